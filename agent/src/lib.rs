@@ -1,0 +1,17 @@
+//! purge-agent: records when files were last used, and purges what nobody uses any more.
+//!
+//! Data flows down this list; nothing imports from below itself, except that `serve` may ask everyone.
+//!
+//! - [`model`]   the few values that every module speaks of: times, kinds, identities
+//! - [`config`]  TOML -> checked, typed configuration
+//! - [`sys`]     the only `unsafe`: fanotify, file handles, openat2, statx, getdents
+//! - [`collect`] kernel events -> accesses and namespace changes as values
+//! - [`index`]   the clock column, pages, paths, totals and coverage, kept in sled
+//! - [`scan`]    the first index of a volume, and reconciling
+//! - [`policy`]  pure: (index view, rules, now) -> plan with reasons
+//! - [`purge`]   saved plans, the guarded delete, runs, holds
+//! - [`volume`]  one watched volume: wires collector, index and scan together
+//! - [`serve`]   gRPC; translates, decides nothing
+//! - [`demo`]    the main job in one command
+
+pub mod model;

@@ -1,0 +1,18 @@
+//! The contract between `purge-agent` and everyone who speaks to it.
+//!
+//! [`v1`] holds the messages, client and server generated from `purge/v1/purge.proto`;
+//! [`units`] parses and prints the durations and sizes that people write (`28d`, `10GB`).
+
+pub mod units;
+
+/// Messages, client and server of package `purge.v1`.
+#[allow(missing_docs, clippy::all, clippy::pedantic, unused_qualifications)]
+pub mod v1 {
+    tonic::include_proto!("purge.v1");
+}
+
+/// The encoded `FileDescriptorSet` of [`v1`], for server reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// Where the agent listens unless the configuration says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/purge-agent/agent.sock";
