@@ -14,4 +14,9 @@
 //! - [`serve`]   gRPC; translates, decides nothing
 //! - [`demo`]    the main job in one command
 
+pub mod collect;
+pub mod index;
 pub mod model;
+pub mod scan;
+#[allow(unsafe_code)]
+pub mod sys;

@@ -30,7 +30,10 @@ impl Seconds {
 
     /// The moment of `time`, clamped.
     pub fn from_system(time: SystemTime) -> Self {
-        let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+        let since = time
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO)
+            .as_secs();
         Self(u32::try_from(since).unwrap_or(u32::MAX))
     }
 
@@ -91,9 +94,17 @@ pub enum Source {
 impl Source {
     /// The source with this number, as it is stored.
     pub fn from_u8(n: u8) -> Option<Self> {
-        [Self::Baseline, Self::Observed, Self::Atime, Self::Mtime, Self::Ctime, Self::Birth, Self::Gap]
-            .into_iter()
-            .find(|s| *s as u8 == n)
+        [
+            Self::Baseline,
+            Self::Observed,
+            Self::Atime,
+            Self::Mtime,
+            Self::Ctime,
+            Self::Birth,
+            Self::Gap,
+        ]
+        .into_iter()
+        .find(|s| *s as u8 == n)
     }
 }
 
@@ -121,7 +132,12 @@ pub struct Clocks {
 
 impl Clocks {
     /// All four: the default.
-    pub const ALL: Self = Self { access: true, modify: true, change: true, birth: true };
+    pub const ALL: Self = Self {
+        access: true,
+        modify: true,
+        change: true,
+        birth: true,
+    };
 }
 
 /// What the file system says of one entry.

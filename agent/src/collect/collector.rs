@@ -1,0 +1,418 @@
+//! The thread that reads the kernel's queues.
+//!
+//! One pass reads a buffer of accesses, then the namespace queue until it is empty, then applies first the names and
+//! then the accesses: a file's creation is queued before its first access, so by the time the access is applied
+//! the file is known, or it lies outside the volume and is dropped with one look-up.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use rustix::event::{EventfdFlags, PollFd, PollFlags};
+
+use super::Watched;
+use super::doubt::{Evidence, Suspect, is_proof};
+use super::fanotify::decode::{Event, decode_events};
+use super::fanotify::layout::Layout;
+use super::namespace::{Namespace, refresh};
+use crate::index::StoreError;
+use crate::model::{Inode, LastUse, Seconds, Source};
+use crate::sys::fanotify::{Group, mask};
+use crate::sys::{beneath, stat};
+
+/// One `read(2)` takes at most this much: some 5,000 accesses.
+const BUFFER_BYTES: usize = 256 << 10;
+/// How often suspects are settled and changed attributes are read again.
+const SETTLE_EVERY: Duration = Duration::from_secs(1);
+/// A suspect that is still incomplete after so many settlements has the file open: a use.
+const SUSPECT_ROUNDS_MAX: u8 = 2;
+/// Suspects beyond this are believed to be uses at once.
+const SUSPECTS_MAX: usize = 100_000;
+
+/// What others ask of the collector.
+#[derive(Debug)]
+enum Request {
+    /// Answer once everything that was queued before has reached the index.
+    Sync(mpsc::SyncSender<()>),
+    /// End the thread.
+    Stop,
+}
+
+/// Why a collector cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    /// The kernel does not give what is needed.
+    #[error("cannot {doing}: {source}")]
+    Kernel {
+        /// What was being done.
+        doing: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The index cannot take the events.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The kernel dropped events, so accesses may be unknown.
+    #[error("the kernel's event queue overflowed")]
+    Overflow,
+    /// What the kernel writes cannot be read.
+    #[error(transparent)]
+    Decode(#[from] super::fanotify::decode::DecodeError),
+}
+
+/// Both groups, marked: from now on no access is lost.
+#[derive(Debug)]
+pub struct Armed {
+    access: Group,
+    namespace: Group,
+}
+
+impl Armed {
+    /// Marks the file system that holds the volume.
+    ///
+    /// # Errors
+    /// See [`Group::accesses`].
+    pub fn arm(path: &std::path::Path) -> Result<Self, CollectError> {
+        let kernel = |doing| move |source| CollectError::Kernel { doing, source };
+        let access = Group::accesses(path).map_err(kernel("watch accesses with fanotify"))?;
+        let namespace = Group::namespace(path).map_err(kernel("watch names with fanotify"))?;
+        Ok(Self { access, namespace })
+    }
+}
+
+/// The running collector. Dropping it ends the thread.
+#[derive(Debug)]
+pub struct Collector {
+    requests: mpsc::Sender<Request>,
+    wake: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Collector {
+    /// Starts the thread. `on_error` is told of every error; the thread goes on after it where it can.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(
+        armed: Armed,
+        layout: Layout,
+        watched: Arc<Watched>,
+        on_error: impl Fn(CollectError) + Send + 'static,
+    ) -> Result<Self, CollectError> {
+        let kernel = |doing| move |source| CollectError::Kernel { doing, source };
+        let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let wake = Arc::new(wake.map_err(io::Error::from).map_err(kernel("make an eventfd"))?);
+        let (requests, inbox) = mpsc::channel();
+        let reader = Reader {
+            armed,
+            layout,
+            namespace: Namespace::new(layout),
+            watched,
+            suspects: FxHashMap::default(),
+            attrib_seen: FxHashSet::default(),
+            own_pid: std::process::id().cast_signed(),
+            buffer: vec![0; BUFFER_BYTES],
+            names_buffer: vec![0; BUFFER_BYTES],
+        };
+        let reader_wake = Arc::clone(&wake);
+        let thread = std::thread::Builder::new()
+            .name("collector".into())
+            .spawn(move || reader.run(&inbox, &reader_wake, on_error))
+            .map_err(kernel("start the collector's thread"))?;
+        Ok(Self {
+            requests,
+            wake,
+            thread: Some(thread),
+        })
+    }
+
+    /// Waits until every access that was made before this call is in the index. False if the collector is dead.
+    pub fn sync(&self) -> bool {
+        let (done, wait) = mpsc::sync_channel(1);
+        self.ask(Request::Sync(done)) && wait.recv().is_ok()
+    }
+
+    fn ask(&self, request: Request) -> bool {
+        let sent = self.requests.send(request).is_ok();
+        // The counter cannot overflow before it is read: a failed write means that the thread is awake anyway.
+        let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+        sent
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        self.ask(Request::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread's state.
+struct Reader {
+    armed: Armed,
+    layout: Layout,
+    namespace: Namespace,
+    watched: Arc<Watched>,
+    suspects: FxHashMap<Inode, Suspect>,
+    attrib_seen: FxHashSet<Inode>,
+    own_pid: i32,
+    buffer: Vec<u8>,
+    names_buffer: Vec<u8>,
+}
+
+impl Reader {
+    fn run(mut self, inbox: &mpsc::Receiver<Request>, wake: &OwnedFd, on_error: impl Fn(CollectError)) {
+        let mut settled = Instant::now();
+        loop {
+            let left = SETTLE_EVERY.saturating_sub(settled.elapsed());
+            self.wait(wake, left);
+            if let Err(e) = self.pass() {
+                on_error(e);
+            }
+            let mut stop = false;
+            while let Ok(request) = inbox.try_recv() {
+                if let Err(e) = self.catch_up() {
+                    on_error(e);
+                }
+                match request {
+                    Request::Sync(done) => drop(done.send(())),
+                    Request::Stop => stop = true,
+                }
+            }
+            if stop {
+                return;
+            }
+            if settled.elapsed() >= SETTLE_EVERY {
+                settled = Instant::now();
+                if let Err(e) = self.settle(true) {
+                    on_error(e);
+                }
+            }
+        }
+    }
+
+    fn wait(&self, wake: &OwnedFd, at_most: Duration) {
+        let mut fds = [
+            PollFd::new(&self.armed.access, PollFlags::IN),
+            PollFd::new(&self.armed.namespace, PollFlags::IN),
+            PollFd::new(wake, PollFlags::IN),
+        ];
+        let timeout = rustix::event::Timespec {
+            tv_sec: i64::try_from(at_most.as_secs()).unwrap_or(1),
+            tv_nsec: at_most.subsec_nanos().into(),
+        };
+        // An interrupted wait is a short wait.
+        let _ = rustix::event::poll(&mut fds, Some(&timeout));
+        let mut count = [0; 8];
+        let _ = rustix::io::read(wake, &mut count);
+    }
+
+    /// Reads one buffer of accesses and all names. Returns how many access events that were.
+    fn pass(&mut self) -> Result<u64, CollectError> {
+        let kernel = |doing| move |source| CollectError::Kernel { doing, source };
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let read = self
+            .armed
+            .access
+            .read(&mut buffer)
+            .map_err(kernel("read accesses"));
+        let names = self.drain_names();
+        let applied = read.and_then(|n| self.apply_accesses(buffer.get(..n).unwrap_or(&[])));
+        self.buffer = buffer;
+        names?;
+        applied
+    }
+
+    fn drain_names(&mut self) -> Result<(), CollectError> {
+        let kernel = |doing| move |source| CollectError::Kernel { doing, source };
+        let mut buffer = std::mem::take(&mut self.names_buffer);
+        let mut root = None;
+        let mut result = Ok(());
+        loop {
+            let read = self
+                .armed
+                .namespace
+                .read(&mut buffer)
+                .map_err(kernel("read names"));
+            let Ok(n @ 1..) = read else {
+                result = result.and(read.map(drop));
+                break;
+            };
+            if root.is_none() {
+                root = beneath::open_root(&self.watched.path).ok();
+            }
+            let Some(root) = &root else { break };
+            let applied = self.apply_names(root, buffer.get(..n).unwrap_or(&[]));
+            result = result.and(applied);
+        }
+        self.names_buffer = buffer;
+        result
+    }
+
+    fn apply_names(&mut self, root: &OwnedFd, bytes: &[u8]) -> Result<(), CollectError> {
+        for event in decode_events(bytes) {
+            let event = event?;
+            self.watched.counters.events.fetch_add(1, Relaxed);
+            if event.mask & mask::OVERFLOW != 0 {
+                return Err(CollectError::Overflow);
+            }
+            // What the agent itself changes, it tells the index itself.
+            if event.pid == self.own_pid {
+                continue;
+            }
+            if event.mask & mask::ATTRIB != 0
+                && let Some(ino) = event.file.and_then(|h| self.layout.inode(&h))
+            {
+                self.attrib_seen.insert(ino);
+            }
+            self.namespace.apply(&self.watched, root, &event)?;
+        }
+        Ok(())
+    }
+
+    fn apply_accesses(&mut self, bytes: &[u8]) -> Result<u64, CollectError> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let now = Seconds::now();
+        let watched = Arc::clone(&self.watched);
+        let mut index = watched.index.write();
+        let mut count = 0;
+        for event in decode_events(bytes) {
+            let event = event?;
+            count += 1;
+            if event.mask & mask::OVERFLOW != 0 {
+                watched.counters.lost.fetch_add(1, Relaxed);
+                return Err(CollectError::Overflow);
+            }
+            if event.pid == self.own_pid {
+                continue;
+            }
+            let Some((ino, handle)) = event.file.and_then(|h| Some((self.layout.inode(&h)?, h))) else {
+                continue;
+            };
+            let before = index.record_use(ino, now);
+            let Some(before) = before else { continue };
+            if is_proof(event.mask) {
+                self.suspects.remove(&ino);
+            } else {
+                self.suspect(&event, ino, handle, before, now);
+            }
+            if event.mask & (mask::MODIFY | mask::CLOSE_WRITE) != 0 {
+                self.namespace.mark_dirty(ino, handle);
+            }
+        }
+        watched.counters.events.fetch_add(count, Relaxed);
+        Ok(count)
+    }
+
+    fn suspect(
+        &mut self,
+        event: &Event<'_>,
+        ino: Inode,
+        handle: crate::sys::handle::Handle,
+        before: LastUse,
+        now: Seconds,
+    ) {
+        if let Some(known) = self.suspects.get_mut(&ino) {
+            known.add(event.mask, event.pid, now);
+        } else if (before.source, before.at) != (Source::Observed, now) && self.suspects.len() < SUSPECTS_MAX
+        {
+            let suspect = Suspect {
+                events: event.mask,
+                pid: event.pid,
+                several: false,
+                before,
+                recorded: now,
+                handle,
+                rounds: 0,
+            };
+            self.suspects.insert(ino, suspect);
+        }
+    }
+
+    /// Everything that is queued now reaches the index, and what can be settled is.
+    fn catch_up(&mut self) -> Result<(), CollectError> {
+        // The kernel counts 24 bytes for each queued event. New events merge into queued ones or come after them,
+        // so having read as many as were there, none of those is left.
+        let queued = rustix::io::ioctl_fionread(&self.armed.access).unwrap_or(0) / 24;
+        let mut read = 0;
+        loop {
+            let n = self.pass()?;
+            read += n;
+            if n == 0 || read >= queued {
+                break;
+            }
+        }
+        self.drain_names()?;
+        self.settle(false)
+    }
+
+    /// Decides on suspects and reads changed attributes again.
+    fn settle(&mut self, count_round: bool) -> Result<(), CollectError> {
+        let dirty = self.namespace.take_dirty();
+        let nothing = self.suspects.is_empty() && dirty.is_empty();
+        if nothing {
+            self.attrib_seen.clear();
+            return Ok(());
+        }
+        let root = match beneath::open_root(&self.watched.path) {
+            Ok(root) => root,
+            Err(source) => {
+                return Err(CollectError::Kernel {
+                    doing: "open the volume",
+                    source,
+                });
+            }
+        };
+        let suspects = std::mem::take(&mut self.suspects);
+        for (ino, mut suspect) in suspects {
+            if suspect.is_complete() {
+                self.decide(&root, ino, &suspect);
+                continue;
+            }
+            suspect.rounds += u8::from(count_round);
+            if suspect.rounds < SUSPECT_ROUNDS_MAX {
+                self.suspects.insert(ino, suspect);
+            }
+        }
+        for (ino, handle) in dirty {
+            // An undecided suspect is judged by how its times moved: they are read again after the judgement.
+            match self.suspects.contains_key(&ino) {
+                true => self.namespace.mark_dirty(ino, handle),
+                false => refresh(&self.watched, &root, ino, handle)?,
+            }
+        }
+        if count_round {
+            self.attrib_seen.retain(|ino| self.suspects.contains_key(ino));
+        }
+        Ok(())
+    }
+
+    fn decide(&self, root: &OwnedFd, ino: Inode, suspect: &Suspect) {
+        let Some((known, _)) = self.watched.index.read().get(ino) else {
+            return;
+        };
+        let Ok(found) = suspect.handle.open_path(root).and_then(stat::open_file) else {
+            return;
+        };
+        let evidence = Evidence {
+            ctime_moved: found.stat.ctime > known.ctime,
+            fine: found.fine,
+            attrib_seen: self.attrib_seen.contains(&ino),
+        };
+        if found.stat.ino == ino && suspect.is_metadata_only(evidence) {
+            self.watched
+                .index
+                .write()
+                .take_back_use(ino, suspect.recorded, suspect.before);
+            self.watched.counters.taken_back.fetch_add(1, Relaxed);
+        }
+    }
+}

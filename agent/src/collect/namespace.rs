@@ -1,0 +1,259 @@
+//! Names: what lies at every place that an event named.
+//!
+//! The kernel merges equal events that wait in its queue: create, delete, create of one name may arrive as one
+//! event with both bits, and of renames to and fro the order is lost. So an event is taken as a hint only: the
+//! place it names is looked at *now*, and the index is made to agree with what is there. That is right whatever was
+//! merged, because every later change puts a later event into the queue.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustc_hash::FxHashMap;
+
+use super::Watched;
+use super::fanotify::decode::{Event, Place};
+use super::fanotify::layout::Layout;
+use crate::index::{DirId, Found, StoreError};
+use crate::model::{Inode, Kind, LastUse, Seconds, Source};
+use crate::sys::fanotify::mask;
+use crate::sys::handle::Handle;
+use crate::sys::stat::{self, Located};
+
+/// Brings the index up to what namespace events told.
+#[derive(Debug)]
+pub struct Namespace {
+    layout: Layout,
+    /// The directory looked into last: events come in runs.
+    last_dir: Option<(Handle, OwnedFd)>,
+    /// Inodes whose attributes must be read again, and how to find them.
+    dirty: FxHashMap<Inode, Handle>,
+}
+
+/// What lies at a place.
+enum Look {
+    /// Nothing.
+    Absent,
+    /// This.
+    Entry(Located),
+}
+
+impl Namespace {
+    /// For a file system whose handles have this layout.
+    pub fn new(layout: Layout) -> Self {
+        Self {
+            layout,
+            last_dir: None,
+            dirty: FxHashMap::default(),
+        }
+    }
+
+    /// The attributes of this inode must be read again at the next settlement.
+    pub fn mark_dirty(&mut self, ino: Inode, handle: Handle) {
+        self.dirty.insert(ino, handle);
+    }
+
+    /// The inodes that were marked since the last call.
+    pub fn take_dirty(&mut self) -> FxHashMap<Inode, Handle> {
+        self.last_dir = None;
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// Takes one namespace event. `root` is any descriptor on the volume.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn apply(&mut self, watched: &Watched, root: &OwnedFd, event: &Event<'_>) -> Result<(), StoreError> {
+        let target = event.file.and_then(|h| Some((self.layout.inode(&h)?, h)));
+        if event.mask & (mask::CREATE | mask::DELETE | mask::RENAME) != 0 {
+            // Where a moved entry lies now comes first: a directory is then known to have moved, not to be gone.
+            for place in [event.new, event.place, event.old].into_iter().flatten() {
+                self.look_again(watched, root, place, target.map(|(ino, _)| ino), event.mask)?;
+            }
+        }
+        if event.mask & (mask::ATTRIB | mask::DELETE_SELF) != 0 {
+            // A directory's own events name the directory itself.
+            let own = event.place.filter(|p| matches!(p.name, b"" | b"."));
+            let own = own.and_then(|p| Some((self.layout.inode(&p.dir)?, p.dir)));
+            if let Some((ino, handle)) = target.or(own) {
+                self.mark_dirty(ino, handle);
+            }
+        }
+        Ok(())
+    }
+
+    fn look_again(
+        &mut self,
+        watched: &Watched,
+        root: &OwnedFd,
+        place: Place<'_>,
+        target: Option<Inode>,
+        events: u64,
+    ) -> Result<(), StoreError> {
+        let Some(dir_ino) = self.layout.inode(&place.dir) else {
+            return Ok(());
+        };
+        let Some(dir) = watched.index.read().dirs().of_inode(dir_ino) else {
+            return Ok(());
+        };
+        if matches!(place.name, b"" | b".") {
+            return Ok(());
+        }
+        self.mark_dirty(dir_ino, place.dir);
+        match self.look(root, place) {
+            Ok(Look::Entry(found)) => {
+                if let Some(target) = target.filter(|t| *t != found.stat.ino) {
+                    watched.index.write().remove_name(target, dir, place.name)?;
+                }
+                take_entry(watched, dir, place.name, &found, events & mask::RENAME != 0)
+            }
+            Ok(Look::Absent) => {
+                let Some(target) = target else { return Ok(()) };
+                let mut index = watched.index.write();
+                let here = index.dirs().of_inode(target).and_then(|id| index.dirs().get(id));
+                match here {
+                    Some(d) if d.parent == dir && *d.name == *place.name => {
+                        index.remove_tree(target).map(drop)
+                    }
+                    Some(_) => Ok(()),
+                    None => index.remove_name(target, dir, place.name),
+                }
+            }
+            Err(error) => {
+                // The entry stays as the index knows it, and the directory stays: not seen is not gone.
+                tracing::debug!(%error, name = %String::from_utf8_lossy(place.name), "cannot look at a changed entry");
+                watched.index.write().set_dir_state(dir, true, false);
+                Ok(())
+            }
+        }
+    }
+
+    fn look(&mut self, root: &OwnedFd, place: Place<'_>) -> io::Result<Look> {
+        let name = CString::new(place.name).map_err(|_| io::ErrorKind::InvalidFilename)?;
+        if self
+            .last_dir
+            .as_ref()
+            .is_none_or(|(handle, _)| *handle != place.dir)
+        {
+            self.last_dir = match place.dir.open_path(root) {
+                Ok(fd) => Some((place.dir, fd)),
+                // The directory is gone, and with it the entry.
+                Err(e) if is_gone(&e) => return Ok(Look::Absent),
+                Err(e) => return Err(e),
+            };
+        }
+        let Some((_, dir)) = &self.last_dir else {
+            return Ok(Look::Absent);
+        };
+        match stat::entry(dir, &name) {
+            Ok(found) => Ok(Look::Entry(found)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Look::Absent),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// Makes the index agree with an entry that was just looked at.
+///
+/// # Errors
+/// When the index cannot be read.
+pub fn take_entry(
+    watched: &Watched,
+    dir: DirId,
+    name: &[u8],
+    found: &Located,
+    moved_in: bool,
+) -> Result<(), StoreError> {
+    let mut index = watched.index.write();
+    if found.mount_root || found.device != watched.device {
+        index.set_dir_state(dir, false, true);
+        return Ok(());
+    }
+    if watched.own.contains(&found.stat.ino) {
+        return Ok(());
+    }
+    let new_dir = found.stat.kind == Kind::Directory && index.dirs().of_inode(found.stat.ino).is_none();
+    // Whoever makes or moves an entry uses it.
+    let first_use = LastUse {
+        at: Seconds::now(),
+        source: Source::Observed,
+    };
+    index.upsert(Found {
+        stat: found.stat,
+        parent: dir,
+        name,
+        first_use,
+    })?;
+    if new_dir
+        && moved_in
+        && let Some(id) = index.dirs().of_inode(found.stat.ino)
+    {
+        watched.unlisted.lock().push(id);
+    }
+    Ok(())
+}
+
+/// Reads an inode's attributes again. Returns what it found, unless the file is gone.
+///
+/// # Errors
+/// When the index cannot be read.
+pub fn refresh(watched: &Watched, root: &OwnedFd, ino: Inode, handle: Handle) -> Result<(), StoreError> {
+    let Some((old, _)) = watched.index.read().get(ino) else {
+        return Ok(());
+    };
+    match handle.open_path(root).and_then(stat::open_file) {
+        Ok(found) if found.stat.ino == ino && found.stat.links > 0 => {
+            watched.index.write().refresh(&found.stat)?;
+            if found.stat.kind != Kind::Directory && found.stat.links < old.links {
+                drop_stale_names(watched, ino)?;
+            }
+            Ok(())
+        }
+        Ok(_) => watched.index.write().remove(&[ino]),
+        Err(e) if is_gone(&e) => forget(watched, ino, old.kind),
+        // Not seen is not gone.
+        Err(error) => {
+            tracing::debug!(%error, ino, "cannot read a changed file's attributes");
+            Ok(())
+        }
+    }
+}
+
+fn forget(watched: &Watched, ino: Inode, kind: Kind) -> Result<(), StoreError> {
+    let mut index = watched.index.write();
+    match kind {
+        Kind::Directory => index.remove_tree(ino).map(drop),
+        _ => index.remove(&[ino]),
+    }
+}
+
+/// A file has fewer names than before, and no event said which went (a rename over it does not): asks for each.
+fn drop_stale_names(watched: &Watched, ino: Inode) -> Result<(), StoreError> {
+    let names = watched.index.read().names(ino)?;
+    for (dir, name) in names {
+        let Some(path) = watched.index.read().dirs().path(dir) else {
+            continue;
+        };
+        let Ok(name_c) = CString::new(name.clone()) else {
+            continue;
+        };
+        let Ok(volume) = crate::sys::beneath::open_root(&watched.path) else {
+            continue;
+        };
+        let Ok(fd) = crate::sys::beneath::open_anchor(volume, &path) else {
+            continue;
+        };
+        let there = match stat::entry(fd, &name_c) {
+            Ok(found) => found.stat.ino == ino,
+            Err(e) => e.kind() != io::ErrorKind::NotFound,
+        };
+        if !there {
+            watched.index.write().remove_name(ino, dir, &name)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESTALE)
+}

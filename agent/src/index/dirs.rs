@@ -1,0 +1,321 @@
+//! The directories of a volume: dense ids, names and parents in memory, so that a path is rebuilt without the store
+//! and a renamed directory is one changed record however much lies below it.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::codec::{DirEntry, DirId, PAGE_INODES};
+use crate::model::Inode;
+
+/// All directories of one volume.
+#[derive(Debug, Default)]
+pub struct Directories {
+    slots: Vec<Option<Slot>>,
+    free: Vec<u32>,
+    by_inode: FxHashMap<Inode, DirId>,
+    /// Rows (64 slots each) that differ from the store.
+    dirty: FxHashSet<u32>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    entry: DirEntry,
+    /// The scan that listed it last.
+    listed_by: u32,
+}
+
+impl Directories {
+    /// The directory with this inode.
+    pub fn of_inode(&self, ino: Inode) -> Option<DirId> {
+        self.by_inode.get(&ino).copied()
+    }
+
+    /// What is known of a directory.
+    pub fn get(&self, id: DirId) -> Option<&DirEntry> {
+        self.slots.get(id.index())?.as_ref().map(|s| &s.entry)
+    }
+
+    /// How many there are, the root included.
+    pub fn len(&self) -> usize {
+        self.by_inode.len()
+    }
+
+    /// Whether not even the root is known.
+    pub fn is_empty(&self) -> bool {
+        self.by_inode.is_empty()
+    }
+
+    /// One more than the highest id in use: the length of a table over directories.
+    pub fn table_len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// All directories, in the order of their ids.
+    pub fn iter(&self) -> impl Iterator<Item = (DirId, &DirEntry)> {
+        self.slots
+            .iter()
+            .enumerate()
+            .filter_map(|(i, s)| Some((id_of(i), &s.as_ref()?.entry)))
+    }
+
+    /// Adds a directory, or moves and renames the one with this inode. The root has an empty name and is its own
+    /// parent; it must be added first.
+    pub fn upsert(&mut self, ino: Inode, parent: DirId, name: &[u8]) -> DirId {
+        if let Some(id) = self.of_inode(ino) {
+            if let Some(slot) = self.slots.get_mut(id.index()).and_then(Option::as_mut)
+                && id != DirId::ROOT
+                && (slot.entry.parent != parent || *slot.entry.name != *name)
+            {
+                slot.entry.parent = parent;
+                slot.entry.name = name.into();
+                self.touch(id);
+            }
+            return id;
+        }
+        let entry = DirEntry {
+            ino,
+            parent,
+            name: name.into(),
+            unreadable: false,
+            has_mounts: false,
+        };
+        let slot = Some(Slot { entry, listed_by: 0 });
+        let id = match self.free.pop() {
+            Some(n) => DirId(n),
+            None => id_of(self.slots.len()),
+        };
+        match self.slots.get_mut(id.index()) {
+            Some(place) => *place = slot,
+            None => self.slots.push(slot),
+        }
+        self.by_inode.insert(ino, id);
+        self.touch(id);
+        id
+    }
+
+    /// Forgets a directory. Whatever still names it as parent is unreachable until a scan finds it again.
+    pub fn remove(&mut self, ino: Inode) -> Option<DirEntry> {
+        let id = self.of_inode(ino).filter(|id| *id != DirId::ROOT)?;
+        self.by_inode.remove(&ino);
+        let slot = self.slots.get_mut(id.index())?.take()?;
+        self.free.push(id.0);
+        self.touch(id);
+        Some(slot.entry)
+    }
+
+    /// Notes what a listing found out.
+    pub fn set_state(&mut self, id: DirId, unreadable: bool, has_mounts: bool) {
+        if let Some(slot) = self.slots.get_mut(id.index()).and_then(Option::as_mut)
+            && (slot.entry.unreadable, slot.entry.has_mounts) != (unreadable, has_mounts)
+        {
+            slot.entry.unreadable = unreadable;
+            slot.entry.has_mounts = has_mounts;
+            self.touch(id);
+        }
+    }
+
+    /// Notes that scan number `scan` has listed the directory.
+    pub fn set_listed(&mut self, id: DirId, scan: u32) {
+        if let Some(slot) = self.slots.get_mut(id.index()).and_then(Option::as_mut) {
+            slot.listed_by = scan;
+        }
+    }
+
+    /// The directories that scan number `scan` has not listed.
+    pub fn not_listed_by(&self, scan: u32) -> Vec<DirId> {
+        let missing =
+            |(i, s): (usize, &Option<Slot>)| s.as_ref().filter(|s| s.listed_by != scan).map(|_| id_of(i));
+        self.slots.iter().enumerate().filter_map(missing).collect()
+    }
+
+    /// The path of a directory relative to the volume, without a leading slash; empty for the root. None where an
+    /// ancestor is missing.
+    pub fn path(&self, id: DirId) -> Option<Vec<u8>> {
+        let mut names = Vec::new();
+        let mut at = id;
+        while at != DirId::ROOT {
+            let entry = self.get(at)?;
+            names.push(&entry.name);
+            // A cycle cannot be made by the kernel, but by damage.
+            if names.len() > self.slots.len() {
+                return None;
+            }
+            at = entry.parent;
+        }
+        self.get(DirId::ROOT)?;
+        let mut path = Vec::with_capacity(names.iter().map(|n| n.len() + 1).sum());
+        for name in names.iter().rev() {
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(name);
+        }
+        Some(path)
+    }
+
+    /// Whether `id` is `ancestor` or lies below it.
+    pub fn is_below(&self, id: DirId, ancestor: DirId) -> bool {
+        let mut at = id;
+        for _ in 0..=self.slots.len() {
+            if at == ancestor {
+                return true;
+            }
+            match self.get(at) {
+                Some(entry) if at != DirId::ROOT => at = entry.parent,
+                _ => return false,
+            }
+        }
+        false
+    }
+
+    /// For each directory id, what `of` gives for the root, or for the directory with its parent's value.
+    /// Directories that are not connected to the root keep `T::default()`.
+    pub fn inherit<T: Copy + Default>(&self, root: T, of: impl Fn(DirId, &DirEntry, T) -> T) -> Vec<T> {
+        let mut values: Vec<Option<T>> = vec![None; self.slots.len()];
+        if let Some(first) = values.first_mut() {
+            *first = Some(root);
+        }
+        let mut chain = Vec::new();
+        for start in 0..self.slots.len() {
+            let mut at = id_of(start);
+            while values.get(at.index()).is_some_and(Option::is_none) && chain.len() <= self.slots.len() {
+                let Some(entry) = self.get(at) else { break };
+                chain.push((at, entry));
+                at = entry.parent;
+            }
+            let mut value = values.get(at.index()).copied().flatten();
+            for (id, entry) in chain.drain(..).rev() {
+                value = value.map(|v| of(id, entry, v));
+                if let Some(place) = values.get_mut(id.index()) {
+                    *place = value;
+                }
+            }
+        }
+        values.into_iter().map(Option::unwrap_or_default).collect()
+    }
+
+    fn touch(&mut self, id: DirId) {
+        self.dirty.insert(id.0 / PAGE_INODES as u32);
+    }
+
+    /// Every row differs from the store.
+    pub(super) fn touch_all(&mut self) {
+        self.dirty.extend(
+            (0..self.slots.len())
+                .step_by(PAGE_INODES as usize)
+                .map(|i| id_of(i).0 / PAGE_INODES as u32),
+        );
+    }
+
+    /// Rows to write, and forgets that they were dirty.
+    pub(super) fn take_dirty(&mut self) -> Vec<(u32, Vec<u8>)> {
+        let mut rows: Vec<u32> = self.dirty.drain().collect();
+        rows.sort_unstable();
+        rows.into_iter().map(|row| (row, self.encode(row))).collect()
+    }
+
+    fn encode(&self, row: u32) -> Vec<u8> {
+        let first = row as usize * PAGE_INODES as usize;
+        let mut out = Vec::new();
+        for slot in self.slots.iter().skip(first).take(PAGE_INODES as usize) {
+            super::codec::put_dir(&mut out, slot.as_ref().map(|s| &s.entry));
+        }
+        out
+    }
+
+    /// Takes over a row of the store.
+    pub(super) fn load(&mut self, row: u32, slots: Vec<Option<DirEntry>>) {
+        let first = row as usize * PAGE_INODES as usize;
+        if self.slots.len() < first + slots.len() {
+            self.slots.resize_with(first + slots.len(), || None);
+        }
+        for (i, entry) in slots.into_iter().enumerate() {
+            let id = id_of(first + i);
+            if let Some(entry) = entry
+                && let Some(place) = self.slots.get_mut(id.index())
+            {
+                self.by_inode.insert(entry.ino, id);
+                *place = Some(Slot { entry, listed_by: 0 });
+            }
+        }
+    }
+
+    /// To be called once after all rows were loaded: free slots can be used again.
+    pub(super) fn loaded(&mut self) {
+        let empty = self.slots.iter().enumerate().skip(1).filter(|(_, s)| s.is_none());
+        self.free = empty.map(|(i, _)| id_of(i).0).collect();
+    }
+}
+
+/// There are fewer than 2^32 directories: their ids are given out here, one after another.
+fn id_of(index: usize) -> DirId {
+    DirId(u32::try_from(index).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_renamed_directory_takes_everything_below_along() {
+        let mut dirs = Directories::default();
+        let root = dirs.upsert(2, DirId::ROOT, b"");
+        let a = dirs.upsert(10, root, b"a");
+        let b = dirs.upsert(11, a, b"b");
+        assert_eq!(dirs.path(b).unwrap(), b"a/b");
+        dirs.upsert(10, root, b"new");
+        assert_eq!(dirs.path(b).unwrap(), b"new/b");
+        assert!(dirs.is_below(b, a) && !dirs.is_below(a, b));
+    }
+
+    #[test]
+    fn a_cycle_made_by_damage_has_no_path() {
+        let mut dirs = Directories::default();
+        dirs.upsert(2, DirId::ROOT, b"");
+        let a = dirs.upsert(10, DirId(2), b"a");
+        let b = dirs.upsert(11, a, b"b");
+        assert_eq!(b, DirId(2));
+        assert_eq!(dirs.path(a), None);
+        assert!(!dirs.is_below(a, DirId::ROOT));
+        assert_eq!(dirs.inherit(1u32, |_, _, v| v + 1), vec![1, 0, 0]);
+    }
+
+    proptest! {
+        /// Paths equal those of a model that keeps whole paths, over random trees with renames.
+        #[test]
+        fn paths_equal_a_naive_model(parents in prop::collection::vec(any::<prop::sample::Index>(), 1..60), moves in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..20)) {
+            let mut dirs = Directories::default();
+            dirs.upsert(1, DirId::ROOT, b"");
+            let mut parent_of = vec![0usize];
+            let mut name_of = vec![String::new()];
+            for (i, p) in parents.iter().enumerate() {
+                let p = p.index(parent_of.len());
+                let name = format!("n{i}");
+                dirs.upsert(2 + i as u64, DirId(p as u32), name.as_bytes());
+                parent_of.push(p);
+                name_of.push(name);
+            }
+            for (k, (what, to)) in moves.iter().enumerate() {
+                let (what, to) = (1 + what.index(parents.len()), to.index(parent_of.len()));
+                if dirs.is_below(DirId(to as u32), DirId(what as u32)) {
+                    continue;
+                }
+                let name = format!("m{k}");
+                dirs.upsert(1 + what as u64, DirId(to as u32), name.as_bytes());
+                parent_of[what] = to;
+                name_of[what] = name;
+            }
+            for i in 0..parent_of.len() {
+                let mut model = Vec::new();
+                let mut at = i;
+                while at != 0 {
+                    model.push(name_of[at].clone());
+                    at = parent_of[at];
+                }
+                model.reverse();
+                prop_assert_eq!(dirs.path(DirId(i as u32)).unwrap(), model.join("/").into_bytes());
+            }
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! The index: what is known of every file of a volume, without asking the file system.
+//!
+//! ```text
+//!   collect, scan --> Index (in memory) --write_back--> store (sled)
+//!                       |  clock column   4+1 bytes a file, scanned linearly by rules
+//!                       |  attributes     about ten bytes a file, encoded as on disk
+//!                       |  directories    names and parents, so paths need no disk
+//!                       `- file names     in the store only
+//! ```
+//! - [`codec`]   the rows, to the byte (pure)
+//! - `page`      64 inodes in memory
+//! - [`dirs`]    directories: ids, parents, paths
+//! - `names`     file names, read from and written to the store
+//! - [`table`]   [`Index`]: all of it together, and every change that can be made to it
+//! - [`store`]   sled
+//!
+//! What may never happen: a time of last use that moves backwards, except where the agent itself takes back what
+//! it had recorded in doubt ([`Index::take_back_use`]).
+
+pub mod codec;
+pub mod dirs;
+mod names;
+mod page;
+pub mod store;
+pub mod table;
+
+pub use codec::{Attributes, DirId};
+pub use dirs::Directories;
+pub use store::{Batch, Record, Store, StoreError, VolumeId};
+pub use table::{Found, Index, PageView, Totals};

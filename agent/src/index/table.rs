@@ -1,0 +1,840 @@
+//! [`Index`]: one volume's files in memory, every change that can be made to them, and writing them back.
+
+use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::codec::{AttributeReader, Attributes, DirId, put_clocks, read_clocks, read_dirs, split_present};
+use super::dirs::Directories;
+use super::names::Names;
+use super::page::{Dirty, Page, place};
+use super::store::{Batch, Row, Store, StoreError, VolumeId};
+use crate::model::{Inode, Kind, LastUse, Seconds, Source, Stat};
+
+/// Sums over the volume.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Regular files.
+    pub files: u64,
+    /// Directories, the root included.
+    pub directories: u64,
+    /// Apparent bytes of the regular files.
+    pub bytes: u64,
+}
+
+/// An entry that a scan or an event found.
+#[derive(Debug, Clone, Copy)]
+pub struct Found<'a> {
+    /// What the file system says of it.
+    pub stat: Stat,
+    /// The directory that holds it.
+    pub parent: DirId,
+    /// Its name there.
+    pub name: &'a [u8],
+    /// The last use to assume if the file is new to the index.
+    pub first_use: LastUse,
+}
+
+/// One page, for readers.
+pub struct PageView<'a>(&'a Page);
+
+impl<'a> PageView<'a> {
+    /// `inode / 64`.
+    pub fn number(&self) -> u64 {
+        self.0.number
+    }
+
+    /// The inodes of the entries, ascending.
+    pub fn inodes(&self) -> impl Iterator<Item = Inode> + use<'a> {
+        self.0.inodes()
+    }
+
+    /// The access times, in the order of the inodes.
+    pub fn clocks(&self) -> &'a [u32] {
+        &self.0.clocks
+    }
+
+    /// The access time and who says so, of the entry at `rank`.
+    pub fn access(&self, rank: usize) -> LastUse {
+        // A source without meaning cannot be loaded; if it could, it would be doubt.
+        self.0.last_use(rank).unwrap_or(LastUse {
+            at: Seconds::MAX,
+            source: Source::Gap,
+        })
+    }
+
+    /// The attributes, in the order of the inodes.
+    pub fn attributes(&self) -> AttributeReader<'a> {
+        self.0.reader()
+    }
+}
+
+/// One volume's index.
+#[derive(Debug)]
+pub struct Index {
+    store: Store,
+    volume: VolumeId,
+    pages: Vec<Page>,
+    by_number: FxHashMap<u64, u32>,
+    dirs: Directories,
+    names: Names,
+    totals: Totals,
+    /// Pages that differ from the store.
+    dirty: FxHashSet<u32>,
+    scan: Option<ScanState>,
+    /// Uses of inodes that are not in the index yet, while a scan may still find them.
+    early: FxHashMap<Inode, Seconds>,
+    scratch: Vec<u8>,
+}
+
+/// What a running scan must know of the changes beside it.
+#[derive(Debug)]
+struct ScanState {
+    number: u32,
+    /// Inodes whose names changed while the scan ran: what it read of them may be stale.
+    touched: FxHashSet<Inode>,
+}
+
+/// Distinct files used during a first scan that are remembered one by one; past this everything found later
+/// counts as used at that moment.
+const EARLY_USES_MAX: usize = 4_000_000;
+
+impl Index {
+    /// An empty index that writes to `store`.
+    pub fn new(store: Store, volume: VolumeId) -> Self {
+        Self {
+            names: Names::new(store.clone(), volume),
+            store,
+            volume,
+            pages: Vec::new(),
+            by_number: FxHashMap::default(),
+            dirs: Directories::default(),
+            totals: Totals::default(),
+            dirty: FxHashSet::default(),
+            scan: None,
+            early: FxHashMap::default(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// The index as the store holds it. Rows that do not belong together (a crash may leave such) are dropped:
+    /// the scan that follows every start finds the files again.
+    ///
+    /// # Errors
+    /// When the store cannot be read or a row is damaged.
+    pub fn load(store: Store, volume: VolumeId) -> Result<Self, StoreError> {
+        let mut index = Self::new(store.clone(), volume);
+        store.rows(Row::Directories, volume, |number, row| {
+            index
+                .dirs
+                .load(u32::try_from(number).unwrap_or(u32::MAX), read_dirs(row)?);
+            Ok(())
+        })?;
+        index.dirs.loaded();
+        store.rows(Row::Clocks, volume, |number, row| {
+            let (present, clocks, sources) = read_clocks(row)?;
+            let mut page = Page::new(number);
+            (page.present, page.clocks, page.sources) = (present, clocks, sources);
+            page.names_stored = true;
+            index
+                .by_number
+                .insert(number, u32::try_from(index.pages.len()).unwrap_or(u32::MAX));
+            index.pages.push(page);
+            Ok(())
+        })?;
+        store.rows(Row::Attributes, volume, |number, row| {
+            let page = index
+                .by_number
+                .get(&number)
+                .and_then(|i| index.pages.get_mut(*i as usize));
+            if let (Some(page), Some((present, attributes))) = (page, split_present(row))
+                && present == page.present
+            {
+                page.attributes = attributes.into();
+            }
+            Ok(())
+        })?;
+        index.drop_incomplete_pages();
+        Ok(index)
+    }
+
+    fn drop_incomplete_pages(&mut self) {
+        let mut totals = Totals::default();
+        for (slot, page) in self.pages.iter_mut().enumerate() {
+            match page.all_attributes() {
+                Ok(all) => all.iter().for_each(|a| totals.add(a)),
+                // Present only in part after a crash: unknown files are found again by the scan, and what a scan
+                // finds new counts as used now.
+                Err(_) => {
+                    *page = Page {
+                        names_stored: true,
+                        ..Page::new(page.number)
+                    };
+                    page.dirty = Dirty {
+                        clocks: true,
+                        attributes: true,
+                    };
+                    self.dirty.insert(u32::try_from(slot).unwrap_or(u32::MAX));
+                }
+            }
+        }
+        self.totals = totals;
+    }
+
+    // ------------------------------------------------------------ reading
+
+    /// Sums over the volume.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// The directories.
+    pub fn dirs(&self) -> &Directories {
+        &self.dirs
+    }
+
+    /// All pages, in no particular order.
+    pub fn pages(&self) -> impl Iterator<Item = PageView<'_>> {
+        self.pages.iter().filter(|p| p.present != 0).map(PageView)
+    }
+
+    /// All pages, cut into about `parts` equal runs for as many threads.
+    pub fn page_runs(&self, parts: usize) -> Vec<impl Iterator<Item = PageView<'_>>> {
+        let size = self.pages.len().div_ceil(parts.max(1)).max(1);
+        self.pages
+            .chunks(size)
+            .map(|run| run.iter().filter(|p| p.present != 0).map(PageView))
+            .collect()
+    }
+
+    /// What is known of one inode.
+    pub fn get(&self, ino: Inode) -> Option<(Attributes, LastUse)> {
+        let (page, rank) = self.find(ino)?;
+        Some((page.attributes_at(rank).ok()?, page.last_use(rank)?))
+    }
+
+    /// The last use of one inode, if the index knows it.
+    pub fn last_use(&self, ino: Inode) -> Option<LastUse> {
+        let (page, rank) = self.find(ino)?;
+        page.last_use(rank)
+    }
+
+    /// The names of one inode: directories and names there. For directories and files alike.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn names(&self, ino: Inode) -> Result<Vec<(DirId, Vec<u8>)>, StoreError> {
+        match self.dirs.of_inode(ino).and_then(|id| self.dirs.get(id)) {
+            Some(dir) => Ok(vec![(dir.parent, dir.name.to_vec())]),
+            None => self.names.of_inode(ino),
+        }
+    }
+
+    /// Calls `each(offset, parent, name)` with the names of all files of a page.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn names_of_page(
+        &self,
+        number: u64,
+        mut each: impl FnMut(u8, DirId, &[u8]),
+    ) -> Result<(), StoreError> {
+        self.names.of_page(number, |e| each(e.offset, e.parent, e.name))
+    }
+
+    fn find(&self, ino: Inode) -> Option<(&Page, usize)> {
+        let (number, offset) = place(ino);
+        let page = self.pages.get(*self.by_number.get(&number)? as usize)?;
+        Some((page, page.rank(offset)?))
+    }
+
+    // ------------------------------------------------------------ uses
+
+    /// Records that the file was used. Times never move backwards. Returns the last use before, if the file is
+    /// known.
+    #[inline]
+    pub fn record_use(&mut self, ino: Inode, at: Seconds) -> Option<LastUse> {
+        let (number, offset) = place(ino);
+        let slot = self.by_number.get(&number).copied();
+        let found = slot.and_then(|slot| {
+            let page = self.pages.get_mut(slot as usize)?;
+            let rank = page.rank(offset)?;
+            let before = page.last_use(rank)?;
+            Some((slot, page, rank, before))
+        });
+        let Some((slot, page, rank, before)) = found else {
+            self.record_early_use(ino, at);
+            return None;
+        };
+        if at > before.at || (at == before.at && before.source != Source::Observed) {
+            let clean = !page.dirty.clocks;
+            page.set_last_use(
+                rank,
+                LastUse {
+                    at,
+                    source: Source::Observed,
+                },
+            );
+            if clean {
+                self.dirty.insert(slot);
+            }
+        }
+        Some(before)
+    }
+
+    fn record_early_use(&mut self, ino: Inode, at: Seconds) {
+        if self.scan.is_some() && self.early.len() < EARLY_USES_MAX {
+            let known = self.early.entry(ino).or_default();
+            *known = at.max(*known);
+        }
+    }
+
+    /// Restores the last use that [`Index::record_use`] replaced, for a use that turned out to be none. Does
+    /// nothing when a later use has been recorded since.
+    pub fn take_back_use(&mut self, ino: Inode, recorded: Seconds, before: LastUse) {
+        let (number, offset) = place(ino);
+        let Some(slot) = self.by_number.get(&number).copied() else {
+            return;
+        };
+        let Some(page) = self.pages.get_mut(slot as usize) else {
+            return;
+        };
+        let Some(rank) = page.rank(offset) else { return };
+        if page.last_use(rank)
+            == Some(LastUse {
+                at: recorded,
+                source: Source::Observed,
+            })
+        {
+            page.set_last_use(rank, before);
+            self.dirty.insert(slot);
+        }
+    }
+
+    // ------------------------------------------------------------ entries
+
+    /// Makes the volume's root known. Must come before anything else.
+    pub fn set_root(&mut self, stat: &Stat) {
+        if self.dirs.is_empty() {
+            self.dirs.upsert(stat.ino, DirId::ROOT, b"");
+        }
+        let first_use = LastUse {
+            at: stat.ctime,
+            source: Source::Ctime,
+        };
+        let root = Found {
+            stat: *stat,
+            parent: DirId::ROOT,
+            name: b"",
+            first_use,
+        };
+        // The root is a directory: no name row is read or written for it.
+        let _ = self.upsert_page(&mut [root], false);
+    }
+
+    /// Takes over entries that an event named: they are as the file system says.
+    ///
+    /// # Errors
+    /// When names cannot be read from the store.
+    pub fn upsert(&mut self, found: Found<'_>) -> Result<(), StoreError> {
+        if let Some(scan) = &mut self.scan {
+            scan.touched.insert(found.stat.ino);
+        }
+        self.upsert_page(&mut [found], false)
+    }
+
+    /// Takes over entries that a scan found. Returns the positions (in the reordered slice) of those whose names
+    /// changed while the scan ran: their places must be looked at again.
+    ///
+    /// # Errors
+    /// When names cannot be read from the store.
+    pub fn upsert_scanned(&mut self, found: &mut [Found<'_>]) -> Result<Vec<usize>, StoreError> {
+        found.sort_unstable_by_key(|f| f.stat.ino);
+        let mut doubtful = Vec::new();
+        let mut start = 0;
+        while let Some(first) = found.get(start) {
+            let (number, _) = place(first.stat.ino);
+            let len = found
+                .iter()
+                .skip(start)
+                .take_while(|f| place(f.stat.ino).0 == number)
+                .count();
+            if let Some(scan) = &self.scan {
+                let touched = found.iter().enumerate().skip(start).take(len);
+                doubtful.extend(
+                    touched
+                        .filter(|(_, f)| scan.touched.contains(&f.stat.ino))
+                        .map(|(i, _)| i),
+                );
+            }
+            let group = found.get_mut(start..start + len).unwrap_or_default();
+            self.upsert_page(group, true)?;
+            start += len;
+        }
+        Ok(doubtful)
+    }
+
+    /// `group` lies in one page.
+    fn upsert_page(&mut self, group: &mut [Found<'_>], scanned: bool) -> Result<(), StoreError> {
+        let Some(first) = group.first() else { return Ok(()) };
+        let (number, _) = place(first.stat.ino);
+        let slot = self.page_slot(number);
+        let Self {
+            pages,
+            dirs,
+            names,
+            totals,
+            scan,
+            early,
+            scratch,
+            ..
+        } = self;
+        let Some(page) = pages.get_mut(slot as usize) else {
+            return Ok(());
+        };
+        let mut all = page.all_attributes()?;
+        for f in group.iter() {
+            let (_, offset) = place(f.stat.ino);
+            let bit = 1u64 << offset;
+            let touched = scan
+                .as_ref()
+                .is_some_and(|s| scanned && s.touched.contains(&f.stat.ino));
+            if touched {
+                page.seen |= bit;
+                continue;
+            }
+            let mut known = page.rank(offset);
+            // Another file has taken the inode: what was known of the old one is no knowledge of this one.
+            if let Some(old) = known.and_then(|rank| all.get(rank)).copied()
+                && (old.kind != f.stat.kind || old.birth != f.stat.birth)
+            {
+                totals.subtract(&old);
+                if old.kind == Kind::Directory {
+                    dirs.remove(f.stat.ino);
+                } else {
+                    names.remove(page, bit)?;
+                }
+                if let Some(rank) = page.remove_clock(offset) {
+                    all.remove(rank);
+                }
+                known = None;
+            }
+            let mut parent = f.parent;
+            if f.stat.kind == Kind::Directory {
+                dirs.upsert(f.stat.ino, f.parent, f.name);
+            } else if known.is_none() {
+                names.add_first(page, f.stat.ino, f.parent, f.name)?;
+            } else {
+                let this = (f.parent, f.name.to_vec());
+                // The only name, or the first of several that this scan meets: names that are no more are forgotten.
+                let replace = f.stat.links <= 1 || (scanned && page.seen & bit == 0);
+                let mut first = f.parent;
+                names.edit(page, f.stat.ino, |all| {
+                    if replace {
+                        all.clear();
+                    }
+                    if !all.contains(&this) {
+                        all.push(this);
+                    }
+                    first = all.first().map_or(first, |(parent, _)| *parent);
+                })?;
+                parent = first;
+            }
+            let new = attributes_of(&f.stat, parent);
+            totals.add(&new);
+            match known.and_then(|rank| all.get_mut(rank)) {
+                Some(old) => {
+                    totals.subtract(old);
+                    *old = new;
+                }
+                None => {
+                    let mut first_use = f.first_use;
+                    if let Some(at) = early.remove(&f.stat.ino)
+                        && at >= first_use.at
+                    {
+                        first_use = LastUse {
+                            at,
+                            source: Source::Observed,
+                        };
+                    }
+                    let rank = page.insert_clock(offset, first_use);
+                    all.insert(rank.min(all.len()), new);
+                }
+            }
+            if scanned {
+                page.seen |= bit;
+            }
+        }
+        page.set_all_attributes(&all, scratch);
+        if page.dirty != Dirty::default() {
+            self.dirty.insert(slot);
+        }
+        Ok(())
+    }
+
+    /// Takes over what the file system says now of an inode. Unknown inodes stay unknown.
+    ///
+    /// # Errors
+    /// When the index is damaged.
+    pub fn refresh(&mut self, stat: &Stat) -> Result<(), StoreError> {
+        let (number, offset) = place(stat.ino);
+        let Some(slot) = self.by_number.get(&number).copied() else {
+            return Ok(());
+        };
+        let Some(page) = self.pages.get_mut(slot as usize) else {
+            return Ok(());
+        };
+        let Some(rank) = page.rank(offset) else {
+            return Ok(());
+        };
+        let mut all = page.all_attributes()?;
+        if let Some(old) = all.get_mut(rank) {
+            let new = attributes_of(stat, old.parent);
+            self.totals.add(&new);
+            self.totals.subtract(old);
+            *old = new;
+        }
+        page.set_all_attributes(&all, &mut self.scratch);
+        if page.dirty != Dirty::default() {
+            self.dirty.insert(slot);
+        }
+        Ok(())
+    }
+
+    /// Forgets one name of a file; the file goes with its last name.
+    ///
+    /// # Errors
+    /// When names cannot be read from the store.
+    pub fn remove_name(&mut self, ino: Inode, parent: DirId, name: &[u8]) -> Result<(), StoreError> {
+        if let Some(scan) = &mut self.scan {
+            scan.touched.insert(ino);
+        }
+        if self.dirs.of_inode(ino).is_some() {
+            // A directory has one name: if that is another by now, it was moved, not removed.
+            let here = self.dirs.of_inode(ino).and_then(|id| self.dirs.get(id));
+            return match here.is_some_and(|d| d.parent == parent && *d.name == *name) {
+                true => self.remove(&[ino]),
+                false => Ok(()),
+            };
+        }
+        let (number, offset) = place(ino);
+        let Some(slot) = self.by_number.get(&number).copied() else {
+            return Ok(());
+        };
+        let Some(page) = self.pages.get_mut(slot as usize) else {
+            return Ok(());
+        };
+        let Some(rank) = page.rank(offset) else {
+            return Ok(());
+        };
+        let mut left = Vec::new();
+        self.names.edit(page, ino, |all| {
+            all.retain(|(p, n)| (*p, n.as_slice()) != (parent, name));
+            left.clone_from(all);
+        })?;
+        let Some((first, _)) = left.first() else {
+            return self.remove(&[ino]);
+        };
+        let mut all = page.all_attributes()?;
+        if let Some(attributes) = all.get_mut(rank) {
+            attributes.parent = *first;
+            attributes.links = attributes.links.saturating_sub(1).max(1);
+        }
+        page.set_all_attributes(&all, &mut self.scratch);
+        self.dirty.insert(slot);
+        Ok(())
+    }
+
+    /// Forgets inodes with everything that is known of them.
+    ///
+    /// # Errors
+    /// When names cannot be read from the store.
+    pub fn remove(&mut self, inodes: &[Inode]) -> Result<(), StoreError> {
+        let mut inodes = inodes.to_vec();
+        inodes.sort_unstable();
+        if let Some(scan) = &mut self.scan {
+            scan.touched.extend(inodes.iter().copied());
+        }
+        for group in inodes.chunk_by(|a, b| place(*a).0 == place(*b).0) {
+            let Some(number) = group.first().map(|ino| place(*ino).0) else {
+                continue;
+            };
+            let Some(slot) = self.by_number.get(&number).copied() else {
+                continue;
+            };
+            let Some(page) = self.pages.get_mut(slot as usize) else {
+                continue;
+            };
+            let mut all = page.all_attributes()?;
+            let mut gone = 0u64;
+            for ino in group {
+                let offset = place(*ino).1;
+                let Some(rank) = page.remove_clock(offset) else {
+                    continue;
+                };
+                let old = all.remove(rank.min(all.len().saturating_sub(1)));
+                self.totals.subtract(&old);
+                match old.kind {
+                    Kind::Directory => drop(self.dirs.remove(*ino)),
+                    _ => gone |= 1 << offset,
+                }
+            }
+            if gone != 0 {
+                self.names.remove(page, gone)?;
+            }
+            page.set_all_attributes(&all, &mut self.scratch);
+            page.dirty.attributes = true;
+            self.dirty.insert(slot);
+        }
+        Ok(())
+    }
+
+    /// Forgets a directory and everything below it: it was moved out of the volume. Returns how many entries that
+    /// were.
+    ///
+    /// # Errors
+    /// When names cannot be read from the store.
+    pub fn remove_tree(&mut self, ino: Inode) -> Result<usize, StoreError> {
+        let Some(top) = self.dirs.of_inode(ino) else {
+            return Ok(0);
+        };
+        let below = self
+            .dirs
+            .inherit(false, |id, _, parent_is| parent_is || id == top);
+        let is_below = |id: DirId| below.get(id.index()).copied().unwrap_or(false);
+        let mut gone = Vec::new();
+        for page in &self.pages {
+            let mut reader = page.reader();
+            for ino in page.inodes() {
+                let attributes = reader.next_entry()?;
+                let inside = match attributes.kind {
+                    Kind::Directory => self.dirs.of_inode(ino).is_some_and(is_below),
+                    _ => is_below(attributes.parent),
+                };
+                if inside {
+                    gone.push(ino);
+                }
+            }
+        }
+        self.remove(&gone)?;
+        Ok(gone.len())
+    }
+
+    /// Notes what listing a directory found out; see [`Directories::set_state`].
+    pub fn set_dir_state(&mut self, id: DirId, unreadable: bool, has_mounts: bool) {
+        self.dirs.set_state(id, unreadable, has_mounts);
+        if let Some(scan) = &self.scan {
+            let number = scan.number;
+            self.dirs.set_listed(id, number);
+        }
+    }
+
+    fn page_slot(&mut self, number: u64) -> u32 {
+        let next = u32::try_from(self.pages.len()).unwrap_or(u32::MAX);
+        let slot = *self.by_number.entry(number).or_insert(next);
+        if slot == next {
+            self.pages.push(Page::new(number));
+        }
+        slot
+    }
+
+    // ------------------------------------------------------------ scans
+
+    /// A scan begins: from now on changes beside it are remembered. `number` tells it from every earlier one.
+    pub fn start_scan(&mut self, number: u32) {
+        self.pages.iter_mut().for_each(|p| p.seen = 0);
+        self.early.clear();
+        self.scan = Some(ScanState {
+            number,
+            touched: FxHashSet::default(),
+        });
+    }
+
+    /// Whether a scan is running.
+    pub fn is_scanning(&self) -> bool {
+        self.scan.is_some()
+    }
+
+    /// Whether more files were used during this scan than can be remembered one by one: everything found from now
+    /// on must count as used.
+    pub fn early_uses_overflowed(&self) -> bool {
+        self.early.len() >= EARLY_USES_MAX
+    }
+
+    /// The directories that the running scan has not listed yet.
+    pub fn unlisted(&self) -> Vec<DirId> {
+        self.scan
+            .as_ref()
+            .map(|s| self.dirs.not_listed_by(s.number))
+            .unwrap_or_default()
+    }
+
+    /// The scan is over. If it saw everything (`complete`), entries that it did not see and that no event touched
+    /// are gone, and are forgotten. Returns how many.
+    ///
+    /// # Errors
+    /// When names cannot be read from the store.
+    pub fn end_scan(&mut self, complete: bool) -> Result<usize, StoreError> {
+        let Some(scan) = self.scan.take() else {
+            return Ok(0);
+        };
+        self.early = FxHashMap::default();
+        if !complete {
+            return Ok(0);
+        }
+        let root = self.dirs.get(DirId::ROOT).map(|d| d.ino);
+        // Not seen is not gone: what lies below an unreadable directory stays as it was.
+        let hidden = self
+            .dirs
+            .inherit(false, |_, dir, parent_is| parent_is || dir.unreadable);
+        let root_hidden = self.dirs.get(DirId::ROOT).is_some_and(|d| d.unreadable);
+        let is_hidden = |id: DirId| root_hidden || hidden.get(id.index()).copied().unwrap_or(false);
+        let mut gone = Vec::new();
+        for page in self.pages.iter().filter(|p| p.present & !p.seen != 0) {
+            let mut reader = page.reader();
+            for ino in page.inodes() {
+                let attributes = reader.next_entry()?;
+                let unseen = page.seen & (1 << place(ino).1) == 0;
+                if unseen
+                    && !scan.touched.contains(&ino)
+                    && Some(ino) != root
+                    && !is_hidden(attributes.parent)
+                {
+                    gone.push(ino);
+                }
+            }
+        }
+        self.remove(&gone)?;
+        Ok(gone.len())
+    }
+
+    // ------------------------------------------------------------ writing back
+
+    /// Bytes of file names that wait to be written back: what grows fastest during a scan.
+    pub fn pending_name_bytes(&self) -> usize {
+        self.names.pending_bytes()
+    }
+
+    /// Collects everything that differs from the store. Give the result to [`WriteBack::commit`] without holding
+    /// the index, then tell [`Index::written_back`].
+    pub fn start_write_back(&mut self) -> WriteBack {
+        let mut batch = Batch::default();
+        let mut row = Vec::new();
+        for slot in std::mem::take(&mut self.dirty) {
+            let Some(page) = self.pages.get_mut(slot as usize) else {
+                continue;
+            };
+            if page.dirty.clocks {
+                row.clear();
+                if page.present != 0 {
+                    put_clocks(&mut row, page.present, &page.clocks, &page.sources);
+                }
+                batch.put_row(Row::Clocks, self.volume, page.number, &row);
+            }
+            if page.dirty.attributes {
+                row.clear();
+                if page.present != 0 {
+                    row.extend_from_slice(&page.present.to_le_bytes());
+                    row.extend_from_slice(&page.attributes);
+                }
+                batch.put_row(Row::Attributes, self.volume, page.number, &row);
+            }
+            page.dirty = Dirty::default();
+        }
+        for (number, row) in self.dirs.take_dirty() {
+            batch.put_row(Row::Directories, self.volume, number.into(), &row);
+        }
+        let names = self.names.start_commit();
+        for number in names.keys() {
+            if let Some(page) = self
+                .by_number
+                .get(number)
+                .and_then(|i| self.pages.get_mut(*i as usize))
+            {
+                page.names_stored = true;
+            }
+        }
+        WriteBack {
+            store: self.store.clone(),
+            volume: self.volume,
+            batch,
+            names,
+        }
+    }
+
+    /// The commit is over. After a failure everything is written again the next time.
+    pub fn written_back(&mut self, ok: bool) {
+        self.names.committed(ok);
+        if !ok {
+            for (slot, page) in self.pages.iter_mut().enumerate() {
+                page.dirty = Dirty {
+                    clocks: true,
+                    attributes: true,
+                };
+                self.dirty.insert(u32::try_from(slot).unwrap_or(u32::MAX));
+            }
+            self.dirs.touch_all();
+        }
+    }
+}
+
+/// Rows on their way to the store.
+#[derive(Debug)]
+pub struct WriteBack {
+    store: Store,
+    volume: VolumeId,
+    batch: Batch,
+    names: Arc<FxHashMap<u64, Vec<u8>>>,
+}
+
+impl WriteBack {
+    /// Writes the rows in one batch and makes them durable.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn commit(mut self) -> Result<(), StoreError> {
+        for (number, row) in self.names.iter() {
+            self.batch.put_row(Row::Names, self.volume, *number, row);
+        }
+        self.store.apply(self.batch)?;
+        self.store.flush()
+    }
+}
+
+impl Totals {
+    fn add(&mut self, a: &Attributes) {
+        match a.kind {
+            Kind::File => {
+                self.files = self.files.saturating_add(1);
+                self.bytes = self.bytes.saturating_add(a.size);
+            }
+            Kind::Directory => self.directories = self.directories.saturating_add(1),
+            Kind::Symlink | Kind::Special => {}
+        }
+    }
+
+    fn subtract(&mut self, a: &Attributes) {
+        match a.kind {
+            Kind::File => {
+                self.files = self.files.saturating_sub(1);
+                self.bytes = self.bytes.saturating_sub(a.size);
+            }
+            Kind::Directory => self.directories = self.directories.saturating_sub(1),
+            Kind::Symlink | Kind::Special => {}
+        }
+    }
+}
+
+fn attributes_of(stat: &Stat, parent: DirId) -> Attributes {
+    Attributes {
+        parent,
+        kind: stat.kind,
+        size: stat.size,
+        uid: stat.uid,
+        gid: stat.gid,
+        links: stat.links,
+        mtime: stat.mtime,
+        ctime: stat.ctime,
+        birth: stat.birth,
+    }
+}

@@ -1,0 +1,199 @@
+//! The first index of a volume, and reconciling index and file system later: one walk over all directories.
+//!
+//! Events flow while it runs. What it read may be stale by the time it is written into the index, so names that an
+//! event changed meanwhile are not taken from the walk; their places are looked at again at the end. Directories
+//! are found by their present path each time, and their inode is compared: one that moved is listed where it is.
+//!
+//! - [`run`]   the walk
+//! - `walk`    the workers
+//!
+//! What may never happen: an entry that exists is forgotten because it could not be read.
+
+mod walk;
+
+use std::ffi::CString;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use crate::collect::Watched;
+use crate::collect::namespace::take_entry;
+use crate::index::{DirId, StoreError};
+use crate::model::{LastUse, Seconds, Source, Stat};
+use crate::sys::{beneath, stat};
+
+/// What to believe of a file that is new to the index about the time before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Belief {
+    /// Nothing: its clock starts here.
+    Since(Seconds),
+    /// The file system's access time.
+    Atime,
+    /// The modification time.
+    Mtime,
+}
+
+impl Belief {
+    /// The last use to assume.
+    pub fn first_use(self, stat: &Stat) -> LastUse {
+        match self {
+            Self::Since(at) => LastUse {
+                at,
+                source: Source::Baseline,
+            },
+            Self::Atime => LastUse {
+                at: stat.atime,
+                source: Source::Atime,
+            },
+            Self::Mtime => LastUse {
+                at: stat.mtime,
+                source: Source::Mtime,
+            },
+        }
+    }
+}
+
+/// Which directories to walk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Extent {
+    /// The whole volume; what is not found is forgotten.
+    Volume,
+    /// These directories and what lies below them.
+    Trees(Vec<DirId>),
+}
+
+/// How far a scan is; read it while the scan runs.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Entries found.
+    pub entries: AtomicU64,
+    /// Directories listed.
+    pub directories: AtomicU64,
+    /// Directories and entries that could not be read.
+    pub unreadable: AtomicU64,
+}
+
+/// What a finished scan says.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Outcome {
+    /// Entries found.
+    pub entries: u64,
+    /// Directories and entries that could not be read.
+    pub unreadable: u64,
+    /// Entries that were forgotten because they are no more.
+    pub vanished: usize,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// Why a scan cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    /// The volume's root cannot be opened.
+    #[error("cannot open the volume {path}: {source}")]
+    Root {
+        /// The root.
+        path: std::path::PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// The index cannot take the entries.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The scan was told to stop.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// What a scan needs from the volume around it.
+pub trait Surroundings: Sync {
+    /// Everything the kernel has queued reaches the index.
+    fn sync(&self);
+    /// Names that wait to be written back fill memory: write them.
+    fn write_back(&self);
+    /// Whether the agent is shutting down.
+    fn stopping(&self) -> bool;
+}
+
+/// Directories that moved while they were to be listed are tried again, so many times at most.
+const ROUNDS_MAX: usize = 20;
+
+/// Walks `extent` and brings the index up to what is there. `number` must differ from every earlier scan's.
+///
+/// # Errors
+/// When the volume or the index cannot be read; single entries that cannot are counted instead.
+pub fn run(
+    watched: &Watched,
+    extent: &Extent,
+    belief: Belief,
+    number: u32,
+    progress: &Progress,
+    around: &dyn Surroundings,
+) -> Result<Outcome, ScanError> {
+    let began = Instant::now();
+    let unopenable = |source| ScanError::Root {
+        path: watched.path.clone(),
+        source,
+    };
+    let root = beneath::open_root(&watched.path).map_err(unopenable)?;
+    let top = stat::open_file(&root).map_err(unopenable)?;
+    let mut next = {
+        let mut index = watched.index.write();
+        index.start_scan(number);
+        index.set_root(&top.stat);
+        match extent {
+            Extent::Volume => vec![DirId::ROOT],
+            Extent::Trees(dirs) => dirs.clone(),
+        }
+    };
+    let mut doubtful = Vec::new();
+    let mut walked = Ok(());
+    for _ in 0..ROUNDS_MAX {
+        walked = walk::walk(watched, &root, next, belief, progress, around, &mut doubtful);
+        if walked.is_err() {
+            break;
+        }
+        around.sync();
+        next = match extent {
+            Extent::Volume => watched.index.read().unlisted(),
+            Extent::Trees(_) => Vec::new(),
+        };
+        if next.is_empty() {
+            break;
+        }
+    }
+    if walked.is_ok() {
+        walked = look_again(watched, &root, doubtful);
+    }
+    let complete = walked.is_ok() && *extent == Extent::Volume;
+    let vanished = watched.index.write().end_scan(complete)?;
+    walked?;
+    Ok(Outcome {
+        entries: progress.entries.load(Relaxed),
+        unreadable: progress.unreadable.load(Relaxed),
+        vanished,
+        seconds: began.elapsed().as_secs_f64(),
+    })
+}
+
+/// Places where names changed during the walk are looked at once more, now that all events are in.
+fn look_again(
+    watched: &Watched,
+    root: &std::os::fd::OwnedFd,
+    places: Vec<(DirId, Vec<u8>)>,
+) -> Result<(), ScanError> {
+    for (dir, name) in places {
+        let Some(path) = watched.index.read().dirs().path(dir) else {
+            continue;
+        };
+        let Ok(fd) = beneath::open_anchor(root, &path) else {
+            continue;
+        };
+        let Ok(name_c) = CString::new(name.as_slice()) else {
+            continue;
+        };
+        if let Ok(found) = stat::entry(fd, &name_c) {
+            take_entry(watched, dir, &name, &found, true)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,382 @@
+//! The workers of a scan: each takes a directory, lists it, and asks for every entry's attributes.
+
+use std::collections::HashSet;
+use std::ffi::CStr;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::available_parallelism;
+
+use parking_lot::{Condvar, Mutex};
+use rustix::fs::RawDir;
+
+use super::{Belief, Progress, ScanError, Surroundings};
+use crate::collect::Watched;
+use crate::index::{DirId, Found, StoreError};
+use crate::model::{Inode, Kind, Seconds, Stat};
+use crate::sys::{beneath, stat};
+
+/// Entries that a worker gathers before it takes the index's lock.
+const BATCH_ENTRIES: usize = 4096;
+/// One `getdents64(2)`: some 1,500 entries.
+const LISTING_BYTES: usize = 64 << 10;
+/// A directory with more entries than this is shared among idle workers, in chunks of as many.
+const SHARE_ENTRIES: usize = 2048;
+/// More workers than this only wait for each other.
+const WORKERS_MAX: usize = 8;
+/// Names waiting to be written back may take this much memory.
+const PENDING_NAME_BYTES_MAX: usize = 16 << 20;
+/// So many unreadable entries are named in the log; the rest is counted.
+const UNREADABLE_LOGGED_MAX: u64 = 20;
+
+/// Something to do for a worker.
+enum Task {
+    /// List this directory.
+    List(DirId),
+    /// Ask for the attributes of these entries, each name ended by NUL.
+    Ask {
+        dir: DirId,
+        fd: Arc<OwnedFd>,
+        names: Vec<u8>,
+    },
+}
+
+struct Queue {
+    tasks: Vec<Task>,
+    busy: usize,
+    error: Option<ScanError>,
+}
+
+struct Shared<'a> {
+    watched: &'a Watched,
+    root: &'a OwnedFd,
+    belief: Belief,
+    progress: &'a Progress,
+    around: &'a dyn Surroundings,
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    /// Directories of which a shared chunk could not be read.
+    unreadable: Mutex<HashSet<DirId>>,
+    doubtful: Mutex<Vec<(DirId, Vec<u8>)>>,
+}
+
+/// Lists `dirs` and everything below them that the index does not know as listed yet. Places whose names changed
+/// meanwhile are added to `doubtful`.
+pub(super) fn walk(
+    watched: &Watched,
+    root: &OwnedFd,
+    dirs: Vec<DirId>,
+    belief: Belief,
+    progress: &Progress,
+    around: &dyn Surroundings,
+    doubtful: &mut Vec<(DirId, Vec<u8>)>,
+) -> Result<(), ScanError> {
+    let workers = available_parallelism().map_or(2, |n| n.get().clamp(2, WORKERS_MAX));
+    let tasks = dirs.into_iter().map(Task::List).collect();
+    let shared = Shared {
+        watched,
+        root,
+        belief,
+        progress,
+        around,
+        queue: Mutex::new(Queue {
+            tasks,
+            busy: 0,
+            error: None,
+        }),
+        wake: Condvar::new(),
+        unreadable: Mutex::default(),
+        doubtful: Mutex::default(),
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| Worker::new(&shared).run());
+        }
+    });
+    let mut index = watched.index.write();
+    for dir in shared.unreadable.into_inner() {
+        index.set_dir_state(dir, true, false);
+    }
+    doubtful.append(&mut shared.doubtful.into_inner());
+    shared.queue.into_inner().error.map_or(Ok(()), Err)
+}
+
+/// An entry that was found and is not in the index yet.
+struct Pending {
+    stat: Stat,
+    dir: DirId,
+    /// Where its name ends in the arena; it begins where the one before ends.
+    name_end: usize,
+}
+
+struct Worker<'a> {
+    shared: &'a Shared<'a>,
+    entries: Vec<Pending>,
+    arena: Vec<u8>,
+    /// Directories among the entries: they are listed once the index knows them.
+    subdirs: Vec<Inode>,
+    /// Directories that were listed to their end: unreadable, with mount points.
+    listed: Vec<(DirId, bool, bool)>,
+}
+
+impl<'a> Worker<'a> {
+    fn new(shared: &'a Shared<'a>) -> Self {
+        Self {
+            shared,
+            entries: Vec::new(),
+            arena: Vec::new(),
+            subdirs: Vec::new(),
+            listed: Vec::new(),
+        }
+    }
+
+    fn run(mut self) {
+        let mut listing = vec![MaybeUninit::uninit(); LISTING_BYTES];
+        while let Some(task) = self.next_task() {
+            match task {
+                Task::List(dir) => self.list(dir, &mut listing),
+                Task::Ask { dir, fd, names } => self.ask_all(dir, &fd, &names),
+            }
+            if self.entries.len() >= BATCH_ENTRIES || self.shared.queue.lock().tasks.is_empty() {
+                self.flush();
+            }
+            self.shared.queue.lock().busy -= 1;
+            self.shared.wake.notify_all();
+        }
+    }
+
+    fn next_task(&mut self) -> Option<Task> {
+        loop {
+            let mut queue = self.shared.queue.lock();
+            if queue.error.is_some() {
+                return None;
+            }
+            if let Some(task) = queue.tasks.pop() {
+                queue.busy += 1;
+                return Some(task);
+            }
+            if queue.busy == 0 && self.entries.is_empty() && self.listed.is_empty() {
+                self.shared.wake.notify_all();
+                return None;
+            }
+            if !self.entries.is_empty() || !self.listed.is_empty() {
+                // What this worker still holds may be what the others wait for.
+                queue.busy += 1;
+                drop(queue);
+                self.flush();
+                self.shared.queue.lock().busy -= 1;
+                self.shared.wake.notify_all();
+                continue;
+            }
+            self.shared.wake.wait(&mut queue);
+        }
+    }
+
+    fn list(&mut self, dir: DirId, listing: &mut [MaybeUninit<u8>]) {
+        let place = {
+            let index = self.shared.watched.index.read();
+            index.dirs().get(dir).map(|d| d.ino).zip(index.dirs().path(dir))
+        };
+        let Some((ino, path)) = place else { return };
+        let fd = match open_expected(self.shared.root, &path, ino) {
+            Ok(Some(fd)) => fd,
+            // Moved or removed meanwhile: it stays unlisted and is tried again where it is then.
+            Ok(None) => return,
+            Err(error) => {
+                self.note_unreadable(&path, b"", &error);
+                self.listed.push((dir, true, false));
+                return;
+            }
+        };
+        let fd = Arc::new(fd);
+        let (mut unreadable, mut mounts) = (false, false);
+        let mut count = 0usize;
+        let mut shared_names = Vec::new();
+        let mut entries = RawDir::new(&*fd, listing);
+        while let Some(entry) = entries.next() {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    self.note_unreadable(&path, b"", &error.into());
+                    unreadable = true;
+                    break;
+                }
+            };
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            count += 1;
+            if count > SHARE_ENTRIES {
+                shared_names.extend_from_slice(name.to_bytes_with_nul());
+                if count % SHARE_ENTRIES == 0 {
+                    self.share(dir, &fd, std::mem::take(&mut shared_names));
+                }
+                continue;
+            }
+            match self.ask(dir, &fd, name) {
+                Ok(is_mount) => mounts |= is_mount,
+                Err(error) => {
+                    self.note_unreadable(&path, name.to_bytes(), &error);
+                    unreadable = true;
+                }
+            }
+        }
+        if !shared_names.is_empty() {
+            self.share(dir, &fd, shared_names);
+        }
+        self.shared.progress.directories.fetch_add(1, Relaxed);
+        self.listed.push((dir, unreadable, mounts));
+    }
+
+    fn share(&self, dir: DirId, fd: &Arc<OwnedFd>, names: Vec<u8>) {
+        self.shared.queue.lock().tasks.push(Task::Ask {
+            dir,
+            fd: Arc::clone(fd),
+            names,
+        });
+        self.shared.wake.notify_one();
+    }
+
+    fn ask_all(&mut self, dir: DirId, fd: &OwnedFd, names: &[u8]) {
+        for name in names.split_inclusive(|b| *b == 0) {
+            let Ok(name) = CStr::from_bytes_with_nul(name) else {
+                continue;
+            };
+            match self.ask(dir, fd, name) {
+                Ok(false) => {}
+                // Whichever it is, the directory must never be a candidate.
+                Ok(true) => drop(self.shared.unreadable.lock().insert(dir)),
+                Err(error) => {
+                    self.note_unreadable(b"", name.to_bytes(), &error);
+                    self.shared.unreadable.lock().insert(dir);
+                }
+            }
+        }
+    }
+
+    /// Asks for one entry's attributes; true if something is mounted there.
+    fn ask(&mut self, dir: DirId, fd: &OwnedFd, name: &CStr) -> io::Result<bool> {
+        let found = match stat::entry(fd, name) {
+            Ok(found) => found,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(e),
+        };
+        let watched = self.shared.watched;
+        if found.mount_root || found.device != watched.device || watched.own.contains(&found.stat.ino) {
+            return Ok(true);
+        }
+        if found.stat.kind == Kind::Directory {
+            self.subdirs.push(found.stat.ino);
+        }
+        self.arena.extend_from_slice(name.to_bytes());
+        self.entries.push(Pending {
+            stat: found.stat,
+            dir,
+            name_end: self.arena.len(),
+        });
+        Ok(false)
+    }
+
+    /// Gives everything gathered to the index, and the directories among it to the queue.
+    fn flush(&mut self) {
+        let result = self.write_entries();
+        let subdirs = std::mem::take(&mut self.subdirs);
+        let pending = {
+            let mut index = self.shared.watched.index.write();
+            for (dir, unreadable, mounts) in self.listed.drain(..) {
+                index.set_dir_state(dir, unreadable, mounts);
+            }
+            index.pending_name_bytes()
+        };
+        let tasks: Vec<Task> = {
+            let index = self.shared.watched.index.read();
+            subdirs
+                .iter()
+                .filter_map(|ino| index.dirs().of_inode(*ino))
+                .map(Task::List)
+                .collect()
+        };
+        let mut queue = self.shared.queue.lock();
+        queue.tasks.extend(tasks);
+        if let Err(e) = result {
+            queue.error.get_or_insert(e.into());
+        } else if self.shared.around.stopping() {
+            queue.error.get_or_insert(ScanError::Stopped);
+        }
+        drop(queue);
+        self.shared.wake.notify_all();
+        if pending > PENDING_NAME_BYTES_MAX {
+            self.shared.around.write_back();
+        }
+    }
+
+    fn write_entries(&mut self) -> Result<(), StoreError> {
+        if self.entries.is_empty() {
+            return Ok(());
+        }
+        self.shared
+            .progress
+            .entries
+            .fetch_add(self.entries.len() as u64, Relaxed);
+        let mut index = self.shared.watched.index.write();
+        let belief = match index.early_uses_overflowed() {
+            true => Belief::Since(Seconds::now()),
+            false => self.shared.belief,
+        };
+        let mut start = 0;
+        let mut found = Vec::with_capacity(self.entries.len());
+        for entry in &self.entries {
+            let name = self.arena.get(start..entry.name_end).unwrap_or(&[]);
+            start = entry.name_end;
+            found.push(Found {
+                stat: entry.stat,
+                parent: entry.dir,
+                name,
+                first_use: belief.first_use(&entry.stat),
+            });
+        }
+        let doubtful = index.upsert_scanned(&mut found)?;
+        drop(index);
+        if !doubtful.is_empty() {
+            let places = doubtful
+                .into_iter()
+                .filter_map(|i| found.get(i))
+                .map(|f| (f.parent, f.name.to_vec()));
+            self.shared.doubtful.lock().extend(places);
+        }
+        drop(found);
+        self.entries.clear();
+        self.arena.clear();
+        Ok(())
+    }
+
+    fn note_unreadable(&self, dir: &[u8], name: &[u8], error: &io::Error) {
+        let before = self.shared.progress.unreadable.fetch_add(1, Relaxed);
+        if before < UNREADABLE_LOGGED_MAX {
+            let (dir, name) = (String::from_utf8_lossy(dir), String::from_utf8_lossy(name));
+            tracing::warn!(%error, %dir, %name, "cannot read; it and the directories above it stay");
+        } else if before == UNREADABLE_LOGGED_MAX {
+            tracing::warn!("more entries cannot be read; see `unreadable` in status");
+        }
+    }
+}
+
+/// Opens a directory by its path, if it still is the one with this inode.
+fn open_expected(root: &OwnedFd, path: &[u8], ino: Inode) -> io::Result<Option<OwnedFd>> {
+    let fd = match beneath::open_dir(root, path) {
+        Ok(fd) => fd,
+        Err(e)
+            if matches!(
+                e.raw_os_error(),
+                Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EXDEV)
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(e) => return Err(e),
+    };
+    Ok((stat::open_file(&fd)?.stat.ino == ino).then_some(fd))
+}

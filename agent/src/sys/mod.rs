@@ -1,0 +1,13 @@
+//! The operating system, in small safe wrappers. The only place where `unsafe` and libc are allowed.
+//!
+//! - [`fanotify`] groups and marks; reading gives raw bytes, the decoder is in `collect`
+//! - [`handle`]   file handles: from a path, and back to an open file
+//! - [`stat`]     statx -> [`crate::model::Stat`], and what a mount is
+//! - [`beneath`]  opening what lies below a volume's root and nowhere else
+//!
+//! Every function names its man page. Nothing here knows of volumes, rules or plans.
+
+pub mod beneath;
+pub mod fanotify;
+pub mod handle;
+pub mod stat;

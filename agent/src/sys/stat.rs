@@ -1,0 +1,170 @@
+//! What the file system says of an entry (`statx(2)`) and of a mount (`statfs(2)`, `statvfs(3)`).
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatVfsMountFlags, Statx, StatxAttributes, StatxFlags};
+
+use crate::model::{Kind, Seconds, Stat};
+
+/// Device of a file system, or of a btrfs subvolume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Device {
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+}
+
+/// An entry's [`Stat`] and where it lies.
+#[derive(Debug, Clone, Copy)]
+pub struct Located {
+    /// What it is.
+    pub stat: Stat,
+    /// On which device.
+    pub device: Device,
+    /// Something is mounted here.
+    pub mount_root: bool,
+    /// The change time with nanoseconds, and whether the access and modification times are exactly the same.
+    pub fine: FineTimes,
+}
+
+/// What whole seconds cannot tell: how the three times relate exactly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FineTimes {
+    /// atime and ctime are the same to the nanosecond.
+    pub atime_is_ctime: bool,
+    /// mtime and ctime are the same to the nanosecond.
+    pub mtime_is_ctime: bool,
+}
+
+fn wanted() -> StatxFlags {
+    StatxFlags::BASIC_STATS | StatxFlags::BTIME
+}
+
+/// The entry `name` of the directory `dir`, not followed if it is a symlink, mounts not triggered.
+///
+/// # Errors
+/// What `statx(2)` says.
+pub fn entry(dir: impl AsFd, name: &CStr) -> io::Result<Located> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    Ok(located(&rustix::fs::statx(dir, name, flags, wanted())?))
+}
+
+/// The file behind an open descriptor.
+///
+/// # Errors
+/// What `statx(2)` says.
+pub fn open_file(fd: impl AsFd) -> io::Result<Located> {
+    Ok(located(&rustix::fs::statx(
+        fd,
+        c"",
+        AtFlags::EMPTY_PATH,
+        wanted(),
+    )?))
+}
+
+/// The file at `path`, not followed if it is a symlink.
+///
+/// # Errors
+/// What `statx(2)` says.
+pub fn path(path: &Path) -> io::Result<Located> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    Ok(located(&rustix::fs::statx(
+        rustix::fs::CWD,
+        path,
+        flags,
+        wanted(),
+    )?))
+}
+
+fn located(x: &Statx) -> Located {
+    let kind = match FileType::from_raw_mode(x.stx_mode.into()) {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Directory,
+        FileType::Symlink => Kind::Symlink,
+        _ => Kind::Special,
+    };
+    let ctime = Seconds::from_unix(x.stx_ctime.tv_sec);
+    let has_birth = StatxFlags::from_bits_retain(x.stx_mask).contains(StatxFlags::BTIME);
+    let birth = if has_birth {
+        Seconds::from_unix(x.stx_btime.tv_sec)
+    } else {
+        ctime
+    };
+    let exact = |t: &rustix::fs::StatxTimestamp| (t.tv_sec, t.tv_nsec);
+    Located {
+        stat: Stat {
+            ino: x.stx_ino,
+            kind,
+            size: x.stx_size,
+            uid: x.stx_uid,
+            gid: x.stx_gid,
+            links: x.stx_nlink,
+            atime: Seconds::from_unix(x.stx_atime.tv_sec),
+            mtime: Seconds::from_unix(x.stx_mtime.tv_sec),
+            ctime,
+            birth,
+        },
+        device: Device {
+            major: x.stx_dev_major,
+            minor: x.stx_dev_minor,
+        },
+        mount_root: x.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+        fine: FineTimes {
+            atime_is_ctime: exact(&x.stx_atime) == exact(&x.stx_ctime),
+            mtime_is_ctime: exact(&x.stx_mtime) == exact(&x.stx_ctime),
+        },
+    }
+}
+
+/// What a mount promises.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// File system type: "ext4", "xfs", "btrfs", "tmpfs", or its magic number in hex.
+    pub filesystem: String,
+    /// Its magic number (`statfs(2)`).
+    pub magic: u64,
+    /// Reads move the access time (relatime and strictatime mounts).
+    pub keeps_atime: bool,
+    /// Mounted read-only.
+    pub read_only: bool,
+}
+
+/// Magic numbers of `statfs(2)`.
+pub mod magic {
+    /// ext2, ext3 and ext4.
+    pub const EXT4: u64 = 0xEF53;
+    /// xfs.
+    pub const XFS: u64 = 0x5846_5342;
+    /// btrfs.
+    pub const BTRFS: u64 = 0x9123_683E;
+    /// tmpfs.
+    pub const TMPFS: u64 = 0x0102_1994;
+}
+
+/// The mount that holds `path`.
+///
+/// # Errors
+/// What `statfs(2)` says.
+pub fn mount(path: &Path) -> io::Result<Mount> {
+    let dir = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let flags = rustix::fs::fstatvfs(&dir)?.f_flag;
+    // The kernel gives a signed long; the magic numbers have 32 bits.
+    let magic = u64::from(rustix::fs::fstatfs(&dir)?.f_type as u32);
+    let filesystem = match magic {
+        magic::EXT4 => "ext4".into(),
+        magic::XFS => "xfs".into(),
+        magic::BTRFS => "btrfs".into(),
+        magic::TMPFS => "tmpfs".into(),
+        other => format!("{other:#x}"),
+    };
+    Ok(Mount {
+        filesystem,
+        magic,
+        keeps_atime: !flags.contains(StatVfsMountFlags::NOATIME),
+        read_only: flags.contains(StatVfsMountFlags::RDONLY),
+    })
+}
