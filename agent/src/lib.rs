@@ -15,8 +15,17 @@
 //! - [`demo`]    the main job in one command
 
 pub mod collect;
+pub mod config;
+pub mod demo;
+pub mod host;
 pub mod index;
 pub mod model;
+pub mod policy;
+pub mod purge;
+pub mod query;
 pub mod scan;
+pub mod schedule;
+pub mod serve;
 #[allow(unsafe_code)]
 pub mod sys;
+pub mod volume;

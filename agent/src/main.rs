@@ -1,2 +1,196 @@
-//! (to come)
-fn main() {}
+//! `purge-agent`: arguments, configuration, wiring.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use purge_agent::config::{Config, DEFAULT_FILE, DEFAULT_STATE_DIR, Fault};
+use purge_agent::host::Host;
+use purge_agent::{demo, schedule, serve};
+use purge_proto::units::parse_duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Records when files were last used and purges what nobody uses any more.
+///
+/// Nothing is deleted that anyone used inside its TTL, and doubt counts as use.
+#[derive(Parser)]
+#[command(version, after_help = "Talk to a running agent with purgectl.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Watch volumes and serve clients, until SIGTERM.
+    Run(Run),
+    /// Validate a configuration; print every fault with its place.
+    Check {
+        /// The configuration file.
+        #[arg(long, default_value = DEFAULT_FILE)]
+        config: PathBuf,
+    },
+    /// The main job in one command, on a small tree made for it, or on a directory (which it leaves as it is).
+    Demo {
+        /// Index this directory, show usage and a plan, delete nothing.
+        #[arg(long)]
+        volume: Option<PathBuf>,
+        /// Not used for this long counts as expired.
+        #[arg(long, value_parser = duration)]
+        ttl: Option<u64>,
+    },
+}
+
+#[derive(clap::Args)]
+struct Run {
+    /// The configuration file.
+    #[arg(long, conflicts_with = "volume", default_value = DEFAULT_FILE)]
+    config: PathBuf,
+    /// Watch this one directory instead; no configuration file is read.
+    #[arg(long)]
+    volume: Option<PathBuf>,
+    /// One rule over the whole volume: what was not used for this long.
+    #[arg(long, requires = "volume", value_parser = duration)]
+    ttl: Option<u64>,
+    /// Where the index lives.
+    #[arg(long, requires = "volume", default_value = DEFAULT_STATE_DIR)]
+    state_dir: PathBuf,
+    /// Where clients come in, as unix:PATH.
+    #[arg(long, requires = "volume", default_value = "unix:/run/purge-agent/agent.sock")]
+    listen: String,
+}
+
+fn duration(text: &str) -> Result<u64, String> {
+    parse_duration(text).map_err(|e| e.to_string())
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match arguments.command {
+        Command::Run(run) => {
+            init_log();
+            read_config(&run)
+                .map_err(|faults| anyhow::anyhow!(in_lines(&faults)))
+                .and_then(|c| run_agent(&c, &run))
+        }
+        Command::Check { config } => return check(&config),
+        Command::Demo { volume, ttl } => demo::run(volume, ttl),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("purge-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Logs go to stderr: for a person on a terminal, as JSON otherwise. `RUST_LOG` chooses what.
+fn init_log() {
+    use std::io::IsTerminal;
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        builder.with_target(false).init();
+    } else {
+        builder.json().flatten_event(true).init();
+    }
+}
+
+fn read_config(run: &Run) -> Result<Config, Vec<Fault>> {
+    let Some(volume) = &run.volume else {
+        return Config::load(&run.config);
+    };
+    let socket = run
+        .listen
+        .strip_prefix("unix:")
+        .map(|p| p.strip_prefix("//").unwrap_or(p));
+    let socket = socket.filter(|p| p.starts_with('/')).ok_or_else(|| {
+        vec![Fault::elsewhere(
+            "--listen",
+            format!("{:?} is no address", run.listen),
+            "write unix:/absolute/path",
+        )]
+    })?;
+    Config::for_volume(volume, run.ttl, run.state_dir.clone(), socket.into())
+}
+
+fn in_lines(faults: &[Fault]) -> String {
+    faults
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn check(file: &std::path::Path) -> ExitCode {
+    match Config::load(file) {
+        Ok(config) => {
+            config.warnings().iter().for_each(|w| eprintln!("warning: {w}"));
+            let (volumes, rules) = (config.volumes.len(), config.rules.len());
+            println!("{}: good ({volumes} volumes, {rules} rules)", file.display());
+            ExitCode::SUCCESS
+        }
+        Err(faults) => {
+            println!("{}", in_lines(&faults));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_agent(config: &Config, run: &Run) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start tokio")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut reload = signal(SignalKind::hangup())?;
+        let listener = serve::listen(&config.listen)?;
+        let host = Host::start(config)?;
+        // From here on every access is recorded, even while the first scan is still running.
+        tracing::info!(socket = %config.listen.unix.display(), volumes = config.volumes.len(), "ready");
+        sd_notify::notify(false, &[sd_notify::NotifyState::Ready]).ok();
+        let scheduler = tokio::spawn(schedule::keep(Arc::clone(&host)));
+        let reloading = Arc::clone(&host);
+        let shutdown = async move {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => return,
+                    _ = interrupt.recv() => return,
+                    _ = reload.recv() => reload_rules(&reloading, run),
+                }
+            }
+        };
+        let served = serve::serve(Arc::clone(&host), listener, shutdown).await;
+        sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]).ok();
+        scheduler.abort();
+        tokio::task::spawn_blocking(move || host.stop()).await.ok();
+        serve::unlisten(&config.listen.unix);
+        tracing::info!("stopped");
+        Ok(served?)
+    })
+}
+
+/// SIGHUP: rules are read again. A file with a fault leaves the running ones in force.
+fn reload_rules(host: &Host, run: &Run) {
+    match read_config(run) {
+        Ok(config) => {
+            tracing::info!(
+                rules = config.rules.len(),
+                "rules were read again; other changes need a restart"
+            );
+            host.replace_rules(config.rules);
+        }
+        Err(faults) => {
+            for fault in faults {
+                tracing::error!(%fault, "the configuration has a fault: the rules stay as they were");
+            }
+        }
+    }
+}

@@ -23,7 +23,7 @@ pub const VERSION: u8 = 1;
 pub const PAGE_INODES: u64 = 64;
 
 /// A directory's number in the index: dense, so that tables over directories are arrays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DirId(pub u32);
 
 impl DirId {

@@ -21,6 +21,8 @@ struct Slot {
     entry: DirEntry,
     /// The scan that listed it last.
     listed_by: u32,
+    /// Entries that have it as their (first) parent.
+    children: u32,
 }
 
 impl Directories {
@@ -78,7 +80,11 @@ impl Directories {
             unreadable: false,
             has_mounts: false,
         };
-        let slot = Some(Slot { entry, listed_by: 0 });
+        let slot = Some(Slot {
+            entry,
+            listed_by: 0,
+            children: 0,
+        });
         let id = match self.free.pop() {
             Some(n) => DirId(n),
             None => id_of(self.slots.len()),
@@ -100,6 +106,24 @@ impl Directories {
         self.free.push(id.0);
         self.touch(id);
         Some(slot.entry)
+    }
+
+    /// Entries by directory: how many have it as their first parent. An entry with several names counts once.
+    pub fn children_table(&self) -> Vec<u32> {
+        self.slots
+            .iter()
+            .map(|s| s.as_ref().map_or(0, |s| s.children))
+            .collect()
+    }
+
+    /// An entry was added to (or taken from) a directory.
+    pub(super) fn count_child(&mut self, parent: DirId, added: bool) {
+        if let Some(slot) = self.slots.get_mut(parent.index()).and_then(Option::as_mut) {
+            slot.children = match added {
+                true => slot.children.saturating_add(1),
+                false => slot.children.saturating_sub(1),
+            };
+        }
     }
 
     /// Notes what a listing found out.
@@ -234,7 +258,11 @@ impl Directories {
                 && let Some(place) = self.slots.get_mut(id.index())
             {
                 self.by_inode.insert(entry.ino, id);
-                *place = Some(Slot { entry, listed_by: 0 });
+                *place = Some(Slot {
+                    entry,
+                    listed_by: 0,
+                    children: 0,
+                });
             }
         }
     }

@@ -162,7 +162,12 @@ impl Index {
         let mut totals = Totals::default();
         for (slot, page) in self.pages.iter_mut().enumerate() {
             match page.all_attributes() {
-                Ok(all) => all.iter().for_each(|a| totals.add(a)),
+                Ok(all) => {
+                    for entry in &all {
+                        totals.add(entry);
+                        self.dirs.count_child(entry.parent, true);
+                    }
+                }
                 // Present only in part after a crash: unknown files are found again by the scan, and what a scan
                 // finds new counts as used now.
                 Err(_) => {
@@ -207,10 +212,25 @@ impl Index {
             .collect()
     }
 
+    /// A run of pages, for readers that let go of the index now and then. An empty run is the end.
+    pub fn pages_from(&self, start: usize, count: usize) -> impl ExactSizeIterator<Item = PageView<'_>> {
+        let end = start.saturating_add(count).min(self.pages.len());
+        self.pages
+            .get(start.min(end)..end)
+            .unwrap_or(&[])
+            .iter()
+            .map(PageView)
+    }
+
     /// What is known of one inode.
     pub fn get(&self, ino: Inode) -> Option<(Attributes, LastUse)> {
         let (page, rank) = self.find(ino)?;
         Some((page.attributes_at(rank).ok()?, page.last_use(rank)?))
+    }
+
+    /// The directory of an inode's first name.
+    pub fn parent_of(&self, ino: Inode) -> Option<DirId> {
+        self.get(ino).map(|(attributes, _)| attributes.parent)
     }
 
     /// The last use of one inode, if the index knows it.
@@ -409,6 +429,7 @@ impl Index {
                 && (old.kind != f.stat.kind || old.birth != f.stat.birth)
             {
                 totals.subtract(&old);
+                dirs.count_child(old.parent, false);
                 if old.kind == Kind::Directory {
                     dirs.remove(f.stat.ino);
                 } else {
@@ -445,9 +466,14 @@ impl Index {
             match known.and_then(|rank| all.get_mut(rank)) {
                 Some(old) => {
                     totals.subtract(old);
+                    if old.parent != new.parent {
+                        dirs.count_child(old.parent, false);
+                        dirs.count_child(new.parent, true);
+                    }
                     *old = new;
                 }
                 None => {
+                    dirs.count_child(new.parent, true);
                     let mut first_use = f.first_use;
                     if let Some(at) = early.remove(&f.stat.ino)
                         && at >= first_use.at
@@ -537,6 +563,10 @@ impl Index {
         };
         let mut all = page.all_attributes()?;
         if let Some(attributes) = all.get_mut(rank) {
+            if attributes.parent != *first {
+                self.dirs.count_child(attributes.parent, false);
+                self.dirs.count_child(*first, true);
+            }
             attributes.parent = *first;
             attributes.links = attributes.links.saturating_sub(1).max(1);
         }
@@ -574,6 +604,7 @@ impl Index {
                 };
                 let old = all.remove(rank.min(all.len().saturating_sub(1)));
                 self.totals.subtract(&old);
+                self.dirs.count_child(old.parent, false);
                 match old.kind {
                     Kind::Directory => drop(self.dirs.remove(*ino)),
                     _ => gone |= 1 << offset,
@@ -720,6 +751,7 @@ impl Index {
     pub fn start_write_back(&mut self) -> WriteBack {
         let mut batch = Batch::default();
         let mut row = Vec::new();
+        let mut rows = self.dirty.len();
         for slot in std::mem::take(&mut self.dirty) {
             let Some(page) = self.pages.get_mut(slot as usize) else {
                 continue;
@@ -743,6 +775,7 @@ impl Index {
         }
         for (number, row) in self.dirs.take_dirty() {
             batch.put_row(Row::Directories, self.volume, number.into(), &row);
+            rows += 1;
         }
         let names = self.names.start_commit();
         for number in names.keys() {
@@ -758,6 +791,7 @@ impl Index {
             store: self.store.clone(),
             volume: self.volume,
             batch,
+            rows,
             names,
         }
     }
@@ -784,10 +818,17 @@ pub struct WriteBack {
     store: Store,
     volume: VolumeId,
     batch: Batch,
+    /// Rows in the batch.
+    rows: usize,
     names: Arc<FxHashMap<u64, Vec<u8>>>,
 }
 
 impl WriteBack {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.rows == 0
+    }
+
     /// Writes the rows in one batch and makes them durable.
     ///
     /// # Errors

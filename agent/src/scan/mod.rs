@@ -18,7 +18,7 @@ use std::time::Instant;
 use crate::collect::Watched;
 use crate::collect::namespace::take_entry;
 use crate::index::{DirId, StoreError};
-use crate::model::{LastUse, Seconds, Source, Stat};
+use crate::model::{Kind, LastUse, Seconds, Source, Stat};
 use crate::sys::{beneath, stat};
 
 /// What to believe of a file that is new to the index about the time before.
@@ -40,11 +40,12 @@ impl Belief {
                 at,
                 source: Source::Baseline,
             },
-            Self::Atime => LastUse {
+            // Listing a directory moves its access time, and listing is no use.
+            Self::Atime if stat.kind != Kind::Directory => LastUse {
                 at: stat.atime,
                 source: Source::Atime,
             },
-            Self::Mtime => LastUse {
+            Self::Atime | Self::Mtime => LastUse {
                 at: stat.mtime,
                 source: Source::Mtime,
             },

@@ -1,0 +1,227 @@
+//! TOML -> checked, typed configuration. What is wrong with it is found here, once, with file, line and column.
+//!
+//! - [`fault`]     what is wrong, where, and how to mend it
+//! - `section`     one TOML table, read key by key; what is left over is unknown
+//! - `check`       sections -> typed configuration
+//! - `unsupported` what the contract knows and this version does not do yet
+//! - `accounts`    user and group names -> ids
+//!
+//! What may never happen: a rule that selects everything because something was left out or mistyped.
+
+mod accounts;
+mod check;
+pub mod fault;
+mod section;
+mod unsupported;
+
+use std::path::{Path, PathBuf};
+
+pub use accounts::{group_id, group_name, user_id, user_name};
+pub use fault::Fault;
+
+use crate::model::Clocks;
+use crate::policy::schedule::Schedule;
+use crate::policy::scope::Scope;
+
+/// Where the configuration is unless `--config` says otherwise.
+pub const DEFAULT_FILE: &str = "/etc/purge-agent/agent.toml";
+/// Where the index is unless the configuration says otherwise.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/purge-agent";
+
+/// Everything the agent is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the index lives.
+    pub state_dir: PathBuf,
+    /// Where clients come in.
+    pub listen: Listen,
+    /// What is watched.
+    pub volumes: Vec<VolumeConfig>,
+    /// What may go.
+    pub rules: Vec<Rule>,
+}
+
+/// Where clients come in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// The unix socket.
+    pub unix: PathBuf,
+    /// The socket's group; none: root's.
+    pub group: Option<u32>,
+}
+
+/// One watched directory tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeConfig {
+    /// Its name.
+    pub name: String,
+    /// Its root: absolute, normalised, not `/`.
+    pub path: PathBuf,
+    /// What to believe of the time before observation.
+    pub baseline: Baseline,
+    /// Seconds within which repeated accesses need not be told apart. This version records every access with the
+    /// second it happened, which is always precise enough.
+    pub precision: u64,
+    /// An unobserved stretch of more seconds than this counts as an access of every file.
+    pub gap_tolerance: u64,
+}
+
+/// What to believe of the time before observation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Baseline {
+    /// The access time where the mount keeps it, else nothing.
+    Auto,
+    /// Nothing: clocks start with observation.
+    Observed,
+    /// The access time.
+    Atime,
+    /// The modification time.
+    Mtime,
+}
+
+/// What a rule takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// Single files.
+    File,
+    /// Directories at this depth below the root (1: the root's own), as a whole.
+    Directory {
+        /// At least 1.
+        depth: u32,
+    },
+}
+
+/// What may go, and when.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// Its name.
+    pub name: String,
+    /// The volume it speaks of.
+    pub volume: String,
+    /// What it takes.
+    pub target: Target,
+    /// Seconds since the last use after which it takes it.
+    pub ttl: Option<u64>,
+    /// The clocks among whose latest the last use is found.
+    pub clocks: Clocks,
+    /// Globs, owners, sizes.
+    pub scope: Scope,
+    /// Directories that are empty, or become so, go as well.
+    pub remove_empty_dirs: bool,
+    /// So many of them a run; 0: unlimited.
+    pub max_empty_dirs: u64,
+    /// When its plans are made; none: only on request.
+    pub schedule: Option<Schedule>,
+    /// Plans made on schedule are applied.
+    pub auto_apply: bool,
+    /// Files a run; 0: unlimited.
+    pub max_files: u64,
+    /// Bytes a run; 0: unlimited.
+    pub max_bytes: u64,
+    /// A run stops when more than this share of its candidates fails.
+    pub max_errors: f64,
+    /// A plan that would take more than this share of the volume's files or bytes is refused. Unset: no such limit
+    /// for a person who has seen the plan, [`AUTO_MAX_FRACTION`] where the agent applies it by itself.
+    pub max_fraction: Option<f64>,
+}
+
+/// The share that a plan which nobody has seen may take, unless its rule says otherwise.
+pub const AUTO_MAX_FRACTION: f64 = 0.25;
+
+impl Rule {
+    /// A rule for everything on a volume that has not been used for `ttl` seconds.
+    pub fn everything_older(volume: &str, ttl: u64) -> Self {
+        Self {
+            name: "ttl".into(),
+            volume: volume.into(),
+            target: Target::File,
+            ttl: Some(ttl),
+            clocks: Clocks::ALL,
+            scope: Scope::all(),
+            remove_empty_dirs: true,
+            max_empty_dirs: 500,
+            schedule: None,
+            auto_apply: false,
+            max_files: 0,
+            max_bytes: 0,
+            max_errors: 0.05,
+            max_fraction: None,
+        }
+    }
+}
+
+impl Config {
+    /// Reads a configuration file and the `rules.d/*.toml` beside it.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(path: &Path) -> Result<Self, Vec<Fault>> {
+        check::load(path)
+    }
+
+    /// What `purge-agent run --volume PATH [--ttl DUR]` means: one volume, and with a TTL one rule for all of it.
+    ///
+    /// # Errors
+    /// When the path cannot be a volume.
+    pub fn for_volume(
+        path: &Path,
+        ttl: Option<u64>,
+        state_dir: PathBuf,
+        socket: PathBuf,
+    ) -> Result<Self, Vec<Fault>> {
+        let fault = |what: String, mend: &str| vec![Fault::elsewhere("--volume", what, mend)];
+        let path = std::path::absolute(path).map_err(|e| fault(e.to_string(), "name a directory"))?;
+        // A trailing slash is how people write directories; it is no part of the path.
+        let path: PathBuf = path.components().collect();
+        check::volume_path(&path.to_string_lossy()).map_err(|(what, mend)| fault(what, mend))?;
+        if ttl == Some(0) {
+            return Err(vec![Fault::elsewhere(
+                "--ttl",
+                "is 0: everything would go",
+                "give a time such as 28d",
+            )]);
+        }
+        let name: String = path
+            .file_name()
+            .map(|n| {
+                n.to_string_lossy()
+                    .chars()
+                    .map(|c| if check::is_name_char(c) { c } else { '_' })
+                    .collect()
+            })
+            .unwrap_or_default();
+        let volume = VolumeConfig {
+            name: name.clone(),
+            path,
+            baseline: Baseline::Auto,
+            precision: check::DEFAULT_PRECISION,
+            gap_tolerance: check::DEFAULT_GAP_TOLERANCE,
+        };
+        let rules = ttl
+            .map(|ttl| Rule::everything_older(&name, ttl))
+            .into_iter()
+            .collect();
+        Ok(Self {
+            state_dir,
+            listen: Listen {
+                unix: socket,
+                group: None,
+            },
+            volumes: vec![volume],
+            rules,
+        })
+    }
+
+    /// What is no fault of the configuration but will not work as things are now.
+    pub fn warnings(&self) -> Vec<String> {
+        let missing = |v: &&VolumeConfig| !v.path.is_dir();
+        let words = |v: &VolumeConfig| {
+            format!(
+                "volume {}: {} is no directory; mount it, or correct its path",
+                v.name,
+                v.path.display()
+            )
+        };
+        self.volumes.iter().filter(missing).map(words).collect()
+    }
+}

@@ -1,0 +1,22 @@
+//! What the contract knows and this version does not do yet: refused in words, never silently accepted.
+
+/// Whether a key must be refused: the reason and the mend.
+pub(super) fn refused(section: &str, key: &str, value: &str) -> Option<(&'static str, &'static str)> {
+    let later = "is not supported by this version";
+    match (section, key) {
+        ("volume", "collector") if !matches!(value, "auto" | "fanotify") => {
+            Some((later, "write \"auto\" or \"fanotify\", or leave it out"))
+        }
+        ("volume", "ignore_accessors") if value != "[]" => {
+            Some((later, "leave it out: every reader counts as a user"))
+        }
+        ("rule", "action") if value != "delete" => Some((later, "write \"delete\", or leave it out")),
+        ("rule", "announce") if value != "0" => Some((later, "write \"0s\", or leave it out")),
+        ("rule", "grace") if value != "0" => {
+            Some((later, "this version frees at once: write \"0s\", or leave it out"))
+        }
+        ("listen", "tcp" | "metrics") => Some((later, "leave it out: clients come in by the unix socket")),
+        ("", "quota" | "watermark" | "archive" | "notify") => Some((later, "take the whole table out")),
+        _ => None,
+    }
+}

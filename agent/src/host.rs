@@ -1,0 +1,534 @@
+//! One host: its volumes, rules, plans, runs and holds, and what can be asked of them together.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::RwLock;
+use purge_proto::v1;
+use rustc_hash::FxHashSet;
+
+use crate::config::{AUTO_MAX_FRACTION, Config, Rule, user_name};
+use crate::index::{Store, StoreError};
+use crate::model::{Inode, Seconds};
+use crate::policy::evaluate::{Circumstances, evaluate};
+use crate::policy::explain::{self, Subject, Verdict};
+use crate::purge::apply::{self, Order};
+use crate::purge::holds::{HoldError, Holds, timestamp};
+use crate::purge::id::new_id;
+use crate::purge::plans::{EXPIRES_AFTER_SECONDS, Occasion, PlanError, PlanRecord, Plans, fingerprint};
+use crate::purge::runs::{LiveRun, RunError, Runs};
+use crate::sys::stat;
+use crate::volume::{State, Volume, VolumeError};
+
+/// What was asked cannot be done.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// A name or value in the request is wrong.
+    #[error("{field}: {why}")]
+    Invalid {
+        /// The request's field.
+        field: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Nothing of this name.
+    #[error("{0}")]
+    NotFound(String),
+    /// A safety limit, a stale plan, or a volume in doubt.
+    #[error("{0}")]
+    Refused(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<PlanError> for HostError {
+    fn from(e: PlanError) -> Self {
+        match e {
+            PlanError::Unknown(_) => Self::NotFound(e.to_string()),
+            PlanError::Store(e) => Self::Store(e),
+        }
+    }
+}
+
+impl From<RunError> for HostError {
+    fn from(e: RunError) -> Self {
+        match e {
+            RunError::Unknown(_) => Self::NotFound(e.to_string()),
+            RunError::Busy { .. } => Self::Refused(e.to_string()),
+            RunError::Store(e) => Self::Store(e),
+        }
+    }
+}
+
+impl From<HoldError> for HostError {
+    fn from(e: HoldError) -> Self {
+        match e {
+            HoldError::Path { .. } | HoldError::Unknown(_) => Self::NotFound(e.to_string()),
+            HoldError::Store(e) => Self::Store(e),
+        }
+    }
+}
+
+/// Which plan is wanted.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Rules by name; empty: all of the volume.
+    pub rules: Vec<String>,
+    /// Volume by name; empty: the rules', or the only one.
+    pub volume: String,
+    /// Instead of the rules' own.
+    pub ttl: Option<u64>,
+    /// Nobody looks at the plan before it is applied.
+    pub unattended: bool,
+}
+
+/// One host.
+#[derive(Debug)]
+pub struct Host {
+    volumes: Vec<Arc<Volume>>,
+    rules: RwLock<Vec<Rule>>,
+    /// Saved plans.
+    pub plans: Plans,
+    /// Past and current runs.
+    pub runs: Runs,
+    /// Holds.
+    pub holds: Holds,
+    store: Store,
+    started: Instant,
+}
+
+impl Host {
+    /// Opens the index and starts to watch every volume.
+    ///
+    /// # Errors
+    /// When the index or a volume cannot be had.
+    pub fn start(config: &Config) -> anyhow::Result<Arc<Self>> {
+        use anyhow::Context;
+        std::fs::create_dir_all(&config.state_dir)
+            .with_context(|| format!("cannot make the state directory {}", config.state_dir.display()))?;
+        let store = Store::open(&config.state_dir.join("index"))?;
+        let own = stat::path(&config.state_dir)
+            .map(|l| vec![l.stat.ino])
+            .unwrap_or_default();
+        let holds = Holds::open(store.clone())?;
+        let runs = Runs::open(store.clone())?;
+        let plans = Plans::new(store.clone());
+        plans.tidy(Seconds::now())?;
+        let mut volumes: Vec<Arc<Volume>> = Vec::new();
+        for volume in &config.volumes {
+            match Volume::start(volume.clone(), &store, own.clone()) {
+                Ok(started) => volumes.push(started),
+                Err(error) => {
+                    volumes.iter().for_each(|v| v.stop());
+                    return Err(error.into());
+                }
+            }
+        }
+        let rules = RwLock::new(config.rules.clone());
+        Ok(Arc::new(Self {
+            volumes,
+            rules,
+            plans,
+            runs,
+            holds,
+            store,
+            started: Instant::now(),
+        }))
+    }
+
+    /// Ends everything; what was seen is in the store afterwards.
+    pub fn stop(&self) {
+        self.runs.cancel_all();
+        let patience = Instant::now();
+        while self.runs.any_live() && patience.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.volumes.iter().for_each(|v| v.stop());
+    }
+
+    /// The volumes.
+    pub fn volumes(&self) -> &[Arc<Volume>] {
+        &self.volumes
+    }
+
+    /// How long the agent has been running.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Bytes of the index on disk.
+    pub fn index_bytes(&self) -> u64 {
+        self.store.disk_bytes()
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> Vec<Rule> {
+        self.rules.read().clone()
+    }
+
+    /// Puts other rules in force. Volumes stay as they are until a restart.
+    pub fn replace_rules(&self, rules: Vec<Rule>) {
+        *self.rules.write() = rules;
+    }
+
+    /// A volume by name; an empty name means the only one.
+    ///
+    /// # Errors
+    /// When there is none of this name, or several and none was named.
+    pub fn volume(&self, name: &str) -> Result<&Arc<Volume>, HostError> {
+        let names = || {
+            self.volumes
+                .iter()
+                .map(|v| v.config.name.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        if name.is_empty() {
+            return match self.volumes.as_slice() {
+                [only] => Ok(only),
+                _ => Err(HostError::Invalid {
+                    field: "volume",
+                    why: format!("name one of {}", names()),
+                }),
+            };
+        }
+        let found = self.volumes.iter().find(|v| v.config.name == name);
+        found
+            .ok_or_else(|| HostError::NotFound(format!("there is no volume {name:?}; there are {}", names())))
+    }
+
+    /// The volume that holds a path, and the path below it.
+    ///
+    /// # Errors
+    /// When no volume holds it.
+    pub fn locate<'p>(&self, path: &'p [u8]) -> Result<(&Arc<Volume>, &'p [u8]), HostError> {
+        for volume in &self.volumes {
+            let root = volume.config.path.as_os_str().as_bytes();
+            if let Some(rest) = path.strip_prefix(root) {
+                match rest.split_first() {
+                    None => return Ok((volume, rest)),
+                    Some((b'/', below)) => return Ok((volume, below)),
+                    Some(_) => {}
+                }
+            }
+        }
+        Err(HostError::NotFound(format!(
+            "no volume holds {}; `purgectl status` names the volumes",
+            lossy(path)
+        )))
+    }
+
+    // ------------------------------------------------------------ plans
+
+    /// Evaluates rules and saves the plan.
+    ///
+    /// # Errors
+    /// When the rules are unknown or do not belong together, or the volume is in doubt.
+    pub fn create_plan(&self, wanted: &Wanted) -> Result<PlanRecord, HostError> {
+        let (volume, mut rules) = self.choose_rules(wanted)?;
+        self.check_certain(volume)?;
+        if wanted.unattended {
+            for rule in &mut rules {
+                rule.max_fraction.get_or_insert(AUTO_MAX_FRACTION);
+            }
+        }
+        // Every use up to now is in the index before anything is judged.
+        if !volume.sync() {
+            return Err(HostError::Refused(format!(
+                "volume {}: the collector is not running",
+                volume.config.name
+            )));
+        }
+        let at = self.circumstances(volume);
+        let began = Instant::now();
+        let (found, volume_bytes) = {
+            let index = volume.watched.index.read();
+            (evaluate(&index, &rules, &at)?, index.totals().bytes)
+        };
+        let occasion = Occasion {
+            volume: &volume.config.name,
+            rules: &rules,
+            now: at.now,
+            seconds: began.elapsed().as_secs_f64(),
+            volume_bytes,
+            own_ttl: wanted.ttl.is_some() || wanted.unattended,
+            owner_name: user_name,
+        };
+        Ok(self.plans.save(&volume.watched.index, found, &occasion)?)
+    }
+
+    fn choose_rules(&self, wanted: &Wanted) -> Result<(&Arc<Volume>, Vec<Rule>), HostError> {
+        let all = self.rules();
+        let mut chosen = Vec::new();
+        for name in &wanted.rules {
+            let rule = all.iter().find(|r| r.name == *name);
+            let known: Vec<&str> = all.iter().map(|r| r.name.as_str()).collect();
+            let known = if known.is_empty() {
+                "there are none".into()
+            } else {
+                format!("there are {}", known.join(", "))
+            };
+            chosen.push(
+                rule.cloned()
+                    .ok_or_else(|| HostError::NotFound(format!("there is no rule {name:?}; {known}")))?,
+            );
+        }
+        let volume = match (chosen.first(), wanted.volume.is_empty()) {
+            (Some(rule), true) => self.volume(&rule.volume)?,
+            (None, true) if self.volumes.len() > 1 => {
+                let mut named = all.iter().map(|r| r.volume.as_str());
+                let first = named.next().filter(|f| named.all(|n| n == *f));
+                self.volume(first.unwrap_or_default())?
+            }
+            _ => self.volume(&wanted.volume)?,
+        };
+        let name = &volume.config.name;
+        if let Some(stray) = chosen.iter().find(|r| r.volume != *name) {
+            let why = format!(
+                "rule {} speaks of volume {}, not {name}: make one plan for each",
+                stray.name, stray.volume
+            );
+            return Err(HostError::Invalid { field: "rules", why });
+        }
+        if wanted.rules.is_empty() {
+            chosen = all.into_iter().filter(|r| r.volume == *name).collect();
+        }
+        match wanted.ttl {
+            Some(0) => {
+                let why = "is 0: everything would go; give a time such as 28d".into();
+                return Err(HostError::Invalid {
+                    field: "ttl_seconds",
+                    why,
+                });
+            }
+            Some(ttl) if wanted.rules.is_empty() => chosen = vec![Rule::everything_older(name, ttl)],
+            Some(ttl) => chosen.iter_mut().for_each(|r| r.ttl = Some(ttl)),
+            None if chosen.is_empty() => {
+                let why = format!(
+                    "volume {name} has no rule; write one into the configuration, or give a TTL (--ttl 28d)"
+                );
+                return Err(HostError::Invalid { field: "rules", why });
+            }
+            None => {}
+        }
+        Ok((volume, chosen))
+    }
+
+    /// There is no plan for what is not wholly seen.
+    fn check_certain(&self, volume: &Volume) -> Result<(), HostError> {
+        let name = &volume.config.name;
+        volume
+            .check_identity()
+            .map_err(|e: VolumeError| HostError::Refused(e.to_string()))?;
+        match volume.condition().state {
+            State::Tracking => Ok(()),
+            State::Scanning => Err(HostError::Refused(format!(
+                "volume {name} is still being scanned; `purgectl status` shows how far it is"
+            ))),
+            State::Degraded(reason) => {
+                Err(HostError::Refused(format!("volume {name} is degraded: {reason}")))
+            }
+        }
+    }
+
+    /// What besides index and rules decides, now.
+    pub fn circumstances(&self, volume: &Volume) -> Circumstances {
+        Circumstances {
+            now: Seconds::now(),
+            gap_end: volume.condition().gap_end,
+            held: self.holds.held(&volume.config.name),
+        }
+    }
+
+    // ------------------------------------------------------------ runs
+
+    /// Applies a saved plan in the background.
+    ///
+    /// # Errors
+    /// When the plan is unknown, stale or over a limit, or the volume is busy or in doubt.
+    pub fn apply(
+        self: &Arc<Self>,
+        plan_id: &str,
+        max_rate: u64,
+        by: &str,
+    ) -> Result<(String, Arc<LiveRun>), HostError> {
+        let mut record = self.plans.get(plan_id)?;
+        let plan = record.plan.clone().unwrap_or_default();
+        let now = Seconds::now();
+        let created = Seconds::from_unix(plan.created_at.map_or(0, |t| t.seconds));
+        if created.age_at(now) >= EXPIRES_AFTER_SECONDS {
+            return Err(HostError::Refused(format!(
+                "plan {plan_id} has expired (it is older than 24 h); make a new one"
+            )));
+        }
+        if !plan.run_id.is_empty() {
+            return Err(HostError::Refused(format!(
+                "plan {plan_id} was applied already, by run {}; make a new one",
+                plan.run_id
+            )));
+        }
+        if !plan.refusal.is_empty() {
+            return Err(HostError::Refused(format!(
+                "plan {plan_id} is refused: {}",
+                plan.refusal
+            )));
+        }
+        self.check_rules_unchanged(&record)?;
+        let volume = Arc::clone(self.volume(&plan.volume)?);
+        self.check_certain(&volume)?;
+        let run = v1::Run {
+            run_id: new_id('r', now),
+            plan_id: plan_id.into(),
+            volume: plan.volume.clone(),
+            state: v1::RunState::Running.into(),
+            started_at: Some(timestamp(now)),
+            deleted: Some(v1::Totals::default()),
+            trashed: Some(v1::Totals::default()),
+            archived: Some(v1::Totals::default()),
+            skipped: Some(v1::Skipped::default()),
+            requested_by: by.into(),
+            ..v1::Run::default()
+        };
+        let run_id = run.run_id.clone();
+        let live = self.runs.begin(run, record.candidates())?;
+        // From here on the plan is used up, whatever becomes of the run.
+        if let Some(plan) = &mut record.plan {
+            plan.run_id.clone_from(&run_id);
+        }
+        self.plans.put(&record)?;
+        let (host, running) = (Arc::clone(self), Arc::clone(&live));
+        let spawned = std::thread::Builder::new().name("run".into()).spawn(move || {
+            let order = Order {
+                plan: &record,
+                plans: &host.plans,
+                max_rate,
+            };
+            let around = Around {
+                host: &host,
+                volume: &volume,
+            };
+            let run = apply::apply(&volume.watched, &order, &around, &running);
+            tracing::info!(run = %run.run_id, state = ?run.state(), deleted = ?run.deleted, "run ended");
+            if let Err(error) = host.runs.end(&run) {
+                tracing::error!(run = %run.run_id, %error, "cannot save the run's record");
+            }
+        });
+        spawned.map_err(|e| HostError::Refused(format!("cannot start a thread for the run: {e}")))?;
+        Ok((run_id, live))
+    }
+
+    /// A plan from rules that have changed since says nothing of what the rules now want.
+    fn check_rules_unchanged(&self, record: &PlanRecord) -> Result<(), HostError> {
+        let now = self.rules();
+        let named: Vec<Rule> = record
+            .rules
+            .iter()
+            .filter_map(|name| now.iter().find(|r| r.name == *name))
+            .cloned()
+            .collect();
+        // A TTL given with the request is in no configuration; such a plan stands for itself.
+        let configured = named.len() == record.rules.len() && !record.own_ttl;
+        if configured && fingerprint(&named) != record.fingerprint {
+            let id = record
+                .plan
+                .as_ref()
+                .map(|p| p.plan_id.as_str())
+                .unwrap_or_default();
+            return Err(HostError::Refused(format!(
+                "the rules of plan {id} have changed since; make a new one"
+            )));
+        }
+        Ok(())
+    }
+
+    // ------------------------------------------------------------ questions
+
+    /// What the index knows of a path, and what every rule says of it.
+    ///
+    /// # Errors
+    /// When no volume holds it or nothing lies there.
+    pub fn explain(&self, path: &[u8]) -> Result<(Arc<Volume>, Subject, Vec<Verdict>), HostError> {
+        let (volume, below) = self.locate(path)?;
+        volume.sync();
+        let unknown = |why: &str| HostError::NotFound(format!("{}: {why}", lossy(path)));
+        let found =
+            stat::path(Path::new(std::ffi::OsStr::from_bytes(path))).map_err(|e| unknown(&e.to_string()))?;
+        let at = self.circumstances(volume);
+        let index = volume.watched.index.read();
+        let known = index
+            .get(found.stat.ino)
+            .filter(|_| found.device == volume.watched.device);
+        let (attributes, access) =
+            known.ok_or_else(|| unknown("is not in the index (yet); `purgectl rescan` looks again"))?;
+        let subject = Subject {
+            ino: found.stat.ino,
+            attributes,
+            access,
+            path: below.to_vec(),
+        };
+        let rules: Vec<Rule> = self
+            .rules()
+            .into_iter()
+            .filter(|r| r.volume == volume.config.name)
+            .collect();
+        let verdicts = explain::explain(&index, &rules, &at, &subject)?;
+        drop(index);
+        Ok((Arc::clone(volume), subject, verdicts))
+    }
+
+    /// The holds that keep an entry: on itself or on a directory above.
+    pub fn holds_over(&self, path: &[u8]) -> Vec<v1::Hold> {
+        let covers =
+            |hold: &[u8]| path == hold || path.strip_prefix(hold).is_some_and(|r| r.first() == Some(&b'/'));
+        self.holds
+            .list()
+            .into_iter()
+            .filter(|h| covers(&h.path))
+            .collect()
+    }
+
+    // ------------------------------------------------------------ schedule
+
+    /// Makes (and with `auto_apply` applies) the plan of one rule whose time has come.
+    pub fn run_scheduled(self: &Arc<Self>, rule: &Rule) {
+        let wanted = Wanted {
+            rules: vec![rule.name.clone()],
+            volume: rule.volume.clone(),
+            ttl: None,
+            unattended: rule.auto_apply,
+        };
+        let done = self.create_plan(&wanted).and_then(|record| {
+            let plan = record.plan.unwrap_or_default();
+            tracing::info!(rule = %rule.name, plan = %plan.plan_id, candidates = ?plan.candidates, "scheduled plan");
+            if rule.auto_apply {
+                self.apply(&plan.plan_id, 0, "schedule")?;
+            }
+            Ok(())
+        });
+        if let Err(error) = done {
+            tracing::error!(rule = %rule.name, %error, "the scheduled plan was not made or not applied");
+        }
+    }
+}
+
+struct Around<'a> {
+    host: &'a Host,
+    volume: &'a Volume,
+}
+
+impl apply::Surroundings for Around<'_> {
+    fn sync(&self) -> bool {
+        self.volume.sync()
+    }
+    fn held(&self) -> FxHashSet<Inode> {
+        self.host.holds.held(&self.volume.config.name)
+    }
+}
+
+/// A path for a message.
+pub fn lossy(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
+}

@@ -1,0 +1,148 @@
+//! What each rule says of one entry, in words. The same primitives as the evaluation, one entry at a time.
+
+use super::evaluate::{Circumstances, is_quota_file};
+use super::last_use::{covered, is_expired, last_use};
+use super::units;
+use crate::config::{Rule, Target};
+use crate::index::{Attributes, DirId, Index, StoreError};
+use crate::model::{Inode, Kind, LastUse, Seconds, Source};
+
+/// What one rule says of one entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// The rule's name.
+    pub rule: String,
+    /// The entry is in the rule's scope, whatever its age.
+    pub matches: bool,
+    /// When the rule would take it if it is not used before; none if it never would.
+    pub expires_at: Option<Seconds>,
+    /// Why, for a person.
+    pub because: String,
+}
+
+/// One entry of the index, with everything a verdict needs.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// Which.
+    pub ino: Inode,
+    /// What it is.
+    pub attributes: Attributes,
+    /// Its access clock.
+    pub access: LastUse,
+    /// Path relative to the volume.
+    pub path: Vec<u8>,
+}
+
+/// What every rule says of `subject`.
+///
+/// # Errors
+/// When the index cannot be read.
+pub fn explain(
+    index: &Index,
+    rules: &[Rule],
+    at: &Circumstances,
+    subject: &Subject,
+) -> Result<Vec<Verdict>, StoreError> {
+    rules.iter().map(|rule| one(index, rule, at, subject)).collect()
+}
+
+fn one(index: &Index, rule: &Rule, at: &Circumstances, subject: &Subject) -> Result<Verdict, StoreError> {
+    let verdict = |matches, expires_at, because: String| Verdict {
+        rule: rule.name.clone(),
+        matches,
+        expires_at,
+        because,
+    };
+    let Some(ttl) = rule.ttl else {
+        return Ok(verdict(false, None, "the rule has no ttl".into()));
+    };
+    let a = &subject.attributes;
+    if let Some(why) = never(index, subject) {
+        return Ok(verdict(false, None, why));
+    }
+    let is_dir = a.kind == Kind::Directory;
+    let last = match rule.target {
+        Target::File if is_dir => {
+            return Ok(verdict(
+                false,
+                None,
+                "a file rule takes a directory only when it is empty".into(),
+            ));
+        }
+        Target::File => last_use(a, covered(subject.access, at.gap_end), rule.clocks),
+        Target::Directory { depth } => match units::newest_use(index, rule, depth, at, subject)? {
+            Some((unit, last)) if unit == subject.path => last,
+            Some((unit, _)) => {
+                let unit = String::from_utf8_lossy(&unit).into_owned();
+                return Ok(verdict(
+                    false,
+                    None,
+                    format!("goes with {unit}, when everything in that has expired"),
+                ));
+            }
+            None => return Ok(verdict(false, None, format!("lies above depth {depth}"))),
+        },
+    };
+    if let Some(why) = rule.scope.why_not(&subject.path, is_dir, a.uid, a.gid, a.size) {
+        return Ok(verdict(false, None, why));
+    }
+    let expires = last.at.plus(ttl.saturating_add(1));
+    let held = is_held(index, at, subject);
+    let by = source_in_words(last.source);
+    let because = match (held, is_expired(last.at, at.now, ttl)) {
+        (true, _) => "held".into(),
+        (false, true) => format!("expired: {by}"),
+        (false, false) => format!("young: {by}"),
+    };
+    Ok(verdict(true, (!held).then_some(expires), because))
+}
+
+fn never(index: &Index, subject: &Subject) -> Option<String> {
+    let kind = match subject.attributes.kind {
+        Kind::File | Kind::Directory => None,
+        Kind::Symlink => Some("a symbolic link is never a candidate by itself: its use cannot be seen"),
+        Kind::Special => Some("sockets, fifos and devices are never candidates"),
+    };
+    let root = index
+        .dirs()
+        .get(DirId::ROOT)
+        .is_some_and(|d| d.ino == subject.ino);
+    let quota = is_quota_file(subject.attributes.parent, &subject.path);
+    let lost = subject.path.split(|b| *b == b'/').next() == Some(b"lost+found");
+    kind.or(root.then_some("the volume's root is never a candidate"))
+        .or((quota || lost).then_some("the file system's own files are never candidates"))
+        .map(Into::into)
+}
+
+fn is_held(index: &Index, at: &Circumstances, subject: &Subject) -> bool {
+    let mut dir = subject.attributes.parent;
+    if at.held.contains(&subject.ino) {
+        return true;
+    }
+    for _ in 0..=index.dirs().table_len() {
+        let Some(entry) = index.dirs().get(dir) else {
+            return false;
+        };
+        if at.held.contains(&entry.ino) {
+            return true;
+        }
+        if dir == DirId::ROOT {
+            return false;
+        }
+        dir = entry.parent;
+    }
+    false
+}
+
+/// What a source means, for a person.
+pub fn source_in_words(source: Source) -> &'static str {
+    match source {
+        Source::Observed => "its last access was observed",
+        Source::Atime => "the file system's access time is believed",
+        Source::Mtime => "its modification time counts",
+        Source::Ctime => "its change time counts",
+        Source::Birth => "its birth time counts",
+        Source::Baseline => "observation began then, and nothing is known of the time before",
+        Source::Gap => "nobody watched until then, which counts as a use",
+    }
+}

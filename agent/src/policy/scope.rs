@@ -1,0 +1,251 @@
+//! What a rule speaks of: globs, owners, sizes. Pure.
+//!
+//! Globs are those of gitignore, relative to the volume: `*.tmp` matches at any depth, `/scratch/*` at the root,
+//! `software/**` everything below; a matched directory covers everything in it. Names are bytes, not UTF-8.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+
+/// A list of patterns, compiled.
+#[derive(Debug, Clone)]
+pub struct Globs {
+    patterns: Vec<String>,
+    compiled: Gitignore,
+}
+
+/// Not a pattern.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadGlob {
+    /// Would match nothing, or be taken for a comment.
+    #[error("pattern {0:?} is empty or a comment: write a gitignore-style glob such as \"**/*.tmp\"")]
+    Empty(String),
+    /// `!` in gitignore takes back what another pattern matched.
+    #[error("pattern {0:?} starts with `!`: write it into the opposite list instead (include, exclude)")]
+    Negated(String),
+    /// Cannot be compiled.
+    #[error("pattern {pattern:?} is no glob: {why}")]
+    Syntax {
+        /// Which.
+        pattern: String,
+        /// Why.
+        why: String,
+    },
+}
+
+impl Globs {
+    /// Compiles patterns.
+    ///
+    /// # Errors
+    /// [`BadGlob`] for the first that is none.
+    pub fn compile(patterns: &[String]) -> Result<Self, BadGlob> {
+        let mut builder = GitignoreBuilder::new("");
+        for pattern in patterns {
+            match pattern.trim() {
+                "" => return Err(BadGlob::Empty(pattern.clone())),
+                p if p.starts_with('#') => return Err(BadGlob::Empty(pattern.clone())),
+                p if p.starts_with('!') => return Err(BadGlob::Negated(pattern.clone())),
+                _ => {}
+            }
+            let syntax = |why: ignore::Error| BadGlob::Syntax {
+                pattern: pattern.clone(),
+                why: why.to_string(),
+            };
+            builder.add_line(None, pattern).map_err(syntax)?;
+        }
+        let syntax = |why: ignore::Error| BadGlob::Syntax {
+            pattern: patterns.join(", "),
+            why: why.to_string(),
+        };
+        Ok(Self {
+            patterns: patterns.to_vec(),
+            compiled: builder.build().map_err(syntax)?,
+        })
+    }
+
+    /// The pattern that covers `path` (relative to the volume), if one does.
+    pub fn matching(&self, path: &[u8], is_dir: bool) -> Option<&str> {
+        let path = Path::new(OsStr::from_bytes(path));
+        // Only names count: an absolute path or one that climbs is none of a volume's.
+        let plain = path
+            .components()
+            .all(|c| matches!(c, std::path::Component::Normal(_)));
+        if !plain || path.as_os_str().is_empty() {
+            return None;
+        }
+        match self.compiled.matched_path_or_any_parents(path, is_dir) {
+            ignore::Match::Ignore(glob) => Some(glob.original()),
+            _ => None,
+        }
+    }
+
+    fn is_everything(&self) -> bool {
+        self.patterns.iter().any(|p| p == "**")
+    }
+}
+
+/// What a rule speaks of.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    /// A path must be covered by one of these.
+    pub include: Globs,
+    /// And by none of these.
+    pub exclude: Option<Globs>,
+    /// If given, the owner must be one of these.
+    pub users: Option<Vec<u32>>,
+    /// If given, the group must be one of these.
+    pub groups: Option<Vec<u32>>,
+    /// The owner must be none of these.
+    pub exclude_users: Vec<u32>,
+    /// The group must be none of these.
+    pub exclude_groups: Vec<u32>,
+    /// At least so many bytes.
+    pub min_size: u64,
+    /// At most so many bytes.
+    pub max_size: u64,
+}
+
+impl Scope {
+    /// Everything on the volume.
+    pub fn all() -> Self {
+        let include = Globs {
+            patterns: vec!["**".into()],
+            compiled: Gitignore::empty(),
+        };
+        Self {
+            include,
+            exclude: None,
+            users: None,
+            groups: None,
+            exclude_users: Vec::new(),
+            exclude_groups: Vec::new(),
+            min_size: 0,
+            max_size: u64::MAX,
+        }
+    }
+
+    /// Whether owner and size are in scope.
+    pub fn admits_attributes(&self, uid: u32, gid: u32, size: u64) -> bool {
+        self.admits_owner(uid, gid) && (self.min_size..=self.max_size).contains(&size)
+    }
+
+    /// Whether the owner is in scope.
+    pub fn admits_owner(&self, uid: u32, gid: u32) -> bool {
+        self.users.as_ref().is_none_or(|u| u.contains(&uid))
+            && self.groups.as_ref().is_none_or(|g| g.contains(&gid))
+            && !self.exclude_users.contains(&uid)
+            && !self.exclude_groups.contains(&gid)
+    }
+
+    /// Whether a path (relative to the volume, without a leading slash) is in scope.
+    pub fn admits_path(&self, path: &[u8], is_dir: bool) -> bool {
+        let included = self.include.is_everything() || self.include.matching(path, is_dir).is_some();
+        included
+            && self
+                .exclude
+                .as_ref()
+                .is_none_or(|e| e.matching(path, is_dir).is_none())
+    }
+
+    /// Whether [`Scope::admits_path`] can say no: without globs no path need be built.
+    pub fn needs_path(&self) -> bool {
+        self.exclude.is_some() || !self.include.is_everything()
+    }
+
+    /// What keeps an entry out of scope, in words; none if it is in.
+    pub fn why_not(&self, path: &[u8], is_dir: bool, uid: u32, gid: u32, size: u64) -> Option<String> {
+        if let Some(pattern) = self.exclude.as_ref().and_then(|e| e.matching(path, is_dir)) {
+            return Some(format!("excluded by pattern {pattern:?}"));
+        }
+        if !self.admits_path(path, is_dir) {
+            return Some("matches no pattern of include".into());
+        }
+        if !self.admits_owner(uid, gid) {
+            return Some(format!(
+                "its owner (uid {uid}, gid {gid}) is not in the rule's scope"
+            ));
+        }
+        if !is_dir && size < self.min_size {
+            return Some(format!("smaller than min_size ({} bytes)", self.min_size));
+        }
+        if !is_dir && size > self.max_size {
+            return Some(format!("larger than max_size ({} bytes)", self.max_size));
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    fn globs(patterns: &[&str]) -> Globs {
+        Globs::compile(&patterns.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn globs_are_those_of_gitignore() {
+        let g = globs(&["**/.keep", "software/**", "*.tmp", "/top"]);
+        for path in [
+            "a/b/.keep",
+            ".keep",
+            "software/x/y",
+            "a/b.tmp",
+            "top",
+            "top/below",
+        ] {
+            assert!(g.matching(path.as_bytes(), false).is_some(), "{path}");
+        }
+        for path in ["a/keep", "soft/x", "a/top", "b.tmpx"] {
+            assert!(g.matching(path.as_bytes(), false).is_none(), "{path}");
+        }
+        assert!(globs(&["*.\u{ff}"]).matching(b"a.\xff\xfe", false).is_none());
+        assert!(globs(&["a*"]).matching(b"a\xff\nb", false).is_some());
+    }
+
+    #[test]
+    fn patterns_that_select_by_accident_are_refused() {
+        for bad in ["", "  ", "# x", "!a", "a[", "{a"] {
+            assert!(Globs::compile(&[bad.into()]).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_reason_names_what_keeps_it_out() {
+        let mut scope = Scope::all();
+        assert_eq!(scope.why_not(b"a", false, 0, 0, 1), None);
+        scope.exclude = Some(globs(&["software/**"]));
+        assert_eq!(
+            scope.why_not(b"software/a", false, 0, 0, 1).unwrap(),
+            "excluded by pattern \"software/**\""
+        );
+        scope.min_size = 10;
+        assert!(scope.why_not(b"a", false, 0, 0, 1).unwrap().contains("min_size"));
+        scope.users = Some(vec![7]);
+        assert!(scope.why_not(b"a", false, 0, 0, 11).unwrap().contains("uid 0"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_path_makes_it_panic(path in prop::collection::vec(any::<u8>(), 0..40), is_dir: bool) {
+            let scope = Scope { exclude: Some(globs(&["**/x*", "/a/b", "c/"])), ..Scope::all() };
+            let _ = scope.admits_path(&path, is_dir);
+        }
+
+        #[test]
+        fn an_excluded_directory_excludes_everything_below(below in "[a-z\n\u{80}-\u{ff}]{1,8}(/[a-z ]{1,8}){0,3}") {
+            let scope = Scope { exclude: Some(globs(&["/keep"])), ..Scope::all() };
+            let path = format!("keep/{below}");
+            prop_assert!(!scope.admits_path(path.as_bytes(), false));
+        }
+
+        #[test]
+        fn everything_is_admitted_where_nothing_is_said(path in "[a-z/]{1,20}") {
+            prop_assert!(Scope::all().admits_path(path.as_bytes(), false));
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! What a plan says of one entry, and how chunks of candidates are stored. Pure.
+//!
+//! ```text
+//! chunk      candidate*
+//! candidate  flags:u8  [dir length, bytes]  name length:u8, bytes  ino rule size files uid links
+//!            mtime:u32 ctime:u32 birth:u32 access:u32 last:u32     flags: 0-1 shape, 2 directory as before
+//!            access source:u8 last source:u8                       integers without a width are varints
+//! ```
+
+use crate::index::codec::{Cursor, Damaged, put_varint};
+use crate::model::{Inode, Kind, LastUse, Seconds, Source};
+use crate::policy::evaluate::Shape;
+
+/// Candidates of one chunk.
+pub const CHUNK_CANDIDATES: usize = 1024;
+
+/// One entry of a saved plan: where it was, and everything it is compared with before it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// Which.
+    pub ino: Inode,
+    /// As what it goes.
+    pub shape: Shape,
+    /// Position of its rule in the plan's rules.
+    pub rule: u16,
+    /// Directory that holds it, relative to the volume; empty for the root.
+    pub dir: Vec<u8>,
+    /// Its name there.
+    pub name: Vec<u8>,
+    /// Bytes that go with it.
+    pub size: u64,
+    /// Regular files that go with it.
+    pub files: u64,
+    /// Owner.
+    pub uid: u32,
+    /// Number of names.
+    pub links: u32,
+    /// mtime when the plan was made.
+    pub mtime: Seconds,
+    /// ctime when the plan was made.
+    pub ctime: Seconds,
+    /// Birth time.
+    pub birth: Seconds,
+    /// Its access clock when the plan was made.
+    pub access: LastUse,
+    /// Its last use as the rule saw it.
+    pub last: LastUse,
+}
+
+impl Candidate {
+    /// Path relative to the volume.
+    pub fn path(&self) -> Vec<u8> {
+        let mut path = self.dir.clone();
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(&self.name);
+        path
+    }
+
+    /// What it is on disk.
+    pub fn kind(&self) -> Kind {
+        match self.shape {
+            Shape::File => Kind::File,
+            Shape::Tree | Shape::EmptyDirectory => Kind::Directory,
+        }
+    }
+}
+
+const DIR_AS_BEFORE: u8 = 1 << 2;
+
+/// A chunk's row.
+pub fn encode(candidates: &[Candidate]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(candidates.len() * 64);
+    let mut before: Option<&[u8]> = None;
+    for c in candidates {
+        let same = before == Some(&c.dir);
+        let shape = match c.shape {
+            Shape::File => 0,
+            Shape::Tree => 1,
+            Shape::EmptyDirectory => 2,
+        };
+        out.push(shape | if same { DIR_AS_BEFORE } else { 0 });
+        if !same {
+            put_varint(&mut out, c.dir.len() as u64);
+            out.extend_from_slice(&c.dir);
+        }
+        put_varint(&mut out, c.name.len() as u64);
+        out.extend_from_slice(&c.name);
+        for n in [
+            c.ino,
+            c.rule.into(),
+            c.size,
+            c.files,
+            c.uid.into(),
+            c.links.into(),
+        ] {
+            put_varint(&mut out, n);
+        }
+        for t in [c.mtime, c.ctime, c.birth, c.access.at, c.last.at] {
+            out.extend_from_slice(&t.0.to_le_bytes());
+        }
+        out.extend([c.access.source as u8, c.last.source as u8]);
+        before = Some(&c.dir);
+    }
+    out
+}
+
+/// The candidates of a chunk's row.
+///
+/// # Errors
+/// [`Damaged`] when the bytes are no chunk.
+pub fn decode(row: &[u8]) -> Result<Vec<Candidate>, Damaged> {
+    let mut from = Cursor::new(row, "candidate");
+    let mut out: Vec<Candidate> = Vec::new();
+    while !from.is_empty() {
+        let damaged = Damaged {
+            row: "candidate",
+            at: out.len(),
+        };
+        let flags = from.byte()?;
+        let shape = match flags & 3 {
+            0 => Shape::File,
+            1 => Shape::Tree,
+            2 => Shape::EmptyDirectory,
+            _ => return Err(damaged),
+        };
+        let dir = match flags & DIR_AS_BEFORE != 0 {
+            true => out.last().ok_or(damaged)?.dir.clone(),
+            false => read_bytes(&mut from)?,
+        };
+        let name = read_bytes(&mut from)?;
+        let ino = from.varint()?;
+        let rule = u16::try_from(from.varint()?).map_err(|_| damaged)?;
+        let (size, files) = (from.varint()?, from.varint()?);
+        let (uid, links) = (from.varint32()?, from.varint32()?);
+        let mut time = || {
+            Ok(Seconds(
+                from.take(4)?
+                    .try_into()
+                    .map(u32::from_le_bytes)
+                    .unwrap_or(u32::MAX),
+            ))
+        };
+        let (mtime, ctime, birth, access, last) = (time()?, time()?, time()?, time()?, time()?);
+        let mut source = || Source::from_u8(from.byte()?).ok_or(damaged);
+        let access = LastUse {
+            at: access,
+            source: source()?,
+        };
+        let last = LastUse {
+            at: last,
+            source: source()?,
+        };
+        out.push(Candidate {
+            ino,
+            shape,
+            rule,
+            dir,
+            name,
+            size,
+            files,
+            uid,
+            links,
+            mtime,
+            ctime,
+            birth,
+            access,
+            last,
+        });
+    }
+    Ok(out)
+}
+
+fn read_bytes(from: &mut Cursor<'_>) -> Result<Vec<u8>, Damaged> {
+    let len = usize::try_from(from.varint()?).unwrap_or(usize::MAX);
+    Ok(from.take(len)?.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    fn candidate() -> impl Strategy<Value = Candidate> {
+        let shape = prop_oneof![Just(Shape::File), Just(Shape::Tree), Just(Shape::EmptyDirectory)];
+        let bytes = || prop::collection::vec(any::<u8>(), 0..20);
+        let numbers = (
+            any::<u64>(),
+            any::<u16>(),
+            any::<u64>(),
+            any::<u64>(),
+            any::<u32>(),
+            any::<u32>(),
+        );
+        (shape, bytes(), bytes(), numbers, any::<[u32; 5]>(), 0u8..7).prop_map(
+            |(shape, dir, name, n, t, s)| Candidate {
+                ino: n.0,
+                shape,
+                rule: n.1,
+                dir,
+                name,
+                size: n.2,
+                files: n.3,
+                uid: n.4,
+                links: n.5,
+                mtime: Seconds(t[0]),
+                ctime: Seconds(t[1]),
+                birth: Seconds(t[2]),
+                access: LastUse {
+                    at: Seconds(t[3]),
+                    source: Source::from_u8(s).unwrap(),
+                },
+                last: LastUse {
+                    at: Seconds(t[4]),
+                    source: Source::from_u8(6 - s).unwrap(),
+                },
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn candidates_come_back_as_they_were_saved(candidates in prop::collection::vec(candidate(), 0..40)) {
+            prop_assert_eq!(decode(&encode(&candidates)).unwrap(), candidates);
+        }
+
+        #[test]
+        fn damaged_chunks_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = decode(&bytes);
+        }
+    }
+}

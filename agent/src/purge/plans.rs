@@ -1,0 +1,449 @@
+//! Saved plans: what an evaluation found, with everything that apply compares later.
+//!
+//! The head is the contract's own message; candidates lie beside it in chunks, so that neither saving nor showing
+//! nor applying holds all of them in memory.
+
+use prost::Message;
+use purge_proto::v1;
+use rustc_hash::FxHashMap;
+
+use super::candidate::{CHUNK_CANDIDATES, Candidate, decode, encode};
+use super::holds::timestamp;
+use super::id::new_id;
+use crate::config::Rule;
+use crate::index::{Batch, DirId, Index, Record, Store, StoreError};
+use crate::model::{LastUse, Seconds};
+use crate::policy::evaluate::{Evaluation, Pick, Shape};
+
+/// A plan can be applied for this long.
+pub const EXPIRES_AFTER_SECONDS: u64 = 24 * 3600;
+/// Plans are kept for this long, to be looked at.
+const KEPT_SECONDS: u64 = 30 * 24 * 3600;
+/// Chunks of one batch while a plan is being saved.
+const CHUNKS_PER_BATCH: usize = 64;
+
+/// A stored plan: the contract's message, and what apply needs besides.
+#[derive(Clone, PartialEq, Message)]
+pub struct PlanRecord {
+    /// What clients see.
+    #[prost(message, optional, tag = "1")]
+    pub plan: Option<v1::Plan>,
+    /// Number of chunks.
+    #[prost(uint32, tag = "2")]
+    pub chunks: u32,
+    /// The rules as they were, in words that change when they change.
+    #[prost(string, tag = "3")]
+    pub fingerprint: String,
+    /// A run stops when more than this share of its candidates fails.
+    #[prost(double, tag = "4")]
+    pub max_errors: f64,
+    /// First chunk of the directories that are empty only when everything before them is gone.
+    #[prost(uint32, tag = "5")]
+    pub first_empty_chunk: u32,
+    /// The rules that took part.
+    #[prost(string, repeated, tag = "6")]
+    pub rules: Vec<String>,
+    /// The TTL came with the request, not from the rules.
+    #[prost(bool, tag = "7")]
+    pub own_ttl: bool,
+}
+
+impl PlanRecord {
+    /// Number of candidates.
+    pub fn candidates(&self) -> u64 {
+        let totals = self.plan.as_ref().and_then(|p| p.candidates);
+        totals.map_or(0, |t| t.files.saturating_add(t.directories))
+    }
+}
+
+/// Why a plan cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// No plan has this name.
+    #[error("there is no plan {0}; `purgectl plans` names them")]
+    Unknown(String),
+    /// The store cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// All saved plans.
+#[derive(Debug, Clone)]
+pub struct Plans {
+    store: Store,
+}
+
+/// What a plan is made from, besides the evaluation.
+pub struct Occasion<'a> {
+    /// The volume's name.
+    pub volume: &'a str,
+    /// The rules in the order of the evaluation.
+    pub rules: &'a [Rule],
+    /// When it was evaluated.
+    pub now: Seconds,
+    /// How long that took.
+    pub seconds: f64,
+    /// Apparent bytes of all files of the volume.
+    pub volume_bytes: u64,
+    /// The TTL came with the request, not from the rules.
+    pub own_ttl: bool,
+    /// Names an owner.
+    pub owner_name: fn(u32) -> String,
+}
+
+/// What two equal rule sets have in common, and different ones do not.
+pub fn fingerprint(rules: &[Rule]) -> String {
+    format!("{rules:?}")
+}
+
+impl Plans {
+    /// The plans in the store.
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    /// Saves what an evaluation found. Reads names from the index, which is asked page by page.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub fn save(
+        &self,
+        index: &parking_lot::RwLock<Index>,
+        found: Evaluation,
+        on: &Occasion<'_>,
+    ) -> Result<PlanRecord, StoreError> {
+        let plan_id = new_id('p', on.now);
+        let mut picks = found.picks;
+        let split = picks
+            .iter()
+            .position(|p| p.shape == Shape::EmptyDirectory)
+            .unwrap_or(picks.len());
+        if let Some(first) = picks.get_mut(..split) {
+            // One directory after the other, as apply takes them.
+            first.sort_unstable_by_key(|p| (p.rule, p.parent, p.ino));
+        }
+        let mut writer = ChunkWriter::new(&self.store, &plan_id, index, on.now);
+        let mut by_rule = vec![v1::Totals::default(); on.rules.len()];
+        let mut totals = v1::Totals::default();
+        let mut first_empty_chunk = None;
+        for (i, pick) in picks.iter().enumerate() {
+            if i == split {
+                writer.end_chunk()?;
+                first_empty_chunk = Some(writer.chunks);
+            }
+            if writer.add(pick)? {
+                let share = by_rule.get_mut(usize::from(pick.rule));
+                for t in [Some(&mut totals), share].into_iter().flatten() {
+                    match pick.shape {
+                        Shape::File => t.files += 1,
+                        Shape::Tree | Shape::EmptyDirectory => t.directories += 1,
+                    }
+                    t.bytes = t.bytes.saturating_add(pick.bytes);
+                }
+            }
+        }
+        let chunks = writer.finish()?;
+        let kept = found.kept;
+        let mut by_owner: Vec<_> = found.by_owner.into_iter().collect();
+        by_owner.sort_unstable_by_key(|(uid, (_, bytes))| (std::cmp::Reverse(*bytes), *uid));
+        let files_going: u64 = picks.iter().map(|p| u64::from(p.files)).sum();
+        let rule_shares = on.rules.iter().zip(&by_rule);
+        let plan = v1::Plan {
+            plan_id: plan_id.clone(),
+            created_at: Some(timestamp(on.now)),
+            expires_at: Some(timestamp(on.now.plus(EXPIRES_AFTER_SECONDS))),
+            volume: on.volume.into(),
+            rules: rule_shares
+                .map(|(r, t)| v1::RuleShare {
+                    rule: r.name.clone(),
+                    totals: Some(*t),
+                })
+                .collect(),
+            evaluation_seconds: on.seconds,
+            index_files: found.index_files,
+            examined_files: found.examined,
+            candidates: Some(totals),
+            kept: Some(v1::Kept {
+                held: kept.held,
+                excluded: kept.excluded,
+                young: kept.young,
+                uncovered: kept.uncovered,
+                limit: kept.limit,
+            }),
+            by_owner: by_owner
+                .into_iter()
+                .map(|(uid, (files, bytes))| v1::OwnerShare {
+                    owner: (on.owner_name)(uid),
+                    uid,
+                    files,
+                    bytes,
+                })
+                .collect(),
+            refusal: refusal(on, files_going, found.index_files, totals.bytes).unwrap_or_default(),
+            run_id: String::new(),
+        };
+        let record = PlanRecord {
+            plan: Some(plan),
+            chunks,
+            fingerprint: fingerprint(on.rules),
+            max_errors: on.rules.iter().map(|r| r.max_errors).fold(1.0, f64::min),
+            first_empty_chunk: first_empty_chunk.unwrap_or(chunks),
+            rules: on.rules.iter().map(|r| r.name.clone()).collect(),
+            own_ttl: on.own_ttl,
+        };
+        self.put(&record)?;
+        Ok(record)
+    }
+
+    /// Writes a plan's head.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn put(&self, record: &PlanRecord) -> Result<(), StoreError> {
+        let id = record
+            .plan
+            .as_ref()
+            .map(|p| p.plan_id.as_str())
+            .unwrap_or_default();
+        let mut batch = Batch::default();
+        batch.put(Record::Plan, id.as_bytes(), &record.encode_to_vec());
+        self.store.apply(batch)?;
+        self.store.flush()
+    }
+
+    /// A plan's head.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn get(&self, id: &str) -> Result<PlanRecord, PlanError> {
+        let value = self
+            .store
+            .get(Record::Plan, id.as_bytes())?
+            .ok_or_else(|| PlanError::Unknown(id.into()))?;
+        PlanRecord::decode(&*value).map_err(|e| {
+            StoreError::Call {
+                doing: "read a plan",
+                why: e.to_string(),
+            }
+            .into()
+        })
+    }
+
+    /// All heads, newest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn list(&self) -> Result<Vec<PlanRecord>, StoreError> {
+        let mut all = Vec::new();
+        for record in self.store.records(Record::Plan, b"") {
+            let (_, value) = record?;
+            // A head that cannot be read is a plan that cannot be applied: leaving it out harms nobody.
+            all.extend(PlanRecord::decode(&*value).ok());
+        }
+        all.reverse();
+        Ok(all)
+    }
+
+    /// The candidates of one chunk.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or the chunk is damaged or missing.
+    pub fn chunk(&self, id: &str, number: u32) -> Result<Vec<Candidate>, StoreError> {
+        let missing = StoreError::Call {
+            doing: "read a plan",
+            why: format!("chunk {number} of {id} is missing"),
+        };
+        let row = self
+            .store
+            .get(Record::PlanChunk, &chunk_key(id, number))?
+            .ok_or(missing)?;
+        Ok(decode(&row)?)
+    }
+
+    /// Forgets plans that are long past.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub fn tidy(&self, now: Seconds) -> Result<(), StoreError> {
+        for record in self.list()? {
+            let Some(plan) = record.plan else { continue };
+            let created = plan.created_at.map_or(0, |t| t.seconds);
+            if Seconds::from_unix(created).age_at(now) > KEPT_SECONDS {
+                let mut batch = Batch::default();
+                batch.remove(Record::Plan, plan.plan_id.as_bytes());
+                (0..record.chunks)
+                    .for_each(|n| batch.remove(Record::PlanChunk, &chunk_key(&plan.plan_id, n)));
+                self.store.apply(batch)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why apply would refuse such a plan.
+fn refusal(on: &Occasion<'_>, files: u64, all_files: u64, bytes: u64) -> Option<String> {
+    let share = |part: u64, whole: u64| {
+        if whole == 0 {
+            0.0
+        } else {
+            part as f64 / whole as f64
+        }
+    };
+    let most = share(files, all_files).max(share(bytes, on.volume_bytes));
+    let rule = on
+        .rules
+        .iter()
+        .filter(|r| r.max_fraction.is_some_and(|limit| most > limit))
+        .min_by(|a, b| {
+            let limit = |r: &Rule| r.max_fraction.unwrap_or(1.0);
+            limit(a).total_cmp(&limit(b))
+        })?;
+    let limit = rule.max_fraction.unwrap_or(1.0) * 100.0;
+    Some(format!(
+        "it would take {:.1}% of the volume, and rule {} has max_fraction {limit}%; if that is meant, raise \
+         max_fraction in the rule, reload the agent, and make a new plan",
+        most * 100.0,
+        rule.name
+    ))
+}
+
+fn chunk_key(id: &str, number: u32) -> Vec<u8> {
+    let mut key = id.as_bytes().to_vec();
+    key.push(b'/');
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// Turns picks into stored chunks.
+struct ChunkWriter<'a> {
+    store: &'a Store,
+    id: &'a str,
+    index: &'a parking_lot::RwLock<Index>,
+    now: Seconds,
+    chunk: Vec<Candidate>,
+    batch: Batch,
+    batched: usize,
+    chunks: u32,
+    /// Names of the page looked at last, by offset.
+    names: (Option<u64>, FxHashMap<u8, (DirId, Vec<u8>)>),
+    /// Path of the directory looked at last.
+    dir: (Option<DirId>, Vec<u8>),
+}
+
+impl<'a> ChunkWriter<'a> {
+    fn new(store: &'a Store, id: &'a str, index: &'a parking_lot::RwLock<Index>, now: Seconds) -> Self {
+        Self {
+            store,
+            id,
+            index,
+            now,
+            chunk: Vec::with_capacity(CHUNK_CANDIDATES),
+            batch: Batch::default(),
+            batched: 0,
+            chunks: 0,
+            names: Default::default(),
+            dir: Default::default(),
+        }
+    }
+
+    /// Adds a pick; false if it is gone or changed its place since it was evaluated, and so is no candidate.
+    fn add(&mut self, pick: &Pick) -> Result<bool, StoreError> {
+        let Some(candidate) = self.candidate(pick)? else {
+            return Ok(false);
+        };
+        self.chunk.push(candidate);
+        if self.chunk.len() >= CHUNK_CANDIDATES {
+            self.end_chunk()?;
+        }
+        Ok(true)
+    }
+
+    fn candidate(&mut self, pick: &Pick) -> Result<Option<Candidate>, StoreError> {
+        let index = self.index.read();
+        let Some((attributes, access)) = index.get(pick.ino) else {
+            return Ok(None);
+        };
+        let (parent, name) = match pick.shape {
+            Shape::File => {
+                let (page, offset) = (pick.ino / 64, (pick.ino % 64) as u8);
+                if self.names.0 != Some(page) {
+                    let names = &mut self.names.1;
+                    names.clear();
+                    index.names_of_page(page, |offset, parent, name| {
+                        names.entry(offset).or_insert_with(|| (parent, name.to_vec()));
+                    })?;
+                    self.names.0 = Some(page);
+                }
+                match self.names.1.get(&offset) {
+                    Some((parent, name)) => (*parent, name.clone()),
+                    None => return Ok(None),
+                }
+            }
+            Shape::Tree | Shape::EmptyDirectory => {
+                match index
+                    .dirs()
+                    .of_inode(pick.ino)
+                    .and_then(|id| index.dirs().get(id))
+                {
+                    Some(dir) => (dir.parent, dir.name.to_vec()),
+                    None => return Ok(None),
+                }
+            }
+        };
+        if self.dir.0 != Some(parent) {
+            match index.dirs().path(parent) {
+                Some(path) => self.dir = (Some(parent), path),
+                None => return Ok(None),
+            }
+        }
+        // Uses of anything in a tree from the plan's own second on spare it.
+        let access = match pick.shape {
+            Shape::Tree => LastUse {
+                at: self.now.minus(1),
+                source: pick.last.source,
+            },
+            Shape::File | Shape::EmptyDirectory => access,
+        };
+        Ok(Some(Candidate {
+            ino: pick.ino,
+            shape: pick.shape,
+            rule: pick.rule,
+            dir: self.dir.1.clone(),
+            name,
+            size: pick.bytes,
+            files: pick.files.into(),
+            uid: attributes.uid,
+            links: attributes.links,
+            mtime: attributes.mtime,
+            ctime: attributes.ctime,
+            birth: attributes.birth,
+            access,
+            last: pick.last,
+        }))
+    }
+
+    fn end_chunk(&mut self) -> Result<(), StoreError> {
+        if self.chunk.is_empty() {
+            return Ok(());
+        }
+        self.batch.put(
+            Record::PlanChunk,
+            &chunk_key(self.id, self.chunks),
+            &encode(&self.chunk),
+        );
+        self.chunk.clear();
+        self.chunks += 1;
+        self.batched += 1;
+        if self.batched >= CHUNKS_PER_BATCH {
+            self.store.apply(std::mem::take(&mut self.batch))?;
+            self.batched = 0;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<u32, StoreError> {
+        self.end_chunk()?;
+        self.store.apply(std::mem::take(&mut self.batch))?;
+        Ok(self.chunks)
+    }
+}

@@ -1,0 +1,10 @@
+//! Questions to the index that are no plans. The index is let go of now and then, so that events are not kept waiting.
+//!
+//! - [`find`]  entries that match
+//! - [`usage`] who uses how much, and how old it is
+
+pub mod find;
+pub mod usage;
+
+/// Pages that are read before the index is let go.
+const PAGES_AT_ONCE: usize = 2048;

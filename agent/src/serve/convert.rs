@@ -1,0 +1,207 @@
+//! The contract's messages from the agent's values.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
+
+use purge_proto::v1;
+use tonic::Status;
+
+use crate::config::{group_name, user_name};
+use crate::host::{Host, HostError};
+use crate::model::{Kind, Seconds, Source};
+use crate::policy::evaluate::Shape;
+use crate::policy::explain::{Subject, Verdict};
+use crate::policy::last_use::{covered, last_use};
+use crate::purge::candidate::Candidate;
+use crate::purge::holds::timestamp;
+use crate::query::find::{FindError, Hit};
+use crate::query::usage::{AGE_BOUNDS, Usage};
+use crate::volume::{State, Volume};
+
+pub(super) fn status(error: HostError) -> Status {
+    let words = error.to_string();
+    match error {
+        HostError::Invalid { .. } => Status::invalid_argument(words),
+        HostError::NotFound(_) => Status::not_found(words),
+        HostError::Refused(_) => Status::failed_precondition(words),
+        HostError::Store(_) => Status::internal(words),
+    }
+}
+
+pub(super) fn find_status(error: FindError) -> Status {
+    match error {
+        FindError::Gone => Status::cancelled("the client has gone"),
+        FindError::Store(e) => Status::internal(e.to_string()),
+    }
+}
+
+pub(super) fn kind(kind: Kind) -> v1::Kind {
+    match kind {
+        Kind::File => v1::Kind::File,
+        Kind::Directory => v1::Kind::Directory,
+        Kind::Symlink => v1::Kind::Symlink,
+        Kind::Special => v1::Kind::Special,
+    }
+}
+
+pub(super) fn source(source: Source) -> v1::Source {
+    match source {
+        Source::Baseline => v1::Source::Baseline,
+        Source::Observed => v1::Source::Observed,
+        Source::Atime => v1::Source::Atime,
+        Source::Mtime => v1::Source::Mtime,
+        Source::Ctime => v1::Source::Ctime,
+        Source::Birth => v1::Source::Birth,
+        Source::Gap => v1::Source::Gap,
+    }
+}
+
+/// The absolute path of something below a volume.
+pub(super) fn absolute(root: &Path, below: &[u8]) -> Vec<u8> {
+    let mut path = root.as_os_str().as_bytes().to_vec();
+    if !below.is_empty() {
+        path.push(b'/');
+        path.extend_from_slice(below);
+    }
+    path
+}
+
+pub(super) fn volume(host: &Host, volume: &Volume) -> v1::VolumeStatus {
+    let condition = volume.condition();
+    let totals = volume.watched.index.read().totals();
+    let counters = &volume.watched.counters;
+    let (state, reason) = match condition.state {
+        State::Scanning => (v1::VolumeState::Scanning, String::new()),
+        State::Tracking => (v1::VolumeState::Tracking, String::new()),
+        State::Degraded(reason) => (v1::VolumeState::Degraded, reason),
+    };
+    let at = |n: u32| Some(timestamp(Seconds(n)));
+    v1::VolumeStatus {
+        name: volume.config.name.clone(),
+        path: volume.config.path.as_os_str().as_bytes().to_vec(),
+        collector: v1::Collector::Fanotify.into(),
+        state: state.into(),
+        reason,
+        files: totals.files,
+        directories: totals.directories,
+        bytes: totals.bytes,
+        coverage_since: Some(timestamp(condition.coverage_since)),
+        gaps: condition
+            .gaps
+            .iter()
+            .map(|g| v1::Gap {
+                from: at(g.from),
+                to: at(g.to),
+                cause: g.cause.clone(),
+            })
+            .collect(),
+        events_total: counters.events.load(Relaxed),
+        events_lost_total: counters.lost.load(Relaxed),
+        index_bytes: host.index_bytes(),
+        events_per_second: condition.rate,
+        scan: condition
+            .scan
+            .map(|(entries, directories, unreadable, seconds)| v1::ScanProgress {
+                volume: volume.config.name.clone(),
+                entries,
+                directories,
+                unreadable,
+                seconds,
+                finished: false,
+            }),
+        unreadable: condition.unreadable,
+        filesystem: volume.mount.filesystem.clone(),
+        baseline: volume.baseline_in_words().into(),
+    }
+}
+
+pub(super) fn candidate(root: &Path, c: &Candidate, rules: &[String], created: Seconds) -> v1::Candidate {
+    let kind = match c.shape {
+        Shape::File => v1::Kind::File,
+        Shape::Tree | Shape::EmptyDirectory => v1::Kind::Directory,
+    };
+    v1::Candidate {
+        path: absolute(root, &c.path()),
+        kind: kind.into(),
+        bytes: c.size,
+        owner: user_name(c.uid),
+        last_access: Some(timestamp(c.last.at)),
+        source: source(c.last.source).into(),
+        rule: rules.get(usize::from(c.rule)).cloned().unwrap_or_default(),
+        age_seconds: c.last.at.age_at(created),
+    }
+}
+
+pub(super) fn entry(root: &Path, hit: &Hit) -> v1::Entry {
+    v1::Entry {
+        path: absolute(root, &hit.path),
+        kind: kind(hit.attributes.kind).into(),
+        bytes: hit.attributes.size,
+        owner: user_name(hit.attributes.uid),
+        group: group_name(hit.attributes.gid),
+        last_access: Some(timestamp(hit.last.at)),
+        source: source(hit.last.source).into(),
+    }
+}
+
+pub(super) fn explanation(
+    volume: &Volume,
+    path: Vec<u8>,
+    subject: &Subject,
+    verdicts: Vec<Verdict>,
+    holds: Vec<v1::Hold>,
+) -> v1::Explanation {
+    let condition = volume.condition();
+    let a = &subject.attributes;
+    let access = covered(subject.access, condition.gap_end);
+    let last = last_use(a, access, crate::model::Clocks::ALL);
+    v1::Explanation {
+        path,
+        kind: kind(a.kind).into(),
+        bytes: a.size,
+        owner: user_name(a.uid),
+        last_access: Some(timestamp(last.at)),
+        source: source(last.source).into(),
+        coverage_since: Some(timestamp(condition.coverage_since)),
+        rules: verdicts
+            .into_iter()
+            .map(|v| v1::RuleVerdict {
+                name: v.rule,
+                matches: v.matches,
+                expires_at: v.expires_at.map(timestamp),
+                because: v.because,
+            })
+            .collect(),
+        holds,
+        access: Some(timestamp(access.at)),
+        access_source: source(access.source).into(),
+        modify: Some(timestamp(a.mtime)),
+        change: Some(timestamp(a.ctime)),
+        birth: Some(timestamp(a.birth)),
+        inode: subject.ino,
+        links: a.links,
+        volume: volume.config.name.clone(),
+    }
+}
+
+pub(super) fn usage_row(volume: &str, subject: String, usage: &Usage) -> v1::UsageRow {
+    let bounds = AGE_BOUNDS.iter().copied().chain([0]);
+    v1::UsageRow {
+        volume: volume.into(),
+        subject,
+        files: usage.files,
+        bytes: usage.bytes,
+        byte_days: usage.byte_days,
+        oldest: usage.oldest.map(timestamp),
+        newest: usage.newest.map(timestamp),
+        ages: bounds
+            .zip(usage.ages)
+            .map(|(below_seconds, (files, bytes))| v1::AgeBucket {
+                below_seconds,
+                files,
+                bytes,
+            })
+            .collect(),
+    }
+}

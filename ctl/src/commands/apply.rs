@@ -1,0 +1,206 @@
+//! `purgectl apply`
+
+use std::io::{BufRead, IsTerminal, Write};
+
+use clap::Args;
+use purge_proto::units::format_size;
+use purge_proto::v1;
+
+use crate::connect::Client;
+use crate::error::{CtlError, exit};
+use crate::output::table::{Align, Table, count, plural};
+use crate::output::{Out, progress};
+use crate::{paths, views};
+
+/// Arguments.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  purgectl apply PLAN\n  purgectl apply --rule scratch-28d --yes --output json"
+)]
+pub struct Apply {
+    /// A saved plan.
+    #[arg(conflicts_with = "rules", required_unless_present = "rules")]
+    plan: Option<String>,
+    /// Plan this rule and apply it in one step; may be given several times.
+    #[arg(long = "rule", value_name = "NAME")]
+    rules: Vec<String>,
+    /// Do not ask.
+    #[arg(long, short)]
+    yes: bool,
+    /// Free at once what the rules would keep in the trash for a while.
+    #[arg(long)]
+    no_grace: bool,
+    /// At most so many candidates a second.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    max_rate: u64,
+}
+
+/// Failures that are named.
+const FAILURES_SHOWN: usize = 10;
+
+impl Apply {
+    /// Whether anybody can be asked.
+    pub(super) fn check(&self) -> Result<(), CtlError> {
+        if self.yes || std::io::stdin().is_terminal() {
+            return Ok(());
+        }
+        Err(CtlError::Usage(
+            "nobody can be asked: stdin is no terminal. Nothing was done; give --yes to go on".into(),
+        ))
+    }
+
+    pub(super) async fn run(&self, mut client: Client, out: &mut Out) -> Result<u8, CtlError> {
+        let plan = match &self.plan {
+            Some(id) => client
+                .get_plan(v1::GetPlanRequest { plan_id: id.clone() })
+                .await?
+                .into_inner(),
+            None => {
+                let request = v1::CreatePlanRequest {
+                    rules: self.rules.clone(),
+                    ..Default::default()
+                };
+                super::plan::create(&mut client, request).await?
+            }
+        };
+        if !self.yes && !self.agreed(&client, &plan, out).await? {
+            out.remark("Nothing was done.");
+            return Ok(exit::DONE);
+        }
+        let request = v1::ApplyRequest {
+            plan_id: plan.plan_id,
+            no_grace: self.no_grace,
+            max_rate: self.max_rate,
+        };
+        let mut news = client.apply(request).await?.into_inner();
+        let mut last: Option<v1::Run> = None;
+        let mut bar = None;
+        loop {
+            let step = tokio::select! {
+                step = news.message() => step?,
+                _ = tokio::signal::ctrl_c() => return Err(CtlError::Interrupted(still_running(last.as_ref()))),
+            };
+            let Some(step) = step else { break };
+            let bar = bar.get_or_insert_with(|| progress::bar(out, step.total, "removing"));
+            bar.set_position(step.done);
+            last = step.run.or(last);
+        }
+        if let Some(bar) = bar {
+            bar.finish_and_clear();
+        }
+        let run = last.ok_or_else(|| CtlError::Run("the agent ended the call without a run".into()))?;
+        match out.is_table() {
+            true => print(&run, out)?,
+            false => out.one(&views::run(&run))?,
+        }
+        code_of(&run)
+    }
+
+    async fn agreed(&self, client: &Client, plan: &v1::Plan, out: &mut Out) -> Result<bool, CtlError> {
+        let t = plan.candidates.unwrap_or_default();
+        loop {
+            out.flush()?;
+            eprint!(
+                "Remove {} and {} ({}) from volume {}? [y/N/d] ",
+                plural(t.files, "file", "files"),
+                plural(t.directories, "directory", "directories"),
+                format_size(t.bytes),
+                plan.volume
+            );
+            std::io::stderr().flush()?;
+            let mut answer = String::new();
+            if std::io::stdin().lock().read_line(&mut answer)? == 0 {
+                return Ok(false);
+            }
+            match answer.trim() {
+                "y" | "Y" | "yes" => return Ok(true),
+                "d" | "D" => super::show::candidates(client.clone(), &plan.plan_id, 0, None, out).await?,
+                _ => return Ok(false),
+            }
+        }
+    }
+}
+
+fn still_running(run: Option<&v1::Run>) -> String {
+    match run {
+        Some(run) => format!(
+            "interrupted; run {id} goes on at the agent. Watch it: purgectl run {id}. Stop it: purgectl cancel {id}",
+            id = run.run_id
+        ),
+        None => "interrupted; `purgectl runs` tells whether the run began".into(),
+    }
+}
+
+/// The exit code that a finished run means.
+fn code_of(run: &v1::Run) -> Result<u8, CtlError> {
+    let why = if run.error.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", run.error)
+    };
+    match run.state() {
+        v1::RunState::Completed => Ok(exit::DONE),
+        v1::RunState::Partial => Ok(exit::PARTIAL),
+        v1::RunState::Cancelled => Err(CtlError::Run(format!("run {} was cancelled{why}", run.run_id))),
+        _ => Err(CtlError::Run(format!("run {} failed{why}", run.run_id))),
+    }
+}
+
+/// What became of a run.
+pub(super) fn print(run: &v1::Run, out: &mut Out) -> Result<(), CtlError> {
+    let (deleted, trashed) = (run.deleted.unwrap_or_default(), run.trashed.unwrap_or_default());
+    let s = run.skipped.unwrap_or_default();
+    out.heading(&format!(
+        "Run {} of plan {}: {}",
+        run.run_id,
+        run.plan_id,
+        views::run_state(run.state())
+    ))?;
+    if !run.error.is_empty() {
+        out.line(&format!("  {}", run.error))?;
+    }
+    let words = |t: &v1::Totals| {
+        let files = plural(t.files, "file", "files");
+        let directories = plural(t.directories, "directory", "directories");
+        format!("{files}, {directories}, {}", format_size(t.bytes))
+    };
+    out.line(&format!("  Deleted {} in {:.1} s", words(&deleted), run.seconds))?;
+    if trashed != v1::Totals::default() {
+        out.line(&format!("  In the trash: {}", words(&trashed)))?;
+    }
+    let reasons = [
+        (s.accessed, "used since the plan was made"),
+        (s.changed, "changed since the plan was made"),
+        (s.open, "open"),
+        (s.locked, "locked"),
+        (s.held, "held"),
+        (s.gone, "gone already"),
+        (s.hardlinked, "with a name outside the plan"),
+        (s.cancelled, "not reached"),
+    ];
+    let mut kept = Table::new(&[("LEFT ALONE", Align::Right), ("WHY", Align::Left)]);
+    for (n, why) in reasons.into_iter().filter(|(n, _)| *n > 0) {
+        kept.row([count(n), why.to_owned()]);
+    }
+    if !kept.is_empty() {
+        out.line("")?;
+        kept.print(out, 2)?;
+    }
+    if run.failed_total > 0 {
+        out.line("")?;
+        out.line(&format!(
+            "  {} failed:",
+            plural(run.failed_total, "candidate", "candidates")
+        ))?;
+        for f in run.failed.iter().take(FAILURES_SHOWN) {
+            out.line(&format!("    {}: {}", paths::printable(&f.path), f.error))?;
+        }
+        if run.failed_total > FAILURES_SHOWN as u64 {
+            out.line(&format!(
+                "  all of them: purgectl run {} --output json",
+                run.run_id
+            ))?;
+        }
+    }
+    Ok(())
+}

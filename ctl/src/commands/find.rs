@@ -1,0 +1,120 @@
+//! `purgectl find`
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use purge_proto::units::format_size;
+use purge_proto::v1;
+
+use super::show::Sort;
+use crate::connect::Client;
+use crate::error::{CtlError, exit};
+use crate::output::Out;
+use crate::output::table::age;
+use crate::{paths, views};
+
+/// Arguments.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  purgectl find /export/scratch --older 90d --user alice --sort size\n  \
+                        purgectl find --name '*.tmp' -0 | xargs -0 ls -l"
+)]
+pub struct Find {
+    /// Below this directory; without it, on every volume.
+    path: Option<PathBuf>,
+    /// Not used for longer than this.
+    #[arg(long, value_name = "DUR", value_parser = super::duration)]
+    older: Option<u64>,
+    /// Used within this time.
+    #[arg(long, value_name = "DUR", value_parser = super::duration)]
+    newer: Option<u64>,
+    /// Owned by this user (name or number).
+    #[arg(long, default_value = "")]
+    user: String,
+    /// Of this group (name or number).
+    #[arg(long, default_value = "")]
+    group: String,
+    /// At least this large.
+    #[arg(long, value_name = "SIZE", value_parser = super::size)]
+    min_size: Option<u64>,
+    /// At most this large.
+    #[arg(long, value_name = "SIZE", value_parser = super::size)]
+    max_size: Option<u64>,
+    /// With a name that matches this glob.
+    #[arg(long, value_name = "GLOB", default_value = "")]
+    name: String,
+    /// Files or directories only.
+    #[arg(long = "type", value_enum)]
+    kind: Option<Type>,
+    /// Paths only, each ended by NUL.
+    #[arg(short = '0', long)]
+    null: bool,
+    /// In this order.
+    #[arg(long, value_enum)]
+    sort: Option<Sort>,
+    /// At most so many.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    limit: u64,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Type {
+    /// Files.
+    F,
+    /// Directories.
+    D,
+}
+
+impl Find {
+    pub(super) async fn run(&self, mut client: Client, out: &mut Out) -> Result<u8, CtlError> {
+        let kind = match self.kind {
+            None => v1::Kind::Unspecified,
+            Some(Type::F) => v1::Kind::File,
+            Some(Type::D) => v1::Kind::Directory,
+        };
+        let request = v1::FindRequest {
+            path: self.path.as_deref().map(paths::absolute).unwrap_or_default(),
+            older_seconds: self.older,
+            newer_seconds: self.newer,
+            user: self.user.clone(),
+            group: self.group.clone(),
+            min_size: self.min_size,
+            max_size: self.max_size,
+            name: self.name.clone(),
+            kind: kind.into(),
+            sort: Sort::message(self.sort).into(),
+            limit: self.limit,
+        };
+        let mut stream = client.find(request).await?.into_inner();
+        out.begin()?;
+        let table = out.is_table() && !self.null;
+        if table {
+            out.heading(&format!(
+                "{:>5}  {:>10}  {:<8}  {:<10}  PATH",
+                "AGE", "SIZE", "SOURCE", "OWNER"
+            ))?;
+        }
+        while let Some(e) = stream.message().await? {
+            if self.null {
+                out.raw(&e.path)?;
+                out.raw(&[0])?;
+            } else if table {
+                let slash = if e.kind() == v1::Kind::Directory { "/" } else { "" };
+                out.line(&format!(
+                    "{:>5}  {:>10}  {:<8}  {:<10}  {}{slash}",
+                    age(super::age_of(e.last_access)),
+                    format_size(e.bytes),
+                    views::source(e.source()),
+                    e.owner,
+                    paths::printable(&e.path)
+                ))?;
+            } else {
+                out.item(&views::entry(&e))?;
+            }
+        }
+        if !out.is_table() && !self.null {
+            out.end()?;
+        }
+        Ok(exit::DONE)
+    }
+}

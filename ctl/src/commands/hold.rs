@@ -1,0 +1,124 @@
+//! `purgectl hold`
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use purge_proto::v1;
+
+use super::status::stamp;
+use crate::connect::Client;
+use crate::error::{CtlError, exit};
+use crate::output::Out;
+use crate::output::table::{Align, Table};
+use crate::{paths, views};
+
+/// Arguments.
+#[derive(Debug, Args)]
+pub struct Hold {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Keep a path, or a tree, out of every plan and every apply.
+    Add {
+        /// A file or directory.
+        path: PathBuf,
+        /// Why, for whoever finds it later.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// For this long; without it, until it is removed.
+        #[arg(long = "for", value_name = "DUR", value_parser = super::duration)]
+        duration: Option<u64>,
+    },
+    /// The holds in force.
+    List,
+    /// Remove a hold.
+    Remove {
+        /// Which.
+        id: String,
+    },
+}
+
+impl Hold {
+    pub(super) async fn run(&self, mut client: Client, out: &mut Out) -> Result<u8, CtlError> {
+        match &self.command {
+            Command::Add {
+                path,
+                reason,
+                duration,
+            } => {
+                let request = v1::AddHoldRequest {
+                    path: paths::absolute(path),
+                    reason: reason.clone(),
+                    for_seconds: *duration,
+                };
+                let hold = client.add_hold(request).await?.into_inner();
+                answer(&hold, "is held", out)?;
+            }
+            Command::Remove { id } => {
+                let hold = client
+                    .remove_hold(v1::RemoveHoldRequest { hold_id: id.clone() })
+                    .await?
+                    .into_inner();
+                answer(&hold, "is no longer held", out)?;
+            }
+            Command::List => {
+                let holds = client
+                    .list_holds(v1::ListHoldsRequest {})
+                    .await?
+                    .into_inner()
+                    .holds;
+                list(&holds, out)?;
+            }
+        }
+        Ok(exit::DONE)
+    }
+}
+
+fn answer(hold: &v1::Hold, words: &str, out: &mut Out) -> Result<(), CtlError> {
+    match out.is_table() {
+        true => out.line(&format!(
+            "{} {words} ({}).",
+            paths::printable(&hold.path),
+            hold.hold_id
+        ))?,
+        false => out.one(&views::hold(hold))?,
+    }
+    Ok(())
+}
+
+fn list(holds: &[v1::Hold], out: &mut Out) -> Result<(), CtlError> {
+    if !out.is_table() {
+        out.begin()?;
+        holds.iter().try_for_each(|h| out.item(&views::hold(h)))?;
+        out.end()?;
+        return Ok(());
+    }
+    if holds.is_empty() {
+        out.line("Nothing is held.")?;
+        return Ok(());
+    }
+    let mut table = Table::new(&[
+        ("HOLD", Align::Left),
+        ("UNTIL", Align::Left),
+        ("REASON", Align::Left),
+        ("PATH", Align::Left),
+    ]);
+    for h in holds {
+        let until = if h.expires_at.is_some() {
+            stamp(h.expires_at)
+        } else {
+            "removed".into()
+        };
+        table.row([
+            h.hold_id.clone(),
+            until,
+            paths::printable(h.reason.as_bytes()),
+            paths::printable(&h.path),
+        ]);
+    }
+    table.print(out, 0)?;
+    Ok(())
+}

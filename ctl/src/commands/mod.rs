@@ -1,0 +1,103 @@
+//! The commands: one file each.
+
+mod apply;
+mod cancel;
+mod completions;
+mod explain;
+mod find;
+mod hold;
+mod plan;
+mod plans;
+mod rescan;
+mod runs;
+mod show;
+mod status;
+mod usage;
+
+use clap::Subcommand;
+use purge_proto::units::parse_duration;
+
+use crate::connect::Client;
+use crate::error::CtlError;
+use crate::output::Out;
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// How the agent and its volumes are.
+    Status(status::Status),
+    /// Evaluate rules from the index and save the plan; nothing is removed.
+    Plan(plan::Plan),
+    /// The candidates of a saved plan.
+    Show(show::Show),
+    /// Saved plans, newest first.
+    Plans(plans::Plans),
+    /// Remove what a saved plan lists, and nothing else.
+    Apply(apply::Apply),
+    /// Past and current runs, newest first.
+    Runs(runs::Runs),
+    /// One run in full.
+    Run(runs::Run),
+    /// Stop a run after the file in hand.
+    Cancel(cancel::Cancel),
+    /// When a path was last used, and what every rule says of it.
+    Explain(explain::Explain),
+    /// Entries of the index that match.
+    Find(find::Find),
+    /// Who uses how much, and how old it is.
+    Usage(usage::Usage),
+    /// Keep paths out of every plan and every apply.
+    Hold(hold::Hold),
+    /// Reconcile the index with the file system.
+    Rescan(rescan::Rescan),
+    /// Print shell completions.
+    Completions(completions::Completions),
+}
+
+impl Command {
+    /// Does what needs no agent; none for every other command.
+    pub fn offline(&self, out: &mut Out) -> Option<Result<u8, CtlError>> {
+        match self {
+            Self::Completions(c) => Some(c.run(out)),
+            Self::Apply(c) => c.check().err().map(Err),
+            _ => None,
+        }
+    }
+
+    /// Asks the agent, prints, and returns the exit code.
+    pub async fn run(&self, client: Client, out: &mut Out) -> Result<u8, CtlError> {
+        match self {
+            Self::Status(c) => c.run(client, out).await,
+            Self::Plan(c) => c.run(client, out).await,
+            Self::Show(c) => c.run(client, out).await,
+            Self::Plans(c) => c.run(client, out).await,
+            Self::Apply(c) => c.run(client, out).await,
+            Self::Runs(c) => c.run(client, out).await,
+            Self::Run(c) => c.run(client, out).await,
+            Self::Cancel(c) => c.run(client, out).await,
+            Self::Explain(c) => c.run(client, out).await,
+            Self::Find(c) => c.run(client, out).await,
+            Self::Usage(c) => c.run(client, out).await,
+            Self::Hold(c) => c.run(client, out).await,
+            Self::Rescan(c) => c.run(client, out).await,
+            Self::Completions(c) => c.run(out),
+        }
+    }
+}
+
+fn duration(text: &str) -> Result<u64, String> {
+    parse_duration(text).map_err(|e| e.to_string())
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    purge_proto::units::parse_size(text).map_err(|e| e.to_string())
+}
+
+/// The age of a moment now.
+fn age_of(at: Option<prost_types::Timestamp>) -> u64 {
+    let now = chrono::Utc::now().timestamp();
+    at.map_or(0, |t| u64::try_from(now.saturating_sub(t.seconds)).unwrap_or(0))
+}
+
+/// Rows asked for at once from a paged list.
+const PAGE_ROWS: u32 = 100;

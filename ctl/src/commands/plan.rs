@@ -1,0 +1,191 @@
+//! `purgectl plan`
+
+use clap::Args;
+use purge_proto::units::format_size;
+use purge_proto::v1;
+
+use crate::connect::Client;
+use crate::error::{CtlError, exit};
+use crate::output::Out;
+use crate::output::table::{Align, Table, age, count, plural, share};
+use crate::views;
+
+/// Arguments.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  purgectl plan\n  purgectl plan --rule scratch-28d --detailed-exitcode\n  \
+                        purgectl plan --volume scratch --ttl 90d"
+)]
+pub struct Plan {
+    /// This rule; may be given several times. Without it, every rule of the volume.
+    #[arg(long = "rule", value_name = "NAME")]
+    rules: Vec<String>,
+    /// This volume.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    volume: String,
+    /// Instead of the rules' own TTL; without a rule, everything on the volume not used for this long.
+    #[arg(long, value_name = "DUR", value_parser = super::duration)]
+    ttl: Option<u64>,
+    /// Exit with 2 if there is something to purge, 0 if not.
+    #[arg(long)]
+    detailed_exitcode: bool,
+}
+
+impl Plan {
+    pub(super) async fn run(&self, mut client: Client, out: &mut Out) -> Result<u8, CtlError> {
+        let request = v1::CreatePlanRequest {
+            rules: self.rules.clone(),
+            volume: self.volume.clone(),
+            ttl_seconds: self.ttl,
+        };
+        let plan = create(&mut client, request).await?;
+        match out.is_table() {
+            true => print(&plan, out)?,
+            false => out.one(&views::plan(&plan))?,
+        }
+        let totals = plan.candidates.unwrap_or_default();
+        let something = totals.files > 0 || totals.directories > 0;
+        Ok(if self.detailed_exitcode && something {
+            exit::USAGE
+        } else {
+            exit::DONE
+        })
+    }
+}
+
+/// Makes a plan.
+pub(super) async fn create(
+    client: &mut Client,
+    request: v1::CreatePlanRequest,
+) -> Result<v1::Plan, CtlError> {
+    let mut news = client.create_plan(request).await?.into_inner();
+    while let Some(step) = news.message().await? {
+        if let Some(v1::plan_progress::Step::Plan(plan)) = step.step {
+            return Ok(plan);
+        }
+    }
+    Err(CtlError::Run("the agent ended the call without a plan".into()))
+}
+
+/// Owners that are named.
+const OWNERS_SHOWN: usize = 10;
+
+/// What an operator reads before he decides.
+pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
+    let totals = p.candidates.unwrap_or_default();
+    let kept = p.kept.unwrap_or_default();
+    out.heading(&format!("Plan {} for volume {}", p.plan_id, p.volume))?;
+    out.line(&format!(
+        "  made {}, expires {}",
+        super::status::stamp(p.created_at),
+        super::status::stamp(p.expires_at)
+    ))?;
+    out.line("")?;
+    if totals.files == 0 && totals.directories == 0 {
+        out.line(&format!(
+            "  Nothing to purge among {}.",
+            plural(p.index_files, "file", "files")
+        ))?;
+    } else {
+        let mut parts = Vec::new();
+        if totals.files > 0 {
+            let of = share(totals.files, p.index_files);
+            parts.push(format!(
+                "{} ({of} of the volume's)",
+                plural(totals.files, "file", "files")
+            ));
+        }
+        if totals.directories > 0 {
+            parts.push(plural(totals.directories, "directory", "directories"));
+        }
+        out.line(&format!(
+            "  Would go: {}, {}",
+            parts.join(", "),
+            format_size(totals.bytes)
+        ))?;
+    }
+    out.line("")?;
+    let mut rules = Table::new(&[
+        ("RULE", Align::Left),
+        ("FILES", Align::Right),
+        ("DIRS", Align::Right),
+        ("SIZE", Align::Right),
+        ("", Align::Left),
+    ]);
+    for r in &p.rules {
+        let t = r.totals.unwrap_or_default();
+        let nothing = t.files == 0 && t.directories == 0;
+        let remark = if nothing { "matched nothing" } else { "" };
+        rules.row([
+            r.rule.clone(),
+            count(t.files),
+            count(t.directories),
+            format_size(t.bytes),
+            remark.into(),
+        ]);
+    }
+    rules.print(out, 2)?;
+    if !p.by_owner.is_empty() {
+        out.line("")?;
+        let mut owners = Table::new(&[
+            ("OWNER", Align::Left),
+            ("FILES", Align::Right),
+            ("SIZE", Align::Right),
+        ]);
+        for o in p.by_owner.iter().take(OWNERS_SHOWN) {
+            owners.row([o.owner.clone(), count(o.files), format_size(o.bytes)]);
+        }
+        owners.print(out, 2)?;
+        if p.by_owner.len() > OWNERS_SHOWN {
+            out.line(&format!("  and {} more owners", p.by_owner.len() - OWNERS_SHOWN))?;
+        }
+    }
+    out.line("")?;
+    let reasons = [
+        (kept.young, "used lately, or in no rule's scope"),
+        (kept.excluded, "expired, but excluded"),
+        (kept.held, "held"),
+        (kept.uncovered, "not observed long enough"),
+        (kept.limit, "beyond a limit of their rule"),
+    ];
+    let mut stays = Table::new(&[("KEPT", Align::Right), ("WHY", Align::Left)]);
+    for (files, why) in reasons.into_iter().filter(|(n, _)| *n > 0) {
+        stays.row([count(files), why.to_owned()]);
+    }
+    if !stays.is_empty() {
+        stays.print(out, 2)?;
+        out.line("")?;
+    }
+    if !p.refusal.is_empty() {
+        out.line(&format!("  Apply will refuse this plan: {}", p.refusal))?;
+        out.line("")?;
+    }
+    out.line(&format!(
+        "  Evaluated in {:.3} s. Nothing has been changed.",
+        p.evaluation_seconds
+    ))?;
+    if totals.files > 0 || totals.directories > 0 {
+        out.line(&format!("  Look:   purgectl show {}", p.plan_id))?;
+        out.line(&format!("  Remove: purgectl apply {}", p.plan_id))?;
+    }
+    Ok(())
+}
+
+/// A plan's age and what it holds, in a line.
+pub(super) fn in_a_line(p: &v1::Plan) -> [String; 6] {
+    let t = p.candidates.unwrap_or_default();
+    let state = match (p.run_id.is_empty(), p.refusal.is_empty()) {
+        (false, _) => format!("applied by {}", p.run_id),
+        (true, false) => "refused".into(),
+        (true, true) => "open".into(),
+    };
+    let made = format!("{} ago", age(super::age_of(p.created_at)));
+    [
+        p.plan_id.clone(),
+        p.volume.clone(),
+        made,
+        count(t.files + t.directories),
+        format_size(t.bytes),
+        state,
+    ]
+}

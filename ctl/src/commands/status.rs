@@ -1,0 +1,116 @@
+//! `purgectl status`
+
+use clap::Args;
+use purge_proto::units::format_size;
+use purge_proto::v1;
+
+use crate::connect::Client;
+use crate::error::{CtlError, exit};
+use crate::output::Out;
+use crate::output::table::{Align, Table, age, count, plural};
+use crate::{paths, views};
+
+/// Arguments.
+#[derive(Debug, Args)]
+pub struct Status {}
+
+impl Status {
+    pub(super) async fn run(&self, mut client: Client, out: &mut Out) -> Result<u8, CtlError> {
+        let status = client.get_status(v1::GetStatusRequest {}).await?.into_inner();
+        if !out.is_table() {
+            out.one(&views::status(&status))?;
+            return Ok(exit::DONE);
+        }
+        out.line(&format!(
+            "purge-agent {}, up {}, {} resident",
+            status.version,
+            age(status.uptime_seconds),
+            format_size(status.resident_bytes)
+        ))?;
+        for volume in &status.volumes {
+            print_volume(volume, out)?;
+        }
+        if !status.last_runs.is_empty() {
+            out.line("")?;
+            super::runs::table(&status.last_runs).print(out, 0)?;
+        }
+        Ok(exit::DONE)
+    }
+}
+
+fn print_volume(v: &v1::VolumeStatus, out: &mut Out) -> Result<(), CtlError> {
+    out.line("")?;
+    out.heading(&format!("{}  {}", v.name, views::volume_state(v.state())))?;
+    let mut t = Table::new(&[("", Align::Left), ("", Align::Left)]);
+    let mut row = |name: &str, value: String| t.row([name.to_owned(), value]);
+    if !v.reason.is_empty() {
+        row("reason", v.reason.clone());
+    }
+    row("path", paths::printable(&v.path));
+    row(
+        "watched by",
+        format!(
+            "{} on {}, baseline {}",
+            views::collector(v.collector()),
+            v.filesystem,
+            v.baseline
+        ),
+    );
+    let files = plural(v.files, "file", "files");
+    let directories = plural(v.directories, "directory", "directories");
+    row(
+        "holds",
+        format!("{files} in {directories}, {}", format_size(v.bytes)),
+    );
+    if let Some(s) = &v.scan {
+        row(
+            "scanning",
+            format!(
+                "{} found in {:.1} s",
+                plural(s.entries, "entry", "entries"),
+                s.seconds
+            ),
+        );
+    }
+    if v.unreadable > 0 {
+        row(
+            "unreadable",
+            format!("{}; they and what is above them stay", count(v.unreadable)),
+        );
+    }
+    row(
+        "observed",
+        format!(
+            "for {}, since {}",
+            age(super::age_of(v.coverage_since)),
+            stamp(v.coverage_since)
+        ),
+    );
+    if let Some(gap) = v.gaps.last() {
+        let gaps = plural(v.gaps.len() as u64, "gap", "gaps");
+        row(
+            "gaps",
+            format!("{gaps}, the last until {} ({})", stamp(gap.to), gap.cause),
+        );
+    }
+    let lost = if v.events_lost_total > 0 {
+        format!(", {} LOST", count(v.events_lost_total))
+    } else {
+        ", none lost".into()
+    };
+    row(
+        "events",
+        format!(
+            "{} so far, {:.0} a second{lost}",
+            count(v.events_total),
+            v.events_per_second
+        ),
+    );
+    row("index", format!("{} on disk", format_size(v.index_bytes)));
+    t.print(out, 2)?;
+    Ok(())
+}
+
+pub(super) fn stamp(at: Option<prost_types::Timestamp>) -> String {
+    at.and_then(views::rfc3339).unwrap_or_else(|| "-".into())
+}

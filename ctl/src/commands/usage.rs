@@ -1,0 +1,119 @@
+//! `purgectl usage`
+
+use clap::{Args, ValueEnum};
+use purge_proto::units::format_size;
+use purge_proto::v1;
+
+use crate::connect::Client;
+use crate::error::{CtlError, exit};
+use crate::output::Out;
+use crate::output::table::{Align, Table, age, count};
+use crate::views;
+
+/// Arguments.
+#[derive(Debug, Args)]
+pub struct Usage {
+    /// Tell files apart by this.
+    #[arg(long, value_enum, default_value_t = By::User)]
+    by: By,
+    /// With --by directory: how deep.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    depth: u32,
+    /// This volume; without it, all.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    volume: String,
+    /// How old the files are.
+    #[arg(long)]
+    age: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum By {
+    /// Owner.
+    User,
+    /// Owning group.
+    Group,
+    /// Project id.
+    Project,
+    /// Directory.
+    Directory,
+}
+
+impl Usage {
+    pub(super) async fn run(&self, mut client: Client, out: &mut Out) -> Result<u8, CtlError> {
+        let by = match self.by {
+            By::User => v1::UsageBy::User,
+            By::Group => v1::UsageBy::Group,
+            By::Project => v1::UsageBy::Project,
+            By::Directory => v1::UsageBy::Directory,
+        };
+        let request = v1::UsageRequest {
+            volume: self.volume.clone(),
+            by: by.into(),
+            depth: self.depth,
+        };
+        let report = client.usage(request).await?.into_inner();
+        if !out.is_table() {
+            out.begin()?;
+            report
+                .rows
+                .iter()
+                .try_for_each(|r| out.item(&views::usage_row(r, self.age)))?;
+            out.end()?;
+            return Ok(exit::DONE);
+        }
+        match self.age {
+            true => ages(&report).print(out, 0)?,
+            false => totals(&report).print(out, 0)?,
+        }
+        Ok(exit::DONE)
+    }
+}
+
+fn totals(report: &v1::UsageReport) -> Table {
+    let mut table = Table::new(&[
+        ("FILES", Align::Right),
+        ("SIZE", Align::Right),
+        ("SIZE-DAYS", Align::Right),
+        ("OLDEST", Align::Right),
+        ("NEWEST", Align::Right),
+        ("VOLUME", Align::Left),
+        ("SUBJECT", Align::Left),
+    ]);
+    for r in &report.rows {
+        table.row([
+            count(r.files),
+            format_size(r.bytes),
+            format_size(r.byte_days as u64),
+            age(super::age_of(r.oldest)),
+            age(super::age_of(r.newest)),
+            r.volume.clone(),
+            r.subject.clone(),
+        ]);
+    }
+    table
+}
+
+fn ages(report: &v1::UsageReport) -> Table {
+    const HEADS: [&str; 7] = ["<1d", "<7d", "<30d", "<90d", "<180d", "<1y", "older"];
+    let mut columns: Vec<(&'static str, Align)> = HEADS.iter().map(|h| (*h, Align::Right)).collect();
+    columns.push(("SUBJECT (bytes by last use)", Align::Left));
+    let mut table = Table::new(&columns);
+    for r in &report.rows {
+        let cells = r
+            .ages
+            .iter()
+            .map(|a| short_size(a.bytes))
+            .chain([r.subject.clone()]);
+        table.row(cells);
+    }
+    table
+}
+
+/// A size in five columns or so.
+fn short_size(bytes: u64) -> String {
+    match bytes {
+        0 => "-".into(),
+        _ => format_size(bytes).replace("iB", "").replace(' ', ""),
+    }
+}

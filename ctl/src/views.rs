@@ -1,0 +1,301 @@
+//! The contract's messages as the JSON that scripts read. Times RFC 3339 UTC, sizes bytes, durations seconds.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use purge_proto::v1;
+use serde_json::{Map, Value, json};
+
+use crate::paths;
+
+/// A time, or null.
+pub fn time(at: Option<prost_types::Timestamp>) -> Value {
+    at.and_then(rfc3339).map_or(Value::Null, Value::String)
+}
+
+/// A time as RFC 3339 UTC.
+pub fn rfc3339(at: prost_types::Timestamp) -> Option<String> {
+    let nanos = u32::try_from(at.nanos).ok()?;
+    Some(DateTime::<Utc>::from_timestamp(at.seconds, nanos)?.to_rfc3339_opts(SecondsFormat::Secs, true))
+}
+
+/// The part of an enum's name after its prefix, in lower case: `SOURCE_OBSERVED` -> `observed`.
+fn word(name: &str, prefix: &str) -> String {
+    name.strip_prefix(prefix).unwrap_or(name).to_ascii_lowercase()
+}
+
+/// The source of a time, in a word.
+pub fn source(s: v1::Source) -> String {
+    word(s.as_str_name(), "SOURCE_")
+}
+
+/// The kind of an entry, in a word.
+pub fn kind(k: v1::Kind) -> String {
+    word(k.as_str_name(), "KIND_")
+}
+
+/// The state of a run, in a word.
+pub fn run_state(s: v1::RunState) -> String {
+    word(s.as_str_name(), "RUN_STATE_")
+}
+
+/// The state of a volume, in a word.
+pub fn volume_state(s: v1::VolumeState) -> String {
+    word(s.as_str_name(), "VOLUME_STATE_")
+}
+
+/// The kind of collector, in a word.
+pub fn collector(c: v1::Collector) -> String {
+    word(c.as_str_name(), "COLLECTOR_")
+}
+
+fn totals(t: Option<v1::Totals>) -> Value {
+    let t = t.unwrap_or_default();
+    json!({ "files": t.files, "directories": t.directories, "bytes": t.bytes })
+}
+
+/// `status`.
+pub fn status(s: &v1::AgentStatus) -> Value {
+    json!({
+        "version": s.version,
+        "uptime_seconds": s.uptime_seconds,
+        "resident_bytes": s.resident_bytes,
+        "volumes": s.volumes.iter().map(volume).collect::<Vec<_>>(),
+        "last_runs": s.last_runs.iter().map(run).collect::<Vec<_>>(),
+    })
+}
+
+fn volume(v: &v1::VolumeStatus) -> Value {
+    let mut o = Map::new();
+    o.insert("name".into(), v.name.clone().into());
+    paths::insert(&mut o, &v.path);
+    let gap = |g: &v1::Gap| json!({ "from": time(g.from), "to": time(g.to), "cause": g.cause });
+    let rest = json!({
+        "collector": collector(v.collector()),
+        "state": volume_state(v.state()),
+        "reason": v.reason,
+        "filesystem": v.filesystem,
+        "baseline": v.baseline,
+        "files": v.files,
+        "directories": v.directories,
+        "bytes": v.bytes,
+        "unreadable": v.unreadable,
+        "coverage_since": time(v.coverage_since),
+        "gaps": v.gaps.iter().map(gap).collect::<Vec<_>>(),
+        "events_total": v.events_total,
+        "events_lost_total": v.events_lost_total,
+        "events_per_second": v.events_per_second,
+        "index_bytes": v.index_bytes,
+        "scan": v.scan.as_ref().map(scan),
+    });
+    extend(&mut o, rest);
+    Value::Object(o)
+}
+
+/// How far a scan is.
+pub fn scan(s: &v1::ScanProgress) -> Value {
+    json!({
+        "volume": s.volume,
+        "entries": s.entries,
+        "directories": s.directories,
+        "unreadable": s.unreadable,
+        "seconds": s.seconds,
+        "finished": s.finished,
+    })
+}
+
+fn extend(object: &mut Map<String, Value>, more: Value) {
+    if let Value::Object(more) = more {
+        object.extend(more);
+    }
+}
+
+/// `plan`.
+pub fn plan(p: &v1::Plan) -> Value {
+    let kept = p.kept.unwrap_or_default();
+    let owner = |o: &v1::OwnerShare| json!({ "owner": o.owner, "files": o.files, "bytes": o.bytes });
+    let share = |r: &v1::RuleShare| {
+        let mut o = Map::new();
+        o.insert("rule".into(), r.rule.clone().into());
+        extend(&mut o, totals(r.totals));
+        Value::Object(o)
+    };
+    json!({
+        "plan_id": p.plan_id,
+        "created_at": time(p.created_at),
+        "expires_at": time(p.expires_at),
+        "volume": p.volume,
+        "rules": p.rules.iter().map(|r| r.rule.clone()).collect::<Vec<_>>(),
+        "evaluation_seconds": p.evaluation_seconds,
+        "index_files": p.index_files,
+        "examined_files": p.examined_files,
+        "candidates": totals(p.candidates),
+        "kept": {
+            "held": kept.held,
+            "excluded": kept.excluded,
+            "young": kept.young,
+            "uncovered": kept.uncovered,
+            "limit": kept.limit,
+        },
+        "by_owner": p.by_owner.iter().map(owner).collect::<Vec<_>>(),
+        "rule_totals": p.rules.iter().map(share).collect::<Vec<_>>(),
+        "refusal": p.refusal,
+        "run_id": p.run_id,
+    })
+}
+
+/// One line of `show`.
+pub fn candidate(c: &v1::Candidate) -> Value {
+    let mut o = Map::new();
+    paths::insert(&mut o, &c.path);
+    extend(
+        &mut o,
+        json!({
+            "kind": kind(c.kind()),
+            "bytes": c.bytes,
+            "owner": c.owner,
+            "last_access": time(c.last_access),
+            "source": source(c.source()),
+            "rule": c.rule,
+            "age_seconds": c.age_seconds,
+        }),
+    );
+    Value::Object(o)
+}
+
+/// `apply`, `run`.
+pub fn run(r: &v1::Run) -> Value {
+    let deleted = r.deleted.unwrap_or_default();
+    let archived = r.archived.unwrap_or_default();
+    let s = r.skipped.unwrap_or_default();
+    let failure = |f: &v1::Failure| {
+        let mut o = Map::new();
+        paths::insert(&mut o, &f.path);
+        o.insert("error".into(), f.error.clone().into());
+        Value::Object(o)
+    };
+    let trashed = r.trashed.unwrap_or_default();
+    let removed = deleted.files + deleted.directories + trashed.files + trashed.directories;
+    let rate = if r.seconds > 0.0 {
+        (removed as f64 / r.seconds).round() as u64
+    } else {
+        0
+    };
+    json!({
+        "run_id": r.run_id,
+        "plan_id": r.plan_id,
+        "volume": r.volume,
+        "state": run_state(r.state()),
+        "started_at": time(r.started_at),
+        "finished_at": time(r.finished_at),
+        "requested_by": r.requested_by,
+        "deleted": totals(r.deleted),
+        "trashed": totals(r.trashed),
+        "archived": { "files": archived.files, "bytes": archived.bytes },
+        "skipped": {
+            "accessed": s.accessed,
+            "changed": s.changed,
+            "open": s.open,
+            "locked": s.locked,
+            "held": s.held,
+            "gone": s.gone,
+            "hardlinked": s.hardlinked,
+            "cancelled": s.cancelled,
+        },
+        "failed": r.failed.iter().map(failure).collect::<Vec<_>>(),
+        "failed_total": r.failed_total,
+        "error": r.error,
+        "seconds": r.seconds,
+        "files_per_second": rate,
+    })
+}
+
+/// `explain`.
+pub fn explanation(e: &v1::Explanation) -> Value {
+    let mut o = Map::new();
+    paths::insert(&mut o, &e.path);
+    let rule = |r: &v1::RuleVerdict| json!({ "name": r.name, "matches": r.matches, "expires_at": time(r.expires_at), "because": r.because });
+    extend(
+        &mut o,
+        json!({
+            "kind": kind(e.kind()),
+            "bytes": e.bytes,
+            "owner": e.owner,
+            "volume": e.volume,
+            "last_access": time(e.last_access),
+            "source": source(e.source()),
+            "coverage_since": time(e.coverage_since),
+            "rules": e.rules.iter().map(rule).collect::<Vec<_>>(),
+            "holds": e.holds.iter().map(hold).collect::<Vec<_>>(),
+            "access": time(e.access),
+            "access_source": source(e.access_source()),
+            "modify": time(e.modify),
+            "change": time(e.change),
+            "birth": time(e.birth),
+            "inode": e.inode,
+            "links": e.links,
+        }),
+    );
+    Value::Object(o)
+}
+
+/// A hold.
+pub fn hold(h: &v1::Hold) -> Value {
+    let mut o = Map::new();
+    o.insert("hold_id".into(), h.hold_id.clone().into());
+    paths::insert(&mut o, &h.path);
+    extend(
+        &mut o,
+        json!({
+            "reason": h.reason,
+            "created_at": time(h.created_at),
+            "expires_at": time(h.expires_at),
+            "created_by": h.created_by,
+        }),
+    );
+    Value::Object(o)
+}
+
+/// One answer of `find`.
+pub fn entry(e: &v1::Entry) -> Value {
+    let mut o = Map::new();
+    paths::insert(&mut o, &e.path);
+    extend(
+        &mut o,
+        json!({
+            "kind": kind(e.kind()),
+            "bytes": e.bytes,
+            "owner": e.owner,
+            "group": e.group,
+            "last_access": time(e.last_access),
+            "source": source(e.source()),
+        }),
+    );
+    Value::Object(o)
+}
+
+/// One row of `usage`.
+pub fn usage_row(r: &v1::UsageRow, ages: bool) -> Value {
+    let mut o = json!({
+        "volume": r.volume,
+        "subject": r.subject,
+        "files": r.files,
+        "bytes": r.bytes,
+        "byte_days": r.byte_days,
+        "oldest": time(r.oldest),
+        "newest": time(r.newest),
+    });
+    if ages && let Value::Object(o) = &mut o {
+        let bucket = |a: &v1::AgeBucket| {
+            let below = if a.below_seconds == 0 {
+                Value::Null
+            } else {
+                a.below_seconds.into()
+            };
+            json!({ "below_seconds": below, "files": a.files, "bytes": a.bytes })
+        };
+        o.insert(
+            "ages".into(),
+            r.ages.iter().map(bucket).collect::<Vec<_>>().into(),
+        );
+    }
+    o
+}
