@@ -67,6 +67,7 @@ fn duration(text: &str) -> Result<u64, String> {
 }
 
 fn main() -> ExitCode {
+    purge_agent::sys::memory::few_arenas();
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Command::Run(run) => {

@@ -482,6 +482,7 @@ impl Volume {
         };
         let result = scan::run(&self.watched, extent, belief, number, &progress, self);
         self.write_back();
+        crate::sys::memory::give_back();
         let mut health = self.health.lock();
         if *extent == Extent::Volume {
             health.scan = None;

@@ -11,7 +11,7 @@ const TIME_UNITS: [(&str, u64); 6] = [
 ];
 
 /// Bytes of each unit of size.
-const SIZE_UNITS: [(&str, u64); 16] = [
+const SIZE_UNITS: [(&str, u64); 19] = [
     ("b", 1),
     ("k", 1_000),
     ("kb", 1_000),
@@ -28,6 +28,9 @@ const SIZE_UNITS: [(&str, u64); 16] = [
     ("p", 1_000_000_000_000_000),
     ("pb", 1_000_000_000_000_000),
     ("pib", 1 << 50),
+    ("e", 1_000_000_000_000_000_000),
+    ("eb", 1_000_000_000_000_000_000),
+    ("eib", 1 << 60),
 ];
 
 /// What is wrong with a duration or size.
@@ -158,15 +161,16 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
         known: SIZE_KNOWN,
     })?;
     let whole: u64 = whole.parse().map_err(|_| UnitError::TooLarge)?;
-    let mut total = whole.checked_mul(bytes).ok_or(UnitError::TooLarge)?;
-    let mut scale = bytes;
-    for digit in fraction.bytes() {
-        scale /= 10;
-        total = total
-            .checked_add(scale * u64::from(digit - b'0'))
-            .ok_or(UnitError::TooLarge)?;
-    }
-    Ok(total)
+    // Digits beyond the eighteenth are less than a byte of any unit.
+    let fraction = fraction.get(..fraction.len().min(18)).unwrap_or("0");
+    let parts: u64 = if fraction.is_empty() {
+        0
+    } else {
+        fraction.parse().map_err(|_| UnitError::TooLarge)?
+    };
+    let of = 10u128.pow(u32::try_from(fraction.len()).unwrap_or(18));
+    let total = u128::from(whole) * u128::from(bytes) + u128::from(parts) * u128::from(bytes) / of;
+    u64::try_from(total).map_err(|_| UnitError::TooLarge)
 }
 
 /// A size for people: at most four digits and a binary unit.
@@ -219,6 +223,7 @@ mod tests {
             ("10GiB", 10 << 30),
             ("1.5TB", 1_500_000_000_000),
             ("0B", 0),
+            ("1.5KiB", 1536),
             ("1 KiB", 1024),
         ] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");

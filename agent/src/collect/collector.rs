@@ -245,7 +245,7 @@ impl Reader {
                 break;
             };
             if root.is_none() {
-                root = beneath::open_root(&self.watched.path).ok();
+                root = beneath::open_mount(&self.watched.path).ok();
             }
             let Some(root) = &root else { break };
             let applied = self.apply_names(root, buffer.get(..n).unwrap_or(&[]));
@@ -362,7 +362,7 @@ impl Reader {
             self.attrib_seen.clear();
             return Ok(());
         }
-        let root = match beneath::open_root(&self.watched.path) {
+        let root = match beneath::open_mount(&self.watched.path) {
             Ok(root) => root,
             Err(source) => {
                 return Err(CollectError::Kernel {

@@ -59,7 +59,7 @@ impl Namespace {
         std::mem::take(&mut self.dirty)
     }
 
-    /// Takes one namespace event. `root` is any descriptor on the volume.
+    /// Takes one namespace event. `root` comes from [`crate::sys::beneath::open_mount`].
     ///
     /// # Errors
     /// When the index cannot be read.
@@ -121,7 +121,7 @@ impl Namespace {
             }
             Err(error) => {
                 // The entry stays as the index knows it, and the directory stays: not seen is not gone.
-                tracing::debug!(%error, name = %String::from_utf8_lossy(place.name), "cannot look at a changed entry");
+                tracing::warn!(%error, name = %String::from_utf8_lossy(place.name), "cannot look at a changed entry");
                 watched.index.write().set_dir_state(dir, true, false);
                 Ok(())
             }
@@ -213,7 +213,7 @@ pub fn refresh(watched: &Watched, root: &OwnedFd, ino: Inode, handle: Handle) ->
         Err(e) if is_gone(&e) => forget(watched, ino, old.kind),
         // Not seen is not gone.
         Err(error) => {
-            tracing::debug!(%error, ino, "cannot read a changed file's attributes");
+            tracing::warn!(%error, ino, "cannot read a changed file's attributes");
             Ok(())
         }
     }

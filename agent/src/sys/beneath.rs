@@ -26,6 +26,16 @@ pub fn open_root(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
+/// Opens the root so that it can stand for its mount: `open_by_handle_at(2)` refuses an O_PATH descriptor. Hold it
+/// briefly.
+///
+/// # Errors
+/// What `open(2)` says.
+pub fn open_mount(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
 /// Opens the directory at `relative` (empty: the root itself) for listing, without moving its access time.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 //!
 //! - [`fanotify`] groups and marks; reading gives raw bytes, the decoder is in `collect`
 //! - [`handle`]   file handles: from a path, and back to an open file
+//! - [`memory`]   keeping the allocator from holding on to what a scan needed
 //! - [`stat`]     statx -> [`crate::model::Stat`], and what a mount is
 //! - [`beneath`]  opening what lies below a volume's root and nowhere else
 //!
@@ -10,4 +11,5 @@
 pub mod beneath;
 pub mod fanotify;
 pub mod handle;
+pub mod memory;
 pub mod stat;
