@@ -83,9 +83,13 @@ impl Agent {
             if let Ok(status) = self.json(&["status"])
                 && let Some(volumes) = status["volumes"].as_array()
                 && !volumes.is_empty()
-                && volumes.iter().all(|volume| volume["state"] == "tracking")
             {
-                return Ok(());
+                if let Some(volume) = volumes.iter().find(|volume| volume["state"] == "degraded") {
+                    bail!("volume {} is degraded: {}", volume["name"], volume["reason"]);
+                }
+                if volumes.iter().all(|volume| volume["state"] == "tracking") {
+                    return Ok(());
+                }
             }
             ensure!(
                 start.elapsed() < SCAN_MAX,
@@ -130,6 +134,17 @@ impl Agent {
             self.last_words()
         );
         Ok(printed)
+    }
+
+    /// How long its last scan took, as its log says; none when the log does not say.
+    pub fn logged_scan_seconds(&self) -> Option<f64> {
+        let log = fs::read_to_string(&self.log).ok()?;
+        let mut newest_first = log
+            .lines()
+            .rev()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let finished = newest_first.find(|event| event["message"] == "scan finished")?;
+        finished["seconds"].as_f64()
     }
 
     /// Its process.

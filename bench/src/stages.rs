@@ -27,9 +27,6 @@ const SETTLE_POLL: Duration = Duration::from_millis(100);
 /// So many equal looks in a row mean that it has.
 const SETTLE_LOOKS: usize = 5;
 const SETTLE_MAX: Duration = Duration::from_secs(60);
-/// Younger than this is what the storm read: the storm is minutes ago, recorded times are rounded up to an hour.
-const STORM_NEWER: &str = "2h";
-
 /// Where and with what is measured.
 pub struct Bench {
     /// The directory of the programs.
@@ -120,8 +117,14 @@ impl Bench {
             "find -printf, warm",
             entries / find.list_all,
         );
-        if !volume["scan"].is_null() {
-            report.remark(format!("scan as status tells it: {}", volume["scan"]));
+        if let Some(told) = agent.logged_scan_seconds() {
+            report.beside(
+                "first scan, as the agent logs it",
+                Unit::Seconds,
+                told,
+                "find -printf, warm",
+                find.list_all,
+            );
         }
         if files as usize != self.files {
             report.remark(format!("the index holds {files} files, the tree {}", self.files));
@@ -154,7 +157,7 @@ impl Bench {
         report.figure("storm, until the agent has caught up", Unit::Seconds, caught_up);
         report.figure("storm, events counted", Unit::Count, counted("events_total"));
         report.figure("storm, events lost", Unit::Count, counted("events_lost_total"));
-        let recorded = recorded_since(agent, image)?;
+        let recorded = observed_files(agent, image)?;
         let missed = storm.read.difference(&recorded).count();
         report.beside(
             "storm, files recorded as used",
@@ -370,14 +373,23 @@ fn settle(agent: &Agent) -> Result<(f64, Value)> {
     Ok((changed.as_secs_f64(), volume))
 }
 
-/// The numbers of the files that the agent says were used lately.
-fn recorded_since(agent: &Agent, image: &Image) -> Result<HashSet<usize>> {
+/// The numbers of the files whose last use the agent says it has seen itself. A tree of today is young by birth and
+/// change times, so an age alone would prove nothing.
+fn observed_files(agent: &Agent, image: &Image) -> Result<HashSet<usize>> {
     let root = image
         .root()
         .to_str()
         .context("the temporary directory is not UTF-8")?;
-    let paths = agent.ctl(&["find", root, "--newer", STORM_NEWER, "--type", "f", "-0"])?;
-    Ok(paths.split(|byte| *byte == 0).filter_map(file_number).collect())
+    let found = agent.ctl(&["--output", "ndjson", "find", root, "--type", "f"])?;
+    let mut observed = HashSet::new();
+    for line in found.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let entry: Value = serde_json::from_slice(line).context("purgectl find printed no JSON")?;
+        if entry["source"] == "observed" {
+            let path = entry["path"].as_str().unwrap_or_default();
+            observed.extend(file_number(path.as_bytes()));
+        }
+    }
+    Ok(observed)
 }
 
 /// The number in a name of gentree's, `f0000042.dat`.
