@@ -1,1 +1,3 @@
-//! (to come)
+//! What the measuring program and the tree generator share.
+
+pub mod random;

@@ -1,0 +1,118 @@
+//! Measures purge-agent beside its peers, on the same machine in the same run: ratios count, not seconds.
+//!
+//! ```text
+//! purge-bench [FILES]          as root; bench/run builds everything and calls it
+//! purge-bench storm ...        a reader of the event storm; see `storm`
+//! ```
+//! - `command`   children that end when the bench is interrupted
+//! - `image`     a fresh noatime ext4 on a loop device, with a tree
+//! - `agent`     the agent under measurement and its command line
+//! - `stages`    what is measured: scan, plan, storm, apply
+//! - `storm`     readers that open files as fast as they can
+//! - `measure`   stopwatch, medians, memory, space
+//! - `machine`   what it all ran on
+//! - `report`    the table
+//!
+//! Everything it makes lies in one temporary directory below `TMPDIR`. Guards take it down again, last made first,
+//! also after an error or a signal.
+
+mod agent;
+mod command;
+mod image;
+mod machine;
+mod measure;
+mod report;
+mod stages;
+mod storm;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use report::Report;
+use stages::Bench;
+
+const USAGE: &str = "usage: purge-bench [FILES]";
+const FILES_DEFAULT: usize = 1_000_000;
+/// Fewer make figures of nothing but process starts.
+const FILES_MIN: usize = 1_000;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let done = match args.split_first() {
+        Some((mode, rest)) if mode == storm::MODE => storm::read_files(rest),
+        _ => match files_wanted(&args) {
+            Ok(files) => bench(files),
+            Err(error) => {
+                eprintln!("purge-bench: {error:#}\n{USAGE}");
+                return ExitCode::from(2);
+            }
+        },
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) if command::interrupted() => {
+            eprintln!("purge-bench: interrupted");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprintln!("purge-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn files_wanted(args: &[String]) -> Result<usize> {
+    let files = match args {
+        [] => FILES_DEFAULT,
+        [files] => files
+            .parse()
+            .with_context(|| format!("FILES: '{files}' is no number"))?,
+        _ => bail!("one argument at most"),
+    };
+    ensure!(files >= FILES_MIN, "at least {FILES_MIN} files are needed");
+    Ok(files)
+}
+
+fn bench(files: usize) -> Result<()> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "mounting and fanotify need root"
+    );
+    command::end_children_on_signals()?;
+    let place = tempfile::Builder::new()
+        .prefix("purge-bench.")
+        .tempdir()
+        .context("cannot make a directory below TMPDIR")?;
+    let bench = Bench {
+        programs: beside_this_program()?,
+        place: place.path().into(),
+        files,
+    };
+    println!("{}", machine::describe()?);
+    println!(
+        "{files} files on ext4 (noatime) on a loop image below {}",
+        std::env::temp_dir().display()
+    );
+    let mut report = Report::default();
+    let done = bench.measure(&mut report);
+    // What was measured before something failed is worth seeing, too.
+    println!("\n{report}");
+    let removed = place.close().context("cannot remove the temporary directory");
+    done.and(removed)
+}
+
+/// The directory that holds the programs of the same build.
+fn beside_this_program() -> Result<PathBuf> {
+    let this = std::env::current_exe().context("cannot find this program")?;
+    let dir = this.parent().context("this program lies nowhere")?.to_path_buf();
+    for program in ["purge-agent", "purgectl", "gentree"] {
+        ensure!(
+            dir.join(program).is_file(),
+            "{} has no {program}; bench/run builds it",
+            dir.display()
+        );
+    }
+    Ok(dir)
+}

@@ -1,0 +1,421 @@
+//! What is measured, in this order.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::agent::{Agent, Volume};
+use crate::command::{output, pause, run};
+use crate::image::{Image, Tree};
+use crate::measure::{
+    Forget, REPEATS, disk_bytes, drop_caches, median, median_seconds, resident_bytes, timed,
+};
+use crate::report::{Report, Unit};
+use crate::storm::{self, Storm};
+
+/// Expired files of the large tree: what a daily purge finds.
+const OLD_SHARE: f64 = 0.01;
+/// Files that the apply takes, or a tenth of all where that is fewer.
+const APPLY_FILES_MAX: usize = 100_000;
+/// Between two looks whether the agent has caught up with a storm.
+const SETTLE_POLL: Duration = Duration::from_millis(100);
+/// So many equal looks in a row mean that it has.
+const SETTLE_LOOKS: usize = 5;
+const SETTLE_MAX: Duration = Duration::from_secs(60);
+/// Where and with what is measured.
+pub struct Bench {
+    /// The directory of the programs.
+    pub programs: PathBuf,
+    /// The directory for everything that is made.
+    pub place: PathBuf,
+    /// Files of the large tree.
+    pub files: usize,
+}
+
+/// What find takes for the work of the agent on the large tree, in seconds.
+struct FindFigures {
+    list_all: f64,
+    old_warm: f64,
+    old_cold: f64,
+    old_files: u64,
+}
+
+impl Bench {
+    /// Measures everything and writes it into `report`.
+    pub fn measure(&self, report: &mut Report) -> Result<()> {
+        self.use_of_a_large_tree(report)?;
+        self.purge_of_many_files(report)
+    }
+
+    /// Scan, plan, storm, memory and space, with one tree of many young and few old files.
+    fn use_of_a_large_tree(&self, report: &mut Report) -> Result<()> {
+        say("growing the large tree");
+        let tree = Tree {
+            files: self.files,
+            old_share: OLD_SHARE,
+            seed: 1,
+        };
+        let image = self.image("large", tree)?;
+        say("find");
+        let find = find_figures(&image.tree())?;
+        say("storm, unwatched");
+        let unwatched = self.storm(&image, 1)?;
+        let agent = self.first_scans(report, &image, &find)?;
+        plan(report, &agent, &find)?;
+        say("storm, watched");
+        self.watched_storm(report, &agent, &image, &unwatched)?;
+        self.space(report, agent)
+    }
+
+    /// Scans anew into an empty index, a few times; the last agent stays.
+    fn first_scans(&self, report: &mut Report, image: &Image, find: &FindFigures) -> Result<Agent> {
+        let mut last = None;
+        let seconds = {
+            let mut nth = 0;
+            median(|| {
+                if let Some(before) = last.take().map(Agent::stop) {
+                    fs::remove_dir_all(before?)?;
+                }
+                nth += 1;
+                // Not the scan's work, and what came before may have driven some of it out.
+                warm_up(&image.tree())?;
+                say(&format!("first scan {nth} of {REPEATS}"));
+                let (took, agent) = timed(|| {
+                    let volumes = [Volume {
+                        name: "large",
+                        path: image.root(),
+                    }];
+                    let mut agent =
+                        Agent::start(&self.programs, &self.place, &format!("agent{nth}"), &volumes)?;
+                    agent.wait_tracking()?;
+                    Ok(agent)
+                })?;
+                last = Some(agent);
+                Ok(took.as_secs_f64())
+            })?
+        };
+        let agent = last.context("nothing was scanned")?;
+        let volume = agent.volume("large")?;
+        let (files, dirs) = (number(&volume["files"]), number(&volume["directories"]));
+        let entries = files + dirs;
+        report.beside(
+            "first scan, to tracking",
+            Unit::Seconds,
+            seconds,
+            "find -printf, warm",
+            find.list_all,
+        );
+        report.beside(
+            "first scan, entries",
+            Unit::PerSecond,
+            entries / seconds,
+            "find -printf, warm",
+            entries / find.list_all,
+        );
+        if let Some(told) = agent.logged_scan_seconds() {
+            report.beside(
+                "first scan, as the agent logs it",
+                Unit::Seconds,
+                told,
+                "find -printf, warm",
+                find.list_all,
+            );
+        }
+        if files as usize != self.files {
+            report.remark(format!("the index holds {files} files, the tree {}", self.files));
+        }
+        let (now, peak) = resident_bytes(agent.pid())?;
+        report.figure("agent memory after the scan", Unit::Bytes, now as f64);
+        report.figure("agent memory at its highest", Unit::Bytes, peak as f64);
+        Ok(agent)
+    }
+
+    /// How fast files can be read while the agent looks on, and whether it saw them all.
+    fn watched_storm(
+        &self,
+        report: &mut Report,
+        agent: &Agent,
+        image: &Image,
+        unwatched: &Storm,
+    ) -> Result<()> {
+        let before = agent.volume("large")?;
+        let storm = self.storm(image, 2)?;
+        let (caught_up, after) = settle(agent)?;
+        let counted = |field: &str| number(&after[field]) - number(&before[field]);
+        report.beside(
+            "storm, opens",
+            Unit::PerSecond,
+            storm.opens_per_second,
+            "the same, unwatched",
+            unwatched.opens_per_second,
+        );
+        report.figure("storm, until the agent has caught up", Unit::Seconds, caught_up);
+        report.figure("storm, events counted", Unit::Count, counted("events_total"));
+        report.figure("storm, events lost", Unit::Count, counted("events_lost_total"));
+        let recorded = observed_files(agent, image)?;
+        let missed = storm.read.difference(&recorded).count();
+        report.beside(
+            "storm, files recorded as used",
+            Unit::Count,
+            (storm.read.len() - missed) as f64,
+            "files read",
+            storm.read.len() as f64,
+        );
+        if missed > 0 {
+            report.remark(format!("{missed} files that were read are not recorded as used"));
+        }
+        Ok(())
+    }
+
+    /// Memory at the end, and the index on disk once the agent has stopped.
+    fn space(&self, report: &mut Report, agent: Agent) -> Result<()> {
+        let (now, _) = resident_bytes(agent.pid())?;
+        report.figure("agent memory at the end", Unit::Bytes, now as f64);
+        let state_dir = agent.stop()?;
+        let bytes = disk_bytes(&state_dir)? as f64;
+        report.figure("index on disk", Unit::Bytes, bytes);
+        report.figure("index on disk, a file", Unit::Bytes, bytes / self.files as f64);
+        Ok(())
+    }
+
+    /// Deletes the old half of equal trees: the agent, find, and find while the agent looks on.
+    fn purge_of_many_files(&self, report: &mut Report) -> Result<()> {
+        let wanted = APPLY_FILES_MAX.min(self.files / 10);
+        let tree = Tree {
+            files: wanted * 2,
+            old_share: 0.5,
+            seed: 2,
+        };
+        say("growing three equal trees");
+        let ours = self.image("ours", tree)?;
+        let watched = self.image("watched", tree)?;
+        let unwatched = self.image("unwatched", tree)?;
+        let volumes = [
+            Volume {
+                name: "ours",
+                path: ours.root(),
+            },
+            Volume {
+                name: "watched",
+                path: watched.root(),
+            },
+        ];
+        let mut agent = Agent::start(&self.programs, &self.place, "agent-apply", &volumes)?;
+        agent.wait_tracking()?;
+
+        say("apply");
+        for image in [&ours, &watched, &unwatched] {
+            warm_up(&image.tree())?;
+        }
+        let (planned, plan) = timed(|| agent.json(&["plan", "--rule", "ours"]))?;
+        let candidates = number(&plan["candidates"]["files"]);
+        let id = plan["plan_id"].as_str().context("a plan without id")?;
+        let (applied, run) = timed(|| agent.json(&["apply", id, "--yes"]))?;
+        let (deleted, trashed) = (number(&run["deleted"]["files"]), number(&run["trashed"]["files"]));
+        say("find -delete");
+        let (find_alone, found) = timed(|| find_delete(&unwatched.tree()))?;
+        let (find_watched, _) = timed(|| find_delete(&watched.tree()))?;
+
+        let (planned, applied) = (planned.as_secs_f64(), applied.as_secs_f64());
+        let (find_alone, find_watched) = (find_alone.as_secs_f64(), find_watched.as_secs_f64());
+        let taken = deleted + trashed;
+        let how = if trashed > 0.0 { "to the trash" } else { "deleted" };
+        report.beside(
+            &format!("plan and apply, {taken} files {how}"),
+            Unit::Seconds,
+            planned + applied,
+            "find -atime +90 -delete",
+            find_alone,
+        );
+        report.beside(
+            "apply alone",
+            Unit::PerSecond,
+            taken / applied,
+            "find -atime +90 -delete",
+            found as f64 / find_alone,
+        );
+        report.beside(
+            "find -delete while the agent watches",
+            Unit::Seconds,
+            find_watched,
+            "the same, unwatched",
+            find_alone,
+        );
+        if taken != candidates || taken != found as f64 {
+            report.remark(format!(
+                "the plan names {candidates} files, the run took {taken}, find deleted {found}: {run}"
+            ));
+        }
+        let (now, _) = resident_bytes(agent.pid())?;
+        report.figure("agent memory after the apply", Unit::Bytes, now as f64);
+        agent.stop()?;
+        Ok(())
+    }
+
+    fn image(&self, name: &str, tree: Tree) -> Result<Image> {
+        Image::make(&self.programs, &self.place, name, tree)
+    }
+
+    /// A storm on files that the kernel knows by name and inode but not by content, so that every storm finds the
+    /// same.
+    fn storm(&self, image: &Image, seed: u64) -> Result<Storm> {
+        warm_up(&image.tree())?;
+        drop_caches(Forget::Pages)?;
+        storm::unleash(&image.manifest, &self.place, seed)
+    }
+}
+
+/// Progress, for whoever waits; the table alone goes to stdout.
+fn say(what: &str) {
+    eprintln!("... {what}");
+}
+
+fn find_figures(tree: &Path) -> Result<FindFigures> {
+    warm_up(tree)?;
+    let list_all = median_seconds(|| run(Command::new("find").arg(tree).args(["-printf", "%s %T@ %A@\\n"])))?;
+    let old_warm = median_seconds(|| run(&mut find_old(tree)))?;
+    drop_caches(Forget::Everything)?;
+    let (old_cold, (_, names)) = timed(|| output(&mut find_old(tree)))?;
+    let old_files = lines(&names);
+    Ok(FindFigures {
+        list_all,
+        old_warm,
+        old_cold: old_cold.as_secs_f64(),
+        old_files,
+    })
+}
+
+fn find_old(tree: &Path) -> Command {
+    let mut find = Command::new("find");
+    find.arg(tree).args(["-type", "f", "-atime", "+90"]);
+    find
+}
+
+/// Deletes what is old and returns how many files that were.
+fn find_delete(tree: &Path) -> Result<u64> {
+    let (status, names) = output(find_old(tree).args(["-print", "-delete"]))?;
+    ensure!(status.success(), "find -delete: {status}");
+    Ok(lines(&names))
+}
+
+/// Brings all names and inodes into the kernel's caches.
+fn warm_up(tree: &Path) -> Result<()> {
+    run(Command::new("find").arg(tree).args(["-printf", "%s"]))
+}
+
+/// Plans what expires, from the index, as often as is cheap.
+fn plan(report: &mut Report, agent: &Agent, find: &FindFigures) -> Result<()> {
+    say("plan");
+    let mut last = Value::Null;
+    let plan = || agent.json(&["plan", "--rule", "large"]);
+    let mut evaluated = vec![];
+    let warm = median_seconds(|| {
+        last = plan()?;
+        evaluated.push(number(&last["evaluation_seconds"]));
+        Ok(())
+    })?;
+    evaluated.sort_by(f64::total_cmp);
+    drop_caches(Forget::Everything)?;
+    let (cold, _) = timed(plan)?;
+    report.beside(
+        "plan, as purgectl takes",
+        Unit::Seconds,
+        warm,
+        "find -atime +90, warm",
+        find.old_warm,
+    );
+    report.beside(
+        "plan, after drop_caches",
+        Unit::Seconds,
+        cold.as_secs_f64(),
+        "find -atime +90, cold",
+        find.old_cold,
+    );
+    if let Some(middle) = evaluated.get(evaluated.len() / 2) {
+        report.beside(
+            "plan, evaluation alone",
+            Unit::Seconds,
+            *middle,
+            "find -atime +90, warm",
+            find.old_warm,
+        );
+    }
+    let candidates = number(&last["candidates"]["files"]);
+    if candidates != find.old_files as f64 {
+        report.remark(format!(
+            "the plan names {candidates} files, find {}",
+            find.old_files
+        ));
+    }
+    Ok(())
+}
+
+/// Waits until the agent has read all events; how long that took, and the volume's status then.
+fn settle(agent: &Agent) -> Result<(f64, Value)> {
+    let start = Instant::now();
+    let mut volume = agent.volume("large")?;
+    let (mut equal, mut changed) = (0, Duration::ZERO);
+    while equal < SETTLE_LOOKS && start.elapsed() < SETTLE_MAX {
+        pause(SETTLE_POLL)?;
+        let now = agent.volume("large")?;
+        if now["events_total"] == volume["events_total"] {
+            equal += 1;
+        } else {
+            (equal, changed) = (0, start.elapsed());
+        }
+        volume = now;
+    }
+    Ok((changed.as_secs_f64(), volume))
+}
+
+/// The numbers of the files whose last use the agent says it has seen itself. A tree of today is young by birth and
+/// change times, so an age alone would prove nothing.
+fn observed_files(agent: &Agent, image: &Image) -> Result<HashSet<usize>> {
+    let root = image
+        .root()
+        .to_str()
+        .context("the temporary directory is not UTF-8")?;
+    let found = agent.ctl(&["--output", "ndjson", "find", root, "--type", "f"])?;
+    let mut observed = HashSet::new();
+    for line in found.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let entry: Value = serde_json::from_slice(line).context("purgectl find printed no JSON")?;
+        if entry["source"] == "observed" {
+            let path = entry["path"].as_str().unwrap_or_default();
+            observed.extend(file_number(path.as_bytes()));
+        }
+    }
+    Ok(observed)
+}
+
+/// The number in a name of gentree's, `f0000042.dat`.
+fn file_number(path: &[u8]) -> Option<usize> {
+    let name = path.rsplit(|byte| *byte == b'/').next()?;
+    let digits = name.strip_prefix(b"f")?.split(|byte| *byte == b'.').next()?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// Numbers of scripts' JSON; 0 where the agent says nothing.
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or(0.0)
+}
+
+fn lines(text: &[u8]) -> u64 {
+    text.iter().filter(|byte| **byte == b'\n').count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::file_number;
+
+    #[test]
+    fn a_files_number_is_read_from_its_name() {
+        assert_eq!(file_number(b"/mnt/tree/d0_00000/f0000042.dat"), Some(42));
+        assert_eq!(file_number(b"/mnt/tree/d0_00000"), None);
+        assert_eq!(file_number(b""), None);
+    }
+}
