@@ -28,6 +28,8 @@ use crate::sys::{beneath, stat};
 const BUFFER_BYTES: usize = 256 << 10;
 /// How often suspects are settled and changed attributes are read again.
 const SETTLE_EVERY: Duration = Duration::from_secs(1);
+/// Events gather for this long before they are read.
+const GATHER: Duration = Duration::from_millis(4);
 /// A suspect that is still incomplete after so many settlements has the file open: a use.
 const SUSPECT_ROUNDS_MAX: u8 = 2;
 /// Suspects beyond this are believed to be uses at once.
@@ -153,6 +155,15 @@ impl Drop for Collector {
     }
 }
 
+/// Waits until one of `fds` is ready. An interrupted wait is a short wait.
+fn poll(fds: &mut [PollFd<'_>], at_most: Duration) {
+    let timeout = rustix::event::Timespec {
+        tv_sec: i64::try_from(at_most.as_secs()).unwrap_or(1),
+        tv_nsec: at_most.subsec_nanos().into(),
+    };
+    let _ = rustix::event::poll(fds, Some(&timeout));
+}
+
 /// The thread's state.
 struct Reader {
     armed: Armed,
@@ -197,18 +208,19 @@ impl Reader {
         }
     }
 
+    /// Waits for events, but lets them gather for a moment first: whoever makes an event must not pay for waking
+    /// this thread each time. A request ends either wait at once.
     fn wait(&self, wake: &OwnedFd, at_most: Duration) {
-        let mut fds = [
-            PollFd::new(&self.armed.access, PollFlags::IN),
-            PollFd::new(&self.armed.namespace, PollFlags::IN),
-            PollFd::new(wake, PollFlags::IN),
-        ];
-        let timeout = rustix::event::Timespec {
-            tv_sec: i64::try_from(at_most.as_secs()).unwrap_or(1),
-            tv_nsec: at_most.subsec_nanos().into(),
-        };
-        // An interrupted wait is a short wait.
-        let _ = rustix::event::poll(&mut fds, Some(&timeout));
+        let mut asked = [PollFd::new(wake, PollFlags::IN)];
+        poll(&mut asked, GATHER.min(at_most));
+        if asked.iter().all(|fd| fd.revents().is_empty()) {
+            let mut all = [
+                PollFd::new(&self.armed.access, PollFlags::IN),
+                PollFd::new(&self.armed.namespace, PollFlags::IN),
+                PollFd::new(wake, PollFlags::IN),
+            ];
+            poll(&mut all, at_most.saturating_sub(GATHER));
+        }
         let mut count = [0; 8];
         let _ = rustix::io::read(wake, &mut count);
     }

@@ -6,6 +6,7 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
 use rustix::fs::{AtFlags, RawDir};
@@ -48,7 +49,7 @@ pub enum Fate {
 pub struct Verified<'a> {
     candidate: &'a Candidate,
     /// Directories and names to remove: several for a file with hard links.
-    names: Vec<(OwnedFd, CString)>,
+    names: Vec<(Arc<OwnedFd>, CString)>,
 }
 
 /// What a batch of candidates is compared with.
@@ -58,7 +59,7 @@ pub struct Ground<'a> {
     root: OwnedFd,
     held: FxHashSet<Inode>,
     /// The directory opened last: candidates come in runs.
-    anchor: Option<(Vec<u8>, OwnedFd)>,
+    anchor: Option<(Vec<u8>, Arc<OwnedFd>)>,
 }
 
 impl<'a> Ground<'a> {
@@ -106,32 +107,33 @@ impl<'a> Ground<'a> {
         Ok(Verified { candidate, names })
     }
 
-    fn open_dir_of(&mut self, candidate: &Candidate) -> Result<OwnedFd, Fate> {
+    fn open_dir_of(&mut self, candidate: &Candidate) -> Result<Arc<OwnedFd>, Fate> {
         if self
             .anchor
             .as_ref()
             .is_none_or(|(path, _)| *path != candidate.dir)
         {
             let fd = beneath::open_anchor(&self.root, &candidate.dir).map_err(gone_or_failed)?;
-            self.anchor = Some((candidate.dir.clone(), fd));
+            self.anchor = Some((candidate.dir.clone(), Arc::new(fd)));
         }
         let (_, fd) = self.anchor.as_ref().ok_or(Fate::Skipped(Skip::Gone))?;
-        fd.try_clone().map_err(Fate::Failed)
+        Ok(Arc::clone(fd))
     }
 
     /// The index must still say what the plan says, and nobody may hold the candidate.
     fn check_index(&self, candidate: &Candidate) -> Result<(), Fate> {
         let index = self.watched.index.read();
-        let Some((attributes, access)) = index.get(candidate.ino) else {
+        let Some(access) = index.last_use(candidate.ino) else {
             return Err(Fate::Skipped(Skip::Changed));
         };
         if candidate.shape == Shape::File && access != candidate.access {
             return Err(Fate::Skipped(Skip::Accessed));
         }
-        let mut dir = index.dirs().of_inode(candidate.ino).unwrap_or(attributes.parent);
         if self.held.is_empty() {
             return Ok(());
         }
+        let parent = || index.parent_of(candidate.ino).unwrap_or(DirId::ROOT);
+        let mut dir = index.dirs().of_inode(candidate.ino).unwrap_or_else(parent);
         let mut held = self.held.contains(&candidate.ino);
         for _ in 0..=index.dirs().table_len() {
             let Some(entry) = index.dirs().get(dir) else { break };
@@ -149,7 +151,7 @@ impl<'a> Ground<'a> {
     }
 
     /// A file with several names goes with all of them or stays.
-    fn all_names(&self, candidate: &Candidate) -> Result<Vec<(OwnedFd, CString)>, Fate> {
+    fn all_names(&self, candidate: &Candidate) -> Result<Vec<(Arc<OwnedFd>, CString)>, Fate> {
         let index = self.watched.index.read();
         let names = index
             .names(candidate.ino)
@@ -165,7 +167,7 @@ impl<'a> Ground<'a> {
             let fd = beneath::open_anchor(&self.root, &dir).map_err(gone_or_failed)?;
             let name = CString::new(name).map_err(|_| Fate::Skipped(Skip::Changed))?;
             match stat::entry(&fd, &name) {
-                Ok(found) if found.stat.ino == candidate.ino => open.push((fd, name)),
+                Ok(found) if found.stat.ino == candidate.ino => open.push((Arc::new(fd), name)),
                 _ => return Err(Fate::Skipped(Skip::Hardlinked)),
             }
         }
