@@ -898,3 +898,194 @@ fn attributes_of(stat: &Stat, parent: DirId) -> Attributes {
         birth: stat.birth,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn stat(ino: Inode, kind: Kind, size: u64, birth: u32) -> Stat {
+        let at = Seconds(birth);
+        Stat {
+            ino,
+            kind,
+            size,
+            uid: 1,
+            gid: 2,
+            links: 1,
+            atime: at,
+            mtime: at,
+            ctime: at,
+            birth: at,
+        }
+    }
+
+    fn found(ino: Inode, size: u64, name: &[u8]) -> Found<'_> {
+        let first_use = LastUse {
+            at: Seconds(5),
+            source: Source::Baseline,
+        };
+        Found {
+            stat: stat(ino, Kind::File, size, 1),
+            parent: DirId::ROOT,
+            name,
+            first_use,
+        }
+    }
+
+    fn empty() -> (Store, Index) {
+        let store = Store::temporary().unwrap();
+        let mut index = Index::new(store.clone(), VolumeId(1));
+        index.set_root(&stat(2, Kind::Directory, 0, 1));
+        (store, index)
+    }
+
+    fn save(index: &mut Index) {
+        index.start_write_back().commit().unwrap();
+        index.written_back(true);
+    }
+
+    #[test]
+    fn a_use_never_moves_backwards_and_can_be_taken_back_only_at_once() {
+        let (_, mut index) = empty();
+        index.upsert(found(70, 1, b"a")).unwrap();
+        let before = index.record_use(70, Seconds(9)).unwrap();
+        assert_eq!(
+            index.last_use(70).unwrap(),
+            LastUse {
+                at: Seconds(9),
+                source: Source::Observed
+            }
+        );
+        index.record_use(70, Seconds(7));
+        assert_eq!(index.last_use(70).unwrap().at, Seconds(9));
+        index.record_use(70, Seconds(11));
+        index.take_back_use(70, Seconds(9), before);
+        assert_eq!(index.last_use(70).unwrap().at, Seconds(11));
+        index.take_back_use(70, Seconds(11), before);
+        assert_eq!(index.last_use(70).unwrap(), before);
+    }
+
+    #[test]
+    fn a_file_used_before_the_scan_finds_it_keeps_that_use() {
+        let (_, mut index) = empty();
+        index.start_scan(1);
+        assert_eq!(index.record_use(70, Seconds(9)), None);
+        index.upsert_scanned(&mut [found(70, 1, b"a")]).unwrap();
+        assert_eq!(
+            index.last_use(70).unwrap(),
+            LastUse {
+                at: Seconds(9),
+                source: Source::Observed
+            }
+        );
+    }
+
+    #[test]
+    fn what_an_event_removed_is_not_brought_back_by_a_stale_listing() {
+        let (_, mut index) = empty();
+        index.upsert(found(70, 1, b"a")).unwrap();
+        index.start_scan(1);
+        index.remove_name(70, DirId::ROOT, b"a").unwrap();
+        let doubtful = index.upsert_scanned(&mut [found(70, 1, b"a")]).unwrap();
+        assert_eq!((doubtful.len(), index.get(70)), (1, None));
+    }
+
+    #[test]
+    fn a_scan_forgets_what_is_gone_but_not_what_it_could_not_read() {
+        let (_, mut index) = empty();
+        let first_use = LastUse {
+            at: Seconds(5),
+            source: Source::Baseline,
+        };
+        let dir = Found {
+            stat: stat(80, Kind::Directory, 0, 1),
+            parent: DirId::ROOT,
+            name: b"d",
+            first_use,
+        };
+        index.upsert(dir).unwrap();
+        let id = index.dirs().of_inode(80).unwrap();
+        index.upsert(found(70, 1, b"gone")).unwrap();
+        index
+            .upsert(Found {
+                parent: id,
+                ..found(71, 1, b"hidden")
+            })
+            .unwrap();
+        index.start_scan(1);
+        index.upsert_scanned(&mut [dir]).unwrap();
+        index.set_dir_state(DirId::ROOT, false, false);
+        index.set_dir_state(id, true, false);
+        assert_eq!(index.end_scan(true).unwrap(), 1);
+        assert!(index.get(70).is_none() && index.get(71).is_some());
+    }
+
+    #[test]
+    fn another_file_with_the_same_inode_inherits_nothing() {
+        let (_, mut index) = empty();
+        index.upsert(found(70, 1, b"a")).unwrap();
+        index.record_use(70, Seconds(3));
+        let reused = Found {
+            stat: stat(70, Kind::File, 9, 50),
+            ..found(70, 9, b"b")
+        };
+        index.upsert(reused).unwrap();
+        assert_eq!(
+            index.last_use(70).unwrap(),
+            LastUse {
+                at: Seconds(5),
+                source: Source::Baseline
+            }
+        );
+        assert_eq!(index.names(70).unwrap(), vec![(DirId::ROOT, b"b".to_vec())]);
+        assert_eq!(index.totals().files, 1);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Whatever is done to the index, it holds what a map holds, and so does what is loaded from the store.
+        #[test]
+        fn the_index_equals_a_map_also_after_a_restart(
+            steps in prop::collection::vec((0u8..4, 60u64..200, 0u64..1000, 10u32..1000, any::<bool>()), 0..80)
+        ) {
+            let (store, mut index) = empty();
+            let mut model: BTreeMap<Inode, (u64, u32)> = BTreeMap::new();
+            for (what, ino, size, at, save_now) in steps {
+                let name = format!("n{ino}");
+                match what {
+                    0 | 1 => {
+                        index.upsert(found(ino, size, name.as_bytes())).unwrap();
+                        model.entry(ino).or_insert((0, 5)).0 = size;
+                    }
+                    2 => {
+                        index.record_use(ino, Seconds(at));
+                        model.entry(ino).and_modify(|m| m.1 = m.1.max(at));
+                    }
+                    _ => {
+                        index.remove(&[ino]).unwrap();
+                        model.remove(&ino);
+                    }
+                }
+                if save_now {
+                    save(&mut index);
+                }
+            }
+            save(&mut index);
+            for index in [&index, &Index::load(store, VolumeId(1)).unwrap()] {
+                for ino in 60..200 {
+                    let got = index.get(ino).map(|(a, last)| (a.size, last.at.0));
+                    prop_assert_eq!(got, model.get(&ino).copied());
+                    let names = index.names(ino).unwrap().len();
+                    prop_assert_eq!(names, usize::from(model.contains_key(&ino)));
+                }
+                prop_assert_eq!(index.totals().files, model.len() as u64);
+                prop_assert_eq!(index.totals().bytes, model.values().map(|m| m.0).sum::<u64>());
+                prop_assert_eq!(u64::from(index.dirs().children_table()[0]), model.len() as u64 + 1);
+            }
+        }
+    }
+}

@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn patterns_that_select_by_accident_are_refused() {
-        for bad in ["", "  ", "# x", "!a", "a[", "{a"] {
+        for bad in ["", "  ", "# x", "!a"] {
             assert!(Globs::compile(&[bad.into()]).is_err(), "{bad:?}");
         }
     }
