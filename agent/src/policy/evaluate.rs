@@ -390,16 +390,19 @@ impl<'a> FilePass<'a> {
     }
 }
 
+/// By offset: the directories and names of one page's files.
+type PageNames = FxHashMap<u8, Vec<(DirId, Vec<u8>)>>;
+
 /// The names of one page's files, loaded when first asked for.
 #[derive(Default)]
 struct Paths {
-    names: Option<FxHashMap<u8, Vec<(DirId, Vec<u8>)>>>,
+    names: Option<PageNames>,
 }
 
 impl Paths {
     fn load(&mut self, index: &Index, page: u64) -> Result<(), StoreError> {
         if self.names.is_none() {
-            let mut names: FxHashMap<u8, Vec<(DirId, Vec<u8>)>> = FxHashMap::default();
+            let mut names = PageNames::default();
             index.names_of_page(page, |offset, parent, name| {
                 names.entry(offset).or_default().push((parent, name.to_vec()));
             })?;

@@ -314,6 +314,9 @@ fn chunk_key(id: &str, number: u32) -> Vec<u8> {
     key
 }
 
+/// By offset: the first directory and name of one page's files.
+type FirstNames = FxHashMap<u8, (DirId, Vec<u8>)>;
+
 /// Turns picks into stored chunks.
 struct ChunkWriter<'a> {
     store: &'a Store,
@@ -325,7 +328,7 @@ struct ChunkWriter<'a> {
     batched: usize,
     chunks: u32,
     /// Names of the page looked at last, by offset.
-    names: (Option<u64>, FxHashMap<u8, (DirId, Vec<u8>)>),
+    names: (Option<u64>, FirstNames),
     /// Path of the directory looked at last.
     dir: (Option<DirId>, Vec<u8>),
 }

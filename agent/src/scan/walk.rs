@@ -211,7 +211,7 @@ impl<'a> Worker<'a> {
             count += 1;
             if count > SHARE_ENTRIES {
                 shared_names.extend_from_slice(name.to_bytes_with_nul());
-                if count % SHARE_ENTRIES == 0 {
+                if count.is_multiple_of(SHARE_ENTRIES) {
                     self.share(dir, &fd, std::mem::take(&mut shared_names));
                 }
                 continue;
