@@ -1,1 +1,70 @@
-//! (to come)
+//! What the whole-program tests stand on: real file systems, the real agent, the real purgectl.
+//!
+//! - [`mount`]  file systems of their own, in loop-mounted images or in memory
+//! - [`config`] the agent's configuration as text
+//! - [`agent`]  a running `purge-agent`
+//! - [`ctl`]    `purgectl` and what it answered
+//! - [`files`]  making, ageing and using files
+//! - [`wait`]   polling with a deadline
+//! - [`skip`]   tests that cannot run where they are
+//!
+//! The binaries are those beside the test's own executable; `tests/run` builds them first.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test harness fails by panicking"
+)]
+
+pub mod agent;
+pub mod config;
+pub mod ctl;
+pub mod files;
+pub mod mount;
+pub mod skip;
+#[allow(unsafe_code)]
+mod sys;
+pub mod wait;
+
+pub use agent::Agent;
+pub use config::Config;
+pub use ctl::{Answer, Ctl, Plan};
+pub use mount::{Fs, Mount};
+
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The path of one of the workspace's binaries. `PURGE_BIN_DIR` names another place for them.
+///
+/// # Panics
+/// When it has not been built.
+pub fn binary(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("the test's own path");
+    let beside = own.ancestors().nth(2).expect("target/PROFILE").to_owned();
+    let dir = std::env::var_os("PURGE_BIN_DIR").map_or(beside, PathBuf::from);
+    let path = dir.join(name);
+    assert!(
+        path.is_file(),
+        "{} is not built: run tests/run, or `cargo build --workspace --bins` before `cargo test`",
+        path.display()
+    );
+    path
+}
+
+/// Runs a command to its end and returns its stdout, or what went wrong in words.
+///
+/// # Errors
+/// When it cannot be started or ends with a failure.
+pub fn sh(command: &mut Command) -> Result<String, String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let out = command
+        .stdin(std::process::Stdio::null())
+        .output()
+        .map_err(|e| format!("cannot run {name}: {e}"))?;
+    if out.status.success() {
+        return Ok(String::from_utf8_lossy(&out.stdout).into_owned());
+    }
+    let stderr = String::from_utf8_lossy(&out.stderr).trim().to_owned();
+    Err(format!("{name}: {}: {stderr}", out.status))
+}

@@ -1,0 +1,290 @@
+//! A running `purge-agent` with a state directory and a socket of its own.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::config::Config;
+use crate::ctl::Ctl;
+use crate::wait::{LONG, SOON, until};
+use crate::{binary, files};
+
+/// The agent. Ended by its pid when dropped; its last words are printed if the test is failing.
+#[derive(Debug)]
+pub struct Agent {
+    arguments: Vec<OsString>,
+    child: Option<Child>,
+    log: Arc<Mutex<Vec<String>>>,
+    dir: TempDir,
+}
+
+/// Lines of the log that a failing test prints.
+const LAST_WORDS: usize = 30;
+
+impl Agent {
+    /// Starts it with a configuration file and waits until it is ready: every use from now on is recorded.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub fn start(config: &Config) -> Self {
+        let mut agent = Self::prepare();
+        agent.write_config(config);
+        agent.arguments = vec!["run".into(), "--config".into(), agent.config_file().into()];
+        agent.launch();
+        agent
+    }
+
+    /// Starts it and waits until the first scan is done as well.
+    ///
+    /// # Panics
+    /// When it does not get there.
+    pub fn tracking(config: &Config) -> Self {
+        let agent = Self::start(config);
+        agent.wait_until_tracking();
+        agent
+    }
+
+    /// Starts it without a configuration file: `run --volume PATH --ttl TTL`.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub fn of_volume(path: &Path, ttl: &str) -> Self {
+        let mut agent = Self::prepare();
+        agent.arguments = vec![
+            "run".into(),
+            "--volume".into(),
+            path.into(),
+            "--ttl".into(),
+            ttl.into(),
+            "--state-dir".into(),
+            agent.state_dir().into(),
+            "--listen".into(),
+            format!("unix:{}", agent.socket().display()).into(),
+        ];
+        agent.launch();
+        agent
+    }
+
+    fn prepare() -> Self {
+        Self {
+            arguments: Vec::new(),
+            child: None,
+            log: Arc::default(),
+            dir: files::temp_dir(),
+        }
+    }
+
+    /// Where it keeps its index.
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("agent.sock")
+    }
+
+    /// Its configuration file.
+    pub fn config_file(&self) -> PathBuf {
+        self.dir.path().join("agent.toml")
+    }
+
+    /// Puts another configuration into its file; see [`Agent::reload`].
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn write_config(&self, config: &Config) {
+        let text = config.text(&self.state_dir(), &self.socket());
+        std::fs::write(self.config_file(), text).expect("writing the configuration");
+    }
+
+    /// Starts it, or starts it again after it has ended.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub fn launch(&mut self) {
+        self.log.lock().unwrap().clear();
+        self.spawn();
+        until("the agent logs `ready`", SOON, || {
+            if let Some(status) = self.ended() {
+                panic!(
+                    "purge-agent ended before it was ready: {status}\n{}",
+                    self.last_words()
+                );
+            }
+            self.log.lock().unwrap().iter().any(|l| is_ready(l)).then_some(())
+        });
+    }
+
+    /// Starts it where it should not become ready; returns how it ended and everything it said.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn launch_in_vain(&mut self) -> (ExitStatus, String) {
+        self.log.lock().unwrap().clear();
+        self.spawn();
+        let status = until("the agent refuses to start", SOON, || self.ended());
+        // The readers of its output may still be at the last line.
+        std::thread::sleep(Duration::from_millis(200));
+        (status, self.log.lock().unwrap().join("\n"))
+    }
+
+    fn spawn(&mut self) {
+        // If the test itself is killed, the agent ends with it.
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(binary("purge-agent"));
+        let mut child = command
+            .args(&self.arguments)
+            .env_remove("NOTIFY_SOCKET")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("setpriv (util-linux) starts purge-agent");
+        self.listen_to(child.stdout.take());
+        self.listen_to(child.stderr.take());
+        self.child = Some(child);
+    }
+
+    fn listen_to(&self, stream: Option<impl Read + Send + 'static>) {
+        let Some(stream) = stream else { return };
+        let log = Arc::clone(&self.log);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                log.lock().unwrap().push(line);
+            }
+        });
+    }
+
+    fn ended(&mut self) -> Option<ExitStatus> {
+        self.child
+            .as_mut()?
+            .try_wait()
+            .expect("asking for the agent's state")
+    }
+
+    /// Its process id.
+    ///
+    /// # Panics
+    /// When it is not running.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("a running agent").id()
+    }
+
+    fn send(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("a running agent");
+        kill_process(Pid::from_child(child), signal).expect("signalling the agent");
+    }
+
+    /// SIGTERM, and waits for the end.
+    ///
+    /// # Panics
+    /// When it does not end, or not well.
+    pub fn terminate(&mut self) {
+        self.send(Signal::TERM);
+        let status = until("the agent ends after SIGTERM", SOON, || self.ended());
+        self.child = None;
+        assert!(status.success(), "after SIGTERM: {status}\n{}", self.last_words());
+    }
+
+    /// SIGKILL.
+    ///
+    /// # Panics
+    /// When it is not running.
+    pub fn kill(&mut self) {
+        self.send(Signal::KILL);
+        if let Some(mut child) = self.child.take() {
+            child.wait().expect("waiting for the killed agent");
+        }
+    }
+
+    /// SIGTERM and a new start, waiting until it tracks again.
+    pub fn restart(&mut self) {
+        self.terminate();
+        self.launch();
+        self.wait_until_tracking();
+    }
+
+    /// SIGHUP: the configuration is read again. Waits until the log says something with one of `words` in it.
+    ///
+    /// # Panics
+    /// When it does not in time.
+    pub fn reload(&self, words: &[&str]) {
+        let before = self.log.lock().unwrap().len();
+        self.send(Signal::HUP);
+        until("the agent says what it read again", SOON, || {
+            let log = self.log.lock().unwrap();
+            let said = |line: &String| words.iter().any(|w| line.contains(w));
+            log.iter().skip(before).any(said).then_some(())
+        });
+    }
+
+    /// purgectl for this agent.
+    pub fn ctl(&self) -> Ctl {
+        Ctl::new(&self.socket())
+    }
+
+    /// The only volume's part of `status`.
+    ///
+    /// # Panics
+    /// When purgectl fails.
+    pub fn status(&self) -> Value {
+        let status = self.ctl().run(["status", "--output", "json"]).ok().json();
+        status.pointer("/volumes/0").expect("a volume in status").clone()
+    }
+
+    /// Waits until `status` says `tracking`.
+    ///
+    /// # Panics
+    /// When it does not in time.
+    pub fn wait_until_tracking(&self) {
+        until("the volume is being tracked", LONG, || {
+            let status = self.status();
+            let state = status.get("state").and_then(Value::as_str).unwrap_or_default();
+            assert_ne!(state, "degraded", "{status}");
+            (state == "tracking").then_some(())
+        });
+    }
+
+    /// The end of its log.
+    pub fn last_words(&self) -> String {
+        let log = self.log.lock().unwrap();
+        let from = log.len().saturating_sub(LAST_WORDS);
+        log.iter().skip(from).cloned().collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// The log line that says that every use from now on is recorded: as JSON, or as text with the word in it.
+fn is_ready(line: &str) -> bool {
+    match serde_json::from_str::<Value>(line) {
+        Ok(event) => event.get("message").is_some_and(|m| m == "ready"),
+        Err(_) => line.split_whitespace().any(|word| word == "ready"),
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the agent's last words\n{}\n---", self.last_words());
+        }
+        let Some(child) = &mut self.child else { return };
+        let _ = kill_process(Pid::from_child(child), Signal::TERM);
+        for _ in 0..100 {
+            if !matches!(child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}

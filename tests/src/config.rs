@@ -1,0 +1,68 @@
+//! The agent's configuration as a test writes it.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// A configuration with one volume, `v`.
+#[derive(Debug, Clone)]
+pub struct Config {
+    volume: PathBuf,
+    volume_keys: String,
+    rules: String,
+}
+
+/// The volume's name.
+pub const VOLUME: &str = "v";
+/// The name of the rule of [`Config::backdated`].
+pub const OLD: &str = "old";
+
+impl Config {
+    /// A volume at `path`, with further lines of its table. Uses are told apart by the second.
+    pub fn new(path: &Path, volume_keys: &str) -> Self {
+        Self {
+            volume: path.to_owned(),
+            volume_keys: volume_keys.to_owned(),
+            rules: String::new(),
+        }
+    }
+
+    /// Files whose mtime is older than an hour and which nobody has used since are expired at once: no waiting. Rule
+    /// `old`, which looks at accesses only, because ctime and birth cannot be set back.
+    pub fn backdated(path: &Path) -> Self {
+        Self::new(path, "baseline = \"mtime\"").rule(OLD, "ttl = \"1h\"\nclock = [\"access\"]")
+    }
+
+    /// [`Config::backdated`] with further lines in the rule.
+    pub fn backdated_with(path: &Path, keys: &str) -> Self {
+        let keys = format!("ttl = \"1h\"\nclock = [\"access\"]\n{keys}");
+        Self::new(path, "baseline = \"mtime\"").rule(OLD, &keys)
+    }
+
+    /// A rule of the volume. What goes is gone at once, and all of the volume may go, unless `keys` say otherwise.
+    #[must_use]
+    pub fn rule(mut self, name: &str, keys: &str) -> Self {
+        let defaults = [("grace", "\"0s\""), ("max_fraction", "1.0")];
+        let mut text = format!("\n[[rule]]\nname = \"{name}\"\nvolume = \"{VOLUME}\"\n{keys}\n");
+        for (key, value) in defaults {
+            if !keys.lines().any(|l| l.starts_with(key)) {
+                let _ = writeln!(text, "{key} = {value}");
+            }
+        }
+        self.rules.push_str(&text);
+        self
+    }
+
+    /// As TOML.
+    pub fn text(&self, state_dir: &Path, socket: &Path) -> String {
+        let precision = if self.volume_keys.contains("precision") {
+            ""
+        } else {
+            "precision = \"1s\"\n"
+        };
+        format!(
+            "state_dir = {state_dir:?}\n\n[listen]\nunix = {socket:?}\n\n[[volume]]\nname = \"{VOLUME}\"\npath = {:?}\n\
+             {precision}{}\n{}",
+            self.volume, self.volume_keys, self.rules
+        )
+    }
+}

@@ -1,0 +1,305 @@
+//! purgectl, and what it answered.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use base64::Engine;
+use serde_json::Value;
+
+use crate::binary;
+
+/// Longer than anything the tests ask for.
+const PATIENCE_SECONDS: &str = "600";
+
+/// purgectl for one agent.
+#[derive(Debug, Clone)]
+pub struct Ctl {
+    binary: PathBuf,
+    endpoint: String,
+    as_uid: Option<u32>,
+}
+
+/// What a command answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// The command line.
+    pub asked: String,
+    /// Exit code.
+    pub code: i32,
+    /// Its output.
+    pub stdout: Vec<u8>,
+    /// What it said beside.
+    pub stderr: String,
+}
+
+/// A saved plan.
+#[derive(Debug)]
+pub struct Plan {
+    /// Its name.
+    pub id: String,
+    /// What `plan --output json` printed.
+    pub json: Value,
+}
+
+impl Ctl {
+    /// purgectl for the agent at `socket`.
+    pub fn new(socket: &Path) -> Self {
+        Self {
+            binary: binary("purgectl"),
+            endpoint: format!("unix://{}", socket.display()),
+            as_uid: None,
+        }
+    }
+
+    /// The same as another user. `binary` is a copy that this user can reach.
+    #[must_use]
+    pub fn as_user(&self, uid: u32, binary: &Path) -> Self {
+        Self {
+            binary: binary.to_owned(),
+            endpoint: self.endpoint.clone(),
+            as_uid: Some(uid),
+        }
+    }
+
+    /// Runs purgectl to its end; stdin is no terminal.
+    ///
+    /// # Panics
+    /// When it cannot be started or does not end.
+    pub fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Answer {
+        let arguments: Vec<OsString> = arguments.into_iter().map(|a| a.as_ref().to_owned()).collect();
+        let mut command = Command::new("timeout");
+        command.args(["-k", "5", PATIENCE_SECONDS]);
+        if let Some(uid) = self.as_uid {
+            command.arg("setpriv");
+            command.args([format!("--reuid={uid}"), format!("--regid={uid}")]);
+            command.args(["--clear-groups", "--"]);
+        }
+        let out = command
+            .arg(&self.binary)
+            .args(&arguments)
+            .env("PURGECTL_ENDPOINT", &self.endpoint)
+            .stdin(Stdio::null())
+            .output()
+            .expect("timeout (coreutils) starts purgectl");
+        let words: Vec<_> = arguments
+            .iter()
+            .map(|a| a.to_string_lossy().into_owned())
+            .collect();
+        Answer {
+            asked: format!("purgectl {}", words.join(" ")),
+            code: out.status.code().unwrap_or(-1),
+            stdout: out.stdout,
+            stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
+        }
+    }
+
+    /// Makes a plan of every rule.
+    pub fn plan(&self) -> Plan {
+        self.plan_with([])
+    }
+
+    /// Makes a plan with further arguments.
+    pub fn plan_with<const N: usize>(&self, more: [&str; N]) -> Plan {
+        let arguments = ["plan", "--output", "json"].into_iter().chain(more);
+        let json = self.run(arguments).ok().json();
+        let id = text(&json, "plan_id").to_owned();
+        assert!(!id.is_empty(), "{json}");
+        Plan { id, json }
+    }
+
+    /// The candidates of a plan: what `show` prints, by path.
+    pub fn show(&self, plan: &Plan) -> BTreeMap<PathBuf, Value> {
+        let lines = self.run(["show", &plan.id, "--output", "ndjson"]).ok().lines();
+        let count = lines.len();
+        let all: BTreeMap<PathBuf, Value> = lines.into_iter().map(|v| (path_of(&v), v)).collect();
+        assert_eq!(all.len(), count, "a candidate is named twice");
+        all
+    }
+
+    /// The paths a plan of every rule would take now.
+    pub fn candidates(&self) -> BTreeSet<PathBuf> {
+        let plan = self.plan();
+        self.show(&plan).into_keys().collect()
+    }
+
+    /// The files among [`Ctl::candidates`].
+    pub fn candidate_files(&self) -> BTreeSet<PathBuf> {
+        let plan = self.plan();
+        let all = self.show(&plan).into_iter();
+        all.filter(|(_, c)| text(c, "kind") == "file")
+            .map(|(p, _)| p)
+            .collect()
+    }
+
+    /// Applies a plan and returns the answer, whatever it was.
+    pub fn apply(&self, plan: &Plan) -> Answer {
+        self.run(["apply", &plan.id, "--yes", "--output", "json"])
+    }
+
+    /// `find` with `-0`: the paths as raw bytes.
+    ///
+    /// # Panics
+    /// When the last path is not ended.
+    pub fn find<S: AsRef<OsStr>>(&self, filters: impl IntoIterator<Item = S>) -> BTreeSet<PathBuf> {
+        let filters = filters.into_iter().map(|f| f.as_ref().to_owned());
+        let out = self
+            .run(["find".into(), "-0".into()].into_iter().chain(filters))
+            .ok()
+            .stdout;
+        assert!(
+            out.is_empty() || out.ends_with(&[0]),
+            "the last path is not ended by NUL"
+        );
+        let paths = out.split(|b| *b == 0).filter(|p| !p.is_empty());
+        paths.map(|p| OsString::from_vec(p.to_vec()).into()).collect()
+    }
+
+    /// What `explain PATH --output json` prints.
+    pub fn explain(&self, path: &Path) -> Value {
+        let words = [
+            OsStr::new("explain"),
+            path.as_os_str(),
+            "--output".as_ref(),
+            "json".as_ref(),
+        ];
+        self.run(words).ok().json()
+    }
+
+    /// Holds a path and returns the hold's name.
+    pub fn hold(&self, path: &Path, more: &[&str]) -> String {
+        let mut words = vec![OsStr::new("hold"), "add".as_ref(), path.as_os_str()];
+        words.extend(["--reason", "a test", "--output", "json"].map(OsStr::new));
+        words.extend(more.iter().map(OsStr::new));
+        text(&self.run(words).ok().json(), "hold_id").to_owned()
+    }
+}
+
+impl Answer {
+    /// Fails unless it went well.
+    ///
+    /// # Panics
+    /// When it did not.
+    #[must_use]
+    pub fn ok(self) -> Self {
+        self.ends_with(0)
+    }
+
+    /// Fails unless it ended with this exit code.
+    ///
+    /// # Panics
+    /// When it ended with another.
+    #[must_use]
+    pub fn ends_with(self, code: i32) -> Self {
+        assert_eq!(
+            self.code,
+            code,
+            "exit code of `{}`\nstdout: {}\nstderr: {}",
+            self.asked,
+            String::from_utf8_lossy(&self.stdout),
+            self.stderr
+        );
+        self
+    }
+
+    /// The one JSON document on stdout.
+    ///
+    /// # Panics
+    /// When it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.stdout)
+            .unwrap_or_else(|e| panic!("`{}` printed no JSON ({e}): {}", self.asked, self.text()))
+    }
+
+    /// The JSON documents on stdout, one a line.
+    ///
+    /// # Panics
+    /// When a line is none.
+    pub fn lines(&self) -> Vec<Value> {
+        let lines = self.stdout.split(|b| *b == b'\n').filter(|l| !l.is_empty());
+        lines
+            .map(|l| serde_json::from_slice(l).unwrap_or_else(|e| panic!("`{}`: {e}", self.asked)))
+            .collect()
+    }
+
+    /// stdout and stderr, for a look at the words.
+    pub fn text(&self) -> String {
+        format!("{}{}", String::from_utf8_lossy(&self.stdout), self.stderr)
+    }
+}
+
+/// A number at a JSON pointer.
+///
+/// # Panics
+/// When there is none.
+pub fn number(json: &Value, pointer: &str) -> u64 {
+    let found = json.pointer(pointer).and_then(Value::as_u64);
+    found.unwrap_or_else(|| panic!("no number at {pointer} in {json}"))
+}
+
+/// A string field.
+///
+/// # Panics
+/// When there is none.
+pub fn text<'a>(json: &'a Value, field: &str) -> &'a str {
+    let found = json.get(field).and_then(Value::as_str);
+    found.unwrap_or_else(|| panic!("no text at {field} in {json}"))
+}
+
+/// The path of a JSON object, from its raw bytes where it is no UTF-8.
+///
+/// # Panics
+/// When there is none.
+pub fn path_of(json: &Value) -> PathBuf {
+    match json.get("path_bytes").and_then(Value::as_str) {
+        Some(raw) => {
+            let bytes = base64::engine::general_purpose::STANDARD.decode(raw);
+            OsString::from_vec(bytes.expect("base64 in path_bytes")).into()
+        }
+        None => text(json, "path").into(),
+    }
+}
+
+/// Every candidate of a plan in exactly one of deleted, trashed, skipped, failed: how many each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    /// Files and directories removed.
+    pub deleted: u64,
+    /// Files and directories moved to the trash.
+    pub trashed: u64,
+    /// Left alone, for any reason.
+    pub skipped: u64,
+    /// The kernel refused.
+    pub failed: u64,
+}
+
+/// Counts what `apply --output json` printed, and checks it against the plan's candidates.
+///
+/// # Panics
+/// When it does not add up.
+pub fn tally(plan: &Plan, run: &Value) -> Tally {
+    let entries =
+        |what: &str| number(run, &format!("/{what}/files")) + number(run, &format!("/{what}/directories"));
+    let skipped = run.get("skipped").and_then(Value::as_object).expect("`skipped`");
+    let failed = run
+        .get("failed")
+        .and_then(Value::as_array)
+        .expect("`failed`")
+        .len();
+    let tally = Tally {
+        deleted: entries("deleted"),
+        trashed: entries("trashed"),
+        skipped: skipped.values().filter_map(Value::as_u64).sum(),
+        failed: failed as u64,
+    };
+    let candidates = number(&plan.json, "/candidates/files") + number(&plan.json, "/candidates/directories");
+    assert_eq!(
+        tally.deleted + tally.trashed + tally.skipped + tally.failed,
+        candidates,
+        "every candidate is counted exactly once: {run}"
+    );
+    assert_eq!(text(run, "plan_id"), plan.id);
+    tally
+}

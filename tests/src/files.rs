@@ -1,0 +1,214 @@
+//! Making, ageing and using files.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
+use tempfile::TempDir;
+
+use crate::{sh, sys};
+
+/// What `age` makes of a file: far beyond every rule of the tests.
+pub const OLD_DAYS: i64 = 400;
+const DAY: i64 = 86_400;
+
+/// A temporary directory that goes with the test.
+///
+/// # Panics
+/// When there is none to be had.
+pub fn temp_dir() -> TempDir {
+    tempfile::Builder::new()
+        .prefix("purge-tests-")
+        .tempdir()
+        .expect("a temporary directory")
+}
+
+/// Makes `count` files of 20 bytes in `dir`, which is made as well.
+///
+/// # Panics
+/// When they cannot be made.
+pub fn make(dir: &Path, count: usize) -> Vec<PathBuf> {
+    fs::create_dir_all(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    (0..count)
+        .map(|i| make_one(&dir.join(format!("f{i:06}"))))
+        .collect()
+}
+
+/// Makes one file of 20 bytes.
+///
+/// # Panics
+/// When it cannot be made.
+pub fn make_one(path: &Path) -> PathBuf {
+    fs::write(path, b"nobody reads me (20)").unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    path.to_owned()
+}
+
+/// Sets a file's atime and mtime, to the second since 1970; does not open it or follow it.
+///
+/// # Panics
+/// When the file system refuses.
+pub fn set_times(path: &Path, seconds: i64) {
+    let at = Timespec {
+        tv_sec: seconds,
+        tv_nsec: 0,
+    };
+    let times = Timestamps {
+        last_access: at,
+        last_modification: at,
+    };
+    utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)
+        .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+}
+
+/// Makes a file look as if nobody had used it for [`OLD_DAYS`].
+pub fn age(path: &Path) {
+    set_times(path, now() - OLD_DAYS * DAY);
+}
+
+/// Ages everything below `root`, and `root`, children before their directories.
+pub fn age_tree(root: &Path) {
+    for entry in walk(root).iter().rev() {
+        age(&entry.path);
+    }
+    age(root);
+}
+
+/// Seconds since 1970.
+///
+/// # Panics
+/// When the clock stands before 1970.
+pub fn now() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("a clock after 1970");
+    i64::try_from(since.as_secs()).expect("a clock before the end of time")
+}
+
+/// An entry of a walk.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Where.
+    pub path: PathBuf,
+    /// What lstat says.
+    pub stat: fs::Metadata,
+}
+
+/// Everything below `root`, each directory before what is in it; follows nothing.
+///
+/// # Panics
+/// When something cannot be read.
+pub fn walk(root: &Path) -> Vec<Entry> {
+    let mut found = Vec::new();
+    let mut left = vec![root.to_owned()];
+    while let Some(dir) = left.pop() {
+        for entry in fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())) {
+            let path = entry.expect("a directory entry").path();
+            let stat = fs::symlink_metadata(&path).expect("lstat");
+            if stat.is_dir() {
+                left.push(path.clone());
+            }
+            found.push(Entry { path, stat });
+        }
+    }
+    found
+}
+
+/// Files and directories below `root`, by path.
+pub fn files_and_directories(root: &Path) -> BTreeSet<PathBuf> {
+    let all = walk(root).into_iter();
+    all.filter(|e| e.stat.is_file() || e.stat.is_dir())
+        .map(|e| e.path)
+        .collect()
+}
+
+/// Regular files below `root`, by path.
+pub fn regular_files(root: &Path) -> BTreeSet<PathBuf> {
+    walk(root)
+        .into_iter()
+        .filter(|e| e.stat.is_file())
+        .map(|e| e.path)
+        .collect()
+}
+
+/// Reads a file whole.
+///
+/// # Panics
+/// When it cannot be read.
+pub fn read(path: &Path) {
+    fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+}
+
+/// Appends a line.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn append(path: &Path) {
+    let file = File::options().append(true).open(path);
+    file.and_then(|mut f| f.write_all(b"more\n"))
+        .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+}
+
+/// Maps a file for reading, closes it, and reads through the mapping.
+///
+/// # Panics
+/// When it cannot be mapped.
+pub fn read_mapped(path: &Path) {
+    let file = File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    sys::read_through_mapping(file).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+}
+
+/// Makes an executable file.
+///
+/// # Panics
+/// When there is no `true` to copy.
+pub fn make_executable(path: &Path) -> PathBuf {
+    fs::copy("/bin/true", path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    path.to_owned()
+}
+
+/// Runs a file.
+///
+/// # Panics
+/// When it cannot be run.
+pub fn execute(path: &Path) {
+    sh(&mut Command::new(path)).unwrap();
+}
+
+/// Runs a line of shell in `dir`.
+///
+/// # Panics
+/// When it fails.
+pub fn shell(dir: &Path, line: &str) -> String {
+    sh(Command::new("sh").args(["-c", line]).current_dir(dir)).unwrap_or_else(|e| panic!("{line}: {e}"))
+}
+
+/// Inode number.
+///
+/// # Panics
+/// When there is no such file.
+pub fn inode(path: &Path) -> u64 {
+    fs::symlink_metadata(path).expect("lstat").ino()
+}
+
+/// Fails with the differences, a few of each kind, unless both are the same.
+///
+/// # Panics
+/// When they are not.
+pub fn assert_same(what: &str, found: &BTreeSet<PathBuf>, expected: &BTreeSet<PathBuf>) {
+    let some = |a: &BTreeSet<PathBuf>, b: &BTreeSet<PathBuf>| {
+        let all: Vec<_> = a.difference(b).collect();
+        let few: Vec<_> = all.iter().take(8).map(|p| format!("{p:?}")).collect();
+        format!("{}: {}", all.len(), few.join(" "))
+    };
+    assert!(
+        found == expected,
+        "{what}\n  too many {}\n  missing  {}",
+        some(found, expected),
+        some(expected, found)
+    );
+}

@@ -1,0 +1,219 @@
+//! File systems of a test's own. Unmounted, detached and removed when dropped, also when the test panics.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::sh;
+use crate::skip::Unmet;
+
+/// A kind of file system and how it keeps access times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fs {
+    /// ext4, noatime.
+    Ext4,
+    /// ext4, relatime.
+    Ext4Relatime,
+    /// xfs, noatime.
+    Xfs,
+    /// btrfs, noatime.
+    Btrfs,
+    /// tmpfs, noatime.
+    Tmpfs,
+}
+
+impl Fs {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ext4 | Self::Ext4Relatime => "ext4",
+            Self::Xfs => "xfs",
+            Self::Btrfs => "btrfs",
+            Self::Tmpfs => "tmpfs",
+        }
+    }
+
+    fn options(self) -> &'static str {
+        match self {
+            Self::Ext4Relatime => "relatime",
+            _ => "noatime",
+        }
+    }
+
+    /// Smaller images are refused by their mkfs.
+    fn mib_min(self) -> u64 {
+        match self {
+            Self::Ext4 | Self::Ext4Relatime | Self::Tmpfs => 16,
+            Self::Btrfs => 256,
+            Self::Xfs => 320,
+        }
+    }
+}
+
+/// A mounted file system.
+#[derive(Debug)]
+pub struct Mount {
+    fs: Fs,
+    mib: u64,
+    mounted: bool,
+    dir: TempDir,
+}
+
+/// Others may take the loop device between its choice and its use.
+const MOUNT_ATTEMPTS: usize = 10;
+
+impl Mount {
+    /// Enough for some thousand small files.
+    ///
+    /// # Errors
+    /// When this host cannot have it, or the agent could not watch it: a reason to skip.
+    pub fn new(fs: Fs) -> Result<Self, Unmet> {
+        Self::sized(fs, 128, 20_000)
+    }
+
+    /// A file system of `mib` MiB (sparse, or more where its mkfs wants more) with room for `inodes` files.
+    ///
+    /// # Errors
+    /// See [`Mount::new`].
+    pub fn sized(fs: Fs, mib: u64, inodes: u64) -> Result<Self, Unmet> {
+        can_watch()?;
+        let dir = tempfile::Builder::new()
+            .prefix("purge-tests-")
+            .tempdir()
+            .map_err(|e| Unmet(format!("no temporary directory: {e}")))?;
+        let mib = mib.max(fs.mib_min());
+        let mut mount = Self {
+            fs,
+            mib,
+            mounted: false,
+            dir,
+        };
+        std::fs::create_dir(mount.path()).map_err(|e| Unmet(e.to_string()))?;
+        if fs != Fs::Tmpfs {
+            let image = mount.image();
+            File::create(&image)
+                .and_then(|f| f.set_len(mib << 20))
+                .map_err(|e| Unmet(format!("no image: {e}")))?;
+            let mut mkfs = Command::new(format!("mkfs.{}", fs.name()));
+            match fs {
+                Fs::Ext4 | Fs::Ext4Relatime => mkfs.args(["-qF", "-I", "256", "-N"]).arg(inodes.to_string()),
+                Fs::Xfs | Fs::Btrfs | Fs::Tmpfs => mkfs.args(["-q", "-f"]),
+            };
+            sh(mkfs.arg(&image)).map_err(Unmet)?;
+        }
+        mount.mount().map_err(Unmet)?;
+        Ok(mount)
+    }
+
+    /// Its root.
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().join("mnt")
+    }
+
+    /// A new directory at its root.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn dir(&self, name: &str) -> PathBuf {
+        let path = self.path().join(name);
+        std::fs::create_dir(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        path
+    }
+
+    fn image(&self) -> PathBuf {
+        self.dir.path().join("image")
+    }
+
+    /// Mounts it again after [`Mount::unmount`]; a tmpfs is empty then.
+    ///
+    /// # Errors
+    /// What mount says.
+    pub fn mount(&mut self) -> Result<(), String> {
+        let mut last = String::new();
+        for _ in 0..MOUNT_ATTEMPTS {
+            let mut mount = Command::new("mount");
+            mount.args(["-t", self.fs.name(), "-o"]);
+            match self.fs {
+                Fs::Tmpfs => mount
+                    .arg(format!("{},size={}m,nr_inodes=0", self.fs.options(), self.mib))
+                    .arg("purge-tests"),
+                _ => mount.arg(format!("loop,{}", self.fs.options())).arg(self.image()),
+            };
+            match sh(mount.arg(self.path())) {
+                Ok(_) => {
+                    self.mounted = true;
+                    return Ok(());
+                }
+                Err(e) => last = e,
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Err(last)
+    }
+
+    /// Unmounts it; its directory stays.
+    pub fn unmount(&mut self) {
+        if std::mem::take(&mut self.mounted) {
+            unmount(&self.path());
+        }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        self.unmount();
+    }
+}
+
+/// One directory mounted on another.
+#[derive(Debug)]
+pub struct Bind(PathBuf);
+
+impl Bind {
+    /// Mounts `from` on `to`.
+    ///
+    /// # Errors
+    /// When this host does not let it: a reason to skip.
+    pub fn new(from: &Path, to: &Path) -> Result<Self, Unmet> {
+        sh(Command::new("mount").arg("--bind").arg(from).arg(to)).map_err(Unmet)?;
+        Ok(Self(to.to_owned()))
+    }
+}
+
+impl Drop for Bind {
+    fn drop(&mut self) {
+        unmount(&self.0);
+    }
+}
+
+fn unmount(path: &Path) {
+    // Somebody may still be about to close his last file.
+    for _ in 0..50 {
+        if sh(Command::new("umount").arg(path)).is_ok() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    if let Err(e) = sh(Command::new("umount").arg("-l").arg(path)) {
+        eprintln!("cannot unmount {}: {e}", path.display());
+    }
+}
+
+/// Whether an agent can watch anything here.
+fn can_watch() -> Result<(), Unmet> {
+    const CAP_SYS_ADMIN: u32 = 21;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
+    let mask = mask
+        .and_then(|m| u64::from_str_radix(m.trim(), 16).ok())
+        .unwrap_or(0);
+    if mask & (1 << CAP_SYS_ADMIN) == 0 {
+        return Err(Unmet("needs root (CAP_SYS_ADMIN)".into()));
+    }
+    if !Path::new("/proc/sys/fs/fanotify/max_user_groups").exists() {
+        return Err(Unmet("the kernel has no fanotify with limits (5.13)".into()));
+    }
+    Ok(())
+}

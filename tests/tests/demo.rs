@@ -1,0 +1,104 @@
+//! The README's first command.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use purge_tests::files::{age_tree, make, temp_dir, walk};
+use purge_tests::{Fs, Mount, binary, need, sh};
+
+fn demo(temp: &Path, words: &[&str]) -> Output {
+    let mut command = Command::new("timeout");
+    command
+        .args(["-k", "5", "120"])
+        .arg(binary("purge-agent"))
+        .arg("demo")
+        .args(words);
+    command.env("TMPDIR", temp).stdin(Stdio::null()).output().unwrap()
+}
+
+fn said(out: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    )
+}
+
+fn assert_nothing_left(temp: &Path) {
+    let left: Vec<_> = fs::read_dir(temp)
+        .unwrap()
+        .filter_map(Result::ok)
+        .map(|e| e.path())
+        .collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let temp = temp.to_str().unwrap();
+    assert!(!mounts.contains(temp), "something is still mounted:\n{mounts}");
+    let loops =
+        sh(Command::new("losetup").args(["--list", "--noheadings", "--output", "BACK-FILE"])).unwrap();
+    assert!(!loops.contains(temp), "a loop device is still attached:\n{loops}");
+}
+
+#[test]
+fn the_demo_does_the_main_job_and_leaves_nothing_behind() {
+    // The demo makes its own mount; this one only tells whether the host lets it.
+    drop(need!(Mount::new(Fs::Ext4)));
+    let temp = temp_dir();
+    let out = demo(temp.path(), &[]);
+    assert!(out.status.success(), "{}: {}", out.status, said(&out));
+    assert!(
+        said(&out).lines().count() > 20,
+        "shows what it does: {}",
+        said(&out)
+    );
+    assert_nothing_left(temp.path());
+}
+
+/// Everything that a purge, or carelessness, could change about a tree.
+fn picture(root: &Path) -> BTreeMap<PathBuf, (u64, u64, i64, i64, i64)> {
+    let of = |s: &fs::Metadata| (s.ino(), s.len(), s.mtime(), s.ctime(), s.atime());
+    walk(root).into_iter().map(|e| (e.path, of(&e.stat))).collect()
+}
+
+#[test]
+fn the_demo_on_a_directory_deletes_nothing() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.dir("mine");
+    make(&root.join("a/b"), 50);
+    make(&root.join("c"), 50);
+    age_tree(&root);
+    let temp = temp_dir();
+    let before = picture(&root);
+    let out = demo(temp.path(), &["--volume", root.to_str().unwrap(), "--ttl", "1d"]);
+    assert!(out.status.success(), "{}: {}", out.status, said(&out));
+    assert_eq!(picture(&root), before, "not even a time has changed");
+    assert_nothing_left(temp.path());
+}
+
+#[test]
+fn an_interrupted_demo_leaves_nothing_behind() {
+    drop(need!(Mount::new(Fs::Ext4)));
+    let temp = temp_dir();
+    let mut interrupted = Command::new("timeout");
+    interrupted
+        .args(["--signal", "INT", "-k", "30", "3"])
+        .arg(binary("purge-agent"))
+        .arg("demo");
+    let out = interrupted
+        .env("TMPDIR", temp.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(!out.status.success(), "it takes longer than that");
+    assert_nothing_left(temp.path());
+}
