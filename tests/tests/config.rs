@@ -61,7 +61,7 @@ fn every_fault_is_told_with_its_file_and_line() {
         (GOOD.replace("volume = \"s\"", "volume = \"t\""), 6, "\"t\""),
         (format!("{GOOD}clock = [\"atime\"]\n"), 8, "access"),
         (format!("{GOOD}target = \"dirctory\"\n"), 8, "directory"),
-        (format!("{GOOD}include = [\"a[\"]\n"), 8, "a["),
+        (format!("{GOOD}include = [7]\n"), 8, "string"),
         (
             format!("{GOOD}users = [\"no-such-user-here\"]\n"),
             8,
