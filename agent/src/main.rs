@@ -162,11 +162,13 @@ fn run_agent(config: &Config, run: &Run) -> anyhow::Result<()> {
         let shutdown = async move {
             loop {
                 tokio::select! {
-                    _ = terminate.recv() => return,
-                    _ = interrupt.recv() => return,
+                    _ = terminate.recv() => break,
+                    _ = interrupt.recv() => break,
                     _ = reload.recv() => reload_rules(&reloading, run),
                 }
             }
+            // Clients that follow a run hear how it ended before the server does.
+            reloading.runs.cancel_all();
         };
         let served = serve::serve(Arc::clone(&host), listener, shutdown).await;
         sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]).ok();

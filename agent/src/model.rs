@@ -161,6 +161,8 @@ pub struct Stat {
     pub mtime: Seconds,
     /// ctime.
     pub ctime: Seconds,
+    /// The rest of ctime: a change within the same second must not go unseen.
+    pub ctime_nanos: u32,
     /// Birth time; ctime where the file system keeps none.
     pub birth: Seconds,
 }

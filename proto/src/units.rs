@@ -206,7 +206,7 @@ mod tests {
         ] {
             assert_eq!(parse_duration(text), Ok(seconds), "{text}");
         }
-        for text in ["", "28", "d", "1x", "1d2", "-1d", "1 d", "99999999999y", "1.5d"] {
+        for text in ["", "28", "d", "1x", "1d2", "-1d", "1 d", "9999999999999y", "1.5d"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
         assert_eq!(

@@ -196,7 +196,12 @@ fn find_answers_from_the_index_what_find_answers_from_the_disk() {
     assert_same(
         "all at once",
         &several,
-        &naive(&|_, s| file(s) && s.uid() == 40_000 && s.len() >= 3000),
+        &naive(&|p, s| {
+            let named = p
+                .file_name()
+                .is_some_and(|n| n.to_string_lossy().starts_with('f'));
+            named && file(s) && s.uid() == 40_000 && s.len() >= 3000
+        }),
     );
 
     let json = ctl

@@ -415,7 +415,7 @@ impl Reader {
             return;
         };
         let evidence = Evidence {
-            ctime_moved: found.stat.ctime > known.ctime,
+            ctime_moved: (found.stat.ctime, found.stat.ctime_nanos) > (known.ctime, known.ctime_nanos),
             fine: found.fine,
             attrib_seen: self.attrib_seen.contains(&ino),
         };

@@ -6,8 +6,8 @@
 //! ```text
 //! clock row      present:u64  n x access:u32  n x source:u8                       (n = number of bits in present)
 //! attribute row  present:u64  n x entry
-//!     entry      flags:u8  parent~  size  [uid gid]  [links]  ctime~  [mtime~ctime]  [birth~ctime]
-//!                flags: 0-1 kind, 2 owner as before, 3 links given, 4 mtime given, 5 birth given
+//!     entry      flags:u8  parent~  size  [uid gid]  [links]  ctime~  [nanoseconds:u32]  [mtime~ctime]  [birth~ctime]
+//!                flags: 0-1 kind, 2 owner as before, 3 links given, 4 mtime given, 5 birth given, 6 nanoseconds given
 //!                x~ is the difference to the entry before (parent, ctime), x~y to that other field
 //! name row       entries { offset:u8  parent  length:u8  name }; several for one offset: hard links
 //! directory row  for each of 64 consecutive directory ids: state:u8 and, unless free, ino parent length:u8 name
@@ -55,6 +55,8 @@ pub struct Attributes {
     pub mtime: Seconds,
     /// ctime.
     pub ctime: Seconds,
+    /// The rest of ctime.
+    pub ctime_nanos: u32,
     /// Birth time.
     pub birth: Seconds,
 }
@@ -75,6 +77,7 @@ const OWNER_AS_BEFORE: u8 = 1 << 2;
 const LINKS_GIVEN: u8 = 1 << 3;
 const MTIME_GIVEN: u8 = 1 << 4;
 const BIRTH_GIVEN: u8 = 1 << 5;
+const NANOS_GIVEN: u8 = 1 << 6;
 
 /// Appends the entries of an attribute row.
 pub fn put_attributes<'a>(out: &mut Vec<u8>, entries: impl Iterator<Item = &'a Attributes>) {
@@ -85,7 +88,8 @@ pub fn put_attributes<'a>(out: &mut Vec<u8>, entries: impl Iterator<Item = &'a A
             | flag(same_owner, OWNER_AS_BEFORE)
             | flag(entry.links != 1, LINKS_GIVEN)
             | flag(entry.mtime != entry.ctime, MTIME_GIVEN)
-            | flag(entry.birth != entry.ctime, BIRTH_GIVEN);
+            | flag(entry.birth != entry.ctime, BIRTH_GIVEN)
+            | flag(entry.ctime_nanos != 0, NANOS_GIVEN);
         out.push(flags);
         put_difference(out, entry.parent.0, before.parent);
         put_varint(out, entry.size);
@@ -97,6 +101,9 @@ pub fn put_attributes<'a>(out: &mut Vec<u8>, entries: impl Iterator<Item = &'a A
             put_varint(out, entry.links.into());
         }
         put_difference(out, entry.ctime.0, before.ctime);
+        if entry.ctime_nanos != 0 {
+            out.extend_from_slice(&entry.ctime_nanos.to_le_bytes());
+        }
         if entry.mtime != entry.ctime {
             put_difference(out, entry.mtime.0, entry.ctime.0);
         }
@@ -159,6 +166,11 @@ impl<'a> AttributeReader<'a> {
             1
         };
         let ctime = self.from.difference(self.before.ctime)?;
+        let ctime_nanos = if flags & NANOS_GIVEN != 0 {
+            self.from.fixed32()?
+        } else {
+            0
+        };
         let mtime = if flags & MTIME_GIVEN != 0 {
             self.from.difference(ctime)?
         } else {
@@ -183,6 +195,7 @@ impl<'a> AttributeReader<'a> {
             links,
             mtime: Seconds(mtime),
             ctime: Seconds(ctime),
+            ctime_nanos,
             birth: Seconds(birth),
         })
     }
@@ -468,6 +481,13 @@ impl<'a> Cursor<'a> {
         u32::try_from(n).map_err(|_| self.damaged())
     }
 
+    /// Four bytes.
+    #[inline]
+    fn fixed32(&mut self) -> Result<u32, Damaged> {
+        let bytes = self.take(4)?;
+        Ok(bytes.try_into().map(u32::from_le_bytes).unwrap_or_default())
+    }
+
     #[inline]
     fn difference(&mut self, from: u32) -> Result<u32, Damaged> {
         let coded = self.varint()?;
@@ -509,6 +529,7 @@ mod tests {
             links: if same { 1 } else { n.4 },
             mtime: Seconds(t.0),
             ctime: Seconds(if same { t.0 } else { t.1 }),
+            ctime_nanos: if same { 0 } else { t.2 },
             birth: Seconds(t.2),
         })
     }

@@ -895,6 +895,7 @@ fn attributes_of(stat: &Stat, parent: DirId) -> Attributes {
         links: stat.links,
         mtime: stat.mtime,
         ctime: stat.ctime,
+        ctime_nanos: stat.ctime_nanos,
         birth: stat.birth,
     }
 }
@@ -918,6 +919,7 @@ mod tests {
             atime: at,
             mtime: at,
             ctime: at,
+            ctime_nanos: 0,
             birth: at,
         }
     }

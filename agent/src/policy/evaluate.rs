@@ -616,6 +616,7 @@ mod tests {
             atime: Seconds(0),
             mtime: time(f.map(|f| f.mtime)),
             ctime: time(f.map(|f| f.ctime)),
+            ctime_nanos: 0,
             birth: time(f.map(|f| f.birth)),
         }
     }

@@ -60,6 +60,7 @@ mod tests {
             links: 1,
             mtime: Seconds(mtime),
             ctime: Seconds(ctime),
+            ctime_nanos: 0,
             birth: Seconds(birth),
         }
     }

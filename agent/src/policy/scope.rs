@@ -53,6 +53,11 @@ impl Globs {
                 pattern: pattern.clone(),
                 why: why.to_string(),
             };
+            // gitignore takes a mistyped glob for a name; a rule must not.
+            globset::Glob::new(pattern).map_err(|why| BadGlob::Syntax {
+                pattern: pattern.clone(),
+                why: why.kind().to_string(),
+            })?;
             builder.add_line(None, pattern).map_err(syntax)?;
         }
         let syntax = |why: ignore::Error| BadGlob::Syntax {
@@ -209,7 +214,7 @@ mod tests {
 
     #[test]
     fn patterns_that_select_by_accident_are_refused() {
-        for bad in ["", "  ", "# x", "!a"] {
+        for bad in ["", "  ", "# x", "!a", "a[", "{a"] {
             assert!(Globs::compile(&[bad.into()]).is_err(), "{bad:?}");
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! chunk      candidate*
-//! candidate  flags:u8  [dir length, bytes]  name length:u8, bytes  ino rule size files uid links
+//! candidate  flags:u8  [dir length, bytes]  name length, bytes  ino rule size files uid links ctime nanoseconds
 //!            mtime:u32 ctime:u32 birth:u32 access:u32 last:u32     flags: 0-1 shape, 2 directory as before
 //!            access source:u8 last source:u8                       integers without a width are varints
 //! ```
@@ -39,6 +39,8 @@ pub struct Candidate {
     pub mtime: Seconds,
     /// ctime when the plan was made.
     pub ctime: Seconds,
+    /// The rest of ctime.
+    pub ctime_nanos: u32,
     /// Birth time.
     pub birth: Seconds,
     /// Its access clock when the plan was made.
@@ -94,6 +96,7 @@ pub fn encode(candidates: &[Candidate]) -> Vec<u8> {
             c.files,
             c.uid.into(),
             c.links.into(),
+            c.ctime_nanos.into(),
         ] {
             put_varint(&mut out, n);
         }
@@ -133,7 +136,7 @@ pub fn decode(row: &[u8]) -> Result<Vec<Candidate>, Damaged> {
         let ino = from.varint()?;
         let rule = u16::try_from(from.varint()?).map_err(|_| damaged)?;
         let (size, files) = (from.varint()?, from.varint()?);
-        let (uid, links) = (from.varint32()?, from.varint32()?);
+        let (uid, links, ctime_nanos) = (from.varint32()?, from.varint32()?, from.varint32()?);
         let mut time = || {
             Ok(Seconds(
                 from.take(4)?
@@ -164,6 +167,7 @@ pub fn decode(row: &[u8]) -> Result<Vec<Candidate>, Damaged> {
             links,
             mtime,
             ctime,
+            ctime_nanos,
             birth,
             access,
             last,
@@ -207,6 +211,7 @@ mod tests {
                 links: n.5,
                 mtime: Seconds(t[0]),
                 ctime: Seconds(t[1]),
+                ctime_nanos: t[2],
                 birth: Seconds(t[2]),
                 access: LastUse {
                     at: Seconds(t[3]),

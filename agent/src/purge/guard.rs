@@ -91,8 +91,14 @@ impl<'a> Ground<'a> {
         let same_file = (s.ino, s.birth, s.kind) == (candidate.ino, candidate.birth, candidate.kind());
         // Removing its last files has changed a directory that is empty by now; rmdir itself refuses a full one.
         let same_content = candidate.shape != Shape::File
-            || (s.size, s.mtime, s.ctime, s.links)
-                == (candidate.size, candidate.mtime, candidate.ctime, candidate.links);
+            || (s.size, s.mtime, s.ctime, s.ctime_nanos, s.links)
+                == (
+                    candidate.size,
+                    candidate.mtime,
+                    candidate.ctime,
+                    candidate.ctime_nanos,
+                    candidate.links,
+                );
         if !same_file {
             return Err(Fate::Skipped(Skip::Changed));
         }
@@ -315,7 +321,8 @@ impl Tree<'_> {
         if s.kind == Kind::File && access.at > self.candidate.access.at.max(self.candidate.last.at) {
             return Err(Fate::Skipped(Skip::Accessed));
         }
-        match (known.size, known.mtime, known.ctime) == (s.size, s.mtime, s.ctime) {
+        let known = (known.size, known.mtime, known.ctime, known.ctime_nanos);
+        match known == (s.size, s.mtime, s.ctime, s.ctime_nanos) {
             true => Ok(Entry::Other(s.ino)),
             false => Err(Fate::Skipped(Skip::Changed)),
         }

@@ -419,6 +419,7 @@ impl<'a> ChunkWriter<'a> {
             links: attributes.links,
             mtime: attributes.mtime,
             ctime: attributes.ctime,
+            ctime_nanos: attributes.ctime_nanos,
             birth: attributes.birth,
             access,
             last: pick.last,

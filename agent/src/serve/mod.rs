@@ -12,6 +12,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use purge_proto::v1::purge_agent_server::PurgeAgentServer;
 use tokio::net::UnixListener;
@@ -49,6 +50,9 @@ pub enum ServeError {
 const REQUEST_BYTES_MAX: usize = 1 << 20;
 /// Calls that one connection may have open.
 const STREAMS_MAX: u32 = 64;
+
+/// Clients that still follow something when the agent ends have this long to hear of it.
+const CLIENTS_LEAVE: Duration = Duration::from_secs(5);
 
 /// Makes the socket: owner root, mode 0660, its group as configured.
 ///
@@ -100,14 +104,23 @@ pub async fn serve(
     let agent =
         PurgeAgentServer::new(service::Service::new(host)).max_decoding_message_size(REQUEST_BYTES_MAX);
     let agent = tonic::service::interceptor::InterceptedService::new(agent, root_only);
-    Server::builder()
+    let (ending, ended) = tokio::sync::oneshot::channel();
+    let served = Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .add_service(health_service)
         .add_service(reflection)
         .add_service(agent)
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown)
-        .await?;
-    Ok(())
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
+            shutdown.await;
+            let _ = ending.send(());
+        });
+    tokio::select! {
+        served = served => Ok(served?),
+        () = async {
+            let _ = ended.await;
+            tokio::time::sleep(CLIENTS_LEAVE).await;
+        } => Ok(()),
+    }
 }
 
 fn root_only(request: Request<()>) -> Result<Request<()>, Status> {

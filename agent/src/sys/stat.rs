@@ -106,6 +106,7 @@ fn located(x: &Statx) -> Located {
             atime: Seconds::from_unix(x.stx_atime.tv_sec),
             mtime: Seconds::from_unix(x.stx_mtime.tv_sec),
             ctime,
+            ctime_nanos: x.stx_ctime.tv_nsec,
             birth,
         },
         device: Device {
