@@ -27,6 +27,8 @@ use crate::sys::stat::{self, Mount};
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
 /// How often the store is told that the agent is still watching; a crash makes its gap longer by this at most.
 const ALIVE_EVERY: Duration = Duration::from_secs(15);
+/// After writing back more rows than this, what that took is given back to the system.
+const ROWS_TO_TRIM: usize = 4000;
 /// Gaps that are remembered.
 const GAPS_MAX: usize = 100;
 /// Events a second are an average over so many seconds.
@@ -432,10 +434,14 @@ impl Volume {
     fn write_back(&self) {
         let _one = self.writing.lock();
         let write_back = self.watched.index.write().start_write_back();
+        let rows = write_back.len();
         let result = match write_back.is_empty() {
             true => Ok(()),
             false => write_back.commit(),
         };
+        if rows > ROWS_TO_TRIM {
+            crate::sys::memory::give_back();
+        }
         self.watched.index.write().written_back(result.is_ok());
         match result {
             Err(error) => self.index_trouble(&error),

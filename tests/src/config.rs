@@ -52,6 +52,13 @@ impl Config {
         self
     }
 
+    /// One rule as it stands, without the limits and keys that [`Config::rule`] adds.
+    pub fn unlimited(path: &Path, keys: &str) -> Self {
+        let mut config = Self::new(path, "baseline = \"mtime\"");
+        config.rules = format!("\n[[rule]]\nname = \"{OLD}\"\nvolume = \"{VOLUME}\"\n{keys}\n");
+        config
+    }
+
     /// As TOML.
     pub fn text(&self, state_dir: &Path, socket: &Path) -> String {
         let precision = if self.volume_keys.contains("precision") {

@@ -255,3 +255,29 @@ fn a_reader_that_has_enough_is_no_error() {
     // 141: ended by SIGPIPE, as find itself is.
     assert!([Some(0), Some(141)].contains(&status.code()), "{status}");
 }
+
+#[test]
+fn an_expired_plan_is_refused() {
+    use purge_agent::index::Store;
+    use purge_agent::purge::plans::Plans;
+
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.path();
+    make(&root.join("d"), 5);
+    age_tree(&root);
+    let mut agent = Agent::tracking(&Config::backdated(&root));
+    let plan = agent.ctl().plan();
+    agent.terminate();
+    // A day later.
+    let plans = Plans::new(Store::open(&agent.state_dir().join("index")).unwrap());
+    let mut record = plans.get(&plan.id).unwrap();
+    let made = record.plan.as_mut().unwrap().created_at.as_mut().unwrap();
+    made.seconds -= 24 * 3600;
+    plans.put(&record).unwrap();
+    drop(plans);
+    agent.launch();
+    agent.wait_until_tracking();
+    let answer = agent.ctl().run(["apply", &plan.id, "--yes"]).ends_with(3);
+    assert!(answer.stderr.contains("make a new one"), "{}", answer.stderr);
+    assert_eq!(regular_files(&root).len(), 5);
+}

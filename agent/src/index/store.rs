@@ -58,7 +58,7 @@ pub enum StoreError {
 }
 
 /// Bytes of the store's own cache. Pages are held by the index itself; the store is read for names only.
-const CACHE_BYTES: u64 = 32 << 20;
+const CACHE_BYTES: u64 = 8 << 20;
 
 /// A volume's number in keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -830,6 +830,11 @@ impl WriteBack {
         self.names.is_empty() && self.rows.is_empty()
     }
 
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.names.len() + self.rows.len()
+    }
+
     /// Writes the rows and makes them durable. Rows of one page go together; a crash between two batches leaves
     /// pages of different moments, which the scan after every start brings together again.
     ///
