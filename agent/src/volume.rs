@@ -69,9 +69,6 @@ struct VolumeRecord {
     gap_end: u32,
     #[prost(message, repeated, tag = "8")]
     gaps: Vec<Gap>,
-    /// A scan has seen the whole volume.
-    #[prost(bool, tag = "9")]
-    scanned: bool,
 }
 
 /// Why a volume cannot be watched.
@@ -155,6 +152,8 @@ pub struct Volume {
     pub mount: Mount,
     /// What everybody shares.
     pub watched: Arc<Watched>,
+    /// What is believed about the time before observation, in the configuration's words.
+    pub baseline: &'static str,
     belief: Belief,
     store: Store,
     health: Arc<Mutex<Health>>,
@@ -226,12 +225,18 @@ impl Volume {
                 Index::new(store.clone(), id)
             }
         };
-        let belief = match (config.baseline, mount.keeps_atime) {
-            (Baseline::Atime, _) | (Baseline::Auto, true) => Belief::Atime,
-            (Baseline::Mtime, _) => Belief::Mtime,
-            // What a rescan finds new was made unseen: at the latest when it is found.
+        let baseline = match (config.baseline, mount.keeps_atime) {
+            (Baseline::Atime, _) | (Baseline::Auto, true) => "atime",
+            (Baseline::Mtime, _) => "mtime",
+            (Baseline::Observed, _) | (Baseline::Auto, false) => "observed",
+        };
+        // Only what the very first scan finds has a past that nobody watched. What is found new later was made
+        // unseen, or the index lost it in a crash: doubt counts as use.
+        let belief = match baseline {
             _ if known => Belief::Since(armed_at),
-            _ => Belief::Since(Seconds(record.coverage_since)),
+            "atime" => Belief::Atime,
+            "mtime" => Belief::Mtime,
+            _ => Belief::Since(armed_at),
         };
         let watched = Arc::new(Watched {
             path: config.path.clone(),
@@ -257,6 +262,7 @@ impl Volume {
             config,
             mount,
             watched,
+            baseline,
             belief,
             store: store.clone(),
             health,
@@ -359,15 +365,6 @@ impl Volume {
             scan,
             unreadable: health.unreadable,
             rate: seen as f64 / seconds,
-        }
-    }
-
-    /// What is believed about the time before observation, in the configuration's words.
-    pub fn baseline_in_words(&self) -> &'static str {
-        match self.belief {
-            Belief::Since(_) => "observed",
-            Belief::Atime => "atime",
-            Belief::Mtime => "mtime",
         }
     }
 
@@ -480,38 +477,37 @@ impl Volume {
             Extent::Trees(_) => Arc::default(),
         };
         let number = self.scan_number.fetch_add(1, Relaxed) + 1;
-        // What comes in from outside is used now, whatever is believed of the time before.
-        let belief = match (extent, self.belief) {
-            (Extent::Trees(_), _) => Belief::Since(Seconds::now()),
-            (Extent::Volume, Belief::Since(_)) if number > 1 => Belief::Since(Seconds::now()),
-            (Extent::Volume, belief) => belief,
+        // What comes in from outside, or is found later, is used now, whatever is believed of the time before.
+        let belief = match extent {
+            Extent::Volume if number == 1 => self.belief,
+            Extent::Volume | Extent::Trees(_) => Belief::Since(Seconds::now()),
         };
         let result = scan::run(&self.watched, extent, belief, number, &progress, self);
-        self.write_back();
-        crate::sys::memory::give_back();
-        let mut health = self.health.lock();
-        if *extent == Extent::Volume {
-            health.scan = None;
-        }
-        match result {
-            Ok(outcome) => {
-                if *extent == Extent::Volume {
+        {
+            let mut health = self.health.lock();
+            if *extent == Extent::Volume {
+                health.scan = None;
+            }
+            match result {
+                Ok(outcome) if *extent == Extent::Volume => {
                     health.whole = true;
                     health.unreadable = outcome.unreadable;
-                    health.record.scanned = true;
                     health.scan_trouble = None;
                     let (entries, seconds) = (outcome.entries, outcome.seconds);
                     let (unreadable, vanished) = (outcome.unreadable, outcome.vanished);
                     tracing::info!(volume = %self.config.name, entries, seconds, unreadable, vanished, "scan finished");
                 }
-            }
-            Err(ScanError::Stopped) => return,
-            Err(error) => {
-                tracing::error!(volume = %self.config.name, %error, "scan failed");
-                health.scan_trouble = Some(format!("the last scan failed: {error}; try `purgectl rescan`"));
+                Ok(_) => {}
+                Err(ScanError::Stopped) => return,
+                Err(error) => {
+                    tracing::error!(volume = %self.config.name, %error, "scan failed");
+                    health.scan_trouble =
+                        Some(format!("the last scan failed: {error}; try `purgectl rescan`"));
+                }
             }
         }
-        drop(health);
+        self.write_back();
+        crate::sys::memory::give_back();
         if let Err(error) = self.save_record() {
             self.index_trouble(&error);
         }
@@ -577,11 +573,6 @@ fn open_record(
             name: config.name.clone(),
             path: config.path.display().to_string(),
         });
-    }
-    if !record.scanned {
-        // The first scan never finished: what there is of an index says nothing of the rest.
-        record.coverage_since = now.0;
-        return Ok((record, false));
     }
     let unseen = Seconds(record.last_alive).age_at(now);
     if unseen > 0 {

@@ -112,7 +112,7 @@ pub(super) fn volume(host: &Host, volume: &Volume) -> v1::VolumeStatus {
             }),
         unreadable: condition.unreadable,
         filesystem: volume.mount.filesystem.clone(),
-        baseline: volume.baseline_in_words().into(),
+        baseline: volume.baseline.into(),
     }
 }
 
