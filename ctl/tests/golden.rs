@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use prost_types::Timestamp;
 use purge_proto::v1::purge_agent_server::{PurgeAgent, PurgeAgentServer};
-use purge_proto::v1::{self, *};
+use purge_proto::v1::*;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
@@ -80,8 +80,8 @@ fn plan(id: &str) -> Plan {
     }
 }
 
-fn candidates() -> Vec<v1::Candidate> {
-    let candidate = |path: &[u8], kind: Kind, bytes, age_seconds, source: Source| v1::Candidate {
+fn candidates() -> Vec<Candidate> {
+    let candidate = |path: &[u8], kind: Kind, bytes, age_seconds, source: Source| Candidate {
         path: path.to_vec(),
         kind: kind.into(),
         bytes,
@@ -253,7 +253,7 @@ impl PurgeAgent for Fake {
             next_page_token: next.into(),
         }))
     }
-    type ShowPlanStream = Answers<v1::Candidate>;
+    type ShowPlanStream = Answers<Candidate>;
     async fn show_plan(&self, _: Request<ShowPlanRequest>) -> Result<Response<Self::ShowPlanStream>, Status> {
         Ok(stream(candidates()))
     }
@@ -332,7 +332,7 @@ impl PurgeAgent for Fake {
     }
     type FindStream = Answers<Entry>;
     async fn find(&self, _: Request<FindRequest>) -> Result<Response<Self::FindStream>, Status> {
-        let entry = |c: v1::Candidate| Entry {
+        let entry = |c: Candidate| Entry {
             path: c.path,
             kind: c.kind,
             bytes: c.bytes,

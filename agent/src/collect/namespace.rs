@@ -122,7 +122,7 @@ impl Namespace {
             Err(error) => {
                 // The entry stays as the index knows it, and the directory stays: not seen is not gone.
                 tracing::warn!(%error, name = %String::from_utf8_lossy(place.name), "cannot look at a changed entry");
-                watched.index.write().set_dir_state(dir, true, false);
+                watched.index.write().doubt_dir(dir);
                 Ok(())
             }
         }
@@ -166,7 +166,7 @@ pub fn take_entry(
 ) -> Result<(), StoreError> {
     let mut index = watched.index.write();
     if found.mount_root || found.device != watched.device {
-        index.set_dir_state(dir, false, true);
+        index.note_mount(dir);
         return Ok(());
     }
     if watched.own.contains(&found.stat.ino) {

@@ -651,13 +651,26 @@ impl Index {
         Ok(gone.len())
     }
 
-    /// Notes what listing a directory found out; see [`Directories::set_state`].
-    pub fn set_dir_state(&mut self, id: DirId, unreadable: bool, has_mounts: bool) {
+    /// Notes what listing a directory found out: whether something in it could not be read, and whether something is
+    /// mounted in it.
+    pub fn set_listed(&mut self, id: DirId, unreadable: bool, has_mounts: bool) {
         self.dirs.set_state(id, unreadable, has_mounts);
         if let Some(scan) = &self.scan {
             let number = scan.number;
             self.dirs.set_listed(id, number);
         }
+    }
+
+    /// Something in a directory could not be read: it stays, whatever is known of it, until a scan lists it.
+    pub fn doubt_dir(&mut self, id: DirId) {
+        let has_mounts = self.dirs.get(id).is_some_and(|d| d.has_mounts);
+        self.dirs.set_state(id, true, has_mounts);
+    }
+
+    /// Something is mounted in a directory.
+    pub fn note_mount(&mut self, id: DirId) {
+        let unreadable = self.dirs.get(id).is_some_and(|d| d.unreadable);
+        self.dirs.set_state(id, unreadable, true);
     }
 
     fn page_slot(&mut self, number: u64) -> u32 {
@@ -1024,8 +1037,8 @@ mod tests {
             .unwrap();
         index.start_scan(1);
         index.upsert_scanned(&mut [dir]).unwrap();
-        index.set_dir_state(DirId::ROOT, false, false);
-        index.set_dir_state(id, true, false);
+        index.set_listed(DirId::ROOT, false, false);
+        index.set_listed(id, true, false);
         assert_eq!(index.end_scan(true).unwrap(), 1);
         assert!(index.get(70).is_none() && index.get(71).is_some());
     }

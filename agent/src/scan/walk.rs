@@ -97,7 +97,7 @@ pub(super) fn walk(
     });
     let mut index = watched.index.write();
     for dir in shared.unreadable.into_inner() {
-        index.set_dir_state(dir, true, false);
+        index.doubt_dir(dir);
     }
     doubtful.append(&mut shared.doubtful.into_inner());
     shared.queue.into_inner().error.map_or(Ok(()), Err)
@@ -287,7 +287,7 @@ impl<'a> Worker<'a> {
         let pending = {
             let mut index = self.shared.watched.index.write();
             for (dir, unreadable, mounts) in self.listed.drain(..) {
-                index.set_dir_state(dir, unreadable, mounts);
+                index.set_listed(dir, unreadable, mounts);
             }
             index.pending_name_bytes()
         };
