@@ -214,17 +214,19 @@ impl Agent {
         self.wait_until_tracking();
     }
 
-    /// SIGHUP: the configuration is read again. Waits until the log says something with one of `words` in it.
+    /// SIGHUP: the configuration is read again, soon.
+    pub fn reload(&self) {
+        self.send(Signal::HUP);
+    }
+
+    /// Waits until its log has `word` in it.
     ///
     /// # Panics
     /// When it does not in time.
-    pub fn reload(&self, words: &[&str]) {
-        let before = self.log.lock().unwrap().len();
-        self.send(Signal::HUP);
-        until("the agent says what it read again", SOON, || {
+    pub fn wait_until_it_says(&self, word: &str) {
+        until(&format!("the agent says {word}"), SOON, || {
             let log = self.log.lock().unwrap();
-            let said = |line: &String| words.iter().any(|w| line.contains(w));
-            log.iter().skip(before).any(said).then_some(())
+            log.iter().any(|line| line.contains(word)).then_some(())
         });
     }
 

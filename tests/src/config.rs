@@ -38,25 +38,15 @@ impl Config {
         Self::new(path, "baseline = \"mtime\"").rule(OLD, &keys)
     }
 
-    /// A rule of the volume. What goes is gone at once, and all of the volume may go, unless `keys` say otherwise.
+    /// A rule of the volume. Nothing but `keys` is set, so the agent's own defaults hold: what goes is deleted, at
+    /// once, and all of the volume may go.
     #[must_use]
     pub fn rule(mut self, name: &str, keys: &str) -> Self {
-        let defaults = [("grace", "\"0s\""), ("max_fraction", "1.0")];
-        let mut text = format!("\n[[rule]]\nname = \"{name}\"\nvolume = \"{VOLUME}\"\n{keys}\n");
-        for (key, value) in defaults {
-            if !keys.lines().any(|l| l.starts_with(key)) {
-                let _ = writeln!(text, "{key} = {value}");
-            }
-        }
-        self.rules.push_str(&text);
+        let _ = write!(
+            self.rules,
+            "\n[[rule]]\nname = \"{name}\"\nvolume = \"{VOLUME}\"\n{keys}\n"
+        );
         self
-    }
-
-    /// One rule as it stands, without the limits and keys that [`Config::rule`] adds.
-    pub fn unlimited(path: &Path, keys: &str) -> Self {
-        let mut config = Self::new(path, "baseline = \"mtime\"");
-        config.rules = format!("\n[[rule]]\nname = \"{OLD}\"\nvolume = \"{VOLUME}\"\n{keys}\n");
-        config
     }
 
     /// As TOML.

@@ -135,6 +135,13 @@ pub fn regular_files(root: &Path) -> BTreeSet<PathBuf> {
         .collect()
 }
 
+/// Regular files below `root`, those with several names once.
+pub fn count_files(root: &Path) -> u64 {
+    let all = walk(root).into_iter();
+    let inodes: BTreeSet<u64> = all.filter(|e| e.stat.is_file()).map(|e| e.stat.ino()).collect();
+    inodes.len() as u64
+}
+
 /// Reads a file whole.
 ///
 /// # Panics

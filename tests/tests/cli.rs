@@ -185,13 +185,7 @@ fn apply_deletes_nothing_where_nobody_can_be_asked() {
     let ctl = agent.ctl();
     let plan = ctl.plan();
     for words in [&["apply", &plan.id][..], &["apply", "--rule", "old"]] {
-        let answer = ctl.run(words);
-        assert!(
-            [1, 2, 3].contains(&answer.code),
-            "{}: exit code {}",
-            answer.asked,
-            answer.code
-        );
+        let answer = ctl.run(words).ends_with(2);
         assert!(answer.stderr.contains("--yes"), "says how: {}", answer.stderr);
     }
     assert_eq!(regular_files(&root).len(), 10);

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use purge_tests::files::{age_tree, make, temp_dir};
+use purge_tests::wait::{SOON, until};
 use purge_tests::{Agent, Config, Fs, Mount, binary, need};
 
 /// Runs purge-agent; its exit code and everything it said.
@@ -196,10 +197,13 @@ fn a_reload_takes_new_rules_and_keeps_the_old_ones_where_there_is_a_fault() {
         &root,
         "remove_empty_dirs = false\nexclude = [\"**/f00000[0-3]\"]",
     ));
-    agent.reload(&["again", "reload"]);
-    assert_eq!(ctl.candidates().len(), 6);
+    agent.reload();
+    until("the new rules are in force", SOON, || {
+        (ctl.candidates().len() == 6).then_some(())
+    });
     agent.write_config(&Config::backdated_with(&root, "tll = \"1s\""));
-    agent.reload(&["tll"]);
+    agent.reload();
+    agent.wait_until_it_says("tll");
     assert_eq!(ctl.candidates().len(), 6, "the rules in force stay");
     agent.wait_until_tracking();
 }

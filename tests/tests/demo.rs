@@ -7,23 +7,31 @@
     reason = "a test fails by panicking"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use purge_tests::files::{age_tree, make, temp_dir, walk};
+use purge_tests::wait::{LONG, SOON, until};
 use purge_tests::{Fs, Mount, binary, need, sh};
+use rustix::process::{Pid, Signal, kill_process};
 
-fn demo(temp: &Path, words: &[&str]) -> Output {
+fn command(temp: &Path, words: &[&str]) -> Command {
     let mut command = Command::new("timeout");
     command
         .args(["-k", "5", "120"])
         .arg(binary("purge-agent"))
         .arg("demo")
-        .args(words);
-    command.env("TMPDIR", temp).stdin(Stdio::null()).output().unwrap()
+        .args(words)
+        .env("TMPDIR", temp)
+        .stdin(Stdio::null());
+    command
+}
+
+fn demo(temp: &Path, words: &[&str]) -> Output {
+    command(temp, words).output().unwrap()
 }
 
 fn said(out: &Output) -> String {
@@ -34,7 +42,28 @@ fn said(out: &Output) -> String {
     )
 }
 
-fn assert_nothing_left(temp: &Path) {
+/// Where an agent could leave something although it was told to use another place.
+const USUAL_PLACES: [&str; 4] = ["/tmp", "/var/tmp", "/dev/shm", "/run"];
+
+/// What agents, not tests, have in the usual places, and what they have mounted.
+fn elsewhere() -> BTreeSet<String> {
+    let dirs = USUAL_PLACES.iter().filter_map(|dir| fs::read_dir(dir).ok());
+    let entries = dirs.flatten().filter_map(Result::ok);
+    let named = entries.filter(|e| e.file_name().to_string_lossy().starts_with("purge-agent"));
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let mounted = mounts
+        .lines()
+        .filter(|l| l.contains("purge-agent") && !l.contains("purge-tests-"));
+    named
+        .map(|e| e.path().to_string_lossy().into_owned())
+        .chain(mounted.map(str::to_owned))
+        .collect()
+}
+
+fn assert_nothing_left(temp: &Path, before: &BTreeSet<String>) {
+    let after = elsewhere();
+    let more: Vec<_> = after.difference(before).collect();
+    assert!(more.is_empty(), "left behind: {more:?}");
     let left: Vec<_> = fs::read_dir(temp)
         .unwrap()
         .filter_map(Result::ok)
@@ -53,7 +82,7 @@ fn assert_nothing_left(temp: &Path) {
 fn the_demo_does_the_main_job_and_leaves_nothing_behind() {
     // The demo makes its own mount; this one only tells whether the host lets it.
     drop(need!(Mount::new(Fs::Ext4)));
-    let temp = temp_dir();
+    let (temp, elsewhere) = (temp_dir(), elsewhere());
     let out = demo(temp.path(), &[]);
     assert!(out.status.success(), "{}: {}", out.status, said(&out));
     assert!(
@@ -61,7 +90,7 @@ fn the_demo_does_the_main_job_and_leaves_nothing_behind() {
         "shows what it does: {}",
         said(&out)
     );
-    assert_nothing_left(temp.path());
+    assert_nothing_left(temp.path(), &elsewhere);
 }
 
 /// Everything that a purge, or carelessness, could change about a tree.
@@ -77,28 +106,25 @@ fn the_demo_on_a_directory_deletes_nothing() {
     make(&root.join("a/b"), 50);
     make(&root.join("c"), 50);
     age_tree(&root);
-    let temp = temp_dir();
+    let (temp, elsewhere) = (temp_dir(), elsewhere());
     let before = picture(&root);
     let out = demo(temp.path(), &["--volume", root.to_str().unwrap(), "--ttl", "1d"]);
     assert!(out.status.success(), "{}: {}", out.status, said(&out));
     assert_eq!(picture(&root), before, "not even a time has changed");
-    assert_nothing_left(temp.path());
+    assert_nothing_left(temp.path(), &elsewhere);
 }
 
 #[test]
 fn an_interrupted_demo_leaves_nothing_behind() {
     drop(need!(Mount::new(Fs::Ext4)));
-    let temp = temp_dir();
-    let mut interrupted = Command::new("timeout");
-    interrupted
-        .args(["--signal", "INT", "-k", "30", "3"])
-        .arg(binary("purge-agent"))
-        .arg("demo");
-    let out = interrupted
-        .env("TMPDIR", temp.path())
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    assert!(!out.status.success(), "it takes longer than that");
-    assert_nothing_left(temp.path());
+    let (temp, elsewhere) = (temp_dir(), elsewhere());
+    // `timeout` hands the signal on.
+    let mut demo = command(temp.path(), &[]);
+    let mut running = demo.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    until("the demo has begun", SOON, || {
+        fs::read_dir(temp.path()).unwrap().next().map(drop)
+    });
+    kill_process(Pid::from_child(&running), Signal::INT).unwrap();
+    until("the demo ends", LONG, || running.try_wait().unwrap());
+    assert_nothing_left(temp.path(), &elsewhere);
 }

@@ -15,10 +15,11 @@ use std::path::{Path, PathBuf};
 
 use purge_tests::ctl::{number, tally};
 use purge_tests::files::{
-    age, age_tree, assert_same, files_and_directories, make, make_one, read, regular_files, set_times, shell,
+    age, age_tree, assert_same, count_files, files_and_directories, make, make_one, read, regular_files,
+    set_times, shell, walk,
 };
 use purge_tests::mount::Bind;
-use purge_tests::wait::until_same;
+use purge_tests::wait::{SOON, until, until_same};
 use purge_tests::{Agent, Config, Ctl, Fs, Mount, need};
 
 /// Waits until the index names exactly the files and directories below `root`.
@@ -360,5 +361,77 @@ fn a_rescan_changes_nothing_where_nothing_was_missed() {
     let _ = ctl.run(["rescan"]).ok();
     agent.wait_until_tracking();
     assert_same("after the rescan", &ctl.candidate_files(), &before);
+    index_agrees(&ctl, &root);
+}
+
+/// Numbers that look random and are the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    /// One of 0..sides.
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % sides as u64) as usize
+    }
+
+    fn pick<'a>(&mut self, from: &'a [PathBuf]) -> &'a Path {
+        &from[self.roll(from.len())]
+    }
+}
+
+/// Makes, links, renames or removes a file or a tree somewhere below `root`.
+fn operate(root: &Path, dice: &mut Dice, round: usize) {
+    let (dirs, files): (Vec<_>, Vec<_>) = walk(root).into_iter().partition(|e| e.stat.is_dir());
+    let dirs: Vec<PathBuf> = dirs.into_iter().map(|e| e.path).collect();
+    let files: Vec<PathBuf> = files.into_iter().map(|e| e.path).collect();
+    let parent = if dirs.is_empty() { root } else { dice.pick(&dirs) };
+    let new = parent.join(format!("n{round}"));
+    match dice.roll(12) {
+        0..=3 => drop(make_one(&new)),
+        4 => fs::create_dir(&new).unwrap(),
+        5 if !files.is_empty() => fs::remove_file(dice.pick(&files)).unwrap(),
+        6 if !files.is_empty() => fs::rename(dice.pick(&files), &new).unwrap(),
+        // Also over another name of the same file, where both stay.
+        7 if !files.is_empty() => fs::rename(dice.pick(&files), dice.pick(&files)).unwrap(),
+        8 | 9 if !files.is_empty() => fs::hard_link(dice.pick(&files), &new).unwrap(),
+        10 if !dirs.is_empty() => {
+            let dir = dice.pick(&dirs);
+            if !new.starts_with(dir) {
+                fs::rename(dir, &new).unwrap();
+            }
+        }
+        // Seldom, for it can take a great deal at once.
+        11 if !dirs.is_empty() && round.is_multiple_of(5) => {
+            fs::remove_dir_all(dice.pick(&dirs)).unwrap();
+        }
+        _ => drop(make_one(&root.join(format!("r{round}")))),
+    }
+}
+
+#[test]
+fn status_counts_what_is_there_after_a_thousand_random_operations_and_a_rescan() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.dir("volume");
+    make(&root.join("a/b"), 20);
+    make(&root.join("c"), 20);
+    let agent = Agent::tracking(&Config::backdated(&root));
+    let ctl = agent.ctl();
+    let counts_agree = |when: &str| {
+        let naive = count_files(&root);
+        until(&format!("status counts {naive} files {when}"), SOON, || {
+            (number(&agent.status(), "/files") == naive).then_some(())
+        });
+    };
+    let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+    for hundred in 0..10 {
+        (0..100).for_each(|i| operate(&root, &mut dice, hundred * 100 + i));
+        counts_agree(&format!("after {} operations", (hundred + 1) * 100));
+    }
+    index_agrees(&ctl, &root);
+    let _ = ctl.run(["rescan"]).ok();
+    agent.wait_until_tracking();
+    counts_agree("after the rescan");
     index_agrees(&ctl, &root);
 }

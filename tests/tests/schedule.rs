@@ -32,7 +32,7 @@ fn a_schedule_makes_plans_and_applies_them_only_where_it_is_told_to() {
     let config = Config::new(&root, "baseline = \"mtime\"")
         .rule(
             "goes",
-            &every_minute("include = [\"/goes/**\"]\nauto_apply = true"),
+            &every_minute("include = [\"/goes/**\"]\nauto_apply = true\nmax_fraction = 1.0"),
         )
         .rule("stays", &every_minute("include = [\"/stays/**\"]"));
     let agent = Agent::tracking(&config);
@@ -63,9 +63,9 @@ fn nobody_looks_at_a_plan_that_applies_itself_so_it_takes_a_quarter_at_most() {
     let root = mount.path();
     make(&root.join("d"), 20);
     age_tree(&root);
-    let agent = Agent::start(&Config::unlimited(
+    let agent = Agent::start(&Config::backdated_with(
         &root,
-        "ttl = \"1h\"\nclock = [\"access\"]\nschedule = \"* * * * *\"\nauto_apply = true",
+        "schedule = \"* * * * *\"\nauto_apply = true",
     ));
     agent.wait_until_tracking();
     let plan = until("the scheduled plan", A_MINUTE_AND_MORE, || {
