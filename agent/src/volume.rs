@@ -69,6 +69,20 @@ struct VolumeRecord {
     gap_end: u32,
     #[prost(message, repeated, tag = "8")]
     gaps: Vec<Gap>,
+    /// A scan has seen the whole volume.
+    #[prost(bool, tag = "9")]
+    scanned: bool,
+}
+
+/// What an earlier process left of a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Past {
+    /// Nothing: the first scan begins now.
+    Unknown,
+    /// Part of a first scan that was interrupted a moment ago: it begins again, and believes what it would have.
+    Interrupted,
+    /// An index. What is not in it was made unseen.
+    Indexed,
 }
 
 /// Why a volume cannot be watched.
@@ -216,11 +230,11 @@ impl Volume {
         let armed_at = Seconds::now();
         let layout = probe(&config, &mount, root.stat.ino).map_err(collect)?;
         let identity = (mount.magic, root.stat.ino, root.stat.birth);
-        let (record, known) = open_record(store, &config, identity, armed_at)?;
+        let (record, past) = open_record(store, &config, identity, armed_at)?;
         let id = VolumeId(u16::try_from(record.id).unwrap_or(u16::MAX));
-        let index = match known {
-            true => Index::load(store.clone(), id).map_err(failed)?,
-            false => {
+        let index = match past {
+            Past::Indexed | Past::Interrupted => Index::load(store.clone(), id).map_err(failed)?,
+            Past::Unknown => {
                 store.clear_volume(id).map_err(failed)?;
                 Index::new(store.clone(), id)
             }
@@ -233,7 +247,7 @@ impl Volume {
         // Only what the very first scan finds has a past that nobody watched. What is found new later was made
         // unseen, or the index lost it in a crash: doubt counts as use.
         let belief = match baseline {
-            _ if known => Belief::Since(armed_at),
+            _ if past == Past::Indexed => Belief::Since(armed_at),
             "atime" => Belief::Atime,
             "mtime" => Belief::Mtime,
             _ => Belief::Since(armed_at),
@@ -491,6 +505,7 @@ impl Volume {
             match result {
                 Ok(outcome) if *extent == Extent::Volume => {
                     health.whole = true;
+                    health.record.scanned = true;
                     health.unreadable = outcome.unreadable;
                     health.scan_trouble = None;
                     let (entries, seconds) = (outcome.entries, outcome.seconds);
@@ -542,7 +557,7 @@ fn open_record(
     config: &VolumeConfig,
     (magic, root_ino, root_birth): (u64, Inode, Seconds),
     now: Seconds,
-) -> Result<(VolumeRecord, bool), VolumeError> {
+) -> Result<(VolumeRecord, Past), VolumeError> {
     let failed = |source| VolumeError::Store {
         name: config.name.clone(),
         source,
@@ -566,7 +581,7 @@ fn open_record(
             last_alive: now.0,
             ..VolumeRecord::default()
         };
-        return Ok((fresh, false));
+        return Ok((fresh, Past::Unknown));
     };
     if (record.magic, record.root_ino, record.root_birth) != (magic, root_ino, root_birth.0) {
         return Err(VolumeError::Replaced {
@@ -574,10 +589,21 @@ fn open_record(
             path: config.path.display().to_string(),
         });
     }
-    let unseen = Seconds(record.last_alive).age_at(now);
+    // Until the first scan has met a file, its uses are only remembered, not stored: if that scan was interrupted, they
+    // are lost since it began, and that is a gap like any other.
+    let seen_until = if record.scanned {
+        record.last_alive
+    } else {
+        record.coverage_since
+    };
+    let unseen = Seconds(seen_until).age_at(now);
+    let past = match record.scanned || unseen > config.gap_tolerance {
+        true => Past::Indexed,
+        false => Past::Interrupted,
+    };
     if unseen > 0 {
         record.gaps.push(Gap {
-            from: record.last_alive,
+            from: seen_until,
             to: now.0,
             cause: "stopped".into(),
         });
@@ -588,7 +614,7 @@ fn open_record(
         record.gap_end = now.0;
     }
     record.last_alive = now.0;
-    Ok((record, true))
+    Ok((record, past))
 }
 
 fn start_collector(

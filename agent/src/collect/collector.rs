@@ -396,9 +396,9 @@ impl Reader {
         }
         for (ino, handle) in dirty {
             // An undecided suspect is judged by how its times moved: they are read again after the judgement.
-            match self.suspects.contains_key(&ino) {
-                true => self.namespace.mark_dirty(ino, handle),
-                false => refresh(&self.watched, &root, ino, handle)?,
+            let undecided = self.suspects.contains_key(&ino);
+            if undecided || !refresh(&self.watched, &root, ino, handle)? {
+                self.namespace.mark_dirty(ino, handle);
             }
         }
         if count_round {

@@ -16,6 +16,7 @@ use super::fanotify::decode::{Event, Place};
 use super::fanotify::layout::Layout;
 use crate::index::{DirId, Found, StoreError};
 use crate::model::{Inode, Kind, LastUse, Seconds, Source};
+use crate::sys::beneath;
 use crate::sys::fanotify::mask;
 use crate::sys::handle::Handle;
 use crate::sys::stat::{self, Located};
@@ -68,7 +69,15 @@ impl Namespace {
         if event.mask & (mask::CREATE | mask::DELETE | mask::RENAME) != 0 {
             // Where a moved entry lies now comes first: a directory is then known to have moved, not to be gone.
             for place in [event.new, event.place, event.old].into_iter().flatten() {
-                self.look_again(watched, root, place, target.map(|(ino, _)| ino), event.mask)?;
+                let is_destination = event.new == Some(place);
+                self.look_again(
+                    watched,
+                    root,
+                    place,
+                    target.map(|(ino, _)| ino),
+                    event.mask,
+                    is_destination,
+                )?;
             }
         }
         if event.mask & (mask::ATTRIB | mask::DELETE_SELF) != 0 {
@@ -89,6 +98,7 @@ impl Namespace {
         place: Place<'_>,
         target: Option<Inode>,
         events: u64,
+        is_destination: bool,
     ) -> Result<(), StoreError> {
         let Some(dir_ino) = self.layout.inode(&place.dir) else {
             return Ok(());
@@ -105,6 +115,8 @@ impl Namespace {
                 if let Some(target) = target.filter(|t| *t != found.stat.ino) {
                     watched.index.write().remove_name(target, dir, place.name)?;
                 }
+                // Its attributes have just been read; an older handle may be that of a file before it.
+                self.dirty.remove(&found.stat.ino);
                 take_entry(watched, dir, place.name, &found, events & mask::RENAME != 0)
             }
             Ok(Look::Absent) => {
@@ -112,6 +124,11 @@ impl Namespace {
                 let mut index = watched.index.write();
                 let here = index.dirs().of_inode(target).and_then(|id| index.dirs().get(id));
                 match here {
+                    // It has moved on already: followed step by step, the next event finds it where this one left it.
+                    Some(_) if is_destination => {
+                        index.move_dir(target, dir, place.name);
+                        Ok(())
+                    }
                     Some(d) if d.parent == dir && *d.name == *place.name => {
                         index.remove_tree(target).map(drop)
                     }
@@ -193,65 +210,89 @@ pub fn take_entry(
     Ok(())
 }
 
-/// Reads an inode's attributes again. Returns what it found, unless the file is gone.
+/// Reads an inode's attributes again, through the handle that an event carried. False if it cannot be told yet what
+/// became of it: directories have moved and their events are still to come.
 ///
 /// # Errors
 /// When the index cannot be read.
-pub fn refresh(watched: &Watched, root: &OwnedFd, ino: Inode, handle: Handle) -> Result<(), StoreError> {
+pub fn refresh(watched: &Watched, root: &OwnedFd, ino: Inode, handle: Handle) -> Result<bool, StoreError> {
     let Some((old, _)) = watched.index.read().get(ino) else {
-        return Ok(());
+        return Ok(true);
     };
     match handle.open_path(root).and_then(stat::open_file) {
         Ok(found) if found.stat.ino == ino && found.stat.links > 0 => {
             watched.index.write().refresh(&found.stat)?;
-            if found.stat.kind != Kind::Directory && found.stat.links < old.links {
-                drop_stale_names(watched, ino)?;
+            match found.stat.kind != Kind::Directory && found.stat.links < old.links {
+                // A rename over a name tells nobody which file lost it.
+                true => drop_stale_names(watched, ino),
+                false => Ok(true),
             }
-            Ok(())
         }
-        Ok(_) => watched.index.write().remove(&[ino]),
-        Err(e) if is_gone(&e) => forget(watched, ino, old.kind),
+        // The handle's file is gone. Its inode may be another file's by now: only what lies at its places tells.
+        Ok(_) => drop_stale_names(watched, ino),
+        Err(e) if is_gone(&e) => drop_stale_names(watched, ino),
         // Not seen is not gone.
         Err(error) => {
             tracing::warn!(%error, ino, "cannot read a changed file's attributes");
-            Ok(())
+            Ok(true)
         }
     }
 }
 
-fn forget(watched: &Watched, ino: Inode, kind: Kind) -> Result<(), StoreError> {
-    let mut index = watched.index.write();
-    match kind {
-        Kind::Directory => index.remove_tree(ino).map(drop),
-        _ => index.remove(&[ino]),
-    }
+/// What lies at a place in a directory of the index.
+enum Lies {
+    /// This inode.
+    Here,
+    /// Nothing, or another.
+    NotHere,
+    /// The directory is not where the index has it.
+    Unknown,
 }
 
-/// A file has fewer names than before, and no event said which went (a rename over it does not): asks for each.
-fn drop_stale_names(watched: &Watched, ino: Inode) -> Result<(), StoreError> {
+/// Looks at every place where the index has this inode, and forgets those where it is not. The inode goes with its
+/// last place. False if a place could not be looked at.
+fn drop_stale_names(watched: &Watched, ino: Inode) -> Result<bool, StoreError> {
+    let Ok(volume) = beneath::open_root(&watched.path) else {
+        return Ok(true);
+    };
+    let mut certain = true;
     let names = watched.index.read().names(ino)?;
     for (dir, name) in names {
-        let Some(path) = watched.index.read().dirs().path(dir) else {
-            continue;
-        };
-        let Ok(name_c) = CString::new(name.clone()) else {
-            continue;
-        };
-        let Ok(volume) = crate::sys::beneath::open_root(&watched.path) else {
-            continue;
-        };
-        let Ok(fd) = crate::sys::beneath::open_anchor(volume, &path) else {
-            continue;
-        };
-        let there = match stat::entry(fd, &name_c) {
-            Ok(found) => found.stat.ino == ino,
-            Err(e) => e.kind() != io::ErrorKind::NotFound,
-        };
-        if !there {
-            watched.index.write().remove_name(ino, dir, &name)?;
+        match lies(watched, &volume, dir, &name, ino) {
+            Lies::Here => {}
+            Lies::Unknown => certain = false,
+            Lies::NotHere => {
+                let mut index = watched.index.write();
+                match index.dirs().of_inode(ino) {
+                    Some(_) => index.remove_tree(ino).map(drop)?,
+                    None => index.remove_name(ino, dir, &name)?,
+                }
+            }
         }
     }
-    Ok(())
+    Ok(certain)
+}
+
+fn lies(watched: &Watched, volume: &OwnedFd, dir: DirId, name: &[u8], ino: Inode) -> Lies {
+    let place = {
+        let index = watched.index.read();
+        index.dirs().get(dir).map(|d| d.ino).zip(index.dirs().path(dir))
+    };
+    let (Some((dir_ino, path)), Ok(name)) = (place, CString::new(name)) else {
+        return Lies::Unknown;
+    };
+    let Ok(fd) = beneath::open_anchor(volume, &path) else {
+        return Lies::Unknown;
+    };
+    if !stat::open_file(&fd).is_ok_and(|found| found.stat.ino == dir_ino) {
+        return Lies::Unknown;
+    }
+    match stat::entry(fd, &name) {
+        Ok(found) if found.stat.ino == ino => Lies::Here,
+        Ok(_) => Lies::NotHere,
+        Err(e) if is_gone(&e) => Lies::NotHere,
+        Err(_) => Lies::Unknown,
+    }
 }
 
 fn is_gone(error: &io::Error) -> bool {

@@ -91,6 +91,8 @@ pub struct Index {
 #[derive(Debug)]
 struct ScanState {
     number: u32,
+    /// It walks the whole volume, so it meets every name of a file with several.
+    whole: bool,
     /// Inodes whose names changed while the scan ran: what it read of them may be stale.
     touched: FxHashSet<Inode>,
 }
@@ -448,7 +450,8 @@ impl Index {
             } else {
                 let this = (f.parent, f.name.to_vec());
                 // The only name, or the first of several that this scan meets: names that are no more are forgotten.
-                let replace = f.stat.links <= 1 || (scanned && page.seen & bit == 0);
+                let whole = scan.as_ref().is_some_and(|s| s.whole);
+                let replace = f.stat.links <= 1 || (scanned && whole && page.seen & bit == 0);
                 let mut first = f.parent;
                 names.edit(page, f.stat.ino, |all| {
                     if replace {
@@ -651,6 +654,15 @@ impl Index {
         Ok(gone.len())
     }
 
+    /// Moves a known directory, with everything below it. Not below itself: the kernel allows no such move, but events
+    /// that come late could name one.
+    pub fn move_dir(&mut self, ino: Inode, parent: DirId, name: &[u8]) {
+        let Some(id) = self.dirs.of_inode(ino) else { return };
+        if !self.dirs.is_below(parent, id) {
+            self.dirs.upsert(ino, parent, name);
+        }
+    }
+
     /// Notes what listing a directory found out: whether something in it could not be read, and whether something is
     /// mounted in it.
     pub fn set_listed(&mut self, id: DirId, unreadable: bool, has_mounts: bool) {
@@ -684,12 +696,14 @@ impl Index {
 
     // ------------------------------------------------------------ scans
 
-    /// A scan begins: from now on changes beside it are remembered. `number` tells it from every earlier one.
-    pub fn start_scan(&mut self, number: u32) {
+    /// A scan begins: from now on changes beside it are remembered. `number` tells it from every earlier one; `whole`
+    /// says that it walks the whole volume.
+    pub fn start_scan(&mut self, number: u32, whole: bool) {
         self.pages.iter_mut().for_each(|p| p.seen = 0);
         self.early.clear();
         self.scan = Some(ScanState {
             number,
+            whole,
             touched: FxHashSet::default(),
         });
     }
@@ -991,7 +1005,7 @@ mod tests {
     #[test]
     fn a_file_used_before_the_scan_finds_it_keeps_that_use() {
         let (_, mut index) = empty();
-        index.start_scan(1);
+        index.start_scan(1, true);
         assert_eq!(index.record_use(70, Seconds(9)), None);
         index.upsert_scanned(&mut [found(70, 1, b"a")]).unwrap();
         assert_eq!(
@@ -1007,7 +1021,7 @@ mod tests {
     fn what_an_event_removed_is_not_brought_back_by_a_stale_listing() {
         let (_, mut index) = empty();
         index.upsert(found(70, 1, b"a")).unwrap();
-        index.start_scan(1);
+        index.start_scan(1, true);
         index.remove_name(70, DirId::ROOT, b"a").unwrap();
         let doubtful = index.upsert_scanned(&mut [found(70, 1, b"a")]).unwrap();
         assert_eq!((doubtful.len(), index.get(70)), (1, None));
@@ -1035,7 +1049,7 @@ mod tests {
                 ..found(71, 1, b"hidden")
             })
             .unwrap();
-        index.start_scan(1);
+        index.start_scan(1, true);
         index.upsert_scanned(&mut [dir]).unwrap();
         index.set_listed(DirId::ROOT, false, false);
         index.set_listed(id, true, false);

@@ -139,7 +139,7 @@ pub fn run(
     let top = stat::open_file(&root).map_err(unopenable)?;
     let mut next = {
         let mut index = watched.index.write();
-        index.start_scan(number);
+        index.start_scan(number, *extent == Extent::Volume);
         index.set_root(&top.stat);
         match extent {
             Extent::Volume => vec![DirId::ROOT],
