@@ -48,10 +48,9 @@ impl Schedule {
     /// The first moment after `unix` (seconds since 1970) at which it is due; none if there never is one.
     pub fn next_after(&self, unix: i64) -> Option<i64> {
         let from: DateTime<Local> = Local.timestamp_opt(unix, 0).single()?;
-        self.cron
-            .find_next_occurrence(&from, false)
-            .ok()
-            .map(|t| t.timestamp())
+        // In an hour that clocks go through twice croner has been seen to answer with a past moment.
+        let next = self.cron.find_next_occurrence(&from, false).ok()?.timestamp();
+        (next > unix).then_some(next)
     }
 
     /// As it was written.

@@ -149,14 +149,17 @@ pub fn run(
     let mut doubtful = Vec::new();
     let mut walked = Ok(());
     for _ in 0..ROUNDS_MAX {
-        walked = walk::walk(watched, &root, next, belief, progress, around, &mut doubtful);
-        if walked.is_err() {
-            break;
-        }
+        let missed = match walk::walk(watched, &root, next, belief, progress, around, &mut doubtful) {
+            Ok(missed) => missed,
+            Err(error) => {
+                walked = Err(error);
+                break;
+            }
+        };
         around.sync();
         next = match extent {
             Extent::Volume => watched.index.read().unlisted(),
-            Extent::Trees(_) => Vec::new(),
+            Extent::Trees(_) => missed,
         };
         if next.is_empty() {
             break;

@@ -60,10 +60,12 @@ struct Shared<'a> {
     /// Directories of which a shared chunk could not be read.
     unreadable: Mutex<HashSet<DirId>>,
     doubtful: Mutex<Vec<(DirId, Vec<u8>)>>,
+    /// Directories that were not where the index has them.
+    missed: Mutex<Vec<DirId>>,
 }
 
 /// Lists `dirs` and everything below them that the index does not know as listed yet. Places whose names changed
-/// meanwhile are added to `doubtful`.
+/// meanwhile are added to `doubtful`. Returns the directories that had moved and are still to be listed.
 pub(super) fn walk(
     watched: &Watched,
     root: &OwnedFd,
@@ -72,7 +74,7 @@ pub(super) fn walk(
     progress: &Progress,
     around: &dyn Surroundings,
     doubtful: &mut Vec<(DirId, Vec<u8>)>,
-) -> Result<(), ScanError> {
+) -> Result<Vec<DirId>, ScanError> {
     let workers = available_parallelism().map_or(2, |n| n.get().clamp(2, WORKERS_MAX));
     let tasks = dirs.into_iter().map(Task::List).collect();
     let shared = Shared {
@@ -89,6 +91,7 @@ pub(super) fn walk(
         wake: Condvar::new(),
         unreadable: Mutex::default(),
         doubtful: Mutex::default(),
+        missed: Mutex::default(),
     };
     std::thread::scope(|scope| {
         for _ in 0..workers {
@@ -100,7 +103,8 @@ pub(super) fn walk(
         index.doubt_dir(dir);
     }
     doubtful.append(&mut shared.doubtful.into_inner());
-    shared.queue.into_inner().error.map_or(Ok(()), Err)
+    let missed = shared.missed.into_inner();
+    shared.queue.into_inner().error.map_or(Ok(missed), Err)
 }
 
 /// An entry that was found and is not in the index yet.
@@ -183,7 +187,7 @@ impl<'a> Worker<'a> {
         let fd = match open_expected(self.shared.root, &path, ino) {
             Ok(Some(fd)) => fd,
             // Moved or removed meanwhile: it stays unlisted and is tried again where it is then.
-            Ok(None) => return,
+            Ok(None) => return self.shared.missed.lock().push(dir),
             Err(error) => {
                 self.note_unreadable(&path, b"", &error);
                 self.listed.push((dir, true, false));
