@@ -115,8 +115,6 @@ impl Namespace {
                 if let Some(target) = target.filter(|t| *t != found.stat.ino) {
                     watched.index.write().remove_name(target, dir, place.name)?;
                 }
-                // Its attributes have just been read; an older handle may be that of a file before it.
-                self.dirty.remove(&found.stat.ino);
                 take_entry(watched, dir, place.name, &found, events & mask::RENAME != 0)
             }
             Ok(Look::Absent) => {
@@ -222,8 +220,9 @@ pub fn refresh(watched: &Watched, root: &OwnedFd, ino: Inode, handle: Handle) ->
     match handle.open_path(root).and_then(stat::open_file) {
         Ok(found) if found.stat.ino == ino && found.stat.links > 0 => {
             watched.index.write().refresh(&found.stat)?;
-            match found.stat.kind != Kind::Directory && found.stat.links < old.links {
-                // A rename over a name tells nobody which file lost it.
+            // A rename over a name tells nobody which file lost it.
+            let several = found.stat.kind != Kind::Directory && (old.links > 1 || found.stat.links > 1);
+            match several && watched.index.read().names(ino)?.len() as u64 > u64::from(found.stat.links) {
                 true => drop_stale_names(watched, ino),
                 false => Ok(true),
             }
