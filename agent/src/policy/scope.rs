@@ -25,6 +25,11 @@ pub enum BadGlob {
     /// `!` in gitignore takes back what another pattern matched.
     #[error("pattern {0:?} starts with `!`: write it into the opposite list instead (include, exclude)")]
     Negated(String),
+    /// Compiles, but no path relative to the volume can ever match it: an exclude that protects nothing.
+    #[error(
+        "pattern {0:?} can match nothing: write it relative to the volume, without \".\", \"..\", \"//\" or blanks at its ends"
+    )]
+    Idle(String),
     /// Cannot be compiled.
     #[error("pattern {pattern:?} is no glob: {why}")]
     Syntax {
@@ -53,6 +58,11 @@ impl Globs {
                 pattern: pattern.clone(),
                 why: why.to_string(),
             };
+            let inner = pattern.strip_prefix('/').unwrap_or(pattern);
+            let inner = inner.strip_suffix('/').unwrap_or(inner);
+            if pattern.trim() != pattern || inner.split('/').any(|part| matches!(part, "" | "." | "..")) {
+                return Err(BadGlob::Idle(pattern.clone()));
+            }
             // gitignore takes a mistyped glob for a name; a rule must not.
             globset::Glob::new(pattern).map_err(|why| BadGlob::Syntax {
                 pattern: pattern.clone(),
@@ -214,7 +224,9 @@ mod tests {
 
     #[test]
     fn patterns_that_select_by_accident_are_refused() {
-        for bad in ["", "  ", "# x", "!a", "a[", "{a"] {
+        for bad in [
+            "", "  ", "# x", "!a", "a[", "{a", "./keep", "a//b", "a/../b", " a", "/",
+        ] {
             assert!(Globs::compile(&[bad.into()]).is_err(), "{bad:?}");
         }
     }
