@@ -523,6 +523,25 @@ fn check_together(path: &Path, parts: &mut Parts) {
     }
     let known: Vec<&str> = parts.volumes.iter().map(|v| v.name.as_str()).collect();
     for (rule, place) in parts.rules.iter().zip(&parts.rule_places) {
+        let root = parts
+            .volumes
+            .iter()
+            .find(|v| v.name == rule.volume)
+            .map(|v| v.path.display().to_string());
+        let patterns = rule.scope.include.patterns().iter();
+        let patterns = patterns.chain(rule.scope.exclude.iter().flat_map(Globs::patterns));
+        for pattern in patterns.filter(|p| root.as_ref().is_some_and(|root| p.starts_with(root.as_str()))) {
+            let what = format!(
+                "rule {}: pattern {pattern:?} starts with the volume's own path, so it matches nothing",
+                rule.name
+            );
+            let mend = "write it relative to the volume, such as \"/keep/**\"".into();
+            parts.faults.push(Fault {
+                what,
+                mend,
+                ..place.clone()
+            });
+        }
         if !known.contains(&rule.volume.as_str()) {
             let what = format!(
                 "rule {} names volume {:?}, which there is not",
@@ -636,6 +655,10 @@ mod tests {
             (
                 rule("ttl = \"1d\"\naction = \"archive\""),
                 "action is not supported by this version",
+            ),
+            (
+                rule("ttl = \"1d\"\nexclude = [\"/export/s/keep\"]"),
+                "starts with the volume's own path",
             ),
             (
                 format!("{VOLUME}collector = \"fuse\"\n"),

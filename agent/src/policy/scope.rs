@@ -80,6 +80,11 @@ impl Globs {
         })
     }
 
+    /// The patterns as they were written.
+    pub fn patterns(&self) -> &[String] {
+        &self.patterns
+    }
+
     /// The pattern that covers `path` (relative to the volume), if one does.
     pub fn matching(&self, path: &[u8], is_dir: bool) -> Option<&str> {
         let path = Path::new(OsStr::from_bytes(path));
