@@ -412,7 +412,7 @@ fn operate(root: &Path, dice: &mut Dice, round: usize) {
 
 #[test]
 fn status_counts_what_is_there_after_a_thousand_random_operations_and_a_rescan() {
-    // A known defect (see ARCHITECTURE.md): this fails about every second time, so it runs only when it is asked for.
+    // A known defect (see ARCHITECTURE.md): this fails most of the time, so it runs only when it is asked for.
     if std::env::var_os("PURGE_TESTS_KNOWN_DEFECTS").is_none() {
         return;
     }
