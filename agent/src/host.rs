@@ -379,6 +379,12 @@ impl Host {
         self.check_rules_unchanged(&record)?;
         let volume = Arc::clone(self.volume(&plan.volume)?);
         self.check_certain(&volume)?;
+        if !is_watched_since(&volume, created) {
+            return Err(HostError::Refused(format!(
+                "plan {plan_id} was made before a stretch that nobody watched (`purgectl status` names it), in \
+                 which its files may have been used; make a new one"
+            )));
+        }
         let run = v1::Run {
             run_id: new_id('r', now),
             plan_id: plan_id.into(),
@@ -409,6 +415,7 @@ impl Host {
             let around = Around {
                 host: &host,
                 volume: &volume,
+                planned_at: created,
             };
             let run = apply::apply(&volume.watched, &order, &around, &running);
             tracing::info!(run = %run.run_id, state = ?run.state(), deleted = ?run.deleted, "run ended");
@@ -514,14 +521,21 @@ impl Host {
     }
 }
 
+/// Whether every use since then has been seen.
+fn is_watched_since(volume: &Volume, at: Seconds) -> bool {
+    let condition = volume.condition();
+    !matches!(condition.state, State::Degraded(_)) && condition.gap_end.is_none_or(|end| end < at)
+}
+
 struct Around<'a> {
     host: &'a Host,
     volume: &'a Volume,
+    planned_at: Seconds,
 }
 
 impl apply::Surroundings for Around<'_> {
     fn sync(&self) -> bool {
-        self.volume.sync()
+        self.volume.sync() && is_watched_since(self.volume, self.planned_at)
     }
     fn held(&self) -> FxHashSet<Inode> {
         self.host.holds.held(&self.volume.config.name)

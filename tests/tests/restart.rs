@@ -221,3 +221,28 @@ fn sigterm_during_an_apply_leaves_a_run_that_adds_up() {
     assert_eq!(number(&runs[0], "/deleted/files"), 4000 - left, "{}", runs[0]);
     assert_eq!(number(&agent.status(), "/files"), left);
 }
+
+#[test]
+fn a_plan_from_before_a_long_gap_is_refused() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.path();
+    let files = make(&root.join("d"), 20);
+    age_tree(&root);
+    let config = Config::new(&root, "baseline = \"mtime\"\ngap_tolerance = \"1s\"");
+    let mut agent = Agent::tracking(&config.rule("old", "ttl = \"1h\"\nclock = [\"access\"]"));
+    let plan = agent.ctl().plan();
+    assert_eq!(number(&plan.json, "/candidates/files"), 20);
+    agent.terminate();
+    // Nobody watches.
+    files.iter().take(5).for_each(|f| read(f));
+    let_pass(3);
+    agent.launch();
+    agent.wait_until_tracking();
+    let answer = agent.ctl().run(["apply", &plan.id, "--yes"]).ends_with(3);
+    assert!(answer.stderr.contains("make a new one"), "{}", answer.stderr);
+    assert_eq!(
+        regular_files(&root).len(),
+        20,
+        "a gap counts as a use of every file"
+    );
+}

@@ -28,7 +28,7 @@ const ERRORS_TOLERATED: u64 = 10;
 
 /// What a run needs from the volume around it.
 pub trait Surroundings: Sync {
-    /// Everything the kernel has queued reaches the index; false when the collector is dead.
+    /// Everything the kernel has queued reaches the index; false when a use since the plan may have gone unseen.
     fn sync(&self) -> bool;
     /// The inodes held now.
     fn held(&self) -> FxHashSet<Inode>;
@@ -132,7 +132,7 @@ impl Runner<'_> {
     fn batch(&self, batch: &[Candidate]) {
         if !self.around.sync() {
             self.halt(Stop::Broken(
-                "the collector is not running: uses would go unseen".into(),
+                "uses may have gone unseen since the plan was made; see `purgectl status`, then make a new plan".into(),
             ));
             return self.count_unreached(batch.len());
         }
