@@ -412,10 +412,6 @@ fn operate(root: &Path, dice: &mut Dice, round: usize) {
 
 #[test]
 fn status_counts_what_is_there_after_a_thousand_random_operations_and_a_rescan() {
-    // A known defect (see ARCHITECTURE.md): this fails most of the time, so it runs only when it is asked for.
-    if std::env::var_os("PURGE_TESTS_KNOWN_DEFECTS").is_none() {
-        return;
-    }
     let mount = need!(Mount::new(Fs::Ext4));
     let root = mount.dir("volume");
     make(&root.join("a/b"), 20);

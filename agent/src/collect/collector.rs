@@ -22,7 +22,7 @@ use super::namespace::{Namespace, refresh};
 use crate::index::StoreError;
 use crate::model::{Inode, LastUse, Seconds, Source};
 use crate::sys::fanotify::{Group, mask};
-use crate::sys::{beneath, stat};
+use crate::sys::stat;
 
 /// One `read(2)` takes at most this much: some 5,000 accesses.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -243,8 +243,9 @@ impl Reader {
 
     fn drain_names(&mut self) -> Result<(), CollectError> {
         let kernel = |doing| move |source| CollectError::Kernel { doing, source };
+        // Without the volume nothing can be looked at: the events wait in the kernel's queue.
+        let root = self.watched.open_mount().map_err(kernel("open the volume"))?;
         let mut buffer = std::mem::take(&mut self.names_buffer);
-        let mut root = None;
         let mut result = Ok(());
         loop {
             let read = self
@@ -256,36 +257,41 @@ impl Reader {
                 result = result.and(read.map(drop));
                 break;
             };
-            if root.is_none() {
-                root = beneath::open_mount(&self.watched.path).ok();
-            }
-            let Some(root) = &root else { break };
-            let applied = self.apply_names(root, buffer.get(..n).unwrap_or(&[]));
+            let applied = self.apply_names(&root, buffer.get(..n).unwrap_or(&[]));
             result = result.and(applied);
         }
         self.names_buffer = buffer;
         result
     }
 
+    /// Every event is taken, also after one that could not be: the first error is told.
     fn apply_names(&mut self, root: &OwnedFd, bytes: &[u8]) -> Result<(), CollectError> {
+        let mut result = Ok(());
         for event in decode_events(bytes) {
-            let event = event?;
-            self.watched.counters.events.fetch_add(1, Relaxed);
-            if event.mask & mask::OVERFLOW != 0 {
-                return Err(CollectError::Overflow);
-            }
-            // What the agent itself changes, it tells the index itself.
-            if event.pid == self.own_pid {
-                continue;
-            }
-            if event.mask & mask::ATTRIB != 0
-                && let Some(ino) = event.file.and_then(|h| self.layout.inode(&h))
-            {
-                self.attrib_seen.insert(ino);
-            }
-            self.namespace.apply(&self.watched, root, &event)?;
+            let applied = match event {
+                Ok(event) => self.apply_name(root, &event),
+                Err(error) => Err(error.into()),
+            };
+            result = result.and(applied);
         }
-        Ok(())
+        result
+    }
+
+    fn apply_name(&mut self, root: &OwnedFd, event: &Event<'_>) -> Result<(), CollectError> {
+        self.watched.counters.events.fetch_add(1, Relaxed);
+        if event.mask & mask::OVERFLOW != 0 {
+            return Err(CollectError::Overflow);
+        }
+        // What the agent itself changes, it tells the index itself.
+        if event.pid == self.own_pid {
+            return Ok(());
+        }
+        if event.mask & mask::ATTRIB != 0
+            && let Some(ino) = event.file.and_then(|h| self.layout.inode(&h))
+        {
+            self.attrib_seen.insert(ino);
+        }
+        Ok(self.namespace.apply(&self.watched, root, event)?)
     }
 
     fn apply_accesses(&mut self, bytes: &[u8]) -> Result<u64, CollectError> {
@@ -374,7 +380,7 @@ impl Reader {
             self.attrib_seen.clear();
             return Ok(());
         }
-        let root = match beneath::open_mount(&self.watched.path) {
+        let root = match self.watched.open_mount() {
             Ok(root) => root,
             Err(source) => {
                 return Err(CollectError::Kernel {

@@ -8,6 +8,7 @@
 //! - [`fanotify`]  decoding records and file handles (pure)
 //! - [`doubt`]     which events are uses: metadata changes look alike (pure)
 //! - [`namespace`] looks again at every place an event named
+//! - [`whereabouts`] where an inode lies now, whatever the events said
 //! - [`collector`] the thread that reads, and what it answers to
 //!
 //! What may never happen: an access that was read from the queue and is in no index, or is there with a time
@@ -17,7 +18,10 @@ pub mod collector;
 pub mod doubt;
 pub mod fanotify;
 pub mod namespace;
+pub mod whereabouts;
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 
@@ -25,7 +29,8 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::index::{DirId, Index};
 use crate::model::Inode;
-use crate::sys::stat::Device;
+use crate::sys::beneath;
+use crate::sys::stat::{self, Device};
 
 /// One watched volume: what the collector, the scan and everyone who asks share.
 #[derive(Debug)]
@@ -42,6 +47,34 @@ pub struct Watched {
     pub unlisted: Mutex<Vec<DirId>>,
     /// What happened so far.
     pub counters: Counters,
+}
+
+impl Watched {
+    /// Opens the volume's root as an anchor for paths. Hold it briefly: it keeps the file system mounted.
+    ///
+    /// # Errors
+    /// What `open(2)` says, and when another file system lies there: nothing must be looked for in that.
+    pub fn open_root(&self) -> io::Result<OwnedFd> {
+        self.checked(beneath::open_root(&self.path)?)
+    }
+
+    /// Opens the volume's root as the mount that file handles belong to. Hold it briefly.
+    ///
+    /// # Errors
+    /// As for [`Watched::open_root`].
+    pub fn open_mount(&self) -> io::Result<OwnedFd> {
+        self.checked(beneath::open_mount(&self.path)?)
+    }
+
+    fn checked(&self, root: OwnedFd) -> io::Result<OwnedFd> {
+        match stat::open_file(&root)?.device == self.device {
+            true => Ok(root),
+            false => Err(io::Error::new(
+                io::ErrorKind::StaleNetworkFileHandle,
+                "another file system lies there: is the volume mounted?",
+            )),
+        }
+    }
 }
 
 /// Counted since the agent started.

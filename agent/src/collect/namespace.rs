@@ -11,12 +11,11 @@ use std::os::fd::OwnedFd;
 
 use rustc_hash::FxHashMap;
 
-use super::Watched;
 use super::fanotify::decode::{Event, Place};
 use super::fanotify::layout::Layout;
-use crate::index::{DirId, Found, StoreError};
+use super::{Watched, whereabouts};
+use crate::index::{DirId, Found, Index, StoreError};
 use crate::model::{Inode, Kind, LastUse, Seconds, Source};
-use crate::sys::beneath;
 use crate::sys::fanotify::mask;
 use crate::sys::handle::Handle;
 use crate::sys::stat::{self, Located};
@@ -60,7 +59,7 @@ impl Namespace {
         std::mem::take(&mut self.dirty)
     }
 
-    /// Takes one namespace event. `root` comes from [`crate::sys::beneath::open_mount`].
+    /// Takes one namespace event. `root` comes from [`Watched::open_mount`].
     ///
     /// # Errors
     /// When the index cannot be read.
@@ -80,7 +79,9 @@ impl Namespace {
                 )?;
             }
         }
-        if event.mask & (mask::ATTRIB | mask::DELETE_SELF) != 0 {
+        // The kernel merges events, so what they told last need not be what happened last: whoever lost or changed
+        // a name is looked at once more when all is quiet.
+        if event.mask & (mask::ATTRIB | mask::DELETE_SELF | mask::DELETE | mask::RENAME) != 0 {
             // A directory's own events name the directory itself.
             let own = event.place.filter(|p| matches!(p.name, b"" | b"."));
             let own = own.and_then(|p| Some((self.layout.inode(&p.dir)?, p.dir)));
@@ -115,7 +116,9 @@ impl Namespace {
                 if let Some(target) = target.filter(|t| *t != found.stat.ino) {
                     watched.index.write().remove_name(target, dir, place.name)?;
                 }
-                take_entry(watched, dir, place.name, &found, events & mask::RENAME != 0)
+                // Everything in a directory that was made just now is told by events that come after this one.
+                let made = events & mask::CREATE != 0 && target == Some(found.stat.ino);
+                take_entry(watched, dir, place.name, &found, !made)
             }
             Ok(Look::Absent) => {
                 let Some(target) = target else { return Ok(()) };
@@ -123,10 +126,7 @@ impl Namespace {
                 let here = index.dirs().of_inode(target).and_then(|id| index.dirs().get(id));
                 match here {
                     // It has moved on already: followed step by step, the next event finds it where this one left it.
-                    Some(_) if is_destination => {
-                        index.move_dir(target, dir, place.name);
-                        Ok(())
-                    }
+                    Some(_) if is_destination => index.move_dir(target, dir, place.name).map(drop),
                     Some(d) if d.parent == dir && *d.name == *place.name => {
                         index.remove_tree(target).map(drop)
                     }
@@ -168,7 +168,8 @@ impl Namespace {
     }
 }
 
-/// Makes the index agree with an entry that was just looked at.
+/// Makes the index agree with an entry that was just looked at. A directory that is new to the index is listed soon if
+/// it `may_hold_more` than events will tell.
 ///
 /// # Errors
 /// When the index cannot be read.
@@ -177,9 +178,31 @@ pub fn take_entry(
     dir: DirId,
     name: &[u8],
     found: &Located,
-    moved_in: bool,
+    may_hold_more: bool,
 ) -> Result<(), StoreError> {
-    let mut index = watched.index.write();
+    take_entry_locked(
+        watched,
+        &mut watched.index.write(),
+        dir,
+        name,
+        found,
+        may_hold_more,
+    )
+}
+
+/// As [`take_entry`], for a thread beside the collector's: it must look at the place and take what it finds under one lock.
+/// Whatever happens to the place after the look then reaches the index after this.
+///
+/// # Errors
+/// When the index cannot be read.
+pub fn take_entry_locked(
+    watched: &Watched,
+    index: &mut Index,
+    dir: DirId,
+    name: &[u8],
+    found: &Located,
+    may_hold_more: bool,
+) -> Result<(), StoreError> {
     if found.mount_root || found.device != watched.device {
         index.note_mount(dir);
         return Ok(());
@@ -200,7 +223,7 @@ pub fn take_entry(
         first_use,
     })?;
     if new_dir
-        && moved_in
+        && may_hold_more
         && let Some(id) = index.dirs().of_inode(found.stat.ino)
     {
         watched.unlisted.lock().push(id);
@@ -208,28 +231,34 @@ pub fn take_entry(
     Ok(())
 }
 
-/// Reads an inode's attributes again, through the handle that an event carried. False if it cannot be told yet what
-/// became of it: directories have moved and their events are still to come.
+/// Reads an inode's attributes again, through the handle that an event carried, and makes sure of where it lies. False
+/// if it cannot be told yet what became of it: directories have moved and their events are still to come.
 ///
 /// # Errors
 /// When the index cannot be read.
 pub fn refresh(watched: &Watched, root: &OwnedFd, ino: Inode, handle: Handle) -> Result<bool, StoreError> {
-    let Some((old, _)) = watched.index.read().get(ino) else {
+    if watched.index.read().last_use(ino).is_none() {
         return Ok(true);
-    };
-    match handle.open_path(root).and_then(stat::open_file) {
-        Ok(found) if found.stat.ino == ino && found.stat.links > 0 => {
+    }
+    let looked = handle
+        .open_path(root)
+        .and_then(|fd| Ok((stat::open_file(&fd)?, fd)));
+    match looked {
+        Ok((found, fd)) if found.stat.ino == ino && found.stat.links > 0 => {
             watched.index.write().refresh(&found.stat)?;
+            if found.stat.kind == Kind::Directory {
+                return whereabouts::follow_directory(watched, &fd, ino);
+            }
             // A rename over a name tells nobody which file lost it.
-            let several = found.stat.kind != Kind::Directory && (old.links > 1 || found.stat.links > 1);
-            match several && watched.index.read().names(ino)?.len() as u64 > u64::from(found.stat.links) {
-                true => drop_stale_names(watched, ino),
+            let several = found.stat.links > 1 || watched.index.read().names(ino)?.len() > 1;
+            match several {
+                true => whereabouts::drop_stale_names(watched, ino),
                 false => Ok(true),
             }
         }
         // The handle's file is gone. Its inode may be another file's by now: only what lies at its places tells.
-        Ok(_) => drop_stale_names(watched, ino),
-        Err(e) if is_gone(&e) => drop_stale_names(watched, ino),
+        Ok(_) => whereabouts::drop_stale_names(watched, ino),
+        Err(e) if is_gone(&e) => whereabouts::drop_stale_names(watched, ino),
         // Not seen is not gone.
         Err(error) => {
             tracing::warn!(%error, ino, "cannot read a changed file's attributes");
@@ -238,62 +267,6 @@ pub fn refresh(watched: &Watched, root: &OwnedFd, ino: Inode, handle: Handle) ->
     }
 }
 
-/// What lies at a place in a directory of the index.
-enum Lies {
-    /// This inode.
-    Here,
-    /// Nothing, or another.
-    NotHere,
-    /// The directory is not where the index has it.
-    Unknown,
-}
-
-/// Looks at every place where the index has this inode, and forgets those where it is not. The inode goes with its
-/// last place. False if a place could not be looked at.
-fn drop_stale_names(watched: &Watched, ino: Inode) -> Result<bool, StoreError> {
-    let Ok(volume) = beneath::open_root(&watched.path) else {
-        return Ok(true);
-    };
-    let mut certain = true;
-    let names = watched.index.read().names(ino)?;
-    for (dir, name) in names {
-        match lies(watched, &volume, dir, &name, ino) {
-            Lies::Here => {}
-            Lies::Unknown => certain = false,
-            Lies::NotHere => {
-                let mut index = watched.index.write();
-                match index.dirs().of_inode(ino) {
-                    Some(_) => index.remove_tree(ino).map(drop)?,
-                    None => index.remove_name(ino, dir, &name)?,
-                }
-            }
-        }
-    }
-    Ok(certain)
-}
-
-fn lies(watched: &Watched, volume: &OwnedFd, dir: DirId, name: &[u8], ino: Inode) -> Lies {
-    let place = {
-        let index = watched.index.read();
-        index.dirs().get(dir).map(|d| d.ino).zip(index.dirs().path(dir))
-    };
-    let (Some((dir_ino, path)), Ok(name)) = (place, CString::new(name)) else {
-        return Lies::Unknown;
-    };
-    let Ok(fd) = beneath::open_anchor(volume, &path) else {
-        return Lies::Unknown;
-    };
-    if !stat::open_file(&fd).is_ok_and(|found| found.stat.ino == dir_ino) {
-        return Lies::Unknown;
-    }
-    match stat::entry(fd, &name) {
-        Ok(found) if found.stat.ino == ino => Lies::Here,
-        Ok(_) => Lies::NotHere,
-        Err(e) if is_gone(&e) => Lies::NotHere,
-        Err(_) => Lies::Unknown,
-    }
-}
-
-fn is_gone(error: &io::Error) -> bool {
+pub(super) fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESTALE)
 }

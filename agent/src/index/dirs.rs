@@ -1,16 +1,25 @@
 //! The directories of a volume: dense ids, names and parents in memory, so that a path is rebuilt without the store
 //! and a renamed directory is one changed record however much lies below it.
 
+use std::collections::VecDeque;
+
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::codec::{DirEntry, DirId, PAGE_INODES};
 use crate::model::Inode;
 
+/// An id rests until so many others were freed after it: whoever still names a directory that is gone must not find
+/// another one in its place.
+const RESTING_IDS: usize = 16_384;
+
 /// All directories of one volume.
 #[derive(Debug, Default)]
 pub struct Directories {
     slots: Vec<Option<Slot>>,
-    free: Vec<u32>,
+    /// Ids to be given out again, the longest free first.
+    free: VecDeque<u32>,
+    /// A scan runs: its workers hold ids, so none is given out again.
+    keep_ids: bool,
     by_inode: FxHashMap<Inode, DirId>,
     /// Rows (64 slots each) that differ from the store.
     dirty: FxHashSet<u32>,
@@ -85,10 +94,7 @@ impl Directories {
             listed_by: 0,
             children: 0,
         });
-        let id = match self.free.pop() {
-            Some(n) => DirId(n),
-            None => id_of(self.slots.len()),
-        };
+        let id = self.unused_id();
         match self.slots.get_mut(id.index()) {
             Some(place) => *place = slot,
             None => self.slots.push(slot),
@@ -98,12 +104,23 @@ impl Directories {
         id
     }
 
+    fn unused_id(&mut self) -> DirId {
+        let rested = !self.keep_ids && self.free.len() > RESTING_IDS;
+        let again = if rested { self.free.pop_front() } else { None };
+        again.map_or_else(|| id_of(self.slots.len()), DirId)
+    }
+
+    /// While a scan runs no id is given out a second time.
+    pub(super) fn keep_ids(&mut self, keep: bool) {
+        self.keep_ids = keep;
+    }
+
     /// Forgets a directory. Whatever still names it as parent is unreachable until a scan finds it again.
     pub fn remove(&mut self, ino: Inode) -> Option<DirEntry> {
         let id = self.of_inode(ino).filter(|id| *id != DirId::ROOT)?;
         self.by_inode.remove(&ino);
         let slot = self.slots.get_mut(id.index())?.take()?;
-        self.free.push(id.0);
+        self.free.push_back(id.0);
         self.touch(id);
         Some(slot.entry)
     }

@@ -425,6 +425,10 @@ impl Index {
                 page.seen |= bit;
                 continue;
             }
+            // Its directory was removed since it was looked at: so was it, or an event will tell where it is.
+            if dirs.get(f.parent).is_none() {
+                continue;
+            }
             let mut known = page.rank(offset);
             // Another file has taken the inode: what was known of the old one is no knowledge of this one.
             if let Some(old) = known.and_then(|rank| all.get(rank)).copied()
@@ -506,28 +510,7 @@ impl Index {
     /// # Errors
     /// When the index is damaged.
     pub fn refresh(&mut self, stat: &Stat) -> Result<(), StoreError> {
-        let (number, offset) = place(stat.ino);
-        let Some(slot) = self.by_number.get(&number).copied() else {
-            return Ok(());
-        };
-        let Some(page) = self.pages.get_mut(slot as usize) else {
-            return Ok(());
-        };
-        let Some(rank) = page.rank(offset) else {
-            return Ok(());
-        };
-        let mut all = page.all_attributes()?;
-        if let Some(old) = all.get_mut(rank) {
-            let new = attributes_of(stat, old.parent);
-            self.totals.add(&new);
-            self.totals.subtract(old);
-            *old = new;
-        }
-        page.set_all_attributes(&all, &mut self.scratch);
-        if page.dirty != Dirty::default() {
-            self.dirty.insert(slot);
-        }
-        Ok(())
+        self.edit_attributes(stat.ino, |known| *known = attributes_of(stat, known.parent))
     }
 
     /// Forgets one name of a file; the file goes with its last name.
@@ -547,35 +530,26 @@ impl Index {
             };
         }
         let (number, offset) = place(ino);
-        let Some(slot) = self.by_number.get(&number).copied() else {
+        let slot = self.by_number.get(&number);
+        let page = slot.and_then(|slot| self.pages.get(*slot as usize));
+        let Some(page) = page.filter(|p| p.rank(offset).is_some()) else {
             return Ok(());
         };
-        let Some(page) = self.pages.get_mut(slot as usize) else {
-            return Ok(());
-        };
-        let Some(rank) = page.rank(offset) else {
-            return Ok(());
-        };
-        let mut left = Vec::new();
+        let (mut left, mut removed) = (None, 0);
         self.names.edit(page, ino, |all| {
+            let before = all.len();
             all.retain(|(p, n)| (*p, n.as_slice()) != (parent, name));
-            left.clone_from(all);
+            removed = before - all.len();
+            left = all.first().map(|(parent, _)| *parent);
         })?;
-        let Some((first, _)) = left.first() else {
-            return self.remove(&[ino]);
-        };
-        let mut all = page.all_attributes()?;
-        if let Some(attributes) = all.get_mut(rank) {
-            if attributes.parent != *first {
-                self.dirs.count_child(attributes.parent, false);
-                self.dirs.count_child(*first, true);
-            }
-            attributes.parent = *first;
-            attributes.links = attributes.links.saturating_sub(1).max(1);
+        match left {
+            None => self.remove(&[ino]),
+            Some(_) if removed == 0 => Ok(()),
+            Some(first) => self.edit_attributes(ino, |known| {
+                known.parent = first;
+                known.links = known.links.saturating_sub(1).max(1);
+            }),
         }
-        page.set_all_attributes(&all, &mut self.scratch);
-        self.dirty.insert(slot);
-        Ok(())
     }
 
     /// Forgets inodes with everything that is known of them.
@@ -636,31 +610,83 @@ impl Index {
             .dirs
             .inherit(false, |id, _, parent_is| parent_is || id == top);
         let is_below = |id: DirId| below.get(id.index()).copied().unwrap_or(false);
-        let mut gone = Vec::new();
+        let (mut gone, mut lost_names) = (Vec::new(), Vec::new());
         for page in &self.pages {
             let mut reader = page.reader();
             for ino in page.inodes() {
                 let attributes = reader.next_entry()?;
-                let inside = match attributes.kind {
-                    Kind::Directory => self.dirs.of_inode(ino).is_some_and(is_below),
-                    _ => is_below(attributes.parent),
-                };
-                if inside {
-                    gone.push(ino);
+                match attributes.kind {
+                    Kind::Directory if self.dirs.of_inode(ino).is_some_and(is_below) => gone.push(ino),
+                    Kind::Directory => {}
+                    // Some of its names may lie below, and some not.
+                    _ if attributes.links > 1 || is_below(attributes.parent) => {
+                        let names = self.names.of_inode(ino)?;
+                        let (inside, outside): (Vec<_>, Vec<_>) =
+                            names.into_iter().partition(|(parent, _)| is_below(*parent));
+                        match outside.is_empty() {
+                            true => gone.push(ino),
+                            false => lost_names.extend(inside.into_iter().map(|name| (ino, name))),
+                        }
+                    }
+                    _ => {}
                 }
             }
+        }
+        for (ino, (parent, name)) in lost_names {
+            self.remove_name(ino, parent, &name)?;
         }
         self.remove(&gone)?;
         Ok(gone.len())
     }
 
     /// Moves a known directory, with everything below it. Not below itself: the kernel allows no such move, but events
-    /// that come late could name one.
-    pub fn move_dir(&mut self, ino: Inode, parent: DirId, name: &[u8]) {
-        let Some(id) = self.dirs.of_inode(ino) else { return };
-        if !self.dirs.is_below(parent, id) {
-            self.dirs.upsert(ino, parent, name);
+    /// that come late could name one. Returns whether it is there now.
+    ///
+    /// # Errors
+    /// When the index is damaged.
+    pub fn move_dir(&mut self, ino: Inode, parent: DirId, name: &[u8]) -> Result<bool, StoreError> {
+        let Some(id) = self.dirs.of_inode(ino) else {
+            return Ok(false);
+        };
+        if let Some(scan) = &mut self.scan {
+            scan.touched.insert(ino);
         }
+        if id == DirId::ROOT || self.dirs.get(parent).is_none() || self.dirs.is_below(parent, id) {
+            return Ok(false);
+        }
+        self.dirs.upsert(ino, parent, name);
+        self.edit_attributes(ino, |attributes| attributes.parent = parent)?;
+        Ok(true)
+    }
+
+    /// Changes what is known of one inode, with the sums that depend on it.
+    fn edit_attributes(&mut self, ino: Inode, edit: impl FnOnce(&mut Attributes)) -> Result<(), StoreError> {
+        let (number, offset) = place(ino);
+        let Some(slot) = self.by_number.get(&number).copied() else {
+            return Ok(());
+        };
+        let Some(page) = self.pages.get_mut(slot as usize) else {
+            return Ok(());
+        };
+        let Some(rank) = page.rank(offset) else {
+            return Ok(());
+        };
+        let mut all = page.all_attributes()?;
+        if let Some(known) = all.get_mut(rank) {
+            let old = *known;
+            edit(known);
+            self.totals.add(known);
+            self.totals.subtract(&old);
+            if old.parent != known.parent {
+                self.dirs.count_child(old.parent, false);
+                self.dirs.count_child(known.parent, true);
+            }
+        }
+        page.set_all_attributes(&all, &mut self.scratch);
+        if page.dirty != Dirty::default() {
+            self.dirty.insert(slot);
+        }
+        Ok(())
     }
 
     /// Notes what listing a directory found out: whether something in it could not be read, and whether something is
@@ -701,6 +727,7 @@ impl Index {
     pub fn start_scan(&mut self, number: u32, whole: bool) {
         self.pages.iter_mut().for_each(|p| p.seen = 0);
         self.early.clear();
+        self.dirs.keep_ids(true);
         self.scan = Some(ScanState {
             number,
             whole,
@@ -736,6 +763,7 @@ impl Index {
         let Some(scan) = self.scan.take() else {
             return Ok(0);
         };
+        self.dirs.keep_ids(false);
         self.early = FxHashMap::default();
         if !complete {
             return Ok(0);

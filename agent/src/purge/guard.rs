@@ -70,7 +70,7 @@ impl<'a> Ground<'a> {
     pub fn new(watched: &'a Watched, held: FxHashSet<Inode>) -> io::Result<Self> {
         Ok(Self {
             watched,
-            root: beneath::open_root(&watched.path)?,
+            root: watched.open_root()?,
             held,
             anchor: None,
         })

@@ -12,14 +12,15 @@
 mod walk;
 
 use std::ffi::CString;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use crate::collect::Watched;
-use crate::collect::namespace::take_entry;
+use crate::collect::namespace::take_entry_locked;
 use crate::index::{DirId, StoreError};
 use crate::model::{Kind, LastUse, Seconds, Source, Stat};
-use crate::sys::{beneath, stat};
+use crate::sys::stat;
 
 /// What to believe of a file that is new to the index about the time before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,7 +136,7 @@ pub fn run(
         path: watched.path.clone(),
         source,
     };
-    let root = beneath::open_root(&watched.path).map_err(unopenable)?;
+    let root = watched.open_root().map_err(unopenable)?;
     let top = stat::open_file(&root).map_err(unopenable)?;
     let mut next = {
         let mut index = watched.index.write();
@@ -165,8 +166,12 @@ pub fn run(
             break;
         }
     }
-    if walked.is_ok() {
-        walked = look_again(watched, &root, doubtful);
+    for _ in 0..ROUNDS_MAX {
+        if walked.is_err() || doubtful.is_empty() {
+            break;
+        }
+        walked = look_again(watched, &root, &mut doubtful);
+        around.sync();
     }
     let complete = walked.is_ok() && *extent == Extent::Volume;
     let vanished = watched.index.write().end_scan(complete)?;
@@ -179,24 +184,29 @@ pub fn run(
     })
 }
 
-/// Places where names changed during the walk are looked at once more, now that all events are in.
+/// Places where names changed during the walk are looked at once more, now that all events are in. Those in directories
+/// that moved meanwhile stay in `places`.
 fn look_again(
     watched: &Watched,
-    root: &std::os::fd::OwnedFd,
-    places: Vec<(DirId, Vec<u8>)>,
+    root: &OwnedFd,
+    places: &mut Vec<(DirId, Vec<u8>)>,
 ) -> Result<(), ScanError> {
-    for (dir, name) in places {
-        let Some(path) = watched.index.read().dirs().path(dir) else {
+    for (dir, name) in std::mem::take(places) {
+        let (ino, path) = {
+            let index = watched.index.read();
+            let Some(known) = index.dirs().get(dir) else {
+                continue;
+            };
+            (known.ino, index.dirs().path(dir))
+        };
+        let opened = path.and_then(|path| walk::open_expected(root, &path, ino).ok().flatten());
+        let (Some(fd), Ok(as_c)) = (opened, CString::new(name.as_slice())) else {
+            places.push((dir, name));
             continue;
         };
-        let Ok(fd) = beneath::open_anchor(root, &path) else {
-            continue;
-        };
-        let Ok(name_c) = CString::new(name.as_slice()) else {
-            continue;
-        };
-        if let Ok(found) = stat::entry(fd, &name_c) {
-            take_entry(watched, dir, &name, &found, true)?;
+        let mut index = watched.index.write();
+        if let Ok(found) = stat::entry(fd, &as_c) {
+            take_entry_locked(watched, &mut index, dir, &name, &found, true)?;
         }
     }
     Ok(())

@@ -179,11 +179,17 @@ impl<'a> Worker<'a> {
     }
 
     fn list(&mut self, dir: DirId, listing: &mut [MaybeUninit<u8>]) {
-        let place = {
+        let (ino, path) = {
             let index = self.shared.watched.index.read();
-            index.dirs().get(dir).map(|d| d.ino).zip(index.dirs().path(dir))
+            let Some(known) = index.dirs().get(dir) else {
+                return;
+            };
+            (known.ino, index.dirs().path(dir))
         };
-        let Some((ino, path)) = place else { return };
+        // What lies above it is on the move.
+        let Some(path) = path else {
+            return self.shared.missed.lock().push(dir);
+        };
         let fd = match open_expected(self.shared.root, &path, ino) {
             Ok(Some(fd)) => fd,
             // Moved or removed meanwhile: it stays unlisted and is tried again where it is then.
@@ -369,7 +375,7 @@ impl<'a> Worker<'a> {
 }
 
 /// Opens a directory by its path, if it still is the one with this inode.
-fn open_expected(root: &OwnedFd, path: &[u8], ino: Inode) -> io::Result<Option<OwnedFd>> {
+pub(super) fn open_expected(root: &OwnedFd, path: &[u8], ino: Inode) -> io::Result<Option<OwnedFd>> {
     let fd = match beneath::open_dir(root, path) {
         Ok(fd) => fd,
         Err(e)

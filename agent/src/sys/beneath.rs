@@ -4,7 +4,7 @@
 //! path in the meantime.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -59,6 +59,27 @@ pub fn open_anchor(root: impl AsFd, relative: &[u8]) -> io::Result<OwnedFd> {
         relative,
         OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
     )
+}
+
+/// The directory above an open directory, also across mounts. The top of a file system tree is its own parent.
+///
+/// # Errors
+/// What `openat(2)` says.
+pub fn open_parent(dir: impl AsFd) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(dir, c"..", flags, Mode::empty())?)
+}
+
+/// The last name of an open file's path, as the kernel knows it; none for the top of a mount. The file may have been
+/// renamed by the time this returns: look there before believing it.
+///
+/// # Errors
+/// What `readlink(2)` of `/proc/self/fd` says.
+pub fn last_name(fd: impl AsFd) -> io::Result<Option<Vec<u8>>> {
+    let link = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
+    let path = rustix::fs::readlink(link, Vec::new())?.into_bytes();
+    let name = path.rsplit(|b| *b == b'/').next().unwrap_or(&[]);
+    Ok((!name.is_empty()).then(|| name.to_vec()))
 }
 
 fn open(root: &impl AsFd, relative: &[u8], flags: OFlags) -> io::Result<OwnedFd> {

@@ -1,0 +1,177 @@
+//! Where an inode lies now, whatever the events said: the file system itself is asked.
+//!
+//! A directory's handle leads to the directory, its `..` to its parent, and `/proc/self/fd` to its name, so its place
+//! is always found. A file's handle leads to no name: only the places that the index has can be looked at.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::Watched;
+use super::namespace::{is_gone, take_entry};
+use crate::index::{DirId, Directories, StoreError};
+use crate::model::Inode;
+use crate::sys::beneath;
+use crate::sys::stat::{self, Located};
+
+/// No path is deeper than the kernel's longest path has slashes, many times over: this ends a walk upwards.
+const LEVELS_MAX: usize = 100_000;
+/// A directory that moves while its name is read is read again, so many times.
+const TRIES: usize = 3;
+
+/// A directory's place: its parent, and its name there.
+struct Seat {
+    parent: OwnedFd,
+    parent_is: Located,
+    name: Vec<u8>,
+    is: Located,
+}
+
+/// Makes the index agree with where a directory lies, and takes in directories above it that the index does not know.
+/// False if that must be looked at again.
+///
+/// # Errors
+/// When the index cannot be read.
+pub fn follow_directory(watched: &Watched, dir: &OwnedFd, ino: Inode) -> Result<bool, StoreError> {
+    let root = watched.index.read().dirs().get(DirId::ROOT).map(|d| d.ino);
+    if root == Some(ino) {
+        return Ok(true);
+    }
+    let Ok(Some(seat)) = seat_of(dir.as_fd(), ino) else {
+        return Ok(false);
+    };
+    let (parent, known) = {
+        let index = watched.index.read();
+        let dirs = index.dirs();
+        let known = dirs.of_inode(ino).and_then(|id| dirs.get(id));
+        let known = known.map(|d| (d.parent, d.name.to_vec()));
+        (known_dir(watched, dirs, &seat.parent_is), known)
+    };
+    match (parent, known) {
+        (_, None) => Ok(true),
+        (Some(parent), Some((was, name))) if was == parent && name == seat.name => Ok(true),
+        (Some(parent), Some(_)) => watched.index.write().move_dir(ino, parent, &seat.name),
+        (None, Some(_)) => take_in_from_above(watched, seat, ino),
+    }
+}
+
+/// The directory's parent is not in the index: either it has left the volume, or what is above it came in and is not
+/// listed yet.
+fn take_in_from_above(watched: &Watched, mut seat: Seat, ino: Inode) -> Result<bool, StoreError> {
+    for _ in 0..LEVELS_MAX {
+        let above = match seat.parent_is.device == watched.device {
+            true => seat_of(seat.parent.as_fd(), seat.parent_is.stat.ino),
+            false => Ok(None),
+        };
+        let Ok(above) = above else { return Ok(false) };
+        // The top of the file system, and the volume's root was not met: it lies outside.
+        let Some(above) = above else {
+            watched.index.write().remove_tree(ino)?;
+            return Ok(true);
+        };
+        let known = known_dir(watched, watched.index.read().dirs(), &above.parent_is);
+        if let Some(parent) = known {
+            take_entry(watched, parent, &above.name, &above.is, true)?;
+            return Ok(false);
+        }
+        seat = above;
+    }
+    Ok(false)
+}
+
+fn known_dir(watched: &Watched, dirs: &Directories, found: &Located) -> Option<DirId> {
+    let known = dirs.of_inode(found.stat.ino);
+    known.filter(|_| found.device == watched.device)
+}
+
+/// Where a directory lies; none for the top of a file system.
+fn seat_of(dir: impl AsFd, ino: Inode) -> io::Result<Option<Seat>> {
+    for _ in 0..TRIES {
+        let parent = beneath::open_parent(&dir)?;
+        let parent_is = stat::open_file(&parent)?;
+        if parent_is.stat.ino == ino {
+            return Ok(None);
+        }
+        let Some(name) = beneath::last_name(&dir)? else {
+            return Ok(None);
+        };
+        let as_c = CString::new(name.as_slice()).map_err(|_| io::ErrorKind::InvalidFilename)?;
+        match stat::entry(&parent, &as_c) {
+            Ok(is) if is.stat.ino == ino => {
+                return Ok(Some(Seat {
+                    parent,
+                    parent_is,
+                    name,
+                    is,
+                }));
+            }
+            Ok(_) => {}
+            Err(e) if is_gone(&e) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Err(io::ErrorKind::ResourceBusy.into())
+}
+
+/// What lies at a place in a directory of the index.
+enum Lies {
+    /// This inode.
+    Here,
+    /// Nothing, or another.
+    NotHere,
+    /// The directory is not where the index has it.
+    Unknown,
+}
+
+/// Looks at every place where the index has this inode, and forgets those where it is not. The inode goes with its
+/// last place. False if a place could not be looked at.
+///
+/// # Errors
+/// When the index cannot be read.
+pub fn drop_stale_names(watched: &Watched, ino: Inode) -> Result<bool, StoreError> {
+    let Ok(volume) = watched.open_root() else {
+        return Ok(true);
+    };
+    let mut certain = true;
+    let names = watched.index.read().names(ino)?;
+    for (dir, name) in names {
+        match lies(watched, &volume, dir, &name, ino) {
+            Lies::Here => {}
+            Lies::Unknown => certain = false,
+            Lies::NotHere => {
+                let mut index = watched.index.write();
+                match index.dirs().of_inode(ino) {
+                    Some(_) => index.remove_tree(ino).map(drop)?,
+                    None => index.remove_name(ino, dir, &name)?,
+                }
+            }
+        }
+    }
+    Ok(certain)
+}
+
+fn lies(watched: &Watched, volume: &OwnedFd, dir: DirId, name: &[u8], ino: Inode) -> Lies {
+    let (dir_ino, path) = {
+        let index = watched.index.read();
+        // The directory was forgotten, and with it what lay there.
+        let Some(dir_ino) = index.dirs().get(dir).map(|d| d.ino) else {
+            return Lies::NotHere;
+        };
+        (dir_ino, index.dirs().path(dir))
+    };
+    let (Some(path), Ok(name)) = (path, CString::new(name)) else {
+        return Lies::Unknown;
+    };
+    let Ok(fd) = beneath::open_anchor(volume, &path) else {
+        return Lies::Unknown;
+    };
+    if !stat::open_file(&fd).is_ok_and(|found| found.stat.ino == dir_ino) {
+        return Lies::Unknown;
+    }
+    match stat::entry(fd, &name) {
+        Ok(found) if found.stat.ino == ino => Lies::Here,
+        Ok(_) => Lies::NotHere,
+        Err(e) if is_gone(&e) => Lies::NotHere,
+        Err(_) => Lies::Unknown,
+    }
+}
