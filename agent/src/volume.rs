@@ -419,7 +419,12 @@ impl Volume {
         let mut told_alive = Instant::now();
         while !self.stopping.load(Relaxed) {
             std::thread::sleep(FLUSH_EVERY);
-            self.write_back();
+            // A first scan fills the same pages again and again, and if it is interrupted it begins anew: until it is
+            // over, only memory asks for writing back (see `scan::Surroundings`).
+            let is_first = !self.health.lock().record.scanned;
+            if !is_first {
+                self.write_back();
+            }
             {
                 let mut health = self.health.lock();
                 health.rates.push_back(self.watched.counters.events.load(Relaxed));

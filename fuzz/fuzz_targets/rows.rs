@@ -7,19 +7,20 @@
 
 use libfuzzer_sys::fuzz_target;
 use purge_agent::index::codec::{
-    AttributeReader, Cursor, NameEntry, names, put_attributes, put_clocks, put_dir, put_name, read_clocks,
-    read_dirs, split_present,
+    AttributeReader, Cursor, NameEntry, names, pack_names, put_attributes, put_clocks, put_dir, put_name,
+    read_clocks, read_dirs, split_present, unpack_names,
 };
 
 fuzz_target!(|input: &[u8]| {
     let Some((kind, row)) = input.split_first() else {
         return;
     };
-    match kind % 5 {
+    match kind % 6 {
         0 => clock_row(row),
         1 => attribute_row(row),
         2 => name_row(row),
         3 => directory_row(row),
+        4 => packed_names(row),
         _ => varints(row),
     }
 });
@@ -64,6 +65,22 @@ fn name_row(row: &[u8]) {
     }
     let again: Result<Vec<_>, _> = names(&written).collect();
     assert_eq!(again.as_ref(), Ok(&read));
+}
+
+fn packed_names(row: &[u8]) {
+    let Ok(unpacked) = unpack_names(row) else {
+        return;
+    };
+    let again = unpack_names(&pack_names(&unpacked));
+    let sorted = |row: &[u8]| {
+        let mut entries: Vec<_> = names(row)
+            .map_while(Result::ok)
+            .map(|e| (e.offset, e.parent, e.name.to_vec()))
+            .collect();
+        entries.sort_by_key(|e| e.0);
+        entries
+    };
+    assert_eq!(again.as_deref().map(sorted), Ok(sorted(&unpacked)));
 }
 
 fn directory_row(row: &[u8]) {

@@ -9,7 +9,9 @@
 //!     entry      flags:u8  parent~  size  [uid gid]  [links]  ctime~  [nanoseconds:u32]  [mtime~ctime]  [birth~ctime]
 //!                flags: 0-1 kind, 2 owner as before, 3 links given, 4 mtime given, 5 birth given, 6 nanoseconds given
 //!                x~ is the difference to the entry before (parent, ctime), x~y to that other field
-//! name row       entries { offset:u8  parent  length:u8  name }; several for one offset: hard links
+//! name row       entries { offset:u8  parent~  shared:u8  length:u8  rest of the name }, ascending offsets; several for
+//!                one offset: hard links. A name begins with `shared` bytes of the name before
+//!                (while its names are changed, a row is kept unpacked: { offset:u8  parent  length:u8  name })
 //! directory row  for each of 64 consecutive directory ids: state:u8 and, unless free, ino parent length:u8 name
 //! ```
 //! Parents are directory ids. The first byte of every stored row is [`VERSION`]; `store` adds and checks it.
@@ -277,7 +279,7 @@ pub struct NameEntry<'a> {
     pub name: &'a [u8],
 }
 
-/// Appends one entry to a name row. Names longer than 255 bytes do not exist on Linux (`NAME_MAX`).
+/// Appends one entry to an unpacked name row. Names longer than 255 bytes do not exist on Linux (`NAME_MAX`).
 pub fn put_name(out: &mut Vec<u8>, entry: NameEntry<'_>) {
     let name = entry.name.get(..entry.name.len().min(255)).unwrap_or(&[]);
     out.push(entry.offset);
@@ -286,7 +288,7 @@ pub fn put_name(out: &mut Vec<u8>, entry: NameEntry<'_>) {
     out.extend_from_slice(name);
 }
 
-/// The entries of a name row; ends with an error where it is damaged.
+/// The entries of an unpacked name row; ends with an error where it is damaged.
 pub fn names(row: &[u8]) -> impl Iterator<Item = Result<NameEntry<'_>, Damaged>> {
     let mut from = Cursor {
         bytes: row,
@@ -317,6 +319,61 @@ fn read_name<'a>(from: &mut Cursor<'a>) -> Result<NameEntry<'a>, Damaged> {
         parent,
         name: from.take(len.into())?,
     })
+}
+
+/// The form in which a name row is stored: neighbours in inode order mostly lie in one directory and have names that
+/// begin alike. Names of one inode stay in their order.
+pub fn pack_names(unpacked: &[u8]) -> Vec<u8> {
+    let mut entries: Vec<_> = names(unpacked).map_while(Result::ok).collect();
+    entries.sort_by_key(|e| e.offset);
+    let mut out = Vec::with_capacity(unpacked.len());
+    let mut before: (DirId, &[u8]) = (DirId::ROOT, &[]);
+    for entry in entries {
+        let shared = entry
+            .name
+            .iter()
+            .zip(before.1)
+            .take_while(|(a, b)| a == b)
+            .count();
+        let rest = entry.name.get(shared..).unwrap_or(&[]);
+        out.push(entry.offset);
+        put_difference(&mut out, entry.parent.0, before.0.0);
+        out.push(u8::try_from(shared).unwrap_or(u8::MAX));
+        out.push(u8::try_from(rest.len()).unwrap_or(u8::MAX));
+        out.extend_from_slice(rest);
+        before = (entry.parent, entry.name);
+    }
+    out
+}
+
+/// What [`pack_names`] made, unpacked.
+///
+/// # Errors
+/// [`Damaged`] when it is none.
+pub fn unpack_names(packed: &[u8]) -> Result<Vec<u8>, Damaged> {
+    let mut from = Cursor::new(packed, "name");
+    let mut out = Vec::with_capacity(packed.len().saturating_mul(2));
+    let (mut parent, mut name) = (0, Vec::new());
+    while !from.is_empty() {
+        let offset = from.byte()?;
+        parent = from.difference(parent)?;
+        let (shared, rest) = (usize::from(from.byte()?), usize::from(from.byte()?));
+        if u64::from(offset) >= PAGE_INODES || shared > name.len() || shared + rest > 255 {
+            return Err(from.damaged());
+        }
+        name.truncate(shared);
+        name.extend_from_slice(from.take(rest)?);
+        let parent = DirId(parent);
+        put_name(
+            &mut out,
+            NameEntry {
+                offset,
+                parent,
+                name: &name,
+            },
+        );
+    }
+    Ok(out)
 }
 
 // ---------------------------------------------------------------- directories
@@ -565,7 +622,13 @@ mod tests {
                 put_name(&mut row, NameEntry { offset: *offset, parent: DirId(*parent), name });
             }
             let back: Vec<_> = names(&row).map(|e| e.unwrap()).map(|e| (e.offset, e.parent.0, e.name.to_vec())).collect();
-            prop_assert_eq!(back, entries);
+            prop_assert_eq!(&back, &entries);
+            let packed = pack_names(&row);
+            let unpacked = unpack_names(&packed).unwrap();
+            let mut sorted = entries;
+            sorted.sort_by_key(|e| e.0);
+            let back: Vec<_> = names(&unpacked).map(|e| e.unwrap()).map(|e| (e.offset, e.parent.0, e.name.to_vec())).collect();
+            prop_assert_eq!(back, sorted);
         }
 
         #[test]
@@ -587,6 +650,7 @@ mod tests {
             let _ = read_clocks(&bytes);
             let _ = read_dirs(&bytes);
             names(&bytes).for_each(drop);
+            let _ = unpack_names(&bytes);
             let mut reader = AttributeReader::new(&bytes);
             while reader.next_entry().is_ok() {}
         }

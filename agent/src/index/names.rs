@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::codec::{DirId, NameEntry, names, put_name};
+use super::codec::{DirId, NameEntry, names, put_name, unpack_names};
 use super::page::{Page, place};
 use super::store::{Row, Store, StoreError, VolumeId};
 use crate::model::Inode;
@@ -41,6 +41,7 @@ impl Names {
         if let Some(row) = self.changed.get(&number).or_else(|| self.committing.get(&number)) {
             names(row).try_for_each(|e| e.map(&mut each))?;
         } else if let Some(row) = self.store.row(Row::Names, self.volume, number)? {
+            let row = unpack_names(&row)?;
             names(&row).try_for_each(|e| e.map(&mut each))?;
         }
         Ok(())
@@ -151,7 +152,7 @@ impl Names {
                     Some(row) => row.clone(),
                     None if page.names_stored => {
                         let stored = self.store.row(Row::Names, self.volume, page.number)?;
-                        stored.map(|r| r.to_vec()).unwrap_or_default()
+                        stored.map_or(Ok(Vec::new()), |row| unpack_names(&row))?
                     }
                     None => Vec::new(),
                 };

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::codec::{AttributeReader, Attributes, DirId, put_clocks, read_clocks, read_dirs, split_present};
+use super::codec::{
+    AttributeReader, Attributes, DirId, pack_names, put_clocks, read_clocks, read_dirs, split_present,
+};
 use super::dirs::Directories;
 use super::names::Names;
 use super::page::{Dirty, Page, place};
@@ -899,7 +901,7 @@ impl WriteBack {
         self.rows.extend(
             self.names
                 .iter()
-                .map(|(number, row)| (*number, Row::Names, row.clone())),
+                .map(|(number, row)| (*number, Row::Names, pack_names(row))),
         );
         // Neighbours go together: the store touches each of its own pages once.
         self.rows

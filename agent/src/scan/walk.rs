@@ -27,7 +27,7 @@ const SHARE_ENTRIES: usize = 2048;
 /// More workers than this only wait for each other.
 const WORKERS_MAX: usize = 8;
 /// Names waiting to be written back may take this much memory.
-const PENDING_NAME_BYTES_MAX: usize = 8 << 20;
+const PENDING_NAME_BYTES_MAX: usize = 24 << 20;
 /// So many unreadable entries are named in the log; the rest is counted.
 const UNREADABLE_LOGGED_MAX: u64 = 20;
 
