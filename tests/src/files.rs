@@ -108,7 +108,12 @@ pub fn walk(root: &Path) -> Vec<Entry> {
     while let Some(dir) = left.pop() {
         for entry in fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())) {
             let path = entry.expect("a directory entry").path();
-            let stat = fs::symlink_metadata(&path).expect("lstat");
+            let stat = match fs::symlink_metadata(&path) {
+                Ok(stat) => stat,
+                // A purge may be running.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(e) => panic!("{}: {e}", path.display()),
+            };
             if stat.is_dir() {
                 left.push(path.clone());
             }

@@ -153,6 +153,19 @@ impl Mount {
         Err(last)
     }
 
+    /// Damages an ext4 image by debugfs(8) commands, between unmounting and mounting it again.
+    ///
+    /// # Panics
+    /// When debugfs or mount says no.
+    pub fn damage(&mut self, commands: &[&str]) {
+        self.unmount();
+        for command in commands {
+            let mut debugfs = Command::new("debugfs");
+            sh(debugfs.args(["-w", "-R", command]).arg(self.image())).expect("debugfs");
+        }
+        self.mount().expect("mounts in spite of the damage");
+    }
+
     /// Unmounts it; its directory stays.
     pub fn unmount(&mut self) {
         if std::mem::take(&mut self.mounted) {
