@@ -14,6 +14,7 @@ use anyhow::{Context, bail};
 use tempfile::TempDir;
 
 use crate::config::Config;
+use crate::handover::Handover;
 use crate::host::Host;
 use crate::serve;
 use crate::volume::State;
@@ -192,7 +193,7 @@ impl Agent {
             )
         })?;
         let listener = serve::listen(&config.listen)?;
-        let host = tokio::task::spawn_blocking(move || Host::start(&config)).await??;
+        let host = tokio::task::spawn_blocking(move || Host::start(&config, Handover::default())).await??;
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let shutdown = async {
             let _ = stopped.await;

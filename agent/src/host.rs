@@ -10,6 +10,7 @@ use purge_proto::v1;
 use rustc_hash::FxHashSet;
 
 use crate::config::{AUTO_MAX_FRACTION, Config, Rule, user_name};
+use crate::handover::Handover;
 use crate::index::{Store, StoreError};
 use crate::model::{Inode, Seconds};
 use crate::policy::evaluate::{Circumstances, evaluate};
@@ -105,7 +106,7 @@ impl Host {
     ///
     /// # Errors
     /// When the index or a volume cannot be had.
-    pub fn start(config: &Config) -> anyhow::Result<Arc<Self>> {
+    pub fn start(config: &Config, mut handover: Handover) -> anyhow::Result<Arc<Self>> {
         use anyhow::Context;
         std::fs::create_dir_all(&config.state_dir)
             .with_context(|| format!("cannot make the state directory {}", config.state_dir.display()))?;
@@ -119,7 +120,7 @@ impl Host {
         plans.tidy(Seconds::now())?;
         let mut volumes: Vec<Arc<Volume>> = Vec::new();
         for volume in &config.volumes {
-            match Volume::start(volume.clone(), &store, own.clone()) {
+            match Volume::start(volume.clone(), &store, own.clone(), &mut handover) {
                 Ok(started) => volumes.push(started),
                 Err(error) => {
                     volumes.iter().for_each(|v| v.stop());
@@ -127,6 +128,7 @@ impl Host {
                 }
             }
         }
+        handover.drop_rest();
         let rules = RwLock::new(config.rules.clone());
         Ok(Arc::new(Self {
             volumes,

@@ -12,11 +12,13 @@
 //! - [`purge`]   saved plans, the guarded delete, runs, holds
 //! - [`volume`]  one watched volume: wires collector, index and scan together
 //! - [`serve`]   gRPC; translates, decides nothing
+//! - [`handover`] event queues that outlive the process, in systemd's keeping
 //! - [`demo`]    the main job in one command
 
 pub mod collect;
 pub mod config;
 pub mod demo;
+pub mod handover;
 pub mod host;
 pub mod index;
 pub mod model;

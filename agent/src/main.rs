@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use purge_agent::config::{Config, DEFAULT_FILE, DEFAULT_STATE_DIR, Fault};
+use purge_agent::handover::Handover;
 use purge_agent::host::Host;
 use purge_agent::{demo, schedule, serve};
 use purge_proto::units::parse_duration;
@@ -72,9 +73,10 @@ fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Run(run) => {
             init_log();
+            let handover = Handover::take();
             read_config(&run)
                 .map_err(|faults| anyhow::anyhow!(in_lines(&faults)))
-                .and_then(|c| run_agent(&c, &run))
+                .and_then(|c| run_agent(&c, &run, handover))
         }
         Command::Check { config } => return check(&config),
         Command::Demo { volume, ttl } => demo::run(volume, ttl),
@@ -143,7 +145,7 @@ fn check(file: &std::path::Path) -> ExitCode {
     }
 }
 
-fn run_agent(config: &Config, run: &Run) -> anyhow::Result<()> {
+fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -153,7 +155,7 @@ fn run_agent(config: &Config, run: &Run) -> anyhow::Result<()> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut reload = signal(SignalKind::hangup())?;
         let listener = serve::listen(&config.listen)?;
-        let host = Host::start(config)?;
+        let host = Host::start(config, handover)?;
         // From here on every access is recorded, even while the first scan is still running.
         tracing::info!(socket = %config.listen.unix.display(), volumes = config.volumes.len(), "ready");
         sd_notify::notify(false, &[sd_notify::NotifyState::Ready]).ok();

@@ -13,13 +13,17 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use prost::Message;
 
-use crate::collect::collector::{Armed, CollectError, Collector};
+use crate::collect::accessors::Accessors;
+use crate::collect::collector::{Armed, CollectError, Collector, Judges};
 use crate::collect::fanotify::layout::Layout;
+use crate::collect::precision::{Precision, Windows, end_window_of_another};
 use crate::collect::{Counters, Watched};
 use crate::config::{Baseline, VolumeConfig};
+use crate::handover::Handover;
 use crate::index::{Batch, Index, Record, Store, StoreError, VolumeId};
 use crate::model::{Inode, Seconds};
 use crate::scan::{self, Belief, Extent, Progress, ScanError};
+use crate::sys::fanotify::Who;
 use crate::sys::handle::Handle;
 use crate::sys::stat::{self, Mount};
 
@@ -72,6 +76,9 @@ struct VolumeRecord {
     /// A scan has seen the whole volume.
     #[prost(bool, tag = "9")]
     scanned: bool,
+    /// End of the last precision window: what the clocks of files say whose further uses were hidden.
+    #[prost(uint32, tag = "10")]
+    window_end: u32,
 }
 
 /// What an earlier process left of a volume.
@@ -172,6 +179,7 @@ pub struct Volume {
     store: Store,
     health: Arc<Mutex<Health>>,
     collector: RwLock<Option<Collector>>,
+    windows: Arc<Windows>,
     /// One write-back at a time.
     writing: Mutex<()>,
     scans: Mutex<Option<mpsc::Sender<Extent>>>,
@@ -197,6 +205,8 @@ pub struct Condition {
     pub unreadable: u64,
     /// Events a second.
     pub rate: f64,
+    /// Repeated uses that cost nothing.
+    pub precision: Precision,
 }
 
 impl Volume {
@@ -204,7 +214,12 @@ impl Volume {
     ///
     /// # Errors
     /// [`VolumeError`] says how to mend what is wrong.
-    pub fn start(config: VolumeConfig, store: &Store, own: Vec<Inode>) -> Result<Arc<Self>, VolumeError> {
+    pub fn start(
+        config: VolumeConfig,
+        store: &Store,
+        own: Vec<Inode>,
+        handover: &mut Handover,
+    ) -> Result<Arc<Self>, VolumeError> {
         let name = config.name.clone();
         let missing = |why: String| VolumeError::Missing {
             name: name.clone(),
@@ -226,11 +241,21 @@ impl Volume {
             filesystem: filesystem.clone(),
             source,
         };
-        let armed = Armed::arm(&config.path).map_err(collect)?;
+        let identity = (mount.magic, root.stat.ino, root.stat.birth);
+        let who = match config.ignore_accessors.is_empty() {
+            true => Who::Pid,
+            false => Who::Process,
+        };
+        let key = queue_key(&name, identity, who);
+        let left = Armed::take_over(handover, &key, &config.path);
+        let nothing_missed = left.is_some();
+        let armed = left
+            .map_or_else(|| Armed::arm(&config.path, who), Ok)
+            .map_err(collect)?;
+        armed.leave(&key);
         let armed_at = Seconds::now();
         let layout = probe(&config, &mount, root.stat.ino).map_err(collect)?;
-        let identity = (mount.magic, root.stat.ino, root.stat.birth);
-        let (record, past) = open_record(store, &config, identity, armed_at)?;
+        let (mut record, past) = open_record(store, &config, identity, armed_at, nothing_missed)?;
         let id = VolumeId(u16::try_from(record.id).unwrap_or(u16::MAX));
         let index = match past {
             Past::Indexed | Past::Interrupted => Index::load(store.clone(), id).map_err(failed)?,
@@ -260,6 +285,23 @@ impl Volume {
             unlisted: Mutex::default(),
             counters: Counters::default(),
         });
+        let ended = end_window_of_another(&watched, &armed.access, Seconds(record.window_end));
+        ended.map_err(|source| {
+            collect(CollectError::Kernel {
+                doing: "take ignore marks away",
+                source,
+            })
+        })?;
+        let windows = Arc::new(Windows::new(
+            Arc::clone(&armed.access),
+            config.precision,
+            armed_at,
+        ));
+        record.window_end = windows.end().0;
+        let judges = Judges {
+            accessors: Accessors::new(config.ignore_accessors.clone()),
+            windows: Arc::clone(&windows),
+        };
         let health = Arc::new(Mutex::new(Health {
             record,
             scan: None,
@@ -270,7 +312,7 @@ impl Volume {
             scan_trouble: None,
             rates: VecDeque::new(),
         }));
-        let collector = start_collector(armed, layout, &watched, &health, &name).map_err(collect)?;
+        let collector = start_collector(armed, layout, &watched, judges, &health, &name).map_err(collect)?;
         let (scans, inbox) = mpsc::channel();
         let volume = Arc::new(Self {
             config,
@@ -281,6 +323,7 @@ impl Volume {
             store: store.clone(),
             health,
             collector: RwLock::new(Some(collector)),
+            windows,
             writing: Mutex::new(()),
             scans: Mutex::new(Some(scans)),
             scan_number: AtomicU32::new(0),
@@ -379,6 +422,7 @@ impl Volume {
             scan,
             unreadable: health.unreadable,
             rate: seen as f64 / seconds,
+            precision: self.windows.precision(),
         }
     }
 
@@ -424,6 +468,7 @@ impl Volume {
             let is_first = !self.health.lock().record.scanned;
             if !is_first {
                 self.write_back();
+                self.tend_windows();
             }
             {
                 let mut health = self.health.lock();
@@ -446,8 +491,25 @@ impl Volume {
         }
     }
 
-    /// Writes what changed to the store.
-    fn write_back(&self) {
+    /// Begins a new precision window when the old one is over, and hides the further uses of files that are hot.
+    fn tend_windows(&self) {
+        let tended = self.windows.roll(&self.watched).and_then(|is_new| {
+            if is_new {
+                self.health.lock().record.window_end = self.windows.end().0;
+                if let Err(error) = self.save_record() {
+                    self.index_trouble(&error);
+                    return Ok(());
+                }
+            }
+            self.windows.mark_hot(&self.watched, || self.write_back())
+        });
+        if let Err(error) = tended {
+            tracing::warn!(volume = %self.config.name, %error, "the precision window cannot be kept");
+        }
+    }
+
+    /// Writes what changed to the store. False if it could not be written.
+    fn write_back(&self) -> bool {
         let _one = self.writing.lock();
         let write_back = self.watched.index.write().start_write_back();
         let rows = write_back.len();
@@ -459,10 +521,11 @@ impl Volume {
             crate::sys::memory::give_back();
         }
         self.watched.index.write().written_back(result.is_ok());
-        match result {
-            Err(error) => self.index_trouble(&error),
+        match &result {
+            Err(error) => self.index_trouble(error),
             Ok(()) => self.health.lock().index_trouble = None,
         }
+        result.is_ok()
     }
 
     fn index_trouble(&self, error: &StoreError) {
@@ -539,7 +602,8 @@ impl scan::Surroundings for Volume {
         Self::sync(self);
     }
     fn write_back(&self) {
-        Self::write_back(self);
+        // What could not be written is told by the state.
+        let _ = Self::write_back(self);
     }
     fn stopping(&self) -> bool {
         self.stopping.load(Relaxed)
@@ -556,12 +620,23 @@ fn probe(config: &VolumeConfig, mount: &Mount, ino: Inode) -> Result<Layout, Col
     Layout::probe(mount.magic, &root, ino).ok_or_else(|| kernel(unknown()))
 }
 
+/// What the event queues of a volume are called in systemd's keeping: another file system, or another kind of queue, has
+/// another name.
+fn queue_key(name: &str, (magic, ino, birth): (u64, Inode, Seconds), who: Who) -> String {
+    let who = match who {
+        Who::Pid => "p",
+        Who::Process => "fd",
+    };
+    format!("{name}.{magic:x}.{ino:x}.{:x}.{who}", birth.0)
+}
+
 /// What is known of the volume, and whether the index already holds it.
 fn open_record(
     store: &Store,
     config: &VolumeConfig,
     (magic, root_ino, root_birth): (u64, Inode, Seconds),
     now: Seconds,
+    nothing_missed: bool,
 ) -> Result<(VolumeRecord, Past), VolumeError> {
     let failed = |source| VolumeError::Store {
         name: config.name.clone(),
@@ -601,7 +676,11 @@ fn open_record(
     } else {
         record.coverage_since
     };
-    let unseen = Seconds(seen_until).age_at(now);
+    // The kernel went on queueing for this process. But uses that a first scan remembered are in no queue.
+    let unseen = match nothing_missed && record.scanned {
+        true => 0,
+        false => Seconds(seen_until).age_at(now),
+    };
     let past = match record.scanned || unseen > config.gap_tolerance {
         true => Past::Indexed,
         false => Past::Interrupted,
@@ -626,11 +705,12 @@ fn start_collector(
     armed: Armed,
     layout: Layout,
     watched: &Arc<Watched>,
+    judges: Judges,
     health: &Arc<Mutex<Health>>,
     name: &str,
 ) -> Result<Collector, CollectError> {
     let (health, name) = (Arc::clone(health), name.to_owned());
-    Collector::start(armed, layout, Arc::clone(watched), move |error| {
+    Collector::start(armed, layout, Arc::clone(watched), judges, move |error| {
         let mut health = health.lock();
         if matches!(error, CollectError::Overflow) {
             // Nobody knows what was dropped: everything counts as used now.

@@ -195,6 +195,9 @@ impl PurgeAgent for Fake {
             unreadable: 2,
             filesystem: "ext4".into(),
             baseline: "observed".into(),
+            precision_seconds: 3600,
+            ignore_marks: 12,
+            events_ignored_total: 3,
         };
         Ok(Response::new(AgentStatus {
             version: "0.1.0".into(),

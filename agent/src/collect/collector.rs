@@ -15,17 +15,22 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 
 use super::Watched;
+use super::accessors::Accessors;
 use super::doubt::{Evidence, Suspect, is_proof};
 use super::fanotify::decode::{Event, decode_events};
 use super::fanotify::layout::Layout;
 use super::namespace::{Namespace, refresh};
+use super::precision::Windows;
+use crate::handover::{self, Handover};
 use crate::index::StoreError;
 use crate::model::{Inode, LastUse, Seconds, Source};
-use crate::sys::fanotify::{Group, mask};
-use crate::sys::stat;
+use crate::sys::fanotify::{Group, Who, mask};
+use crate::sys::{descriptor, stat};
 
 /// One `read(2)` takes at most this much: some 5,000 accesses.
 const BUFFER_BYTES: usize = 256 << 10;
+/// With descriptors of processes: some 600 events, and as many descriptors open at a time.
+const BUFFER_BYTES_WITH_PROCESSES: usize = 32 << 10;
 /// How often suspects are settled and changed attributes are read again.
 const SETTLE_EVERY: Duration = Duration::from_secs(1);
 /// Events gather for this long before they are read.
@@ -69,8 +74,10 @@ pub enum CollectError {
 /// Both groups, marked: from now on no access is lost.
 #[derive(Debug)]
 pub struct Armed {
-    access: Group,
-    namespace: Group,
+    /// The queue of accesses.
+    pub access: Arc<Group>,
+    /// The queue of changed names.
+    pub namespace: Group,
 }
 
 impl Armed {
@@ -78,12 +85,39 @@ impl Armed {
     ///
     /// # Errors
     /// See [`Group::accesses`].
-    pub fn arm(path: &std::path::Path) -> Result<Self, CollectError> {
+    pub fn arm(path: &std::path::Path, who: Who) -> Result<Self, CollectError> {
         let kernel = |doing| move |source| CollectError::Kernel { doing, source };
-        let access = Group::accesses(path).map_err(kernel("watch accesses with fanotify"))?;
+        let access = Group::accesses(path, who).map_err(kernel("watch accesses with fanotify"))?;
         let namespace = Group::namespace(path).map_err(kernel("watch names with fanotify"))?;
+        let access = Arc::new(access);
         Ok(Self { access, namespace })
     }
+
+    /// Takes over what an earlier process of this service left, if it still watches the file system at `path`: since then
+    /// nothing was missed.
+    pub fn take_over(handover: &mut Handover, key: &str, path: &std::path::Path) -> Option<Self> {
+        let (access, namespace) = (
+            handover.claim(&queue(key, "accesses")),
+            handover.claim(&queue(key, "names")),
+        );
+        let access = Group::left_accesses(access?, path).ok()??;
+        let namespace = Group::left_namespace(namespace?, path).ok()??;
+        Some(Self {
+            access: Arc::new(access),
+            namespace,
+        })
+    }
+
+    /// Gives both queues into systemd's keeping.
+    pub fn leave(&self, key: &str) {
+        handover::keep(&queue(key, "accesses"), &*self.access);
+        handover::keep(&queue(key, "names"), &self.namespace);
+    }
+}
+
+/// The name of a queue in systemd's keeping.
+fn queue(key: &str, what: &str) -> String {
+    format!("{key}.{what}")
 }
 
 /// The running collector. Dropping it ends the thread.
@@ -103,6 +137,7 @@ impl Collector {
         armed: Armed,
         layout: Layout,
         watched: Arc<Watched>,
+        judges: Judges,
         on_error: impl Fn(CollectError) + Send + 'static,
     ) -> Result<Self, CollectError> {
         let kernel = |doing| move |source| CollectError::Kernel { doing, source };
@@ -117,7 +152,14 @@ impl Collector {
             suspects: FxHashMap::default(),
             attrib_seen: FxHashSet::default(),
             own_pid: std::process::id().cast_signed(),
-            buffer: vec![0; BUFFER_BYTES],
+            buffer: vec![
+                0;
+                match judges.accessors.is_empty() {
+                    true => BUFFER_BYTES,
+                    false => BUFFER_BYTES_WITH_PROCESSES,
+                }
+            ],
+            judges,
             names_buffer: vec![0; BUFFER_BYTES],
         };
         let reader_wake = Arc::clone(&wake);
@@ -164,8 +206,18 @@ fn poll(fds: &mut [PollFd<'_>], at_most: Duration) {
     let _ = rustix::event::poll(fds, Some(&timeout));
 }
 
+/// What decides on an access besides the index.
+#[derive(Debug)]
+pub struct Judges {
+    /// Whose reads do not count.
+    pub accessors: Accessors,
+    /// What is used again and again.
+    pub windows: Arc<Windows>,
+}
+
 /// The thread's state.
 struct Reader {
+    judges: Judges,
     armed: Armed,
     layout: Layout,
     namespace: Namespace,
@@ -302,12 +354,23 @@ impl Reader {
         let watched = Arc::clone(&self.watched);
         let mut index = watched.index.write();
         let mut count = 0;
+        self.judges.accessors.forget();
+        let mut result = Ok(());
         for event in decode_events(bytes) {
-            let event = event?;
+            let event = match event {
+                Ok(event) => event,
+                Err(error) => {
+                    result = result.and(Err(error.into()));
+                    continue;
+                }
+            };
             count += 1;
+            // Owned at once: it is closed whatever becomes of the event.
+            let process = event.pidfd.and_then(descriptor::adopt);
             if event.mask & mask::OVERFLOW != 0 {
                 watched.counters.lost.fetch_add(1, Relaxed);
-                return Err(CollectError::Overflow);
+                result = Err(CollectError::Overflow);
+                continue;
             }
             if event.pid == self.own_pid {
                 continue;
@@ -315,8 +378,15 @@ impl Reader {
             let Some((ino, handle)) = event.file.and_then(|h| Some((self.layout.inode(&h)?, h))) else {
                 continue;
             };
+            // What somebody writes counts whoever it is.
+            let may_be_ignored = event.mask & mask::MODIFY == 0;
+            if may_be_ignored && self.judges.accessors.ignores(event.pid, process) {
+                watched.counters.ignored.fetch_add(1, Relaxed);
+                continue;
+            }
             let before = index.record_use(ino, now);
             let Some(before) = before else { continue };
+            self.judges.windows.note(event.mask, ino, handle, before, now);
             if is_proof(event.mask) {
                 self.suspects.remove(&ino);
             } else {
@@ -327,7 +397,7 @@ impl Reader {
             }
         }
         watched.counters.events.fetch_add(count, Relaxed);
-        Ok(count)
+        result.map(|()| count)
     }
 
     fn suspect(

@@ -7,6 +7,8 @@
 //! ```
 //! - [`fanotify`]  decoding records and file handles (pure)
 //! - [`doubt`]     which events are uses: metadata changes look alike (pure)
+//! - [`accessors`] whose reads do not count
+//! - [`precision`] files that are used again and again cost nothing for the rest of a window
 //! - [`namespace`] looks again at every place an event named
 //! - [`whereabouts`] where an inode lies now, whatever the events said
 //! - [`collector`] the thread that reads, and what it answers to
@@ -14,10 +16,12 @@
 //! What may never happen: an access that was read from the queue and is in no index, or is there with a time
 //! before it happened. Times are taken when events are read: late, never early.
 
+pub mod accessors;
 pub mod collector;
 pub mod doubt;
 pub mod fanotify;
 pub mod namespace;
+pub mod precision;
 pub mod whereabouts;
 
 use std::io;
@@ -86,6 +90,8 @@ pub struct Counters {
     pub lost: AtomicU64,
     /// Records that could not be decoded.
     pub undecodable: AtomicU64,
+    /// Accesses by processes whose reads do not count.
+    pub ignored: AtomicU64,
     /// Recordings that were taken back as metadata changes.
     pub taken_back: AtomicU64,
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
+use super::accessor::read_accessors;
 use super::accounts::{group_id, user_id};
 use super::fault::Fault;
 use super::section::{At, Section, Source, suggest};
@@ -243,7 +244,7 @@ fn read_volume(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts) 
     let gap_tolerance = s
         .duration(src, "gap_tolerance")
         .map_or(DEFAULT_GAP_TOLERANCE, |(n, _)| n);
-    s.refuse(src, "ignore_accessors");
+    let ignore_accessors = read_accessors(&mut s, src);
     s.finish(src);
     let (Some(name), Some((path, span))) = (name, path) else {
         return;
@@ -259,6 +260,7 @@ fn read_volume(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts) 
         path,
         baseline,
         precision,
+        ignore_accessors,
         gap_tolerance,
     });
 }
@@ -507,7 +509,7 @@ fn read_ids(
     Some(ids)
 }
 
-fn unknown_account(src: &mut Source<'_>, key: &str, name: &str, span: &Range<usize>) {
+pub(super) fn unknown_account(src: &mut Source<'_>, key: &str, name: &str, span: &Range<usize>) {
     let what = format!("{key}: {name:?} is unknown on this host");
     src.fault(span, what, "correct the name, or write its number in quotes");
 }

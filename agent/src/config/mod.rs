@@ -4,10 +4,12 @@
 //! - `section`     one TOML table, read key by key; what is left over is unknown
 //! - `check`       sections -> typed configuration
 //! - `unsupported` what the contract knows and this version does not do yet
+//! - `accessor`    whose reads do not count
 //! - `accounts`    user and group names -> ids
 //!
 //! What may never happen: a rule that selects everything because something was left out or mistyped.
 
+mod accessor;
 mod accounts;
 mod check;
 pub mod fault;
@@ -19,6 +21,7 @@ use std::path::{Path, PathBuf};
 pub use accounts::{group_id, group_name, user_id, user_name};
 pub use fault::Fault;
 
+use crate::collect::accessors::Accessor;
 use crate::model::Clocks;
 use crate::policy::schedule::Schedule;
 use crate::policy::scope::Scope;
@@ -59,9 +62,10 @@ pub struct VolumeConfig {
     pub path: PathBuf,
     /// What to believe of the time before observation.
     pub baseline: Baseline,
-    /// Seconds within which repeated accesses need not be told apart. This version records every access with the
-    /// second it happened, which is always precise enough.
+    /// Seconds within which repeated accesses of a file need not be told apart: times may be late by as much.
     pub precision: u64,
+    /// Whose reads do not count.
+    pub ignore_accessors: Vec<Accessor>,
     /// An unobserved stretch of more seconds than this counts as an access of every file.
     pub gap_tolerance: u64,
 }
@@ -195,6 +199,7 @@ impl Config {
             path,
             baseline: Baseline::Auto,
             precision: check::DEFAULT_PRECISION,
+            ignore_accessors: Vec::new(),
             gap_tolerance: check::DEFAULT_GAP_TOLERANCE,
         };
         let rules = ttl

@@ -7,9 +7,6 @@ pub(super) fn refused(section: &str, key: &str, value: &str) -> Option<(&'static
         ("volume", "collector") if !matches!(value, "auto" | "fanotify") => {
             Some((later, "write \"auto\" or \"fanotify\", or leave it out"))
         }
-        ("volume", "ignore_accessors") if value != "[]" => {
-            Some((later, "leave it out: every reader counts as a user"))
-        }
         ("rule", "action") if value != "delete" => Some((later, "write \"delete\", or leave it out")),
         ("rule", "announce") if value != "0" => Some((later, "write \"0s\", or leave it out")),
         ("rule", "grace") if value != "0" => {

@@ -313,6 +313,22 @@ impl Index {
         }
     }
 
+    /// Every observed use at exactly `from` becomes one at `to`.
+    pub fn move_uses(&mut self, from: Seconds, to: Seconds) {
+        let used = |at| LastUse {
+            at,
+            source: Source::Observed,
+        };
+        for (slot, page) in self.pages.iter_mut().enumerate() {
+            for rank in 0..page.clocks.len() {
+                if page.last_use(rank) == Some(used(from)) {
+                    page.set_last_use(rank, used(to));
+                    self.dirty.insert(u32::try_from(slot).unwrap_or(u32::MAX));
+                }
+            }
+        }
+    }
+
     /// Restores the last use that [`Index::record_use`] replaced, for a use that turned out to be none. Does
     /// nothing when a later use has been recorded since.
     pub fn take_back_use(&mut self, ino: Inode, recorded: Seconds, before: LastUse) {

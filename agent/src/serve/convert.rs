@@ -9,7 +9,7 @@ use tonic::Status;
 
 use crate::config::{group_name, user_name};
 use crate::host::{Host, HostError};
-use crate::model::{Kind, Seconds, Source};
+use crate::model::{Kind, LastUse, Seconds, Source};
 use crate::policy::evaluate::Shape;
 use crate::policy::explain::{Subject, Verdict};
 use crate::policy::last_use::{covered, last_use};
@@ -113,6 +113,9 @@ pub(super) fn volume(host: &Host, volume: &Volume) -> v1::VolumeStatus {
         unreadable: condition.unreadable,
         filesystem: volume.mount.filesystem.clone(),
         baseline: volume.baseline.into(),
+        precision_seconds: condition.precision.window_seconds,
+        ignore_marks: condition.precision.marks,
+        events_ignored_total: counters.ignored.load(Relaxed),
     }
 }
 
@@ -140,8 +143,16 @@ pub(super) fn entry(root: &Path, hit: &Hit) -> v1::Entry {
         bytes: hit.attributes.size,
         owner: user_name(hit.attributes.uid),
         group: group_name(hit.attributes.gid),
-        last_access: Some(timestamp(hit.last.at)),
+        last_access: Some(timestamp(seen(hit.last))),
         source: source(hit.last.source).into(),
+    }
+}
+
+/// A use that was seen: the index holds the end of its precision window, which may lie ahead.
+fn seen(last: LastUse) -> Seconds {
+    match last.source {
+        Source::Observed => last.at.min(Seconds::now()),
+        _ => last.at,
     }
 }
 
@@ -161,7 +172,7 @@ pub(super) fn explanation(
         kind: kind(a.kind).into(),
         bytes: a.size,
         owner: user_name(a.uid),
-        last_access: Some(timestamp(last.at)),
+        last_access: Some(timestamp(seen(last))),
         source: source(last.source).into(),
         coverage_since: Some(timestamp(condition.coverage_since)),
         rules: verdicts
@@ -174,7 +185,7 @@ pub(super) fn explanation(
             })
             .collect(),
         holds,
-        access: Some(timestamp(access.at)),
+        access: Some(timestamp(seen(access))),
         access_source: source(access.source).into(),
         modify: Some(timestamp(a.mtime)),
         change: Some(timestamp(a.ctime)),

@@ -44,6 +44,12 @@ pub mod mask {
 
 /// Adds the id of the entry itself to directory events (Linux 5.17).
 const FAN_REPORT_TARGET_FID: u32 = 0x1000;
+/// Adds a descriptor of the process to every event (Linux 5.15).
+const FAN_REPORT_PIDFD: u32 = 0x80;
+/// The mark does not keep its inode in memory (Linux 5.19).
+const FAN_MARK_EVICTABLE: u32 = 0x200;
+/// What an ignore mark hides: everything that can be repeated without changing the file.
+pub const IGNORABLE: u64 = mask::ACCESS | mask::OPEN | mask::OPEN_EXEC | mask::CLOSE_NOWRITE;
 
 /// What every group asks for. The queue is unlimited because a dropped event is a use that nobody knows of; the
 /// kernel charges it to the agent's memory cgroup.
@@ -62,6 +68,15 @@ const ACCESS_EVENTS: u64 =
 const NAMESPACE_EVENTS: u64 =
     mask::CREATE | mask::DELETE | mask::DELETE_SELF | mask::RENAME | mask::ATTRIB | mask::ONDIR;
 
+/// How events name the process that caused them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// By its number alone, which another process may have by the time the event is read.
+    Pid,
+    /// By a descriptor as well, which stands for exactly that process. Costs a descriptor an event.
+    Process,
+}
+
 /// One fanotify group: a queue of events.
 #[derive(Debug)]
 pub struct Group(OwnedFd);
@@ -72,8 +87,12 @@ impl Group {
     /// # Errors
     /// EPERM without CAP_SYS_ADMIN; ENODEV or EOPNOTSUPP where the file system has no file ids (FUSE, NFS
     /// clients, overlayfs); EINVAL on kernels older than 5.17.
-    pub fn accesses(path: &Path) -> io::Result<Self> {
-        Self::on_filesystem(COMMON, ACCESS_EVENTS, path)
+    pub fn accesses(path: &Path, who: Who) -> io::Result<Self> {
+        let flags = match who {
+            Who::Pid => COMMON,
+            Who::Process => COMMON | FAN_REPORT_PIDFD,
+        };
+        Self::on_filesystem(flags, ACCESS_EVENTS, path)
     }
 
     /// The group for the namespace, marked on the whole file system that holds `path`.
@@ -92,9 +111,85 @@ impl Group {
         )?;
         // SAFETY: fanotify_init has just returned this descriptor and nobody else knows of it.
         let group = Self(unsafe { OwnedFd::from_raw_fd(raw) });
-        let how = fan::FAN_MARK_ADD | fan::FAN_MARK_FILESYSTEM;
-        fan::fanotify_mark(group.0.as_raw_fd(), how, events, fan::AT_FDCWD, path)?;
+        group.mark_filesystem(events, path)?;
         Ok(group)
+    }
+
+    /// A group of accesses that an earlier process made and left in systemd's keeping; none if it does not watch the file
+    /// system that holds `path`: since it was unmounted, nothing has been seen.
+    ///
+    /// # Errors
+    /// What `fanotify_mark(2)` says.
+    pub fn left_accesses(fd: OwnedFd, path: &Path) -> io::Result<Option<Self>> {
+        Self::left(fd, ACCESS_EVENTS, path)
+    }
+
+    /// As [`Group::left_accesses`], for the namespace.
+    ///
+    /// # Errors
+    /// What `fanotify_mark(2)` says.
+    pub fn left_namespace(fd: OwnedFd, path: &Path) -> io::Result<Option<Self>> {
+        Self::left(fd, NAMESPACE_EVENTS, path)
+    }
+
+    fn left(fd: OwnedFd, events: u64, path: &Path) -> io::Result<Option<Self>> {
+        let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        if !std::fs::read_link(link).is_ok_and(|to| to.as_os_str() == "anon_inode:[fanotify]") {
+            return Ok(None);
+        }
+        let group = Self(fd);
+        if group.watched_filesystems()? != 1 {
+            return Ok(None);
+        }
+        // Marking the same file system again changes nothing; another one would be a second.
+        group.mark_filesystem(events, path)?;
+        Ok((group.watched_filesystems()? == 1).then_some(group))
+    }
+
+    /// How many file systems are marked: the kernel takes a mark away when its file system is unmounted.
+    fn watched_filesystems(&self) -> io::Result<usize> {
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.0.as_raw_fd()))?;
+        Ok(info.lines().filter(|l| l.starts_with("fanotify sdev:")).count())
+    }
+
+    fn mark_filesystem(&self, events: u64, path: &Path) -> io::Result<()> {
+        let how = fan::FAN_MARK_ADD | fan::FAN_MARK_FILESYSTEM;
+        fan::fanotify_mark(self.0.as_raw_fd(), how, events, fan::AT_FDCWD, path)
+    }
+
+    /// From now on the [`IGNORABLE`] events of this inode are not queued, until [`Group::flush_ignored`] or until the
+    /// kernel drops the inode from memory. `inode` may be an O_PATH descriptor.
+    ///
+    /// # Errors
+    /// EINVAL on kernels older than 5.19.
+    pub fn ignore(&self, inode: BorrowedFd<'_>) -> io::Result<()> {
+        let how = fan::FAN_MARK_ADD
+            | FAN_MARK_EVICTABLE
+            | fan::FAN_MARK_IGNORED_MASK
+            | fan::FAN_MARK_IGNORED_SURV_MODIFY;
+        // fanotify_mark(2) refuses O_PATH descriptors, but follows this link to what they stand for.
+        let path = format!("/proc/self/fd/{}", inode.as_raw_fd());
+        fan::fanotify_mark(
+            self.0.as_raw_fd(),
+            how,
+            IGNORABLE,
+            fan::AT_FDCWD,
+            Path::new(&path),
+        )
+    }
+
+    /// Takes all ignore marks away: when this returns, every event is queued again.
+    ///
+    /// # Errors
+    /// What `fanotify_mark(2)` says.
+    pub fn flush_ignored(&self) -> io::Result<()> {
+        fan::fanotify_mark(
+            self.0.as_raw_fd(),
+            fan::FAN_MARK_FLUSH,
+            0,
+            fan::AT_FDCWD,
+            Path::new("/"),
+        )
     }
 
     /// Reads what is queued into `buffer` and returns how many bytes of it are events; 0 when the queue is empty.

@@ -1,6 +1,7 @@
 //! The operating system, in small safe wrappers. The only place where `unsafe` and libc are allowed.
 //!
 //! - [`fanotify`] groups and marks; reading gives raw bytes, the decoder is in `collect`
+//! - [`descriptor`] descriptors that are handed over as numbers
 //! - [`handle`]   file handles: from a path, and back to an open file
 //! - [`memory`]   keeping the allocator from holding on to what a scan needed
 //! - [`stat`]     statx -> [`crate::model::Stat`], and what a mount is
@@ -9,6 +10,7 @@
 //! Every function names its man page. Nothing here knows of volumes, rules or plans.
 
 pub mod beneath;
+pub mod descriptor;
 pub mod fanotify;
 pub mod handle;
 pub mod memory;

@@ -1,7 +1,7 @@
 //! `purgectl status`
 
 use clap::Args;
-use purge_proto::units::format_size;
+use purge_proto::units::{format_duration, format_size};
 use purge_proto::v1;
 
 use crate::connect::Client;
@@ -56,6 +56,15 @@ fn print_volume(v: &v1::VolumeStatus, out: &mut Out) -> Result<(), CtlError> {
             v.baseline
         ),
     );
+    let window = match v.precision_seconds {
+        0 => "every use is recorded by itself".to_owned(),
+        seconds => format!(
+            "windows of {}, {} in use",
+            format_duration(seconds.into()),
+            plural(v.ignore_marks, "mark", "marks")
+        ),
+    };
+    row("precision", window);
     let files = plural(v.files, "file", "files");
     let directories = plural(v.directories, "directory", "directories");
     row(

@@ -3,6 +3,7 @@
 //! ```text
 //! metadata   event_len:u32 vers:u8 reserved:u8 metadata_len:u16 mask:u64 fd:i32 pid:i32
 //! info*      type:u8 pad:u8 len:u16  fsid:8 bytes  handle_bytes:u32 handle_type:i32 handle  [name NUL]
+//!            or, of the process, type:u8 pad:u8 len:u16  pidfd:i32
 //! ```
 //! All in the machine's own byte order. Info records of unknown types are skipped, as the man page asks.
 
@@ -18,6 +19,7 @@ const FSID_BYTES: usize = 8;
 const FID: u8 = 1;
 const DFID_NAME: u8 = 2;
 const DFID: u8 = 3;
+const PIDFD: u8 = 4;
 const OLD_DFID_NAME: u8 = 10;
 const NEW_DFID_NAME: u8 = 12;
 
@@ -37,6 +39,9 @@ pub struct Event<'a> {
     pub mask: u64,
     /// Who did it, as a thread group id; 0 where the kernel does not tell.
     pub pid: i32,
+    /// A descriptor of the process, where the group asked for it and the process was alive; whoever reads the event must
+    /// close it.
+    pub pidfd: Option<i32>,
     /// The file itself.
     pub file: Option<Handle>,
     /// Where it lies, for namespace events.
@@ -99,6 +104,7 @@ fn decode_event(record: &[u8]) -> Result<Event<'_>, DecodeError> {
     let mut event = Event {
         mask,
         pid,
+        pidfd: None,
         file: None,
         place: None,
         old: None,
@@ -119,6 +125,14 @@ fn decode_event(record: &[u8]) -> Result<Event<'_>, DecodeError> {
 }
 
 fn take_info<'a>(event: &mut Event<'a>, kind: u8, info: &'a [u8]) -> Result<(), DecodeError> {
+    if kind == PIDFD {
+        let fd = u32_at(info, INFO_HEAD_BYTES)
+            .ok_or(DecodeError::Info(kind))?
+            .cast_signed();
+        // FAN_NOPIDFD, FAN_EPIDFD: the process is gone, or a descriptor could not be had.
+        event.pidfd = Some(fd).filter(|fd| *fd >= 0);
+        return Ok(());
+    }
     if !matches!(kind, FID | DFID | DFID_NAME | OLD_DFID_NAME | NEW_DFID_NAME) {
         return Ok(());
     }

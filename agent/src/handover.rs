@@ -1,0 +1,63 @@
+//! Event queues that outlive the process: systemd keeps their descriptors (`FileDescriptorStoreMax=`, sd_notify(3)), the
+//! kernel goes on queueing, and the next process drains what came in between. So a restart, an upgrade or a crash is no gap.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+
+use sd_notify::NotifyState;
+
+use crate::sys::descriptor;
+
+/// What an earlier process of this service left.
+#[derive(Debug, Default)]
+pub struct Handover {
+    left: HashMap<String, OwnedFd>,
+}
+
+impl Handover {
+    /// Takes over what systemd has passed (`LISTEN_FDS`). To be called once, before any thread is started.
+    pub fn take() -> Self {
+        let passed = match sd_notify::listen_fds_with_names(true) {
+            Ok(passed) => passed,
+            Err(error) => {
+                tracing::warn!(%error, "what systemd has kept cannot be taken over");
+                return Self::default();
+            }
+        };
+        let left = passed
+            .filter_map(|(number, name)| Some((name, descriptor::adopt(number)?)))
+            .collect();
+        Self { left }
+    }
+
+    /// What was left under this name.
+    pub fn claim(&mut self, name: &str) -> Option<OwnedFd> {
+        self.left.remove(name)
+    }
+
+    /// Nobody has claimed the rest: its volume is no longer configured, or was replaced.
+    pub fn drop_rest(&mut self) {
+        for (name, _) in self.left.drain() {
+            forget(&name);
+        }
+    }
+}
+
+/// Gives a descriptor into systemd's keeping. Without systemd nothing happens.
+pub fn keep(name: &str, fd: impl AsFd) {
+    forget(name);
+    // FDPOLL=0: systemd must not drop a queue because it looks at it (version 246).
+    let state = [
+        NotifyState::FdStore,
+        NotifyState::FdName(name),
+        NotifyState::Custom("FDPOLL=0"),
+    ];
+    if let Err(error) = sd_notify::notify_with_fds(false, &state, &[fd.as_fd()]) {
+        tracing::warn!(%error, name, "systemd does not keep the event queue: a restart will be a gap");
+    }
+}
+
+/// Takes what is kept under this name out of systemd's keeping.
+fn forget(name: &str) {
+    let _ = sd_notify::notify(false, &[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
+}
