@@ -6,6 +6,7 @@
 //! - [`ctl`]    `purgectl` and what it answered
 //! - [`files`]  making, ageing and using files
 //! - [`wait`]   polling with a deadline
+//! - [`systemd`] a machine with a real systemd
 //! - [`skip`]   tests that cannot run where they are
 //!
 //! The binaries are those beside the test's own executable; `tests/run` builds them first.
@@ -25,6 +26,7 @@ pub mod mount;
 pub mod skip;
 #[allow(unsafe_code)]
 mod sys;
+pub mod systemd;
 pub mod wait;
 
 pub use agent::Agent;

@@ -1,0 +1,114 @@
+//! The agent under a real systemd.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use purge_tests::files::{age_tree, assert_same, make};
+use purge_tests::systemd::Machine;
+use purge_tests::wait::{LONG, until};
+use purge_tests::{Config, Fs, Mount, need};
+
+use serde_json::Value;
+
+const READERS: usize = 50;
+const FILES_EACH: usize = 120;
+/// Of each reader's files every so many is left alone.
+const LEFT_ALONE: usize = 10;
+
+fn started(mount: &Mount) -> Result<Machine, purge_tests::skip::Unmet> {
+    let root = mount.path();
+    let machine = Machine::boot(&[&root])?;
+    // A gap would count as a use of everything only if it were a year long: nothing may hide behind one.
+    let config = Config::new(&root, "baseline = \"mtime\"\ngap_tolerance = \"365d\"")
+        .rule("old", "ttl = \"1h\"\nclock = [\"access\"]");
+    let state = Path::new("/var/lib/purge-agent");
+    let text = config.text(state, Path::new("/run/purge-agent/agent.sock"));
+    machine.write("/etc/purge-agent/agent.toml", &text);
+    machine.run(&["systemctl", "daemon-reload"]).unwrap();
+    machine.run(&["systemctl", "start", "purge-agent"]).unwrap();
+    wait_until_tracking(&machine);
+    Ok(machine)
+}
+
+fn status(machine: &Machine) -> Option<Value> {
+    let answer = machine.ctl().run(["status", "--output", "json"]);
+    serde_json::from_slice(&answer.stdout).ok()
+}
+
+fn wait_until_tracking(machine: &Machine) {
+    until("the agent is tracking", LONG, || {
+        let status = status(machine)?;
+        (status.pointer("/volumes/0/state")? == "tracking").then_some(())
+    });
+}
+
+/// Processes that each read their own files, one after another, for some seconds.
+fn readers(root: &Path) -> (Vec<Child>, BTreeSet<PathBuf>) {
+    let (mut readers, mut used) = (Vec::new(), BTreeSet::new());
+    for reader in 0..READERS {
+        let names: Vec<String> = (0..FILES_EACH)
+            .filter(|i| i % LEFT_ALONE != 0)
+            .map(|i| format!("d{reader}/f{i:06}"))
+            .collect();
+        used.extend(names.iter().map(|n| root.join(n)));
+        // `read -t` waits without starting another process.
+        let script = format!(
+            "exec 9<> <(:); for f in {}; do read -n 1 -r x < $f || exit 1; read -t 0.05 -u 9; done; :",
+            names.join(" ")
+        );
+        let mut bash = Command::new("bash");
+        readers.push(bash.args(["-c", &script]).current_dir(root).spawn().unwrap());
+    }
+    (readers, used)
+}
+
+fn nothing_is_missed(disturb: impl Fn(&Machine)) {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.path();
+    let mut all = BTreeSet::new();
+    for reader in 0..READERS {
+        all.extend(make(&root.join(format!("d{reader}")), FILES_EACH));
+    }
+    age_tree(&root);
+    let machine = need!(started(&mount));
+    assert_same("before anything is read", &machine.ctl().candidate_files(), &all);
+    let (mut reading, used) = readers(&root);
+    while reading.iter_mut().any(|r| r.try_wait().unwrap().is_none()) {
+        disturb(&machine);
+        std::thread::sleep(Duration::from_millis(700));
+    }
+    assert!(
+        reading.iter_mut().all(|r| r.wait().unwrap().success()),
+        "every file was read"
+    );
+    wait_until_tracking(&machine);
+    let expected: BTreeSet<PathBuf> = all.difference(&used).cloned().collect();
+    assert_same(
+        "what nobody has read",
+        &machine.ctl().candidate_files(),
+        &expected,
+    );
+    let status = status(&machine).unwrap();
+    let gaps = status.pointer("/volumes/0/gaps").unwrap();
+    assert_eq!(
+        gaps,
+        &Value::Array(Vec::new()),
+        "there was always somebody who watched"
+    );
+}
+
+#[test]
+fn restarts_miss_no_access_of_fifty_readers() {
+    nothing_is_missed(|machine| {
+        machine.run(&["systemctl", "restart", "purge-agent"]).unwrap();
+    });
+}
