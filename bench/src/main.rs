@@ -3,11 +3,14 @@
 //! ```text
 //! purge-bench [FILES]          as root; bench/run builds everything and calls it
 //! purge-bench storm ...        a reader of the event storm; see `storm`
+//! purge-bench read ...         another reader; see `reading`
 //! ```
 //! - `command`   children that end when the bench is interrupted
 //! - `image`     a fresh noatime ext4 on a loop device, with a tree
 //! - `agent`     the agent under measurement and its command line
 //! - `stages`    what is measured: scan, plan, storm, apply
+//! - `collecting` what collecting costs those who use files, and the agent
+//! - `reading`   readers of hot files, and of each file once
 //! - `storm`     readers that open files as fast as they can
 //! - `measure`   stopwatch, medians, memory, space
 //! - `machine`   what it all ran on
@@ -17,10 +20,12 @@
 //! also after an error or a signal.
 
 mod agent;
+mod collecting;
 mod command;
 mod image;
 mod machine;
 mod measure;
+mod reading;
 mod report;
 mod stages;
 mod storm;
@@ -42,6 +47,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let done = match args.split_first() {
         Some((mode, rest)) if mode == storm::MODE => storm::read_files(rest),
+        Some((mode, rest)) if mode == reading::MODE => reading::read_files(rest),
         _ => match files_wanted(&args) {
             Ok(files) => bench(files),
             Err(error) => {

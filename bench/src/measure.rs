@@ -58,6 +58,19 @@ pub fn resident_bytes(pid: u32) -> Result<(u64, u64)> {
     ))
 }
 
+/// Processor time of a process so far, of all its threads, in seconds.
+pub fn cpu_seconds(pid: u32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the agent is gone")?;
+    // The name in parentheses may hold anything; the fields after it are proc_pid_stat(5)'s third and so on.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: f64 = fields
+        .skip(11)
+        .take(2)
+        .filter_map(|f| f.parse::<f64>().ok())
+        .sum();
+    Ok(ticks / rustix::param::clock_ticks_per_second() as f64)
+}
+
 /// What a tree occupies on disk, in bytes, as du(1) counts.
 pub fn disk_bytes(path: &Path) -> Result<u64> {
     /// `st_blocks` counts these, whatever the file system's own blocks are.

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::agent::{Agent, Volume};
+use crate::collecting;
 use crate::command::{output, pause, run};
 use crate::image::{Image, Tree};
 use crate::measure::{
@@ -65,10 +66,14 @@ impl Bench {
         let find = find_figures(&image.tree())?;
         say("storm, unwatched");
         let unwatched = self.storm(&image, 1)?;
+        say("hot files, unwatched");
+        let hot_unwatched = collecting::hot_unwatched(&image)?;
         let agent = self.first_scans(report, &image, &find)?;
         plan(report, &agent, &find)?;
         say("storm, watched");
         self.watched_storm(report, &agent, &image, &unwatched)?;
+        say("hot files, watched");
+        collecting::hot_watched(report, &agent, &image, hot_unwatched)?;
         self.space(report, agent)
     }
 
@@ -207,6 +212,9 @@ impl Bench {
         ];
         let mut agent = Agent::start(&self.programs, &self.place, "agent-apply", &volumes)?;
         agent.wait_tracking()?;
+
+        say("a full queue");
+        collecting::drain(report, &agent, &watched, "watched", tree.files)?;
 
         say("apply");
         for image in [&ours, &watched, &unwatched] {

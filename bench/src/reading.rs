@@ -1,0 +1,81 @@
+//! A reader in a process of its own, so that its cost is its own.
+//!
+//! ```text
+//! purge-bench read hot  MANIFEST FILES SECONDS   the same files again and again; prints reads a second, the first WARM_UP seconds left out
+//! purge-bench read once MANIFEST FILES SECONDS   each file once; prints how many that were
+//! ```
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::command::output;
+
+/// The first argument that makes this program a reader.
+pub const MODE: &str = "read";
+/// By then the agent has noticed what is hot.
+const WARM_UP: Duration = Duration::from_secs(4);
+/// A page: what a reader of small files reads at a time.
+const READ_BYTES: usize = 4_096;
+
+/// Reads `files` files of the manifest again and again for so many seconds; opens a second.
+pub fn hot(manifest: &Path, files: usize, seconds: u64) -> Result<f64> {
+    started("hot", manifest, files, seconds)
+}
+
+/// Reads each of the first `files` files of the manifest once; how many that were.
+pub fn once(manifest: &Path, files: usize) -> Result<f64> {
+    started("once", manifest, files, 0)
+}
+
+fn started(how: &str, manifest: &Path, files: usize, seconds: u64) -> Result<f64> {
+    let this = std::env::current_exe().context("cannot find this program")?;
+    let mut reader = Command::new(this);
+    reader
+        .args([MODE, how])
+        .arg(manifest)
+        .args([files.to_string(), seconds.to_string()]);
+    let (status, printed) = output(&mut reader)?;
+    ensure!(status.success(), "a reader failed: {status}");
+    Ok(String::from_utf8_lossy(&printed).trim().parse()?)
+}
+
+/// What the reader does.
+pub fn read_files(args: &[String]) -> Result<()> {
+    let [how, manifest, files, seconds] = args else {
+        bail!("a reader takes hot|once MANIFEST FILES SECONDS");
+    };
+    let manifest = std::fs::read_to_string(manifest).with_context(|| format!("cannot read {manifest}"))?;
+    let paths = manifest.lines().filter_map(|line| line.rsplit('\t').next());
+    let paths: Vec<&str> = paths.take(files.parse()?).collect();
+    ensure!(!paths.is_empty(), "the manifest names no file");
+    if how == "once" {
+        read_all(&paths)?;
+        println!("{}", paths.len());
+        return Ok(());
+    }
+    let lasts = Duration::from_secs(seconds.parse()?);
+    let start = Instant::now();
+    while start.elapsed() < WARM_UP {
+        read_all(&paths)?;
+    }
+    let (start, mut reads) = (Instant::now(), 0usize);
+    while start.elapsed() < lasts {
+        read_all(&paths)?;
+        reads += paths.len();
+    }
+    println!("{}", reads as f64 / start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn read_all(paths: &[&str]) -> Result<()> {
+    let mut buffer = [0; READ_BYTES];
+    for path in paths {
+        let _ = File::open(path).and_then(|mut file| file.read(&mut buffer))?;
+    }
+    Ok(())
+}
