@@ -339,7 +339,7 @@ impl Host {
     /// What besides index and rules decides, now.
     pub fn circumstances(&self, volume: &Volume) -> Circumstances {
         Circumstances {
-            now: Seconds::now(),
+            now: Seconds::judged(),
             gap_end: volume.condition().gap_end,
             held: self.holds.held(&volume.config.name),
         }

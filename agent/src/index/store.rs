@@ -336,9 +336,7 @@ impl Store {
         // Each step looks the next key up anew: an iterator of sled's would keep the store open for as long as it lives.
         std::iter::from_fn(move || {
             let from = after.take()?;
-            let next = store.call("read", |db| {
-                db.range((from, Bound::Unbounded)).next().transpose()
-            });
+            let next = store.call("read", |db| db.range((from, Bound::Unbounded)).next().transpose());
             match next {
                 Ok(Some((key, value))) if key.starts_with(&prefix) => {
                     after = Some(Bound::Excluded(key.to_vec()));
