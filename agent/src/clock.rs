@@ -231,10 +231,10 @@ impl Keeper {
             OFFSET.fetch_add(difference, Relaxed);
         }
         // That the wall clock is ahead is said once, not with every look.
-        let is_news = match (step, state.change.step) {
-            (Step::None, _) | (Step::Ahead(_), Step::Ahead(_)) => false,
-            _ => true,
-        };
+        let is_news = !matches!(
+            (step, state.change.step),
+            (Step::None, _) | (Step::Ahead(_), Step::Ahead(_))
+        );
         if is_news {
             state.change = Change {
                 number: state.change.number.saturating_add(1),

@@ -242,6 +242,11 @@ impl Journal {
         Ok((journal, left))
     }
 
+    /// Of which file system it speaks.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
     /// Where it lies.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -280,7 +285,10 @@ impl Journal {
     fn write(&self, writing: &mut Writing, bytes: &[u8]) -> io::Result<()> {
         if writing.file.is_none() {
             let path = self.dir.join(format!("uses.{}", writing.number));
-            let mut file = OpenOptions::new().create_new(true).write(true).open(path)?;
+            let mut file = match OpenOptions::new().create_new(true).write(true).open(path) {
+                Ok(file) => file,
+                Err(error) => return self.count(writing, 0, Err(error)),
+            };
             let mut head = Vec::new();
             put_frame(&mut head, |body| {
                 body.extend_from_slice(&[HEAD, VERSION]);
@@ -298,12 +306,13 @@ impl Journal {
         self.count(writing, bytes.len(), written)
     }
 
-    /// A frame that was written in part would hide every later one: after a failure the next goes to another segment.
+    /// A frame that was written in part would hide every later one: after a failure the next goes to another segment, and
+    /// the number between says that something is missing.
     fn count(&self, writing: &mut Writing, len: usize, written: io::Result<()>) -> io::Result<()> {
         if let Err(error) = written {
             writing.file = None;
             writing.len = 0;
-            writing.number = writing.number.saturating_add(1);
+            writing.number = writing.number.saturating_add(2);
             return Err(error);
         }
         let len = len as u64;

@@ -21,6 +21,7 @@ use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::RwLock;
 
@@ -139,7 +140,7 @@ pub enum Record {
 }
 
 impl Record {
-    fn tag(self) -> u8 {
+    pub(super) fn tag(self) -> u8 {
         match self {
             Self::Volume => b'v',
             Self::Plan => b'p',
@@ -152,27 +153,33 @@ impl Record {
 
 /// Changes that are applied together or not at all.
 #[derive(Debug, Default)]
-pub struct Batch(sled::Batch);
+pub struct Batch {
+    rows: sled::Batch,
+    /// Records that nothing but the store holds are among them.
+    has_records: bool,
+}
 
 impl Batch {
     /// Writes a page's row; an empty one is removed.
     pub fn put_row(&mut self, row: Row, volume: VolumeId, number: u64, value: &[u8]) {
         let key = row_key(row, volume, number);
         if value.is_empty() {
-            self.0.remove(&key[..]);
+            self.rows.remove(&key[..]);
         } else {
-            self.0.insert(&key[..], versioned(value));
+            self.rows.insert(&key[..], versioned(value));
         }
     }
 
     /// Writes a record.
     pub fn put(&mut self, record: Record, key: &[u8], value: &[u8]) {
-        self.0.insert(record_key(record, key), versioned(value));
+        self.has_records |= record != Record::Volume;
+        self.rows.insert(record_key(record, key), versioned(value));
     }
 
     /// Removes a record.
     pub fn remove(&mut self, record: Record, key: &[u8]) {
-        self.0.remove(record_key(record, key));
+        self.has_records |= record != Record::Volume;
+        self.rows.remove(record_key(record, key));
     }
 }
 
@@ -185,6 +192,7 @@ struct Shared {
     /// None: closed after an error.
     db: RwLock<Option<sled::Db>>,
     path: PathBuf,
+    records_changed: AtomicBool,
 }
 
 impl Store {
@@ -196,6 +204,7 @@ impl Store {
         Ok(Self(Arc::new(Shared {
             db: RwLock::new(Some(open(path)?)),
             path: path.to_owned(),
+            records_changed: AtomicBool::new(true),
         })))
     }
 
@@ -209,6 +218,7 @@ impl Store {
         Ok(Self(Arc::new(Shared {
             db: RwLock::new(Some(db)),
             path: PathBuf::new(),
+            records_changed: AtomicBool::new(true),
         })))
     }
 
@@ -250,7 +260,19 @@ impl Store {
     /// # Errors
     /// When the store cannot be written.
     pub fn apply(&self, batch: Batch) -> Result<(), StoreError> {
-        self.call("write", |db| db.apply_batch(batch.0))
+        if batch.has_records {
+            self.note_records_changed();
+        }
+        self.call("write", |db| db.apply_batch(batch.rows))
+    }
+
+    /// Whether records (not pages, not volumes) were written since the last call.
+    pub(super) fn take_records_changed(&self) -> bool {
+        self.0.records_changed.swap(false, Relaxed)
+    }
+
+    pub(super) fn note_records_changed(&self) {
+        self.0.records_changed.store(true, Relaxed);
     }
 
     /// Makes everything applied so far survive a power cut.

@@ -97,6 +97,8 @@ pub struct Index {
     scan: Option<ScanState>,
     /// Uses of inodes that are not in the index yet, while a scan may still find them.
     early: FxHashMap<Inode, Seconds>,
+    /// The first scan is still to come: until it begins, uses of unknown files are remembered as well.
+    awaits_scan: bool,
     /// Clocks from the time before the store was lost, until a scan has found their files.
     remembered: Remembered,
     scratch: Vec<u8>,
@@ -130,6 +132,7 @@ impl Index {
             dirty: FxHashSet::default(),
             scan: None,
             early: FxHashMap::default(),
+            awaits_scan: false,
             remembered: Remembered::default(),
             scratch: Vec::new(),
         }
@@ -288,6 +291,16 @@ impl Index {
 
     // ------------------------------------------------------------ uses
 
+    /// Whether uses of unknown files are remembered for a scan that may find them.
+    pub fn remembers_unknown(&self) -> bool {
+        self.scan.is_some() || self.awaits_scan
+    }
+
+    /// A first scan will come: uses of files that it has not met are remembered from now on.
+    pub fn await_scan(&mut self) {
+        self.awaits_scan = true;
+    }
+
     /// Clocks to give back to files that the next whole scan finds, and uses that were read while nothing was known of
     /// their files.
     pub fn recall(&mut self, remembered: Remembered, early: &[(Inode, Seconds)]) {
@@ -343,7 +356,7 @@ impl Index {
     }
 
     fn record_early_use(&mut self, ino: Inode, at: Seconds) {
-        if self.scan.is_some() && self.early.len() < EARLY_USES_MAX {
+        if self.remembers_unknown() && self.early.len() < EARLY_USES_MAX {
             let known = self.early.entry(ino).or_default();
             *known = at.max(*known);
         }
@@ -784,6 +797,7 @@ impl Index {
     pub fn start_scan(&mut self, number: u32, whole: bool) {
         self.pages.iter_mut().for_each(|p| p.seen = 0);
         self.dirs.keep_ids(true);
+        self.awaits_scan = false;
         self.scan = Some(ScanState {
             number,
             whole,
