@@ -1,7 +1,7 @@
 //! One host: its volumes, rules, plans, runs and holds, and what can be asked of them together.
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,9 +9,10 @@ use parking_lot::RwLock;
 use purge_proto::v1;
 use rustc_hash::FxHashSet;
 
+use crate::clock;
 use crate::config::{AUTO_MAX_FRACTION, Config, Rule, user_name};
 use crate::handover::Handover;
-use crate::index::{Store, StoreError};
+use crate::index::{Store, StoreError, aside};
 use crate::model::{Inode, Seconds};
 use crate::policy::evaluate::{Circumstances, evaluate};
 use crate::policy::explain::{self, Subject, Verdict};
@@ -21,7 +22,7 @@ use crate::purge::id::new_id;
 use crate::purge::plans::{EXPIRES_AFTER_SECONDS, Occasion, PlanError, PlanRecord, Plans, fingerprint};
 use crate::purge::runs::{LiveRun, RunError, Runs};
 use crate::sys::stat;
-use crate::volume::{State, Volume, VolumeError};
+use crate::volume::{self, Home, State, Volume, VolumeError};
 
 /// What was asked cannot be done.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +99,50 @@ pub struct Host {
     /// Holds.
     pub holds: Holds,
     store: Store,
+    state_dir: PathBuf,
     started: Instant,
+}
+
+/// What earlier processes left.
+struct Left {
+    holds: Holds,
+    runs: Runs,
+    plans: Plans,
+    volumes: Vec<volume::Opened>,
+}
+
+impl Left {
+    fn open(config: &Config, home: &Home) -> Result<Self, LeftError> {
+        let store = &home.store;
+        let holds = Holds::open(store.clone())?;
+        let runs = Runs::open(store.clone())?;
+        let plans = Plans::new(store.clone());
+        plans.tidy(Seconds::now())?;
+        let volumes: Result<_, VolumeError> = config.volumes.iter().map(|v| volume::open(v, home)).collect();
+        Ok(Self {
+            holds,
+            runs,
+            plans,
+            volumes: volumes?,
+        })
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum LeftError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+}
+
+impl LeftError {
+    fn is_damage(&self) -> bool {
+        match self {
+            Self::Store(e) | Self::Volume(VolumeError::Store { source: e, .. }) => e.is_damage(),
+            Self::Volume(_) => false,
+        }
+    }
 }
 
 impl Host {
@@ -110,17 +154,34 @@ impl Host {
         use anyhow::Context;
         std::fs::create_dir_all(&config.state_dir)
             .with_context(|| format!("cannot make the state directory {}", config.state_dir.display()))?;
-        let store = Store::open(&config.state_dir.join("index"))?;
         let own = stat::path(&config.state_dir)
             .map(|l| vec![l.stat.ino])
             .unwrap_or_default();
-        let holds = Holds::open(store.clone())?;
-        let runs = Runs::open(store.clone())?;
-        let plans = Plans::new(store.clone());
-        plans.tidy(Seconds::now())?;
+        let mut home = Home {
+            clock: Arc::new(clock::Keeper::load(&config.state_dir.join("clock"))),
+            store: aside::open(&config.state_dir)?,
+            state_dir: config.state_dir.clone(),
+            own,
+        };
+        let left = match Left::open(config, &home) {
+            // A damaged store is made anew; what is damaged then as well is no store's fault.
+            Err(error) if error.is_damage() => {
+                home.store.close();
+                home.store = aside::set_aside(&config.state_dir, &error.to_string())?;
+                Left::open(config, &home)
+            }
+            opened => opened,
+        }?;
+        let store = home.store.clone();
+        let Left {
+            holds,
+            runs,
+            plans,
+            volumes: opened,
+        } = left;
         let mut volumes: Vec<Arc<Volume>> = Vec::new();
-        for volume in &config.volumes {
-            match Volume::start(volume.clone(), &store, own.clone(), &mut handover) {
+        for (volume, opened) in config.volumes.iter().zip(opened) {
+            match Volume::start(volume.clone(), &home, opened, &mut handover) {
                 Ok(started) => volumes.push(started),
                 Err(error) => {
                     volumes.iter().for_each(|v| v.stop());
@@ -137,8 +198,24 @@ impl Host {
             runs,
             holds,
             store,
+            state_dir: config.state_dir.clone(),
             started: Instant::now(),
         }))
+    }
+
+    /// Why the agent must be started again, if so: an index that must be set aside, or a volume that is mounted again.
+    pub fn wants_restart(&self) -> Option<String> {
+        if let Some((volume, why)) = self.volumes.iter().find_map(|v| Some((v, v.damage()?))) {
+            return match aside::condemn(&self.state_dir, &why) {
+                Ok(()) => Some(format!("the index is damaged: {why}")),
+                Err(error) => {
+                    tracing::error!(volume = %volume.config.name, %error, "the damaged index cannot be set aside");
+                    None
+                }
+            };
+        }
+        let back = self.volumes.iter().find(|v| v.is_back())?;
+        Some(format!("volume {} is mounted again", back.config.name))
     }
 
     /// Ends everything; what was seen is in the store afterwards.
@@ -339,7 +416,7 @@ impl Host {
     /// What besides index and rules decides, now.
     pub fn circumstances(&self, volume: &Volume) -> Circumstances {
         Circumstances {
-            now: Seconds::now(),
+            now: Seconds::judged(),
             gap_end: volume.condition().gap_end,
             held: self.holds.held(&volume.config.name),
         }

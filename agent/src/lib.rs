@@ -3,6 +3,7 @@
 //! Data flows down this list; nothing imports from below itself, except that `serve` may ask everyone.
 //!
 //! - [`model`]   the few values that every module speaks of: times, kinds, identities
+//! - [`clock`]   the agent's own time, which no step of the wall clock moves
 //! - [`config`]  TOML -> checked, typed configuration
 //! - [`sys`]     the only `unsafe`: fanotify, file handles, openat2, statx, getdents
 //! - [`collect`] kernel events -> accesses and namespace changes as values
@@ -15,6 +16,7 @@
 //! - [`handover`] event queues that outlive the process, in systemd's keeping
 //! - [`demo`]    the main job in one command
 
+pub mod clock;
 pub mod collect;
 pub mod config;
 pub mod demo;

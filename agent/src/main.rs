@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -67,6 +69,9 @@ fn duration(text: &str) -> Result<u64, String> {
     parse_duration(text).map_err(|e| e.to_string())
 }
 
+/// How often it is looked whether the agent must be started again.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 fn main() -> ExitCode {
     purge_agent::sys::memory::few_arenas();
     let arguments = Arguments::parse();
@@ -77,6 +82,7 @@ fn main() -> ExitCode {
             read_config(&run)
                 .map_err(|faults| anyhow::anyhow!(in_lines(&faults)))
                 .and_then(|c| run_agent(&c, &run, handover))
+                .and_then(|again| if again { start_again() } else { Ok(()) })
         }
         Command::Check { config } => return check(&config),
         Command::Demo { volume, ttl } => demo::run(volume, ttl),
@@ -88,6 +94,19 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Starts the program anew. Under systemd by ending, so that the event queues in its keeping are handed over.
+fn start_again() -> anyhow::Result<()> {
+    use std::os::unix::process::CommandExt;
+    if std::env::var_os("NOTIFY_SOCKET").is_some() {
+        anyhow::bail!("ends, to be started again");
+    }
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let error = std::process::Command::new(program)
+        .args(std::env::args_os().skip(1))
+        .exec();
+    Err(error).context("cannot start again")
 }
 
 /// Logs go to stderr: for a person on a terminal, as JSON otherwise. `RUST_LOG` chooses what.
@@ -145,7 +164,8 @@ fn check(file: &std::path::Path) -> ExitCode {
     }
 }
 
-fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<()> {
+/// True: it is to be started again.
+fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<bool> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -161,12 +181,21 @@ fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<(
         sd_notify::notify(false, &[sd_notify::NotifyState::Ready]).ok();
         let scheduler = tokio::spawn(schedule::keep(Arc::clone(&host)));
         let reloading = Arc::clone(&host);
+        let again = Arc::new(AtomicBool::new(false));
+        let begins_again = Arc::clone(&again);
         let shutdown = async move {
             loop {
                 tokio::select! {
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
                     _ = reload.recv() => reload_rules(&reloading, run),
+                    () = tokio::time::sleep(LOOK_EVERY) => {
+                        if let Some(why) = reloading.wants_restart() {
+                            tracing::warn!(why, "starting again");
+                            begins_again.store(true, Relaxed);
+                            break;
+                        }
+                    }
                 }
             }
             // Clients that follow a run hear how it ended before the server does.
@@ -178,7 +207,8 @@ fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<(
         tokio::task::spawn_blocking(move || host.stop()).await.ok();
         serve::unlisten(&config.listen.unix);
         tracing::info!("stopped");
-        Ok(served?)
+        served?;
+        Ok(again.load(Relaxed))
     })
 }
 

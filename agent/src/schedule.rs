@@ -11,10 +11,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs until it is aborted.
 pub async fn keep(host: Arc<Host>) {
-    let mut looked = Seconds::now();
+    let mut looked = Seconds::wall();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let now = Seconds::now();
+        let now = Seconds::wall();
         for rule in host.rules() {
             let due = rule.schedule.as_ref().and_then(|s| s.next_after(looked.unix()));
             if due.is_some_and(|due| due <= now.unix()) {

@@ -2,17 +2,33 @@
 //!
 //! Three threads: the collector reads events, the scanner walks when asked, the keeper writes the index back every
 //! second. Accesses are recorded from the moment [`Volume::start`] returns, even while the first scan runs.
+//!
+//! - [`coverage`] since when everything is seen, and the gaps (pure)
+//! - `opening`    what an earlier process left: store, journal, checkpoint
+//! - `keeper`     writing back, checkpoints, and mending what can be mended while the agent runs
+//! - `presence`   whether the file system is still mounted
+
+pub mod coverage;
+mod keeper;
+mod opening;
+mod presence;
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
-use prost::Message;
 
+pub use self::coverage::Gap;
+use self::coverage::{Cause, VolumeRecord};
+pub use self::opening::Opened;
+use self::opening::Past;
+use self::presence::Presence;
+use crate::clock;
 use crate::collect::accessors::Accessors;
 use crate::collect::collector::{Armed, CollectError, Collector, Judges};
 use crate::collect::fanotify::layout::Layout;
@@ -20,77 +36,16 @@ use crate::collect::precision::{Precision, Windows, end_window_of_another};
 use crate::collect::{Counters, Watched};
 use crate::config::{Baseline, VolumeConfig};
 use crate::handover::Handover;
-use crate::index::{Batch, Index, Record, Store, StoreError, VolumeId};
+use crate::index::journal::Identity;
+use crate::index::{Store, StoreError};
 use crate::model::{Inode, Seconds};
 use crate::scan::{self, Belief, Extent, Progress, ScanError};
 use crate::sys::fanotify::Who;
 use crate::sys::handle::Handle;
 use crate::sys::stat::{self, Mount};
 
-/// How often the index is written back: what a power cut may lose.
-const FLUSH_EVERY: Duration = Duration::from_secs(1);
-/// How often the store is told that the agent is still watching; a crash makes its gap longer by this at most.
-const ALIVE_EVERY: Duration = Duration::from_secs(15);
-/// After writing back more rows than this, what that took is given back to the system.
-const ROWS_TO_TRIM: usize = 4000;
-/// Gaps that are remembered.
-const GAPS_MAX: usize = 100;
 /// Events a second are an average over so many seconds.
 const RATE_SECONDS: usize = 10;
-
-/// A stretch that was not observed.
-#[derive(Clone, PartialEq, Message)]
-pub struct Gap {
-    /// When observation stopped, seconds since 1970.
-    #[prost(uint32, tag = "1")]
-    pub from: u32,
-    /// When it went on.
-    #[prost(uint32, tag = "2")]
-    pub to: u32,
-    /// Why: stopped, overflow.
-    #[prost(string, tag = "3")]
-    pub cause: String,
-}
-
-/// What the store remembers of a volume.
-#[derive(Clone, PartialEq, Message)]
-struct VolumeRecord {
-    #[prost(uint32, tag = "1")]
-    id: u32,
-    /// Identity of the file system: its type and its root's inode and birth.
-    #[prost(uint64, tag = "2")]
-    magic: u64,
-    #[prost(uint64, tag = "3")]
-    root_ino: u64,
-    #[prost(uint32, tag = "4")]
-    root_birth: u32,
-    #[prost(uint32, tag = "5")]
-    coverage_since: u32,
-    #[prost(uint32, tag = "6")]
-    last_alive: u32,
-    /// End of the last gap that counts as a use of every file; 0: none.
-    #[prost(uint32, tag = "7")]
-    gap_end: u32,
-    #[prost(message, repeated, tag = "8")]
-    gaps: Vec<Gap>,
-    /// A scan has seen the whole volume.
-    #[prost(bool, tag = "9")]
-    scanned: bool,
-    /// End of the last precision window: what the clocks of files say whose further uses were hidden.
-    #[prost(uint32, tag = "10")]
-    window_end: u32,
-}
-
-/// What an earlier process left of a volume.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Past {
-    /// Nothing: the first scan begins now.
-    Unknown,
-    /// Part of a first scan that was interrupted a moment ago: it begins again, and believes what it would have.
-    Interrupted,
-    /// An index. What is not in it was made unseen.
-    Indexed,
-}
 
 /// Why a volume cannot be watched.
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +83,16 @@ pub enum VolumeError {
         /// What is wrong.
         source: CollectError,
     },
+    /// The journal cannot be opened.
+    #[error("volume {name}: cannot open its journal in {}: {source}", path.display())]
+    Journal {
+        /// The volume.
+        name: String,
+        /// Where it lies.
+        path: PathBuf,
+        /// What is wrong.
+        source: io::Error,
+    },
     /// The index cannot be read or written.
     #[error("volume {name}: {source}")]
     Store {
@@ -158,10 +123,60 @@ struct Health {
     whole: bool,
     unreadable: u64,
     /// What is wrong, by what it concerns.
-    collector_trouble: Option<String>,
+    collector_trouble: Option<Trouble>,
     index_trouble: Option<String>,
     scan_trouble: Option<String>,
+    journal_trouble: Option<String>,
+    checkpoint_trouble: Option<String>,
+    /// The file system is not mounted any more.
+    away: Option<String>,
+    /// The store says that its content makes no sense.
+    damage: Option<String>,
+    /// The record must be saved at once.
+    urgent: bool,
     rates: VecDeque<u64>,
+}
+
+/// Something that does not work for now.
+#[derive(Debug)]
+struct Trouble {
+    words: String,
+    since: Seconds,
+    last: Instant,
+}
+
+/// What a volume needs of the host around it.
+#[derive(Debug, Clone)]
+pub struct Home {
+    /// The index.
+    pub store: Store,
+    /// Where it lies.
+    pub state_dir: PathBuf,
+    /// The agent's time.
+    pub clock: Arc<clock::Keeper>,
+    /// Directories that are not the users'.
+    pub own: Vec<Inode>,
+}
+
+/// Figures of one volume's keeping, counted since the agent started.
+#[derive(Debug, Default)]
+pub struct Keeping {
+    /// Write-backs that reached the disk.
+    pub flushes: AtomicU64,
+    /// Write-backs that did not.
+    pub flushes_failed: AtomicU64,
+    /// What the write-backs took together.
+    pub flush_micros: AtomicU64,
+    /// What the longest took.
+    pub flush_micros_max: AtomicU64,
+    /// Checkpoints written.
+    pub checkpoints: AtomicU64,
+    /// Bytes of the last one.
+    pub checkpoint_bytes: AtomicU64,
+    /// Gaps noted.
+    pub gaps: AtomicU64,
+    /// Whole scans that were finished.
+    pub scans: AtomicU64,
 }
 
 /// One watched volume.
@@ -175,7 +190,10 @@ pub struct Volume {
     pub watched: Arc<Watched>,
     /// What is believed about the time before observation, in the configuration's words.
     pub baseline: &'static str,
+    /// Figures for the operator.
+    pub keeping: Keeping,
     belief: Belief,
+    home: Home,
     store: Store,
     health: Arc<Mutex<Health>>,
     collector: RwLock<Option<Collector>>,
@@ -186,6 +204,11 @@ pub struct Volume {
     scan_number: AtomicU32,
     stopping: Arc<AtomicBool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    presence: Mutex<Presence>,
+    /// The running scan is a slow one.
+    sweeping: AtomicBool,
+    /// One checkpoint at a time.
+    checkpoint: Mutex<keeper::LastCheckpoint>,
 }
 
 /// A look at a volume, for status.
@@ -209,6 +232,30 @@ pub struct Condition {
     pub precision: Precision,
 }
 
+/// Reads what an earlier process left of a volume. The kernel is not asked to watch it yet.
+///
+/// # Errors
+/// When nothing lies at its path, or the store cannot be read or is damaged.
+pub fn open(config: &VolumeConfig, home: &Home) -> Result<Opened, VolumeError> {
+    let missing = |why: String| VolumeError::Missing {
+        name: config.name.clone(),
+        path: config.path.display().to_string(),
+        why,
+    };
+    let identity = identity(&config.path).map_err(|e| missing(format!("cannot be read: {e}")))?;
+    opening::open(&home.state_dir, &home.store, config, identity, Seconds::now())
+}
+
+/// Which file system lies at a path.
+fn identity(path: &Path) -> io::Result<Identity> {
+    let root = stat::path(path)?;
+    Ok(Identity {
+        magic: stat::mount(path)?.magic,
+        root: root.stat.ino,
+        birth: root.stat.birth,
+    })
+}
+
 impl Volume {
     /// Starts to watch. Every access after this returns is recorded.
     ///
@@ -216,10 +263,11 @@ impl Volume {
     /// [`VolumeError`] says how to mend what is wrong.
     pub fn start(
         config: VolumeConfig,
-        store: &Store,
-        own: Vec<Inode>,
+        home: &Home,
+        opened: Opened,
         handover: &mut Handover,
     ) -> Result<Arc<Self>, VolumeError> {
+        let (store, own) = (&home.store, home.own.clone());
         let name = config.name.clone();
         let missing = |why: String| VolumeError::Missing {
             name: name.clone(),
@@ -255,15 +303,19 @@ impl Volume {
         armed.leave(&key);
         let armed_at = Seconds::now();
         let layout = probe(&config, &mount, root.stat.ino).map_err(collect)?;
-        let (mut record, past) = open_record(store, &config, identity, armed_at, nothing_missed)?;
-        let id = VolumeId(u16::try_from(record.id).unwrap_or(u16::MAX));
-        let index = match past {
-            Past::Indexed | Past::Interrupted => Index::load(store.clone(), id).map_err(failed)?,
-            Past::Unknown => {
-                store.clear_volume(id).map_err(failed)?;
-                Index::new(store.clone(), id)
-            }
-        };
+        let watching = opened.time_between(armed_at, nothing_missed, home.clock.start.unknown);
+        let Opened {
+            mut record,
+            mut past,
+            index,
+            journal,
+            ..
+        } = opened;
+        if past == Past::Unknown {
+            (record.coverage_since, record.last_alive) = (armed_at.0, armed_at.0);
+        } else if record.resume(watching, config.gap_tolerance) && past == Past::Interrupted {
+            past = Past::Indexed;
+        }
         let baseline = match (config.baseline, mount.keeps_atime) {
             (Baseline::Atime, _) | (Baseline::Auto, true) => "atime",
             (Baseline::Mtime, _) => "mtime",
@@ -282,6 +334,7 @@ impl Volume {
             device: root.device,
             own,
             index: RwLock::new(index),
+            journal,
             unlisted: Mutex::default(),
             counters: Counters::default(),
         });
@@ -310,8 +363,14 @@ impl Volume {
             collector_trouble: None,
             index_trouble: None,
             scan_trouble: None,
+            journal_trouble: None,
+            checkpoint_trouble: None,
+            away: None,
+            damage: None,
+            urgent: false,
             rates: VecDeque::new(),
         }));
+        let presence = Presence::watch(&config.path);
         let collector = start_collector(armed, layout, &watched, judges, &health, &name).map_err(collect)?;
         let (scans, inbox) = mpsc::channel();
         let volume = Arc::new(Self {
@@ -319,7 +378,9 @@ impl Volume {
             mount,
             watched,
             baseline,
+            keeping: Keeping::default(),
             belief,
+            home: home.clone(),
             store: store.clone(),
             health,
             collector: RwLock::new(Some(collector)),
@@ -329,6 +390,9 @@ impl Volume {
             scan_number: AtomicU32::new(0),
             stopping: Arc::default(),
             threads: Mutex::default(),
+            presence: Mutex::new(presence),
+            sweeping: AtomicBool::new(false),
+            checkpoint: Mutex::default(),
         });
         volume.save_record().map_err(failed)?;
         volume.request_scan(Extent::Volume);
@@ -365,10 +429,11 @@ impl Volume {
         self.sync();
         self.collector.write().take();
         self.write_back();
-        self.health.lock().record.last_alive = Seconds::now().0;
+        self.told_alive();
         if let Err(error) = self.save_record() {
             tracing::error!(volume = %self.config.name, %error, "cannot save the volume's record");
         }
+        self.take_checkpoint();
     }
 
     /// Waits until every access made before this call is in the index. False if the collector is dead.
@@ -378,6 +443,18 @@ impl Volume {
 
     /// Asks for a scan in the background.
     pub fn request_scan(&self, extent: Extent) {
+        // Whoever asks does not want to wait for a slow one.
+        self.sweeping.store(false, Relaxed);
+        self.queue_scan(extent);
+    }
+
+    /// A slow scan of the whole volume, in the background.
+    fn request_sweep(&self) {
+        self.sweeping.store(true, Relaxed);
+        self.queue_scan(Extent::Volume);
+    }
+
+    fn queue_scan(&self, extent: Extent) {
         if extent == Extent::Volume {
             let mut health = self.health.lock();
             health
@@ -394,8 +471,12 @@ impl Volume {
     pub fn condition(&self) -> Condition {
         let health = self.health.lock();
         let trouble = [
-            &health.collector_trouble,
+            &health.away,
+            &health.damage,
+            &health.collector_trouble.as_ref().map(|t| t.words.clone()),
             &health.index_trouble,
+            &health.journal_trouble,
+            &health.checkpoint_trouble,
             &health.scan_trouble,
         ];
         let state = match trouble.into_iter().flatten().next() {
@@ -418,7 +499,7 @@ impl Volume {
             state,
             coverage_since: Seconds(health.record.coverage_since),
             gaps: health.record.gaps.clone(),
-            gap_end: Some(Seconds(health.record.gap_end)).filter(|g| g.0 > 0),
+            gap_end: health.record.counted_until(),
             scan,
             unreadable: health.unreadable,
             rate: seen as f64 / seconds,
@@ -446,94 +527,6 @@ impl Volume {
             Ok(())
         } else {
             Err(VolumeError::Replaced { name, path })
-        }
-    }
-
-    fn save_record(&self) -> Result<(), StoreError> {
-        let mut batch = Batch::default();
-        let record = self.health.lock().record.encode_to_vec();
-        batch.put(Record::Volume, self.config.name.as_bytes(), &record);
-        self.store.apply(batch)?;
-        self.store.flush()
-    }
-
-    // ------------------------------------------------------------ keeper
-
-    fn keep(&self) {
-        let mut told_alive = Instant::now();
-        while !self.stopping.load(Relaxed) {
-            std::thread::sleep(FLUSH_EVERY);
-            // A first scan fills the same pages again and again, and if it is interrupted it begins anew: until it is
-            // over, only memory asks for writing back (see `scan::Surroundings`).
-            let is_first = !self.health.lock().record.scanned;
-            if !is_first {
-                self.write_back();
-                self.tend_windows();
-            }
-            {
-                let mut health = self.health.lock();
-                health.rates.push_back(self.watched.counters.events.load(Relaxed));
-                if health.rates.len() > RATE_SECONDS + 1 {
-                    health.rates.pop_front();
-                }
-            }
-            if told_alive.elapsed() >= ALIVE_EVERY {
-                told_alive = Instant::now();
-                self.health.lock().record.last_alive = Seconds::now().0;
-                if let Err(error) = self.save_record() {
-                    self.index_trouble(&error);
-                }
-            }
-            let trees = std::mem::take(&mut *self.watched.unlisted.lock());
-            if !trees.is_empty() {
-                self.request_scan(Extent::Trees(trees));
-            }
-        }
-    }
-
-    /// Begins a new precision window when the old one is over, and hides the further uses of files that are hot.
-    fn tend_windows(&self) {
-        let tended = self.windows.roll(&self.watched).and_then(|is_new| {
-            if is_new {
-                self.health.lock().record.window_end = self.windows.end().0;
-                if let Err(error) = self.save_record() {
-                    self.index_trouble(&error);
-                    return Ok(());
-                }
-            }
-            self.windows.mark_hot(&self.watched, || self.write_back())
-        });
-        if let Err(error) = tended {
-            tracing::warn!(volume = %self.config.name, %error, "the precision window cannot be kept");
-        }
-    }
-
-    /// Writes what changed to the store. False if it could not be written.
-    fn write_back(&self) -> bool {
-        let _one = self.writing.lock();
-        let write_back = self.watched.index.write().start_write_back();
-        let rows = write_back.len();
-        let result = match write_back.is_empty() {
-            true => Ok(()),
-            false => write_back.commit(),
-        };
-        if rows > ROWS_TO_TRIM {
-            crate::sys::memory::give_back();
-        }
-        self.watched.index.write().written_back(result.is_ok());
-        match &result {
-            Err(error) => self.index_trouble(error),
-            Ok(()) => self.health.lock().index_trouble = None,
-        }
-        result.is_ok()
-    }
-
-    fn index_trouble(&self, error: &StoreError) {
-        let mut health = self.health.lock();
-        let words = format!("the index cannot be written: {error}; free space for the state directory");
-        if health.index_trouble.as_ref() != Some(&words) {
-            tracing::error!(volume = %self.config.name, %error, "the index cannot be written");
-            health.index_trouble = Some(words);
         }
     }
 
@@ -568,12 +561,14 @@ impl Volume {
         {
             let mut health = self.health.lock();
             if *extent == Extent::Volume {
+                self.sweeping.store(false, Relaxed);
                 health.scan = None;
             }
             match result {
                 Ok(outcome) if *extent == Extent::Volume => {
                     health.whole = true;
                     health.record.scanned = true;
+                    self.keeping.scans.fetch_add(1, Relaxed);
                     health.unreadable = outcome.unreadable;
                     health.scan_trouble = None;
                     let (entries, seconds) = (outcome.entries, outcome.seconds);
@@ -605,6 +600,9 @@ impl scan::Surroundings for Volume {
         // What could not be written is told by the state.
         let _ = Self::write_back(self);
     }
+    fn pace(&self, entries: u64) {
+        self.keep_pace(entries);
+    }
     fn stopping(&self) -> bool {
         self.stopping.load(Relaxed)
     }
@@ -630,77 +628,6 @@ fn queue_key(name: &str, (magic, ino, birth): (u64, Inode, Seconds), who: Who) -
     format!("{name}.{magic:x}.{ino:x}.{:x}.{who}", birth.0)
 }
 
-/// What is known of the volume, and whether the index already holds it.
-fn open_record(
-    store: &Store,
-    config: &VolumeConfig,
-    (magic, root_ino, root_birth): (u64, Inode, Seconds),
-    now: Seconds,
-    nothing_missed: bool,
-) -> Result<(VolumeRecord, Past), VolumeError> {
-    let failed = |source| VolumeError::Store {
-        name: config.name.clone(),
-        source,
-    };
-    let mut highest = 0;
-    for record in store.records(Record::Volume, b"") {
-        let (_, value) = record.map_err(failed)?;
-        highest = VolumeRecord::decode(&*value).map_or(highest, |r| r.id.max(highest));
-    }
-    let stored = store
-        .get(Record::Volume, config.name.as_bytes())
-        .map_err(failed)?;
-    let stored = stored.and_then(|value| VolumeRecord::decode(&*value).ok());
-    let Some(mut record) = stored else {
-        let fresh = VolumeRecord {
-            id: highest + 1,
-            magic,
-            root_ino,
-            root_birth: root_birth.0,
-            coverage_since: now.0,
-            last_alive: now.0,
-            ..VolumeRecord::default()
-        };
-        return Ok((fresh, Past::Unknown));
-    };
-    if (record.magic, record.root_ino, record.root_birth) != (magic, root_ino, root_birth.0) {
-        return Err(VolumeError::Replaced {
-            name: config.name.clone(),
-            path: config.path.display().to_string(),
-        });
-    }
-    // Until the first scan has met a file, its uses are only remembered, not stored: if that scan was interrupted, they
-    // are lost since it began, and that is a gap like any other.
-    let seen_until = if record.scanned {
-        record.last_alive
-    } else {
-        record.coverage_since
-    };
-    // The kernel went on queueing for this process. But uses that a first scan remembered are in no queue.
-    let unseen = match nothing_missed && record.scanned {
-        true => 0,
-        false => Seconds(seen_until).age_at(now),
-    };
-    let past = match record.scanned || unseen > config.gap_tolerance {
-        true => Past::Indexed,
-        false => Past::Interrupted,
-    };
-    if unseen > 0 {
-        record.gaps.push(Gap {
-            from: seen_until,
-            to: now.0,
-            cause: "stopped".into(),
-        });
-        let excess = record.gaps.len().saturating_sub(GAPS_MAX);
-        record.gaps.drain(..excess);
-    }
-    if unseen > config.gap_tolerance {
-        record.gap_end = now.0;
-    }
-    record.last_alive = now.0;
-    Ok((record, past))
-}
-
 fn start_collector(
     armed: Armed,
     layout: Layout,
@@ -712,22 +639,29 @@ fn start_collector(
     let (health, name) = (Arc::clone(health), name.to_owned());
     Collector::start(armed, layout, Arc::clone(watched), judges, move |error| {
         let mut health = health.lock();
+        let now = Seconds::now();
         if matches!(error, CollectError::Overflow) {
             // Nobody knows what was dropped: everything counts as used now.
-            let now = Seconds::now().0;
-            health.record.gap_end = now;
-            health.record.gaps.push(Gap {
-                from: now,
-                to: now,
-                cause: "overflow".into(),
-            });
+            health.record.add_gap(now, now, Cause::Overflow, 0, true);
+            health.urgent = true;
             tracing::error!(volume = %name, "events were lost: every file counts as used now");
             return;
         }
         let words = error.to_string();
-        if health.collector_trouble.as_ref() != Some(&words) {
+        if let CollectError::Store(error) = &error
+            && error.is_damage()
+        {
+            health.damage.get_or_insert_with(|| words.clone());
+        }
+        let known = health.collector_trouble.get_or_insert_with(|| Trouble {
+            words: String::new(),
+            since: now,
+            last: Instant::now(),
+        });
+        known.last = Instant::now();
+        if known.words != words {
             tracing::error!(volume = %name, %error, "events cannot be recorded");
-            health.collector_trouble = Some(words);
+            known.words = words;
         }
     })
 }

@@ -151,6 +151,7 @@ impl Collector {
             watched,
             suspects: FxHashMap::default(),
             attrib_seen: FxHashSet::default(),
+            used: Vec::new(),
             own_pid: std::process::id().cast_signed(),
             buffer: vec![
                 0;
@@ -224,6 +225,8 @@ struct Reader {
     watched: Arc<Watched>,
     suspects: FxHashMap<Inode, Suspect>,
     attrib_seen: FxHashSet<Inode>,
+    /// Files whose clocks a pass has moved: for the journal.
+    used: Vec<Inode>,
     own_pid: i32,
     buffer: Vec<u8>,
     names_buffer: Vec<u8>,
@@ -332,6 +335,7 @@ impl Reader {
     fn apply_name(&mut self, root: &OwnedFd, event: &Event<'_>) -> Result<(), CollectError> {
         self.watched.counters.events.fetch_add(1, Relaxed);
         if event.mask & mask::OVERFLOW != 0 {
+            self.watched.journal.gap(Seconds::now(), "overflow");
             return Err(CollectError::Overflow);
         }
         // What the agent itself changes, it tells the index itself.
@@ -356,6 +360,8 @@ impl Reader {
         let mut count = 0;
         self.judges.accessors.forget();
         let mut result = Ok(());
+        let unknown_may_be_found = index.remembers_unknown();
+        self.used.clear();
         for event in decode_events(bytes) {
             let event = match event {
                 Ok(event) => event,
@@ -369,6 +375,7 @@ impl Reader {
             let process = event.pidfd.and_then(descriptor::adopt);
             if event.mask & mask::OVERFLOW != 0 {
                 watched.counters.lost.fetch_add(1, Relaxed);
+                watched.journal.gap(now, "overflow");
                 result = Err(CollectError::Overflow);
                 continue;
             }
@@ -385,6 +392,12 @@ impl Reader {
                 continue;
             }
             let before = index.record_use(ino, now);
+            let is_news = before.map_or(unknown_may_be_found, |b| {
+                b.at < now || (b.at == now && b.source != Source::Observed)
+            });
+            if is_news {
+                self.used.push(ino);
+            }
             let Some(before) = before else { continue };
             self.judges.windows.note(event.mask, ino, handle, before, now);
             if is_proof(event.mask) {
@@ -396,6 +409,8 @@ impl Reader {
                 self.namespace.mark_dirty(ino, handle);
             }
         }
+        drop(index);
+        watched.journal.uses(now, &self.used);
         watched.counters.events.fetch_add(count, Relaxed);
         result.map(|()| count)
     }

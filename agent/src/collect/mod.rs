@@ -31,6 +31,7 @@ use std::sync::atomic::AtomicU64;
 
 use parking_lot::{Mutex, RwLock};
 
+use crate::index::journal::Journal;
 use crate::index::{DirId, Index};
 use crate::model::Inode;
 use crate::sys::beneath;
@@ -47,6 +48,8 @@ pub struct Watched {
     pub own: Vec<Inode>,
     /// What is known of its files.
     pub index: RwLock<Index>,
+    /// Uses that were read from the kernel's queue, for the case that this process is killed.
+    pub journal: Journal,
     /// Directories that came in from outside the volume and must be listed.
     pub unlisted: Mutex<Vec<DirId>>,
     /// What happened so far.

@@ -125,6 +125,18 @@ impl Windows {
         Ok(true)
     }
 
+    /// The agent's time was set back: the window begins anew, and nothing is hidden when this returns.
+    ///
+    /// # Errors
+    /// When the kernel does not take the marks away.
+    pub fn begin_anew(&self) -> io::Result<()> {
+        self.hot.lock().clear();
+        self.access.flush_ignored()?;
+        self.marked.lock().clear();
+        self.began.store(Seconds::now().0, Relaxed);
+        Ok(())
+    }
+
     /// Takes all marks away, and makes sure that no file's clock says less than this moment.
     fn flush(&self, watched: &Watched) -> io::Result<()> {
         self.hot.lock().clear();

@@ -17,6 +17,14 @@ use crate::policy::scope::{Globs, Scope};
 
 pub(super) const DEFAULT_PRECISION: u64 = 3600;
 pub(super) const DEFAULT_GAP_TOLERANCE: u64 = 600;
+pub(super) const DEFAULT_FLUSH_INTERVAL: u64 = 1;
+pub(super) const DEFAULT_CHECKPOINT_INTERVAL: u64 = 300;
+pub(super) const DEFAULT_SWEEP_INTERVAL: u64 = 7 * 86_400;
+pub(super) const DEFAULT_SWEEP_RATE: u64 = 5000;
+/// A longer one would lose more to a power cut, and spare little.
+const FLUSH_INTERVAL_MAX: u64 = 60;
+/// A rarer checkpoint would be a longer gap when the index is lost.
+const CHECKPOINT_INTERVAL_MAX: u64 = 3600;
 const DEFAULT_MAX_EMPTY_DIRS: u64 = 500;
 const DEFAULT_MAX_ERRORS: f64 = 0.05;
 
@@ -208,6 +216,23 @@ pub(super) fn volume_path(path: &str) -> Result<(), (String, &'static str)> {
     }
 }
 
+/// A duration between one second and `max`.
+fn read_interval(
+    s: &mut Section<'_, '_>,
+    src: &mut Source<'_>,
+    key: &'static str,
+    (default, max): (u64, u64),
+) -> u64 {
+    let Some((n, span)) = s.duration(src, key) else {
+        return default;
+    };
+    if n == 0 || n > max {
+        let mend = "write a time between 1s and this limit, or leave it out";
+        src.fault(&span, format!("{key} is {n} s; it may be 1 to {max} s"), mend);
+    }
+    n
+}
+
 fn read_volume(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts) {
     let taken: Vec<String> = parts.volumes.iter().map(|v| v.name.clone()).collect();
     let name = read_name(&mut s, src, &taken);
@@ -244,6 +269,22 @@ fn read_volume(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts) 
     let gap_tolerance = s
         .duration(src, "gap_tolerance")
         .map_or(DEFAULT_GAP_TOLERANCE, |(n, _)| n);
+    let flush_interval = read_interval(
+        &mut s,
+        src,
+        "flush_interval",
+        (DEFAULT_FLUSH_INTERVAL, FLUSH_INTERVAL_MAX),
+    );
+    let checkpoint_interval = read_interval(
+        &mut s,
+        src,
+        "checkpoint_interval",
+        (DEFAULT_CHECKPOINT_INTERVAL, CHECKPOINT_INTERVAL_MAX),
+    );
+    let sweep_interval = s
+        .duration(src, "sweep_interval")
+        .map_or(DEFAULT_SWEEP_INTERVAL, |(n, _)| n);
+    let sweep_rate = s.count(src, "sweep_rate").map_or(DEFAULT_SWEEP_RATE, |(n, _)| n);
     let ignore_accessors = read_accessors(&mut s, src);
     s.finish(src);
     let (Some(name), Some((path, span))) = (name, path) else {
@@ -262,6 +303,10 @@ fn read_volume(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts) 
         precision,
         ignore_accessors,
         gap_tolerance,
+        flush_interval,
+        checkpoint_interval,
+        sweep_interval,
+        sweep_rate,
     });
 }
 

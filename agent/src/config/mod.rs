@@ -68,6 +68,14 @@ pub struct VolumeConfig {
     pub ignore_accessors: Vec<Accessor>,
     /// An unobserved stretch of more seconds than this counts as an access of every file.
     pub gap_tolerance: u64,
+    /// Seconds between two write-backs of the index: what a power cut may lose at most.
+    pub flush_interval: u64,
+    /// Seconds between two checkpoints of the clocks beside the index.
+    pub checkpoint_interval: u64,
+    /// Seconds between two slow scans that compare index and file system; 0: none.
+    pub sweep_interval: u64,
+    /// Entries that a slow scan looks at in a second; 0: as many as it can.
+    pub sweep_rate: u64,
 }
 
 /// What to believe of the time before observation.
@@ -201,6 +209,10 @@ impl Config {
             precision: check::DEFAULT_PRECISION,
             ignore_accessors: Vec::new(),
             gap_tolerance: check::DEFAULT_GAP_TOLERANCE,
+            flush_interval: check::DEFAULT_FLUSH_INTERVAL,
+            checkpoint_interval: check::DEFAULT_CHECKPOINT_INTERVAL,
+            sweep_interval: check::DEFAULT_SWEEP_INTERVAL,
+            sweep_rate: check::DEFAULT_SWEEP_RATE,
         };
         let rules = ttl
             .map(|ttl| Rule::everything_older(&name, ttl))

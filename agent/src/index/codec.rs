@@ -455,9 +455,13 @@ pub fn put_varint(out: &mut Vec<u8>, mut n: u64) {
     out.push(n as u8);
 }
 
+/// Appends a signed integer, zigzag coded.
+pub fn put_signed(out: &mut Vec<u8>, n: i64) {
+    put_varint(out, ((n << 1) ^ (n >> 63)).cast_unsigned());
+}
+
 fn put_difference(out: &mut Vec<u8>, to: u32, from: u32) {
-    let difference = i64::from(to) - i64::from(from);
-    put_varint(out, ((difference << 1) ^ (difference >> 63)).cast_unsigned());
+    put_signed(out, i64::from(to) - i64::from(from));
 }
 
 /// Reads varints and bytes; every read is checked.
@@ -545,12 +549,25 @@ impl<'a> Cursor<'a> {
         Ok(bytes.try_into().map(u32::from_le_bytes).unwrap_or_default())
     }
 
+    /// What is left.
+    pub fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or(&[])
+    }
+
+    /// A signed integer, zigzag coded.
+    ///
+    /// # Errors
+    /// As for [`Cursor::varint`].
+    #[inline]
+    pub fn signed(&mut self) -> Result<i64, Damaged> {
+        let coded = self.varint()?;
+        Ok((coded >> 1).cast_signed() ^ -(coded & 1).cast_signed())
+    }
+
     #[inline]
     fn difference(&mut self, from: u32) -> Result<u32, Damaged> {
-        let coded = self.varint()?;
-        let difference = (coded >> 1).cast_signed() ^ -(coded & 1).cast_signed();
         let to = i64::from(from)
-            .checked_add(difference)
+            .checked_add(self.signed()?)
             .ok_or_else(|| self.damaged())?;
         u32::try_from(to).map_err(|_| self.damaged())
     }

@@ -13,12 +13,19 @@
 //! - `names`     file names, read from and written to the store
 //! - [`table`]   [`Index`]: all of it together, and every change that can be made to it
 //! - [`store`]   sled
+//! - [`aside`]   opening the store, and setting a damaged one aside
+//! - [`frame`], [`journal`], [`checkpoint`]  what survives the store: every use since the last checkpoint, and the clock
+//!   column with its coverage, in plain files of checksummed frames
 //!
 //! What may never happen: a time of last use that moves backwards, except where the agent itself takes back what
 //! it had recorded in doubt ([`Index::take_back_use`]).
 
+pub mod aside;
+pub mod checkpoint;
 pub mod codec;
 pub mod dirs;
+pub mod frame;
+pub mod journal;
 mod names;
 mod page;
 pub mod store;

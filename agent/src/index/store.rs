@@ -13,11 +13,17 @@
 //! h ID                      hold
 //! ```
 //! Each value starts with [`VERSION`]. sled 0.34 has been seen to panic on a store that a power cut damaged, so
-//! every call is contained: a panic inside the store becomes [`StoreError::Panicked`].
+//! every call goes through [`Store::call`], which contains it: a panic inside the store becomes
+//! [`StoreError::Panicked`]. After one failed write sled refuses every later one, so the store can be closed and
+//! opened again while the agent runs ([`Store::reopen`]); no iterator of sled's outlives a call.
 
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use parking_lot::RwLock;
 
 use super::codec::{Damaged, VERSION};
 
@@ -31,6 +37,22 @@ pub enum StoreError {
         path: PathBuf,
         /// What the store says.
         why: String,
+        /// It makes no sense any more: opening it again will not help.
+        damaged: bool,
+    },
+    /// What lies in the store makes no sense.
+    #[error("the index store is damaged, it cannot {doing}: {why}")]
+    Corrupt {
+        /// What was being done.
+        doing: &'static str,
+        /// What the store says.
+        why: String,
+    },
+    /// The store was closed after an error and could not be opened again yet.
+    #[error("the index store is closed and cannot {doing}")]
+    Closed {
+        /// What was to be done.
+        doing: &'static str,
     },
     /// A call failed.
     #[error("the index store cannot {doing}: {why}")]
@@ -55,6 +77,18 @@ pub enum StoreError {
     /// A row makes no sense.
     #[error(transparent)]
     Damaged(#[from] Damaged),
+}
+
+impl StoreError {
+    /// Whether the store's content is in doubt: then it must be set aside and rebuilt. A full or read-only disk is no
+    /// such reason.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Open { damaged, .. } => *damaged,
+            Self::Corrupt { .. } | Self::Panicked { .. } | Self::Version { .. } | Self::Damaged(_) => true,
+            Self::Call { .. } | Self::Closed { .. } => false,
+        }
+    }
 }
 
 /// Bytes of the store's own cache. Pages are held by the index itself; the store is read for names only.
@@ -106,7 +140,7 @@ pub enum Record {
 }
 
 impl Record {
-    fn tag(self) -> u8 {
+    pub(super) fn tag(self) -> u8 {
         match self {
             Self::Volume => b'v',
             Self::Plan => b'p',
@@ -119,35 +153,46 @@ impl Record {
 
 /// Changes that are applied together or not at all.
 #[derive(Debug, Default)]
-pub struct Batch(sled::Batch);
+pub struct Batch {
+    rows: sled::Batch,
+    /// Records that nothing but the store holds are among them.
+    has_records: bool,
+}
 
 impl Batch {
     /// Writes a page's row; an empty one is removed.
     pub fn put_row(&mut self, row: Row, volume: VolumeId, number: u64, value: &[u8]) {
         let key = row_key(row, volume, number);
         if value.is_empty() {
-            self.0.remove(&key[..]);
+            self.rows.remove(&key[..]);
         } else {
-            self.0.insert(&key[..], versioned(value));
+            self.rows.insert(&key[..], versioned(value));
         }
     }
 
     /// Writes a record.
     pub fn put(&mut self, record: Record, key: &[u8], value: &[u8]) {
-        self.0.insert(record_key(record, key), versioned(value));
+        self.has_records |= record != Record::Volume;
+        self.rows.insert(record_key(record, key), versioned(value));
     }
 
     /// Removes a record.
     pub fn remove(&mut self, record: Record, key: &[u8]) {
-        self.0.remove(record_key(record, key));
+        self.has_records |= record != Record::Volume;
+        self.rows.remove(record_key(record, key));
     }
 }
 
 /// The open store. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Store {
-    db: sled::Db,
-    path: Arc<PathBuf>,
+pub struct Store(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// None: closed after an error.
+    db: RwLock<Option<sled::Db>>,
+    path: PathBuf,
+    records_changed: AtomicBool,
 }
 
 impl Store {
@@ -156,21 +201,11 @@ impl Store {
     /// # Errors
     /// [`StoreError::Open`] when it is damaged, locked by another agent, or cannot be written.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let config = sled::Config::new()
-            .path(path)
-            .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(None);
-        let failed = |why: String| StoreError::Open {
+        Ok(Self(Arc::new(Shared {
+            db: RwLock::new(Some(open(path)?)),
             path: path.to_owned(),
-            why,
-        };
-        let opened =
-            catch_unwind(AssertUnwindSafe(|| config.open())).map_err(|_| failed("it panicked".into()))?;
-        let db = opened.map_err(|e| failed(e.to_string()))?;
-        Ok(Self {
-            db,
-            path: Arc::new(path.to_owned()),
-        })
+            records_changed: AtomicBool::new(true),
+        })))
     }
 
     /// A store in memory-backed temporary files, for tests.
@@ -178,19 +213,46 @@ impl Store {
     /// # Errors
     /// As for [`Store::open`].
     pub fn temporary() -> Result<Self, StoreError> {
-        let failed = |e: sled::Error| StoreError::Open {
-            path: PathBuf::from("temporary"),
-            why: e.to_string(),
-        };
-        let db = sled::Config::new()
-            .temporary(true)
-            .flush_every_ms(None)
-            .open()
-            .map_err(failed)?;
-        Ok(Self {
-            db,
-            path: Arc::new(PathBuf::new()),
-        })
+        let config = sled::Config::new().temporary(true).flush_every_ms(None);
+        let db = contained("open", || config.open())?;
+        Ok(Self(Arc::new(Shared {
+            db: RwLock::new(Some(db)),
+            path: PathBuf::new(),
+            records_changed: AtomicBool::new(true),
+        })))
+    }
+
+    /// Closes the store and opens it again: after an error sled takes no writes any more, also when its cause is gone.
+    /// Batches that were not flushed may be lost.
+    ///
+    /// # Errors
+    /// When it cannot be opened: it stays closed, and this may be tried again.
+    pub fn reopen(&self) -> Result<(), StoreError> {
+        self.close();
+        if self.0.path.as_os_str().is_empty() {
+            return Err(StoreError::Closed { doing: "open again" });
+        }
+        let mut db = self.0.db.write();
+        *db = Some(open(&self.0.path)?);
+        Ok(())
+    }
+
+    /// Lets go of the files. Every later call is an error.
+    pub fn close(&self) {
+        let db = self.0.db.write().take();
+        // Dropping flushes, and may panic as any other call.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(db)));
+    }
+
+    /// The one way to sled: contained, and an error once the store is closed.
+    fn call<T>(
+        &self,
+        doing: &'static str,
+        call: impl FnOnce(&sled::Db) -> sled::Result<T>,
+    ) -> Result<T, StoreError> {
+        let db = self.0.db.read();
+        let db = db.as_ref().ok_or(StoreError::Closed { doing })?;
+        contained(doing, || call(db))
     }
 
     /// Applies a batch. Durable after the next [`Store::flush`].
@@ -198,7 +260,19 @@ impl Store {
     /// # Errors
     /// When the store cannot be written.
     pub fn apply(&self, batch: Batch) -> Result<(), StoreError> {
-        contained("write", || self.db.apply_batch(batch.0))
+        if batch.has_records {
+            self.note_records_changed();
+        }
+        self.call("write", |db| db.apply_batch(batch.rows))
+    }
+
+    /// Whether records (not pages, not volumes) were written since the last call.
+    pub(super) fn take_records_changed(&self) -> bool {
+        self.0.records_changed.swap(false, Relaxed)
+    }
+
+    pub(super) fn note_records_changed(&self) {
+        self.0.records_changed.store(true, Relaxed);
     }
 
     /// Makes everything applied so far survive a power cut.
@@ -206,7 +280,7 @@ impl Store {
     /// # Errors
     /// When the store cannot be written.
     pub fn flush(&self) -> Result<(), StoreError> {
-        contained("flush", || self.db.flush()).map(drop)
+        self.call("flush", |db| db.flush()).map(drop)
     }
 
     /// A page's row.
@@ -214,12 +288,12 @@ impl Store {
     /// # Errors
     /// When the store cannot be read or the row has another version.
     pub fn row(&self, row: Row, volume: VolumeId, number: u64) -> Result<Option<Value>, StoreError> {
-        contained("read", || self.db.get(row_key(row, volume, number)))?
+        self.call("read", |db| db.get(row_key(row, volume, number)))?
             .map(Value::checked)
             .transpose()
     }
 
-    /// Calls `each` with the number and content of every row of one kind.
+    /// Calls `each` with the number and content of every row of one kind. `each` must not call the store.
     ///
     /// # Errors
     /// What `each` returns, and when the store cannot be read.
@@ -229,8 +303,9 @@ impl Store {
         volume: VolumeId,
         mut each: impl FnMut(u64, &[u8]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let prefix = prefix(row, volume);
-        let mut rows = contained("read", || Ok(self.db.scan_prefix(prefix)))?;
+        let db = self.0.db.read();
+        let db = db.as_ref().ok_or(StoreError::Closed { doing: "read" })?;
+        let mut rows = contained("read", || Ok(db.scan_prefix(prefix(row, volume))))?;
         while let Some(next) = contained("read", || rows.next().transpose())? {
             let (key, value) = next;
             let number = match key.get(3..) {
@@ -248,19 +323,16 @@ impl Store {
     /// When the store cannot be read or written.
     pub fn clear_volume(&self, volume: VolumeId) -> Result<(), StoreError> {
         for row in Row::ALL {
-            loop {
+            let cleared = |db: &sled::Db| {
                 let mut batch = sled::Batch::default();
-                let keys = self.db.scan_prefix(prefix(row, volume)).keys().take(10_000);
                 let mut found = false;
-                for key in keys {
-                    batch.remove(contained("read", || key.clone())?);
+                for key in db.scan_prefix(prefix(row, volume)).keys().take(10_000) {
+                    batch.remove(key?);
                     found = true;
                 }
-                if !found {
-                    break;
-                }
-                contained("write", || self.db.apply_batch(batch))?;
-            }
+                db.apply_batch(batch).map(|()| found)
+            };
+            while self.call("clear", cleared)? {}
         }
         Ok(())
     }
@@ -270,7 +342,7 @@ impl Store {
     /// # Errors
     /// When the store cannot be read or the record has another version.
     pub fn get(&self, record: Record, key: &[u8]) -> Result<Option<Value>, StoreError> {
-        contained("read", || self.db.get(record_key(record, key)))?
+        self.call("read", |db| db.get(record_key(record, key)))?
             .map(Value::checked)
             .transpose()
     }
@@ -281,25 +353,47 @@ impl Store {
         record: Record,
         prefix: &[u8],
     ) -> impl Iterator<Item = Result<(Vec<u8>, Value), StoreError>> + use<> {
-        let mut rows = self.db.scan_prefix(record_key(record, prefix));
-        std::iter::from_fn(move || match contained("read", || rows.next().transpose()) {
-            Ok(None) => None,
-            Ok(Some((key, value))) => {
-                Some(Value::checked(value).map(|v| (key.get(1..).unwrap_or_default().to_vec(), v)))
+        let (store, prefix) = (self.clone(), record_key(record, prefix));
+        let mut after = Some(Bound::Included(prefix.clone()));
+        // Each step looks the next key up anew: an iterator of sled's would keep the store open for as long as it lives.
+        std::iter::from_fn(move || {
+            let from = after.take()?;
+            let next = store.call("read", |db| db.range((from, Bound::Unbounded)).next().transpose());
+            match next {
+                Ok(Some((key, value))) if key.starts_with(&prefix) => {
+                    after = Some(Bound::Excluded(key.to_vec()));
+                    Some(Value::checked(value).map(|v| (key.get(1..).unwrap_or_default().to_vec(), v)))
+                }
+                Ok(_) => None,
+                Err(e) => Some(Err(e)),
             }
-            Err(e) => Some(Err(e)),
         })
     }
 
-    /// Bytes the store takes on disk.
+    /// Bytes the store takes on disk; 0 while it is closed.
     pub fn disk_bytes(&self) -> u64 {
-        self.db.size_on_disk().unwrap_or(0)
+        self.call("measure itself", sled::Db::size_on_disk).unwrap_or(0)
     }
 
     /// Where it lies.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.0.path
     }
+}
+
+fn open(path: &Path) -> Result<sled::Db, StoreError> {
+    let config = sled::Config::new()
+        .path(path)
+        .cache_capacity(CACHE_BYTES)
+        .flush_every_ms(None);
+    contained("open", || config.open()).map_err(|error| StoreError::Open {
+        path: path.to_owned(),
+        damaged: error.is_damage(),
+        why: match error {
+            StoreError::Corrupt { why, .. } | StoreError::Call { why, .. } => why,
+            other => other.to_string(),
+        },
+    })
 }
 
 /// A value read from the store, without its version byte.
@@ -352,12 +446,20 @@ fn record_key(record: Record, key: &[u8]) -> Vec<u8> {
 }
 
 fn contained<T>(doing: &'static str, call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(e)) => Err(StoreError::Call {
-            doing,
-            why: e.to_string(),
-        }),
-        Err(_) => Err(StoreError::Panicked { doing }),
-    }
+    let error = match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => error,
+        Err(_) => return Err(StoreError::Panicked { doing }),
+    };
+    let why = error.to_string();
+    Err(match error {
+        sled::Error::Io(e) if !is_nonsense(e.kind()) => StoreError::Call { doing, why },
+        _ => StoreError::Corrupt { doing, why },
+    })
+}
+
+/// Errors that say what was read, not that it could not be read.
+fn is_nonsense(kind: std::io::ErrorKind) -> bool {
+    use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    matches!(kind, InvalidData | InvalidInput | UnexpectedEof)
 }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::checkpoint::Remembered;
 use super::codec::{
     AttributeReader, Attributes, DirId, pack_names, put_clocks, read_clocks, read_dirs, split_present,
 };
 use super::dirs::Directories;
 use super::names::Names;
 use super::page::{Dirty, Page, place};
-use super::store::{Batch, Row, Store, StoreError, VolumeId};
+use super::store::{Batch, Record, Row, Store, StoreError, VolumeId};
 use crate::model::{Inode, Kind, LastUse, Seconds, Source, Stat};
 
 /// Sums over the volume.
@@ -51,6 +52,16 @@ impl<'a> PageView<'a> {
         self.0.inodes()
     }
 
+    /// Which offsets have an entry, a bit each.
+    pub(super) fn present(&self) -> u64 {
+        self.0.present
+    }
+
+    /// Who says so of the access times, as stored.
+    pub(super) fn sources(&self) -> &'a [u8] {
+        &self.0.sources
+    }
+
     /// The access times, in the order of the inodes.
     pub fn clocks(&self) -> &'a [u32] {
         &self.0.clocks
@@ -86,6 +97,10 @@ pub struct Index {
     scan: Option<ScanState>,
     /// Uses of inodes that are not in the index yet, while a scan may still find them.
     early: FxHashMap<Inode, Seconds>,
+    /// The first scan is still to come: until it begins, uses of unknown files are remembered as well.
+    awaits_scan: bool,
+    /// Clocks from the time before the store was lost, until a scan has found their files.
+    remembered: Remembered,
     scratch: Vec<u8>,
 }
 
@@ -117,6 +132,8 @@ impl Index {
             dirty: FxHashSet::default(),
             scan: None,
             early: FxHashMap::default(),
+            awaits_scan: false,
+            remembered: Remembered::default(),
             scratch: Vec::new(),
         }
     }
@@ -274,6 +291,38 @@ impl Index {
 
     // ------------------------------------------------------------ uses
 
+    /// Whether uses of unknown files are remembered for a scan that may find them.
+    pub fn remembers_unknown(&self) -> bool {
+        self.scan.is_some() || self.awaits_scan
+    }
+
+    /// A first scan will come: uses of files that it has not met are remembered from now on.
+    pub fn await_scan(&mut self) {
+        self.awaits_scan = true;
+    }
+
+    /// Clocks to give back to files that the next whole scan finds, and uses that were read while nothing was known of
+    /// their files.
+    pub fn recall(&mut self, remembered: Remembered, early: &[(Inode, Seconds)]) {
+        self.remembered = remembered;
+        for (ino, at) in early {
+            let known = self.early.entry(*ino).or_default();
+            *known = (*at).max(*known);
+        }
+    }
+
+    /// No clock lies ahead of `latest` any more: the clock they were taken from was wrong.
+    pub fn clamp_uses(&mut self, latest: Seconds) {
+        for (slot, page) in self.pages.iter_mut().enumerate() {
+            for rank in 0..page.clocks.len() {
+                if let Some(last) = page.last_use(rank).filter(|last| last.at > latest) {
+                    page.set_last_use(rank, LastUse { at: latest, ..last });
+                    self.dirty.insert(u32::try_from(slot).unwrap_or(u32::MAX));
+                }
+            }
+        }
+    }
+
     /// Records that the file was used. Times never move backwards. Returns the last use before, if the file is
     /// known.
     #[inline]
@@ -307,7 +356,7 @@ impl Index {
     }
 
     fn record_early_use(&mut self, ino: Inode, at: Seconds) {
-        if self.scan.is_some() && self.early.len() < EARLY_USES_MAX {
+        if self.remembers_unknown() && self.early.len() < EARLY_USES_MAX {
             let known = self.early.entry(ino).or_default();
             *known = at.max(*known);
         }
@@ -426,6 +475,7 @@ impl Index {
             totals,
             scan,
             early,
+            remembered,
             scratch,
             ..
         } = self;
@@ -499,7 +549,9 @@ impl Index {
                 }
                 None => {
                     dirs.count_child(new.parent, true);
-                    let mut first_use = f.first_use;
+                    let mut first_use = remembered
+                        .last_use(f.stat.ino, f.stat.birth)
+                        .unwrap_or(f.first_use);
                     if let Some(at) = early.remove(&f.stat.ino)
                         && at >= first_use.at
                     {
@@ -744,8 +796,8 @@ impl Index {
     /// says that it walks the whole volume.
     pub fn start_scan(&mut self, number: u32, whole: bool) {
         self.pages.iter_mut().for_each(|p| p.seen = 0);
-        self.early.clear();
         self.dirs.keep_ids(true);
+        self.awaits_scan = false;
         self.scan = Some(ScanState {
             number,
             whole,
@@ -786,6 +838,7 @@ impl Index {
         if !complete {
             return Ok(0);
         }
+        self.remembered = Remembered::default();
         let root = self.dirs.get(DirId::ROOT).map(|d| d.ino);
         // Not seen is not gone: what lies below an unreadable directory stays as it was.
         let hidden = self
@@ -865,6 +918,7 @@ impl Index {
             volume: self.volume,
             rows,
             names,
+            record: None,
         }
     }
 
@@ -891,6 +945,7 @@ pub struct WriteBack {
     volume: VolumeId,
     rows: Vec<(u64, Row, Vec<u8>)>,
     names: Arc<FxHashMap<u64, Vec<u8>>>,
+    record: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 /// Rows of one batch. Measured: sled took 200 MB for a batch of 16,000 rows of 1 KB, and 50 MB for the same rows in
@@ -901,6 +956,11 @@ impl WriteBack {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.names.is_empty() && self.rows.is_empty()
+    }
+
+    /// Writes what is remembered of the volume with the last batch: (its name, the record).
+    pub fn set_record(&mut self, name: &str, record: Vec<u8>) {
+        self.record = Some((name.as_bytes().to_vec(), record));
     }
 
     /// How many rows there are.
@@ -933,6 +993,9 @@ impl WriteBack {
             batch.put_row(row, self.volume, number, &value);
             last = Some(number);
             filled += 1;
+        }
+        if let Some((name, record)) = self.record {
+            batch.put(Record::Volume, &name, &record);
         }
         self.store.apply(batch)?;
         self.store.flush()

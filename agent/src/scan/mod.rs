@@ -112,6 +112,8 @@ pub trait Surroundings: Sync {
     fn sync(&self);
     /// Names that wait to be written back fill memory: write them.
     fn write_back(&self);
+    /// This scan has found `entries` so far: waits, if it is to be slow.
+    fn pace(&self, entries: u64);
     /// Whether the agent is shutting down.
     fn stopping(&self) -> bool;
 }

@@ -321,6 +321,9 @@ impl<'a> Worker<'a> {
         if pending > PENDING_NAME_BYTES_MAX {
             self.shared.around.write_back();
         }
+        self.shared
+            .around
+            .pace(self.shared.progress.entries.load(Relaxed));
     }
 
     fn write_entries(&mut self) -> Result<(), StoreError> {

@@ -277,7 +277,7 @@ impl PurgeAgent for Service {
                     below: Some(below),
                     ..filter.clone()
                 };
-                let at = (Seconds::now(), volume.condition().gap_end);
+                let at = (Seconds::judged(), volume.condition().gap_end);
                 let (mut gone, mut given) = (false, 0);
                 let mut give = |hit: find::Hit| {
                     given += 1;
@@ -319,7 +319,7 @@ impl PurgeAgent for Service {
                 .filter(|v| r.volume.is_empty() || v.config.name == r.volume)
             {
                 volume.sync();
-                let at = (Seconds::now(), volume.condition().gap_end);
+                let at = (Seconds::judged(), volume.condition().gap_end);
                 let all = usage::usage(&volume.watched.index, by, at)?;
                 let index = volume.watched.index.read();
                 for (subject, used) in &all {

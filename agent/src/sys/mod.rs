@@ -5,6 +5,7 @@
 //! - [`handle`]   file handles: from a path, and back to an open file
 //! - [`memory`]   keeping the allocator from holding on to what a scan needed
 //! - [`stat`]     statx -> [`crate::model::Stat`], and what a mount is
+//! - [`time`]     the clocks, and which boot this is
 //! - [`beneath`]  opening what lies below a volume's root and nowhere else
 //!
 //! Every function names its man page. Nothing here knows of volumes, rules or plans.
@@ -15,3 +16,4 @@ pub mod fanotify;
 pub mod handle;
 pub mod memory;
 pub mod stat;
+pub mod time;

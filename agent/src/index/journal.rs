@@ -1,0 +1,501 @@
+//! The journal of uses: what was read from the kernel's queue is in the page cache before it is in the index, so that
+//! a killed process loses nothing of it.
+//!
+//! One directory a volume, in segments:
+//!
+//! ```text
+//! uses.N     uses that the store may not hold yet; N grows by one with every write-back
+//! stored.N   the store holds them, durably, but no checkpoint does: needed when the store is lost
+//! ```
+//! A write-back begins with [`Journal::rotate`]; once it is durable, [`Journal::stored`] renames what it covers, and a
+//! checkpoint removes it ([`Journal::covered`]). The numbers have no hole, so a missing segment is seen.
+//!
+//! ```text
+//! segment  frames (see `frame`); the first is a head
+//! head     kind:u8=1 version:u8  identity: magic inode birth      (integers: varints)
+//! uses     kind:u8=2  at  { inode~ }                              x~: difference to the one before, zigzag
+//! gap      kind:u8=3  at  cause                                   the rest of the body, UTF-8
+//! ```
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+
+use super::codec::{Cursor, Damaged, put_signed, put_varint};
+use super::frame::{Frames, put_frame};
+use crate::model::{Inode, Seconds};
+
+const VERSION: u8 = 1;
+const HEAD: u8 = 1;
+const USES: u8 = 2;
+const GAP: u8 = 3;
+/// A frame holds so many uses at most: a torn one loses no more.
+const USES_PER_FRAME: usize = 8192;
+/// Past this many bytes a checkpoint is wanted at once.
+pub const BYTES_WANT_CHECKPOINT: u64 = 64 << 20;
+/// Past this many bytes (checkpoints fail for days) segments that the store holds are given up: if the store is lost as
+/// well, the stretch counts as a gap.
+pub const BYTES_MAX: u64 = 512 << 20;
+
+/// Which file system a file beside the store speaks of: its type and its root's inode and birth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// Magic number of the type.
+    pub magic: u64,
+    /// Inode of the volume's root.
+    pub root: Inode,
+    /// Its birth.
+    pub birth: Seconds,
+}
+
+impl Identity {
+    pub(super) fn put(self, out: &mut Vec<u8>) {
+        put_varint(out, self.magic);
+        put_varint(out, self.root);
+        put_varint(out, self.birth.0.into());
+    }
+
+    pub(super) fn read(from: &mut Cursor<'_>) -> Result<Self, Damaged> {
+        Ok(Self {
+            magic: from.varint()?,
+            root: from.varint()?,
+            birth: Seconds(from.varint32()?),
+        })
+    }
+}
+
+/// One entry of a segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// These files were used then.
+    Uses(Seconds, Vec<Inode>),
+    /// Uses were lost up to then.
+    Gap(Seconds, String),
+}
+
+/// The entries of a segment of the volume `identity`, as far as they can be read. Whether that was all of it. A segment of
+/// another volume has none.
+pub fn read_segment(bytes: &[u8], identity: Identity) -> (Vec<Entry>, bool) {
+    let mut frames = Frames::new(bytes);
+    let mut entries = Vec::new();
+    let Some(head) = frames.next() else {
+        // Killed before the head was there: nothing was recorded.
+        return (entries, bytes.is_empty());
+    };
+    if read_head(head).is_none_or(|i| i != identity) {
+        return (entries, false);
+    }
+    for body in frames.by_ref() {
+        match read_entry(body) {
+            Ok(entry) => entries.push(entry),
+            Err(_) => return (entries, false),
+        }
+    }
+    (entries, !frames.is_torn())
+}
+
+fn read_head(body: &[u8]) -> Option<Identity> {
+    let mut from = Cursor::new(body, "journal");
+    let head = (from.byte().ok()?, from.byte().ok()?) == (HEAD, VERSION);
+    let identity = Identity::read(&mut from).ok()?;
+    (head && from.is_empty()).then_some(identity)
+}
+
+/// Reads one entry, the body of a frame.
+///
+/// # Errors
+/// [`Damaged`] when it is none.
+pub fn read_entry(body: &[u8]) -> Result<Entry, Damaged> {
+    let mut from = Cursor::new(body, "journal");
+    let kind = from.byte()?;
+    let at = Seconds(from.varint32()?);
+    match kind {
+        USES => {
+            let (mut inodes, mut before) = (Vec::new(), 0u64);
+            while !from.is_empty() {
+                before = before.wrapping_add_signed(from.signed()?);
+                inodes.push(before);
+            }
+            Ok(Entry::Uses(at, inodes))
+        }
+        GAP => Ok(Entry::Gap(at, String::from_utf8_lossy(from.rest()).into_owned())),
+        _ => Err(Damaged {
+            row: "journal",
+            at: 0,
+        }),
+    }
+}
+
+/// Appends an entry as a frame.
+pub fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
+    match entry {
+        Entry::Uses(at, inodes) => put_uses(out, *at, inodes),
+        Entry::Gap(at, cause) => put_frame(out, |body| {
+            body.push(GAP);
+            put_varint(body, at.0.into());
+            body.extend_from_slice(cause.as_bytes());
+        }),
+    }
+}
+
+fn put_uses(out: &mut Vec<u8>, at: Seconds, inodes: &[Inode]) {
+    put_frame(out, |body| {
+        body.push(USES);
+        put_varint(body, at.0.into());
+        let mut before = 0u64;
+        for ino in inodes {
+            put_signed(body, ino.wrapping_sub(before).cast_signed());
+            before = *ino;
+        }
+    });
+}
+
+/// What an earlier process left.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// What the store may not hold yet, oldest first.
+    pub uses: Vec<Entry>,
+    /// What the store holds and no checkpoint does, oldest first; empty numbers between them are holes.
+    pub stored: Vec<(u64, PathBuf)>,
+    /// Number of the newest segment that the store holds; 0: none.
+    pub stored_until: u64,
+    /// Number of the oldest segment there is; 0: none.
+    pub oldest: u64,
+    /// No number between the oldest and the newest is missing, and all could be read.
+    pub whole: bool,
+}
+
+/// The journal of one volume, open for writing.
+#[derive(Debug)]
+pub struct Journal {
+    dir: PathBuf,
+    identity: Identity,
+    writing: Mutex<Writing>,
+    /// Bytes in all segments.
+    bytes: AtomicU64,
+    /// Bytes written since the start.
+    written: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Writing {
+    /// The segment that takes entries; made with the first one.
+    number: u64,
+    file: Option<File>,
+    len: u64,
+    trouble: Option<String>,
+    buffer: Vec<u8>,
+}
+
+impl Journal {
+    /// Opens the journal in `dir` and reads what is left there of the volume.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or read.
+    pub fn open(dir: &Path, identity: Identity) -> io::Result<(Self, Left)> {
+        fs::create_dir_all(dir)?;
+        let mut left = Left {
+            whole: true,
+            ..Left::default()
+        };
+        let mut found: Vec<(u64, bool, PathBuf)> = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            if let Some((number, is_stored)) = path.file_name().and_then(|n| parse(n.to_str()?)) {
+                found.push((number, is_stored, path));
+            }
+        }
+        found.sort();
+        left.oldest = found.first().map_or(0, |f| f.0);
+        let mut bytes = 0u64;
+        let mut last = None;
+        for (number, is_stored, path) in found {
+            left.whole &= last.is_none_or(|l: u64| l.checked_add(1) == Some(number));
+            last = Some(number);
+            bytes = bytes.saturating_add(fs::metadata(&path)?.len());
+            if is_stored {
+                left.stored_until = number;
+                left.stored.push((number, path));
+                continue;
+            }
+            // A torn end is what a kill leaves of a write that nobody was told of.
+            let (entries, _) = read_segment(&fs::read(&path)?, identity);
+            left.uses.extend(entries);
+        }
+        let journal = Self {
+            dir: dir.to_owned(),
+            identity,
+            writing: Mutex::new(Writing {
+                number: last.unwrap_or(0).saturating_add(1),
+                file: None,
+                len: 0,
+                trouble: None,
+                buffer: Vec::new(),
+            }),
+            bytes: AtomicU64::new(bytes),
+            written: AtomicU64::new(0),
+        };
+        Ok((journal, left))
+    }
+
+    /// Of which file system it speaks.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Where it lies.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// No segment gets a number up to this one any more: a checkpoint covers them.
+    pub fn begin_after(&self, number: u64) {
+        let mut writing = self.writing.lock();
+        if writing.file.is_none() {
+            writing.number = writing.number.max(number.saturating_add(1));
+        }
+    }
+
+    /// Records uses. What cannot be written is told by [`Journal::trouble`].
+    pub fn uses(&self, at: Seconds, inodes: &[Inode]) {
+        if !inodes.is_empty() {
+            self.append(|out| inodes.chunks(USES_PER_FRAME).for_each(|c| put_uses(out, at, c)));
+        }
+    }
+
+    /// Records that uses were lost.
+    pub fn gap(&self, at: Seconds, cause: &str) {
+        self.append(|out| put_entry(out, &Entry::Gap(at, cause.into())));
+    }
+
+    fn append(&self, fill: impl FnOnce(&mut Vec<u8>)) {
+        let mut writing = self.writing.lock();
+        let mut buffer = std::mem::take(&mut writing.buffer);
+        buffer.clear();
+        fill(&mut buffer);
+        let done = self.write(&mut writing, &buffer);
+        writing.buffer = buffer;
+        writing.trouble = done.err().map(|e| e.to_string());
+    }
+
+    fn write(&self, writing: &mut Writing, bytes: &[u8]) -> io::Result<()> {
+        if writing.file.is_none() {
+            let path = self.dir.join(format!("uses.{}", writing.number));
+            let mut file = match OpenOptions::new().create_new(true).write(true).open(path) {
+                Ok(file) => file,
+                Err(error) => return self.count(writing, 0, Err(error)),
+            };
+            let mut head = Vec::new();
+            put_frame(&mut head, |body| {
+                body.extend_from_slice(&[HEAD, VERSION]);
+                self.identity.put(body);
+            });
+            let written = file.write_all(&head);
+            writing.file = Some(file);
+            writing.len = 0;
+            self.count(writing, head.len(), written)?;
+        }
+        let Some(file) = &mut writing.file else {
+            return Ok(());
+        };
+        let written = file.write_all_at(bytes, writing.len);
+        self.count(writing, bytes.len(), written)
+    }
+
+    /// A frame that was written in part would hide every later one: after a failure the next goes to another segment, and
+    /// the number between says that something is missing.
+    fn count(&self, writing: &mut Writing, len: usize, written: io::Result<()>) -> io::Result<()> {
+        if let Err(error) = written {
+            writing.file = None;
+            writing.len = 0;
+            writing.number = writing.number.saturating_add(2);
+            return Err(error);
+        }
+        let len = len as u64;
+        writing.len = writing.len.saturating_add(len);
+        self.bytes.fetch_add(len, Relaxed);
+        self.written.fetch_add(len, Relaxed);
+        Ok(())
+    }
+
+    /// From now on entries go to a new segment. Returns the number up to which segments are complete. Call it while the
+    /// index cannot change.
+    pub fn rotate(&self) -> u64 {
+        let mut writing = self.writing.lock();
+        if writing.file.take().is_some() {
+            writing.len = 0;
+            writing.number = writing.number.saturating_add(1);
+        }
+        writing.number.saturating_sub(1)
+    }
+
+    /// The store holds all segments up to `number`, durably.
+    ///
+    /// # Errors
+    /// When a segment cannot be made durable or renamed: it is read once more at the next start, which does no harm.
+    pub fn stored(&self, number: u64) -> io::Result<()> {
+        let give_up = self.bytes.load(Relaxed) > BYTES_MAX;
+        for (n, is_stored, path) in self.segments()? {
+            match (is_stored, give_up) {
+                (false, false) if n <= number => {
+                    // If the store is lost by a power cut, this is where its uses come back from.
+                    File::open(&path)?.sync_data()?;
+                    fs::rename(&path, self.dir.join(format!("stored.{n}")))?;
+                }
+                (_, true) if n <= number => self.remove(&path)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A checkpoint holds all segments up to `number`.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    pub fn covered(&self, number: u64) -> io::Result<()> {
+        for (n, _, path) in self.segments()? {
+            if n <= number {
+                self.remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let len = fs::metadata(path)?.len();
+        fs::remove_file(path)?;
+        let taken = |bytes: u64| Some(bytes.saturating_sub(len));
+        let _ = self.bytes.fetch_update(Relaxed, Relaxed, taken);
+        Ok(())
+    }
+
+    fn segments(&self) -> io::Result<Vec<(u64, bool, PathBuf)>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            if let Some((number, is_stored)) = path.file_name().and_then(|n| parse(n.to_str()?)) {
+                found.push((number, is_stored, path));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Why the last entry could not be written, if so.
+    pub fn trouble(&self) -> Option<String> {
+        self.writing.lock().trouble.clone()
+    }
+
+    /// Tries once more whether entries can be written: writes an empty one.
+    pub fn probe(&self) {
+        if self.trouble().is_some() {
+            self.append(|out| put_uses(out, Seconds::MIN, &[]));
+        }
+    }
+
+    /// Bytes in all segments.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
+
+    /// Bytes written since the start.
+    pub fn bytes_written(&self) -> u64 {
+        self.written.load(Relaxed)
+    }
+}
+
+fn parse(name: &str) -> Option<(u64, bool)> {
+    let (kind, number) = name.split_once('.')?;
+    let is_stored = match kind {
+        "uses" => false,
+        "stored" => true,
+        _ => return None,
+    };
+    Some((number.parse().ok()?, is_stored))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    const ME: Identity = Identity {
+        magic: 0xEF53,
+        root: 2,
+        birth: Seconds(7),
+    };
+
+    fn dir() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    #[test]
+    fn what_was_appended_is_left_for_the_next_process() {
+        let dir = dir();
+        let (journal, left) = Journal::open(dir.path(), ME).unwrap();
+        assert!(left.whole && left.uses.is_empty());
+        journal.uses(Seconds(5), &[9, 3, 3, u64::MAX, 0]);
+        assert_eq!(journal.rotate(), 1);
+        journal.gap(Seconds(6), "overflow");
+        journal.stored(1).unwrap();
+        drop(journal);
+        let (journal, left) = Journal::open(dir.path(), ME).unwrap();
+        assert_eq!(left.uses, [Entry::Gap(Seconds(6), "overflow".into())]);
+        assert_eq!((left.stored.len(), left.stored_until, left.whole), (1, 1, true));
+        let bytes = fs::read(&left.stored[0].1).unwrap();
+        let (entries, whole) = read_segment(&bytes, ME);
+        assert_eq!(entries, [Entry::Uses(Seconds(5), vec![9, 3, 3, u64::MAX, 0])]);
+        assert!(whole);
+        let other = Identity { root: 3, ..ME };
+        assert_eq!(read_segment(&bytes, other), (vec![], false));
+        journal.covered(2).unwrap();
+        let (_, left) = Journal::open(dir.path(), ME).unwrap();
+        assert_eq!((left.oldest, left.uses.len(), left.stored.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn nothing_to_write_makes_no_segment_and_a_missing_one_is_seen() {
+        let dir = dir();
+        let (journal, _) = Journal::open(dir.path(), ME).unwrap();
+        assert_eq!((journal.rotate(), journal.rotate()), (0, 0));
+        for n in 1..4 {
+            journal.uses(Seconds(n), &[1]);
+            journal.rotate();
+        }
+        fs::remove_file(dir.path().join("uses.2")).unwrap();
+        let (journal, left) = Journal::open(dir.path(), ME).unwrap();
+        assert!(!left.whole);
+        journal.uses(Seconds(9), &[1]);
+        assert!(dir.path().join("uses.4").exists());
+    }
+
+    fn entry() -> impl Strategy<Value = Entry> {
+        prop_oneof![
+            (any::<u32>(), prop::collection::vec(any::<u64>(), 0..40))
+                .prop_map(|(at, inodes)| Entry::Uses(Seconds(at), inodes)),
+            (any::<u32>(), ".{0,20}").prop_map(|(at, cause)| Entry::Gap(Seconds(at), cause)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn entries_come_back_as_they_were_put(entries in prop::collection::vec(entry(), 0..10)) {
+            let mut bytes = Vec::new();
+            entries.iter().for_each(|e| put_entry(&mut bytes, e));
+            let read: Vec<_> = Frames::new(&bytes).map(|b| read_entry(b).unwrap()).collect();
+            prop_assert_eq!(read, entries);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = read_entry(&bytes);
+            let _ = read_segment(&bytes, ME);
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! Coverage: since when a volume is observed, the stretches that were not, and what they count as. Pure.
+//!
+//! A gap longer than `gap_tolerance`, or one whose length nobody knows, counts as a use of every file at its end
+//! ([`VolumeRecord::gap_end`]). All times are the agent's own ([`crate::clock`]).
+
+use prost::Message;
+
+use crate::index::journal::Identity;
+use crate::model::Seconds;
+
+/// Gaps that are remembered.
+const GAPS_MAX: usize = 100;
+/// Gaps of one cause that follow each other within so many seconds are one.
+const MERGED_WITHIN: u32 = 60;
+
+/// Why nobody watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The agent was not running.
+    Stopped,
+    /// The kernel dropped events.
+    Overflow,
+    /// The volume was not mounted, or another file system lay there.
+    Unmounted,
+    /// Events could not be read.
+    Collector,
+    /// The agent's time had to follow the wall clock.
+    ClockJump,
+    /// The index was lost or damaged and made anew.
+    IndexRebuilt,
+}
+
+impl Cause {
+    /// As `status` says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Overflow => "overflow",
+            Self::Unmounted => "unmounted",
+            Self::Collector => "collector",
+            Self::ClockJump => "clock-jump",
+            Self::IndexRebuilt => "index-rebuilt",
+        }
+    }
+}
+
+/// A stretch that was not observed.
+#[derive(Clone, PartialEq, Message)]
+pub struct Gap {
+    /// When observation stopped, seconds since 1970.
+    #[prost(uint32, tag = "1")]
+    pub from: u32,
+    /// When it went on.
+    #[prost(uint32, tag = "2")]
+    pub to: u32,
+    /// Why, as [`Cause::as_str`] says it.
+    #[prost(string, tag = "3")]
+    pub cause: String,
+    /// It counts as a use of every file.
+    #[prost(bool, tag = "4")]
+    pub counts: bool,
+}
+
+/// What the store remembers of a volume.
+#[derive(Clone, PartialEq, Message)]
+pub struct VolumeRecord {
+    /// Its number in keys.
+    #[prost(uint32, tag = "1")]
+    pub id: u32,
+    /// Identity of the file system: its type and its root's inode and birth.
+    #[prost(uint64, tag = "2")]
+    pub magic: u64,
+    /// See `magic`.
+    #[prost(uint64, tag = "3")]
+    pub root_ino: u64,
+    /// See `magic`.
+    #[prost(uint32, tag = "4")]
+    pub root_birth: u32,
+    /// When observation began.
+    #[prost(uint32, tag = "5")]
+    pub coverage_since: u32,
+    /// Until when everything that was seen is in store or journal.
+    #[prost(uint32, tag = "6")]
+    pub last_alive: u32,
+    /// End of the last gap that counts as a use of every file; 0: none.
+    #[prost(uint32, tag = "7")]
+    pub gap_end: u32,
+    /// The last gaps, oldest first.
+    #[prost(message, repeated, tag = "8")]
+    pub gaps: Vec<Gap>,
+    /// A scan has seen the whole volume.
+    #[prost(bool, tag = "9")]
+    pub scanned: bool,
+    /// End of the last precision window: what the clocks of files say whose further uses were hidden.
+    #[prost(uint32, tag = "10")]
+    pub window_end: u32,
+    /// The last journal segment that the store holds.
+    #[prost(uint64, tag = "11")]
+    pub stored_journal: u64,
+    /// Since when the volume has not been there, while that is so; 0: it is there.
+    #[prost(uint32, tag = "12")]
+    pub away_since: u32,
+}
+
+/// What is known of the stretch between an earlier process and this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Break {
+    /// Until when everything was seen.
+    pub seen_until: Seconds,
+    /// When this process began to watch.
+    pub armed_at: Seconds,
+    /// Nobody knows how long it was, or what was seen until then is not all there.
+    pub unknown: bool,
+    /// The kernel went on queueing for this process: nothing was missed.
+    pub queued: bool,
+    /// Why.
+    pub cause: Cause,
+}
+
+impl VolumeRecord {
+    /// A volume that is seen for the first time.
+    pub fn new(id: u32, identity: Identity, now: Seconds) -> Self {
+        Self {
+            id,
+            magic: identity.magic,
+            root_ino: identity.root,
+            root_birth: identity.birth.0,
+            coverage_since: now.0,
+            last_alive: now.0,
+            ..Self::default()
+        }
+    }
+
+    /// Which file system it is.
+    pub fn identity(&self) -> Identity {
+        Identity {
+            magic: self.magic,
+            root: self.root_ino,
+            birth: Seconds(self.root_birth),
+        }
+    }
+
+    /// A gap from `from` to `to`. It counts as a use of every file if it is longer than `tolerance` seconds or `counts`
+    /// says so. Returns whether it does.
+    pub fn add_gap(
+        &mut self,
+        from: Seconds,
+        to: Seconds,
+        cause: Cause,
+        tolerance: u64,
+        counts: bool,
+    ) -> bool {
+        let mut gap = Gap {
+            from: from.min(to).0,
+            to: to.0,
+            cause: cause.as_str().into(),
+            counts,
+        };
+        if let Some(last) = self.gaps.last()
+            && last.cause == gap.cause
+            && cause != Cause::Stopped
+            && gap.from <= last.to.saturating_add(MERGED_WITHIN)
+        {
+            gap.from = gap.from.min(last.from);
+            gap.to = gap.to.max(last.to);
+            gap.counts |= last.counts;
+            self.gaps.pop();
+        }
+        gap.counts |= Seconds(gap.from).age_at(Seconds(gap.to)) > tolerance;
+        let counts = gap.counts;
+        if counts {
+            self.gap_end = self.gap_end.max(gap.to);
+        }
+        self.gaps.push(gap);
+        let excess = self.gaps.len().saturating_sub(GAPS_MAX);
+        self.gaps.drain(..excess);
+        counts
+    }
+
+    /// Observation goes on after another process. Returns whether the break counts as a use of every file.
+    pub fn resume(&mut self, at: Break, tolerance: u64) -> bool {
+        let away = Seconds(std::mem::take(&mut self.away_since));
+        let (from, cause) = match away {
+            Seconds(0) => (at.seen_until, at.cause),
+            // A queue of a file system that was unmounted sees nothing of it when it is mounted again.
+            _ => (away.min(at.seen_until), Cause::Unmounted),
+        };
+        let length = from.age_at(at.armed_at);
+        let missed = (!at.queued && length > 0) || at.unknown || away.0 > 0;
+        self.last_alive = at.armed_at.0;
+        missed && self.add_gap(from, at.armed_at, cause, tolerance, at.unknown)
+    }
+
+    /// The agent's time was set back to `now`: nothing that is remembered lies ahead of it.
+    pub fn set_back(&mut self, now: Seconds) {
+        for time in [&mut self.coverage_since, &mut self.last_alive, &mut self.gap_end] {
+            *time = (*time).min(now.0);
+        }
+        for gap in &mut self.gaps {
+            gap.from = gap.from.min(now.0);
+            gap.to = gap.to.min(now.0);
+        }
+    }
+
+    /// End of the last gap that counts as a use of every file.
+    pub fn counted_until(&self) -> Option<Seconds> {
+        Some(Seconds(self.gap_end)).filter(|g| g.0 > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn broken(from: u32, to: u32) -> Break {
+        Break {
+            seen_until: Seconds(from),
+            armed_at: Seconds(to),
+            unknown: false,
+            queued: false,
+            cause: Cause::Stopped,
+        }
+    }
+
+    #[test]
+    fn only_a_long_gap_counts_as_a_use() {
+        let mut record = VolumeRecord::default();
+        assert!(!record.resume(broken(100, 700), 600));
+        assert_eq!((record.counted_until(), record.gaps.len()), (None, 1));
+        assert!(record.resume(broken(1000, 1601), 600));
+        assert_eq!(record.counted_until(), Some(Seconds(1601)));
+    }
+
+    #[test]
+    fn a_queue_that_outlived_the_process_leaves_no_gap() {
+        let mut record = VolumeRecord::default();
+        let at = Break {
+            queued: true,
+            ..broken(100, 90_000)
+        };
+        assert!(!record.resume(at, 600));
+        assert!(record.gaps.is_empty());
+        assert_eq!(record.last_alive, 90_000);
+    }
+
+    #[test]
+    fn a_volume_that_was_away_was_not_watched_whatever_was_queued() {
+        let mut record = VolumeRecord {
+            away_since: 90,
+            ..VolumeRecord::default()
+        };
+        let at = Break {
+            queued: true,
+            ..broken(95, 120)
+        };
+        assert!(!record.resume(at, 600));
+        let gap = record.gaps.last().map(|g| (g.from, g.to, g.cause.as_str()));
+        assert_eq!((gap, record.away_since), (Some((90, 120, "unmounted")), 0));
+    }
+
+    #[test]
+    fn what_nobody_knows_counts_whatever_its_length() {
+        let mut record = VolumeRecord::default();
+        let at = Break {
+            unknown: true,
+            queued: true,
+            ..broken(100, 100)
+        };
+        assert!(record.resume(at, 600));
+        assert_eq!(record.counted_until(), Some(Seconds(100)));
+    }
+
+    #[test]
+    fn overflows_in_a_row_are_one_gap() {
+        let mut record = VolumeRecord::default();
+        for at in [100, 110, 165, 400] {
+            record.add_gap(Seconds(at), Seconds(at), Cause::Overflow, 600, true);
+        }
+        let seen: Vec<_> = record.gaps.iter().map(|g| (g.from, g.to)).collect();
+        assert_eq!(seen, [(100, 165), (400, 400)]);
+        assert_eq!(record.counted_until(), Some(Seconds(400)));
+    }
+
+    proptest! {
+        #[test]
+        fn a_counted_end_never_moves_back_and_the_list_is_bounded(
+            gaps in prop::collection::vec((any::<u32>(), any::<u32>(), any::<bool>(), 0u64..2000), 0..150)
+        ) {
+            let mut record = VolumeRecord::default();
+            let mut end = 0;
+            for (from, to, counts, tolerance) in gaps {
+                let counted = record.add_gap(Seconds(from), Seconds(to), Cause::Collector, tolerance, counts);
+                prop_assert!(record.gap_end >= end);
+                prop_assert!(!counted || record.gap_end >= to);
+                prop_assert!(counted || u64::from(to.saturating_sub(from)) <= tolerance);
+                end = record.gap_end;
+                prop_assert!(record.gaps.len() <= GAPS_MAX);
+            }
+        }
+    }
+}

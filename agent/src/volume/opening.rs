@@ -1,0 +1,277 @@
+//! What an earlier process left of a volume: the store's rows and, beside them, journal and checkpoint.
+//!
+//! ```text
+//! store whole                    its rows, and the uses in the journal that it may not hold yet
+//! store lost or set aside        nothing of it: a scan finds the files, and their clocks come from the newest whole
+//!                                checkpoint and the journal since
+//! store older than what lies beside it    damaged: some of its writes are gone, so its clocks may be too early
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use prost::Message;
+
+use super::coverage::{Break, Cause, VolumeRecord};
+use super::{VolumeConfig, VolumeError};
+use crate::index::checkpoint::{self, Remembered};
+use crate::index::journal::{self, Entry, Identity, Journal, Left};
+use crate::index::{Index, Record, Store, StoreError, VolumeId};
+use crate::model::{Inode, Seconds};
+
+/// What an earlier process left of a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Past {
+    /// Nothing: the first scan begins now.
+    Unknown,
+    /// Part of a first scan that was interrupted a moment ago: it begins again, and believes what it would have.
+    Interrupted,
+    /// An index, or the clocks of one that was lost. What is in neither was made unseen.
+    Indexed,
+}
+
+/// A volume as it was left, not watched yet.
+#[derive(Debug)]
+pub struct Opened {
+    pub(super) record: VolumeRecord,
+    pub(super) past: Past,
+    pub(super) index: Index,
+    pub(super) journal: Journal,
+    /// Until when everything that was seen is here.
+    pub(super) seen_until: Seconds,
+    /// Something of what was seen is not here.
+    pub(super) incomplete: bool,
+    pub(super) cause: Cause,
+}
+
+impl Opened {
+    /// The stretch between the process that left this and one that has watched since `armed_at`.
+    pub(super) fn time_between(&self, armed_at: Seconds, queued: bool, clock_unknown: bool) -> Break {
+        Break {
+            seen_until: self.seen_until,
+            armed_at,
+            unknown: self.past != Past::Unknown && (self.incomplete || (clock_unknown && !queued)),
+            queued,
+            cause: self.cause,
+        }
+    }
+}
+
+/// Where the files beside the store lie.
+pub(super) fn directory(state_dir: &Path, name: &str) -> PathBuf {
+    // A name has no slash; `.` and `..` would lead elsewhere.
+    state_dir.join("volumes").join(format!("{name}.d"))
+}
+
+/// Opens what was left of the volume. `now` is the present moment.
+///
+/// # Errors
+/// [`VolumeError::Store`] when the store cannot be read or is damaged, [`VolumeError::Replaced`] when another file system
+/// was indexed.
+pub(super) fn open(
+    state_dir: &Path,
+    store: &Store,
+    config: &VolumeConfig,
+    identity: Identity,
+    now: Seconds,
+) -> Result<Opened, VolumeError> {
+    let failed = |source| VolumeError::Store {
+        name: config.name.clone(),
+        source,
+    };
+    let replaced = || VolumeError::Replaced {
+        name: config.name.clone(),
+        path: config.path.display().to_string(),
+    };
+    let dir = directory(state_dir, &config.name);
+    let (journal, left) = Journal::open(&dir, identity).map_err(|source| VolumeError::Journal {
+        name: config.name.clone(),
+        path: dir.clone(),
+        source,
+    })?;
+    let newest = checkpoint::newest_head(&dir, identity);
+    if let Some(head) = &newest {
+        journal.begin_after(head.journal);
+    }
+    let stored = stored_record(store, &config.name).map_err(failed)?;
+    if stored.as_ref().is_some_and(|r| r.identity() != identity) {
+        return Err(replaced());
+    }
+    let Some(record) = stored else {
+        return rebuild(store, journal, left, None, now, config.precision).map_err(failed);
+    };
+    let beside = newest
+        .as_ref()
+        .and_then(|head| VolumeRecord::decode(&*head.record).ok())
+        .map_or(0, |r| r.stored_journal)
+        .max(left.stored_until);
+    if record.scanned && beside > record.stored_journal {
+        let why = format!(
+            "it has lost writes: it holds uses up to journal segment {}, and {beside} were stored",
+            record.stored_journal
+        );
+        let doing = "be believed";
+        return Err(failed(StoreError::Corrupt { doing, why }));
+    }
+    journal.begin_after(record.stored_journal);
+    if !record.scanned {
+        return rebuild(store, journal, left, Some(record), now, config.precision).map_err(failed);
+    }
+    let id = VolumeId(u16::try_from(record.id).unwrap_or(u16::MAX));
+    let mut index = Index::load(store.clone(), id).map_err(failed)?;
+    let mut opened_until = Seconds(record.last_alive);
+    let mut record = record;
+    for entry in &left.uses {
+        match entry {
+            Entry::Uses(at, inodes) => {
+                opened_until = opened_until.max(*at).min(now);
+                for ino in inodes {
+                    index.record_use(*ino, *at);
+                }
+            }
+            Entry::Gap(at, _) => {
+                record.add_gap(*at, *at, Cause::Overflow, config.gap_tolerance, true);
+            }
+        }
+    }
+    Ok(Opened {
+        record,
+        past: Past::Indexed,
+        index,
+        journal,
+        seen_until: opened_until,
+        incomplete: false,
+        cause: Cause::Stopped,
+    })
+}
+
+fn stored_record(store: &Store, name: &str) -> Result<Option<VolumeRecord>, StoreError> {
+    let stored = store.get(Record::Volume, name.as_bytes())?;
+    stored
+        .map(|value| {
+            VolumeRecord::decode(&*value).map_err(|e| StoreError::Corrupt {
+                doing: "read a volume's record",
+                why: e.to_string(),
+            })
+        })
+        .transpose()
+}
+
+/// A number that no volume in the store has.
+fn fresh_id(store: &Store) -> Result<u32, StoreError> {
+    let mut highest = 0;
+    for record in store.records(Record::Volume, b"") {
+        let (_, value) = record?;
+        highest = VolumeRecord::decode(&*value).map_or(highest, |r| r.id.max(highest));
+    }
+    Ok(highest.saturating_add(1))
+}
+
+/// There is no whole index: the next scan is a first one, with whatever is known of clocks.
+fn rebuild(
+    store: &Store,
+    journal: Journal,
+    left: Left,
+    stored: Option<VolumeRecord>,
+    now: Seconds,
+    precision: u64,
+) -> Result<Opened, StoreError> {
+    let identity = journal.identity();
+    let recalled = checkpoint::recall(journal.dir(), identity);
+    let is_rebuild = recalled.is_some();
+    let id = match &stored {
+        Some(record) => record.id,
+        None => fresh_id(store)?,
+    };
+    let mut incomplete = !left.whole;
+    let mut entries = Vec::new();
+    let mut remembered = Remembered::default();
+    let mut taken = None;
+    let checkpointed = match recalled {
+        Some((head, clocks, is_newest)) => {
+            incomplete |= !is_newest || (left.oldest > head.journal.saturating_add(1));
+            for (number, path) in left.stored.iter().filter(|(n, _)| *n > head.journal) {
+                let (more, whole) = std::fs::read(path)
+                    .map(|bytes| journal::read_segment(&bytes, identity))
+                    .unwrap_or_default();
+                tracing::info!(
+                    segment = number,
+                    entries = more.len(),
+                    whole,
+                    "uses come back from the journal"
+                );
+                incomplete |= !whole;
+                entries.extend(more);
+            }
+            remembered = clocks;
+            taken = Some(head.taken);
+            VolumeRecord::decode(&*head.record).ok()
+        }
+        None => None,
+    };
+    entries.extend(left.uses);
+    let past = match (is_rebuild, &stored) {
+        (true, _) => Past::Indexed,
+        (false, Some(_)) => Past::Interrupted,
+        // Journal without store and checkpoint: something was there, and its clocks are gone.
+        (false, None) if left.oldest > 0 => Past::Indexed,
+        (false, None) => Past::Unknown,
+    };
+    incomplete |= past == Past::Indexed && !is_rebuild;
+    let was_stored = stored.is_some();
+    let mut record = stored
+        .or(checkpointed)
+        .unwrap_or_else(|| VolumeRecord::new(id, identity, now));
+    (record.id, record.scanned) = (id, false);
+    record.stored_journal = record.stored_journal.max(left.stored_until);
+    let mut seen_until = match (past, was_stored) {
+        (Past::Unknown, _) => now,
+        (_, true) => Seconds(record.last_alive),
+        (_, false) => taken.unwrap_or(Seconds(record.last_alive)),
+    };
+    let mut early: Vec<(Inode, Seconds)> = Vec::new();
+    for entry in &entries {
+        match entry {
+            Entry::Uses(at, inodes) => {
+                seen_until = seen_until.max(*at).min(now);
+                remembered.replay(entry, precision, now);
+                early.extend(inodes.iter().map(|ino| (*ino, *at)));
+            }
+            Entry::Gap(at, _) => {
+                record.add_gap(*at, *at, Cause::Overflow, 0, true);
+            }
+        }
+    }
+    if let Some(taken) = taken {
+        // What was hidden by a precision window when the checkpoint was taken, or is now.
+        remembered.delay(taken.minus(precision), precision, now);
+    }
+    // Uses that were only remembered while a first scan ran are lost if the journal is not whole.
+    if past == Past::Interrupted && !left.whole {
+        seen_until = Seconds(record.coverage_since);
+        incomplete = false;
+    }
+    let volume = VolumeId(u16::try_from(id).unwrap_or(u16::MAX));
+    store.clear_volume(volume)?;
+    let mut index = Index::new(store.clone(), volume);
+    tracing::info!(
+        files = remembered.len(),
+        uses = early.len(),
+        ?past,
+        incomplete,
+        "a scan makes the index"
+    );
+    index.await_scan();
+    index.recall(remembered, &early);
+    Ok(Opened {
+        record,
+        past,
+        index,
+        journal,
+        seen_until,
+        incomplete,
+        cause: match is_rebuild || past == Past::Indexed {
+            true => Cause::IndexRebuilt,
+            false => Cause::Stopped,
+        },
+    })
+}
