@@ -371,7 +371,9 @@ impl Volume {
             rates: VecDeque::new(),
         }));
         let presence = Presence::watch(&config.path);
-        let collector = start_collector(armed, layout, &watched, judges, &health, &name).map_err(collect)?;
+        let buffer = opening::directory(&home.state_dir, &name).join("accesses");
+        let collector =
+            start_collector(armed, layout, &watched, judges, &buffer, &health, &name).map_err(collect)?;
         let (scans, inbox) = mpsc::channel();
         let volume = Arc::new(Self {
             config,
@@ -633,11 +635,12 @@ fn start_collector(
     layout: Layout,
     watched: &Arc<Watched>,
     judges: Judges,
+    buffer: &Path,
     health: &Arc<Mutex<Health>>,
     name: &str,
 ) -> Result<Collector, CollectError> {
     let (health, name) = (Arc::clone(health), name.to_owned());
-    Collector::start(armed, layout, Arc::clone(watched), judges, move |error| {
+    Collector::start(armed, layout, Arc::clone(watched), judges, buffer, move |error| {
         let mut health = health.lock();
         let now = Seconds::now();
         if matches!(error, CollectError::Overflow) {

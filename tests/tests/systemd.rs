@@ -17,6 +17,7 @@ use purge_tests::systemd::Machine;
 use purge_tests::wait::{LONG, until};
 use purge_tests::{Config, Fs, Mount, need};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 const READERS: usize = 50;
@@ -110,5 +111,15 @@ fn nothing_is_missed(disturb: impl Fn(&Machine)) {
 fn restarts_miss_no_access_of_fifty_readers() {
     nothing_is_missed(|machine| {
         machine.run(&["systemctl", "restart", "purge-agent"]).unwrap();
+    });
+}
+
+#[test]
+fn kill_9_misses_no_access_of_fifty_readers() {
+    nothing_is_missed(|machine| {
+        if let Some(pid) = machine.main_pid("purge-agent") {
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).unwrap();
+            kill_process(pid, Signal::KILL).unwrap();
+        }
     });
 }

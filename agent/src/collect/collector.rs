@@ -17,7 +17,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use super::Watched;
 use super::accessors::Accessors;
 use super::doubt::{Evidence, Suspect, is_proof};
-use super::fanotify::decode::{Event, decode_events};
+use super::fanotify::decode::{Event, decode_events, whole_events};
 use super::fanotify::layout::Layout;
 use super::namespace::{Namespace, refresh};
 use super::precision::Windows;
@@ -25,6 +25,7 @@ use crate::handover::{self, Handover};
 use crate::index::StoreError;
 use crate::model::{Inode, LastUse, Seconds, Source};
 use crate::sys::fanotify::{Group, Who, mask};
+use crate::sys::shared::SharedBuffer;
 use crate::sys::{descriptor, stat};
 
 /// One `read(2)` takes at most this much: some 5,000 accesses.
@@ -129,7 +130,7 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Starts the thread. `on_error` is told of every error; the thread goes on after it where it can.
+    /// Starts the thread. Accesses go through the file `buffer`, which outlives a killed process. `on_error` is told of every error; the thread goes on after it where it can.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -138,12 +139,18 @@ impl Collector {
         layout: Layout,
         watched: Arc<Watched>,
         judges: Judges,
+        buffer: &std::path::Path,
         on_error: impl Fn(CollectError) + Send + 'static,
     ) -> Result<Self, CollectError> {
         let kernel = |doing| move |source| CollectError::Kernel { doing, source };
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let wake = Arc::new(wake.map_err(io::Error::from).map_err(kernel("make an eventfd"))?);
         let (requests, inbox) = mpsc::channel();
+        let buffer = SharedBuffer::of_file(buffer, BUFFER_BYTES).or_else(|error| {
+            tracing::warn!(%error, "the buffer of accesses cannot be kept in a file: what is in it is lost if the agent is killed");
+            SharedBuffer::private(BUFFER_BYTES)
+        });
+        let buffer = buffer.map_err(kernel("make a buffer"))?;
         let reader = Reader {
             armed,
             layout,
@@ -153,13 +160,11 @@ impl Collector {
             attrib_seen: FxHashSet::default(),
             used: Vec::new(),
             own_pid: std::process::id().cast_signed(),
-            buffer: vec![
-                0;
-                match judges.accessors.is_empty() {
-                    true => BUFFER_BYTES,
-                    false => BUFFER_BYTES_WITH_PROCESSES,
-                }
-            ],
+            read_at_once: match judges.accessors.is_empty() {
+                true => BUFFER_BYTES,
+                false => BUFFER_BYTES_WITH_PROCESSES,
+            },
+            buffer: Some(buffer),
             judges,
             names_buffer: vec![0; BUFFER_BYTES],
         };
@@ -207,6 +212,15 @@ fn poll(fds: &mut [PollFd<'_>], at_most: Duration) {
     let _ = rustix::event::poll(fds, Some(&timeout));
 }
 
+/// What the descriptors of processes in event records are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Process {
+    /// Open in this process.
+    Known,
+    /// Those of a process that is no more: whoever it was, it counts as a user.
+    Gone,
+}
+
 /// What decides on an access besides the index.
 #[derive(Debug)]
 pub struct Judges {
@@ -228,13 +242,20 @@ struct Reader {
     /// Files whose clocks a pass has moved: for the journal.
     used: Vec<Inode>,
     own_pid: i32,
-    buffer: Vec<u8>,
+    /// Accesses are read into this: what a killed process had not recorded yet is found here by the next one. None while
+    /// it is worked on.
+    buffer: Option<SharedBuffer>,
+    /// So much of it is used.
+    read_at_once: usize,
     names_buffer: Vec<u8>,
 }
 
 impl Reader {
     fn run(mut self, inbox: &mpsc::Receiver<Request>, wake: &OwnedFd, on_error: impl Fn(CollectError)) {
         let mut settled = Instant::now();
+        if let Err(e) = self.take_what_was_left() {
+            on_error(e);
+        }
         loop {
             let left = SETTLE_EVERY.saturating_sub(settled.elapsed());
             self.wait(wake, left);
@@ -283,17 +304,35 @@ impl Reader {
     /// Reads one buffer of accesses and all names. Returns how many access events that were.
     fn pass(&mut self) -> Result<u64, CollectError> {
         let kernel = |doing| move |source| CollectError::Kernel { doing, source };
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let read = self
-            .armed
-            .access
-            .read(&mut buffer)
-            .map_err(kernel("read accesses"));
+        let Some(mut buffer) = self.buffer.take() else {
+            return Ok(0);
+        };
+        let bytes = buffer.bytes();
+        let bytes = bytes.get_mut(..self.read_at_once).unwrap_or(&mut []);
+        let read = self.armed.access.read(bytes).map_err(kernel("read accesses"));
         let names = self.drain_names();
-        let applied = read.and_then(|n| self.apply_accesses(buffer.get(..n).unwrap_or(&[])));
-        self.buffer = buffer;
+        let applied = read.and_then(|n| {
+            let events = bytes.get_mut(..n).unwrap_or(&mut []);
+            let applied = self.apply_accesses(events, Process::Known);
+            // They are in the journal now.
+            events.fill(0);
+            applied
+        });
+        self.buffer = Some(buffer);
         names?;
         applied
+    }
+
+    /// A process that was killed may have read accesses and not recorded them.
+    fn take_what_was_left(&mut self) -> Result<(), CollectError> {
+        let Some(mut buffer) = self.buffer.take() else {
+            return Ok(());
+        };
+        let left = whole_events(buffer.bytes());
+        let applied = self.apply_accesses(left, Process::Gone);
+        buffer.bytes().fill(0);
+        self.buffer = Some(buffer);
+        applied.map(drop)
     }
 
     fn drain_names(&mut self) -> Result<(), CollectError> {
@@ -350,7 +389,7 @@ impl Reader {
         Ok(self.namespace.apply(&self.watched, root, event)?)
     }
 
-    fn apply_accesses(&mut self, bytes: &[u8]) -> Result<u64, CollectError> {
+    fn apply_accesses(&mut self, bytes: &[u8], processes: Process) -> Result<u64, CollectError> {
         if bytes.is_empty() {
             return Ok(0);
         }
@@ -372,7 +411,8 @@ impl Reader {
             };
             count += 1;
             // Owned at once: it is closed whatever becomes of the event.
-            let process = event.pidfd.and_then(descriptor::adopt);
+            let process = event.pidfd.filter(|_| processes == Process::Known);
+            let process = process.and_then(descriptor::adopt);
             if event.mask & mask::OVERFLOW != 0 {
                 watched.counters.lost.fetch_add(1, Relaxed);
                 watched.journal.gap(now, "overflow");

@@ -4,6 +4,7 @@
 //! - [`descriptor`] descriptors that are handed over as numbers
 //! - [`handle`]   file handles: from a path, and back to an open file
 //! - [`memory`]   keeping the allocator from holding on to what a scan needed
+//! - [`shared`]   a buffer that outlives the process
 //! - [`stat`]     statx -> [`crate::model::Stat`], and what a mount is
 //! - [`time`]     the clocks, and which boot this is
 //! - [`beneath`]  opening what lies below a volume's root and nowhere else
@@ -15,5 +16,6 @@ pub mod descriptor;
 pub mod fanotify;
 pub mod handle;
 pub mod memory;
+pub mod shared;
 pub mod stat;
 pub mod time;

@@ -84,6 +84,18 @@ pub fn decode_events(buffer: &[u8]) -> impl Iterator<Item = Result<Event<'_>, De
     })
 }
 
+/// The beginning of `buffer` that holds whole records: where a killed process left off, zeros follow, or half a record.
+pub fn whole_events(buffer: &[u8]) -> &[u8] {
+    let mut len = 0;
+    while let Some(rest) = buffer.get(len..)
+        && let Ok((record, _)) = split_event(rest)
+        && decode_event(record).is_ok()
+    {
+        len += record.len();
+    }
+    buffer.get(..len).unwrap_or(&[])
+}
+
 fn split_event(bytes: &[u8]) -> Result<(&[u8], &[u8]), DecodeError> {
     let len = u32_at(bytes, 0).ok_or(DecodeError::Length(bytes.len()))? as usize;
     if len < METADATA_BYTES {
