@@ -155,19 +155,22 @@ impl Host {
         std::fs::create_dir_all(&config.state_dir)
             .with_context(|| format!("cannot make the state directory {}", config.state_dir.display()))?;
         let own = stat::path(&config.state_dir)
-            .map(|l| vec![l.stat.ino])
+            .map(|l| vec![(l.device, l.stat.ino)])
             .unwrap_or_default();
+        let (store, is_fresh) = aside::open(&config.state_dir)?;
         let mut home = Home {
             clock: Arc::new(clock::Keeper::load(&config.state_dir.join("clock"))),
-            store: aside::open(&config.state_dir)?,
+            store,
             state_dir: config.state_dir.clone(),
             own,
+            is_fresh,
         };
         let left = match Left::open(config, &home) {
             // A damaged store is made anew; what is damaged then as well is no store's fault.
             Err(error) if error.is_damage() => {
                 home.store.close();
                 home.store = aside::set_aside(&config.state_dir, &error.to_string())?;
+                home.is_fresh = true;
                 Left::open(config, &home)
             }
             opened => opened,

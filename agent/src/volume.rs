@@ -155,7 +155,9 @@ pub struct Home {
     /// The agent's time.
     pub clock: Arc<clock::Keeper>,
     /// Directories that are not the users'.
-    pub own: Vec<Inode>,
+    pub own: Vec<(stat::Device, Inode)>,
+    /// The store was damaged and is a fresh one: what is not found beside it is lost, not new.
+    pub is_fresh: bool,
 }
 
 /// Figures of one volume's keeping, counted since the agent started.
@@ -243,7 +245,7 @@ pub fn open(config: &VolumeConfig, home: &Home) -> Result<Opened, VolumeError> {
         why,
     };
     let identity = identity(&config.path).map_err(|e| missing(format!("cannot be read: {e}")))?;
-    opening::open(&home.state_dir, &home.store, config, identity, Seconds::now())
+    opening::open(home, config, identity, Seconds::now())
 }
 
 /// Which file system lies at a path.
@@ -267,7 +269,7 @@ impl Volume {
         opened: Opened,
         handover: &mut Handover,
     ) -> Result<Arc<Self>, VolumeError> {
-        let (store, own) = (&home.store, home.own.clone());
+        let store = &home.store;
         let name = config.name.clone();
         let missing = |why: String| VolumeError::Missing {
             name: name.clone(),
@@ -332,7 +334,12 @@ impl Volume {
         let watched = Arc::new(Watched {
             path: config.path.clone(),
             device: root.device,
-            own,
+            own: home
+                .own
+                .iter()
+                .filter(|(device, _)| *device == root.device)
+                .map(|(_, ino)| *ino)
+                .collect(),
             index: RwLock::new(index),
             journal,
             unlisted: Mutex::default(),

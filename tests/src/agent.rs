@@ -23,6 +23,8 @@ pub struct Agent {
     child: Option<Child>,
     log: Arc<Mutex<Vec<String>>>,
     dir: TempDir,
+    state: PathBuf,
+    environment: Vec<(OsString, OsString)>,
 }
 
 /// Lines of the log that a failing test prints.
@@ -38,6 +40,27 @@ impl Agent {
         agent.write_config(config);
         agent.arguments = vec!["run".into(), "--config".into(), agent.config_file().into()];
         agent.launch();
+        agent
+    }
+
+    /// Starts it with its state directory at `state` and further variables in its environment, and waits until the first scan
+    /// is done.
+    ///
+    /// # Panics
+    /// When it does not get there.
+    pub fn tracking_in(config: &Config, state: Option<PathBuf>, environment: &[(&str, &Path)]) -> Self {
+        let mut agent = Self::prepare();
+        if let Some(state) = state {
+            agent.state = state;
+        }
+        agent.environment = environment
+            .iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
+        agent.write_config(config);
+        agent.arguments = vec!["run".into(), "--config".into(), agent.config_file().into()];
+        agent.launch();
+        agent.wait_until_tracking();
         agent
     }
 
@@ -73,17 +96,20 @@ impl Agent {
     }
 
     fn prepare() -> Self {
+        let dir = files::temp_dir();
         Self {
             arguments: Vec::new(),
             child: None,
             log: Arc::default(),
-            dir: files::temp_dir(),
+            state: dir.path().join("state"),
+            environment: Vec::new(),
+            dir,
         }
     }
 
     /// Where it keeps its index.
     pub fn state_dir(&self) -> PathBuf {
-        self.dir.path().join("state")
+        self.state.clone()
     }
 
     /// Where it listens.
@@ -145,6 +171,7 @@ impl Agent {
         let mut child = command
             .args(&self.arguments)
             .env_remove("NOTIFY_SOCKET")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -194,6 +221,48 @@ impl Agent {
         let status = until("the agent ends after SIGTERM", SOON, || self.ended());
         self.child = None;
         assert!(status.success(), "after SIGTERM: {status}\n{}", self.last_words());
+    }
+
+    /// SIGSTOP: it does nothing until [`Agent::thaw`].
+    pub fn freeze(&self) {
+        self.send(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        self.send(Signal::CONT);
+    }
+
+    /// Whether it is still running.
+    pub fn is_running(&mut self) -> bool {
+        self.child.is_some() && self.ended().is_none()
+    }
+
+    /// Waits until `status` says `degraded`, and returns why.
+    ///
+    /// # Panics
+    /// When it does not in time.
+    pub fn wait_until_degraded(&self) -> String {
+        until("the volume is degraded", LONG, || {
+            let status = self.status();
+            let part = |key| status.get(key).and_then(Value::as_str).unwrap_or_default();
+            (part("state") == "degraded").then(|| part("reason").to_owned())
+        })
+    }
+
+    /// Waits until `status` says `tracking`, whatever it says until then, also that nobody is there.
+    ///
+    /// # Panics
+    /// When it does not in time.
+    pub fn wait_until_well(&self) {
+        until("the volume is being tracked again", LONG, || {
+            let answer = self.ctl().run(["status", "--output", "json"]);
+            if answer.code != 0 {
+                return None;
+            }
+            let status = answer.json();
+            (status.pointer("/volumes/0/state")? == "tracking").then_some(())
+        });
     }
 
     /// SIGKILL.

@@ -153,6 +153,27 @@ impl Mount {
         Err(last)
     }
 
+    /// Ends an ext4 in mid-flight, as a power cut would: nothing reaches the disk any more. With `flush_log` what its own
+    /// journal holds still does.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn cut_power(&self, flush_log: bool) {
+        let root = File::open(self.path()).expect("the root of the mount");
+        crate::sys::shut_down(&root, flush_log).expect("EXT4_IOC_SHUTDOWN");
+    }
+
+    /// Makes it read-only at once, as an error of the disk would.
+    ///
+    /// # Panics
+    /// When mount says no.
+    pub fn abort(&self) {
+        sh(Command::new("mount")
+            .args(["-o", "remount,abort"])
+            .arg(self.path()))
+        .expect("mount");
+    }
+
     /// Damages an ext4 image by debugfs(8) commands, between unmounting and mounting it again.
     ///
     /// # Panics

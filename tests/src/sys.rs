@@ -1,4 +1,5 @@
-//! The one thing the tests need that has no safe wrapper: a mapping whose descriptor is closed before it is read.
+//! What the tests need and has no safe wrapper: a mapping whose descriptor is closed before it is read, and the end of a file
+//! system in mid-flight.
 
 use std::fs::File;
 use std::io;
@@ -27,4 +28,17 @@ pub(crate) fn read_through_mapping(file: File) -> io::Result<u8> {
     // SAFETY: exactly what was mapped above, and no reference into it is left.
     unsafe { libc::munmap(at, BYTES) };
     Ok(byte)
+}
+
+/// `EXT4_IOC_SHUTDOWN`: `_IOR('X', 125, __u32)`.
+const SHUTDOWN: libc::Ioctl = 0x8004_587d;
+
+/// Shuts an ext4 down.
+pub(crate) fn shut_down(root: &File, flush_log: bool) -> io::Result<()> {
+    let how: u32 = if flush_log { 1 } else { 2 };
+    // SAFETY: the kernel reads four bytes from the pointer and keeps nothing.
+    match unsafe { libc::ioctl(root.as_raw_fd(), SHUTDOWN, &raw const how) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }

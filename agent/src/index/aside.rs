@@ -29,17 +29,18 @@ fn mirror(state_dir: &Path) -> PathBuf {
     state_dir.join("records")
 }
 
-/// Opens the store; one that is damaged or was condemned is set aside first.
+/// Opens the store; one that is damaged or was condemned is set aside first. Whether that was so.
 ///
 /// # Errors
 /// When it cannot be opened for another reason, such as a full disk or another agent.
-pub fn open(state_dir: &Path) -> Result<Store, StoreError> {
+pub fn open(state_dir: &Path) -> Result<(Store, bool), StoreError> {
+    let fresh = |store| (store, true);
     if let Ok(why) = fs::read_to_string(mark(state_dir)) {
-        return set_aside(state_dir, &why);
+        return set_aside(state_dir, &why).map(fresh);
     }
     match Store::open(&index(state_dir)) {
-        Err(error) if error.is_damage() => set_aside(state_dir, &error.to_string()),
-        opened => opened,
+        Err(error) if error.is_damage() => set_aside(state_dir, &error.to_string()).map(fresh),
+        opened => opened.map(|store| (store, false)),
     }
 }
 
@@ -189,7 +190,7 @@ mod tests {
     #[test]
     fn a_condemned_store_is_kept_and_its_holds_live_on() {
         let dir = tempfile::tempdir().unwrap();
-        let store = open(dir.path()).unwrap();
+        let (store, _) = open(dir.path()).unwrap();
         let mut batch = Batch::default();
         batch.put(Record::Hold, b"h1", b"held");
         batch.put(Record::Plan, b"p1", b"planned");
@@ -197,17 +198,13 @@ mod tests {
         mirror_records(&store, dir.path()).unwrap();
         store.close();
         condemn(dir.path(), "for a test").unwrap();
-        let store = open(dir.path()).unwrap();
+        let (store, is_fresh) = open(dir.path()).unwrap();
+        assert!(is_fresh);
         assert_eq!(&*store.get(Record::Hold, b"h1").unwrap().unwrap(), b"held");
         assert!(store.get(Record::Plan, b"p1").unwrap().is_none());
         store.close();
-        assert!(
-            open(dir.path())
-                .unwrap()
-                .get(Record::Hold, b"h1")
-                .unwrap()
-                .is_some()
-        );
+        let (store, is_fresh) = open(dir.path()).unwrap();
+        assert!(!is_fresh && store.get(Record::Hold, b"h1").unwrap().is_some());
         let kept = fs::read_dir(dir.path()).unwrap().filter(|e| {
             let name = e.as_ref().unwrap().file_name();
             name.to_string_lossy().starts_with("index.damaged-")

@@ -357,6 +357,11 @@ pub fn newest_head(dir: &Path, identity: Identity) -> Option<Head> {
     newest.into_iter().find(|head| head.identity == identity)
 }
 
+/// Whether there is a checkpoint, readable or not, of whatever file system.
+pub fn exists(dir: &Path) -> bool {
+    FILES.iter().any(|name| dir.join(name).exists())
+}
+
 /// The number that the next checkpoint gets: beyond every file that is there.
 pub fn next_number(dir: &Path) -> u64 {
     heads(dir).first().map_or(1, |(h, _)| h.number.saturating_add(1))

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::codec::{Damaged, VERSION};
 
@@ -193,6 +193,8 @@ struct Shared {
     db: RwLock<Option<sled::Db>>,
     path: PathBuf,
     records_changed: AtomicBool,
+    /// What some call said that cannot be right, or where it panicked, since the store was opened.
+    doubt: Mutex<Option<StoreError>>,
 }
 
 impl Store {
@@ -205,6 +207,7 @@ impl Store {
             db: RwLock::new(Some(open(path)?)),
             path: path.to_owned(),
             records_changed: AtomicBool::new(true),
+            doubt: Mutex::default(),
         })))
     }
 
@@ -219,6 +222,7 @@ impl Store {
             db: RwLock::new(Some(db)),
             path: PathBuf::new(),
             records_changed: AtomicBool::new(true),
+            doubt: Mutex::default(),
         })))
     }
 
@@ -234,6 +238,7 @@ impl Store {
         }
         let mut db = self.0.db.write();
         *db = Some(open(&self.0.path)?);
+        *self.0.doubt.lock() = None;
         Ok(())
     }
 
@@ -252,7 +257,22 @@ impl Store {
     ) -> Result<T, StoreError> {
         let db = self.0.db.read();
         let db = db.as_ref().ok_or(StoreError::Closed { doing })?;
-        contained(doing, || call(db))
+        self.noted(contained(doing, || call(db)))
+    }
+
+    /// Remembers an error that puts the content in doubt, whoever met it.
+    fn noted<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(error) = &result
+            && error.is_damage()
+        {
+            self.0.doubt.lock().get_or_insert_with(|| error.clone());
+        }
+        result
+    }
+
+    /// The first error since the store was opened that puts its content in doubt, whoever met it.
+    pub fn doubt(&self) -> Option<StoreError> {
+        self.0.doubt.lock().clone()
     }
 
     /// Applies a batch. Durable after the next [`Store::flush`].
@@ -306,7 +326,7 @@ impl Store {
         let db = self.0.db.read();
         let db = db.as_ref().ok_or(StoreError::Closed { doing: "read" })?;
         let mut rows = contained("read", || Ok(db.scan_prefix(prefix(row, volume))))?;
-        while let Some(next) = contained("read", || rows.next().transpose())? {
+        while let Some(next) = self.noted(contained("read", || rows.next().transpose()))? {
             let (key, value) = next;
             let number = match key.get(3..) {
                 Some(tail) if tail.len() == 8 => u64::from_be_bytes(tail.try_into().unwrap_or_default()),
@@ -462,4 +482,76 @@ fn contained<T>(doing: &'static str, call: impl FnOnce() -> sled::Result<T>) -> 
 fn is_nonsense(kind: std::io::ErrorKind) -> bool {
     use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
     matches!(kind, InvalidData | InvalidInput | UnexpectedEof)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+
+    fn one(value: &[u8]) -> Batch {
+        let mut batch = Batch::default();
+        batch.put(Record::Hold, b"h", value);
+        batch
+    }
+
+    #[test]
+    fn a_panic_inside_the_store_is_an_error_and_the_store_opens_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.apply(one(b"kept")).unwrap();
+        store.flush().unwrap();
+        let met: Result<(), _> = store.call("read", |_| panic!("as sled does"));
+        assert!(matches!(met, Err(StoreError::Panicked { .. })));
+        assert!(store.doubt().is_some());
+        store.reopen().unwrap();
+        assert!(store.doubt().is_none());
+        assert_eq!(&*store.get(Record::Hold, b"h").unwrap().unwrap(), b"kept");
+    }
+
+    #[test]
+    fn nonsense_is_damage_and_a_full_disk_is_none() {
+        let store = Store::temporary().unwrap();
+        let corrupt: Result<(), _> =
+            store.call("read", |_| Err(sled::Error::Corruption { at: None, bt: () }));
+        assert!(corrupt.unwrap_err().is_damage());
+        let full = || sled::Error::Io(std::io::Error::from(std::io::ErrorKind::StorageFull));
+        let met: Result<(), _> = store.call("write", |_| Err(full()));
+        assert!(!met.unwrap_err().is_damage());
+    }
+
+    #[test]
+    fn a_closed_store_answers_with_errors() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.close();
+        assert!(matches!(store.apply(one(b"x")), Err(StoreError::Closed { .. })));
+        assert!(matches!(store.flush(), Err(StoreError::Closed { .. })));
+        assert!(store.records(Record::Hold, b"").next().unwrap().is_err());
+        assert_eq!(store.disk_bytes(), 0);
+    }
+
+    #[test]
+    fn records_are_listed_in_order_and_only_those_asked_for() {
+        let store = Store::temporary().unwrap();
+        let mut batch = Batch::default();
+        for (record, key) in [
+            (Record::Plan, "a1"),
+            (Record::Hold, "b"),
+            (Record::Hold, "a2"),
+            (Record::Hold, "a1"),
+            (Record::Run, "a"),
+        ] {
+            batch.put(record, key.as_bytes(), b"x");
+        }
+        store.apply(batch).unwrap();
+        let keys = |prefix: &[u8]| -> Vec<Vec<u8>> {
+            store
+                .records(Record::Hold, prefix)
+                .map(|r| r.unwrap().0)
+                .collect()
+        };
+        assert_eq!(keys(b""), [b"a1".to_vec(), b"a2".to_vec(), b"b".to_vec()]);
+        assert_eq!(keys(b"a"), [b"a1".to_vec(), b"a2".to_vec()]);
+    }
 }

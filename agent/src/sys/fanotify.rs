@@ -105,6 +105,11 @@ impl Group {
     }
 
     fn on_filesystem(flags: u32, events: u64, path: &Path) -> io::Result<Self> {
+        // For tests of what follows an overflow: the host's own limit (`fs.fanotify.max_queued_events`) holds then.
+        let flags = match std::env::var_os("PURGE_AGENT_LIMITED_QUEUE") {
+            Some(_) => flags & !fan::FAN_UNLIMITED_QUEUE,
+            None => flags,
+        };
         let raw = fan::fanotify_init(
             flags,
             (libc::O_RDONLY | libc::O_LARGEFILE | libc::O_CLOEXEC).cast_unsigned(),

@@ -69,6 +69,9 @@ impl Volume {
         while !self.stopping.load(Relaxed) {
             std::thread::sleep(TICK);
             self.look_for_the_volume(&mut last);
+            if let Some(error) = self.store.doubt() {
+                self.index_trouble(&error);
+            }
             // A first scan fills the same pages again and again, and if it is interrupted it begins anew: until it is
             // over, only memory asks for writing back (see `scan::Surroundings`).
             let is_first = !self.health.lock().record.scanned;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 
 use super::coverage::{Break, Cause, VolumeRecord};
-use super::{VolumeConfig, VolumeError};
+use super::{Home, VolumeConfig, VolumeError};
 use crate::index::checkpoint::{self, Remembered};
 use crate::index::journal::{self, Entry, Identity, Journal, Left};
 use crate::index::{Index, Record, Store, StoreError, VolumeId};
@@ -68,8 +68,7 @@ pub(super) fn directory(state_dir: &Path, name: &str) -> PathBuf {
 /// [`VolumeError::Store`] when the store cannot be read or is damaged, [`VolumeError::Replaced`] when another file system
 /// was indexed.
 pub(super) fn open(
-    state_dir: &Path,
-    store: &Store,
+    home: &Home,
     config: &VolumeConfig,
     identity: Identity,
     now: Seconds,
@@ -82,7 +81,8 @@ pub(super) fn open(
         name: config.name.clone(),
         path: config.path.display().to_string(),
     };
-    let dir = directory(state_dir, &config.name);
+    let (store, precision) = (&home.store, config.precision);
+    let dir = directory(&home.state_dir, &config.name);
     let (journal, left) = Journal::open(&dir, identity).map_err(|source| VolumeError::Journal {
         name: config.name.clone(),
         path: dir.clone(),
@@ -97,7 +97,7 @@ pub(super) fn open(
         return Err(replaced());
     }
     let Some(record) = stored else {
-        return rebuild(store, journal, left, None, now, config.precision).map_err(failed);
+        return rebuild(home, journal, left, None, now, precision).map_err(failed);
     };
     let beside = newest
         .as_ref()
@@ -114,7 +114,7 @@ pub(super) fn open(
     }
     journal.begin_after(record.stored_journal);
     if !record.scanned {
-        return rebuild(store, journal, left, Some(record), now, config.precision).map_err(failed);
+        return rebuild(home, journal, left, Some(record), now, precision).map_err(failed);
     }
     let id = VolumeId(u16::try_from(record.id).unwrap_or(u16::MAX));
     let mut index = Index::load(store.clone(), id).map_err(failed)?;
@@ -168,13 +168,14 @@ fn fresh_id(store: &Store) -> Result<u32, StoreError> {
 
 /// There is no whole index: the next scan is a first one, with whatever is known of clocks.
 fn rebuild(
-    store: &Store,
+    home: &Home,
     journal: Journal,
     left: Left,
     stored: Option<VolumeRecord>,
     now: Seconds,
     precision: u64,
 ) -> Result<Opened, StoreError> {
+    let store = &home.store;
     let identity = journal.identity();
     let recalled = checkpoint::recall(journal.dir(), identity);
     let is_rebuild = recalled.is_some();
@@ -211,9 +212,10 @@ fn rebuild(
     entries.extend(left.uses);
     let past = match (is_rebuild, &stored) {
         (true, _) => Past::Indexed,
+        // Something was there, and its clocks are gone.
+        (false, _) if checkpoint::exists(journal.dir()) => Past::Indexed,
         (false, Some(_)) => Past::Interrupted,
-        // Journal without store and checkpoint: something was there, and its clocks are gone.
-        (false, None) if left.oldest > 0 => Past::Indexed,
+        (false, None) if left.oldest > 0 || home.is_fresh => Past::Indexed,
         (false, None) => Past::Unknown,
     };
     incomplete |= past == Past::Indexed && !is_rebuild;
