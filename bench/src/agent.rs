@@ -26,6 +26,8 @@ pub struct Volume<'a> {
     pub name: &'a str,
     /// Its mount point.
     pub path: &'a Path,
+    /// Further lines of its table.
+    pub keys: &'a str,
 }
 
 /// A running agent. Stopped when dropped.
@@ -70,6 +72,16 @@ impl Agent {
             log,
             complaints,
         })
+    }
+
+    /// Waits until it logs that it is ready: every access from then on is recorded.
+    pub fn wait_ready(&self) -> Result<()> {
+        let start = Instant::now();
+        while !fs::read_to_string(&self.log)?.contains("\"ready\"") {
+            ensure!(start.elapsed() < SCAN_MAX, "not ready\n{}", self.last_words());
+            pause(Duration::from_millis(5))?;
+        }
+        Ok(())
     }
 
     /// Waits until every volume is tracked: armed and scanned.
@@ -202,11 +214,11 @@ impl Drop for Agent {
 fn configuration(state_dir: &Path, socket: &Path, volumes: &[Volume<'_>]) -> Result<String> {
     // A path in quotes for TOML; debug quoting escapes as TOML does for every path that tempfile makes.
     let mut text = format!("state_dir = {state_dir:?}\n[listen]\nunix = {socket:?}\n");
-    for Volume { name, path } in volumes {
+    for Volume { name, path, keys } in volumes {
         // Birth and change times cannot be set back, so a tree of today can be old by atime and mtime only.
         write!(
             text,
-            "[[volume]]\nname = {name:?}\npath = {path:?}\nbaseline = \"mtime\"\n\
+            "[[volume]]\nname = {name:?}\npath = {path:?}\nbaseline = \"mtime\"\n{keys}\n\
              [[rule]]\nname = {name:?}\nvolume = {name:?}\nclock = [\"access\"]\nttl = \"90d\"\n\
              remove_empty_dirs = false\nmax_fraction = 1.0\n"
         )?;

@@ -17,73 +17,98 @@ use crate::report::{Report, Unit};
 const HOT_FILES: usize = 64;
 const HOT_SECONDS: u64 = 3;
 /// Between two looks whether the queue is empty.
-const POLL: Duration = Duration::from_millis(20);
+const POLL: Duration = Duration::from_millis(100);
+/// More than a second without an event: by then the uses are written back as well.
+const QUIET_LOOKS: usize = 15;
 const DRAIN_MAX: Duration = Duration::from_secs(120);
 
-/// Opens, reads and closes a second of a few hot files, when nobody watches.
-pub fn hot_unwatched(image: &Image) -> Result<f64> {
-    median(|| reading::hot(&image.manifest, HOT_FILES, HOT_SECONDS))
+/// Bytes that are read of a file: a page, and what fits into many readers' buffers.
+pub const READ_SIZES: [usize; 2] = [4 << 10, 64 << 10];
+
+/// Opens, reads and closes a second of a few hot files.
+pub fn hot(image: &Image, size: usize) -> Result<f64> {
+    median(|| reading::hot(&image.manifest, HOT_FILES, size, HOT_SECONDS))
 }
 
 /// The same under the agent, in the steady state, and what the agent takes of a core meanwhile.
-pub fn hot_watched(report: &mut Report, agent: &Agent, image: &Image, unwatched: f64) -> Result<()> {
+pub fn hot_watched(
+    report: &mut Report,
+    agent: &Agent,
+    image: &Image,
+    size: usize,
+    how: &str,
+    unwatched: f64,
+) -> Result<()> {
     // The first time the files become hot.
-    reading::hot(&image.manifest, HOT_FILES, HOT_SECONDS)?;
+    reading::hot(&image.manifest, HOT_FILES, size, HOT_SECONDS)?;
     let (cpu, began) = (cpu_seconds(agent.pid())?, Instant::now());
-    let watched = median(|| reading::hot(&image.manifest, HOT_FILES, HOT_SECONDS))?;
+    let watched = hot(image, size)?;
     let share = (cpu_seconds(agent.pid())? - cpu) / began.elapsed().as_secs_f64();
+    let kib = size >> 10;
     report.beside(
-        "hot files, open+read+close",
+        &format!("hot files, {kib} KiB, {how}"),
         Unit::PerSecond,
         watched,
-        "the same, unwatched",
+        "unwatched",
         unwatched,
     );
     report.remark(format!(
-        "hot files: {:.2} times the unwatched cost; the agent took {:.2}% of a core",
+        "hot files, {kib} KiB, {how}: {:.2} times the unwatched cost; the agent took {:.1}% of a core",
         unwatched / watched,
         share * 100.0
     ));
     Ok(())
 }
 
-/// Lets the kernel queue one use of each of `files` distinct files while the agent is halted, then lets it go on: how many
-/// it takes from the queue into the clock column, for each second of a core.
+/// What emptying a full queue showed.
+#[derive(Debug)]
+pub struct Drained {
+    /// Distinct files from queue to clock column, for each second of a core.
+    pub files_a_core_second: f64,
+    /// Events that were read for them.
+    pub events: f64,
+    /// Events that the kernel dropped.
+    pub lost: f64,
+}
+
+/// Writes [`drained`] into the report.
 pub fn drain(report: &mut Report, agent: &Agent, image: &Image, volume: &str, files: usize) -> Result<()> {
+    let found = drained(agent, image, volume, files)?;
+    report.figure(
+        "queue to clock column, distinct files a second of a core",
+        Unit::PerSecond,
+        found.files_a_core_second,
+    );
+    report.figure("queue to clock column, events", Unit::Count, found.events);
+    report.figure("queue to clock column, events lost", Unit::Count, found.lost);
+    Ok(())
+}
+
+/// Lets the kernel queue one use of each of `files` distinct files while the agent is halted, then lets it go on, until they
+/// are in the clock column and written back.
+pub fn drained(agent: &Agent, image: &Image, volume: &str, files: usize) -> Result<Drained> {
+    let counted = |volume: &serde_json::Value| volume["events_total"].as_f64().unwrap_or(0.0);
     let before = agent.volume(volume)?;
     signal(agent, Signal::STOP)?;
     let read = reading::once(&image.manifest, files);
     let cpu = cpu_seconds(agent.pid())?;
     signal(agent, Signal::CONT)?;
     let (read, began) = (read?, Instant::now());
-    let counted = |volume: &serde_json::Value| volume["events_total"].as_f64().unwrap_or(0.0);
     let mut last = agent.volume(volume)?;
     let mut quiet = 0;
-    while quiet < 3 {
+    while quiet < QUIET_LOOKS {
         pause(POLL)?;
         let now = agent.volume(volume)?;
-        quiet = if counted(&now) == counted(&last) && counted(&now) > counted(&before) {
-            quiet + 1
-        } else {
-            0
-        };
+        let is_quiet = counted(&now) == counted(&last) && counted(&now) > counted(&before);
+        quiet = if is_quiet { quiet + 1 } else { 0 };
         last = now;
         ensure!(began.elapsed() < DRAIN_MAX, "the agent does not empty its queue");
     }
-    let cpu = cpu_seconds(agent.pid())? - cpu;
-    report.figure(
-        "queue to clock column, distinct files a second of a core",
-        Unit::PerSecond,
-        read / cpu,
-    );
-    report.figure(
-        "queue to clock column, events",
-        Unit::Count,
-        counted(&last) - counted(&before),
-    );
-    let lost = last["events_lost_total"].as_f64().unwrap_or(0.0);
-    report.figure("queue to clock column, events lost", Unit::Count, lost);
-    Ok(())
+    Ok(Drained {
+        files_a_core_second: read / (cpu_seconds(agent.pid())? - cpu).max(0.01),
+        events: counted(&last) - counted(&before),
+        lost: last["events_lost_total"].as_f64().unwrap_or(0.0),
+    })
 }
 
 fn signal(agent: &Agent, signal: Signal) -> Result<()> {

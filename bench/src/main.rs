@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! purge-bench [FILES]          as root; bench/run builds everything and calls it
+//! purge-bench growth FILES...  how costs grow with the number of files, in one table
 //! purge-bench storm ...        a reader of the event storm; see `storm`
 //! purge-bench read ...         another reader; see `reading`
 //! ```
@@ -11,6 +12,7 @@
 //! - `stages`    what is measured: scan, plan, storm, apply
 //! - `collecting` what collecting costs those who use files, and the agent
 //! - `reading`   readers of hot files, and of each file once
+//! - `growth`    how costs grow with the number of files
 //! - `storm`     readers that open files as fast as they can
 //! - `measure`   stopwatch, medians, memory, space
 //! - `machine`   what it all ran on
@@ -22,6 +24,7 @@
 mod agent;
 mod collecting;
 mod command;
+mod growth;
 mod image;
 mod machine;
 mod measure;
@@ -38,7 +41,7 @@ use anyhow::{Context, Result, bail, ensure};
 use report::Report;
 use stages::Bench;
 
-const USAGE: &str = "usage: purge-bench [FILES]";
+const USAGE: &str = "usage: purge-bench [FILES] | purge-bench growth FILES...";
 const FILES_DEFAULT: usize = 1_000_000;
 /// Fewer make figures of nothing but process starts.
 const FILES_MIN: usize = 1_000;
@@ -48,6 +51,19 @@ fn main() -> ExitCode {
     let done = match args.split_first() {
         Some((mode, rest)) if mode == storm::MODE => storm::read_files(rest),
         Some((mode, rest)) if mode == reading::MODE => reading::read_files(rest),
+        Some((mode, rest)) if mode == "growth" => {
+            let sizes: Result<Vec<usize>, _> = rest.iter().map(|size| size.parse()).collect();
+            match sizes {
+                Ok(sizes) if !sizes.is_empty() => {
+                    in_a_place(sizes.iter().copied().max().unwrap_or(0), |bench| {
+                        growth::measure(bench, &sizes)
+                    })
+                }
+                _ => Err(anyhow::anyhow!(
+                    "growth takes numbers of files: growth 1000000 3000000 10000000"
+                )),
+            }
+        }
         _ => match files_wanted(&args) {
             Ok(files) => bench(files),
             Err(error) => {
@@ -82,6 +98,17 @@ fn files_wanted(args: &[String]) -> Result<usize> {
 }
 
 fn bench(files: usize) -> Result<()> {
+    in_a_place(files, |bench| {
+        let mut report = Report::default();
+        let done = bench.measure(&mut report);
+        // What was measured before something failed is worth seeing, too.
+        println!("\n{report}");
+        done
+    })
+}
+
+/// Checks what measuring needs, says what it runs on, and measures in a directory that is removed afterwards.
+fn in_a_place(files: usize, measure: impl FnOnce(&Bench) -> Result<()>) -> Result<()> {
     ensure!(
         rustix::process::geteuid().is_root(),
         "mounting and fanotify need root"
@@ -101,10 +128,7 @@ fn bench(files: usize) -> Result<()> {
         "{files} files on ext4 (noatime) on a loop image below {}",
         std::env::temp_dir().display()
     );
-    let mut report = Report::default();
-    let done = bench.measure(&mut report);
-    // What was measured before something failed is worth seeing, too.
-    println!("\n{report}");
+    let done = measure(&bench);
     let removed = place.close().context("cannot remove the temporary directory");
     done.and(removed)
 }

@@ -1,8 +1,8 @@
 //! A reader in a process of its own, so that its cost is its own.
 //!
 //! ```text
-//! purge-bench read hot  MANIFEST FILES SECONDS   the same files again and again; prints reads a second, the first WARM_UP seconds left out
-//! purge-bench read once MANIFEST FILES SECONDS   each file once; prints how many that were
+//! purge-bench read hot  MANIFEST FILES SIZE SECONDS   the same files again and again; prints reads a second, the first WARM_UP seconds left out
+//! purge-bench read once MANIFEST FILES SIZE SECONDS   each file once; prints how many that were
 //! ```
 
 use std::fs::File;
@@ -19,26 +19,24 @@ use crate::command::output;
 pub const MODE: &str = "read";
 /// By then the agent has noticed what is hot.
 const WARM_UP: Duration = Duration::from_secs(4);
-/// A page: what a reader of small files reads at a time.
-const READ_BYTES: usize = 4_096;
 
 /// Reads `files` files of the manifest again and again for so many seconds; opens a second.
-pub fn hot(manifest: &Path, files: usize, seconds: u64) -> Result<f64> {
-    started("hot", manifest, files, seconds)
+pub fn hot(manifest: &Path, files: usize, size: usize, seconds: u64) -> Result<f64> {
+    started("hot", manifest, files, size, seconds)
 }
 
 /// Reads each of the first `files` files of the manifest once; how many that were.
 pub fn once(manifest: &Path, files: usize) -> Result<f64> {
-    started("once", manifest, files, 0)
+    started("once", manifest, files, 4 << 10, 0)
 }
 
-fn started(how: &str, manifest: &Path, files: usize, seconds: u64) -> Result<f64> {
+fn started(how: &str, manifest: &Path, files: usize, size: usize, seconds: u64) -> Result<f64> {
     let this = std::env::current_exe().context("cannot find this program")?;
     let mut reader = Command::new(this);
     reader
         .args([MODE, how])
         .arg(manifest)
-        .args([files.to_string(), seconds.to_string()]);
+        .args([files.to_string(), size.to_string(), seconds.to_string()]);
     let (status, printed) = output(&mut reader)?;
     ensure!(status.success(), "a reader failed: {status}");
     Ok(String::from_utf8_lossy(&printed).trim().parse()?)
@@ -46,36 +44,36 @@ fn started(how: &str, manifest: &Path, files: usize, seconds: u64) -> Result<f64
 
 /// What the reader does.
 pub fn read_files(args: &[String]) -> Result<()> {
-    let [how, manifest, files, seconds] = args else {
-        bail!("a reader takes hot|once MANIFEST FILES SECONDS");
+    let [how, manifest, files, size, seconds] = args else {
+        bail!("a reader takes hot|once MANIFEST FILES SIZE SECONDS");
     };
     let manifest = std::fs::read_to_string(manifest).with_context(|| format!("cannot read {manifest}"))?;
     let paths = manifest.lines().filter_map(|line| line.rsplit('\t').next());
     let paths: Vec<&str> = paths.take(files.parse()?).collect();
     ensure!(!paths.is_empty(), "the manifest names no file");
+    let mut buffer = vec![0; size.parse()?];
     if how == "once" {
-        read_all(&paths)?;
+        read_all(&paths, &mut buffer)?;
         println!("{}", paths.len());
         return Ok(());
     }
     let lasts = Duration::from_secs(seconds.parse()?);
     let start = Instant::now();
     while start.elapsed() < WARM_UP {
-        read_all(&paths)?;
+        read_all(&paths, &mut buffer)?;
     }
     let (start, mut reads) = (Instant::now(), 0usize);
     while start.elapsed() < lasts {
-        read_all(&paths)?;
+        read_all(&paths, &mut buffer)?;
         reads += paths.len();
     }
     println!("{}", reads as f64 / start.elapsed().as_secs_f64());
     Ok(())
 }
 
-fn read_all(paths: &[&str]) -> Result<()> {
-    let mut buffer = [0; READ_BYTES];
+fn read_all(paths: &[&str], buffer: &mut [u8]) -> Result<()> {
     for path in paths {
-        let _ = File::open(path).and_then(|mut file| file.read(&mut buffer))?;
+        let _ = File::open(path).and_then(|mut file| file.read(buffer))?;
     }
     Ok(())
 }

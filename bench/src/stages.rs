@@ -50,6 +50,7 @@ impl Bench {
     /// Measures everything and writes it into `report`.
     pub fn measure(&self, report: &mut Report) -> Result<()> {
         self.use_of_a_large_tree(report)?;
+        self.use_of_hot_files(report)?;
         self.purge_of_many_files(report)
     }
 
@@ -66,15 +67,46 @@ impl Bench {
         let find = find_figures(&image.tree())?;
         say("storm, unwatched");
         let unwatched = self.storm(&image, 1)?;
-        say("hot files, unwatched");
-        let hot_unwatched = collecting::hot_unwatched(&image)?;
         let agent = self.first_scans(report, &image, &find)?;
         plan(report, &agent, &find)?;
         say("storm, watched");
         self.watched_storm(report, &agent, &image, &unwatched)?;
-        say("hot files, watched");
-        collecting::hot_watched(report, &agent, &image, hot_unwatched)?;
         self.space(report, agent)
+    }
+
+    /// What the same few files cost those who use them again and again: unwatched, with every use recorded by itself, and
+    /// with precision windows.
+    fn use_of_hot_files(&self, report: &mut Report) -> Result<()> {
+        let tree = Tree {
+            files: 2_000,
+            old_share: 0.0,
+            seed: 3,
+        };
+        let image = self.image("hot", tree)?;
+        for size in collecting::READ_SIZES {
+            say(&format!("hot files, {} KiB each", size >> 10));
+            let unwatched = collecting::hot(&image, size)?;
+            for (how, keys) in [
+                ("every use", "precision = \"0s\""),
+                ("windows", "precision = \"1h\""),
+            ] {
+                let volumes = [Volume {
+                    name: "hot",
+                    path: image.root(),
+                    keys,
+                }];
+                let mut agent = Agent::start(
+                    &self.programs,
+                    &self.place,
+                    &format!("agent-{size}-{how}"),
+                    &volumes,
+                )?;
+                agent.wait_tracking()?;
+                collecting::hot_watched(report, &agent, &image, size, how, unwatched)?;
+                agent.stop()?;
+            }
+        }
+        Ok(())
     }
 
     /// Scans anew into an empty index, a few times; the last agent stays.
@@ -94,6 +126,7 @@ impl Bench {
                     let volumes = [Volume {
                         name: "large",
                         path: image.root(),
+                        keys: "",
                     }];
                     let mut agent =
                         Agent::start(&self.programs, &self.place, &format!("agent{nth}"), &volumes)?;
@@ -204,10 +237,12 @@ impl Bench {
             Volume {
                 name: "ours",
                 path: ours.root(),
+                keys: "",
             },
             Volume {
                 name: "watched",
                 path: watched.root(),
+                keys: "",
             },
         ];
         let mut agent = Agent::start(&self.programs, &self.place, "agent-apply", &volumes)?;

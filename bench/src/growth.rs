@@ -1,0 +1,106 @@
+//! How the agent's costs grow with the number of files: one line a size.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::agent::{Agent, Volume};
+use crate::collecting::{self, Drained};
+use crate::image::{Image, Tree};
+use crate::measure::{disk_bytes, median, resident_bytes};
+use crate::stages::Bench;
+
+/// Distinct files that are used to measure what an update costs.
+const UPDATES: usize = 200_000;
+
+/// One size's figures.
+#[derive(Debug)]
+struct Row {
+    files: usize,
+    scan_seconds: f64,
+    evaluation_seconds: f64,
+    resident: f64,
+    disk_a_file: f64,
+    drained: Drained,
+    ready_seconds: f64,
+}
+
+/// Measures trees of these sizes, one after another, and prints the table.
+pub fn measure(bench: &Bench, sizes: &[usize]) -> Result<()> {
+    let mut rows = vec![];
+    for files in sizes {
+        rows.push(measure_one(bench, *files)?);
+    }
+    println!(
+        "\n     files    scan  evaluation  a file    memory  a file  on disk     update a core      lost   ready"
+    );
+    for r in rows {
+        let per_file = |bytes: f64| bytes / r.files as f64;
+        println!(
+            "{:>10} {:>6.1}s {:>9.1}ms {:>5.1}ns {:>6.0}MiB {:>5.0} B {:>6.1} B {:>11.0} files/s {:>9} {:>6.2}s",
+            r.files,
+            r.scan_seconds,
+            r.evaluation_seconds * 1e3,
+            per_file(r.evaluation_seconds * 1e9),
+            r.resident / f64::from(1 << 20),
+            per_file(r.resident),
+            r.disk_a_file,
+            r.drained.files_a_core_second,
+            r.drained.lost,
+            r.ready_seconds,
+        );
+    }
+    println!(
+        "evaluation: of a TTL rule that 1% has passed; memory: resident after the plans; update: from the kernel's queue to the"
+    );
+    println!(
+        "clock column, {UPDATES} distinct files; ready: from the start of the process to the `ready` line, with the index there"
+    );
+    Ok(())
+}
+
+fn measure_one(bench: &Bench, files: usize) -> Result<Row> {
+    let tree = Tree {
+        files,
+        old_share: 0.01,
+        seed: 1,
+    };
+    eprintln!("... growing {files} files");
+    let image = Image::make(&bench.programs, &bench.place, "growth", tree)?;
+    let volumes = [Volume {
+        name: "growth",
+        path: image.root(),
+        keys: "",
+    }];
+    eprintln!("... measuring {files} files");
+    let (name, began) = (format!("agent-{files}"), Instant::now());
+    let mut agent = Agent::start(&bench.programs, &bench.place, &name, &volumes)?;
+    agent.wait_tracking()?;
+    let scan_seconds = agent
+        .logged_scan_seconds()
+        .unwrap_or(began.elapsed().as_secs_f64());
+    let evaluation_seconds = median(|| {
+        let plan = agent.json(&["plan", "--rule", "growth"])?;
+        plan["evaluation_seconds"]
+            .as_f64()
+            .context("a plan without its time")
+    })?;
+    let (resident, _) = resident_bytes(agent.pid())?;
+    let drained = collecting::drained(&agent, &image, "growth", UPDATES.min(files))?;
+    let state_dir = agent.stop()?;
+    let disk_a_file = disk_bytes(&state_dir)? as f64 / files as f64;
+    let began = Instant::now();
+    let agent = Agent::start(&bench.programs, &bench.place, &name, &volumes)?;
+    agent.wait_ready()?;
+    let ready_seconds = began.elapsed().as_secs_f64();
+    agent.stop()?;
+    Ok(Row {
+        files,
+        scan_seconds,
+        evaluation_seconds,
+        resident: resident as f64,
+        disk_a_file,
+        drained,
+        ready_seconds,
+    })
+}
