@@ -12,6 +12,7 @@
 //! - [`policy`]  pure: (index view, rules, now) -> plan with reasons
 //! - [`purge`]   saved plans, the guarded delete, runs, holds
 //! - [`volume`]  one watched volume: wires collector, index and scan together
+//! - [`metrics`] what the agent counts, in Prometheus' text format
 //! - [`serve`]   gRPC; translates, decides nothing
 //! - [`handover`] event queues that outlive the process, in systemd's keeping
 //! - [`demo`]    the main job in one command
@@ -23,6 +24,7 @@ pub mod demo;
 pub mod handover;
 pub mod host;
 pub mod index;
+pub mod metrics;
 pub mod model;
 pub mod policy;
 pub mod purge;

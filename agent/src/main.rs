@@ -175,10 +175,17 @@ fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<b
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut reload = signal(SignalKind::hangup())?;
         let listener = serve::listen(&config.listen)?;
+        let metrics = match config.listen.metrics {
+            Some(address) => Some(serve::http::listen(address).await?),
+            None => None,
+        };
         let host = Host::start(config, handover)?;
         // From here on every access is recorded, even while the first scan is still running.
         tracing::info!(socket = %config.listen.unix.display(), volumes = config.volumes.len(), "ready");
         sd_notify::notify(false, &[sd_notify::NotifyState::Ready]).ok();
+        if let Some(listener) = metrics {
+            tokio::spawn(serve::http::serve(listener, Arc::clone(&host)));
+        }
         let scheduler = tokio::spawn(schedule::keep(Arc::clone(&host)));
         let reloading = Arc::clone(&host);
         let again = Arc::new(AtomicBool::new(false));

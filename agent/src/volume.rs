@@ -355,6 +355,7 @@ impl Volume {
         let windows = Arc::new(Windows::new(
             Arc::clone(&armed.access),
             config.precision,
+            &config.path,
             armed_at,
         ));
         record.window_end = windows.end().0;
@@ -448,6 +449,11 @@ impl Volume {
     /// Waits until every access made before this call is in the index. False if the collector is dead.
     pub fn sync(&self) -> bool {
         self.collector.read().as_ref().is_some_and(Collector::sync)
+    }
+
+    /// Accesses that wait in the kernel's queue.
+    pub fn queued(&self) -> u64 {
+        self.windows.queued()
     }
 
     /// Asks for a scan in the background.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 pub struct Config {
     volume: PathBuf,
     volume_keys: String,
+    listen_keys: String,
     rules: String,
 }
 
@@ -22,6 +23,7 @@ impl Config {
         Self {
             volume: path.to_owned(),
             volume_keys: volume_keys.to_owned(),
+            listen_keys: String::new(),
             rules: String::new(),
         }
     }
@@ -49,6 +51,13 @@ impl Config {
         self
     }
 
+    /// With further lines in the table `listen`.
+    #[must_use]
+    pub fn listening(mut self, keys: &str) -> Self {
+        self.listen_keys = keys.to_owned();
+        self
+    }
+
     /// As TOML.
     pub fn text(&self, state_dir: &Path, socket: &Path) -> String {
         let precision = if self.volume_keys.contains("precision") {
@@ -57,9 +66,9 @@ impl Config {
             "precision = \"1s\"\n"
         };
         format!(
-            "state_dir = {state_dir:?}\n\n[listen]\nunix = {socket:?}\n\n[[volume]]\nname = \"{VOLUME}\"\npath = {:?}\n\
+            "state_dir = {state_dir:?}\n\n[listen]\nunix = {socket:?}\n{}\n\n[[volume]]\nname = \"{VOLUME}\"\npath = {:?}\n\
              {precision}{}\n{}",
-            self.volume, self.volume_keys, self.rules
+            self.listen_keys, self.volume, self.volume_keys, self.rules
         )
     }
 }

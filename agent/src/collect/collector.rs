@@ -396,7 +396,7 @@ impl Reader {
         let now = Seconds::now();
         let watched = Arc::clone(&self.watched);
         let mut index = watched.index.write();
-        let mut count = 0;
+        let (mut count, mut folded) = (0, 0);
         self.judges.accessors.forget();
         let mut result = Ok(());
         let unknown_may_be_found = index.remembers_unknown();
@@ -437,6 +437,8 @@ impl Reader {
             });
             if is_news {
                 self.used.push(ino);
+            } else if before.is_some() {
+                folded += 1;
             }
             let Some(before) = before else { continue };
             self.judges.windows.note(event.mask, ino, handle, before, now);
@@ -452,6 +454,7 @@ impl Reader {
         drop(index);
         watched.journal.uses(now, &self.used);
         watched.counters.events.fetch_add(count, Relaxed);
+        watched.counters.folded.fetch_add(folded, Relaxed);
         result.map(|()| count)
     }
 
@@ -482,9 +485,9 @@ impl Reader {
 
     /// Everything that is queued now reaches the index, and what can be settled is.
     fn catch_up(&mut self) -> Result<(), CollectError> {
-        // The kernel counts 24 bytes for each queued event. New events merge into queued ones or come after them,
-        // so having read as many as were there, none of those is left.
-        let queued = rustix::io::ioctl_fionread(&self.armed.access).unwrap_or(0) / 24;
+        // New events merge into queued ones or come after them, so having read as many as were there, none of those is
+        // left.
+        let queued = self.armed.access.queued();
         let mut read = 0;
         loop {
             let n = self.pass()?;

@@ -93,6 +93,8 @@ pub struct Counters {
     pub lost: AtomicU64,
     /// Records that could not be decoded.
     pub undecodable: AtomicU64,
+    /// Accesses that moved no clock: the recorded use was as late already.
+    pub folded: AtomicU64,
     /// Accesses by processes whose reads do not count.
     pub ignored: AtomicU64,
     /// Recordings that were taken back as metadata changes.

@@ -13,14 +13,16 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Watched;
 use crate::model::{Inode, LastUse, Seconds, Source};
+use crate::sys::beneath;
 use crate::sys::fanotify::{Group, IGNORABLE};
 use crate::sys::handle::Handle;
 
@@ -37,8 +39,6 @@ pub struct Windows {
     length: u32,
     /// When the present window began: the reader asks for each event.
     began: AtomicU32,
-    /// The kernel has said no.
-    refused: AtomicBool,
     /// Used again in this window, and not marked yet.
     hot: Mutex<FxHashMap<Inode, Handle>>,
     marked: Mutex<FxHashSet<Inode>>,
@@ -64,14 +64,14 @@ fn is_repeated(events: u64, before: LastUse, now: Seconds, window_began: Seconds
 }
 
 impl Windows {
-    /// Windows of `precision` seconds.
-    pub fn new(access: Arc<Group>, precision: u64, now: Seconds) -> Self {
-        let length = if precision < WINDOW_MIN { 0 } else { precision };
+    /// Windows of `precision` seconds. `root` is the volume's: whether the kernel can hide anything is tried on it.
+    pub fn new(access: Arc<Group>, precision: u64, root: &Path, now: Seconds) -> Self {
+        let is_possible = precision >= WINDOW_MIN && can_hide(&access, root);
+        let length = if is_possible { precision } else { 0 };
         Self {
             access,
             length: u32::try_from(length).unwrap_or(u32::MAX),
             began: AtomicU32::new(now.0),
-            refused: AtomicBool::new(false),
             hot: Mutex::default(),
             marked: Mutex::default(),
         }
@@ -80,13 +80,18 @@ impl Windows {
     /// How it is.
     pub fn precision(&self) -> Precision {
         Precision {
-            window_seconds: if self.is_off() { 0 } else { self.length },
+            window_seconds: self.length,
             marks: self.marked.lock().len() as u64,
         }
     }
 
+    /// Accesses that wait in the kernel's queue.
+    pub fn queued(&self) -> u64 {
+        self.access.queued()
+    }
+
     fn is_off(&self) -> bool {
-        self.length == 0 || self.refused.load(Relaxed)
+        self.length == 0
     }
 
     /// What every marked file's clock says: the present window's end.
@@ -105,7 +110,7 @@ impl Windows {
     #[cold]
     fn note_hot(&self, ino: Inode, handle: Handle) {
         let mut hot = self.hot.lock();
-        if hot.len() < MARKS_MAX && !self.refused.load(Relaxed) {
+        if hot.len() < MARKS_MAX {
             hot.insert(ino, handle);
         }
     }
@@ -172,6 +177,10 @@ impl Windows {
                 index.record_use(*ino, end);
             }
         }
+        // Should the store be lost, the journal still knows what the hidden uses will have been.
+        watched
+            .journal
+            .uses(end, &hot.keys().copied().collect::<Vec<_>>());
         if !store() {
             return Ok(());
         }
@@ -186,17 +195,22 @@ impl Windows {
             marked.insert(ino);
             match self.access.ignore(fd.as_fd()) {
                 Ok(()) => {}
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                    tracing::info!(%error, "this kernel has no evictable marks (Linux 5.19): every use is recorded by itself");
-                    self.refused.store(true, Relaxed);
-                    return Ok(());
-                }
                 // Without memory for it, the file's events go on.
                 Err(error) => tracing::debug!(%error, "cannot mark a file"),
             }
         }
         Ok(())
     }
+}
+
+/// Tries a mark on a directory, whose uses nobody asks for.
+fn can_hide(access: &Group, root: &Path) -> bool {
+    let tried = beneath::open_root(root).and_then(|root| access.ignore(root.as_fd()));
+    let done = tried.and_then(|()| access.flush_ignored());
+    if let Err(error) = &done {
+        tracing::info!(%error, "evictable marks cannot be had (Linux 5.19): every use is recorded by itself");
+    }
+    done.is_ok()
 }
 
 /// Corrects what an earlier process left behind: its marks may have hidden uses until this moment. `end` is the end

@@ -55,6 +55,7 @@ pub(super) fn load(path: &Path) -> Result<Config, Vec<Fault>> {
         listen: parts.listen.unwrap_or_else(|| Listen {
             unix: purge_proto::DEFAULT_SOCKET.into(),
             group: None,
+            metrics: None,
         }),
         volumes: parts.volumes,
         rules: parts.rules,
@@ -160,11 +161,19 @@ fn read_listen(mut s: Section<'_, '_>, src: &mut Source<'_>) -> Listen {
         id
     });
     s.refuse(src, "tcp");
-    s.refuse(src, "metrics");
+    let metrics = s.string(src, "metrics").and_then(|(text, span)| {
+        let address = text.parse().ok();
+        if address.is_none() {
+            let what = format!("metrics {text:?} is no address and port");
+            src.fault(&span, what, "write such as \"127.0.0.1:9469\"");
+        }
+        address
+    });
     s.finish(src);
     Listen {
         unix: unix.into(),
         group,
+        metrics,
     }
 }
 

@@ -16,6 +16,7 @@ pub mod fault;
 mod section;
 mod unsupported;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use accounts::{group_id, group_name, user_id, user_name};
@@ -51,6 +52,8 @@ pub struct Listen {
     pub unix: PathBuf,
     /// The socket's group; none: root's.
     pub group: Option<u32>,
+    /// Where `/metrics` and `/healthz` are answered; none: nowhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// One watched directory tree.
@@ -223,6 +226,7 @@ impl Config {
             listen: Listen {
                 unix: socket,
                 group: None,
+                metrics: None,
             },
             volumes: vec![volume],
             rules,

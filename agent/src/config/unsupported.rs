@@ -12,7 +12,7 @@ pub(super) fn refused(section: &str, key: &str, value: &str) -> Option<(&'static
         ("rule", "grace") if value != "0" => {
             Some((later, "this version frees at once: write \"0s\", or leave it out"))
         }
-        ("listen", "tcp" | "metrics") => Some((later, "leave it out: clients come in by the unix socket")),
+        ("listen", "tcp") => Some((later, "leave it out: clients come in by the unix socket")),
         ("", "quota" | "watermark" | "archive" | "notify") => Some((later, "take the whole table out")),
         _ => None,
     }

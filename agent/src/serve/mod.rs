@@ -1,11 +1,13 @@
 //! gRPC on the unix socket. Translates, decides nothing.
 //!
 //! - [`service`] the calls
+//! - [`http`]    metrics and health
 //! - `convert`   the contract's messages from the agent's values
 //!
 //! On the unix socket the peer's uid decides: root may do everything, nobody else anything.
 
 mod convert;
+pub mod http;
 pub mod service;
 
 use std::io;

@@ -127,7 +127,7 @@ impl PurgeAgent for Service {
                 uptime_seconds: host.uptime().as_secs(),
                 volumes: host.volumes().iter().map(|v| convert::volume(host, v)).collect(),
                 last_runs,
-                resident_bytes: resident_bytes(),
+                resident_bytes: crate::sys::memory::resident_bytes(),
             })
         });
         Ok(Response::new(status.await?))
@@ -552,14 +552,4 @@ fn show(
             }
         }
     }
-}
-
-/// VmRSS of this process.
-fn resident_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
-    let kib = line
-        .and_then(|l| l.split_whitespace().next())
-        .and_then(|n| n.parse::<u64>().ok());
-    kib.unwrap_or(0).saturating_mul(1024)
 }

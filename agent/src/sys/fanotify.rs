@@ -197,6 +197,11 @@ impl Group {
         )
     }
 
+    /// How many events are queued: the kernel counts 24 bytes for each, whatever it carries.
+    pub fn queued(&self) -> u64 {
+        rustix::io::ioctl_fionread(&self.0).unwrap_or(0) / 24
+    }
+
     /// Reads what is queued into `buffer` and returns how many bytes of it are events; 0 when the queue is empty.
     ///
     /// # Errors

@@ -20,3 +20,13 @@ pub fn give_back() {
         libc::malloc_trim(0);
     }
 }
+
+/// Resident memory of this process (VmRSS in `/proc/self/status`).
+pub fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+    let kib = line
+        .and_then(|l| l.split_whitespace().next())
+        .and_then(|n| n.parse::<u64>().ok());
+    kib.unwrap_or(0).saturating_mul(1024)
+}
