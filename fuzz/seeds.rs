@@ -14,6 +14,7 @@ fn main() -> io::Result<()> {
         std::process::exit(2);
     };
     write_all(Path::new(&corpus), "events", &events())?;
+    write_all(Path::new(&corpus), "kept", &kept())?;
     write_all(Path::new(&corpus), "rows", &rows())?;
     write_all(Path::new(&corpus), "units", &units())
 }
@@ -152,6 +153,33 @@ fn row(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
 
 fn present(bits: u64) -> [u8; 8] {
     bits.to_le_bytes()
+}
+
+// ---------------------------------------------------------------- what lies beside the store, see agent/src/index/frame.rs
+
+const FRAMES: u8 = 0;
+const ENTRY: u8 = 2;
+const PAGES: u8 = 4;
+const CLOCK: u8 = 5;
+
+fn kept() -> Vec<Seed> {
+    // Two empty frames: no bytes have the checksum 0.
+    let frames = row(FRAMES, &[&[0; 16]]);
+    // At 300; inodes 1, 12, 11
+    let uses = row(ENTRY, &[&[2, 0xac, 2, 2, 22, 1]]);
+    let gap = row(ENTRY, &[&[3, 0xac, 2], b"overflow"]);
+    // Page 1 with the offsets 0 and 2: clocks, sources, births 5 and 7
+    let time = 1_780_000_000u32.to_le_bytes();
+    let pages = row(PAGES, &[&[2], &present(0b101), &time, &time, &[0, 1], &[10, 4]]);
+    // offset -1, boot, now 1
+    let clock = row(CLOCK, &[&[21, 1, 1], &[9; 16], &[2]]);
+    vec![
+        ("frames", frames),
+        ("uses", uses),
+        ("gap", gap),
+        ("pages", pages),
+        ("clock", clock),
+    ]
 }
 
 // ---------------------------------------------------------------- units

@@ -175,8 +175,6 @@ pub struct Keeping {
     pub checkpoints: AtomicU64,
     /// Bytes of the last one.
     pub checkpoint_bytes: AtomicU64,
-    /// Gaps noted.
-    pub gaps: AtomicU64,
     /// Whole scans that were finished.
     pub scans: AtomicU64,
 }
@@ -222,6 +220,8 @@ pub struct Condition {
     pub coverage_since: Seconds,
     /// The last stretches that were not.
     pub gaps: Vec<Gap>,
+    /// How many there have been.
+    pub gaps_total: u64,
     /// End of the last gap that counts as a use of every file.
     pub gap_end: Option<Seconds>,
     /// The running scan: entries, directories, unreadable, seconds.
@@ -514,6 +514,7 @@ impl Volume {
             state,
             coverage_since: Seconds(health.record.coverage_since),
             gaps: health.record.gaps.clone(),
+            gaps_total: health.record.gaps_total,
             gap_end: health.record.counted_until(),
             scan,
             unreadable: health.unreadable,

@@ -63,11 +63,30 @@ pub fn status(s: &v1::AgentStatus) -> Value {
     })
 }
 
+fn gap(g: &v1::Gap) -> Value {
+    json!({ "from": time(g.from), "to": time(g.to), "cause": g.cause, "counts": g.counts })
+}
+
+fn keeping(k: &v1::Keeping) -> Value {
+    json!({
+        "flushes_total": k.flushes_total,
+        "flushes_failed_total": k.flushes_failed_total,
+        "flush_seconds_total": k.flush_seconds_total,
+        "flush_seconds_max": k.flush_seconds_max,
+        "journal_bytes": k.journal_bytes,
+        "journal_bytes_written_total": k.journal_bytes_written_total,
+        "checkpoints_total": k.checkpoints_total,
+        "checkpoint_bytes": k.checkpoint_bytes,
+        "gaps_total": k.gaps_total,
+        "scans_total": k.scans_total,
+        "clock_ahead_seconds": k.clock_ahead_seconds,
+    })
+}
+
 fn volume(v: &v1::VolumeStatus) -> Value {
     let mut o = Map::new();
     o.insert("name".into(), v.name.clone().into());
     paths::insert(&mut o, &v.path);
-    let gap = |g: &v1::Gap| json!({ "from": time(g.from), "to": time(g.to), "cause": g.cause });
     let rest = json!({
         "collector": collector(v.collector()),
         "state": volume_state(v.state()),
@@ -88,6 +107,7 @@ fn volume(v: &v1::VolumeStatus) -> Value {
         "events_per_second": v.events_per_second,
         "index_bytes": v.index_bytes,
         "scan": v.scan.as_ref().map(scan),
+        "keeping": v.keeping.as_ref().map(keeping),
     });
     extend(&mut o, rest);
     Value::Object(o)
@@ -226,6 +246,7 @@ pub fn explanation(e: &v1::Explanation) -> Value {
             "last_access": time(e.last_access),
             "source": source(e.source()),
             "coverage_since": time(e.coverage_since),
+            "gaps": e.gaps.iter().map(gap).collect::<Vec<_>>(),
             "rules": e.rules.iter().map(rule).collect::<Vec<_>>(),
             "holds": e.holds.iter().map(hold).collect::<Vec<_>>(),
             "access": time(e.access),

@@ -186,6 +186,7 @@ impl PurgeAgent for Fake {
                 from: at(100),
                 to: at(200),
                 cause: "stopped".into(),
+                counts: true,
             }],
             events_total: 5,
             events_lost_total: 0,
@@ -198,6 +199,12 @@ impl PurgeAgent for Fake {
             precision_seconds: 3600,
             ignore_marks: 12,
             events_ignored_total: 3,
+            keeping: Some(Keeping {
+                flushes_total: 7,
+                journal_bytes: 4096,
+                checkpoints_total: 1,
+                ..Keeping::default()
+            }),
         };
         Ok(Response::new(AgentStatus {
             version: "0.1.0".into(),
@@ -331,6 +338,12 @@ impl PurgeAgent for Fake {
             inode: 4711,
             links: 1,
             volume: "scratch".into(),
+            gaps: vec![Gap {
+                from: at(-90),
+                to: at(-80),
+                cause: "overflow".into(),
+                counts: true,
+            }],
         }))
     }
     type FindStream = Answers<Entry>;

@@ -17,7 +17,7 @@ use crate::purge::candidate::Candidate;
 use crate::purge::holds::timestamp;
 use crate::query::find::{FindError, Hit};
 use crate::query::usage::{AGE_BOUNDS, Usage};
-use crate::volume::{State, Volume};
+use crate::volume::{Gap, State, Volume};
 
 pub(super) fn status(error: HostError) -> Status {
     let words = error.to_string();
@@ -76,7 +76,6 @@ pub(super) fn volume(host: &Host, volume: &Volume) -> v1::VolumeStatus {
         State::Tracking => (v1::VolumeState::Tracking, String::new()),
         State::Degraded(reason) => (v1::VolumeState::Degraded, reason),
     };
-    let at = |n: u32| Some(timestamp(Seconds(n)));
     v1::VolumeStatus {
         name: volume.config.name.clone(),
         path: volume.config.path.as_os_str().as_bytes().to_vec(),
@@ -87,15 +86,8 @@ pub(super) fn volume(host: &Host, volume: &Volume) -> v1::VolumeStatus {
         directories: totals.directories,
         bytes: totals.bytes,
         coverage_since: Some(timestamp(condition.coverage_since)),
-        gaps: condition
-            .gaps
-            .iter()
-            .map(|g| v1::Gap {
-                from: at(g.from),
-                to: at(g.to),
-                cause: g.cause.clone(),
-            })
-            .collect(),
+        gaps: condition.gaps.iter().map(gap).collect(),
+        keeping: Some(keeping(volume, condition.gaps_total)),
         events_total: counters.events.load(Relaxed),
         events_lost_total: counters.lost.load(Relaxed),
         index_bytes: host.index_bytes(),
@@ -116,6 +108,33 @@ pub(super) fn volume(host: &Host, volume: &Volume) -> v1::VolumeStatus {
         precision_seconds: condition.precision.window_seconds,
         ignore_marks: condition.precision.marks,
         events_ignored_total: counters.ignored.load(Relaxed),
+    }
+}
+
+fn gap(g: &Gap) -> v1::Gap {
+    v1::Gap {
+        from: Some(timestamp(Seconds(g.from))),
+        to: Some(timestamp(Seconds(g.to))),
+        cause: g.cause.clone(),
+        counts: g.counts,
+    }
+}
+
+fn keeping(volume: &Volume, gaps_total: u64) -> v1::Keeping {
+    let k = &volume.keeping;
+    let seconds = |micros: u64| micros as f64 / 1e6;
+    v1::Keeping {
+        flushes_total: k.flushes.load(Relaxed),
+        flushes_failed_total: k.flushes_failed.load(Relaxed),
+        flush_seconds_total: seconds(k.flush_micros.load(Relaxed)),
+        flush_seconds_max: seconds(k.flush_micros_max.load(Relaxed)),
+        journal_bytes: volume.watched.journal.bytes(),
+        journal_bytes_written_total: volume.watched.journal.bytes_written(),
+        checkpoints_total: k.checkpoints.load(Relaxed),
+        checkpoint_bytes: k.checkpoint_bytes.load(Relaxed),
+        gaps_total,
+        scans_total: k.scans.load(Relaxed),
+        clock_ahead_seconds: crate::clock::ahead_seconds(),
     }
 }
 
@@ -193,6 +212,7 @@ pub(super) fn explanation(
         inode: subject.ino,
         links: a.links,
         volume: volume.config.name.clone(),
+        gaps: condition.gaps.iter().map(gap).collect(),
     }
 }
 

@@ -100,6 +100,9 @@ pub struct VolumeRecord {
     /// Since when the volume has not been there, while that is so; 0: it is there.
     #[prost(uint32, tag = "12")]
     pub away_since: u32,
+    /// How many gaps there have been.
+    #[prost(uint64, tag = "13")]
+    pub gaps_total: u64,
 }
 
 /// What is known of the stretch between an earlier process and this one.
@@ -165,6 +168,8 @@ impl VolumeRecord {
             gap.to = gap.to.max(last.to);
             gap.counts |= last.counts;
             self.gaps.pop();
+        } else {
+            self.gaps_total = self.gaps_total.saturating_add(1);
         }
         gap.counts |= Seconds(gap.from).age_at(Seconds(gap.to)) > tolerance;
         let counts = gap.counts;

@@ -377,7 +377,6 @@ impl Volume {
             health.urgent = true;
             tracing::info!(volume = %self.config.name, "events are recorded again");
             drop(health);
-            self.keeping.gaps.fetch_add(1, Relaxed);
             self.request_scan(Extent::Volume);
         }
     }

@@ -61,6 +61,18 @@ fn print(e: &v1::Explanation, out: &mut Out) -> Result<(), CtlError> {
     row("change", stamp(e.change));
     row("birth", stamp(e.birth));
     row("observed", format!("since {}", stamp(e.coverage_since)));
+    for gap in &e.gaps {
+        row(
+            "gap",
+            format!(
+                "{} to {} ({}{})",
+                stamp(gap.from),
+                stamp(gap.to),
+                gap.cause,
+                super::status::counted(gap)
+            ),
+        );
+    }
     for hold in &e.holds {
         let until = hold
             .expires_at

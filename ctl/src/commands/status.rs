@@ -99,7 +99,12 @@ fn print_volume(v: &v1::VolumeStatus, out: &mut Out) -> Result<(), CtlError> {
         let gaps = plural(v.gaps.len() as u64, "gap", "gaps");
         row(
             "gaps",
-            format!("{gaps}, the last until {} ({})", stamp(gap.to), gap.cause),
+            format!(
+                "{gaps}, the last until {} ({}{})",
+                stamp(gap.to),
+                gap.cause,
+                counted(gap)
+            ),
         );
     }
     let lost = if v.events_lost_total > 0 {
@@ -118,6 +123,15 @@ fn print_volume(v: &v1::VolumeStatus, out: &mut Out) -> Result<(), CtlError> {
     row("index", format!("{} on disk", format_size(v.index_bytes)));
     t.print(out, 2)?;
     Ok(())
+}
+
+/// What a gap means for every file.
+pub(super) fn counted(gap: &v1::Gap) -> &'static str {
+    if gap.counts {
+        "; counts as a use of every file"
+    } else {
+        ""
+    }
 }
 
 pub(super) fn stamp(at: Option<prost_types::Timestamp>) -> String {
