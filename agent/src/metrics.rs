@@ -83,7 +83,7 @@ impl<'a> Looked<'a> {
 type Value = fn(&Looked<'_>) -> f64;
 
 /// Name, type, help, value.
-const VOLUME_METRICS: [(&str, &str, &str, Value); 26] = [
+const VOLUME_METRICS: [(&str, &str, &str, Value); 25] = [
     ("files", "gauge", "Regular files in the index.", |v| {
         v.files as f64
     }),
@@ -197,12 +197,6 @@ const VOLUME_METRICS: [(&str, &str, &str, Value); 26] = [
         "gauge",
         "Whether a scan of the whole volume is running.",
         |v| f64::from(u8::from(v.condition.scan.is_some())),
-    ),
-    (
-        "gaps_total",
-        "counter",
-        "Stretches that were not observed, since the agent started.",
-        |v| v.volume.keeping.gaps.load(Relaxed) as f64,
     ),
     (
         "gaps_remembered",
