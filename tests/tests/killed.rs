@@ -80,11 +80,19 @@ fn a_use_during_a_first_scan_that_is_killed_is_no_secret() {
     assert_eq!((lost, planned.len()), (0, files.len() - used.len()));
 }
 
+/// Files that are used for the first time in a round: only of these it can be told whether the use was kept.
+const FRESH: usize = 20;
+/// Files that the storm reads again and again.
+const STORM: usize = 5_000;
+
 #[test]
 fn kill_9_at_random_moments_of_a_storm_loses_no_use_and_the_index_always_opens() {
-    let mount = need!(Mount::sized(Fs::Ext4, 256, 30_000));
+    let rounds = rounds(1000, 12);
+    let mount = need!(Mount::sized(Fs::Ext4, 256, 40_000));
     let root = mount.path();
-    let files = make(&root.join("d"), 20_000);
+    let storm = make(&root.join("storm"), STORM);
+    let never = make(&root.join("never"), 1000);
+    let fresh = make(&root.join("fresh"), rounds * FRESH);
     age_tree(&root);
     let mut agent = Agent::tracking(&Config::backdated(&root));
     let mut random = 0x2545_F491_4F6C_DD1Du64;
@@ -94,21 +102,26 @@ fn kill_9_at_random_moments_of_a_storm_loses_no_use_and_the_index_always_opens()
         random ^= random << 17;
         random % below
     };
-    let mut known_used = vec![false; files.len()];
-    for round in 0..rounds(1000, 12) {
+    let mut known_used = vec![false; fresh.len()];
+    for round in 0..rounds {
         let used: Mutex<Vec<(usize, Instant)>> = Mutex::default();
         let stop = AtomicBool::new(false);
-        let first = usize::try_from(next(20_000)).unwrap();
-        let pause = Duration::from_millis(700 + next(1500));
+        let first = usize::try_from(next(STORM as u64)).unwrap();
+        let pause = Duration::from_millis(500 + next(800));
         let killed_at = std::thread::scope(|scope| {
             scope.spawn(|| {
-                let mut at = first;
-                while !stop.load(Relaxed) {
-                    // The same few thousand files: the others must stay expired.
-                    let chosen = at % 10_000;
-                    read(&files[chosen]);
-                    used.lock().unwrap().push((chosen, Instant::now()));
-                    at += 7;
+                for at in (first..).step_by(7).take_while(|_| !stop.load(Relaxed)) {
+                    read(&storm[at % STORM]);
+                }
+            });
+            scope.spawn(|| {
+                for file in round * FRESH..(round + 1) * FRESH {
+                    if stop.load(Relaxed) {
+                        return;
+                    }
+                    read(&fresh[file]);
+                    used.lock().unwrap().push((file, Instant::now()));
+                    std::thread::sleep(pause / FRESH as u32);
                 }
             });
             std::thread::sleep(pause);
@@ -123,14 +136,17 @@ fn kill_9_at_random_moments_of_a_storm_loses_no_use_and_the_index_always_opens()
         agent.launch();
         agent.wait_until_tracking();
         let planned = agent.ctl().candidate_files();
-        let lost = files
+        let lost = fresh
             .iter()
             .zip(&known_used)
             .filter(|(f, used)| **used && planned.contains(*f));
         assert_eq!(lost.count(), 0, "round {round}");
-        assert!(
-            planned.len() >= 10_000,
-            "round {round}: what nobody used stays expired"
-        );
+        let kept = never.iter().filter(|f| planned.contains(*f)).count();
+        assert_eq!(kept, never.len(), "round {round}: what nobody used stays expired");
     }
+    let proven = known_used.iter().filter(|u| **u).count();
+    assert!(
+        proven > rounds,
+        "only {proven} uses were old enough to be told from a gap"
+    );
 }
