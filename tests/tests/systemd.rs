@@ -123,3 +123,18 @@ fn kill_9_misses_no_access_of_fifty_readers() {
         }
     });
 }
+
+#[test]
+fn the_sandbox_of_the_unit_is_tight() {
+    let machine = need!(Machine::boot(&[]));
+    machine.run(&["systemctl", "daemon-reload"]).unwrap();
+    // In tenths: 3.0. What is left is named and explained in the unit.
+    let checked = machine.run(&[
+        "systemd-analyze",
+        "security",
+        "--no-pager",
+        "--threshold=30",
+        "purge-agent",
+    ]);
+    assert!(checked.is_ok(), "{}", checked.unwrap_err());
+}
