@@ -85,6 +85,7 @@ pub(super) fn empty_directories(
             parent,
             shape: Shape::EmptyDirectory,
             last,
+            birth: attributes.birth,
             bytes: 0,
             files: 0,
             rule,

@@ -46,6 +46,8 @@ pub struct Pick {
     pub shape: Shape,
     /// Its last use as the rule sees it.
     pub last: LastUse,
+    /// When it was made.
+    pub birth: Seconds,
     /// Apparent bytes that go with it.
     pub bytes: u64,
     /// Regular files that go with it.
@@ -128,7 +130,7 @@ pub fn evaluate(index: &Index, rules: &[Rule], at: &Circumstances) -> Result<Eva
             out.merge(part);
         }
     }
-    let dropped = apply_limits(&mut out.picks, rules);
+    let dropped = apply_limits(&mut out.picks, rules, at.now);
     out.kept.limit = dropped.iter().map(|p| u64::from(p.files)).sum();
     for pick in &dropped {
         if let Some((attributes, _)) = index.get(pick.ino) {

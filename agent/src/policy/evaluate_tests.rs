@@ -184,7 +184,7 @@ proptest! {
         };
         let found = evaluate(&index, std::slice::from_ref(&rule), &at).unwrap();
 
-        let mut expected: Vec<(u32, Inode)> = files.iter().filter(|f| {
+        let mut expected: Vec<(u32, std::cmp::Reverse<u64>, Inode)> = files.iter().filter(|f| {
             let mut dir = f.dir;
             let mut is_held = held.contains(&f.ino);
             while dir != 0 {
@@ -196,13 +196,13 @@ proptest! {
                 && !is_held && !excluded
                 && users.as_ref().is_none_or(|u| u.contains(&f.uid))
                 && f.size >= min_size
-        }).map(|f| (model_last(f, clocks, gap_end), f.ino)).collect();
+        }).map(|f| (model_last(f, clocks, gap_end), std::cmp::Reverse(f.size), f.ino)).collect();
         expected.sort_unstable();
         let all = expected.len() as u64;
         if max_files > 0 {
             expected.truncate(max_files as usize);
         }
-        let expected: BTreeSet<Inode> = expected.into_iter().map(|(_, ino)| ino).collect();
+        let expected: BTreeSet<Inode> = expected.into_iter().map(|(_, _, ino)| ino).collect();
         let got: BTreeSet<Inode> =
             found.picks.iter().filter(|p| p.shape == Shape::File).map(|p| p.ino).collect();
         prop_assert_eq!(&got, &expected);

@@ -139,6 +139,7 @@ impl<'a> FilePass<'a> {
                 parent: entry.parent,
                 shape: Shape::File,
                 last,
+                birth: entry.birth,
                 bytes: entry.size,
                 files: 1,
                 rule: *number,
