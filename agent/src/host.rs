@@ -1,4 +1,8 @@
 //! One host: its volumes, rules, plans, runs and holds, and what can be asked of them together.
+//!
+//! - `triggered` what quotas and watermarks ask for
+
+mod triggered;
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +14,7 @@ use purge_proto::v1;
 use rustc_hash::FxHashSet;
 
 use crate::clock;
-use crate::config::{AUTO_MAX_FRACTION, Config, Rule, user_name};
+use crate::config::{AUTO_MAX_FRACTION, Config, Limits, Rule, user_name};
 use crate::handover::Handover;
 use crate::index::{Store, StoreError, aside};
 use crate::model::{Inode, Seconds};
@@ -92,6 +96,7 @@ pub struct Wanted {
 pub struct Host {
     volumes: Vec<Arc<Volume>>,
     rules: RwLock<Vec<Rule>>,
+    limits: RwLock<Limits>,
     /// Saved plans.
     pub plans: Plans,
     /// Past and current runs.
@@ -194,9 +199,11 @@ impl Host {
         }
         handover.drop_rest();
         let rules = RwLock::new(config.rules.clone());
+        let limits = RwLock::new(config.limits.clone());
         Ok(Arc::new(Self {
             volumes,
             rules,
+            limits,
             plans,
             runs,
             holds,
@@ -251,9 +258,10 @@ impl Host {
         self.rules.read().clone()
     }
 
-    /// Puts other rules in force. Volumes stay as they are until a restart.
-    pub fn replace_rules(&self, rules: Vec<Rule>) {
+    /// Puts other rules, quotas and watermarks in force. Volumes stay as they are until a restart.
+    pub fn replace_rules(&self, rules: Vec<Rule>, limits: Limits) {
         *self.rules.write() = rules;
+        *self.limits.write() = limits;
     }
 
     /// A volume by name; an empty name means the only one.
@@ -338,6 +346,7 @@ impl Host {
             volume_bytes,
             own_ttl: wanted.ttl.is_some() || wanted.unattended,
             owner_name: user_name,
+            trigger: None,
         };
         Ok(self.plans.save(&volume.watched.index, found, &occasion)?)
     }
@@ -511,6 +520,22 @@ impl Host {
 
     /// A plan from rules that have changed since says nothing of what the rules now want.
     fn check_rules_unchanged(&self, record: &PlanRecord) -> Result<(), HostError> {
+        let changed = |what: &str| {
+            let id = record
+                .plan
+                .as_ref()
+                .map(|p| p.plan_id.as_str())
+                .unwrap_or_default();
+            HostError::Refused(format!(
+                "{what} of plan {id} changed since it was made; make a new one"
+            ))
+        };
+        if !record.trigger.is_empty() {
+            let same = self.trigger_is_unchanged(record);
+            return same
+                .then_some(())
+                .ok_or_else(|| changed(&format!("the {} or the rule", record.trigger)));
+        }
         let now = self.rules();
         let named: Vec<Rule> = record
             .rules
@@ -592,7 +617,7 @@ impl Host {
         let done = self.create_plan(&wanted).and_then(|record| {
             let plan = record.plan.unwrap_or_default();
             tracing::info!(rule = %rule.name, plan = %plan.plan_id, candidates = ?plan.candidates, "scheduled plan");
-            if rule.auto_apply {
+            if rule.auto_apply && !rule.tells_only {
                 self.apply(&plan.plan_id, 0, "schedule")?;
             }
             Ok(())

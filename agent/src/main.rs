@@ -187,6 +187,7 @@ fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<b
             tokio::spawn(serve::http::serve(listener, Arc::clone(&host)));
         }
         let scheduler = tokio::spawn(schedule::keep(Arc::clone(&host)));
+        let limits = tokio::spawn(schedule::keep_limits(Arc::clone(&host)));
         let reloading = Arc::clone(&host);
         let again = Arc::new(AtomicBool::new(false));
         let begins_again = Arc::clone(&again);
@@ -211,6 +212,7 @@ fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<b
         let served = serve::serve(Arc::clone(&host), listener, shutdown).await;
         sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]).ok();
         scheduler.abort();
+        limits.abort();
         tokio::task::spawn_blocking(move || host.stop()).await.ok();
         serve::unlisten(&config.listen.unix);
         tracing::info!("stopped");
@@ -227,7 +229,7 @@ fn reload_rules(host: &Host, run: &Run) {
                 rules = config.rules.len(),
                 "rules were read again; other changes need a restart"
             );
-            host.replace_rules(config.rules);
+            host.replace_rules(config.rules, config.limits);
         }
         Err(faults) => {
             for fault in faults {

@@ -1,13 +1,49 @@
-//! Makes the plans of rules whose time has come.
+//! Makes the plans of rules whose time has come, and looks at watermarks and quotas.
 
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::host::Host;
 use crate::model::Seconds;
 
 /// The clock is looked at this often: a schedule is due to the minute, and a stepped clock is noticed.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// The first scan of a small volume is over by then.
+const FIRST_LOOK_AFTER: Duration = Duration::from_secs(5);
+/// A volume's space is looked at this often.
+const WATERMARKS_EVERY: Duration = Duration::from_secs(60);
+/// Sums of owners and directories are made this often: a pass over the index.
+const QUOTAS_EVERY: Duration = Duration::from_secs(600);
+
+/// Looks at watermarks and quotas until it is aborted.
+pub async fn keep_limits(host: Arc<Host>) {
+    let mut watermarks = interval_at(Instant::now() + FIRST_LOOK_AFTER, WATERMARKS_EVERY);
+    let mut quotas = interval_at(Instant::now() + WATERMARKS_EVERY, QUOTAS_EVERY);
+    // A suspended machine has missed nothing: once is enough.
+    watermarks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    quotas.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        let of_quotas = tokio::select! {
+            _ = watermarks.tick() => false,
+            _ = quotas.tick() => true,
+        };
+        let host = Arc::clone(&host);
+        let looked = tokio::task::spawn_blocking(move || {
+            let limits = host.limits();
+            if of_quotas {
+                limits.quotas.iter().for_each(|q| host.keep_quota(q));
+            } else {
+                limits.watermarks.iter().for_each(|w| host.keep_watermark(w));
+            }
+        });
+        if let Err(error) = looked.await {
+            tracing::error!(%error, "looking at quotas or watermarks failed");
+        }
+    }
+}
 
 /// Runs until it is aborted.
 pub async fn keep(host: Arc<Host>) {

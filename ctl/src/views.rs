@@ -181,6 +181,9 @@ pub fn candidate(c: &v1::Candidate) -> Value {
             "age_seconds": c.age_seconds,
         }),
     );
+    if !c.because.is_empty() {
+        o.insert("because".into(), c.because.clone().into());
+    }
     Value::Object(o)
 }
 

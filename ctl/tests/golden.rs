@@ -90,6 +90,7 @@ fn candidates() -> Vec<Candidate> {
         source: source.into(),
         rule: "scratch-28d".into(),
         age_seconds,
+        because: String::new(),
     };
     vec![
         candidate(

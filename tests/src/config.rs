@@ -58,6 +58,13 @@ impl Config {
         self
     }
 
+    /// A `[[quota]]` or `[[watermark]]` of the volume.
+    #[must_use]
+    pub fn table(mut self, kind: &str, keys: &str) -> Self {
+        let _ = write!(self.rules, "\n[[{kind}]]\nvolume = \"{VOLUME}\"\n{keys}\n");
+        self
+    }
+
     /// As TOML.
     pub fn text(&self, state_dir: &Path, socket: &Path) -> String {
         let precision = if self.volume_keys.contains("precision") {

@@ -9,8 +9,9 @@ use toml::de::DeTable;
 use super::accessor::read_accessors;
 use super::accounts::{group_id, user_id};
 use super::fault::Fault;
+use super::limit;
 use super::section::{At, Section, Source, suggest};
-use super::{Baseline, Config, DEFAULT_STATE_DIR, Listen, Rule, Target, VolumeConfig};
+use super::{Baseline, Config, DEFAULT_STATE_DIR, Listen, Rule, Sequence, Target, VolumeConfig};
 use crate::model::Clocks;
 use crate::policy::schedule::Schedule;
 use crate::policy::scope::{Globs, Scope};
@@ -38,6 +39,9 @@ struct Parts {
     faults: Vec<Fault>,
     /// Where each rule named its volume, for the check that needs all files.
     rule_places: Vec<Fault>,
+    /// Where each rule without a ttl stands: only what a quota or a watermark triggers may do without.
+    without_ttl: Vec<(String, Fault)>,
+    limits: limit::Read,
 }
 
 pub(super) fn load(path: &Path) -> Result<Config, Vec<Fault>> {
@@ -59,6 +63,7 @@ pub(super) fn load(path: &Path) -> Result<Config, Vec<Fault>> {
         }),
         volumes: parts.volumes,
         rules: parts.rules,
+        limits: parts.limits.limits,
     })
 }
 
@@ -140,7 +145,13 @@ fn read_main(top: &mut Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts)
     for (table, span) in top.tables(src, "volume") {
         read_volume(Section::new("volume", table, span), src, parts);
     }
-    for key in ["quota", "watermark", "archive", "notify"] {
+    for (table, span) in top.tables(src, "quota") {
+        limit::read_quota(Section::new("quota", table, span), src, &mut parts.limits);
+    }
+    for (table, span) in top.tables(src, "watermark") {
+        limit::read_watermark(Section::new("watermark", table, span), src, &mut parts.limits);
+    }
+    for key in ["archive", "notify"] {
         top.refuse(src, key);
     }
 }
@@ -342,6 +353,15 @@ fn read_rule(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts) {
     for key in ["action", "announce", "grace"] {
         s.refuse(src, key);
     }
+    let tells_only = s
+        .string(src, "action")
+        .is_some_and(|(action, _)| action == "notify");
+    let sequences = [
+        ("oldest", Sequence::Oldest),
+        ("largest", Sequence::Largest),
+        ("byte-days", Sequence::ByteDays),
+    ];
+    let sequence = s.choice(src, "order", &sequences).unwrap_or(Sequence::Oldest);
     let schedule = s.string(src, "schedule").and_then(|(text, span)| {
         let parsed = Schedule::parse(&text);
         parsed
@@ -369,6 +389,13 @@ fn read_rule(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts) {
             "write a share such as 0.25",
         );
     }
+    let without_ttl = (!s.has("ttl")).then(|| {
+        let what = "the rule has no ttl, so it would select everything";
+        Fault::at(src.file, src.text, &s.span, what, "add: ttl = \"28d\"")
+    });
+    if let Some(fault) = without_ttl {
+        parts.without_ttl.push((name.clone().unwrap_or_default(), fault));
+    }
     s.finish(src);
     if src.faults.len() > before {
         return;
@@ -388,6 +415,8 @@ fn read_rule(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts) {
         scope,
         remove_empty_dirs,
         max_empty_dirs,
+        sequence,
+        tells_only,
         schedule,
         auto_apply,
         max_files,
@@ -428,20 +457,12 @@ fn read_target(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Target {
 
 fn read_ttl(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option<u64> {
     let ttl = s.duration(src, "ttl");
-    match &ttl {
-        Some((0, span)) => src.fault(
+    if let Some((0, span)) = &ttl {
+        src.fault(
             span,
             "ttl is 0: everything would go",
             "write a time such as \"28d\"",
-        ),
-        None if !s.has("ttl") => {
-            src.fault(
-                &s.span.clone(),
-                "the rule has no ttl, so it would select everything",
-                "add: ttl = \"28d\"",
-            );
-        }
-        _ => {}
+        );
     }
     ttl.map(|(n, _)| n)
 }
@@ -577,6 +598,14 @@ fn check_together(path: &Path, parts: &mut Parts) {
             .faults
             .push(Fault::elsewhere(&file, "there is no volume", mend));
     }
+    for (rule, fault) in std::mem::take(&mut parts.without_ttl) {
+        if !limit::triggers(&parts.limits, &rule) {
+            parts.faults.push(fault);
+        }
+    }
+    parts
+        .faults
+        .extend(limit::check_together(&parts.limits, &parts.volumes, &parts.rules));
     let known: Vec<&str> = parts.volumes.iter().map(|v| v.name.as_str()).collect();
     for (rule, place) in parts.rules.iter().zip(&parts.rule_places) {
         let root = parts
@@ -721,8 +750,26 @@ mod tests {
                 "collector is not supported",
             ),
             (
-                format!("{VOLUME}[[quota]]\nname = \"q\"\n"),
-                "quota is not supported",
+                format!("{VOLUME}[[quota]]\nname = \"q\"\nvolume = \"s\"\nsubject = \"user\"\n"),
+                ":4:1: the quota limits nothing",
+            ),
+            (
+                format!(
+                    "{VOLUME}[[quota]]\nname = \"q\"\nvolume = \"s\"\nsubject = \"project\"\nhard = \"1B\"\n"
+                ),
+                "subject is not supported",
+            ),
+            (
+                format!(
+                    "{VOLUME}[[watermark]]\nvolume = \"s\"\nrule = \"r\"\nhigh = \"70%\"\nlow = \"75%\"\n"
+                ),
+                ":8:7: low is not below high",
+            ),
+            (
+                format!(
+                    "{VOLUME}[[watermark]]\nvolume = \"s\"\nrule = \"r\"\nhigh = \"90%\"\nlow = \"75%\"\n"
+                ),
+                "names rule \"r\", which volume s has not",
             ),
             (format!("{VOLUME}{VOLUME}"), "is given twice"),
             (

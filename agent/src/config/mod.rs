@@ -4,6 +4,7 @@
 //! - `section`     one TOML table, read key by key; what is left over is unknown
 //! - `check`       sections -> typed configuration
 //! - `unsupported` what the contract knows and this version does not do yet
+//! - `limit`       quota and watermark tables -> [`limits`]
 //! - `accessor`    whose reads do not count
 //! - `accounts`    user and group names -> ids
 //!
@@ -13,6 +14,8 @@ mod accessor;
 mod accounts;
 mod check;
 pub mod fault;
+mod limit;
+pub mod limits;
 mod section;
 mod unsupported;
 
@@ -21,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 pub use accounts::{group_id, group_name, user_id, user_name};
 pub use fault::Fault;
+pub use limits::{Limits, Quota, QuotaSubject, Watermark};
 
 use crate::collect::accessors::Accessor;
 use crate::model::Clocks;
@@ -43,6 +47,8 @@ pub struct Config {
     pub volumes: Vec<VolumeConfig>,
     /// What may go.
     pub rules: Vec<Rule>,
+    /// How much there may be.
+    pub limits: Limits,
 }
 
 /// Where clients come in.
@@ -106,6 +112,17 @@ pub enum Target {
     },
 }
 
+/// What is taken first where not everything may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sequence {
+    /// The oldest last use; among equals the largest.
+    Oldest,
+    /// The largest; among equals the oldest last use.
+    Largest,
+    /// The largest size x days present.
+    ByteDays,
+}
+
 /// What may go, and when.
 #[derive(Debug, Clone)]
 pub struct Rule {
@@ -125,6 +142,10 @@ pub struct Rule {
     pub remove_empty_dirs: bool,
     /// So many of them a run; 0: unlimited.
     pub max_empty_dirs: u64,
+    /// What is taken first where not everything may be.
+    pub sequence: Sequence,
+    /// It only plans and tells: its plans cannot be applied.
+    pub tells_only: bool,
     /// When its plans are made; none: only on request.
     pub schedule: Option<Schedule>,
     /// Plans made on schedule are applied.
@@ -155,6 +176,8 @@ impl Rule {
             scope: Scope::all(),
             remove_empty_dirs: true,
             max_empty_dirs: 500,
+            sequence: Sequence::Oldest,
+            tells_only: false,
             schedule: None,
             auto_apply: false,
             max_files: 0,
@@ -230,6 +253,7 @@ impl Config {
             },
             volumes: vec![volume],
             rules,
+            limits: Limits::default(),
         })
     }
 

@@ -167,6 +167,20 @@ impl<'s, 't> Section<'s, 't> {
         }
     }
 
+    /// A share as people write it, "85%", between 1% and 100%.
+    pub fn percent(&mut self, src: &mut Source<'_>, key: &'static str) -> Option<At<f64>> {
+        let (text, span) = self.string(src, key)?;
+        let number = text.strip_suffix('%').and_then(|n| n.trim().parse::<f64>().ok());
+        match number.filter(|n| (1.0..=100.0).contains(n)) {
+            Some(n) => Some((n / 100.0, span)),
+            None => {
+                let mend = "write a share from \"1%\" to \"100%\"";
+                src.fault(&span, format!("{key} {text:?} is no share"), mend);
+                None
+            }
+        }
+    }
+
     /// true or false.
     pub fn flag(&mut self, src: &mut Source<'_>, key: &'static str) -> Option<bool> {
         let value = self.get(key)?;

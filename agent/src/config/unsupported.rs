@@ -7,13 +7,18 @@ pub(super) fn refused(section: &str, key: &str, value: &str) -> Option<(&'static
         ("volume", "collector") if !matches!(value, "auto" | "fanotify") => {
             Some((later, "write \"auto\" or \"fanotify\", or leave it out"))
         }
-        ("rule", "action") if value != "delete" => Some((later, "write \"delete\", or leave it out")),
+        ("rule", "action") if !matches!(value, "delete" | "notify") => {
+            Some((later, "write \"delete\" or \"notify\", or leave it out"))
+        }
+        ("quota", "subject") if value == "project" => {
+            Some((later, "write \"user\", \"group\" or \"directory\""))
+        }
         ("rule", "announce") if value != "0" => Some((later, "write \"0s\", or leave it out")),
         ("rule", "grace") if value != "0" => {
             Some((later, "this version frees at once: write \"0s\", or leave it out"))
         }
         ("listen", "tcp") => Some((later, "leave it out: clients come in by the unix socket")),
-        ("", "quota" | "watermark" | "archive" | "notify") => Some((later, "take the whole table out")),
+        ("", "archive" | "notify") => Some((later, "take the whole table out")),
         _ => None,
     }
 }

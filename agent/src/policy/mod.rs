@@ -4,14 +4,22 @@
 //! - [`scope`]    globs, owners and sizes of a rule
 //! - [`schedule`] when a rule's plans are made
 //! - [`evaluate`] files, whole directories and empty directories against the rules
+//! - `files`      file rules: one pass over the clock column
+//! - [`limits`]   in which order, and how much of it a plan may take
+//! - [`quota`]    owners and directories over their limit, volumes over their watermark, and what goes then
+//! - `empty`      directories that are empty once the rest is gone
 //! - [`units`]    directory rules: the newest use of anything below
 //! - [`explain`]  the same verdicts for one path, in words
 //!
 //! What may never happen: a candidate that the index does not know to be expired.
 
+mod empty;
 pub mod evaluate;
 pub mod explain;
+mod files;
 pub mod last_use;
+pub mod limits;
+pub mod quota;
 pub mod schedule;
 pub mod scope;
 pub mod units;

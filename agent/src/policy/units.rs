@@ -126,6 +126,7 @@ pub(super) fn evaluate(
                     parent: dir.parent,
                     shape: Shape::Tree,
                     last: unit.last,
+                    birth: index.get(dir.ino).map_or(at.now, |(a, _)| a.birth),
                     bytes: unit.bytes,
                     files: u32::try_from(unit.files).unwrap_or(u32::MAX),
                     rule: number,

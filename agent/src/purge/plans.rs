@@ -14,6 +14,7 @@ use crate::config::Rule;
 use crate::index::{Batch, DirId, Index, Record, Store, StoreError};
 use crate::model::{LastUse, Seconds};
 use crate::policy::evaluate::{Evaluation, Pick, Shape};
+use crate::policy::quota::Reason;
 
 /// A plan can be applied for this long.
 pub const EXPIRES_AFTER_SECONDS: u64 = 24 * 3600;
@@ -46,6 +47,12 @@ pub struct PlanRecord {
     /// The TTL came with the request, not from the rules.
     #[prost(bool, tag = "7")]
     pub own_ttl: bool,
+    /// The quota or watermark that asked for it; empty: the rules did.
+    #[prost(string, tag = "8")]
+    pub trigger: String,
+    /// For a quota or watermark, beside each of `rules`: why, for a person.
+    #[prost(string, repeated, tag = "9")]
+    pub reasons: Vec<String>,
 }
 
 impl PlanRecord {
@@ -89,6 +96,18 @@ pub struct Occasion<'a> {
     pub own_ttl: bool,
     /// Names an owner.
     pub owner_name: fn(u32) -> String,
+    /// The quota or watermark that asked for it.
+    pub trigger: Option<&'a Trigger>,
+}
+
+/// A quota or watermark that asks for a plan.
+pub struct Trigger {
+    /// Which.
+    pub name: String,
+    /// Changes when it, or its rule, changes.
+    pub fingerprint: String,
+    /// What a pick's `rule` points at.
+    pub reasons: Vec<Reason>,
 }
 
 /// What two equal rule sets have in common, and different ones do not.
@@ -123,7 +142,11 @@ impl Plans {
             first.sort_unstable_by_key(|p| (p.rule, p.parent, p.ino));
         }
         let mut writer = ChunkWriter::new(&self.store, &plan_id, index, on.now);
-        let mut by_rule = vec![v1::Totals::default(); on.rules.len()];
+        let names: Vec<&str> = match on.trigger {
+            Some(trigger) => trigger.reasons.iter().map(|r| r.name.as_str()).collect(),
+            None => on.rules.iter().map(|r| r.name.as_str()).collect(),
+        };
+        let mut by_rule = vec![v1::Totals::default(); names.len()];
         let mut totals = v1::Totals::default();
         let mut first_empty_chunk = None;
         for (i, pick) in picks.iter().enumerate() {
@@ -147,15 +170,15 @@ impl Plans {
         let mut by_owner: Vec<_> = found.by_owner.into_iter().collect();
         by_owner.sort_unstable_by_key(|(uid, (_, bytes))| (std::cmp::Reverse(*bytes), *uid));
         let files_going: u64 = picks.iter().map(|p| u64::from(p.files)).sum();
-        let rule_shares = on.rules.iter().zip(&by_rule);
+        let rule_shares = names.iter().zip(&by_rule);
         let plan = v1::Plan {
             plan_id: plan_id.clone(),
             created_at: Some(timestamp(on.now)),
             expires_at: Some(timestamp(on.now.plus(EXPIRES_AFTER_SECONDS))),
             volume: on.volume.into(),
             rules: rule_shares
-                .map(|(r, t)| v1::RuleShare {
-                    rule: r.name.clone(),
+                .map(|(name, t)| v1::RuleShare {
+                    rule: (*name).to_owned(),
                     totals: Some(*t),
                 })
                 .collect(),
@@ -185,11 +208,17 @@ impl Plans {
         let record = PlanRecord {
             plan: Some(plan),
             chunks,
-            fingerprint: fingerprint(on.rules),
+            fingerprint: on
+                .trigger
+                .map_or_else(|| fingerprint(on.rules), |t| t.fingerprint.clone()),
             max_errors: on.rules.iter().map(|r| r.max_errors).fold(1.0, f64::min),
             first_empty_chunk: first_empty_chunk.unwrap_or(chunks),
-            rules: on.rules.iter().map(|r| r.name.clone()).collect(),
+            rules: names.iter().map(|name| (*name).to_owned()).collect(),
             own_ttl: on.own_ttl,
+            trigger: on.trigger.map(|t| t.name.clone()).unwrap_or_default(),
+            reasons: on.trigger.map_or_else(Vec::new, |t| {
+                t.reasons.iter().map(|r| r.because.clone()).collect()
+            }),
         };
         self.put(&record)?;
         Ok(record)
@@ -282,6 +311,19 @@ impl Plans {
 
 /// Why apply would refuse such a plan.
 fn refusal(on: &Occasion<'_>, files: u64, all_files: u64, bytes: u64) -> Option<String> {
+    if let Some(rule) = on.rules.iter().find(|r| r.tells_only) {
+        return Some(match on.trigger {
+            Some(trigger) => format!(
+                "{} has action \"notify\": it tells, and deletes nothing",
+                trigger.name
+            ),
+            None => format!(
+                "rule {} has action \"notify\": it tells, and deletes nothing; to apply other rules, make a plan \
+                 that names them (--rule)",
+                rule.name
+            ),
+        });
+    }
     let share = |part: u64, whole: u64| {
         if whole == 0 {
             0.0

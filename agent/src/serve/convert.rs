@@ -15,6 +15,7 @@ use crate::policy::explain::{Subject, Verdict};
 use crate::policy::last_use::{covered, last_use};
 use crate::purge::candidate::Candidate;
 use crate::purge::holds::timestamp;
+use crate::purge::plans::PlanRecord;
 use crate::query::find::{FindError, Hit};
 use crate::query::usage::{AGE_BOUNDS, Usage};
 use crate::volume::{Gap, State, Volume};
@@ -138,7 +139,7 @@ fn keeping(volume: &Volume, gaps_total: u64) -> v1::Keeping {
     }
 }
 
-pub(super) fn candidate(root: &Path, c: &Candidate, rules: &[String], created: Seconds) -> v1::Candidate {
+pub(super) fn candidate(root: &Path, c: &Candidate, plan: &PlanRecord, created: Seconds) -> v1::Candidate {
     let kind = match c.shape {
         Shape::File => v1::Kind::File,
         Shape::Tree | Shape::EmptyDirectory => v1::Kind::Directory,
@@ -150,7 +151,8 @@ pub(super) fn candidate(root: &Path, c: &Candidate, rules: &[String], created: S
         owner: user_name(c.uid),
         last_access: Some(timestamp(c.last.at)),
         source: source(c.last.source).into(),
-        rule: rules.get(usize::from(c.rule)).cloned().unwrap_or_default(),
+        rule: plan.rules.get(usize::from(c.rule)).cloned().unwrap_or_default(),
+        because: plan.reasons.get(usize::from(c.rule)).cloned().unwrap_or_default(),
         age_seconds: c.last.at.age_at(created),
     }
 }

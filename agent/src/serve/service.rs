@@ -145,7 +145,21 @@ impl PurgeAgent for Service {
             ttl: r.ttl_seconds,
             unattended: false,
         };
-        let plan = plan_of(self.wait(move |host| host.create_plan(&wanted)).await?);
+        let triggers = (!r.quota.is_empty(), r.watermark);
+        if triggers.0 && triggers.1
+            || (triggers.0 || triggers.1) && (!wanted.rules.is_empty() || wanted.ttl.is_some())
+        {
+            return Err(Status::invalid_argument(
+                "quota, watermark, rules: a plan is made for a quota, for a watermark, or for rules",
+            ));
+        }
+        let quota = r.quota;
+        let made = self.wait(move |host| match triggers {
+            (true, _) => host.create_quota_plan(&quota),
+            (_, true) => host.create_watermark_plan(&wanted.volume),
+            _ => host.create_plan(&wanted),
+        });
+        let plan = plan_of(made.await?);
         let last = v1::PlanProgress {
             step: Some(v1::plan_progress::Step::Plan(plan)),
         };
@@ -498,7 +512,7 @@ fn show(
     let mut left = if limit == 0 { u64::MAX } else { limit };
     let mut give = |c: &Candidate| {
         left = left.saturating_sub(1);
-        each(convert::candidate(&volume.config.path, c, &record.rules, created)) && left > 0
+        each(convert::candidate(&volume.config.path, c, record, created)) && left > 0
     };
     let chunk = |n| {
         host.plans

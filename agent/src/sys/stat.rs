@@ -134,6 +134,33 @@ pub struct Mount {
     pub read_only: bool,
 }
 
+/// How full a file system is (`statvfs(3)`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes in use.
+    pub used: u64,
+    /// Bytes that users may still fill: what is reserved for root is neither used nor available, as `df` counts.
+    pub available: u64,
+    /// Inodes there are; 0 where the file system has no fixed number.
+    pub inodes: u64,
+    /// Inodes in use.
+    pub inodes_used: u64,
+}
+
+/// How full the file system at `path` is.
+///
+/// # Errors
+/// What `statvfs(3)` says.
+pub fn space(path: &Path) -> io::Result<Space> {
+    let s = rustix::fs::statvfs(path)?;
+    Ok(Space {
+        used: s.f_blocks.saturating_sub(s.f_bfree).saturating_mul(s.f_frsize),
+        available: s.f_bavail.saturating_mul(s.f_frsize),
+        inodes: s.f_files,
+        inodes_used: s.f_files.saturating_sub(s.f_ffree),
+    })
+}
+
 /// Magic numbers of `statfs(2)`.
 pub mod magic {
     /// ext2, ext3 and ext4.

@@ -26,6 +26,12 @@ pub struct Plan {
     /// Instead of the rules' own TTL; without a rule, everything on the volume not used for this long.
     #[arg(long, value_name = "DUR", value_parser = super::duration)]
     ttl: Option<u64>,
+    /// What this quota asks for, instead of rules.
+    #[arg(long, value_name = "NAME", default_value = "", conflicts_with_all = ["rules", "ttl", "watermark"])]
+    quota: String,
+    /// What the volume's watermark asks for, instead of rules.
+    #[arg(long, conflicts_with_all = ["rules", "ttl"])]
+    watermark: bool,
     /// Exit with 2 if there is something to purge, 0 if not.
     #[arg(long)]
     detailed_exitcode: bool,
@@ -37,6 +43,8 @@ impl Plan {
             rules: self.rules.clone(),
             volume: self.volume.clone(),
             ttl_seconds: self.ttl,
+            quota: self.quota.clone(),
+            watermark: self.watermark,
         };
         let plan = create(&mut client, request).await?;
         match out.is_table() {

@@ -1,0 +1,92 @@
+//! How much there may be: quotas of owners and directories, watermarks of volumes.
+
+use globset::GlobMatcher;
+
+/// All of them.
+#[derive(Debug, Clone, Default)]
+pub struct Limits {
+    /// Who may use how much.
+    pub quotas: Vec<Quota>,
+    /// How full volumes may be.
+    pub watermarks: Vec<Watermark>,
+}
+
+/// A file used within this time is taken by no quota and no watermark, unless the configuration says otherwise.
+pub const DEFAULT_MIN_AGE: u64 = 2 * 86_400;
+
+/// By what a quota tells files apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QuotaSubject {
+    /// Owner.
+    User,
+    /// Owning group.
+    Group,
+    /// Directories this many levels below the root; what lies above them is nobody's.
+    Directory {
+        /// At least 1.
+        depth: u32,
+    },
+}
+
+/// Who may use how much.
+#[derive(Debug, Clone)]
+pub struct Quota {
+    /// Its name.
+    pub name: String,
+    /// The volume it speaks of.
+    pub volume: String,
+    /// Whose files are summed.
+    pub subject: QuotaSubject,
+    /// Sum of apparent sizes, in bytes.
+    pub hard: Option<u64>,
+    /// Sum of size x (whole days present + 1), in byte-days.
+    pub temporal: Option<u64>,
+    /// Seconds since its birth after which a file goes whatever the sums say.
+    pub max_age: Option<u64>,
+    /// Its plans may be applied, and the agent does so; otherwise it only tells.
+    pub purges: bool,
+    /// Share of the limit that is left when a plan is done.
+    pub low: f64,
+    /// Seconds: nothing used within this time goes.
+    pub min_age: u64,
+    /// The rule whose scope, order and limits are used.
+    pub rule: Option<String>,
+    /// Other limits for some; the first that matches counts.
+    pub overrides: Vec<Override>,
+}
+
+/// Other limits for some subjects.
+#[derive(Debug, Clone)]
+pub struct Override {
+    /// Whom: a glob against the user, the group or the directory's path.
+    pub matches: GlobMatcher,
+    /// Instead of the quota's own.
+    pub hard: Option<u64>,
+    /// Instead of the quota's own.
+    pub temporal: Option<u64>,
+}
+
+/// How full a volume may be.
+#[derive(Debug, Clone)]
+pub struct Watermark {
+    /// The volume it speaks of.
+    pub volume: String,
+    /// Share of its space or inodes in use above which files go.
+    pub high: f64,
+    /// Share in use at which that ends.
+    pub low: f64,
+    /// The rule whose scope, order and limits are used.
+    pub rule: String,
+    /// Seconds: nothing used within this time goes.
+    pub min_age: u64,
+}
+
+impl Quota {
+    /// The limits of one subject: (bytes, byte-days).
+    pub fn limits_of(&self, subject: &str) -> (Option<u64>, Option<u64>) {
+        let other = self.overrides.iter().find(|o| o.matches.is_match(subject));
+        let hard = other.and_then(|o| o.hard).or(self.hard);
+        let temporal = other.and_then(|o| o.temporal).or(self.temporal);
+        (hard, temporal)
+    }
+}

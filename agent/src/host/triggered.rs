@@ -1,0 +1,315 @@
+//! Plans that a quota or a watermark asks for, and looking now and then whether one does.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Host, HostError};
+use crate::config::{AUTO_MAX_FRACTION, Limits, Quota, Rule, Watermark, group_name, user_name};
+use crate::policy::evaluate::Circumstances;
+use crate::policy::quota::{self, Need, Over, Triggered};
+use crate::purge::plans::{Occasion, PlanRecord, Trigger};
+use crate::sys::stat::{self, Space};
+use crate::volume::Volume;
+
+/// Who asks.
+enum Asker {
+    Quota(Quota),
+    Watermark(Watermark),
+}
+
+impl Asker {
+    fn volume(&self) -> &str {
+        match self {
+            Self::Quota(q) => &q.volume,
+            Self::Watermark(w) => &w.volume,
+        }
+    }
+
+    /// As it is remembered with a plan.
+    fn name(&self) -> String {
+        match self {
+            Self::Quota(q) => format!("quota {}", q.name),
+            Self::Watermark(w) => format!("watermark {}", w.volume),
+        }
+    }
+
+    /// What two equal ones have in common, together with their rule.
+    fn fingerprint(&self, rule: &Rule) -> String {
+        match self {
+            Self::Quota(q) => format!("{q:?} {rule:?}"),
+            Self::Watermark(w) => format!("{w:?} {rule:?}"),
+        }
+    }
+}
+
+impl Host {
+    /// The quotas and watermarks in force.
+    pub fn limits(&self) -> Limits {
+        self.limits.read().clone()
+    }
+
+    /// Makes the plan of a quota: for everybody over it, down to `low`.
+    ///
+    /// # Errors
+    /// When there is none of this name, or the volume is in doubt.
+    pub fn create_quota_plan(&self, name: &str) -> Result<PlanRecord, HostError> {
+        let asker = Asker::Quota(self.quota(name)?);
+        self.plan_for(&asker, false)?
+            .ok_or_else(|| HostError::Refused(format!("quota {name} asks for nothing")))
+    }
+
+    /// Makes the plan of a volume's watermark; an empty name means the only one.
+    ///
+    /// # Errors
+    /// When the volume has none, or is in doubt.
+    pub fn create_watermark_plan(&self, volume: &str) -> Result<PlanRecord, HostError> {
+        let volume = &self.volume(volume)?.config.name;
+        let watermark = self.limits().watermarks.into_iter().find(|w| w.volume == *volume);
+        let watermark = watermark.ok_or_else(|| {
+            HostError::NotFound(format!(
+                "volume {volume} has no [[watermark]] in the configuration"
+            ))
+        })?;
+        self.plan_for(&Asker::Watermark(watermark), false)?
+            .ok_or_else(|| HostError::Refused(format!("the watermark of {volume} asks for nothing")))
+    }
+
+    fn quota(&self, name: &str) -> Result<Quota, HostError> {
+        let all = self.limits().quotas;
+        let known: Vec<&str> = all.iter().map(|q| q.name.as_str()).collect();
+        let known = known.join(", ");
+        let found = all.iter().find(|q| q.name == name).cloned();
+        found.ok_or_else(|| HostError::NotFound(format!("there is no quota {name:?}; there are [{known}]")))
+    }
+
+    /// The rule whose scope counts. Without one the whole volume is in scope, which the configuration accepts only
+    /// where the volume has no other rule to choose from.
+    fn rule_of(&self, asker: &Asker) -> Result<Rule, HostError> {
+        let of_volume: Vec<Rule> = self
+            .rules()
+            .into_iter()
+            .filter(|r| r.volume == asker.volume())
+            .collect();
+        let named = match asker {
+            Asker::Quota(q) => q.rule.as_deref(),
+            Asker::Watermark(w) => Some(w.rule.as_str()),
+        };
+        let mut rule = match (named, of_volume.as_slice()) {
+            (Some(name), all) => all.iter().find(|r| r.name == name).cloned(),
+            (None, [only]) => Some(only.clone()),
+            (None, []) => Some(Rule::everything_older(asker.volume(), 1)),
+            (None, _) => None,
+        }
+        .ok_or_else(|| HostError::Refused(format!("{}: its rule is not in force", asker.name())))?;
+        if let Asker::Quota(q) = asker {
+            rule.tells_only |= !q.purges;
+        }
+        Ok(rule)
+    }
+
+    /// None: unattended, and there is nothing to take.
+    fn plan_for(&self, asker: &Asker, unattended: bool) -> Result<Option<PlanRecord>, HostError> {
+        let volume = self.volume(asker.volume())?;
+        self.check_certain(volume)?;
+        let configured = self.rule_of(asker)?;
+        let mut rule = configured.clone();
+        if unattended {
+            rule.max_fraction.get_or_insert(AUTO_MAX_FRACTION);
+        }
+        if !volume.sync() {
+            let why = format!("volume {}: the collector is not running", volume.config.name);
+            return Err(HostError::Refused(why));
+        }
+        let at = self.circumstances(volume);
+        let began = Instant::now();
+        let (found, volume_bytes) = {
+            let index = volume.watched.index.read();
+            (self.ask(asker, volume, &rule, &at)?, index.totals().bytes)
+        };
+        if unattended && found.evaluation.picks.is_empty() {
+            return Ok(None);
+        }
+        let trigger = Trigger {
+            name: asker.name(),
+            fingerprint: asker.fingerprint(&configured),
+            reasons: found.reasons,
+        };
+        let occasion = Occasion {
+            volume: &volume.config.name,
+            rules: &[rule],
+            now: at.now,
+            seconds: began.elapsed().as_secs_f64(),
+            volume_bytes,
+            own_ttl: true,
+            owner_name: user_name,
+            trigger: Some(&trigger),
+        };
+        Ok(Some(self.plans.save(
+            &volume.watched.index,
+            found.evaluation,
+            &occasion,
+        )?))
+    }
+
+    fn ask(
+        &self,
+        asker: &Asker,
+        volume: &Volume,
+        rule: &Rule,
+        at: &Circumstances,
+    ) -> Result<Triggered, HostError> {
+        let index = &volume.watched.index;
+        match asker {
+            Asker::Quota(q) => Ok(quota::quota(&index.read(), q, rule, at, namer(q))?),
+            Asker::Watermark(w) => {
+                let space = space_of(volume)?;
+                let (need, because) = above(w, &space);
+                Ok(quota::watermark(
+                    &index.read(),
+                    (rule, w.min_age),
+                    need,
+                    because,
+                    at,
+                )?)
+            }
+        }
+    }
+
+    /// Whether the quota or watermark that asked for a plan is still what it was then.
+    pub(super) fn trigger_is_unchanged(&self, record: &PlanRecord) -> bool {
+        let limits = self.limits();
+        let quotas = limits.quotas.into_iter().map(Asker::Quota);
+        let mut askers = quotas.chain(limits.watermarks.into_iter().map(Asker::Watermark));
+        askers
+            .find(|a| a.name() == record.trigger)
+            .and_then(|a| Some(a.fingerprint(&self.rule_of(&a).ok()?)))
+            .is_some_and(|now| now == record.fingerprint)
+    }
+
+    /// Who is over a quota now.
+    ///
+    /// # Errors
+    /// When its volume is unknown or the index damaged.
+    pub fn over(&self, q: &Quota) -> Result<Vec<Over>, HostError> {
+        let volume = self.volume(&q.volume)?;
+        volume.sync();
+        let now = crate::model::Seconds::judged();
+        Ok(quota::over(&volume.watched.index.read(), q, now, namer(q))?)
+    }
+
+    /// Looks at a volume's space; if it is over its watermark, makes the plan and applies it.
+    pub fn keep_watermark(self: &Arc<Self>, watermark: &Watermark) {
+        let Ok(volume) = self.volume(&watermark.volume) else {
+            return;
+        };
+        match space_of(volume) {
+            Ok(space) if above(watermark, &space).0 == (0, 0) => {}
+            Ok(_) => self.plan_and_apply(&Asker::Watermark(watermark.clone())),
+            Err(error) => {
+                tracing::error!(volume = %watermark.volume, %error, "its space cannot be asked for")
+            }
+        }
+    }
+
+    /// Applies what a quota with `action = "purge"` asks for.
+    pub fn keep_quota(self: &Arc<Self>, quota: &Quota) {
+        if quota.purges {
+            self.plan_and_apply(&Asker::Quota(quota.clone()));
+        }
+    }
+
+    fn plan_and_apply(self: &Arc<Self>, asker: &Asker) {
+        // A run frees space by itself; what is still needed afterwards is asked for the next time.
+        if self.runs.any_live() {
+            return;
+        }
+        let done = self.plan_for(asker, true).and_then(|record| {
+            let Some(plan) = record.and_then(|r| r.plan) else {
+                if let Asker::Watermark(w) = asker {
+                    let why = "everything is younger than min_age, held or excluded";
+                    tracing::warn!(volume = %w.volume, why, "over the watermark, and nothing may go");
+                }
+                return Ok(());
+            };
+            tracing::info!(by = %asker.name(), plan = %plan.plan_id, candidates = ?plan.candidates, "plan");
+            if !self.rule_of(asker)?.tells_only {
+                self.apply(&plan.plan_id, 0, &asker.name())?;
+            }
+            Ok(())
+        });
+        if let Err(error) = done {
+            tracing::error!(by = %asker.name(), %error, "the plan was not made or not applied");
+        }
+    }
+}
+
+/// Names the ids that a quota sums by.
+fn namer(q: &Quota) -> fn(u32) -> String {
+    match q.subject {
+        crate::config::QuotaSubject::Group => group_name,
+        _ => user_name,
+    }
+}
+
+fn space_of(volume: &Volume) -> Result<Space, HostError> {
+    // Another file system at this path, or none, says nothing of the volume.
+    let identity = volume.check_identity();
+    identity.map_err(|e| HostError::Refused(e.to_string()))?;
+    stat::space(&volume.config.path)
+        .map_err(|e| HostError::Refused(format!("{}: {e}", volume.config.path.display())))
+}
+
+/// What must go to come down to `low`, and why in words; nothing while use is at or below `high`.
+fn above(w: &Watermark, space: &Space) -> (Need, String) {
+    let part = |used: u64, all: u64| {
+        let share = if all == 0 { 0.0 } else { used as f64 / all as f64 };
+        let goal = (all as f64 * w.low) as u64;
+        let need = if share > w.high {
+            used.saturating_sub(goal)
+        } else {
+            0
+        };
+        (share * 100.0, u128::from(need))
+    };
+    let (bytes, inodes) = (
+        part(space.used, space.used.saturating_add(space.available)),
+        part(space.inodes_used, space.inodes),
+    );
+    let because = format!(
+        "watermark: {:.1}% of the space and {:.1}% of the inodes are in use, {:.1}% is the limit",
+        bytes.0,
+        inodes.0,
+        w.high * 100.0
+    );
+    ((bytes.1, inodes.1), because)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn space_and_inodes_are_freed_down_to_low_once_they_are_above_high() {
+        let w = Watermark {
+            volume: "v".into(),
+            high: 0.85,
+            low: 0.75,
+            rule: "r".into(),
+            min_age: 1,
+        };
+        let space = |used, inodes_used| Space {
+            used,
+            available: 1000 - used,
+            inodes: 100,
+            inodes_used,
+        };
+        assert_eq!(above(&w, &space(850, 85)).0, (0, 0));
+        assert_eq!(above(&w, &space(860, 10)).0, (110, 0));
+        assert_eq!(above(&w, &space(100, 90)).0, (0, 15));
+        let no_inodes = Space {
+            inodes: 0,
+            ..space(860, 0)
+        };
+        assert_eq!(above(&w, &no_inodes).0, (110, 0));
+    }
+}

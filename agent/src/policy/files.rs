@@ -1,0 +1,224 @@
+//! File rules: one linear pass over the clock column, on a few threads.
+
+use rustc_hash::FxHashMap;
+
+use super::evaluate::{Circumstances, Evaluation, Pick, Shape, Tables, add_owner, is_quota_file, numbered};
+use super::last_use::{covered, is_expired, last_use};
+use crate::config::{Rule, Target};
+use crate::index::{Attributes, DirId, Index, PageView, StoreError};
+use crate::model::{Inode, Kind, LastUse, Seconds};
+
+/// The file rules of a volume, ready to run.
+pub(super) struct FilePass<'a> {
+    index: &'a Index,
+    rules: Vec<(u16, &'a Rule, u64)>,
+    at: &'a Circumstances,
+    tables: &'a Tables,
+    /// Directories that go as a whole, and all below.
+    taken: &'a [bool],
+    /// A file accessed at or after this is young for every rule; none when a rule does not ask for accesses.
+    young_from: Option<Seconds>,
+    needs_names: bool,
+}
+
+/// Threads of an evaluation.
+const THREADS_MAX: usize = 8;
+/// Below this many entries more threads cost more than they bring.
+const ENTRIES_PER_THREAD_MIN: u64 = 200_000;
+
+impl<'a> FilePass<'a> {
+    pub fn new(
+        index: &'a Index,
+        rules: &'a [Rule],
+        at: &'a Circumstances,
+        tables: &'a Tables,
+        taken: &'a [bool],
+    ) -> Self {
+        let rules: Vec<_> = numbered(rules)
+            .filter(|(_, r)| r.target == Target::File)
+            .filter_map(|(n, r)| Some((n, r, r.ttl?)))
+            .collect();
+        let all_ask_for_access = rules.iter().all(|(_, r, _)| r.clocks.access);
+        let shortest = rules.iter().map(|(_, _, ttl)| *ttl).min().unwrap_or(u64::MAX);
+        let young_from = all_ask_for_access.then(|| at.now.minus(shortest));
+        let needs_names = rules.iter().any(|(_, r, _)| r.scope.needs_path());
+        Self {
+            index,
+            rules,
+            at,
+            tables,
+            taken,
+            young_from,
+            needs_names,
+        }
+    }
+
+    pub fn is_needed(&self) -> bool {
+        !self.rules.is_empty()
+    }
+
+    pub fn run(&self) -> Result<Vec<Evaluation>, StoreError> {
+        let most = std::thread::available_parallelism().map_or(1, |n| n.get().min(THREADS_MAX));
+        let wanted = usize::try_from(self.index.totals().files / ENTRIES_PER_THREAD_MIN).unwrap_or(most);
+        let runs = self.index.page_runs(wanted.clamp(1, most));
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = runs
+                .into_iter()
+                .map(|run| scope.spawn(move || self.pages(run)))
+                .collect();
+            // A panic in a thread goes on in this one: it is contained where the plan was asked for.
+            threads
+                .into_iter()
+                .map(|t| t.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
+                .collect()
+        })
+    }
+
+    fn pages<'p>(&self, pages: impl Iterator<Item = PageView<'p>>) -> Result<Evaluation, StoreError> {
+        let mut out = Evaluation::default();
+        for page in pages {
+            let looked_at = match self.young_from {
+                Some(limit) => page.clocks().iter().any(|clock| *clock < limit.0),
+                None => true,
+            };
+            if looked_at {
+                self.page(&page, &mut out)?;
+            }
+        }
+        Ok(out)
+    }
+
+    fn page(&self, page: &PageView<'_>, out: &mut Evaluation) -> Result<(), StoreError> {
+        let mut attributes = page.attributes();
+        let mut paths = Paths::default();
+        for (rank, ino) in page.inodes().enumerate() {
+            let entry = attributes.next_entry()?;
+            if entry.kind != Kind::File || Tables::is(self.taken, entry.parent) {
+                continue;
+            }
+            let access = page.access(rank);
+            if self.young_from.is_some_and(|limit| access.at >= limit) {
+                continue;
+            }
+            out.examined += 1;
+            self.file(page, ino, &entry, access, &mut paths, out)?;
+        }
+        Ok(())
+    }
+
+    fn file(
+        &self,
+        page: &PageView<'_>,
+        ino: Inode,
+        entry: &Attributes,
+        access: LastUse,
+        paths: &mut Paths,
+        out: &mut Evaluation,
+    ) -> Result<(), StoreError> {
+        let (mut uncovered, mut excluded) = (false, false);
+        for (number, rule, ttl) in &self.rules {
+            let last = last_use(entry, covered(access, self.at.gap_end), rule.clocks);
+            if !is_expired(last.at, self.at.now, *ttl) {
+                uncovered |= is_expired(last_use(entry, access, rule.clocks).at, self.at.now, *ttl);
+                continue;
+            }
+            if !Tables::is(&self.tables.connected, entry.parent) {
+                uncovered = true;
+                continue;
+            }
+            if !self.is_in_scope(page, ino, entry, rule, paths)? {
+                excluded = true;
+                continue;
+            }
+            if Tables::is(&self.tables.held, entry.parent) || self.at.held.contains(&ino) {
+                out.kept.held += 1;
+                return Ok(());
+            }
+            out.picks.push(Pick {
+                ino,
+                parent: entry.parent,
+                shape: Shape::File,
+                last,
+                birth: entry.birth,
+                bytes: entry.size,
+                files: 1,
+                rule: *number,
+            });
+            add_owner(&mut out.by_owner, entry.uid, 1, entry.size);
+            return Ok(());
+        }
+        out.kept.excluded += u64::from(excluded);
+        out.kept.uncovered += u64::from(uncovered && !excluded);
+        Ok(())
+    }
+
+    fn is_in_scope(
+        &self,
+        page: &PageView<'_>,
+        ino: Inode,
+        entry: &Attributes,
+        rule: &Rule,
+        paths: &mut Paths,
+    ) -> Result<bool, StoreError> {
+        if Tables::is(&self.tables.protected, entry.parent)
+            || !rule.scope.admits_attributes(entry.uid, entry.gid, entry.size)
+        {
+            return Ok(false);
+        }
+        // Names are read from the store only where they decide: for globs, and for the few files of the root.
+        if !rule.scope.needs_path() && entry.parent != DirId::ROOT {
+            return Ok(true);
+        }
+        paths.load(self.index, page.number())?;
+        let names = paths.of(ino);
+        if names.is_empty() && self.needs_names {
+            return Ok(false);
+        }
+        for (parent, name) in names {
+            if is_quota_file(*parent, name) {
+                return Ok(false);
+            }
+            let Some(mut path) = self.index.dirs().path(*parent) else {
+                return Ok(false);
+            };
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(name);
+            if !rule.scope.admits_path(&path, false) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// By offset: the directories and names of one page's files.
+type PageNames = FxHashMap<u8, Vec<(DirId, Vec<u8>)>>;
+
+/// The names of one page's files, loaded when first asked for.
+#[derive(Default)]
+struct Paths {
+    names: Option<PageNames>,
+}
+
+impl Paths {
+    fn load(&mut self, index: &Index, page: u64) -> Result<(), StoreError> {
+        if self.names.is_none() {
+            let mut names = PageNames::default();
+            index.names_of_page(page, |offset, parent, name| {
+                names.entry(offset).or_default().push((parent, name.to_vec()));
+            })?;
+            self.names = Some(names);
+        }
+        Ok(())
+    }
+
+    fn of(&self, ino: Inode) -> &[(DirId, Vec<u8>)] {
+        let offset = (ino % crate::index::codec::PAGE_INODES) as u8;
+        self.names
+            .as_ref()
+            .and_then(|n| n.get(&offset))
+            .map_or(&[], Vec::as_slice)
+    }
+}

@@ -1,0 +1,371 @@
+//! Owners and directories over their limit, volumes over their watermark, and what goes then. Pure.
+//!
+//! What may go at all is a file rule's evaluation with `min_age` as its TTL: the named rule's scope and exclusions,
+//! holds and gaps count as they always do. Of that, each subject's files are taken in the rule's order until what is
+//! left is no more than `low`; a file that brings it no nearer stays.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::evaluate::{Circumstances, Evaluation, Pick, Shape, add_owner, evaluate};
+use super::limits::{byte_days, fitting, sort};
+use crate::config::{Quota, QuotaSubject, Rule, Sequence, Target};
+use crate::index::{Attributes, DirId, Index, StoreError};
+use crate::model::{Kind, Seconds};
+
+/// One whose files are summed: a uid, a gid, or a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Subject {
+    /// uid or gid.
+    Id(u32),
+    /// A directory.
+    Directory(DirId),
+}
+
+/// What one subject uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// Regular files; one with several names counts once.
+    pub files: u64,
+    /// Apparent bytes.
+    pub bytes: u128,
+    /// Sum of size x (whole days present + 1).
+    pub byte_days: u128,
+}
+
+/// A subject over a limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Over {
+    /// Which.
+    pub subject: Subject,
+    /// Its name, or its path below the volume.
+    pub name: String,
+    /// What it uses.
+    pub used: Sums,
+    /// Bytes it may have, if it has more.
+    pub hard: Option<u64>,
+    /// Byte-days it may have, if it has more.
+    pub temporal: Option<u64>,
+}
+
+/// Something that goes by more than one rule's word: which, and why, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// Stands where a rule's name stands.
+    pub name: String,
+    /// For a person.
+    pub because: String,
+}
+
+/// What a quota or a watermark would take. A pick's `rule` is a position in `reasons`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Triggered {
+    /// What goes and what stays.
+    pub evaluation: Evaluation,
+    /// At least one.
+    pub reasons: Vec<Reason>,
+}
+
+/// What must become free: (bytes, files) for a watermark, (bytes, byte-days) for a quota.
+pub type Need = (u128, u128);
+
+/// Tells whose a file is.
+struct Owners {
+    by: QuotaSubject,
+    /// By directory: the one at the quota's depth that holds it, if one does.
+    units: Vec<Option<DirId>>,
+}
+
+impl Owners {
+    fn new(index: &Index, by: QuotaSubject) -> Self {
+        let units = match by {
+            QuotaSubject::Directory { depth } => {
+                let of = |id, _: &_, (level, unit): (u32, Option<DirId>)| {
+                    let level = level.saturating_add(1);
+                    (level, if level == depth { Some(id) } else { unit })
+                };
+                let all = index.dirs().inherit((0, None), of);
+                all.into_iter().map(|(_, unit)| unit).collect()
+            }
+            QuotaSubject::User | QuotaSubject::Group => Vec::new(),
+        };
+        Self { by, units }
+    }
+
+    fn of(&self, entry: &Attributes) -> Option<Subject> {
+        match self.by {
+            QuotaSubject::User => Some(Subject::Id(entry.uid)),
+            QuotaSubject::Group => Some(Subject::Id(entry.gid)),
+            QuotaSubject::Directory { .. } => {
+                let unit = self.units.get(entry.parent.index()).copied().flatten();
+                unit.map(Subject::Directory)
+            }
+        }
+    }
+
+    fn sums(&self, index: &Index, now: Seconds) -> Result<FxHashMap<Subject, Sums>, StoreError> {
+        let mut all: FxHashMap<Subject, Sums> = FxHashMap::default();
+        for page in index.pages() {
+            let mut attributes = page.attributes();
+            for _ in page.inodes() {
+                let entry = attributes.next_entry()?;
+                if entry.kind == Kind::File
+                    && let Some(subject) = self.of(&entry)
+                {
+                    let sums = all.entry(subject).or_default();
+                    sums.files = sums.files.saturating_add(1);
+                    sums.bytes = sums.bytes.saturating_add(entry.size.into());
+                    let days = byte_days(entry.size, entry.birth, now);
+                    sums.byte_days = sums.byte_days.saturating_add(days);
+                }
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// Everybody who is over a limit of the quota, by name. `name` names a uid or gid.
+///
+/// # Errors
+/// When the index is damaged.
+pub fn over(
+    index: &Index,
+    quota: &Quota,
+    now: Seconds,
+    name: impl Fn(u32) -> String,
+) -> Result<Vec<Over>, StoreError> {
+    over_among(index, quota, now, &Owners::new(index, quota.subject), name)
+}
+
+fn over_among(
+    index: &Index,
+    quota: &Quota,
+    now: Seconds,
+    owners: &Owners,
+    name: impl Fn(u32) -> String,
+) -> Result<Vec<Over>, StoreError> {
+    let mut all = Vec::new();
+    for (subject, used) in owners.sums(index, now)? {
+        let name = match subject {
+            Subject::Id(id) => name(id),
+            Subject::Directory(id) => {
+                String::from_utf8_lossy(&index.dirs().path(id).unwrap_or_default()).into_owned()
+            }
+        };
+        let (hard, temporal) = quota.limits_of(&name);
+        let hard = hard.filter(|limit| used.bytes > u128::from(*limit));
+        let temporal = temporal.filter(|limit| used.byte_days > u128::from(*limit));
+        if hard.is_some() || temporal.is_some() {
+            all.push(Over {
+                subject,
+                name,
+                used,
+                hard,
+                temporal,
+            });
+        }
+    }
+    all.sort_unstable_by(|a, b| a.name.cmp(&b.name).then(a.subject.cmp(&b.subject)));
+    Ok(all)
+}
+
+impl Over {
+    /// How far over which limit, for a person.
+    pub fn in_words(&self) -> String {
+        let part = |used: u128, limit: u64, unit: &str| {
+            let over = used.saturating_sub(limit.into());
+            format!("{used} of {limit} {unit}, {over} over")
+        };
+        let hard = self.hard.map(|l| part(self.used.bytes, l, "bytes"));
+        let temporal = self.temporal.map(|l| part(self.used.byte_days, l, "byte-days"));
+        let parts: Vec<String> = hard.into_iter().chain(temporal).collect();
+        format!("{} uses {}", self.name, parts.join(" and "))
+    }
+
+    /// What must go, so that no more than `low` of each limit is left.
+    fn need(&self, low: f64) -> Need {
+        // A share of a limit: whole bytes, cut off, so that what is left is never above it.
+        let excess = |used: u128, limit: Option<u64>| {
+            limit.map_or(0, |limit| used.saturating_sub((limit as f64 * low) as u128))
+        };
+        (
+            excess(self.used.bytes, self.hard),
+            excess(self.used.byte_days, self.temporal),
+        )
+    }
+}
+
+/// What may go at all, before any sum is looked at: `rule`'s scope, and nothing used within `min_age`.
+fn eligible(rule: &Rule, min_age: u64) -> Rule {
+    let mut rule = rule.clone();
+    rule.target = Target::File;
+    rule.ttl = Some(min_age.max(1));
+    // A rule may look at other clocks alone; a file in use stays here in any case.
+    rule.clocks.access = true;
+    rule.remove_empty_dirs = false;
+    (rule.max_files, rule.max_bytes) = (0, 0);
+    rule
+}
+
+/// What a quota would take.
+///
+/// # Errors
+/// When the index is damaged or its names cannot be read.
+pub fn quota(
+    index: &Index,
+    quota: &Quota,
+    rule: &Rule,
+    at: &Circumstances,
+    name: impl Fn(u32) -> String,
+) -> Result<Triggered, StoreError> {
+    let owners = Owners::new(index, quota.subject);
+    let over = over_among(index, quota, at.now, &owners, name)?;
+    let mut allowed = eligible(rule, quota.min_age);
+    if quota.max_age.is_none() && quota.subject == QuotaSubject::User {
+        // Nobody else's files need be looked at.
+        let over: FxHashSet<u32> = over.iter().filter_map(|o| o.subject.id()).collect();
+        let users = match allowed.scope.users.take() {
+            Some(users) => users.into_iter().filter(|u| over.contains(u)).collect(),
+            None => over.into_iter().collect(),
+        };
+        allowed.scope.users = Some(users);
+    }
+    let mut evaluation = evaluate(index, std::slice::from_ref(&allowed), at)?;
+    let mut reasons: Vec<Reason> = over
+        .iter()
+        .map(|o| Reason {
+            name: format!("{}/{}", quota.name, o.name),
+            because: format!("quota {}: {}", quota.name, o.in_words()),
+        })
+        .collect();
+    let places: FxHashMap<Subject, usize> = over.iter().enumerate().map(|(i, o)| (o.subject, i)).collect();
+    reasons.push(Reason {
+        name: quota.name.clone(),
+        because: match quota.max_age {
+            Some(age) => format!(
+                "quota {}: on the volume for more than {} days",
+                quota.name,
+                age / 86_400
+            ),
+            None => format!("quota {}", quota.name),
+        },
+    });
+    // Last of all those who are over nothing: theirs is only what has stayed too long.
+    let mut groups: Vec<Vec<Pick>> = vec![Vec::new(); reasons.len()];
+    for pick in evaluation.picks.drain(..) {
+        let subject = index.get(pick.ino).and_then(|(entry, _)| owners.of(&entry));
+        let place = subject
+            .and_then(|s| places.get(&s))
+            .copied()
+            .unwrap_or(over.len());
+        if let Some(group) = groups.get_mut(place) {
+            group.push(pick);
+        }
+    }
+    let outstayed = |p: &Pick| quota.max_age.is_some_and(|age| p.birth.age_at(at.now) > age);
+    let gain = |p: &Pick| (u128::from(p.bytes), byte_days(p.bytes, p.birth, at.now));
+    let (mut taken, mut left) = (Vec::new(), Vec::new());
+    for (place, group) in groups.into_iter().enumerate() {
+        let need = over.get(place).map_or((0, 0), |o| o.need(quota.low));
+        let (mut goes, stays) = select(group, rule.sequence, at.now, need, gain, outstayed);
+        let number = u16::try_from(place).unwrap_or(u16::MAX);
+        goes.iter_mut().for_each(|p| p.rule = number);
+        taken.extend(goes);
+        left.extend(stays);
+    }
+    settle(index, &mut evaluation, rule, at.now, (taken, left));
+    Ok(Triggered { evaluation, reasons })
+}
+
+/// What a volume over its watermark would lose: `need` is (bytes, files).
+///
+/// # Errors
+/// When the index is damaged or its names cannot be read.
+pub fn watermark(
+    index: &Index,
+    (rule, min_age): (&Rule, u64),
+    need: Need,
+    because: String,
+    at: &Circumstances,
+) -> Result<Triggered, StoreError> {
+    let mut evaluation = evaluate(index, &[eligible(rule, min_age)], at)?;
+    let picks = std::mem::take(&mut evaluation.picks);
+    let gain = |p: &Pick| (u128::from(p.bytes), u128::from(p.files));
+    let chosen = select(picks, rule.sequence, at.now, need, gain, |_| false);
+    settle(index, &mut evaluation, rule, at.now, chosen);
+    let reasons = vec![Reason {
+        name: format!("watermark/{}", rule.name),
+        because,
+    }];
+    Ok(Triggered { evaluation, reasons })
+}
+
+/// Takes picks in their order until `need` is met, after those that go in any case. Returns what goes and what stays.
+fn select(
+    mut picks: Vec<Pick>,
+    sequence: Sequence,
+    now: Seconds,
+    mut need: Need,
+    gain: impl Fn(&Pick) -> Need,
+    goes_anyway: impl Fn(&Pick) -> bool,
+) -> (Vec<Pick>, Vec<Pick>) {
+    picks.retain(|p| p.shape == Shape::File);
+    sort(&mut picks, sequence, now);
+    let (mut taken, rest): (Vec<Pick>, Vec<Pick>) = picks.into_iter().partition(&goes_anyway);
+    for pick in &taken {
+        let brings = gain(pick);
+        need = (need.0.saturating_sub(brings.0), need.1.saturating_sub(brings.1));
+    }
+    let mut left = Vec::new();
+    for pick in rest {
+        let brings = gain(&pick);
+        let helps = need.0.min(brings.0) > 0 || need.1.min(brings.1) > 0;
+        if helps {
+            need = (need.0.saturating_sub(brings.0), need.1.saturating_sub(brings.1));
+            taken.push(pick);
+        } else {
+            left.push(pick);
+        }
+    }
+    (taken, left)
+}
+
+/// The rule's own limits over all that was chosen, and the counts.
+fn settle(
+    index: &Index,
+    evaluation: &mut Evaluation,
+    rule: &Rule,
+    now: Seconds,
+    (mut taken, mut left): (Vec<Pick>, Vec<Pick>),
+) {
+    if rule.max_files > 0 || rule.max_bytes > 0 {
+        sort(&mut taken, rule.sequence, now);
+        left.extend(taken.split_off(fitting(&taken, rule)));
+    }
+    let stays: u64 = left.iter().map(|p| u64::from(p.files)).sum();
+    evaluation.kept.limit = evaluation.kept.limit.saturating_add(stays);
+    evaluation.by_owner.clear();
+    for pick in &taken {
+        if let Some((attributes, _)) = index.get(pick.ino) {
+            add_owner(
+                &mut evaluation.by_owner,
+                attributes.uid,
+                pick.files.into(),
+                pick.bytes,
+            );
+        }
+    }
+    evaluation.picks = taken;
+}
+
+impl Subject {
+    fn id(self) -> Option<u32> {
+        match self {
+            Self::Id(id) => Some(id),
+            Self::Directory(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "quota_tests.rs"]
+mod tests;
