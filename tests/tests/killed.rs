@@ -115,11 +115,11 @@ fn kill_9_at_random_moments_of_a_storm_loses_no_use_and_the_index_always_opens()
                 }
             });
             scope.spawn(|| {
-                for file in round * FRESH..(round + 1) * FRESH {
+                for (file, path) in fresh.iter().enumerate().skip(round * FRESH).take(FRESH) {
                     if stop.load(Relaxed) {
                         return;
                     }
-                    read(&fresh[file]);
+                    read(path);
                     used.lock().unwrap().push((file, Instant::now()));
                     std::thread::sleep(pause / FRESH as u32);
                 }
