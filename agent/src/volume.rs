@@ -134,6 +134,8 @@ struct Health {
     damage: Option<String>,
     /// The record must be saved at once.
     urgent: bool,
+    /// Names may have changed unseen: a scan must look.
+    missed_names: bool,
     rates: VecDeque<u64>,
 }
 
@@ -245,7 +247,10 @@ pub fn open(config: &VolumeConfig, home: &Home) -> Result<Opened, VolumeError> {
         why,
     };
     let identity = identity(&config.path).map_err(|e| missing(format!("cannot be read: {e}")))?;
-    opening::open(home, config, identity, Seconds::now())
+    let mut opened = opening::open(home, config, identity, Seconds::now())?;
+    // The clock's own file was lost, and the wall clock lies behind what is recorded: nobody knows how much time has passed.
+    opened.incomplete |= home.clock.at_least(Seconds(opened.record.last_alive));
+    Ok(opened)
 }
 
 /// Which file system lies at a path.
@@ -376,6 +381,7 @@ impl Volume {
             away: None,
             damage: None,
             urgent: false,
+            missed_names: false,
             rates: VecDeque::new(),
         }));
         let presence = Presence::watch(&config.path);
@@ -657,11 +663,17 @@ fn start_collector(
     Collector::start(armed, layout, Arc::clone(watched), judges, buffer, move |error| {
         let mut health = health.lock();
         let now = Seconds::now();
-        if matches!(error, CollectError::Overflow) {
+        let lost = match &error {
+            CollectError::Overflow => Some(Cause::Overflow),
+            CollectError::Decode(_) => Some(Cause::Collector),
+            _ => None,
+        };
+        if let Some(cause) = lost {
             // Nobody knows what was dropped: everything counts as used now.
-            health.record.add_gap(now, now, Cause::Overflow, 0, true);
+            health.record.add_gap(now, now, cause, 0, true);
             health.urgent = true;
-            tracing::error!(volume = %name, "events were lost: every file counts as used now");
+            health.missed_names = true;
+            tracing::error!(volume = %name, %error, "events were lost: every file counts as used now");
             return;
         }
         let words = error.to_string();

@@ -307,3 +307,35 @@ fn chrono_seconds(time: &str) -> i64 {
     let out = sh(Command::new("date").args(["+%s", "-d", time])).unwrap();
     out.trim().parse().unwrap()
 }
+
+#[test]
+fn a_slow_scan_keeps_to_its_rate_and_raises_no_doubt() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.path();
+    let files = make(&root.join("d"), 200);
+    age_tree(&root);
+    let keys = "baseline = \"mtime\"\nsweep_interval = \"2s\"\nsweep_rate = 100";
+    let config = Config::new(&root, keys).rule("old", "ttl = \"1h\"\nclock = [\"access\"]");
+    let agent = Agent::tracking(&config);
+    let scans = || number(&agent.status(), "/keeping/scans_total");
+    let begun = scans();
+    until("the slow scan runs", SOON, || {
+        agent.status().get("scan").filter(|s| s.is_object()).map(drop)
+    });
+    let running = std::time::Instant::now();
+    assert_eq!(
+        text(&agent.status(), "state"),
+        "tracking",
+        "it is no reason for doubt"
+    );
+    until("the slow scan ends", SOON, || (scans() > begun).then_some(()));
+    assert!(
+        running.elapsed().as_secs_f64() > 1.0,
+        "200 entries at 100 a second"
+    );
+    assert_same(
+        "nothing changed",
+        &agent.ctl().candidate_files(),
+        &all_but(&files, &[]),
+    );
+}

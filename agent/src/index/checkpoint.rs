@@ -136,8 +136,8 @@ impl Remembered {
     }
 }
 
-/// Bytes of pages that are gathered into one frame.
-const FRAME_BYTES: usize = 1 << 20;
+/// Bytes that are gathered for one write.
+const BUFFER_BYTES: usize = 1 << 20;
 
 /// A checkpoint that is being written.
 #[derive(Debug)]
@@ -161,7 +161,7 @@ impl<'a> Writer<'a> {
         let mut writer = Self {
             dir,
             number: head.number,
-            out: BufWriter::with_capacity(FRAME_BYTES, File::create(dir.join("clocks.new"))?),
+            out: BufWriter::with_capacity(BUFFER_BYTES, File::create(dir.join("clocks.new"))?),
             body: Vec::new(),
             page: 0,
             frame: Vec::new(),
@@ -173,29 +173,27 @@ impl<'a> Writer<'a> {
         Ok(writer)
     }
 
-    /// Adds a page. A page whose attributes cannot be read is left out: its files count as new if the store is lost.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn page(&mut self, page: &PageView<'_>) -> io::Result<()> {
+    /// Adds a page to the frame in hand, in memory. A page whose attributes cannot be read is left out: its files count as
+    /// new if the store is lost.
+    pub fn page(&mut self, page: &PageView<'_>) {
         let mut attributes = page.attributes();
         let births: Result<Vec<u32>, _> = page
             .inodes()
             .map(|_| attributes.next_entry().map(|a| a.birth.0))
             .collect();
-        let Ok(births) = births else { return Ok(()) };
+        let Ok(births) = births else { return };
         if births.is_empty() {
-            return Ok(());
+            return;
         }
         put_page(&mut self.body, &mut self.page, page, &births);
         self.entries = self.entries.saturating_add(births.len() as u64);
-        if self.body.len() >= FRAME_BYTES {
-            self.end_frame()?;
-        }
-        Ok(())
     }
 
-    fn end_frame(&mut self) -> io::Result<()> {
+    /// Writes the frame in hand. Call it every few thousand pages.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn end_frame(&mut self) -> io::Result<()> {
         let body = std::mem::take(&mut self.body);
         if !body.is_empty() {
             put_frame(&mut self.frame, |out| {
@@ -446,7 +444,7 @@ mod tests {
     fn write(dir: &Path, number: u64, files: &[(Inode, u32, u32)]) {
         let index = index(files);
         let mut writer = Writer::begin(dir, &head(number)).unwrap();
-        index.pages().for_each(|p| writer.page(&p).unwrap());
+        index.pages().for_each(|p| writer.page(&p));
         writer.finish().unwrap();
     }
 

@@ -318,9 +318,10 @@ impl Volume {
                 break;
             }
             from += pages.len();
-            for page in pages {
-                writer.page(&page)?;
-            }
+            pages.for_each(|page| writer.page(&page));
+            // Whoever waits for the index does not wait for the disk.
+            drop(index);
+            writer.end_frame()?;
         }
         let bytes = writer.finish()?;
         // What the store does not hold yet is still needed, should this process be killed.
@@ -448,10 +449,8 @@ impl Volume {
         }
         let (failed, running) = {
             let health = self.health.lock();
-            (
-                health.scan_trouble.is_some() && health.away.is_none(),
-                health.scan.is_some(),
-            )
+            let failed = health.scan_trouble.is_some() || health.missed_names;
+            (failed && health.away.is_none(), health.scan.is_some())
         };
         if running {
             last.scan = Instant::now();
@@ -460,6 +459,7 @@ impl Volume {
         }
         if failed && last.scan.elapsed() >= RETRY_EVERY {
             last.scan = Instant::now();
+            self.health.lock().missed_names = false;
             self.request_scan(Extent::Volume);
         }
         let every = self.config.sweep_interval;
