@@ -502,6 +502,7 @@ impl Host {
                 plan: &record,
                 plans: &host.plans,
                 max_rate,
+                graces: &[],
             };
             let around = Around {
                 host: &host,

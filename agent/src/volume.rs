@@ -345,11 +345,16 @@ impl Volume {
                 .filter(|(device, _)| *device == root.device)
                 .map(|(_, ino)| *ino)
                 .collect(),
+            trash: AtomicU64::new(0),
             index: RwLock::new(index),
             journal,
             unlisted: Mutex::default(),
             counters: Counters::default(),
         });
+        // What a killed run had in hand is back at its place before anything is looked at.
+        if let Err(error) = crate::purge::trash::recover(&watched) {
+            tracing::error!(volume = %name, %error, "the trash cannot be looked after");
+        }
         let ended = end_window_of_another(&watched, &armed.access, Seconds(record.window_end));
         ended.map_err(|source| {
             collect(CollectError::Kernel {

@@ -46,6 +46,8 @@ pub struct Watched {
     pub device: Device,
     /// Directories that are not the users' (the agent's own state): neither indexed nor entered.
     pub own: Vec<Inode>,
+    /// The trash, while there is one: neither indexed nor entered. 0: none.
+    pub trash: AtomicU64,
     /// What is known of its files.
     pub index: RwLock<Index>,
     /// Uses that were read from the kernel's queue, for the case that this process is killed.
@@ -57,6 +59,11 @@ pub struct Watched {
 }
 
 impl Watched {
+    /// Whether a directory is the agent's and not the users'.
+    pub fn is_own(&self, ino: Inode) -> bool {
+        self.own.contains(&ino) || self.trash.load(std::sync::atomic::Ordering::SeqCst) == ino
+    }
+
     /// Opens the volume's root as an anchor for paths. Hold it briefly: it keeps the file system mounted.
     ///
     /// # Errors

@@ -207,7 +207,7 @@ pub fn take_entry_locked(
         index.note_mount(dir);
         return Ok(());
     }
-    if watched.own.contains(&found.stat.ino) {
+    if watched.is_own(found.stat.ino) {
         return Ok(());
     }
     let new_dir = found.stat.kind == Kind::Directory && index.dirs().of_inode(found.stat.ino).is_none();

@@ -14,6 +14,7 @@ use super::candidate::Candidate;
 use super::guard::{Fate, Ground, Skip};
 use super::plans::{PlanRecord, Plans};
 use super::runs::{FAILURES_NAMED_MAX, LiveRun, Progress};
+use super::trash::{Share, Trash};
 use crate::collect::Watched;
 use crate::index::StoreError;
 use crate::model::{Inode, Seconds};
@@ -43,26 +44,51 @@ pub struct Order<'a> {
     pub plans: &'a Plans,
     /// Candidates a second; 0: unlimited.
     pub max_rate: u64,
+    /// How long what a rule takes stays in the trash, in seconds, in the order of the plan's rules.
+    pub graces: &'a [u64],
 }
 
 /// Applies a plan and returns the finished run.
 pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, live: &LiveRun) -> v1::Run {
     let run = live.watch().borrow().run.clone();
+    let progress = Progress {
+        run,
+        total: order.plan.candidates(),
+        done: 0,
+    };
+    let trash = match Trash::open_or_make(watched) {
+        Ok(trash) => trash,
+        Err(error) => return refuse(progress, live, &error),
+    };
     let runner = Runner {
         watched,
         order,
         around,
         live,
-        tally: Mutex::new(Progress {
-            run,
-            total: order.plan.candidates(),
-            done: 0,
-        }),
+        run_id: progress.run.run_id.clone(),
+        until: Seconds::now(),
+        trash: &trash,
+        tally: Mutex::new(progress),
         began: Instant::now(),
         taken: AtomicU64::new(0),
         stop: Mutex::new(None),
     };
-    runner.run()
+    let run = runner.run();
+    trash.remove_if_empty(watched);
+    run
+}
+
+/// Without a trash nothing is taken.
+fn refuse(mut progress: Progress, live: &LiveRun, error: &std::io::Error) -> v1::Run {
+    let run = &mut progress.run;
+    run.skipped.get_or_insert_default().cancelled = progress.total;
+    progress.done = progress.total;
+    run.error = format!("cannot open the volume's trash: {error}");
+    run.finished_at = Some(super::holds::timestamp(Seconds::now()));
+    run.set_state(v1::RunState::Failed);
+    let run = run.clone();
+    live.publish(progress);
+    run
 }
 
 /// Why a run ends before its last candidate.
@@ -78,6 +104,10 @@ struct Runner<'a> {
     order: &'a Order<'a>,
     around: &'a dyn Surroundings,
     live: &'a LiveRun,
+    run_id: String,
+    /// Graces are counted from here.
+    until: Seconds,
+    trash: &'a Trash,
     tally: Mutex<Progress>,
     began: Instant,
     /// Candidates begun, for the rate limit.
@@ -87,6 +117,11 @@ struct Runner<'a> {
 
 impl Runner<'_> {
     fn run(self) -> v1::Run {
+        for share in self.shares() {
+            if let Err(e) = self.trash.begin(&share) {
+                self.halt(Stop::Broken(format!("cannot begin in the volume's trash: {e}")));
+            }
+        }
         let (first_empty, chunks) = (self.order.plan.first_empty_chunk, self.order.plan.chunks);
         let next = AtomicU32::new(0);
         let workers = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(1, WORKERS_MAX));
@@ -104,6 +139,11 @@ impl Runner<'_> {
             }
         });
         (first_empty..chunks).for_each(|chunk| self.chunk(chunk));
+        for share in self.shares() {
+            if let Err(e) = self.trash.end(&share) {
+                self.halt(Stop::Broken(format!("the trash: {e}")));
+            }
+        }
         self.finish()
     }
 
@@ -129,29 +169,40 @@ impl Runner<'_> {
         }
     }
 
+    /// Candidates of one batch whose grace is the same go to the same share of the trash.
     fn batch(&self, batch: &[Candidate]) {
-        if !self.around.sync() {
-            self.halt(Stop::Broken(
-                "uses may have gone unseen since the plan was made; see `purgectl status`, then make a new plan".into(),
-            ));
-            return self.count_unreached(batch.len());
-        }
-        let mut ground = match Ground::new(self.watched, self.around.held()) {
-            Ok(ground) => ground,
-            Err(e) => {
-                self.halt(Stop::Broken(format!("cannot open the volume: {e}")));
-                return self.count_unreached(batch.len());
+        for part in batch.chunk_by(|a, b| a.rule == b.rule) {
+            if let Err(stop) = self.part(part) {
+                self.halt(stop);
+                self.count_unreached(part.len());
             }
-        };
+        }
+    }
+
+    /// Nothing of the part is decided if this fails.
+    fn part(&self, part: &[Candidate]) -> Result<(), Stop> {
+        let share = self.share(part.first().map_or(0, |c| c.rule));
+        let bin = self.trash.bin(&share);
+        let mut ground = bin
+            .and_then(|bin| Ground::new(self.watched, bin, share.until > 0))
+            .map_err(|e| Stop::Broken(format!("cannot open the volume: {e}")))?;
+        // Whoever opens one of them waits from here until the end of the part.
+        let leased: Vec<_> = part.iter().map(|c| ground.lease(c)).collect();
+        if !self.around.sync() {
+            let why = "uses may have gone unseen since the plan was made; see `purgectl status`, then make a new plan";
+            return Err(Stop::Broken(why.into()));
+        }
+        ground.hold(self.around.held());
         let mut gone = Vec::new();
-        let mut fates = Vec::with_capacity(batch.len());
-        for candidate in batch {
+        let mut fates = Vec::with_capacity(part.len());
+        for (candidate, leased) in part.iter().zip(leased) {
             if self.live.is_cancelled() {
                 break;
             }
-            let fate = match ground.verify(candidate) {
-                Ok(verified) => {
-                    let (fate, inodes) = ground.remove(&verified);
+            let taken = leased.and_then(|leased| Ok((ground.verify(candidate)?, leased)));
+            let fate = match taken {
+                Ok((verified, leased)) => {
+                    let (fate, inodes) = ground.take(&verified, &leased, &|| self.around.sync());
                     gone.extend(inodes);
                     fate
                 }
@@ -159,13 +210,37 @@ impl Runner<'_> {
             };
             fates.push((candidate, fate));
         }
-        let unreached = batch.len() - fates.len();
+        let unreached = part.len() - fates.len();
         let forgotten = self.forget(&gone);
         self.count(fates);
         self.count_unreached(unreached);
         if let Err(e) = forgotten {
             self.halt(Stop::Broken(e.to_string()));
         }
+        Ok(())
+    }
+
+    /// Where in the trash the candidates of a rule go.
+    fn share(&self, rule: u16) -> Share {
+        let grace = self.order.graces.get(usize::from(rule)).copied().unwrap_or(0);
+        let end = self.until.plus(grace).unix();
+        Share {
+            run: self.run_id.clone(),
+            until: if grace == 0 {
+                0
+            } else {
+                u64::try_from(end).unwrap_or(u64::MAX)
+            },
+            open: true,
+        }
+    }
+
+    fn shares(&self) -> Vec<Share> {
+        let rules = u16::try_from(self.order.graces.len()).unwrap_or(u16::MAX).max(1);
+        let mut all: Vec<Share> = (0..rules).map(|rule| self.share(rule)).collect();
+        all.sort_unstable_by_key(|s| s.until);
+        all.dedup();
+        all
     }
 
     /// The agent's own removals are not in the event stream it reads: it tells the index itself.
@@ -187,6 +262,14 @@ impl Runner<'_> {
                         Shape::Tree | Shape::EmptyDirectory => deleted.directories += 1,
                     }
                 }
+                Fate::Trashed => {
+                    let trashed = run.trashed.get_or_insert_default();
+                    trashed.bytes = trashed.bytes.saturating_add(candidate.size);
+                    match candidate.shape {
+                        Shape::File => trashed.files += 1,
+                        Shape::Tree | Shape::EmptyDirectory => trashed.directories += 1,
+                    }
+                }
                 Fate::Skipped(why) => {
                     let skipped = run.skipped.get_or_insert_default();
                     let counter = match why {
@@ -195,6 +278,8 @@ impl Runner<'_> {
                         Skip::Held => &mut skipped.held,
                         Skip::Gone => &mut skipped.gone,
                         Skip::Hardlinked => &mut skipped.hardlinked,
+                        Skip::Open => &mut skipped.open,
+                        Skip::Locked => &mut skipped.locked,
                     };
                     *counter += 1;
                 }

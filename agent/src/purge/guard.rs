@@ -1,21 +1,30 @@
-//! Compares a candidate with the live file and the live index, and removes it only if nothing has changed.
+//! Compares a candidate with the live file and the live index, and takes it away only if nothing has changed.
+//!
+//! ```text
+//!   lease      everybody who opens the file from now on waits; refused while anybody has it open
+//!   barrier    every use before the lease is in the index (the caller's: `Surroundings::sync`)
+//!   verify     name, inode, times, index and holds are as the plan says
+//!   take       rename into the trash; put back if somebody waits at the lease by now, or the file has changed
+//! ```
 //!
 //! Everything is anchored below the volume's root by `openat2(2)`: no symlink, mount or `..` that anybody puts into
 //! the path while the run goes on leads out of the volume.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
-use rustix::fs::{AtFlags, RawDir};
+use rustix::fs::{AtFlags, RenameFlags};
 
 use super::candidate::Candidate;
+use super::trash::Bin;
 use crate::collect::Watched;
 use crate::index::DirId;
 use crate::model::{Inode, Kind};
 use crate::policy::evaluate::Shape;
+use crate::sys::lease::{self, Asked, Lease};
 use crate::sys::{beneath, stat};
 
 /// Why a candidate is left alone.
@@ -31,6 +40,10 @@ pub enum Skip {
     Gone,
     /// It has a name outside the volume, or one that the index does not know.
     Hardlinked,
+    /// Somebody has it open, or has come to open it while it was being taken.
+    Open,
+    /// Somebody has a lock on it, or on the directory that holds it.
+    Locked,
 }
 
 /// What became of a candidate.
@@ -38,6 +51,8 @@ pub enum Skip {
 pub enum Fate {
     /// Removed.
     Deleted,
+    /// In the trash until its grace ends.
+    Trashed,
     /// Left alone.
     Skipped(Skip),
     /// The kernel refused.
@@ -50,30 +65,104 @@ pub struct Verified<'a> {
     candidate: &'a Candidate,
     /// Directories and names to remove: several for a file with hard links.
     names: Vec<(Arc<OwnedFd>, CString)>,
+    /// The paths of those directories, where there are several names.
+    dirs: Vec<Vec<u8>>,
+}
+
+/// How a candidate is kept from being opened while it is verified and taken.
+#[derive(Debug)]
+pub enum Leased {
+    /// Whoever opens the file waits.
+    File(Lease),
+    /// There are no leases here: the file is only known to be the one that is open.
+    Unguarded(OwnedFd),
+    /// A directory: what is in it is leased when it is out of reach.
+    Directory,
+}
+
+impl Leased {
+    fn file(&self) -> Option<&OwnedFd> {
+        match self {
+            Self::File(lease) => Some(lease.file()),
+            Self::Unguarded(file) => Some(file),
+            Self::Directory => None,
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        match self {
+            Self::File(lease) => lease.is_whole(),
+            Self::Unguarded(_) | Self::Directory => true,
+        }
+    }
+}
+
+/// A directory of the volume, open.
+#[derive(Debug, Clone)]
+struct Anchor {
+    path: Vec<u8>,
+    fd: Arc<OwnedFd>,
+    /// Somebody has a lock on it.
+    locked: bool,
 }
 
 /// What a batch of candidates is compared with.
 #[derive(Debug)]
 pub struct Ground<'a> {
-    watched: &'a Watched,
+    pub(super) watched: &'a Watched,
     root: OwnedFd,
-    held: FxHashSet<Inode>,
+    pub(super) held: FxHashSet<Inode>,
     /// The directory opened last: candidates come in runs.
-    anchor: Option<(Vec<u8>, Arc<OwnedFd>)>,
+    anchor: Option<Anchor>,
+    pub(super) bin: Bin,
+    /// What is taken stays in the trash.
+    pub(super) keep: bool,
 }
 
 impl<'a> Ground<'a> {
-    /// The live state for one batch. `held` must be asked for after the event queue was drained.
+    /// The live state for one batch. What is taken goes into `bin`, and stays there if `keep`.
     ///
     /// # Errors
     /// When the volume's root cannot be opened.
-    pub fn new(watched: &'a Watched, held: FxHashSet<Inode>) -> io::Result<Self> {
+    pub fn new(watched: &'a Watched, bin: Bin, keep: bool) -> io::Result<Self> {
         Ok(Self {
             watched,
             root: watched.open_root()?,
-            held,
+            held: FxHashSet::default(),
             anchor: None,
+            bin,
+            keep,
         })
+    }
+
+    /// What is held now: ask after every use up to the leases is in the index.
+    pub fn hold(&mut self, held: FxHashSet<Inode>) {
+        self.held = held;
+    }
+
+    /// Takes a lease on a candidate.
+    ///
+    /// # Errors
+    /// The fate of a candidate that does not go.
+    pub fn lease(&mut self, candidate: &Candidate) -> Result<Leased, Fate> {
+        let anchor = self.anchor_of(candidate)?;
+        if anchor.locked {
+            return Err(Fate::Skipped(Skip::Locked));
+        }
+        let name = CString::new(candidate.name.as_slice()).map_err(|_| Fate::Skipped(Skip::Changed))?;
+        // Before anything is opened: opening a device or a fifo that has taken its place would do something.
+        let found = stat::entry(&anchor.fd, &name).map_err(gone_or_failed)?;
+        if (found.stat.ino, found.stat.kind) != (candidate.ino, candidate.kind()) {
+            return Err(Fate::Skipped(Skip::Changed));
+        }
+        if candidate.kind() == Kind::Directory {
+            let dir = beneath::open_dir(&anchor.fd, &candidate.name).map_err(gone_or_failed)?;
+            return match lease::is_locked(&dir).map_err(Fate::Failed)? {
+                true => Err(Fate::Skipped(Skip::Locked)),
+                false => Ok(Leased::Directory),
+            };
+        }
+        lease_file(&anchor.fd, &name)
     }
 
     /// Compares a candidate with what is there now.
@@ -82,7 +171,7 @@ impl<'a> Ground<'a> {
     /// The fate of a candidate that does not go.
     pub fn verify<'c>(&mut self, candidate: &'c Candidate) -> Result<Verified<'c>, Fate> {
         let name = CString::new(candidate.name.as_slice()).map_err(|_| Fate::Skipped(Skip::Changed))?;
-        let anchor = self.open_dir_of(candidate)?;
+        let anchor = self.anchor_of(candidate)?.fd;
         let found = stat::entry(&anchor, &name).map_err(gone_or_failed)?;
         if found.device != self.watched.device || found.mount_root {
             return Err(Fate::Skipped(Skip::Changed));
@@ -106,24 +195,29 @@ impl<'a> Ground<'a> {
         if !same_content {
             return Err(Fate::Skipped(Skip::Changed));
         }
-        let names = match candidate.shape == Shape::File && candidate.links > 1 {
+        let (names, dirs) = match candidate.shape == Shape::File && candidate.links > 1 {
             true => self.all_names(candidate)?,
-            false => vec![(anchor, name)],
+            false => (vec![(anchor, name)], Vec::new()),
         };
-        Ok(Verified { candidate, names })
+        Ok(Verified {
+            candidate,
+            names,
+            dirs,
+        })
     }
 
-    fn open_dir_of(&mut self, candidate: &Candidate) -> Result<Arc<OwnedFd>, Fate> {
-        if self
-            .anchor
-            .as_ref()
-            .is_none_or(|(path, _)| *path != candidate.dir)
-        {
-            let fd = beneath::open_anchor(&self.root, &candidate.dir).map_err(gone_or_failed)?;
-            self.anchor = Some((candidate.dir.clone(), Arc::new(fd)));
+    fn anchor_of(&mut self, candidate: &Candidate) -> Result<Anchor, Fate> {
+        if let Some(anchor) = self.anchor.as_ref().filter(|a| a.path == candidate.dir) {
+            return Ok(anchor.clone());
         }
-        let (_, fd) = self.anchor.as_ref().ok_or(Fate::Skipped(Skip::Gone))?;
-        Ok(Arc::clone(fd))
+        let fd = beneath::open_dir(&self.root, &candidate.dir).map_err(gone_or_failed)?;
+        let anchor = Anchor {
+            path: candidate.dir.clone(),
+            locked: lease::is_locked(&fd).map_err(Fate::Failed)?,
+            fd: Arc::new(fd),
+        };
+        self.anchor = Some(anchor.clone());
+        Ok(anchor)
     }
 
     /// The index must still say what the plan says, and nobody may hold the candidate.
@@ -157,7 +251,7 @@ impl<'a> Ground<'a> {
     }
 
     /// A file with several names goes with all of them or stays.
-    fn all_names(&self, candidate: &Candidate) -> Result<Vec<(Arc<OwnedFd>, CString)>, Fate> {
+    fn all_names(&self, candidate: &Candidate) -> Result<Named, Fate> {
         let index = self.watched.index.read();
         let names = index
             .names(candidate.ino)
@@ -168,7 +262,7 @@ impl<'a> Ground<'a> {
             .collect();
         drop(index);
         let paths = paths.ok_or(Fate::Skipped(Skip::Hardlinked))?;
-        let mut open = Vec::new();
+        let (mut open, mut dirs) = (Vec::new(), Vec::new());
         for (dir, name) in paths {
             let fd = beneath::open_anchor(&self.root, &dir).map_err(gone_or_failed)?;
             let name = CString::new(name).map_err(|_| Fate::Skipped(Skip::Changed))?;
@@ -176,180 +270,127 @@ impl<'a> Ground<'a> {
                 Ok(found) if found.stat.ino == candidate.ino => open.push((Arc::new(fd), name)),
                 _ => return Err(Fate::Skipped(Skip::Hardlinked)),
             }
+            dirs.push(dir);
         }
         match open.len() == candidate.links as usize {
-            true => Ok(open),
+            true => Ok((open, dirs)),
             false => Err(Fate::Skipped(Skip::Hardlinked)),
         }
     }
 
-    /// Removes a verified candidate. Returns its fate and the inodes that are no more.
-    pub fn remove(&self, verified: &Verified<'_>) -> (Fate, Vec<Inode>) {
+    /// Takes a verified candidate away. Returns its fate and the inodes that are no more at their place.
+    pub fn take(
+        &mut self,
+        verified: &Verified<'_>,
+        leased: &Leased,
+        sync: &dyn Fn() -> bool,
+    ) -> (Fate, Vec<Inode>) {
         let candidate = verified.candidate;
+        let Some((dir, name)) = verified.names.first() else {
+            return (Fate::Skipped(Skip::Gone), Vec::new());
+        };
         match candidate.shape {
-            Shape::File => {
-                for (dir, name) in &verified.names {
-                    if let Err(e) = rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
-                        return (gone_or_failed(e.into()), Vec::new());
-                    }
-                }
-                (Fate::Deleted, vec![candidate.ino])
-            }
-            Shape::EmptyDirectory => {
-                let Some((dir, name)) = verified.names.first() else {
-                    return (Fate::Skipped(Skip::Gone), Vec::new());
-                };
-                match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
-                    Ok(()) => (Fate::Deleted, vec![candidate.ino]),
-                    // Something is in it that the plan did not know of.
-                    Err(rustix::io::Errno::NOTEMPTY) => (Fate::Skipped(Skip::Changed), Vec::new()),
-                    Err(e) => (gone_or_failed(e.into()), Vec::new()),
-                }
-            }
-            Shape::Tree => {
-                let Some((dir, name)) = verified.names.first() else {
-                    return (Fate::Skipped(Skip::Gone), Vec::new());
-                };
-                let mut tree = Tree {
-                    ground: self,
-                    candidate,
-                    gone: Vec::new(),
-                };
-                let fate = match tree.verify(dir, name).and_then(|()| tree.remove(dir, name)) {
-                    Ok(()) => Fate::Deleted,
-                    Err(fate) => fate,
-                };
-                (fate, tree.gone)
-            }
+            Shape::File => match self.take_file(verified, leased) {
+                Ok(fate) => (fate, vec![candidate.ino]),
+                Err(fate) => (fate, Vec::new()),
+            },
+            Shape::EmptyDirectory => match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+                Ok(()) => (Fate::Deleted, vec![candidate.ino]),
+                // Something is in it that the plan did not know of.
+                Err(rustix::io::Errno::NOTEMPTY) => (Fate::Skipped(Skip::Changed), Vec::new()),
+                Err(e) => (gone_or_failed(e.into()), Vec::new()),
+            },
+            Shape::Tree => super::tree::take(self, candidate, dir, name, sync),
         }
     }
-}
 
-/// A directory that goes as a whole: everything in it is verified before the first entry is removed, and each
-/// entry once more right before it is.
-struct Tree<'a> {
-    ground: &'a Ground<'a>,
-    candidate: &'a Candidate,
-    gone: Vec<Inode>,
-}
-
-/// One `getdents64(2)`.
-const LISTING_BYTES: usize = 16 << 10;
-/// Deeper trees are refused: each level takes a descriptor and stack.
-const DEPTH_MAX: usize = 512;
-
-impl Tree<'_> {
-    fn verify(&self, parent: &OwnedFd, name: &CString) -> Result<(), Fate> {
-        self.walk(parent, name, 0, &mut |_, _, _| Ok(()))
-    }
-
-    fn remove(&mut self, parent: &OwnedFd, name: &CString) -> Result<(), Fate> {
-        let mut gone = Vec::new();
-        let result = self.walk(parent, name, 0, &mut |dir, name, ino| {
-            let flags = match ino {
-                Entry::Directory(_) => AtFlags::REMOVEDIR,
-                Entry::Other(_) => AtFlags::empty(),
-            };
-            match rustix::fs::unlinkat(dir, name, flags) {
-                Ok(()) => {
-                    let (Entry::Directory(ino) | Entry::Other(ino)) = ino;
-                    gone.push(ino);
-                    Ok(())
+    fn take_file(&mut self, verified: &Verified<'_>, leased: &Leased) -> Result<Fate, Fate> {
+        let mut moved = Vec::with_capacity(verified.names.len());
+        let taken = self.move_names(verified, &mut moved).and_then(|()| {
+            let file = leased.file().ok_or(Fate::Skipped(Skip::Changed))?;
+            let found = stat::open_file(file).map_err(Fate::Failed)?.stat;
+            let c = verified.candidate;
+            // A lease stops openers only: not truncate(2) by a kernel's NFS server, not link(2).
+            if (found.ino, found.size, found.mtime, found.links) != (c.ino, c.size, c.mtime, c.links) {
+                return Err(Fate::Skipped(Skip::Changed));
+            }
+            for (_, _, place, name) in &moved {
+                if stat::entry(place, name).map_err(gone_or_failed)?.stat.ino != c.ino {
+                    return Err(Fate::Skipped(Skip::Changed));
                 }
-                Err(rustix::io::Errno::NOTEMPTY) => Err(Fate::Skipped(Skip::Changed)),
-                Err(e) => Err(Fate::Failed(e.into())),
+            }
+            // From here on nobody can find it: whoever came before is waiting by now.
+            match leased.is_whole() {
+                true => Ok(()),
+                false => Err(Fate::Skipped(Skip::Open)),
             }
         });
-        self.gone = gone;
-        match result {
-            Err(Fate::Skipped(_)) if !self.gone.is_empty() => Err(Fate::Failed(io::Error::other(format!(
-                "something in it was used while it was being removed: {} entries are gone, the rest stays",
-                self.gone.len()
-            )))),
-            other => other,
+        if let Err(fate) = taken {
+            return Err(self.put_back(&moved).map_or_else(Fate::Failed, |()| fate));
         }
+        if self.keep {
+            return Ok(Fate::Trashed);
+        }
+        for (_, _, place, name) in &moved {
+            rustix::fs::unlinkat(place, name, AtFlags::empty()).map_err(|e| Fate::Failed(e.into()))?;
+        }
+        Ok(Fate::Deleted)
     }
 
-    /// Visits everything below and then the directory itself, each entry compared with the index first.
-    fn walk(
-        &self,
-        parent: &OwnedFd,
-        name: &CString,
-        depth: usize,
-        visit: &mut dyn FnMut(&OwnedFd, &CString, Entry) -> Result<(), Fate>,
-    ) -> Result<(), Fate> {
-        if depth > DEPTH_MAX {
-            return Err(Fate::Failed(io::Error::other(format!(
-                "more than {DEPTH_MAX} levels deep"
-            ))));
+    fn move_names(&mut self, verified: &Verified<'_>, moved: &mut Vec<Moved>) -> Result<(), Fate> {
+        for (i, (dir, name)) in verified.names.iter().enumerate() {
+            let path = verified
+                .dirs
+                .get(i)
+                .map_or(verified.candidate.dir.as_slice(), Vec::as_slice);
+            let place = self.bin.place(path).map_err(gone_or_failed)?;
+            rustix::fs::renameat_with(dir, name, &place, name, RenameFlags::NOREPLACE)
+                .map_err(|e| gone_or_failed(e.into()))?;
+            moved.push((Arc::clone(dir), name.clone(), place, name.clone()));
         }
-        let ino = match self.check(parent, name)? {
-            Entry::Directory(ino) => ino,
-            Entry::Other(_) => return Err(Fate::Skipped(Skip::Changed)),
-        };
-        let fd = beneath::open_dir(parent.as_fd(), name.as_bytes()).map_err(gone_or_failed)?;
-        for name in list(&fd).map_err(Fate::Failed)? {
-            match self.check(&fd, &name)? {
-                Entry::Directory(_) => self.walk(&fd, &name, depth + 1, visit)?,
-                other @ Entry::Other(_) => visit(&fd, &name, other)?,
-            }
-        }
-        visit(parent, name, Entry::Directory(ino))
+        Ok(())
     }
 
-    /// The entry must be known to the index as it is, and be used no later than the plan says of the whole.
-    fn check(&self, dir: &OwnedFd, name: &CString) -> Result<Entry, Fate> {
-        let watched = self.ground.watched;
-        let found = stat::entry(dir, name).map_err(gone_or_failed)?;
-        let s = found.stat;
-        if found.device != watched.device || found.mount_root || s.kind == Kind::Special {
-            return Err(Fate::Skipped(Skip::Changed));
+    fn put_back(&self, moved: &[Moved]) -> io::Result<()> {
+        for (dir, name, place, there) in moved.iter().rev() {
+            rustix::fs::renameat_with(place, there, dir, name, RenameFlags::NOREPLACE).map_err(|e| {
+                io::Error::other(format!(
+                    "was used while it was being taken and cannot be put back: {e}; it stays in the trash until the \
+                     agent starts again"
+                ))
+            })?;
         }
-        let index = watched.index.read();
-        let Some((known, access)) = index.get(s.ino) else {
-            return Err(Fate::Skipped(Skip::Changed));
-        };
-        if self.ground.held.contains(&s.ino) {
-            return Err(Fate::Skipped(Skip::Held));
+        // The renames have moved its change time, and its own renames are not in what the agent reads.
+        if let Some((dir, name, ..)) = moved.first()
+            && let Ok(found) = stat::entry(dir, name)
+        {
+            self.watched
+                .index
+                .write()
+                .refresh(&found.stat)
+                .map_err(io::Error::other)?;
         }
-        if (known.kind, known.birth) != (s.kind, s.birth) {
-            return Err(Fate::Skipped(Skip::Changed));
-        }
-        if s.kind == Kind::Directory {
-            return Ok(Entry::Directory(s.ino));
-        }
-        if s.kind == Kind::File && access.at > self.candidate.access.at.max(self.candidate.last.at) {
-            return Err(Fate::Skipped(Skip::Accessed));
-        }
-        let known = (known.size, known.mtime, known.ctime, known.ctime_nanos);
-        match known == (s.size, s.mtime, s.ctime, s.ctime_nanos) {
-            true => Ok(Entry::Other(s.ino)),
-            false => Err(Fate::Skipped(Skip::Changed)),
-        }
+        Ok(())
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Entry {
-    Directory(Inode),
-    Other(Inode),
-}
+/// The names of a file with the directories that hold them, and the paths of those.
+type Named = (Vec<(Arc<OwnedFd>, CString)>, Vec<Vec<u8>>);
+/// Where a name was and where it is now.
+type Moved = (Arc<OwnedFd>, CString, Arc<OwnedFd>, CString);
 
-/// The names in a directory, listed before anything in it is removed.
-fn list(dir: &OwnedFd) -> io::Result<Vec<CString>> {
-    let mut buffer = vec![std::mem::MaybeUninit::uninit(); LISTING_BYTES];
-    let mut entries = RawDir::new(dir, &mut buffer);
-    let mut names = Vec::new();
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            names.push(entry.file_name().to_owned());
-        }
+/// Takes a lease on a regular file.
+pub(super) fn lease_file(dir: &OwnedFd, name: &CStr) -> Result<Leased, Fate> {
+    let file = beneath::open_file(dir, name).map_err(gone_or_failed)?;
+    match lease::ask(file).map_err(Fate::Failed)? {
+        Asked::Granted(lease) => Ok(Leased::File(lease)),
+        Asked::Unsupported(file) => Ok(Leased::Unguarded(file)),
+        Asked::Open => Err(Fate::Skipped(Skip::Open)),
+        Asked::Locked => Err(Fate::Skipped(Skip::Locked)),
     }
-    Ok(names)
 }
 
-fn gone_or_failed(error: io::Error) -> Fate {
+pub(super) fn gone_or_failed(error: io::Error) -> Fate {
     match error.raw_os_error() {
         Some(libc::ENOENT | libc::ESTALE) => Fate::Skipped(Skip::Gone),
         // A symlink, a mount or a file has taken the place of a directory on the way.

@@ -275,7 +275,7 @@ impl<'a> Worker<'a> {
             Err(e) => return Err(e),
         };
         let watched = self.shared.watched;
-        if found.mount_root || found.device != watched.device || watched.own.contains(&found.stat.ino) {
+        if found.mount_root || found.device != watched.device || watched.is_own(found.stat.ino) {
             return Ok(true);
         }
         if found.stat.kind == Kind::Directory {

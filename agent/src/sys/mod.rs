@@ -3,6 +3,7 @@
 //! - [`fanotify`] groups and marks; reading gives raw bytes, the decoder is in `collect`
 //! - [`descriptor`] descriptors that are handed over as numbers
 //! - [`handle`]   file handles: from a path, and back to an open file
+//! - [`lease`]    write leases and advisory locks
 //! - [`memory`]   keeping the allocator from holding on to what a scan needed
 //! - [`shared`]   a buffer that outlives the process
 //! - [`stat`]     statx -> [`crate::model::Stat`], and what a mount is
@@ -15,6 +16,7 @@ pub mod beneath;
 pub mod descriptor;
 pub mod fanotify;
 pub mod handle;
+pub mod lease;
 pub mod memory;
 pub mod shared;
 pub mod stat;

@@ -1,0 +1,123 @@
+//! Write leases (`fcntl(2)`, F_SETLEASE) and advisory locks (`flock(2)`).
+//!
+//! The kernel grants a write lease only while nobody else has the file open, mapped or running, and from then on whoever
+//! opens it waits until the lease is gone. A lease ends when its descriptor is closed.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Once;
+
+use rustix::fs::FlockOperation;
+
+/// What became of the wish for a lease.
+#[derive(Debug)]
+pub enum Asked {
+    /// Nobody else has the file open, and whoever opens it waits.
+    Granted(Lease),
+    /// Somebody has it open, or mapped.
+    Open,
+    /// Somebody has a lock on it.
+    Locked,
+    /// This file system, or this kernel (`fs.leases-enable`), gives no leases.
+    Unsupported(OwnedFd),
+}
+
+/// A file under a write lease. Hold it for milliseconds: others wait.
+#[derive(Debug)]
+pub struct Lease(OwnedFd);
+
+impl Lease {
+    /// Whether nobody has come since: an opener who waits changes what F_GETLEASE says at once.
+    pub fn is_whole(&self) -> bool {
+        // SAFETY: F_GETLEASE takes no argument and touches no memory; the descriptor is open.
+        let now = unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_GETLEASE) };
+        now == libc::F_WRLCK
+    }
+
+    /// The file.
+    pub fn file(&self) -> &OwnedFd {
+        &self.0
+    }
+}
+
+/// Asks for a write lease on an open file.
+///
+/// # Errors
+/// What `fcntl(2)` says; EACCES without CAP_LEASE on somebody else's file.
+pub fn ask(file: OwnedFd) -> io::Result<Asked> {
+    ignore_breaks();
+    // SAFETY: F_SETLEASE takes an integer and touches no memory; the descriptor is open.
+    let set = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) };
+    if set == 0 {
+        return Ok(Asked::Granted(Lease(file)));
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EAGAIN) if is_locked(&file)? => Ok(Asked::Locked),
+        Some(libc::EAGAIN) => Ok(Asked::Open),
+        Some(libc::EINVAL | libc::ENOLCK | libc::EOPNOTSUPP | libc::ENOTTY) => Ok(Asked::Unsupported(file)),
+        _ => Err(error),
+    }
+}
+
+/// Whether somebody else holds a `flock(2)` on an open file or directory.
+///
+/// # Errors
+/// What `flock(2)` says.
+pub fn is_locked(file: impl AsFd) -> io::Result<bool> {
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {
+            rustix::fs::flock(&file, FlockOperation::Unlock)?;
+            Ok(false)
+        }
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+        // Not every file system has locks; then nobody holds one.
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The kernel tells a lease's owner by SIGIO that somebody waits, and SIGIO ends a process that does not expect it.
+fn ignore_breaks() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: SIG_IGN is a valid disposition and no handler of ours is replaced: nothing else here uses SIGIO.
+        unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+    use std::fs::File;
+
+    fn open(path: &std::path::Path) -> OwnedFd {
+        File::open(path).unwrap().into()
+    }
+
+    #[test]
+    fn a_lease_is_refused_while_the_file_is_open_and_broken_by_an_opener() {
+        let tmp = tempfile::tempdir().unwrap();
+        let path = tmp.path().join("f");
+        std::fs::write(&path, "x").unwrap();
+        let other = File::open(&path).unwrap();
+        assert!(matches!(ask(open(&path)).unwrap(), Asked::Open));
+        rustix::fs::flock(&other, FlockOperation::LockShared).unwrap();
+        assert!(matches!(ask(open(&path)).unwrap(), Asked::Locked));
+        drop(other);
+        let Asked::Granted(lease) = ask(open(&path)).unwrap() else {
+            panic!("nobody has it open")
+        };
+        assert!(lease.is_whole());
+        let opener = std::thread::spawn({
+            let path = path.clone();
+            move || File::open(path).unwrap()
+        });
+        while lease.is_whole() {
+            std::thread::yield_now();
+        }
+        drop(lease);
+        opener.join().unwrap();
+    }
+}
