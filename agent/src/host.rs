@@ -1,7 +1,9 @@
 //! One host: its volumes, rules, plans, runs and holds, and what can be asked of them together.
 //!
+//! - `purges`    runs, and what they leave in the trash
 //! - `triggered` what quotas and watermarks ask for
 
+mod purges;
 mod triggered;
 
 use std::os::unix::ffi::OsStrExt;
@@ -9,22 +11,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use purge_proto::v1;
-use rustc_hash::FxHashSet;
 
+pub use self::purges::Manner;
 use crate::clock;
 use crate::config::{AUTO_MAX_FRACTION, Config, Limits, Rule, user_name};
 use crate::handover::Handover;
 use crate::index::{Store, StoreError, aside};
-use crate::model::{Inode, Seconds};
+use crate::model::Seconds;
 use crate::policy::evaluate::{Circumstances, evaluate};
 use crate::policy::explain::{self, Subject, Verdict};
-use crate::purge::apply::{self, Order};
-use crate::purge::holds::{HoldError, Holds, timestamp};
-use crate::purge::id::new_id;
-use crate::purge::plans::{EXPIRES_AFTER_SECONDS, Occasion, PlanError, PlanRecord, Plans, fingerprint};
-use crate::purge::runs::{LiveRun, RunError, Runs};
+use crate::purge::audit::Audit;
+use crate::purge::holds::{HoldError, Holds};
+use crate::purge::plans::{Occasion, PlanError, PlanRecord, Plans};
+use crate::purge::recover::Unfinished;
+use crate::purge::runs::{RunError, Runs};
 use crate::sys::stat;
 use crate::volume::{self, Home, State, Volume, VolumeError};
 
@@ -103,6 +105,10 @@ pub struct Host {
     pub runs: Runs,
     /// Holds.
     pub holds: Holds,
+    /// What was done.
+    pub audit: Arc<Audit>,
+    /// One at a time frees or restores what lies in the trash.
+    trash_work: Mutex<()>,
     store: Store,
     state_dir: PathBuf,
     started: Instant,
@@ -113,21 +119,24 @@ struct Left {
     holds: Holds,
     runs: Runs,
     plans: Plans,
+    unfinished: Unfinished,
     volumes: Vec<volume::Opened>,
 }
 
 impl Left {
-    fn open(config: &Config, home: &Home) -> Result<Self, LeftError> {
+    fn open(config: &Config, home: &Home, audit: Arc<Audit>) -> Result<Self, LeftError> {
         let store = &home.store;
         let holds = Holds::open(store.clone())?;
-        let runs = Runs::open(store.clone())?;
+        let runs = Runs::new(store.clone());
         let plans = Plans::new(store.clone());
+        let unfinished = Unfinished::find(&runs, plans.clone(), &config.state_dir, audit)?;
         plans.tidy(Seconds::now())?;
         let volumes: Result<_, VolumeError> = config.volumes.iter().map(|v| volume::open(v, home)).collect();
         Ok(Self {
             holds,
             runs,
             plans,
+            unfinished,
             volumes: volumes?,
         })
     }
@@ -170,13 +179,14 @@ impl Host {
             own,
             is_fresh,
         };
-        let left = match Left::open(config, &home) {
+        let audit = Arc::new(Audit::open(config.audit_log.clone())?);
+        let left = match Left::open(config, &home, Arc::clone(&audit)) {
             // A damaged store is made anew; what is damaged then as well is no store's fault.
             Err(error) if error.is_damage() => {
                 home.store.close();
                 home.store = aside::set_aside(&config.state_dir, &error.to_string())?;
                 home.is_fresh = true;
-                Left::open(config, &home)
+                Left::open(config, &home, Arc::clone(&audit))
             }
             opened => opened,
         }?;
@@ -185,11 +195,12 @@ impl Host {
             holds,
             runs,
             plans,
+            unfinished,
             volumes: opened,
         } = left;
         let mut volumes: Vec<Arc<Volume>> = Vec::new();
         for (volume, opened) in config.volumes.iter().zip(opened) {
-            match Volume::start(volume.clone(), &home, opened, &mut handover) {
+            match Volume::start(volume.clone(), &home, opened, &mut handover, &unfinished) {
                 Ok(started) => volumes.push(started),
                 Err(error) => {
                     volumes.iter().for_each(|v| v.stop());
@@ -198,6 +209,7 @@ impl Host {
             }
         }
         handover.drop_rest();
+        unfinished.save(&runs)?;
         let rules = RwLock::new(config.rules.clone());
         let limits = RwLock::new(config.limits.clone());
         Ok(Arc::new(Self {
@@ -207,6 +219,8 @@ impl Host {
             plans,
             runs,
             holds,
+            audit,
+            trash_work: Mutex::default(),
             store,
             state_dir: config.state_dir.clone(),
             started: Instant::now(),
@@ -347,6 +361,7 @@ impl Host {
             own_ttl: wanted.ttl.is_some() || wanted.unattended,
             owner_name: user_name,
             trigger: None,
+            guard: volume.guard(),
         };
         Ok(self.plans.save(&volume.watched.index, found, &occasion)?)
     }
@@ -434,131 +449,6 @@ impl Host {
         }
     }
 
-    // ------------------------------------------------------------ runs
-
-    /// Applies a saved plan in the background.
-    ///
-    /// # Errors
-    /// When the plan is unknown, stale or over a limit, or the volume is busy or in doubt.
-    pub fn apply(
-        self: &Arc<Self>,
-        plan_id: &str,
-        max_rate: u64,
-        by: &str,
-    ) -> Result<(String, Arc<LiveRun>), HostError> {
-        let mut record = self.plans.get(plan_id)?;
-        let plan = record.plan.clone().unwrap_or_default();
-        let now = Seconds::now();
-        let created = Seconds::from_unix(plan.created_at.map_or(0, |t| t.seconds));
-        if created.age_at(now) >= EXPIRES_AFTER_SECONDS {
-            return Err(HostError::Refused(format!(
-                "plan {plan_id} has expired (it is older than 24 h); make a new one"
-            )));
-        }
-        if !plan.run_id.is_empty() {
-            return Err(HostError::Refused(format!(
-                "plan {plan_id} was applied already, by run {}; make a new one",
-                plan.run_id
-            )));
-        }
-        if !plan.refusal.is_empty() {
-            return Err(HostError::Refused(format!(
-                "plan {plan_id} is refused: {}",
-                plan.refusal
-            )));
-        }
-        self.check_rules_unchanged(&record)?;
-        let volume = Arc::clone(self.volume(&plan.volume)?);
-        self.check_certain(&volume)?;
-        if !is_watched_since(&volume, created) {
-            return Err(HostError::Refused(format!(
-                "plan {plan_id} was made before a stretch that nobody watched (`purgectl status` names it), in \
-                 which its files may have been used; make a new one"
-            )));
-        }
-        let run = v1::Run {
-            run_id: new_id('r', now),
-            plan_id: plan_id.into(),
-            volume: plan.volume.clone(),
-            state: v1::RunState::Running.into(),
-            started_at: Some(timestamp(now)),
-            deleted: Some(v1::Totals::default()),
-            trashed: Some(v1::Totals::default()),
-            archived: Some(v1::Totals::default()),
-            skipped: Some(v1::Skipped::default()),
-            requested_by: by.into(),
-            ..v1::Run::default()
-        };
-        let run_id = run.run_id.clone();
-        let live = self.runs.begin(run, record.candidates())?;
-        // From here on the plan is used up, whatever becomes of the run.
-        if let Some(plan) = &mut record.plan {
-            plan.run_id.clone_from(&run_id);
-        }
-        self.plans.put(&record)?;
-        let (host, running) = (Arc::clone(self), Arc::clone(&live));
-        let spawned = std::thread::Builder::new().name("run".into()).spawn(move || {
-            let order = Order {
-                plan: &record,
-                plans: &host.plans,
-                max_rate,
-                graces: &[],
-            };
-            let around = Around {
-                host: &host,
-                volume: &volume,
-                planned_at: created,
-            };
-            let run = apply::apply(&volume.watched, &order, &around, &running);
-            tracing::info!(run = %run.run_id, state = ?run.state(), deleted = ?run.deleted, "run ended");
-            if let Err(error) = host.runs.end(&run) {
-                tracing::error!(run = %run.run_id, %error, "cannot save the run's record");
-            }
-        });
-        spawned.map_err(|e| HostError::Refused(format!("cannot start a thread for the run: {e}")))?;
-        Ok((run_id, live))
-    }
-
-    /// A plan from rules that have changed since says nothing of what the rules now want.
-    fn check_rules_unchanged(&self, record: &PlanRecord) -> Result<(), HostError> {
-        let changed = |what: &str| {
-            let id = record
-                .plan
-                .as_ref()
-                .map(|p| p.plan_id.as_str())
-                .unwrap_or_default();
-            HostError::Refused(format!(
-                "{what} of plan {id} changed since it was made; make a new one"
-            ))
-        };
-        if !record.trigger.is_empty() {
-            let same = self.trigger_is_unchanged(record);
-            return same
-                .then_some(())
-                .ok_or_else(|| changed(&format!("the {} or the rule", record.trigger)));
-        }
-        let now = self.rules();
-        let named: Vec<Rule> = record
-            .rules
-            .iter()
-            .filter_map(|name| now.iter().find(|r| r.name == *name))
-            .cloned()
-            .collect();
-        // A TTL given with the request is in no configuration; such a plan stands for itself.
-        let configured = named.len() == record.rules.len() && !record.own_ttl;
-        if configured && fingerprint(&named) != record.fingerprint {
-            let id = record
-                .plan
-                .as_ref()
-                .map(|p| p.plan_id.as_str())
-                .unwrap_or_default();
-            return Err(HostError::Refused(format!(
-                "the rules of plan {id} have changed since; make a new one"
-            )));
-        }
-        Ok(())
-    }
-
     // ------------------------------------------------------------ questions
 
     /// What the index knows of a path, and what every rule says of it.
@@ -619,34 +509,13 @@ impl Host {
             let plan = record.plan.unwrap_or_default();
             tracing::info!(rule = %rule.name, plan = %plan.plan_id, candidates = ?plan.candidates, "scheduled plan");
             if rule.auto_apply && !rule.tells_only {
-                self.apply(&plan.plan_id, 0, "schedule")?;
+                self.apply(&plan.plan_id, Manner::default(), "schedule")?;
             }
             Ok(())
         });
         if let Err(error) = done {
             tracing::error!(rule = %rule.name, %error, "the scheduled plan was not made or not applied");
         }
-    }
-}
-
-/// Whether every use since then has been seen.
-fn is_watched_since(volume: &Volume, at: Seconds) -> bool {
-    let condition = volume.condition();
-    !matches!(condition.state, State::Degraded(_)) && condition.gap_end.is_none_or(|end| end < at)
-}
-
-struct Around<'a> {
-    host: &'a Host,
-    volume: &'a Volume,
-    planned_at: Seconds,
-}
-
-impl apply::Surroundings for Around<'_> {
-    fn sync(&self) -> bool {
-        self.volume.sync() && is_watched_since(self.volume, self.planned_at)
-    }
-    fn held(&self) -> FxHashSet<Inode> {
-        self.host.holds.held(&self.volume.config.name)
     }
 }
 

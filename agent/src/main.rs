@@ -196,7 +196,10 @@ fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<b
                 tokio::select! {
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
-                    _ = reload.recv() => reload_rules(&reloading, run),
+                    _ = reload.recv() => {
+                        reloading.audit.reopen();
+                        reload_rules(&reloading, run);
+                    }
                     () = tokio::time::sleep(LOOK_EVERY) => {
                         if let Some(why) = reloading.wants_restart() {
                             tracing::warn!(why, "starting again");

@@ -1,8 +1,9 @@
-//! Makes the plans of rules whose time has come, and looks at watermarks and quotas.
+//! Makes the plans of rules whose time has come, empties the trash, and looks at watermarks and quotas.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::host::Host;
@@ -48,9 +49,15 @@ pub async fn keep_limits(host: Arc<Host>) {
 /// Runs until it is aborted.
 pub async fn keep(host: Arc<Host>) {
     let mut looked = Seconds::wall();
+    let mut freeing = None;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let now = Seconds::wall();
+        let tended = Arc::clone(&host);
+        // Freeing a million files takes a while, and delays no plan.
+        if freeing.as_ref().is_none_or(JoinHandle::is_finished) {
+            freeing = Some(tokio::task::spawn_blocking(move || tended.tend_trash()));
+        }
         for rule in host.rules() {
             let due = rule.schedule.as_ref().and_then(|s| s.next_after(looked.unix()));
             if due.is_some_and(|due| due <= now.unix()) {

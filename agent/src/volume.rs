@@ -39,10 +39,12 @@ use crate::handover::Handover;
 use crate::index::journal::Identity;
 use crate::index::{Store, StoreError};
 use crate::model::{Inode, Seconds};
+use crate::purge::recover::Unfinished;
 use crate::scan::{self, Belief, Extent, Progress, ScanError};
 use crate::sys::fanotify::Who;
 use crate::sys::handle::Handle;
 use crate::sys::stat::{self, Mount};
+use crate::sys::{beneath, lease};
 
 /// Events a second are an average over so many seconds.
 const RATE_SECONDS: usize = 10;
@@ -113,6 +115,36 @@ pub enum State {
     /// Something is wrong, in words.
     Degraded(String),
 }
+
+/// What keeps a file that somebody comes to use in the moment of its removal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guard {
+    /// Whoever opens it waits, and is found.
+    Leases,
+    /// The file system gives no leases: the trash keeps it for a while.
+    Grace,
+}
+
+impl Guard {
+    /// In the contract's words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Leases => "leases",
+            Self::Grace => "grace",
+        }
+    }
+
+    /// Seconds that what is taken stays in the trash at least.
+    pub fn least_grace(self) -> u64 {
+        match self {
+            Self::Leases => 0,
+            Self::Grace => UNGUARDED_GRACE_SECONDS,
+        }
+    }
+}
+
+/// Where no leases are given, what is taken stays in the trash for this long at least.
+pub const UNGUARDED_GRACE_SECONDS: u64 = 24 * 3600;
 
 /// What changes while the volume is watched.
 #[derive(Debug)]
@@ -273,6 +305,7 @@ impl Volume {
         home: &Home,
         opened: Opened,
         handover: &mut Handover,
+        unfinished: &Unfinished,
     ) -> Result<Arc<Self>, VolumeError> {
         let store = &home.store;
         let name = config.name.clone();
@@ -352,8 +385,8 @@ impl Volume {
             counters: Counters::default(),
         });
         // What a killed run had in hand is back at its place before anything is looked at.
-        if let Err(error) = crate::purge::trash::recover(&watched) {
-            tracing::error!(volume = %name, %error, "the trash cannot be looked after");
+        if let Err(error) = unfinished.end_those_of(&name, &watched) {
+            tracing::error!(volume = %name, %error, "a run that was killed cannot be ended");
         }
         let ended = end_window_of_another(&watched, &armed.access, Seconds(record.window_end));
         ended.map_err(|source| {
@@ -455,6 +488,20 @@ impl Volume {
             tracing::error!(volume = %self.config.name, %error, "cannot save the volume's record");
         }
         self.take_checkpoint();
+    }
+
+    /// What keeps a file that somebody comes to use in the moment of its removal, asked now: `fs.leases-enable` may change.
+    pub fn guard(&self) -> Guard {
+        let asked = beneath::open_mount(&self.config.path).and_then(lease::are_given);
+        match asked {
+            Ok(false) => Guard::Grace,
+            Ok(true) => Guard::Leases,
+            // Each file is asked by itself, and stays if it cannot be leased.
+            Err(error) => {
+                tracing::debug!(volume = %self.config.name, %error, "leases cannot be tried");
+                Guard::Leases
+            }
+        }
     }
 
     /// Waits until every access made before this call is in the index. False if the collector is dead.

@@ -107,6 +107,8 @@ fn volume(v: &v1::VolumeStatus) -> Value {
         "events_per_second": v.events_per_second,
         "index_bytes": v.index_bytes,
         "scan": v.scan.as_ref().map(scan),
+        "trash": totals(v.trash),
+        "guard": v.guard,
         "keeping": v.keeping.as_ref().map(keeping),
     });
     extend(&mut o, rest);
@@ -162,6 +164,8 @@ pub fn plan(p: &v1::Plan) -> Value {
         "rule_totals": p.rules.iter().map(share).collect::<Vec<_>>(),
         "refusal": p.refusal,
         "run_id": p.run_id,
+        "guard": p.guard,
+        "grace_seconds": p.grace_seconds,
     })
 }
 
@@ -187,17 +191,28 @@ pub fn candidate(c: &v1::Candidate) -> Value {
     Value::Object(o)
 }
 
+fn failure(f: &v1::Failure) -> Value {
+    let mut o = Map::new();
+    paths::insert(&mut o, &f.path);
+    o.insert("error".into(), f.error.clone().into());
+    Value::Object(o)
+}
+
+/// `restore`.
+pub fn restore(r: &v1::RestoreReport) -> Value {
+    json!({
+        "run_id": r.run_id,
+        "restored": totals(r.restored),
+        "failed": r.failed.iter().map(failure).collect::<Vec<_>>(),
+        "failed_total": r.failed_total,
+    })
+}
+
 /// `apply`, `run`.
 pub fn run(r: &v1::Run) -> Value {
     let deleted = r.deleted.unwrap_or_default();
     let archived = r.archived.unwrap_or_default();
     let s = r.skipped.unwrap_or_default();
-    let failure = |f: &v1::Failure| {
-        let mut o = Map::new();
-        paths::insert(&mut o, &f.path);
-        o.insert("error".into(), f.error.clone().into());
-        Value::Object(o)
-    };
     let trashed = r.trashed.unwrap_or_default();
     let removed = deleted.files + deleted.directories + trashed.files + trashed.directories;
     let rate = if r.seconds > 0.0 {
@@ -215,6 +230,9 @@ pub fn run(r: &v1::Run) -> Value {
         "requested_by": r.requested_by,
         "deleted": totals(r.deleted),
         "trashed": totals(r.trashed),
+        "trash_until": time(r.trash_until),
+        "trash_freed_at": time(r.trash_freed_at),
+        "restored": totals(r.restored),
         "archived": { "files": archived.files, "bytes": archived.bytes },
         "skipped": {
             "accessed": s.accessed,

@@ -76,7 +76,7 @@ fn plan(id: &str) -> Plan {
         } else {
             String::new()
         },
-        run_id: String::new(),
+        ..Plan::default()
     }
 }
 
@@ -149,7 +149,7 @@ fn run(state: RunState, failed: bool) -> Run {
         failed_total: failed.into(),
         seconds: 2.5,
         requested_by: "uid 0".into(),
-        error: String::new(),
+        ..Run::default()
     }
 }
 
@@ -206,6 +206,12 @@ impl PurgeAgent for Fake {
                 checkpoints_total: 1,
                 ..Keeping::default()
             }),
+            trash: Some(Totals {
+                files: 3,
+                directories: 0,
+                bytes: 4096,
+            }),
+            guard: "leases".into(),
         };
         Ok(Response::new(AgentStatus {
             version: "0.1.0".into(),
@@ -306,6 +312,23 @@ impl PurgeAgent for Fake {
     async fn cancel_run(&self, _: Request<CancelRunRequest>) -> Result<Response<Run>, Status> {
         Ok(Response::new(run(RunState::Running, false)))
     }
+    async fn restore(&self, request: Request<RestoreRequest>) -> Result<Response<RestoreReport>, Status> {
+        let r = request.into_inner();
+        Ok(Response::new(RestoreReport {
+            run_id: r.run_id,
+            restored: Some(Totals {
+                files: 2,
+                directories: 1,
+                bytes: 4096,
+            }),
+            failed: vec![Failure {
+                path: b"/export/scratch/taken".to_vec(),
+                error: "something else has its name by now".into(),
+            }],
+            failed_total: 1,
+        }))
+    }
+
     async fn explain(&self, r: Request<ExplainRequest>) -> Result<Response<Explanation>, Status> {
         let verdict = |name: &str, matches, expires_at, because: &str| RuleVerdict {
             name: name.into(),

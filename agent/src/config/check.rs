@@ -11,7 +11,7 @@ use super::accounts::{group_id, user_id};
 use super::fault::Fault;
 use super::limit;
 use super::section::{At, Section, Source, suggest};
-use super::{Baseline, Config, DEFAULT_STATE_DIR, Listen, Rule, Sequence, Target, VolumeConfig};
+use super::{AUDIT_LOG, Baseline, Config, DEFAULT_STATE_DIR, Listen, Rule, Sequence, Target, VolumeConfig};
 use crate::model::Clocks;
 use crate::policy::schedule::Schedule;
 use crate::policy::scope::{Globs, Scope};
@@ -33,6 +33,7 @@ const DEFAULT_MAX_ERRORS: f64 = 0.05;
 #[derive(Default)]
 struct Parts {
     state_dir: Option<PathBuf>,
+    audit_log: Option<PathBuf>,
     listen: Option<Listen>,
     volumes: Vec<VolumeConfig>,
     rules: Vec<Rule>,
@@ -54,8 +55,10 @@ pub(super) fn load(path: &Path) -> Result<Config, Vec<Fault>> {
     if !parts.faults.is_empty() {
         return Err(parts.faults);
     }
+    let state_dir = parts.state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into());
     Ok(Config {
-        state_dir: parts.state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
+        audit_log: parts.audit_log.unwrap_or_else(|| state_dir.join(AUDIT_LOG)),
+        state_dir,
         listen: parts.listen.unwrap_or_else(|| Listen {
             unix: purge_proto::DEFAULT_SOCKET.into(),
             group: None,
@@ -138,6 +141,16 @@ fn read_main(top: &mut Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts)
             );
         }
         parts.state_dir = Some(dir.into());
+    }
+    if let Some((file, span)) = top.string(src, "audit_log") {
+        if !file.starts_with('/') {
+            src.fault(
+                &span,
+                "audit_log is not absolute",
+                "write a path that starts with /",
+            );
+        }
+        parts.audit_log = Some(file.into());
     }
     for (table, span) in top.tables(src, "listen") {
         parts.listen = Some(read_listen(Section::new("listen", table, span), src));
@@ -350,7 +363,8 @@ fn read_rule(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts) {
     let max_empty_dirs = s
         .count(src, "max_empty_dirs")
         .map_or(DEFAULT_MAX_EMPTY_DIRS, |(n, _)| n);
-    for key in ["action", "announce", "grace"] {
+    let grace = s.duration(src, "grace").map_or(0, |(n, _)| n);
+    for key in ["action", "announce"] {
         s.refuse(src, key);
     }
     let tells_only = s
@@ -422,6 +436,7 @@ fn read_rule(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts) {
         max_files,
         max_bytes,
         max_errors,
+        grace,
         max_fraction: max_fraction.map(|(n, _)| n),
     });
 }
@@ -732,10 +747,6 @@ mod tests {
             (
                 rule("ttl = \"1d\"\nmin_size = \"2GB\"\nmax_size = \"1GB\""),
                 "min_size is more than max_size",
-            ),
-            (
-                rule("ttl = \"1d\"\ngrace = \"24h\""),
-                "grace is not supported by this version",
             ),
             (
                 rule("ttl = \"1d\"\naction = \"archive\""),

@@ -100,6 +100,7 @@ pub(super) fn read_watermark(mut s: Section<'_, '_>, src: &mut Source<'_>, read:
         }
     }
     let min_age = read_min_age(&mut s, src);
+    let free_trash = s.flag(src, "free_trash").unwrap_or(false);
     let place = Fault::at(src.file, src.text, &s.span, "", "");
     s.finish(src);
     let (Some((volume, at)), Some((rule, _)), Some((high, _)), Some((low, _))) = (volume, rule, high, low)
@@ -123,6 +124,7 @@ pub(super) fn read_watermark(mut s: Section<'_, '_>, src: &mut Source<'_>, read:
         low,
         rule,
         min_age,
+        free_trash,
     });
 }
 

@@ -79,6 +79,8 @@ pub struct Watermark {
     pub rule: String,
     /// Seconds: nothing used within this time goes.
     pub min_age: u64,
+    /// What lies in the trash is freed before its grace ends, oldest first.
+    pub free_trash: bool,
 }
 
 impl Quota {

@@ -41,6 +41,8 @@ pub const DEFAULT_STATE_DIR: &str = "/var/lib/purge-agent";
 pub struct Config {
     /// Where the index lives.
     pub state_dir: PathBuf,
+    /// Where it is told what was deleted, trashed, restored and left alone.
+    pub audit_log: PathBuf,
     /// Where clients come in.
     pub listen: Listen,
     /// What is watched.
@@ -61,6 +63,9 @@ pub struct Listen {
     /// Where `/metrics` and `/healthz` are answered; none: nowhere.
     pub metrics: Option<SocketAddr>,
 }
+
+/// The audit log's name in the state directory, unless the configuration says otherwise.
+pub const AUDIT_LOG: &str = "audit.jsonl";
 
 /// One watched directory tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,6 +155,8 @@ pub struct Rule {
     pub schedule: Option<Schedule>,
     /// Plans made on schedule are applied.
     pub auto_apply: bool,
+    /// Seconds for which what it takes stays in the trash; 0: it is freed at once.
+    pub grace: u64,
     /// Files a run; 0: unlimited.
     pub max_files: u64,
     /// Bytes a run; 0: unlimited.
@@ -182,6 +189,7 @@ impl Rule {
             auto_apply: false,
             max_files: 0,
             max_bytes: 0,
+            grace: 0,
             max_errors: 0.05,
             max_fraction: None,
         }
@@ -245,6 +253,7 @@ impl Config {
             .into_iter()
             .collect();
         Ok(Self {
+            audit_log: state_dir.join(AUDIT_LOG),
             state_dir,
             listen: Listen {
                 unix: socket,

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Host, HostError};
+use super::{Host, HostError, Manner};
+use purge_proto::v1;
+
 use crate::config::{AUTO_MAX_FRACTION, Limits, Quota, Rule, Watermark, group_name, user_name};
 use crate::policy::evaluate::Circumstances;
 use crate::policy::quota::{self, Need, Over, Triggered};
@@ -143,6 +145,7 @@ impl Host {
             own_ttl: true,
             owner_name: user_name,
             trigger: Some(&trigger),
+            guard: volume.guard(),
         };
         Ok(Some(self.plans.save(
             &volume.watched.index,
@@ -163,7 +166,7 @@ impl Host {
             Asker::Quota(q) => Ok(quota::quota(&index.read(), q, rule, at, namer(q))?),
             Asker::Watermark(w) => {
                 let space = space_of(volume)?;
-                let (need, because) = above(w, &space);
+                let (need, because) = above(w, &space, &self.trash_of(&w.volume));
                 Ok(quota::watermark(
                     &index.read(),
                     (rule, w.min_age),
@@ -202,11 +205,21 @@ impl Host {
         let Ok(volume) = self.volume(&watermark.volume) else {
             return;
         };
-        match space_of(volume) {
-            Ok(space) if above(watermark, &space).0 == (0, 0) => {}
-            Ok(_) => self.plan_and_apply(&Asker::Watermark(watermark.clone())),
+        let is_over = |trash: &v1::Totals| Ok(above(watermark, &space_of(volume)?, trash).0 != (0, 0));
+        let look = || -> Result<bool, HostError> {
+            if watermark.free_trash && is_over(&v1::Totals::default())? {
+                // The trash goes first: nobody has missed it yet.
+                let is_enough = || is_over(&v1::Totals::default()).is_ok_and(|over| !over);
+                let freed = self.free_trash_early(volume, is_enough);
+                freed.map_err(|e| HostError::Refused(format!("the trash: {e}")))?;
+            }
+            is_over(&self.trash_of(&watermark.volume))
+        };
+        match look() {
+            Ok(true) => self.plan_and_apply(&Asker::Watermark(watermark.clone())),
+            Ok(false) => {}
             Err(error) => {
-                tracing::error!(volume = %watermark.volume, %error, "its space cannot be asked for")
+                tracing::error!(volume = %watermark.volume, %error, "its space cannot be looked after")
             }
         }
     }
@@ -233,7 +246,7 @@ impl Host {
             };
             tracing::info!(by = %asker.name(), plan = %plan.plan_id, candidates = ?plan.candidates, "plan");
             if !self.rule_of(asker)?.tells_only {
-                self.apply(&plan.plan_id, 0, &asker.name())?;
+                self.apply(&plan.plan_id, Manner::default(), &asker.name())?;
             }
             Ok(())
         });
@@ -259,9 +272,11 @@ fn space_of(volume: &Volume) -> Result<Space, HostError> {
         .map_err(|e| HostError::Refused(format!("{}: {e}", volume.config.path.display())))
 }
 
-/// What must go to come down to `low`, and why in words; nothing while use is at or below `high`.
-fn above(w: &Watermark, space: &Space) -> (Need, String) {
-    let part = |used: u64, all: u64| {
+/// What must go to come down to `low`, and why in words; nothing while use is at or below `high`. What lies in the trash
+/// will be free when its grace ends, and is not asked for again.
+fn above(w: &Watermark, space: &Space, trash: &v1::Totals) -> (Need, String) {
+    let part = |used: u64, all: u64, trash: u64| {
+        let used = used.saturating_sub(trash);
         let share = if all == 0 { 0.0 } else { used as f64 / all as f64 };
         let goal = (all as f64 * w.low) as u64;
         let need = if share > w.high {
@@ -272,8 +287,16 @@ fn above(w: &Watermark, space: &Space) -> (Need, String) {
         (share * 100.0, u128::from(need))
     };
     let (bytes, inodes) = (
-        part(space.used, space.used.saturating_add(space.available)),
-        part(space.inodes_used, space.inodes),
+        part(
+            space.used,
+            space.used.saturating_add(space.available),
+            trash.bytes,
+        ),
+        part(
+            space.inodes_used,
+            space.inodes,
+            trash.files.saturating_add(trash.directories),
+        ),
     );
     let because = format!(
         "watermark: {:.1}% of the space and {:.1}% of the inodes are in use, {:.1}% is the limit",
@@ -296,20 +319,28 @@ mod tests {
             low: 0.75,
             rule: "r".into(),
             min_age: 1,
+            free_trash: false,
         };
+        let trash = |files, bytes| v1::Totals {
+            files,
+            directories: 0,
+            bytes,
+        };
+        let none = trash(0, 0);
         let space = |used, inodes_used| Space {
             used,
             available: 1000 - used,
             inodes: 100,
             inodes_used,
         };
-        assert_eq!(above(&w, &space(850, 85)).0, (0, 0));
-        assert_eq!(above(&w, &space(860, 10)).0, (110, 0));
-        assert_eq!(above(&w, &space(100, 90)).0, (0, 15));
+        assert_eq!(above(&w, &space(850, 85), &none).0, (0, 0));
+        assert_eq!(above(&w, &space(860, 10), &none).0, (110, 0));
+        assert_eq!(above(&w, &space(100, 90), &none).0, (0, 15));
+        assert_eq!(above(&w, &space(900, 90), &trash(10, 100)).0, (0, 0));
         let no_inodes = Space {
             inodes: 0,
             ..space(860, 0)
         };
-        assert_eq!(above(&w, &no_inodes).0, (110, 0));
+        assert_eq!(above(&w, &no_inodes, &none).0, (110, 0));
     }
 }

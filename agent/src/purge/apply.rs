@@ -6,22 +6,27 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLockReadGuard};
 use purge_proto::v1;
 use rustc_hash::FxHashSet;
 
+use super::audit::{self, Audit, Event, Heading, Lines};
 use super::candidate::Candidate;
-use super::guard::{Fate, Ground, Skip};
+use super::guard::{Fate, Ground};
+use super::ledger::{Code, Ledger, Position};
 use super::plans::{PlanRecord, Plans};
-use super::runs::{FAILURES_NAMED_MAX, LiveRun, Progress};
+use super::runs::{LiveRun, Progress};
+use super::take::{Batch, Finished};
+use super::tally;
 use super::trash::{Share, Trash};
 use crate::collect::Watched;
 use crate::index::StoreError;
 use crate::model::{Inode, Seconds};
-use crate::policy::evaluate::Shape;
 
-/// Candidates verified and removed between two looks at the event queue.
+/// Candidates that are leased at once.
 const BATCH_CANDIDATES: usize = 256;
+/// Files of a batch of directories: they are out of reach while they are verified.
+const BATCH_FILES: u64 = 2048;
 /// Workers of one run: deleting is bound by the file system's journal, not by processors.
 const WORKERS_MAX: usize = 4;
 /// Fewer failures than this never stop a run: one undeletable file among ten is no sign of a broken volume.
@@ -31,8 +36,8 @@ const ERRORS_TOLERATED: u64 = 10;
 pub trait Surroundings: Sync {
     /// Everything the kernel has queued reaches the index; false when a use since the plan may have gone unseen.
     fn sync(&self) -> bool;
-    /// The inodes held now.
-    fn held(&self) -> FxHashSet<Inode>;
+    /// The inodes held now. No hold is added while the guard lives.
+    fn held(&self) -> (FxHashSet<Inode>, RwLockReadGuard<'_, ()>);
 }
 
 /// What a run is to do.
@@ -45,7 +50,13 @@ pub struct Order<'a> {
     /// Candidates a second; 0: unlimited.
     pub max_rate: u64,
     /// How long what a rule takes stays in the trash, in seconds, in the order of the plan's rules.
-    pub graces: &'a [u64],
+    pub graces: Vec<u64>,
+    /// Where it is written down what is done.
+    pub ledger: &'a Ledger,
+    /// Where it is told what was done.
+    pub audit: &'a Audit,
+    /// For the audit log.
+    pub heading: Heading,
 }
 
 /// Applies a plan and returns the finished run.
@@ -58,7 +69,13 @@ pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, li
     };
     let trash = match Trash::open_or_make(watched) {
         Ok(trash) => trash,
-        Err(error) => return refuse(progress, live, &error),
+        Err(error) => {
+            return refuse(
+                progress,
+                live,
+                &format!("cannot open the volume's trash: {error}"),
+            );
+        }
     };
     let runner = Runner {
         watched,
@@ -66,7 +83,7 @@ pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, li
         around,
         live,
         run_id: progress.run.run_id.clone(),
-        until: Seconds::now(),
+        started: Seconds::now(),
         trash: &trash,
         tally: Mutex::new(progress),
         began: Instant::now(),
@@ -78,12 +95,12 @@ pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, li
     run
 }
 
-/// Without a trash nothing is taken.
-fn refuse(mut progress: Progress, live: &LiveRun, error: &std::io::Error) -> v1::Run {
+/// A run that takes nothing.
+pub fn refuse(mut progress: Progress, live: &LiveRun, why: &str) -> v1::Run {
     let run = &mut progress.run;
-    run.skipped.get_or_insert_default().cancelled = progress.total;
+    tally::count_unreached(run, progress.total);
     progress.done = progress.total;
-    run.error = format!("cannot open the volume's trash: {error}");
+    run.error = why.into();
     run.finished_at = Some(super::holds::timestamp(Seconds::now()));
     run.set_state(v1::RunState::Failed);
     let run = run.clone();
@@ -106,7 +123,7 @@ struct Runner<'a> {
     live: &'a LiveRun,
     run_id: String,
     /// Graces are counted from here.
-    until: Seconds,
+    started: Seconds,
     trash: &'a Trash,
     tally: Mutex<Progress>,
     began: Instant,
@@ -159,71 +176,131 @@ impl Runner<'_> {
             Ok(candidates) => candidates,
             Err(e) => return self.halt(Stop::Broken(e.to_string())),
         };
-        for batch in candidates.chunks(BATCH_CANDIDATES) {
-            if self.should_stop() {
-                self.count_unreached(batch.len());
-                continue;
+        let mut first = 0;
+        for batch in candidates.chunk_by(|a, b| a.rule == b.rule) {
+            let mut rest = batch;
+            while !rest.is_empty() {
+                let (part, after) = rest.split_at(self.batch_len(rest));
+                let at = Position { chunk: number, first };
+                first = first.saturating_add(u32::try_from(part.len()).unwrap_or(u32::MAX));
+                rest = after;
+                if self.should_stop() {
+                    self.count_unreached(part.len());
+                    continue;
+                }
+                self.wait_for_rate(part.len());
+                if let Err(stop) = self.batch(at, part) {
+                    self.halt(stop);
+                }
             }
-            self.wait_for_rate(batch.len());
-            self.batch(batch);
         }
     }
 
-    /// Candidates of one batch whose grace is the same go to the same share of the trash.
-    fn batch(&self, batch: &[Candidate]) {
-        for part in batch.chunk_by(|a, b| a.rule == b.rule) {
-            if let Err(stop) = self.part(part) {
-                self.halt(stop);
+    /// How many candidates go together: others wait for a lease, and nobody reaches a directory meanwhile.
+    fn batch_len(&self, candidates: &[Candidate]) -> usize {
+        let most = match self.order.max_rate {
+            0 => BATCH_CANDIDATES,
+            rate => usize::try_from(rate).map_or(BATCH_CANDIDATES, |n| n.clamp(1, BATCH_CANDIDATES)),
+        };
+        let mut files = 0u64;
+        let fit = candidates.iter().take(most).take_while(|c| {
+            files = files.saturating_add(c.files);
+            files <= BATCH_FILES
+        });
+        fit.count().max(1).min(candidates.len())
+    }
+
+    /// Candidates whose grace is the same go to the same share of the trash. Every one of them is counted, also if this fails.
+    fn batch(&self, at: Position, part: &[Candidate]) -> Result<(), Stop> {
+        let prepared = self.ground(part).and_then(|ground| {
+            let noted = self.order.ledger.begun(at, part.len());
+            noted.map_err(ledger_broken).map(|()| ground)
+        });
+        let ground = match prepared {
+            Ok(ground) => ground,
+            Err(stop) => {
                 self.count_unreached(part.len());
+                return Err(stop);
             }
+        };
+        // Whoever opens one of them waits from here until the end of the batch.
+        let mut batch = Batch::begin(ground, part);
+        let seen = self.around.sync();
+        let (held, _no_new_holds) = self.around.held();
+        let decided = match seen && !self.live.is_cancelled() {
+            true => {
+                batch.take(held);
+                self.order
+                    .ledger
+                    .decided(at, batch.decisions())
+                    .map_err(ledger_broken)
+            }
+            false if seen => Err(Stop::Cancelled),
+            false => {
+                let why = "uses may have gone unseen since the plan was made; see `purgectl status`, then make a new plan";
+                Err(Stop::Broken(why.into()))
+            }
+        };
+        if let Err(stop) = decided {
+            let (fates, unreached): (Vec<_>, Vec<_>) =
+                batch.abandon().into_iter().partition(|(_, fate)| fate.is_some());
+            let fates: Vec<_> = fates.into_iter().filter_map(|(c, f)| Some((c, f?))).collect();
+            self.count(&fates);
+            self.count_unreached(unreached.len());
+            return Err(stop);
         }
+        let Finished { fates, amended, gone } = batch.finish();
+        let forgotten = self.forget(&gone);
+        let amended = amended.into_iter().try_for_each(|position| {
+            let at = Position {
+                first: at
+                    .first
+                    .saturating_add(u32::try_from(position).unwrap_or(u32::MAX)),
+                ..at
+            };
+            let fate = fates.get(position).map(|(_, fate)| fate);
+            fate.map_or(Ok(()), |fate| self.order.ledger.amended(at, fate))
+        });
+        let told = self.tell(&fates);
+        self.count(&fates);
+        amended.map_err(ledger_broken)?;
+        told.map_err(|e| Stop::Broken(e.to_string()))?;
+        self.order.ledger.told(at, part.len()).map_err(ledger_broken)?;
+        forgotten.map_err(|e| Stop::Broken(e.to_string()))
     }
 
-    /// Nothing of the part is decided if this fails.
-    fn part(&self, part: &[Candidate]) -> Result<(), Stop> {
+    fn ground(&self, part: &[Candidate]) -> Result<Ground<'_>, Stop> {
         let share = self.share(part.first().map_or(0, |c| c.rule));
         let bin = self.trash.bin(&share);
-        let mut ground = bin
-            .and_then(|bin| Ground::new(self.watched, bin, share.until > 0))
-            .map_err(|e| Stop::Broken(format!("cannot open the volume: {e}")))?;
-        // Whoever opens one of them waits from here until the end of the part.
-        let leased: Vec<_> = part.iter().map(|c| ground.lease(c)).collect();
-        if !self.around.sync() {
-            let why = "uses may have gone unseen since the plan was made; see `purgectl status`, then make a new plan";
-            return Err(Stop::Broken(why.into()));
-        }
-        ground.hold(self.around.held());
-        let mut gone = Vec::new();
-        let mut fates = Vec::with_capacity(part.len());
-        for (candidate, leased) in part.iter().zip(leased) {
-            if self.live.is_cancelled() {
-                break;
-            }
-            let taken = leased.and_then(|leased| Ok((ground.verify(candidate)?, leased)));
-            let fate = match taken {
-                Ok((verified, leased)) => {
-                    let (fate, inodes) = ground.take(&verified, &leased, &|| self.around.sync());
-                    gone.extend(inodes);
-                    fate
-                }
-                Err(fate) => fate,
+        bin.and_then(|bin| Ground::new(self.watched, bin, share.until > 0))
+            .map_err(|e| Stop::Broken(format!("cannot open the volume: {e}")))
+    }
+
+    fn tell(&self, fates: &[(&Candidate, Fate)]) -> std::io::Result<()> {
+        let mut lines = Lines::default();
+        let time = audit::rfc3339(Seconds::now());
+        for (candidate, fate) in fates {
+            let error = match fate {
+                Fate::Failed(e) => e.to_string(),
+                _ => String::new(),
             };
-            fates.push((candidate, fate));
+            let heading = &self.order.heading;
+            let rules = &self.order.plan.rules;
+            tell_of(
+                &mut lines,
+                &time,
+                (heading, rules),
+                candidate,
+                (Code::of(fate), &error),
+            );
         }
-        let unreached = part.len() - fates.len();
-        let forgotten = self.forget(&gone);
-        self.count(fates);
-        self.count_unreached(unreached);
-        if let Err(e) = forgotten {
-            self.halt(Stop::Broken(e.to_string()));
-        }
-        Ok(())
+        self.order.audit.write(&lines)
     }
 
     /// Where in the trash the candidates of a rule go.
     fn share(&self, rule: u16) -> Share {
         let grace = self.order.graces.get(usize::from(rule)).copied().unwrap_or(0);
-        let end = self.until.plus(grace).unix();
+        let end = self.started.plus(grace).unix();
         Share {
             run: self.run_id.clone(),
             until: if grace == 0 {
@@ -248,53 +325,14 @@ impl Runner<'_> {
         self.watched.index.write().remove(gone)
     }
 
-    fn count(&self, fates: Vec<(&Candidate, Fate)>) {
+    fn count(&self, fates: &[(&Candidate, Fate)]) {
         let mut tally = self.tally.lock();
         let Progress { run, total, done } = &mut *tally;
         for (candidate, fate) in fates {
             *done += 1;
-            match fate {
-                Fate::Deleted => {
-                    let deleted = run.deleted.get_or_insert_default();
-                    deleted.bytes = deleted.bytes.saturating_add(candidate.size);
-                    match candidate.shape {
-                        Shape::File => deleted.files += 1,
-                        Shape::Tree | Shape::EmptyDirectory => deleted.directories += 1,
-                    }
-                }
-                Fate::Trashed => {
-                    let trashed = run.trashed.get_or_insert_default();
-                    trashed.bytes = trashed.bytes.saturating_add(candidate.size);
-                    match candidate.shape {
-                        Shape::File => trashed.files += 1,
-                        Shape::Tree | Shape::EmptyDirectory => trashed.directories += 1,
-                    }
-                }
-                Fate::Skipped(why) => {
-                    let skipped = run.skipped.get_or_insert_default();
-                    let counter = match why {
-                        Skip::Accessed => &mut skipped.accessed,
-                        Skip::Changed => &mut skipped.changed,
-                        Skip::Held => &mut skipped.held,
-                        Skip::Gone => &mut skipped.gone,
-                        Skip::Hardlinked => &mut skipped.hardlinked,
-                        Skip::Open => &mut skipped.open,
-                        Skip::Locked => &mut skipped.locked,
-                    };
-                    *counter += 1;
-                }
-                Fate::Failed(error) => {
-                    run.failed_total += 1;
-                    if run.failed.len() < FAILURES_NAMED_MAX {
-                        let mut path = self.watched.path.as_os_str().as_encoded_bytes().to_vec();
-                        path.push(b'/');
-                        path.extend(candidate.path());
-                        run.failed.push(v1::Failure {
-                            path,
-                            error: error.to_string(),
-                        });
-                    }
-                }
+            tally::count(run, candidate, Code::of(fate));
+            if let Fate::Failed(error) = fate {
+                tally::name_failure(run, candidate.path_below(&self.watched.path), error.to_string());
             }
         }
         let limit = self.order.plan.max_errors * *total as f64;
@@ -317,7 +355,7 @@ impl Runner<'_> {
     fn count_unreached(&self, count: usize) {
         let mut tally = self.tally.lock();
         tally.done += count as u64;
-        tally.run.skipped.get_or_insert_default().cancelled += count as u64;
+        tally::count_unreached(&mut tally.run, count as u64);
     }
 
     fn halt(&self, why: Stop) {
@@ -348,7 +386,7 @@ impl Runner<'_> {
         let run = &mut progress.run;
         // A chunk that could not be read leaves candidates that nobody touched: they are counted all the same.
         let unread = progress.total.saturating_sub(progress.done);
-        run.skipped.get_or_insert_default().cancelled += unread;
+        tally::count_unreached(run, unread);
         progress.done = progress.total;
         run.deleted.get_or_insert_default();
         run.seconds = self.began.elapsed().as_secs_f64();
@@ -372,4 +410,46 @@ impl Runner<'_> {
         self.live.publish(progress);
         run
     }
+}
+
+fn ledger_broken(error: std::io::Error) -> Stop {
+    Stop::Broken(format!(
+        "the run's ledger in the state directory cannot be written: {error}"
+    ))
+}
+
+/// Adds the audit log's line for one candidate.
+pub(super) fn tell_of(
+    lines: &mut Lines,
+    time: &str,
+    (heading, rules): (&Heading, &[String]),
+    candidate: &Candidate,
+    (code, error): (Code, &str),
+) {
+    let (event, reason) = match code {
+        Code::Deleted => ("deleted", ""),
+        Code::Trashed => ("trashed", ""),
+        Code::Accessed => ("skipped", "accessed"),
+        Code::Changed => ("skipped", "changed"),
+        Code::Held => ("skipped", "held"),
+        Code::Gone => ("skipped", "gone"),
+        Code::Hardlinked => ("skipped", "hardlinked"),
+        Code::Open => ("skipped", "open"),
+        Code::Locked => ("skipped", "locked"),
+        Code::Failed => ("failed", error),
+    };
+    lines.add(
+        time,
+        heading,
+        &Event {
+            event,
+            reason,
+            path: &candidate.path_below(&heading.root),
+            kind: candidate.kind(),
+            bytes: candidate.size,
+            uid: candidate.uid,
+            last: Some(candidate.last),
+            rule: rules.get(usize::from(candidate.rule)).map_or("", String::as_str),
+        },
+    );
 }

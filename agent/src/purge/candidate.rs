@@ -60,6 +60,14 @@ impl Candidate {
         path
     }
 
+    /// Path below a volume's root.
+    pub fn path_below(&self, root: &std::path::Path) -> Vec<u8> {
+        let mut path = root.as_os_str().as_encoded_bytes().to_vec();
+        path.push(b'/');
+        path.extend(self.path());
+        path
+    }
+
     /// What it is on disk.
     pub fn kind(&self) -> Kind {
         match self.shape {

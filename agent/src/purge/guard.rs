@@ -1,11 +1,11 @@
-//! Compares a candidate with the live file and the live index, and takes it away only if nothing has changed.
+//! Compares a candidate with the live file and the live index: the gate that everything passes before it goes.
 //!
 //! ```text
 //!   lease      everybody who opens the file from now on waits; refused while anybody has it open
 //!   barrier    every use before the lease is in the index (the caller's: `Surroundings::sync`)
 //!   verify     name, inode, times, index and holds are as the plan says
-//!   take       rename into the trash; put back if somebody waits at the lease by now, or the file has changed
 //! ```
+//! What follows, the taking itself, is in [`super::take`].
 //!
 //! Everything is anchored below the volume's root by `openat2(2)`: no symlink, mount or `..` that anybody puts into
 //! the path while the run goes on leads out of the volume.
@@ -15,8 +15,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustc_hash::FxHashSet;
-use rustix::fs::{AtFlags, RenameFlags};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::candidate::Candidate;
 use super::trash::Bin;
@@ -42,7 +41,7 @@ pub enum Skip {
     Hardlinked,
     /// Somebody has it open, or has come to open it while it was being taken.
     Open,
-    /// Somebody has a lock on it, or on the directory that holds it.
+    /// Somebody has a lock on it, or on a directory above it.
     Locked,
 }
 
@@ -59,50 +58,57 @@ pub enum Fate {
     Failed(io::Error),
 }
 
-/// A candidate that was compared with the live file and index: the only thing that can be removed.
-#[derive(Debug)]
-pub struct Verified<'a> {
-    candidate: &'a Candidate,
-    /// Directories and names to remove: several for a file with hard links.
-    names: Vec<(Arc<OwnedFd>, CString)>,
-    /// The paths of those directories, where there are several names.
-    dirs: Vec<Vec<u8>>,
-}
-
-/// How a candidate is kept from being opened while it is verified and taken.
+/// A file that is kept from being opened while it is verified and taken.
 #[derive(Debug)]
 pub enum Leased {
     /// Whoever opens the file waits.
-    File(Lease),
+    Guarded(Lease),
     /// There are no leases here: the file is only known to be the one that is open.
     Unguarded(OwnedFd),
-    /// A directory: what is in it is leased when it is out of reach.
-    Directory,
 }
 
 impl Leased {
-    fn file(&self) -> Option<&OwnedFd> {
+    /// The file.
+    pub fn file(&self) -> &OwnedFd {
         match self {
-            Self::File(lease) => Some(lease.file()),
-            Self::Unguarded(file) => Some(file),
-            Self::Directory => None,
+            Self::Guarded(lease) => lease.file(),
+            Self::Unguarded(file) => file,
         }
     }
 
-    fn is_whole(&self) -> bool {
+    /// Whether nobody has come to open it since.
+    pub fn is_whole(&self) -> bool {
         match self {
-            Self::File(lease) => lease.is_whole(),
-            Self::Unguarded(_) | Self::Directory => true,
+            Self::Guarded(lease) => lease.is_whole(),
+            Self::Unguarded(_) => true,
         }
     }
+}
+
+/// One name of a candidate.
+#[derive(Debug, Clone)]
+pub struct Name {
+    /// The directory that holds it, open.
+    pub dir: Arc<OwnedFd>,
+    /// Its path, relative to the volume.
+    pub path: Arc<[u8]>,
+    /// The name there.
+    pub name: CString,
+}
+
+/// A candidate that was compared with the live file and index: the only thing that can be taken.
+#[derive(Debug)]
+pub struct Verified {
+    /// All names of a file, the only one of a directory.
+    pub(super) names: Vec<Name>,
 }
 
 /// A directory of the volume, open.
 #[derive(Debug, Clone)]
 struct Anchor {
-    path: Vec<u8>,
+    path: Arc<[u8]>,
     fd: Arc<OwnedFd>,
-    /// Somebody has a lock on it.
+    /// Somebody has a lock on it, or on one above it.
     locked: bool,
 }
 
@@ -114,6 +120,8 @@ pub struct Ground<'a> {
     pub(super) held: FxHashSet<Inode>,
     /// The directory opened last: candidates come in runs.
     anchor: Option<Anchor>,
+    /// Directories above those, and whether somebody has a lock on them or above.
+    locked: FxHashMap<Vec<u8>, bool>,
     pub(super) bin: Bin,
     /// What is taken stays in the trash.
     pub(super) keep: bool,
@@ -130,6 +138,7 @@ impl<'a> Ground<'a> {
             root: watched.open_root()?,
             held: FxHashSet::default(),
             anchor: None,
+            locked: FxHashMap::default(),
             bin,
             keep,
         })
@@ -140,39 +149,57 @@ impl<'a> Ground<'a> {
         self.held = held;
     }
 
-    /// Takes a lease on a candidate.
+    /// Takes a lease on a file.
     ///
     /// # Errors
     /// The fate of a candidate that does not go.
     pub fn lease(&mut self, candidate: &Candidate) -> Result<Leased, Fate> {
+        let name = self.find(candidate)?;
+        self.lease_file(&name.dir, &name.name)
+    }
+
+    /// Takes a lease on a regular file. Without one nothing is removed for good.
+    pub(super) fn lease_file(&self, dir: &OwnedFd, name: &CStr) -> Result<Leased, Fate> {
+        let file = beneath::open_file(dir, name).map_err(gone_or_failed)?;
+        match lease::ask(file).map_err(Fate::Failed)? {
+            Asked::Granted(lease) => Ok(Leased::Guarded(lease)),
+            Asked::Unsupported(file) if self.keep => Ok(Leased::Unguarded(file)),
+            Asked::Open | Asked::Unsupported(_) => Err(Fate::Skipped(Skip::Open)),
+            Asked::Locked => Err(Fate::Skipped(Skip::Locked)),
+        }
+    }
+
+    /// The candidate is still where the plan saw it, and nobody has a lock on it or above.
+    ///
+    /// # Errors
+    /// The fate of a candidate that does not go.
+    pub fn find(&mut self, candidate: &Candidate) -> Result<Name, Fate> {
         let anchor = self.anchor_of(candidate)?;
         if anchor.locked {
             return Err(Fate::Skipped(Skip::Locked));
         }
-        let name = CString::new(candidate.name.as_slice()).map_err(|_| Fate::Skipped(Skip::Changed))?;
+        let name = anchor.name(candidate)?;
         // Before anything is opened: opening a device or a fifo that has taken its place would do something.
-        let found = stat::entry(&anchor.fd, &name).map_err(gone_or_failed)?;
+        let found = stat::entry(&name.dir, &name.name).map_err(gone_or_failed)?;
         if (found.stat.ino, found.stat.kind) != (candidate.ino, candidate.kind()) {
             return Err(Fate::Skipped(Skip::Changed));
         }
         if candidate.kind() == Kind::Directory {
-            let dir = beneath::open_dir(&anchor.fd, &candidate.name).map_err(gone_or_failed)?;
-            return match lease::is_locked(&dir).map_err(Fate::Failed)? {
-                true => Err(Fate::Skipped(Skip::Locked)),
-                false => Ok(Leased::Directory),
-            };
+            let dir = beneath::open_dir(&name.dir, &candidate.name).map_err(gone_or_failed)?;
+            if lease::is_locked(&dir).map_err(Fate::Failed)? {
+                return Err(Fate::Skipped(Skip::Locked));
+            }
         }
-        lease_file(&anchor.fd, &name)
+        Ok(name)
     }
 
     /// Compares a candidate with what is there now.
     ///
     /// # Errors
     /// The fate of a candidate that does not go.
-    pub fn verify<'c>(&mut self, candidate: &'c Candidate) -> Result<Verified<'c>, Fate> {
-        let name = CString::new(candidate.name.as_slice()).map_err(|_| Fate::Skipped(Skip::Changed))?;
-        let anchor = self.anchor_of(candidate)?.fd;
-        let found = stat::entry(&anchor, &name).map_err(gone_or_failed)?;
+    pub fn verify(&mut self, candidate: &Candidate) -> Result<Verified, Fate> {
+        let name = self.anchor_of(candidate)?.name(candidate)?;
+        let found = stat::entry(&name.dir, &name.name).map_err(gone_or_failed)?;
         if found.device != self.watched.device || found.mount_root {
             return Err(Fate::Skipped(Skip::Changed));
         }
@@ -195,29 +222,40 @@ impl<'a> Ground<'a> {
         if !same_content {
             return Err(Fate::Skipped(Skip::Changed));
         }
-        let (names, dirs) = match candidate.shape == Shape::File && candidate.links > 1 {
+        let names = match candidate.shape == Shape::File && candidate.links > 1 {
             true => self.all_names(candidate)?,
-            false => (vec![(anchor, name)], Vec::new()),
+            false => vec![name],
         };
-        Ok(Verified {
-            candidate,
-            names,
-            dirs,
-        })
+        Ok(Verified { names })
     }
 
     fn anchor_of(&mut self, candidate: &Candidate) -> Result<Anchor, Fate> {
-        if let Some(anchor) = self.anchor.as_ref().filter(|a| a.path == candidate.dir) {
+        if let Some(anchor) = self.anchor.as_ref().filter(|a| *a.path == *candidate.dir) {
             return Ok(anchor.clone());
         }
         let fd = beneath::open_dir(&self.root, &candidate.dir).map_err(gone_or_failed)?;
+        let own = lease::is_locked(&fd).map_err(Fate::Failed)?;
         let anchor = Anchor {
-            path: candidate.dir.clone(),
-            locked: lease::is_locked(&fd).map_err(Fate::Failed)?,
+            path: candidate.dir.as_slice().into(),
+            locked: own || self.is_locked_above(&candidate.dir)?,
             fd: Arc::new(fd),
         };
         self.anchor = Some(anchor.clone());
         Ok(anchor)
+    }
+
+    /// Whether somebody has a lock on a directory above `path`.
+    fn is_locked_above(&mut self, path: &[u8]) -> Result<bool, Fate> {
+        let Some(above) = parent_path(path) else {
+            return Ok(false);
+        };
+        if let Some(locked) = self.locked.get(above) {
+            return Ok(*locked);
+        }
+        let fd = beneath::open_dir(&self.root, above).map_err(gone_or_failed)?;
+        let locked = lease::is_locked(&fd).map_err(Fate::Failed)? || self.is_locked_above(above)?;
+        self.locked.insert(above.to_vec(), locked);
+        Ok(locked)
     }
 
     /// The index must still say what the plan says, and nobody may hold the candidate.
@@ -229,12 +267,19 @@ impl<'a> Ground<'a> {
         if candidate.shape == Shape::File && access != candidate.access {
             return Err(Fate::Skipped(Skip::Accessed));
         }
+        drop(index);
+        self.check_held(candidate.ino)
+    }
+
+    /// Nobody may hold an entry, or a directory above it.
+    pub(super) fn check_held(&self, ino: Inode) -> Result<(), Fate> {
         if self.held.is_empty() {
             return Ok(());
         }
-        let parent = || index.parent_of(candidate.ino).unwrap_or(DirId::ROOT);
-        let mut dir = index.dirs().of_inode(candidate.ino).unwrap_or_else(parent);
-        let mut held = self.held.contains(&candidate.ino);
+        let index = self.watched.index.read();
+        let parent = || index.parent_of(ino).unwrap_or(DirId::ROOT);
+        let mut dir = index.dirs().of_inode(ino).unwrap_or_else(parent);
+        let mut held = self.held.contains(&ino);
         for _ in 0..=index.dirs().table_len() {
             let Some(entry) = index.dirs().get(dir) else { break };
             held |= self.held.contains(&entry.ino);
@@ -251,7 +296,7 @@ impl<'a> Ground<'a> {
     }
 
     /// A file with several names goes with all of them or stays.
-    fn all_names(&self, candidate: &Candidate) -> Result<Named, Fate> {
+    fn all_names(&self, candidate: &Candidate) -> Result<Vec<Name>, Fate> {
         let index = self.watched.index.read();
         let names = index
             .names(candidate.ino)
@@ -261,133 +306,43 @@ impl<'a> Ground<'a> {
             .map(|(dir, name)| Some((index.dirs().path(dir)?, name)))
             .collect();
         drop(index);
-        let paths = paths.ok_or(Fate::Skipped(Skip::Hardlinked))?;
-        let (mut open, mut dirs) = (Vec::new(), Vec::new());
-        for (dir, name) in paths {
+        let mut all = Vec::new();
+        for (dir, name) in paths.ok_or(Fate::Skipped(Skip::Hardlinked))? {
             let fd = beneath::open_anchor(&self.root, &dir).map_err(gone_or_failed)?;
             let name = CString::new(name).map_err(|_| Fate::Skipped(Skip::Changed))?;
             match stat::entry(&fd, &name) {
-                Ok(found) if found.stat.ino == candidate.ino => open.push((Arc::new(fd), name)),
+                Ok(found) if found.stat.ino == candidate.ino => all.push(Name {
+                    dir: Arc::new(fd),
+                    path: dir.into(),
+                    name,
+                }),
                 _ => return Err(Fate::Skipped(Skip::Hardlinked)),
             }
-            dirs.push(dir);
         }
-        match open.len() == candidate.links as usize {
-            true => Ok((open, dirs)),
+        match all.len() == candidate.links as usize {
+            true => Ok(all),
             false => Err(Fate::Skipped(Skip::Hardlinked)),
         }
     }
+}
 
-    /// Takes a verified candidate away. Returns its fate and the inodes that are no more at their place.
-    pub fn take(
-        &mut self,
-        verified: &Verified<'_>,
-        leased: &Leased,
-        sync: &dyn Fn() -> bool,
-    ) -> (Fate, Vec<Inode>) {
-        let candidate = verified.candidate;
-        let Some((dir, name)) = verified.names.first() else {
-            return (Fate::Skipped(Skip::Gone), Vec::new());
-        };
-        match candidate.shape {
-            Shape::File => match self.take_file(verified, leased) {
-                Ok(fate) => (fate, vec![candidate.ino]),
-                Err(fate) => (fate, Vec::new()),
-            },
-            Shape::EmptyDirectory => match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
-                Ok(()) => (Fate::Deleted, vec![candidate.ino]),
-                // Something is in it that the plan did not know of.
-                Err(rustix::io::Errno::NOTEMPTY) => (Fate::Skipped(Skip::Changed), Vec::new()),
-                Err(e) => (gone_or_failed(e.into()), Vec::new()),
-            },
-            Shape::Tree => super::tree::take(self, candidate, dir, name, sync),
-        }
-    }
-
-    fn take_file(&mut self, verified: &Verified<'_>, leased: &Leased) -> Result<Fate, Fate> {
-        let mut moved = Vec::with_capacity(verified.names.len());
-        let taken = self.move_names(verified, &mut moved).and_then(|()| {
-            let file = leased.file().ok_or(Fate::Skipped(Skip::Changed))?;
-            let found = stat::open_file(file).map_err(Fate::Failed)?.stat;
-            let c = verified.candidate;
-            // A lease stops openers only: not truncate(2) by a kernel's NFS server, not link(2).
-            if (found.ino, found.size, found.mtime, found.links) != (c.ino, c.size, c.mtime, c.links) {
-                return Err(Fate::Skipped(Skip::Changed));
-            }
-            for (_, _, place, name) in &moved {
-                if stat::entry(place, name).map_err(gone_or_failed)?.stat.ino != c.ino {
-                    return Err(Fate::Skipped(Skip::Changed));
-                }
-            }
-            // From here on nobody can find it: whoever came before is waiting by now.
-            match leased.is_whole() {
-                true => Ok(()),
-                false => Err(Fate::Skipped(Skip::Open)),
-            }
-        });
-        if let Err(fate) = taken {
-            return Err(self.put_back(&moved).map_or_else(Fate::Failed, |()| fate));
-        }
-        if self.keep {
-            return Ok(Fate::Trashed);
-        }
-        for (_, _, place, name) in &moved {
-            rustix::fs::unlinkat(place, name, AtFlags::empty()).map_err(|e| Fate::Failed(e.into()))?;
-        }
-        Ok(Fate::Deleted)
-    }
-
-    fn move_names(&mut self, verified: &Verified<'_>, moved: &mut Vec<Moved>) -> Result<(), Fate> {
-        for (i, (dir, name)) in verified.names.iter().enumerate() {
-            let path = verified
-                .dirs
-                .get(i)
-                .map_or(verified.candidate.dir.as_slice(), Vec::as_slice);
-            let place = self.bin.place(path).map_err(gone_or_failed)?;
-            rustix::fs::renameat_with(dir, name, &place, name, RenameFlags::NOREPLACE)
-                .map_err(|e| gone_or_failed(e.into()))?;
-            moved.push((Arc::clone(dir), name.clone(), place, name.clone()));
-        }
-        Ok(())
-    }
-
-    fn put_back(&self, moved: &[Moved]) -> io::Result<()> {
-        for (dir, name, place, there) in moved.iter().rev() {
-            rustix::fs::renameat_with(place, there, dir, name, RenameFlags::NOREPLACE).map_err(|e| {
-                io::Error::other(format!(
-                    "was used while it was being taken and cannot be put back: {e}; it stays in the trash until the \
-                     agent starts again"
-                ))
-            })?;
-        }
-        // The renames have moved its change time, and its own renames are not in what the agent reads.
-        if let Some((dir, name, ..)) = moved.first()
-            && let Ok(found) = stat::entry(dir, name)
-        {
-            self.watched
-                .index
-                .write()
-                .refresh(&found.stat)
-                .map_err(io::Error::other)?;
-        }
-        Ok(())
+impl Anchor {
+    fn name(&self, candidate: &Candidate) -> Result<Name, Fate> {
+        Ok(Name {
+            dir: Arc::clone(&self.fd),
+            path: Arc::clone(&self.path),
+            name: CString::new(candidate.name.as_slice()).map_err(|_| Fate::Skipped(Skip::Changed))?,
+        })
     }
 }
 
-/// The names of a file with the directories that hold them, and the paths of those.
-type Named = (Vec<(Arc<OwnedFd>, CString)>, Vec<Vec<u8>>);
-/// Where a name was and where it is now.
-type Moved = (Arc<OwnedFd>, CString, Arc<OwnedFd>, CString);
-
-/// Takes a lease on a regular file.
-pub(super) fn lease_file(dir: &OwnedFd, name: &CStr) -> Result<Leased, Fate> {
-    let file = beneath::open_file(dir, name).map_err(gone_or_failed)?;
-    match lease::ask(file).map_err(Fate::Failed)? {
-        Asked::Granted(lease) => Ok(Leased::File(lease)),
-        Asked::Unsupported(file) => Ok(Leased::Unguarded(file)),
-        Asked::Open => Err(Fate::Skipped(Skip::Open)),
-        Asked::Locked => Err(Fate::Skipped(Skip::Locked)),
+/// The path of the directory above; none above the root.
+fn parent_path(path: &[u8]) -> Option<&[u8]> {
+    if path.is_empty() {
+        return None;
     }
+    let cut = path.iter().rposition(|b| *b == b'/').unwrap_or(0);
+    path.get(..cut)
 }
 
 pub(super) fn gone_or_failed(error: io::Error) -> Fate {

@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockReadGuard};
 use prost::Message;
 use purge_proto::v1;
 use rustc_hash::FxHashSet;
@@ -33,6 +33,8 @@ struct HoldRecord {
 pub struct Holds {
     store: Store,
     all: RwLock<Vec<HoldRecord>>,
+    /// Held for reading by batches that are being taken, from asking what is held to their end.
+    taking: RwLock<()>,
 }
 
 /// Why a hold cannot be made.
@@ -72,6 +74,7 @@ impl Holds {
         Ok(Self {
             store,
             all: RwLock::new(all),
+            taking: RwLock::default(),
         })
     }
 
@@ -112,6 +115,9 @@ impl Holds {
         self.store.apply(batch)?;
         self.store.flush()?;
         all.push(record);
+        drop(all);
+        // Batches that asked before this hold was there come to their end first: from here on nothing of it goes.
+        drop(self.taking.write());
         Ok(hold)
     }
 
@@ -141,6 +147,11 @@ impl Holds {
             .filter(|r| r.in_force(now))
             .filter_map(|r| r.hold.clone())
             .collect()
+    }
+
+    /// No hold that is added while this lives is in force before it is dropped.
+    pub fn taking(&self) -> RwLockReadGuard<'_, ()> {
+        self.taking.read()
     }
 
     /// The inodes held on a volume now.

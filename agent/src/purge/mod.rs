@@ -1,16 +1,23 @@
 //! From an evaluation to removed files: saved plans, holds, and the run that applies a plan.
 //!
 //! ```text
-//!   Evaluation --plans--> saved plan --apply--> Leased --guard--> Verified --> trash --> unlink
-//!                                       |                  |
-//!                                     holds              runs: what became of each candidate
+//!   Evaluation --plans--> saved plan --apply--> batch --guard--> Verified --take--> trash --> unlink
+//!                                       |         |                           |
+//!                                     holds     ledger: what was begun,     restore
+//!                                               decided and told            (or after a crash: recover)
 //! ```
 //! - [`candidate`] what a plan says of one entry, and how it is stored (pure)
 //! - [`plans`]     saved plans
 //! - [`holds`]     paths that stay, whatever the rules say
-//! - [`guard`]     compares a candidate with the live file and the live index, and takes it away
+//! - [`guard`]     compares a candidate with the live file and the live index
+//! - [`take`]      takes a batch of them away
 //! - [`tree`]      the same for directories that go as a whole
 //! - [`trash`]     where things lie between being taken away and their end
+//! - [`restore`]   putting back what lies there
+//! - [`ledger`]    what a run has begun and decided, for the case that it is killed
+//! - [`recover`]   closing runs that were
+//! - [`tally`]     counting fates (pure)
+//! - [`audit`]     a line for each thing that was deleted, trashed, restored or left alone
 //! - [`apply`]     one run: workers over the candidates of a plan
 //! - [`runs`]      past and current runs
 //! - [`id`]        names for plans, runs and holds
@@ -18,11 +25,17 @@
 //! What may never happen: something is removed that is not a [`guard::Verified`] candidate of a saved plan.
 
 pub mod apply;
+pub mod audit;
 pub mod candidate;
 pub mod guard;
 pub mod holds;
 pub mod id;
+pub mod ledger;
 pub mod plans;
+pub mod recover;
+pub mod restore;
 pub mod runs;
+pub mod take;
+pub mod tally;
 pub mod trash;
 pub mod tree;

@@ -15,6 +15,7 @@ use crate::index::{Batch, DirId, Index, Record, Store, StoreError};
 use crate::model::{LastUse, Seconds};
 use crate::policy::evaluate::{Evaluation, Pick, Shape};
 use crate::policy::quota::Reason;
+use crate::volume::Guard;
 
 /// A plan can be applied for this long.
 pub const EXPIRES_AFTER_SECONDS: u64 = 24 * 3600;
@@ -53,6 +54,9 @@ pub struct PlanRecord {
     /// For a quota or watermark, beside each of `rules`: why, for a person.
     #[prost(string, repeated, tag = "9")]
     pub reasons: Vec<String>,
+    /// Beside each of `rules`: how long what it takes stays in the trash, in seconds.
+    #[prost(uint64, repeated, tag = "10")]
+    pub graces: Vec<u64>,
 }
 
 impl PlanRecord {
@@ -98,6 +102,8 @@ pub struct Occasion<'a> {
     pub owner_name: fn(u32) -> String,
     /// The quota or watermark that asked for it.
     pub trigger: Option<&'a Trigger>,
+    /// What keeps a file that is used in the moment of its removal.
+    pub guard: Guard,
 }
 
 /// A quota or watermark that asks for a plan.
@@ -170,6 +176,11 @@ impl Plans {
         let mut by_owner: Vec<_> = found.by_owner.into_iter().collect();
         by_owner.sort_unstable_by_key(|(uid, (_, bytes))| (std::cmp::Reverse(*bytes), *uid));
         let files_going: u64 = picks.iter().map(|p| u64::from(p.files)).sum();
+        let graces: Vec<u64> = match (on.trigger, on.rules) {
+            // A quota or watermark has one rule, and as many names as reasons.
+            (Some(_), [rule, ..]) => vec![rule.grace; names.len()],
+            _ => on.rules.iter().map(|r| r.grace).collect(),
+        };
         let rule_shares = names.iter().zip(&by_rule);
         let plan = v1::Plan {
             plan_id: plan_id.clone(),
@@ -204,6 +215,13 @@ impl Plans {
                 .collect(),
             refusal: refusal(on, files_going, found.index_files, totals.bytes).unwrap_or_default(),
             run_id: String::new(),
+            guard: on.guard.name().into(),
+            grace_seconds: graces
+                .iter()
+                .copied()
+                .max()
+                .unwrap_or(0)
+                .max(on.guard.least_grace()),
         };
         let record = PlanRecord {
             plan: Some(plan),
@@ -216,6 +234,7 @@ impl Plans {
             rules: names.iter().map(|name| (*name).to_owned()).collect(),
             own_ttl: on.own_ttl,
             trigger: on.trigger.map(|t| t.name.clone()).unwrap_or_default(),
+            graces,
             reasons: on.trigger.map_or_else(Vec::new, |t| {
                 t.reasons.iter().map(|r| r.because.clone()).collect()
             }),

@@ -81,26 +81,12 @@ pub enum RunError {
 }
 
 impl Runs {
-    /// The runs in the store. Those that an earlier process left unfinished are closed.
-    ///
-    /// # Errors
-    /// When the store cannot be read or written.
-    pub fn open(store: Store) -> Result<Self, StoreError> {
-        let runs = Self {
+    /// The runs in the store.
+    pub fn new(store: Store) -> Self {
+        Self {
             store,
             live: Mutex::default(),
-        };
-        for mut run in runs.list()? {
-            if run.state() == v1::RunState::Running {
-                run.set_state(v1::RunState::Failed);
-                run.error =
-                    "the agent ended while the run was going on; what it had removed by then is counted \
-                             only up to the last second"
-                        .into();
-                runs.save(&run)?;
-            }
         }
-        Ok(runs)
     }
 
     /// Begins a run: one at a time on a volume.

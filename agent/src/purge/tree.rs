@@ -8,175 +8,227 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, RenameFlags};
 
 use super::candidate::Candidate;
-use super::guard::{Fate, Ground, Skip, gone_or_failed, lease_file};
-use super::trash::list;
-use crate::model::{Inode, Kind};
+use super::guard::{Fate, Ground, Leased, Name, Skip, gone_or_failed};
+use super::take::stays_in_trash;
+use super::trash::{TREE, list};
+use crate::model::{Inode, Kind, Seconds};
 use crate::sys::{beneath, lease, stat};
-
-/// Takes a directory away. `sync` waits until every use up to now is in the index. Returns its fate and the inodes that
-/// are no more at their place.
-pub(super) fn take(
-    ground: &Ground<'_>,
-    candidate: &Candidate,
-    dir: &OwnedFd,
-    name: &CString,
-    sync: &dyn Fn() -> bool,
-) -> (Fate, Vec<Inode>) {
-    let mut tree = Tree {
-        ground,
-        candidate,
-        gone: Vec::new(),
-    };
-    let fate = tree.take(dir, name, sync).unwrap_or_else(|fate| fate);
-    (fate, tree.gone)
-}
-
-/// A directory that goes as a whole: everything in it is verified before the first entry is removed, and each
-/// entry once more right before it is.
-struct Tree<'a> {
-    ground: &'a Ground<'a>,
-    candidate: &'a Candidate,
-    gone: Vec<Inode>,
-}
 
 /// Deeper trees are refused: each level takes a descriptor and stack.
 const DEPTH_MAX: usize = 512;
+/// Leases that are kept until the directory is removed. What lies in larger ones is leased twice, for a moment each.
+const LEASES_MAX: usize = 1024;
 
-impl Tree<'_> {
-    fn take(&mut self, dir: &OwnedFd, name: &CString, sync: &dyn Fn() -> bool) -> Result<Fate, Fate> {
+/// A directory in the trash, with all that is in it.
+#[derive(Debug)]
+pub struct Tree {
+    ino: Inode,
+    /// Nothing in it may have been used later than this.
+    unused_since: Seconds,
+    from: Name,
+    place: OwnedFd,
+    leases: Vec<Leased>,
+    inodes: Vec<Inode>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Entry {
+    Directory(Inode),
+    File(Inode),
+    Other(Inode),
+}
+
+impl Entry {
+    fn ino(self) -> Inode {
+        let (Self::Directory(ino) | Self::File(ino) | Self::Other(ino)) = self;
+        ino
+    }
+}
+
+/// Called for everything in a directory, and for the directory itself last.
+type Visit<'v> = dyn FnMut(&OwnedFd, &CString, Entry) -> Result<(), Fate> + 'v;
+
+impl Tree {
+    /// Takes a directory out of everybody's reach. Whoever has a file in it open is found.
+    ///
+    /// # Errors
+    /// The fate of a candidate that does not go: it lies at its place.
+    pub fn take(ground: &mut Ground<'_>, candidate: &Candidate) -> Result<Self, Fate> {
+        let from = ground.find(candidate)?;
+        let ino = candidate.ino;
+        let mut tree = Self {
+            ino,
+            unused_since: candidate.access.at.max(candidate.last.at),
+            place: rustix::io::dup(&from.dir).map_err(|e| Fate::Failed(e.into()))?,
+            from,
+            leases: Vec::new(),
+            inodes: Vec::new(),
+        };
         // Most that does not go is found here, before anything is moved.
-        self.verify(dir, name)?;
-        let (bin, ino) = (&self.ground.bin, self.candidate.ino);
-        let place = bin
-            .place_tree(ino, &self.candidate.path())
+        ground.verify(candidate)?;
+        tree.walk(ground, &tree.from.dir, &tree.from.name, 0, &mut |_, _, _| Ok(()))?;
+        if ground.keep {
+            // Its owners and modes are remembered for the directories above, should they be gone when it is restored.
+            ground.bin.place(&candidate.dir).map_err(gone_or_failed)?;
+        }
+        tree.place = ground
+            .bin
+            .place_tree(ino, &candidate.path())
             .map_err(Fate::Failed)?;
-        let there = c"t".to_owned();
-        let moved = rustix::fs::renameat_with(dir, name, &place, &there, RenameFlags::NOREPLACE);
+        let moved = rustix::fs::renameat_with(
+            &tree.from.dir,
+            &tree.from.name,
+            &tree.place,
+            TREE,
+            RenameFlags::NOREPLACE,
+        );
         if let Err(e) = moved {
-            bin.clear_tree(ino);
+            ground.bin.clear_tree(ino);
             return Err(gone_or_failed(e.into()));
         }
-        let result = self.take_moved(&place, &there, sync);
-        if let Err(fate) = result {
-            let back = rustix::fs::renameat_with(&place, &there, dir, name, RenameFlags::NOREPLACE);
-            return Err(match back {
-                Ok(()) => {
-                    bin.clear_tree(ino);
-                    fate
-                }
-                Err(e) => Fate::Failed(io::Error::other(format!(
-                    "something in it was used while it was being taken, and it cannot be put back: {e}; it stays in the \
-                     trash until the agent starts again"
-                ))),
-            });
+        match tree.lease_all(ground) {
+            Ok(()) => Ok(tree),
+            Err(fate) => Err(tree.put_back(ground).map_or_else(Fate::Failed, |()| fate)),
         }
-        if !self.ground.keep {
-            bin.clear_tree(ino);
-        }
-        result
     }
 
-    fn take_moved(&mut self, place: &OwnedFd, name: &CString, sync: &dyn Fn() -> bool) -> Result<Fate, Fate> {
-        if stat::entry(place, name).map_err(gone_or_failed)?.stat.ino != self.candidate.ino {
+    /// Finds out whether anybody has a file in it open or locked. What happens after this is seen by the barrier.
+    fn lease_all(&mut self, ground: &Ground<'_>) -> Result<(), Fate> {
+        if stat::entry(&self.place, TREE).map_err(gone_or_failed)?.stat.ino != self.ino {
             return Err(Fate::Skipped(Skip::Changed));
         }
-        self.is_idle(place, name)?;
-        if !sync() {
-            return Err(Fate::Failed(io::Error::other("uses may have gone unseen")));
+        let mut leases = Vec::new();
+        self.walk(ground, &self.place, TREE, 0, &mut |dir, name, entry| {
+            if let Entry::File(_) = entry {
+                let lease = ground.lease_file(dir, name)?;
+                if leases.len() < LEASES_MAX {
+                    leases.push(lease);
+                }
+            }
+            Ok(())
+        })?;
+        self.leases = leases;
+        Ok(())
+    }
+
+    /// Compares everything in it with the index. To be called when every use up to now is in the index.
+    ///
+    /// # Errors
+    /// The fate of a directory that does not go.
+    pub fn verify(&mut self, ground: &Ground<'_>) -> Result<(), Fate> {
+        ground.check_held(self.ino)?;
+        let mut inodes = Vec::new();
+        self.walk(ground, &self.place, TREE, 0, &mut |_, _, entry| {
+            inodes.push(entry.ino());
+            Ok(())
+        })?;
+        self.inodes = inodes;
+        match self.leases.iter().all(Leased::is_whole) {
+            true => Ok(()),
+            false => Err(Fate::Skipped(Skip::Open)),
         }
-        self.verify(place, name)?;
-        if self.ground.keep {
-            let mut gone = Vec::new();
-            self.walk(place, name, 0, &mut |_, _, entry| {
-                let (Entry::Directory(ino) | Entry::File(ino) | Entry::Other(ino)) = entry;
-                gone.push(ino);
-                Ok(())
-            })?;
-            self.gone = gone;
-            return Ok(Fate::Trashed);
+    }
+
+    /// Puts it back as a whole.
+    ///
+    /// # Errors
+    /// When something else has taken its place.
+    pub fn put_back(self, ground: &Ground<'_>) -> io::Result<()> {
+        let back = rustix::fs::renameat_with(
+            &self.place,
+            TREE,
+            &self.from.dir,
+            &self.from.name,
+            RenameFlags::NOREPLACE,
+        );
+        back.map_err(|e| stays_in_trash(e.into()))?;
+        ground.bin.clear_tree(self.ino);
+        Ok(())
+    }
+
+    /// Removes it, if it has no grace.
+    pub fn finish(mut self, ground: &Ground<'_>, gone: &mut Vec<Inode>) -> Fate {
+        if ground.keep {
+            gone.append(&mut self.inodes);
+            return Fate::Trashed;
         }
-        self.remove(place, name)?;
-        Ok(Fate::Deleted)
+        let before = gone.len();
+        match self.remove(ground, gone) {
+            Ok(()) => {
+                ground.bin.clear_tree(self.ino);
+                Fate::Deleted
+            }
+            Err(fate) => {
+                let removed = gone.len() - before;
+                let back = self.put_back(ground);
+                match (fate, back) {
+                    (_, Err(e)) | (Fate::Failed(e), Ok(())) => Fate::Failed(e),
+                    (fate, Ok(())) if removed == 0 => fate,
+                    (_, Ok(())) => Fate::Failed(io::Error::other(format!(
+                        "something in it was used while it was being removed: {removed} entries are gone, the rest is \
+                         back at its place"
+                    ))),
+                }
+            }
+        }
     }
 
-    /// Whether anybody has a file in it open or locked. The leases are let go at once: what happens afterwards is seen
-    /// by the barrier that follows.
-    fn is_idle(&self, parent: &OwnedFd, name: &CString) -> Result<(), Fate> {
-        self.walk(parent, name, 0, &mut |dir, name, entry| match entry {
-            Entry::File(_) => lease_file(dir, name).map(drop),
-            Entry::Directory(_) | Entry::Other(_) => Ok(()),
-        })
-    }
-
-    fn verify(&self, parent: &OwnedFd, name: &CString) -> Result<(), Fate> {
-        self.walk(parent, name, 0, &mut |_, _, _| Ok(()))
-    }
-
-    fn remove(&mut self, parent: &OwnedFd, name: &CString) -> Result<(), Fate> {
-        let mut gone = Vec::new();
-        let result = self.walk(parent, name, 0, &mut |dir, name, entry| {
+    fn remove(&self, ground: &Ground<'_>, gone: &mut Vec<Inode>) -> Result<(), Fate> {
+        let all_leased = self.leases.len() < LEASES_MAX;
+        self.walk(ground, &self.place, TREE, 0, &mut |dir, name, entry| {
             let flags = match entry {
                 Entry::Directory(_) => AtFlags::REMOVEDIR,
                 Entry::File(_) | Entry::Other(_) => AtFlags::empty(),
             };
-            let lease = match entry {
-                Entry::File(_) => Some(lease_file(dir, name)?),
-                Entry::Directory(_) | Entry::Other(_) => None,
+            let _lease = match entry {
+                Entry::File(_) if !all_leased => Some(ground.lease_file(dir, name)?),
+                _ => None,
             };
             match rustix::fs::unlinkat(dir, name, flags) {
                 Ok(()) => {
-                    let (Entry::Directory(ino) | Entry::File(ino) | Entry::Other(ino)) = entry;
-                    gone.push(ino);
-                    drop(lease);
+                    gone.push(entry.ino());
                     Ok(())
                 }
-                Err(rustix::io::Errno::NOTEMPTY) => Err(Fate::Skipped(Skip::Changed)),
+                Err(rustix::io::Errno::NOTEMPTY | rustix::io::Errno::EXIST) => {
+                    Err(Fate::Skipped(Skip::Changed))
+                }
                 Err(e) => Err(Fate::Failed(e.into())),
             }
-        });
-        self.gone = gone;
-        match result {
-            Err(Fate::Skipped(_)) if !self.gone.is_empty() => Err(Fate::Failed(io::Error::other(format!(
-                "something in it was used while it was being removed: {} entries are gone, the rest stays",
-                self.gone.len()
-            )))),
-            other => other,
-        }
+        })
     }
 
     /// Visits everything below and then the directory itself, each entry compared with the index first.
     fn walk(
         &self,
+        ground: &Ground<'_>,
         parent: &OwnedFd,
-        name: &CString,
+        name: &std::ffi::CStr,
         depth: usize,
-        visit: &mut dyn FnMut(&OwnedFd, &CString, Entry) -> Result<(), Fate>,
+        visit: &mut Visit<'_>,
     ) -> Result<(), Fate> {
         if depth > DEPTH_MAX {
-            return Err(Fate::Failed(io::Error::other(format!(
-                "more than {DEPTH_MAX} levels deep"
-            ))));
+            let why = format!("more than {DEPTH_MAX} levels deep");
+            return Err(Fate::Failed(io::Error::other(why)));
         }
-        let ino = match self.check(parent, name)? {
-            Entry::Directory(ino) => ino,
-            Entry::File(_) | Entry::Other(_) => return Err(Fate::Skipped(Skip::Changed)),
+        let Entry::Directory(ino) = self.check(ground, parent, name)? else {
+            return Err(Fate::Skipped(Skip::Changed));
         };
-        let fd = beneath::open_dir(parent.as_fd(), name.as_bytes()).map_err(gone_or_failed)?;
+        let fd = beneath::open_dir(parent.as_fd(), name.to_bytes()).map_err(gone_or_failed)?;
         if lease::is_locked(&fd).map_err(Fate::Failed)? {
             return Err(Fate::Skipped(Skip::Locked));
         }
         for name in list(&fd).map_err(Fate::Failed)? {
-            match self.check(&fd, &name)? {
-                Entry::Directory(_) => self.walk(&fd, &name, depth + 1, visit)?,
+            match self.check(ground, &fd, &name)? {
+                Entry::Directory(_) => self.walk(ground, &fd, &name, depth + 1, visit)?,
                 other @ (Entry::File(_) | Entry::Other(_)) => visit(&fd, &name, other)?,
             }
         }
-        visit(parent, name, Entry::Directory(ino))
+        visit(parent, &name.to_owned(), Entry::Directory(ino))
     }
 
     /// The entry must be known to the index as it is, and be used no later than the plan says of the whole.
-    fn check(&self, dir: &OwnedFd, name: &CString) -> Result<Entry, Fate> {
-        let watched = self.ground.watched;
+    fn check(&self, ground: &Ground<'_>, dir: &OwnedFd, name: &std::ffi::CStr) -> Result<Entry, Fate> {
+        let watched = ground.watched;
         let found = stat::entry(dir, name).map_err(gone_or_failed)?;
         let s = found.stat;
         if found.device != watched.device || found.mount_root || s.kind == Kind::Special {
@@ -186,7 +238,7 @@ impl Tree<'_> {
         let Some((known, access)) = index.get(s.ino) else {
             return Err(Fate::Skipped(Skip::Changed));
         };
-        if self.ground.held.contains(&s.ino) {
+        if ground.held.contains(&s.ino) {
             return Err(Fate::Skipped(Skip::Held));
         }
         if (known.kind, known.birth) != (s.kind, s.birth) {
@@ -195,7 +247,7 @@ impl Tree<'_> {
         if s.kind == Kind::Directory {
             return Ok(Entry::Directory(s.ino));
         }
-        if s.kind == Kind::File && access.at > self.candidate.access.at.max(self.candidate.last.at) {
+        if s.kind == Kind::File && access.at > self.unused_since {
             return Err(Fate::Skipped(Skip::Accessed));
         }
         let known = (known.size, known.mtime, known.ctime, known.ctime_nanos);
@@ -205,11 +257,4 @@ impl Tree<'_> {
             false => Err(Fate::Skipped(Skip::Changed)),
         }
     }
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Entry {
-    Directory(Inode),
-    File(Inode),
-    Other(Inode),
 }

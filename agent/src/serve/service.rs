@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 
 use super::convert;
 use crate::config::{group_id, group_name, user_id, user_name};
-use crate::host::{Host, HostError, Wanted, lossy};
+use crate::host::{Host, HostError, Manner, Wanted, lossy};
 use crate::index::DirId;
 use crate::model::{Kind, Seconds};
 use crate::policy::scope::Globs;
@@ -202,7 +202,13 @@ impl PurgeAgent for Service {
         let by = super::peer_uid(&request).map_or_else(|| "unknown".into(), |uid| format!("uid {uid}"));
         let r = request.into_inner();
         let (_, live) = self
-            .wait(move |host| host.apply(&r.plan_id, r.max_rate, &by))
+            .wait(move |host| {
+                let how = Manner {
+                    max_rate: r.max_rate,
+                    no_grace: r.no_grace,
+                };
+                host.apply(&r.plan_id, how, &by)
+            })
             .await?;
         Ok(Response::new(follow(&live)))
     }
@@ -256,6 +262,16 @@ impl PurgeAgent for Service {
             Ok(run)
         });
         Ok(Response::new(run.await?))
+    }
+
+    async fn restore(
+        &self,
+        request: Request<v1::RestoreRequest>,
+    ) -> Result<Response<v1::RestoreReport>, Status> {
+        let by = super::peer_uid(&request).map_or_else(|| "unknown".into(), |uid| format!("uid {uid}"));
+        let r = request.into_inner();
+        let report = self.wait(move |host| host.restore(&r.run_id, &r.paths, &by));
+        Ok(Response::new(report.await?))
     }
 
     async fn explain(

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Once;
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, Mode, OFlags};
 
 /// What became of the wish for a lease.
 #[derive(Debug)]
@@ -58,6 +58,16 @@ pub fn ask(file: OwnedFd) -> io::Result<Asked> {
         Some(libc::EINVAL | libc::ENOLCK | libc::EOPNOTSUPP | libc::ENOTTY) => Ok(Asked::Unsupported(file)),
         _ => Err(error),
     }
+}
+
+/// Whether the file system that holds an open directory gives leases: a file without a name is made there and goes at once.
+///
+/// # Errors
+/// When no file can be made, or what `fcntl(2)` says.
+pub fn are_given(dir: impl AsFd) -> io::Result<bool> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(dir, c".", flags, Mode::RUSR)?;
+    Ok(!matches!(ask(file)?, Asked::Unsupported(_)))
 }
 
 /// Whether somebody else holds a `flock(2)` on an open file or directory.

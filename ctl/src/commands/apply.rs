@@ -146,6 +146,10 @@ fn code_of(run: &v1::Run) -> Result<u8, CtlError> {
     }
 }
 
+fn stamp(at: prost_types::Timestamp) -> String {
+    views::rfc3339(at).unwrap_or_default()
+}
+
 /// What became of a run.
 pub(super) fn print(run: &v1::Run, out: &mut Out) -> Result<(), CtlError> {
     let (deleted, trashed) = (run.deleted.unwrap_or_default(), run.trashed.unwrap_or_default());
@@ -166,7 +170,19 @@ pub(super) fn print(run: &v1::Run, out: &mut Out) -> Result<(), CtlError> {
     };
     out.line(&format!("  Deleted {} in {:.1} s", words(&deleted), run.seconds))?;
     if trashed != v1::Totals::default() {
-        out.line(&format!("  In the trash: {}", words(&trashed)))?;
+        let until = match (run.trash_freed_at, run.trash_until) {
+            (Some(freed), _) => format!("freed {}", stamp(freed)),
+            (None, Some(until)) => format!(
+                "until {}; put back by: purgectl restore {}",
+                stamp(until),
+                run.run_id
+            ),
+            (None, None) => String::new(),
+        };
+        out.line(&format!("  To the trash: {}, {until}", words(&trashed)))?;
+    }
+    if let Some(restored) = run.restored.filter(|t| *t != v1::Totals::default()) {
+        out.line(&format!("  Put back since: {}", words(&restored)))?;
     }
     let reasons = [
         (s.accessed, "used since the plan was made"),

@@ -9,6 +9,7 @@ mod hold;
 mod plan;
 mod plans;
 mod rescan;
+mod restore;
 mod runs;
 mod show;
 mod status;
@@ -40,6 +41,8 @@ pub enum Command {
     Run(runs::Run),
     /// Stop a run after the file in hand.
     Cancel(cancel::Cancel),
+    /// Put back what a run moved to the trash.
+    Restore(restore::Restore),
     /// When a path was last used, and what every rule says of it.
     Explain(explain::Explain),
     /// Entries of the index that match.
@@ -75,6 +78,7 @@ impl Command {
             Self::Runs(c) => c.run(client, out).await,
             Self::Run(c) => c.run(client, out).await,
             Self::Cancel(c) => c.run(client, out).await,
+            Self::Restore(c) => c.run(client, out).await,
             Self::Explain(c) => c.run(client, out).await,
             Self::Find(c) => c.run(client, out).await,
             Self::Usage(c) => c.run(client, out).await,

@@ -1,7 +1,7 @@
 //! `purgectl plan`
 
 use clap::Args;
-use purge_proto::units::format_size;
+use purge_proto::units::{format_duration, format_size};
 use purge_proto::v1;
 
 use crate::connect::Client;
@@ -163,6 +163,14 @@ pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
     if !stays.is_empty() {
         stays.print(out, 2)?;
         out.line("")?;
+    }
+    if p.grace_seconds > 0 {
+        let why = match p.guard.as_str() {
+            "grace" => " (no leases on this file system: at least a day)",
+            _ => "",
+        };
+        let grace = format_duration(p.grace_seconds);
+        out.line(&format!("  What is taken stays in the trash for {grace}{why}"))?;
     }
     if !p.refusal.is_empty() {
         out.line(&format!("  Apply will refuse this plan: {}", p.refusal))?;

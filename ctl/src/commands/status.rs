@@ -71,6 +71,20 @@ fn print_volume(v: &v1::VolumeStatus, out: &mut Out) -> Result<(), CtlError> {
         "holds",
         format!("{files} in {directories}, {}", format_size(v.bytes)),
     );
+    if let Some(t) = v.trash.filter(|t| *t != v1::Totals::default()) {
+        let (files, directories) = (
+            plural(t.files, "file", "files"),
+            plural(t.directories, "directory", "directories"),
+        );
+        row(
+            "trash",
+            format!("{files}, {directories}, {}", format_size(t.bytes)),
+        );
+    }
+    if v.guard == "grace" {
+        let what = "no leases on this file system: what is taken stays in the trash for a day at least";
+        row("guard", what.to_owned());
+    }
     if let Some(s) = &v.scan {
         row(
             "scanning",

@@ -1,0 +1,465 @@
+//! Runs, and what they leave in the trash.
+
+use std::sync::Arc;
+
+use parking_lot::RwLockReadGuard;
+use purge_proto::v1;
+use rustc_hash::FxHashSet;
+
+use super::{Host, HostError};
+use crate::config::Rule;
+use crate::model::{Inode, Seconds};
+use crate::purge::apply::{self, Order};
+use crate::purge::audit::{self, Event, Heading, Lines};
+use crate::purge::holds::timestamp;
+use crate::purge::id::new_id;
+use crate::purge::ledger::{self, Ledger};
+use crate::purge::plans::{EXPIRES_AFTER_SECONDS, PlanRecord, fingerprint};
+use crate::purge::restore::{Item, Refused, Restore, Which, take_in};
+use crate::purge::runs::LiveRun;
+use crate::purge::trash::{Share, Trash};
+use crate::volume::{Guard, State, Volume};
+
+/// Refusals of a restore that are named.
+const REFUSALS_NAMED_MAX: usize = 1000;
+
+/// How a plan is applied.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Manner {
+    /// Candidates a second; 0: unlimited.
+    pub max_rate: u64,
+    /// What the rules would keep in the trash is freed at once.
+    pub no_grace: bool,
+}
+
+impl Host {
+    /// Applies a saved plan in the background.
+    ///
+    /// # Errors
+    /// When the plan is unknown, stale or over a limit, or the volume is busy or in doubt.
+    pub fn apply(
+        self: &Arc<Self>,
+        plan_id: &str,
+        how: Manner,
+        by: &str,
+    ) -> Result<(String, Arc<LiveRun>), HostError> {
+        let mut record = self.plans.get(plan_id)?;
+        let plan = record.plan.clone().unwrap_or_default();
+        let now = Seconds::now();
+        let created = Seconds::from_unix(plan.created_at.map_or(0, |t| t.seconds));
+        if created.age_at(now) >= EXPIRES_AFTER_SECONDS {
+            return Err(HostError::Refused(format!(
+                "plan {plan_id} has expired (it is older than 24 h); make a new one"
+            )));
+        }
+        if !plan.run_id.is_empty() {
+            return Err(HostError::Refused(format!(
+                "plan {plan_id} was applied already, by run {}; make a new one",
+                plan.run_id
+            )));
+        }
+        if !plan.refusal.is_empty() {
+            return Err(HostError::Refused(format!(
+                "plan {plan_id} is refused: {}",
+                plan.refusal
+            )));
+        }
+        self.check_rules_unchanged(&record)?;
+        let volume = Arc::clone(self.volume(&plan.volume)?);
+        self.check_certain(&volume)?;
+        if !is_watched_since(&volume, created) {
+            return Err(HostError::Refused(format!(
+                "plan {plan_id} was made before a stretch that nobody watched (`purgectl status` names it), in \
+                 which its files may have been used; make a new one"
+            )));
+        }
+        let graces = graces(&record, how, volume.guard());
+        let last = graces.iter().copied().max().unwrap_or(0);
+        let run = v1::Run {
+            run_id: new_id('r', now),
+            plan_id: plan_id.into(),
+            volume: plan.volume.clone(),
+            state: v1::RunState::Running.into(),
+            started_at: Some(timestamp(now)),
+            deleted: Some(v1::Totals::default()),
+            trashed: Some(v1::Totals::default()),
+            archived: Some(v1::Totals::default()),
+            skipped: Some(v1::Skipped::default()),
+            requested_by: by.into(),
+            trash_until: (last > 0).then(|| timestamp(now.plus(last))),
+            ..v1::Run::default()
+        };
+        let run_id = run.run_id.clone();
+        let heading = Heading {
+            volume: plan.volume.clone(),
+            root: volume.config.path.clone(),
+            plan: plan_id.into(),
+            run: run_id.clone(),
+            by: by.into(),
+        };
+        let live = self.runs.begin(run, record.candidates())?;
+        // From here on the plan is used up, whatever becomes of the run.
+        if let Some(plan) = &mut record.plan {
+            plan.run_id.clone_from(&run_id);
+        }
+        self.plans.put(&record)?;
+        let (host, running) = (Arc::clone(self), Arc::clone(&live));
+        let spawned = std::thread::Builder::new().name("run".into()).spawn(move || {
+            let run = match Ledger::create(&host.state_dir, &heading.run) {
+                Ok(ledger) => {
+                    let order = Order {
+                        plan: &record,
+                        plans: &host.plans,
+                        max_rate: how.max_rate,
+                        graces,
+                        ledger: &ledger,
+                        audit: &host.audit,
+                        heading: heading.clone(),
+                    };
+                    let around = Around {
+                        host: &host,
+                        volume: &volume,
+                        planned_at: created,
+                    };
+                    apply::apply(&volume.watched, &order, &around, &running)
+                }
+                Err(error) => {
+                    let progress = running.watch().borrow().clone();
+                    apply::refuse(progress, &running, &format!("the run's ledger cannot be made: {error}"))
+                }
+            };
+            tracing::info!(run = %run.run_id, state = ?run.state(), deleted = ?run.deleted, trashed = ?run.trashed, "run ended");
+            match host.runs.end(&run) {
+                // The record has it all by now.
+                Ok(()) => drop(std::fs::remove_file(ledger::path(&host.state_dir, &run.run_id))),
+                Err(error) => tracing::error!(run = %run.run_id, %error, "cannot save the run's record"),
+            }
+        });
+        spawned.map_err(|e| HostError::Refused(format!("cannot start a thread for the run: {e}")))?;
+        Ok((run_id, live))
+    }
+
+    /// A plan from rules that have changed since says nothing of what the rules now want.
+    fn check_rules_unchanged(&self, record: &PlanRecord) -> Result<(), HostError> {
+        let changed = |what: &str| {
+            let id = record
+                .plan
+                .as_ref()
+                .map(|p| p.plan_id.as_str())
+                .unwrap_or_default();
+            HostError::Refused(format!(
+                "{what} of plan {id} changed since it was made; make a new one"
+            ))
+        };
+        if !record.trigger.is_empty() {
+            let same = self.trigger_is_unchanged(record);
+            return same
+                .then_some(())
+                .ok_or_else(|| changed(&format!("the {} or the rule", record.trigger)));
+        }
+        let now = self.rules();
+        let named: Vec<Rule> = record
+            .rules
+            .iter()
+            .filter_map(|name| now.iter().find(|r| r.name == *name))
+            .cloned()
+            .collect();
+        // A TTL given with the request is in no configuration; such a plan stands for itself.
+        let configured = named.len() == record.rules.len() && !record.own_ttl;
+        if configured && fingerprint(&named) != record.fingerprint {
+            let id = record
+                .plan
+                .as_ref()
+                .map(|p| p.plan_id.as_str())
+                .unwrap_or_default();
+            return Err(HostError::Refused(format!(
+                "the rules of plan {id} have changed since; make a new one"
+            )));
+        }
+        Ok(())
+    }
+
+    // ------------------------------------------------------------ trash
+
+    /// Puts back what a run has moved to the trash: all of it, or what lies at or below some paths.
+    ///
+    /// # Errors
+    /// When there is no such run, or nothing of it lies in the trash any more.
+    pub fn restore(&self, run_id: &str, paths: &[Vec<u8>], by: &str) -> Result<v1::RestoreReport, HostError> {
+        let mut run = self.runs.get(run_id)?;
+        let volume = Arc::clone(self.volume(&run.volume)?);
+        volume
+            .check_identity()
+            .map_err(|e| HostError::Refused(e.to_string()))?;
+        let below: Vec<Vec<u8>> = paths
+            .iter()
+            .map(|path| match self.locate(path)? {
+                (at, below) if at.config.name == volume.config.name => Ok(below.to_vec()),
+                _ => Err(HostError::Invalid {
+                    field: "paths",
+                    why: format!("{} is not on volume {}", super::lossy(path), run.volume),
+                }),
+            })
+            .collect::<Result<_, HostError>>()?;
+        if self.runs.live(run_id).is_some() {
+            return Err(HostError::Refused(format!(
+                "run {run_id} is going on; wait for it or `purgectl cancel {run_id}`"
+            )));
+        }
+        let _one = self.trash_work.lock();
+        let broken =
+            |e: std::io::Error| HostError::Refused(format!("the trash of volume {}: {e}", run.volume));
+        let nothing = || {
+            HostError::Refused(match &run.trash_until {
+                Some(until) => format!(
+                    "nothing of run {run_id} is in the trash any more: its grace ended {}",
+                    audit::rfc3339(Seconds::from_unix(until.seconds))
+                ),
+                None => format!("run {run_id} put nothing into the trash: it had no grace"),
+            })
+        };
+        let trash = Trash::open(&volume.watched)
+            .map_err(broken)?
+            .ok_or_else(nothing)?;
+        let shares = trash.shares().map_err(broken)?;
+        let mine: Vec<&Share> = shares.iter().filter(|s| s.run == run_id && !s.open).collect();
+        if mine.is_empty() {
+            return Err(nothing());
+        }
+        let heading = heading_of(&run, &volume, by);
+        let mut back = Back {
+            heading,
+            lines: Lines::default(),
+            time: audit::rfc3339(Seconds::now()),
+            report: v1::RestoreReport {
+                run_id: run_id.into(),
+                restored: Some(v1::Totals::default()),
+                ..v1::RestoreReport::default()
+            },
+        };
+        let which = match below.is_empty() {
+            true => Which::All,
+            false => Which::Below(&below),
+        };
+        let mut trouble = None;
+        for share in mine {
+            let mut restore = Restore {
+                which,
+                tell: &mut |told| back.take(told),
+                placed: &mut |dir, name| {
+                    if let Err(error) = take_in(&volume.watched, dir, name) {
+                        trouble.get_or_insert(error);
+                    }
+                },
+            };
+            restore.run(&trash, share).map_err(broken)?;
+        }
+        trash.remove_if_empty(&volume.watched);
+        if let Some(error) = trouble {
+            tracing::error!(run = run_id, %error, "what was restored is not in the index yet: a scan will find it");
+            volume.request_scan(crate::scan::Extent::Volume);
+        }
+        if let Err(error) = self.audit.write(&back.lines) {
+            tracing::error!(%error, "restored, and the audit log does not say so");
+        }
+        let done = back.report.restored.unwrap_or_default();
+        let restored = run.restored.get_or_insert_default();
+        restored.files = restored.files.saturating_add(done.files);
+        restored.directories = restored.directories.saturating_add(done.directories);
+        restored.bytes = restored.bytes.saturating_add(done.bytes);
+        self.runs.save(&run)?;
+        Ok(back.report)
+    }
+
+    /// Frees what lies in the trash and whose grace has ended.
+    pub fn tend_trash(&self) {
+        let now = Seconds::judged().unix();
+        for volume in &self.volumes {
+            let due = |s: &Share| i64::try_from(s.until).is_ok_and(|until| until <= now);
+            if let Err(error) = self.free_shares(volume, due, |_| false) {
+                tracing::error!(volume = %volume.config.name, %error, "the trash cannot be looked after");
+            }
+        }
+    }
+
+    /// Frees what lies in the trash before its grace ends, oldest first, until there is room enough.
+    pub(super) fn free_trash_early(
+        &self,
+        volume: &Volume,
+        is_enough: impl Fn() -> bool,
+    ) -> std::io::Result<()> {
+        self.free_shares(volume, |_| true, |_| is_enough())
+    }
+
+    fn free_shares(
+        &self,
+        volume: &Volume,
+        due: impl Fn(&Share) -> bool,
+        is_enough: impl Fn(&Share) -> bool,
+    ) -> std::io::Result<()> {
+        if matches!(volume.condition().state, State::Degraded(_)) && volume.check_identity().is_err() {
+            return Ok(());
+        }
+        let _one = self.trash_work.lock();
+        let Some(trash) = Trash::open(&volume.watched)? else {
+            return Ok(());
+        };
+        let shares = trash.shares()?;
+        for share in shares.iter().filter(|s| !s.open && due(s)) {
+            if is_enough(share) {
+                break;
+            }
+            trash.free(share)?;
+            tracing::info!(run = %share.run, volume = %volume.config.name, "freed from the trash");
+            let more = trash.shares()?.iter().any(|s| s.run == share.run);
+            if let Err(error) = self.note_freed(volume, share, more) {
+                tracing::error!(run = %share.run, %error, "freed from the trash, and the run's record does not say so");
+            }
+        }
+        trash.remove_if_empty(&volume.watched);
+        Ok(())
+    }
+
+    fn note_freed(&self, volume: &Volume, share: &Share, more: bool) -> Result<(), HostError> {
+        let mut run = self.runs.get(&share.run)?;
+        let mut lines = Lines::default();
+        let (now, left) = (Seconds::now(), left_in_trash(&run));
+        let event = Event {
+            event: "freed",
+            reason: "",
+            path: volume.config.path.as_os_str().as_encoded_bytes(),
+            kind: crate::model::Kind::Directory,
+            bytes: left.bytes,
+            uid: 0,
+            last: None,
+            rule: "",
+        };
+        lines.add(&audit::rfc3339(now), &heading_of(&run, volume, "agent"), &event);
+        self.audit
+            .write(&lines)
+            .map_err(|e| HostError::Refused(e.to_string()))?;
+        if !more {
+            run.trash_freed_at = Some(timestamp(now));
+            self.runs.save(&run)?;
+        }
+        Ok(())
+    }
+
+    /// What lies in the trash of a volume.
+    pub fn trash_of(&self, volume: &str) -> v1::Totals {
+        let mut sum = v1::Totals::default();
+        for run in self.runs.list().unwrap_or_default() {
+            if run.volume == volume {
+                let left = left_in_trash(&run);
+                sum.files = sum.files.saturating_add(left.files);
+                sum.directories = sum.directories.saturating_add(left.directories);
+                sum.bytes = sum.bytes.saturating_add(left.bytes);
+            }
+        }
+        sum
+    }
+}
+
+/// What of a run lies in the trash.
+fn left_in_trash(run: &v1::Run) -> v1::Totals {
+    let (all, back) = (run.trashed.unwrap_or_default(), run.restored.unwrap_or_default());
+    match run.trash_freed_at {
+        Some(_) => v1::Totals::default(),
+        None => v1::Totals {
+            files: all.files.saturating_sub(back.files),
+            directories: all.directories.saturating_sub(back.directories),
+            bytes: all.bytes.saturating_sub(back.bytes),
+        },
+    }
+}
+
+/// How long what each rule of a plan takes stays in the trash.
+fn graces(record: &PlanRecord, how: Manner, guard: Guard) -> Vec<u64> {
+    let wanted = |grace: &u64| if how.no_grace { 0 } else { *grace };
+    record
+        .graces
+        .iter()
+        .map(|g| wanted(g).max(guard.least_grace()))
+        .collect()
+}
+
+fn heading_of(run: &v1::Run, volume: &Volume, by: &str) -> Heading {
+    Heading {
+        volume: run.volume.clone(),
+        root: volume.config.path.clone(),
+        plan: run.plan_id.clone(),
+        run: run.run_id.clone(),
+        by: by.into(),
+    }
+}
+
+/// What comes back while a restore goes on.
+struct Back {
+    heading: Heading,
+    lines: Lines,
+    time: String,
+    report: v1::RestoreReport,
+}
+
+impl Back {
+    fn take(&mut self, told: Result<Item, Refused>) {
+        let absolute = |path: &[u8]| {
+            let mut all = self.heading.root.as_os_str().as_encoded_bytes().to_vec();
+            all.push(b'/');
+            all.extend_from_slice(path);
+            all
+        };
+        match told {
+            Ok(item) => {
+                let event = Event {
+                    event: "restored",
+                    reason: "",
+                    path: &absolute(&item.path),
+                    kind: item.kind,
+                    bytes: item.bytes,
+                    uid: item.uid,
+                    last: None,
+                    rule: "",
+                };
+                self.lines.add(&self.time, &self.heading, &event);
+                let restored = self.report.restored.get_or_insert_default();
+                match item.kind {
+                    crate::model::Kind::Directory => restored.directories += 1,
+                    _ => restored.files += 1,
+                }
+                restored.bytes = restored.bytes.saturating_add(item.bytes);
+            }
+            Err(refused) => {
+                self.report.failed_total = self.report.failed_total.saturating_add(1);
+                if self.report.failed.len() < REFUSALS_NAMED_MAX {
+                    self.report.failed.push(v1::Failure {
+                        path: absolute(&refused.path),
+                        error: refused.why,
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Whether every use since then has been seen.
+fn is_watched_since(volume: &Volume, at: Seconds) -> bool {
+    let condition = volume.condition();
+    !matches!(condition.state, State::Degraded(_)) && condition.gap_end.is_none_or(|end| end < at)
+}
+
+struct Around<'a> {
+    host: &'a Host,
+    volume: &'a Volume,
+    planned_at: Seconds,
+}
+
+impl apply::Surroundings for Around<'_> {
+    fn sync(&self) -> bool {
+        self.volume.sync() && is_watched_since(self.volume, self.planned_at)
+    }
+    fn held(&self) -> (FxHashSet<Inode>, RwLockReadGuard<'_, ()>) {
+        let guard = self.host.holds.taking();
+        (self.host.holds.held(&self.volume.config.name), guard)
+    }
+}

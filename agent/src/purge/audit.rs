@@ -1,0 +1,236 @@
+//! The audit log: one JSON line for each thing that was deleted, trashed, restored, freed, or left alone, with who asked.
+//!
+//! It is only appended to, by one `write(2)` for a batch. Rotate it with the usual tools: after SIGHUP the file is opened
+//! anew. What cannot be written stops the run: nothing goes without a trace.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+use base64::Engine;
+use parking_lot::RwLock;
+use serde::Serialize;
+
+use crate::model::{Kind, LastUse, Seconds, Source};
+
+/// The file.
+#[derive(Debug)]
+pub struct Audit {
+    path: PathBuf,
+    file: RwLock<File>,
+}
+
+impl Audit {
+    /// Opens the file for appending.
+    ///
+    /// # Errors
+    /// What `open(2)` says, with the path.
+    pub fn open(path: PathBuf) -> io::Result<Self> {
+        let file = RwLock::new(append_to(&path)?);
+        Ok(Self { path, file })
+    }
+
+    /// Opens the file anew: it may have been renamed. If it cannot be, the old one is written on.
+    pub fn reopen(&self) {
+        match append_to(&self.path) {
+            Ok(file) => *self.file.write() = file,
+            Err(error) => {
+                tracing::error!(%error, "the audit log cannot be opened anew; the old one is written on")
+            }
+        }
+    }
+
+    /// Writes lines.
+    ///
+    /// # Errors
+    /// What `write(2)` says, with the path.
+    pub fn write(&self, lines: &Lines) -> io::Result<()> {
+        if lines.0.is_empty() {
+            return Ok(());
+        }
+        let written = (&*self.file.read()).write_all(&lines.0);
+        written.map_err(|e| io::Error::new(e.kind(), format!("audit log {}: {e}", self.path.display())))
+    }
+}
+
+fn append_to(path: &std::path::Path) -> io::Result<File> {
+    let opened = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .open(path);
+    opened.map_err(|e| io::Error::new(e.kind(), format!("audit log {}: {e}", path.display())))
+}
+
+/// What happened to something.
+#[derive(Debug, Clone, Copy)]
+pub struct Event<'a> {
+    /// "deleted", "trashed", "skipped", "failed", "restored".
+    pub event: &'a str,
+    /// Why it was left alone: a counter's name, or an error.
+    pub reason: &'a str,
+    /// Absolute path.
+    pub path: &'a [u8],
+    /// What it is.
+    pub kind: Kind,
+    /// Bytes that went with it.
+    pub bytes: u64,
+    /// Owner.
+    pub uid: u32,
+    /// Last use as the rule saw it.
+    pub last: Option<LastUse>,
+    /// The rule, quota or watermark.
+    pub rule: &'a str,
+}
+
+/// What all lines of a run have in common.
+#[derive(Debug, Clone)]
+pub struct Heading {
+    /// Volume.
+    pub volume: String,
+    /// Its root.
+    pub root: PathBuf,
+    /// Plan.
+    pub plan: String,
+    /// Run.
+    pub run: String,
+    /// Who asked.
+    pub by: String,
+}
+
+/// Lines to be written together.
+#[derive(Debug, Default)]
+pub struct Lines(Vec<u8>);
+
+#[derive(Serialize)]
+struct Line<'a> {
+    time: &'a str,
+    event: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reason: &'a str,
+    path: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_bytes: Option<String>,
+    kind: &'a str,
+    bytes: u64,
+    uid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_access: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'a str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    rule: &'a str,
+    volume: &'a str,
+    plan_id: &'a str,
+    run_id: &'a str,
+    by: &'a str,
+}
+
+impl Lines {
+    /// Adds a line. `time` comes from [`rfc3339`], once for a batch.
+    pub fn add(&mut self, time: &str, heading: &Heading, event: &Event<'_>) {
+        let path = String::from_utf8_lossy(event.path);
+        let line = Line {
+            time,
+            event: event.event,
+            reason: event.reason,
+            path_bytes: matches!(path, std::borrow::Cow::Owned(_))
+                .then(|| base64::engine::general_purpose::STANDARD.encode(event.path)),
+            path: &path,
+            kind: kind_name(event.kind),
+            bytes: event.bytes,
+            uid: event.uid,
+            last_access: event.last.map(|l| rfc3339(l.at)),
+            source: event.last.map(|l| source_name(l.source)),
+            rule: event.rule,
+            volume: &heading.volume,
+            plan_id: &heading.plan,
+            run_id: &heading.run,
+            by: &heading.by,
+        };
+        // Strings and numbers always become JSON.
+        if serde_json::to_writer(&mut self.0, &line).is_ok() {
+            self.0.push(b'\n');
+        }
+    }
+}
+
+/// A moment, UTC.
+pub fn rfc3339(at: Seconds) -> String {
+    chrono::DateTime::<chrono::Utc>::from_timestamp(at.unix(), 0)
+        .map(|t| t.to_rfc3339_opts(chrono::SecondsFormat::Secs, true))
+        .unwrap_or_default()
+}
+
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::File => "file",
+        Kind::Directory => "directory",
+        Kind::Symlink => "symlink",
+        Kind::Special => "special",
+    }
+}
+
+fn source_name(source: Source) -> &'static str {
+    match source {
+        Source::Baseline => "baseline",
+        Source::Observed => "observed",
+        Source::Atime => "atime",
+        Source::Mtime => "mtime",
+        Source::Ctime => "ctime",
+        Source::Birth => "birth",
+        Source::Gap => "gap",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn lines_are_json_whatever_the_path_and_go_to_the_new_file_after_rotation() {
+        let tmp = tempfile::tempdir().unwrap();
+        let path = tmp.path().join("audit.jsonl");
+        let audit = Audit::open(path.clone()).unwrap();
+        let heading = Heading {
+            volume: "v".into(),
+            root: "/v".into(),
+            plan: "p1".into(),
+            run: "r1".into(),
+            by: "uid 0".into(),
+        };
+        let event = |path| Event {
+            event: "deleted",
+            reason: "",
+            path,
+            kind: Kind::File,
+            bytes: 3,
+            uid: 7,
+            last: Some(LastUse {
+                at: Seconds::from_unix(86400),
+                source: Source::Observed,
+            }),
+            rule: "old",
+        };
+        let mut lines = Lines::default();
+        lines.add("1970-01-02T00:00:00Z", &heading, &event(b"/v/a\n\"b"));
+        lines.add("1970-01-02T00:00:00Z", &heading, &event(b"/v/\xff"));
+        audit.write(&lines).unwrap();
+        std::fs::rename(&path, tmp.path().join("old")).unwrap();
+        audit.write(&lines).unwrap();
+        audit.reopen();
+        audit.write(&lines).unwrap();
+        let read = |name: &str| -> Vec<serde_json::Value> {
+            let text = std::fs::read_to_string(tmp.path().join(name)).unwrap();
+            text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+        };
+        assert_eq!((read("old").len(), read("audit.jsonl").len()), (4, 2));
+        let first = &read("old")[0];
+        assert_eq!(first["path"], "/v/a\n\"b");
+        assert_eq!(first["last_access"], "1970-01-02T00:00:00Z");
+        assert!(first.get("path_bytes").is_none());
+        assert_eq!(read("old")[1]["path_bytes"], "L3Yv/w==");
+    }
+}

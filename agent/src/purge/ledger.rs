@@ -1,0 +1,384 @@
+//! The ledger of a run: what was begun and what was decided, batch by batch, so that a run that was killed can be closed
+//! with every candidate's fate told exactly once.
+//!
+//! ```text
+//!   STATE_DIR/runs/RUN.ledger     frames (see `index::frame`), only ever appended to
+//!     opened   0  boot id:16
+//!     begun    1  chunk first count            varints; written before anything of the batch is moved
+//!     decided  2  chunk first fate*            a byte each; written before anything is removed for good
+//!     amended  3  chunk position fate          a removal that failed after all
+//!     told     4  chunk first count            the batch is in the audit log
+//! ```
+//! The page cache keeps it when the process is killed. A power cut may take its end: see [`super::recover`].
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::candidate::CHUNK_CANDIDATES;
+use super::guard::{Fate, Skip};
+use crate::index::codec::{Cursor, Damaged, put_varint};
+use crate::index::frame::{Frames, put_frame};
+
+/// A candidate's fate, as it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Code {
+    /// Removed.
+    Deleted = 1,
+    /// In the trash.
+    Trashed = 2,
+    /// Left alone, and why.
+    Accessed = 3,
+    /// See [`Skip::Changed`].
+    Changed = 4,
+    /// See [`Skip::Held`].
+    Held = 5,
+    /// See [`Skip::Gone`].
+    Gone = 6,
+    /// See [`Skip::Hardlinked`].
+    Hardlinked = 7,
+    /// See [`Skip::Open`].
+    Open = 8,
+    /// See [`Skip::Locked`].
+    Locked = 9,
+    /// The kernel refused.
+    Failed = 10,
+}
+
+impl Code {
+    const ALL: [Self; 10] = [
+        Self::Deleted,
+        Self::Trashed,
+        Self::Accessed,
+        Self::Changed,
+        Self::Held,
+        Self::Gone,
+        Self::Hardlinked,
+        Self::Open,
+        Self::Locked,
+        Self::Failed,
+    ];
+
+    /// The code of a fate.
+    pub fn of(fate: &Fate) -> Self {
+        match fate {
+            Fate::Deleted => Self::Deleted,
+            Fate::Trashed => Self::Trashed,
+            Fate::Skipped(Skip::Accessed) => Self::Accessed,
+            Fate::Skipped(Skip::Changed) => Self::Changed,
+            Fate::Skipped(Skip::Held) => Self::Held,
+            Fate::Skipped(Skip::Gone) => Self::Gone,
+            Fate::Skipped(Skip::Hardlinked) => Self::Hardlinked,
+            Fate::Skipped(Skip::Open) => Self::Open,
+            Fate::Skipped(Skip::Locked) => Self::Locked,
+            Fate::Failed(_) => Self::Failed,
+        }
+    }
+
+    fn from_u8(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|c| *c as u8 == byte)
+    }
+}
+
+/// What is known of one candidate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Known {
+    /// The run had not come to it.
+    #[default]
+    Nothing,
+    /// It was in hand.
+    Begun,
+    /// Its fate.
+    Decided {
+        /// Which.
+        code: Code,
+        /// The audit log has it.
+        told: bool,
+    },
+}
+
+/// Where a batch lies in its plan: chunk, and position of its first candidate there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// The chunk of the plan.
+    pub chunk: u32,
+    /// The candidate of the chunk.
+    pub first: u32,
+}
+
+/// A ledger that is being written.
+#[derive(Debug)]
+pub struct Ledger {
+    file: File,
+}
+
+/// Where the ledger of a run lies.
+pub fn path(state_dir: &Path, run: &str) -> PathBuf {
+    state_dir.join("runs").join(format!("{run}.ledger"))
+}
+
+impl Ledger {
+    /// Opens the ledger of a new run.
+    ///
+    /// # Errors
+    /// When it cannot be written: there must be no run then.
+    pub fn create(state_dir: &Path, run: &str) -> io::Result<Self> {
+        let path = path(state_dir, run);
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
+        let file = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
+        let ledger = Self { file };
+        ledger.write(0, |out| out.extend_from_slice(&boot_id()))?;
+        ledger.file.sync_all()?;
+        Ok(ledger)
+    }
+
+    /// A batch of `count` candidates is begun.
+    ///
+    /// # Errors
+    /// What `write(2)` says, as for all that follow.
+    pub fn begun(&self, at: Position, count: usize) -> io::Result<()> {
+        self.write(1, |out| {
+            put_position(out, at);
+            put_varint(out, count as u64);
+        })
+    }
+
+    /// What will become of the candidates of a batch.
+    ///
+    /// # Errors
+    /// As above. Nothing may be removed then.
+    pub fn decided<'a>(&self, at: Position, fates: impl Iterator<Item = &'a Fate>) -> io::Result<()> {
+        self.write(2, |out| {
+            put_position(out, at);
+            out.extend(fates.map(|f| Code::of(f) as u8));
+        })
+    }
+
+    /// One of them turned out otherwise.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn amended(&self, at: Position, fate: &Fate) -> io::Result<()> {
+        self.write(3, |out| {
+            put_position(out, at);
+            out.push(Code::of(fate) as u8);
+        })
+    }
+
+    /// The batch is in the audit log.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn told(&self, at: Position, count: usize) -> io::Result<()> {
+        self.write(4, |out| {
+            put_position(out, at);
+            put_varint(out, count as u64);
+        })
+    }
+
+    /// One `write(2)` for each frame, at the end of the file: what other threads write is never in between.
+    fn write(&self, kind: u8, fill: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+        let mut out = Vec::with_capacity(300);
+        put_frame(&mut out, |body| {
+            body.push(kind);
+            fill(body);
+        });
+        (&self.file).write_all(&out)
+    }
+}
+
+/// What a ledger says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// The machine has been started since: the ledger's end may be missing.
+    pub may_lack_its_end: bool,
+    /// By chunk, what is known of its candidates; shorter where nothing is known of the rest.
+    pub chunks: BTreeMap<u32, Vec<Known>>,
+}
+
+impl Account {
+    /// Reads the ledger of a run. One that is not there says nothing.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn load(state_dir: &Path, run: &str) -> io::Result<Self> {
+        match std::fs::read(path(state_dir, run)) {
+            Ok(bytes) => Ok(Self::read(&bytes, &boot_id())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Self {
+                may_lack_its_end: true,
+                ..Self::default()
+            }),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// What `bytes` say to a machine that was started as `boot`. A torn or damaged frame ends the reading.
+    pub fn read(bytes: &[u8], boot: &[u8; 16]) -> Self {
+        let mut account = Self {
+            may_lack_its_end: true,
+            ..Self::default()
+        };
+        let mut frames = Frames::new(bytes);
+        for body in frames.by_ref() {
+            if account.take(body, boot).is_err() {
+                account.may_lack_its_end = true;
+                return account;
+            }
+        }
+        account.may_lack_its_end |= frames.is_torn();
+        account
+    }
+
+    fn take(&mut self, body: &[u8], boot: &[u8; 16]) -> Result<(), Damaged> {
+        let mut from = Cursor::new(body, "ledger");
+        let kind = from.byte()?;
+        if kind == 0 {
+            self.may_lack_its_end = from.take(16)? != boot;
+            return Ok(());
+        }
+        let at = Position {
+            chunk: from.varint32()?,
+            first: from.varint32()?,
+        };
+        let code = |byte| Code::from_u8(byte).ok_or(Damaged { row: "ledger", at: 0 });
+        match kind {
+            1 | 4 => {
+                let count = from.varint32()?.min(CHUNK_CANDIDATES as u32);
+                for position in at.first..at.first.saturating_add(count) {
+                    let known = match (kind, self.known(at.chunk, position as usize)) {
+                        (4, Known::Decided { code, .. }) => Known::Decided { code, told: true },
+                        (4, other) => other,
+                        _ => Known::Begun,
+                    };
+                    self.note(at.chunk, position, known);
+                }
+            }
+            2 | 3 => {
+                let mut n = 0;
+                while !from.is_empty() {
+                    let known = Known::Decided {
+                        code: code(from.byte()?)?,
+                        told: false,
+                    };
+                    self.note(at.chunk, at.first.saturating_add(n), known);
+                    n += 1;
+                }
+            }
+            _ => {
+                return Err(Damaged { row: "ledger", at: 0 });
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, chunk: u32, position: u32, known: Known) {
+        let position = position as usize;
+        if position >= CHUNK_CANDIDATES {
+            return;
+        }
+        let chunk = self.chunks.entry(chunk).or_default();
+        if chunk.len() <= position {
+            chunk.resize(position + 1, Known::Nothing);
+        }
+        if let Some(slot) = chunk.get_mut(position) {
+            *slot = known;
+        }
+    }
+
+    /// What is known of a candidate.
+    pub fn known(&self, chunk: u32, position: usize) -> Known {
+        self.chunks
+            .get(&chunk)
+            .and_then(|c| c.get(position))
+            .copied()
+            .unwrap_or_default()
+    }
+}
+
+fn put_position(out: &mut Vec<u8>, at: Position) {
+    put_varint(out, at.chunk.into());
+    put_varint(out, at.first.into());
+}
+
+/// Changes whenever the machine is started.
+fn boot_id() -> [u8; 16] {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let mut id = [0; 16];
+    let digits = text.bytes().filter(u8::is_ascii_hexdigit);
+    for (slot, digit) in id.iter_mut().zip(digits.collect::<Vec<_>>().chunks(2)) {
+        let text = std::str::from_utf8(digit).unwrap_or_default();
+        *slot = u8::from_str_radix(text, 16).unwrap_or(0);
+    }
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    fn fate(n: u8) -> Fate {
+        match n % 4 {
+            0 => Fate::Deleted,
+            1 => Fate::Trashed,
+            2 => Fate::Skipped(Skip::Open),
+            _ => Fate::Failed(io::ErrorKind::Other.into()),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_decided_is_read_again_and_a_cut_ledger_tells_its_beginning(
+            batches in prop::collection::vec((0u32..4, 0u32..4, prop::collection::vec(any::<u8>(), 1..8)), 0..20),
+            cut: prop::sample::Index
+        ) {
+            let tmp = tempfile::tempdir().unwrap();
+            let ledger = Ledger::create(tmp.path(), "r1").unwrap();
+            let mut expected = Account { may_lack_its_end: false, ..Account::default() };
+            for (chunk, quarter, fates) in &batches {
+                let at = Position { chunk: *chunk, first: quarter * 256 };
+                let fates: Vec<Fate> = fates.iter().map(|n| fate(*n)).collect();
+                ledger.begun(at, fates.len()).unwrap();
+                ledger.decided(at, fates.iter()).unwrap();
+                ledger.told(at, fates.len()).unwrap();
+                for (n, f) in fates.iter().enumerate() {
+                    let known = Known::Decided { code: Code::of(f), told: true };
+                    expected.note(at.chunk, at.first + n as u32, known);
+                }
+            }
+            prop_assert_eq!(&Account::load(tmp.path(), "r1").unwrap(), &expected);
+            let bytes = std::fs::read(path(tmp.path(), "r1")).unwrap();
+            let part = Account::read(&bytes[..cut.index(bytes.len() + 1)], &boot_id());
+            for (chunk, known) in &part.chunks {
+                for (n, known) in known.iter().enumerate() {
+                    let whole = expected.known(*chunk, n);
+                    prop_assert!(*known == Known::Nothing || whole != Known::Nothing);
+                }
+            }
+        }
+
+        #[test]
+        fn damaged_ledgers_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Account::read(&bytes, &[0; 16]);
+        }
+    }
+
+    #[test]
+    fn another_start_of_the_machine_may_have_taken_the_end() {
+        let tmp = tempfile::tempdir().unwrap();
+        Ledger::create(tmp.path(), "r1").unwrap();
+        let bytes = std::fs::read(path(tmp.path(), "r1")).unwrap();
+        assert!(!Account::read(&bytes, &boot_id()).may_lack_its_end);
+        assert!(Account::read(&bytes, &[7; 16]).may_lack_its_end);
+    }
+}

@@ -1,0 +1,296 @@
+//! Closes runs that ended with their process: what was in hand goes back to its place, what was decided is finished, and
+//! the run's record tells every candidate's fate.
+//!
+//! After a power cut the ledger's end may be missing while the file system remembers what was removed: then a candidate
+//! of a run without a grace that is nowhere counts as deleted by it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use purge_proto::v1;
+use rustc_hash::FxHashMap;
+
+use super::audit::{self, Audit, Heading, Lines};
+use super::candidate::Candidate;
+use super::ledger::{self, Account, Code, Known};
+use super::plans::Plans;
+use super::restore::{Restore, Which};
+use super::runs::Runs;
+use super::trash::{Share, Trash};
+use super::{apply, tally};
+use crate::collect::Watched;
+use crate::index::StoreError;
+use crate::model::{Inode, Seconds};
+use crate::policy::evaluate::Shape;
+use crate::sys::{beneath, stat};
+
+/// What nobody knows anything of any more is kept for this long.
+const UNKNOWN_KEPT_SECONDS: u64 = 30 * 24 * 3600;
+
+/// Runs that earlier processes did not end, and what is needed to end them.
+#[derive(Debug)]
+pub struct Unfinished {
+    runs: Mutex<Vec<v1::Run>>,
+    closed: Mutex<Vec<v1::Run>>,
+    plans: Plans,
+    state_dir: PathBuf,
+    audit: Arc<Audit>,
+}
+
+impl Unfinished {
+    /// The runs in the store that are said to be going on.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn find(runs: &Runs, plans: Plans, state_dir: &Path, audit: Arc<Audit>) -> Result<Self, StoreError> {
+        let mut left = runs.list()?;
+        left.retain(|r| r.state() == v1::RunState::Running);
+        Ok(Self {
+            runs: Mutex::new(left),
+            closed: Mutex::default(),
+            plans,
+            state_dir: state_dir.to_owned(),
+            audit,
+        })
+    }
+
+    /// Ends the runs of a volume. To be called before the volume is scanned.
+    ///
+    /// # Errors
+    /// When the trash cannot be opened or listed: what is in it stays there.
+    pub fn end_those_of(&self, volume: &str, watched: &Watched) -> io::Result<()> {
+        let mine: Vec<v1::Run> = {
+            let mut all = self.runs.lock();
+            let (mine, others) = all.drain(..).partition(|r| r.volume == volume);
+            *all = others;
+            mine
+        };
+        let trash = Trash::open(watched)?;
+        for run in mine {
+            let closed = Closing {
+                watched,
+                trash: trash.as_ref(),
+                plans: &self.plans,
+                audit: &self.audit,
+                account: Account::load(&self.state_dir, &run.run_id)?,
+                run,
+            };
+            self.closed.lock().push(closed.close()?);
+        }
+        if let Some(trash) = trash {
+            keep_the_unknown(&trash)?;
+            trash.remove_if_empty(watched);
+        }
+        Ok(())
+    }
+
+    /// Saves the records of what was ended. A run whose volume is no longer configured stays as it is.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn save(&self, runs: &Runs) -> Result<(), StoreError> {
+        for run in self.closed.lock().drain(..) {
+            runs.save(&run)?;
+            let _ = std::fs::remove_file(ledger::path(&self.state_dir, &run.run_id));
+        }
+        for mut run in self.runs.lock().drain(..) {
+            run.set_state(v1::RunState::Failed);
+            run.error =
+                "the agent ended while the run was going on, and its volume is not configured any more"
+                    .into();
+            runs.save(&run)?;
+        }
+        Ok(())
+    }
+}
+
+/// Shares of runs that no record tells of: their files go back, and what is not known to belong anywhere is kept.
+fn keep_the_unknown(trash: &Trash) -> io::Result<()> {
+    for share in trash.shares()?.into_iter().filter(|s| s.open) {
+        put_back(trash, &share, Which::All)?;
+        let until = Seconds::now().plus(UNKNOWN_KEPT_SECONDS).unix();
+        let kept = Share {
+            until: u64::try_from(until).unwrap_or(u64::MAX),
+            ..share.clone()
+        };
+        if trash.rename(&share, &kept).is_ok() {
+            let (run, days) = (&share.run, UNKNOWN_KEPT_SECONDS / 86400);
+            tracing::error!(
+                run,
+                days,
+                "nothing is known of a killed run any more: what it had in hand stays in the trash"
+            );
+            trash.end(&kept)?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts things back and says how many.
+fn put_back(trash: &Trash, share: &Share, which: Which<'_>) -> io::Result<()> {
+    let mut back = 0u64;
+    let mut restore = Restore {
+        which,
+        tell: &mut |told| match told {
+            Ok(_) => back += 1,
+            Err(refused) => {
+                let (path, why) = (String::from_utf8_lossy(&refused.path), refused.why);
+                tracing::error!(run = %share.run, %path, why, "stays in the trash");
+            }
+        },
+        // The scan that follows finds it.
+        placed: &mut |_, _| {},
+    };
+    restore.run(trash, share)?;
+    if back > 0 {
+        tracing::info!(run = %share.run, back, "put back what a killed run had in hand");
+    }
+    Ok(())
+}
+
+struct Closing<'a> {
+    watched: &'a Watched,
+    trash: Option<&'a Trash>,
+    plans: &'a Plans,
+    audit: &'a Audit,
+    account: Account,
+    run: v1::Run,
+}
+
+impl Closing<'_> {
+    fn close(mut self) -> io::Result<v1::Run> {
+        let plan = self.plans.get(&self.run.plan_id);
+        let plan = plan.map_err(|e| io::Error::other(e.to_string()))?;
+        let in_hand = self.in_hand(plan.chunks)?;
+        if let Some(trash) = self.trash {
+            let mine = |s: &Share| s.open && s.run == self.run.run_id;
+            for share in trash.shares()?.into_iter().filter(mine) {
+                put_back(trash, &share, Which::InHand(&in_hand))?;
+                // What is left of a run without a grace was to be removed in that moment.
+                match share.until {
+                    0 => trash.free(&share).or_else(ignore_missing)?,
+                    _ => trash.end(&share)?,
+                }
+            }
+        }
+        self.count_all(&plan)?;
+        self.run.error =
+            "the agent ended while the run was going on; what it had in hand is back at its place. Make a \
+                          new plan for the rest"
+                .into();
+        self.run.set_state(v1::RunState::Failed);
+        self.run.finished_at = Some(super::holds::timestamp(Seconds::now()));
+        let (run, deleted, trashed) = (&self.run.run_id, self.run.deleted, self.run.trashed);
+        tracing::warn!(
+            run,
+            ?deleted,
+            ?trashed,
+            "closed a run that ended with its process"
+        );
+        Ok(self.run)
+    }
+
+    fn chunk(&self, number: u32) -> io::Result<Vec<Candidate>> {
+        let chunk = self.plans.chunk(&self.run.plan_id, number);
+        chunk.map_err(|e| io::Error::other(e.to_string()))
+    }
+
+    /// Whether a candidate may have been in the process's hands.
+    fn may_be_in_hand(&self, known: Known) -> bool {
+        match known {
+            Known::Begun => true,
+            Known::Nothing => self.account.may_lack_its_end,
+            Known::Decided { .. } => false,
+        }
+    }
+
+    fn in_hand(&self, chunks: u32) -> io::Result<FxHashMap<Inode, Vec<u8>>> {
+        let mut in_hand = FxHashMap::default();
+        for number in self.chunks_begun(chunks) {
+            for (position, c) in self.chunk(number)?.iter().enumerate() {
+                if self.may_be_in_hand(self.account.known(number, position)) {
+                    in_hand.insert(c.ino, c.path());
+                }
+            }
+        }
+        Ok(in_hand)
+    }
+
+    fn chunks_begun(&self, chunks: u32) -> Vec<u32> {
+        match self.account.may_lack_its_end {
+            true => (0..chunks).collect(),
+            false => self
+                .account
+                .chunks
+                .keys()
+                .copied()
+                .filter(|n| *n < chunks)
+                .collect(),
+        }
+    }
+
+    /// Counts every candidate once, and tells the audit log what it has not been told.
+    fn count_all(&mut self, plan: &super::plans::PlanRecord) -> io::Result<()> {
+        let mut run = self.run.clone();
+        run.deleted = Some(v1::Totals::default());
+        run.trashed = Some(v1::Totals::default());
+        run.skipped = Some(v1::Skipped::default());
+        (run.failed, run.failed_total) = (Vec::new(), 0);
+        let heading = Heading {
+            volume: run.volume.clone(),
+            root: self.watched.path.clone(),
+            plan: run.plan_id.clone(),
+            run: run.run_id.clone(),
+            by: run.requested_by.clone(),
+        };
+        let time = audit::rfc3339(Seconds::now());
+        let root = self.watched.open_root()?;
+        let mut counted = 0u64;
+        for number in self.chunks_begun(plan.chunks) {
+            let mut lines = Lines::default();
+            for (position, c) in self.chunk(number)?.iter().enumerate() {
+                let known = self.account.known(number, position);
+                let decided = match known {
+                    Known::Decided { code, told } => Some((code, told)),
+                    known if self.may_be_in_hand(known) => self.found(&root, c).map(|code| (code, false)),
+                    _ => None,
+                };
+                let Some((code, told)) = decided else { continue };
+                counted = counted.saturating_add(1);
+                tally::count(&mut run, c, code);
+                if code == Code::Failed {
+                    let why = "see the agent's log of that time".into();
+                    tally::name_failure(&mut run, c.path_below(&self.watched.path), why);
+                }
+                if !told {
+                    apply::tell_of(&mut lines, &time, (&heading, &plan.rules), c, (code, ""));
+                }
+            }
+            self.audit.write(&lines)?;
+        }
+        tally::count_unreached(&mut run, plan.candidates().saturating_sub(counted));
+        self.run = run;
+        Ok(())
+    }
+
+    /// What became of something that was in hand; none: it is at its place, as if the run had not come to it.
+    fn found(&self, root: &std::os::fd::OwnedFd, c: &Candidate) -> Option<Code> {
+        let name = std::ffi::CString::new(c.name.as_slice()).ok()?;
+        let there = beneath::open_anchor(root, &c.dir).and_then(|dir| stat::entry(&dir, &name));
+        if there.is_ok_and(|found| found.stat.ino == c.ino) {
+            return None;
+        }
+        // An empty directory is removed before anything is written down of it.
+        let by_us = c.shape == Shape::EmptyDirectory || self.account.may_lack_its_end;
+        Some(if by_us { Code::Deleted } else { Code::Gone })
+    }
+}
+
+fn ignore_missing(error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
+    }
+}

@@ -1,0 +1,284 @@
+//! Takes a batch of candidates away: everything that must wait for the barrier happens to all of them at once.
+//!
+//! ```text
+//!   Batch::begin   files are leased; directories that go as a whole are moved out of reach
+//!        |         barrier: every use up to here is in the index
+//!   Batch::take    verify, rename into the trash; put back what somebody came for in the meantime
+//!        |         the decisions are written to the run's ledger
+//!   Batch::finish  unlink what has no grace; nothing is put back from here on
+//! ```
+//! A file's lease is looked at after all renames of the batch: whoever found the file by its name before it was moved
+//! has had that long to come to the lease.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustc_hash::FxHashSet;
+use rustix::fs::{AtFlags, RenameFlags};
+
+use super::candidate::Candidate;
+use super::guard::{Fate, Ground, Leased, Name, Skip, Verified, gone_or_failed};
+use super::ledger::Code;
+use super::tree::Tree;
+use crate::model::Inode;
+use crate::policy::evaluate::Shape;
+use crate::sys::stat;
+
+/// A batch on its way.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    ground: Ground<'a>,
+    on_way: Vec<(&'a Candidate, Step)>,
+}
+
+/// How far a candidate is.
+#[derive(Debug)]
+enum Step {
+    /// Its fate is known.
+    Done(Fate),
+    /// A file at its place, that nobody can open.
+    Leased(Leased),
+    /// A file in the trash.
+    Moved(Leased, Vec<Moved>),
+    /// A directory, and everything in it, in the trash.
+    Tree(Tree),
+    /// A directory that should be empty, at its place.
+    Empty(Option<Name>),
+}
+
+/// Where a name was and where it is now.
+#[derive(Debug)]
+struct Moved {
+    from: Name,
+    place: Arc<OwnedFd>,
+    there: CString,
+}
+
+impl<'a> Batch<'a> {
+    /// Takes leases on files, and directories out of reach.
+    pub fn begin(mut ground: Ground<'a>, candidates: &'a [Candidate]) -> Self {
+        let mut on_way = Vec::with_capacity(candidates.len());
+        for candidate in candidates {
+            let step = match candidate.shape {
+                Shape::File => ground.lease(candidate).map(Step::Leased),
+                Shape::Tree => Tree::take(&mut ground, candidate).map(Step::Tree),
+                Shape::EmptyDirectory => Ok(Step::Empty(None)),
+            };
+            on_way.push((candidate, step.unwrap_or_else(Step::Done)));
+        }
+        Self { ground, on_way }
+    }
+
+    /// The batch will not be taken: everything goes back to its place. A candidate has a fate only if it could not.
+    pub fn abandon(self) -> Vec<(&'a Candidate, Option<Fate>)> {
+        let ground = self.ground;
+        let back = |(candidate, step)| {
+            let fate = match step {
+                Step::Done(fate) => Some(fate),
+                Step::Tree(tree) => tree.put_back(&ground).err().map(Fate::Failed),
+                Step::Moved(_, moved) => put_back(&ground, &moved).err().map(Fate::Failed),
+                Step::Leased(_) | Step::Empty(_) => None,
+            };
+            (candidate, fate)
+        };
+        self.on_way.into_iter().map(back).collect()
+    }
+
+    /// Verifies everything and moves it into the trash. To be called when every use up to the leases is in the index, with
+    /// what is held after that.
+    pub fn take(&mut self, held: FxHashSet<Inode>) {
+        let ground = &mut self.ground;
+        ground.hold(held);
+        for (candidate, step) in &mut self.on_way {
+            let now = std::mem::replace(step, Step::Empty(None));
+            *step = next(ground, candidate, now).unwrap_or_else(Step::Done);
+        }
+        for (candidate, step) in &mut self.on_way {
+            let Step::Moved(leased, moved) = step else {
+                continue;
+            };
+            if let Err(fate) = check_moved(candidate, leased, moved) {
+                let fate = put_back(ground, moved).map_or_else(Fate::Failed, |()| fate);
+                *step = Step::Done(fate);
+            }
+        }
+    }
+
+    /// What will become of each candidate if nothing fails any more.
+    pub fn decisions(&self) -> impl Iterator<Item = &Fate> {
+        let keep = self.ground.keep;
+        self.on_way.iter().map(move |(_, step)| step.decision(keep))
+    }
+
+    /// Removes what has no grace.
+    pub fn finish(mut self) -> Finished<'a> {
+        let ground = &self.ground;
+        let mut finished = Finished::default();
+        let mut leases = Vec::with_capacity(self.on_way.len());
+        for (position, (candidate, step)) in self.on_way.drain(..).enumerate() {
+            let decided = Code::of(step.decision(ground.keep));
+            let gone = &mut finished.gone;
+            let fate = match step {
+                Step::Done(fate) => fate,
+                Step::Leased(_) | Step::Empty(None) => Fate::Skipped(Skip::Changed),
+                Step::Moved(leased, moved) => {
+                    gone.push(candidate.ino);
+                    // Those who wait at the lease come when all is over.
+                    leases.push(leased);
+                    finish_file(ground, &moved)
+                }
+                Step::Tree(tree) => tree.finish(ground, gone),
+                Step::Empty(Some(name)) => {
+                    let fate = remove_empty(&name);
+                    if matches!(fate, Fate::Deleted) {
+                        gone.push(candidate.ino);
+                    }
+                    fate
+                }
+            };
+            if Code::of(&fate) != decided {
+                finished.amended.push(position);
+            }
+            finished.fates.push((candidate, fate));
+        }
+        finished
+    }
+}
+
+/// A batch whose end has come.
+#[derive(Debug, Default)]
+pub struct Finished<'a> {
+    /// What became of each.
+    pub fates: Vec<(&'a Candidate, Fate)>,
+    /// Those of which something else became than was decided, by position.
+    pub amended: Vec<usize>,
+    /// Inodes that are no more at their places.
+    pub gone: Vec<Inode>,
+}
+
+impl Step {
+    /// What becomes of it if nothing fails.
+    fn decision(&self, keep: bool) -> &Fate {
+        match self {
+            Self::Done(fate) => fate,
+            Self::Leased(_) | Self::Empty(None) => &Fate::Skipped(Skip::Changed),
+            Self::Moved(..) | Self::Tree(_) if keep => &Fate::Trashed,
+            Self::Moved(..) | Self::Tree(_) | Self::Empty(Some(_)) => &Fate::Deleted,
+        }
+    }
+}
+
+/// The step after the barrier.
+fn next(ground: &mut Ground<'_>, candidate: &Candidate, step: Step) -> Result<Step, Fate> {
+    match step {
+        Step::Leased(leased) => {
+            let verified = ground.verify(candidate)?;
+            let mut moved = Vec::with_capacity(verified.names.len());
+            match move_names(ground, candidate, verified, &mut moved) {
+                Ok(()) => Ok(Step::Moved(leased, moved)),
+                Err(fate) => Err(put_back(ground, &moved).map_or_else(Fate::Failed, |()| fate)),
+            }
+        }
+        Step::Tree(mut tree) => match tree.verify(ground) {
+            Ok(()) => Ok(Step::Tree(tree)),
+            Err(fate) => Err(tree.put_back(ground).map_or_else(Fate::Failed, |()| fate)),
+        },
+        Step::Empty(_) => {
+            let mut names = ground
+                .find(candidate)
+                .and_then(|_| ground.verify(candidate))?
+                .names;
+            Ok(Step::Empty(names.pop()))
+        }
+        other @ (Step::Done(_) | Step::Moved(..)) => Ok(other),
+    }
+}
+
+fn move_names(
+    ground: &mut Ground<'_>,
+    candidate: &Candidate,
+    verified: Verified,
+    moved: &mut Vec<Moved>,
+) -> Result<(), Fate> {
+    let several = verified.names.len() > 1;
+    for from in verified.names {
+        let (place, there) = match ground.keep || several {
+            true => (
+                ground.bin.place(&from.path).map_err(gone_or_failed)?,
+                from.name.clone(),
+            ),
+            false => ground.bin.flat(candidate.ino),
+        };
+        rustix::fs::renameat_with(&from.dir, &from.name, &place, &there, RenameFlags::NOREPLACE)
+            .map_err(|e| gone_or_failed(e.into()))?;
+        moved.push(Moved { from, place, there });
+    }
+    Ok(())
+}
+
+/// What lies in the trash must be the file that is leased, as the plan knows it, and nobody may be waiting for it.
+fn check_moved(candidate: &Candidate, leased: &Leased, moved: &[Moved]) -> Result<(), Fate> {
+    let c = candidate;
+    for m in moved {
+        let found = stat::entry(&m.place, &m.there).map_err(gone_or_failed)?.stat;
+        // A lease stops openers only: not truncate(2) by a kernel's NFS server, not link(2).
+        if (found.ino, found.size, found.mtime, found.links) != (c.ino, c.size, c.mtime, c.links) {
+            return Err(Fate::Skipped(Skip::Changed));
+        }
+    }
+    match leased.is_whole() {
+        true => Ok(()),
+        false => Err(Fate::Skipped(Skip::Open)),
+    }
+}
+
+fn finish_file(ground: &Ground<'_>, moved: &[Moved]) -> Fate {
+    if ground.keep {
+        return Fate::Trashed;
+    }
+    for m in moved {
+        if let Err(e) = rustix::fs::unlinkat(&m.place, &m.there, AtFlags::empty()) {
+            return Fate::Failed(e.into());
+        }
+    }
+    Fate::Deleted
+}
+
+fn remove_empty(name: &Name) -> Fate {
+    match rustix::fs::unlinkat(&name.dir, &name.name, AtFlags::REMOVEDIR) {
+        Ok(()) => Fate::Deleted,
+        // Something is in it that the plan did not know of.
+        Err(rustix::io::Errno::NOTEMPTY | rustix::io::Errno::EXIST) => Fate::Skipped(Skip::Changed),
+        Err(e) => gone_or_failed(e.into()),
+    }
+}
+
+fn put_back(ground: &Ground<'_>, moved: &[Moved]) -> io::Result<()> {
+    for m in moved.iter().rev() {
+        let back = rustix::fs::renameat_with(
+            &m.place,
+            &m.there,
+            &m.from.dir,
+            &m.from.name,
+            RenameFlags::NOREPLACE,
+        );
+        back.map_err(|e| stays_in_trash(e.into()))?;
+    }
+    // The renames have moved its change time, and its own renames are not in what the agent reads.
+    if let Some(m) = moved.first()
+        && let Ok(found) = stat::entry(&m.from.dir, &m.from.name)
+    {
+        let mut index = ground.watched.index.write();
+        index.refresh(&found.stat).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+/// What is told of something that was used while it was being taken and cannot be put back.
+pub(super) fn stays_in_trash(error: io::Error) -> io::Error {
+    io::Error::other(format!(
+        "was used while it was being taken and cannot be put back: {error}; it stays in the trash"
+    ))
+}

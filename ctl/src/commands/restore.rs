@@ -1,0 +1,73 @@
+//! `purgectl restore`
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use clap::Args;
+use purge_proto::units::format_size;
+use purge_proto::v1;
+
+use crate::connect::Client;
+use crate::error::{CtlError, exit};
+use crate::output::Out;
+use crate::output::table::plural;
+use crate::{paths, views};
+
+/// Failures that are named.
+const FAILURES_SHOWN: usize = 10;
+
+/// Arguments.
+#[derive(Debug, Args)]
+#[command(after_help = "Nothing is put over anything that is there now.\n\n\
+    Examples:\n  purgectl restore RUN\n  purgectl restore RUN /export/scratch/alice/results")]
+pub struct Restore {
+    /// The run that moved it to the trash; `purgectl runs` names them.
+    run: String,
+    /// Only what lies at or below these paths.
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+impl Restore {
+    pub(super) async fn run(&self, mut client: Client, out: &mut Out) -> Result<u8, CtlError> {
+        let absolute = |path: &PathBuf| Ok(std::path::absolute(path)?.as_os_str().as_bytes().to_vec());
+        let request = v1::RestoreRequest {
+            run_id: self.run.clone(),
+            paths: self.paths.iter().map(absolute).collect::<Result<_, CtlError>>()?,
+        };
+        let report = client.restore(request).await?.into_inner();
+        match out.is_table() {
+            true => print(&report, out)?,
+            false => out.one(&views::restore(&report))?,
+        }
+        Ok(if report.failed_total > 0 {
+            exit::PARTIAL
+        } else {
+            exit::DONE
+        })
+    }
+}
+
+fn print(report: &v1::RestoreReport, out: &mut Out) -> Result<(), CtlError> {
+    let t = report.restored.unwrap_or_default();
+    out.line(&format!(
+        "Restored {} and {} ({}) of run {}.",
+        plural(t.files, "file", "files"),
+        plural(t.directories, "directory", "directories"),
+        format_size(t.bytes),
+        report.run_id
+    ))?;
+    if report.failed_total > 0 {
+        out.line(&format!(
+            "{} in the trash:",
+            plural(report.failed_total, "entry stays", "entries stay")
+        ))?;
+        for f in report.failed.iter().take(FAILURES_SHOWN) {
+            out.line(&format!("  {}: {}", paths::printable(&f.path), f.error))?;
+        }
+        if report.failed_total > FAILURES_SHOWN as u64 {
+            out.line("  ... (all of them: --output json)")?;
+        }
+    }
+    Ok(())
+}
