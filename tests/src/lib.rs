@@ -25,7 +25,7 @@ pub mod files;
 pub mod mount;
 pub mod skip;
 #[allow(unsafe_code)]
-mod sys;
+pub mod sys;
 pub mod systemd;
 pub mod wait;
 

@@ -42,3 +42,39 @@ pub(crate) fn shut_down(root: &File, flush_log: bool) -> io::Result<()> {
         _ => Err(io::Error::last_os_error()),
     }
 }
+
+/// A page of a file, mapped: it keeps the file in use after its descriptor is closed.
+#[derive(Debug)]
+pub struct Mapping(*mut std::ffi::c_void);
+
+/// Bytes that a [`Mapping`] covers.
+const PAGE: usize = 4096;
+
+impl Mapping {
+    /// Maps the beginning of a file and closes it.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn of(file: File) -> Self {
+        use rustix::mm::{MapFlags, ProtFlags, mmap};
+        // SAFETY: a fresh mapping of an open file at an address of the kernel's choice; nobody looks into it.
+        let at = unsafe {
+            mmap(
+                std::ptr::null_mut(),
+                PAGE,
+                ProtFlags::READ,
+                MapFlags::SHARED,
+                &file,
+                0,
+            )
+        };
+        Self(at.expect("a mapping"))
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `of` with this length, and looked into by nobody.
+        unsafe { rustix::mm::munmap(self.0, PAGE).expect("munmap") };
+    }
+}

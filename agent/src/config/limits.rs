@@ -56,7 +56,7 @@ pub struct Quota {
 }
 
 /// Other limits for some subjects.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Override {
     /// Whom: a glob against the user, the group or the directory's path.
     pub matches: GlobMatcher,
@@ -64,6 +64,13 @@ pub struct Override {
     pub hard: Option<u64>,
     /// Instead of the quota's own.
     pub temporal: Option<u64>,
+}
+
+/// The glob alone: what is compiled holds caches, and quotas are compared by these words.
+impl std::fmt::Debug for Override {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        (self.matches.glob().glob(), self.hard, self.temporal).fmt(f)
+    }
 }
 
 /// How full a volume may be.

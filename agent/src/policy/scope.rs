@@ -10,10 +10,17 @@ use std::path::Path;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 /// A list of patterns, compiled.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Globs {
     patterns: Vec<String>,
     compiled: Gitignore,
+}
+
+/// The patterns alone: what is compiled holds caches, and rules are compared by these words.
+impl std::fmt::Debug for Globs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.patterns.fmt(f)
+    }
 }
 
 /// Not a pattern.

@@ -2,9 +2,12 @@
 //! the run's record tells every candidate's fate.
 //!
 //! After a power cut the ledger's end may be missing while the file system remembers what was removed: then a candidate
-//! of a run without a grace that is nowhere counts as deleted by it.
+//! of a run without a grace that is nowhere counts as deleted by it. Or the ledger remembers what the file system does not:
+//! then what lies at its place counts as not reached.
 
+use std::ffi::CString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +15,7 @@ use parking_lot::Mutex;
 use purge_proto::v1;
 use rustc_hash::FxHashMap;
 
-use super::audit::{self, Audit, Heading, Lines};
+use super::audit::{self, Audit, Event, Heading, Lines};
 use super::candidate::Candidate;
 use super::ledger::{self, Account, Code, Known};
 use super::plans::Plans;
@@ -253,7 +256,13 @@ impl Closing<'_> {
             for (position, c) in self.chunk(number)?.iter().enumerate() {
                 let known = self.account.known(number, position);
                 let decided = match known {
-                    Known::Decided { code, told } => Some((code, told)),
+                    Known::Decided { code, told } => match self.is_undone(&root, c, code) {
+                        false => Some((code, told)),
+                        true => {
+                            tell_undone(&mut lines, &time, &heading, c);
+                            None
+                        }
+                    },
                     known if self.may_be_in_hand(known) => self.found(&root, c).map(|code| (code, false)),
                     _ => None,
                 };
@@ -275,17 +284,43 @@ impl Closing<'_> {
         Ok(())
     }
 
+    /// The file system lost a removal in a power cut, and the ledger has it.
+    fn is_undone(&self, root: &OwnedFd, c: &Candidate, code: Code) -> bool {
+        self.account.may_lack_its_end
+            && matches!(code, Code::Deleted | Code::Trashed)
+            && is_at_its_place(root, c)
+    }
+
     /// What became of something that was in hand; none: it is at its place, as if the run had not come to it.
-    fn found(&self, root: &std::os::fd::OwnedFd, c: &Candidate) -> Option<Code> {
-        let name = std::ffi::CString::new(c.name.as_slice()).ok()?;
-        let there = beneath::open_anchor(root, &c.dir).and_then(|dir| stat::entry(&dir, &name));
-        if there.is_ok_and(|found| found.stat.ino == c.ino) {
+    fn found(&self, root: &OwnedFd, c: &Candidate) -> Option<Code> {
+        if is_at_its_place(root, c) {
             return None;
         }
         // An empty directory is removed before anything is written down of it.
         let by_us = c.shape == Shape::EmptyDirectory || self.account.may_lack_its_end;
         Some(if by_us { Code::Deleted } else { Code::Gone })
     }
+}
+
+fn is_at_its_place(root: &OwnedFd, c: &Candidate) -> bool {
+    let name = CString::new(c.name.as_slice()).unwrap_or_default();
+    let there = beneath::open_anchor(root, &c.dir).and_then(|dir| stat::entry(&dir, &name));
+    there.is_ok_and(|found| found.stat.ino == c.ino)
+}
+
+/// The audit log may say that it is gone.
+fn tell_undone(lines: &mut Lines, time: &str, heading: &Heading, c: &Candidate) {
+    let event = Event {
+        event: "restored",
+        reason: "a power cut undid its removal",
+        path: &c.path_below(&heading.root),
+        kind: c.kind(),
+        bytes: c.size,
+        uid: c.uid,
+        last: Some(c.last),
+        rule: "",
+    };
+    lines.add(time, heading, &event);
 }
 
 fn ignore_missing(error: io::Error) -> io::Result<()> {

@@ -175,6 +175,13 @@ impl Trash {
     /// # Errors
     /// When it cannot be renamed, or something was left in a share without a grace: it stays where it is.
     pub fn end(&self, share: &Share) -> io::Result<()> {
+        if share.until == 0 {
+            // Of files with several names the directories are left.
+            prune(&beneath::open_dir(
+                &self.dir,
+                format!("{}/{FILES}", share.name()).as_bytes(),
+            )?)?;
+        }
         // What is left is in its parts; a share of which nothing is left goes.
         self.sweep(share);
         let closed = Share {
@@ -310,6 +317,17 @@ impl Bin {
         }
         let _ = rustix::fs::unlinkat(&self.trees, name, AtFlags::REMOVEDIR);
     }
+}
+
+/// Removes the empty directories below a directory.
+fn prune(dir: &OwnedFd) -> io::Result<()> {
+    for name in list(dir)? {
+        if let Ok(below) = beneath::open_dir(dir, name.to_bytes()) {
+            prune(&below)?;
+            let _ = rustix::fs::unlinkat(dir, &name, AtFlags::REMOVEDIR);
+        }
+    }
+    Ok(())
 }
 
 /// Gives the directory `name` the owner and mode of another.
