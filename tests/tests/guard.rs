@@ -226,7 +226,8 @@ fn a_hold_is_in_force_at_once_in_a_run_that_goes_on() {
         "json",
     ];
     std::thread::scope(|scope| {
-        let applying = scope.spawn(|| ctl.run(&slowly));
+        let ctl = &ctl;
+        let applying = scope.spawn(move || ctl.run(slowly));
         let mut kept = Vec::new();
         for n in (0..40).rev().step_by(3) {
             let dir = root.join(format!("d{n:02}"));
