@@ -78,6 +78,7 @@ fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Run(run) => {
             init_log();
+            purge_agent::sys::limits::raise_open_files();
             let handover = Handover::take();
             read_config(&run)
                 .map_err(|faults| anyhow::anyhow!(in_lines(&faults)))

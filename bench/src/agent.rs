@@ -28,6 +28,8 @@ pub struct Volume<'a> {
     pub path: &'a Path,
     /// Further lines of its table.
     pub keys: &'a str,
+    /// Further lines of its rule's table.
+    pub rule: &'a str,
 }
 
 /// A running agent. Stopped when dropped.
@@ -214,13 +216,19 @@ impl Drop for Agent {
 fn configuration(state_dir: &Path, socket: &Path, volumes: &[Volume<'_>]) -> Result<String> {
     // A path in quotes for TOML; debug quoting escapes as TOML does for every path that tempfile makes.
     let mut text = format!("state_dir = {state_dir:?}\n[listen]\nunix = {socket:?}\n");
-    for Volume { name, path, keys } in volumes {
+    for Volume {
+        name,
+        path,
+        keys,
+        rule,
+    } in volumes
+    {
         // Birth and change times cannot be set back, so a tree of today can be old by atime and mtime only.
         write!(
             text,
             "[[volume]]\nname = {name:?}\npath = {path:?}\nbaseline = \"mtime\"\n{keys}\n\
              [[rule]]\nname = {name:?}\nvolume = {name:?}\nclock = [\"access\"]\nttl = \"90d\"\n\
-             remove_empty_dirs = false\nmax_fraction = 1.0\n"
+             remove_empty_dirs = false\nmax_fraction = 1.0\n{rule}\n"
         )?;
     }
     Ok(text)

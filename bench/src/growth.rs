@@ -71,6 +71,7 @@ fn measure_one(bench: &Bench, files: usize) -> Result<Row> {
         name: "growth",
         path: image.root(),
         keys: "",
+        rule: "",
     }];
     eprintln!("... measuring {files} files");
     let (name, began) = (format!("agent-{files}"), Instant::now());

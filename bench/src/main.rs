@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! purge-bench [FILES]          as root; bench/run builds everything and calls it
+//! purge-bench apply [FILES]    applying plans only
 //! purge-bench growth FILES...  how costs grow with the number of files, in one table
 //! purge-bench storm ...        a reader of the event storm; see `storm`
 //! purge-bench read ...         another reader; see `reading`
@@ -9,7 +10,8 @@
 //! - `command`   children that end when the bench is interrupted
 //! - `image`     a fresh noatime ext4 on a loop device, with a tree
 //! - `agent`     the agent under measurement and its command line
-//! - `stages`    what is measured: scan, plan, storm, apply
+//! - `stages`    what is measured: scan, plan, storm
+//! - `purging`   applying plans beside find -delete
 //! - `collecting` what collecting costs those who use files, and the agent
 //! - `reading`   readers of hot files, and of each file once
 //! - `growth`    how costs grow with the number of files
@@ -28,6 +30,7 @@ mod growth;
 mod image;
 mod machine;
 mod measure;
+mod purging;
 mod reading;
 mod report;
 mod stages;
@@ -41,7 +44,7 @@ use anyhow::{Context, Result, bail, ensure};
 use report::Report;
 use stages::Bench;
 
-const USAGE: &str = "usage: purge-bench [FILES] | purge-bench growth FILES...";
+const USAGE: &str = "usage: purge-bench [FILES] | purge-bench apply [FILES] | purge-bench growth FILES...";
 const FILES_DEFAULT: usize = 1_000_000;
 /// Fewer make figures of nothing but process starts.
 const FILES_MIN: usize = 1_000;
@@ -64,8 +67,12 @@ fn main() -> ExitCode {
                 )),
             }
         }
+        Some((mode, rest)) if mode == "apply" => match files_wanted(rest) {
+            Ok(files) => bench(files, purging::measure),
+            Err(error) => Err(error),
+        },
         _ => match files_wanted(&args) {
-            Ok(files) => bench(files),
+            Ok(files) => bench(files, Bench::measure),
             Err(error) => {
                 eprintln!("purge-bench: {error:#}\n{USAGE}");
                 return ExitCode::from(2);
@@ -97,10 +104,10 @@ fn files_wanted(args: &[String]) -> Result<usize> {
     Ok(files)
 }
 
-fn bench(files: usize) -> Result<()> {
+fn bench(files: usize, measure: fn(&Bench, &mut Report) -> Result<()>) -> Result<()> {
     in_a_place(files, |bench| {
         let mut report = Report::default();
-        let done = bench.measure(&mut report);
+        let done = measure(bench, &mut report);
         // What was measured before something failed is worth seeing, too.
         println!("\n{report}");
         done

@@ -71,6 +71,18 @@ pub fn cpu_seconds(pid: u32) -> Result<f64> {
     Ok(ticks / rustix::param::clock_ticks_per_second() as f64)
 }
 
+/// Processor time of all children that have ended, in seconds (`proc_pid_stat(5)`, cutime and cstime).
+pub fn children_cpu_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: f64 = fields
+        .skip(13)
+        .take(2)
+        .filter_map(|f| f.parse::<f64>().ok())
+        .sum();
+    ticks / rustix::param::clock_ticks_per_second() as f64
+}
+
 /// What a tree occupies on disk, in bytes, as du(1) counts.
 pub fn disk_bytes(path: &Path) -> Result<u64> {
     /// `st_blocks` counts these, whatever the file system's own blocks are.

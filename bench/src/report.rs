@@ -18,6 +18,7 @@ pub enum Unit {
 impl Unit {
     fn show(self, figure: f64) -> String {
         match self {
+            Self::Seconds if figure < 1e-3 => format!("{:.1} us", figure * 1e6),
             Self::Seconds if figure < 1.0 => format!("{:.1} ms", figure * 1e3),
             Self::Seconds => format!("{figure:.2} s"),
             Self::PerSecond => format!("{}/s", grouped(figure)),

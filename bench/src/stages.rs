@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::agent::{Agent, Volume};
-use crate::collecting;
 use crate::command::{output, pause, run};
 use crate::image::{Image, Tree};
 use crate::measure::{
@@ -18,11 +17,10 @@ use crate::measure::{
 };
 use crate::report::{Report, Unit};
 use crate::storm::{self, Storm};
+use crate::{collecting, purging};
 
 /// Expired files of the large tree: what a daily purge finds.
 const OLD_SHARE: f64 = 0.01;
-/// Files that the apply takes, or a tenth of all where that is fewer.
-const APPLY_FILES_MAX: usize = 100_000;
 /// Between two looks whether the agent has caught up with a storm.
 const SETTLE_POLL: Duration = Duration::from_millis(100);
 /// So many equal looks in a row mean that it has.
@@ -51,7 +49,7 @@ impl Bench {
     pub fn measure(&self, report: &mut Report) -> Result<()> {
         self.use_of_a_large_tree(report)?;
         self.use_of_hot_files(report)?;
-        self.purge_of_many_files(report)
+        purging::measure(self, report)
     }
 
     /// Scan, plan, storm, memory and space, with one tree of many young and few old files.
@@ -94,6 +92,7 @@ impl Bench {
                     name: "hot",
                     path: image.root(),
                     keys,
+                    rule: "",
                 }];
                 let mut agent = Agent::start(
                     &self.programs,
@@ -127,6 +126,7 @@ impl Bench {
                         name: "large",
                         path: image.root(),
                         keys: "",
+                        rule: "",
                     }];
                     let mut agent =
                         Agent::start(&self.programs, &self.place, &format!("agent{nth}"), &volumes)?;
@@ -221,86 +221,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Deletes the old half of equal trees: the agent, find, and find while the agent looks on.
-    fn purge_of_many_files(&self, report: &mut Report) -> Result<()> {
-        let wanted = APPLY_FILES_MAX.min(self.files / 10);
-        let tree = Tree {
-            files: wanted * 2,
-            old_share: 0.5,
-            seed: 2,
-        };
-        say("growing three equal trees");
-        let ours = self.image("ours", tree)?;
-        let watched = self.image("watched", tree)?;
-        let unwatched = self.image("unwatched", tree)?;
-        let volumes = [
-            Volume {
-                name: "ours",
-                path: ours.root(),
-                keys: "",
-            },
-            Volume {
-                name: "watched",
-                path: watched.root(),
-                keys: "",
-            },
-        ];
-        let mut agent = Agent::start(&self.programs, &self.place, "agent-apply", &volumes)?;
-        agent.wait_tracking()?;
-
-        say("a full queue");
-        collecting::drain(report, &agent, &watched, "watched", tree.files)?;
-
-        say("apply");
-        for image in [&ours, &watched, &unwatched] {
-            warm_up(&image.tree())?;
-        }
-        let (planned, plan) = timed(|| agent.json(&["plan", "--rule", "ours"]))?;
-        let candidates = number(&plan["candidates"]["files"]);
-        let id = plan["plan_id"].as_str().context("a plan without id")?;
-        let (applied, run) = timed(|| agent.json(&["apply", id, "--yes"]))?;
-        let (deleted, trashed) = (number(&run["deleted"]["files"]), number(&run["trashed"]["files"]));
-        say("find -delete");
-        let (find_alone, found) = timed(|| find_delete(&unwatched.tree()))?;
-        let (find_watched, _) = timed(|| find_delete(&watched.tree()))?;
-
-        let (planned, applied) = (planned.as_secs_f64(), applied.as_secs_f64());
-        let (find_alone, find_watched) = (find_alone.as_secs_f64(), find_watched.as_secs_f64());
-        let taken = deleted + trashed;
-        let how = if trashed > 0.0 { "to the trash" } else { "deleted" };
-        report.beside(
-            &format!("plan and apply, {taken} files {how}"),
-            Unit::Seconds,
-            planned + applied,
-            "find -atime +90 -delete",
-            find_alone,
-        );
-        report.beside(
-            "apply alone",
-            Unit::PerSecond,
-            taken / applied,
-            "find -atime +90 -delete",
-            found as f64 / find_alone,
-        );
-        report.beside(
-            "find -delete while the agent watches",
-            Unit::Seconds,
-            find_watched,
-            "the same, unwatched",
-            find_alone,
-        );
-        if taken != candidates || taken != found as f64 {
-            report.remark(format!(
-                "the plan names {candidates} files, the run took {taken}, find deleted {found}: {run}"
-            ));
-        }
-        let (now, _) = resident_bytes(agent.pid())?;
-        report.figure("agent memory after the apply", Unit::Bytes, now as f64);
-        agent.stop()?;
-        Ok(())
-    }
-
-    fn image(&self, name: &str, tree: Tree) -> Result<Image> {
+    pub(crate) fn image(&self, name: &str, tree: Tree) -> Result<Image> {
         Image::make(&self.programs, &self.place, name, tree)
     }
 
@@ -314,7 +235,7 @@ impl Bench {
 }
 
 /// Progress, for whoever waits; the table alone goes to stdout.
-fn say(what: &str) {
+pub(crate) fn say(what: &str) {
     eprintln!("... {what}");
 }
 
@@ -333,21 +254,14 @@ fn find_figures(tree: &Path) -> Result<FindFigures> {
     })
 }
 
-fn find_old(tree: &Path) -> Command {
+pub(crate) fn find_old(tree: &Path) -> Command {
     let mut find = Command::new("find");
     find.arg(tree).args(["-type", "f", "-atime", "+90"]);
     find
 }
 
-/// Deletes what is old and returns how many files that were.
-fn find_delete(tree: &Path) -> Result<u64> {
-    let (status, names) = output(find_old(tree).args(["-print", "-delete"]))?;
-    ensure!(status.success(), "find -delete: {status}");
-    Ok(lines(&names))
-}
-
 /// Brings all names and inodes into the kernel's caches.
-fn warm_up(tree: &Path) -> Result<()> {
+pub(crate) fn warm_up(tree: &Path) -> Result<()> {
     run(Command::new("find").arg(tree).args(["-printf", "%s"]))
 }
 
@@ -443,11 +357,11 @@ fn file_number(path: &[u8]) -> Option<usize> {
 }
 
 /// Numbers of scripts' JSON; 0 where the agent says nothing.
-fn number(value: &Value) -> f64 {
+pub(crate) fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or(0.0)
 }
 
-fn lines(text: &[u8]) -> u64 {
+pub(crate) fn lines(text: &[u8]) -> u64 {
     text.iter().filter(|byte| **byte == b'\n').count() as u64
 }
 

@@ -157,7 +157,7 @@ impl Runner<'_> {
         });
         (first_empty..chunks).for_each(|chunk| self.chunk(chunk));
         for share in self.shares() {
-            if let Err(e) = self.trash.end(&share) {
+            if let Err(e) = self.trash.end(&share, Seconds::now()) {
                 self.halt(Stop::Broken(format!("the trash: {e}")));
             }
         }

@@ -21,6 +21,7 @@ use super::candidate::CHUNK_CANDIDATES;
 use super::guard::{Fate, Skip};
 use crate::index::codec::{Cursor, Damaged, put_varint};
 use crate::index::frame::{Frames, put_frame};
+use crate::sys::time::{BootId, boot_id};
 
 /// A candidate's fate, as it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -222,7 +223,7 @@ impl Account {
     }
 
     /// What `bytes` say to a machine that was started as `boot`. A torn or damaged frame ends the reading.
-    pub fn read(bytes: &[u8], boot: &[u8; 16]) -> Self {
+    pub fn read(bytes: &[u8], boot: &BootId) -> Self {
         let mut account = Self {
             may_lack_its_end: true,
             ..Self::default()
@@ -238,7 +239,7 @@ impl Account {
         account
     }
 
-    fn take(&mut self, body: &[u8], boot: &[u8; 16]) -> Result<(), Damaged> {
+    fn take(&mut self, body: &[u8], boot: &BootId) -> Result<(), Damaged> {
         let mut from = Cursor::new(body, "ledger");
         let kind = from.byte()?;
         if kind == 0 {
@@ -307,18 +308,6 @@ impl Account {
 fn put_position(out: &mut Vec<u8>, at: Position) {
     put_varint(out, at.chunk.into());
     put_varint(out, at.first.into());
-}
-
-/// Changes whenever the machine is started.
-fn boot_id() -> [u8; 16] {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let mut id = [0; 16];
-    let digits = text.bytes().filter(u8::is_ascii_hexdigit);
-    for (slot, digit) in id.iter_mut().zip(digits.collect::<Vec<_>>().chunks(2)) {
-        let text = std::str::from_utf8(digit).unwrap_or_default();
-        *slot = u8::from_str_radix(text, 16).unwrap_or(0);
-    }
-    id
 }
 
 #[cfg(test)]

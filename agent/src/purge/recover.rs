@@ -13,13 +13,13 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use purge_proto::v1;
-use rustc_hash::FxHashMap;
+use rustc_hash::FxHashSet;
 
 use super::audit::{self, Audit, Event, Heading, Lines};
 use super::candidate::Candidate;
 use super::ledger::{self, Account, Code, Known};
 use super::plans::Plans;
-use super::restore::{Restore, Which};
+use super::restore::{InHand, Restore, Which};
 use super::runs::Runs;
 use super::trash::{Share, Trash};
 use super::{apply, tally};
@@ -28,9 +28,6 @@ use crate::index::StoreError;
 use crate::model::{Inode, Seconds};
 use crate::policy::evaluate::Shape;
 use crate::sys::{beneath, stat};
-
-/// What nobody knows anything of any more is kept for this long.
-const UNKNOWN_KEPT_SECONDS: u64 = 30 * 24 * 3600;
 
 /// Runs that earlier processes did not end, and what is needed to end them.
 #[derive(Debug)]
@@ -113,27 +110,16 @@ impl Unfinished {
 fn keep_the_unknown(trash: &Trash) -> io::Result<()> {
     for share in trash.shares()?.into_iter().filter(|s| s.open) {
         put_back(trash, &share, Which::All)?;
-        let until = Seconds::now().plus(UNKNOWN_KEPT_SECONDS).unix();
-        let kept = Share {
-            until: u64::try_from(until).unwrap_or(u64::MAX),
-            ..share.clone()
-        };
-        if trash.rename(&share, &kept).is_ok() {
-            let (run, days) = (&share.run, UNKNOWN_KEPT_SECONDS / 86400);
-            tracing::error!(
-                run,
-                days,
-                "nothing is known of a killed run any more: what it had in hand stays in the trash"
-            );
-            trash.end(&kept)?;
+        if let Err(error) = trash.end(&share, Seconds::now()) {
+            tracing::error!(run = %share.run, %error, "nothing is known of a killed run any more");
         }
     }
     Ok(())
 }
 
-/// Puts things back and says how many.
-fn put_back(trash: &Trash, share: &Share, which: Which<'_>) -> io::Result<()> {
-    let mut back = 0u64;
+/// Puts things back and says how many. False if something could not be.
+fn put_back(trash: &Trash, share: &Share, which: Which<'_>) -> io::Result<bool> {
+    let (mut back, mut all_back) = (0u64, true);
     let mut restore = Restore {
         which,
         tell: &mut |told| match told {
@@ -141,6 +127,7 @@ fn put_back(trash: &Trash, share: &Share, which: Which<'_>) -> io::Result<()> {
             Err(refused) => {
                 let (path, why) = (String::from_utf8_lossy(&refused.path), refused.why);
                 tracing::error!(run = %share.run, %path, why, "stays in the trash");
+                all_back = false;
             }
         },
         // The scan that follows finds it.
@@ -150,7 +137,7 @@ fn put_back(trash: &Trash, share: &Share, which: Which<'_>) -> io::Result<()> {
     if back > 0 {
         tracing::info!(run = %share.run, back, "put back what a killed run had in hand");
     }
-    Ok(())
+    Ok(all_back)
 }
 
 struct Closing<'a> {
@@ -166,15 +153,17 @@ impl Closing<'_> {
     fn close(mut self) -> io::Result<v1::Run> {
         let plan = self.plans.get(&self.run.plan_id);
         let plan = plan.map_err(|e| io::Error::other(e.to_string()))?;
-        let in_hand = self.in_hand(plan.chunks)?;
         if let Some(trash) = self.trash {
-            let mine = |s: &Share| s.open && s.run == self.run.run_id;
-            for share in trash.shares()?.into_iter().filter(mine) {
-                put_back(trash, &share, Which::InHand(&in_hand))?;
-                // What is left of a run without a grace was to be removed in that moment.
-                match share.until {
-                    0 => trash.free(&share).or_else(ignore_missing)?,
-                    _ => trash.end(&share)?,
+            let mut shares = trash.shares()?;
+            shares.retain(|s| s.open && s.run == self.run.run_id);
+            let in_hand = self.in_hand(plan.chunks, trash, &shares)?;
+            for share in shares {
+                let all_back = put_back(trash, &share, Which::InHand(&in_hand))?;
+                if share.until == 0 && all_back {
+                    // What is left was to be removed in that moment.
+                    trash.free(&share).or_else(ignore_missing)?;
+                } else if let Err(error) = trash.end(&share, Seconds::now()) {
+                    tracing::error!(run = %share.run, %error, "the trash");
                 }
             }
         }
@@ -209,12 +198,19 @@ impl Closing<'_> {
         }
     }
 
-    fn in_hand(&self, chunks: u32) -> io::Result<FxHashMap<Inode, Vec<u8>>> {
-        let mut in_hand = FxHashMap::default();
+    fn in_hand(&self, chunks: u32, trash: &Trash, shares: &[Share]) -> io::Result<InHand> {
+        let mut in_hand = InHand::default();
+        let mut flat: FxHashSet<Inode> = FxHashSet::default();
+        for share in shares {
+            flat.extend(trash.flat(share)?);
+        }
         for number in self.chunks_begun(chunks) {
             for (position, c) in self.chunk(number)?.iter().enumerate() {
                 if self.may_be_in_hand(self.account.known(number, position)) {
-                    in_hand.insert(c.ino, c.path());
+                    in_hand.inodes.insert(c.ino);
+                    if flat.contains(&c.ino) {
+                        in_hand.paths.insert(c.ino, c.path());
+                    }
                 }
             }
         }

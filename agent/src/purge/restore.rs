@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::fs::{AtFlags, Mode, RenameFlags};
 
 use super::trash::{FILES, FLAT, ORIGIN, Share, TREE, TREES, Trash, is_there, list, make_alike};
@@ -22,8 +22,17 @@ pub enum Which<'a> {
     All,
     /// What lies at or below one of these paths, relative to the volume.
     Below(&'a [Vec<u8>]),
-    /// What a killed run had in hand, and where it belongs.
-    InHand(&'a FxHashMap<Inode, Vec<u8>>),
+    /// What a killed run had in hand.
+    InHand(&'a InHand),
+}
+
+/// What a killed run had in hand.
+#[derive(Debug, Default)]
+pub struct InHand {
+    /// Which.
+    pub inodes: FxHashSet<Inode>,
+    /// Where those belong whose place in the trash does not tell.
+    pub paths: FxHashMap<Inode, Vec<u8>>,
 }
 
 impl Which<'_> {
@@ -31,7 +40,7 @@ impl Which<'_> {
         match self {
             Self::All => true,
             Self::Below(paths) => paths.iter().any(|p| is_below(path, p)),
-            Self::InHand(inodes) => inodes.contains_key(&ino),
+            Self::InHand(in_hand) => in_hand.inodes.contains(&ino),
         }
     }
 
@@ -189,7 +198,8 @@ impl Restore<'_> {
         };
         for name in list(flat)? {
             let found = stat::entry(flat, &name)?;
-            let Some(path) = in_hand.get(&found.stat.ino) else {
+            let ino = found.stat.ino;
+            let Some(path) = in_hand.paths.get(&ino).filter(|_| in_hand.inodes.contains(&ino)) else {
                 continue;
             };
             let (above, last) = split(path);

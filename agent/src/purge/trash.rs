@@ -21,11 +21,14 @@ use std::sync::atomic::Ordering::SeqCst;
 use rustix::fs::{AtFlags, Gid, IFlags, Mode, RawDir, Uid};
 
 use crate::collect::Watched;
-use crate::model::Inode;
+use crate::model::{Inode, Seconds};
 use crate::sys::{beneath, stat};
 
 /// Its name at the volume's root.
 pub const NAME: &str = ".purge-agent-trash";
+/// What somebody came for while it was being taken, and what cannot be put back because its name is another's by now, is
+/// kept for this long.
+pub const STRANDED_KEPT_SECONDS: u64 = 30 * 24 * 3600;
 /// What a directory that was taken as a whole is called in its place.
 pub(super) const TREE: &CStr = c"t";
 /// Where it came from, beside it.
@@ -173,28 +176,32 @@ impl Trash {
     /// The run is over: its share is restorable from now on, or, without a grace, gone.
     ///
     /// # Errors
-    /// When it cannot be renamed, or something was left in a share without a grace: it stays where it is.
-    pub fn end(&self, share: &Share) -> io::Result<()> {
+    /// When it cannot be renamed, or something is left in a share without a grace: it is kept for [`STRANDED_KEPT_SECONDS`].
+    pub fn end(&self, share: &Share, now: Seconds) -> io::Result<()> {
         if share.until == 0 {
             // Of files with several names the directories are left.
-            prune(&beneath::open_dir(
-                &self.dir,
-                format!("{}/{FILES}", share.name()).as_bytes(),
-            )?)?;
+            let files = format!("{}/{FILES}", share.name());
+            match beneath::open_dir(&self.dir, files.as_bytes()) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                files => prune(&files?)?,
+            }
         }
         // What is left is in its parts; a share of which nothing is left goes.
         self.sweep(share);
+        let stranded = u64::try_from(now.plus(STRANDED_KEPT_SECONDS).unix()).unwrap_or(u64::MAX);
         let closed = Share {
             open: false,
-            ..share.clone()
+            until: if share.until == 0 { stranded } else { share.until },
+            run: share.run.clone(),
         };
         match self.rename(share, &closed) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(e) => Err(e),
             Ok(()) if share.until > 0 => Ok(()),
             Ok(()) => Err(io::Error::other(format!(
-                "something was used while it was being taken and could not be put back; it stays in {NAME}/{}",
-                closed.name()
+                "something was used while it was being taken and could not be put back; it stays in {NAME}/{} for {} days",
+                closed.name(),
+                STRANDED_KEPT_SECONDS / 86_400,
             ))),
         }
     }
@@ -218,6 +225,22 @@ impl Trash {
             }
             let _ = rustix::fs::unlinkat(&self.dir, name, AtFlags::REMOVEDIR);
         }
+    }
+
+    /// The inodes whose place in a share does not tell where they came from.
+    ///
+    /// # Errors
+    /// When the share cannot be listed.
+    pub fn flat(&self, share: &Share) -> io::Result<Vec<Inode>> {
+        let path = format!("{}/{FLAT}", share.name());
+        let names = match beneath::open_dir(&self.dir, path.as_bytes()) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            dir => list(&dir?)?,
+        };
+        Ok(names
+            .iter()
+            .filter_map(|n| n.to_str().ok()?.parse().ok())
+            .collect())
     }
 
     /// Frees what a share holds.

@@ -4,6 +4,7 @@
 //! - [`descriptor`] descriptors that are handed over as numbers
 //! - [`handle`]   file handles: from a path, and back to an open file
 //! - [`lease`]    write leases and advisory locks
+//! - [`limits`]   how many files may be open
 //! - [`memory`]   keeping the allocator from holding on to what a scan needed
 //! - [`shared`]   a buffer that outlives the process
 //! - [`stat`]     statx -> [`crate::model::Stat`], and what a mount is
@@ -17,6 +18,7 @@ pub mod descriptor;
 pub mod fanotify;
 pub mod handle;
 pub mod lease;
+pub mod limits;
 pub mod memory;
 pub mod shared;
 pub mod stat;

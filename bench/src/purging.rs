@@ -1,0 +1,151 @@
+//! Applying plans beside `find -delete`, on equal trees of which the older half goes.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::agent::{Agent, Volume};
+use crate::collecting;
+use crate::command::output;
+use crate::image::{Image, Tree};
+use crate::measure::{children_cpu_seconds, cpu_seconds, resident_bytes, timed};
+use crate::report::{Report, Unit};
+use crate::stages::{Bench, find_old, lines, number, say, warm_up};
+
+/// Files that an apply takes, or a tenth of all where that is fewer.
+const FILES_MAX: usize = 100_000;
+
+/// One removal of the older half of a tree.
+struct Removal {
+    seconds: f64,
+    cpu: f64,
+    files: f64,
+}
+
+impl Removal {
+    fn rate(&self) -> f64 {
+        self.files / self.seconds
+    }
+
+    fn cpu_a_file(&self) -> f64 {
+        self.cpu / self.files.max(1.0)
+    }
+}
+
+/// Deletes the older half of equal trees: the agent at once, the agent by way of the trash, find, and find while the agent
+/// looks on.
+pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
+    let wanted = FILES_MAX.min(bench.files / 10);
+    let tree = Tree {
+        files: wanted * 2,
+        old_share: 0.5,
+        seed: 2,
+    };
+    say("growing four equal trees");
+    let images = ["ours", "kept", "watched", "unwatched"].map(|name| bench.image(name, tree));
+    let [ours, kept, watched, unwatched] = images;
+    let (ours, kept, watched, unwatched) = (ours?, kept?, watched?, unwatched?);
+    let volume = |name, image: &'_ Image, rule| (name, image.root().to_owned(), rule);
+    let all = [
+        volume("ours", &ours, ""),
+        volume("kept", &kept, "grace = \"1d\""),
+        volume("watched", &watched, ""),
+    ];
+    let volumes = all.each_ref().map(|(name, path, rule)| Volume {
+        name,
+        path,
+        keys: "",
+        rule,
+    });
+    let mut agent = Agent::start(&bench.programs, &bench.place, "agent-apply", &volumes)?;
+    agent.wait_tracking()?;
+
+    say("a full queue");
+    collecting::drain(report, &agent, &watched, "watched", tree.files)?;
+
+    for image in [&ours, &kept, &watched, &unwatched] {
+        warm_up(&image.tree())?;
+    }
+    say("apply");
+    let (planned, plan) = timed(|| agent.json(&["plan", "--rule", "ours"]))?;
+    let at_once = apply(&agent, &plan, "deleted", report)?;
+    say("find -delete");
+    let find = find_delete(&unwatched)?;
+    say("apply with a grace");
+    let plan = agent.json(&["plan", "--rule", "kept"])?;
+    let by_trash = apply(&agent, &plan, "trashed", report)?;
+    let find_watched = find_delete(&watched)?;
+
+    let peer = "find -atime +90 -delete";
+    report.beside(
+        &format!("plan and apply, {} files deleted", at_once.files),
+        Unit::Seconds,
+        planned.as_secs_f64() + at_once.seconds,
+        peer,
+        find.seconds,
+    );
+    report.beside("apply alone", Unit::PerSecond, at_once.rate(), peer, find.rate());
+    report.beside(
+        "apply, to the trash",
+        Unit::PerSecond,
+        by_trash.rate(),
+        peer,
+        find.rate(),
+    );
+    for (what, ours) in [
+        ("processor time a file", &at_once),
+        ("the same, to the trash", &by_trash),
+    ] {
+        report.beside(what, Unit::Seconds, ours.cpu_a_file(), peer, find.cpu_a_file());
+    }
+    report.beside(
+        "find -delete while the agent watches",
+        Unit::Seconds,
+        find_watched.seconds,
+        "the same, unwatched",
+        find.seconds,
+    );
+    if find.files != at_once.files || find.files != by_trash.files {
+        report.remark(format!(
+            "find deleted {}, apply {}, with a grace {}",
+            find.files, at_once.files, by_trash.files
+        ));
+    }
+    let (now, _) = resident_bytes(agent.pid())?;
+    report.figure("agent memory after the apply", Unit::Bytes, now as f64);
+    agent.stop()?;
+    Ok(())
+}
+
+fn apply(agent: &Agent, plan: &Value, how: &str, report: &mut Report) -> Result<Removal> {
+    let id = plan["plan_id"].as_str().context("a plan without id")?;
+    let cpu = cpu_seconds(agent.pid())?;
+    let (time, run) = timed(|| agent.json(&["apply", id, "--yes"]))?;
+    let files = number(&run[how]["files"]);
+    if files != number(&plan["candidates"]["files"]) {
+        report.remark(format!("not all of the plan were {how}: {run}"));
+    }
+    Ok(Removal {
+        seconds: time.as_secs_f64(),
+        cpu: cpu_seconds(agent.pid())? - cpu,
+        files,
+    })
+}
+
+/// Deletes what is old.
+fn find_delete(image: &Image) -> Result<Removal> {
+    let cpu = children_cpu_seconds();
+    let (time, files) = timed(|| remove_old(&image.tree()))?;
+    Ok(Removal {
+        seconds: time.as_secs_f64(),
+        cpu: children_cpu_seconds() - cpu,
+        files: files as f64,
+    })
+}
+
+fn remove_old(tree: &Path) -> Result<u64> {
+    let (status, names) = output(find_old(tree).args(["-print", "-delete"]))?;
+    ensure!(status.success(), "find -delete: {status}");
+    Ok(lines(&names))
+}
