@@ -10,7 +10,7 @@
 //! A file's lease is looked at after all renames of the batch: whoever found the file by its name before it was moved
 //! has had that long to come to the lease.
 
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ enum Step {
 struct Moved {
     from: Name,
     place: Arc<OwnedFd>,
-    there: CString,
+    there: Arc<CStr>,
 }
 
 impl<'a> Batch<'a> {
@@ -176,7 +176,7 @@ fn next(ground: &mut Ground<'_>, candidate: &Candidate, step: Step) -> Result<St
         Step::Leased(leased) => {
             let verified = ground.verify(candidate)?;
             let mut moved = Vec::with_capacity(verified.names.len());
-            match move_names(ground, candidate, verified, &mut moved) {
+            match move_names(ground, verified, &mut moved) {
                 Ok(()) => Ok(Step::Moved(leased, moved)),
                 Err(fate) => Err(put_back(ground, &moved).map_or_else(Fate::Failed, |()| fate)),
             }
@@ -196,26 +196,40 @@ fn next(ground: &mut Ground<'_>, candidate: &Candidate, step: Step) -> Result<St
     }
 }
 
-fn move_names(
-    ground: &mut Ground<'_>,
-    candidate: &Candidate,
-    verified: Verified,
-    moved: &mut Vec<Moved>,
-) -> Result<(), Fate> {
+fn move_names(ground: &mut Ground<'_>, verified: Verified, moved: &mut Vec<Moved>) -> Result<(), Fate> {
     let several = verified.names.len() > 1;
     for from in verified.names {
         let (place, there) = match ground.keep || several {
-            true => (
-                ground.bin.place(&from.path).map_err(gone_or_failed)?,
-                from.name.clone(),
-            ),
-            false => ground.bin.flat(candidate.ino),
+            true => to_its_place(ground, &from)?,
+            false => to_any_place(ground, &from)?,
         };
-        rustix::fs::renameat_with(&from.dir, &from.name, &place, &there, RenameFlags::NOREPLACE)
-            .map_err(|e| gone_or_failed(e.into()))?;
         moved.push(Moved { from, place, there });
     }
     Ok(())
+}
+
+/// Into the trash, where its path can be seen.
+fn to_its_place(ground: &mut Ground<'_>, from: &Name) -> Result<(Arc<OwnedFd>, Arc<CStr>), Fate> {
+    let place = ground.bin.place(&from.path).map_err(gone_or_failed)?;
+    rename(from, &place, &from.name).map_err(|e| gone_or_failed(e.into()))?;
+    Ok((place, Arc::clone(&from.name)))
+}
+
+/// Into the trash, for a moment.
+fn to_any_place(ground: &mut Ground<'_>, from: &Name) -> Result<(Arc<OwnedFd>, Arc<CStr>), Fate> {
+    loop {
+        let (place, there) = ground.bin.flat();
+        match rename(from, &place, &there) {
+            Ok(()) => return Ok((place, there)),
+            // Something is stranded there.
+            Err(rustix::io::Errno::EXIST) => {}
+            Err(e) => return Err(gone_or_failed(e.into())),
+        }
+    }
+}
+
+fn rename(from: &Name, place: &OwnedFd, there: &CStr) -> rustix::io::Result<()> {
+    rustix::fs::renameat_with(&from.dir, &*from.name, place, there, RenameFlags::NOREPLACE)
 }
 
 /// What lies in the trash must be the file that is leased, as the plan knows it, and nobody may be waiting for it.
@@ -239,7 +253,7 @@ fn finish_file(ground: &Ground<'_>, moved: &[Moved]) -> Fate {
         return Fate::Trashed;
     }
     for m in moved {
-        if let Err(e) = rustix::fs::unlinkat(&m.place, &m.there, AtFlags::empty()) {
+        if let Err(e) = rustix::fs::unlinkat(&m.place, &*m.there, AtFlags::empty()) {
             return Fate::Failed(e.into());
         }
     }
@@ -247,7 +261,7 @@ fn finish_file(ground: &Ground<'_>, moved: &[Moved]) -> Fate {
 }
 
 fn remove_empty(name: &Name) -> Fate {
-    match rustix::fs::unlinkat(&name.dir, &name.name, AtFlags::REMOVEDIR) {
+    match rustix::fs::unlinkat(&name.dir, &*name.name, AtFlags::REMOVEDIR) {
         Ok(()) => Fate::Deleted,
         // Something is in it that the plan did not know of.
         Err(rustix::io::Errno::NOTEMPTY | rustix::io::Errno::EXIST) => Fate::Skipped(Skip::Changed),
@@ -259,9 +273,9 @@ fn put_back(ground: &Ground<'_>, moved: &[Moved]) -> io::Result<()> {
     for m in moved.iter().rev() {
         let back = rustix::fs::renameat_with(
             &m.place,
-            &m.there,
+            &*m.there,
             &m.from.dir,
-            &m.from.name,
+            &*m.from.name,
             RenameFlags::NOREPLACE,
         );
         back.map_err(|e| stays_in_trash(e.into()))?;

@@ -77,7 +77,7 @@ impl Tree {
             .map_err(Fate::Failed)?;
         let moved = rustix::fs::renameat_with(
             &tree.from.dir,
-            &tree.from.name,
+            &*tree.from.name,
             &tree.place,
             TREE,
             RenameFlags::NOREPLACE,
@@ -138,7 +138,7 @@ impl Tree {
             &self.place,
             TREE,
             &self.from.dir,
-            &self.from.name,
+            &*self.from.name,
             RenameFlags::NOREPLACE,
         );
         back.map_err(|e| stays_in_trash(e.into()))?;
