@@ -145,7 +145,7 @@ impl Runner<'_> {
         }
         let (first_empty, chunks) = (self.order.plan.first_empty_chunk, self.order.plan.chunks);
         let next = AtomicU32::new(0);
-        let workers = std::env::var("XW").map_or(workers(), |w| w.parse().unwrap_or(2));
+        let workers = workers();
         std::thread::scope(|scope| {
             for lane in 0..workers {
                 let (run, next) = (&self, &next);
@@ -234,9 +234,7 @@ impl Runner<'_> {
         let (held, _no_new_holds) = self.around.held();
         let decided = match seen && !self.live.is_cancelled() {
             true => {
-                let turn = self.renaming.lock();
-                batch.take(held);
-                drop(turn);
+                batch.take(held, &self.renaming);
                 self.order
                     .ledger
                     .decided(at, batch.decisions())

@@ -15,6 +15,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
 use rustix::fs::{AtFlags, RenameFlags};
 
@@ -25,6 +26,10 @@ use super::tree::Tree;
 use crate::model::Inode;
 use crate::policy::evaluate::Shape;
 use crate::sys::stat;
+
+/// So many are verified, then moved: what was verified must not get old, and those who wait for their turn must not be woken
+/// for each.
+const MOVED_AT_ONCE: usize = 32;
 
 /// A batch on its way.
 #[derive(Debug)]
@@ -40,6 +45,8 @@ enum Step {
     Done(Fate),
     /// A file at its place, that nobody can open.
     Leased(Leased),
+    /// A file at its place that is as the plan and the index say.
+    Verified(Leased, Verified),
     /// A file in the trash.
     Moved(Leased, Vec<Moved>),
     /// A directory, and everything in it, in the trash.
@@ -79,21 +86,26 @@ impl<'a> Batch<'a> {
                 Step::Done(fate) => Some(fate),
                 Step::Tree(tree) => tree.put_back(&ground).err().map(Fate::Failed),
                 Step::Moved(_, moved) => put_back(&ground, &moved).err().map(Fate::Failed),
-                Step::Leased(_) | Step::Empty(_) => None,
+                Step::Leased(_) | Step::Verified(..) | Step::Empty(_) => None,
             };
             (candidate, fate)
         };
         self.on_way.into_iter().map(back).collect()
     }
 
-    /// Verifies everything and moves it into the trash. To be called when every use up to the leases is in the index, with
-    /// what is held after that.
-    pub fn take(&mut self, held: FxHashSet<Inode>) {
+    /// Verifies everything and moves it into the trash, a few at a time and when it is this worker's `turn`. To be called
+    /// when every use up to the leases is in the index, with what is held after that.
+    pub fn take(&mut self, held: FxHashSet<Inode>, turn: &Mutex<()>) {
         let ground = &mut self.ground;
         ground.hold(held);
-        for (candidate, step) in &mut self.on_way {
-            let now = std::mem::replace(step, Step::Empty(None));
-            *step = next(ground, candidate, now).unwrap_or_else(Step::Done);
+        for few in self.on_way.chunks_mut(MOVED_AT_ONCE) {
+            for (candidate, step) in few.iter_mut() {
+                advance(step, |step| verify(ground, candidate, step));
+            }
+            let _turn = turn.lock();
+            for (_, step) in few {
+                advance(step, |step| move_away(ground, step));
+            }
         }
         for (candidate, step) in &mut self.on_way {
             let Step::Moved(leased, moved) = step else {
@@ -122,7 +134,11 @@ impl<'a> Batch<'a> {
             let gone = &mut finished.gone;
             let fate = match step {
                 Step::Done(fate) => fate,
-                Step::Leased(_) | Step::Empty(None) => Fate::Skipped(Skip::Changed),
+                Step::Leased(_) | Step::Verified(..) | Step::Empty(None) => Fate::Skipped(Skip::Changed),
+                // What stays in the trash can still be put back, for those who came a moment later.
+                Step::Moved(leased, moved) if ground.keep && !leased.is_whole() => {
+                    put_back(ground, &moved).map_or_else(Fate::Failed, |()| Fate::Skipped(Skip::Open))
+                }
                 Step::Moved(leased, moved) => {
                     gone.push(candidate.ino);
                     // Those who wait at the lease come when all is over.
@@ -163,23 +179,25 @@ impl Step {
     fn decision(&self, keep: bool) -> &Fate {
         match self {
             Self::Done(fate) => fate,
-            Self::Leased(_) | Self::Empty(None) => &Fate::Skipped(Skip::Changed),
+            Self::Leased(_) | Self::Verified(..) | Self::Empty(None) => &Fate::Skipped(Skip::Changed),
             Self::Moved(..) | Self::Tree(_) if keep => &Fate::Trashed,
             Self::Moved(..) | Self::Tree(_) | Self::Empty(Some(_)) => &Fate::Deleted,
         }
     }
 }
 
+/// Goes on with a candidate, or ends it.
+fn advance(step: &mut Step, next: impl FnOnce(Step) -> Result<Step, Fate>) {
+    let now = std::mem::replace(step, Step::Empty(None));
+    *step = next(now).unwrap_or_else(Step::Done);
+}
+
 /// The step after the barrier.
-fn next(ground: &mut Ground<'_>, candidate: &Candidate, step: Step) -> Result<Step, Fate> {
+fn verify(ground: &mut Ground<'_>, candidate: &Candidate, step: Step) -> Result<Step, Fate> {
     match step {
         Step::Leased(leased) => {
             let verified = ground.verify(candidate)?;
-            let mut moved = Vec::with_capacity(verified.names.len());
-            match move_names(ground, verified, &mut moved) {
-                Ok(()) => Ok(Step::Moved(leased, moved)),
-                Err(fate) => Err(put_back(ground, &moved).map_or_else(Fate::Failed, |()| fate)),
-            }
+            Ok(Step::Verified(leased, verified))
         }
         Step::Tree(mut tree) => match tree.verify(ground) {
             Ok(()) => Ok(Step::Tree(tree)),
@@ -192,20 +210,28 @@ fn next(ground: &mut Ground<'_>, candidate: &Candidate, step: Step) -> Result<St
                 .names;
             Ok(Step::Empty(names.pop()))
         }
-        other @ (Step::Done(_) | Step::Moved(..)) => Ok(other),
+        other @ (Step::Done(_) | Step::Verified(..) | Step::Moved(..)) => Ok(other),
     }
 }
 
-fn move_names(ground: &mut Ground<'_>, verified: Verified, moved: &mut Vec<Moved>) -> Result<(), Fate> {
-    let several = verified.names.len() > 1;
+/// Moves a verified file into the trash, with all its names or none.
+fn move_away(ground: &mut Ground<'_>, step: Step) -> Result<Step, Fate> {
+    let Step::Verified(leased, verified) = step else {
+        return Ok(step);
+    };
+    let mut moved = Vec::with_capacity(verified.names.len());
+    let in_its_place = ground.keep || verified.names.len() > 1;
     for from in verified.names {
-        let (place, there) = match ground.keep || several {
-            true => to_its_place(ground, &from)?,
-            false => to_any_place(ground, &from)?,
+        let found = match in_its_place {
+            true => to_its_place(ground, &from),
+            false => to_any_place(ground, &from),
         };
-        moved.push(Moved { from, place, there });
+        match found {
+            Ok((place, there)) => moved.push(Moved { from, place, there }),
+            Err(fate) => return Err(put_back(ground, &moved).map_or_else(Fate::Failed, |()| fate)),
+        }
     }
-    Ok(())
+    Ok(Step::Moved(leased, moved))
 }
 
 /// Into the trash, where its path can be seen.

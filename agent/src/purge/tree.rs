@@ -149,6 +149,11 @@ impl Tree {
     /// Removes it, if it has no grace.
     pub fn finish(mut self, ground: &Ground<'_>, gone: &mut Vec<Inode>) -> Fate {
         if ground.keep {
+            if !self.leases.iter().all(Leased::is_whole) {
+                return self
+                    .put_back(ground)
+                    .map_or_else(Fate::Failed, |()| Fate::Skipped(Skip::Open));
+            }
             gone.append(&mut self.inodes);
             return Fate::Trashed;
         }
