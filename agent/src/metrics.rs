@@ -83,7 +83,7 @@ impl<'a> Looked<'a> {
 type Value = fn(&Looked<'_>) -> f64;
 
 /// Name, type, help, value.
-const VOLUME_METRICS: [(&str, &str, &str, Value); 25] = [
+const VOLUME_METRICS: [(&str, &str, &str, Value); 26] = [
     ("files", "gauge", "Regular files in the index.", |v| {
         v.files as f64
     }),
@@ -128,6 +128,12 @@ const VOLUME_METRICS: [(&str, &str, &str, Value); 25] = [
         "counter",
         "Times that the kernel dropped events: each is a gap.",
         |v| v.volume.watched.counters.lost.load(Relaxed) as f64,
+    ),
+    (
+        "nfs_held_files",
+        "gauge",
+        "Files that clients of the kernel's NFS server have open or hold delegations of.",
+        |v| v.volume.keeping.nfs_held.load(Relaxed) as f64,
     ),
     (
         "queue_events",
