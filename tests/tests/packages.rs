@@ -21,7 +21,7 @@ use purge_tests::wait::{LONG, until};
 use purge_tests::{Fs, Mount, binary, need, sh};
 use serde_json::Value;
 
-const INSTALLED: [&str; 12] = [
+const INSTALLED: [&str; 14] = [
     "usr/sbin/purge-agent",
     "usr/bin/purgectl",
     "usr/share/purge-agent/agent.toml",
@@ -32,6 +32,8 @@ const INSTALLED: [&str; 12] = [
     "usr/share/bash-completion/completions/purgectl",
     "usr/share/bash-completion/completions/purge-agent",
     "usr/share/fish/vendor_completions.d/purgectl.fish",
+    "usr/share/purge-agent/monitoring/alerts.yml",
+    "usr/share/purge-agent/monitoring/grafana.json",
     "usr/share/doc/purge-agent/README.md",
     "usr/share/doc/purge-agent/handbook/README.md",
 ];
