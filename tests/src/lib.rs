@@ -6,6 +6,7 @@
 //! - [`ctl`]    `purgectl` and what it answered
 //! - [`files`]  making, ageing and using files
 //! - [`wait`]   polling with a deadline
+//! - [`nfs`]    an NFS server and clients of it
 //! - [`systemd`] a machine with a real systemd
 //! - [`skip`]   tests that cannot run where they are
 //!
@@ -23,6 +24,7 @@ pub mod config;
 pub mod ctl;
 pub mod files;
 pub mod mount;
+pub mod nfs;
 pub mod skip;
 #[allow(unsafe_code)]
 pub mod sys;
