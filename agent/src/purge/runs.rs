@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use prost::Message;
@@ -58,6 +58,8 @@ impl LiveRun {
 #[derive(Debug)]
 pub struct Runs {
     store: Store,
+    /// How many have ended since the start.
+    ended: AtomicU64,
     live: Mutex<HashMap<String, Arc<LiveRun>>>,
 }
 
@@ -85,6 +87,7 @@ impl Runs {
     pub fn new(store: Store) -> Self {
         Self {
             store,
+            ended: AtomicU64::new(0),
             live: Mutex::default(),
         }
     }
@@ -121,7 +124,14 @@ impl Runs {
     /// When its record cannot be written; it is over all the same.
     pub fn end(&self, run: &v1::Run) -> Result<(), StoreError> {
         self.live.lock().remove(&run.run_id);
-        self.save(run)
+        let saved = self.save(run);
+        self.ended.fetch_add(1, Relaxed);
+        saved
+    }
+
+    /// How many have ended since the start: whoever waits for the end of runs need not read them all to see one.
+    pub fn ended(&self) -> u64 {
+        self.ended.load(Relaxed)
     }
 
     /// A run that is going on.
