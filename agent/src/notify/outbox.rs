@@ -257,12 +257,11 @@ impl Outbox {
         self.write(&notice, sync)
     }
 
-    /// All notices, newest first.
-    pub fn list(&self) -> Vec<Notice> {
+    /// The notices that are asked for, newest first.
+    pub fn list(&self, wanted: impl Fn(&Notice) -> bool) -> Vec<Notice> {
         let inner = self.inner.lock();
-        let mut all: Vec<Notice> = inner.notices.values().cloned().collect();
-        all.reverse();
-        all
+        let all = inner.notices.values().rev().filter(|n| wanted(n));
+        all.cloned().collect()
     }
 
     /// How many notices of each sink have which fate.

@@ -155,11 +155,11 @@ impl Notifier {
         let _ = tokio::time::timeout(ENDS_WITHIN, ended).await;
     }
 
-    /// Sends a test by one sink, at once.
+    /// Sends a test by one sink, at once, and says how it is called.
     ///
     /// # Errors
     /// When there is no such sink, or it does not take it.
-    pub async fn test(&self, name: &str) -> Result<(), TestError> {
+    pub async fn test(&self, name: &str) -> Result<String, TestError> {
         let in_force = Arc::clone(&self.in_force.read());
         let sinks = &in_force.notify.sinks;
         let known: Vec<&str> = sinks.iter().map(|s| s.name.as_str()).collect();
@@ -170,8 +170,9 @@ impl Notifier {
             })
         })?;
         let now = now();
+        let id = crate::purge::id::new_id('t', Seconds::wall());
         let notice = Notice {
-            notice_id: crate::purge::id::new_id('t', Seconds::wall()),
+            notice_id: id.clone(),
             sink: name.into(),
             fate: Fate::Waiting,
             to: Audience::Operator,
@@ -193,7 +194,7 @@ impl Notifier {
         };
         let letter = in_force.letter(sink, notice, Vec::new());
         let sent = Teller::new(sink, &in_force.notify).send(&letter).await;
-        sent.map_err(|e| TestError::Failed {
+        sent.map(|()| id).map_err(|e| TestError::Failed {
             sink: name.into(),
             why: e.to_string(),
         })
