@@ -113,7 +113,9 @@ fn start_again() -> anyhow::Result<()> {
 /// Logs go to stderr: for a person on a terminal, as JSON otherwise. `RUST_LOG` chooses what.
 fn init_log() {
     use std::io::IsTerminal;
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    // The AMQP library logs whole messages that came back; what became of a notice is said by its sender.
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,lapin=off".into());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

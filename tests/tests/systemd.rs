@@ -13,6 +13,8 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use purge_tests::files::{age_tree, assert_same, make};
+use purge_tests::sinks::free_port;
+use purge_tests::sinks::hook::Hook;
 use purge_tests::systemd::Machine;
 use purge_tests::wait::{LONG, until};
 use purge_tests::{Config, Fs, Mount, need};
@@ -26,13 +28,25 @@ const FILES_EACH: usize = 120;
 const LEFT_ALONE: usize = 10;
 
 fn started(mount: &Mount) -> Result<Machine, purge_tests::skip::Unmet> {
+    started_with(mount, |config| config)
+}
+
+fn started_with(
+    mount: &Mount,
+    more: impl FnOnce(Config) -> Config,
+) -> Result<Machine, purge_tests::skip::Unmet> {
     let root = mount.path();
     let machine = Machine::boot(&[&root])?;
     // A gap would count as a use of everything only if it were a year long: nothing may hide behind one.
     let config = Config::new(&root, "baseline = \"mtime\"\ngap_tolerance = \"365d\"")
         .rule("old", "ttl = \"1h\"\nclock = [\"access\"]");
     let state = Path::new("/var/lib/purge-agent");
-    let text = config.text(state, Path::new("/run/purge-agent/agent.sock"));
+    machine.write(
+        "/usr/local/sbin/tell",
+        "#!/bin/sh\ncat > /var/lib/purge-agent/told\n",
+    );
+    machine.run(&["chmod", "755", "/usr/local/sbin/tell"]).unwrap();
+    let text = more(config).text(state, Path::new("/run/purge-agent/agent.sock"));
     machine.write("/etc/purge-agent/agent.toml", &text);
     machine.run(&["systemctl", "daemon-reload"]).unwrap();
     machine.run(&["systemctl", "start", "purge-agent"]).unwrap();
@@ -122,6 +136,24 @@ fn kill_9_misses_no_access_of_fifty_readers() {
             kill_process(pid, Signal::KILL).unwrap();
         }
     });
+}
+
+#[test]
+fn notices_leave_the_sandbox_for_this_host_and_for_programs() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let port = free_port();
+    let hook = Hook::start(port);
+    let sinks = format!(
+        "webhook = {{ url = \"http://127.0.0.1:{port}/\" }}\nexec = {{ command = [\"/usr/local/sbin/tell\"] }}"
+    );
+    let machine = need!(started_with(&mount, |config| config.notifying(&sinks)));
+    for sink in ["webhook", "exec"] {
+        let tested = machine.ctl().run(["notices", "test", "--sink", sink]);
+        assert_eq!(tested.code, 0, "{}\n{}", tested.stderr, machine.log());
+    }
+    assert_eq!(hook.taken().len(), 1);
+    let told = std::fs::read_to_string(machine.path("/var/lib/purge-agent/told")).unwrap();
+    assert!(told.contains("This is a test of sink exec"), "{told}");
 }
 
 #[test]

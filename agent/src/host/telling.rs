@@ -475,7 +475,8 @@ impl Lookout {
             files: share.files,
             directories: share.directories,
             bytes: share.bytes,
-            first_at: rfc3339(share.first),
+            // What has expired may go at any moment.
+            first_at: rfc3339(share.first.max(Seconds(told.at))),
             until: rfc3339(Seconds(told.until)),
             deletes: !rule.tells_only,
         };
