@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::host::Host;
@@ -51,15 +51,26 @@ pub async fn keep_limits(host: Arc<Host>) {
 /// What people are told of is looked at this often; what costs more, less often.
 const NOTICES_EVERY: Duration = Duration::from_secs(5);
 
+/// If looking failed inside the agent, it begins again after so long.
+const NOTICES_AGAIN: Duration = Duration::from_secs(60);
+
 /// Looks for what people must be told, until it is aborted.
 pub async fn keep_telling(host: Arc<Host>) {
-    let mut lookout = match Lookout::new(host) {
-        Ok(lookout) => lookout,
-        Err(error) => {
-            tracing::error!(%error, "what was told cannot be read: nobody is told anything");
-            return;
-        }
-    };
+    loop {
+        let error = match Lookout::new(Arc::clone(&host)) {
+            Ok(lookout) => look(lookout).await.to_string(),
+            Err(error) => error.to_string(),
+        };
+        tracing::error!(
+            error,
+            "looking for what people must be told failed: it begins again later"
+        );
+        tokio::time::sleep(NOTICES_AGAIN).await;
+    }
+}
+
+/// Looks until that fails.
+async fn look(mut lookout: Lookout) -> JoinError {
     loop {
         tokio::time::sleep(NOTICES_EVERY).await;
         let looked = tokio::task::spawn_blocking(move || {
@@ -68,10 +79,7 @@ pub async fn keep_telling(host: Arc<Host>) {
         });
         lookout = match looked.await {
             Ok(lookout) => lookout,
-            Err(error) => {
-                tracing::error!(%error, "looking for what people must be told failed: nobody is told until a restart");
-                return;
-            }
+            Err(error) => return error,
         };
     }
 }

@@ -318,7 +318,7 @@ impl Outbox {
             .collect();
         for id in forgotten {
             remove(&self.dir.join(format!("{id}.json")))?;
-            inner.notices.remove(&id);
+            inner.forget(&id);
         }
         let used: FxHashSet<String> = inner
             .notices
@@ -356,6 +356,16 @@ impl Inner {
             self.taken.insert((notice.sink.clone(), event.event_id.clone()));
         }
         self.notices.insert(notice.notice_id.clone(), notice);
+    }
+
+    /// Its events are not known any more: whoever finds events remembers for longer what was told.
+    fn forget(&mut self, id: &str) {
+        let Some(notice) = self.notices.remove(id) else {
+            return;
+        };
+        for event in notice.events {
+            self.taken.remove(&(notice.sink.clone(), event.event_id));
+        }
     }
 
     /// A name that neither a notice nor a file has.

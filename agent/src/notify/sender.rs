@@ -122,14 +122,28 @@ impl Notifier {
         let in_force = Arc::clone(&self.in_force.read());
         let mut senders = self.senders.lock();
         for sink in &in_force.notify.sinks {
+            let keeping = Arc::clone(self).keep(Arc::clone(&in_force), sink.clone(), self.round.subscribe());
+            senders.push(tokio::spawn(keeping));
+        }
+    }
+
+    /// Sends by one sink until the round is over. A panic ends neither the others nor, for long, this one.
+    async fn keep(self: Arc<Self>, in_force: Arc<InForce>, sink: Sink, mut round: watch::Receiver<u64>) {
+        loop {
             let sender = Sender {
-                notifier: Arc::clone(self),
+                notifier: Arc::clone(&self),
                 in_force: Arc::clone(&in_force),
-                teller: Teller::new(sink, &in_force.notify),
+                teller: Teller::new(&sink, &in_force.notify),
                 sink: sink.clone(),
                 failures: 0,
             };
-            senders.push(tokio::spawn(sender.keep(self.round.subscribe())));
+            let ended = tokio::spawn(sender.keep(round.clone())).await;
+            let Err(error) = ended else { return };
+            tracing::error!(sink = %sink.name, %error, "sending failed inside the agent: it begins again later");
+            tokio::select! {
+                _ = round.changed() => return,
+                () = tokio::time::sleep(Duration::from_secs(RETRY_MAX_SECONDS)) => {}
+            }
         }
     }
 
