@@ -714,4 +714,21 @@ fn a_sink_can_be_tried_and_says_what_is_wrong() {
     let refused = ctl.run(["notices", "test", "--sink", "hook"]).ends_with(1);
     assert!(refused.stderr.contains("404"), "{}", refused.stderr);
     assert!(notices(&ctl, &[]).is_empty(), "a test is no notice");
+
+    // In words of one's own, from the next reload on.
+    hook.answer(200);
+    let dir = temp_dir();
+    let words = "{{ events[0].event|upper }} for {{ to.audience }}, {{ 1024|size }}";
+    fs::write(dir.path().join("operator-body.txt"), words).unwrap();
+    let keys = format!(
+        "webhook = {{ name = \"hook\", url = \"http://127.0.0.1:{port}/\" }}\ntemplates = {:?}",
+        dir.path()
+    );
+    agent.write_config(&Config::backdated(&mount.path()).notifying(&keys));
+    agent.reload();
+    until("the new words", PATIENCE, || {
+        let _ = ctl.run(["notices", "test", "--sink", "hook"]).ok();
+        let last = hook.taken().last().expect("a test").json();
+        (text(&last, "text") == "TEST for operator, 1.0 KiB").then_some(())
+    });
 }

@@ -197,15 +197,14 @@ impl Outbox {
     pub fn due(&self, sink: &str, now: u64, most: usize) -> io::Result<(Vec<Notice>, Option<u64>)> {
         let mut inner = self.inner.lock();
         let open = |n: &&Notice| n.sink == sink && !n.is_over();
-        let mut due: Vec<Notice> = inner
-            .notices
-            .values()
-            .filter(open)
-            .filter(|n| n.due_at <= now)
-            .cloned()
-            .collect();
-        due.sort_by(|a, b| (a.due_at, &a.notice_id).cmp(&(b.due_at, &b.notice_id)));
-        due.truncate(most);
+        let due = inner.notices.values().filter(open).filter(|n| n.due_at <= now);
+        let mut order: Vec<(u64, &str)> = due.map(|n| (n.due_at, n.notice_id.as_str())).collect();
+        order.sort_unstable();
+        order.truncate(most);
+        let found = order
+            .into_iter()
+            .filter_map(|(_, id)| inner.notices.get(id).cloned());
+        let mut due: Vec<Notice> = found.collect();
         for notice in due.iter_mut().filter(|n| n.fate == Fate::Gathering) {
             notice.fate = Fate::Waiting;
             notice.closed_at = now;
