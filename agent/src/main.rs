@@ -58,7 +58,9 @@ fn start_again() -> anyhow::Result<()> {
 /// Logs go to stderr: for a person on a terminal, as JSON otherwise. `RUST_LOG` chooses what.
 fn init_log() {
     use std::io::IsTerminal;
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    // The AMQP library logs whole messages that came back; what became of a notice is said by its sender.
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,lapin=off".into());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
@@ -134,6 +136,8 @@ fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<b
         }
         let scheduler = tokio::spawn(schedule::keep(Arc::clone(&host)));
         let limits = tokio::spawn(schedule::keep_limits(Arc::clone(&host)));
+        host.notifier.start();
+        let telling = tokio::spawn(schedule::keep_telling(Arc::clone(&host)));
         let reloading = Arc::clone(&host);
         let again = Arc::new(AtomicBool::new(false));
         let begins_again = Arc::clone(&again);
@@ -144,7 +148,7 @@ fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<b
                     _ = interrupt.recv() => break,
                     _ = reload.recv() => {
                         reloading.audit.reopen();
-                        reload_rules(&reloading, run);
+                        reload_rules(&reloading, run).await;
                     }
                     () = tokio::time::sleep(LOOK_EVERY) => {
                         if let Some(why) = reloading.wants_restart() {
@@ -162,6 +166,8 @@ fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<b
         sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]).ok();
         scheduler.abort();
         limits.abort();
+        telling.abort();
+        host.notifier.stop().await;
         tokio::task::spawn_blocking(move || host.stop()).await.ok();
         serve::unlisten(&config.listen.unix);
         tracing::info!("stopped");
@@ -171,14 +177,15 @@ fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<b
 }
 
 /// SIGHUP: rules are read again. A file with a fault leaves the running ones in force.
-fn reload_rules(host: &Host, run: &Run) {
+async fn reload_rules(host: &Host, run: &Run) {
     match read_config(run) {
         Ok(config) => {
             tracing::info!(
                 rules = config.rules.len(),
-                "rules were read again; other changes need a restart"
+                "rules and notices were read again; other changes need a restart"
             );
             host.replace_rules(config.rules, config.limits);
+            host.notifier.replace(config.notify).await;
         }
         Err(faults) => {
             for fault in faults {

@@ -32,6 +32,7 @@ pub fn render(host: &Host) -> String {
         crate::sys::memory::resident_bytes(),
     );
     page.single("index_bytes", "gauge", "The index on disk.", host.index_bytes());
+    notices(&mut page, host);
     let volumes: Vec<Looked<'_>> = host.volumes().iter().map(|v| Looked::at(v)).collect();
     states(&mut page, &volumes);
     for (name, kind, help, value) in VOLUME_METRICS {
@@ -77,6 +78,23 @@ fn runs(page: &mut Page, host: &Host) {
     let rows = counts.iter().map(|(v, c)| (label(v), c.last_end));
     let help = "When the last run ended; 0: none since the start.";
     page.metric("last_run_end_timestamp_seconds", "gauge", help, rows);
+}
+
+/// By sink. What was sent or given up long ago is forgotten, so these are no counters.
+fn notices(page: &mut Page, host: &Host) {
+    let counts = host.notifier.counts();
+    for (position, state) in ["waiting", "sent", "failed"].into_iter().enumerate() {
+        let help = match state {
+            "waiting" => "Notices that no sink has taken yet.",
+            "sent" => "Notices that were sent, of those that are remembered.",
+            _ => "Notices that were given up, of those that are remembered.",
+        };
+        let values = counts.iter().map(|(sink, by_state)| {
+            let value = by_state.get(position).copied().unwrap_or(0);
+            (format!("sink={sink:?}"), value)
+        });
+        page.metric(&format!("notices_{state}"), "gauge", help, values);
+    }
 }
 
 /// Whether every volume is well; if not, why.

@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use purge_tests::ctl::{number, tally, text};
 use purge_tests::files::{age_tree, assert_same, make};
+use purge_tests::sinks::free_port;
+use purge_tests::sinks::hook::Hook;
 use purge_tests::systemd::Machine;
 use purge_tests::wait::{LONG, until};
 use purge_tests::{Config, Fs, Mount, need};
@@ -31,6 +33,11 @@ const LEFT_ALONE: usize = 10;
 fn started(mount: &Mount, config: &Config) -> Result<Machine, purge_tests::skip::Unmet> {
     let machine = Machine::boot(&[&mount.path()])?;
     let state = Path::new("/var/lib/purge-agent");
+    machine.write(
+        "/usr/local/sbin/tell",
+        "#!/bin/sh\ncat > /var/lib/purge-agent/told\n",
+    );
+    machine.run(&["chmod", "755", "/usr/local/sbin/tell"]).unwrap();
     let text = config.text(state, Path::new("/run/purge-agent/agent.sock"));
     machine.write("/etc/purge-agent/agent.toml", &text);
     machine.run(&["systemctl", "daemon-reload"]).unwrap();
@@ -185,6 +192,25 @@ fn the_unit_leaves_what_it_takes_to_purge_and_restore_other_peoples_files() {
     assert_eq!(fs::read_dir(root.join("later")).unwrap().count(), EACH);
     let dir = fs::metadata(root.join("later")).unwrap();
     assert_eq!((dir.uid(), dir.gid(), dir.mode() & 0o7777), (1234, 2345, 0o3770));
+}
+
+#[test]
+fn notices_leave_the_sandbox_for_this_host_and_for_programs() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let port = free_port();
+    let hook = Hook::start(port);
+    let sinks = format!(
+        "webhook = {{ url = \"http://127.0.0.1:{port}/\" }}\nexec = {{ command = [\"/usr/local/sbin/tell\"] }}"
+    );
+    let config = Config::new(&mount.path(), "").notifying(&sinks);
+    let machine = need!(started(&mount, &config));
+    for sink in ["webhook", "exec"] {
+        let tested = machine.ctl().run(["notices", "test", "--sink", sink]);
+        assert_eq!(tested.code, 0, "{}\n{}", tested.stderr, machine.log());
+    }
+    assert_eq!(hook.taken().len(), 1);
+    let told = fs::read_to_string(machine.path("/var/lib/purge-agent/told")).unwrap();
+    assert!(told.contains("This is a test of sink exec"), "{told}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use prost::Message;
@@ -61,6 +61,8 @@ pub struct Runs {
     store: Store,
     /// What they came to since the start.
     pub counts: EndedRuns,
+    /// How many have ended since the start.
+    ended: AtomicU64,
     live: Mutex<HashMap<String, Arc<LiveRun>>>,
 }
 
@@ -89,6 +91,7 @@ impl Runs {
         Self {
             store,
             counts: EndedRuns::default(),
+            ended: AtomicU64::new(0),
             live: Mutex::default(),
         }
     }
@@ -126,7 +129,14 @@ impl Runs {
     pub fn end(&self, run: &v1::Run) -> Result<(), StoreError> {
         self.live.lock().remove(&run.run_id);
         self.counts.add(run);
-        self.save(run)
+        let saved = self.save(run);
+        self.ended.fetch_add(1, Relaxed);
+        saved
+    }
+
+    /// How many have ended since the start: whoever waits for the end of runs need not read them all to see one.
+    pub fn ended(&self) -> u64 {
+        self.ended.load(Relaxed)
     }
 
     /// A run that is going on.

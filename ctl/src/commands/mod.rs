@@ -6,6 +6,7 @@ mod completions;
 mod explain;
 mod find;
 mod hold;
+mod notices;
 mod plan;
 mod plans;
 mod rescan;
@@ -53,6 +54,8 @@ pub enum Command {
     Hold(hold::Hold),
     /// Reconcile the index with the file system.
     Rescan(rescan::Rescan),
+    /// What people were told of: sent, waiting, failed.
+    Notices(notices::Notices),
     /// Print shell completions.
     Completions(completions::Completions),
 }
@@ -84,6 +87,7 @@ impl Command {
             Self::Usage(c) => c.run(client, out).await,
             Self::Hold(c) => c.run(client, out).await,
             Self::Rescan(c) => c.run(client, out).await,
+            Self::Notices(c) => c.run(client, out).await,
             Self::Completions(c) => c.run(out),
         }
     }
