@@ -324,6 +324,7 @@ pub fn usage_row(r: &v1::UsageRow, ages: bool) -> Value {
         "subject": r.subject,
         "files": r.files,
         "bytes": r.bytes,
+        "allocated_bytes": r.allocated_bytes,
         "byte_days": r.byte_days,
         "oldest": time(r.oldest),
         "newest": time(r.newest),

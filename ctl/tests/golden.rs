@@ -394,6 +394,7 @@ impl PurgeAgent for Fake {
             subject: "alice".into(),
             files: 10,
             bytes: 5_000_000,
+            allocated_bytes: 5_001_216,
             byte_days: 15_000_000.0,
             oldest: at(0),
             newest: at(10),
@@ -403,7 +404,10 @@ impl PurgeAgent for Fake {
                 bytes: 5_000_000,
             }],
         };
-        Ok(Response::new(UsageReport { rows: vec![row] }))
+        Ok(Response::new(UsageReport {
+            rows: vec![row],
+            as_of: at(20),
+        }))
     }
     async fn add_hold(&self, r: Request<AddHoldRequest>) -> Result<Response<Hold>, Status> {
         Ok(Response::new(Hold {

@@ -66,6 +66,8 @@ fn stat(ino: Inode, kind: Kind, f: Option<&File>) -> Stat {
         ino,
         kind,
         size: f.map_or(0, |f| f.size),
+        allocated: 0,
+        project: 0,
         uid: f.map_or(0, |f| f.uid),
         gid: 0,
         links: 1,

@@ -55,6 +55,8 @@ mod tests {
             parent: DirId::ROOT,
             kind: Kind::File,
             size: 0,
+            allocated: 0,
+            project: 0,
             uid: 0,
             gid: 0,
             links: 1,

@@ -20,11 +20,13 @@ use crate::index::DirId;
 use crate::model::{Kind, Seconds};
 use crate::policy::scope::Globs;
 use crate::purge::candidate::Candidate;
+use crate::purge::holds::timestamp;
 use crate::purge::plans::PlanRecord;
 use crate::purge::runs::LiveRun;
 use crate::query::find::{self, Filter, FindError, Order};
 use crate::query::usage::{self, By, Subject};
 use crate::scan::Extent;
+use crate::sys::project;
 
 /// Messages that wait for a slow client.
 const WAITING_MAX: usize = 256;
@@ -335,14 +337,16 @@ impl PurgeAgent for Service {
             v1::UsageBy::Unspecified | v1::UsageBy::User => By::User,
             v1::UsageBy::Group => By::Group,
             v1::UsageBy::Directory => By::Directory(r.depth.max(1)),
-            v1::UsageBy::Project => {
-                return Err(Status::invalid_argument(
-                    "by: project ids are not supported by this version",
+            v1::UsageBy::Project if !project::is_known() => {
+                return Err(Status::failed_precondition(
+                    "by: this kernel tells project ids only of open files; Linux 6.17 and later tell them of all",
                 ));
             }
+            v1::UsageBy::Project => By::Project,
         };
         let report = self.wait(move |host| {
             let mut rows = Vec::new();
+            let mut as_of = None;
             for volume in host
                 .volumes()
                 .iter()
@@ -350,10 +354,13 @@ impl PurgeAgent for Service {
             {
                 volume.sync();
                 let at = (Seconds::judged(), volume.condition().gap_end);
-                let all = usage::usage(&volume.watched.index, by, at)?;
+                usage::refresh(&volume.watched.index, &volume.watched.counting, at)?;
                 let index = volume.watched.index.read();
-                for (subject, used) in &all {
+                let counted = index.ledger().as_of();
+                as_of = Some(as_of.map_or(counted, |known: Seconds| known.min(counted)));
+                for (subject, used) in &usage::usage(&index, by) {
                     let name = match (by, subject) {
+                        (By::Project, Subject::Id(project)) => project.to_string(),
                         (By::Group, Subject::Id(gid)) => group_name(*gid),
                         (_, Subject::Id(uid)) => user_name(*uid),
                         (_, Subject::Directory(id)) => match index.dirs().path(*id) {
@@ -368,7 +375,10 @@ impl PurgeAgent for Service {
                 host.volume(&r.volume)?;
             }
             rows.sort_unstable_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.subject.cmp(&b.subject)));
-            Ok(v1::UsageReport { rows })
+            Ok(v1::UsageReport {
+                rows,
+                as_of: as_of.map(timestamp),
+            })
         });
         Ok(Response::new(report.await?))
     }

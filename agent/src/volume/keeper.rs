@@ -14,6 +14,7 @@ use crate::index::checkpoint::{self, Head, Writer};
 use crate::index::journal::BYTES_WANT_CHECKPOINT;
 use crate::index::{Batch, Record, StoreError};
 use crate::model::Seconds;
+use crate::query::usage::{RECOUNT_EVERY, recount};
 use crate::scan::Extent;
 
 /// How often the keeper looks whether something is to be done.
@@ -50,6 +51,8 @@ struct Rounds {
     scan: Instant,
     swept: Instant,
     flush: Instant,
+    /// When usage was counted anew, and how long that took.
+    counted: (Instant, Duration),
     present: Seconds,
 }
 
@@ -64,6 +67,7 @@ impl Volume {
             scan: began,
             swept: began,
             flush: began,
+            counted: (began, Duration::ZERO),
             present: Seconds::now(),
         };
         while !self.stopping.load(Relaxed) {
@@ -84,6 +88,7 @@ impl Volume {
                 self.checkpoint_when_due();
             }
             self.count_rate();
+            self.recount_when_due(&mut last);
             self.judge_collector();
             self.judge_journal();
             if last.clock.elapsed() >= CLOCK_EVERY {
@@ -107,6 +112,22 @@ impl Volume {
             }
             self.request_scans(&mut last);
         }
+    }
+
+    /// Days and ages of the usage go on: they are counted anew every minute, on large volumes so rarely that it costs
+    /// less than half a percent of a processor.
+    fn recount_when_due(&self, last: &mut Rounds) {
+        let every = Duration::from_secs(RECOUNT_EVERY).max(last.counted.1.saturating_mul(300));
+        if last.counted.0.elapsed() < every {
+            return;
+        }
+        let began = Instant::now();
+        let _one = self.watched.counting.lock();
+        let at = (Seconds::judged(), self.condition().gap_end);
+        if let Err(error) = recount(&self.watched.index, at) {
+            tracing::error!(volume = %self.config.name, %error, "usage cannot be counted");
+        }
+        last.counted = (Instant::now(), began.elapsed());
     }
 
     fn count_rate(&self) {
@@ -460,6 +481,9 @@ impl Volume {
         if failed && last.scan.elapsed() >= RETRY_EVERY {
             last.scan = Instant::now();
             self.health.lock().missed_names = false;
+            self.request_scan(Extent::Volume);
+        }
+        if self.watched.projects.wants_scan() {
             self.request_scan(Extent::Volume);
         }
         let every = self.config.sweep_interval;

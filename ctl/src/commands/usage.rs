@@ -74,6 +74,7 @@ fn totals(report: &v1::UsageReport) -> Table {
     let mut table = Table::new(&[
         ("FILES", Align::Right),
         ("SIZE", Align::Right),
+        ("ON DISK", Align::Right),
         ("SIZE-DAYS", Align::Right),
         ("OLDEST", Align::Right),
         ("NEWEST", Align::Right),
@@ -84,6 +85,7 @@ fn totals(report: &v1::UsageReport) -> Table {
         table.row([
             count(r.files),
             format_size(r.bytes),
+            format_size(r.allocated_bytes),
             format_size(r.byte_days as u64),
             age(super::age_of(r.oldest)),
             age(super::age_of(r.newest)),
