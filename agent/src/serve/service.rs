@@ -375,6 +375,9 @@ impl PurgeAgent for Service {
                 host.volume(&r.volume)?;
             }
             rows.sort_unstable_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.subject.cmp(&b.subject)));
+            if r.limit > 0 {
+                rows.truncate(usize::try_from(r.limit).unwrap_or(usize::MAX));
+            }
             Ok(v1::UsageReport {
                 rows,
                 as_of: as_of.map(timestamp),

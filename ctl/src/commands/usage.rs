@@ -10,6 +10,9 @@ use crate::output::Out;
 use crate::output::table::{Align, Table, age, count};
 use crate::views;
 
+/// Some millions of directories.
+const REPORT_BYTES_MAX: usize = 1 << 30;
+
 /// Arguments.
 #[derive(Debug, Args)]
 pub struct Usage {
@@ -25,6 +28,9 @@ pub struct Usage {
     /// How old the files are.
     #[arg(long)]
     age: bool,
+    /// Only so many, those with the most bytes.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    limit: u64,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -40,7 +46,7 @@ enum By {
 }
 
 impl Usage {
-    pub(super) async fn run(&self, mut client: Client, out: &mut Out) -> Result<u8, CtlError> {
+    pub(super) async fn run(&self, client: Client, out: &mut Out) -> Result<u8, CtlError> {
         let by = match self.by {
             By::User => v1::UsageBy::User,
             By::Group => v1::UsageBy::Group,
@@ -51,7 +57,9 @@ impl Usage {
             volume: self.volume.clone(),
             by: by.into(),
             depth: self.depth,
+            limit: self.limit,
         };
+        let mut client = client.max_decoding_message_size(REPORT_BYTES_MAX);
         let report = client.usage(request).await?.into_inner();
         if !out.is_table() {
             out.begin()?;
