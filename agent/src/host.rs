@@ -1,8 +1,11 @@
 //! One host: its volumes, rules, plans, runs and holds, and what can be asked of them together.
 //!
+//! - [`forecast`] what will expire, and which limits will be reached; `growth`: what there was before
 //! - `purges`    runs, and what they leave in the trash
 //! - `triggered` what quotas and watermarks ask for
 
+pub mod forecast;
+mod growth;
 mod purges;
 mod triggered;
 
@@ -109,6 +112,8 @@ pub struct Host {
     pub audit: Arc<Audit>,
     /// One at a time frees or restores what lies in the trash.
     trash_work: Mutex<()>,
+    /// How much there was at earlier times.
+    history: growth::History,
     store: Store,
     state_dir: PathBuf,
     started: Instant,
@@ -221,6 +226,7 @@ impl Host {
             holds,
             audit,
             trash_work: Mutex::default(),
+            history: growth::History::load(&config.state_dir),
             store,
             state_dir: config.state_dir.clone(),
             started: Instant::now(),

@@ -38,6 +38,7 @@ pub async fn keep_limits(host: Arc<Host>) {
                 limits.quotas.iter().for_each(|q| host.keep_quota(q));
             } else {
                 limits.watermarks.iter().for_each(|w| host.keep_watermark(w));
+                host.note_growth();
             }
         });
         if let Err(error) = looked.await {

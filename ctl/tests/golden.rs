@@ -409,6 +409,43 @@ impl PurgeAgent for Fake {
             as_of: at(20),
         }))
     }
+    async fn get_forecast(&self, _: Request<ForecastRequest>) -> Result<Response<Forecast>, Status> {
+        let due = |seconds, files| Due {
+            until: at(seconds),
+            files,
+            bytes: files * 1_000_000,
+        };
+        let limit = LimitForecast {
+            limit: "quota user".into(),
+            subject: "alice".into(),
+            measure: "bytes".into(),
+            used: 40e12,
+            most: 50e12,
+            growth_per_day: Some(1e12),
+            measured_seconds: 604_800,
+            reached_at: at(864_000),
+            would_go: Some(Totals {
+                files: 100,
+                directories: 0,
+                bytes: 5_000_000_000_000,
+            }),
+        };
+        Ok(Response::new(Forecast {
+            volume: "scratch".into(),
+            rules: vec!["scratch-28d".into()],
+            from: at(0),
+            due: Some(due(0, 12)),
+            days: vec![due(86_400, 0), due(172_800, 34)],
+            subjects: vec![SubjectForecast {
+                subject: "alice".into(),
+                files: 46,
+                bytes: 46_000_000,
+                due: Some(due(0, 12)),
+                days: vec![due(172_800, 34)],
+            }],
+            limits: vec![limit],
+        }))
+    }
     async fn add_hold(&self, r: Request<AddHoldRequest>) -> Result<Response<Hold>, Status> {
         Ok(Response::new(Hold {
             path: r.into_inner().path,
@@ -482,6 +519,8 @@ const CASES: &[(&str, i32, &[&str])] = &[
     ("find-null", 0, &["find", "/export/scratch", "-0"]),
     ("usage-json", 0, &["usage", "--age", "--output", "json"]),
     ("usage-project", 1, &["usage", "--by", "project"]),
+    ("forecast", 0, &["forecast", "--by", "user"]),
+    ("forecast-json", 0, &["forecast", "--output", "json"]),
     (
         "hold-add",
         0,

@@ -766,9 +766,9 @@ mod tests {
             ),
             (
                 format!(
-                    "{VOLUME}[[quota]]\nname = \"q\"\nvolume = \"s\"\nsubject = \"project\"\nhard = \"1B\"\n"
+                    "{VOLUME}[[quota]]\nname = \"q\"\nvolume = \"s\"\nsubject = \"projet\"\nhard = \"1B\"\n"
                 ),
-                "subject is not supported",
+                "project",
             ),
             (
                 format!(

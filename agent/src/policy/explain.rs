@@ -1,7 +1,7 @@
 //! What each rule says of one entry, in words. The same primitives as the evaluation, one entry at a time.
 
 use super::evaluate::{Circumstances, is_quota_file};
-use super::last_use::{covered, is_expired, last_use};
+use super::last_use::{covered, expires_at, is_expired, last_use};
 use super::units;
 use crate::config::{Rule, Target};
 use crate::index::{Attributes, DirId, Index, StoreError};
@@ -86,7 +86,7 @@ fn one(index: &Index, rule: &Rule, at: &Circumstances, subject: &Subject) -> Res
     if let Some(why) = rule.scope.why_not(&subject.path, is_dir, a.uid, a.gid, a.size) {
         return Ok(verdict(false, None, why));
     }
-    let expires = last.at.plus(ttl.saturating_add(1));
+    let expires = expires_at(last.at, ttl);
     let held = is_held(index, at, subject);
     let by = source_in_words(last.source);
     let because = match (held, is_expired(last.at, at.now, ttl)) {

@@ -44,6 +44,11 @@ pub fn is_expired(at: Seconds, now: Seconds, ttl: u64) -> bool {
     at.age_at(now) > ttl
 }
 
+/// The first second at which [`is_expired`] says yes.
+pub fn expires_at(at: Seconds, ttl: u64) -> Seconds {
+    at.plus(ttl.saturating_add(1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,6 +9,7 @@
 //! - [`quota`]    owners and directories over their limit, volumes over their watermark, and what goes then
 //! - `empty`      directories that are empty once the rest is gone
 //! - [`units`]    directory rules: the newest use of anything below
+//! - [`forecast`], [`growth`]  what will expire when, and when a limit will be reached
 //! - [`explain`]  the same verdicts for one path, in words
 //!
 //! What may never happen: a candidate that the index does not know to be expired.
@@ -17,6 +18,8 @@ mod empty;
 pub mod evaluate;
 pub mod explain;
 mod files;
+pub mod forecast;
+pub mod growth;
 pub mod last_use;
 pub mod limits;
 pub mod quota;

@@ -15,9 +15,11 @@ use tonic::{Request, Response, Status};
 
 use super::convert;
 use crate::config::{group_id, group_name, user_id, user_name};
+use crate::host::forecast::DAYS_MAX;
 use crate::host::{Host, HostError, Manner, Wanted, lossy};
 use crate::index::DirId;
 use crate::model::{Kind, Seconds};
+use crate::policy::forecast;
 use crate::policy::scope::Globs;
 use crate::purge::candidate::Candidate;
 use crate::purge::holds::timestamp;
@@ -34,6 +36,8 @@ const WAITING_MAX: usize = 256;
 const PAGE_ROWS_MAX: usize = 100;
 /// Candidates sorted at once; more are sorted in several passes over the plan.
 const SORTED_AT_ONCE: usize = 500_000;
+/// Days of a forecast, unless the client asks for another number.
+const FORECAST_DAYS: u32 = 30;
 /// How often a client hears of a scan.
 const SCAN_NEWS_EVERY: Duration = Duration::from_millis(200);
 
@@ -329,6 +333,39 @@ impl PurgeAgent for Service {
             }
             Ok(())
         }))
+    }
+
+    async fn get_forecast(
+        &self,
+        request: Request<v1::ForecastRequest>,
+    ) -> Result<Response<v1::Forecast>, Status> {
+        let r = request.into_inner();
+        let by = match r.by() {
+            v1::UsageBy::Unspecified => forecast::By::Nothing,
+            v1::UsageBy::User => forecast::By::User,
+            v1::UsageBy::Directory => forecast::By::Directory(r.depth.max(1)),
+            v1::UsageBy::Group | v1::UsageBy::Project => {
+                return Err(Status::invalid_argument(
+                    "by: a forecast is told by user or directory",
+                ));
+            }
+        };
+        let days = match r.days {
+            0 => FORECAST_DAYS,
+            n if n > DAYS_MAX => {
+                let why = format!("days: {n} is more than {DAYS_MAX}");
+                return Err(Status::invalid_argument(why));
+            }
+            n => n,
+        };
+        let wanted = Wanted {
+            rules: r.rules,
+            volume: r.volume,
+            ttl: r.ttl_seconds,
+            unattended: false,
+        };
+        let told = self.wait(move |host| host.forecast(&wanted, days, by));
+        Ok(Response::new(told.await?))
     }
 
     async fn usage(&self, request: Request<v1::UsageRequest>) -> Result<Response<v1::UsageReport>, Status> {

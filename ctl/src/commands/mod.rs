@@ -5,6 +5,7 @@ mod cancel;
 mod completions;
 mod explain;
 mod find;
+mod forecast;
 mod hold;
 mod plan;
 mod plans;
@@ -49,6 +50,8 @@ pub enum Command {
     Find(find::Find),
     /// Who uses how much, and how old it is.
     Usage(usage::Usage),
+    /// What will expire when, and which limits will be reached.
+    Forecast(forecast::Forecast),
     /// Keep paths out of every plan and every apply.
     Hold(hold::Hold),
     /// Reconcile the index with the file system.
@@ -82,6 +85,7 @@ impl Command {
             Self::Explain(c) => c.run(client, out).await,
             Self::Find(c) => c.run(client, out).await,
             Self::Usage(c) => c.run(client, out).await,
+            Self::Forecast(c) => c.run(client, out).await,
             Self::Hold(c) => c.run(client, out).await,
             Self::Rescan(c) => c.run(client, out).await,
             Self::Completions(c) => c.run(out),
