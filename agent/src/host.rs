@@ -1,11 +1,13 @@
 //! One host: its volumes, rules, plans, runs and holds, and what can be asked of them together.
 //!
 //! - [`forecast`] what will expire, and which limits will be reached; `growth`: what there was before
+//! - [`mine`]     what will expire soon, for those whose it is
 //! - `purges`    runs, and what they leave in the trash
 //! - `triggered` what quotas and watermarks ask for
 
 pub mod forecast;
 mod growth;
+pub mod mine;
 mod purges;
 mod triggered;
 

@@ -314,6 +314,9 @@ pub fn entry(e: &v1::Entry) -> Value {
             "source": source(e.source()),
         }),
     );
+    if e.expires_at.is_some() {
+        o.insert("expires_at".into(), time(e.expires_at));
+    }
     Value::Object(o)
 }
 

@@ -380,6 +380,7 @@ impl PurgeAgent for Fake {
             group: "staff".into(),
             last_access: c.last_access,
             source: c.source,
+            expires_at: None,
         };
         Ok(stream(candidates().into_iter().map(entry).collect()))
     }
@@ -407,6 +408,21 @@ impl PurgeAgent for Fake {
         Ok(Response::new(UsageReport {
             rows: vec![row],
             as_of: at(20),
+        }))
+    }
+    async fn mine(&self, _: Request<MineRequest>) -> Result<Response<MineReport>, Status> {
+        let directory = |name: &str, files| MineDirectory {
+            volume: "scratch".into(),
+            path: format!("/export/scratch/{name}").into_bytes(),
+            files,
+            bytes: files * 1_000_000,
+            first_expires_at: at(0),
+        };
+        Ok(Response::new(MineReport {
+            user: "alice".into(),
+            files: 46,
+            bytes: 46_000_000,
+            directories: vec![directory("alice/run1", 12), directory("alice/run2", 34)],
         }))
     }
     async fn get_forecast(&self, _: Request<ForecastRequest>) -> Result<Response<Forecast>, Status> {
@@ -520,6 +536,7 @@ const CASES: &[(&str, i32, &[&str])] = &[
     ("usage-json", 0, &["usage", "--age", "--output", "json"]),
     ("usage-project", 1, &["usage", "--by", "project"]),
     ("forecast", 0, &["forecast", "--by", "user"]),
+    ("mine-json", 0, &["mine", "--output", "json"]),
     ("forecast-json", 0, &["forecast", "--output", "json"]),
     (
         "hold-add",

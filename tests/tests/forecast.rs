@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use purge_tests::ctl::{number, text};
-use purge_tests::files::{now, read, set_times};
+use purge_tests::files::{assert_same, now, read, set_times};
 use purge_tests::wait::until;
 use purge_tests::{Agent, Config, Fs, Mount, need};
 use serde_json::Value;
@@ -143,4 +143,60 @@ fn a_forecast_tells_when_a_volume_and_its_users_reach_their_limits_and_what_woul
     let quota = bytes_of(&all, "quota user").unwrap();
     assert_eq!(text(&quota, "subject"), "50001");
     assert_eq!(number(&quota, "/would_go/files"), 3, "{quota}");
+}
+
+#[test]
+fn owners_are_told_what_of_theirs_expires_and_find_names_it() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.dir("volume");
+    let file = |name: &str, uid, idle| put(root.join(name), 100, uid, idle);
+    let old = file("a/run/old", 50_001, 12 * DAY);
+    file("a/run/old.keep", 50_001, 12 * DAY);
+    let soon = file("a/run/soon", 50_001, 8 * DAY);
+    let other = file("a/other", 50_002, 8 * DAY);
+    let second = file("b/soon", 50_001, 7 * DAY);
+    file("b/later", 50_001, 2 * DAY);
+    let agent = Agent::tracking(&config(&root));
+    let ctl = agent.ctl();
+    let mine = |user: &str, more: &[&str]| {
+        let words = ["mine", "--output", "json", "--expiring", "5d", "--user", user];
+        let told = ctl.run(words.iter().chain(more)).ok().json();
+        let rows = told
+            .pointer("/directories")
+            .and_then(Value::as_array)
+            .unwrap()
+            .clone();
+        let row = |r: &Value| {
+            (
+                purge_tests::ctl::path_of(r),
+                number(r, "/files"),
+                number(r, "/bytes"),
+            )
+        };
+        (number(&told, "/files"), rows.iter().map(row).collect::<Vec<_>>())
+    };
+    let expected = vec![(root.join("a/run"), 2, 200), (root.join("b"), 1, 100)];
+    assert_eq!(mine("50001", &[]), (3, expected));
+    assert_eq!(mine("50001", &["--depth", "1"]).1[0], (root.join("a"), 2, 200));
+    assert_eq!(mine("50002", &[]), (1, vec![(root.join("a"), 1, 100)]));
+    assert_eq!(mine("50003", &[]), (0, vec![]));
+    let found = |more: &[&str]| ctl.find(["--expiring", "5d"].iter().chain(more));
+    let set = |paths: &[&PathBuf]| paths.iter().map(|p| (*p).clone()).collect();
+    assert_same("find", &found(&[]), &set(&[&old, &soon, &other, &second]));
+    assert_same("of one", &found(&["--user", "50002"]), &set(&[&other]));
+    let lines = ctl
+        .run(["find", "--expiring", "5d", "--sort", "age", "--output", "ndjson"])
+        .ok()
+        .lines();
+    assert!(
+        lines
+            .iter()
+            .all(|l| l.pointer("/expires_at").is_some_and(Value::is_string)),
+        "{lines:?}"
+    );
+    // What is used or held goes from both.
+    read(&soon);
+    ctl.hold(&second, &[]);
+    assert_eq!(mine("50001", &[]), (1, vec![(root.join("a/run"), 1, 100)]));
+    assert_same("used and held", &found(&[]), &set(&[&old, &other]));
 }

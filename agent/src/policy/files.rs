@@ -64,7 +64,7 @@ impl<'a> FilePass<'a> {
     /// Calls `each` with every file that a rule takes, and from when on the first of them does.
     pub fn fold<T: Default + Send>(
         &self,
-        each: impl Fn(&mut T, &Attributes, Seconds) + Sync,
+        each: impl Fn(&mut T, Inode, &Attributes, Seconds) + Sync,
     ) -> Result<Vec<T>, StoreError> {
         self.on_threads(|pages| {
             let mut out = T::default();
@@ -77,7 +77,7 @@ impl<'a> FilePass<'a> {
                         && !Tables::is(self.taken, entry.parent)
                         && let Some(due) = self.due(&page, (ino, &entry), page.access(rank), &mut paths)?
                     {
-                        each(&mut out, &entry, due);
+                        each(&mut out, ino, &entry, due);
                     }
                 }
             }

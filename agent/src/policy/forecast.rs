@@ -6,13 +6,11 @@
 
 use rustc_hash::FxHashMap;
 
-use super::evaluate::{Circumstances, Tables, numbered};
-use super::files::FilePass;
-use super::last_use::expires_at;
-use super::units;
-use crate::config::{Rule, Target};
+use super::evaluate::Circumstances;
+use super::expiring::pass;
+use crate::config::Rule;
 use crate::index::{Attributes, DirId, Index, StoreError};
-use crate::model::Seconds;
+use crate::model::{Inode, Seconds};
 
 const DAY: u64 = 86_400;
 
@@ -50,12 +48,6 @@ pub fn forecast(
     days: u32,
     by: By,
 ) -> Result<Outlook, StoreError> {
-    let horizon = Circumstances {
-        now: at.now.plus(u64::from(days).saturating_mul(DAY)),
-        ..at.clone()
-    };
-    let tables = Tables::new(index, &horizon);
-    let mut taken = vec![false; index.dirs().table_len()];
     let units = match by {
         By::Directory(depth) => unit_table(index, depth),
         By::Nothing | By::User => Vec::new(),
@@ -67,31 +59,21 @@ pub fn forecast(
     };
     let count = usize::try_from(days).unwrap_or(usize::MAX).saturating_add(1);
     let mut all = Sum::default();
-    for (number, rule) in numbered(rules) {
-        let (Target::Directory { depth }, Some(ttl)) = (rule.target, rule.ttl) else {
-            continue;
-        };
-        let found = units::evaluate(index, rule, number, depth, &horizon, &tables, &mut taken)?;
-        for pick in found.picks {
-            let (id, uid) = (
-                index.dirs().of_inode(pick.ino).unwrap_or(pick.parent),
-                index.get(pick.ino).map_or(0, |(a, _)| a.uid),
-            );
-            let day = day_of(expires_at(pick.last.at, ttl), at.now);
-            let share = (pick.files.into(), pick.bytes.into());
-            all.add(day, count, share, subject(uid, id));
-        }
+    let each = |sum: &mut Sum, _: Inode, a: &Attributes, due: Seconds| {
+        let share = (1, a.size.into());
+        sum.add(day_of(due, at.now), count, share, subject(a.uid, a.parent));
+    };
+    let (trees, parts) = pass(index, rules, at, u64::from(days).saturating_mul(DAY), each)?;
+    for tree in trees {
+        let share = (tree.files, tree.bytes.into());
+        all.add(
+            day_of(tree.due, at.now),
+            count,
+            share,
+            subject(tree.uid, tree.dir),
+        );
     }
-    let pass = FilePass::new(index, rules, &horizon, &tables, &taken);
-    if pass.is_needed() {
-        let each = |sum: &mut Sum, a: &Attributes, due: Seconds| {
-            let share = (1, a.size.into());
-            sum.add(day_of(due, at.now), count, share, subject(a.uid, a.parent));
-        };
-        for part in pass.fold(each)? {
-            all.merge(part, count);
-        }
-    }
+    parts.into_iter().for_each(|part| all.merge(part, count));
     all.days.resize(count, (0, 0));
     Ok(Outlook {
         days: all.days,
@@ -106,7 +88,7 @@ fn day_of(due: Seconds, now: Seconds) -> usize {
 }
 
 /// For each directory the one at this depth that it is or lies in.
-fn unit_table(index: &Index, depth: u32) -> Vec<DirId> {
+pub(super) fn unit_table(index: &Index, depth: u32) -> Vec<DirId> {
     let of = |id, _: &_, (level, unit): (u32, DirId)| {
         let level = level.saturating_add(1);
         (level, if level <= depth { id } else { unit })

@@ -7,8 +7,9 @@ use proptest::prelude::*;
 use rustc_hash::FxHashSet;
 
 use super::*;
+use crate::config::Target;
 use crate::index::{Found, Store, VolumeId};
-use crate::model::{Clocks, Inode, Kind, LastUse, Source, Stat};
+use crate::model::{Clocks, Kind, LastUse, Source, Stat};
 use crate::policy::evaluate::{Shape, evaluate};
 use crate::policy::scope::Globs;
 

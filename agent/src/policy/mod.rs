@@ -9,6 +9,7 @@
 //! - [`quota`]    owners and directories over their limit, volumes over their watermark, and what goes then
 //! - `empty`      directories that are empty once the rest is gone
 //! - [`units`]    directory rules: the newest use of anything below
+//! - [`expiring`] what expires soon
 //! - [`forecast`], [`growth`]  what will expire when, and when a limit will be reached
 //! - [`explain`]  the same verdicts for one path, in words
 //!
@@ -16,6 +17,7 @@
 
 mod empty;
 pub mod evaluate;
+pub mod expiring;
 pub mod explain;
 mod files;
 pub mod forecast;

@@ -168,6 +168,7 @@ pub(super) fn entry(root: &Path, hit: &Hit) -> v1::Entry {
         group: group_name(hit.attributes.gid),
         last_access: Some(timestamp(seen(hit.last))),
         source: source(hit.last.source).into(),
+        expires_at: hit.expires.map(timestamp),
     }
 }
 

@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 use super::convert;
 use crate::config::{group_id, group_name, user_id, user_name};
 use crate::host::forecast::DAYS_MAX;
+use crate::host::mine::Whose;
 use crate::host::{Host, HostError, Manner, Wanted, lossy};
 use crate::index::DirId;
 use crate::model::{Kind, Seconds};
@@ -38,6 +39,9 @@ const PAGE_ROWS_MAX: usize = 100;
 const SORTED_AT_ONCE: usize = 500_000;
 /// Days of a forecast, unless the client asks for another number.
 const FORECAST_DAYS: u32 = 30;
+/// How far ahead `mine` looks, in seconds, and how deep it tells directories apart, unless the client says otherwise.
+const MINE_WITHIN: u64 = 30 * 86_400;
+const MINE_DEPTH: u32 = 2;
 /// How often a client hears of a scan.
 const SCAN_NEWS_EVERY: Duration = Duration::from_millis(200);
 
@@ -303,7 +307,7 @@ impl PurgeAgent for Service {
             v1::Sort::Size => Order::Size,
             v1::Sort::Path => Order::Path,
         };
-        let (path, limit) = (r.path, r.limit);
+        let (path, limit, expiring) = (r.path, r.limit, r.expiring_seconds);
         let places = self.wait(move |host| places(host, &path)).await?;
         Ok(self.stream(move |host, each| {
             let mut left = if limit == 0 { u64::MAX } else { limit };
@@ -311,6 +315,10 @@ impl PurgeAgent for Service {
                 let volume = Arc::clone(host.volume(&name).map_err(convert::status)?);
                 let filter = Filter {
                     below: Some(below),
+                    expiring: match expiring {
+                        Some(within) => Some(host.expiring(&volume, within).map_err(convert::status)?),
+                        None => None,
+                    },
                     ..filter.clone()
                 };
                 let at = (Seconds::judged(), volume.condition().gap_end);
@@ -333,6 +341,32 @@ impl PurgeAgent for Service {
             }
             Ok(())
         }))
+    }
+
+    async fn mine(&self, request: Request<v1::MineRequest>) -> Result<Response<v1::MineReport>, Status> {
+        let caller = super::peer_uid(&request);
+        let r = request.into_inner();
+        let unknown = || Status::invalid_argument(format!("user: {:?} is unknown here", r.user));
+        let uid = match r.user.as_str() {
+            "" => caller,
+            name => Some(user_id(name).ok_or_else(unknown)?),
+        };
+        let Some(uid) = uid.filter(|uid| caller == Some(0) || caller == Some(*uid)) else {
+            return Err(Status::permission_denied(
+                "user: only root may ask for somebody else's files",
+            ));
+        };
+        let whose = Whose {
+            uid,
+            volume: r.volume,
+            within: if r.expiring_seconds == 0 {
+                MINE_WITHIN
+            } else {
+                r.expiring_seconds
+            },
+            depth: if r.depth == 0 { MINE_DEPTH } else { r.depth },
+        };
+        Ok(Response::new(self.wait(move |host| host.mine(&whose)).await?))
     }
 
     async fn get_forecast(
@@ -561,6 +595,7 @@ fn filter_of(r: &v1::FindRequest) -> Result<Filter, Status> {
         max_size: r.max_size,
         name,
         kind,
+        expiring: None,
     })
 }
 

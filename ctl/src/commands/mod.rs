@@ -7,6 +7,7 @@ mod explain;
 mod find;
 mod forecast;
 mod hold;
+mod mine;
 mod plan;
 mod plans;
 mod rescan;
@@ -52,6 +53,8 @@ pub enum Command {
     Usage(usage::Usage),
     /// What will expire when, and which limits will be reached.
     Forecast(forecast::Forecast),
+    /// Your own files that will expire, by directory.
+    Mine(mine::Mine),
     /// Keep paths out of every plan and every apply.
     Hold(hold::Hold),
     /// Reconcile the index with the file system.
@@ -86,6 +89,7 @@ impl Command {
             Self::Find(c) => c.run(client, out).await,
             Self::Usage(c) => c.run(client, out).await,
             Self::Forecast(c) => c.run(client, out).await,
+            Self::Mine(c) => c.run(client, out).await,
             Self::Hold(c) => c.run(client, out).await,
             Self::Rescan(c) => c.run(client, out).await,
             Self::Completions(c) => c.run(out),
