@@ -364,8 +364,15 @@ fn read_rule(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts) {
         .count(src, "max_empty_dirs")
         .map_or(DEFAULT_MAX_EMPTY_DIRS, |(n, _)| n);
     let grace = s.duration(src, "grace").map_or(0, |(n, _)| n);
-    for key in ["action", "announce"] {
-        s.refuse(src, key);
+    s.refuse(src, "action");
+    let announce = s.duration(src, "announce").map_or(0, |(n, _)| n);
+    if announce > 0 && !s.has("ttl") {
+        let mend = "give the rule a ttl, or take announce out";
+        src.fault(
+            &s.span_of("announce"),
+            "announce without a ttl names nothing",
+            mend,
+        );
     }
     let tells_only = s
         .string(src, "action")
@@ -436,6 +443,7 @@ fn read_rule(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts) {
         max_files,
         max_bytes,
         max_errors,
+        announce,
         grace,
         max_fraction: max_fraction.map(|(n, _)| n),
     });

@@ -41,6 +41,36 @@ pub fn expiring(
     Ok(all)
 }
 
+/// What the next list of an announcing rule names: inode, birth and last use of everything that expires within the time that
+/// it announces.
+///
+/// # Errors
+/// When the index is damaged or its names cannot be read.
+pub fn named_by(
+    index: &Index,
+    rule: &Rule,
+    at: &Circumstances,
+) -> Result<Vec<(Inode, Seconds, Seconds)>, StoreError> {
+    let Some(ttl) = rule.ttl else {
+        return Ok(Vec::new());
+    };
+    let last = |due: Seconds| due.minus(ttl.saturating_add(1));
+    // It names what it is not allowed to take yet.
+    let unbound = Rule {
+        announce: 0,
+        ..rule.clone()
+    };
+    let each =
+        |out: &mut Vec<_>, ino: Inode, a: &Attributes, due: Seconds| out.push((ino, a.birth, last(due)));
+    let (trees, parts) = pass(index, std::slice::from_ref(&unbound), at, rule.announce, each)?;
+    let mut all: Vec<_> = trees
+        .iter()
+        .map(|tree| (tree.ino, tree.birth, last(tree.due)))
+        .collect();
+    parts.into_iter().for_each(|part| all.extend(part));
+    Ok(all)
+}
+
 /// By directory at `depth`: what of `uid`'s files the rules take within `within` seconds. A directory that goes as a whole is
 /// its owner's, with all that is in it.
 ///
@@ -102,6 +132,7 @@ pub(super) struct Tree {
     pub uid: u32,
     pub files: u64,
     pub bytes: u64,
+    pub birth: Seconds,
     pub due: Seconds,
 }
 
@@ -131,7 +162,13 @@ pub(super) fn pass<T: Default + Send>(
             uid: index.get(pick.ino).map_or(0, |(a, _)| a.uid),
             files: pick.files.into(),
             bytes: pick.bytes,
-            due: expires_at(pick.last.at, ttl),
+            birth: pick.birth,
+            due: expires_at(pick.last.at, ttl).max(at.announced.allows_from(
+                rule,
+                pick.ino,
+                pick.birth,
+                pick.last.at,
+            )),
         }));
     }
     let files = FilePass::new(index, rules, &horizon, &tables, &taken);

@@ -100,12 +100,13 @@ impl<'a> FilePass<'a> {
                 && Tables::is(&self.tables.connected, entry.parent)
                 && self.is_in_scope(page, ino, entry, rule, paths)?
             {
-                let due = expires_at(last.at, *ttl);
+                let announced = self.at.announced.allows_from(rule, ino, entry.birth, last.at);
+                let due = expires_at(last.at, *ttl).max(announced);
                 first = Some(first.map_or(due, |first: Seconds| first.min(due)));
             }
         }
         let held = Tables::is(&self.tables.held, entry.parent) || self.at.held.contains(&ino);
-        Ok(first.filter(|_| !held))
+        Ok(first.filter(|due| !held && *due <= self.at.now))
     }
 
     fn on_threads<'i, T: Send>(
@@ -174,6 +175,10 @@ impl<'a> FilePass<'a> {
             let last = last_use(entry, covered(access, self.at.gap_end), rule.clocks);
             if !is_expired(last.at, self.at.now, *ttl) {
                 uncovered |= is_expired(last_use(entry, access, rule.clocks).at, self.at.now, *ttl);
+                continue;
+            }
+            let announced = self.at.announced.allows_from(rule, ino, entry.birth, last.at);
+            if announced > self.at.now {
                 continue;
             }
             if !Tables::is(&self.tables.connected, entry.parent) {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use rustc_hash::FxHashSet;
@@ -10,6 +11,7 @@ use super::*;
 use crate::config::Target;
 use crate::index::{Found, Store, VolumeId};
 use crate::model::{Clocks, Kind, LastUse, Source, Stat};
+use crate::policy::announced::{Announced, Named};
 use crate::policy::evaluate::{Shape, evaluate};
 use crate::policy::scope::Globs;
 
@@ -127,10 +129,12 @@ proptest! {
         directories: bool,
         gap in prop::option::of(0u32..20),
         held: bool,
+        (announce, named) in (0u64..12 * DAY, 0u32..15 * DAY as u32),
     ) {
         let index = build(&files);
         let mut first = rule("a", ttl, Clocks::ALL);
         first.scope.exclude = Some(Globs::compile(&["*.keep".into()]).unwrap());
+        first.announce = announce;
         let mut second = rule("b", other, Clocks { change: false, ..Clocks::ALL });
         second.scope.users = Some(vec![1]);
         let rules = match directories {
@@ -140,9 +144,20 @@ proptest! {
             }
             false => vec![first, second],
         };
+        let gap_end = gap.map(|days| Seconds(NOW - days * DAY as u32));
+        // Every other file is named.
+        let names = files.iter().enumerate().step_by(2).map(|(i, f)| {
+            let birth = Seconds(NOW - f.2);
+            (100 + i as u64, birth, birth.max(gap_end.unwrap_or(birth)))
+        });
+        let list = Named::default().next(names, Seconds(NOW - named));
         let at = Circumstances {
             now: Seconds(NOW),
-            gap_end: gap.map(|days| Seconds(NOW - days * DAY as u32)),
+            gap_end,
+            announced: Announced {
+                now: Seconds(NOW),
+                by_rule: [("a".to_owned(), Arc::new(list))].into_iter().collect(),
+            },
             held: if held { FxHashSet::from_iter([101, 12]) } else { FxHashSet::default() },
         };
         for by in [By::Nothing, By::User, By::Directory(1)] {

@@ -144,8 +144,8 @@ fn in_order(files: &[File], sequence: Sequence, min_age: u32) -> Vec<&File> {
 fn at(held: &[Inode]) -> Circumstances {
     Circumstances {
         now: Seconds(NOW),
-        gap_end: None,
         held: held.iter().copied().collect(),
+        ..Circumstances::default()
     }
 }
 
