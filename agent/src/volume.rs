@@ -382,6 +382,7 @@ impl Volume {
                 .collect(),
             trash: AtomicU64::new(0),
             projects: Projects::new(uses_projects),
+            touched: Mutex::default(),
             index: RwLock::new(index),
             counting: Mutex::default(),
             journal,

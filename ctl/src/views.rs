@@ -348,3 +348,18 @@ pub fn usage_row(r: &v1::UsageRow, ages: bool) -> Value {
     }
     o
 }
+
+/// One row of `usage --touched`.
+pub fn touched_owner(o: &v1::TouchedOwner) -> Value {
+    json!({
+        "volume": o.volume,
+        "owner": o.owner,
+        "uid": o.uid,
+        "stamped": o.stamped,
+        "read": o.read,
+        "first": time(o.first),
+        "last": time(o.last),
+        "process": o.process,
+        "pid": o.pid,
+    })
+}

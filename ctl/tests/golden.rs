@@ -410,6 +410,23 @@ impl PurgeAgent for Fake {
             as_of: at(20),
         }))
     }
+    async fn get_touched(&self, _: Request<TouchedRequest>) -> Result<Response<TouchedReport>, Status> {
+        let owner = TouchedOwner {
+            volume: "scratch".into(),
+            owner: "mallory".into(),
+            uid: 1001,
+            stamped: 12_345,
+            read: 512,
+            first: at(0),
+            last: at(10),
+            process: "touch".into(),
+            pid: 4711,
+        };
+        Ok(Response::new(TouchedReport {
+            owners: vec![owner],
+            since: at(0),
+        }))
+    }
     async fn mine(&self, _: Request<MineRequest>) -> Result<Response<MineReport>, Status> {
         let directory = |name: &str, files| MineDirectory {
             volume: "scratch".into(),
@@ -536,6 +553,7 @@ const CASES: &[(&str, i32, &[&str])] = &[
     ("usage-json", 0, &["usage", "--age", "--output", "json"]),
     ("usage-project", 1, &["usage", "--by", "project"]),
     ("forecast", 0, &["forecast", "--by", "user"]),
+    ("touched-json", 0, &["usage", "--touched", "--output", "json"]),
     ("mine-json", 0, &["mine", "--output", "json"]),
     ("forecast-json", 0, &["forecast", "--output", "json"]),
     (

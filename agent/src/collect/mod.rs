@@ -12,6 +12,7 @@
 //! - [`namespace`] looks again at every place an event named
 //! - [`whereabouts`] where an inode lies now, whatever the events said
 //! - [`projects`] project ids, where they are used
+//! - [`touched`] who keeps files alive without using them
 //! - [`collector`] the thread that reads, and what it answers to
 //!
 //! What may never happen: an access that was read from the queue and is in no index, or is there with a time
@@ -24,6 +25,7 @@ pub mod fanotify;
 pub mod namespace;
 pub mod precision;
 pub mod projects;
+pub mod touched;
 pub mod whereabouts;
 
 use std::io;
@@ -55,6 +57,8 @@ pub struct Watched {
     pub index: RwLock<Index>,
     /// Whether it uses project ids.
     pub projects: Projects,
+    /// Whose files are kept alive without being used.
+    pub touched: touched::Owners,
     /// Held by whoever counts usage anew.
     pub counting: Mutex<()>,
     /// Uses that were read from the kernel's queue, for the case that this process is killed.

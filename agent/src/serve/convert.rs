@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use purge_proto::v1;
 use tonic::Status;
 
+use crate::collect::touched::Touched;
 use crate::config::{group_name, user_name};
 use crate::host::{Host, HostError};
 use crate::index::sums::{AGE_BOUNDS, Sums};
@@ -169,6 +170,20 @@ pub(super) fn entry(root: &Path, hit: &Hit) -> v1::Entry {
         last_access: Some(timestamp(seen(hit.last))),
         source: source(hit.last.source).into(),
         expires_at: hit.expires.map(timestamp),
+    }
+}
+
+pub(super) fn touched(volume: &str, uid: u32, t: &Touched) -> v1::TouchedOwner {
+    v1::TouchedOwner {
+        volume: volume.into(),
+        owner: user_name(uid),
+        uid,
+        stamped: t.stamped,
+        read: t.read,
+        first: Some(timestamp(t.span.0)),
+        last: Some(timestamp(t.span.1)),
+        process: t.process.0.clone(),
+        pid: t.process.1,
     }
 }
 

@@ -343,6 +343,34 @@ impl PurgeAgent for Service {
         }))
     }
 
+    async fn get_touched(
+        &self,
+        request: Request<v1::TouchedRequest>,
+    ) -> Result<Response<v1::TouchedReport>, Status> {
+        let r = request.into_inner();
+        let told = self.wait(move |host| {
+            if !r.volume.is_empty() {
+                host.volume(&r.volume)?;
+            }
+            let volumes = host.volumes().iter();
+            let mut owners = Vec::new();
+            for volume in volumes.filter(|v| r.volume.is_empty() || v.config.name == r.volume) {
+                volume.sync();
+                let touched = volume.watched.touched.lock().clone();
+                let rows = touched.iter();
+                owners.extend(rows.map(|(uid, t)| convert::touched(&volume.config.name, *uid, t)));
+            }
+            let files = |o: &v1::TouchedOwner| o.stamped.saturating_add(o.read);
+            owners.sort_by(|a, b| files(b).cmp(&files(a)).then_with(|| a.owner.cmp(&b.owner)));
+            let since = Seconds::now().minus(host.uptime().as_secs());
+            Ok(v1::TouchedReport {
+                owners,
+                since: Some(timestamp(since)),
+            })
+        });
+        Ok(Response::new(told.await?))
+    }
+
     async fn mine(&self, request: Request<v1::MineRequest>) -> Result<Response<v1::MineReport>, Status> {
         let caller = super::peer_uid(&request);
         let r = request.into_inner();
