@@ -15,6 +15,7 @@ use crate::index::checkpoint::{self, Head, Writer};
 use crate::index::journal::BYTES_WANT_CHECKPOINT;
 use crate::index::{Batch, Record, StoreError};
 use crate::model::Seconds;
+use crate::query::usage::{RECOUNT_EVERY, recount};
 use crate::scan::Extent;
 
 /// How often the keeper looks whether something is to be done.
@@ -57,6 +58,8 @@ struct Rounds {
     flush: Instant,
     /// When the next look at NFS clients is due.
     nfs: Option<Instant>,
+    /// When usage was counted anew, and how long that took.
+    counted: (Instant, Duration),
     present: Seconds,
 }
 
@@ -72,6 +75,7 @@ impl Volume {
             swept: began,
             flush: began,
             nfs: None,
+            counted: (began, Duration::ZERO),
             present: Seconds::now(),
         };
         while !self.stopping.load(Relaxed) {
@@ -92,6 +96,7 @@ impl Volume {
                 self.checkpoint_when_due();
             }
             self.count_rate();
+            self.recount_when_due(&mut last);
             self.judge_collector();
             self.judge_journal();
             self.look_at_nfs_clients(&mut last);
@@ -136,6 +141,22 @@ impl Volume {
         }
         let rest = began.elapsed().saturating_mul(NFS_REST).max(NFS_EVERY);
         last.nfs = began.checked_add(rest);
+    }
+
+    /// Days and ages of the usage go on: they are counted anew every minute, on large volumes so rarely that it costs
+    /// less than half a percent of a processor.
+    fn recount_when_due(&self, last: &mut Rounds) {
+        let every = Duration::from_secs(RECOUNT_EVERY).max(last.counted.1.saturating_mul(300));
+        if last.counted.0.elapsed() < every {
+            return;
+        }
+        let began = Instant::now();
+        let _one = self.watched.counting.lock();
+        let at = (Seconds::judged(), self.condition().gap_end);
+        if let Err(error) = recount(&self.watched.index, at) {
+            tracing::error!(volume = %self.config.name, %error, "usage cannot be counted");
+        }
+        last.counted = (Instant::now(), began.elapsed());
     }
 
     fn count_rate(&self) {
@@ -489,6 +510,9 @@ impl Volume {
         if failed && last.scan.elapsed() >= RETRY_EVERY {
             last.scan = Instant::now();
             self.health.lock().missed_names = false;
+            self.request_scan(Extent::Volume);
+        }
+        if self.watched.projects.wants_scan() {
             self.request_scan(Extent::Volume);
         }
         let every = self.config.sweep_interval;
