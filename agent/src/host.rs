@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use purge_proto::v1;
+use rustc_hash::FxHashSet;
 
 pub use self::purges::Manner;
 use crate::clock;
@@ -122,8 +123,6 @@ pub struct Host {
     to_tell: Mutex<BTreeSet<String>>,
     /// What was done.
     pub audit: Arc<Audit>,
-    /// One at a time frees or restores what lies in the trash.
-    trash_work: Mutex<()>,
     /// When lists of announcing rules were published.
     published: Mutex<announce::Published>,
     /// How much there was at earlier times.
@@ -156,13 +155,22 @@ impl Left {
         let witnesses = Box::new(Arc::clone(notifier));
         let unfinished = Unfinished::find(&runs, plans.clone(), &config.state_dir, audit, witnesses)?;
         plans.tidy(Seconds::now())?;
-        let volumes: Result<_, VolumeError> = config.volumes.iter().map(|v| volume::open(v, home)).collect();
+        let volumes: Result<Vec<_>, VolumeError> =
+            config.volumes.iter().map(|v| volume::open(v, home)).collect();
+        let volumes = volumes?;
+        let mut numbers = FxHashSet::default();
+        if let Some(twice) = volumes.iter().find(|v| !numbers.insert(v.number())) {
+            return Err(LeftError::Store(StoreError::Corrupt {
+                doing: "tell volumes apart",
+                why: format!("two of them have the number {}", twice.number()),
+            }));
+        }
         Ok(Self {
             holds,
             runs,
             plans,
             unfinished,
-            volumes: volumes?,
+            volumes,
         })
     }
 }
@@ -204,6 +212,7 @@ impl Host {
         })?;
         let (store, is_fresh) = aside::open(&config.state_dir)?;
         let mut home = Home {
+            numbers: Arc::default(),
             clock: Arc::new(clock::Keeper::load(&config.state_dir.join("clock"))),
             store,
             state_dir: config.state_dir.clone(),
@@ -253,7 +262,6 @@ impl Host {
             notifier,
             to_tell: Mutex::default(),
             audit,
-            trash_work: Mutex::default(),
             published: Mutex::default(),
             history: growth::History::load(&config.state_dir),
             store,

@@ -166,6 +166,8 @@ pub struct Home {
     pub own: Vec<(stat::Device, Inode)>,
     /// The store was damaged and is a fresh one: what is not found beside it is lost, not new.
     pub is_fresh: bool,
+    /// The highest number of a volume that was given out by this process: others may not be in the store yet.
+    pub numbers: Arc<AtomicU32>,
 }
 
 /// Figures of one volume's keeping, counted since the agent started.
@@ -216,6 +218,8 @@ pub struct Volume {
     threads: Mutex<Vec<JoinHandle<()>>>,
     presence: Mutex<Presence>,
     guard: LastGuard,
+    /// One at a time makes, frees, restores from or removes the trash.
+    pub trash_work: Mutex<()>,
     /// The running scan is a slow one.
     sweeping: AtomicBool,
     /// One checkpoint at a time.
@@ -427,6 +431,7 @@ impl Volume {
             threads: Mutex::default(),
             presence: Mutex::new(presence),
             guard: LastGuard::default(),
+            trash_work: Mutex::default(),
             sweeping: AtomicBool::new(false),
             checkpoint: Mutex::default(),
         });

@@ -65,6 +65,17 @@ impl Config {
         self
     }
 
+    /// A further volume, as backdated as [`Config::backdated`], with a rule of the same name.
+    #[must_use]
+    pub fn and_volume(mut self, name: &str, path: &Path) -> Self {
+        let _ = write!(
+            self.rules,
+            "\n[[volume]]\nname = \"{name}\"\npath = {path:?}\nbaseline = \"mtime\"\n\n[[rule]]\nname = \"{name}\"\n\
+             volume = \"{name}\"\nttl = \"1h\"\nclock = [\"access\"]\n"
+        );
+        self
+    }
+
     /// With the lines of the table `notify`.
     #[must_use]
     pub fn notifying(mut self, keys: &str) -> Self {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use parking_lot::RwLockReadGuard;
+use parking_lot::{MutexGuard, RwLockReadGuard};
 use purge_proto::v1;
 use rustc_hash::FxHashSet;
 
@@ -208,7 +208,7 @@ impl Host {
                 "run {run_id} is going on; wait for it or `purgectl cancel {run_id}`"
             )));
         }
-        let _one = self.trash_work.lock();
+        let _one = volume.trash_work.lock();
         let broken =
             |e: std::io::Error| HostError::Refused(format!("the trash of volume {}: {e}", run.volume));
         let nothing = || {
@@ -302,7 +302,7 @@ impl Host {
         if matches!(volume.condition().state, State::Degraded(_)) && volume.check_identity().is_err() {
             return Ok(());
         }
-        let _one = self.trash_work.lock();
+        let _one = volume.trash_work.lock();
         let Some(trash) = Trash::open(&volume.watched)? else {
             return Ok(());
         };
@@ -464,6 +464,9 @@ impl apply::Surroundings for Around<'_> {
     fn held(&self) -> (FxHashSet<Inode>, RwLockReadGuard<'_, ()>) {
         let guard = self.host.holds.taking();
         (self.host.holds.held(&self.volume.config.name), guard)
+    }
+    fn alone_in_the_trash(&self) -> MutexGuard<'_, ()> {
+        self.volume.trash_work.lock()
     }
     fn taken(&self, candidates: &[Taken<'_>]) {
         if let Some(tally) = &self.tally {

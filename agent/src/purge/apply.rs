@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLockReadGuard};
+use parking_lot::{Mutex, MutexGuard, RwLockReadGuard};
 use purge_proto::v1;
 use rustc_hash::FxHashSet;
 
@@ -38,6 +38,8 @@ pub trait Surroundings: Sync {
     fn sync(&self) -> bool;
     /// The inodes held now. No hold is added while the guard lives.
     fn held(&self) -> (FxHashSet<Inode>, RwLockReadGuard<'_, ()>);
+    /// Nobody else makes, frees or removes anything in the volume's trash while the guard lives.
+    fn alone_in_the_trash(&self) -> MutexGuard<'_, ()>;
     /// These were taken; what can be restored, until then.
     fn taken(&self, candidates: &[Taken<'_>]);
 }
@@ -78,6 +80,7 @@ pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, li
         total: order.plan.candidates(),
         done: 0,
     };
+    let alone = around.alone_in_the_trash();
     let trash = match Trash::open_or_make(watched) {
         Ok(trash) => trash,
         Err(error) => {
@@ -102,7 +105,10 @@ pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, li
         stop: Mutex::new(None),
         renaming: Mutex::default(),
     };
+    runner.begin();
+    drop(alone);
     let run = runner.run();
+    let _alone = around.alone_in_the_trash();
     trash.remove_if_empty(watched);
     run
 }
@@ -148,12 +154,16 @@ struct Runner<'a> {
 }
 
 impl Runner<'_> {
-    fn run(self) -> v1::Run {
+    /// Makes the run's places in the trash: from here on it is not empty, and nobody takes it away.
+    fn begin(&self) {
         for share in self.shares() {
             if let Err(e) = self.trash.begin(&share) {
                 self.halt(Stop::Broken(format!("cannot begin in the volume's trash: {e}")));
             }
         }
+    }
+
+    fn run(self) -> v1::Run {
         let (first_empty, chunks) = (self.order.plan.first_empty_chunk, self.order.plan.chunks);
         let next = AtomicU32::new(0);
         let workers = workers();

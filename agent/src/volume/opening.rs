@@ -8,6 +8,7 @@
 //! ```
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::SeqCst;
 
 use prost::Message;
 
@@ -44,6 +45,11 @@ pub struct Opened {
 }
 
 impl Opened {
+    /// Its number in the store: no other volume's.
+    pub fn number(&self) -> u32 {
+        self.record.id
+    }
+
     /// The stretch between the process that left this and one that has watched since `armed_at`.
     pub(super) fn time_between(&self, armed_at: Seconds, queued: bool, clock_unknown: bool) -> Break {
         Break {
@@ -156,14 +162,17 @@ fn stored_record(store: &Store, name: &str) -> Result<Option<VolumeRecord>, Stor
         .transpose()
 }
 
-/// A number that no volume in the store has.
-fn fresh_id(store: &Store) -> Result<u32, StoreError> {
+/// A number that no volume has: neither one in the store, nor one that was opened beside this one.
+fn fresh_id(home: &Home) -> Result<u32, StoreError> {
     let mut highest = 0;
-    for record in store.records(Record::Volume, b"") {
+    for record in home.store.records(Record::Volume, b"") {
         let (_, value) = record?;
         highest = VolumeRecord::decode(&*value).map_or(highest, |r| r.id.max(highest));
     }
-    Ok(highest.saturating_add(1))
+    let given = home.numbers.fetch_max(highest, SeqCst).max(highest);
+    let fresh = given.saturating_add(1);
+    home.numbers.store(fresh, SeqCst);
+    Ok(fresh)
 }
 
 /// There is no whole index: the next scan is a first one, with whatever is known of clocks.
@@ -181,7 +190,7 @@ fn rebuild(
     let is_rebuild = recalled.is_some();
     let id = match &stored {
         Some(record) => record.id,
-        None => fresh_id(store)?,
+        None => fresh_id(home)?,
     };
     let mut incomplete = !left.whole;
     let mut entries = Vec::new();
