@@ -1,4 +1,5 @@
-//! Applying plans beside `find -delete`, on equal trees of which the older half goes.
+//! Applying plans beside `find -delete`, on equal trees of which a part goes: a tenth, as a nightly purge finds it, and half,
+//! where find wastes next to nothing on files that stay.
 
 use std::path::Path;
 
@@ -15,6 +16,9 @@ use crate::stages::{Bench, find_old, lines, number, say, warm_up};
 
 /// Files that an apply takes, or a tenth of all where that is fewer.
 const FILES_MAX: usize = 100_000;
+/// Which share of the files goes.
+const SHARES: [(&str, f64); 2] = [("a tenth", 0.1), ("half", HALF)];
+const HALF: f64 = 0.5;
 
 /// One removal of the older half of a tree.
 struct Removal {
@@ -33,16 +37,23 @@ impl Removal {
     }
 }
 
-/// Deletes the older half of equal trees: the agent at once, the agent by way of the trash, find, and find while the agent
+/// Deletes what is old of equal trees: the agent at once, the agent by way of the trash, find, and find while the agent
 /// looks on.
 pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
-    let wanted = FILES_MAX.min(bench.files / 10);
-    let tree = Tree {
-        files: wanted * 2,
-        old_share: 0.5,
-        seed: 2,
-    };
-    say("growing four equal trees");
+    for (words, share) in SHARES {
+        let goes = FILES_MAX.min(bench.files / 10) as f64;
+        let tree = Tree {
+            files: (goes / share) as usize,
+            old_share: share,
+            seed: 2,
+        };
+        measure_share(bench, report, tree, words)?;
+    }
+    Ok(())
+}
+
+fn measure_share(bench: &Bench, report: &mut Report, tree: Tree, words: &str) -> Result<()> {
+    say(&format!("growing four equal trees, {words} of them old"));
     let images = ["ours", "kept", "watched", "unwatched"].map(|name| bench.image(name, tree));
     let [ours, kept, watched, unwatched] = images;
     let (ours, kept, watched, unwatched) = (ours?, kept?, watched?, unwatched?);
@@ -58,12 +69,18 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
         keys: "",
         rule,
     });
-    let mut agent = Agent::start(&bench.programs, &bench.place, "agent-apply", &volumes)?;
+    let mut agent = Agent::start(
+        &bench.programs,
+        &bench.place,
+        &format!("agent-apply-{}", tree.files),
+        &volumes,
+    )?;
     agent.wait_tracking()?;
 
-    say("a full queue");
-    collecting::drain(report, &agent, &watched, "watched", tree.files)?;
-
+    if tree.old_share == HALF {
+        say("a full queue");
+        collecting::drain(report, &agent, &watched, "watched", tree.files)?;
+    }
     for image in [&ours, &kept, &watched, &unwatched] {
         warm_up(&image.tree())?;
     }
@@ -79,7 +96,7 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
 
     let peer = "find -atime +90 -delete";
     report.beside(
-        &format!("plan and apply, {} files deleted", at_once.files),
+        &format!("plan and apply, {} files, {words} of all", at_once.files),
         Unit::Seconds,
         planned.as_secs_f64() + at_once.seconds,
         peer,

@@ -25,6 +25,8 @@ pub struct Agent {
     dir: TempDir,
     state: PathBuf,
     environment: Vec<(OsString, OsString)>,
+    /// A program that becomes the agent, and its arguments.
+    launcher: Vec<OsString>,
 }
 
 /// Lines of the log that a failing test prints.
@@ -74,6 +76,20 @@ impl Agent {
         agent
     }
 
+    /// Like [`Agent::tracking`], by way of a program that becomes the agent.
+    ///
+    /// # Panics
+    /// When it does not get there.
+    pub fn tracking_under(config: &Config, launcher: &[&str]) -> Self {
+        let mut agent = Self::prepare();
+        agent.launcher = launcher.iter().map(Into::into).collect();
+        agent.write_config(config);
+        agent.arguments = vec!["run".into(), "--config".into(), agent.config_file().into()];
+        agent.launch();
+        agent.wait_until_tracking();
+        agent
+    }
+
     /// Starts it without a configuration file: `run --volume PATH --ttl TTL`.
     ///
     /// # Panics
@@ -103,6 +119,7 @@ impl Agent {
             log: Arc::default(),
             state: dir.path().join("state"),
             environment: Vec::new(),
+            launcher: Vec::new(),
             dir,
         }
     }
@@ -167,6 +184,7 @@ impl Agent {
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "--"])
+            .args(&self.launcher)
             .arg(binary("purge-agent"));
         let mut child = command
             .args(&self.arguments)
