@@ -1,8 +1,10 @@
 //! One host: its volumes, rules, plans, runs and holds, and what can be asked of them together.
 //!
+//! - `own`       what ordinary users may ask for: what is theirs
 //! - `purges`    runs, and what they leave in the trash
 //! - `triggered` what quotas and watermarks ask for
 
+mod own;
 mod purges;
 mod triggered;
 
@@ -14,13 +16,14 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use purge_proto::v1;
 
+pub use self::own::Wish;
 pub use self::purges::Manner;
 use crate::clock;
 use crate::config::{AUTO_MAX_FRACTION, Config, Limits, Rule, user_name};
 use crate::handover::Handover;
 use crate::index::{Store, StoreError, aside};
 use crate::model::Seconds;
-use crate::policy::evaluate::{Circumstances, evaluate};
+use crate::policy::evaluate::{Circumstances, Evaluation, evaluate};
 use crate::policy::explain::{self, Subject, Verdict};
 use crate::purge::audit::Audit;
 use crate::purge::holds::{HoldError, Holds};
@@ -47,6 +50,12 @@ pub enum HostError {
     /// A safety limit, a stale plan, or a volume in doubt.
     #[error("{0}")]
     Refused(String),
+    /// The caller may not do that.
+    #[error("{0}")]
+    Denied(String),
+    /// More than the caller may have.
+    #[error("{0}")]
+    TooMuch(String),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -75,6 +84,7 @@ impl From<HoldError> for HostError {
     fn from(e: HoldError) -> Self {
         match e {
             HoldError::Path { .. } | HoldError::Unknown(_) => Self::NotFound(e.to_string()),
+            HoldError::NotTheirs { .. } => Self::Denied(e.to_string()),
             HoldError::Store(e) => Self::Store(e),
         }
     }
@@ -91,6 +101,8 @@ pub struct Wanted {
     pub ttl: Option<u64>,
     /// Nobody looks at the plan before it is applied.
     pub unattended: bool,
+    /// More candidates than this are refused; none: as many as there are.
+    pub candidates_max: Option<u64>,
 }
 
 /// One host.
@@ -352,6 +364,7 @@ impl Host {
             let index = volume.watched.index.read();
             (evaluate(&index, &rules, &at)?, index.totals().bytes)
         };
+        check_size(&found, wanted.candidates_max)?;
         let occasion = Occasion {
             volume: &volume.config.name,
             rules: &rules,
@@ -504,6 +517,7 @@ impl Host {
             volume: rule.volume.clone(),
             ttl: None,
             unattended: rule.auto_apply,
+            candidates_max: None,
         };
         let done = self.create_plan(&wanted).and_then(|record| {
             let plan = record.plan.unwrap_or_default();
@@ -517,6 +531,17 @@ impl Host {
             tracing::error!(rule = %rule.name, %error, "the scheduled plan was not made or not applied");
         }
     }
+}
+
+/// A client may be allowed plans of some size only.
+fn check_size(found: &Evaluation, max: Option<u64>) -> Result<(), HostError> {
+    let (count, max) = (found.picks.len() as u64, max.unwrap_or(u64::MAX));
+    if count <= max {
+        return Ok(());
+    }
+    Err(HostError::TooMuch(format!(
+        "the plan would have {count} candidates; yours may have {max} (max_plan_files): name fewer rules, or ask root"
+    )))
 }
 
 /// A path for a message.

@@ -14,6 +14,7 @@
 //! - [`volume`]  one watched volume: wires collector, index and scan together
 //! - [`metrics`] what the agent counts, in Prometheus' text format
 //! - [`serve`]   gRPC; translates, decides nothing
+//! - [`reload`]  a configuration that changes while the agent runs
 //! - [`handover`] event queues that outlive the process, in systemd's keeping
 //! - [`demo`]    the main job in one command
 
@@ -29,6 +30,7 @@ pub mod model;
 pub mod policy;
 pub mod purge;
 pub mod query;
+pub mod reload;
 pub mod scan;
 pub mod schedule;
 pub mod serve;

@@ -11,6 +11,9 @@ use clap::{Parser, Subcommand};
 use purge_agent::config::{Config, DEFAULT_FILE, DEFAULT_STATE_DIR, Fault};
 use purge_agent::handover::Handover;
 use purge_agent::host::Host;
+use purge_agent::reload::Reload;
+use purge_agent::serve::gate::Doors;
+use purge_agent::serve::tls::Certificates;
 use purge_agent::{demo, schedule, serve};
 use purge_proto::units::parse_duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -175,7 +178,9 @@ fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<b
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut reload = signal(SignalKind::hangup())?;
-        let listener = serve::listen(&config.listen)?;
+        let entrances = open_entrances(config).await?;
+        let certificates = entrances.tls.as_ref().map(|(_, c)| Arc::clone(c));
+        let doors = Arc::new(Doors::new(config.access.clone()));
         let metrics = match config.listen.metrics {
             Some(address) => Some(serve::http::listen(address).await?),
             None => None,
@@ -189,7 +194,12 @@ fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<b
         }
         let scheduler = tokio::spawn(schedule::keep(Arc::clone(&host)));
         let limits = tokio::spawn(schedule::keep_limits(Arc::clone(&host)));
-        let reloading = Arc::clone(&host);
+        let reloads = Reload {
+            host: Arc::clone(&host),
+            doors: Arc::clone(&doors),
+            certificates,
+            started: config.clone(),
+        };
         let again = Arc::new(AtomicBool::new(false));
         let begins_again = Arc::clone(&again);
         let shutdown = async move {
@@ -198,11 +208,11 @@ fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<b
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
                     _ = reload.recv() => {
-                        reloading.audit.reopen();
-                        reload_rules(&reloading, run);
+                        reloads.host.audit.reopen();
+                        reloads.take(read_config(run));
                     }
                     () = tokio::time::sleep(LOOK_EVERY) => {
-                        if let Some(why) = reloading.wants_restart() {
+                        if let Some(why) = reloads.host.wants_restart() {
                             tracing::warn!(why, "starting again");
                             begins_again.store(true, Relaxed);
                             break;
@@ -211,34 +221,30 @@ fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<b
                 }
             }
             // Clients that follow a run hear how it ended before the server does.
-            reloading.runs.cancel_all();
+            reloads.host.runs.cancel_all();
         };
-        let served = serve::serve(Arc::clone(&host), listener, shutdown).await;
+        let served = serve::serve(Arc::clone(&host), entrances, doors, shutdown).await;
         sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]).ok();
         scheduler.abort();
         limits.abort();
         tokio::task::spawn_blocking(move || host.stop()).await.ok();
-        serve::unlisten(&config.listen.unix);
+        serve::incoming::unlisten(&config.listen.unix);
         tracing::info!("stopped");
         served?;
         Ok(again.load(Relaxed))
     })
 }
 
-/// SIGHUP: rules are read again. A file with a fault leaves the running ones in force.
-fn reload_rules(host: &Host, run: &Run) {
-    match read_config(run) {
-        Ok(config) => {
-            tracing::info!(
-                rules = config.rules.len(),
-                "rules were read again; other changes need a restart"
-            );
-            host.replace_rules(config.rules, config.limits);
+async fn open_entrances(config: &Config) -> anyhow::Result<serve::Entrances> {
+    let listen = &config.listen;
+    let local = serve::incoming::listen(listen, &config.access)?;
+    let tls = match (listen.tcp, &listen.tls) {
+        (Some(address), Some(files)) => {
+            let certificates = Certificates::load(files).map_err(serve::ServeError::Tls)?;
+            let listener = serve::incoming::listen_tcp(address).await?;
+            Some((listener, Arc::new(certificates)))
         }
-        Err(faults) => {
-            for fault in faults {
-                tracing::error!(%fault, "the configuration has a fault: the rules stay as they were");
-            }
-        }
-    }
+        _ => None,
+    };
+    Ok(serve::Entrances { local, tls })
 }

@@ -9,6 +9,7 @@ pub struct Config {
     volume: PathBuf,
     volume_keys: String,
     listen_keys: String,
+    access: String,
     rules: String,
 }
 
@@ -24,6 +25,7 @@ impl Config {
             volume: path.to_owned(),
             volume_keys: volume_keys.to_owned(),
             listen_keys: String::new(),
+            access: String::new(),
             rules: String::new(),
         }
     }
@@ -58,6 +60,13 @@ impl Config {
         self
     }
 
+    /// With these lines in the table `access`.
+    #[must_use]
+    pub fn access(mut self, keys: &str) -> Self {
+        self.access = format!("\n[access]\n{keys}\n");
+        self
+    }
+
     /// A `[[quota]]` or `[[watermark]]` of the volume.
     #[must_use]
     pub fn table(mut self, kind: &str, keys: &str) -> Self {
@@ -73,9 +82,9 @@ impl Config {
             "precision = \"1s\"\n"
         };
         format!(
-            "state_dir = {state_dir:?}\n\n[listen]\nunix = {socket:?}\n{}\n\n[[volume]]\nname = \"{VOLUME}\"\npath = {:?}\n\
+            "state_dir = {state_dir:?}\n\n[listen]\nunix = {socket:?}\n{}\n{}\n[[volume]]\nname = \"{VOLUME}\"\npath = {:?}\n\
              {precision}{}\n{}",
-            self.listen_keys, self.volume, self.volume_keys, self.rules
+            self.listen_keys, self.access, self.volume, self.volume_keys, self.rules
         )
     }
 }

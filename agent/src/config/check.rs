@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
+use super::access::{Access, read_access};
 use super::accessor::read_accessors;
 use super::accounts::{group_id, user_id};
 use super::fault::Fault;
 use super::limit;
+use super::listen::{Listen, read_listen};
 use super::section::{At, Section, Source, suggest};
-use super::{AUDIT_LOG, Baseline, Config, DEFAULT_STATE_DIR, Listen, Rule, Sequence, Target, VolumeConfig};
+use super::{AUDIT_LOG, Baseline, Config, DEFAULT_STATE_DIR, Rule, Sequence, Target, VolumeConfig};
 use crate::model::Clocks;
 use crate::policy::schedule::Schedule;
 use crate::policy::scope::{Globs, Scope};
@@ -35,6 +37,7 @@ struct Parts {
     state_dir: Option<PathBuf>,
     audit_log: Option<PathBuf>,
     listen: Option<Listen>,
+    access: Option<Access>,
     volumes: Vec<VolumeConfig>,
     rules: Vec<Rule>,
     faults: Vec<Fault>,
@@ -59,11 +62,10 @@ pub(super) fn load(path: &Path) -> Result<Config, Vec<Fault>> {
     Ok(Config {
         audit_log: parts.audit_log.unwrap_or_else(|| state_dir.join(AUDIT_LOG)),
         state_dir,
-        listen: parts.listen.unwrap_or_else(|| Listen {
-            unix: purge_proto::DEFAULT_SOCKET.into(),
-            group: None,
-            metrics: None,
-        }),
+        listen: parts
+            .listen
+            .unwrap_or_else(|| Listen::at(purge_proto::DEFAULT_SOCKET)),
+        access: parts.access.unwrap_or_default(),
         volumes: parts.volumes,
         rules: parts.rules,
         limits: parts.limits.limits,
@@ -155,6 +157,9 @@ fn read_main(top: &mut Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts)
     for (table, span) in top.tables(src, "listen") {
         parts.listen = Some(read_listen(Section::new("listen", table, span), src));
     }
+    for (table, span) in top.tables(src, "access") {
+        parts.access = Some(read_access(Section::new("access", table, span), src));
+    }
     for (table, span) in top.tables(src, "volume") {
         read_volume(Section::new("volume", table, span), src, parts);
     }
@@ -166,38 +171,6 @@ fn read_main(top: &mut Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts)
     }
     for key in ["archive", "notify"] {
         top.refuse(src, key);
-    }
-}
-
-fn read_listen(mut s: Section<'_, '_>, src: &mut Source<'_>) -> Listen {
-    let unix = s
-        .string(src, "unix")
-        .map_or_else(|| purge_proto::DEFAULT_SOCKET.to_owned(), |(path, _)| path);
-    let group = s.string(src, "group").and_then(|(name, span)| {
-        let id = group_id(&name);
-        if id.is_none() {
-            src.fault(
-                &span,
-                format!("group {name:?} is unknown"),
-                "name a group of this host, or its number",
-            );
-        }
-        id
-    });
-    s.refuse(src, "tcp");
-    let metrics = s.string(src, "metrics").and_then(|(text, span)| {
-        let address = text.parse().ok();
-        if address.is_none() {
-            let what = format!("metrics {text:?} is no address and port");
-            src.fault(&span, what, "write such as \"127.0.0.1:9469\"");
-        }
-        address
-    });
-    s.finish(src);
-    Listen {
-        unix: unix.into(),
-        group,
-        metrics,
     }
 }
 
@@ -574,7 +547,7 @@ fn compile(src: &mut Source<'_>, key: &str, (patterns, list): At<Vec<At<String>>
         .ok()
 }
 
-fn read_ids(
+pub(super) fn read_ids(
     s: &mut Section<'_, '_>,
     src: &mut Source<'_>,
     key: &'static str,

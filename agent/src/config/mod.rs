@@ -5,26 +5,36 @@
 //! - `check`       sections -> typed configuration
 //! - `unsupported` what the contract knows and this version does not do yet
 //! - `limit`       quota and watermark tables -> [`limits`]
+//! - [`access`]    who may ask what
+//! - [`listen`]    where clients come in
+//! - [`subject`]   names in certificates
+//! - [`secret`]    where secrets are
 //! - `accessor`    whose reads do not count
 //! - `accounts`    user and group names -> ids
 //!
 //! What may never happen: a rule that selects everything because something was left out or mistyped.
 
+pub mod access;
 mod accessor;
 mod accounts;
 mod check;
 pub mod fault;
 mod limit;
 pub mod limits;
+pub mod listen;
+pub mod secret;
 mod section;
+pub mod subject;
 mod unsupported;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub use access::{Access, Members};
 pub use accounts::{group_id, group_name, user_id, user_name};
 pub use fault::Fault;
 pub use limits::{Limits, Quota, QuotaSubject, Watermark};
+pub use listen::{Listen, TlsFiles};
+pub use subject::Subject;
 
 use crate::collect::accessors::Accessor;
 use crate::model::Clocks;
@@ -45,23 +55,14 @@ pub struct Config {
     pub audit_log: PathBuf,
     /// Where clients come in.
     pub listen: Listen,
+    /// Who may ask what.
+    pub access: Access,
     /// What is watched.
     pub volumes: Vec<VolumeConfig>,
     /// What may go.
     pub rules: Vec<Rule>,
     /// How much there may be.
     pub limits: Limits,
-}
-
-/// Where clients come in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listen {
-    /// The unix socket.
-    pub unix: PathBuf,
-    /// The socket's group; none: root's.
-    pub group: Option<u32>,
-    /// Where `/metrics` and `/healthz` are answered; none: nowhere.
-    pub metrics: Option<SocketAddr>,
 }
 
 /// The audit log's name in the state directory, unless the configuration says otherwise.
@@ -255,11 +256,8 @@ impl Config {
         Ok(Self {
             audit_log: state_dir.join(AUDIT_LOG),
             state_dir,
-            listen: Listen {
-                unix: socket,
-                group: None,
-                metrics: None,
-            },
+            listen: Listen::at(socket),
+            access: Access::default(),
             volumes: vec![volume],
             rules,
             limits: Limits::default(),
@@ -276,6 +274,8 @@ impl Config {
                 v.path.display()
             )
         };
-        self.volumes.iter().filter(missing).map(words).collect()
+        let volumes = self.volumes.iter().filter(missing).map(words);
+        let tls = self.listen.tls.iter().flat_map(TlsFiles::warnings);
+        volumes.chain(tls).collect()
     }
 }

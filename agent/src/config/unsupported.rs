@@ -14,7 +14,6 @@ pub(super) fn refused(section: &str, key: &str, value: &str) -> Option<(&'static
             Some((later, "write \"user\", \"group\" or \"directory\""))
         }
         ("rule", "announce") if value != "0" => Some((later, "write \"0s\", or leave it out")),
-        ("listen", "tcp") => Some((later, "leave it out: clients come in by the unix socket")),
         ("", "archive" | "notify") => Some((later, "take the whole table out")),
         _ => None,
     }

@@ -25,6 +25,8 @@ pub(super) fn status(error: HostError) -> Status {
     match error {
         HostError::Invalid { .. } => Status::invalid_argument(words),
         HostError::NotFound(_) => Status::not_found(words),
+        HostError::Denied(_) => Status::permission_denied(words),
+        HostError::TooMuch(_) => Status::resource_exhausted(words),
         HostError::Refused(_) => Status::failed_precondition(words),
         HostError::Store(_) => Status::internal(words),
     }

@@ -14,8 +14,11 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
 use super::convert;
+use super::gate::Caller;
+use super::outlet::Outlet;
+use super::roles::Scope;
 use crate::config::{group_id, group_name, user_id, user_name};
-use crate::host::{Host, HostError, Manner, Wanted, lossy};
+use crate::host::{Host, HostError, Manner, Wanted, Wish, lossy};
 use crate::index::DirId;
 use crate::model::{Kind, Seconds};
 use crate::policy::scope::Globs;
@@ -61,17 +64,18 @@ impl Service {
             .map_err(convert::status)
     }
 
-    /// Streams what `work` sends; `work` ends when the client has gone.
+    /// Streams what `work` sends; `work` ends when the client has gone, is too slow, or waits no longer.
     fn stream<T: Send + 'static>(
         &self,
+        caller: &Caller,
         work: impl FnOnce(&Host, &mut dyn FnMut(T) -> bool) -> Result<(), Status> + Send + 'static,
     ) -> Response<Answers<T>> {
         let (send, receive) = mpsc::channel(WAITING_MAX);
         let host = Arc::clone(&self.host);
+        let outlet = Outlet::new(send, caller.deadline);
         tokio::task::spawn_blocking(move || {
-            let mut each = |item| send.blocking_send(Ok(item)).is_ok();
-            if let Err(status) = work(&host, &mut each) {
-                let _ = send.blocking_send(Err(status));
+            if let Err(status) = work(&host, &mut |item| outlet.give(item)) {
+                outlet.end(status);
             }
         });
         Response::new(Box::pin(ReceiverStream::new(receive)))
@@ -138,12 +142,14 @@ impl PurgeAgent for Service {
         &self,
         request: Request<v1::CreatePlanRequest>,
     ) -> Result<Response<Self::CreatePlanStream>, Status> {
+        let max = Some(Caller::of(&request)?.candidates_max);
         let r = request.into_inner();
         let wanted = Wanted {
             rules: r.rules,
             volume: r.volume,
             ttl: r.ttl_seconds,
             unattended: false,
+            candidates_max: max,
         };
         let triggers = (!r.quota.is_empty(), r.watermark);
         if triggers.0 && triggers.1
@@ -155,8 +161,8 @@ impl PurgeAgent for Service {
         }
         let quota = r.quota;
         let made = self.wait(move |host| match triggers {
-            (true, _) => host.create_quota_plan(&quota),
-            (_, true) => host.create_watermark_plan(&wanted.volume),
+            (true, _) => host.create_quota_plan(&quota, max),
+            (_, true) => host.create_watermark_plan(&wanted.volume, max),
             _ => host.create_plan(&wanted),
         });
         let plan = plan_of(made.await?);
@@ -191,15 +197,18 @@ impl PurgeAgent for Service {
         &self,
         request: Request<v1::ShowPlanRequest>,
     ) -> Result<Response<Self::ShowPlanStream>, Status> {
+        let caller = Caller::of(&request)?;
         let r = request.into_inner();
         let id = r.plan_id.clone();
         let record = self.wait(move |host| Ok(host.plans.get(&id)?)).await?;
-        Ok(self.stream(move |host, each| show(host, &record, r.sort(), r.limit, each)))
+        Ok(self.stream(&caller, move |host, each| {
+            show(host, &record, r.sort(), r.limit, each)
+        }))
     }
 
     type ApplyStream = Answers<v1::RunProgress>;
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<Self::ApplyStream>, Status> {
-        let by = super::peer_uid(&request).map_or_else(|| "unknown".into(), |uid| format!("uid {uid}"));
+        let by = Caller::of(&request)?.name;
         let r = request.into_inner();
         let (_, live) = self
             .wait(move |host| {
@@ -268,7 +277,7 @@ impl PurgeAgent for Service {
         &self,
         request: Request<v1::RestoreRequest>,
     ) -> Result<Response<v1::RestoreReport>, Status> {
-        let by = super::peer_uid(&request).map_or_else(|| "unknown".into(), |uid| format!("uid {uid}"));
+        let by = Caller::of(&request)?.name;
         let r = request.into_inner();
         let report = self.wait(move |host| host.restore(&r.run_id, &r.paths, &by));
         Ok(Response::new(report.await?))
@@ -278,9 +287,13 @@ impl PurgeAgent for Service {
         &self,
         request: Request<v1::ExplainRequest>,
     ) -> Result<Response<v1::Explanation>, Status> {
+        let only = Caller::of(&request)?.only();
         let path = request.into_inner().path;
         let answer = self.wait(move |host| {
-            let (volume, subject, verdicts) = host.explain(&path)?;
+            let (volume, subject, verdicts) = match only {
+                None => host.explain(&path)?,
+                Some(uid) => host.explain_own(&path, uid)?,
+            };
             let holds = host.holds_over(&path);
             Ok(convert::explanation(&volume, path, &subject, verdicts, holds))
         });
@@ -289,8 +302,16 @@ impl PurgeAgent for Service {
 
     type FindStream = Answers<v1::Entry>;
     async fn find(&self, request: Request<v1::FindRequest>) -> Result<Response<Self::FindStream>, Status> {
+        let caller = Caller::of(&request)?;
         let r = request.into_inner();
-        let filter = filter_of(&r)?;
+        let mut filter = filter_of(&r)?;
+        let only = caller.only();
+        if let Some(uid) = only {
+            if filter.uid.is_some_and(|asked| asked != uid) {
+                return Err(theirs("user"));
+            }
+            filter.uid = Some(uid);
+        }
         let order = match r.sort() {
             v1::Sort::Unspecified => Order::None,
             v1::Sort::Age => Order::Age,
@@ -298,8 +319,13 @@ impl PurgeAgent for Service {
             v1::Sort::Path => Order::Path,
         };
         let (path, limit) = (r.path, r.limit);
-        let places = self.wait(move |host| places(host, &path)).await?;
-        Ok(self.stream(move |host, each| {
+        let places = self.wait(move |host| match (places(host, &path), only) {
+            // Whether a directory of others exists is not theirs to know.
+            (Err(HostError::NotFound(_)), Some(_)) => Ok(Vec::new()),
+            (found, _) => found,
+        });
+        let places = places.await?;
+        Ok(self.stream(&caller, move |host, each| {
             let mut left = if limit == 0 { u64::MAX } else { limit };
             for (name, below) in places {
                 let volume = Arc::clone(host.volume(&name).map_err(convert::status)?);
@@ -330,6 +356,7 @@ impl PurgeAgent for Service {
     }
 
     async fn usage(&self, request: Request<v1::UsageRequest>) -> Result<Response<v1::UsageReport>, Status> {
+        let only = Caller::of(&request)?.only();
         let r = request.into_inner();
         let by = match r.by() {
             v1::UsageBy::Unspecified | v1::UsageBy::User => By::User,
@@ -341,6 +368,9 @@ impl PurgeAgent for Service {
                 ));
             }
         };
+        if only.is_some() && by != By::User {
+            return Err(theirs("by"));
+        }
         let report = self.wait(move |host| {
             let mut rows = Vec::new();
             for volume in host
@@ -352,7 +382,8 @@ impl PurgeAgent for Service {
                 let at = (Seconds::judged(), volume.condition().gap_end);
                 let all = usage::usage(&volume.watched.index, by, at)?;
                 let index = volume.watched.index.read();
-                for (subject, used) in &all {
+                let is_theirs = |s: &Subject| only.is_none_or(|uid| *s == Subject::Id(uid));
+                for (subject, used) in all.iter().filter(|(s, _)| is_theirs(s)) {
                     let name = match (by, subject) {
                         (By::Group, Subject::Id(gid)) => group_name(*gid),
                         (_, Subject::Id(uid)) => user_name(*uid),
@@ -374,7 +405,7 @@ impl PurgeAgent for Service {
     }
 
     async fn add_hold(&self, request: Request<v1::AddHoldRequest>) -> Result<Response<v1::Hold>, Status> {
-        let by = super::peer_uid(&request).map_or_else(|| "unknown".into(), |uid| format!("uid {uid}"));
+        let caller = Caller::of(&request)?;
         let r = request.into_inner();
         if r.reason.trim().is_empty() {
             return Err(Status::invalid_argument(
@@ -386,18 +417,34 @@ impl PurgeAgent for Service {
                 "for_seconds: is 0; leave it out for a hold without an end",
             ));
         }
-        let hold = self.wait(move |host| {
-            let name = host.locate(&r.path)?.0.config.name.clone();
-            Ok(host.holds.add(&name, &r.path, &r.reason, r.for_seconds, &by)?)
+        let hold = self.wait(move |host| match caller.scope {
+            Scope::All => {
+                let name = host.locate(&r.path)?.0.config.name.clone();
+                Ok(host
+                    .holds
+                    .add(&name, &r.path, &r.reason, r.for_seconds, &caller.name)?)
+            }
+            Scope::Own { uid, hold_max } => {
+                let wanted = Wish {
+                    path: &r.path,
+                    reason: &r.reason,
+                    seconds: r.for_seconds,
+                };
+                host.hold_own(&wanted, (uid, hold_max), &caller.name)
+            }
         });
         Ok(Response::new(hold.await?))
     }
 
     async fn list_holds(
         &self,
-        _: Request<v1::ListHoldsRequest>,
+        request: Request<v1::ListHoldsRequest>,
     ) -> Result<Response<v1::ListHoldsResponse>, Status> {
-        let holds = self.wait(|host| Ok(host.holds.list())).await?;
+        let caller = Caller::of(&request)?;
+        let mut holds = self.wait(|host| Ok(host.holds.list())).await?;
+        if caller.only().is_some() {
+            holds.retain(|h| h.created_by == caller.name);
+        }
         Ok(Response::new(v1::ListHoldsResponse { holds }))
     }
 
@@ -405,10 +452,19 @@ impl PurgeAgent for Service {
         &self,
         request: Request<v1::RemoveHoldRequest>,
     ) -> Result<Response<v1::Hold>, Status> {
+        let caller = Caller::of(&request)?;
         let id = request.into_inner().hold_id;
-        Ok(Response::new(
-            self.wait(move |host| Ok(host.holds.remove(&id)?)).await?,
-        ))
+        let removed = self.wait(move |host| {
+            let is_theirs = |h: &v1::Hold| h.hold_id == id && h.created_by == caller.name;
+            if caller.only().is_some() && !host.holds.list().iter().any(is_theirs) {
+                return Err(HostError::Denied(format!(
+                    "{} holds nothing of the name {id}",
+                    caller.name
+                )));
+            }
+            Ok(host.holds.remove(&id)?)
+        });
+        Ok(Response::new(removed.await?))
     }
 
     type RescanStream = Answers<v1::ScanProgress>;
@@ -416,6 +472,7 @@ impl PurgeAgent for Service {
         &self,
         request: Request<v1::RescanRequest>,
     ) -> Result<Response<Self::RescanStream>, Status> {
+        let caller = Caller::of(&request)?;
         let name = request.into_inner().volume;
         let volumes = self.wait(move |host| match name.is_empty() {
             true => Ok(host.volumes().to_vec()),
@@ -423,7 +480,7 @@ impl PurgeAgent for Service {
         });
         let volumes = volumes.await?;
         volumes.iter().for_each(|v| v.request_scan(Extent::Volume));
-        Ok(self.stream(move |_, each| {
+        Ok(self.stream(&caller, move |_, each| {
             for volume in volumes {
                 let mut last = v1::ScanProgress {
                     volume: volume.config.name.clone(),
@@ -454,6 +511,10 @@ impl PurgeAgent for Service {
             Ok(())
         }))
     }
+}
+
+fn theirs(field: &str) -> Status {
+    Status::permission_denied(format!("{field}: you may only ask for what is yours"))
 }
 
 /// The volumes and directories that a path means; an empty one means everything.
