@@ -205,6 +205,7 @@ impl Agent {
                 tls: None,
             },
             Arc::default(),
+            Arc::default(),
             shutdown,
         ));
         let endpoint = format!("unix://{}", socket.display());

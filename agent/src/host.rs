@@ -269,6 +269,11 @@ impl Host {
         &self.volumes
     }
 
+    /// Where the index lies.
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
     /// How long the agent has been running.
     pub fn uptime(&self) -> Duration {
         self.started.elapsed()

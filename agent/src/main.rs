@@ -11,10 +11,10 @@ use clap::{Parser, Subcommand};
 use purge_agent::config::{Config, DEFAULT_FILE, DEFAULT_STATE_DIR, Fault};
 use purge_agent::handover::Handover;
 use purge_agent::host::Host;
-use purge_agent::reload::Reload;
+use purge_agent::reload::{InForce, Reload};
 use purge_agent::serve::gate::Doors;
 use purge_agent::serve::tls::Certificates;
-use purge_agent::{demo, schedule, serve};
+use purge_agent::{demo, schedule, serve, watchdog};
 use purge_proto::units::parse_duration;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -80,7 +80,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Command::Run(run) => {
-            init_log();
+            purge_agent::log::init();
             purge_agent::sys::limits::raise_open_files();
             let handover = Handover::take();
             read_config(&run)
@@ -111,20 +111,6 @@ fn start_again() -> anyhow::Result<()> {
         .args(std::env::args_os().skip(1))
         .exec();
     Err(error).context("cannot start again")
-}
-
-/// Logs go to stderr: for a person on a terminal, as JSON otherwise. `RUST_LOG` chooses what.
-fn init_log() {
-    use std::io::IsTerminal;
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() {
-        builder.with_target(false).init();
-    } else {
-        builder.json().flatten_event(true).init();
-    }
 }
 
 fn read_config(run: &Run) -> Result<Config, Vec<Fault>> {
@@ -194,7 +180,14 @@ fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<b
         }
         let scheduler = tokio::spawn(schedule::keep(Arc::clone(&host)));
         let limits = tokio::spawn(schedule::keep_limits(Arc::clone(&host)));
+        let tasks = vec![
+            ("the task of schedules", scheduler.abort_handle()),
+            ("the task of quotas", limits.abort_handle()),
+        ];
+        let watchdog = tokio::spawn(watchdog::keep(Arc::clone(&host), tasks));
+        let in_force = Arc::new(InForce::new(config));
         let reloads = Reload {
+            in_force: Arc::clone(&in_force),
             host: Arc::clone(&host),
             doors: Arc::clone(&doors),
             certificates,
@@ -223,10 +216,11 @@ fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<b
             // Clients that follow a run hear how it ended before the server does.
             reloads.host.runs.cancel_all();
         };
-        let served = serve::serve(Arc::clone(&host), entrances, doors, shutdown).await;
+        let served = serve::serve(Arc::clone(&host), entrances, doors, in_force, shutdown).await;
         sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]).ok();
         scheduler.abort();
         limits.abort();
+        watchdog.abort();
         tokio::task::spawn_blocking(move || host.stop()).await.ok();
         serve::incoming::unlisten(&config.listen.unix);
         tracing::info!("stopped");

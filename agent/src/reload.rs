@@ -2,11 +2,39 @@
 
 use std::sync::Arc;
 
-use crate::config::{Config, Fault, Listen};
+use parking_lot::RwLock;
+
+use crate::config::{Config, Fault, Listen, Shown, origin};
 use crate::host::Host;
 use crate::serve::gate::Doors;
 use crate::serve::incoming;
 use crate::serve::tls::Certificates;
+
+/// The configuration in force, for those who ask.
+#[derive(Debug, Default)]
+pub struct InForce {
+    started: Vec<Shown>,
+    now: RwLock<Vec<Shown>>,
+}
+
+impl InForce {
+    /// As the agent was started.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            started: config.shown.clone(),
+            now: RwLock::new(config.shown.clone()),
+        }
+    }
+
+    /// Every value, and where it comes from.
+    pub fn shown(&self) -> Vec<Shown> {
+        self.now.read().clone()
+    }
+
+    fn replace(&self, config: &Config) {
+        *self.now.write() = origin::after_reload(&self.started, &config.shown);
+    }
+}
 
 /// What a reload reaches.
 #[derive(Debug)]
@@ -17,6 +45,8 @@ pub struct Reload {
     pub doors: Arc<Doors>,
     /// Where TCP is served.
     pub certificates: Option<Arc<Certificates>>,
+    /// What is told of it.
+    pub in_force: Arc<InForce>,
     /// As the agent was started.
     pub started: Config,
 }
@@ -39,6 +69,7 @@ impl Reload {
                 "this change needs a restart (systemctl restart purge-agent)"
             );
         }
+        self.in_force.replace(&config);
         // The socket stays where it is until a restart; who may come in changes now.
         let listen = Listen {
             unix: self.started.listen.unix.clone(),
@@ -71,6 +102,7 @@ fn needs_restart(started: &Config, now: &Config) -> Vec<String> {
         }
     };
     differs("state_dir", started.state_dir != now.state_dir);
+    differs("audit_log", started.audit_log != now.audit_log);
     differs("listen.unix", started.listen.unix != now.listen.unix);
     differs("listen.tcp", started.listen.tcp != now.listen.tcp);
     differs("listen.metrics", started.listen.metrics != now.listen.metrics);

@@ -4,6 +4,8 @@
 //! - [`config`] the agent's configuration as text
 //! - [`agent`]  a running `purge-agent`
 //! - [`ctl`]    `purgectl` and what it answered
+//! - [`rpc`]    gRPC without it
+//! - [`certs`]  certificates
 //! - [`files`]  making, ageing and using files
 //! - [`wait`]   polling with a deadline
 //! - [`systemd`] a machine with a real systemd
@@ -19,10 +21,12 @@
 )]
 
 pub mod agent;
+pub mod certs;
 pub mod config;
 pub mod ctl;
 pub mod files;
 pub mod mount;
+pub mod rpc;
 pub mod skip;
 #[allow(unsafe_code)]
 pub mod sys;

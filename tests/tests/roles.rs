@@ -11,19 +11,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
-use hyper_util::rt::TokioIo;
 use prost::Message;
 use purge_tests::ctl::{number, text};
 use purge_tests::files::{age_tree, assert_same, make, temp_dir};
+use purge_tests::rpc::{CALLS, call, channel_as, is_refused, runtime};
 use purge_tests::wait::{SOON, until};
 use purge_tests::{Agent, Config, Ctl, Fs, Mount, binary, need};
-use tokio::runtime::Runtime;
-use tonic::codegen::http::uri::PathAndQuery;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
-use tonic_prost::ProstCodec;
+use tonic::Code;
 
 const NOBODY: u32 = 65_534;
 const ALICE: u32 = 4001;
@@ -31,28 +26,6 @@ const BOB: u32 = 4002;
 const VIEWERS: u32 = 4110;
 const OPERATOR: u32 = 4120;
 const ADMINS: u32 = 4130;
-
-/// Each call, and the first of viewer, operator, admin that may make it; `own`: any user may, for what is theirs.
-const CALLS: [(&str, &str, bool); 18] = [
-    ("GetStatus", "viewer", false),
-    ("GetPlan", "viewer", false),
-    ("ListPlans", "viewer", false),
-    ("ShowPlan", "viewer", false),
-    ("WatchRun", "viewer", false),
-    ("GetRun", "viewer", false),
-    ("ListRuns", "viewer", false),
-    ("Explain", "viewer", true),
-    ("Find", "viewer", true),
-    ("Usage", "viewer", true),
-    ("ListHolds", "viewer", true),
-    ("CreatePlan", "operator", false),
-    ("AddHold", "operator", true),
-    ("RemoveHold", "operator", true),
-    ("Rescan", "operator", false),
-    ("Apply", "admin", false),
-    ("CancelRun", "admin", false),
-    ("Restore", "admin", false),
-];
 
 fn calls_of_the_contract() -> BTreeSet<String> {
     let files = prost_types::FileDescriptorSet::decode(purge_proto::FILE_DESCRIPTOR_SET).unwrap();
@@ -63,50 +36,6 @@ fn calls_of_the_contract() -> BTreeSet<String> {
         .filter(|s| s.name() == "PurgeAgent")
         .flat_map(|s| s.method.iter().map(|m| m.name().to_owned()))
         .collect()
-}
-
-fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-}
-
-/// A channel of one user's own, over one connection that is made now.
-fn channel_as(runtime: &Runtime, agent: &Agent, uid: u32, groups: &[u32]) -> std::io::Result<Channel> {
-    let stream = agent.connect_as(uid, groups)?;
-    stream.set_nonblocking(true)?;
-    runtime.block_on(async {
-        let once = Mutex::new(Some(tokio::net::UnixStream::from_std(stream)?));
-        let dial = tower::service_fn(move |_| {
-            let stream = once.lock().unwrap().take();
-            async move {
-                stream
-                    .map(TokioIo::new)
-                    .ok_or(std::io::Error::other("one connection only"))
-            }
-        });
-        let endpoint = Endpoint::from_static("http://agent");
-        let channel = endpoint.connect_with_connector(dial).await;
-        channel.map_err(std::io::Error::other)
-    })
-}
-
-/// Makes a call with an empty message. Every call can be read as one that streams.
-async fn call(channel: &Channel, name: &str) -> Result<(), Status> {
-    let mut grpc = tonic::client::Grpc::new(channel.clone());
-    grpc.ready().await.unwrap();
-    let path: PathAndQuery = format!("/purge.v1.PurgeAgent/{name}").parse().unwrap();
-    let codec = ProstCodec::<(), ()>::default();
-    let answer = grpc.server_streaming(Request::new(()), path, codec).await?;
-    let mut answers = answer.into_inner();
-    while answers.message().await?.is_some() {}
-    Ok(())
-}
-
-/// Whether the gate refuses; what the call itself makes of an empty message does not matter.
-fn is_refused(answer: &Result<(), Status>) -> bool {
-    matches!(answer, Err(s) if s.code() == Code::PermissionDenied && s.message().contains("needs the role"))
 }
 
 fn access(own: bool) -> String {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use purge_tests::files::{age_tree, assert_same, make};
+use purge_tests::files::{age_tree, assert_same, make, read};
 use purge_tests::systemd::Machine;
 use purge_tests::wait::{LONG, until};
 use purge_tests::{Config, Fs, Mount, need};
@@ -122,6 +122,71 @@ fn kill_9_misses_no_access_of_fifty_readers() {
             kill_process(pid, Signal::KILL).unwrap();
         }
     });
+}
+
+#[test]
+fn an_agent_that_hangs_is_started_again_and_has_missed_nothing() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let files = make(&mount.path().join("d"), 4);
+    age_tree(&mount.path());
+    let machine = need!(started(&mount));
+    let dropin = "/etc/systemd/system/purge-agent.service.d/watchdog.conf";
+    machine
+        .run(&["mkdir", "-p", "/etc/systemd/system/purge-agent.service.d"])
+        .unwrap();
+    machine.write(dropin, "[Service]\nWatchdogSec=4\n");
+    machine.run(&["systemctl", "daemon-reload"]).unwrap();
+    machine.run(&["systemctl", "restart", "purge-agent"]).unwrap();
+    wait_until_tracking(&machine);
+    // Longer than the watchdog: it is told.
+    std::thread::sleep(Duration::from_secs(10));
+    let restarts = || {
+        let answer = machine.run(&[
+            "systemctl",
+            "show",
+            "--property=NRestarts",
+            "--value",
+            "purge-agent",
+        ]);
+        answer.unwrap().trim().parse::<u64>().unwrap()
+    };
+    assert_eq!(restarts(), 0, "{}", machine.log());
+    let pid = machine.main_pid("purge-agent").unwrap();
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    read(&files[0]);
+    until("systemd starts it again", LONG, || (restarts() > 0).then_some(()));
+    wait_until_tracking(&machine);
+    let expected: BTreeSet<PathBuf> = files[1..].iter().cloned().collect();
+    assert_same(
+        "what nobody has read",
+        &machine.ctl().candidate_files(),
+        &expected,
+    );
+    let doctor = machine.ctl().run(["doctor"]).ok().text();
+    assert!(
+        doctor.contains("hung for 4 s") && doctor.contains("fd-store"),
+        "{doctor}"
+    );
+}
+
+/// What the sandbox must not be in the way of: leases on other people's files, and all else that an apply does.
+#[test]
+fn files_of_others_are_removed_under_the_sandbox() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let files = make(&mount.path().join("d"), 20);
+    for file in &files {
+        std::os::unix::fs::chown(file, Some(4001), Some(4001)).unwrap();
+        std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    age_tree(&mount.path());
+    let machine = need!(started(&mount));
+    let ctl = machine.ctl();
+    let doctor = ctl.run(["doctor", "--output", "json"]).ok().json();
+    assert_ne!(doctor.pointer("/worst").unwrap(), "bad", "{doctor:#}");
+    let plan = ctl.plan();
+    let run = ctl.apply(&plan).ok().json();
+    assert_eq!(run.pointer("/deleted/files").unwrap(), 20, "{run:#}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `[access]`: who may ask what. Root on the unix socket may everything; nobody else is anything until it is said here.
 
 use super::accounts::{group_id, user_id};
-use super::check::read_ids;
+use super::scope::read_ids;
 use super::section::{Section, Source};
 use super::subject::Subject;
 

@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use purge_proto::v1;
 use tonic::Status;
 
-use crate::config::{group_name, user_name};
+use crate::config::{Shown, group_name, user_name};
+use crate::doctor::{self, Finding};
 use crate::host::{Host, HostError};
 use crate::model::{Kind, LastUse, Seconds, Source};
 use crate::policy::evaluate::Shape;
@@ -219,6 +220,36 @@ pub(super) fn explanation(
         links: a.links,
         volume: volume.config.name.clone(),
         gaps: condition.gaps.iter().map(gap).collect(),
+    }
+}
+
+pub(super) fn config(shown: &[Shown]) -> v1::ConfigReport {
+    let values = shown.iter().cloned().map(|s| v1::ConfigValue {
+        key: s.key,
+        value: s.value,
+        origin: s.origin,
+        pending: s.pending,
+    });
+    v1::ConfigReport {
+        values: values.collect(),
+    }
+}
+
+pub(super) fn findings(findings: Vec<Finding>) -> v1::DoctorReport {
+    let findings = findings.into_iter().map(|f| v1::Finding {
+        check: f.check.into(),
+        volume: f.volume,
+        verdict: match f.verdict {
+            doctor::Verdict::Good => v1::Verdict::Good,
+            doctor::Verdict::Note => v1::Verdict::Note,
+            doctor::Verdict::Bad => v1::Verdict::Bad,
+        }
+        .into(),
+        found: f.found,
+        cure: f.cure,
+    });
+    v1::DoctorReport {
+        findings: findings.collect(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Where clients come in, and connections that know who is at their other end.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +12,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
@@ -126,18 +128,16 @@ pub async fn accept_local(listener: UnixListener, arrivals: Arrivals, tally: Tal
     }
 }
 
-/// Takes in who comes by TCP with a certificate, until nobody asks for more. Nobody waits for a slow one.
+/// Takes in who comes by TCP with a certificate, until nobody asks for more. Nobody waits for a slow one: where too many are being
+/// greeted, the one that has taken longest is let go.
 pub async fn accept_tls(
     listener: TcpListener,
     certificates: Arc<Certificates>,
     arrivals: Arrivals,
     tally: Tally,
 ) {
-    let greetings = Arc::new(Semaphore::new(GREETINGS_MAX));
-    while let Ok(greeting) = Arc::clone(&greetings).acquire_owned().await {
-        if arrivals.is_closed() {
-            return;
-        }
+    let mut greetings: VecDeque<AbortHandle> = VecDeque::new();
+    while !arrivals.is_closed() {
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -145,27 +145,38 @@ pub async fn accept_tls(
                 continue;
             }
         };
-        let (certificates, arrivals, tally) = (Arc::clone(&certificates), arrivals.clone(), tally.clone());
-        tokio::spawn(async move {
-            let _greeting = greeting;
-            // Small messages to and fro: nothing is gained by gathering them.
-            let _ = stream.set_nodelay(true);
-            let greeted = match tokio::time::timeout(GREETED_WITHIN, certificates.greet(stream)).await {
-                Ok(greeted) => greeted,
-                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        greetings.retain(|greeting| !greeting.is_finished());
+        if greetings.len() >= GREETINGS_MAX
+            && let Some(slowest) = greetings.pop_front()
+        {
+            slowest.abort();
+        }
+        let certificates = Arc::clone(&certificates);
+        let greeting = tokio::spawn(greet(stream, from, certificates, arrivals.clone(), tally.clone()));
+        greetings.push_back(greeting.abort_handle());
+    }
+}
+
+async fn greet(
+    stream: TcpStream,
+    from: SocketAddr,
+    certificates: Arc<Certificates>,
+    arrivals: Arrivals,
+    tally: Tally,
+) {
+    // Small messages to and fro: nothing is gained by gathering them.
+    let _ = stream.set_nodelay(true);
+    let greeted = tokio::time::timeout(GREETED_WITHIN, certificates.greet(stream)).await;
+    match greeted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+        Ok((stream, peer)) => {
+            let Some(counted) = tally.count(&peer.name(), CONNECTIONS_MAX) else {
+                tracing::debug!(peer = %peer.name(), %from, "too many connections: one was closed");
+                return;
             };
-            match greeted {
-                Ok((stream, peer)) => {
-                    let Some(counted) = tally.count(&peer.name(), CONNECTIONS_MAX) else {
-                        tracing::info!(peer = %peer.name(), %from, "too many connections: one was closed");
-                        return;
-                    };
-                    let connection = Connection::new(Stream::Tls(Box::new(stream)), peer, counted);
-                    let _ = arrivals.send(Ok(connection)).await;
-                }
-                Err(error) => tracing::info!(%from, %error, "a client was not let in"),
-            }
-        });
+            let connection = Connection::new(Stream::Tls(Box::new(stream)), peer, counted);
+            let _ = arrivals.send(Ok(connection)).await;
+        }
+        Err(error) => tracing::info!(%from, %error, "a client was not let in"),
     }
 }
 

@@ -8,8 +8,10 @@
 //! - [`service`]  the calls
 //! - [`outlet`]   streams to clients that may be slow
 //! - [`http`]     metrics and health
+//! - `bounded`    its connections
 //! - `convert`    the contract's messages from the agent's values
 
+mod bounded;
 mod convert;
 pub mod gate;
 pub mod http;
@@ -34,6 +36,7 @@ use self::gate::{Doors, Gate};
 use self::tally::Tally;
 use self::tls::Certificates;
 use crate::host::Host;
+use crate::reload::InForce;
 
 /// Why clients cannot come in.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +98,7 @@ pub async fn serve(
     host: Arc<Host>,
     entrances: Entrances,
     doors: Arc<Doors>,
+    in_force: Arc<InForce>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -103,8 +107,8 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(purge_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let agent =
-        PurgeAgentServer::new(service::Service::new(host)).max_decoding_message_size(REQUEST_BYTES_MAX);
+    let agent = PurgeAgentServer::new(service::Service::new(host, in_force))
+        .max_decoding_message_size(REQUEST_BYTES_MAX);
     let (ending, ended) = tokio::sync::oneshot::channel();
     let (arrivals, incoming) = mpsc::channel(ARRIVED_MAX);
     let mut keepers = tokio::task::JoinSet::new();

@@ -39,7 +39,7 @@ pub enum OfOwn {
 }
 
 /// Every call of `purge.v1.PurgeAgent`, the role it needs, and whether ordinary users may make it for what is theirs.
-pub const CALLS: [(&str, Role, OfOwn); 18] = [
+pub const CALLS: [(&str, Role, OfOwn); 20] = [
     ("GetStatus", Role::Viewer, OfOwn::MayNot),
     ("GetPlan", Role::Viewer, OfOwn::MayNot),
     ("ListPlans", Role::Viewer, OfOwn::MayNot),
@@ -47,6 +47,8 @@ pub const CALLS: [(&str, Role, OfOwn); 18] = [
     ("WatchRun", Role::Viewer, OfOwn::MayNot),
     ("GetRun", Role::Viewer, OfOwn::MayNot),
     ("ListRuns", Role::Viewer, OfOwn::MayNot),
+    ("GetConfig", Role::Viewer, OfOwn::MayNot),
+    ("Doctor", Role::Viewer, OfOwn::MayNot),
     ("Explain", Role::Viewer, OfOwn::May),
     ("Find", Role::Viewer, OfOwn::May),
     ("Usage", Role::Viewer, OfOwn::May),

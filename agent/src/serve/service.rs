@@ -15,9 +15,10 @@ use tonic::{Request, Response, Status};
 
 use super::convert;
 use super::gate::Caller;
-use super::outlet::Outlet;
+use super::outlet::{Outlet, Until};
 use super::roles::Scope;
 use crate::config::{group_id, group_name, user_id, user_name};
+use crate::doctor;
 use crate::host::{Host, HostError, Manner, Wanted, Wish, lossy};
 use crate::index::DirId;
 use crate::model::{Kind, Seconds};
@@ -27,6 +28,7 @@ use crate::purge::plans::PlanRecord;
 use crate::purge::runs::LiveRun;
 use crate::query::find::{self, Filter, FindError, Order};
 use crate::query::usage::{self, By, Subject};
+use crate::reload::InForce;
 use crate::scan::Extent;
 
 /// Messages that wait for a slow client.
@@ -34,7 +36,7 @@ const WAITING_MAX: usize = 256;
 /// Rows of a page of a list, unless the client asks for fewer.
 const PAGE_ROWS_MAX: usize = 100;
 /// Candidates sorted at once; more are sorted in several passes over the plan.
-const SORTED_AT_ONCE: usize = 500_000;
+const SORTED_AT_ONCE: usize = 200_000;
 /// How often a client hears of a scan.
 const SCAN_NEWS_EVERY: Duration = Duration::from_millis(200);
 
@@ -44,12 +46,13 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 #[derive(Debug, Clone)]
 pub struct Service {
     host: Arc<Host>,
+    in_force: Arc<InForce>,
 }
 
 impl Service {
-    /// Serves this host.
-    pub fn new(host: Arc<Host>) -> Self {
-        Self { host }
+    /// Serves this host, with this configuration.
+    pub fn new(host: Arc<Host>, in_force: Arc<InForce>) -> Self {
+        Self { host, in_force }
     }
 
     /// Runs something that waits for the index, the store or the disk.
@@ -86,15 +89,20 @@ fn plan_of(record: PlanRecord) -> v1::Plan {
     record.plan.unwrap_or_default()
 }
 
-fn follow(live: &LiveRun) -> Answers<v1::RunProgress> {
+/// What a client hears of a run; a slow one hears the latest only.
+fn follow(live: &LiveRun, caller: &Caller) -> Answers<v1::RunProgress> {
     let news = tokio_stream::wrappers::WatchStream::new(live.watch());
-    Box::pin(news.map(|p| {
+    let news = news.map(|p| {
         Ok(v1::RunProgress {
             run: Some(p.run),
             total: p.total,
             done: p.done,
         })
-    }))
+    });
+    match caller.deadline {
+        Some(deadline) => Box::pin(Until::new(news, deadline)),
+        None => Box::pin(news),
+    }
 }
 
 /// A page of `all` (newest first) after the one that `token` names, and the next token.
@@ -208,7 +216,8 @@ impl PurgeAgent for Service {
 
     type ApplyStream = Answers<v1::RunProgress>;
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<Self::ApplyStream>, Status> {
-        let by = Caller::of(&request)?.name;
+        let caller = Caller::of(&request)?;
+        let by = caller.name.clone();
         let r = request.into_inner();
         let (_, live) = self
             .wait(move |host| {
@@ -219,7 +228,7 @@ impl PurgeAgent for Service {
                 host.apply(&r.plan_id, how, &by)
             })
             .await?;
-        Ok(Response::new(follow(&live)))
+        Ok(Response::new(follow(&live, &caller)))
     }
 
     type WatchRunStream = Answers<v1::RunProgress>;
@@ -227,9 +236,10 @@ impl PurgeAgent for Service {
         &self,
         request: Request<v1::WatchRunRequest>,
     ) -> Result<Response<Self::WatchRunStream>, Status> {
+        let caller = Caller::of(&request)?;
         let id = request.into_inner().run_id;
         if let Some(live) = self.host.runs.live(&id) {
-            return Ok(Response::new(follow(&live)));
+            return Ok(Response::new(follow(&live, &caller)));
         }
         let run = self.wait(move |host| Ok(host.runs.get(&id)?)).await?;
         let last = v1::RunProgress {
@@ -510,6 +520,18 @@ impl PurgeAgent for Service {
             }
             Ok(())
         }))
+    }
+
+    async fn get_config(
+        &self,
+        _: Request<v1::GetConfigRequest>,
+    ) -> Result<Response<v1::ConfigReport>, Status> {
+        Ok(Response::new(convert::config(&self.in_force.shown())))
+    }
+
+    async fn doctor(&self, _: Request<v1::DoctorRequest>) -> Result<Response<v1::DoctorReport>, Status> {
+        let findings = self.wait(|host| Ok(doctor::examine(host))).await?;
+        Ok(Response::new(convert::findings(findings)))
     }
 }
 

@@ -3,6 +3,8 @@
 mod apply;
 mod cancel;
 mod completions;
+mod config;
+mod doctor;
 mod explain;
 mod find;
 mod hold;
@@ -53,6 +55,10 @@ pub enum Command {
     Hold(hold::Hold),
     /// Reconcile the index with the file system.
     Rescan(rescan::Rescan),
+    /// The configuration in force.
+    Config(config::Config),
+    /// Probe what this host gives, each with a verdict and the cure.
+    Doctor(doctor::Doctor),
     /// Print shell completions.
     Completions(completions::Completions),
 }
@@ -84,6 +90,8 @@ impl Command {
             Self::Usage(c) => c.run(client, out).await,
             Self::Hold(c) => c.run(client, out).await,
             Self::Rescan(c) => c.run(client, out).await,
+            Self::Config(c) => c.run(client, out).await,
+            Self::Doctor(c) => c.run(client, out).await,
             Self::Completions(c) => c.run(out),
         }
     }
