@@ -73,6 +73,13 @@ fn every_degraded_state_names_the_doctor_who_says_what_to_do() {
     mount.unmount();
     let reason = agent.wait_until_degraded();
     assert!(reason.contains("purgectl doctor"), "{reason}");
+    // What follows from it may be found before it is.
+    until("it is known to be unmounted", SOON, || {
+        findings(&agent)
+            .iter()
+            .any(|f| text(f, "check") == "mount")
+            .then_some(())
+    });
     let report = agent
         .ctl()
         .run(["doctor", "--output", "json"])

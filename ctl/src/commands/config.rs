@@ -7,7 +7,10 @@ use serde_json::json;
 use crate::connect::Client;
 use crate::error::{CtlError, exit};
 use crate::output::Out;
-use crate::output::table::{Align, Table};
+
+/// What a terminal has.
+const COLUMNS: usize = 80;
+const REMARK: &str = "  # ";
 
 /// Arguments.
 #[derive(Debug, Args)]
@@ -51,21 +54,16 @@ impl Config {
             out.end()?;
             return Ok(exit::DONE);
         }
-        let mut table = Table::new(&[
-            ("KEY", Align::Left),
-            ("VALUE", Align::Left),
-            ("FROM", Align::Left),
-        ]);
-        let mut pending = Vec::new();
+        let (mut any, mut pending) = (false, Vec::new());
         for v in values {
-            table.row([v.key.clone(), v.value.clone(), v.origin.clone()]);
+            any = true;
+            print(v, out)?;
             if let Some(next) = &v.pending {
                 pending.push(format!("  {} = {next}", v.key));
             }
         }
-        match table.is_empty() {
-            true => out.line(&format!("No key begins with {prefix}."))?,
-            false => table.print(out, 0)?,
+        if !any {
+            out.line(&format!("No key begins with {prefix}."))?;
         }
         if !pending.is_empty() {
             out.line("\nWritten, and in force after a restart (systemctl restart purge-agent):")?;
@@ -73,4 +71,14 @@ impl Config {
         }
         Ok(exit::DONE)
     }
+}
+
+/// As TOML would have it, with the place as a remark.
+fn print(v: &v1::ConfigValue, out: &mut Out) -> Result<(), CtlError> {
+    let value = format!("{} = {}", v.key, v.value);
+    if value.chars().count() + v.origin.chars().count() < COLUMNS - REMARK.len() {
+        return Ok(out.line(&format!("{value}{REMARK}{}", v.origin))?);
+    }
+    out.line(&value)?;
+    Ok(out.line(&format!("  {REMARK}{}", v.origin))?)
 }
