@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use purge_tests::files::{age_tree, assert_same, make, read};
+use purge_tests::certs::{Authority, Validity, client_files, free_port};
+use purge_tests::files::{age_tree, assert_same, make, read, temp_dir};
 use purge_tests::systemd::Machine;
 use purge_tests::wait::{LONG, until};
-use purge_tests::{Config, Fs, Mount, need};
+use purge_tests::{Config, Ctl, Fs, Mount, need};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -168,6 +169,73 @@ fn an_agent_that_hangs_is_started_again_and_has_missed_nothing() {
         doctor.contains("hung for 4 s") && doctor.contains("fd-store"),
         "{doctor}"
     );
+}
+
+#[test]
+fn keys_come_as_credentials_reloads_are_checked_and_the_journal_has_fields() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    make(&mount.path().join("d"), 3);
+    let (dir, port) = (temp_dir(), free_port());
+    let authority = Authority::new("the authority");
+    let ca = authority.write(&dir.path().join("ca.pem"));
+    let shown = authority.vouch(dir.path(), "agent", Validity::Long);
+    let viewer = authority.vouch(dir.path(), "viewer", Validity::Long);
+    let machine = need!(started(&mount));
+    let drop_in = "/etc/systemd/system/purge-agent.service.d";
+    machine.run(&["mkdir", "-p", drop_in, "/etc/secret"]).unwrap();
+    for (file, name) in [
+        (&shown.cert, "agent.pem"),
+        (&shown.key, "agent.key"),
+        (&ca, "ca.pem"),
+    ] {
+        let content = std::fs::read_to_string(file).unwrap();
+        machine.write(&format!("/etc/secret/{name}"), &content);
+    }
+    let loaded: String = ["agent.pem", "agent.key", "ca.pem"]
+        .iter()
+        .map(|name| format!("LoadCredential={name}:/etc/secret/{name}\n"))
+        .collect();
+    machine.write(&format!("{drop_in}/tls.conf"), &format!("[Service]\n{loaded}"));
+    let listen = format!(
+        "tcp = \"127.0.0.1:{port}\"\ntls = {{ cert = \"credential:agent.pem\", key = \"credential:agent.key\", \
+         client_ca = \"credential:ca.pem\" }}"
+    );
+    let configure = |ttl: &str| {
+        let config = Config::new(&mount.path(), "baseline = \"mtime\"")
+            .rule("old", &format!("ttl = \"{ttl}\""))
+            .listening(&listen)
+            .access("viewer = { certificates = [\"CN=viewer\"] }");
+        let state = Path::new("/var/lib/purge-agent");
+        let text = config.text(state, Path::new("/run/purge-agent/agent.sock"));
+        machine.write("/etc/purge-agent/agent.toml", &text);
+    };
+    configure("1h");
+    machine.run(&["systemctl", "daemon-reload"]).unwrap();
+    machine.run(&["systemctl", "restart", "purge-agent"]).unwrap();
+    let ctl = Ctl::over_tls(port, &client_files(&ca, &viewer));
+    let ttl = || {
+        let shown = ctl
+            .run(["config", "show", "rule.old.ttl", "--output", "json"])
+            .ok()
+            .json();
+        shown.pointer("/0/value").unwrap().as_str().unwrap().to_owned()
+    };
+    assert_eq!(ttl(), "\"1h\"");
+    configure("2h");
+    machine.run(&["systemctl", "reload", "purge-agent"]).unwrap();
+    until("the reload is done", LONG, || (ttl() == "\"2h\"").then_some(()));
+    configure("2 weeks");
+    let refused = machine.run(&["systemctl", "reload", "purge-agent"]);
+    assert!(refused.is_err(), "{refused:?}");
+    assert_eq!(ttl(), "\"2h\"", "the running configuration stays");
+
+    let journal = machine
+        .run(&["journalctl", "--no-pager", "--output=json", "VOLUMES=1"])
+        .unwrap();
+    let first: Value = serde_json::from_str(journal.lines().next().unwrap()).unwrap();
+    assert_eq!(first.get("MESSAGE").unwrap(), "ready", "{first:#}");
+    assert_eq!(first.get("PRIORITY").unwrap(), "5", "{first:#}");
+    assert_eq!(first.get("SOCKET").unwrap(), "/run/purge-agent/agent.sock");
 }
 
 /// What the sandbox must not be in the way of: leases on other people's files, and all else that an apply does.

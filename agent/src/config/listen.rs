@@ -43,8 +43,11 @@ impl TlsFiles {
 
     pub(super) fn warnings(&self) -> Vec<String> {
         let unreadable = |file: &&Path| std::fs::File::open(file).err();
+        // Only the service itself sees its credentials.
+        let is_known = |file: &&Path| !secret::is_of_the_service_only(file);
         self.all()
             .into_iter()
+            .filter(is_known)
             .filter_map(|file| {
                 Some(format!(
                     "{} cannot be read: {}",

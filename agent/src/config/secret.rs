@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 /// Before the name of a credential.
 const CREDENTIAL: &str = "credential:";
 
+const DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
+
 /// The file that `/absolute/path` or `credential:NAME` means.
 ///
 /// # Errors
@@ -28,10 +30,14 @@ pub fn file_of(text: &str, credentials: &Path) -> Result<PathBuf, (String, &'sta
     Ok(credentials.join(name))
 }
 
+/// Whether a file is a credential of the service, and this process is not the service.
+pub fn is_of_the_service_only(file: &Path) -> bool {
+    std::env::var_os(DIRECTORY).is_none() && file.starts_with(credentials_dir())
+}
+
 /// Where systemd puts the credentials of this service: it says so to the service, and always puts them there.
 pub fn credentials_dir() -> PathBuf {
-    std::env::var_os("CREDENTIALS_DIRECTORY")
-        .map_or_else(|| "/run/credentials/purge-agent.service".into(), PathBuf::from)
+    std::env::var_os(DIRECTORY).map_or_else(|| "/run/credentials/purge-agent.service".into(), PathBuf::from)
 }
 
 #[cfg(test)]
