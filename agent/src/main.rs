@@ -143,6 +143,14 @@ fn check(file: &std::path::Path) -> ExitCode {
     match Config::load(file) {
         Ok(config) => {
             config.warnings().iter().for_each(|w| eprintln!("warning: {w}"));
+            let files = config
+                .listen
+                .tls
+                .as_ref()
+                .filter(|files| !files.are_credentials());
+            if let Some(error) = files.and_then(|files| Certificates::load(files).err()) {
+                eprintln!("warning: {error}");
+            }
             let (volumes, rules) = (config.volumes.len(), config.rules.len());
             println!("{}: good ({volumes} volumes, {rules} rules)", file.display());
             ExitCode::SUCCESS
@@ -185,7 +193,7 @@ fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<b
             ("the task of quotas", limits.abort_handle()),
         ];
         let watchdog = tokio::spawn(watchdog::keep(Arc::clone(&host), tasks));
-        let in_force = Arc::new(InForce::new(config));
+        let in_force = Arc::new(InForce::new(config, certificates.clone()));
         let reloads = Reload {
             in_force: Arc::clone(&in_force),
             host: Arc::clone(&host),

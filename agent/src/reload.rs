@@ -15,12 +15,14 @@ use crate::serve::tls::Certificates;
 pub struct InForce {
     started: Vec<Shown>,
     now: RwLock<Vec<Shown>>,
+    certificates: Option<Arc<Certificates>>,
 }
 
 impl InForce {
     /// As the agent was started.
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, certificates: Option<Arc<Certificates>>) -> Self {
         Self {
+            certificates,
             started: config.shown.clone(),
             now: RwLock::new(config.shown.clone()),
         }
@@ -29,6 +31,11 @@ impl InForce {
     /// Every value, and where it comes from.
     pub fn shown(&self) -> Vec<Shown> {
         self.now.read().clone()
+    }
+
+    /// When the agent's certificate ends, in seconds since 1970; none: it has none.
+    pub fn certificate_ends(&self) -> Option<i64> {
+        self.certificates.as_ref()?.ends()
     }
 
     fn replace(&self, config: &Config) {

@@ -147,6 +147,8 @@ fn every_value_in_force_is_shown_with_its_place() {
         (precision.as_str(), pending.as_deref()),
         ("\"5m\"", Some("\"9m\""))
     );
+    let all = findings(&agent);
+    assert!(text(finding(&all, "config"), "found").ends_with("not in force yet: volume.v.precision"));
     let said = agent.ctl().run(["config", "show", "volume."]).ok().text();
     assert!(said.contains("after a restart") && said.contains("volume.v.precision = \"9m\""));
     assert!(!said.contains("rule.r"), "only what was asked for: {said}");

@@ -17,7 +17,7 @@ use purge_tests::files::{age_tree, make, temp_dir};
 use purge_tests::rpc::{CALLS, call, channel_over, channel_tls, is_refused, runtime};
 use purge_tests::skip::Unmet;
 use purge_tests::wait::{SOON, until};
-use purge_tests::{Agent, Config, Ctl, Fs, Mount, need};
+use purge_tests::{Agent, Config, Ctl, Fs, Mount, binary, need};
 use purgectl::tls::Tls;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use rustls::{ClientConfig, RootCertStore};
@@ -203,6 +203,8 @@ fn purgectl_works_over_tls_and_the_audit_log_names_the_certificate() {
         assert_eq!(text(line, "by"), "certificate CN=admin,O=Example");
     }
     assert!(fs::read_dir(world.mount.path().join("d")).unwrap().count() == 0);
+    let doctor = world.ctl("viewer").run(["doctor"]).ok().text();
+    assert!(doctor.contains("the agent's certificate lasts for"), "{doctor}");
     let without = Ctl::over_tls(world.port, &Tls::default())
         .run(["status"])
         .ends_with(2);
@@ -222,6 +224,14 @@ fn shown_by(port: u16) -> String {
         .find(|l| l.starts_with("subject="))
         .unwrap_or_default()
         .to_owned()
+}
+
+/// What `purge-agent check` says.
+fn check(file: &Path) -> String {
+    let mut command = std::process::Command::new(binary("purge-agent"));
+    let out = command.args(["check", "--config"]).arg(file).output().unwrap();
+    assert!(out.status.success());
+    String::from_utf8_lossy(&out.stderr).into_owned()
 }
 
 fn replace(from: &Path, to: &Path) {
@@ -244,6 +254,11 @@ fn certificates_are_taken_up_anew_without_a_restart() {
     let next_authority = Authority::new("the servers' next authority");
     let next = next_authority.vouch(world.dir.path(), "next", Validity::Long);
     replace(&next.cert, &world.shown.cert);
+    let checked = check(&world.agent.config_file());
+    assert!(
+        checked.contains("warning: ") && checked.contains("do not fit"),
+        "{checked}"
+    );
     world.agent.reload();
     world
         .agent

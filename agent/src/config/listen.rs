@@ -41,21 +41,9 @@ impl TlsFiles {
         [&self.cert, &self.key, &self.client_ca]
     }
 
-    pub(super) fn warnings(&self) -> Vec<String> {
-        let unreadable = |file: &&Path| std::fs::File::open(file).err();
-        // Only the service itself sees its credentials.
-        let is_known = |file: &&Path| !secret::is_of_the_service_only(file);
-        self.all()
-            .into_iter()
-            .filter(is_known)
-            .filter_map(|file| {
-                Some(format!(
-                    "{} cannot be read: {}",
-                    file.display(),
-                    unreadable(&file)?
-                ))
-            })
-            .collect()
+    /// Whether only the service itself can read them.
+    pub fn are_credentials(&self) -> bool {
+        self.all().into_iter().any(secret::is_of_the_service_only)
     }
 }
 

@@ -289,8 +289,6 @@ impl Config {
                 v.path.display()
             )
         };
-        let volumes = self.volumes.iter().filter(missing).map(words);
-        let tls = self.listen.tls.iter().flat_map(TlsFiles::warnings);
-        volumes.chain(tls).collect()
+        self.volumes.iter().filter(missing).map(words).collect()
     }
 }

@@ -2,13 +2,16 @@
 //!
 //! - `machine`  the kernel, what the process may do, its limits, systemd
 //! - `nfs`      servers that stand between the volumes and their users
+//! - `standing` its certificate, and changes that wait for a restart
 //! - `volumes`  each volume: troubles, mount, leases, coverage
 
 mod machine;
 mod nfs;
+mod standing;
 mod volumes;
 
 use crate::host::Host;
+use crate::reload::InForce;
 
 /// How something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,7 +74,7 @@ impl Finding {
 }
 
 /// Looks at everything: the volumes first.
-pub fn examine(host: &Host) -> Vec<Finding> {
+pub fn examine(host: &Host, in_force: &InForce) -> Vec<Finding> {
     let kernel = machine::kernel_release();
     let mut findings: Vec<Finding> = host
         .volumes()
@@ -86,5 +89,6 @@ pub fn examine(host: &Host) -> Vec<Finding> {
     findings.extend(machine::systemd());
     findings.push(machine::state_dir(host.state_dir()));
     findings.push(nfs::server(&kernel));
+    findings.extend(standing::examine(in_force));
     findings
 }

@@ -530,7 +530,10 @@ impl PurgeAgent for Service {
     }
 
     async fn doctor(&self, _: Request<v1::DoctorRequest>) -> Result<Response<v1::DoctorReport>, Status> {
-        let findings = self.wait(|host| Ok(doctor::examine(host))).await?;
+        let in_force = Arc::clone(&self.in_force);
+        let findings = self
+            .wait(move |host| Ok(doctor::examine(host, &in_force)))
+            .await?;
         Ok(Response::new(convert::findings(findings)))
     }
 }

@@ -62,6 +62,8 @@ struct Loaded {
     files: TlsFiles,
     config: Arc<ServerConfig>,
     authorities: Vec<CertificateDer<'static>>,
+    /// When the agent's own certificate ends, in seconds since 1970.
+    ends: Option<i64>,
     /// Of everybody who came in under these authorities.
     trusted: Arc<AtomicBool>,
     stamps: [Stamp; 3],
@@ -114,6 +116,11 @@ impl Certificates {
         self.replace(&files).map(|()| true)
     }
 
+    /// When the agent's own certificate ends, in seconds since 1970.
+    pub fn ends(&self) -> Option<i64> {
+        self.0.lock().ends
+    }
+
     /// Greets a client, which must show a certificate.
     ///
     /// # Errors
@@ -136,6 +143,10 @@ fn load(files: &TlsFiles) -> Result<Loaded, TlsError> {
     // Before the content: what changes in between is read again.
     let stamps = files.all().map(stamp);
     let chain = certificates(&files.cert)?;
+    let ends = chain.first().and_then(|own| {
+        let (_, parsed) = X509Certificate::from_der(own).ok()?;
+        Some(parsed.validity().not_after.timestamp())
+    });
     let key = read(&files.key)?;
     let key = PrivateKeyDer::from_pem_slice(&key).map_err(|e| TlsError::Pem {
         path: files.key.clone(),
@@ -169,6 +180,7 @@ fn load(files: &TlsFiles) -> Result<Loaded, TlsError> {
         files: files.clone(),
         config: Arc::new(config),
         authorities,
+        ends,
         trusted: Arc::new(AtomicBool::new(true)),
         stamps,
     })
