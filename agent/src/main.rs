@@ -148,9 +148,12 @@ fn check(file: &std::path::Path) -> ExitCode {
                 .tls
                 .as_ref()
                 .filter(|files| !files.are_credentials());
-            if let Some(error) = files.and_then(|files| Certificates::load(files).err()) {
-                eprintln!("warning: {error}");
-            }
+            let unfit = files.and_then(|files| Certificates::load(files).err().map(|e| e.to_string()));
+            let exposed = files.and_then(serve::tls::exposed);
+            unfit
+                .into_iter()
+                .chain(exposed)
+                .for_each(|w| eprintln!("warning: {w}"));
             let (volumes, rules) = (config.volumes.len(), config.rules.len());
             println!("{}: good ({volumes} volumes, {rules} rules)", file.display());
             ExitCode::SUCCESS

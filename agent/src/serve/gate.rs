@@ -35,6 +35,8 @@ pub struct Doors {
 pub struct Caller {
     /// As it stands in records.
     pub name: String,
+    /// The local user; none: a certificate.
+    pub uid: Option<u32>,
     /// How much they see.
     pub scope: Scope,
     /// When they stop waiting for the answer.
@@ -82,6 +84,10 @@ impl Doors {
         let access = self.access.read();
         let caller = Caller {
             name: peer.name(),
+            uid: match peer {
+                Peer::Local { uid, .. } => Some(*uid),
+                _ => None,
+            },
             scope: roles::permit(peer, &access, call).map_err(Status::permission_denied)?,
             deadline: None,
             candidates_max: match (peer, access.max_plan_files) {

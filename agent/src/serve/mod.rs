@@ -78,6 +78,11 @@ const ARRIVED_MAX: usize = 16;
 /// How often it is looked whether a certificate's file has changed.
 const FOLLOW_EVERY: Duration = Duration::from_secs(5);
 
+/// The local user who makes a request; none: a client with a certificate.
+pub fn peer_uid<T>(request: &tonic::Request<T>) -> Option<u32> {
+    gate::Caller::of(request).ok()?.uid
+}
+
 /// Where clients come in.
 #[derive(Debug)]
 pub struct Entrances {
