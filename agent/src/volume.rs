@@ -6,9 +6,11 @@
 //! - [`coverage`] since when everything is seen, and the gaps (pure)
 //! - `opening`    what an earlier process left: store, journal, checkpoint
 //! - `keeper`     writing back, checkpoints, and mending what can be mended while the agent runs
+//! - `guard`      whether files can be leased here
 //! - `presence`   whether the file system is still mounted
 
 pub mod coverage;
+mod guard;
 mod keeper;
 mod opening;
 mod presence;
@@ -25,6 +27,8 @@ use parking_lot::{Mutex, RwLock};
 
 pub use self::coverage::Gap;
 use self::coverage::{Cause, VolumeRecord};
+pub use self::guard::Guard;
+use self::guard::LastGuard;
 pub use self::opening::Opened;
 use self::opening::Past;
 use self::presence::Presence;
@@ -44,7 +48,6 @@ use crate::scan::{self, Belief, Extent, Progress, ScanError};
 use crate::sys::fanotify::Who;
 use crate::sys::handle::Handle;
 use crate::sys::stat::{self, Mount};
-use crate::sys::{beneath, lease};
 use crate::watchdog::Pulse;
 
 /// Events a second are an average over so many seconds.
@@ -116,36 +119,6 @@ pub enum State {
     /// Something is wrong, in words.
     Degraded(String),
 }
-
-/// What keeps a file that somebody comes to use in the moment of its removal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Guard {
-    /// Whoever opens it waits, and is found.
-    Leases,
-    /// The file system gives no leases: the trash keeps it for a while.
-    Grace,
-}
-
-impl Guard {
-    /// In the contract's words.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Leases => "leases",
-            Self::Grace => "grace",
-        }
-    }
-
-    /// Seconds that what is taken stays in the trash at least.
-    pub fn least_grace(self) -> u64 {
-        match self {
-            Self::Leases => 0,
-            Self::Grace => UNGUARDED_GRACE_SECONDS,
-        }
-    }
-}
-
-/// Where no leases are given, what is taken stays in the trash for this long at least.
-pub const UNGUARDED_GRACE_SECONDS: u64 = 24 * 3600;
 
 /// What changes while the volume is watched.
 #[derive(Debug)]
@@ -279,6 +252,7 @@ pub struct Volume {
     stopping: Arc<AtomicBool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     presence: Mutex<Presence>,
+    guard: LastGuard,
     /// The running scan is a slow one.
     sweeping: AtomicBool,
     /// One checkpoint at a time.
@@ -485,6 +459,7 @@ impl Volume {
             stopping: Arc::default(),
             threads: Mutex::default(),
             presence: Mutex::new(presence),
+            guard: LastGuard::default(),
             sweeping: AtomicBool::new(false),
             checkpoint: Mutex::default(),
         });
@@ -530,18 +505,14 @@ impl Volume {
         self.take_checkpoint();
     }
 
-    /// What keeps a file that somebody comes to use in the moment of its removal, asked now: `fs.leases-enable` may change.
+    /// What keeps a file that somebody comes to use in the moment of its removal, asked now.
     pub fn guard(&self) -> Guard {
-        let asked = beneath::open_mount(&self.config.path).and_then(lease::are_given);
-        match asked {
-            Ok(false) => Guard::Grace,
-            Ok(true) => Guard::Leases,
-            // Each file is asked by itself, and stays if it cannot be leased.
-            Err(error) => {
-                tracing::debug!(volume = %self.config.name, %error, "leases cannot be tried");
-                Guard::Leases
-            }
-        }
+        self.guard.ask(&self.config.path)
+    }
+
+    /// The same, as of when it was asked last.
+    pub fn last_guard(&self) -> Guard {
+        self.guard.last(&self.config.path)
     }
 
     /// Waits until every access made before this call is in the index. False if the collector is dead.

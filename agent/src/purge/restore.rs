@@ -112,7 +112,9 @@ impl Restore<'_> {
             self.files(trash, files, &[])?;
         }
         if let Some(flat) = part(FLAT)? {
-            self.flat(trash, &flat)?;
+            for lane in list(&flat)? {
+                self.flat(trash, &beneath::open_dir(&flat, lane.to_bytes())?)?;
+            }
         }
         drop(files);
         trash.sweep(share);

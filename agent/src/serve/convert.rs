@@ -93,7 +93,7 @@ pub(super) fn volume(host: &Host, volume: &Volume) -> v1::VolumeStatus {
         gaps: condition.gaps.iter().map(gap).collect(),
         keeping: Some(keeping(volume, condition.gaps_total)),
         trash: Some(host.trash_of(&volume.config.name)),
-        guard: volume.guard().name().into(),
+        guard: volume.last_guard().name().into(),
         events_total: counters.events.load(Relaxed),
         events_lost_total: counters.lost.load(Relaxed),
         index_bytes: host.index_bytes(),
