@@ -19,12 +19,17 @@ const FILES_MIN: u64 = 4096;
 const STATE_BYTES_MIN: u64 = 1 << 30;
 
 /// What each capability is for, by its number (`capabilities(7)`).
-const CAPABILITIES: [(u32, &str, &str); 6] = [
+const CAPABILITIES: [(u32, &str, &str); 7] = [
     (21, "CAP_SYS_ADMIN", "watching whole file systems"),
     (2, "CAP_DAC_READ_SEARCH", "opening files by their handles"),
     (1, "CAP_DAC_OVERRIDE", "removing other people's files"),
     (3, "CAP_FOWNER", "reading directories without moving their times"),
-    (0, "CAP_CHOWN", "the socket's group"),
+    (0, "CAP_CHOWN", "the socket's group, and the trash"),
+    (
+        4,
+        "CAP_FSETID",
+        "directories that keep their set-group-ID bit in the trash",
+    ),
     (28, "CAP_LEASE", "leases on other people's files"),
 ];
 
