@@ -11,6 +11,7 @@
 //! - [`scan`]    the first index of a volume, and reconciling
 //! - [`policy`]  pure: (index view, rules, now) -> plan with reasons
 //! - [`purge`]   saved plans, the guarded delete, runs, holds
+//! - [`notify`]  notices: who is told what, durably and once
 //! - [`volume`]  one watched volume: wires collector, index and scan together
 //! - [`metrics`] what the agent counts, in Prometheus' text format
 //! - [`doctor`]  what this host gives, with verdicts and cures
@@ -19,8 +20,10 @@
 //! - [`reload`]  a configuration that changes while the agent runs
 //! - [`handover`] event queues that outlive the process, in systemd's keeping
 //! - [`watchdog`] tells systemd that the loops go round
+//! - [`arguments`] the command line
 //! - [`demo`]    the main job in one command
 
+pub mod arguments;
 pub mod clock;
 pub mod collect;
 pub mod config;
@@ -32,6 +35,7 @@ pub mod index;
 pub mod log;
 pub mod metrics;
 pub mod model;
+pub mod notify;
 pub mod policy;
 pub mod purge;
 pub mod query;

@@ -12,6 +12,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// Chooses the form.
 const VARIABLE: &str = "PURGE_AGENT_LOG";
 
+/// What is told unless `RUST_LOG` says otherwise. The AMQP library logs whole messages that came back; what became of a notice is
+/// said by its sender.
+const USUAL: &str = "info,lapin=off";
+
 /// How the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
@@ -28,7 +32,7 @@ pub fn init() {
     let stderr_is_journal = std::env::var("JOURNAL_STREAM").is_ok_and(|stream| is_stderr(&stream));
     let wanted = std::env::var(VARIABLE).unwrap_or_default();
     let chosen = choose(&wanted, std::io::stderr().is_terminal(), stderr_is_journal);
-    let filter = || EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let filter = || EnvFilter::try_from_default_env().unwrap_or_else(|_| USUAL.into());
     let journal = match chosen {
         Form::Journal => tracing_journald::layer(),
         _ => Err(std::io::ErrorKind::Unsupported.into()),

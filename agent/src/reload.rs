@@ -60,7 +60,7 @@ pub struct Reload {
 
 impl Reload {
     /// Puts a configuration in force, as far as it goes.
-    pub fn take(&self, read: Result<Config, Vec<Fault>>) {
+    pub async fn take(&self, read: Result<Config, Vec<Fault>>) {
         let config = match read {
             Ok(config) => config,
             Err(faults) => {
@@ -96,7 +96,8 @@ impl Reload {
         self.doors.replace(config.access);
         let rules = config.rules.len();
         self.host.replace_rules(config.rules, config.limits);
-        tracing::info!(rules, "rules, limits and access were read again");
+        self.host.notifier.replace(config.notify).await;
+        tracing::info!(rules, "rules, limits, notices and access were read again");
     }
 }
 

@@ -37,6 +37,7 @@ use crate::collect::accessors::Accessors;
 use crate::collect::collector::{Armed, CollectError, Collector, Judges};
 use crate::collect::fanotify::layout::Layout;
 use crate::collect::precision::{Precision, Windows, end_window_of_another};
+use crate::collect::projects::Projects;
 use crate::collect::{Counters, Watched};
 use crate::config::{Baseline, VolumeConfig};
 use crate::handover::Handover;
@@ -224,6 +225,8 @@ pub struct Keeping {
     pub scans: AtomicU64,
     /// Rounds of the keeper.
     pub pulse: Pulse,
+    /// Files that clients of the kernel's NFS server held at the last look.
+    pub nfs_held: AtomicU64,
 }
 
 /// One watched volume.
@@ -383,6 +386,7 @@ impl Volume {
             "mtime" => Belief::Mtime,
             _ => Belief::Since(armed_at),
         };
+        let uses_projects = index.ledger().projects().keys().any(|id| *id != 0);
         let watched = Arc::new(Watched {
             path: config.path.clone(),
             device: root.device,
@@ -393,7 +397,10 @@ impl Volume {
                 .map(|(_, ino)| *ino)
                 .collect(),
             trash: AtomicU64::new(0),
+            projects: Projects::new(uses_projects),
+            touched: Mutex::default(),
             index: RwLock::new(index),
+            counting: Mutex::default(),
             journal,
             unlisted: Mutex::default(),
             counters: Counters::default(),

@@ -115,6 +115,37 @@ fn volume(v: &v1::VolumeStatus) -> Value {
     Value::Object(o)
 }
 
+/// The state of a notice, in a word.
+pub fn notice_state(s: v1::NoticeState) -> String {
+    word(s.as_str_name(), "NOTICE_STATE_")
+}
+
+/// One of `notices`.
+pub fn notice(n: &v1::Notice) -> Value {
+    let to = match n.uid {
+        Some(uid) => json!({ "audience": "owner", "user": n.user, "uid": uid }),
+        None => json!({ "audience": "operator" }),
+    };
+    let event = |e: &v1::NoticeEvent| json!({ "event_id": e.event_id, "event": e.event, "volume": e.volume, "at": time(e.at) });
+    json!({
+        "notice_id": n.notice_id,
+        "sink": n.sink,
+        "state": notice_state(n.state()),
+        "to": to,
+        "created_at": time(n.created_at),
+        "due_at": time(n.due_at),
+        "ended_at": time(n.ended_at),
+        "attempts": n.attempts,
+        "error": n.error,
+        "events": n.events.iter().map(event).collect::<Vec<_>>(),
+    })
+}
+
+/// `notices test`.
+pub fn notice_test(t: &v1::TestNoticeResponse) -> Value {
+    json!({ "sink": t.sink, "notice_id": t.notice_id, "sent": true })
+}
+
 /// How far a scan is.
 pub fn scan(s: &v1::ScanProgress) -> Value {
     json!({
@@ -314,6 +345,9 @@ pub fn entry(e: &v1::Entry) -> Value {
             "source": source(e.source()),
         }),
     );
+    if e.expires_at.is_some() {
+        o.insert("expires_at".into(), time(e.expires_at));
+    }
     Value::Object(o)
 }
 
@@ -324,6 +358,7 @@ pub fn usage_row(r: &v1::UsageRow, ages: bool) -> Value {
         "subject": r.subject,
         "files": r.files,
         "bytes": r.bytes,
+        "allocated_bytes": r.allocated_bytes,
         "byte_days": r.byte_days,
         "oldest": time(r.oldest),
         "newest": time(r.newest),
@@ -343,4 +378,19 @@ pub fn usage_row(r: &v1::UsageRow, ages: bool) -> Value {
         );
     }
     o
+}
+
+/// One row of `usage --touched`.
+pub fn touched_owner(o: &v1::TouchedOwner) -> Value {
+    json!({
+        "volume": o.volume,
+        "owner": o.owner,
+        "uid": o.uid,
+        "stamped": o.stamped,
+        "read": o.read,
+        "first": time(o.first),
+        "last": time(o.last),
+        "process": o.process,
+        "pid": o.pid,
+    })
 }

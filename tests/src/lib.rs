@@ -8,7 +8,9 @@
 //! - [`certs`]  certificates
 //! - [`files`]  making, ageing and using files
 //! - [`wait`]   polling with a deadline
+//! - [`nfs`]    an NFS server and clients of it
 //! - [`systemd`] a machine with a real systemd
+//! - [`sinks`]  those whom the agent tells: an HTTP endpoint, a mail server, a broker
 //! - [`skip`]   tests that cannot run where they are
 //!
 //! The binaries are those beside the test's own executable; `tests/run` builds them first.
@@ -26,7 +28,9 @@ pub mod config;
 pub mod ctl;
 pub mod files;
 pub mod mount;
+pub mod nfs;
 pub mod rpc;
+pub mod sinks;
 pub mod skip;
 #[allow(unsafe_code)]
 pub mod sys;

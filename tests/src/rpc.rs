@@ -15,7 +15,7 @@ use tonic_prost::ProstCodec;
 use crate::Agent;
 
 /// Each call, and the first of viewer, operator, admin that may make it; true: any user may, for what is theirs.
-pub const CALLS: [(&str, &str, bool); 20] = [
+pub const CALLS: [(&str, &str, bool); 25] = [
     ("GetStatus", "viewer", false),
     ("GetPlan", "viewer", false),
     ("ListPlans", "viewer", false),
@@ -25,6 +25,10 @@ pub const CALLS: [(&str, &str, bool); 20] = [
     ("ListRuns", "viewer", false),
     ("GetConfig", "viewer", false),
     ("Doctor", "viewer", false),
+    ("GetForecast", "viewer", false),
+    ("GetTouched", "viewer", false),
+    ("ListNotices", "viewer", false),
+    ("Mine", "viewer", true),
     ("Explain", "viewer", true),
     ("Find", "viewer", true),
     ("Usage", "viewer", true),
@@ -33,6 +37,7 @@ pub const CALLS: [(&str, &str, bool); 20] = [
     ("AddHold", "operator", true),
     ("RemoveHold", "operator", true),
     ("Rescan", "operator", false),
+    ("TestNotice", "admin", false),
     ("Apply", "admin", false),
     ("CancelRun", "admin", false),
     ("Restore", "admin", false),

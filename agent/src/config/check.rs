@@ -10,11 +10,12 @@ use super::environment::{self, Overridden};
 use super::fault::Fault;
 use super::limit;
 use super::listen::{Listen, read_listen};
+use super::notify::read_notify;
 use super::origin::{self, Shown};
 use super::rule::read_rule;
 use super::section::{Section, Source, suggest};
 use super::volume::read_volume;
-use super::{AUDIT_LOG, Config, DEFAULT_STATE_DIR, Rule, VolumeConfig};
+use super::{AUDIT_LOG, Config, DEFAULT_STATE_DIR, Notify, Rule, VolumeConfig};
 use crate::policy::scope::Globs;
 
 /// A file's content, still to be checked against the other files.
@@ -33,6 +34,7 @@ pub(super) struct Parts {
     /// Where each rule without a ttl stands: only what a quota or a watermark triggers may do without.
     pub(super) without_ttl: Vec<(String, Fault)>,
     pub(super) limits: limit::Read,
+    pub(super) notify: Option<Notify>,
 }
 
 pub(super) fn load(path: &Path) -> Result<Config, Vec<Fault>> {
@@ -66,6 +68,7 @@ pub(super) fn load(path: &Path) -> Result<Config, Vec<Fault>> {
         rules: parts.rules,
         limits: parts.limits.limits,
         shown: parts.shown,
+        notify: parts.notify.unwrap_or_default(),
     })
 }
 
@@ -175,9 +178,10 @@ fn read_main(top: &mut Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts)
     for (table, span) in top.tables(src, "watermark") {
         limit::read_watermark(Section::new("watermark", table, span), src, &mut parts.limits);
     }
-    for key in ["archive", "notify"] {
-        top.refuse(src, key);
+    for (table, span) in top.tables(src, "notify") {
+        parts.notify = Some(read_notify(Section::new("notify", table, span), src));
     }
+    top.refuse(src, "archive");
 }
 
 /// Characters of a name: it stands in file names, commands and metrics.

@@ -111,10 +111,8 @@ fn every_fault_says_where_and_how_to_mend_it() {
             ":4:1: the quota limits nothing",
         ),
         (
-            format!(
-                "{VOLUME}[[quota]]\nname = \"q\"\nvolume = \"s\"\nsubject = \"project\"\nhard = \"1B\"\n"
-            ),
-            "subject is not supported",
+            format!("{VOLUME}[[quota]]\nname = \"q\"\nvolume = \"s\"\nsubject = \"projet\"\nhard = \"1B\"\n"),
+            "project",
         ),
         (
             format!("{VOLUME}[[watermark]]\nvolume = \"s\"\nrule = \"r\"\nhigh = \"70%\"\nlow = \"75%\"\n"),

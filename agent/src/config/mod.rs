@@ -13,6 +13,7 @@
 //! - [`environment`] what the environment says instead of a file
 //! - `command_line` what the command line puts in force
 //! - [`origin`]    where every value comes from
+//! - `notify`      the notify table -> [`sinks`]
 //! - `accessor`    whose reads do not count
 //! - `accounts`    user and group names -> ids
 //!
@@ -28,11 +29,13 @@ pub mod fault;
 mod limit;
 pub mod limits;
 pub mod listen;
+mod notify;
 pub mod origin;
 mod rule;
 mod scope;
 pub mod secret;
 mod section;
+pub mod sinks;
 pub mod subject;
 mod unsupported;
 mod volume;
@@ -40,11 +43,12 @@ mod volume;
 use std::path::{Path, PathBuf};
 
 pub use access::{Access, Members};
-pub use accounts::{group_id, group_name, user_id, user_name};
+pub use accounts::{group_id, group_name, user_gecos, user_id, user_name};
 pub use fault::Fault;
 pub use limits::{Limits, Quota, QuotaSubject, Watermark};
 pub use listen::{Listen, TlsFiles};
 pub use origin::Shown;
+pub use sinks::{Addresses, Amqp, Exec, Means, Notify, Sink, Smtp, Tls, Webhook};
 pub use subject::Subject;
 
 use crate::collect::accessors::Accessor;
@@ -74,6 +78,8 @@ pub struct Config {
     pub rules: Vec<Rule>,
     /// How much there may be.
     pub limits: Limits,
+    /// Who is told.
+    pub notify: Notify,
     /// Every value, and where it comes from.
     pub shown: Vec<Shown>,
 }
@@ -169,6 +175,8 @@ pub struct Rule {
     pub schedule: Option<Schedule>,
     /// Plans made on schedule are applied.
     pub auto_apply: bool,
+    /// Seconds for which a list must have named what it takes; 0: it is taken without an announcement.
+    pub announce: u64,
     /// Seconds for which what it takes stays in the trash; 0: it is freed at once.
     pub grace: u64,
     /// Files a run; 0: unlimited.
@@ -203,6 +211,7 @@ impl Rule {
             auto_apply: false,
             max_files: 0,
             max_bytes: 0,
+            announce: 0,
             grace: 0,
             max_errors: 0.05,
             max_fraction: None,
@@ -276,6 +285,7 @@ impl Config {
             rules,
             limits: Limits::default(),
             shown,
+            notify: Notify::default(),
         })
     }
 

@@ -32,8 +32,15 @@ pub(super) fn read_rule(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &mu
         .count(src, "max_empty_dirs")
         .map_or(DEFAULT_MAX_EMPTY_DIRS, |(n, _)| n);
     let grace = s.duration(src, "grace").map_or(0, |(n, _)| n);
-    for key in ["action", "announce"] {
-        s.refuse(src, key);
+    s.refuse(src, "action");
+    let announce = s.duration(src, "announce").map_or(0, |(n, _)| n);
+    if announce > 0 && !s.has("ttl") {
+        let mend = "give the rule a ttl, or take announce out";
+        src.fault(
+            &s.span_of("announce"),
+            "announce without a ttl names nothing",
+            mend,
+        );
     }
     let tells_only = s
         .string(src, "action")
@@ -104,6 +111,7 @@ pub(super) fn read_rule(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &mu
         max_files,
         max_bytes,
         max_errors,
+        announce,
         grace,
         max_fraction: max_fraction.map(|(n, _)| n),
     });

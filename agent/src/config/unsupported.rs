@@ -10,11 +10,7 @@ pub(super) fn refused(section: &str, key: &str, value: &str) -> Option<(&'static
         ("rule", "action") if !matches!(value, "delete" | "notify") => {
             Some((later, "write \"delete\" or \"notify\", or leave it out"))
         }
-        ("quota", "subject") if value == "project" => {
-            Some((later, "write \"user\", \"group\" or \"directory\""))
-        }
-        ("rule", "announce") if value != "0" => Some((later, "write \"0s\", or leave it out")),
-        ("", "archive" | "notify") => Some((later, "take the whole table out")),
+        ("", "archive") => Some((later, "take the whole table out")),
         _ => None,
     }
 }

@@ -14,7 +14,7 @@ use crate::sys::stat::{self, Space};
 use crate::volume::Volume;
 
 /// Who asks.
-enum Asker {
+pub(super) enum Asker {
     Quota(Quota),
     Watermark(Watermark),
 }
@@ -28,7 +28,7 @@ impl Asker {
     }
 
     /// As it is remembered with a plan.
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         match self {
             Self::Quota(q) => format!("quota {}", q.name),
             Self::Watermark(w) => format!("watermark {}", w.volume),
@@ -94,7 +94,7 @@ impl Host {
 
     /// The rule whose scope counts. Without one the whole volume is in scope, which the configuration accepts only
     /// where the volume has no other rule to choose from.
-    fn rule_of(&self, asker: &Asker) -> Result<Rule, HostError> {
+    pub(super) fn rule_of(&self, asker: &Asker) -> Result<Rule, HostError> {
         let of_volume: Vec<Rule> = self
             .rules()
             .into_iter()
@@ -266,24 +266,35 @@ impl Host {
         });
         if let Err(error) = done {
             tracing::error!(by = %asker.name(), %error, "the plan was not made or not applied");
+            self.tell_of_failure(asker.volume(), &asker.name(), &error);
         }
     }
 }
 
 /// Names the ids that a quota sums by.
-fn namer(q: &Quota) -> fn(u32) -> String {
+pub(super) fn namer(q: &Quota) -> fn(u32) -> String {
     match q.subject {
         crate::config::QuotaSubject::Group => group_name,
+        crate::config::QuotaSubject::Project => |id| id.to_string(),
         _ => user_name,
     }
 }
 
-fn space_of(volume: &Volume) -> Result<Space, HostError> {
+pub(super) fn space_of(volume: &Volume) -> Result<Space, HostError> {
     // Another file system at this path, or none, says nothing of the volume.
     let identity = volume.check_identity();
     identity.map_err(|e| HostError::Refused(e.to_string()))?;
     stat::space(&volume.config.path)
         .map_err(|e| HostError::Refused(format!("{}: {e}", volume.config.path.display())))
+}
+
+/// Shares of the space and of the inodes in use.
+pub(super) fn shares(space: &Space) -> (f64, f64) {
+    let share = |used: u64, all: u64| if all == 0 { 0.0 } else { used as f64 / all as f64 };
+    (
+        share(space.used, space.used.saturating_add(space.available)),
+        share(space.inodes_used, space.inodes),
+    )
 }
 
 /// What must go to come down to `low`, and why in words; nothing while use is at or below `high`. What lies in the trash

@@ -308,7 +308,7 @@ fn put_back(ground: &Ground<'_>, moved: &[Moved]) -> io::Result<()> {
     }
     // The renames have moved its change time, and its own renames are not in what the agent reads.
     if let Some(m) = moved.first()
-        && let Ok(found) = stat::entry(&m.from.dir, &m.from.name)
+        && let Ok(found) = ground.watched.projects.entry(&m.from.dir, &m.from.name)
     {
         let mut index = ground.watched.index.write();
         index.refresh(&found.stat).map_err(io::Error::other)?;

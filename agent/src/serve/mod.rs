@@ -9,13 +9,14 @@
 //! - [`outlet`]   streams to clients that may be slow
 //! - [`http`]     metrics and health
 //! - `bounded`    its connections
-//! - `convert`    the contract's messages from the agent's values
+//! - `convert`    the contract's messages from the agent's values; `notices` its notices
 
 mod bounded;
 mod convert;
 pub mod gate;
 pub mod http;
 pub mod incoming;
+mod notices;
 pub mod outlet;
 pub mod roles;
 pub mod service;
@@ -77,11 +78,6 @@ const PONG_WITHIN: Duration = Duration::from_secs(20);
 const ARRIVED_MAX: usize = 16;
 /// How often it is looked whether a certificate's file has changed.
 const FOLLOW_EVERY: Duration = Duration::from_secs(5);
-
-/// The local user who makes a request; none: a client with a certificate.
-pub fn peer_uid<T>(request: &tonic::Request<T>) -> Option<u32> {
-    gate::Caller::of(request).ok()?.uid
-}
 
 /// Where clients come in.
 #[derive(Debug)]

@@ -39,7 +39,7 @@ pub enum OfOwn {
 }
 
 /// Every call of `purge.v1.PurgeAgent`, the role it needs, and whether ordinary users may make it for what is theirs.
-pub const CALLS: [(&str, Role, OfOwn); 20] = [
+pub const CALLS: [(&str, Role, OfOwn); 25] = [
     ("GetStatus", Role::Viewer, OfOwn::MayNot),
     ("GetPlan", Role::Viewer, OfOwn::MayNot),
     ("ListPlans", Role::Viewer, OfOwn::MayNot),
@@ -49,6 +49,10 @@ pub const CALLS: [(&str, Role, OfOwn); 20] = [
     ("ListRuns", Role::Viewer, OfOwn::MayNot),
     ("GetConfig", Role::Viewer, OfOwn::MayNot),
     ("Doctor", Role::Viewer, OfOwn::MayNot),
+    ("GetForecast", Role::Viewer, OfOwn::MayNot),
+    ("GetTouched", Role::Viewer, OfOwn::MayNot),
+    ("ListNotices", Role::Viewer, OfOwn::MayNot),
+    ("Mine", Role::Viewer, OfOwn::May),
     ("Explain", Role::Viewer, OfOwn::May),
     ("Find", Role::Viewer, OfOwn::May),
     ("Usage", Role::Viewer, OfOwn::May),
@@ -57,6 +61,7 @@ pub const CALLS: [(&str, Role, OfOwn); 20] = [
     ("AddHold", Role::Operator, OfOwn::May),
     ("RemoveHold", Role::Operator, OfOwn::May),
     ("Rescan", Role::Operator, OfOwn::MayNot),
+    ("TestNotice", Role::Admin, OfOwn::MayNot),
     ("Apply", Role::Admin, OfOwn::MayNot),
     ("CancelRun", Role::Admin, OfOwn::MayNot),
     ("Restore", Role::Admin, OfOwn::MayNot),

@@ -7,6 +7,7 @@
 //! - [`limits`]   how many files may be open
 //! - [`memory`]   keeping the allocator from holding on to what a scan needed
 //! - [`peer`]     who is at the other end of a unix socket
+//! - [`project`]  project ids
 //! - [`shared`]   a buffer that outlives the process
 //! - [`stat`]     statx -> [`crate::model::Stat`], and what a mount is
 //! - [`time`]     the clocks, and which boot this is
@@ -22,6 +23,7 @@ pub mod lease;
 pub mod limits;
 pub mod memory;
 pub mod peer;
+pub mod project;
 pub mod shared;
 pub mod stat;
 pub mod time;

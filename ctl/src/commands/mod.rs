@@ -7,7 +7,10 @@ mod config;
 mod doctor;
 mod explain;
 mod find;
+mod forecast;
 mod hold;
+mod mine;
+mod notices;
 mod plan;
 mod plans;
 mod rescan;
@@ -51,6 +54,10 @@ pub enum Command {
     Find(find::Find),
     /// Who uses how much, and how old it is.
     Usage(usage::Usage),
+    /// What will expire when, and which limits will be reached.
+    Forecast(forecast::Forecast),
+    /// Your own files that will expire, by directory.
+    Mine(mine::Mine),
     /// Keep paths out of every plan and every apply.
     Hold(hold::Hold),
     /// Reconcile the index with the file system.
@@ -59,6 +66,8 @@ pub enum Command {
     Config(config::Config),
     /// Probe what this host gives, each with a verdict and the cure.
     Doctor(doctor::Doctor),
+    /// What people were told of: sent, waiting, failed.
+    Notices(notices::Notices),
     /// Print shell completions.
     Completions(completions::Completions),
 }
@@ -88,10 +97,13 @@ impl Command {
             Self::Explain(c) => c.run(client, out).await,
             Self::Find(c) => c.run(client, out).await,
             Self::Usage(c) => c.run(client, out).await,
+            Self::Forecast(c) => c.run(client, out).await,
+            Self::Mine(c) => c.run(client, out).await,
             Self::Hold(c) => c.run(client, out).await,
             Self::Rescan(c) => c.run(client, out).await,
             Self::Config(c) => c.run(client, out).await,
             Self::Doctor(c) => c.run(client, out).await,
+            Self::Notices(c) => c.run(client, out).await,
             Self::Completions(c) => c.run(out),
         }
     }
