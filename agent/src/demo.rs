@@ -192,13 +192,22 @@ impl Agent {
                     .join("\n")
             )
         })?;
-        let listener = serve::listen(&config.listen)?;
+        let listener = serve::incoming::listen(&config.listen, &config.access)?;
         let host = tokio::task::spawn_blocking(move || Host::start(&config, Handover::default())).await??;
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let shutdown = async {
             let _ = stopped.await;
         };
-        let served = tokio::spawn(serve::serve(Arc::clone(&host), listener, shutdown));
+        let served = tokio::spawn(serve::serve(
+            Arc::clone(&host),
+            serve::Entrances {
+                local: listener,
+                tls: None,
+            },
+            Arc::default(),
+            Arc::default(),
+            shutdown,
+        ));
         let endpoint = format!("unix://{}", socket.display());
         Ok(Self {
             host: Some(host),

@@ -1,5 +1,6 @@
 //! One host: its volumes, rules, plans, runs and holds, and what can be asked of them together.
 //!
+//! - `own`       what ordinary users may ask for: what is theirs
 //! - `announce`  publishes what announcing rules will take
 //! - [`forecast`] what will expire, and which limits will be reached; `growth`: what there was before
 //! - [`mine`]     what will expire soon, for those whose it is
@@ -11,6 +12,7 @@ mod announce;
 pub mod forecast;
 mod growth;
 pub mod mine;
+mod own;
 mod purges;
 pub mod telling;
 mod triggered;
@@ -25,6 +27,7 @@ use parking_lot::{Mutex, RwLock};
 use purge_proto::v1;
 use rustc_hash::FxHashSet;
 
+pub use self::own::Wish;
 pub use self::purges::Manner;
 use crate::clock;
 use crate::config::{AUTO_MAX_FRACTION, Config, Limits, Rule, user_name};
@@ -32,7 +35,7 @@ use crate::handover::Handover;
 use crate::index::{Store, StoreError, aside};
 use crate::model::Seconds;
 use crate::notify::sender::Notifier;
-use crate::policy::evaluate::{Circumstances, evaluate};
+use crate::policy::evaluate::{Circumstances, Evaluation, evaluate};
 use crate::policy::explain::{self, Subject, Verdict};
 use crate::purge::audit::Audit;
 use crate::purge::holds::{HoldError, Holds};
@@ -59,6 +62,12 @@ pub enum HostError {
     /// A safety limit, a stale plan, or a volume in doubt.
     #[error("{0}")]
     Refused(String),
+    /// The caller may not do that.
+    #[error("{0}")]
+    Denied(String),
+    /// More than the caller may have.
+    #[error("{0}")]
+    TooMuch(String),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -87,6 +96,7 @@ impl From<HoldError> for HostError {
     fn from(e: HoldError) -> Self {
         match e {
             HoldError::Path { .. } | HoldError::Unknown(_) => Self::NotFound(e.to_string()),
+            HoldError::NotTheirs { .. } => Self::Denied(e.to_string()),
             HoldError::Store(e) => Self::Store(e),
         }
     }
@@ -103,6 +113,8 @@ pub struct Wanted {
     pub ttl: Option<u64>,
     /// Nobody looks at the plan before it is applied.
     pub unattended: bool,
+    /// More candidates than this are refused; none: as many as there are.
+    pub candidates_max: Option<u64>,
 }
 
 /// One host.
@@ -300,6 +312,11 @@ impl Host {
         &self.volumes
     }
 
+    /// Where the index lies.
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
     /// How long the agent has been running.
     pub fn uptime(&self) -> Duration {
         self.started.elapsed()
@@ -395,6 +412,7 @@ impl Host {
             let index = volume.watched.index.read();
             (evaluate(&index, &rules, &at)?, index.totals().bytes)
         };
+        check_size(&found, wanted.candidates_max)?;
         let occasion = Occasion {
             volume: &volume.config.name,
             rules: &rules,
@@ -549,6 +567,7 @@ impl Host {
             volume: rule.volume.clone(),
             ttl: None,
             unattended: rule.auto_apply,
+            candidates_max: None,
         };
         let done = self.create_plan(&wanted).and_then(|record| {
             let plan = record.plan.unwrap_or_default();
@@ -566,6 +585,17 @@ impl Host {
             self.tell_of_failure(&rule.volume, &format!("rule {}", rule.name), &error);
         }
     }
+}
+
+/// A client may be allowed plans of some size only.
+fn check_size(found: &Evaluation, max: Option<u64>) -> Result<(), HostError> {
+    let (count, max) = (found.picks.len() as u64, max.unwrap_or(u64::MAX));
+    if count <= max {
+        return Ok(());
+    }
+    Err(HostError::TooMuch(format!(
+        "the plan would have {count} candidates; yours may have {max} (max_plan_files): name fewer rules, or ask root"
+    )))
 }
 
 /// A path for a message.

@@ -14,8 +14,12 @@
 //! - [`notify`]  notices: who is told what, durably and once
 //! - [`volume`]  one watched volume: wires collector, index and scan together
 //! - [`metrics`] what the agent counts, in Prometheus' text format
+//! - [`doctor`]  what this host gives, with verdicts and cures
+//! - [`log`]     where the log goes, and in which form
 //! - [`serve`]   gRPC; translates, decides nothing
+//! - [`reload`]  a configuration that changes while the agent runs
 //! - [`handover`] event queues that outlive the process, in systemd's keeping
+//! - [`watchdog`] tells systemd that the loops go round
 //! - [`arguments`] the command line
 //! - [`demo`]    the main job in one command
 
@@ -24,18 +28,22 @@ pub mod clock;
 pub mod collect;
 pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod handover;
 pub mod host;
 pub mod index;
+pub mod log;
 pub mod metrics;
 pub mod model;
 pub mod notify;
 pub mod policy;
 pub mod purge;
 pub mod query;
+pub mod reload;
 pub mod scan;
 pub mod schedule;
 pub mod serve;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod volume;
+pub mod watchdog;

@@ -11,7 +11,10 @@ use purge_agent::arguments::{Arguments, Command, Run};
 use purge_agent::config::{Config, Fault};
 use purge_agent::handover::Handover;
 use purge_agent::host::Host;
-use purge_agent::{demo, schedule, serve};
+use purge_agent::reload::{InForce, Reload};
+use purge_agent::serve::gate::Doors;
+use purge_agent::serve::tls::Certificates;
+use purge_agent::{demo, schedule, serve, watchdog};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How often it is looked whether the agent must be started again.
@@ -22,7 +25,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Command::Run(run) => {
-            init_log();
+            purge_agent::log::init();
             purge_agent::sys::limits::raise_open_files();
             let handover = Handover::take();
             read_config(&run)
@@ -55,22 +58,6 @@ fn start_again() -> anyhow::Result<()> {
     Err(error).context("cannot start again")
 }
 
-/// Logs go to stderr: for a person on a terminal, as JSON otherwise. `RUST_LOG` chooses what.
-fn init_log() {
-    use std::io::IsTerminal;
-    // The AMQP library logs whole messages that came back; what became of a notice is said by its sender.
-    let filter =
-        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,lapin=off".into());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() {
-        builder.with_target(false).init();
-    } else {
-        builder.json().flatten_event(true).init();
-    }
-}
-
 fn read_config(run: &Run) -> Result<Config, Vec<Fault>> {
     let Some(volume) = &run.volume else {
         return Config::load(&run.config);
@@ -101,6 +88,17 @@ fn check(file: &std::path::Path) -> ExitCode {
     match Config::load(file) {
         Ok(config) => {
             config.warnings().iter().for_each(|w| eprintln!("warning: {w}"));
+            let files = config
+                .listen
+                .tls
+                .as_ref()
+                .filter(|files| !files.are_credentials());
+            let unfit = files.and_then(|files| Certificates::load(files).err().map(|e| e.to_string()));
+            let exposed = files.and_then(serve::tls::exposed);
+            unfit
+                .into_iter()
+                .chain(exposed)
+                .for_each(|w| eprintln!("warning: {w}"));
             let (volumes, rules) = (config.volumes.len(), config.rules.len());
             println!("{}: good ({volumes} volumes, {rules} rules)", file.display());
             ExitCode::SUCCESS
@@ -122,7 +120,9 @@ fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<b
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut reload = signal(SignalKind::hangup())?;
-        let listener = serve::listen(&config.listen)?;
+        let entrances = open_entrances(config).await?;
+        let certificates = entrances.tls.as_ref().map(|(_, c)| Arc::clone(c));
+        let doors = Arc::new(Doors::new(config.access.clone()));
         let metrics = match config.listen.metrics {
             Some(address) => Some(serve::http::listen(address).await?),
             None => None,
@@ -138,7 +138,20 @@ fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<b
         let limits = tokio::spawn(schedule::keep_limits(Arc::clone(&host)));
         host.notifier.start();
         let telling = tokio::spawn(schedule::keep_telling(Arc::clone(&host)));
-        let reloading = Arc::clone(&host);
+        let tasks = vec![
+            ("the task of notices", telling.abort_handle()),
+            ("the task of schedules", scheduler.abort_handle()),
+            ("the task of quotas", limits.abort_handle()),
+        ];
+        let watchdog = tokio::spawn(watchdog::keep(Arc::clone(&host), tasks));
+        let in_force = Arc::new(InForce::new(config, certificates.clone()));
+        let reloads = Reload {
+            in_force: Arc::clone(&in_force),
+            host: Arc::clone(&host),
+            doors: Arc::clone(&doors),
+            certificates,
+            started: config.clone(),
+        };
         let again = Arc::new(AtomicBool::new(false));
         let begins_again = Arc::clone(&again);
         let shutdown = async move {
@@ -147,11 +160,11 @@ fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<b
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
                     _ = reload.recv() => {
-                        reloading.audit.reopen();
-                        reload_rules(&reloading, run).await;
+                        reloads.host.audit.reopen();
+                        reloads.take(read_config(run)).await;
                     }
                     () = tokio::time::sleep(LOOK_EVERY) => {
-                        if let Some(why) = reloading.wants_restart() {
+                        if let Some(why) = reloads.host.wants_restart() {
                             tracing::warn!(why, "starting again");
                             begins_again.store(true, Relaxed);
                             break;
@@ -160,37 +173,33 @@ fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<b
                 }
             }
             // Clients that follow a run hear how it ended before the server does.
-            reloading.runs.cancel_all();
+            reloads.host.runs.cancel_all();
         };
-        let served = serve::serve(Arc::clone(&host), listener, shutdown).await;
+        let served = serve::serve(Arc::clone(&host), entrances, doors, in_force, shutdown).await;
         sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]).ok();
         scheduler.abort();
         limits.abort();
+        watchdog.abort();
         telling.abort();
         host.notifier.stop().await;
         tokio::task::spawn_blocking(move || host.stop()).await.ok();
-        serve::unlisten(&config.listen.unix);
+        serve::incoming::unlisten(&config.listen.unix);
         tracing::info!("stopped");
         served?;
         Ok(again.load(Relaxed))
     })
 }
 
-/// SIGHUP: rules are read again. A file with a fault leaves the running ones in force.
-async fn reload_rules(host: &Host, run: &Run) {
-    match read_config(run) {
-        Ok(config) => {
-            tracing::info!(
-                rules = config.rules.len(),
-                "rules and notices were read again; other changes need a restart"
-            );
-            host.replace_rules(config.rules, config.limits);
-            host.notifier.replace(config.notify).await;
+async fn open_entrances(config: &Config) -> anyhow::Result<serve::Entrances> {
+    let listen = &config.listen;
+    let local = serve::incoming::listen(listen, &config.access)?;
+    let tls = match (listen.tcp, &listen.tls) {
+        (Some(address), Some(files)) => {
+            let certificates = Certificates::load(files).map_err(serve::ServeError::Tls)?;
+            let listener = serve::incoming::listen_tcp(address).await?;
+            Some((listener, Arc::new(certificates)))
         }
-        Err(faults) => {
-            for fault in faults {
-                tracing::error!(%fault, "the configuration has a fault: the rules stay as they were");
-            }
-        }
-    }
+        _ => None,
+    };
+    Ok(serve::Entrances { local, tls })
 }

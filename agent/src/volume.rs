@@ -49,6 +49,7 @@ use crate::scan::{self, Belief, Extent, Progress, ScanError};
 use crate::sys::fanotify::Who;
 use crate::sys::handle::Handle;
 use crate::sys::stat::{self, Mount};
+use crate::watchdog::Pulse;
 
 /// Events a second are an average over so many seconds.
 const RATE_SECONDS: usize = 10;
@@ -145,6 +146,43 @@ struct Health {
     rates: VecDeque<u64>,
 }
 
+impl Health {
+    fn ailments(&self) -> Vec<(Ailment, String)> {
+        let collector = self.collector_trouble.as_ref().map(|t| t.words.clone());
+        let all = [
+            (Ailment::Away, &self.away),
+            (Ailment::Damage, &self.damage),
+            (Ailment::Collector, &collector),
+            (Ailment::Index, &self.index_trouble),
+            (Ailment::Journal, &self.journal_trouble),
+            (Ailment::Checkpoint, &self.checkpoint_trouble),
+            (Ailment::Scan, &self.scan_trouble),
+        ];
+        all.into_iter()
+            .filter_map(|(what, words)| Some((what, words.clone()?)))
+            .collect()
+    }
+}
+
+/// What can be wrong with a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ailment {
+    /// It is not mounted any more.
+    Away,
+    /// The index makes no sense.
+    Damage,
+    /// Accesses are not read.
+    Collector,
+    /// The index cannot be written.
+    Index,
+    /// The journal cannot be written.
+    Journal,
+    /// The checkpoint cannot be written.
+    Checkpoint,
+    /// The scan has not seen everything.
+    Scan,
+}
+
 /// Something that does not work for now.
 #[derive(Debug)]
 struct Trouble {
@@ -187,6 +225,8 @@ pub struct Keeping {
     pub checkpoint_bytes: AtomicU64,
     /// Whole scans that were finished.
     pub scans: AtomicU64,
+    /// Rounds of the keeper.
+    pub pulse: Pulse,
     /// Files that clients of the kernel's NFS server held at the last look.
     pub nfs_held: AtomicU64,
 }
@@ -523,20 +563,16 @@ impl Volume {
         }
     }
 
+    /// Everything that is wrong with it, the worst first.
+    pub fn ailments(&self) -> Vec<(Ailment, String)> {
+        self.health.lock().ailments()
+    }
+
     /// How it is.
     pub fn condition(&self) -> Condition {
         let health = self.health.lock();
-        let trouble = [
-            &health.away,
-            &health.damage,
-            &health.collector_trouble.as_ref().map(|t| t.words.clone()),
-            &health.index_trouble,
-            &health.journal_trouble,
-            &health.checkpoint_trouble,
-            &health.scan_trouble,
-        ];
-        let state = match trouble.into_iter().flatten().next() {
-            Some(reason) => State::Degraded(reason.clone()),
+        let state = match health.ailments().into_iter().next() {
+            Some((_, reason)) => State::Degraded(format!("{reason} (purgectl doctor says what to do)")),
             None if !health.whole => State::Scanning,
             None => State::Tracking,
         };

@@ -4,6 +4,7 @@
 //! - [`output`]   tables, JSON, CSV, progress
 //! - [`views`]    the contract's messages as JSON
 //! - [`connect`]  reaching the agent
+//! - [`tls`]      certificates
 //! - [`error`]    what went wrong, and the exit code
 //! - [`paths`]    paths from and for people
 
@@ -12,6 +13,7 @@ pub mod connect;
 pub mod error;
 pub mod output;
 pub mod paths;
+pub mod tls;
 pub mod views;
 
 use std::ffi::OsString;
@@ -43,6 +45,9 @@ pub struct Cli {
         default_value = "unix:///run/purge-agent/agent.sock"
     )]
     pub endpoint: String,
+    #[command(flatten)]
+    /// Certificates, for an https endpoint.
+    pub tls: tls::Tls,
     /// How to print.
     #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
     pub output: Format,
@@ -71,7 +76,7 @@ pub async fn run(arguments: Vec<OsString>) -> u8 {
     let mut out = Out::new(cli.output, cli.quiet);
     let done = match cli.command.offline(&mut out) {
         Some(done) => done,
-        None => match <Client as Connect>::connect(&cli.endpoint).await {
+        None => match <Client as Connect>::connect(&cli.endpoint, &cli.tls).await {
             Ok(client) => cli.command.run(client, &mut out).await,
             Err(e) => Err(e),
         },

@@ -503,6 +503,54 @@ impl PurgeAgent for Fake {
         };
         Ok(stream(vec![news(false), news(true)]))
     }
+
+    async fn get_config(&self, _: Request<GetConfigRequest>) -> Result<Response<ConfigReport>, Status> {
+        let value = |key: &str, value: &str, origin: &str, pending: Option<&str>| ConfigValue {
+            key: key.into(),
+            value: value.into(),
+            origin: origin.into(),
+            pending: pending.map(Into::into),
+        };
+        let file = "/etc/purge-agent/agent.toml";
+        let values = vec![
+            value("listen.unix", "\"/run/purge-agent/agent.sock\"", "default", None),
+            value(
+                "volume.scratch.precision",
+                "\"1h\"",
+                &format!("{file}:12:13"),
+                Some("\"5m\""),
+            ),
+            value(
+                "rule.scratch-28d.ttl",
+                "\"28d\"",
+                "/etc/purge-agent/rules.d/a.toml:4:7",
+                None,
+            ),
+        ];
+        Ok(Response::new(ConfigReport { values }))
+    }
+
+    async fn doctor(&self, _: Request<DoctorRequest>) -> Result<Response<DoctorReport>, Status> {
+        let finding = |check: &str, volume: &str, verdict: Verdict, found: &str, cure: &str| Finding {
+            check: check.into(),
+            volume: volume.into(),
+            verdict: verdict.into(),
+            found: found.into(),
+            cure: cure.into(),
+        };
+        let findings = vec![
+            finding("collector", "scratch", Verdict::Good, "fanotify; 12 events/s", ""),
+            finding(
+                "guard",
+                "scratch",
+                Verdict::Note,
+                "no leases here",
+                "see `leases` below",
+            ),
+            finding("kernel", "", Verdict::Bad, "Linux 5.10.0", "boot a newer kernel"),
+        ];
+        Ok(Response::new(DoctorReport { findings }))
+    }
     async fn list_notices(
         &self,
         r: Request<ListNoticesRequest>,
@@ -645,6 +693,14 @@ const CASES: &[(&str, i32, &[&str])] = &[
         &["hold", "remove", "h1", "--output", "json"],
     ),
     ("rescan", 0, &["rescan", "--volume", "scratch"]),
+    ("config-show", 0, &["config", "show"]),
+    (
+        "config-show-json",
+        0,
+        &["config", "show", "volume.", "--output", "json"],
+    ),
+    ("doctor", 1, &["doctor"]),
+    ("doctor-json", 1, &["doctor", "--output", "json"]),
     ("notices", 0, &["notices"]),
     ("notices-json", 0, &["notices", "--output", "json"]),
     (

@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -132,6 +134,23 @@ impl Agent {
     /// Where it listens.
     pub fn socket(&self) -> PathBuf {
         self.dir.path().join("agent.sock")
+    }
+
+    /// Lets everybody reach the socket, as far as directories go.
+    ///
+    /// # Panics
+    /// When the directory's mode cannot be set.
+    pub fn reachable(&self) {
+        std::fs::set_permissions(self.dir.path(), std::fs::Permissions::from_mode(0o755))
+            .expect("opening the socket's directory");
+    }
+
+    /// Connects to its socket as another user.
+    ///
+    /// # Errors
+    /// When the socket is not for them.
+    pub fn connect_as(&self, uid: u32, groups: &[u32]) -> std::io::Result<UnixStream> {
+        crate::sys::connect_as(&self.socket(), uid, groups)
     }
 
     /// Its configuration file.

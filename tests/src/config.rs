@@ -9,6 +9,7 @@ pub struct Config {
     volume: PathBuf,
     volume_keys: String,
     listen_keys: String,
+    access: String,
     rules: String,
 }
 
@@ -24,6 +25,7 @@ impl Config {
             volume: path.to_owned(),
             volume_keys: volume_keys.to_owned(),
             listen_keys: String::new(),
+            access: String::new(),
             rules: String::new(),
         }
     }
@@ -55,6 +57,13 @@ impl Config {
     #[must_use]
     pub fn listening(mut self, keys: &str) -> Self {
         self.listen_keys = keys.to_owned();
+        self
+    }
+
+    /// With these lines in the table `access`.
+    #[must_use]
+    pub fn access(mut self, keys: &str) -> Self {
+        self.access = format!("\n[access]\n{keys}\n");
         self
     }
 
@@ -91,9 +100,9 @@ impl Config {
             "precision = \"1s\"\n"
         };
         format!(
-            "state_dir = {state_dir:?}\n\n[listen]\nunix = {socket:?}\n{}\n\n[[volume]]\nname = \"{VOLUME}\"\npath = {:?}\n\
+            "state_dir = {state_dir:?}\n\n[listen]\nunix = {socket:?}\n{}\n{}\n[[volume]]\nname = \"{VOLUME}\"\npath = {:?}\n\
              {precision}{}\n{}",
-            self.listen_keys, self.volume, self.volume_keys, self.rules
+            self.listen_keys, self.access, self.volume, self.volume_keys, self.rules
         )
     }
 }

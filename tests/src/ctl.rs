@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use base64::Engine;
+use purgectl::tls::Tls;
 use serde_json::Value;
 
 use crate::binary;
@@ -20,6 +21,7 @@ pub struct Ctl {
     binary: PathBuf,
     endpoint: String,
     as_uid: Option<u32>,
+    environment: Vec<(&'static str, PathBuf)>,
 }
 
 /// What a command answered.
@@ -51,6 +53,25 @@ impl Ctl {
             binary: binary("purgectl"),
             endpoint: format!("unix://{}", socket.display()),
             as_uid: None,
+            environment: Vec::new(),
+        }
+    }
+
+    /// purgectl for the agent at a port of the loopback.
+    pub fn over_tls(port: u16, files: &Tls) -> Self {
+        let variables = [
+            ("PURGECTL_CA", &files.ca),
+            ("PURGECTL_CERT", &files.cert),
+            ("PURGECTL_KEY", &files.key),
+        ];
+        Self {
+            binary: binary("purgectl"),
+            endpoint: format!("https://localhost:{port}"),
+            as_uid: None,
+            environment: variables
+                .into_iter()
+                .filter_map(|(name, file)| Some((name, file.clone()?)))
+                .collect(),
         }
     }
 
@@ -61,6 +82,7 @@ impl Ctl {
             binary: binary.to_owned(),
             endpoint: self.endpoint.clone(),
             as_uid: Some(uid),
+            environment: Vec::new(),
         }
     }
 
@@ -81,6 +103,7 @@ impl Ctl {
             .arg(&self.binary)
             .args(&arguments)
             .env("PURGECTL_ENDPOINT", &self.endpoint)
+            .envs(self.environment.iter().map(|(name, file)| (name, file)))
             .stdin(Stdio::null())
             .output()
             .expect("timeout (coreutils) starts purgectl");

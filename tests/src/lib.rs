@@ -4,6 +4,8 @@
 //! - [`config`] the agent's configuration as text
 //! - [`agent`]  a running `purge-agent`
 //! - [`ctl`]    `purgectl` and what it answered
+//! - [`rpc`]    gRPC without it
+//! - [`certs`]  certificates
 //! - [`files`]  making, ageing and using files
 //! - [`wait`]   polling with a deadline
 //! - [`nfs`]    an NFS server and clients of it
@@ -21,11 +23,13 @@
 )]
 
 pub mod agent;
+pub mod certs;
 pub mod config;
 pub mod ctl;
 pub mod files;
 pub mod mount;
 pub mod nfs;
+pub mod rpc;
 pub mod sinks;
 pub mod skip;
 #[allow(unsafe_code)]

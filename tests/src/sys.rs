@@ -1,9 +1,11 @@
-//! What the tests need and has no safe wrapper: a mapping whose descriptor is closed before it is read, and the end of a file
-//! system in mid-flight.
+//! What the tests need and has no safe wrapper: a mapping whose descriptor is closed before it is read, the end of a file
+//! system in mid-flight, and coming in as somebody else.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 /// Maps the first page of a file for reading, closes the descriptor, and reads a byte through the mapping.
 pub(crate) fn read_through_mapping(file: File) -> io::Result<u8> {
@@ -41,6 +43,24 @@ pub(crate) fn shut_down(root: &File, flush_log: bool) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Connects to a unix socket as somebody else: identities belong to threads, and the socket keeps that of the one that connects.
+pub(crate) fn connect_as(socket: &Path, uid: u32, groups: &[u32]) -> io::Result<UnixStream> {
+    let check = |result: libc::c_long| match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    };
+    let connect = || {
+        // SAFETY: the kernel reads as many gids as the slice has. The C library's own wrappers would change every thread.
+        check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })?;
+        // SAFETY: numbers only.
+        check(unsafe { libc::syscall(libc::SYS_setresgid, uid, uid, uid) })?;
+        // SAFETY: numbers only.
+        check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) })?;
+        UnixStream::connect(socket)
+    };
+    std::thread::scope(|s| s.spawn(connect).join().unwrap())
 }
 
 /// A page of a file, mapped: it keeps the file in use after its descriptor is closed.

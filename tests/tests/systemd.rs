@@ -14,13 +14,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
+use purge_tests::certs::{Authority, Validity, client_files};
 use purge_tests::ctl::{number, tally, text};
-use purge_tests::files::{age_tree, assert_same, make};
+use purge_tests::files::{age_tree, assert_same, make, read, temp_dir};
 use purge_tests::sinks::free_port;
 use purge_tests::sinks::hook::Hook;
 use purge_tests::systemd::Machine;
 use purge_tests::wait::{LONG, until};
-use purge_tests::{Config, Fs, Mount, need};
+use purge_tests::{Config, Ctl, Fs, Mount, need};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -44,6 +45,12 @@ fn started(mount: &Mount, config: &Config) -> Result<Machine, purge_tests::skip:
     machine.run(&["systemctl", "start", "purge-agent"]).unwrap();
     wait_until_tracking(&machine);
     Ok(machine)
+}
+
+/// A gap would count as a use of everything only if it were a year long: nothing may hide behind one.
+fn watching(root: &Path) -> Config {
+    Config::new(root, "baseline = \"mtime\"\ngap_tolerance = \"365d\"")
+        .rule("old", "ttl = \"1h\"\nclock = [\"access\"]")
 }
 
 fn status(machine: &Machine) -> Option<Value> {
@@ -131,6 +138,119 @@ fn kill_9_misses_no_access_of_fifty_readers() {
             kill_process(pid, Signal::KILL).unwrap();
         }
     });
+}
+
+#[test]
+fn an_agent_that_hangs_is_started_again_and_has_missed_nothing() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let files = make(&mount.path().join("d"), 4);
+    age_tree(&mount.path());
+    let machine = need!(started(&mount, &watching(&mount.path())));
+    let dropin = "/etc/systemd/system/purge-agent.service.d/watchdog.conf";
+    machine
+        .run(&["mkdir", "-p", "/etc/systemd/system/purge-agent.service.d"])
+        .unwrap();
+    machine.write(dropin, "[Service]\nWatchdogSec=4\n");
+    machine.run(&["systemctl", "daemon-reload"]).unwrap();
+    machine.run(&["systemctl", "restart", "purge-agent"]).unwrap();
+    wait_until_tracking(&machine);
+    // Longer than the watchdog: it is told.
+    std::thread::sleep(Duration::from_secs(10));
+    let restarts = || {
+        let answer = machine.run(&[
+            "systemctl",
+            "show",
+            "--property=NRestarts",
+            "--value",
+            "purge-agent",
+        ]);
+        answer.unwrap().trim().parse::<u64>().unwrap()
+    };
+    assert_eq!(restarts(), 0, "{}", machine.log());
+    let pid = machine.main_pid("purge-agent").unwrap();
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    read(&files[0]);
+    until("systemd starts it again", LONG, || (restarts() > 0).then_some(()));
+    wait_until_tracking(&machine);
+    let expected: BTreeSet<PathBuf> = files[1..].iter().cloned().collect();
+    assert_same(
+        "what nobody has read",
+        &machine.ctl().candidate_files(),
+        &expected,
+    );
+    let doctor = machine.ctl().run(["doctor"]).ok().text();
+    assert!(
+        doctor.contains("hung for 4 s") && doctor.contains("fd-store"),
+        "{doctor}"
+    );
+}
+
+#[test]
+fn keys_come_as_credentials_reloads_are_checked_and_the_journal_has_fields() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    make(&mount.path().join("d"), 3);
+    let (dir, port) = (temp_dir(), free_port());
+    let authority = Authority::new("the authority");
+    let ca = authority.write(&dir.path().join("ca.pem"));
+    let shown = authority.vouch(dir.path(), "agent", Validity::Long);
+    let viewer = authority.vouch(dir.path(), "viewer", Validity::Long);
+    let machine = need!(started(&mount, &watching(&mount.path())));
+    let drop_in = "/etc/systemd/system/purge-agent.service.d";
+    machine.run(&["mkdir", "-p", drop_in, "/etc/secret"]).unwrap();
+    for (file, name) in [
+        (&shown.cert, "agent.pem"),
+        (&shown.key, "agent.key"),
+        (&ca, "ca.pem"),
+    ] {
+        let content = fs::read_to_string(file).unwrap();
+        machine.write(&format!("/etc/secret/{name}"), &content);
+    }
+    let loaded: String = ["agent.pem", "agent.key", "ca.pem"]
+        .iter()
+        .map(|name| format!("LoadCredential={name}:/etc/secret/{name}\n"))
+        .collect();
+    machine.write(&format!("{drop_in}/tls.conf"), &format!("[Service]\n{loaded}"));
+    let listen = format!(
+        "tcp = \"127.0.0.1:{port}\"\ntls = {{ cert = \"credential:agent.pem\", key = \"credential:agent.key\", \
+         client_ca = \"credential:ca.pem\" }}"
+    );
+    let configure = |ttl: &str| {
+        let config = Config::new(&mount.path(), "baseline = \"mtime\"")
+            .rule("old", &format!("ttl = \"{ttl}\""))
+            .listening(&listen)
+            .access("viewer = { certificates = [\"CN=viewer\"] }");
+        let state = Path::new("/var/lib/purge-agent");
+        let text = config.text(state, Path::new("/run/purge-agent/agent.sock"));
+        machine.write("/etc/purge-agent/agent.toml", &text);
+    };
+    configure("1h");
+    machine.run(&["systemctl", "daemon-reload"]).unwrap();
+    machine.run(&["systemctl", "restart", "purge-agent"]).unwrap();
+    let ctl = Ctl::over_tls(port, &client_files(&ca, &viewer));
+    let ttl = || {
+        let shown = ctl
+            .run(["config", "show", "rule.old.ttl", "--output", "json"])
+            .ok()
+            .json();
+        shown.pointer("/0/value").unwrap().as_str().unwrap().to_owned()
+    };
+    assert_eq!(ttl(), "\"1h\"");
+    configure("2h");
+    machine.run(&["systemctl", "reload", "purge-agent"]).unwrap();
+    until("the reload is done", LONG, || (ttl() == "\"2h\"").then_some(()));
+    configure("2 weeks");
+    let refused = machine.run(&["systemctl", "reload", "purge-agent"]);
+    assert!(refused.is_err(), "{refused:?}");
+    assert_eq!(ttl(), "\"2h\"", "the running configuration stays");
+
+    let journal = machine
+        .run(&["journalctl", "--no-pager", "--output=json", "VOLUMES=1"])
+        .unwrap();
+    let first: Value = serde_json::from_str(journal.lines().next().unwrap()).unwrap();
+    assert_eq!(first.get("MESSAGE").unwrap(), "ready", "{first:#}");
+    assert_eq!(first.get("PRIORITY").unwrap(), "5", "{first:#}");
+    assert_eq!(first.get("SOCKET").unwrap(), "/run/purge-agent/agent.sock");
 }
 
 #[test]

@@ -308,6 +308,7 @@ impl Reader {
 
     /// Reads one buffer of accesses and all names. Returns how many access events that were.
     fn pass(&mut self) -> Result<u64, CollectError> {
+        self.watched.counters.pulse.beat();
         let kernel = |doing| move |source| CollectError::Kernel { doing, source };
         let Some(mut buffer) = self.buffer.take() else {
             return Ok(0);

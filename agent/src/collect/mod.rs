@@ -43,6 +43,7 @@ use crate::index::{DirId, Index};
 use crate::model::Inode;
 use crate::sys::beneath;
 use crate::sys::stat::{self, Device};
+use crate::watchdog::Pulse;
 
 /// One watched volume: what the collector, the scan and everyone who asks share.
 #[derive(Debug)]
@@ -119,4 +120,6 @@ pub struct Counters {
     pub ignored: AtomicU64,
     /// Recordings that were taken back as metadata changes.
     pub taken_back: AtomicU64,
+    /// Rounds of the collector.
+    pub pulse: Pulse,
 }

@@ -96,7 +96,7 @@ fn account(
     let (name, span) = s.string(src, key)?;
     let id = id_of(&name);
     if id.is_none() {
-        super::check::unknown_account(src, key, &name, &span);
+        super::scope::unknown_account(src, key, &name, &span);
     }
     id
 }

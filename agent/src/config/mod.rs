@@ -3,32 +3,53 @@
 //! - [`fault`]     what is wrong, where, and how to mend it
 //! - `section`     one TOML table, read key by key; what is left over is unknown
 //! - `check`       sections -> typed configuration
+//! - `volume`, `rule`, `scope` their tables
 //! - `unsupported` what the contract knows and this version does not do yet
 //! - `limit`       quota and watermark tables -> [`limits`]
+//! - [`access`]    who may ask what
+//! - [`listen`]    where clients come in
+//! - [`subject`]   names in certificates
+//! - [`secret`]    where secrets are
+//! - [`environment`] what the environment says instead of a file
+//! - `command_line` what the command line puts in force
+//! - [`origin`]    where every value comes from
 //! - `notify`      the notify table -> [`sinks`]
 //! - `accessor`    whose reads do not count
 //! - `accounts`    user and group names -> ids
 //!
 //! What may never happen: a rule that selects everything because something was left out or mistyped.
 
+pub mod access;
 mod accessor;
 mod accounts;
 mod check;
+mod command_line;
+pub mod environment;
 pub mod fault;
 mod limit;
 pub mod limits;
+pub mod listen;
 mod notify;
+pub mod origin;
+mod rule;
+mod scope;
+pub mod secret;
 mod section;
 pub mod sinks;
+pub mod subject;
 mod unsupported;
+mod volume;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub use access::{Access, Members};
 pub use accounts::{group_id, group_name, user_gecos, user_id, user_name};
 pub use fault::Fault;
 pub use limits::{Limits, Quota, QuotaSubject, Watermark};
+pub use listen::{Listen, TlsFiles};
+pub use origin::Shown;
 pub use sinks::{Addresses, Amqp, Exec, Means, Notify, Sink, Smtp, Tls, Webhook};
+pub use subject::Subject;
 
 use crate::collect::accessors::Accessor;
 use crate::model::Clocks;
@@ -49,6 +70,8 @@ pub struct Config {
     pub audit_log: PathBuf,
     /// Where clients come in.
     pub listen: Listen,
+    /// Who may ask what.
+    pub access: Access,
     /// What is watched.
     pub volumes: Vec<VolumeConfig>,
     /// What may go.
@@ -57,17 +80,8 @@ pub struct Config {
     pub limits: Limits,
     /// Who is told.
     pub notify: Notify,
-}
-
-/// Where clients come in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listen {
-    /// The unix socket.
-    pub unix: PathBuf,
-    /// The socket's group; none: root's.
-    pub group: Option<u32>,
-    /// Where `/metrics` and `/healthz` are answered; none: nowhere.
-    pub metrics: Option<SocketAddr>,
+    /// Every value, and where it comes from.
+    pub shown: Vec<Shown>,
 }
 
 /// The audit log's name in the state directory, unless the configuration says otherwise.
@@ -228,7 +242,7 @@ impl Config {
         let path = std::path::absolute(path).map_err(|e| fault(e.to_string(), "name a directory"))?;
         // A trailing slash is how people write directories; it is no part of the path.
         let path: PathBuf = path.components().collect();
-        check::volume_path(&path.to_string_lossy()).map_err(|(what, mend)| fault(what, mend))?;
+        volume::volume_path(&path.to_string_lossy()).map_err(|(what, mend)| fault(what, mend))?;
         if ttl == Some(0) {
             return Err(vec![Fault::elsewhere(
                 "--ttl",
@@ -249,14 +263,15 @@ impl Config {
             name: name.clone(),
             path,
             baseline: Baseline::Auto,
-            precision: check::DEFAULT_PRECISION,
+            precision: volume::DEFAULT_PRECISION,
             ignore_accessors: Vec::new(),
-            gap_tolerance: check::DEFAULT_GAP_TOLERANCE,
-            flush_interval: check::DEFAULT_FLUSH_INTERVAL,
-            checkpoint_interval: check::DEFAULT_CHECKPOINT_INTERVAL,
-            sweep_interval: check::DEFAULT_SWEEP_INTERVAL,
-            sweep_rate: check::DEFAULT_SWEEP_RATE,
+            gap_tolerance: volume::DEFAULT_GAP_TOLERANCE,
+            flush_interval: volume::DEFAULT_FLUSH_INTERVAL,
+            checkpoint_interval: volume::DEFAULT_CHECKPOINT_INTERVAL,
+            sweep_interval: volume::DEFAULT_SWEEP_INTERVAL,
+            sweep_rate: volume::DEFAULT_SWEEP_RATE,
         };
+        let shown = command_line::shown(&volume, ttl, &state_dir, &socket);
         let rules = ttl
             .map(|ttl| Rule::everything_older(&name, ttl))
             .into_iter()
@@ -264,14 +279,12 @@ impl Config {
         Ok(Self {
             audit_log: state_dir.join(AUDIT_LOG),
             state_dir,
-            listen: Listen {
-                unix: socket,
-                group: None,
-                metrics: None,
-            },
+            listen: Listen::at(socket),
+            access: Access::default(),
             volumes: vec![volume],
             rules,
             limits: Limits::default(),
+            shown,
             notify: Notify::default(),
         })
     }

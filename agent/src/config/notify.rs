@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
+use super::secret;
 use super::section::{At, Section, Source, suggest};
 use super::sinks::{Addresses, Amqp, Exec, Means, Notify, Sink, Smtp, Tls, Webhook};
 use crate::notify::event::Kind;
@@ -194,8 +195,15 @@ fn absolute(
 
 /// A file that is there: what is missing now would only be found when the first notice is to go out.
 fn file(s: &mut Section<'_, '_>, src: &mut Source<'_>, key: &'static str) -> Option<PathBuf> {
-    let (path, span) = absolute(s, src, key)?;
-    if !path.is_file() {
+    let (text, span) = s.string(src, key)?;
+    let path = match secret::file_of(&text, &secret::credentials_dir()) {
+        Ok(path) => path,
+        Err((what, mend)) => {
+            src.fault(&span, format!("{key} {what}"), mend);
+            return None;
+        }
+    };
+    if !path.is_file() && !secret::is_of_the_service_only(&path) {
         let what = format!("{key} {} is no file", path.display());
         src.fault(&span, what, "write it, readable for root only");
     }

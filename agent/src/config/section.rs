@@ -7,6 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::fault::Fault;
+use super::origin::{self, Shown};
 use super::unsupported;
 
 /// A file's text and everything found wrong with it so far.
@@ -15,6 +16,8 @@ pub(super) struct Source<'a> {
     pub file: &'a str,
     pub text: &'a str,
     pub faults: Vec<Fault>,
+    /// Every key of every section that was read, for those who want to see it.
+    pub shown: Vec<Shown>,
 }
 
 impl Source<'_> {
@@ -251,8 +254,9 @@ impl<'s, 't> Section<'s, 't> {
         }
     }
 
-    /// Reports every key that nobody asked for.
+    /// Reports every key that nobody asked for, and records the others.
     pub fn finish(self, src: &mut Source<'_>) {
+        self.record(src);
         for key in self.table.keys() {
             let name: &str = key.get_ref();
             if !self.asked.contains(&name) {
@@ -268,6 +272,43 @@ impl<'s, 't> Section<'s, 't> {
                 );
             }
         }
+    }
+}
+
+impl Section<'_, '_> {
+    fn record(&self, src: &mut Source<'_>) {
+        // A watermark has no name of its own: there is one for a volume.
+        let called = if self.kind == "watermark" {
+            "volume"
+        } else {
+            "name"
+        };
+        let name = self.table.get(called).and_then(|v| v.get_ref().as_str());
+        let mut asked = self.asked.clone();
+        asked.dedup();
+        for key in asked {
+            let given = self.table.get(key);
+            if given.is_some_and(|value| self.is_shown_by_itself(key, value.get_ref())) {
+                continue;
+            }
+            let given = given.map(|value| {
+                let place = Fault::at(src.file, src.text, &value.span(), "", "");
+                (src.text.get(value.span()).unwrap_or_default(), place)
+            });
+            let given = given.as_ref().map(|(text, place)| (*text, place));
+            let shown = origin::shown(self.kind, name, key, given);
+            src.shown.extend(shown);
+        }
+    }
+
+    /// Tables are sections of their own.
+    fn is_shown_by_itself(&self, key: &str, value: &DeValue<'_>) -> bool {
+        let is_table = match value {
+            DeValue::Table(_) => true,
+            DeValue::Array(items) => items.iter().any(|i| matches!(i.get_ref(), DeValue::Table(_))),
+            _ => false,
+        };
+        is_table && (self.kind.is_empty() || origin::prefix(key).is_some())
     }
 }
 

@@ -54,9 +54,13 @@ impl Host {
     ///
     /// # Errors
     /// When there is none of this name, or the volume is in doubt.
-    pub fn create_quota_plan(&self, name: &str) -> Result<PlanRecord, HostError> {
+    pub fn create_quota_plan(
+        &self,
+        name: &str,
+        candidates_max: Option<u64>,
+    ) -> Result<PlanRecord, HostError> {
         let asker = Asker::Quota(self.quota(name)?);
-        self.plan_for(&asker, false)?
+        self.plan_for(&asker, false, candidates_max)?
             .ok_or_else(|| HostError::Refused(format!("quota {name} asks for nothing")))
     }
 
@@ -64,7 +68,11 @@ impl Host {
     ///
     /// # Errors
     /// When the volume has none, or is in doubt.
-    pub fn create_watermark_plan(&self, volume: &str) -> Result<PlanRecord, HostError> {
+    pub fn create_watermark_plan(
+        &self,
+        volume: &str,
+        candidates_max: Option<u64>,
+    ) -> Result<PlanRecord, HostError> {
         let volume = &self.volume(volume)?.config.name;
         let watermark = self.limits().watermarks.into_iter().find(|w| w.volume == *volume);
         let watermark = watermark.ok_or_else(|| {
@@ -72,7 +80,7 @@ impl Host {
                 "volume {volume} has no [[watermark]] in the configuration"
             ))
         })?;
-        self.plan_for(&Asker::Watermark(watermark), false)?
+        self.plan_for(&Asker::Watermark(watermark), false, candidates_max)?
             .ok_or_else(|| HostError::Refused(format!("the watermark of {volume} asks for nothing")))
     }
 
@@ -110,7 +118,12 @@ impl Host {
     }
 
     /// None: unattended, and there is nothing to take.
-    fn plan_for(&self, asker: &Asker, unattended: bool) -> Result<Option<PlanRecord>, HostError> {
+    fn plan_for(
+        &self,
+        asker: &Asker,
+        unattended: bool,
+        candidates_max: Option<u64>,
+    ) -> Result<Option<PlanRecord>, HostError> {
         let volume = self.volume(asker.volume())?;
         self.check_certain(volume)?;
         let configured = self.rule_of(asker)?;
@@ -131,6 +144,7 @@ impl Host {
         if unattended && found.evaluation.picks.is_empty() {
             return Ok(None);
         }
+        super::check_size(&found.evaluation, candidates_max)?;
         let trigger = Trigger {
             name: asker.name(),
             fingerprint: asker.fingerprint(&configured),
@@ -236,7 +250,7 @@ impl Host {
         if self.runs.any_live() {
             return;
         }
-        let done = self.plan_for(asker, true).and_then(|record| {
+        let done = self.plan_for(asker, true, None).and_then(|record| {
             let Some(plan) = record.and_then(|r| r.plan) else {
                 if let Asker::Watermark(w) = asker {
                     let why = "everything is younger than min_age, held or excluded";

@@ -15,7 +15,7 @@ use rustc_hash::FxHashSet;
 use super::id::new_id;
 use crate::index::{Batch, Record, Store, StoreError};
 use crate::model::{Inode, Seconds};
-use crate::sys::stat;
+use crate::sys::{beneath, stat};
 
 /// A stored hold: the contract's message, and what it holds.
 #[derive(Clone, PartialEq, Message)]
@@ -26,6 +26,32 @@ struct HoldRecord {
     ino: u64,
     #[prost(string, tag = "3")]
     volume: String,
+    /// An ordinary user's: it holds only what is theirs.
+    #[prost(message, optional, tag = "20")]
+    own: Option<OwnRecord>,
+}
+
+/// What an ordinary user's hold is bound to.
+#[derive(Clone, PartialEq, Message)]
+struct OwnRecord {
+    #[prost(uint32, tag = "1")]
+    uid: u32,
+    /// The volume's root, and the path below it: no symlink leads the hold elsewhere.
+    #[prost(bytes = "vec", tag = "2")]
+    root: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    below: Vec<u8>,
+}
+
+/// Something that an ordinary user wants to hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Owned<'a> {
+    /// Who.
+    pub uid: u32,
+    /// The volume's root.
+    pub root: &'a Path,
+    /// What, below it.
+    pub below: &'a [u8],
 }
 
 /// All holds.
@@ -47,6 +73,14 @@ pub enum HoldError {
         path: String,
         /// What the kernel said.
         source: std::io::Error,
+    },
+    /// It belongs to somebody else, or is not there: the two are not told apart.
+    #[error("uid {uid} owns nothing at {path}")]
+    NotTheirs {
+        /// Who asked.
+        uid: u32,
+        /// Which path.
+        path: String,
     },
     /// No hold has this name.
     #[error("there is no hold {0}; `purgectl hold list` names them")]
@@ -95,20 +129,50 @@ impl Holds {
             path: here.display().to_string(),
             source,
         })?;
-        let now = Seconds::now();
-        let hold = v1::Hold {
-            hold_id: new_id('h', now),
-            path: path.to_vec(),
-            reason: reason.into(),
-            created_at: Some(timestamp(now)),
-            expires_at: for_seconds.map(|s| timestamp(now.plus(s))),
-            created_by: by.into(),
-        };
-        let record = HoldRecord {
-            hold: Some(hold.clone()),
+        self.keep(HoldRecord {
+            hold: Some(new_hold(path, reason, for_seconds, by)),
             ino: found.stat.ino,
             volume: volume.into(),
+            own: None,
+        })
+    }
+
+    /// Holds what an ordinary user owns.
+    ///
+    /// # Errors
+    /// When nothing of theirs lies there, or the hold cannot be made durable.
+    pub fn add_own(
+        &self,
+        volume: &str,
+        owned: &Owned<'_>,
+        reason: &str,
+        seconds: u64,
+        by: &str,
+    ) -> Result<v1::Hold, HoldError> {
+        let mut path = owned.root.as_os_str().as_bytes().to_vec();
+        if !owned.below.is_empty() {
+            path.push(b'/');
+            path.extend_from_slice(owned.below);
+        }
+        let own = OwnRecord {
+            uid: owned.uid,
+            root: owned.root.as_os_str().as_bytes().to_vec(),
+            below: owned.below.to_vec(),
         };
+        let ino = own.inode().ok_or_else(|| HoldError::NotTheirs {
+            uid: owned.uid,
+            path: String::from_utf8_lossy(&path).into_owned(),
+        })?;
+        self.keep(HoldRecord {
+            hold: Some(new_hold(&path, reason, Some(seconds), by)),
+            ino,
+            volume: volume.into(),
+            own: Some(own),
+        })
+    }
+
+    fn keep(&self, record: HoldRecord) -> Result<v1::Hold, HoldError> {
+        let hold = record.hold.clone().unwrap_or_default();
         let mut all = self.all.write();
         let mut batch = Batch::default();
         batch.put(Record::Hold, hold.hold_id.as_bytes(), &record.encode_to_vec());
@@ -165,6 +229,10 @@ impl Holds {
             .filter(|r| r.volume == volume && r.in_force(now))
         {
             held.insert(record.ino);
+            if let Some(own) = &record.own {
+                held.extend(own.inode());
+                continue;
+            }
             let path = record
                 .hold
                 .as_ref()
@@ -182,6 +250,27 @@ impl HoldRecord {
     fn in_force(&self, now: Seconds) -> bool {
         let expires = self.hold.as_ref().and_then(|h| h.expires_at.as_ref());
         expires.is_none_or(|t| Seconds::from_unix(t.seconds) > now)
+    }
+}
+
+impl OwnRecord {
+    /// What lies at the path, if it is theirs.
+    fn inode(&self) -> Option<Inode> {
+        let root = beneath::open_root(Path::new(OsStr::from_bytes(&self.root))).ok()?;
+        let found = stat::open_file(beneath::open_entry(&root, &self.below).ok()?).ok()?;
+        (found.stat.uid == self.uid).then_some(found.stat.ino)
+    }
+}
+
+fn new_hold(path: &[u8], reason: &str, for_seconds: Option<u64>, by: &str) -> v1::Hold {
+    let now = Seconds::now();
+    v1::Hold {
+        hold_id: new_id('h', now),
+        path: path.to_vec(),
+        reason: reason.into(),
+        created_at: Some(timestamp(now)),
+        expires_at: for_seconds.map(|s| timestamp(now.plus(s))),
+        created_by: by.into(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Entries of the index that match.
 
+use std::collections::BTreeMap;
+
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
 
@@ -71,6 +73,14 @@ pub enum FindError {
     Gone,
 }
 
+/// Pages whose paths wait for a slow client.
+const PAGES_OF_HITS: usize = 32;
+/// Paths that are sorted at once.
+#[cfg(not(test))]
+const SORTED_AT_ONCE: usize = 200_000;
+#[cfg(test)]
+const SORTED_AT_ONCE: usize = 7;
+
 /// Calls `each` with what matches; `each` says whether to go on.
 ///
 /// # Errors
@@ -106,13 +116,13 @@ pub fn find(
             loop {
                 let hits = {
                     let index = index.read();
-                    let pages = index.pages_from(start, PAGES_AT_ONCE);
+                    let pages = index.pages_from(start, PAGES_OF_HITS);
                     if pages.len() == 0 {
                         return Ok(());
                     }
                     asked.in_pages(&index, pages)?
                 };
-                start += PAGES_AT_ONCE;
+                start += PAGES_OF_HITS;
                 for hit in hits {
                     if !give(hit) {
                         return Ok(());
@@ -259,20 +269,7 @@ impl Asked<'_> {
             }
         }
         if order == Order::Path {
-            let mut hits = Vec::new();
-            for run in keys.chunks(PAGES_AT_ONCE) {
-                self.resolve(&index.read(), run, |hit| {
-                    hits.push(hit);
-                    true
-                })?;
-            }
-            hits.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-            for hit in hits {
-                if !give(hit) {
-                    return Ok(());
-                }
-            }
-            return Ok(());
+            return self.by_path(index, &keys, give);
         }
         keys.sort_unstable();
         for run in keys.chunks(PAGES_AT_ONCE) {
@@ -288,6 +285,40 @@ impl Asked<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Paths take memory while they are sorted: more than so many are sorted in several passes.
+    fn by_path(
+        &self,
+        index: &RwLock<Index>,
+        keys: &[(u64, Inode)],
+        give: &mut dyn FnMut(Hit) -> bool,
+    ) -> Result<(), FindError> {
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let mut first: BTreeMap<Vec<u8>, Hit> = BTreeMap::new();
+            for run in keys.chunks(PAGES_AT_ONCE) {
+                self.resolve(&index.read(), run, |hit| {
+                    if after.as_ref().is_none_or(|a| hit.path > *a) {
+                        first.insert(hit.path.clone(), hit);
+                    }
+                    if first.len() > SORTED_AT_ONCE {
+                        first.pop_last();
+                    }
+                    true
+                })?;
+            }
+            let is_last = first.len() < SORTED_AT_ONCE;
+            after = first.last_key_value().map(|(path, _)| path.clone());
+            for hit in first.into_values() {
+                if !give(hit) {
+                    return Ok(());
+                }
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
     }
 
     fn resolve(
@@ -309,5 +340,65 @@ impl Asked<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::index::{Found, Store, VolumeId};
+    use crate::model::{Source, Stat};
+
+    use proptest::prelude::*;
+
+    fn index_of(names: &[String]) -> Index {
+        let mut index = Index::new(Store::temporary().unwrap(), VolumeId(1));
+        let root = crate::sys::stat::path("/".as_ref()).unwrap().stat;
+        index.set_root(&Stat {
+            ino: 2,
+            kind: Kind::Directory,
+            ..root
+        });
+        let parent = index.dirs().of_inode(2).unwrap();
+        for (ino, name) in names.iter().enumerate() {
+            let stat = Stat {
+                ino: 10 + ino as u64,
+                kind: Kind::File,
+                ..root
+            };
+            let first_use = LastUse {
+                at: Seconds(1),
+                source: Source::Observed,
+            };
+            let found = Found {
+                stat,
+                parent,
+                name: name.as_bytes(),
+                first_use,
+            };
+            index.upsert(found).unwrap();
+        }
+        index
+    }
+
+    proptest! {
+        /// However many passes it takes, every path comes once and in its order.
+        #[test]
+        fn paths_are_sorted_in_passes(names in prop::collection::btree_set("[a-z]{1,6}", 0..40), limit in 0u64..50) {
+            let mut shuffled: Vec<String> = names.iter().cloned().collect();
+            shuffled.reverse();
+            let index = RwLock::new(index_of(&shuffled));
+            let filter = Filter { kind: Some(Kind::File), ..Filter::default() };
+            let mut found = Vec::new();
+            let mut each = |hit: Hit| {
+                found.push(String::from_utf8(hit.path).unwrap());
+                true
+            };
+            find(&index, &filter, Order::Path, limit, (Seconds(9), None), &mut each).unwrap();
+            let most = if limit == 0 { usize::MAX } else { limit as usize };
+            let expected: Vec<String> = names.into_iter().take(most).collect();
+            prop_assert_eq!(found, expected);
+        }
     }
 }

@@ -8,7 +8,8 @@ use purge_proto::v1;
 use tonic::Status;
 
 use crate::collect::touched::Touched;
-use crate::config::{group_name, user_name};
+use crate::config::{Shown, group_name, user_name};
+use crate::doctor::{self, Finding};
 use crate::host::{Host, HostError};
 use crate::index::sums::{AGE_BOUNDS, Sums};
 use crate::model::{Kind, LastUse, Seconds, Source};
@@ -26,6 +27,8 @@ pub(super) fn status(error: HostError) -> Status {
     match error {
         HostError::Invalid { .. } => Status::invalid_argument(words),
         HostError::NotFound(_) => Status::not_found(words),
+        HostError::Denied(_) => Status::permission_denied(words),
+        HostError::TooMuch(_) => Status::resource_exhausted(words),
         HostError::Refused(_) => Status::failed_precondition(words),
         HostError::Store(_) => Status::internal(words),
     }
@@ -233,6 +236,36 @@ pub(super) fn explanation(
         links: a.links,
         volume: volume.config.name.clone(),
         gaps: condition.gaps.iter().map(gap).collect(),
+    }
+}
+
+pub(super) fn config(shown: &[Shown]) -> v1::ConfigReport {
+    let values = shown.iter().cloned().map(|s| v1::ConfigValue {
+        key: s.key,
+        value: s.value,
+        origin: s.origin,
+        pending: s.pending,
+    });
+    v1::ConfigReport {
+        values: values.collect(),
+    }
+}
+
+pub(super) fn findings(findings: Vec<Finding>) -> v1::DoctorReport {
+    let findings = findings.into_iter().map(|f| v1::Finding {
+        check: f.check.into(),
+        volume: f.volume,
+        verdict: match f.verdict {
+            doctor::Verdict::Good => v1::Verdict::Good,
+            doctor::Verdict::Note => v1::Verdict::Note,
+            doctor::Verdict::Bad => v1::Verdict::Bad,
+        }
+        .into(),
+        found: f.found,
+        cure: f.cure,
+    });
+    v1::DoctorReport {
+        findings: findings.collect(),
     }
 }
 

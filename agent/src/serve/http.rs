@@ -10,6 +10,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 
 use super::ServeError;
+use super::bounded::Bounded;
 use crate::host::Host;
 use crate::metrics;
 
@@ -41,7 +42,7 @@ pub async fn serve(listener: TcpListener, host: Arc<Host>) {
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(health));
-    if let Err(error) = axum::serve(listener, router).await {
+    if let Err(error) = axum::serve(Bounded::new(listener), router).await {
         tracing::error!(%error, "metrics are no longer served");
     }
 }

@@ -1,31 +1,43 @@
-//! gRPC on the unix socket. Translates, decides nothing.
+//! gRPC. Translates, decides nothing but who may call.
 //!
-//! - [`service`] the calls
-//! - [`http`]    metrics and health
-//! - `convert`   the contract's messages from the agent's values; `notices` its notices
-//!
-//! On the unix socket the peer's uid decides: root may do everything, nobody else anything.
+//! - [`incoming`] the unix socket and TCP, and who is at the other end of a connection
+//! - [`tls`]      the agent's certificates
+//! - [`tally`]    how many calls and connections a client has
+//! - [`gate`]     stands before every call: may they, and how many are open
+//! - [`roles`]    who may call what (pure)
+//! - [`service`]  the calls
+//! - [`outlet`]   streams to clients that may be slow
+//! - [`http`]     metrics and health
+//! - `bounded`    its connections
+//! - `convert`    the contract's messages from the agent's values; `notices` its notices
 
+mod bounded;
 mod convert;
+pub mod gate;
 pub mod http;
+pub mod incoming;
 mod notices;
+pub mod outlet;
+pub mod roles;
 pub mod service;
+pub mod tally;
+pub mod tls;
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use purge_proto::v1::purge_agent_server::PurgeAgentServer;
-use tokio::net::UnixListener;
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
-use tonic::transport::server::UdsConnectInfo;
-use tonic::{Request, Status};
 
-use crate::config::Listen;
+use self::gate::{Doors, Gate};
+use self::tally::Tally;
+use self::tls::Certificates;
 use crate::host::Host;
+use crate::reload::InForce;
 
 /// Why clients cannot come in.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +53,9 @@ pub enum ServeError {
     /// Another agent listens there.
     #[error("another agent listens on {0}; stop it, or give this one a socket of its own")]
     Taken(String),
+    /// The certificates cannot be used.
+    #[error("listen.tcp: {0}")]
+    Tls(#[from] tls::TlsError),
     /// The server ended.
     #[error("the gRPC server ended: {0}")]
     Transport(#[from] tonic::transport::Error),
@@ -51,43 +66,30 @@ pub enum ServeError {
 
 /// A request's message may have this many bytes: the largest holds a path.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
+/// A request's headers may have this many bytes together.
+const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// Calls that one connection may have open.
 const STREAMS_MAX: u32 = 64;
+/// A connection on which nothing moves is asked whether it lives, and closed if it does not answer.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PONG_WITHIN: Duration = Duration::from_secs(20);
+
+/// Clients that have come in and wait for the server to look at them.
+const ARRIVED_MAX: usize = 16;
+/// How often it is looked whether a certificate's file has changed.
+const FOLLOW_EVERY: Duration = Duration::from_secs(5);
+
+/// Where clients come in.
+#[derive(Debug)]
+pub struct Entrances {
+    /// The unix socket.
+    pub local: UnixListener,
+    /// TCP, with the certificates for it.
+    pub tls: Option<(TcpListener, Arc<Certificates>)>,
+}
 
 /// Clients that still follow something when the agent ends have this long to hear of it.
 const CLIENTS_LEAVE: Duration = Duration::from_secs(5);
-
-/// Makes the socket: owner root, mode 0660, its group as configured.
-///
-/// # Errors
-/// When it cannot be made, or another agent listens there.
-pub fn listen(listen: &Listen) -> Result<UnixListener, ServeError> {
-    let path = &listen.unix;
-    let failed = |source| ServeError::Socket {
-        path: path.display().to_string(),
-        source,
-    };
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir).map_err(failed)?;
-    }
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(ServeError::Taken(path.display().to_string()));
-    }
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
-        _ => {}
-    }
-    // Nobody may come in before owner and mode are right.
-    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-    let bound = UnixListener::bind(path);
-    rustix::process::umask(before);
-    let listener = bound.map_err(failed)?;
-    if let Some(group) = listen.group {
-        std::os::unix::fs::chown(path, None, Some(group)).map_err(failed)?;
-    }
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
-    Ok(listener)
-}
 
 /// Serves until `shutdown` is done.
 ///
@@ -95,7 +97,9 @@ pub fn listen(listen: &Listen) -> Result<UnixListener, ServeError> {
 /// When the server cannot go on.
 pub async fn serve(
     host: Arc<Host>,
-    listener: UnixListener,
+    entrances: Entrances,
+    doors: Arc<Doors>,
+    in_force: Arc<InForce>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -104,16 +108,30 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(purge_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let agent =
-        PurgeAgentServer::new(service::Service::new(host)).max_decoding_message_size(REQUEST_BYTES_MAX);
-    let agent = tonic::service::interceptor::InterceptedService::new(agent, root_only);
+    let agent = PurgeAgentServer::new(service::Service::new(host, in_force))
+        .max_decoding_message_size(REQUEST_BYTES_MAX);
     let (ending, ended) = tokio::sync::oneshot::channel();
+    let (arrivals, incoming) = mpsc::channel(ARRIVED_MAX);
+    let mut keepers = tokio::task::JoinSet::new();
+    let tally = Tally::default();
+    keepers.spawn(incoming::accept_local(
+        entrances.local,
+        arrivals.clone(),
+        tally.clone(),
+    ));
+    if let Some((listener, certificates)) = entrances.tls {
+        keepers.spawn(follow(Arc::clone(&certificates)));
+        keepers.spawn(incoming::accept_tls(listener, certificates, arrivals, tally));
+    }
     let served = Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(PONG_WITHIN))
         .add_service(health_service)
         .add_service(reflection)
-        .add_service(agent)
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
+        .add_service(Gate::before(agent, doors))
+        .serve_with_incoming_shutdown(ReceiverStream::new(incoming), async {
             shutdown.await;
             let _ = ending.send(());
         });
@@ -126,27 +144,14 @@ pub async fn serve(
     }
 }
 
-fn root_only(request: Request<()>) -> Result<Request<()>, Status> {
-    let uid = peer_uid(&request);
-    match uid {
-        Some(0) => Ok(request),
-        Some(uid) => Err(Status::permission_denied(format!(
-            "uid {uid} may not ask this agent; ask root"
-        ))),
-        None => Err(Status::permission_denied("the caller's uid is not known")),
+/// Takes up certificates whose files have changed.
+async fn follow(certificates: Arc<Certificates>) {
+    loop {
+        tokio::time::sleep(FOLLOW_EVERY).await;
+        match certificates.follow() {
+            Ok(false) => {}
+            Ok(true) => tracing::info!("the certificates were read again"),
+            Err(error) => tracing::error!(%error, "the new certificates cannot be used: those in force stay"),
+        }
     }
-}
-
-/// Who asks.
-pub(crate) fn peer_uid<T>(request: &Request<T>) -> Option<u32> {
-    request
-        .extensions()
-        .get::<UdsConnectInfo>()?
-        .peer_cred
-        .map(|c| c.uid())
-}
-
-/// Removes the socket when the agent ends.
-pub fn unlisten(path: &Path) {
-    let _ = std::fs::remove_file(path);
 }

@@ -13,11 +13,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
+use super::gate::Caller;
+use super::outlet::{Outlet, Until};
+use super::roles::Scope;
 use super::{convert, notices};
 use crate::config::{group_id, group_name, user_id, user_name};
+use crate::doctor;
 use crate::host::forecast::DAYS_MAX;
 use crate::host::mine::Whose;
-use crate::host::{Host, HostError, Manner, Wanted, lossy};
+use crate::host::{Host, HostError, Manner, Wanted, Wish, lossy};
 use crate::index::DirId;
 use crate::model::{Kind, Seconds};
 use crate::policy::forecast;
@@ -28,6 +32,7 @@ use crate::purge::plans::PlanRecord;
 use crate::purge::runs::LiveRun;
 use crate::query::find::{self, Filter, FindError, Order};
 use crate::query::usage::{self, By, Subject};
+use crate::reload::InForce;
 use crate::scan::Extent;
 use crate::sys::project;
 
@@ -36,7 +41,7 @@ const WAITING_MAX: usize = 256;
 /// Rows of a page of a list, unless the client asks for fewer.
 const PAGE_ROWS_MAX: usize = 100;
 /// Candidates sorted at once; more are sorted in several passes over the plan.
-const SORTED_AT_ONCE: usize = 500_000;
+const SORTED_AT_ONCE: usize = 200_000;
 /// Days of a forecast, unless the client asks for another number.
 const FORECAST_DAYS: u32 = 30;
 /// How far ahead `mine` looks, in seconds, and how deep it tells directories apart, unless the client says otherwise.
@@ -51,12 +56,13 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 #[derive(Debug, Clone)]
 pub struct Service {
     host: Arc<Host>,
+    in_force: Arc<InForce>,
 }
 
 impl Service {
-    /// Serves this host.
-    pub fn new(host: Arc<Host>) -> Self {
-        Self { host }
+    /// Serves this host, with this configuration.
+    pub fn new(host: Arc<Host>, in_force: Arc<InForce>) -> Self {
+        Self { host, in_force }
     }
 
     /// Runs something that waits for the index, the store or the disk.
@@ -71,17 +77,18 @@ impl Service {
             .map_err(convert::status)
     }
 
-    /// Streams what `work` sends; `work` ends when the client has gone.
+    /// Streams what `work` sends; `work` ends when the client has gone, is too slow, or waits no longer.
     fn stream<T: Send + 'static>(
         &self,
+        caller: &Caller,
         work: impl FnOnce(&Host, &mut dyn FnMut(T) -> bool) -> Result<(), Status> + Send + 'static,
     ) -> Response<Answers<T>> {
         let (send, receive) = mpsc::channel(WAITING_MAX);
         let host = Arc::clone(&self.host);
+        let outlet = Outlet::new(send, caller.deadline);
         tokio::task::spawn_blocking(move || {
-            let mut each = |item| send.blocking_send(Ok(item)).is_ok();
-            if let Err(status) = work(&host, &mut each) {
-                let _ = send.blocking_send(Err(status));
+            if let Err(status) = work(&host, &mut |item| outlet.give(item)) {
+                outlet.end(status);
             }
         });
         Response::new(Box::pin(ReceiverStream::new(receive)))
@@ -92,15 +99,20 @@ fn plan_of(record: PlanRecord) -> v1::Plan {
     record.plan.unwrap_or_default()
 }
 
-fn follow(live: &LiveRun) -> Answers<v1::RunProgress> {
+/// What a client hears of a run; a slow one hears the latest only.
+fn follow(live: &LiveRun, caller: &Caller) -> Answers<v1::RunProgress> {
     let news = tokio_stream::wrappers::WatchStream::new(live.watch());
-    Box::pin(news.map(|p| {
+    let news = news.map(|p| {
         Ok(v1::RunProgress {
             run: Some(p.run),
             total: p.total,
             done: p.done,
         })
-    }))
+    });
+    match caller.deadline {
+        Some(deadline) => Box::pin(Until::new(news, deadline)),
+        None => Box::pin(news),
+    }
 }
 
 /// A page of `all` (newest first) after the one that `token` names, and the next token.
@@ -148,12 +160,14 @@ impl PurgeAgent for Service {
         &self,
         request: Request<v1::CreatePlanRequest>,
     ) -> Result<Response<Self::CreatePlanStream>, Status> {
+        let max = Some(Caller::of(&request)?.candidates_max);
         let r = request.into_inner();
         let wanted = Wanted {
             rules: r.rules,
             volume: r.volume,
             ttl: r.ttl_seconds,
             unattended: false,
+            candidates_max: max,
         };
         let triggers = (!r.quota.is_empty(), r.watermark);
         if triggers.0 && triggers.1
@@ -165,8 +179,8 @@ impl PurgeAgent for Service {
         }
         let quota = r.quota;
         let made = self.wait(move |host| match triggers {
-            (true, _) => host.create_quota_plan(&quota),
-            (_, true) => host.create_watermark_plan(&wanted.volume),
+            (true, _) => host.create_quota_plan(&quota, max),
+            (_, true) => host.create_watermark_plan(&wanted.volume, max),
             _ => host.create_plan(&wanted),
         });
         let plan = plan_of(made.await?);
@@ -201,15 +215,19 @@ impl PurgeAgent for Service {
         &self,
         request: Request<v1::ShowPlanRequest>,
     ) -> Result<Response<Self::ShowPlanStream>, Status> {
+        let caller = Caller::of(&request)?;
         let r = request.into_inner();
         let id = r.plan_id.clone();
         let record = self.wait(move |host| Ok(host.plans.get(&id)?)).await?;
-        Ok(self.stream(move |host, each| show(host, &record, r.sort(), r.limit, each)))
+        Ok(self.stream(&caller, move |host, each| {
+            show(host, &record, r.sort(), r.limit, each)
+        }))
     }
 
     type ApplyStream = Answers<v1::RunProgress>;
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<Self::ApplyStream>, Status> {
-        let by = super::peer_uid(&request).map_or_else(|| "unknown".into(), |uid| format!("uid {uid}"));
+        let caller = Caller::of(&request)?;
+        let by = caller.name.clone();
         let r = request.into_inner();
         let (_, live) = self
             .wait(move |host| {
@@ -220,7 +238,7 @@ impl PurgeAgent for Service {
                 host.apply(&r.plan_id, how, &by)
             })
             .await?;
-        Ok(Response::new(follow(&live)))
+        Ok(Response::new(follow(&live, &caller)))
     }
 
     type WatchRunStream = Answers<v1::RunProgress>;
@@ -228,9 +246,10 @@ impl PurgeAgent for Service {
         &self,
         request: Request<v1::WatchRunRequest>,
     ) -> Result<Response<Self::WatchRunStream>, Status> {
+        let caller = Caller::of(&request)?;
         let id = request.into_inner().run_id;
         if let Some(live) = self.host.runs.live(&id) {
-            return Ok(Response::new(follow(&live)));
+            return Ok(Response::new(follow(&live, &caller)));
         }
         let run = self.wait(move |host| Ok(host.runs.get(&id)?)).await?;
         let last = v1::RunProgress {
@@ -278,7 +297,7 @@ impl PurgeAgent for Service {
         &self,
         request: Request<v1::RestoreRequest>,
     ) -> Result<Response<v1::RestoreReport>, Status> {
-        let by = super::peer_uid(&request).map_or_else(|| "unknown".into(), |uid| format!("uid {uid}"));
+        let by = Caller::of(&request)?.name;
         let r = request.into_inner();
         let report = self.wait(move |host| host.restore(&r.run_id, &r.paths, &by));
         Ok(Response::new(report.await?))
@@ -288,9 +307,13 @@ impl PurgeAgent for Service {
         &self,
         request: Request<v1::ExplainRequest>,
     ) -> Result<Response<v1::Explanation>, Status> {
+        let only = Caller::of(&request)?.only();
         let path = request.into_inner().path;
         let answer = self.wait(move |host| {
-            let (volume, subject, verdicts) = host.explain(&path)?;
+            let (volume, subject, verdicts) = match only {
+                None => host.explain(&path)?,
+                Some(uid) => host.explain_own(&path, uid)?,
+            };
             let holds = host.holds_over(&path);
             Ok(convert::explanation(&volume, path, &subject, verdicts, holds))
         });
@@ -299,8 +322,16 @@ impl PurgeAgent for Service {
 
     type FindStream = Answers<v1::Entry>;
     async fn find(&self, request: Request<v1::FindRequest>) -> Result<Response<Self::FindStream>, Status> {
+        let caller = Caller::of(&request)?;
         let r = request.into_inner();
-        let filter = filter_of(&r)?;
+        let mut filter = filter_of(&r)?;
+        let only = caller.only();
+        if let Some(uid) = only {
+            if filter.uid.is_some_and(|asked| asked != uid) {
+                return Err(theirs("user"));
+            }
+            filter.uid = Some(uid);
+        }
         let order = match r.sort() {
             v1::Sort::Unspecified => Order::None,
             v1::Sort::Age => Order::Age,
@@ -308,8 +339,13 @@ impl PurgeAgent for Service {
             v1::Sort::Path => Order::Path,
         };
         let (path, limit, expiring) = (r.path, r.limit, r.expiring_seconds);
-        let places = self.wait(move |host| places(host, &path)).await?;
-        Ok(self.stream(move |host, each| {
+        let places = self.wait(move |host| match (places(host, &path), only) {
+            // Whether a directory of others exists is not theirs to know.
+            (Err(HostError::NotFound(_)), Some(_)) => Ok(Vec::new()),
+            (found, _) => found,
+        });
+        let places = places.await?;
+        Ok(self.stream(&caller, move |host, each| {
             let mut left = if limit == 0 { u64::MAX } else { limit };
             for (name, below) in places {
                 let volume = Arc::clone(host.volume(&name).map_err(convert::status)?);
@@ -372,17 +408,18 @@ impl PurgeAgent for Service {
     }
 
     async fn mine(&self, request: Request<v1::MineRequest>) -> Result<Response<v1::MineReport>, Status> {
-        let caller = super::peer_uid(&request);
+        let caller = Caller::of(&request)?;
         let r = request.into_inner();
         let unknown = || Status::invalid_argument(format!("user: {:?} is unknown here", r.user));
         let uid = match r.user.as_str() {
-            "" => caller,
+            "" => Some(caller.uid.ok_or_else(|| {
+                Status::invalid_argument("user: a certificate owns no files; say whose you mean")
+            })?),
             name => Some(user_id(name).ok_or_else(unknown)?),
         };
-        let Some(uid) = uid.filter(|uid| caller == Some(0) || caller == Some(*uid)) else {
-            return Err(Status::permission_denied(
-                "user: only root may ask for somebody else's files",
-            ));
+        let is_theirs = |uid: &u32| caller.only().is_none_or(|own| own == *uid);
+        let Some(uid) = uid.filter(is_theirs) else {
+            return Err(theirs("user"));
         };
         let whose = Whose {
             uid,
@@ -425,12 +462,14 @@ impl PurgeAgent for Service {
             volume: r.volume,
             ttl: r.ttl_seconds,
             unattended: false,
+            candidates_max: None,
         };
         let told = self.wait(move |host| host.forecast(&wanted, days, by));
         Ok(Response::new(told.await?))
     }
 
     async fn usage(&self, request: Request<v1::UsageRequest>) -> Result<Response<v1::UsageReport>, Status> {
+        let only = Caller::of(&request)?.only();
         let r = request.into_inner();
         let by = match r.by() {
             v1::UsageBy::Unspecified | v1::UsageBy::User => By::User,
@@ -443,6 +482,9 @@ impl PurgeAgent for Service {
             }
             v1::UsageBy::Project => By::Project,
         };
+        if only.is_some() && by != By::User {
+            return Err(theirs("by"));
+        }
         let report = self.wait(move |host| {
             let mut rows = Vec::new();
             let mut as_of = None;
@@ -455,9 +497,11 @@ impl PurgeAgent for Service {
                 let at = (Seconds::judged(), volume.condition().gap_end);
                 usage::refresh(&volume.watched.index, &volume.watched.counting, at)?;
                 let index = volume.watched.index.read();
+                let is_theirs = |s: &Subject| only.is_none_or(|uid| *s == Subject::Id(uid));
                 let counted = index.ledger().as_of();
                 as_of = Some(as_of.map_or(counted, |known: Seconds| known.min(counted)));
-                for (subject, used) in &usage::usage(&index, by) {
+                let all = usage::usage(&index, by);
+                for (subject, used) in all.iter().filter(|(s, _)| is_theirs(s)) {
                     let name = match (by, subject) {
                         (By::Project, Subject::Id(project)) => project.to_string(),
                         (By::Group, Subject::Id(gid)) => group_name(*gid),
@@ -486,7 +530,7 @@ impl PurgeAgent for Service {
     }
 
     async fn add_hold(&self, request: Request<v1::AddHoldRequest>) -> Result<Response<v1::Hold>, Status> {
-        let by = super::peer_uid(&request).map_or_else(|| "unknown".into(), |uid| format!("uid {uid}"));
+        let caller = Caller::of(&request)?;
         let r = request.into_inner();
         if r.reason.trim().is_empty() {
             return Err(Status::invalid_argument(
@@ -498,18 +542,34 @@ impl PurgeAgent for Service {
                 "for_seconds: is 0; leave it out for a hold without an end",
             ));
         }
-        let hold = self.wait(move |host| {
-            let name = host.locate(&r.path)?.0.config.name.clone();
-            Ok(host.holds.add(&name, &r.path, &r.reason, r.for_seconds, &by)?)
+        let hold = self.wait(move |host| match caller.scope {
+            Scope::All => {
+                let name = host.locate(&r.path)?.0.config.name.clone();
+                Ok(host
+                    .holds
+                    .add(&name, &r.path, &r.reason, r.for_seconds, &caller.name)?)
+            }
+            Scope::Own { uid, hold_max } => {
+                let wanted = Wish {
+                    path: &r.path,
+                    reason: &r.reason,
+                    seconds: r.for_seconds,
+                };
+                host.hold_own(&wanted, (uid, hold_max), &caller.name)
+            }
         });
         Ok(Response::new(hold.await?))
     }
 
     async fn list_holds(
         &self,
-        _: Request<v1::ListHoldsRequest>,
+        request: Request<v1::ListHoldsRequest>,
     ) -> Result<Response<v1::ListHoldsResponse>, Status> {
-        let holds = self.wait(|host| Ok(host.holds.list())).await?;
+        let caller = Caller::of(&request)?;
+        let mut holds = self.wait(|host| Ok(host.holds.list())).await?;
+        if caller.only().is_some() {
+            holds.retain(|h| h.created_by == caller.name);
+        }
         Ok(Response::new(v1::ListHoldsResponse { holds }))
     }
 
@@ -517,10 +577,19 @@ impl PurgeAgent for Service {
         &self,
         request: Request<v1::RemoveHoldRequest>,
     ) -> Result<Response<v1::Hold>, Status> {
+        let caller = Caller::of(&request)?;
         let id = request.into_inner().hold_id;
-        Ok(Response::new(
-            self.wait(move |host| Ok(host.holds.remove(&id)?)).await?,
-        ))
+        let removed = self.wait(move |host| {
+            let is_theirs = |h: &v1::Hold| h.hold_id == id && h.created_by == caller.name;
+            if caller.only().is_some() && !host.holds.list().iter().any(is_theirs) {
+                return Err(HostError::Denied(format!(
+                    "{} holds nothing of the name {id}",
+                    caller.name
+                )));
+            }
+            Ok(host.holds.remove(&id)?)
+        });
+        Ok(Response::new(removed.await?))
     }
 
     type RescanStream = Answers<v1::ScanProgress>;
@@ -528,6 +597,7 @@ impl PurgeAgent for Service {
         &self,
         request: Request<v1::RescanRequest>,
     ) -> Result<Response<Self::RescanStream>, Status> {
+        let caller = Caller::of(&request)?;
         let name = request.into_inner().volume;
         let volumes = self.wait(move |host| match name.is_empty() {
             true => Ok(host.volumes().to_vec()),
@@ -535,7 +605,7 @@ impl PurgeAgent for Service {
         });
         let volumes = volumes.await?;
         volumes.iter().for_each(|v| v.request_scan(Extent::Volume));
-        Ok(self.stream(move |_, each| {
+        Ok(self.stream(&caller, move |_, each| {
             for volume in volumes {
                 let mut last = v1::ScanProgress {
                     volume: volume.config.name.clone(),
@@ -567,6 +637,21 @@ impl PurgeAgent for Service {
         }))
     }
 
+    async fn get_config(
+        &self,
+        _: Request<v1::GetConfigRequest>,
+    ) -> Result<Response<v1::ConfigReport>, Status> {
+        Ok(Response::new(convert::config(&self.in_force.shown())))
+    }
+
+    async fn doctor(&self, _: Request<v1::DoctorRequest>) -> Result<Response<v1::DoctorReport>, Status> {
+        let in_force = Arc::clone(&self.in_force);
+        let findings = self
+            .wait(move |host| Ok(doctor::examine(host, &in_force)))
+            .await?;
+        Ok(Response::new(convert::findings(findings)))
+    }
+
     async fn list_notices(
         &self,
         request: Request<v1::ListNoticesRequest>,
@@ -593,6 +678,10 @@ impl PurgeAgent for Service {
         let notice_id = tested.map_err(|e| notices::status(&e))?;
         Ok(Response::new(v1::TestNoticeResponse { sink, notice_id }))
     }
+}
+
+fn theirs(field: &str) -> Status {
+    Status::permission_denied(format!("{field}: you may only ask for what is yours"))
 }
 
 /// The volumes and directories that a path means; an empty one means everything.

@@ -61,6 +61,14 @@ pub fn open_anchor(root: impl AsFd, relative: &[u8]) -> io::Result<OwnedFd> {
     )
 }
 
+/// Opens whatever lies at `relative`, for a look at it only.
+///
+/// # Errors
+/// As for [`open_dir`].
+pub fn open_entry(root: impl AsFd, relative: &[u8]) -> io::Result<OwnedFd> {
+    open(&root, relative, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC)
+}
+
 /// Opens the regular file `name` of a directory, without moving its access time. Nothing blocks if it is no regular file.
 ///
 /// # Errors

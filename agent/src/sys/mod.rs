@@ -6,6 +6,7 @@
 //! - [`lease`]    write leases and advisory locks
 //! - [`limits`]   how many files may be open
 //! - [`memory`]   keeping the allocator from holding on to what a scan needed
+//! - [`peer`]     who is at the other end of a unix socket
 //! - [`project`]  project ids
 //! - [`shared`]   a buffer that outlives the process
 //! - [`stat`]     statx -> [`crate::model::Stat`], and what a mount is
@@ -21,6 +22,7 @@ pub mod handle;
 pub mod lease;
 pub mod limits;
 pub mod memory;
+pub mod peer;
 pub mod project;
 pub mod shared;
 pub mod stat;

@@ -80,6 +80,7 @@ impl Volume {
         };
         while !self.stopping.load(Relaxed) {
             std::thread::sleep(TICK);
+            self.keeping.pulse.beat();
             self.look_for_the_volume(&mut last);
             if let Some(error) = self.store.doubt() {
                 self.index_trouble(&error);

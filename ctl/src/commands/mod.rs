@@ -3,6 +3,8 @@
 mod apply;
 mod cancel;
 mod completions;
+mod config;
+mod doctor;
 mod explain;
 mod find;
 mod forecast;
@@ -60,6 +62,10 @@ pub enum Command {
     Hold(hold::Hold),
     /// Reconcile the index with the file system.
     Rescan(rescan::Rescan),
+    /// The configuration in force.
+    Config(config::Config),
+    /// Probe what this host gives, each with a verdict and the cure.
+    Doctor(doctor::Doctor),
     /// What people were told of: sent, waiting, failed.
     Notices(notices::Notices),
     /// Print shell completions.
@@ -95,6 +101,8 @@ impl Command {
             Self::Mine(c) => c.run(client, out).await,
             Self::Hold(c) => c.run(client, out).await,
             Self::Rescan(c) => c.run(client, out).await,
+            Self::Config(c) => c.run(client, out).await,
+            Self::Doctor(c) => c.run(client, out).await,
             Self::Notices(c) => c.run(client, out).await,
             Self::Completions(c) => c.run(out),
         }

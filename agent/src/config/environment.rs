@@ -1,0 +1,123 @@
+//! What the environment says instead of the file: where things are, for containers and tests. Never what may go.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::fault::Fault;
+use super::listen::Listen;
+use super::origin::Shown;
+
+/// Variables and the keys they stand for.
+pub const VARIABLES: [(&str, &str); 4] = [
+    ("PURGE_AGENT_STATE_DIR", "state_dir"),
+    ("PURGE_AGENT_AUDIT_LOG", "audit_log"),
+    ("PURGE_AGENT_LISTEN_UNIX", "listen.unix"),
+    ("PURGE_AGENT_LISTEN_METRICS", "listen.metrics"),
+];
+
+/// What they may change.
+pub(super) struct Overridden<'a> {
+    pub state_dir: &'a mut Option<PathBuf>,
+    pub audit_log: &'a mut Option<PathBuf>,
+    pub listen: &'a mut Listen,
+    pub shown: &'a mut Vec<Shown>,
+}
+
+/// Puts what is set in force.
+pub(super) fn apply(
+    mut parts: Overridden<'_>,
+    variable: impl Fn(&str) -> Option<OsString>,
+    faults: &mut Vec<Fault>,
+) {
+    for (name, key) in VARIABLES {
+        let Some(value) = variable(name).filter(|v| !v.is_empty()) else {
+            continue;
+        };
+        match put(&mut parts, key, &value) {
+            Ok(()) => show(parts.shown, name, key, &value.to_string_lossy()),
+            Err(mend) => faults.push(Fault::elsewhere(name, format!("cannot be {value:?}"), mend)),
+        }
+    }
+}
+
+fn put(parts: &mut Overridden<'_>, key: &str, value: &OsString) -> Result<(), &'static str> {
+    let path = || {
+        let path = PathBuf::from(value);
+        path.is_absolute()
+            .then_some(path)
+            .ok_or("give an absolute path, or unset it")
+    };
+    match key {
+        "state_dir" => *parts.state_dir = Some(path()?),
+        "audit_log" => *parts.audit_log = Some(path()?),
+        "listen.unix" => parts.listen.unix = path()?,
+        _ => {
+            let address = value.to_str().and_then(|text| text.parse().ok());
+            parts.listen.metrics =
+                Some(address.ok_or("give an address and port such as 127.0.0.1:9469, or unset it")?);
+        }
+    }
+    Ok(())
+}
+
+fn show(all: &mut Vec<Shown>, name: &str, key: &str, value: &str) {
+    let now = Shown {
+        key: key.into(),
+        value: toml::Value::from(value).to_string(),
+        origin: format!("environment {name}"),
+        pending: None,
+    };
+    match all.iter_mut().find(|s| s.key == key) {
+        Some(shown) => *shown = now,
+        None => all.push(now),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn applied(set: &[(&str, &str)]) -> (Option<PathBuf>, Listen, Vec<Shown>, Vec<Fault>) {
+        let (mut state_dir, mut audit_log) = (Some("/of/the/file".into()), None);
+        let (mut listen, mut shown, mut faults) = (Listen::at("/socket"), Vec::new(), Vec::new());
+        let parts = Overridden {
+            state_dir: &mut state_dir,
+            audit_log: &mut audit_log,
+            listen: &mut listen,
+            shown: &mut shown,
+        };
+        let variable = |name: &str| {
+            let found = set.iter().find(|(n, _)| *n == name);
+            found.map(|(_, value)| OsString::from(value))
+        };
+        apply(parts, variable, &mut faults);
+        (state_dir, listen, shown, faults)
+    }
+
+    #[test]
+    fn the_environment_says_where_things_are() {
+        let (state_dir, listen, shown, faults) = applied(&[
+            ("PURGE_AGENT_STATE_DIR", "/elsewhere"),
+            ("PURGE_AGENT_LISTEN_METRICS", "127.0.0.1:1"),
+            ("PURGE_AGENT_LISTEN_UNIX", ""),
+        ]);
+        assert!(faults.is_empty());
+        assert_eq!(state_dir.unwrap(), PathBuf::from("/elsewhere"));
+        assert_eq!(listen.unix, PathBuf::from("/socket"), "empty is not set");
+        assert_eq!(listen.metrics, Some("127.0.0.1:1".parse().unwrap()));
+        assert_eq!(shown[0].origin, "environment PURGE_AGENT_STATE_DIR");
+    }
+
+    #[test]
+    fn nonsense_is_a_fault() {
+        let (state_dir, _, _, faults) = applied(&[
+            ("PURGE_AGENT_STATE_DIR", "here"),
+            ("PURGE_AGENT_LISTEN_METRICS", "9469"),
+        ]);
+        assert_eq!(state_dir.unwrap(), PathBuf::from("/of/the/file"));
+        let words: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        assert_eq!(words.len(), 2);
+        assert!(words[0].starts_with("PURGE_AGENT_STATE_DIR: cannot be \"here\"; give an absolute path"));
+    }
+}

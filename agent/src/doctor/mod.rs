@@ -1,0 +1,94 @@
+//! What this host gives, each with a verdict and the cure. Looks only, and answers at any time, whatever state things are in.
+//!
+//! - `machine`  the kernel, what the process may do, its limits, systemd
+//! - `nfs`      servers that stand between the volumes and their users
+//! - `standing` its certificate, and changes that wait for a restart
+//! - `volumes`  each volume: troubles, mount, leases, coverage
+
+mod machine;
+mod nfs;
+mod standing;
+mod volumes;
+
+use crate::host::Host;
+use crate::reload::InForce;
+
+/// How something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// As it should be.
+    Good,
+    /// It works, but less well than it could, or only the operator can know.
+    Note,
+    /// The agent does not do what it is there for.
+    Bad,
+}
+
+/// What was looked at, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// A fixed name.
+    pub check: &'static str,
+    /// The volume it is about; empty: the host.
+    pub volume: String,
+    /// How it is.
+    pub verdict: Verdict,
+    /// What was found.
+    pub found: String,
+    /// What to do; empty where all is well.
+    pub cure: String,
+}
+
+impl Finding {
+    fn good(check: &'static str, found: impl Into<String>) -> Self {
+        Self {
+            check,
+            volume: String::new(),
+            verdict: Verdict::Good,
+            found: found.into(),
+            cure: String::new(),
+        }
+    }
+
+    fn note(check: &'static str, found: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self {
+            verdict: Verdict::Note,
+            cure: cure.into(),
+            ..Self::good(check, found)
+        }
+    }
+
+    fn bad(check: &'static str, found: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self {
+            verdict: Verdict::Bad,
+            ..Self::note(check, found, cure)
+        }
+    }
+
+    fn of(self, volume: &str) -> Self {
+        Self {
+            volume: volume.into(),
+            ..self
+        }
+    }
+}
+
+/// Looks at everything: the volumes first.
+pub fn examine(host: &Host, in_force: &InForce) -> Vec<Finding> {
+    let kernel = machine::kernel_release();
+    let mut findings: Vec<Finding> = host
+        .volumes()
+        .iter()
+        .flat_map(|volume| volumes::examine(volume))
+        .collect();
+    findings.push(machine::kernel(&kernel));
+    findings.push(machine::capabilities());
+    findings.push(machine::open_files());
+    findings.push(machine::inotify());
+    findings.push(machine::leases());
+    findings.extend(machine::systemd());
+    findings.push(machine::state_dir(host.state_dir()));
+    findings.push(nfs::server(&kernel));
+    findings.extend(standing::examine(in_force));
+    findings
+}

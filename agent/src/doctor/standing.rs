@@ -1,0 +1,68 @@
+//! The agent's own certificate, and what of the configuration waits for a restart.
+
+use super::Finding;
+use crate::model::Seconds;
+use crate::reload::InForce;
+
+/// A certificate that ends sooner than this is to be replaced.
+const CERTIFICATE_DAYS_MIN: i64 = 21;
+const DAY: i64 = 86_400;
+
+/// Looks at what is in force.
+pub fn examine(in_force: &InForce) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Some(not_after) = in_force.certificate_ends() {
+        findings.push(certificate(not_after, Seconds::wall().unix()));
+    }
+    let shown = in_force.shown();
+    let pending: Vec<String> = shown
+        .into_iter()
+        .filter(|s| s.pending.is_some())
+        .map(|s| s.key)
+        .collect();
+    findings.push(match pending.is_empty() {
+        true => Finding::good("config", "what was read last is in force"),
+        false => Finding::note(
+            "config",
+            format!("not in force yet: {}", pending.join(", ")),
+            "systemctl restart purge-agent",
+        ),
+    });
+    findings
+}
+
+fn certificate(not_after: i64, now: i64) -> Finding {
+    let left = not_after.saturating_sub(now);
+    let cure = "replace the files that listen.tls names: they are read again at once";
+    match left.div_euclid(DAY) {
+        ..0 => Finding::bad(
+            "certificate",
+            "the agent's certificate has ended: no client believes it",
+            cure,
+        ),
+        days if days < CERTIFICATE_DAYS_MIN => Finding::note(
+            "certificate",
+            format!("the agent's certificate ends in {days} days"),
+            cure,
+        ),
+        days => Finding::good(
+            "certificate",
+            format!("the agent's certificate lasts for {days} days"),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_judged_by_what_is_left_of_it() {
+        let verdict = |left| certificate(1_000_000_000 + left, 1_000_000_000).verdict;
+        assert_eq!(verdict(-1), Verdict::Bad);
+        assert_eq!(verdict(0), Verdict::Note);
+        assert_eq!(verdict(20 * DAY), Verdict::Note);
+        assert_eq!(verdict(22 * DAY), Verdict::Good);
+    }
+}

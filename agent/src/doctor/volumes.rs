@@ -1,0 +1,146 @@
+//! Each volume: what is wrong with it, its mount, its leases, what was seen of it.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use purge_proto::units::format_duration;
+
+use super::{Finding, Verdict};
+use crate::model::Seconds;
+use crate::volume::{Ailment, Guard, State, Volume};
+
+pub(super) fn examine(volume: &Volume) -> Vec<Finding> {
+    let name = &volume.config.name;
+    let mut findings: Vec<Finding> = volume.ailments().into_iter().map(ailing).collect();
+    if findings.is_empty() {
+        findings.push(collector(volume));
+    }
+    findings.push(mount(volume));
+    findings.push(guard(volume));
+    findings.push(coverage(volume));
+    findings.into_iter().map(|f| f.of(name)).collect()
+}
+
+/// What is wrong, and what to do about it.
+fn ailing((what, words): (Ailment, String)) -> Finding {
+    let (check, cure) = match what {
+        Ailment::Away => (
+            "mount",
+            "mount it again (systemctl status, dmesg): what happened meanwhile counts as use",
+        ),
+        Ailment::Damage => (
+            "index",
+            "nothing: it is set aside and made anew from the file system, the journal and the checkpoint",
+        ),
+        Ailment::Collector => (
+            "collector",
+            "it is tried again by itself; if it goes on, see the log (journalctl -u purge-agent) and the kernel's (dmesg)",
+        ),
+        Ailment::Index => (
+            "index",
+            "make room where state_dir lies (df), or see why it cannot be written; then it goes on by itself",
+        ),
+        Ailment::Journal => (
+            "journal",
+            "make room where state_dir lies (df): uses that are not in the journal are lost if the agent is killed now",
+        ),
+        Ailment::Checkpoint => (
+            "checkpoint",
+            "make room where state_dir lies (df): until it is written, a damaged index costs more history",
+        ),
+        Ailment::Scan => (
+            "scan",
+            "see what cannot be read (journalctl -u purge-agent), mend it, and ask again: purgectl rescan",
+        ),
+    };
+    Finding::bad(check, words, cure)
+}
+
+fn collector(volume: &Volume) -> Finding {
+    let condition = volume.condition();
+    let lost = volume.watched.counters.lost.load(Relaxed);
+    if lost > 0 {
+        return Finding::note(
+            "collector",
+            format!("fanotify; {lost} events were lost since the start"),
+            "the host is short of memory or of processor time: what was lost counts as a use of every file",
+        );
+    }
+    match condition.state {
+        State::Scanning => Finding::note(
+            "collector",
+            "fanotify; the first scan is running",
+            "wait: accesses are recorded, plans are made when it is done (purgectl status)",
+        ),
+        _ => Finding::good("collector", format!("fanotify; {:.0} events/s", condition.rate)),
+    }
+}
+
+fn mount(volume: &Volume) -> Finding {
+    let mount = &volume.mount;
+    let place = volume.config.path.display();
+    let atime = if mount.keeps_atime {
+        "keeps access times"
+    } else {
+        "noatime"
+    };
+    let found = format!("{} at {place}, {atime}", mount.filesystem);
+    if mount.read_only {
+        return Finding::bad(
+            "filesystem",
+            format!("{found}, read-only"),
+            "mount it read-write: nothing can be removed",
+        );
+    }
+    match mount.keeps_atime {
+        false => Finding::good("filesystem", found),
+        true => Finding::note(
+            "filesystem",
+            found,
+            "the agent needs no access times: mount it noatime and spare the writes",
+        ),
+    }
+}
+
+fn guard(volume: &Volume) -> Finding {
+    match volume.guard() {
+        Guard::Leases => Finding::good(
+            "guard",
+            "leases: whoever opens a file in the moment of its removal keeps it",
+        ),
+        Guard::Grace => Finding::note(
+            "guard",
+            "no leases here",
+            format!(
+                "what is taken stays in the trash for {} at least; see `leases` below",
+                format_duration(Guard::Grace.least_grace())
+            ),
+        ),
+    }
+}
+
+fn coverage(volume: &Volume) -> Finding {
+    let condition = volume.condition();
+    let age = format_duration(condition.coverage_since.age_at(Seconds::now()));
+    let found = format!("observed for {age}, {} gaps", condition.gaps_total);
+    if condition.unreadable > 0 {
+        return Finding {
+            verdict: Verdict::Note,
+            cure: "what cannot be read is in no plan: see the log, and purgectl rescan".into(),
+            ..Finding::good(
+                "coverage",
+                format!("{found}; {} entries could not be read", condition.unreadable),
+            )
+        };
+    }
+    match condition.gap_end {
+        Some(end) => Finding::note(
+            "coverage",
+            found,
+            format!(
+                "the last gap counts as a use of every file, {} ago: nothing younger than that expires",
+                format_duration(end.age_at(Seconds::now()))
+            ),
+        ),
+        None => Finding::good("coverage", found),
+    }
+}

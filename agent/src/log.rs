@@ -1,0 +1,98 @@
+//! The log: for a person on a terminal, as fields to the journal under systemd, as JSON on stderr otherwise.
+//!
+//! `PURGE_AGENT_LOG=human|json|journal` says otherwise, and `RUST_LOG` what is told (`info` unless it is set).
+
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Chooses the form.
+const VARIABLE: &str = "PURGE_AGENT_LOG";
+
+/// What is told unless `RUST_LOG` says otherwise. The AMQP library logs whole messages that came back; what became of a notice is
+/// said by its sender.
+const USUAL: &str = "info,lapin=off";
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Lines of text on stderr.
+    Human,
+    /// One JSON object a line on stderr.
+    Json,
+    /// Fields to systemd's journal.
+    Journal,
+}
+
+/// Starts the log. To be called once.
+pub fn init() {
+    let stderr_is_journal = std::env::var("JOURNAL_STREAM").is_ok_and(|stream| is_stderr(&stream));
+    let wanted = std::env::var(VARIABLE).unwrap_or_default();
+    let chosen = choose(&wanted, std::io::stderr().is_terminal(), stderr_is_journal);
+    let filter = || EnvFilter::try_from_default_env().unwrap_or_else(|_| USUAL.into());
+    let journal = match chosen {
+        Form::Journal => tracing_journald::layer(),
+        _ => Err(std::io::ErrorKind::Unsupported.into()),
+    };
+    if let Ok(journal) = journal {
+        // VOLUME=scratch, RUN=r1: what `journalctl -u purge-agent VOLUME=scratch` finds.
+        let journal = journal.with_field_prefix(None);
+        tracing_subscriber::registry().with(filter()).with(journal).init();
+        return;
+    }
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter())
+        .with_writer(std::io::stderr);
+    match chosen {
+        Form::Human => builder.with_target(false).init(),
+        // Also where the journal cannot be reached.
+        Form::Json | Form::Journal => builder.json().flatten_event(true).init(),
+    }
+    if !wanted.is_empty() && form_of(&wanted).is_none() {
+        tracing::warn!(
+            wanted,
+            "{VARIABLE} knows human, json and journal; it is left aside"
+        );
+    }
+}
+
+fn form_of(word: &str) -> Option<Form> {
+    match word {
+        "human" => Some(Form::Human),
+        "json" => Some(Form::Json),
+        "journal" => Some(Form::Journal),
+        _ => None,
+    }
+}
+
+fn choose(wanted: &str, is_terminal: bool, is_journal: bool) -> Form {
+    form_of(wanted).unwrap_or(match (is_terminal, is_journal) {
+        (true, _) => Form::Human,
+        (_, true) => Form::Journal,
+        _ => Form::Json,
+    })
+}
+
+/// `JOURNAL_STREAM` (systemd.exec(5)) names device and inode of the journal's stream: stderr may have been sent elsewhere since.
+fn is_stderr(stream: &str) -> bool {
+    let stat = rustix::fs::fstat(std::io::stderr().as_fd());
+    stat.is_ok_and(|s| stream == format!("{}:{}", s.st_dev, s.st_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_form_follows_who_reads() {
+        assert_eq!(choose("", true, false), Form::Human);
+        assert_eq!(choose("", false, true), Form::Journal);
+        assert_eq!(choose("", false, false), Form::Json);
+        assert_eq!(choose("human", false, true), Form::Human);
+        assert_eq!(choose("yaml", false, false), Form::Json);
+        assert!(!is_stderr("1:2"));
+    }
+}

@@ -1,0 +1,108 @@
+//! Certificates of an authority of the test's own.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use purgectl::tls::Tls;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
+
+/// Somebody who vouches for others.
+#[derive(Debug)]
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+/// A certificate and its key, as files.
+#[derive(Debug, Clone)]
+pub struct Pair {
+    /// PEM.
+    pub cert: PathBuf,
+    /// PEM.
+    pub key: PathBuf,
+}
+
+/// How long a certificate lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Validity {
+    /// For years to come.
+    Long,
+    /// It has ended.
+    Over,
+}
+
+impl Authority {
+    /// Another one.
+    ///
+    /// # Panics
+    /// When no key can be made.
+    pub fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let issuer = CertifiedIssuer::self_signed(params, key).expect("a certificate");
+        Self { issuer }
+    }
+
+    /// Its own certificate, as a file.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn write(&self, file: &Path) -> PathBuf {
+        std::fs::write(file, self.issuer.pem()).expect("writing a certificate");
+        file.to_owned()
+    }
+
+    /// Vouches for `CN=name,O=Example` on the loopback; the files are called `name` in `dir`.
+    ///
+    /// # Panics
+    /// When they cannot be written.
+    pub fn vouch(&self, dir: &Path, name: &str, validity: Validity) -> Pair {
+        let hosts = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let mut params = CertificateParams::new(hosts).expect("names of hosts");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, "Example");
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = match validity {
+            Validity::Long => date_time_ymd(2090, 1, 1),
+            Validity::Over => date_time_ymd(2021, 1, 1),
+        };
+        let key = KeyPair::generate().expect("a key");
+        let cert = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let pair = Pair {
+            cert: dir.join(format!("{name}.pem")),
+            key: dir.join(format!("{name}.key")),
+        };
+        std::fs::write(&pair.cert, cert.pem()).expect("writing a certificate");
+        std::fs::write(&pair.key, key.serialize_pem()).expect("writing a key");
+        pair
+    }
+}
+
+/// Lines of `[listen]` for TCP at `port`.
+pub fn listen_keys(port: u16, agent: &Pair, client_ca: &Path) -> String {
+    format!(
+        "tcp = \"127.0.0.1:{port}\"\ntls = {{ cert = {:?}, key = {:?}, client_ca = {client_ca:?} }}",
+        agent.cert, agent.key
+    )
+}
+
+/// What a client shows, and whom it trusts.
+pub fn client_files(ca: &Path, shown: &Pair) -> Tls {
+    Tls {
+        ca: Some(ca.to_owned()),
+        cert: Some(shown.cert.clone()),
+        key: Some(shown.key.clone()),
+    }
+}
+
+/// A port of the loopback that nobody listens on.
+///
+/// # Panics
+/// When there is none.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    listener.local_addr().expect("its address").port()
+}
