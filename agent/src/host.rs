@@ -1,6 +1,6 @@
 //! One host: its volumes, rules, plans, runs and holds, and what can be asked of them together.
 //!
-//! - `announce`  publishes what announcing rules will take
+//! - `announce`  publishes what announcing rules will take; `lists`: as files for people
 //! - [`forecast`] what will expire, and which limits will be reached; `growth`: what there was before
 //! - [`mine`]     what will expire soon, for those whose it is
 //! - `purges`    runs, and what they leave in the trash
@@ -9,6 +9,7 @@
 mod announce;
 pub mod forecast;
 mod growth;
+mod lists;
 pub mod mine;
 mod purges;
 mod triggered;

@@ -374,6 +374,19 @@ fn read_rule(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts) {
             mend,
         );
     }
+    let announce_to = s.string(src, "announce_to").map(|(dir, span)| {
+        if !dir.starts_with('/') {
+            src.fault(
+                &span,
+                "announce_to is not absolute",
+                "write the whole path of a directory",
+            );
+        }
+        if announce == 0 {
+            src.fault(&span, "announce_to without announce", "add: announce = \"14d\"");
+        }
+        PathBuf::from(dir)
+    });
     let tells_only = s
         .string(src, "action")
         .is_some_and(|(action, _)| action == "notify");
@@ -444,6 +457,7 @@ fn read_rule(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts) {
         max_bytes,
         max_errors,
         announce,
+        announce_to,
         grace,
         max_fraction: max_fraction.map(|(n, _)| n),
     });
@@ -636,6 +650,14 @@ fn check_together(path: &Path, parts: &mut Parts) {
             .iter()
             .find(|v| v.name == rule.volume)
             .map(|v| v.path.display().to_string());
+        let is_inside = |dir: &Path| parts.volumes.iter().find(|v| dir.starts_with(&v.path));
+        if let Some(volume) = rule.announce_to.as_deref().and_then(is_inside) {
+            parts.faults.push(Fault {
+                what: format!("rule {}: announce_to lies on volume {}", rule.name, volume.name),
+                mend: "name a directory outside of every volume".into(),
+                ..place.clone()
+            });
+        }
         let patterns = rule.scope.include.patterns().iter();
         let patterns = patterns.chain(rule.scope.exclude.iter().flat_map(Globs::patterns));
         for pattern in patterns.filter(|p| root.as_ref().is_some_and(|root| p.starts_with(root.as_str()))) {
@@ -767,6 +789,16 @@ mod tests {
             (
                 format!("{VOLUME}collector = \"fuse\"\n"),
                 "collector is not supported",
+            ),
+            (
+                format!("{VOLUME}[[rule]]\nname = \"r\"\nvolume = \"s\"\nannounce = \"14d\"\n"),
+                "announce without a ttl",
+            ),
+            (
+                format!(
+                    "{VOLUME}[[rule]]\nname = \"r\"\nvolume = \"s\"\nttl = \"28d\"\nannounce = \"14d\"\nannounce_to = \"/export/s/lists\"\n"
+                ),
+                "announce_to lies on volume s",
             ),
             (
                 format!("{VOLUME}[[quota]]\nname = \"q\"\nvolume = \"s\"\nsubject = \"user\"\n"),
