@@ -4,6 +4,7 @@
 //! - [`forecast`] what will expire, and which limits will be reached; `growth`: what there was before
 //! - [`mine`]     what will expire soon, for those whose it is
 //! - `purges`    runs, and what they leave in the trash
+//! - `telling`   what people are told of
 //! - `triggered` what quotas and watermarks ask for
 
 mod announce;
@@ -12,8 +13,10 @@ mod growth;
 mod lists;
 pub mod mine;
 mod purges;
+pub mod telling;
 mod triggered;
 
+use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +31,7 @@ use crate::config::{AUTO_MAX_FRACTION, Config, Limits, Rule, user_name};
 use crate::handover::Handover;
 use crate::index::{Store, StoreError, aside};
 use crate::model::Seconds;
+use crate::notify::sender::Notifier;
 use crate::policy::evaluate::{Circumstances, evaluate};
 use crate::policy::explain::{self, Subject, Verdict};
 use crate::purge::audit::Audit;
@@ -113,6 +117,10 @@ pub struct Host {
     pub runs: Runs,
     /// Holds.
     pub holds: Holds,
+    /// Notices.
+    pub notifier: Arc<Notifier>,
+    /// Rules that only tell, and whose time has come.
+    to_tell: Mutex<BTreeSet<String>>,
     /// What was done.
     pub audit: Arc<Audit>,
     /// One at a time frees or restores what lies in the trash.
@@ -136,12 +144,18 @@ struct Left {
 }
 
 impl Left {
-    fn open(config: &Config, home: &Home, audit: Arc<Audit>) -> Result<Self, LeftError> {
+    fn open(
+        config: &Config,
+        home: &Home,
+        audit: Arc<Audit>,
+        notifier: &Arc<Notifier>,
+    ) -> Result<Self, LeftError> {
         let store = &home.store;
         let holds = Holds::open(store.clone())?;
         let runs = Runs::new(store.clone());
         let plans = Plans::new(store.clone());
-        let unfinished = Unfinished::find(&runs, plans.clone(), &config.state_dir, audit)?;
+        let witnesses = Box::new(Arc::clone(notifier));
+        let unfinished = Unfinished::find(&runs, plans.clone(), &config.state_dir, audit, witnesses)?;
         plans.tidy(Seconds::now())?;
         let volumes: Result<_, VolumeError> = config.volumes.iter().map(|v| volume::open(v, home)).collect();
         Ok(Self {
@@ -183,6 +197,12 @@ impl Host {
         let own = stat::path(&config.state_dir)
             .map(|l| vec![(l.device, l.stat.ino)])
             .unwrap_or_default();
+        let notifier = Notifier::open(&config.state_dir, config.notify.clone()).with_context(|| {
+            format!(
+                "cannot open the notices in {}",
+                config.state_dir.join("notices").display()
+            )
+        })?;
         let (store, is_fresh) = aside::open(&config.state_dir)?;
         let mut home = Home {
             clock: Arc::new(clock::Keeper::load(&config.state_dir.join("clock"))),
@@ -192,13 +212,13 @@ impl Host {
             is_fresh,
         };
         let audit = Arc::new(Audit::open(config.audit_log.clone())?);
-        let left = match Left::open(config, &home, Arc::clone(&audit)) {
+        let left = match Left::open(config, &home, Arc::clone(&audit), &notifier) {
             // A damaged store is made anew; what is damaged then as well is no store's fault.
             Err(error) if error.is_damage() => {
                 home.store.close();
                 home.store = aside::set_aside(&config.state_dir, &error.to_string())?;
                 home.is_fresh = true;
-                Left::open(config, &home, Arc::clone(&audit))
+                Left::open(config, &home, Arc::clone(&audit), &notifier)
             }
             opened => opened,
         }?;
@@ -231,6 +251,8 @@ impl Host {
             plans,
             runs,
             holds,
+            notifier,
+            to_tell: Mutex::default(),
             audit,
             trash_work: Mutex::default(),
             published: Mutex::default(),
@@ -524,6 +546,9 @@ impl Host {
         let done = self.create_plan(&wanted).and_then(|record| {
             let plan = record.plan.unwrap_or_default();
             tracing::info!(rule = %rule.name, plan = %plan.plan_id, candidates = ?plan.candidates, "scheduled plan");
+            if rule.tells_only {
+                self.to_tell.lock().insert(rule.name.clone());
+            }
             if rule.auto_apply && !rule.tells_only {
                 self.apply(&plan.plan_id, Manner::default(), "schedule")?;
             }
@@ -531,6 +556,7 @@ impl Host {
         });
         if let Err(error) = done {
             tracing::error!(rule = %rule.name, %error, "the scheduled plan was not made or not applied");
+            self.tell_of_failure(&rule.volume, &format!("rule {}", rule.name), &error);
         }
     }
 }

@@ -11,12 +11,15 @@
 //! - [`scan`]    the first index of a volume, and reconciling
 //! - [`policy`]  pure: (index view, rules, now) -> plan with reasons
 //! - [`purge`]   saved plans, the guarded delete, runs, holds
+//! - [`notify`]  notices: who is told what, durably and once
 //! - [`volume`]  one watched volume: wires collector, index and scan together
 //! - [`metrics`] what the agent counts, in Prometheus' text format
 //! - [`serve`]   gRPC; translates, decides nothing
 //! - [`handover`] event queues that outlive the process, in systemd's keeping
+//! - [`arguments`] the command line
 //! - [`demo`]    the main job in one command
 
+pub mod arguments;
 pub mod clock;
 pub mod collect;
 pub mod config;
@@ -26,6 +29,7 @@ pub mod host;
 pub mod index;
 pub mod metrics;
 pub mod model;
+pub mod notify;
 pub mod policy;
 pub mod purge;
 pub mod query;

@@ -1,12 +1,14 @@
-//! Makes the plans of rules whose time has come, empties the trash, and looks at watermarks and quotas.
+//! Makes the plans of rules whose time has come, empties the trash, looks at watermarks and quotas, and for what people
+//! must be told.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::host::Host;
+use crate::host::telling::Lookout;
 use crate::model::Seconds;
 
 /// The clock is looked at this often: a schedule is due to the minute, and a stepped clock is noticed.
@@ -44,6 +46,42 @@ pub async fn keep_limits(host: Arc<Host>) {
         if let Err(error) = looked.await {
             tracing::error!(%error, "looking at quotas or watermarks failed");
         }
+    }
+}
+
+/// What people are told of is looked at this often; what costs more, less often.
+const NOTICES_EVERY: Duration = Duration::from_secs(5);
+
+/// If looking failed inside the agent, it begins again after so long.
+const NOTICES_AGAIN: Duration = Duration::from_secs(60);
+
+/// Looks for what people must be told, until it is aborted.
+pub async fn keep_telling(host: Arc<Host>) {
+    loop {
+        let error = match Lookout::new(Arc::clone(&host)) {
+            Ok(lookout) => look(lookout).await.to_string(),
+            Err(error) => error.to_string(),
+        };
+        tracing::error!(
+            error,
+            "looking for what people must be told failed: it begins again later"
+        );
+        tokio::time::sleep(NOTICES_AGAIN).await;
+    }
+}
+
+/// Looks until that fails.
+async fn look(mut lookout: Lookout) -> JoinError {
+    loop {
+        tokio::time::sleep(NOTICES_EVERY).await;
+        let looked = tokio::task::spawn_blocking(move || {
+            lookout.look();
+            lookout
+        });
+        lookout = match looked.await {
+            Ok(lookout) => lookout,
+            Err(error) => return error,
+        };
     }
 }
 

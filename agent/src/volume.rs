@@ -185,6 +185,8 @@ pub struct Keeping {
     pub checkpoint_bytes: AtomicU64,
     /// Whole scans that were finished.
     pub scans: AtomicU64,
+    /// Files that clients of the kernel's NFS server held at the last look.
+    pub nfs_held: AtomicU64,
 }
 
 /// One watched volume.

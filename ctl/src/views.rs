@@ -115,6 +115,37 @@ fn volume(v: &v1::VolumeStatus) -> Value {
     Value::Object(o)
 }
 
+/// The state of a notice, in a word.
+pub fn notice_state(s: v1::NoticeState) -> String {
+    word(s.as_str_name(), "NOTICE_STATE_")
+}
+
+/// One of `notices`.
+pub fn notice(n: &v1::Notice) -> Value {
+    let to = match n.uid {
+        Some(uid) => json!({ "audience": "owner", "user": n.user, "uid": uid }),
+        None => json!({ "audience": "operator" }),
+    };
+    let event = |e: &v1::NoticeEvent| json!({ "event_id": e.event_id, "event": e.event, "volume": e.volume, "at": time(e.at) });
+    json!({
+        "notice_id": n.notice_id,
+        "sink": n.sink,
+        "state": notice_state(n.state()),
+        "to": to,
+        "created_at": time(n.created_at),
+        "due_at": time(n.due_at),
+        "ended_at": time(n.ended_at),
+        "attempts": n.attempts,
+        "error": n.error,
+        "events": n.events.iter().map(event).collect::<Vec<_>>(),
+    })
+}
+
+/// `notices test`.
+pub fn notice_test(t: &v1::TestNoticeResponse) -> Value {
+    json!({ "sink": t.sink, "notice_id": t.notice_id, "sent": true })
+}
+
 /// How far a scan is.
 pub fn scan(s: &v1::ScanProgress) -> Value {
     json!({

@@ -503,6 +503,75 @@ impl PurgeAgent for Fake {
         };
         Ok(stream(vec![news(false), news(true)]))
     }
+    async fn list_notices(
+        &self,
+        r: Request<ListNoticesRequest>,
+    ) -> Result<Response<ListNoticesResponse>, Status> {
+        let r = r.into_inner();
+        let mut notices = notices();
+        notices.retain(|n| r.state() == NoticeState::Unspecified || n.state() == r.state());
+        Ok(Response::new(ListNoticesResponse {
+            notices,
+            next_page_token: String::new(),
+        }))
+    }
+    async fn test_notice(
+        &self,
+        r: Request<TestNoticeRequest>,
+    ) -> Result<Response<TestNoticeResponse>, Status> {
+        let sink = r.into_inner().sink;
+        match sink.as_str() {
+            "smtp" => Ok(Response::new(TestNoticeResponse {
+                sink,
+                notice_id: "t1".into(),
+            })),
+            _ => Err(Status::aborted(
+                "sink webhook: http://127.0.0.1:1/: connection refused",
+            )),
+        }
+    }
+}
+
+fn notices() -> Vec<Notice> {
+    let event = |id: &str, event: &str| NoticeEvent {
+        event_id: id.into(),
+        event: event.into(),
+        volume: "scratch".into(),
+        at: at(0),
+    };
+    let waiting = Notice {
+        notice_id: "n3".into(),
+        sink: "webhook".into(),
+        state: NoticeState::Waiting.into(),
+        created_at: at(0),
+        due_at: at(40),
+        attempts: 2,
+        error: "http://127.0.0.1:1/: connection refused".into(),
+        events: vec![event("gap/scratch/1/stopped", "coverage-gap")],
+        ..Notice::default()
+    };
+    let sent = Notice {
+        notice_id: "n2".into(),
+        sink: "smtp".into(),
+        state: NoticeState::Sent.into(),
+        user: "alice".into(),
+        uid: Some(1001),
+        created_at: at(0),
+        ended_at: at(5),
+        attempts: 1,
+        events: vec![
+            event("purged/r1/1001", "purged"),
+            event("quota/q/alice/1/begun", "over-quota"),
+        ],
+        ..Notice::default()
+    };
+    let failed = Notice {
+        notice_id: "n1".into(),
+        state: NoticeState::Failed.into(),
+        error: "550 no such user".into(),
+        ..sent.clone()
+    };
+    vec![waiting, sent, failed]
 }
 
 /// (name of the golden file, exit code, arguments)
@@ -576,6 +645,24 @@ const CASES: &[(&str, i32, &[&str])] = &[
         &["hold", "remove", "h1", "--output", "json"],
     ),
     ("rescan", 0, &["rescan", "--volume", "scratch"]),
+    ("notices", 0, &["notices"]),
+    ("notices-json", 0, &["notices", "--output", "json"]),
+    (
+        "notices-sent-csv",
+        0,
+        &["notices", "--state", "sent", "--output", "csv"],
+    ),
+    ("notices-test", 0, &["notices", "test", "--sink", "smtp"]),
+    (
+        "notices-test-json",
+        0,
+        &["notices", "test", "--sink", "smtp", "--output", "json"],
+    ),
+    (
+        "notices-test-refused",
+        1,
+        &["notices", "test", "--sink", "webhook"],
+    ),
     ("usage-error", 2, &["plan", "--ttl", "28"]),
     ("no-such-command", 2, &["purge-everything"]),
     ("https", 2, &["--endpoint", "https://host:7443", "status"]),
@@ -667,6 +754,8 @@ fn json_is_one_document_and_ndjson_one_object_a_line() {
         "status-json",
         "explain-json",
         "usage-json",
+        "notices-json",
+        "notices-test-json",
     ] {
         let text = std::fs::read_to_string(golden(name)).unwrap();
         serde_json::from_str::<serde_json::Value>(&text).unwrap_or_else(|e| panic!("{name}: {e}"));

@@ -65,6 +65,13 @@ impl Config {
         self
     }
 
+    /// With the lines of the table `notify`.
+    #[must_use]
+    pub fn notifying(mut self, keys: &str) -> Self {
+        let _ = write!(self.rules, "\n[notify]\n{keys}\n");
+        self
+    }
+
     /// As TOML.
     pub fn text(&self, state_dir: &Path, socket: &Path) -> String {
         let precision = if self.volume_keys.contains("precision") {

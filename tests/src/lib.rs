@@ -6,7 +6,9 @@
 //! - [`ctl`]    `purgectl` and what it answered
 //! - [`files`]  making, ageing and using files
 //! - [`wait`]   polling with a deadline
+//! - [`nfs`]    an NFS server and clients of it
 //! - [`systemd`] a machine with a real systemd
+//! - [`sinks`]  those whom the agent tells: an HTTP endpoint, a mail server, a broker
 //! - [`skip`]   tests that cannot run where they are
 //!
 //! The binaries are those beside the test's own executable; `tests/run` builds them first.
@@ -23,6 +25,8 @@ pub mod config;
 pub mod ctl;
 pub mod files;
 pub mod mount;
+pub mod nfs;
+pub mod sinks;
 pub mod skip;
 #[allow(unsafe_code)]
 pub mod sys;

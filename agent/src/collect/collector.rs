@@ -430,9 +430,7 @@ impl Reader {
             let Some((ino, handle)) = event.file.and_then(|h| Some((self.layout.inode(&h)?, h))) else {
                 continue;
             };
-            // What somebody writes counts whoever it is.
-            let may_be_ignored = event.mask & mask::MODIFY == 0;
-            if may_be_ignored && self.judges.accessors.ignores(event.pid, process) {
+            if self.judges.accessors.ignores(event.mask, event.pid, process) {
                 watched.counters.ignored.fetch_add(1, Relaxed);
                 continue;
             }

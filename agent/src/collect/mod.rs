@@ -10,6 +10,7 @@
 //! - [`accessors`] whose reads do not count
 //! - [`precision`] files that are used again and again cost nothing for the rest of a window
 //! - [`namespace`] looks again at every place an event named
+//! - [`nfsd`]      what clients of the kernel's NFS server hold, of which no event tells
 //! - [`whereabouts`] where an inode lies now, whatever the events said
 //! - [`projects`] project ids, where they are used
 //! - [`touched`] who keeps files alive without using them
@@ -23,6 +24,7 @@ pub mod collector;
 pub mod doubt;
 pub mod fanotify;
 pub mod namespace;
+pub mod nfsd;
 pub mod precision;
 pub mod projects;
 pub mod touched;

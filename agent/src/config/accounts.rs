@@ -36,6 +36,18 @@ pub fn group_name(gid: u32) -> String {
     cached_name("group", gid)
 }
 
+/// What the user database says of a person besides the name: gecos.
+pub fn user_gecos(name: &str) -> Option<String> {
+    let field = |lines: &str| {
+        let of = |line: &str| line.split(':').next() == Some(name);
+        let line = lines.lines().find(|l| of(l))?;
+        line.split(':').nth(4).map(str::to_owned)
+    };
+    let valid = !name.is_empty() && !name.starts_with('-');
+    field(&fs::read_to_string("/etc/passwd").unwrap_or_default())
+        .or_else(|| field(&valid.then(|| getent("passwd", name))??))
+}
+
 /// Names are asked for again after this long.
 const CACHED_FOR: Duration = Duration::from_secs(300);
 /// A directory service that takes longer is taken for dead.
@@ -115,6 +127,8 @@ mod tests {
         assert_eq!(user_id("no-such-user-here"), None);
         assert_eq!(user_id("4294967295"), None);
         assert_eq!(user_name(0), "root");
+        assert_eq!(user_gecos("root").as_deref(), Some("root"));
+        assert_eq!(user_gecos("no-such-user-here"), None);
         assert_eq!(group_name(4_000_000_001), "4000000001");
         assert_eq!(find("a:x:5:\nb:x:6:", "b"), Some(("b".into(), 6)));
     }

@@ -10,8 +10,11 @@ use super::accessor::read_accessors;
 use super::accounts::{group_id, user_id};
 use super::fault::Fault;
 use super::limit;
+use super::notify::read_notify;
 use super::section::{At, Section, Source, suggest};
-use super::{AUDIT_LOG, Baseline, Config, DEFAULT_STATE_DIR, Listen, Rule, Sequence, Target, VolumeConfig};
+use super::{
+    AUDIT_LOG, Baseline, Config, DEFAULT_STATE_DIR, Listen, Notify, Rule, Sequence, Target, VolumeConfig,
+};
 use crate::model::Clocks;
 use crate::policy::schedule::Schedule;
 use crate::policy::scope::{Globs, Scope};
@@ -43,6 +46,7 @@ struct Parts {
     /// Where each rule without a ttl stands: only what a quota or a watermark triggers may do without.
     without_ttl: Vec<(String, Fault)>,
     limits: limit::Read,
+    notify: Option<Notify>,
 }
 
 pub(super) fn load(path: &Path) -> Result<Config, Vec<Fault>> {
@@ -67,6 +71,7 @@ pub(super) fn load(path: &Path) -> Result<Config, Vec<Fault>> {
         volumes: parts.volumes,
         rules: parts.rules,
         limits: parts.limits.limits,
+        notify: parts.notify.unwrap_or_default(),
     })
 }
 
@@ -164,9 +169,10 @@ fn read_main(top: &mut Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts)
     for (table, span) in top.tables(src, "watermark") {
         limit::read_watermark(Section::new("watermark", table, span), src, &mut parts.limits);
     }
-    for key in ["archive", "notify"] {
-        top.refuse(src, key);
+    for (table, span) in top.tables(src, "notify") {
+        parts.notify = Some(read_notify(Section::new("notify", table, span), src));
     }
+    top.refuse(src, "archive");
 }
 
 fn read_listen(mut s: Section<'_, '_>, src: &mut Source<'_>) -> Listen {

@@ -5,6 +5,7 @@
 //! - `check`       sections -> typed configuration
 //! - `unsupported` what the contract knows and this version does not do yet
 //! - `limit`       quota and watermark tables -> [`limits`]
+//! - `notify`      the notify table -> [`sinks`]
 //! - `accessor`    whose reads do not count
 //! - `accounts`    user and group names -> ids
 //!
@@ -16,15 +17,18 @@ mod check;
 pub mod fault;
 mod limit;
 pub mod limits;
+mod notify;
 mod section;
+pub mod sinks;
 mod unsupported;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-pub use accounts::{group_id, group_name, user_id, user_name};
+pub use accounts::{group_id, group_name, user_gecos, user_id, user_name};
 pub use fault::Fault;
 pub use limits::{Limits, Quota, QuotaSubject, Watermark};
+pub use sinks::{Addresses, Amqp, Exec, Means, Notify, Sink, Smtp, Tls, Webhook};
 
 use crate::collect::accessors::Accessor;
 use crate::model::Clocks;
@@ -51,6 +55,8 @@ pub struct Config {
     pub rules: Vec<Rule>,
     /// How much there may be.
     pub limits: Limits,
+    /// Who is told.
+    pub notify: Notify,
 }
 
 /// Where clients come in.
@@ -269,6 +275,7 @@ impl Config {
             volumes: vec![volume],
             rules,
             limits: Limits::default(),
+            notify: Notify::default(),
         })
     }
 

@@ -11,7 +11,7 @@ pub(super) fn refused(section: &str, key: &str, value: &str) -> Option<(&'static
             Some((later, "write \"delete\" or \"notify\", or leave it out"))
         }
         ("listen", "tcp") => Some((later, "leave it out: clients come in by the unix socket")),
-        ("", "archive" | "notify") => Some((later, "take the whole table out")),
+        ("", "archive") => Some((later, "take the whole table out")),
         _ => None,
     }
 }

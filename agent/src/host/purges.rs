@@ -9,7 +9,8 @@ use rustc_hash::FxHashSet;
 use super::{Host, HostError};
 use crate::config::Rule;
 use crate::model::{Inode, Seconds};
-use crate::purge::apply::{self, Order};
+use crate::notify::tally::Tally;
+use crate::purge::apply::{self, Order, Taken};
 use crate::purge::audit::{self, Event, Heading, Lines};
 use crate::purge::holds::timestamp;
 use crate::purge::id::new_id;
@@ -120,6 +121,7 @@ impl Host {
                         host: &host,
                         volume: &volume,
                         planned_at: created,
+                        tally: host.notifier.tally(&heading.run, &heading.root),
                     };
                     apply::apply(&volume.watched, &order, &around, &running)
                 }
@@ -452,6 +454,7 @@ struct Around<'a> {
     host: &'a Host,
     volume: &'a Volume,
     planned_at: Seconds,
+    tally: Option<Tally>,
 }
 
 impl apply::Surroundings for Around<'_> {
@@ -461,5 +464,10 @@ impl apply::Surroundings for Around<'_> {
     fn held(&self) -> (FxHashSet<Inode>, RwLockReadGuard<'_, ()>) {
         let guard = self.host.holds.taking();
         (self.host.holds.held(&self.volume.config.name), guard)
+    }
+    fn taken(&self, candidates: &[Taken<'_>]) {
+        if let Some(tally) = &self.tally {
+            tally.note(candidates);
+        }
     }
 }

@@ -252,6 +252,7 @@ impl Host {
         });
         if let Err(error) = done {
             tracing::error!(by = %asker.name(), %error, "the plan was not made or not applied");
+            self.tell_of_failure(asker.volume(), &asker.name(), &error);
         }
     }
 }
@@ -271,6 +272,15 @@ pub(super) fn space_of(volume: &Volume) -> Result<Space, HostError> {
     identity.map_err(|e| HostError::Refused(e.to_string()))?;
     stat::space(&volume.config.path)
         .map_err(|e| HostError::Refused(format!("{}: {e}", volume.config.path.display())))
+}
+
+/// Shares of the space and of the inodes in use.
+pub(super) fn shares(space: &Space) -> (f64, f64) {
+    let share = |used: u64, all: u64| if all == 0 { 0.0 } else { used as f64 / all as f64 };
+    (
+        share(space.used, space.used.saturating_add(space.available)),
+        share(space.inodes_used, space.inodes),
+    )
 }
 
 /// What must go to come down to `low`, and why in words; nothing while use is at or below `high`. What lies in the trash

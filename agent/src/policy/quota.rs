@@ -32,7 +32,7 @@ pub struct Sums {
     pub byte_days: u128,
 }
 
-/// A subject over a limit.
+/// A subject and the limits it is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Over {
     /// Which.
@@ -169,21 +169,44 @@ fn over_among(
     owners: &Owners,
     name: impl Fn(u32) -> String,
 ) -> Result<Vec<Over>, StoreError> {
+    let mut all = uses_among(index, quota, now, owners, name)?;
+    all.retain(|o| o.hard.is_some() || o.temporal.is_some());
+    Ok(all)
+}
+
+/// Everybody whom the quota sums up, by name; a limit is named where it is passed.
+///
+/// # Errors
+/// When the index is damaged.
+pub fn uses(
+    index: &Index,
+    quota: &Quota,
+    now: Seconds,
+    name: impl Fn(u32) -> String,
+) -> Result<Vec<Over>, StoreError> {
+    uses_among(index, quota, now, &Owners::new(index, quota.subject), name)
+}
+
+fn uses_among(
+    index: &Index,
+    quota: &Quota,
+    now: Seconds,
+    owners: &Owners,
+    name: impl Fn(u32) -> String,
+) -> Result<Vec<Over>, StoreError> {
     let mut all = Vec::new();
     for (subject, used) in owners.sums(index, now)? {
         let name = name_of(index, subject, &name);
         let (hard, temporal) = quota.limits_of(&name);
         let hard = hard.filter(|limit| used.bytes > u128::from(*limit));
         let temporal = temporal.filter(|limit| used.byte_days > u128::from(*limit));
-        if hard.is_some() || temporal.is_some() {
-            all.push(Over {
-                subject,
-                name,
-                used,
-                hard,
-                temporal,
-            });
-        }
+        all.push(Over {
+            subject,
+            name,
+            used,
+            hard,
+            temporal,
+        });
     }
     all.sort_unstable_by(|a, b| a.name.cmp(&b.name).then(a.subject.cmp(&b.subject)));
     Ok(all)

@@ -38,6 +38,17 @@ pub trait Surroundings: Sync {
     fn sync(&self) -> bool;
     /// The inodes held now. No hold is added while the guard lives.
     fn held(&self) -> (FxHashSet<Inode>, RwLockReadGuard<'_, ()>);
+    /// These were taken; what can be restored, until then.
+    fn taken(&self, candidates: &[Taken<'_>]);
+}
+
+/// A candidate that was taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Taken<'a> {
+    /// Which.
+    pub candidate: &'a Candidate,
+    /// Until when it lies in the trash, seconds since 1970; none: it does not.
+    pub until: Option<u64>,
 }
 
 /// What a run is to do.
@@ -331,6 +342,20 @@ impl Runner<'_> {
     }
 
     fn count(&self, fates: &[(&Candidate, Fate)]) {
+        let taken: Vec<Taken<'_>> = fates
+            .iter()
+            .filter(|(_, fate)| matches!(fate, Fate::Deleted | Fate::Trashed))
+            .map(|(candidate, fate)| Taken {
+                candidate,
+                until: match fate {
+                    Fate::Trashed => Some(self.share(candidate.rule).until),
+                    _ => None,
+                },
+            })
+            .collect();
+        if !taken.is_empty() {
+            self.around.taken(&taken);
+        }
         let mut tally = self.tally.lock();
         let Progress { run, total, done } = &mut *tally;
         for (candidate, fate) in fates {

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use purge_proto::v1;
 use rustc_hash::FxHashSet;
 
+use super::apply::Taken;
 use super::audit::{self, Audit, Event, Heading, Lines};
 use super::candidate::Candidate;
 use super::ledger::{self, Account, Code, Known};
@@ -36,6 +37,16 @@ pub struct Unfinished {
     plans: Plans,
     state_dir: PathBuf,
     audit: Arc<Audit>,
+    witnesses: Box<dyn Witnesses>,
+}
+
+/// Hears of what was taken.
+pub type Witness = Box<dyn Fn(&[Taken<'_>])>;
+
+/// Whoever is to know what was taken in a run that is counted anew.
+pub trait Witnesses: std::fmt::Debug + Send + Sync {
+    /// Whoever hears of this run on the volume at `root`, from its first candidate on.
+    fn of_run(&self, run: &str, root: &Path) -> Witness;
 }
 
 impl Unfinished {
@@ -43,7 +54,13 @@ impl Unfinished {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn find(runs: &Runs, plans: Plans, state_dir: &Path, audit: Arc<Audit>) -> Result<Self, StoreError> {
+    pub fn find(
+        runs: &Runs,
+        plans: Plans,
+        state_dir: &Path,
+        audit: Arc<Audit>,
+        witnesses: Box<dyn Witnesses>,
+    ) -> Result<Self, StoreError> {
         let mut left = runs.list()?;
         left.retain(|r| r.state() == v1::RunState::Running);
         Ok(Self {
@@ -52,6 +69,7 @@ impl Unfinished {
             plans,
             state_dir: state_dir.to_owned(),
             audit,
+            witnesses,
         })
     }
 
@@ -73,6 +91,7 @@ impl Unfinished {
                 trash: trash.as_ref(),
                 plans: &self.plans,
                 audit: &self.audit,
+                witnesses: &*self.witnesses,
                 account: Account::load(&self.state_dir, &run.run_id)?,
                 run,
             };
@@ -144,6 +163,7 @@ struct Closing<'a> {
     trash: Option<&'a Trash>,
     plans: &'a Plans,
     audit: &'a Audit,
+    witnesses: &'a dyn Witnesses,
     account: Account,
     run: v1::Run,
 }
@@ -245,10 +265,13 @@ impl Closing<'_> {
         };
         let time = audit::rfc3339(Seconds::now());
         let root = self.watched.open_root()?;
+        let witness = self.witnesses.of_run(&run.run_id, &self.watched.path);
         let mut counted = 0u64;
         for number in self.chunks_begun(plan.chunks) {
             let mut lines = Lines::default();
-            for (position, c) in self.chunk(number)?.iter().enumerate() {
+            let mut taken = Vec::new();
+            let candidates = self.chunk(number)?;
+            for (position, c) in candidates.iter().enumerate() {
                 let known = self.account.known(number, position);
                 let decided = match known {
                     Known::Decided { code, told } => match self.is_undone(&root, c, code) {
@@ -264,6 +287,10 @@ impl Closing<'_> {
                 let Some((code, told)) = decided else { continue };
                 counted = counted.saturating_add(1);
                 tally::count(&mut run, c, code);
+                if matches!(code, Code::Deleted | Code::Trashed) {
+                    let until = (code == Code::Trashed).then(|| self.grace_end(plan, c));
+                    taken.push(Taken { candidate: c, until });
+                }
                 if code == Code::Failed {
                     let why = "see the agent's log of that time".into();
                     tally::name_failure(&mut run, c.path_below(&self.watched.path), why);
@@ -273,10 +300,20 @@ impl Closing<'_> {
                 }
             }
             self.audit.write(&lines)?;
+            witness(&taken);
         }
         tally::count_unreached(&mut run, plan.candidates().saturating_sub(counted));
         self.run = run;
         Ok(())
+    }
+
+    /// Until when it lies in the trash, or a little less: what is told to people must hold.
+    fn grace_end(&self, plan: &super::plans::PlanRecord, c: &Candidate) -> u64 {
+        let seconds =
+            |t: Option<prost_types::Timestamp>| t.map_or(0, |t| u64::try_from(t.seconds).unwrap_or(0));
+        let grace = plan.graces.get(usize::from(c.rule)).copied().unwrap_or(0);
+        let end = seconds(self.run.started_at).saturating_add(grace);
+        end.min(seconds(self.run.trash_until))
     }
 
     /// The file system lost a removal in a power cut, and the ledger has it.

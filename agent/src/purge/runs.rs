@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use prost::Message;
 use purge_proto::v1;
 use tokio::sync::watch;
 
+use super::counts::EndedRuns;
 use crate::index::{Batch, Record, Store, StoreError};
 
 /// Failures that a run's record names; the others are counted.
@@ -58,6 +59,10 @@ impl LiveRun {
 #[derive(Debug)]
 pub struct Runs {
     store: Store,
+    /// What they came to since the start.
+    pub counts: EndedRuns,
+    /// How many have ended since the start.
+    ended: AtomicU64,
     live: Mutex<HashMap<String, Arc<LiveRun>>>,
 }
 
@@ -85,6 +90,8 @@ impl Runs {
     pub fn new(store: Store) -> Self {
         Self {
             store,
+            counts: EndedRuns::default(),
+            ended: AtomicU64::new(0),
             live: Mutex::default(),
         }
     }
@@ -121,7 +128,15 @@ impl Runs {
     /// When its record cannot be written; it is over all the same.
     pub fn end(&self, run: &v1::Run) -> Result<(), StoreError> {
         self.live.lock().remove(&run.run_id);
-        self.save(run)
+        self.counts.add(run);
+        let saved = self.save(run);
+        self.ended.fetch_add(1, Relaxed);
+        saved
+    }
+
+    /// How many have ended since the start: whoever waits for the end of runs need not read them all to see one.
+    pub fn ended(&self) -> u64 {
+        self.ended.load(Relaxed)
     }
 
     /// A run that is going on.

@@ -2,12 +2,13 @@
 //!
 //! - [`service`] the calls
 //! - [`http`]    metrics and health
-//! - `convert`   the contract's messages from the agent's values
+//! - `convert`   the contract's messages from the agent's values; `notices` its notices
 //!
 //! On the unix socket the peer's uid decides: root may do everything, nobody else anything.
 
 mod convert;
 pub mod http;
+mod notices;
 pub mod service;
 
 use std::io;

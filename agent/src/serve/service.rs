@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
-use super::convert;
+use super::{convert, notices};
 use crate::config::{group_id, group_name, user_id, user_name};
 use crate::host::forecast::DAYS_MAX;
 use crate::host::mine::Whose;
@@ -565,6 +565,33 @@ impl PurgeAgent for Service {
             }
             Ok(())
         }))
+    }
+
+    async fn list_notices(
+        &self,
+        request: Request<v1::ListNoticesRequest>,
+    ) -> Result<Response<v1::ListNoticesResponse>, Status> {
+        let r = request.into_inner();
+        let state = r.state();
+        let all = self.host.notifier.outbox.list(|n| {
+            (r.sink.is_empty() || n.sink == r.sink)
+                && (state == v1::NoticeState::Unspecified || notices::state(n.fate) == state)
+        });
+        let (rows, next_page_token) = page(all, r.page_size, &r.page_token, |n| &n.notice_id);
+        Ok(Response::new(v1::ListNoticesResponse {
+            notices: rows.iter().map(notices::notice).collect(),
+            next_page_token,
+        }))
+    }
+
+    async fn test_notice(
+        &self,
+        request: Request<v1::TestNoticeRequest>,
+    ) -> Result<Response<v1::TestNoticeResponse>, Status> {
+        let sink = request.into_inner().sink;
+        let tested = self.host.notifier.test(&sink).await;
+        let notice_id = tested.map_err(|e| notices::status(&e))?;
+        Ok(Response::new(v1::TestNoticeResponse { sink, notice_id }))
     }
 }
 

@@ -9,6 +9,7 @@ use prost::Message;
 use super::coverage::Cause;
 use super::{RATE_SECONDS, Volume, identity, opening};
 use crate::clock::Step;
+use crate::collect::nfsd;
 use crate::index::aside;
 use crate::index::checkpoint::{self, Head, Writer};
 use crate::index::journal::BYTES_WANT_CHECKPOINT;
@@ -29,6 +30,10 @@ const WELL_AFTER: Duration = Duration::from_secs(3);
 const RETRY_EVERY: Duration = Duration::from_secs(5);
 /// How often both clocks are looked at.
 const CLOCK_EVERY: Duration = Duration::from_secs(5);
+/// How often it is looked what clients of the kernel's NFS server hold.
+const NFS_EVERY: Duration = Duration::from_secs(15);
+/// A look that took long is not taken again before so many times as long.
+const NFS_REST: u32 = 20;
 /// Pages that go into a checkpoint while the index is held.
 const PAGES_AT_ONCE: usize = 2048;
 /// A store that must be writable takes a file of so many bytes.
@@ -51,6 +56,8 @@ struct Rounds {
     scan: Instant,
     swept: Instant,
     flush: Instant,
+    /// When the next look at NFS clients is due.
+    nfs: Option<Instant>,
     /// When usage was counted anew, and how long that took.
     counted: (Instant, Duration),
     present: Seconds,
@@ -67,6 +74,7 @@ impl Volume {
             scan: began,
             swept: began,
             flush: began,
+            nfs: None,
             counted: (began, Duration::ZERO),
             present: Seconds::now(),
         };
@@ -91,6 +99,7 @@ impl Volume {
             self.recount_when_due(&mut last);
             self.judge_collector();
             self.judge_journal();
+            self.look_at_nfs_clients(&mut last);
             if last.clock.elapsed() >= CLOCK_EVERY {
                 last.clock = Instant::now();
                 self.follow_clock(&mut last);
@@ -112,6 +121,26 @@ impl Volume {
             }
             self.request_scans(&mut last);
         }
+    }
+
+    fn look_at_nfs_clients(&self, last: &mut Rounds) {
+        let began = Instant::now();
+        if last.nfs.is_some_and(|due| began < due) {
+            return;
+        }
+        match nfsd::record(&self.watched) {
+            Ok(held) => self.keeping.nfs_held.store(held as u64, Relaxed),
+            // An unmounted volume is told of elsewhere.
+            Err(error) if self.health.lock().away.is_some() => {
+                tracing::debug!(%error, "no look at NFS clients")
+            }
+            Err(error) => {
+                let volume = &self.config.name;
+                tracing::warn!(%error, %volume, "what NFS clients hold cannot be read from {}", nfsd::CLIENTS);
+            }
+        }
+        let rest = began.elapsed().saturating_mul(NFS_REST).max(NFS_EVERY);
+        last.nfs = began.checked_add(rest);
     }
 
     /// Days and ages of the usage go on: they are counted anew every minute, on large volumes so rarely that it costs

@@ -8,6 +8,7 @@ mod find;
 mod forecast;
 mod hold;
 mod mine;
+mod notices;
 mod plan;
 mod plans;
 mod rescan;
@@ -59,6 +60,8 @@ pub enum Command {
     Hold(hold::Hold),
     /// Reconcile the index with the file system.
     Rescan(rescan::Rescan),
+    /// What people were told of: sent, waiting, failed.
+    Notices(notices::Notices),
     /// Print shell completions.
     Completions(completions::Completions),
 }
@@ -92,6 +95,7 @@ impl Command {
             Self::Mine(c) => c.run(client, out).await,
             Self::Hold(c) => c.run(client, out).await,
             Self::Rescan(c) => c.run(client, out).await,
+            Self::Notices(c) => c.run(client, out).await,
             Self::Completions(c) => c.run(out),
         }
     }

@@ -1,0 +1,137 @@
+//! Who is told of what happens on a volume, and by what means.
+
+use std::path::PathBuf;
+
+use crate::notify::event::Kind;
+
+/// The `[notify]` table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notify {
+    /// Where notices go; none: nobody is told anything.
+    pub sinks: Vec<Sink>,
+    /// Owners hear of what will expire within so many seconds.
+    pub warn_before: u64,
+    /// How an owner's address is found, besides the sink's pattern.
+    pub addresses: Addresses,
+    /// Where replaced templates lie.
+    pub templates: Option<PathBuf>,
+    /// So many entries of a list come with a notice; the others are counted.
+    pub list_max: usize,
+    /// A notice that nobody takes is given up after so many seconds.
+    pub retry_for: u64,
+}
+
+impl Default for Notify {
+    fn default() -> Self {
+        Self {
+            sinks: Vec::new(),
+            warn_before: 7 * 86_400,
+            addresses: Addresses::default(),
+            templates: None,
+            list_max: 1000,
+            retry_for: 7 * 86_400,
+        }
+    }
+}
+
+/// How an owner's address is found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// A file of lines `user address`.
+    pub map: Option<PathBuf>,
+    /// An address in the user's gecos field counts.
+    pub gecos: bool,
+}
+
+/// One means of telling.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sink {
+    /// What commands and the outbox call it.
+    pub name: String,
+    /// What it is told of.
+    pub events: Vec<Kind>,
+    /// An owner gets at most one notice within so many seconds; 0: each event is a notice of its own.
+    pub digest: u64,
+    /// Which means.
+    pub means: Means,
+}
+
+/// Which means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Means {
+    /// Mail.
+    Smtp(Smtp),
+    /// JSON by HTTP POST.
+    Webhook(Webhook),
+    /// JSON into an AMQP 0.9.1 exchange.
+    Amqp(Amqp),
+    /// JSON into a program's standard input.
+    Exec(Exec),
+}
+
+/// How a connection to a mail server is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tls {
+    /// By STARTTLS, or no mail is sent.
+    Starttls,
+    /// From the first byte.
+    Wrapped,
+    /// By STARTTLS where the server offers it.
+    Opportunistic,
+    /// Not at all.
+    None,
+}
+
+/// A mail server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Smtp {
+    /// Its name or address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The sender.
+    pub from: String,
+    /// An owner's address: `{user}` is the user's name.
+    pub to: String,
+    /// Whoever keeps the storage.
+    pub operator: Option<String>,
+    /// How the connection is protected.
+    pub tls: Tls,
+    /// A certificate (PEM) to trust besides the system's.
+    pub ca: Option<PathBuf>,
+    /// Logs in as this user, with the password in this file.
+    pub login: Option<(String, PathBuf)>,
+}
+
+/// An HTTP endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhook {
+    /// Where to.
+    pub url: String,
+    /// The file with the key of the signature.
+    pub secret_file: Option<PathBuf>,
+    /// Seconds after which an answer is not waited for any more.
+    pub timeout: u64,
+}
+
+/// A broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Amqp {
+    /// Where it is, and with which user and virtual host.
+    pub url: String,
+    /// Declared (durable, topic) unless it is there.
+    pub exchange: String,
+    /// Of every message; none: `KIND.VOLUME`.
+    pub routing_key: Option<String>,
+    /// The file with the password, where the URL has none.
+    pub password_file: Option<PathBuf>,
+}
+
+/// A program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exec {
+    /// The program, by its absolute path, and its arguments.
+    pub command: Vec<String>,
+    /// Seconds after which it is killed.
+    pub timeout: u64,
+}

@@ -1,0 +1,374 @@
+//! What people are told of: looks now and then at runs, gaps, space, quotas and what will expire, and gives what is new to
+//! the outbox. Nothing here waits for a sink, and no purge waits for this. `owners` has quotas and expiries.
+
+mod owners;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use purge_proto::v1;
+
+use super::triggered::{shares, space_of};
+use super::{Host, HostError};
+use crate::config::{Watermark, user_name};
+use crate::index::StoreError;
+use crate::model::Seconds;
+use crate::notify::event::{Audience, Entry, Event, Fill, List, Purged, What, rfc3339};
+use crate::notify::memory::{Episode, Memory};
+use crate::notify::sender::Notifier;
+use crate::notify::tally::{self, Lost};
+use crate::purge::recover::{Witness, Witnesses};
+
+/// What costs a pass over the index is looked at this often at most, and seldom enough to cost a hundredth of a processor.
+const PASS_EVERY: Duration = Duration::from_secs(60);
+const PASS_SHARE: u32 = 100;
+/// A volume's space is asked for this often.
+const SPACE_EVERY: Duration = Duration::from_secs(15);
+/// An owner hears of one rule at most so often.
+const DAY: u64 = 86_400;
+/// Where nothing is known of what was told, what is older than this is taken as told.
+const RECENT: u64 = 3600;
+/// Runs older than this are not told of any more.
+const LATE: u64 = 60 * DAY;
+/// What is over is tidied up this often.
+const TIDY_EVERY: Duration = Duration::from_secs(3600);
+
+/// Something went wrong while looking: it is looked at again.
+#[derive(Debug, thiserror::Error)]
+enum LookError {
+    #[error("the outbox cannot be written: {0}")]
+    Outbox(#[from] io::Error),
+    #[error(transparent)]
+    Host(#[from] HostError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Host {
+    /// A run that the agent wanted to make was not made. Told once a day.
+    pub(super) fn tell_of_failure(&self, volume: &str, by: &str, error: &HostError) {
+        let now = Seconds::wall();
+        let what = What::RunFailed {
+            run_id: String::new(),
+            by: by.to_owned(),
+            error: error.to_string(),
+            failed: 0,
+        };
+        let day = u64::from(now.0).checked_div(DAY).unwrap_or(0);
+        let event = self.event(format!("not-run/{by}/{day}"), volume, Audience::Operator, what);
+        if let Err(error) = self.notifier.tell(event, &[]) {
+            tracing::error!(by, %error, "nobody can be told that the run was not made");
+        }
+    }
+
+    fn event(&self, event_id: String, volume: &str, to: Audience, what: What) -> Event {
+        let path = self.volumes.iter().find(|v| v.config.name == volume);
+        Event {
+            event_id,
+            at: rfc3339(Seconds::wall()),
+            volume: volume.to_owned(),
+            path: path.map_or_else(String::new, |v| v.config.path.display().to_string()),
+            to,
+            what,
+            list: None,
+        }
+    }
+}
+
+impl Witnesses for Arc<Notifier> {
+    fn of_run(&self, run: &str, root: &Path) -> Witness {
+        let tally = self.tally(run, root);
+        Box::new(move |taken| {
+            if let Some(tally) = &tally {
+                tally.note(taken);
+            }
+        })
+    }
+}
+
+/// A pass over the index that is made now and then.
+#[derive(Debug)]
+struct Pass {
+    next: Instant,
+}
+
+impl Pass {
+    fn is_due(&self) -> bool {
+        Instant::now() >= self.next
+    }
+
+    fn made(&mut self, began: Instant) {
+        self.next = Instant::now() + PASS_EVERY.max(began.elapsed().saturating_mul(PASS_SHARE));
+    }
+}
+
+/// Looks.
+#[derive(Debug)]
+pub struct Lookout {
+    host: Arc<Host>,
+    memory: Memory,
+    /// Runs that had ended when it looked last; none: it has not.
+    ended: Option<u64>,
+    space: Instant,
+    quotas: Pass,
+    expiring: Pass,
+    tidied: Option<Instant>,
+    began: Seconds,
+}
+
+impl Lookout {
+    /// Reads what was told.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn new(host: Arc<Host>) -> io::Result<Self> {
+        let memory = Memory::open(host.notifier.outbox.dir())?;
+        let now = Instant::now();
+        Ok(Self {
+            host,
+            memory,
+            ended: None,
+            space: now,
+            quotas: Pass { next: now },
+            expiring: Pass { next: now },
+            tidied: None,
+            began: Seconds::wall(),
+        })
+    }
+
+    /// Looks at everything whose time it is.
+    pub fn look(&mut self) {
+        if self.tidied.is_none_or(|at| at.elapsed() > TIDY_EVERY) {
+            self.tidied = Some(Instant::now());
+            let tidied = self.host.notifier.outbox.tidy(wall());
+            said("what was sent long ago", tidied.map_err(LookError::from));
+        }
+        if !self.host.notifier.tells() {
+            return;
+        }
+        let runs = self.runs();
+        said("runs", runs);
+        let gaps = self.gaps();
+        said("gaps", gaps);
+        if Instant::now() >= self.space {
+            self.space = Instant::now() + SPACE_EVERY;
+            for watermark in self.host.limits().watermarks {
+                let looked = self.watermark(&watermark);
+                said("a watermark", looked);
+            }
+        }
+        if self.quotas.is_due() {
+            let began = Instant::now();
+            for quota in self.host.limits().quotas {
+                let looked = self.quota(&quota);
+                said("a quota", looked);
+            }
+            self.quotas.made(began);
+        }
+        let asked = std::mem::take(&mut *self.host.to_tell.lock());
+        let due = self.expiring.is_due();
+        if due || !asked.is_empty() {
+            let began = Instant::now();
+            for rule in self.host.rules() {
+                // A rule that only tells does so by its schedule, if it has one.
+                let waits = rule.tells_only && rule.schedule.is_some();
+                if asked.contains(&rule.name) || (due && !waits) {
+                    let looked = self.rule(&rule);
+                    said("what will expire", looked);
+                }
+            }
+            if due {
+                self.expiring.made(began);
+            }
+        }
+        let saved = self.memory.save(wall());
+        said("what was told", saved.map_err(LookError::from));
+    }
+
+    /// Gives an event to the outbox; what was told may be noted afterwards.
+    fn tell(&self, mut event: Event, entries: &[Entry], total: u64) -> Result<(), LookError> {
+        if !entries.is_empty() {
+            event.list = Some(List {
+                total,
+                shown: entries.len() as u64,
+                file: String::new(),
+            });
+        }
+        Ok(self.host.notifier.tell(event, entries)?)
+    }
+
+    // ------------------------------------------------------------ runs
+
+    fn runs(&mut self) -> Result<(), LookError> {
+        let ended = self.host.runs.ended();
+        if self.ended == Some(ended) {
+            return Ok(());
+        }
+        for run in self.host.runs.list()? {
+            let key = format!("run/{}", run.run_id);
+            let over = run.finished_at.or(run.started_at).map_or(0, |t| t.seconds);
+            let age = Seconds::from_unix(over).age_at(Seconds::now());
+            if run.state() == v1::RunState::Running || self.memory.has(&key) || age > LATE {
+                continue;
+            }
+            let long_past = self.memory.is_new && Seconds::from_unix(over).age_at(self.began) > RECENT;
+            if !long_past {
+                self.run(&run)?;
+            }
+            self.memory.note(&key, wall());
+            self.memory.save(wall())?;
+            tally::forget(self.host.notifier.outbox.dir(), &run.run_id)?;
+        }
+        self.ended = Some(ended);
+        Ok(())
+    }
+
+    fn run(&self, run: &v1::Run) -> Result<(), LookError> {
+        let rules = self
+            .host
+            .plans
+            .get(&run.plan_id)
+            .map(|p| p.rules)
+            .unwrap_or_default();
+        for lost in tally::read(self.host.notifier.outbox.dir(), &run.run_id)? {
+            self.lost(run, &rules, lost)?;
+        }
+        let failed = matches!(run.state(), v1::RunState::Failed | v1::RunState::Partial);
+        if failed {
+            let error = match run.error.is_empty() {
+                true => run.failed.first().map(|f| f.error.clone()).unwrap_or_default(),
+                false => run.error.clone(),
+            };
+            let what = What::RunFailed {
+                run_id: run.run_id.clone(),
+                by: run.requested_by.clone(),
+                error,
+                failed: run.failed_total,
+            };
+            let id = format!("run-failed/{}", run.run_id);
+            let event = self.host.event(id, &run.volume, Audience::Operator, what);
+            self.tell(event, &[], 0)?;
+        }
+        Ok(())
+    }
+
+    fn lost(&self, run: &v1::Run, rules: &[String], lost: Lost) -> Result<(), LookError> {
+        let to = Audience::Owner {
+            user: user_name(lost.uid),
+            uid: lost.uid,
+        };
+        let what = What::Purged(Purged {
+            run_id: run.run_id.clone(),
+            rules: rules.to_vec(),
+            files: lost.files,
+            directories: lost.directories,
+            bytes: lost.bytes,
+            restorable_until: lost
+                .until
+                .map(|at| rfc3339(Seconds::from_unix(i64::try_from(at).unwrap_or(i64::MAX)))),
+        });
+        let id = format!("purged/{}/{}", run.run_id, lost.uid);
+        let event = self.host.event(id, &run.volume, to, what);
+        let total = lost.files.saturating_add(lost.directories);
+        self.tell(event, &lost.entries, total)
+    }
+
+    // ------------------------------------------------------------ gaps
+
+    fn gaps(&mut self) -> Result<(), LookError> {
+        let host = Arc::clone(&self.host);
+        for volume in host.volumes() {
+            let name = &volume.config.name;
+            for gap in volume.condition().gaps.iter().filter(|g| g.counts) {
+                // Its end may still move.
+                let key = format!("gap/{name}/{}/{}", gap.from, gap.cause);
+                if self.memory.has(&key) {
+                    continue;
+                }
+                let long_past = self.memory.is_new && Seconds(gap.to).age_at(self.began) > RECENT;
+                if !long_past {
+                    let what = What::CoverageGap {
+                        from: rfc3339(Seconds(gap.from)),
+                        until: rfc3339(Seconds(gap.to)),
+                        cause: gap.cause.clone(),
+                        counts: gap.counts,
+                    };
+                    let event = host.event(key.clone(), name, Audience::Operator, what);
+                    self.tell(event, &[], 0)?;
+                }
+                self.memory.note(&key, wall());
+            }
+        }
+        Ok(())
+    }
+
+    // ------------------------------------------------------------ watermarks
+
+    fn watermark(&mut self, w: &Watermark) -> Result<(), LookError> {
+        let volume = Arc::clone(self.host.volume(&w.volume)?);
+        let (space, inodes) = shares(&space_of(&volume)?);
+        let key = format!("watermark/{}", w.volume);
+        let before = self.memory.episode(&key);
+        let fullest = space.max(inodes);
+        // What swings around the mark is not told each time: it has ended half way down.
+        let is_on = match before.on {
+            true => fullest > (w.high + w.low) / 2.0,
+            false => fullest > w.high,
+        };
+        if is_on == before.on {
+            return Ok(());
+        }
+        let fill = Fill {
+            space_percent: space * 100.0,
+            inodes_percent: inodes * 100.0,
+            high_percent: w.high * 100.0,
+            low_percent: w.low * 100.0,
+            rule: w.rule.clone(),
+        };
+        let what = match is_on {
+            true => What::WatermarkReached(fill),
+            false => What::WatermarkEnded(fill),
+        };
+        self.turn(&key, &before, is_on, (&w.volume, Audience::Operator, what))
+    }
+
+    /// Tells that an episode begins or ends, and then notes it.
+    fn turn(
+        &mut self,
+        key: &str,
+        before: &Episode,
+        on: bool,
+        (volume, to, what): (&str, Audience, What),
+    ) -> Result<(), LookError> {
+        let number = match on {
+            true => before.number.saturating_add(1),
+            false => before.number,
+        };
+        let state = if on { "begun" } else { "ended" };
+        let event = self
+            .host
+            .event(format!("{key}/{number}/{state}"), volume, to.clone(), what);
+        self.tell(event, &[], 0)?;
+        self.memory.turn(
+            key,
+            Episode {
+                number,
+                on,
+                to: Some(to),
+            },
+        );
+        Ok(())
+    }
+}
+
+fn said(what: &str, looked: Result<(), LookError>) {
+    if let Err(error) = looked {
+        tracing::error!(%error, "{what}: nobody could be told; it is looked at again");
+    }
+}
+
+fn wall() -> u64 {
+    Seconds::wall().0.into()
+}

@@ -1,0 +1,36 @@
+//! Telling people and programs what happened, or will, on a volume: once, in time, in words that help.
+//!
+//! ```text
+//!   host (looks) --Event--> Outbox --Notice--> sender, one a sink --> smtp | webhook | amqp | exec
+//!        |                    |                    |
+//!     Memory               STATE_DIR/notices    text: templates -> subject and body
+//!   what was told       one file a notice
+//! ```
+//! - [`event`]    what there is to tell (values)
+//! - [`expiring`] whose files will expire, and whether they know (pure)
+//! - [`memory`]   what was told already
+//! - [`digest`]   into which notice an event goes, and when that is due (pure)
+//! - [`outbox`]   notices that wait, were sent, or failed: durable
+//! - [`text`]     a notice in words
+//! - [`address`]  an owner's mail address
+//! - [`tally`]    who lost what in a run
+//! - [`sink`]     the means: mail, HTTP, AMQP, a program
+//! - [`sender`]   one task a sink: sends, waits, tries again
+//!
+//! What may never happen: that a purge or the collector waits for a sink; that an event is told twice by the same sink (an event
+//! has a name that is the same whoever finds it again); that a notice is lost because nobody took it in time.
+//!
+//! Where sending twice cannot be excluded: a sink that took a notice and could not say so, because the connection broke or the agent
+//! was killed between its answer and the note of it (some 100 microseconds). The second one carries the same name, as Message-ID,
+//! `webhook-id` or AMQP message id, so that the receiver can tell.
+
+pub mod address;
+pub mod digest;
+pub mod event;
+pub mod expiring;
+pub mod memory;
+pub mod outbox;
+pub mod sender;
+pub mod sink;
+pub mod tally;
+pub mod text;

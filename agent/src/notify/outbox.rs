@@ -1,0 +1,482 @@
+//! Notices that wait, were sent, or failed. Durable: one file a notice in `STATE_DIR/notices`, written beside and renamed.
+//!
+//! ```text
+//!   notices/NOTICE.json       the notice with its events
+//!   notices/lists/NAME.jsonl  the entries an event speaks of, one a line
+//!   notices/memory.json       what was told already (see `memory`)
+//! ```
+//! A notice gathers events until it is due, then it is closed, and from then on its content stays as it is: every attempt sends the
+//! same. An event that a sink has got already is not taken again.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+use rustc_hash::FxHashSet;
+use serde::{Deserialize, Serialize};
+
+use super::digest::{Past, Place, place};
+use super::event::{Audience, Entry, Event};
+use crate::config::Sink;
+use crate::model::Seconds;
+use crate::purge::id::new_id;
+
+/// Notices that are over are kept for this long, to be looked at.
+const KEPT_SECONDS: u64 = 30 * 86_400;
+/// And so many of them at most.
+const KEPT_MAX: usize = 5000;
+/// Notices of one sink that wait; of more, the oldest fail.
+const WAITING_MAX: usize = 20_000;
+/// Events of one digest.
+const EVENTS_MAX: usize = 500;
+
+/// What has become of a notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fate {
+    /// It is not due yet, and events may join it.
+    Gathering,
+    /// It is to be sent.
+    Waiting,
+    /// The sink has taken it.
+    Sent,
+    /// It was given up.
+    Failed,
+}
+
+/// Something to be told by one sink to one audience.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Its name, also for the receiver.
+    pub notice_id: String,
+    /// By which sink.
+    pub sink: String,
+    /// What has become of it.
+    pub fate: Fate,
+    /// To whom.
+    pub to: Audience,
+    /// When it was made, seconds since 1970.
+    pub created_at: u64,
+    /// When it is to be sent (again).
+    pub due_at: u64,
+    /// When it was closed; 0: not yet.
+    pub closed_at: u64,
+    /// When it was sent or given up; 0: not yet.
+    pub ended_at: u64,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// Why the last attempt failed; empty: it did not.
+    pub error: String,
+    /// What it tells, oldest first.
+    pub events: Vec<Event>,
+}
+
+impl Notice {
+    /// Whether nothing more becomes of it.
+    pub fn is_over(&self) -> bool {
+        matches!(self.fate, Fate::Sent | Fate::Failed)
+    }
+}
+
+/// All notices.
+#[derive(Debug)]
+pub struct Outbox {
+    dir: PathBuf,
+    inner: Mutex<Inner>,
+    /// Told whenever a notice is added.
+    pub added: tokio::sync::Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    notices: BTreeMap<String, Notice>,
+    /// Sink and event.
+    taken: FxHashSet<(String, String)>,
+}
+
+impl Outbox {
+    /// Reads what earlier processes left in `dir`.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or read. A notice that cannot be read is set aside and said aloud.
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir.join("lists"))?;
+        let mut inner = Inner::default();
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            let is_notice = path.extension().is_some_and(|x| x == "json")
+                && path.file_name().is_some_and(|n| n != super::memory::FILE);
+            if !is_notice {
+                continue;
+            }
+            match read(&path) {
+                Ok(notice) => inner.take(notice),
+                Err(error) => {
+                    tracing::error!(path = %path.display(), %error, "a notice cannot be read: it is set aside");
+                    fs::rename(&path, path.with_extension("damaged"))?;
+                }
+            }
+        }
+        Ok(Self {
+            dir: dir.to_owned(),
+            inner: Mutex::new(inner),
+            added: tokio::sync::Notify::new(),
+        })
+    }
+
+    /// Where it lies.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Takes an event for every sink that is told of its kind, unless it has it already. `entries` are its list.
+    ///
+    /// # Errors
+    /// When it cannot be made durable: the event is to be given again.
+    pub fn add(&self, mut event: Event, entries: &[Entry], sinks: &[Sink], now: u64) -> io::Result<()> {
+        let kind = event.what.kind();
+        let wanting: Vec<&Sink> = sinks.iter().filter(|s| s.events.contains(&kind)).collect();
+        let mut inner = self.inner.lock();
+        let key = |sink: &Sink| (sink.name.clone(), event.event_id.clone());
+        let wanting: Vec<&Sink> = wanting
+            .into_iter()
+            .filter(|s| !inner.taken.contains(&key(s)))
+            .collect();
+        if wanting.is_empty() {
+            return Ok(());
+        }
+        if !entries.is_empty() {
+            let name = format!("{}.jsonl", inner.unused_name('l', &self.dir.join("lists")));
+            self.write_list(&name, entries)?;
+            if let Some(list) = &mut event.list {
+                list.file = name;
+            }
+        }
+        for sink in wanting {
+            let past = inner.past(&sink.name, &event.to);
+            let notice = match place(&event.to, sink.digest, past, now) {
+                Place::Into(id) => {
+                    let mut notice = inner.notices.get(id).cloned().unwrap_or_else(|| {
+                        // Not reached: `past` names only what is there.
+                        fresh(id.to_owned(), sink, &event.to, now)
+                    });
+                    notice.events.push(event.clone());
+                    notice
+                }
+                Place::New { due, gathers } => {
+                    let id = inner.unused_name('n', &self.dir);
+                    let mut notice = fresh(id, sink, &event.to, now);
+                    notice.due_at = due;
+                    if !gathers {
+                        notice.fate = Fate::Waiting;
+                        notice.closed_at = now;
+                    }
+                    notice.events.push(event.clone());
+                    notice
+                }
+            };
+            self.write(&notice, Sync::First)?;
+            inner.take(notice);
+            inner.fail_oldest(&sink.name, now, |n| self.write(n, Sync::First))?;
+        }
+        drop(inner);
+        self.added.notify_waiters();
+        Ok(())
+    }
+
+    /// The notices of a sink that are due, oldest first, at most so many; and when the next one is.
+    ///
+    /// # Errors
+    /// When one that is due cannot be closed durably.
+    pub fn due(&self, sink: &str, now: u64, most: usize) -> io::Result<(Vec<Notice>, Option<u64>)> {
+        let mut inner = self.inner.lock();
+        let open = |n: &&Notice| n.sink == sink && !n.is_over();
+        let due = inner.notices.values().filter(open).filter(|n| n.due_at <= now);
+        let mut order: Vec<(u64, &str)> = due.map(|n| (n.due_at, n.notice_id.as_str())).collect();
+        order.sort_unstable();
+        order.truncate(most);
+        let found = order
+            .into_iter()
+            .filter_map(|(_, id)| inner.notices.get(id).cloned());
+        let mut due: Vec<Notice> = found.collect();
+        for notice in due.iter_mut().filter(|n| n.fate == Fate::Gathering) {
+            notice.fate = Fate::Waiting;
+            notice.closed_at = now;
+            self.write(notice, Sync::First)?;
+            inner.take(notice.clone());
+        }
+        let later = inner.notices.values().filter(open).map(|n| n.due_at);
+        let next = later.filter(|at| *at > now).min();
+        Ok((due, next))
+    }
+
+    /// The sink has taken it. Written at once, and only then made to survive a power cut: the time in which a kill would make
+    /// it be sent again is to be short.
+    ///
+    /// # Errors
+    /// When that cannot be noted: it may be sent again after a restart, but not by this process.
+    pub fn sent(&self, id: &str, now: u64) -> io::Result<()> {
+        self.change(id, Sync::After, |n| {
+            n.fate = Fate::Sent;
+            n.attempts = n.attempts.saturating_add(1);
+            n.ended_at = now;
+            n.error.clear();
+        })
+    }
+
+    /// The sink has not taken it: the next attempt is at `again`, or there is none.
+    ///
+    /// # Errors
+    /// When that cannot be noted.
+    pub fn not_sent(&self, id: &str, error: &str, again: Option<u64>, now: u64) -> io::Result<()> {
+        self.change(id, Sync::First, |n| {
+            n.attempts = n.attempts.saturating_add(1);
+            n.error = error.to_owned();
+            match again {
+                Some(at) => n.due_at = at,
+                None => (n.fate, n.ended_at) = (Fate::Failed, now),
+            }
+        })
+    }
+
+    fn change(&self, id: &str, sync: Sync, change: impl FnOnce(&mut Notice)) -> io::Result<()> {
+        let mut inner = self.inner.lock();
+        let Some(notice) = inner.notices.get_mut(id) else {
+            return Ok(());
+        };
+        change(notice);
+        let notice = notice.clone();
+        drop(inner);
+        self.write(&notice, sync)
+    }
+
+    /// The notices that are asked for, newest first.
+    pub fn list(&self, wanted: impl Fn(&Notice) -> bool) -> Vec<Notice> {
+        let inner = self.inner.lock();
+        let all = inner.notices.values().rev().filter(|n| wanted(n));
+        all.cloned().collect()
+    }
+
+    /// How many notices of each sink have which fate.
+    pub fn counts(&self) -> BTreeMap<String, [u64; 3]> {
+        let mut all: BTreeMap<String, [u64; 3]> = BTreeMap::new();
+        for notice in self.inner.lock().notices.values() {
+            let [waiting, sent, failed] = all.entry(notice.sink.clone()).or_default();
+            let count = match notice.fate {
+                Fate::Gathering | Fate::Waiting => waiting,
+                Fate::Sent => sent,
+                Fate::Failed => failed,
+            };
+            *count = count.saturating_add(1);
+        }
+        all
+    }
+
+    /// The entries that an event speaks of. A list that is gone is an empty one: what was counted is in the event.
+    pub fn entries(&self, event: &Event) -> Vec<Entry> {
+        let Some(file) = event
+            .list
+            .as_ref()
+            .map(|l| l.file.as_str())
+            .filter(|f| !f.is_empty())
+        else {
+            return Vec::new();
+        };
+        let text = fs::read_to_string(self.dir.join("lists").join(file)).unwrap_or_default();
+        text.lines()
+            .filter_map(|l| serde_json::from_str(l).ok())
+            .collect()
+    }
+
+    /// Forgets what is long over.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub fn tidy(&self, now: u64) -> io::Result<()> {
+        let mut inner = self.inner.lock();
+        let mut over: Vec<(u64, String)> = inner
+            .notices
+            .values()
+            .filter(|n| n.is_over())
+            .map(|n| (n.ended_at, n.notice_id.clone()))
+            .collect();
+        over.sort_unstable_by(|a, b| b.cmp(a));
+        let old =
+            |(i, (at, _)): &(usize, &(u64, String))| *i >= KEPT_MAX || now.saturating_sub(*at) > KEPT_SECONDS;
+        let forgotten: Vec<String> = over
+            .iter()
+            .enumerate()
+            .filter(old)
+            .map(|(_, o)| o.1.clone())
+            .collect();
+        for id in forgotten {
+            remove(&self.dir.join(format!("{id}.json")))?;
+            inner.forget(&id);
+        }
+        let used: FxHashSet<String> = inner
+            .notices
+            .values()
+            .flat_map(|n| n.events.iter())
+            .filter_map(|e| Some(e.list.as_ref()?.file.clone()))
+            .collect();
+        for entry in fs::read_dir(self.dir.join("lists"))? {
+            let entry = entry?;
+            if !used.contains(entry.file_name().to_string_lossy().as_ref()) {
+                remove(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, notice: &Notice, sync: Sync) -> io::Result<()> {
+        let bytes = serde_json::to_vec(notice)?;
+        replace(&self.dir.join(format!("{}.json", notice.notice_id)), &bytes, sync)
+    }
+
+    fn write_list(&self, name: &str, entries: &[Entry]) -> io::Result<()> {
+        let mut text = Vec::new();
+        for entry in entries {
+            serde_json::to_writer(&mut text, entry)?;
+            text.push(b'\n');
+        }
+        replace(&self.dir.join("lists").join(name), &text, Sync::First)
+    }
+}
+
+impl Inner {
+    fn take(&mut self, notice: Notice) {
+        for event in &notice.events {
+            self.taken.insert((notice.sink.clone(), event.event_id.clone()));
+        }
+        self.notices.insert(notice.notice_id.clone(), notice);
+    }
+
+    /// Its events are not known any more: whoever finds events remembers for longer what was told.
+    fn forget(&mut self, id: &str) {
+        let Some(notice) = self.notices.remove(id) else {
+            return;
+        };
+        for event in notice.events {
+            self.taken.remove(&(notice.sink.clone(), event.event_id));
+        }
+    }
+
+    /// A name that neither a notice nor a file has.
+    fn unused_name(&self, prefix: char, dir: &Path) -> String {
+        loop {
+            let name = new_id(prefix, Seconds::wall());
+            let file = dir.join(format!("{name}.jsonl"));
+            if !self.notices.contains_key(&name) && !file.exists() {
+                return name;
+            }
+        }
+    }
+
+    fn past(&self, sink: &str, to: &Audience) -> Past<'_> {
+        let mut past = Past::default();
+        for notice in self.notices.values().filter(|n| n.sink == sink && n.to == *to) {
+            match notice.fate {
+                Fate::Gathering if notice.events.len() < EVENTS_MAX => {
+                    past.gathering = Some(&notice.notice_id)
+                }
+                Fate::Gathering => {}
+                _ => past.closed_at = past.closed_at.max(Some(notice.closed_at)),
+            }
+        }
+        past
+    }
+
+    fn fail_oldest(
+        &mut self,
+        sink: &str,
+        now: u64,
+        write: impl Fn(&Notice) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let waiting = |n: &&mut Notice| n.sink == sink && !n.is_over();
+        let count = self.notices.values_mut().filter(waiting).count();
+        let excess = count.saturating_sub(WAITING_MAX);
+        for notice in self.notices.values_mut().filter(waiting).take(excess) {
+            notice.fate = Fate::Failed;
+            notice.ended_at = now;
+            notice.error = format!(
+                "more than {WAITING_MAX} notices wait for this sink: {}",
+                notice.error
+            );
+            tracing::error!(sink, notice = %notice.notice_id, "too many notices wait: the oldest is given up");
+            write(notice)?;
+        }
+        Ok(())
+    }
+}
+
+fn fresh(notice_id: String, sink: &Sink, to: &Audience, now: u64) -> Notice {
+    Notice {
+        notice_id,
+        sink: sink.name.clone(),
+        fate: Fate::Gathering,
+        to: to.clone(),
+        created_at: now,
+        due_at: now,
+        closed_at: 0,
+        ended_at: 0,
+        attempts: 0,
+        error: String::new(),
+        events: Vec::new(),
+    }
+}
+
+fn read(path: &Path) -> io::Result<Notice> {
+    Ok(serde_json::from_slice(&fs::read(path)?)?)
+}
+
+/// When a file is made to survive a power cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sync {
+    /// Before it takes the old one's place.
+    First,
+    /// After: others see it sooner.
+    After,
+}
+
+/// Puts a file in place of another, whole or not at all.
+pub(super) fn replace(path: &Path, bytes: &[u8], sync: Sync) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = BufWriter::new(
+        fs::OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&new)?,
+    );
+    file.write_all(bytes)?;
+    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    if sync == Sync::First {
+        file.sync_all()?;
+    }
+    fs::rename(&new, path)?;
+    if sync == Sync::After {
+        file.sync_all()?;
+    }
+    match path.parent() {
+        Some(dir) => fs::File::open(dir)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[path = "outbox_tests.rs"]
+mod tests;

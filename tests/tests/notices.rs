@@ -1,0 +1,734 @@
+//! Notices: every one arrives, none twice, whoever is down or killed meanwhile.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use purge_tests::ctl::{number, text};
+use purge_tests::files::{age_tree, make, now, regular_files, set_times, temp_dir};
+use purge_tests::sinks::broker::Broker;
+use purge_tests::sinks::free_port;
+use purge_tests::sinks::hook::{Hook, Posted};
+use purge_tests::sinks::mail::{Mail, MailServer};
+use purge_tests::wait::{let_pass, until};
+use purge_tests::{Agent, Config, Ctl, Fs, Mount, binary, need, sh};
+use serde_json::Value;
+
+const HOUR: i64 = 3600;
+const ALICE: u32 = 54_321;
+const BOB: u32 = 54_322;
+const CAROL: u32 = 54_323;
+/// Several waits after failures are in it.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A file of `bytes` bytes, owned by `uid` and last used `hours` ago.
+fn put(path: PathBuf, bytes: usize, uid: u32, hours: i64) -> PathBuf {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, vec![7; bytes]).unwrap();
+    chown(&path, Some(uid), Some(uid)).unwrap();
+    set_times(&path, now() - hours * HOUR);
+    path
+}
+
+/// What lies on the volume when the agent starts.
+struct Tree {
+    root: PathBuf,
+    /// It cannot be removed: its run fails in part.
+    stuck: PathBuf,
+}
+
+impl Tree {
+    /// Alice's and Bob's files have expired, some of Alice's soon will, and Carol's lie where a rule only tells.
+    fn make(root: &Path) -> Self {
+        for i in 0..5 {
+            put(root.join(format!("alice/old{i}")), 100, ALICE, 100);
+        }
+        for i in 0..3 {
+            put(root.join(format!("alice/soon{i}")), 1000, ALICE, 2);
+        }
+        put(root.join("bob/old"), 50, BOB, 100);
+        put(root.join("idle/carol"), 70, CAROL, 100 * 24);
+        put(root.join("big.keep"), 3_000_000, 0, 1);
+        let stuck = put(root.join("bob/stuck"), 50, BOB, 100);
+        sh(Command::new("chattr").arg("+i").arg(&stuck)).unwrap();
+        Self {
+            root: root.to_owned(),
+            stuck,
+        }
+    }
+
+    /// Rules, a quota and a watermark under which something is to be told of all of them.
+    fn config(&self, notify: &str) -> Config {
+        self.config_with("", notify)
+    }
+
+    /// With further lines of the volume.
+    fn config_with(&self, volume: &str, notify: &str) -> Config {
+        Config::new(&self.root, &format!("baseline = \"mtime\"\n{volume}"))
+            .rule(
+                "old",
+                "ttl = \"24h\"\nclock = [\"access\"]\nexclude = [\"*.keep\", \"idle/**\"]\nmax_errors = 1.0\nmax_fraction = 1.0",
+            )
+            .rule(
+                "idle",
+                "ttl = \"30d\"\nclock = [\"access\"]\ninclude = [\"idle/**\"]\naction = \"notify\"",
+            )
+            .table("quota", "name = \"user\"\nsubject = \"user\"\nhard = \"3200B\"\nrule = \"old\"")
+            .table(
+                "watermark",
+                "rule = \"old\"\nhigh = \"2%\"\nlow = \"1%\"\nmin_age = \"3650d\"",
+            )
+            .notifying(notify)
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        let _ = sh(Command::new("chattr").arg("-i").arg(&self.stuck));
+    }
+}
+
+fn notices(ctl: &Ctl, more: &[&str]) -> Vec<Value> {
+    let mut arguments = vec!["notices", "--output", "json"];
+    arguments.extend(more);
+    let all = ctl.run(arguments).ok().json();
+    all.as_array().expect("a list of notices").clone()
+}
+
+fn events(notice: &Value) -> Vec<Value> {
+    notice
+        .get("events")
+        .and_then(Value::as_array)
+        .expect("events")
+        .clone()
+}
+
+/// `EVENT AUDIENCE`, of each event.
+fn told<'a>(notices: impl IntoIterator<Item = &'a Value>) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for notice in notices {
+        let to = notice.get("to").expect("an audience");
+        let to = to.get("user").map_or("operator", |u| u.as_str().unwrap());
+        all.extend(
+            events(notice)
+                .iter()
+                .map(|e| format!("{} {to}", text(e, "event"))),
+        );
+    }
+    all
+}
+
+/// What is told of a [`Tree`] before anything is removed.
+const AT_FIRST: [&str; 4] = [
+    "expired 54323",
+    "over-quota 54321",
+    "watermark-reached operator",
+    "will-expire 54321",
+];
+/// And of the run.
+const OF_THE_RUN: [&str; 4] = [
+    "back-under 54321",
+    "purged 54321",
+    "purged 54322",
+    "run-failed operator",
+];
+
+fn until_told(ctl: &Ctl, expected: &[&str]) {
+    until(&format!("{expected:?} in the outbox"), PATIENCE, || {
+        let told = told(&notices(ctl, &[]));
+        expected.iter().all(|e| told.contains(*e)).then_some(())
+    });
+}
+
+fn until_nothing_waits(ctl: &Ctl, but: &[&str]) {
+    until("nothing waits any more", PATIENCE, || {
+        let waiting = told(&notices(ctl, &["--state", "waiting"]));
+        waiting.iter().all(|w| but.contains(&w.as_str())).then_some(())
+    });
+}
+
+/// No notice and no event twice, and all of those expected.
+fn assert_each_once(taken: &[Value], expected: &[&str]) {
+    let mut notices = BTreeSet::new();
+    let mut all = BTreeSet::new();
+    for notice in taken {
+        let id = text(notice, "notice_id");
+        assert!(notices.insert(id.to_owned()), "notice {id} came twice");
+        for event in events(notice) {
+            let id = text(&event, "event_id").to_owned();
+            assert!(all.insert(id.clone()), "event {id} came twice");
+        }
+    }
+    let told = told(taken);
+    for event in expected {
+        assert!(told.contains(*event), "{event:?} is missing in {told:?}");
+    }
+}
+
+fn signature(secret: &str, posted: &Posted) -> String {
+    let of = |name: &str| posted.headers.get(name).expect("a header").clone();
+    let message = format!("{}.{}.{}", of("webhook-id"), of("webhook-timestamp"), posted.body);
+    let script = "import base64,hashlib,hmac,sys\n\
+                  print(base64.b64encode(hmac.new(sys.argv[1].encode(), sys.argv[2].encode(), hashlib.sha256).digest()).decode())";
+    let python = sh(Command::new("/usr/bin/python3").args(["-c", script, secret, &message]));
+    format!("v1,{}", python.expect("python3").trim())
+}
+
+#[test]
+fn a_webhook_that_was_down_gets_every_notice_once_though_the_agent_was_killed() {
+    let mount = need!(Mount::sized(Fs::Ext4, 64, 2000));
+    let tree = Tree::make(&mount.path());
+    let port = free_port();
+    let dir = temp_dir();
+    let secret = dir.path().join("secret");
+    fs::write(&secret, "a shared secret\n").unwrap();
+    let sink = format!("webhook = {{ url = \"http://127.0.0.1:{port}/hook\", secret_file = {secret:?} }}");
+    // The kill becomes a gap that counts.
+    let mut agent = Agent::tracking(&tree.config_with("gap_tolerance = \"1s\"", &sink));
+    let ctl = agent.ctl();
+    until_told(&ctl, &AT_FIRST);
+
+    // Nobody listens, and the purge does not care.
+    let plan = ctl.plan_with(["--rule", "old"]);
+    assert_eq!(number(&plan.json, "/candidates/files"), 7, "{}", plan.json);
+    let began = Instant::now();
+    let run = ctl.apply(&plan).ends_with(5).json();
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_eq!(number(&run, "/deleted/files"), 6);
+    until_told(&ctl, &OF_THE_RUN[1..]);
+    let waiting = notices(&ctl, &["--state", "waiting"]);
+    assert_eq!(waiting.len(), notices(&ctl, &[]).len(), "nothing was sent");
+    assert!(
+        waiting.iter().any(|n| text(n, "error").contains("refused")),
+        "{waiting:?}"
+    );
+
+    // Somebody answers, but cannot take anything.
+    let hook = Hook::start(port);
+    hook.answer(503);
+    until("an attempt", PATIENCE, || {
+        (!hook.posted().is_empty()).then_some(())
+    });
+    agent.kill();
+    let_pass(3);
+    agent.launch();
+    until_told(&ctl, &["coverage-gap operator", OF_THE_RUN[0]]);
+    hook.answer(200);
+    until_nothing_waits(&ctl, &[]);
+
+    let taken = hook.taken();
+    let json: Vec<Value> = taken.iter().map(Posted::json).collect();
+    let expected = [&AT_FIRST[..], &OF_THE_RUN, &["coverage-gap operator"]].concat();
+    assert_each_once(&json, &expected);
+    for posted in &taken {
+        assert_eq!(
+            posted.headers["webhook-signature"],
+            signature("a shared secret", posted)
+        );
+        assert_eq!(posted.headers["webhook-id"], text(&posted.json(), "notice_id"));
+        assert_eq!(posted.headers["content-type"], "application/json");
+    }
+    assert_eq!(notices(&ctl, &["--state", "sent"]).len(), taken.len());
+    assert_lists(&json, &tree.root);
+
+    // It stays said.
+    agent.restart();
+    let_pass(12);
+    assert_eq!(hook.taken().len(), taken.len(), "something came again");
+}
+
+/// The notices name what they speak of.
+fn assert_lists(notices: &[Value], root: &Path) {
+    let of = |kind: &str, user: &str| {
+        let notice = notices
+            .iter()
+            .find(|n| told([*n]).contains(&format!("{kind} {user}")));
+        let all = events(notice.expect("a notice"));
+        let event = all.into_iter().find(|e| text(e, "event") == kind);
+        (event.expect("an event"), text(notice.unwrap(), "text").to_owned())
+    };
+    let paths = |event: &Value| -> BTreeSet<PathBuf> {
+        let entries = event
+            .pointer("/list/entries")
+            .and_then(Value::as_array)
+            .expect("entries");
+        entries.iter().map(|e| text(e, "path").into()).collect()
+    };
+    let (purged, words) = of("purged", "54321");
+    let old: BTreeSet<PathBuf> = (0..5).map(|i| root.join(format!("alice/old{i}"))).collect();
+    assert_eq!(paths(&purged), old);
+    assert_eq!((number(&purged, "/files"), number(&purged, "/bytes")), (5, 500));
+    assert!(words.contains("5 files of yours"), "{words}");
+    let (soon, words) = of("will-expire", "54321");
+    let soonest: BTreeSet<PathBuf> = (0..3).map(|i| root.join(format!("alice/soon{i}"))).collect();
+    assert!(paths(&soon).is_superset(&soonest), "{soon}");
+    assert!(words.contains("purgectl hold add"), "{words}");
+    let (over, words) = of("over-quota", "54321");
+    assert_eq!(number(&over, "/used_bytes"), 3500);
+    assert!(words.contains("Nothing is removed by itself"), "{words}");
+    let (idle, words) = of("expired", "54323");
+    assert_eq!(paths(&idle), BTreeSet::from([root.join("idle/carol")]));
+    assert!(words.contains("Nothing is removed by this rule"), "{words}");
+}
+
+/// A program that keeps its standard input as `DIR/got/NOTICE.PID`, unless `DIR/broken` is there.
+fn keeper(dir: &Path) -> PathBuf {
+    fs::create_dir(dir.join("got")).unwrap();
+    let script = "#!/bin/sh\ncd \"$1\" || exit 1\nif [ -e broken ]; then echo tried >> tries; echo it is broken >&2; exit 3; fi\n\
+                  cat > \"new.$$\" && mv \"new.$$\" \"got/$PURGE_NOTICE_ID.$$\"\n";
+    let path = dir.join("keep");
+    fs::write(&path, script).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+fn kept(dir: &Path) -> Vec<Value> {
+    let files = regular_files(&dir.join("got"));
+    let read = |path: &PathBuf| serde_json::from_slice(&fs::read(path).unwrap()).expect("JSON");
+    files.iter().map(read).collect()
+}
+
+#[test]
+fn a_program_gets_what_it_asked_for_once_and_a_stuck_one_holds_up_nobody() {
+    let mount = need!(Mount::sized(Fs::Ext4, 64, 2000));
+    let tree = Tree::make(&mount.path());
+    let dir = temp_dir();
+    let program = keeper(dir.path());
+    fs::write(dir.path().join("broken"), "").unwrap();
+    let sinks = format!(
+        "exec = [ {{ name = \"stuck\", command = [\"/bin/sleep\", \"1000\"], timeout = \"10m\" }},\n\
+         {{ name = \"keep\", command = [{program:?}, {:?}], events = [\"purged\", \"run-failed\"] }} ]",
+        dir.path()
+    );
+    let mut agent = Agent::tracking(&tree.config(&sinks));
+    let ctl = agent.ctl();
+    let began = Instant::now();
+    let _ = ctl.apply(&ctl.plan_with(["--rule", "old"])).ends_with(5);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    let tries = dir.path().join("tries");
+    until("two attempts", PATIENCE, || {
+        fs::read_to_string(&tries)
+            .is_ok_and(|t| t.lines().count() > 1)
+            .then_some(())
+    });
+    let waiting = notices(&ctl, &["--sink", "keep"]);
+    assert!(
+        waiting.iter().any(|n| text(n, "error").contains("it is broken")),
+        "{waiting:?}"
+    );
+    agent.kill();
+    fs::remove_file(dir.path().join("broken")).unwrap();
+    agent.launch();
+    let expected = ["purged 54321", "purged 54322", "run-failed operator"];
+    until("all of them", PATIENCE, || {
+        let told = told(&kept(dir.path()));
+        expected.iter().all(|e| told.contains(*e)).then_some(())
+    });
+    let_pass(6);
+    let all = kept(dir.path());
+    assert_each_once(&all, &expected);
+    assert_eq!(told(&all).len(), 3, "only what it asked for: {all:?}");
+    // It is killed with whoever waits for it.
+    let began = Instant::now();
+    agent.terminate();
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+}
+
+#[test]
+fn owners_get_one_mail_a_day_and_the_operator_each_at_once_though_the_server_was_down() {
+    let mount = need!(Mount::sized(Fs::Ext4, 64, 2000));
+    let tree = Tree::make(&mount.path());
+    let mut server = need!(MailServer::new(free_port(), true));
+    let dir = temp_dir();
+    fs::write(dir.path().join("password"), "pass word\n").unwrap();
+    fs::write(
+        dir.path().join("addresses"),
+        format!("# who\n{ALICE}  alice@example.org\n{BOB}: nobody@example.org\n"),
+    )
+    .unwrap();
+    let sink = format!(
+        "addresses = {:?}\nsmtp = {{ host = \"localhost\", port = {}, from = \"Purge <purge@host.example>\", \
+         to = \"{{user}}@by-pattern.example\", operator = \"storage@example.org\", tls = \"starttls\", ca_file = {:?}, \
+         user = \"purge\", password_file = {:?} }}",
+        dir.path().join("addresses"),
+        server.port(),
+        server.certificate(),
+        dir.path().join("password"),
+    );
+    let mut agent = Agent::tracking(&tree.config(&sink));
+    let ctl = agent.ctl();
+    until_told(&ctl, &AT_FIRST);
+    agent.kill();
+    agent.launch();
+    agent.wait_until_tracking();
+    server.start();
+    // What happens at once goes out together: one mail for Alice.
+    until_nothing_waits(&ctl, &[]);
+    let to = |address: &str| -> Vec<Mail> {
+        let mut all = server.mails();
+        all.retain(|m| m.to == address);
+        all
+    };
+    let alice = to("alice@example.org");
+    assert_eq!(alice.len(), 1, "{alice:?}");
+    assert!(
+        alice[0].subject.contains("2 things to know"),
+        "{}",
+        alice[0].subject
+    );
+    for words in [
+        "will be removed",
+        "is over quota user",
+        "purgectl hold add PATH",
+        "the attachment",
+    ] {
+        assert!(
+            alice[0].text.contains(words),
+            "{words:?} is missing in\n{}",
+            alice[0].text
+        );
+    }
+    let soon = tree.root.join("alice/soon0");
+    let (name, list) = &alice[0].attachments[0];
+    assert!(
+        name == "files.txt" && list.contains(soon.to_str().unwrap()),
+        "{list}"
+    );
+    assert_eq!(to("54323@by-pattern.example").len(), 1, "by the pattern");
+
+    // Bob has no mailbox.
+    let failed = notices(&ctl, &["--state", "failed"]);
+    assert_eq!(told(&failed), BTreeSet::from(["will-expire 54322".to_owned()]));
+    assert!(text(&failed[0], "error").contains("550"), "{failed:?}");
+
+    // What the run took gathers until tomorrow; what concerns the operator goes out now.
+    let _ = ctl.apply(&ctl.plan_with(["--rule", "old"])).ends_with(5);
+    let tomorrow = ["purged 54321", "back-under 54321", "purged 54322"];
+    until_told(&ctl, &["purged 54321", "purged 54322", "run-failed operator"]);
+    until_nothing_waits(&ctl, &tomorrow);
+    assert_eq!(to("alice@example.org").len(), 1);
+    let operator = to("storage@example.org");
+    let subjects: Vec<&str> = operator.iter().map(|m| m.subject.as_str()).collect();
+    assert!(
+        subjects.iter().any(|s| s.contains("over its watermark")),
+        "{subjects:?}"
+    );
+    assert!(subjects.iter().any(|s| s.contains("failed")), "{subjects:?}");
+
+    agent.restart();
+    let_pass(12);
+    let mails = server.mails();
+    assert!(
+        mails.iter().all(|m| m.encrypted && m.login == "purge"),
+        "{mails:?}"
+    );
+    let ids: BTreeSet<&str> = mails.iter().map(|m| m.id.as_str()).collect();
+    assert_eq!(ids.len(), mails.len(), "a mail came twice: {mails:?}");
+    assert_eq!(to("alice@example.org").len(), 1);
+}
+
+#[test]
+fn a_mail_server_that_is_not_who_it_says_gets_no_mail_and_no_password() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let mut server = need!(MailServer::new(free_port(), true));
+    server.start();
+    let dir = temp_dir();
+    fs::write(dir.path().join("password"), "pass word").unwrap();
+    let sink = |more: &str| {
+        let keys = format!(
+            "smtp = {{ host = \"localhost\", port = {}, from = \"purge@host.example\", to = \"{{user}}@example.org\", {more} }}",
+            server.port()
+        );
+        Config::backdated(&mount.path()).notifying(&keys)
+    };
+    let login = format!(
+        "user = \"purge\", password_file = {:?}",
+        dir.path().join("password")
+    );
+    let agent = Agent::tracking(&sink(&login));
+    let test = |agent: &Agent| agent.ctl().run(["notices", "test", "--sink", "smtp"]);
+    let refused = test(&agent).ends_with(1);
+    assert!(
+        refused.stderr.to_lowercase().contains("certificate"),
+        "{}",
+        refused.stderr
+    );
+    let trusted = format!("ca_file = {:?}", server.certificate());
+    for (more, is_good) in [
+        (format!("{login}, {trusted}"), true),
+        // The server takes nothing without a login.
+        (trusted.clone(), false),
+    ] {
+        agent.write_config(&sink(&more));
+        agent.reload();
+        until("the new configuration", PATIENCE, || {
+            (test(&agent).code == i32::from(!is_good)).then_some(())
+        });
+    }
+    let mails = server.mails();
+    assert!(mails[0].text.contains("This is a test of sink smtp"));
+    assert!(mails.iter().all(|m| m.login == "purge"), "{mails:?}");
+    let _ = test(&agent).ends_with(1);
+    assert_eq!(server.mails().len(), mails.len());
+}
+
+/// What lies in a queue of the broker, each taken off it: its message id and body.
+struct Queue {
+    runtime: tokio::runtime::Runtime,
+    url: String,
+}
+
+impl Queue {
+    /// A durable queue that gets all that goes to the exchange; the exchange is made if the agent has not made it.
+    fn bound(url: &str) -> Self {
+        let queue = Self {
+            runtime: tokio::runtime::Runtime::new().unwrap(),
+            url: url.to_owned(),
+        };
+        queue.with(async |channel| {
+            let durable = lapin::options::ExchangeDeclareOptions {
+                durable: true,
+                ..Default::default()
+            };
+            let kind = lapin::ExchangeKind::Topic;
+            channel
+                .exchange_declare("purge".into(), kind, durable, Default::default())
+                .await
+                .unwrap();
+            let durable = lapin::options::QueueDeclareOptions {
+                durable: true,
+                ..Default::default()
+            };
+            channel
+                .queue_declare("all".into(), durable, Default::default())
+                .await
+                .unwrap();
+            channel
+                .queue_bind(
+                    "all".into(),
+                    "purge".into(),
+                    "#".into(),
+                    Default::default(),
+                    Default::default(),
+                )
+                .await
+                .unwrap();
+        });
+        queue
+    }
+
+    fn with<T>(&self, work: impl AsyncFnOnce(lapin::Channel) -> T) -> T {
+        self.runtime.block_on(async {
+            let connection = lapin::Connection::connect(&self.url, Default::default())
+                .await
+                .unwrap();
+            let done = work(connection.create_channel().await.unwrap()).await;
+            let _ = connection.close(200, "".into()).await;
+            done
+        })
+    }
+
+    fn take(&self) -> Vec<(String, Value)> {
+        self.with(async |channel| {
+            let mut all = Vec::new();
+            let at_once = lapin::options::BasicGetOptions { no_ack: true };
+            while let Some(message) = channel.basic_get("all".into(), at_once).await.unwrap() {
+                assert_eq!(
+                    *message.delivery.properties.delivery_mode(),
+                    Some(2),
+                    "persistent"
+                );
+                let id = message
+                    .delivery
+                    .properties
+                    .message_id()
+                    .clone()
+                    .unwrap()
+                    .to_string();
+                all.push((id, serde_json::from_slice(&message.delivery.data).unwrap()));
+            }
+            all
+        })
+    }
+}
+
+#[test]
+fn a_broker_that_was_down_gets_every_notice_once_though_the_agent_was_killed() {
+    let mount = need!(Mount::sized(Fs::Ext4, 64, 2000));
+    let tree = Tree::make(&mount.path());
+    let mut broker = need!(Broker::new(free_port()));
+    let sink = format!("amqp = {{ url = {:?}, exchange = \"purge\" }}", broker.url());
+    let mut agent = Agent::tracking(&tree.config(&sink));
+    let ctl = agent.ctl();
+    until_told(&ctl, &AT_FIRST);
+    agent.kill();
+    broker.start();
+    agent.launch();
+    agent.wait_until_tracking();
+    // Without a queue a message would be lost: it waits.
+    until("a message that no queue wants", PATIENCE, || {
+        let waiting = notices(&ctl, &["--state", "waiting"]);
+        waiting
+            .iter()
+            .any(|n| text(n, "error").contains("no queue is bound"))
+            .then_some(())
+    });
+    let queue = Queue::bound(&broker.url());
+    until_nothing_waits(&ctl, &[]);
+    broker.stop();
+    let _ = ctl.apply(&ctl.plan_with(["--rule", "old"])).ends_with(5);
+    until_told(&ctl, &OF_THE_RUN[1..]);
+    agent.kill();
+    agent.launch();
+    broker.start();
+    until_told(&ctl, &OF_THE_RUN);
+    until_nothing_waits(&ctl, &[]);
+    agent.restart();
+    let_pass(12);
+
+    let taken = queue.take();
+    assert!(
+        taken.iter().all(|(id, json)| id == text(json, "notice_id")),
+        "{taken:?}"
+    );
+    let json: Vec<Value> = taken.into_iter().map(|(_, json)| json).collect();
+    assert_each_once(&json, &[&AT_FIRST[..], &OF_THE_RUN].concat());
+    assert_eq!(notices(&ctl, &["--state", "sent"]).len(), json.len());
+}
+
+#[test]
+fn owners_hear_exactly_what_a_killed_run_took_from_them() {
+    let mount = need!(Mount::sized(Fs::Ext4, 256, 40_000));
+    let root = mount.path();
+    for dir in 0..20 {
+        let uid = if dir % 2 == 0 { ALICE } else { BOB };
+        for (i, path) in make(&root.join(format!("d{dir:02}")), 500)
+            .into_iter()
+            .enumerate()
+        {
+            fs::write(&path, vec![1; i]).unwrap();
+            chown(&path, Some(uid), Some(uid)).unwrap();
+        }
+    }
+    age_tree(&root);
+    let port = free_port();
+    let sink =
+        format!("list_max = 7\nwebhook = {{ url = \"http://127.0.0.1:{port}/\", events = [\"purged\"] }}");
+    let rule = "remove_empty_dirs = false\ngrace = \"1h\"\nmax_fraction = 1.0";
+    let mut agent = Agent::tracking(&Config::backdated_with(&root, rule).notifying(&sink));
+    let ctl = agent.ctl();
+    let plan = ctl.plan();
+    let mut client = Command::new(binary("purgectl"))
+        .arg("--endpoint")
+        .arg(format!("unix://{}", agent.socket().display()))
+        .args(["--quiet", "apply", &plan.id, "--yes", "--max-rate", "2000"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let left = || -> usize {
+        let dirs = (0..20).map(|dir| root.join(format!("d{dir:02}")));
+        dirs.map(|dir| fs::read_dir(dir).unwrap().count()).sum()
+    };
+    until("almost half of it has gone", PATIENCE, || {
+        (left() < 6000).then_some(())
+    });
+    agent.kill();
+    client.wait().unwrap();
+    assert!(left() > 1000, "killed in the middle");
+    let hook = Hook::start(port);
+    agent.launch();
+    agent.wait_until_tracking();
+    until("both owners hear of it", PATIENCE, || {
+        (hook.taken().len() >= 2).then_some(())
+    });
+    let_pass(6);
+    let json: Vec<Value> = hook.taken().iter().map(Posted::json).collect();
+    assert_each_once(&json, &["purged 54321", "purged 54322"]);
+    assert_eq!(json.len(), 2);
+    for (notice, uid) in json.iter().map(|n| (n, number(n, "/to/uid"))) {
+        let purged = events(notice).remove(0);
+        let (mut files, mut bytes) = (0, 0);
+        for (i, dir) in (0..10_000u64).map(|n| (n % 500, n / 500)) {
+            let owner = if dir % 2 == 0 { ALICE } else { BOB };
+            if u64::from(owner) == uid && !root.join(format!("d{dir:02}/f{i:06}")).exists() {
+                (files, bytes) = (files + 1, bytes + i);
+            }
+        }
+        assert_eq!(number(&purged, "/files"), files, "{uid}");
+        assert_eq!(number(&purged, "/bytes"), bytes, "{uid}");
+        assert!(files > 0, "{uid}");
+        let named = purged.pointer("/list/entries").and_then(Value::as_array).unwrap();
+        assert_eq!((named.len(), number(&purged, "/list/total")), (7, files));
+        assert!(
+            named.iter().all(|e| !Path::new(text(e, "path")).exists()),
+            "{named:?}"
+        );
+        assert!(
+            purged.get("restorable_until").is_some_and(Value::is_string),
+            "{purged}"
+        );
+    }
+}
+
+#[test]
+fn a_sink_can_be_tried_and_says_what_is_wrong() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let port = free_port();
+    let config = Config::backdated(&mount.path()).notifying(&format!(
+        "webhook = {{ name = \"hook\", url = \"http://127.0.0.1:{port}/\" }}"
+    ));
+    let agent = Agent::tracking(&config);
+    let ctl = agent.ctl();
+    let refused = ctl.run(["notices", "test", "--sink", "hook"]).ends_with(1);
+    assert!(
+        refused.stderr.contains("Connection refused"),
+        "{}",
+        refused.stderr
+    );
+    let unknown = ctl.run(["notices", "test", "--sink", "hooks"]).ends_with(1);
+    assert!(unknown.stderr.contains("there are hook"), "{}", unknown.stderr);
+    let hook = Hook::start(port);
+    let taken = ctl
+        .run(["notices", "test", "--sink", "hook", "--output", "json"])
+        .ok()
+        .json();
+    assert_eq!(taken["sent"], true);
+    assert_eq!(hook.taken().len(), 1);
+    assert_eq!(text(&hook.taken()[0].json(), "event"), "test");
+    assert_eq!(
+        text(&hook.taken()[0].json(), "notice_id"),
+        text(&taken, "notice_id")
+    );
+    hook.answer(404);
+    let refused = ctl.run(["notices", "test", "--sink", "hook"]).ends_with(1);
+    assert!(refused.stderr.contains("404"), "{}", refused.stderr);
+    assert!(notices(&ctl, &[]).is_empty(), "a test is no notice");
+
+    // In words of one's own, from the next reload on.
+    hook.answer(200);
+    let dir = temp_dir();
+    let words = "{{ events[0].event|upper }} for {{ to.audience }}, {{ 1024|size }}";
+    fs::write(dir.path().join("operator-body.txt"), words).unwrap();
+    let keys = format!(
+        "webhook = {{ name = \"hook\", url = \"http://127.0.0.1:{port}/\" }}\ntemplates = {:?}",
+        dir.path()
+    );
+    agent.write_config(&Config::backdated(&mount.path()).notifying(&keys));
+    agent.reload();
+    until("the new words", PATIENCE, || {
+        let _ = ctl.run(["notices", "test", "--sink", "hook"]).ok();
+        let last = hook.taken().last().expect("a test").json();
+        (text(&last, "text") == "TEST for operator, 1.0 KiB").then_some(())
+    });
+}
