@@ -1,7 +1,7 @@
 //! One host: its volumes, rules, plans, runs and holds, and what can be asked of them together.
 //!
 //! - `own`       what ordinary users may ask for: what is theirs
-//! - `announce`  publishes what announcing rules will take
+//! - `announce`  publishes what announcing rules will take; `lists`: as files for people
 //! - [`forecast`] what will expire, and which limits will be reached; `growth`: what there was before
 //! - [`mine`]     what will expire soon, for those whose it is
 //! - `purges`    runs, and what they leave in the trash
@@ -11,6 +11,7 @@
 mod announce;
 pub mod forecast;
 mod growth;
+mod lists;
 pub mod mine;
 mod own;
 mod purges;

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -75,7 +76,7 @@ fn a_rule_takes_only_what_a_list_that_is_old_enough_has_named() {
 }
 
 #[test]
-fn an_announcement_without_a_ttl_is_refused_and_what_will_come_is_told_at_its_time() {
+fn what_will_come_is_told_for_the_time_at_which_it_may_go() {
     let mount = need!(Mount::new(Fs::Ext4));
     let root = mount.dir("volume");
     let file = make_one(&root.join("f"));
@@ -96,4 +97,46 @@ fn an_announcement_without_a_ttl_is_refused_and_what_will_come_is_told_at_its_ti
         &agent.ctl().find(["--expiring", "4d"]),
         &BTreeSet::from([file]),
     );
+}
+
+#[test]
+fn owners_find_a_list_that_they_can_read_and_nobody_else() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.dir("volume");
+    let lists = purge_tests::files::temp_dir();
+    fs::set_permissions(lists.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let put = |name: &str, uid: u32| {
+        let path = make_one(&root.join(name));
+        chown(&path, Some(uid), Some(uid)).unwrap();
+        set_times(&path, now() - 5 * HOUR);
+        path
+    };
+    let mine = put("mine", 50_001);
+    put("two\nlines", 50_001);
+    let other = put("other", 50_002);
+    let keys = format!(
+        "ttl = \"1h\"\nclock = [\"access\"]\nannounce = \"20s\"\nannounce_to = \"{}\"",
+        lists.path().display()
+    );
+    let config = Config::new(&root, "baseline = \"mtime\"\nprecision = \"0s\"").rule("r", &keys);
+    let _agent = Agent::tracking(&config);
+    let list = |uid: &str| lists.path().join("r").join(uid);
+    until("the lists", Duration::from_secs(30), || {
+        (list("50001").exists() && list("50002").exists()).then_some(())
+    });
+    let text = fs::read_to_string(list("50001")).unwrap();
+    let mut paths: Vec<&str> = text.lines().map(|l| l.splitn(3, '\t').nth(2).unwrap()).collect();
+    paths.sort_unstable();
+    assert_eq!(
+        paths,
+        [mine.to_str().unwrap(), &format!("{}/two\\nlines", root.display())]
+    );
+    let is = fs::metadata(list("50001")).unwrap();
+    assert_eq!((is.uid(), is.mode() & 0o777), (50_001, 0o400));
+    // What is used goes from the next list.
+    read(&other);
+    until("a list goes with its last file", Duration::from_secs(30), || {
+        (!list("50002").exists()).then_some(())
+    });
+    assert!(list("50001").exists());
 }

@@ -183,3 +183,69 @@ fn a_rule_that_notifies_plans_and_deletes_nothing() {
     let _ = ctl.apply(&plan).ends_with(3);
     assert!(file.exists());
 }
+
+#[test]
+fn a_volume_that_fills_up_under_load_comes_below_low_and_what_is_in_use_stays() {
+    const FILE: usize = 400_000;
+    let mount = need!(Mount::sized(Fs::Ext4, 96, 2000));
+    let root = mount.path();
+    let old: Vec<PathBuf> = (0..100)
+        .map(|i| put(root.join(format!("old{i:03}")), FILE, 0, 300 - i))
+        .collect();
+    let limits = "rule = \"old\"\nhigh = \"80%\"\nlow = \"60%\"\nmin_age = \"5h\"";
+    let agent = Agent::tracking(&config(&root).table("watermark", limits));
+    let share = || {
+        let s = rustix::fs::statvfs(&root).unwrap();
+        let used = (s.f_blocks - s.f_bfree) as f64;
+        used / (used + s.f_bavail as f64)
+    };
+    assert!(share() < 0.8, "{}", share());
+    // Some of the oldest are used all the time, while others write until the volume is above its watermark.
+    let used: Vec<PathBuf> = old.iter().step_by(7).cloned().collect();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let relaxed = std::sync::atomic::Ordering::Relaxed;
+    let new = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(relaxed) {
+                used.iter().for_each(|f| read(f));
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let writer = scope.spawn(|| {
+            let mut new = Vec::new();
+            while share() < 0.86 {
+                let path = root.join(format!("new{:03}", new.len()));
+                fs::write(&path, vec![7; FILE]).unwrap();
+                new.push(path);
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            new
+        });
+        let new = writer.join().unwrap();
+        until("use below low", Duration::from_secs(120), || {
+            (share() <= 0.60).then_some(())
+        });
+        stop.store(true, relaxed);
+        new
+    });
+    until("the run's end", Duration::from_secs(30), || {
+        let runs = agent.ctl().run(["runs", "--output", "json"]).ok().json();
+        let state = runs.pointer("/0/state").or(runs.pointer("/runs/0/state"))?;
+        (state.as_str()? != "running").then_some(())
+    });
+    let left = regular_files(&root);
+    for file in used.iter().chain(&new) {
+        assert!(left.contains(file), "{} was in use and went", file.display());
+    }
+    // What was not in use went in its order, and no more than needed.
+    let unused: Vec<&PathBuf> = old.iter().filter(|f| !used.contains(f)).collect();
+    let gone = unused.iter().filter(|f| !left.contains(**f)).count();
+    assert!(gone > 0 && gone < unused.len(), "{gone} of {} went", unused.len());
+    let first: BTreeSet<PathBuf> = unused.iter().take(gone).map(|f| (*f).clone()).collect();
+    let missing: BTreeSet<PathBuf> = unused
+        .iter()
+        .filter(|f| !left.contains(**f))
+        .map(|f| (*f).clone())
+        .collect();
+    assert_same("the oldest went", &missing, &first);
+}

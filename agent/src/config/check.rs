@@ -243,6 +243,14 @@ fn check_together(path: &Path, parts: &mut Parts) {
             .iter()
             .find(|v| v.name == rule.volume)
             .map(|v| v.path.display().to_string());
+        let is_inside = |dir: &Path| parts.volumes.iter().find(|v| dir.starts_with(&v.path));
+        if let Some(volume) = rule.announce_to.as_deref().and_then(is_inside) {
+            parts.faults.push(Fault {
+                what: format!("rule {}: announce_to lies on volume {}", rule.name, volume.name),
+                mend: "name a directory outside of every volume".into(),
+                ..place.clone()
+            });
+        }
         let patterns = rule.scope.include.patterns().iter();
         let patterns = patterns.chain(rule.scope.exclude.iter().flat_map(Globs::patterns));
         for pattern in patterns.filter(|p| root.as_ref().is_some_and(|root| p.starts_with(root.as_str()))) {

@@ -107,6 +107,16 @@ fn every_fault_says_where_and_how_to_mend_it() {
             "collector is not supported",
         ),
         (
+            format!("{VOLUME}[[rule]]\nname = \"r\"\nvolume = \"s\"\nannounce = \"14d\"\n"),
+            "announce without a ttl",
+        ),
+        (
+            format!(
+                "{VOLUME}[[rule]]\nname = \"r\"\nvolume = \"s\"\nttl = \"28d\"\nannounce = \"14d\"\nannounce_to = \"/export/s/lists\"\n"
+            ),
+            "announce_to lies on volume s",
+        ),
+        (
             format!("{VOLUME}[[quota]]\nname = \"q\"\nvolume = \"s\"\nsubject = \"user\"\n"),
             ":4:1: the quota limits nothing",
         ),

@@ -177,6 +177,8 @@ pub struct Rule {
     pub auto_apply: bool,
     /// Seconds for which a list must have named what it takes; 0: it is taken without an announcement.
     pub announce: u64,
+    /// Where each owner finds a file that names what of theirs will be taken.
+    pub announce_to: Option<PathBuf>,
     /// Seconds for which what it takes stays in the trash; 0: it is freed at once.
     pub grace: u64,
     /// Files a run; 0: unlimited.
@@ -212,6 +214,7 @@ impl Rule {
             max_files: 0,
             max_bytes: 0,
             announce: 0,
+            announce_to: None,
             grace: 0,
             max_errors: 0.05,
             max_fraction: None,

@@ -1,5 +1,7 @@
 //! `[[rule]]` tables, checked.
 
+use std::path::PathBuf;
+
 use super::check::{Parts, read_name};
 use super::fault::Fault;
 use super::scope::read_scope;
@@ -42,6 +44,19 @@ pub(super) fn read_rule(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &mu
             mend,
         );
     }
+    let announce_to = s.string(src, "announce_to").map(|(dir, span)| {
+        if !dir.starts_with('/') {
+            src.fault(
+                &span,
+                "announce_to is not absolute",
+                "write the whole path of a directory",
+            );
+        }
+        if announce == 0 {
+            src.fault(&span, "announce_to without announce", "add: announce = \"14d\"");
+        }
+        PathBuf::from(dir)
+    });
     let tells_only = s
         .string(src, "action")
         .is_some_and(|(action, _)| action == "notify");
@@ -112,6 +127,7 @@ pub(super) fn read_rule(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &mu
         max_bytes,
         max_errors,
         announce,
+        announce_to,
         grace,
         max_fraction: max_fraction.map(|(n, _)| n),
     });

@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Host, HostError};
+use super::{Host, HostError, lists};
 use crate::config::Rule;
 use crate::index::frame::{Frames, put_frame};
 use crate::model::Seconds;
@@ -75,6 +75,11 @@ impl Host {
             |e: io::Error| HostError::Refused(format!("{}: {e}", self.list_of(&rule.name).display()));
         self.write_list(&rule.name, at.now, &next).map_err(failed)?;
         self.published.lock().insert(rule.name.clone(), at.now);
+        if let Some(to) = &rule.announce_to
+            && let Err(error) = lists::write(volume, rule, to, &next)
+        {
+            tracing::error!(rule = %rule.name, %error, "the lists for people cannot be written");
+        }
         tracing::info!(rule = %rule.name, files = next.names().len(), "announced what the rule will take");
         Ok(())
     }

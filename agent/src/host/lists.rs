@@ -1,0 +1,198 @@
+//! What an announcing rule will take, as files that people can read without the agent: `announce_to/RULE/USER`, a file each
+//! owner, for that owner's eyes.
+//!
+//! A line a file: when it goes if nobody uses it, its bytes, its path; separated by tabs, with `\`, tabs, newlines and what
+//! else is no printable character written as escapes.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use rustc_hash::FxHashMap;
+
+use crate::config::{Rule, user_name};
+use crate::index::DirId;
+use crate::index::codec::PAGE_INODES;
+use crate::model::Seconds;
+use crate::policy::announced::{Name, Named};
+use crate::policy::last_use::expires_at;
+use crate::volume::Volume;
+
+/// Lines that wait in memory to be written.
+const WAITING_BYTES_MAX: usize = 8 << 20;
+
+/// Writes the lists of a rule, and takes away those of owners of whom nothing is named any more.
+pub(super) fn write(volume: &Volume, rule: &Rule, to: &Path, named: &Named) -> io::Result<()> {
+    check(to)?;
+    let dir = to.join(&rule.name);
+    DirBuilder::new().recursive(true).mode(0o755).create(&dir)?;
+    check(&dir)?;
+    let mut lists = Lists {
+        dir,
+        waiting: FxHashMap::default(),
+        bytes: 0,
+        begun: FxHashMap::default(),
+    };
+    for page in named
+        .names()
+        .chunk_by(|a, b| a.ino / PAGE_INODES == b.ino / PAGE_INODES)
+    {
+        lists.take_page(volume, rule, page)?;
+        if lists.bytes > WAITING_BYTES_MAX {
+            lists.flush()?;
+        }
+    }
+    lists.finish()
+}
+
+/// Root writes there: nobody else may be able to put something in the way.
+fn check(dir: &Path) -> io::Result<()> {
+    let is = fs::symlink_metadata(dir)?;
+    let own = rustix::process::geteuid().as_raw();
+    match is.is_dir() && is.uid() == own && is.mode() & 0o022 == 0 {
+        true => Ok(()),
+        false => Err(io::Error::other(format!(
+            "{} must be a directory that belongs to root and that nobody else can write (chown root, chmod 755)",
+            dir.display()
+        ))),
+    }
+}
+
+struct Lists {
+    dir: PathBuf,
+    /// By uid: lines.
+    waiting: FxHashMap<u32, Vec<u8>>,
+    bytes: usize,
+    /// By uid: the list under its final name.
+    begun: FxHashMap<u32, String>,
+}
+
+impl Lists {
+    fn take_page(&mut self, volume: &Volume, rule: &Rule, page: &[Name]) -> io::Result<()> {
+        let index = volume.watched.index.read();
+        let mut places: FxHashMap<u64, (DirId, Vec<u8>)> = FxHashMap::default();
+        if let Some(first) = page.first() {
+            let number = first.ino / PAGE_INODES;
+            let each = |offset: u8, parent: DirId, name: &[u8]| {
+                let ino = number.saturating_mul(PAGE_INODES).saturating_add(offset.into());
+                places.entry(ino).or_insert((parent, name.to_vec()));
+            };
+            index.names_of_page(number, each).map_err(io::Error::other)?;
+        }
+        for name in page {
+            let Some((attributes, _)) = index.get(name.ino) else {
+                continue;
+            };
+            let below = match index.dirs().of_inode(name.ino) {
+                Some(dir) => index.dirs().path(dir),
+                None => places.get(&name.ino).and_then(|(parent, file)| {
+                    let mut path = index.dirs().path(*parent)?;
+                    if !path.is_empty() {
+                        path.push(b'/');
+                    }
+                    path.extend_from_slice(file);
+                    Some(path)
+                }),
+            };
+            let Some(below) = below else { continue };
+            let due = expires_at(name.last, rule.ttl.unwrap_or(0)).max(expires_at(name.at, rule.announce));
+            let line = line(&volume.config.path, due, attributes.size, &below);
+            self.bytes = self.bytes.saturating_add(line.len());
+            self.waiting.entry(attributes.uid).or_default().extend(line);
+        }
+        Ok(())
+    }
+
+    fn new_of(&self, uid: u32) -> PathBuf {
+        self.dir.join(format!(".{uid}.new"))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.bytes = 0;
+        for (uid, lines) in std::mem::take(&mut self.waiting) {
+            let path = self.new_of(uid);
+            let mut file = match self.begun.contains_key(&uid) {
+                true => OpenOptions::new().append(true).open(&path)?,
+                false => begin(&path)?,
+            };
+            self.begun.entry(uid).or_insert_with(|| file_name(uid));
+            file.write_all(&lines)?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> io::Result<()> {
+        self.flush()?;
+        for (uid, name) in &self.begun {
+            let path = self.new_of(*uid);
+            fchown(File::open(&path)?, Some(*uid), None)?;
+            fs::rename(path, self.dir.join(name))?;
+        }
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if !self.begun.values().any(|known| **known == *name) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A new file that nobody but root and, in the end, its owner can read.
+fn begin(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o400)
+        .open(path)
+}
+
+/// The owner's name, if it can be a file's.
+fn file_name(uid: u32) -> String {
+    let name = user_name(uid);
+    match name.starts_with('.') || name.contains('/') || name.is_empty() {
+        true => uid.to_string(),
+        false => name,
+    }
+}
+
+fn line(root: &Path, due: Seconds, bytes: u64, below: &[u8]) -> Vec<u8> {
+    let due = chrono::DateTime::<chrono::Utc>::from_timestamp(due.unix(), 0).unwrap_or_default();
+    let due = due.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+    let mut line = format!("{due}\t{bytes}\t").into_bytes();
+    escape(root.as_os_str().as_bytes(), &mut line);
+    line.push(b'/');
+    escape(below, &mut line);
+    line.push(b'\n');
+    line
+}
+
+fn escape(path: &[u8], out: &mut Vec<u8>) {
+    for byte in path {
+        match byte {
+            b'\\' => out.extend(b"\\\\"),
+            b'\t' => out.extend(b"\\t"),
+            b'\n' => out.extend(b"\\n"),
+            0..=0x1f | 0x7f => out.extend(format!("\\x{byte:02x}").bytes()),
+            _ => out.push(*byte),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_one_line_whatever_the_name() {
+        let line = line(Path::new("/v"), Seconds(86_400), 7, b"a\n\\\t\x07\xff/b");
+        assert_eq!(line, b"1970-01-02T00:00:00Z\t7\t/v/a\\n\\\\\\t\\x07\xff/b\n");
+    }
+}
