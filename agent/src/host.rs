@@ -1,9 +1,16 @@
 //! One host: its volumes, rules, plans, runs and holds, and what can be asked of them together.
 //!
+//! - `announce`  publishes what announcing rules will take
+//! - [`forecast`] what will expire, and which limits will be reached; `growth`: what there was before
+//! - [`mine`]     what will expire soon, for those whose it is
 //! - `purges`    runs, and what they leave in the trash
 //! - `telling`   what people are told of
 //! - `triggered` what quotas and watermarks ask for
 
+mod announce;
+pub mod forecast;
+mod growth;
+pub mod mine;
 mod purges;
 pub mod telling;
 mod triggered;
@@ -117,6 +124,10 @@ pub struct Host {
     pub audit: Arc<Audit>,
     /// One at a time frees or restores what lies in the trash.
     trash_work: Mutex<()>,
+    /// When lists of announcing rules were published.
+    published: Mutex<announce::Published>,
+    /// How much there was at earlier times.
+    history: growth::History,
     store: Store,
     state_dir: PathBuf,
     started: Instant,
@@ -243,6 +254,8 @@ impl Host {
             to_tell: Mutex::default(),
             audit,
             trash_work: Mutex::default(),
+            published: Mutex::default(),
+            history: growth::History::load(&config.state_dir),
             store,
             state_dir: config.state_dir.clone(),
             started: Instant::now(),
@@ -464,10 +477,12 @@ impl Host {
 
     /// What besides index and rules decides, now.
     pub fn circumstances(&self, volume: &Volume) -> Circumstances {
+        let now = Seconds::judged();
         Circumstances {
-            now: Seconds::judged(),
+            now,
             gap_end: volume.condition().gap_end,
             held: self.holds.held(&volume.config.name),
+            announced: self.announced(volume, now),
         }
     }
 

@@ -16,8 +16,10 @@
 //! - [`metrics`] what the agent counts, in Prometheus' text format
 //! - [`serve`]   gRPC; translates, decides nothing
 //! - [`handover`] event queues that outlive the process, in systemd's keeping
+//! - [`arguments`] the command line
 //! - [`demo`]    the main job in one command
 
+pub mod arguments;
 pub mod clock;
 pub mod collect;
 pub mod config;

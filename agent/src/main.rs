@@ -1,73 +1,18 @@
 //! `purge-agent`: arguments, configuration, wiring.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
-use purge_agent::config::{Config, DEFAULT_FILE, DEFAULT_STATE_DIR, Fault};
+use clap::Parser;
+use purge_agent::arguments::{Arguments, Command, Run};
+use purge_agent::config::{Config, Fault};
 use purge_agent::handover::Handover;
 use purge_agent::host::Host;
 use purge_agent::{demo, schedule, serve};
-use purge_proto::units::parse_duration;
 use tokio::signal::unix::{SignalKind, signal};
-
-/// Records when files were last used and purges what nobody uses any more.
-///
-/// Nothing is deleted that anyone used inside its TTL, and doubt counts as use.
-#[derive(Parser)]
-#[command(version, after_help = "Talk to a running agent with purgectl.")]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Watch volumes and serve clients, until SIGTERM.
-    Run(Run),
-    /// Validate a configuration; print every fault with its place.
-    Check {
-        /// The configuration file.
-        #[arg(long, default_value = DEFAULT_FILE)]
-        config: PathBuf,
-    },
-    /// The main job in one command, on a small tree made for it, or on a directory (which it leaves as it is).
-    Demo {
-        /// Index this directory, show usage and a plan, delete nothing.
-        #[arg(long)]
-        volume: Option<PathBuf>,
-        /// Not used for this long counts as expired.
-        #[arg(long, value_parser = duration)]
-        ttl: Option<u64>,
-    },
-}
-
-#[derive(clap::Args)]
-struct Run {
-    /// The configuration file.
-    #[arg(long, conflicts_with = "volume", default_value = DEFAULT_FILE)]
-    config: PathBuf,
-    /// Watch this one directory instead; no configuration file is read.
-    #[arg(long)]
-    volume: Option<PathBuf>,
-    /// One rule over the whole volume: what was not used for this long.
-    #[arg(long, requires = "volume", value_parser = duration)]
-    ttl: Option<u64>,
-    /// Where the index lives.
-    #[arg(long, requires = "volume", default_value = DEFAULT_STATE_DIR)]
-    state_dir: PathBuf,
-    /// Where clients come in, as unix:PATH.
-    #[arg(long, requires = "volume", default_value = "unix:/run/purge-agent/agent.sock")]
-    listen: String,
-}
-
-fn duration(text: &str) -> Result<u64, String> {
-    parse_duration(text).map_err(|e| e.to_string())
-}
 
 /// How often it is looked whether the agent must be started again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

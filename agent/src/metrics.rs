@@ -4,6 +4,7 @@ use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::host::Host;
+use crate::purge::counts::{FATES, RunCounts, STATES};
 use crate::volume::{Condition, State, Volume};
 
 /// The content type of [`render`]'s text.
@@ -37,7 +38,46 @@ pub fn render(host: &Host) -> String {
     for (name, kind, help, value) in VOLUME_METRICS {
         page.metric(name, kind, help, volumes.iter().map(|v| (v.label(), value(v))));
     }
+    runs(&mut page, host);
     page.text
+}
+
+/// What runs came to since the agent started.
+fn runs(page: &mut Page, host: &Host) {
+    let names = host.volumes().iter().map(|v| v.config.name.as_str());
+    let counts: Vec<(&str, RunCounts)> = names.map(|name| (name, host.runs.counts.of(name))).collect();
+    let labelled = |label: &'static str, names: Vec<&'static str>, of: fn(&RunCounts) -> &[u64]| {
+        let rows = counts.iter().flat_map(|(volume, counts)| {
+            let row =
+                |(name, value): (&&str, &u64)| (format!("volume={volume:?},{label}=\"{name}\""), *value);
+            names.iter().zip(of(counts)).map(row).collect::<Vec<_>>()
+        });
+        rows.collect::<Vec<_>>()
+    };
+    let states = STATES.map(|(name, _)| name).to_vec();
+    let rows = labelled("state", states, |c| &c.runs);
+    page.metric("runs_total", "counter", "Runs that have ended.", rows);
+    let rows = labelled("fate", FATES.to_vec(), |c| &c.candidates);
+    let help = "Files and directories of plans, by what became of them.";
+    page.metric("run_candidates_total", "counter", help, rows);
+    let rows = labelled("fate", vec!["deleted", "trashed"], |c| &c.bytes);
+    page.metric(
+        "run_bytes_total",
+        "counter",
+        "What was taken, apparent size.",
+        rows,
+    );
+    let label = |volume: &str| format!("volume={volume:?}");
+    let rows = counts.iter().map(|(v, c)| (label(v), c.seconds));
+    page.metric(
+        "run_seconds_total",
+        "counter",
+        "What the runs took together.",
+        rows,
+    );
+    let rows = counts.iter().map(|(v, c)| (label(v), c.last_end));
+    let help = "When the last run ended; 0: none since the start.";
+    page.metric("last_run_end_timestamp_seconds", "gauge", help, rows);
 }
 
 /// By sink. What was sent or given up long ago is forgotten, so these are no counters.
@@ -101,7 +141,7 @@ impl<'a> Looked<'a> {
 type Value = fn(&Looked<'_>) -> f64;
 
 /// Name, type, help, value.
-const VOLUME_METRICS: [(&str, &str, &str, Value); 25] = [
+const VOLUME_METRICS: [(&str, &str, &str, Value); 26] = [
     ("files", "gauge", "Regular files in the index.", |v| {
         v.files as f64
     }),
@@ -146,6 +186,12 @@ const VOLUME_METRICS: [(&str, &str, &str, Value); 25] = [
         "counter",
         "Times that the kernel dropped events: each is a gap.",
         |v| v.volume.watched.counters.lost.load(Relaxed) as f64,
+    ),
+    (
+        "nfs_held_files",
+        "gauge",
+        "Files that clients of the kernel's NFS server have open or hold delegations of.",
+        |v| v.volume.keeping.nfs_held.load(Relaxed) as f64,
     ),
     (
         "queue_events",

@@ -159,6 +159,10 @@ pub struct Stat {
     pub kind: Kind,
     /// Apparent size in bytes.
     pub size: u64,
+    /// Bytes of disk it takes, as `du` counts.
+    pub allocated: u64,
+    /// Project id (`quota(5)`); 0 where the file system keeps none.
+    pub project: u32,
     /// Owner.
     pub uid: u32,
     /// Owning group.

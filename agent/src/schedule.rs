@@ -40,6 +40,7 @@ pub async fn keep_limits(host: Arc<Host>) {
                 limits.quotas.iter().for_each(|q| host.keep_quota(q));
             } else {
                 limits.watermarks.iter().for_each(|w| host.keep_watermark(w));
+                host.note_growth();
             }
         });
         if let Err(error) = looked.await {
@@ -87,7 +88,7 @@ async fn look(mut lookout: Lookout) -> JoinError {
 /// Runs until it is aborted.
 pub async fn keep(host: Arc<Host>) {
     let mut looked = Seconds::wall();
-    let mut freeing = None;
+    let (mut freeing, mut publishing) = (None, None);
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let now = Seconds::wall();
@@ -95,6 +96,11 @@ pub async fn keep(host: Arc<Host>) {
         // Freeing a million files takes a while, and delays no plan.
         if freeing.as_ref().is_none_or(JoinHandle::is_finished) {
             freeing = Some(tokio::task::spawn_blocking(move || tended.tend_trash()));
+        }
+        let publisher = Arc::clone(&host);
+        // A list of a million files takes a while, and delays no plan.
+        if publishing.as_ref().is_none_or(JoinHandle::is_finished) {
+            publishing = Some(tokio::task::spawn_blocking(move || publisher.publish()));
         }
         for rule in host.rules() {
             let due = rule.schedule.as_ref().and_then(|s| s.next_after(looked.unix()));

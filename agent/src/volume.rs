@@ -6,9 +6,11 @@
 //! - [`coverage`] since when everything is seen, and the gaps (pure)
 //! - `opening`    what an earlier process left: store, journal, checkpoint
 //! - `keeper`     writing back, checkpoints, and mending what can be mended while the agent runs
+//! - `guard`      whether files can be leased here
 //! - `presence`   whether the file system is still mounted
 
 pub mod coverage;
+mod guard;
 mod keeper;
 mod opening;
 mod presence;
@@ -25,6 +27,8 @@ use parking_lot::{Mutex, RwLock};
 
 pub use self::coverage::Gap;
 use self::coverage::{Cause, VolumeRecord};
+pub use self::guard::Guard;
+use self::guard::LastGuard;
 pub use self::opening::Opened;
 use self::opening::Past;
 use self::presence::Presence;
@@ -33,6 +37,7 @@ use crate::collect::accessors::Accessors;
 use crate::collect::collector::{Armed, CollectError, Collector, Judges};
 use crate::collect::fanotify::layout::Layout;
 use crate::collect::precision::{Precision, Windows, end_window_of_another};
+use crate::collect::projects::Projects;
 use crate::collect::{Counters, Watched};
 use crate::config::{Baseline, VolumeConfig};
 use crate::handover::Handover;
@@ -44,7 +49,6 @@ use crate::scan::{self, Belief, Extent, Progress, ScanError};
 use crate::sys::fanotify::Who;
 use crate::sys::handle::Handle;
 use crate::sys::stat::{self, Mount};
-use crate::sys::{beneath, lease};
 
 /// Events a second are an average over so many seconds.
 const RATE_SECONDS: usize = 10;
@@ -116,36 +120,6 @@ pub enum State {
     Degraded(String),
 }
 
-/// What keeps a file that somebody comes to use in the moment of its removal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Guard {
-    /// Whoever opens it waits, and is found.
-    Leases,
-    /// The file system gives no leases: the trash keeps it for a while.
-    Grace,
-}
-
-impl Guard {
-    /// In the contract's words.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Leases => "leases",
-            Self::Grace => "grace",
-        }
-    }
-
-    /// Seconds that what is taken stays in the trash at least.
-    pub fn least_grace(self) -> u64 {
-        match self {
-            Self::Leases => 0,
-            Self::Grace => UNGUARDED_GRACE_SECONDS,
-        }
-    }
-}
-
-/// Where no leases are given, what is taken stays in the trash for this long at least.
-pub const UNGUARDED_GRACE_SECONDS: u64 = 24 * 3600;
-
 /// What changes while the volume is watched.
 #[derive(Debug)]
 struct Health {
@@ -211,6 +185,8 @@ pub struct Keeping {
     pub checkpoint_bytes: AtomicU64,
     /// Whole scans that were finished.
     pub scans: AtomicU64,
+    /// Files that clients of the kernel's NFS server held at the last look.
+    pub nfs_held: AtomicU64,
 }
 
 /// One watched volume.
@@ -239,6 +215,7 @@ pub struct Volume {
     stopping: Arc<AtomicBool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     presence: Mutex<Presence>,
+    guard: LastGuard,
     /// The running scan is a slow one.
     sweeping: AtomicBool,
     /// One checkpoint at a time.
@@ -369,6 +346,7 @@ impl Volume {
             "mtime" => Belief::Mtime,
             _ => Belief::Since(armed_at),
         };
+        let uses_projects = index.ledger().projects().keys().any(|id| *id != 0);
         let watched = Arc::new(Watched {
             path: config.path.clone(),
             device: root.device,
@@ -379,7 +357,10 @@ impl Volume {
                 .map(|(_, ino)| *ino)
                 .collect(),
             trash: AtomicU64::new(0),
+            projects: Projects::new(uses_projects),
+            touched: Mutex::default(),
             index: RwLock::new(index),
+            counting: Mutex::default(),
             journal,
             unlisted: Mutex::default(),
             counters: Counters::default(),
@@ -445,6 +426,7 @@ impl Volume {
             stopping: Arc::default(),
             threads: Mutex::default(),
             presence: Mutex::new(presence),
+            guard: LastGuard::default(),
             sweeping: AtomicBool::new(false),
             checkpoint: Mutex::default(),
         });
@@ -490,18 +472,14 @@ impl Volume {
         self.take_checkpoint();
     }
 
-    /// What keeps a file that somebody comes to use in the moment of its removal, asked now: `fs.leases-enable` may change.
+    /// What keeps a file that somebody comes to use in the moment of its removal, asked now.
     pub fn guard(&self) -> Guard {
-        let asked = beneath::open_mount(&self.config.path).and_then(lease::are_given);
-        match asked {
-            Ok(false) => Guard::Grace,
-            Ok(true) => Guard::Leases,
-            // Each file is asked by itself, and stays if it cannot be leased.
-            Err(error) => {
-                tracing::debug!(volume = %self.config.name, %error, "leases cannot be tried");
-                Guard::Leases
-            }
-        }
+        self.guard.ask(&self.config.path)
+    }
+
+    /// The same, as of when it was asked last.
+    pub fn last_guard(&self) -> Guard {
+        self.guard.last(&self.config.path)
     }
 
     /// Waits until every access made before this call is in the index. False if the collector is dead.

@@ -102,7 +102,12 @@ pub fn drained(agent: &Agent, image: &Image, volume: &str, files: usize) -> Resu
         let is_quiet = counted(&now) == counted(&last) && counted(&now) > counted(&before);
         quiet = if is_quiet { quiet + 1 } else { 0 };
         last = now;
-        ensure!(began.elapsed() < DRAIN_MAX, "the agent does not empty its queue");
+        ensure!(
+            began.elapsed() < DRAIN_MAX,
+            "the agent does not empty its queue: {} events before, {} by now",
+            counted(&before),
+            counted(&last)
+        );
     }
     Ok(Drained {
         files_a_core_second: read / (cpu_seconds(agent.pid())? - cpu).max(0.01),

@@ -3,6 +3,7 @@
 //! ```text
 //! purge-bench [FILES]          as root; bench/run builds everything and calls it
 //! purge-bench apply [FILES]    applying plans only
+//! purge-bench race [ACCESSES] [--ours]   is anything lost that was used while it was purged?
 //! purge-bench growth FILES...  how costs grow with the number of files, in one table
 //! purge-bench storm ...        a reader of the event storm; see `storm`
 //! purge-bench read ...         another reader; see `reading`
@@ -11,6 +12,7 @@
 //! - `image`     a fresh noatime ext4 on a loop device, with a tree
 //! - `agent`     the agent under measurement and its command line
 //! - `stages`    what is measured: scan, plan, storm
+//! - `race`      uses while files are purged
 //! - `purging`   applying plans beside find -delete
 //! - `collecting` what collecting costs those who use files, and the agent
 //! - `reading`   readers of hot files, and of each file once
@@ -31,6 +33,7 @@ mod image;
 mod machine;
 mod measure;
 mod purging;
+mod race;
 mod reading;
 mod report;
 mod stages;
@@ -44,8 +47,12 @@ use anyhow::{Context, Result, bail, ensure};
 use report::Report;
 use stages::Bench;
 
-const USAGE: &str = "usage: purge-bench [FILES] | purge-bench apply [FILES] | purge-bench growth FILES...";
+const USAGE: &str = "usage: purge-bench [FILES] | purge-bench apply [FILES] | purge-bench race [ACCESSES] [--ours] | purge-bench growth FILES...";
 const FILES_DEFAULT: usize = 1_000_000;
+/// As many on each kind of file system.
+const ACCESSES_DEFAULT: u64 = 1_000_000;
+/// What a race needs of space, in files of a tree.
+const RACE_PLACE_FILES: usize = 1_000_000;
 /// Fewer make figures of nothing but process starts.
 const FILES_MIN: usize = 1_000;
 
@@ -65,6 +72,14 @@ fn main() -> ExitCode {
                 _ => Err(anyhow::anyhow!(
                     "growth takes numbers of files: growth 1000000 3000000 10000000"
                 )),
+            }
+        }
+        Some((mode, rest)) if mode == "race" => {
+            let ours = rest.iter().any(|arg| arg == "--ours");
+            let number = rest.iter().find(|arg| *arg != "--ours");
+            match number.map_or(Ok(ACCESSES_DEFAULT), |n| n.parse()) {
+                Ok(accesses) => in_a_place(RACE_PLACE_FILES, |bench| race::measure(bench, accesses, ours)),
+                Err(_) => Err(anyhow::anyhow!("race takes a number of accesses: race 1000000")),
             }
         }
         Some((mode, rest)) if mode == "apply" => match files_wanted(rest) {
@@ -106,6 +121,10 @@ fn files_wanted(args: &[String]) -> Result<usize> {
 
 fn bench(files: usize, measure: fn(&Bench, &mut Report) -> Result<()>) -> Result<()> {
     in_a_place(files, |bench| {
+        println!(
+            "{files} files on ext4 (noatime) on a loop image below {}",
+            std::env::temp_dir().display()
+        );
         let mut report = Report::default();
         let done = measure(bench, &mut report);
         // What was measured before something failed is worth seeing, too.
@@ -131,10 +150,6 @@ fn in_a_place(files: usize, measure: impl FnOnce(&Bench) -> Result<()>) -> Resul
         files,
     };
     println!("{}", machine::describe()?);
-    println!(
-        "{files} files on ext4 (noatime) on a loop image below {}",
-        std::env::temp_dir().display()
-    );
     let done = measure(&bench);
     let removed = place.close().context("cannot remove the temporary directory");
     done.and(removed)

@@ -67,6 +67,7 @@ impl Bench {
         let unwatched = self.storm(&image, 1)?;
         let agent = self.first_scans(report, &image, &find)?;
         plan(report, &agent, &find)?;
+        usage(report, &agent, &image.tree())?;
         say("storm, watched");
         self.watched_storm(report, &agent, &image, &unwatched)?;
         self.space(report, agent)
@@ -308,6 +309,26 @@ fn plan(report: &mut Report, agent: &Agent, find: &FindFigures) -> Result<()> {
             "the plan names {candidates} files, find {}",
             find.old_files
         ));
+    }
+    Ok(())
+}
+
+/// Who uses how much, beside `du`.
+fn usage(report: &mut Report, agent: &Agent, tree: &Path) -> Result<()> {
+    say("usage");
+    let du = median_seconds(|| run(Command::new("du").arg("-s").arg(tree)))?;
+    for (what, words) in [
+        (
+            "usage by user, as purgectl takes",
+            ["usage", "--by", "user", "--age"],
+        ),
+        (
+            "usage by directory, depth 3, as purgectl takes",
+            ["usage", "--by", "directory", "--depth=3"],
+        ),
+    ] {
+        let seconds = median_seconds(|| agent.json(&words).map(drop))?;
+        report.beside(what, Unit::Seconds, seconds, "du -s, warm", du);
     }
     Ok(())
 }

@@ -345,6 +345,9 @@ pub fn entry(e: &v1::Entry) -> Value {
             "source": source(e.source()),
         }),
     );
+    if e.expires_at.is_some() {
+        o.insert("expires_at".into(), time(e.expires_at));
+    }
     Value::Object(o)
 }
 
@@ -355,6 +358,7 @@ pub fn usage_row(r: &v1::UsageRow, ages: bool) -> Value {
         "subject": r.subject,
         "files": r.files,
         "bytes": r.bytes,
+        "allocated_bytes": r.allocated_bytes,
         "byte_days": r.byte_days,
         "oldest": time(r.oldest),
         "newest": time(r.newest),
@@ -374,4 +378,19 @@ pub fn usage_row(r: &v1::UsageRow, ages: bool) -> Value {
         );
     }
     o
+}
+
+/// One row of `usage --touched`.
+pub fn touched_owner(o: &v1::TouchedOwner) -> Value {
+    json!({
+        "volume": o.volume,
+        "owner": o.owner,
+        "uid": o.uid,
+        "stamped": o.stamped,
+        "read": o.read,
+        "first": time(o.first),
+        "last": time(o.last),
+        "process": o.process,
+        "pid": o.pid,
+    })
 }

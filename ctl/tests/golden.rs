@@ -380,6 +380,7 @@ impl PurgeAgent for Fake {
             group: "staff".into(),
             last_access: c.last_access,
             source: c.source,
+            expires_at: None,
         };
         Ok(stream(candidates().into_iter().map(entry).collect()))
     }
@@ -394,6 +395,7 @@ impl PurgeAgent for Fake {
             subject: "alice".into(),
             files: 10,
             bytes: 5_000_000,
+            allocated_bytes: 5_001_216,
             byte_days: 15_000_000.0,
             oldest: at(0),
             newest: at(10),
@@ -403,7 +405,79 @@ impl PurgeAgent for Fake {
                 bytes: 5_000_000,
             }],
         };
-        Ok(Response::new(UsageReport { rows: vec![row] }))
+        Ok(Response::new(UsageReport {
+            rows: vec![row],
+            as_of: at(20),
+        }))
+    }
+    async fn get_touched(&self, _: Request<TouchedRequest>) -> Result<Response<TouchedReport>, Status> {
+        let owner = TouchedOwner {
+            volume: "scratch".into(),
+            owner: "mallory".into(),
+            uid: 1001,
+            stamped: 12_345,
+            read: 512,
+            first: at(0),
+            last: at(10),
+            process: "touch".into(),
+            pid: 4711,
+        };
+        Ok(Response::new(TouchedReport {
+            owners: vec![owner],
+            since: at(0),
+        }))
+    }
+    async fn mine(&self, _: Request<MineRequest>) -> Result<Response<MineReport>, Status> {
+        let directory = |name: &str, files| MineDirectory {
+            volume: "scratch".into(),
+            path: format!("/export/scratch/{name}").into_bytes(),
+            files,
+            bytes: files * 1_000_000,
+            first_expires_at: at(0),
+        };
+        Ok(Response::new(MineReport {
+            user: "alice".into(),
+            files: 46,
+            bytes: 46_000_000,
+            directories: vec![directory("alice/run1", 12), directory("alice/run2", 34)],
+        }))
+    }
+    async fn get_forecast(&self, _: Request<ForecastRequest>) -> Result<Response<Forecast>, Status> {
+        let due = |seconds, files| Due {
+            until: at(seconds),
+            files,
+            bytes: files * 1_000_000,
+        };
+        let limit = LimitForecast {
+            limit: "quota user".into(),
+            subject: "alice".into(),
+            measure: "bytes".into(),
+            used: 40e12,
+            most: 50e12,
+            growth_per_day: Some(1e12),
+            measured_seconds: 604_800,
+            reached_at: at(864_000),
+            would_go: Some(Totals {
+                files: 100,
+                directories: 0,
+                bytes: 5_000_000_000_000,
+            }),
+        };
+        Ok(Response::new(Forecast {
+            volume: "scratch".into(),
+            rules: vec!["scratch-28d".into()],
+            from: at(0),
+            due: Some(due(0, 12)),
+            days: vec![due(86_400, 0), due(172_800, 34)],
+            subjects: vec![SubjectForecast {
+                subject: "alice".into(),
+                files: 46,
+                bytes: 46_000_000,
+                due: Some(due(0, 12)),
+                days: vec![due(172_800, 34)],
+            }],
+            limits: vec![limit],
+        }))
     }
     async fn add_hold(&self, r: Request<AddHoldRequest>) -> Result<Response<Hold>, Status> {
         Ok(Response::new(Hold {
@@ -547,6 +621,10 @@ const CASES: &[(&str, i32, &[&str])] = &[
     ("find-null", 0, &["find", "/export/scratch", "-0"]),
     ("usage-json", 0, &["usage", "--age", "--output", "json"]),
     ("usage-project", 1, &["usage", "--by", "project"]),
+    ("forecast", 0, &["forecast", "--by", "user"]),
+    ("touched-json", 0, &["usage", "--touched", "--output", "json"]),
+    ("mine-json", 0, &["mine", "--output", "json"]),
+    ("forecast-json", 0, &["forecast", "--output", "json"]),
     (
         "hold-add",
         0,

@@ -6,6 +6,7 @@
 //! - [`ctl`]    `purgectl` and what it answered
 //! - [`files`]  making, ageing and using files
 //! - [`wait`]   polling with a deadline
+//! - [`nfs`]    an NFS server and clients of it
 //! - [`systemd`] a machine with a real systemd
 //! - [`sinks`]  those whom the agent tells: an HTTP endpoint, a mail server, a broker
 //! - [`skip`]   tests that cannot run where they are
@@ -24,6 +25,7 @@ pub mod config;
 pub mod ctl;
 pub mod files;
 pub mod mount;
+pub mod nfs;
 pub mod sinks;
 pub mod skip;
 #[allow(unsafe_code)]

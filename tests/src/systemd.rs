@@ -35,6 +35,26 @@ impl Machine {
     /// # Errors
     /// When this host cannot do it: a reason to skip.
     pub fn boot(volumes: &[&Path]) -> Result<Self, Unmet> {
+        Self::boot_with(volumes, install)
+    }
+
+    /// Boots a machine that has never heard of the agent, with `files` in its `/root`.
+    ///
+    /// # Errors
+    /// When this host cannot do it: a reason to skip.
+    ///
+    /// # Panics
+    /// When a file cannot be copied.
+    pub fn bare(volumes: &[&Path], files: &[&Path]) -> Result<Self, Unmet> {
+        Self::boot_with(volumes, |root| {
+            for file in files {
+                let to = root.join("root").join(file.file_name().expect("a file's name"));
+                fs::copy(file, to).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+            }
+        })
+    }
+
+    fn boot_with(volumes: &[&Path], install: impl FnOnce(&Path)) -> Result<Self, Unmet> {
         let base = base_system()?;
         let dir = tempfile::Builder::new()
             .prefix("purge-machine-")
@@ -204,15 +224,17 @@ fn base_system() -> Result<PathBuf, Unmet> {
     let lock = fs::File::create(lock).map_err(|e| Unmet(e.to_string()))?;
     // Tests of several processes may come here at once.
     lock.lock().map_err(|e| Unmet(e.to_string()))?;
-    if root.join("etc/debian_version").exists() {
+    // The last thing that was asked for.
+    if root.join("usr/sbin/logrotate").exists() {
         return Ok(root);
     }
+    remove(&root).map_err(|e| Unmet(e.to_string()))?;
     let fresh = beside.join("fresh");
     remove(&fresh).map_err(|e| Unmet(e.to_string()))?;
     let mut debootstrap = Command::new("debootstrap");
     debootstrap.args([
         "--variant=minbase",
-        "--include=systemd,systemd-sysv,dbus",
+        "--include=systemd,systemd-sysv,dbus,logrotate",
         "bookworm",
     ]);
     sh(debootstrap.arg(&fresh)).map_err(Unmet)?;

@@ -10,10 +10,13 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 
-use purge_tests::files::{age_tree, make, read};
+use purge_tests::ctl::{number, tally};
+use purge_tests::files::{age_tree, make, read, temp_dir};
+use purge_tests::skip::Unmet;
 use purge_tests::wait::{SOON, until};
-use purge_tests::{Agent, Config, Fs, Mount, need};
+use purge_tests::{Agent, Config, Fs, Mount, need, sh};
 
 /// Status line and body of a GET.
 fn get(port: u16, path: &str) -> (String, String) {
@@ -67,17 +70,36 @@ fn what_happens_is_counted_and_every_metric_is_described() {
         1.0
     );
     assert_eq!(of_volume(&before, "files"), 50.0);
-    files.iter().for_each(|f| read(f));
-    files.iter().for_each(|f| read(f));
+    let unused = 5;
+    files.iter().skip(unused).for_each(|f| read(f));
+    files.iter().skip(unused).for_each(|f| read(f));
     let after = until("the reads are counted", SOON, || {
         let now = samples(port);
-        (of_volume(&now, "events_read_total") >= of_volume(&before, "events_read_total") + 50.0)
+        (of_volume(&now, "events_read_total") >= of_volume(&before, "events_read_total") + 45.0)
             .then_some(now)
     });
     assert_eq!(of_volume(&after, "events_lost_total"), 0.0);
     until("the uses are written back", SOON, || {
         (of_volume(&samples(port), "flushes_total") > of_volume(&before, "flushes_total")).then_some(())
     });
+    let ctl = agent.ctl();
+    let plan = ctl.plan();
+    assert_eq!(number(&plan.json, "/candidates/files"), unused as u64);
+    let run = ctl.apply(&plan).ok().json();
+    let counts = tally(&plan, &run);
+    assert!(counts.deleted >= unused as u64, "{run}");
+    let now = samples(port);
+    let of_fate =
+        |name: &str, fate: &str| now[&format!("purge_agent_{name}{{volume=\"v\",fate=\"{fate}\"}}")];
+    assert_eq!(of_fate("run_candidates_total", "deleted"), counts.deleted as f64);
+    assert_eq!(
+        of_fate("run_bytes_total", "deleted"),
+        number(&run, "/deleted/bytes") as f64
+    );
+    assert_eq!(
+        now["purge_agent_runs_total{volume=\"v\",state=\"completed\"}"],
+        1.0
+    );
     let (_, page) = get(port, "/metrics");
     for name in after.keys().map(|k| k.split('{').next().unwrap()) {
         assert!(
@@ -91,4 +113,93 @@ fn what_happens_is_counted_and_every_metric_is_described() {
     assert_eq!(get(port, "/healthz"), ("HTTP/1.1 200 OK".into(), "ok\n".into()));
     assert_eq!(get(port, "/elsewhere").0, "HTTP/1.1 404 Not Found");
     drop(agent);
+}
+
+/// Every `purge_agent_...` of a text, with the labels that it asks for by `=`.
+fn asked_for(text: &str) -> Vec<(String, Vec<String>)> {
+    const PREFIX: &str = "purge_agent_";
+    let mut asked = Vec::new();
+    for (at, _) in text.match_indices(PREFIX) {
+        let rest = &text[at..];
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let (name, rest) = rest.split_at(end.unwrap_or(rest.len()));
+        let labels = rest.strip_prefix('{').and_then(|r| r.split_once('}'));
+        let labels = labels.map_or("", |(inside, _)| inside).replace('\\', "");
+        let exact = labels.split(',').filter(|l| l.contains("=\"")).map(str::to_owned);
+        asked.push((name.to_owned(), exact.collect()));
+    }
+    asked
+}
+
+#[test]
+fn alerts_and_dashboard_ask_for_what_is_there() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    make(&mount.path().join("d"), 5);
+    let port = a_free_port();
+    let listening = format!("metrics = \"127.0.0.1:{port}\"");
+    let _agent = Agent::tracking(&Config::backdated(&mount.path()).listening(&listening));
+    let page: Vec<String> = samples(port).into_keys().collect();
+    for (file, text) in [
+        ("alerts.yml", include_str!("../../monitoring/alerts.yml")),
+        (
+            "alerts.test.yml",
+            include_str!("../../monitoring/alerts.test.yml"),
+        ),
+        ("grafana.json", include_str!("../../monitoring/grafana.json")),
+    ] {
+        let asked = asked_for(text);
+        assert!(asked.len() > 10, "{file}: {asked:?}");
+        for (name, labels) in asked {
+            let is_it = |sample: &&String| {
+                let (found, has) = sample.split_once('{').unwrap_or((sample, ""));
+                // The volume of a test file is none of this test's.
+                let known = |label: &&String| {
+                    ["job=", "instance=", "volume="]
+                        .iter()
+                        .any(|l| label.starts_with(l))
+                };
+                found == name
+                    && labels
+                        .iter()
+                        .filter(|l| !known(l))
+                        .all(|l| has.contains(l.as_str()))
+            };
+            assert!(
+                page.iter().any(|s| is_it(&s)),
+                "{file} asks for {name} {labels:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_alert_fires_when_it_should_and_is_in_the_handbook() {
+    need!(sh(Command::new("promtool").arg("--version")).map_err(Unmet));
+    let monitoring = concat!(env!("CARGO_MANIFEST_DIR"), "/../monitoring");
+    let promtool = |words: &[&str]| {
+        sh(Command::new("promtool").current_dir(monitoring).args(words)).unwrap();
+    };
+    promtool(&["check", "rules", "alerts.yml"]);
+    promtool(&["test", "rules", "alerts.test.yml"]);
+    let of = |text: &'static str| text.lines().filter_map(|l| l.trim().strip_prefix("- alert: "));
+    let handbook = include_str!("../../docs/README.md");
+    for alert in of(include_str!("../../monitoring/alerts.yml")) {
+        assert!(handbook.contains(alert), "{alert} is not in the handbook");
+        let tested = include_str!("../../monitoring/alerts.test.yml");
+        assert!(tested.contains(&format!("\"{alert}\"")), "{alert} is not tested");
+    }
+}
+
+#[test]
+fn promtool_finds_no_fault_with_the_page() {
+    need!(sh(Command::new("promtool").arg("--version")).map_err(Unmet));
+    let mount = need!(Mount::new(Fs::Ext4));
+    let port = a_free_port();
+    let listening = format!("metrics = \"127.0.0.1:{port}\"");
+    let _agent = Agent::tracking(&Config::backdated(&mount.path()).listening(&listening));
+    let dir = temp_dir();
+    let page = dir.path().join("page");
+    std::fs::write(&page, get(port, "/metrics").1).unwrap();
+    let check = format!("promtool check metrics < {}", page.display());
+    sh(Command::new("sh").args(["-c", &check])).unwrap();
 }

@@ -8,10 +8,13 @@
 )]
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
+use purge_tests::ctl::{number, tally, text};
 use purge_tests::files::{age_tree, assert_same, make};
 use purge_tests::sinks::free_port;
 use purge_tests::sinks::hook::Hook;
@@ -27,26 +30,15 @@ const FILES_EACH: usize = 120;
 /// Of each reader's files every so many is left alone.
 const LEFT_ALONE: usize = 10;
 
-fn started(mount: &Mount) -> Result<Machine, purge_tests::skip::Unmet> {
-    started_with(mount, |config| config)
-}
-
-fn started_with(
-    mount: &Mount,
-    more: impl FnOnce(Config) -> Config,
-) -> Result<Machine, purge_tests::skip::Unmet> {
-    let root = mount.path();
-    let machine = Machine::boot(&[&root])?;
-    // A gap would count as a use of everything only if it were a year long: nothing may hide behind one.
-    let config = Config::new(&root, "baseline = \"mtime\"\ngap_tolerance = \"365d\"")
-        .rule("old", "ttl = \"1h\"\nclock = [\"access\"]");
+fn started(mount: &Mount, config: &Config) -> Result<Machine, purge_tests::skip::Unmet> {
+    let machine = Machine::boot(&[&mount.path()])?;
     let state = Path::new("/var/lib/purge-agent");
     machine.write(
         "/usr/local/sbin/tell",
         "#!/bin/sh\ncat > /var/lib/purge-agent/told\n",
     );
     machine.run(&["chmod", "755", "/usr/local/sbin/tell"]).unwrap();
-    let text = more(config).text(state, Path::new("/run/purge-agent/agent.sock"));
+    let text = config.text(state, Path::new("/run/purge-agent/agent.sock"));
     machine.write("/etc/purge-agent/agent.toml", &text);
     machine.run(&["systemctl", "daemon-reload"]).unwrap();
     machine.run(&["systemctl", "start", "purge-agent"]).unwrap();
@@ -94,7 +86,10 @@ fn nothing_is_missed(disturb: impl Fn(&Machine)) {
         all.extend(make(&root.join(format!("d{reader}")), FILES_EACH));
     }
     age_tree(&root);
-    let machine = need!(started(&mount));
+    // A gap would count as a use of everything only if it were a year long: nothing may hide behind one.
+    let config = Config::new(&root, "baseline = \"mtime\"\ngap_tolerance = \"365d\"")
+        .rule("old", "ttl = \"1h\"\nclock = [\"access\"]");
+    let machine = need!(started(&mount, &config));
     assert_same("before anything is read", &machine.ctl().candidate_files(), &all);
     let (mut reading, used) = readers(&root);
     while reading.iter_mut().any(|r| r.try_wait().unwrap().is_none()) {
@@ -139,6 +134,67 @@ fn kill_9_misses_no_access_of_fifty_readers() {
 }
 
 #[test]
+fn the_unit_leaves_what_it_takes_to_purge_and_restore_other_peoples_files() {
+    const EACH: usize = 20;
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.path();
+    for dir in ["now", "later"].map(|d| root.join(d)) {
+        for file in make(&dir, EACH) {
+            chown(&file, Some(1234), Some(2345)).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        chown(&dir, Some(1234), Some(2345)).unwrap();
+        // Set-group-ID and sticky: what else may stand in the way of somebody who is not quite root.
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o3770)).unwrap();
+    }
+    age_tree(&root);
+    let config = Config::new(&root, "baseline = \"mtime\"")
+        .rule(
+            "now",
+            "include = [\"/now/**\"]\nttl = \"1h\"\nclock = [\"access\"]\ngrace = \"0s\"",
+        )
+        .rule(
+            "later",
+            "include = [\"/later/**\"]\nttl = \"1h\"\nclock = [\"access\"]\ngrace = \"1h\"",
+        );
+    let machine = need!(started(&mount, &config));
+    let ctl = machine.ctl();
+    let of_rule = |rule| {
+        let plan = ctl.plan_with(["--rule", rule]);
+        let run = ctl.apply(&plan).ok().json();
+        tally(&plan, &run);
+        run
+    };
+    let run = of_rule("now");
+    assert_eq!(number(&run, "/deleted/files"), EACH as u64, "{run}");
+    // Its log is rotated by what the packages bring along: from then on it writes to the new one.
+    let rotation = include_str!("../../package/logrotate");
+    machine.write("/etc/logrotate.d/purge-agent", rotation);
+    machine
+        .run(&["logrotate", "--force", "/etc/logrotate.d/purge-agent"])
+        .unwrap();
+    let lines = |log: &str| {
+        let text = fs::read_to_string(machine.path("var/lib/purge-agent").join(log)).unwrap();
+        text.lines().count()
+    };
+    until("the log is a new one", LONG, || {
+        (lines("audit.jsonl") == 0).then_some(())
+    });
+    let of_first = lines("audit.jsonl.1");
+    assert!(of_first >= EACH);
+    let run = of_rule("later");
+    assert!(lines("audit.jsonl") >= EACH);
+    assert_eq!(lines("audit.jsonl.1"), of_first);
+    assert_eq!(number(&run, "/trashed/files"), EACH as u64, "{run}");
+    assert_eq!(fs::read_dir(root.join("later")).unwrap().count(), 0);
+    fs::remove_dir(root.join("later")).unwrap();
+    let _ = ctl.run(["restore", text(&run, "run_id")]).ok();
+    assert_eq!(fs::read_dir(root.join("later")).unwrap().count(), EACH);
+    let dir = fs::metadata(root.join("later")).unwrap();
+    assert_eq!((dir.uid(), dir.gid(), dir.mode() & 0o7777), (1234, 2345, 0o3770));
+}
+
+#[test]
 fn notices_leave_the_sandbox_for_this_host_and_for_programs() {
     let mount = need!(Mount::new(Fs::Ext4));
     let port = free_port();
@@ -146,13 +202,14 @@ fn notices_leave_the_sandbox_for_this_host_and_for_programs() {
     let sinks = format!(
         "webhook = {{ url = \"http://127.0.0.1:{port}/\" }}\nexec = {{ command = [\"/usr/local/sbin/tell\"] }}"
     );
-    let machine = need!(started_with(&mount, |config| config.notifying(&sinks)));
+    let config = Config::new(&mount.path(), "").notifying(&sinks);
+    let machine = need!(started(&mount, &config));
     for sink in ["webhook", "exec"] {
         let tested = machine.ctl().run(["notices", "test", "--sink", sink]);
         assert_eq!(tested.code, 0, "{}\n{}", tested.stderr, machine.log());
     }
     assert_eq!(hook.taken().len(), 1);
-    let told = std::fs::read_to_string(machine.path("/var/lib/purge-agent/told")).unwrap();
+    let told = fs::read_to_string(machine.path("/var/lib/purge-agent/told")).unwrap();
     assert!(told.contains("This is a test of sink exec"), "{told}");
 }
 

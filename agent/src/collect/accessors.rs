@@ -1,4 +1,4 @@
-//! Readers whose reads are no use: backups, indexers, scanners (`ignore_accessors`).
+//! Readers whose reads are no use: backups, indexers, scanners; servers whose opens are none (`ignore_accessors`).
 //!
 //! An event names its process by number, and by the time it is read the process may be gone and its number another's.
 //! So with accessors to ignore, every event carries a descriptor of its process (`FAN_REPORT_PIDFD`), and a use is
@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use rustc_hash::FxHashMap;
 use rustix::event::{PollFd, PollFlags};
 
+use crate::sys::fanotify::mask;
+
 /// Whose reads do not count. Everything that is given must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Accessor {
@@ -27,6 +29,36 @@ pub struct Accessor {
     pub gid: Option<u32>,
     /// Its control group (version 2), or one above: "/system.slice/backup.service".
     pub cgroup: Option<String>,
+    /// What of it does not count.
+    pub what: What,
+}
+
+/// What of an accessor does not count. Each contains those before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum What {
+    /// Nothing: it is a user like any other.
+    #[default]
+    Nothing,
+    /// That it opens files and closes them again without reading or writing, as nfs-ganesha does for every file that a client
+    /// only looks at. What it reads counts.
+    Opens,
+    /// What it reads as well.
+    Reads,
+}
+
+/// Opened and closed, and nothing else in between that the kernel has told.
+const OPENS: u64 = mask::OPEN | mask::CLOSE_NOWRITE;
+
+impl What {
+    /// Whether these events are none of a user's.
+    fn covers(self, events: u64) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Opens => events & !OPENS == 0,
+            // What somebody writes counts whoever it is.
+            Self::Reads => events & mask::MODIFY == 0,
+        }
+    }
 }
 
 /// What `/proc` says of a process.
@@ -40,10 +72,19 @@ struct Process {
 }
 
 impl Accessor {
+    /// Whether anything is given that a process must be.
+    pub fn names_somebody(&self) -> bool {
+        let nobody = Self {
+            what: self.what,
+            ..Self::default()
+        };
+        *self != nobody
+    }
+
     fn is(&self, process: &Process) -> bool {
         let holds = |given: bool, same: bool| !given || same;
         // A value that is not given holds for everybody, so an empty accessor would: it is none.
-        *self != Self::default()
+        self.names_somebody()
             && holds(
                 self.comm.is_some(),
                 self.comm.as_ref().is_some_and(|c| name_of(c) == process.comm),
@@ -75,7 +116,7 @@ fn is_in_cgroup(of: &str, group: &str) -> bool {
 /// A process that was looked up.
 #[derive(Debug)]
 struct Seen {
-    is_ignored: bool,
+    ignored: What,
     process: OwnedFd,
 }
 
@@ -106,22 +147,30 @@ impl Accessors {
         self.seen.clear();
     }
 
-    /// Whether a use by this process is no use. `process` stands for exactly the process that caused the event.
-    pub fn ignores(&mut self, pid: i32, process: Option<OwnedFd>) -> bool {
-        let (false, Some(process)) = (self.is_empty(), process) else {
+    /// Whether these events of this process are no use. `process` stands for exactly the process that caused them.
+    pub fn ignores(&mut self, events: u64, pid: i32, process: Option<OwnedFd>) -> bool {
+        let may_be = What::Reads.covers(events) && !self.is_empty();
+        let (true, Some(process)) = (may_be, process) else {
             return false;
         };
         let Some(seen) = self.seen.get(&pid) else {
-            let found = look_up(pid);
-            let is_ignored =
-                found.is_some_and(|found| self.ignored.iter().any(|accessor| accessor.is(&found)));
+            let ignored = look_up(pid).map_or(What::Nothing, |found| self.ignored_of(&found));
             // Alive after the look-up, so the number was its own, and what `/proc` said was said of it.
-            let is_ignored = is_ignored && is_alive(&process);
-            self.seen.insert(pid, Seen { is_ignored, process });
-            return is_ignored;
+            let ignored = if is_alive(&process) {
+                ignored
+            } else {
+                What::Nothing
+            };
+            self.seen.insert(pid, Seen { ignored, process });
+            return ignored.covers(events);
         };
         // A number belongs to one living process: if both are alive, they are the same.
-        seen.is_ignored && is_alive(&process) && is_alive(&seen.process)
+        seen.ignored.covers(events) && is_alive(&process) && is_alive(&seen.process)
+    }
+
+    fn ignored_of(&self, process: &Process) -> What {
+        let those = self.ignored.iter().filter(|accessor| accessor.is(process));
+        those.map(|accessor| accessor.what).max().unwrap_or_default()
     }
 }
 
@@ -224,19 +273,50 @@ mod tests {
         let process = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
         let mut accessors = Accessors::new(vec![Accessor {
             exe: fs::read_link(format!("/proc/{pid}/exe")).ok(),
+            what: What::Reads,
             ..Accessor::default()
         }]);
         // Between fork and exec the child still is this test.
         let process = || Some(process.try_clone().unwrap());
-        while !accessors.ignores(pid, process()) {
+        while !accessors.ignores(mask::ACCESS, pid, process()) {
             accessors = Accessors::new(vec![Accessor {
                 exe: fs::read_link(format!("/proc/{pid}/exe")).ok(),
+                what: What::Reads,
                 ..Accessor::default()
             }]);
         }
-        assert!(!accessors.ignores(pid, None), "nobody knows who it was");
+        assert!(
+            !accessors.ignores(mask::ACCESS, pid, None),
+            "nobody knows who it was"
+        );
+        assert!(
+            !accessors.ignores(mask::ACCESS | mask::MODIFY, pid, process()),
+            "what is written counts"
+        );
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(!accessors.ignores(pid, process()));
+        assert!(!accessors.ignores(mask::ACCESS, pid, process()));
+    }
+
+    #[test]
+    fn whose_opens_are_ignored_is_a_user_once_it_reads() {
+        let opens = What::Opens;
+        assert!(opens.covers(mask::OPEN) && opens.covers(mask::OPEN | mask::CLOSE_NOWRITE));
+        for more in [mask::ACCESS, mask::MODIFY, mask::OPEN_EXEC, mask::CLOSE_WRITE] {
+            assert!(!opens.covers(more) && !opens.covers(mask::OPEN | more));
+        }
+        let nfs = Process {
+            comm: b"ganesha.nfsd".to_vec(),
+            ..Process::default()
+        };
+        let of = |what| Accessor {
+            comm: Some("ganesha.nfsd".into()),
+            what,
+            ..Accessor::default()
+        };
+        let ignored = |list: Vec<Accessor>| Accessors::new(list).ignored_of(&nfs);
+        assert_eq!(ignored(vec![of(What::Opens)]), What::Opens);
+        assert_eq!(ignored(vec![of(What::Reads), of(What::Opens)]), What::Reads);
+        assert_eq!(ignored(Vec::new()), What::Nothing);
     }
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 
 use super::Watched;
@@ -21,9 +21,10 @@ use super::fanotify::decode::{Event, decode_events, whole_events};
 use super::fanotify::layout::Layout;
 use super::namespace::{Namespace, refresh};
 use super::precision::Windows;
+use super::touched::Suspicion;
 use crate::handover::{self, Handover};
 use crate::index::StoreError;
-use crate::model::{Inode, LastUse, Seconds, Source};
+use crate::model::{Inode, Kind, LastUse, Seconds, Source};
 use crate::sys::fanotify::{Group, Who, mask};
 use crate::sys::shared::SharedBuffer;
 use crate::sys::{descriptor, stat};
@@ -157,7 +158,8 @@ impl Collector {
             namespace: Namespace::new(layout),
             watched,
             suspects: FxHashMap::default(),
-            attrib_seen: FxHashSet::default(),
+            attrib_seen: FxHashMap::default(),
+            suspicion: Suspicion::default(),
             used: Vec::new(),
             own_pid: std::process::id().cast_signed(),
             read_at_once: match judges.accessors.is_empty() {
@@ -238,7 +240,9 @@ struct Reader {
     namespace: Namespace,
     watched: Arc<Watched>,
     suspects: FxHashMap<Inode, Suspect>,
-    attrib_seen: FxHashSet<Inode>,
+    /// Whose metadata changed, and by which process.
+    attrib_seen: FxHashMap<Inode, i32>,
+    suspicion: Suspicion,
     /// Files whose clocks a pass has moved: for the journal.
     used: Vec<Inode>,
     own_pid: i32,
@@ -277,6 +281,7 @@ impl Reader {
             }
             if settled.elapsed() >= SETTLE_EVERY {
                 settled = Instant::now();
+                self.suspicion.tick();
                 if let Err(e) = self.settle(true) {
                     on_error(e);
                 }
@@ -384,7 +389,7 @@ impl Reader {
         if event.mask & mask::ATTRIB != 0
             && let Some(ino) = event.file.and_then(|h| self.layout.inode(&h))
         {
-            self.attrib_seen.insert(ino);
+            self.attrib_seen.insert(ino, event.pid);
         }
         Ok(self.namespace.apply(&self.watched, root, event)?)
     }
@@ -425,9 +430,7 @@ impl Reader {
             let Some((ino, handle)) = event.file.and_then(|h| Some((self.layout.inode(&h)?, h))) else {
                 continue;
             };
-            // What somebody writes counts whoever it is.
-            let may_be_ignored = event.mask & mask::MODIFY == 0;
-            if may_be_ignored && self.judges.accessors.ignores(event.pid, process) {
+            if self.judges.accessors.ignores(event.mask, event.pid, process) {
                 watched.counters.ignored.fetch_add(1, Relaxed);
                 continue;
             }
@@ -441,6 +444,10 @@ impl Reader {
                 folded += 1;
             }
             let Some(before) = before else { continue };
+            if event.mask & mask::ACCESS != 0 && self.suspicion.read(event.pid, ino) {
+                let owner = |ino| index.get(ino).map(|(a, _)| a.uid);
+                self.suspicion.judge(&watched.touched, event.pid, owner);
+            }
             self.judges.windows.note(event.mask, ino, handle, before, now);
             if is_proof(event.mask) {
                 self.suspects.remove(&ino);
@@ -531,17 +538,27 @@ impl Reader {
         for (ino, handle) in dirty {
             // An undecided suspect is judged by how its times moved: they are read again after the judgement.
             let undecided = self.suspects.contains_key(&ino);
+            let before = self.attrib_seen.get(&ino).copied();
+            let before = before.and_then(|pid| Some((pid, self.watched.index.read().get(ino)?.0)));
             if undecided || !refresh(&self.watched, &root, ino, handle)? {
                 self.namespace.mark_dirty(ino, handle);
             }
+            if let Some((pid, before)) = before.filter(|(_, a)| a.kind == Kind::File)
+                && let Some((after, _)) = self.watched.index.read().get(ino)
+                // Who unpacks or copies sets times back; who wants to keep files sets them forward.
+                && after.mtime > before.mtime
+                && after.size == before.size
+            {
+                self.suspicion.stamped(&self.watched.touched, pid, after.uid);
+            }
         }
         if count_round {
-            self.attrib_seen.retain(|ino| self.suspects.contains_key(ino));
+            self.attrib_seen.retain(|ino, _| self.suspects.contains_key(ino));
         }
         Ok(())
     }
 
-    fn decide(&self, root: &OwnedFd, ino: Inode, suspect: &Suspect) {
+    fn decide(&mut self, root: &OwnedFd, ino: Inode, suspect: &Suspect) {
         let Some((known, _)) = self.watched.index.read().get(ino) else {
             return;
         };
@@ -551,7 +568,7 @@ impl Reader {
         let evidence = Evidence {
             ctime_moved: (found.stat.ctime, found.stat.ctime_nanos) > (known.ctime, known.ctime_nanos),
             fine: found.fine,
-            attrib_seen: self.attrib_seen.contains(&ino),
+            attrib_seen: self.attrib_seen.contains_key(&ino),
         };
         if found.stat.ino == ino && suspect.is_metadata_only(evidence) {
             self.watched
@@ -559,6 +576,11 @@ impl Reader {
                 .write()
                 .take_back_use(ino, suspect.recorded, suspect.before);
             self.watched.counters.taken_back.fetch_add(1, Relaxed);
+            // With the modification time it is seen when the attributes are read again.
+            if found.fine.atime_is_ctime && !found.fine.mtime_is_ctime && found.stat.kind == Kind::File {
+                self.suspicion
+                    .stamped(&self.watched.touched, suspect.pid, found.stat.uid);
+            }
         }
     }
 }

@@ -10,7 +10,10 @@
 //! - [`accessors`] whose reads do not count
 //! - [`precision`] files that are used again and again cost nothing for the rest of a window
 //! - [`namespace`] looks again at every place an event named
+//! - [`nfsd`]      what clients of the kernel's NFS server hold, of which no event tells
 //! - [`whereabouts`] where an inode lies now, whatever the events said
+//! - [`projects`] project ids, where they are used
+//! - [`touched`] who keeps files alive without using them
 //! - [`collector`] the thread that reads, and what it answers to
 //!
 //! What may never happen: an access that was read from the queue and is in no index, or is there with a time
@@ -21,7 +24,10 @@ pub mod collector;
 pub mod doubt;
 pub mod fanotify;
 pub mod namespace;
+pub mod nfsd;
 pub mod precision;
+pub mod projects;
+pub mod touched;
 pub mod whereabouts;
 
 use std::io;
@@ -31,6 +37,7 @@ use std::sync::atomic::AtomicU64;
 
 use parking_lot::{Mutex, RwLock};
 
+use self::projects::Projects;
 use crate::index::journal::Journal;
 use crate::index::{DirId, Index};
 use crate::model::Inode;
@@ -50,6 +57,12 @@ pub struct Watched {
     pub trash: AtomicU64,
     /// What is known of its files.
     pub index: RwLock<Index>,
+    /// Whether it uses project ids.
+    pub projects: Projects,
+    /// Whose files are kept alive without being used.
+    pub touched: touched::Owners,
+    /// Held by whoever counts usage anew.
+    pub counting: Mutex<()>,
     /// Uses that were read from the kernel's queue, for the case that this process is killed.
     pub journal: Journal,
     /// Directories that came in from outside the volume and must be listed.

@@ -18,7 +18,7 @@ use crate::index::{DirId, Found, Index, StoreError};
 use crate::model::{Inode, Kind, LastUse, Seconds, Source};
 use crate::sys::fanotify::mask;
 use crate::sys::handle::Handle;
-use crate::sys::stat::{self, Located};
+use crate::sys::stat::Located;
 
 /// Brings the index up to what namespace events told.
 #[derive(Debug)]
@@ -111,7 +111,7 @@ impl Namespace {
             return Ok(());
         }
         self.mark_dirty(dir_ino, place.dir);
-        match self.look(root, place) {
+        match self.look(watched, root, place) {
             Ok(Look::Entry(found)) => {
                 if let Some(target) = target.filter(|t| *t != found.stat.ino) {
                     watched.index.write().remove_name(target, dir, place.name)?;
@@ -143,7 +143,7 @@ impl Namespace {
         }
     }
 
-    fn look(&mut self, root: &OwnedFd, place: Place<'_>) -> io::Result<Look> {
+    fn look(&mut self, watched: &Watched, root: &OwnedFd, place: Place<'_>) -> io::Result<Look> {
         let name = CString::new(place.name).map_err(|_| io::ErrorKind::InvalidFilename)?;
         if self
             .last_dir
@@ -160,7 +160,7 @@ impl Namespace {
         let Some((_, dir)) = &self.last_dir else {
             return Ok(Look::Absent);
         };
-        match stat::entry(dir, &name) {
+        match watched.projects.entry(dir, &name) {
             Ok(found) => Ok(Look::Entry(found)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Look::Absent),
             Err(e) => Err(e),
@@ -242,7 +242,7 @@ pub fn refresh(watched: &Watched, root: &OwnedFd, ino: Inode, handle: Handle) ->
     }
     let looked = handle
         .open_path(root)
-        .and_then(|fd| Ok((stat::open_file(&fd)?, fd)));
+        .and_then(|fd| Ok((watched.projects.open_file(&fd)?, fd)));
     match looked {
         Ok((found, fd)) if found.stat.ino == ino && found.stat.links > 0 => {
             watched.index.write().refresh(&found.stat)?;

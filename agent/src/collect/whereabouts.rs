@@ -37,7 +37,7 @@ pub fn follow_directory(watched: &Watched, dir: &OwnedFd, ino: Inode) -> Result<
     if root == Some(ino) {
         return Ok(true);
     }
-    let Ok(Some(seat)) = seat_of(dir.as_fd(), ino) else {
+    let Ok(Some(seat)) = seat_of(watched, dir.as_fd(), ino) else {
         return Ok(false);
     };
     let (parent, known) = {
@@ -60,7 +60,7 @@ pub fn follow_directory(watched: &Watched, dir: &OwnedFd, ino: Inode) -> Result<
 fn take_in_from_above(watched: &Watched, mut seat: Seat, ino: Inode) -> Result<bool, StoreError> {
     for _ in 0..LEVELS_MAX {
         let above = match seat.parent_is.device == watched.device {
-            true => seat_of(seat.parent.as_fd(), seat.parent_is.stat.ino),
+            true => seat_of(watched, seat.parent.as_fd(), seat.parent_is.stat.ino),
             false => Ok(None),
         };
         let Ok(above) = above else { return Ok(false) };
@@ -85,7 +85,7 @@ fn known_dir(watched: &Watched, dirs: &Directories, found: &Located) -> Option<D
 }
 
 /// Where a directory lies; none for the top of a file system.
-fn seat_of(dir: impl AsFd, ino: Inode) -> io::Result<Option<Seat>> {
+fn seat_of(watched: &Watched, dir: impl AsFd, ino: Inode) -> io::Result<Option<Seat>> {
     for _ in 0..TRIES {
         let parent = beneath::open_parent(&dir)?;
         let parent_is = stat::open_file(&parent)?;
@@ -96,7 +96,7 @@ fn seat_of(dir: impl AsFd, ino: Inode) -> io::Result<Option<Seat>> {
             return Ok(None);
         };
         let as_c = CString::new(name.as_slice()).map_err(|_| io::ErrorKind::InvalidFilename)?;
-        match stat::entry(&parent, &as_c) {
+        match watched.projects.entry(&parent, &as_c) {
             Ok(is) if is.stat.ino == ino => {
                 return Ok(Some(Seat {
                     parent,

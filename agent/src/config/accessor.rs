@@ -1,10 +1,10 @@
-//! `ignore_accessors = [ { comm = "updatedb" }, ... ]`: whose reads do not count.
+//! `ignore_accessors = [ { comm = "updatedb" }, { comm = "ganesha.nfsd", what = "opens" } ]`: whose reads, or opens, do not count.
 
 use std::path::PathBuf;
 
 use super::accounts::{group_id, user_id};
 use super::section::{At, Section, Source};
-use crate::collect::accessors::Accessor;
+use crate::collect::accessors::{Accessor, What};
 
 /// A kernel keeps so many bytes of a process's name (`TASK_COMM_LEN` without its NUL).
 const COMM_BYTES_MAX: usize = 15;
@@ -24,13 +24,14 @@ fn read_accessor(mut s: Section<'_, '_>, src: &mut Source<'_>) -> Option<Accesso
         uid: account(&mut s, src, "uid", user_id),
         gid: account(&mut s, src, "gid", group_id),
         cgroup: absolute(&mut s, src, "cgroup"),
+        what: read_what(&mut s, src),
     };
     let span = s.span.clone();
     s.finish(src);
     if src.faults.len() > before {
         return None;
     }
-    if accessor == Accessor::default() {
+    if !accessor.names_somebody() {
         let what = "an accessor that names nobody would ignore everybody";
         src.fault(
             &span,
@@ -56,6 +57,21 @@ fn read_comm(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option<String> {
         src.fault(&span, what, format!("write {cut:?}, or name the program by exe"));
     }
     Some(comm)
+}
+
+fn read_what(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> What {
+    let Some((what, span)) = s.string(src, "what") else {
+        return What::Reads;
+    };
+    match what.as_str() {
+        "reads" => What::Reads,
+        "opens" => What::Opens,
+        _ => {
+            let fault = format!("what {what:?} of an accessor cannot be ignored");
+            src.fault(&span, fault, "write \"reads\", or \"opens\" if its reads count");
+            What::Nothing
+        }
+    }
 }
 
 fn absolute(s: &mut Section<'_, '_>, src: &mut Source<'_>, key: &'static str) -> Option<String> {

@@ -370,8 +370,15 @@ fn read_rule(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts) {
         .count(src, "max_empty_dirs")
         .map_or(DEFAULT_MAX_EMPTY_DIRS, |(n, _)| n);
     let grace = s.duration(src, "grace").map_or(0, |(n, _)| n);
-    for key in ["action", "announce"] {
-        s.refuse(src, key);
+    s.refuse(src, "action");
+    let announce = s.duration(src, "announce").map_or(0, |(n, _)| n);
+    if announce > 0 && !s.has("ttl") {
+        let mend = "give the rule a ttl, or take announce out";
+        src.fault(
+            &s.span_of("announce"),
+            "announce without a ttl names nothing",
+            mend,
+        );
     }
     let tells_only = s
         .string(src, "action")
@@ -442,6 +449,7 @@ fn read_rule(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts) {
         max_files,
         max_bytes,
         max_errors,
+        announce,
         grace,
         max_fraction: max_fraction.map(|(n, _)| n),
     });
@@ -772,9 +780,9 @@ mod tests {
             ),
             (
                 format!(
-                    "{VOLUME}[[quota]]\nname = \"q\"\nvolume = \"s\"\nsubject = \"project\"\nhard = \"1B\"\n"
+                    "{VOLUME}[[quota]]\nname = \"q\"\nvolume = \"s\"\nsubject = \"projet\"\nhard = \"1B\"\n"
                 ),
-                "subject is not supported",
+                "project",
             ),
             (
                 format!(

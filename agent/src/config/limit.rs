@@ -160,13 +160,13 @@ fn read_subject(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> QuotaSubject {
     let subjects = [
         ("user", QuotaSubject::User),
         ("group", QuotaSubject::Group),
+        ("project", QuotaSubject::Project),
         ("directory", QuotaSubject::Directory { depth: 1 }),
     ];
-    s.refuse(src, "subject");
     let subject = match s.has("subject") {
         true => s.choice(src, "subject", &subjects),
         false => {
-            let mend = "add: subject = \"user\", \"group\" or \"directory\"";
+            let mend = "add: subject = \"user\", \"group\", \"project\" or \"directory\"";
             src.fault(&s.span.clone(), "the quota has no subject", mend);
             None
         }

@@ -21,6 +21,8 @@ pub enum QuotaSubject {
     User,
     /// Owning group.
     Group,
+    /// Project id; files without one are nobody's.
+    Project,
     /// Directories this many levels below the root; what lies above them is nobody's.
     Directory {
         /// At least 1.

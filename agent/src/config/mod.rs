@@ -161,6 +161,8 @@ pub struct Rule {
     pub schedule: Option<Schedule>,
     /// Plans made on schedule are applied.
     pub auto_apply: bool,
+    /// Seconds for which a list must have named what it takes; 0: it is taken without an announcement.
+    pub announce: u64,
     /// Seconds for which what it takes stays in the trash; 0: it is freed at once.
     pub grace: u64,
     /// Files a run; 0: unlimited.
@@ -195,6 +197,7 @@ impl Rule {
             auto_apply: false,
             max_files: 0,
             max_bytes: 0,
+            announce: 0,
             grace: 0,
             max_errors: 0.05,
             max_fraction: None,

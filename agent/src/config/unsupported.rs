@@ -10,10 +10,6 @@ pub(super) fn refused(section: &str, key: &str, value: &str) -> Option<(&'static
         ("rule", "action") if !matches!(value, "delete" | "notify") => {
             Some((later, "write \"delete\" or \"notify\", or leave it out"))
         }
-        ("quota", "subject") if value == "project" => {
-            Some((later, "write \"user\", \"group\" or \"directory\""))
-        }
-        ("rule", "announce") if value != "0" => Some((later, "write \"0s\", or leave it out")),
         ("listen", "tcp") => Some((later, "leave it out: clients come in by the unix socket")),
         ("", "archive") => Some((later, "take the whole table out")),
         _ => None,

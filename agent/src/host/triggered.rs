@@ -14,7 +14,7 @@ use crate::sys::stat::{self, Space};
 use crate::volume::Volume;
 
 /// Who asks.
-enum Asker {
+pub(super) enum Asker {
     Quota(Quota),
     Watermark(Watermark),
 }
@@ -28,7 +28,7 @@ impl Asker {
     }
 
     /// As it is remembered with a plan.
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         match self {
             Self::Quota(q) => format!("quota {}", q.name),
             Self::Watermark(w) => format!("watermark {}", w.volume),
@@ -86,7 +86,7 @@ impl Host {
 
     /// The rule whose scope counts. Without one the whole volume is in scope, which the configuration accepts only
     /// where the volume has no other rule to choose from.
-    fn rule_of(&self, asker: &Asker) -> Result<Rule, HostError> {
+    pub(super) fn rule_of(&self, asker: &Asker) -> Result<Rule, HostError> {
         let of_volume: Vec<Rule> = self
             .rules()
             .into_iter()
@@ -261,6 +261,7 @@ impl Host {
 pub(super) fn namer(q: &Quota) -> fn(u32) -> String {
     match q.subject {
         crate::config::QuotaSubject::Group => group_name,
+        crate::config::QuotaSubject::Project => |id| id.to_string(),
         _ => user_name,
     }
 }

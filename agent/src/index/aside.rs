@@ -29,7 +29,8 @@ fn mirror(state_dir: &Path) -> PathBuf {
     state_dir.join("records")
 }
 
-/// Opens the store; one that is damaged or was condemned is set aside first. Whether that was so.
+/// Opens the store; one that is damaged or was condemned is set aside first, and one that is gone (removed, or left out of a backup) is
+/// made anew in the same way. Whether any of that was so.
 ///
 /// # Errors
 /// When it cannot be opened for another reason, such as a full disk or another agent.
@@ -37,6 +38,9 @@ pub fn open(state_dir: &Path) -> Result<(Store, bool), StoreError> {
     let fresh = |store| (store, true);
     if let Ok(why) = fs::read_to_string(mark(state_dir)) {
         return set_aside(state_dir, &why).map(fresh);
+    }
+    if !index(state_dir).exists() && mirror(state_dir).exists() {
+        return set_aside(state_dir, "it is gone").map(fresh);
     }
     match Store::open(&index(state_dir)) {
         Err(error) if error.is_damage() => set_aside(state_dir, &error.to_string()).map(fresh),

@@ -411,6 +411,8 @@ mod tests {
                 ino,
                 kind,
                 size: 1,
+                allocated: 512,
+                project: 0,
                 uid: 0,
                 gid: 0,
                 links: 1,

@@ -7,7 +7,9 @@
 //! clock row      present:u64  n x access:u32  n x source:u8                       (n = number of bits in present)
 //! attribute row  present:u64  n x entry
 //!     entry      flags:u8  parent~  size  [uid gid]  [links]  ctime~  [nanoseconds:u32]  [mtime~ctime]  [birth~ctime]
-//!                flags: 0-1 kind, 2 owner as before, 3 links given, 4 mtime given, 5 birth given, 6 nanoseconds given
+//!                [sectors  project]
+//!                flags: 0-1 kind, 2 owner as before, 3 links given, 4 mtime given, 5 birth given, 6 nanoseconds given,
+//!                7 sectors of 512 bytes and project id given; otherwise the size in whole blocks of 4 KiB, and none
 //!                x~ is the difference to the entry before (parent, ctime), x~y to that other field
 //! name row       entries { offset:u8  parent~  shared:u8  length:u8  rest of the name }, ascending offsets; several for
 //!                one offset: hard links. A name begins with `shared` bytes of the name before
@@ -18,8 +20,11 @@
 
 use crate::model::{Inode, Kind, Seconds, Source};
 
-/// Version of all rows. An index with another version is set aside and rebuilt, never misread.
-pub const VERSION: u8 = 1;
+/// Version of all rows that are written. An index with another version is set aside and rebuilt, never misread.
+pub const VERSION: u8 = 2;
+
+/// The oldest version that is read as well: 1 had no bit 7 in the flags of an attribute row.
+pub const OLDEST_VERSION: u8 = 1;
 
 /// Inodes of one page.
 pub const PAGE_INODES: u64 = 64;
@@ -47,6 +52,10 @@ pub struct Attributes {
     pub kind: Kind,
     /// Apparent size in bytes.
     pub size: u64,
+    /// Bytes of disk it takes: whole sectors of 512.
+    pub allocated: u64,
+    /// Project id; 0 where there is none.
+    pub project: u32,
     /// Owner.
     pub uid: u32,
     /// Owning group.
@@ -80,18 +89,29 @@ const LINKS_GIVEN: u8 = 1 << 3;
 const MTIME_GIVEN: u8 = 1 << 4;
 const BIRTH_GIVEN: u8 = 1 << 5;
 const NANOS_GIVEN: u8 = 1 << 6;
+const DISK_GIVEN: u8 = 1 << 7;
+
+/// `statx(2)` counts in these.
+const SECTOR_BYTES: u64 = 512;
+
+/// What a file takes on disk that has no holes and no preallocation, where blocks have 4 KiB.
+fn whole_blocks(size: u64) -> u64 {
+    size.checked_next_multiple_of(4096).unwrap_or(size)
+}
 
 /// Appends the entries of an attribute row.
 pub fn put_attributes<'a>(out: &mut Vec<u8>, entries: impl Iterator<Item = &'a Attributes>) {
     let mut before = Before::default();
     for entry in entries {
         let same_owner = (entry.uid, entry.gid) == before.owner;
+        let disk_given = entry.project != 0 || entry.allocated != whole_blocks(entry.size);
         let flags = kind_bits(entry.kind)
             | flag(same_owner, OWNER_AS_BEFORE)
             | flag(entry.links != 1, LINKS_GIVEN)
             | flag(entry.mtime != entry.ctime, MTIME_GIVEN)
             | flag(entry.birth != entry.ctime, BIRTH_GIVEN)
-            | flag(entry.ctime_nanos != 0, NANOS_GIVEN);
+            | flag(entry.ctime_nanos != 0, NANOS_GIVEN)
+            | flag(disk_given, DISK_GIVEN);
         out.push(flags);
         put_difference(out, entry.parent.0, before.parent);
         put_varint(out, entry.size);
@@ -111,6 +131,10 @@ pub fn put_attributes<'a>(out: &mut Vec<u8>, entries: impl Iterator<Item = &'a A
         }
         if entry.birth != entry.ctime {
             put_difference(out, entry.birth.0, entry.ctime.0);
+        }
+        if disk_given {
+            put_varint(out, entry.allocated / SECTOR_BYTES);
+            put_varint(out, entry.project.into());
         }
         before = Before {
             parent: entry.parent.0,
@@ -183,6 +207,12 @@ impl<'a> AttributeReader<'a> {
         } else {
             ctime
         };
+        let (allocated, project) = if flags & DISK_GIVEN != 0 {
+            let sectors = self.from.varint()?;
+            (sectors.saturating_mul(SECTOR_BYTES), self.from.varint32()?)
+        } else {
+            (whole_blocks(size), 0)
+        };
         self.before = Before {
             parent,
             owner: (uid, gid),
@@ -192,6 +222,8 @@ impl<'a> AttributeReader<'a> {
             parent: DirId(parent),
             kind: kind_of(flags),
             size,
+            allocated,
+            project,
             uid,
             gid,
             links,
@@ -598,6 +630,12 @@ mod tests {
             parent: DirId(n.0),
             kind,
             size: n.1,
+            allocated: if same {
+                whole_blocks(n.1)
+            } else {
+                u64::from(n.4) * SECTOR_BYTES
+            },
+            project: if same { 0 } else { n.3 },
             uid: n.2,
             gid: n.3,
             links: if same { 1 } else { n.4 },

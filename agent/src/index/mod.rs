@@ -12,6 +12,7 @@
 //! - [`dirs`]    directories: ids, parents, paths
 //! - `names`     file names, read from and written to the store
 //! - [`table`]   [`Index`]: all of it together, and every change that can be made to it
+//! - [`account`], [`sums`]  sums by owner, group, project and directory, kept up with every change
 //! - [`store`]   sled
 //! - [`aside`]   opening the store, and setting a damaged one aside
 //! - [`frame`], [`journal`], [`checkpoint`]  what survives the store: every use since the last checkpoint, and the clock
@@ -20,6 +21,7 @@
 //! What may never happen: a time of last use that moves backwards, except where the agent itself takes back what
 //! it had recorded in doubt ([`Index::take_back_use`]).
 
+pub mod account;
 pub mod aside;
 pub mod checkpoint;
 pub mod codec;
@@ -29,6 +31,7 @@ pub mod journal;
 mod names;
 mod page;
 pub mod store;
+pub mod sums;
 pub mod table;
 
 pub use codec::{Attributes, DirId};

@@ -75,6 +75,15 @@ impl Page {
         })
     }
 
+    /// The last use of the entry at `rank`. A source without meaning cannot be loaded; if it could, it would be doubt.
+    #[inline]
+    pub fn known_use(&self, rank: usize) -> LastUse {
+        self.last_use(rank).unwrap_or(LastUse {
+            at: Seconds::MAX,
+            source: Source::Gap,
+        })
+    }
+
     #[inline]
     pub fn set_last_use(&mut self, rank: usize, last: LastUse) {
         if let (Some(clock), Some(source)) = (self.clocks.get_mut(rank), self.sources.get_mut(rank)) {

@@ -12,7 +12,7 @@
 //! r ID  / R ID chunk:u32    run / its failures
 //! h ID                      hold
 //! ```
-//! Each value starts with [`VERSION`]. sled 0.34 has been seen to panic on a store that a power cut damaged, so
+//! Each value starts with [`VERSION`], or an older one that is still understood. sled 0.34 has been seen to panic on a store that a power cut damaged, so
 //! every call goes through [`Store::call`], which contains it: a panic inside the store becomes
 //! [`StoreError::Panicked`]. After one failed write sled refuses every later one, so the store can be closed and
 //! opened again while the agent runs ([`Store::reopen`]); no iterator of sled's outlives a call.
@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::codec::{Damaged, VERSION};
+use super::codec::{Damaged, OLDEST_VERSION, VERSION};
 
 /// What may go wrong with the store.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -423,7 +423,7 @@ pub struct Value(sled::IVec);
 impl Value {
     fn checked(raw: sled::IVec) -> Result<Self, StoreError> {
         match raw.first() {
-            Some(&VERSION) => Ok(Self(raw)),
+            Some(OLDEST_VERSION..=VERSION) => Ok(Self(raw)),
             found => Err(StoreError::Version {
                 found: found.copied().unwrap_or(0),
             }),

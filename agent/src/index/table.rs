@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::account::{Account, Ledger};
 use super::checkpoint::Remembered;
 use super::codec::{
     AttributeReader, Attributes, DirId, pack_names, put_clocks, read_clocks, read_dirs, split_present,
@@ -69,11 +70,7 @@ impl<'a> PageView<'a> {
 
     /// The access time and who says so, of the entry at `rank`.
     pub fn access(&self, rank: usize) -> LastUse {
-        // A source without meaning cannot be loaded; if it could, it would be doubt.
-        self.0.last_use(rank).unwrap_or(LastUse {
-            at: Seconds::MAX,
-            source: Source::Gap,
-        })
+        self.0.known_use(rank)
     }
 
     /// The attributes, in the order of the inodes.
@@ -92,6 +89,8 @@ pub struct Index {
     dirs: Directories,
     names: Names,
     totals: Totals,
+    /// Sums by owner, group, project and directory.
+    account: Account,
     /// Pages that differ from the store.
     dirty: FxHashSet<u32>,
     scan: Option<ScanState>,
@@ -129,6 +128,7 @@ impl Index {
             by_number: FxHashMap::default(),
             dirs: Directories::default(),
             totals: Totals::default(),
+            account: Account::default(),
             dirty: FxHashSet::default(),
             scan: None,
             early: FxHashMap::default(),
@@ -184,9 +184,10 @@ impl Index {
         for (slot, page) in self.pages.iter_mut().enumerate() {
             match page.all_attributes() {
                 Ok(all) => {
-                    for entry in &all {
+                    for (rank, entry) in all.iter().enumerate() {
                         totals.add(entry);
                         self.dirs.count_child(entry.parent, true);
+                        self.account.counted(entry, page.known_use(rank));
                     }
                 }
                 // Present only in part after a crash: unknown files are found again by the scan, and what a scan
@@ -212,6 +213,34 @@ impl Index {
     /// Sums over the volume.
     pub fn totals(&self) -> Totals {
         self.totals
+    }
+
+    /// Sums by owner, group, project and directory. Files and bytes are those of this moment, days and ages those of
+    /// [`Ledger::as_of`].
+    pub fn ledger(&self) -> &Ledger {
+        self.account.ledger()
+    }
+
+    /// Begins to count everything anew, as of another moment; the sums stay true meanwhile.
+    pub fn begin_recount(&mut self, as_of: Seconds, gap_end: Option<Seconds>) {
+        self.account.begin_recount(as_of, gap_end);
+    }
+
+    /// Counts so many pages more. True when all are counted, and [`Index::ledger`] is the new one.
+    ///
+    /// # Errors
+    /// When the index is damaged.
+    pub fn recount_some(&mut self, pages: usize) -> Result<bool, StoreError> {
+        let start = self.account.cursor();
+        let end = start.saturating_add(pages).min(self.pages.len());
+        for page in self.pages.get(start..end).unwrap_or(&[]) {
+            let mut reader = page.reader();
+            for rank in 0..page.len() {
+                self.account
+                    .recounted(&reader.next_entry()?, page.known_use(rank));
+            }
+        }
+        Ok(self.account.recounted_to(end, end == self.pages.len()))
     }
 
     /// The directories.
@@ -316,8 +345,11 @@ impl Index {
         for (slot, page) in self.pages.iter_mut().enumerate() {
             for rank in 0..page.clocks.len() {
                 if let Some(last) = page.last_use(rank).filter(|last| last.at > latest) {
-                    page.set_last_use(rank, LastUse { at: latest, ..last });
-                    self.dirty.insert(u32::try_from(slot).unwrap_or(u32::MAX));
+                    let slot = u32::try_from(slot).unwrap_or(u32::MAX);
+                    let now = LastUse { at: latest, ..last };
+                    page.set_last_use(rank, now);
+                    self.account.used(slot, page, rank, (last, now));
+                    self.dirty.insert(slot);
                 }
             }
         }
@@ -341,13 +373,12 @@ impl Index {
         };
         if at > before.at || (at == before.at && before.source != Source::Observed) {
             let clean = !page.dirty.clocks;
-            page.set_last_use(
-                rank,
-                LastUse {
-                    at,
-                    source: Source::Observed,
-                },
-            );
+            let now = LastUse {
+                at,
+                source: Source::Observed,
+            };
+            page.set_last_use(rank, now);
+            self.account.used(slot, page, rank, (before, now));
             if clean {
                 self.dirty.insert(slot);
             }
@@ -371,8 +402,10 @@ impl Index {
         for (slot, page) in self.pages.iter_mut().enumerate() {
             for rank in 0..page.clocks.len() {
                 if page.last_use(rank) == Some(used(from)) {
+                    let slot = u32::try_from(slot).unwrap_or(u32::MAX);
                     page.set_last_use(rank, used(to));
-                    self.dirty.insert(u32::try_from(slot).unwrap_or(u32::MAX));
+                    self.account.used(slot, page, rank, (used(from), used(to)));
+                    self.dirty.insert(slot);
                 }
             }
         }
@@ -389,13 +422,13 @@ impl Index {
             return;
         };
         let Some(rank) = page.rank(offset) else { return };
-        if page.last_use(rank)
-            == Some(LastUse {
-                at: recorded,
-                source: Source::Observed,
-            })
-        {
+        let now = LastUse {
+            at: recorded,
+            source: Source::Observed,
+        };
+        if page.last_use(rank) == Some(now) {
             page.set_last_use(rank, before);
+            self.account.used(slot, page, rank, (now, before));
             self.dirty.insert(slot);
         }
     }
@@ -473,6 +506,7 @@ impl Index {
             dirs,
             names,
             totals,
+            account,
             scan,
             early,
             remembered,
@@ -503,6 +537,9 @@ impl Index {
                 && (old.kind != f.stat.kind || old.birth != f.stat.birth)
             {
                 totals.subtract(&old);
+                if let Some(rank) = known {
+                    account.change(slot, Some((&old, page.known_use(rank))), None);
+                }
                 dirs.count_child(old.parent, false);
                 if old.kind == Kind::Directory {
                     dirs.remove(f.stat.ino);
@@ -538,9 +575,11 @@ impl Index {
             }
             let new = attributes_of(&f.stat, parent);
             totals.add(&new);
-            match known.and_then(|rank| all.get_mut(rank)) {
-                Some(old) => {
+            match known.and_then(|rank| Some((rank, all.get_mut(rank)?))) {
+                Some((rank, old)) => {
                     totals.subtract(old);
+                    let used = page.known_use(rank);
+                    account.change(slot, Some((old, used)), Some((&new, used)));
                     if old.parent != new.parent {
                         dirs.count_child(old.parent, false);
                         dirs.count_child(new.parent, true);
@@ -560,6 +599,7 @@ impl Index {
                             source: Source::Observed,
                         };
                     }
+                    account.change(slot, None, Some((&new, first_use)));
                     let rank = page.insert_clock(offset, first_use);
                     all.insert(rank.min(all.len()), new);
                 }
@@ -646,11 +686,13 @@ impl Index {
             let mut gone = 0u64;
             for ino in group {
                 let offset = place(*ino).1;
-                let Some(rank) = page.remove_clock(offset) else {
+                let used = page.rank(offset).map(|rank| page.known_use(rank));
+                let (Some(used), Some(rank)) = (used, page.remove_clock(offset)) else {
                     continue;
                 };
                 let old = all.remove(rank.min(all.len().saturating_sub(1)));
                 self.totals.subtract(&old);
+                self.account.change(slot, Some((&old, used)), None);
                 self.dirs.count_child(old.parent, false);
                 match old.kind {
                     Kind::Directory => drop(self.dirs.remove(*ino)),
@@ -747,6 +789,8 @@ impl Index {
             edit(known);
             self.totals.add(known);
             self.totals.subtract(&old);
+            let used = page.known_use(rank);
+            self.account.change(slot, Some((&old, used)), Some((known, used)));
             if old.parent != known.parent {
                 self.dirs.count_child(old.parent, false);
                 self.dirs.count_child(known.parent, true);
@@ -1031,6 +1075,8 @@ fn attributes_of(stat: &Stat, parent: DirId) -> Attributes {
         parent,
         kind: stat.kind,
         size: stat.size,
+        allocated: stat.allocated,
+        project: stat.project,
         uid: stat.uid,
         gid: stat.gid,
         links: stat.links,
@@ -1054,6 +1100,8 @@ mod tests {
             ino,
             kind,
             size,
+            allocated: size.next_multiple_of(512),
+            project: 0,
             uid: 1,
             gid: 2,
             links: 1,

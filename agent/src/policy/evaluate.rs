@@ -5,6 +5,7 @@
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::announced::Announced;
 use super::empty::empty_directories;
 use super::files::FilePass;
 use super::limits::apply_limits;
@@ -22,6 +23,8 @@ pub struct Circumstances {
     pub gap_end: Option<Seconds>,
     /// Inodes on which a hold lies; a held directory holds everything below.
     pub held: FxHashSet<Inode>,
+    /// What announcing rules have named.
+    pub announced: Announced,
 }
 
 /// Why an entry goes.

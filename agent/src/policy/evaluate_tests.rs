@@ -66,6 +66,8 @@ fn stat(ino: Inode, kind: Kind, f: Option<&File>) -> Stat {
         ino,
         kind,
         size: f.map_or(0, |f| f.size),
+        allocated: 0,
+        project: 0,
         uid: f.map_or(0, |f| f.uid),
         gid: 0,
         links: 1,
@@ -181,6 +183,7 @@ proptest! {
             now: Seconds(NOW),
             gap_end: gap_end.map(Seconds),
             held: held.iter().copied().collect(),
+            ..Circumstances::default()
         };
         let found = evaluate(&index, std::slice::from_ref(&rule), &at).unwrap();
 
@@ -225,7 +228,7 @@ proptest! {
         let index = build(&mut files);
         let mut rule = rule(ttl, clocks, false, None, 0, 0);
         rule.target = Target::Directory { depth: 1 };
-        let at = Circumstances { now: Seconds(NOW), gap_end: gap_end.map(Seconds), held: FxHashSet::default() };
+        let at = Circumstances { now: Seconds(NOW), gap_end: gap_end.map(Seconds), held: FxHashSet::default(), ..Circumstances::default() };
         let found = evaluate(&index, &[rule], &at).unwrap();
         // The directories' own times are 1,000 s old; a gap counts as a use of them too.
         let own = if clocks.access { gap_end.unwrap_or(0) } else { 0 };

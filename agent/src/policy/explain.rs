@@ -1,7 +1,9 @@
 //! What each rule says of one entry, in words. The same primitives as the evaluation, one entry at a time.
 
+use purge_proto::units::format_duration;
+
 use super::evaluate::{Circumstances, is_quota_file};
-use super::last_use::{covered, is_expired, last_use};
+use super::last_use::{covered, expires_at, is_expired, last_use};
 use super::units;
 use crate::config::{Rule, Target};
 use crate::index::{Attributes, DirId, Index, StoreError};
@@ -86,11 +88,20 @@ fn one(index: &Index, rule: &Rule, at: &Circumstances, subject: &Subject) -> Res
     if let Some(why) = rule.scope.why_not(&subject.path, is_dir, a.uid, a.gid, a.size) {
         return Ok(verdict(false, None, why));
     }
-    let expires = last.at.plus(ttl.saturating_add(1));
+    let announced = at.announced.allows_from(rule, subject.ino, a.birth, last.at);
+    let expires = expires_at(last.at, ttl).max(announced);
     let held = is_held(index, at, subject);
     let by = source_in_words(last.source);
     let because = match (held, is_expired(last.at, at.now, ttl)) {
         (true, _) => "held".into(),
+        (false, true) if announced > at.now => {
+            let since = at.announced.since(rule, subject.ino, a.birth, last.at);
+            let since = since.map_or("no list has named it yet".into(), |since| {
+                format!("it was named {} ago", format_duration(since.age_at(at.now)))
+            });
+            let needed = format_duration(rule.announce);
+            format!("expired, but the rule takes only what was announced for {needed}: {since}; {by}")
+        }
         (false, true) => format!("expired: {by}"),
         (false, false) => format!("young: {by}"),
     };

@@ -3,7 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use super::evaluate::{Circumstances, Evaluation, Pick, Shape, Tables, add_owner, is_quota_file, numbered};
-use super::last_use::{covered, is_expired, last_use};
+use super::last_use::{covered, expires_at, is_expired, last_use};
 use crate::config::{Rule, Target};
 use crate::index::{Attributes, DirId, Index, PageView, StoreError};
 use crate::model::{Inode, Kind, LastUse, Seconds};
@@ -58,13 +58,69 @@ impl<'a> FilePass<'a> {
     }
 
     pub fn run(&self) -> Result<Vec<Evaluation>, StoreError> {
+        self.on_threads(|pages| self.pages(pages))
+    }
+
+    /// Calls `each` with every file that a rule takes, and from when on the first of them does.
+    pub fn fold<T: Default + Send>(
+        &self,
+        each: impl Fn(&mut T, Inode, &Attributes, Seconds) + Sync,
+    ) -> Result<Vec<T>, StoreError> {
+        self.on_threads(|pages| {
+            let mut out = T::default();
+            for page in pages.filter(|page| self.is_looked_at(page)) {
+                let mut attributes = page.attributes();
+                let mut paths = Paths::default();
+                for (rank, ino) in page.inodes().enumerate() {
+                    let entry = attributes.next_entry()?;
+                    if entry.kind == Kind::File
+                        && !Tables::is(self.taken, entry.parent)
+                        && let Some(due) = self.due(&page, (ino, &entry), page.access(rank), &mut paths)?
+                    {
+                        each(&mut out, ino, &entry, due);
+                    }
+                }
+            }
+            Ok(out)
+        })
+    }
+
+    /// From when on the first rule takes a file that is old enough for one at `at.now`; none if none does.
+    fn due(
+        &self,
+        page: &PageView<'_>,
+        (ino, entry): (Inode, &Attributes),
+        access: LastUse,
+        paths: &mut Paths,
+    ) -> Result<Option<Seconds>, StoreError> {
+        let mut first = None;
+        for (_, rule, ttl) in &self.rules {
+            let last = last_use(entry, covered(access, self.at.gap_end), rule.clocks);
+            if is_expired(last.at, self.at.now, *ttl)
+                && Tables::is(&self.tables.connected, entry.parent)
+                && self.is_in_scope(page, ino, entry, rule, paths)?
+            {
+                let announced = self.at.announced.allows_from(rule, ino, entry.birth, last.at);
+                let due = expires_at(last.at, *ttl).max(announced);
+                first = Some(first.map_or(due, |first: Seconds| first.min(due)));
+            }
+        }
+        let held = Tables::is(&self.tables.held, entry.parent) || self.at.held.contains(&ino);
+        Ok(first.filter(|due| !held && *due <= self.at.now))
+    }
+
+    fn on_threads<'i, T: Send>(
+        &'i self,
+        work: impl Fn(&mut dyn Iterator<Item = PageView<'i>>) -> Result<T, StoreError> + Sync,
+    ) -> Result<Vec<T>, StoreError> {
+        let work = &work;
         let most = std::thread::available_parallelism().map_or(1, |n| n.get().min(THREADS_MAX));
         let wanted = usize::try_from(self.index.totals().files / ENTRIES_PER_THREAD_MIN).unwrap_or(most);
         let runs = self.index.page_runs(wanted.clamp(1, most));
         std::thread::scope(|scope| {
             let threads: Vec<_> = runs
                 .into_iter()
-                .map(|run| scope.spawn(move || self.pages(run)))
+                .map(|mut run| scope.spawn(move || work(&mut run)))
                 .collect();
             // A panic in a thread goes on in this one: it is contained where the plan was asked for.
             threads
@@ -76,16 +132,15 @@ impl<'a> FilePass<'a> {
 
     fn pages<'p>(&self, pages: impl Iterator<Item = PageView<'p>>) -> Result<Evaluation, StoreError> {
         let mut out = Evaluation::default();
-        for page in pages {
-            let looked_at = match self.young_from {
-                Some(limit) => page.clocks().iter().any(|clock| *clock < limit.0),
-                None => true,
-            };
-            if looked_at {
-                self.page(&page, &mut out)?;
-            }
+        for page in pages.filter(|page| self.is_looked_at(page)) {
+            self.page(&page, &mut out)?;
         }
         Ok(out)
+    }
+
+    fn is_looked_at(&self, page: &PageView<'_>) -> bool {
+        self.young_from
+            .is_none_or(|limit| page.clocks().iter().any(|clock| *clock < limit.0))
     }
 
     fn page(&self, page: &PageView<'_>, out: &mut Evaluation) -> Result<(), StoreError> {
@@ -120,6 +175,10 @@ impl<'a> FilePass<'a> {
             let last = last_use(entry, covered(access, self.at.gap_end), rule.clocks);
             if !is_expired(last.at, self.at.now, *ttl) {
                 uncovered |= is_expired(last_use(entry, access, rule.clocks).at, self.at.now, *ttl);
+                continue;
+            }
+            let announced = self.at.announced.allows_from(rule, ino, entry.birth, last.at);
+            if announced > self.at.now {
                 continue;
             }
             if !Tables::is(&self.tables.connected, entry.parent) {

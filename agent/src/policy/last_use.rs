@@ -44,6 +44,11 @@ pub fn is_expired(at: Seconds, now: Seconds, ttl: u64) -> bool {
     at.age_at(now) > ttl
 }
 
+/// The first second at which [`is_expired`] says yes.
+pub fn expires_at(at: Seconds, ttl: u64) -> Seconds {
+    at.plus(ttl.saturating_add(1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,6 +60,8 @@ mod tests {
             parent: DirId::ROOT,
             kind: Kind::File,
             size: 0,
+            allocated: 0,
+            project: 0,
             uid: 0,
             gid: 0,
             links: 1,

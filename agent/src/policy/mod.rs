@@ -9,14 +9,21 @@
 //! - [`quota`]    owners and directories over their limit, volumes over their watermark, and what goes then
 //! - `empty`      directories that are empty once the rest is gone
 //! - [`units`]    directory rules: the newest use of anything below
+//! - [`announced`] rules that take only what was named long enough before
+//! - [`expiring`] what expires soon
+//! - [`forecast`], [`growth`]  what will expire when, and when a limit will be reached
 //! - [`explain`]  the same verdicts for one path, in words
 //!
 //! What may never happen: a candidate that the index does not know to be expired.
 
+pub mod announced;
 mod empty;
 pub mod evaluate;
+pub mod expiring;
 pub mod explain;
 mod files;
+pub mod forecast;
+pub mod growth;
 pub mod last_use;
 pub mod limits;
 pub mod quota;

@@ -12,10 +12,10 @@ use crate::config::{Quota, QuotaSubject, Rule, Sequence, Target};
 use crate::index::{Attributes, DirId, Index, StoreError};
 use crate::model::{Kind, Seconds};
 
-/// One whose files are summed: a uid, a gid, or a directory.
+/// One whose files are summed: a uid, a gid, a project, or a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Subject {
-    /// uid or gid.
+    /// uid, gid or project id.
     Id(u32),
     /// A directory.
     Directory(DirId),
@@ -86,7 +86,7 @@ impl Owners {
                 let all = index.dirs().inherit((0, None), of);
                 all.into_iter().map(|(_, unit)| unit).collect()
             }
-            QuotaSubject::User | QuotaSubject::Group => Vec::new(),
+            QuotaSubject::User | QuotaSubject::Group | QuotaSubject::Project => Vec::new(),
         };
         Self { by, units }
     }
@@ -95,6 +95,8 @@ impl Owners {
         match self.by {
             QuotaSubject::User => Some(Subject::Id(entry.uid)),
             QuotaSubject::Group => Some(Subject::Id(entry.gid)),
+            // What belongs to no project is not the property of project 0.
+            QuotaSubject::Project => (entry.project != 0).then_some(Subject::Id(entry.project)),
             QuotaSubject::Directory { .. } => {
                 let unit = self.units.get(entry.parent.index()).copied().flatten();
                 unit.map(Subject::Directory)
@@ -136,6 +138,30 @@ pub fn over(
     over_among(index, quota, now, &Owners::new(index, quota.subject), name)
 }
 
+/// What each subject of the quota uses, by name. `name` names a uid or gid.
+///
+/// # Errors
+/// When the index is damaged.
+pub fn used(
+    index: &Index,
+    quota: &Quota,
+    now: Seconds,
+    name: impl Fn(u32) -> String,
+) -> Result<FxHashMap<String, Sums>, StoreError> {
+    let sums = Owners::new(index, quota.subject).sums(index, now)?;
+    let named = sums.into_iter().map(|(s, used)| (name_of(index, s, &name), used));
+    Ok(named.collect())
+}
+
+fn name_of(index: &Index, subject: Subject, name: impl Fn(u32) -> String) -> String {
+    match subject {
+        Subject::Id(id) => name(id),
+        Subject::Directory(id) => {
+            String::from_utf8_lossy(&index.dirs().path(id).unwrap_or_default()).into_owned()
+        }
+    }
+}
+
 fn over_among(
     index: &Index,
     quota: &Quota,
@@ -170,12 +196,7 @@ fn uses_among(
 ) -> Result<Vec<Over>, StoreError> {
     let mut all = Vec::new();
     for (subject, used) in owners.sums(index, now)? {
-        let name = match subject {
-            Subject::Id(id) => name(id),
-            Subject::Directory(id) => {
-                String::from_utf8_lossy(&index.dirs().path(id).unwrap_or_default()).into_owned()
-            }
-        };
+        let name = name_of(index, subject, &name);
         let (hard, temporal) = quota.limits_of(&name);
         let hard = hard.filter(|limit| used.bytes > u128::from(*limit));
         let temporal = temporal.filter(|limit| used.byte_days > u128::from(*limit));

@@ -45,6 +45,8 @@ fn stat(ino: Inode, kind: Kind, size: u64, uid: u32, birth: u32) -> Stat {
         ino,
         kind,
         size,
+        allocated: size.next_multiple_of(512),
+        project: 0,
         uid,
         gid: uid + 10,
         links: 1,
@@ -142,8 +144,8 @@ fn in_order(files: &[File], sequence: Sequence, min_age: u32) -> Vec<&File> {
 fn at(held: &[Inode]) -> Circumstances {
     Circumstances {
         now: Seconds(NOW),
-        gap_end: None,
         held: held.iter().copied().collect(),
+        ..Circumstances::default()
     }
 }
 

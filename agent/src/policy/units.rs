@@ -105,12 +105,15 @@ pub(super) fn evaluate(
         if Tables::is(taken, id) {
             continue;
         }
+        let birth = index.get(dir.ino).map_or(at.now, |(a, _)| a.birth);
+        let announced = at.announced.allows_from(rule, dir.ino, birth, unit.last.at);
         match () {
             () if !expired(&unit) => {
                 if is_expired(unit.last_seen, now, ttl) {
                     out.uncovered += unit.files;
                 }
             }
+            () if announced > now => {}
             () if unit.held => out.held += unit.files,
             () if unit.excluded || unit.doubtful => out.excluded += unit.files,
             () => {
@@ -126,7 +129,7 @@ pub(super) fn evaluate(
                     parent: dir.parent,
                     shape: Shape::Tree,
                     last: unit.last,
-                    birth: index.get(dir.ino).map_or(at.now, |(a, _)| a.birth),
+                    birth,
                     bytes: unit.bytes,
                     files: u32::try_from(unit.files).unwrap_or(u32::MAX),
                     rule: number,

@@ -27,8 +27,8 @@ use crate::model::{Inode, Seconds};
 const BATCH_CANDIDATES: usize = 256;
 /// Files of a batch of directories: they are out of reach while they are verified.
 const BATCH_FILES: u64 = 2048;
-/// Workers of one run: deleting is bound by the file system's journal, not by processors.
-const WORKERS_MAX: usize = 4;
+/// Workers of one run: renames are one at a time in a whole file system, so that more would only wait.
+const WORKERS_MAX: u8 = 4;
 /// Fewer failures than this never stop a run: one undeletable file among ten is no sign of a broken volume.
 const ERRORS_TOLERATED: u64 = 10;
 
@@ -100,6 +100,7 @@ pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, li
         began: Instant::now(),
         taken: AtomicU64::new(0),
         stop: Mutex::new(None),
+        renaming: Mutex::default(),
     };
     let run = runner.run();
     trash.remove_if_empty(watched);
@@ -141,6 +142,9 @@ struct Runner<'a> {
     /// Candidates begun, for the rate limit.
     taken: AtomicU64,
     stop: Mutex<Option<Stop>>,
+    /// Whose turn it is to rename. The kernel lets only one at a time rename from one directory to another, and those who
+    /// wait for it there burn their processor; here they sleep, and others unlink.
+    renaming: Mutex<()>,
 }
 
 impl Runner<'_> {
@@ -152,21 +156,22 @@ impl Runner<'_> {
         }
         let (first_empty, chunks) = (self.order.plan.first_empty_chunk, self.order.plan.chunks);
         let next = AtomicU32::new(0);
-        let workers = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(1, WORKERS_MAX));
+        let workers = workers();
         std::thread::scope(|scope| {
-            for _ in 0..workers {
-                scope.spawn(|| {
+            for lane in 0..workers {
+                let (run, next) = (&self, &next);
+                scope.spawn(move || {
                     loop {
                         let chunk = next.fetch_add(1, Relaxed);
                         if chunk >= first_empty {
                             return;
                         }
-                        self.chunk(chunk);
+                        run.chunk(chunk, lane);
                     }
                 });
             }
         });
-        (first_empty..chunks).for_each(|chunk| self.chunk(chunk));
+        (first_empty..chunks).for_each(|chunk| self.chunk(chunk, 0));
         for share in self.shares() {
             if let Err(e) = self.trash.end(&share, Seconds::now()) {
                 self.halt(Stop::Broken(format!("the trash: {e}")));
@@ -175,7 +180,7 @@ impl Runner<'_> {
         self.finish()
     }
 
-    fn chunk(&self, number: u32) {
+    fn chunk(&self, number: u32, lane: u8) {
         let id = self
             .order
             .plan
@@ -200,7 +205,7 @@ impl Runner<'_> {
                     continue;
                 }
                 self.wait_for_rate(part.len());
-                if let Err(stop) = self.batch(at, part) {
+                if let Err(stop) = self.batch(at, part, lane) {
                     self.halt(stop);
                 }
             }
@@ -222,8 +227,8 @@ impl Runner<'_> {
     }
 
     /// Candidates whose grace is the same go to the same share of the trash. Every one of them is counted, also if this fails.
-    fn batch(&self, at: Position, part: &[Candidate]) -> Result<(), Stop> {
-        let prepared = self.ground(part).and_then(|ground| {
+    fn batch(&self, at: Position, part: &[Candidate], lane: u8) -> Result<(), Stop> {
+        let prepared = self.ground(part, lane).and_then(|ground| {
             let noted = self.order.ledger.begun(at, part.len());
             noted.map_err(ledger_broken).map(|()| ground)
         });
@@ -240,7 +245,7 @@ impl Runner<'_> {
         let (held, _no_new_holds) = self.around.held();
         let decided = match seen && !self.live.is_cancelled() {
             true => {
-                batch.take(held);
+                batch.take(held, &self.renaming);
                 self.order
                     .ledger
                     .decided(at, batch.decisions())
@@ -280,9 +285,9 @@ impl Runner<'_> {
         forgotten.map_err(|e| Stop::Broken(e.to_string()))
     }
 
-    fn ground(&self, part: &[Candidate]) -> Result<Ground<'_>, Stop> {
+    fn ground(&self, part: &[Candidate], lane: u8) -> Result<Ground<'_>, Stop> {
         let share = self.share(part.first().map_or(0, |c| c.rule));
-        let bin = self.trash.bin(&share);
+        let bin = self.trash.bin(&share, lane);
         bin.and_then(|bin| Ground::new(self.watched, bin, share.until > 0))
             .map_err(|e| Stop::Broken(format!("cannot open the volume: {e}")))
     }
@@ -435,6 +440,15 @@ impl Runner<'_> {
         self.live.publish(progress);
         run
     }
+}
+
+/// One more than there are processors: one of them waits for its turn.
+fn workers() -> u8 {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u8::try_from(processors)
+        .unwrap_or(WORKERS_MAX)
+        .saturating_add(1)
+        .min(WORKERS_MAX)
 }
 
 fn ledger_broken(error: std::io::Error) -> Stop {

@@ -7,6 +7,9 @@
 //!            access source:u8 last source:u8                       integers without a width are varints
 //! ```
 
+use std::ffi::{CStr, CString};
+use std::sync::Arc;
+
 use crate::index::codec::{Cursor, Damaged, put_varint};
 use crate::model::{Inode, Kind, LastUse, Seconds, Source};
 use crate::policy::evaluate::Shape;
@@ -24,9 +27,9 @@ pub struct Candidate {
     /// Position of its rule in the plan's rules.
     pub rule: u16,
     /// Directory that holds it, relative to the volume; empty for the root.
-    pub dir: Vec<u8>,
+    pub dir: Arc<[u8]>,
     /// Its name there.
-    pub name: Vec<u8>,
+    pub name: Arc<CStr>,
     /// Bytes that go with it.
     pub size: u64,
     /// Regular files that go with it.
@@ -52,20 +55,27 @@ pub struct Candidate {
 impl Candidate {
     /// Path relative to the volume.
     pub fn path(&self) -> Vec<u8> {
-        let mut path = self.dir.clone();
-        if !path.is_empty() {
-            path.push(b'/');
-        }
-        path.extend_from_slice(&self.name);
+        let mut path = Vec::new();
+        self.put_path(&mut path);
         path
     }
 
     /// Path below a volume's root.
     pub fn path_below(&self, root: &std::path::Path) -> Vec<u8> {
-        let mut path = root.as_os_str().as_encoded_bytes().to_vec();
+        let root = root.as_os_str().as_encoded_bytes();
+        let mut path = Vec::with_capacity(root.len() + self.dir.len() + self.name.count_bytes() + 2);
+        path.extend_from_slice(root);
         path.push(b'/');
-        path.extend(self.path());
+        self.put_path(&mut path);
         path
+    }
+
+    fn put_path(&self, path: &mut Vec<u8>) {
+        path.extend_from_slice(&self.dir);
+        if !self.dir.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(self.name.to_bytes());
     }
 
     /// What it is on disk.
@@ -95,8 +105,8 @@ pub fn encode(candidates: &[Candidate]) -> Vec<u8> {
             put_varint(&mut out, c.dir.len() as u64);
             out.extend_from_slice(&c.dir);
         }
-        put_varint(&mut out, c.name.len() as u64);
-        out.extend_from_slice(&c.name);
+        put_varint(&mut out, c.name.count_bytes() as u64);
+        out.extend_from_slice(c.name.to_bytes());
         for n in [
             c.ino,
             c.rule.into(),
@@ -137,10 +147,10 @@ pub fn decode(row: &[u8]) -> Result<Vec<Candidate>, Damaged> {
             _ => return Err(damaged),
         };
         let dir = match flags & DIR_AS_BEFORE != 0 {
-            true => out.last().ok_or(damaged)?.dir.clone(),
-            false => read_bytes(&mut from)?,
+            true => Arc::clone(&out.last().ok_or(damaged)?.dir),
+            false => read_bytes(&mut from)?.into(),
         };
-        let name = read_bytes(&mut from)?;
+        let name = CString::new(read_bytes(&mut from)?).map_err(|_| damaged)?.into();
         let ino = from.varint()?;
         let rule = u16::try_from(from.varint()?).map_err(|_| damaged)?;
         let (size, files) = (from.varint()?, from.varint()?);
@@ -184,9 +194,9 @@ pub fn decode(row: &[u8]) -> Result<Vec<Candidate>, Damaged> {
     Ok(out)
 }
 
-fn read_bytes(from: &mut Cursor<'_>) -> Result<Vec<u8>, Damaged> {
+fn read_bytes<'a>(from: &mut Cursor<'a>) -> Result<&'a [u8], Damaged> {
     let len = usize::try_from(from.varint()?).unwrap_or(usize::MAX);
-    Ok(from.take(len)?.to_vec())
+    from.take(len)
 }
 
 #[cfg(test)]
@@ -197,7 +207,7 @@ mod tests {
 
     fn candidate() -> impl Strategy<Value = Candidate> {
         let shape = prop_oneof![Just(Shape::File), Just(Shape::Tree), Just(Shape::EmptyDirectory)];
-        let bytes = || prop::collection::vec(any::<u8>(), 0..20);
+        let bytes = || prop::collection::vec(1..=u8::MAX, 0..20);
         let numbers = (
             any::<u64>(),
             any::<u16>(),
@@ -211,8 +221,8 @@ mod tests {
                 ino: n.0,
                 shape,
                 rule: n.1,
-                dir,
-                name,
+                dir: dir.into(),
+                name: CString::new(name).unwrap().into(),
                 size: n.2,
                 files: n.3,
                 uid: n.4,

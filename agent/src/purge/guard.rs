@@ -93,7 +93,7 @@ pub struct Name {
     /// Its path, relative to the volume.
     pub path: Arc<[u8]>,
     /// The name there.
-    pub name: CString,
+    pub name: Arc<CStr>,
 }
 
 /// A candidate that was compared with the live file and index: the only thing that can be taken.
@@ -120,8 +120,8 @@ pub struct Ground<'a> {
     pub(super) held: FxHashSet<Inode>,
     /// The directory opened last: candidates come in runs.
     anchor: Option<Anchor>,
-    /// Directories above those, and whether somebody has a lock on them or above.
-    locked: FxHashMap<Vec<u8>, bool>,
+    /// Whether somebody has a lock on a directory, or on one above it.
+    locked: FxHashMap<Arc<[u8]>, bool>,
     pub(super) bin: Bin,
     /// What is taken stays in the trash.
     pub(super) keep: bool,
@@ -147,6 +147,8 @@ impl<'a> Ground<'a> {
     /// What is held now: ask after every use up to the leases is in the index.
     pub fn hold(&mut self, held: FxHashSet<Inode>) {
         self.held = held;
+        // The path may lead elsewhere by now.
+        self.anchor = None;
     }
 
     /// Takes a lease on a file.
@@ -178,14 +180,14 @@ impl<'a> Ground<'a> {
         if anchor.locked {
             return Err(Fate::Skipped(Skip::Locked));
         }
-        let name = anchor.name(candidate)?;
+        let name = anchor.name(candidate);
         // Before anything is opened: opening a device or a fifo that has taken its place would do something.
         let found = stat::entry(&name.dir, &name.name).map_err(gone_or_failed)?;
         if (found.stat.ino, found.stat.kind) != (candidate.ino, candidate.kind()) {
             return Err(Fate::Skipped(Skip::Changed));
         }
         if candidate.kind() == Kind::Directory {
-            let dir = beneath::open_dir(&name.dir, &candidate.name).map_err(gone_or_failed)?;
+            let dir = beneath::open_dir(&name.dir, candidate.name.to_bytes()).map_err(gone_or_failed)?;
             if lease::is_locked(&dir).map_err(Fate::Failed)? {
                 return Err(Fate::Skipped(Skip::Locked));
             }
@@ -198,7 +200,7 @@ impl<'a> Ground<'a> {
     /// # Errors
     /// The fate of a candidate that does not go.
     pub fn verify(&mut self, candidate: &Candidate) -> Result<Verified, Fate> {
-        let name = self.anchor_of(candidate)?.name(candidate)?;
+        let name = self.anchor_of(candidate)?.name(candidate);
         let found = stat::entry(&name.dir, &name.name).map_err(gone_or_failed)?;
         if found.device != self.watched.device || found.mount_root {
             return Err(Fate::Skipped(Skip::Changed));
@@ -230,32 +232,41 @@ impl<'a> Ground<'a> {
     }
 
     fn anchor_of(&mut self, candidate: &Candidate) -> Result<Anchor, Fate> {
-        if let Some(anchor) = self.anchor.as_ref().filter(|a| *a.path == *candidate.dir) {
+        let dir = &candidate.dir;
+        let is_it = |a: &&Anchor| Arc::ptr_eq(&a.path, dir) || a.path == *dir;
+        if let Some(anchor) = self.anchor.as_ref().filter(is_it) {
             return Ok(anchor.clone());
         }
-        let fd = beneath::open_dir(&self.root, &candidate.dir).map_err(gone_or_failed)?;
-        let own = lease::is_locked(&fd).map_err(Fate::Failed)?;
+        let (fd, locked) = match self.locked.get(dir) {
+            Some(locked) => (
+                beneath::open_anchor(&self.root, dir).map_err(gone_or_failed)?,
+                *locked,
+            ),
+            None => self.open_and_ask(dir)?,
+        };
         let anchor = Anchor {
-            path: candidate.dir.as_slice().into(),
-            locked: own || self.is_locked_above(&candidate.dir)?,
+            path: Arc::clone(dir),
             fd: Arc::new(fd),
+            locked,
         };
         self.anchor = Some(anchor.clone());
         Ok(anchor)
     }
 
-    /// Whether somebody has a lock on a directory above `path`.
-    fn is_locked_above(&mut self, path: &[u8]) -> Result<bool, Fate> {
-        let Some(above) = parent_path(path) else {
-            return Ok(false);
-        };
-        if let Some(locked) = self.locked.get(above) {
-            return Ok(*locked);
-        }
-        let fd = beneath::open_dir(&self.root, above).map_err(gone_or_failed)?;
-        let locked = lease::is_locked(&fd).map_err(Fate::Failed)? || self.is_locked_above(above)?;
-        self.locked.insert(above.to_vec(), locked);
-        Ok(locked)
+    /// Opens a directory and finds out whether somebody has a lock on it or on one above it.
+    fn open_and_ask(&mut self, path: &Arc<[u8]>) -> Result<(OwnedFd, bool), Fate> {
+        let fd = beneath::open_dir(&self.root, path).map_err(gone_or_failed)?;
+        let own = lease::is_locked(&fd).map_err(Fate::Failed)?;
+        let locked = own
+            || match parent_path(path) {
+                Some(above) => match self.locked.get(above) {
+                    Some(locked) => *locked,
+                    None => self.open_and_ask(&above.into())?.1,
+                },
+                None => false,
+            };
+        self.locked.insert(Arc::clone(path), locked);
+        Ok((fd, locked))
     }
 
     /// The index must still say what the plan says, and nobody may hold the candidate.
@@ -309,7 +320,9 @@ impl<'a> Ground<'a> {
         let mut all = Vec::new();
         for (dir, name) in paths.ok_or(Fate::Skipped(Skip::Hardlinked))? {
             let fd = beneath::open_anchor(&self.root, &dir).map_err(gone_or_failed)?;
-            let name = CString::new(name).map_err(|_| Fate::Skipped(Skip::Changed))?;
+            let name: Arc<CStr> = CString::new(name)
+                .map_err(|_| Fate::Skipped(Skip::Changed))?
+                .into();
             match stat::entry(&fd, &name) {
                 Ok(found) if found.stat.ino == candidate.ino => all.push(Name {
                     dir: Arc::new(fd),
@@ -327,12 +340,12 @@ impl<'a> Ground<'a> {
 }
 
 impl Anchor {
-    fn name(&self, candidate: &Candidate) -> Result<Name, Fate> {
-        Ok(Name {
+    fn name(&self, candidate: &Candidate) -> Name {
+        Name {
             dir: Arc::clone(&self.fd),
             path: Arc::clone(&self.path),
-            name: CString::new(candidate.name.as_slice()).map_err(|_| Fate::Skipped(Skip::Changed))?,
-        })
+            name: Arc::clone(&candidate.name),
+        }
     }
 }
 

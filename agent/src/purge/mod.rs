@@ -20,6 +20,7 @@
 //! - [`audit`]     a line for each thing that was deleted, trashed, restored or left alone
 //! - [`apply`]     one run: workers over the candidates of a plan
 //! - [`runs`]      past and current runs
+//! - [`counts`]    what they came to since the start, for metrics
 //! - [`id`]        names for plans, runs and holds
 //!
 //! What may never happen: something is removed that is not a [`guard::Verified`] candidate of a saved plan.
@@ -27,6 +28,7 @@
 pub mod apply;
 pub mod audit;
 pub mod candidate;
+pub mod counts;
 pub mod guard;
 pub mod holds;
 pub mod id;

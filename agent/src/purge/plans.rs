@@ -6,6 +6,8 @@
 use prost::Message;
 use purge_proto::v1;
 use rustc_hash::FxHashMap;
+use std::ffi::CString;
+use std::sync::Arc;
 
 use super::candidate::{CHUNK_CANDIDATES, Candidate, decode, encode};
 use super::holds::timestamp;
@@ -391,7 +393,7 @@ struct ChunkWriter<'a> {
     /// Names of the page looked at last, by offset.
     names: (Option<u64>, FirstNames),
     /// Path of the directory looked at last.
-    dir: (Option<DirId>, Vec<u8>),
+    dir: (Option<DirId>, Arc<[u8]>),
 }
 
 impl<'a> ChunkWriter<'a> {
@@ -406,7 +408,7 @@ impl<'a> ChunkWriter<'a> {
             batched: 0,
             chunks: 0,
             names: Default::default(),
-            dir: Default::default(),
+            dir: (None, Arc::default()),
         }
     }
 
@@ -456,10 +458,14 @@ impl<'a> ChunkWriter<'a> {
         };
         if self.dir.0 != Some(parent) {
             match index.dirs().path(parent) {
-                Some(path) => self.dir = (Some(parent), path),
+                Some(path) => self.dir = (Some(parent), path.into()),
                 None => return Ok(None),
             }
         }
+        // No name on a disk has a NUL in it.
+        let Ok(name) = CString::new(name) else {
+            return Ok(None);
+        };
         // Uses of anything in a tree from the plan's own second on spare it.
         let access = match pick.shape {
             Shape::Tree => LastUse {
@@ -472,8 +478,8 @@ impl<'a> ChunkWriter<'a> {
             ino: pick.ino,
             shape: pick.shape,
             rule: pick.rule,
-            dir: self.dir.1.clone(),
-            name,
+            dir: Arc::clone(&self.dir.1),
+            name: name.into(),
             size: pick.bytes,
             files: pick.files.into(),
             uid: attributes.uid,

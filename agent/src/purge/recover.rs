@@ -5,7 +5,6 @@
 //! of a run without a grace that is nowhere counts as deleted by it. Or the ledger remembers what the file system does not:
 //! then what lies at its place counts as not reached.
 
-use std::ffi::CString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -336,8 +335,7 @@ impl Closing<'_> {
 }
 
 fn is_at_its_place(root: &OwnedFd, c: &Candidate) -> bool {
-    let name = CString::new(c.name.as_slice()).unwrap_or_default();
-    let there = beneath::open_anchor(root, &c.dir).and_then(|dir| stat::entry(&dir, &name));
+    let there = beneath::open_anchor(root, &c.dir).and_then(|dir| stat::entry(&dir, &c.name));
     there.is_ok_and(|found| found.stat.ino == c.ino)
 }
 

@@ -112,7 +112,9 @@ impl Restore<'_> {
             self.files(trash, files, &[])?;
         }
         if let Some(flat) = part(FLAT)? {
-            self.flat(trash, &flat)?;
+            for lane in list(&flat)? {
+                self.flat(trash, &beneath::open_dir(&flat, lane.to_bytes())?)?;
+            }
         }
         drop(files);
         trash.sweep(share);
@@ -267,7 +269,7 @@ pub fn take_in(watched: &Watched, dir: &OwnedFd, name: &CStr) -> Result<(), Stor
     let Some(id) = index.dirs().of_inode(parent.stat.ino) else {
         return Ok(());
     };
-    match stat::entry(dir, name) {
+    match watched.projects.entry(dir, name) {
         Ok(found) => take_entry_locked(watched, &mut index, id, name.to_bytes(), &found, true),
         Err(_) => Ok(()),
     }

@@ -9,6 +9,7 @@ use prost::Message;
 use purge_proto::v1;
 use tokio::sync::watch;
 
+use super::counts::EndedRuns;
 use crate::index::{Batch, Record, Store, StoreError};
 
 /// Failures that a run's record names; the others are counted.
@@ -58,6 +59,8 @@ impl LiveRun {
 #[derive(Debug)]
 pub struct Runs {
     store: Store,
+    /// What they came to since the start.
+    pub counts: EndedRuns,
     /// How many have ended since the start.
     ended: AtomicU64,
     live: Mutex<HashMap<String, Arc<LiveRun>>>,
@@ -87,6 +90,7 @@ impl Runs {
     pub fn new(store: Store) -> Self {
         Self {
             store,
+            counts: EndedRuns::default(),
             ended: AtomicU64::new(0),
             live: Mutex::default(),
         }
@@ -124,6 +128,7 @@ impl Runs {
     /// When its record cannot be written; it is over all the same.
     pub fn end(&self, run: &v1::Run) -> Result<(), StoreError> {
         self.live.lock().remove(&run.run_id);
+        self.counts.add(run);
         let saved = self.save(run);
         self.ended.fetch_add(1, Relaxed);
         saved

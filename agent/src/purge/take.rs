@@ -10,11 +10,12 @@
 //! A file's lease is looked at after all renames of the batch: whoever found the file by its name before it was moved
 //! has had that long to come to the lease.
 
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
 use rustix::fs::{AtFlags, RenameFlags};
 
@@ -25,6 +26,10 @@ use super::tree::Tree;
 use crate::model::Inode;
 use crate::policy::evaluate::Shape;
 use crate::sys::stat;
+
+/// So many are verified, then moved: what was verified must not get old, and those who wait for their turn must not be woken
+/// for each.
+const MOVED_AT_ONCE: usize = 32;
 
 /// A batch on its way.
 #[derive(Debug)]
@@ -40,6 +45,8 @@ enum Step {
     Done(Fate),
     /// A file at its place, that nobody can open.
     Leased(Leased),
+    /// A file at its place that is as the plan and the index say.
+    Verified(Leased, Verified),
     /// A file in the trash.
     Moved(Leased, Vec<Moved>),
     /// A directory, and everything in it, in the trash.
@@ -53,7 +60,7 @@ enum Step {
 struct Moved {
     from: Name,
     place: Arc<OwnedFd>,
-    there: CString,
+    there: Arc<CStr>,
 }
 
 impl<'a> Batch<'a> {
@@ -79,21 +86,26 @@ impl<'a> Batch<'a> {
                 Step::Done(fate) => Some(fate),
                 Step::Tree(tree) => tree.put_back(&ground).err().map(Fate::Failed),
                 Step::Moved(_, moved) => put_back(&ground, &moved).err().map(Fate::Failed),
-                Step::Leased(_) | Step::Empty(_) => None,
+                Step::Leased(_) | Step::Verified(..) | Step::Empty(_) => None,
             };
             (candidate, fate)
         };
         self.on_way.into_iter().map(back).collect()
     }
 
-    /// Verifies everything and moves it into the trash. To be called when every use up to the leases is in the index, with
-    /// what is held after that.
-    pub fn take(&mut self, held: FxHashSet<Inode>) {
+    /// Verifies everything and moves it into the trash, a few at a time and when it is this worker's `turn`. To be called
+    /// when every use up to the leases is in the index, with what is held after that.
+    pub fn take(&mut self, held: FxHashSet<Inode>, turn: &Mutex<()>) {
         let ground = &mut self.ground;
         ground.hold(held);
-        for (candidate, step) in &mut self.on_way {
-            let now = std::mem::replace(step, Step::Empty(None));
-            *step = next(ground, candidate, now).unwrap_or_else(Step::Done);
+        for few in self.on_way.chunks_mut(MOVED_AT_ONCE) {
+            for (candidate, step) in few.iter_mut() {
+                advance(step, |step| verify(ground, candidate, step));
+            }
+            let _turn = turn.lock();
+            for (_, step) in few {
+                advance(step, |step| move_away(ground, step));
+            }
         }
         for (candidate, step) in &mut self.on_way {
             let Step::Moved(leased, moved) = step else {
@@ -122,7 +134,11 @@ impl<'a> Batch<'a> {
             let gone = &mut finished.gone;
             let fate = match step {
                 Step::Done(fate) => fate,
-                Step::Leased(_) | Step::Empty(None) => Fate::Skipped(Skip::Changed),
+                Step::Leased(_) | Step::Verified(..) | Step::Empty(None) => Fate::Skipped(Skip::Changed),
+                // What stays in the trash can still be put back, for those who came a moment later.
+                Step::Moved(leased, moved) if ground.keep && !leased.is_whole() => {
+                    put_back(ground, &moved).map_or_else(Fate::Failed, |()| Fate::Skipped(Skip::Open))
+                }
                 Step::Moved(leased, moved) => {
                     gone.push(candidate.ino);
                     // Those who wait at the lease come when all is over.
@@ -163,23 +179,25 @@ impl Step {
     fn decision(&self, keep: bool) -> &Fate {
         match self {
             Self::Done(fate) => fate,
-            Self::Leased(_) | Self::Empty(None) => &Fate::Skipped(Skip::Changed),
+            Self::Leased(_) | Self::Verified(..) | Self::Empty(None) => &Fate::Skipped(Skip::Changed),
             Self::Moved(..) | Self::Tree(_) if keep => &Fate::Trashed,
             Self::Moved(..) | Self::Tree(_) | Self::Empty(Some(_)) => &Fate::Deleted,
         }
     }
 }
 
+/// Goes on with a candidate, or ends it.
+fn advance(step: &mut Step, next: impl FnOnce(Step) -> Result<Step, Fate>) {
+    let now = std::mem::replace(step, Step::Empty(None));
+    *step = next(now).unwrap_or_else(Step::Done);
+}
+
 /// The step after the barrier.
-fn next(ground: &mut Ground<'_>, candidate: &Candidate, step: Step) -> Result<Step, Fate> {
+fn verify(ground: &mut Ground<'_>, candidate: &Candidate, step: Step) -> Result<Step, Fate> {
     match step {
         Step::Leased(leased) => {
             let verified = ground.verify(candidate)?;
-            let mut moved = Vec::with_capacity(verified.names.len());
-            match move_names(ground, candidate, verified, &mut moved) {
-                Ok(()) => Ok(Step::Moved(leased, moved)),
-                Err(fate) => Err(put_back(ground, &moved).map_or_else(Fate::Failed, |()| fate)),
-            }
+            Ok(Step::Verified(leased, verified))
         }
         Step::Tree(mut tree) => match tree.verify(ground) {
             Ok(()) => Ok(Step::Tree(tree)),
@@ -192,30 +210,52 @@ fn next(ground: &mut Ground<'_>, candidate: &Candidate, step: Step) -> Result<St
                 .names;
             Ok(Step::Empty(names.pop()))
         }
-        other @ (Step::Done(_) | Step::Moved(..)) => Ok(other),
+        other @ (Step::Done(_) | Step::Verified(..) | Step::Moved(..)) => Ok(other),
     }
 }
 
-fn move_names(
-    ground: &mut Ground<'_>,
-    candidate: &Candidate,
-    verified: Verified,
-    moved: &mut Vec<Moved>,
-) -> Result<(), Fate> {
-    let several = verified.names.len() > 1;
+/// Moves a verified file into the trash, with all its names or none.
+fn move_away(ground: &mut Ground<'_>, step: Step) -> Result<Step, Fate> {
+    let Step::Verified(leased, verified) = step else {
+        return Ok(step);
+    };
+    let mut moved = Vec::with_capacity(verified.names.len());
+    let in_its_place = ground.keep || verified.names.len() > 1;
     for from in verified.names {
-        let (place, there) = match ground.keep || several {
-            true => (
-                ground.bin.place(&from.path).map_err(gone_or_failed)?,
-                from.name.clone(),
-            ),
-            false => ground.bin.flat(candidate.ino),
+        let found = match in_its_place {
+            true => to_its_place(ground, &from),
+            false => to_any_place(ground, &from),
         };
-        rustix::fs::renameat_with(&from.dir, &from.name, &place, &there, RenameFlags::NOREPLACE)
-            .map_err(|e| gone_or_failed(e.into()))?;
-        moved.push(Moved { from, place, there });
+        match found {
+            Ok((place, there)) => moved.push(Moved { from, place, there }),
+            Err(fate) => return Err(put_back(ground, &moved).map_or_else(Fate::Failed, |()| fate)),
+        }
     }
-    Ok(())
+    Ok(Step::Moved(leased, moved))
+}
+
+/// Into the trash, where its path can be seen.
+fn to_its_place(ground: &mut Ground<'_>, from: &Name) -> Result<(Arc<OwnedFd>, Arc<CStr>), Fate> {
+    let place = ground.bin.place(&from.path).map_err(gone_or_failed)?;
+    rename(from, &place, &from.name).map_err(|e| gone_or_failed(e.into()))?;
+    Ok((place, Arc::clone(&from.name)))
+}
+
+/// Into the trash, for a moment.
+fn to_any_place(ground: &mut Ground<'_>, from: &Name) -> Result<(Arc<OwnedFd>, Arc<CStr>), Fate> {
+    loop {
+        let (place, there) = ground.bin.flat();
+        match rename(from, &place, &there) {
+            Ok(()) => return Ok((place, there)),
+            // Something is stranded there.
+            Err(rustix::io::Errno::EXIST) => {}
+            Err(e) => return Err(gone_or_failed(e.into())),
+        }
+    }
+}
+
+fn rename(from: &Name, place: &OwnedFd, there: &CStr) -> rustix::io::Result<()> {
+    rustix::fs::renameat_with(&from.dir, &*from.name, place, there, RenameFlags::NOREPLACE)
 }
 
 /// What lies in the trash must be the file that is leased, as the plan knows it, and nobody may be waiting for it.
@@ -239,7 +279,7 @@ fn finish_file(ground: &Ground<'_>, moved: &[Moved]) -> Fate {
         return Fate::Trashed;
     }
     for m in moved {
-        if let Err(e) = rustix::fs::unlinkat(&m.place, &m.there, AtFlags::empty()) {
+        if let Err(e) = rustix::fs::unlinkat(&m.place, &*m.there, AtFlags::empty()) {
             return Fate::Failed(e.into());
         }
     }
@@ -247,7 +287,7 @@ fn finish_file(ground: &Ground<'_>, moved: &[Moved]) -> Fate {
 }
 
 fn remove_empty(name: &Name) -> Fate {
-    match rustix::fs::unlinkat(&name.dir, &name.name, AtFlags::REMOVEDIR) {
+    match rustix::fs::unlinkat(&name.dir, &*name.name, AtFlags::REMOVEDIR) {
         Ok(()) => Fate::Deleted,
         // Something is in it that the plan did not know of.
         Err(rustix::io::Errno::NOTEMPTY | rustix::io::Errno::EXIST) => Fate::Skipped(Skip::Changed),
@@ -259,16 +299,16 @@ fn put_back(ground: &Ground<'_>, moved: &[Moved]) -> io::Result<()> {
     for m in moved.iter().rev() {
         let back = rustix::fs::renameat_with(
             &m.place,
-            &m.there,
+            &*m.there,
             &m.from.dir,
-            &m.from.name,
+            &*m.from.name,
             RenameFlags::NOREPLACE,
         );
         back.map_err(|e| stays_in_trash(e.into()))?;
     }
     // The renames have moved its change time, and its own renames are not in what the agent reads.
     if let Some(m) = moved.first()
-        && let Ok(found) = stat::entry(&m.from.dir, &m.from.name)
+        && let Ok(found) = ground.watched.projects.entry(&m.from.dir, &m.from.name)
     {
         let mut index = ground.watched.index.write();
         index.refresh(&found.stat).map_err(io::Error::other)?;

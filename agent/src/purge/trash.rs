@@ -7,7 +7,7 @@
 //!       f/DIR/DIR/NAME                files below the directories they came from, which carry owner and mode
 //!       d/INODE/t                     a directory that was taken as a whole,
 //!       d/INODE/at -> PATH            and where it came from
-//!       n/INODE                       without a grace: a file for the milliseconds until it is unlinked
+//!       n/LANE/NUMBER                 without a grace: a file for the milliseconds until it is unlinked
 //! ```
 //! What has a grace says itself where it belongs: it can be put back by hand, without the agent. See [`super::restore`].
 
@@ -158,17 +158,24 @@ impl Trash {
         Ok(())
     }
 
-    /// Where a run puts things.
+    /// Where a worker puts things: each has its own place for files that are unlinked in a moment, so that none waits for
+    /// another's directory.
     ///
     /// # Errors
-    /// When it cannot be opened.
-    pub fn bin(&self, share: &Share) -> io::Result<Bin> {
+    /// When it cannot be made or opened.
+    pub fn bin(&self, share: &Share, lane: u8) -> io::Result<Bin> {
         let dir = beneath::open_anchor(&self.dir, share.name().as_bytes())?;
+        let (flat, lane) = (beneath::open_anchor(&dir, FLAT.as_bytes())?, lane.to_string());
+        match rustix::fs::mkdirat(&flat, &*lane, Mode::RWXU) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(e) => return Err(e.into()),
+        }
         Ok(Bin {
             volume: rustix::io::dup(&self.volume)?,
             files: beneath::open_anchor(&dir, FILES.as_bytes())?,
             trees: beneath::open_anchor(&dir, TREES.as_bytes())?,
-            flat: Arc::new(beneath::open_anchor(&dir, FLAT.as_bytes())?),
+            flat: Arc::new(beneath::open_anchor(&flat, lane.as_bytes())?),
+            given: 0,
             last: None,
         })
     }
@@ -220,6 +227,11 @@ impl Trash {
     pub(super) fn sweep(&self, share: &Share) {
         let name = share.name();
         if let Ok(dir) = beneath::open_anchor(&self.dir, name.as_bytes()) {
+            if let Ok(flat) = beneath::open_dir(&dir, FLAT.as_bytes()) {
+                for lane in list(&flat).unwrap_or_default() {
+                    let _ = rustix::fs::unlinkat(&flat, lane, AtFlags::REMOVEDIR);
+                }
+            }
             for part in [TREES, FILES, FLAT] {
                 let _ = rustix::fs::unlinkat(&dir, part, AtFlags::REMOVEDIR);
             }
@@ -233,14 +245,18 @@ impl Trash {
     /// When the share cannot be listed.
     pub fn flat(&self, share: &Share) -> io::Result<Vec<Inode>> {
         let path = format!("{}/{FLAT}", share.name());
-        let names = match beneath::open_dir(&self.dir, path.as_bytes()) {
+        let flat = match beneath::open_dir(&self.dir, path.as_bytes()) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            dir => list(&dir?)?,
+            dir => dir?,
         };
-        Ok(names
-            .iter()
-            .filter_map(|n| n.to_str().ok()?.parse().ok())
-            .collect())
+        let mut inodes = Vec::new();
+        for lane in list(&flat)? {
+            let lane = beneath::open_dir(&flat, lane.to_bytes())?;
+            for name in list(&lane)? {
+                inodes.push(stat::entry(&lane, &name)?.stat.ino);
+            }
+        }
+        Ok(inodes)
     }
 
     /// Frees what a share holds.
@@ -272,15 +288,19 @@ pub struct Bin {
     files: OwnedFd,
     trees: OwnedFd,
     flat: Arc<OwnedFd>,
+    /// How many names were given there. They are the same in every batch: the kernel finds them in its cache.
+    given: u32,
     /// The directory made last: candidates come in runs.
     last: Option<(Vec<u8>, Arc<OwnedFd>)>,
 }
 
 impl Bin {
-    /// The place and name for a file that is unlinked in a moment.
-    pub fn flat(&self, ino: Inode) -> (Arc<OwnedFd>, CString) {
-        let name = CString::new(ino.to_string()).unwrap_or_default();
-        (Arc::clone(&self.flat), name)
+    /// The place and name for a file that is unlinked in a moment. Something that could not be put back may have the name:
+    /// ask again then.
+    pub fn flat(&mut self) -> (Arc<OwnedFd>, Arc<CStr>) {
+        let name = CString::new(self.given.to_string()).unwrap_or_default();
+        self.given = self.given.saturating_add(1);
+        (Arc::clone(&self.flat), name.into())
     }
 
     /// The place for the files of a directory of the volume.

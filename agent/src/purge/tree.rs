@@ -77,7 +77,7 @@ impl Tree {
             .map_err(Fate::Failed)?;
         let moved = rustix::fs::renameat_with(
             &tree.from.dir,
-            &tree.from.name,
+            &*tree.from.name,
             &tree.place,
             TREE,
             RenameFlags::NOREPLACE,
@@ -138,7 +138,7 @@ impl Tree {
             &self.place,
             TREE,
             &self.from.dir,
-            &self.from.name,
+            &*self.from.name,
             RenameFlags::NOREPLACE,
         );
         back.map_err(|e| stays_in_trash(e.into()))?;
@@ -149,6 +149,11 @@ impl Tree {
     /// Removes it, if it has no grace.
     pub fn finish(mut self, ground: &Ground<'_>, gone: &mut Vec<Inode>) -> Fate {
         if ground.keep {
+            if !self.leases.iter().all(Leased::is_whole) {
+                return self
+                    .put_back(ground)
+                    .map_or_else(Fate::Failed, |()| Fate::Skipped(Skip::Open));
+            }
             gone.append(&mut self.inodes);
             return Fate::Trashed;
         }

@@ -1,6 +1,7 @@
 //! Entries of the index that match.
 
 use parking_lot::RwLock;
+use rustc_hash::FxHashMap;
 
 use super::PAGES_AT_ONCE;
 use crate::index::{Attributes, DirId, Index, PageView, StoreError};
@@ -29,6 +30,8 @@ pub struct Filter {
     pub name: Option<Globs>,
     /// Of this kind; none: files and directories.
     pub kind: Option<Kind>,
+    /// Only these, and when they expire.
+    pub expiring: Option<FxHashMap<Inode, Seconds>>,
 }
 
 /// The order of the answers.
@@ -53,6 +56,8 @@ pub struct Hit {
     pub attributes: Attributes,
     /// The latest of its clocks.
     pub last: LastUse,
+    /// When it expires, if that was asked.
+    pub expires: Option<Seconds>,
 }
 
 /// Why a question ended early.
@@ -152,15 +157,18 @@ impl Asked<'_> {
         for (rank, ino) in page.inodes().enumerate() {
             let entry = attributes.next_entry()?;
             let last = last_use(&entry, covered(page.access(rank), self.gap_end), Clocks::ALL);
-            if self.matches(&entry, last) {
+            if self.matches(ino, &entry, last) {
                 each(ino, entry, last)?;
             }
         }
         Ok(())
     }
 
-    fn matches(&self, a: &Attributes, last: LastUse) -> bool {
+    fn matches(&self, ino: Inode, a: &Attributes, last: LastUse) -> bool {
         let f = self.filter;
+        if f.expiring.as_ref().is_some_and(|all| !all.contains_key(&ino)) {
+            return false;
+        }
         let kind = match f.kind {
             Some(kind) => a.kind == kind,
             None => matches!(a.kind, Kind::File | Kind::Directory),
@@ -211,6 +219,12 @@ impl Asked<'_> {
                 path,
                 attributes,
                 last,
+                expires: self
+                    .filter
+                    .expiring
+                    .as_ref()
+                    .and_then(|all| all.get(&ino))
+                    .copied(),
             });
         }
         Ok(hits)
@@ -288,7 +302,7 @@ impl Asked<'_> {
                 continue;
             };
             let last = last_use(&attributes, covered(access, self.gap_end), Clocks::ALL);
-            if self.matches(&attributes, last) {
+            if self.matches(*ino, &attributes, last) {
                 for hit in self.named(index, *ino, attributes, last)? {
                     each(hit);
                 }

@@ -1,12 +1,11 @@
-//! Who uses how much, and how old it is: one pass over the index.
+//! Who uses how much, and how old it is: from the sums that the index keeps.
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
 
-use super::PAGES_AT_ONCE;
+use crate::index::sums::Sums;
 use crate::index::{DirId, Index, StoreError};
-use crate::model::{Clocks, Kind, Seconds};
-use crate::policy::last_use::{covered, last_use};
+use crate::model::Seconds;
 
 /// By what the files are told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,112 +14,95 @@ pub enum By {
     User,
     /// Owning group.
     Group,
+    /// Project id.
+    Project,
     /// Directory at this depth; files above it belong to the root.
     Directory(u32),
 }
 
-const DAY: u64 = 86_400;
-
-/// Upper ends of the age histogram, in seconds; what is older comes last.
-pub const AGE_BOUNDS: [u64; 6] = [DAY, 7 * DAY, 30 * DAY, 90 * DAY, 180 * DAY, 365 * DAY];
-
-/// What one subject uses.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Usage {
-    /// Regular files; one with several names counts once.
-    pub files: u64,
-    /// Apparent bytes.
-    pub bytes: u64,
-    /// Sum over files of size x (whole days present + 1).
-    pub byte_days: f64,
-    /// Oldest last use.
-    pub oldest: Option<Seconds>,
-    /// Newest last use.
-    pub newest: Option<Seconds>,
-    /// Files and bytes by age, see [`AGE_BOUNDS`]; the last is everything older.
-    pub ages: [(u64, u64); AGE_BOUNDS.len() + 1],
-}
-
-/// A subject: a uid, a gid, or a directory.
+/// A subject: a uid, a gid, a project id, or a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Subject {
-    /// uid or gid.
+    /// uid, gid or project id.
     Id(u32),
     /// A directory.
     Directory(DirId),
 }
 
-/// Usage of every subject of a volume.
+/// An index with more files is not counted anew while somebody waits for the answer: its days and ages are as of a
+/// moment that lies back by [`RECOUNT_EVERY`] or so. Counting takes some 50 ns a file.
+const COUNTED_AT_ONCE_MAX: u64 = 500_000;
+/// Days and ages are at most so many seconds old while the agent's keeper is alive.
+pub const RECOUNT_EVERY: u64 = 60;
+/// If they are older than this, whoever asks counts.
+const STALE_AFTER: u64 = 15 * 60;
+/// Pages that are counted before the index is let go: about a millisecond's work.
+const PAGES_COUNTED_AT_ONCE: usize = 256;
+
+/// Brings days and ages up to `now`, if they are not and it is worth it. Files and bytes are right in any case.
 ///
 /// # Errors
 /// When the index is damaged.
-pub fn usage(
+pub fn refresh(
     index: &RwLock<Index>,
-    by: By,
+    counting: &Mutex<()>,
     (now, gap_end): (Seconds, Option<Seconds>),
-) -> Result<FxHashMap<Subject, Usage>, StoreError> {
-    let unit_of = match by {
-        By::Directory(depth) => {
-            let of = |id, _: &_, (level, unit): (u32, DirId)| {
-                let level = level.saturating_add(1);
-                (level, if level <= depth { id } else { unit })
-            };
-            index
-                .read()
-                .dirs()
-                .inherit((0, DirId::ROOT), of)
-                .into_iter()
-                .map(|(_, unit)| unit)
-                .collect()
-        }
-        By::User | By::Group => Vec::new(),
+) -> Result<(), StoreError> {
+    let wanted = |index: &Index| {
+        let ledger = index.ledger();
+        let age = ledger.as_of().age_at(now);
+        let small = index.totals().files <= COUNTED_AT_ONCE_MAX;
+        ledger.gap_end() != gap_end || ledger.as_of() != now && (small || age >= STALE_AFTER)
     };
-    let mut all: FxHashMap<Subject, Usage> = FxHashMap::default();
-    let mut start = 0;
-    loop {
-        let index = index.read();
-        let pages = index.pages_from(start, PAGES_AT_ONCE);
-        if pages.len() == 0 {
-            return Ok(all);
+    if wanted(&index.read()) {
+        let _one = counting.lock();
+        // Who waited for somebody else's count takes that.
+        if wanted(&index.read()) {
+            recount(index, (now, gap_end))?;
         }
-        start += PAGES_AT_ONCE;
-        for page in pages {
-            let mut attributes = page.attributes();
-            for (rank, _) in page.inodes().enumerate() {
-                let entry = attributes.next_entry()?;
-                if entry.kind != Kind::File {
-                    continue;
-                }
-                let subject = match by {
-                    By::User => Subject::Id(entry.uid),
-                    By::Group => Subject::Id(entry.gid),
-                    By::Directory(_) => {
-                        Subject::Directory(unit_of.get(entry.parent.index()).copied().unwrap_or(DirId::ROOT))
-                    }
-                };
-                let last = last_use(&entry, covered(page.access(rank), gap_end), Clocks::ALL).at;
-                let days = entry.birth.age_at(now) / DAY + 1;
-                all.entry(subject).or_default().add(entry.size, days, last, now);
-            }
-        }
+    }
+    Ok(())
+}
+
+/// Counts everything anew as of `now`, a few pages at a time. One at a time.
+///
+/// # Errors
+/// When the index is damaged.
+pub fn recount(index: &RwLock<Index>, (now, gap_end): (Seconds, Option<Seconds>)) -> Result<(), StoreError> {
+    index.write().begin_recount(now, gap_end);
+    while !index.write().recount_some(PAGES_COUNTED_AT_ONCE)? {}
+    Ok(())
+}
+
+/// Usage of every subject of a volume.
+pub fn usage(index: &Index, by: By) -> FxHashMap<Subject, Sums> {
+    let ids = |map: &FxHashMap<u32, Sums>| {
+        let rows = map.iter().map(|(id, sums)| (Subject::Id(*id), sums.clone()));
+        rows.collect()
+    };
+    match by {
+        By::User => ids(index.ledger().users()),
+        By::Group => ids(index.ledger().groups()),
+        By::Project => ids(index.ledger().projects()),
+        By::Directory(depth) => directories(index, depth),
     }
 }
 
-impl Usage {
-    fn add(&mut self, size: u64, days: u64, last: Seconds, now: Seconds) {
-        self.files += 1;
-        self.bytes = self.bytes.saturating_add(size);
-        self.byte_days += size as f64 * days as f64;
-        self.oldest = Some(self.oldest.map_or(last, |o| o.min(last)));
-        self.newest = Some(self.newest.map_or(last, |n| n.max(last)));
-        let age = last.age_at(now);
-        let bucket = AGE_BOUNDS
-            .iter()
-            .position(|bound| age < *bound)
-            .unwrap_or(AGE_BOUNDS.len());
-        if let Some((files, bytes)) = self.ages.get_mut(bucket) {
-            *files += 1;
-            *bytes = bytes.saturating_add(size);
-        }
+fn directories(index: &Index, depth: u32) -> FxHashMap<Subject, Sums> {
+    let of = |id, _: &_, (level, unit): (u32, DirId)| {
+        let level = level.saturating_add(1);
+        (level, if level <= depth { id } else { unit })
+    };
+    let units = index.dirs().inherit((0, DirId::ROOT), of);
+    let mut all: FxHashMap<DirId, Sums> = FxHashMap::default();
+    for (dir, sums) in index.ledger().directories() {
+        let unit = units.get(dir.index()).map_or(DirId::ROOT, |(_, unit)| *unit);
+        sums.add_to(all.entry(unit).or_default());
     }
+    let named = all.into_iter().map(|(id, sums)| (Subject::Directory(id), sums));
+    named.collect()
 }
+
+#[cfg(test)]
+#[path = "usage_tests.rs"]
+mod tests;

@@ -20,7 +20,6 @@ use crate::collect::Watched;
 use crate::collect::namespace::take_entry_locked;
 use crate::index::{DirId, StoreError};
 use crate::model::{Kind, LastUse, Seconds, Source, Stat};
-use crate::sys::stat;
 
 /// What to believe of a file that is new to the index about the time before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,7 +138,7 @@ pub fn run(
         source,
     };
     let root = watched.open_root().map_err(unopenable)?;
-    let top = stat::open_file(&root).map_err(unopenable)?;
+    let top = watched.projects.open_file(&root).map_err(unopenable)?;
     let mut next = {
         let mut index = watched.index.write();
         index.start_scan(number, *extent == Extent::Volume);
@@ -207,7 +206,7 @@ fn look_again(
             continue;
         };
         let mut index = watched.index.write();
-        if let Ok(found) = stat::entry(fd, &as_c) {
+        if let Ok(found) = watched.projects.entry(fd, &as_c) {
             take_entry_locked(watched, &mut index, dir, &name, &found, true)?;
         }
     }

@@ -269,7 +269,7 @@ impl<'a> Worker<'a> {
 
     /// Asks for one entry's attributes; true if something is mounted there.
     fn ask(&mut self, dir: DirId, fd: &OwnedFd, name: &CStr) -> io::Result<bool> {
-        let found = match stat::entry(fd, name) {
+        let found = match self.shared.watched.projects.entry(fd, name) {
             Ok(found) => found,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(e) => return Err(e),

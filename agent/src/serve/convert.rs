@@ -7,8 +7,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use purge_proto::v1;
 use tonic::Status;
 
+use crate::collect::touched::Touched;
 use crate::config::{group_name, user_name};
 use crate::host::{Host, HostError};
+use crate::index::sums::{AGE_BOUNDS, Sums};
 use crate::model::{Kind, LastUse, Seconds, Source};
 use crate::policy::evaluate::Shape;
 use crate::policy::explain::{Subject, Verdict};
@@ -17,7 +19,6 @@ use crate::purge::candidate::Candidate;
 use crate::purge::holds::timestamp;
 use crate::purge::plans::PlanRecord;
 use crate::query::find::{FindError, Hit};
-use crate::query::usage::{AGE_BOUNDS, Usage};
 use crate::volume::{Gap, State, Volume};
 
 pub(super) fn status(error: HostError) -> Status {
@@ -90,7 +91,7 @@ pub(super) fn volume(host: &Host, volume: &Volume) -> v1::VolumeStatus {
         gaps: condition.gaps.iter().map(gap).collect(),
         keeping: Some(keeping(volume, condition.gaps_total)),
         trash: Some(host.trash_of(&volume.config.name)),
-        guard: volume.guard().name().into(),
+        guard: volume.last_guard().name().into(),
         events_total: counters.events.load(Relaxed),
         events_lost_total: counters.lost.load(Relaxed),
         index_bytes: host.index_bytes(),
@@ -168,6 +169,21 @@ pub(super) fn entry(root: &Path, hit: &Hit) -> v1::Entry {
         group: group_name(hit.attributes.gid),
         last_access: Some(timestamp(seen(hit.last))),
         source: source(hit.last.source).into(),
+        expires_at: hit.expires.map(timestamp),
+    }
+}
+
+pub(super) fn touched(volume: &str, uid: u32, t: &Touched) -> v1::TouchedOwner {
+    v1::TouchedOwner {
+        volume: volume.into(),
+        owner: user_name(uid),
+        uid,
+        stamped: t.stamped,
+        read: t.read,
+        first: Some(timestamp(t.span.0)),
+        last: Some(timestamp(t.span.1)),
+        process: t.process.0.clone(),
+        pid: t.process.1,
     }
 }
 
@@ -220,22 +236,26 @@ pub(super) fn explanation(
     }
 }
 
-pub(super) fn usage_row(volume: &str, subject: String, usage: &Usage) -> v1::UsageRow {
+pub(super) fn usage_row(volume: &str, subject: String, sums: &Sums) -> v1::UsageRow {
     let bounds = AGE_BOUNDS.iter().copied().chain([0]);
+    let size = |bytes: u128| u64::try_from(bytes).unwrap_or(u64::MAX);
+    let span = sums.span;
     v1::UsageRow {
         volume: volume.into(),
         subject,
-        files: usage.files,
-        bytes: usage.bytes,
-        byte_days: usage.byte_days,
-        oldest: usage.oldest.map(timestamp),
-        newest: usage.newest.map(timestamp),
+        files: sums.files,
+        bytes: size(sums.bytes),
+        allocated_bytes: size(sums.allocated),
+        byte_days: sums.byte_days as f64,
+        oldest: span.map(|(oldest, _)| timestamp(oldest.min(Seconds::now()))),
+        // The index holds the end of a precision window, which may lie ahead.
+        newest: span.map(|(_, newest)| timestamp(newest.min(Seconds::now()))),
         ages: bounds
-            .zip(usage.ages)
+            .zip(sums.ages)
             .map(|(below_seconds, (files, bytes))| v1::AgeBucket {
                 below_seconds,
                 files,
-                bytes,
+                bytes: size(bytes),
             })
             .collect(),
     }

@@ -15,16 +15,21 @@ use tonic::{Request, Response, Status};
 
 use super::{convert, notices};
 use crate::config::{group_id, group_name, user_id, user_name};
+use crate::host::forecast::DAYS_MAX;
+use crate::host::mine::Whose;
 use crate::host::{Host, HostError, Manner, Wanted, lossy};
 use crate::index::DirId;
 use crate::model::{Kind, Seconds};
+use crate::policy::forecast;
 use crate::policy::scope::Globs;
 use crate::purge::candidate::Candidate;
+use crate::purge::holds::timestamp;
 use crate::purge::plans::PlanRecord;
 use crate::purge::runs::LiveRun;
 use crate::query::find::{self, Filter, FindError, Order};
 use crate::query::usage::{self, By, Subject};
 use crate::scan::Extent;
+use crate::sys::project;
 
 /// Messages that wait for a slow client.
 const WAITING_MAX: usize = 256;
@@ -32,6 +37,11 @@ const WAITING_MAX: usize = 256;
 const PAGE_ROWS_MAX: usize = 100;
 /// Candidates sorted at once; more are sorted in several passes over the plan.
 const SORTED_AT_ONCE: usize = 500_000;
+/// Days of a forecast, unless the client asks for another number.
+const FORECAST_DAYS: u32 = 30;
+/// How far ahead `mine` looks, in seconds, and how deep it tells directories apart, unless the client says otherwise.
+const MINE_WITHIN: u64 = 30 * 86_400;
+const MINE_DEPTH: u32 = 2;
 /// How often a client hears of a scan.
 const SCAN_NEWS_EVERY: Duration = Duration::from_millis(200);
 
@@ -297,7 +307,7 @@ impl PurgeAgent for Service {
             v1::Sort::Size => Order::Size,
             v1::Sort::Path => Order::Path,
         };
-        let (path, limit) = (r.path, r.limit);
+        let (path, limit, expiring) = (r.path, r.limit, r.expiring_seconds);
         let places = self.wait(move |host| places(host, &path)).await?;
         Ok(self.stream(move |host, each| {
             let mut left = if limit == 0 { u64::MAX } else { limit };
@@ -305,6 +315,10 @@ impl PurgeAgent for Service {
                 let volume = Arc::clone(host.volume(&name).map_err(convert::status)?);
                 let filter = Filter {
                     below: Some(below),
+                    expiring: match expiring {
+                        Some(within) => Some(host.expiring(&volume, within).map_err(convert::status)?),
+                        None => None,
+                    },
                     ..filter.clone()
                 };
                 let at = (Seconds::judged(), volume.condition().gap_end);
@@ -329,20 +343,109 @@ impl PurgeAgent for Service {
         }))
     }
 
+    async fn get_touched(
+        &self,
+        request: Request<v1::TouchedRequest>,
+    ) -> Result<Response<v1::TouchedReport>, Status> {
+        let r = request.into_inner();
+        let told = self.wait(move |host| {
+            if !r.volume.is_empty() {
+                host.volume(&r.volume)?;
+            }
+            let volumes = host.volumes().iter();
+            let mut owners = Vec::new();
+            for volume in volumes.filter(|v| r.volume.is_empty() || v.config.name == r.volume) {
+                volume.sync();
+                let touched = volume.watched.touched.lock().clone();
+                let rows = touched.iter();
+                owners.extend(rows.map(|(uid, t)| convert::touched(&volume.config.name, *uid, t)));
+            }
+            let files = |o: &v1::TouchedOwner| o.stamped.saturating_add(o.read);
+            owners.sort_by(|a, b| files(b).cmp(&files(a)).then_with(|| a.owner.cmp(&b.owner)));
+            let since = Seconds::now().minus(host.uptime().as_secs());
+            Ok(v1::TouchedReport {
+                owners,
+                since: Some(timestamp(since)),
+            })
+        });
+        Ok(Response::new(told.await?))
+    }
+
+    async fn mine(&self, request: Request<v1::MineRequest>) -> Result<Response<v1::MineReport>, Status> {
+        let caller = super::peer_uid(&request);
+        let r = request.into_inner();
+        let unknown = || Status::invalid_argument(format!("user: {:?} is unknown here", r.user));
+        let uid = match r.user.as_str() {
+            "" => caller,
+            name => Some(user_id(name).ok_or_else(unknown)?),
+        };
+        let Some(uid) = uid.filter(|uid| caller == Some(0) || caller == Some(*uid)) else {
+            return Err(Status::permission_denied(
+                "user: only root may ask for somebody else's files",
+            ));
+        };
+        let whose = Whose {
+            uid,
+            volume: r.volume,
+            within: if r.expiring_seconds == 0 {
+                MINE_WITHIN
+            } else {
+                r.expiring_seconds
+            },
+            depth: if r.depth == 0 { MINE_DEPTH } else { r.depth },
+        };
+        Ok(Response::new(self.wait(move |host| host.mine(&whose)).await?))
+    }
+
+    async fn get_forecast(
+        &self,
+        request: Request<v1::ForecastRequest>,
+    ) -> Result<Response<v1::Forecast>, Status> {
+        let r = request.into_inner();
+        let by = match r.by() {
+            v1::UsageBy::Unspecified => forecast::By::Nothing,
+            v1::UsageBy::User => forecast::By::User,
+            v1::UsageBy::Directory => forecast::By::Directory(r.depth.max(1)),
+            v1::UsageBy::Group | v1::UsageBy::Project => {
+                return Err(Status::invalid_argument(
+                    "by: a forecast is told by user or directory",
+                ));
+            }
+        };
+        let days = match r.days {
+            0 => FORECAST_DAYS,
+            n if n > DAYS_MAX => {
+                let why = format!("days: {n} is more than {DAYS_MAX}");
+                return Err(Status::invalid_argument(why));
+            }
+            n => n,
+        };
+        let wanted = Wanted {
+            rules: r.rules,
+            volume: r.volume,
+            ttl: r.ttl_seconds,
+            unattended: false,
+        };
+        let told = self.wait(move |host| host.forecast(&wanted, days, by));
+        Ok(Response::new(told.await?))
+    }
+
     async fn usage(&self, request: Request<v1::UsageRequest>) -> Result<Response<v1::UsageReport>, Status> {
         let r = request.into_inner();
         let by = match r.by() {
             v1::UsageBy::Unspecified | v1::UsageBy::User => By::User,
             v1::UsageBy::Group => By::Group,
             v1::UsageBy::Directory => By::Directory(r.depth.max(1)),
-            v1::UsageBy::Project => {
-                return Err(Status::invalid_argument(
-                    "by: project ids are not supported by this version",
+            v1::UsageBy::Project if !project::is_known() => {
+                return Err(Status::failed_precondition(
+                    "by: this kernel tells project ids only of open files; Linux 6.17 and later tell them of all",
                 ));
             }
+            v1::UsageBy::Project => By::Project,
         };
         let report = self.wait(move |host| {
             let mut rows = Vec::new();
+            let mut as_of = None;
             for volume in host
                 .volumes()
                 .iter()
@@ -350,10 +453,13 @@ impl PurgeAgent for Service {
             {
                 volume.sync();
                 let at = (Seconds::judged(), volume.condition().gap_end);
-                let all = usage::usage(&volume.watched.index, by, at)?;
+                usage::refresh(&volume.watched.index, &volume.watched.counting, at)?;
                 let index = volume.watched.index.read();
-                for (subject, used) in &all {
+                let counted = index.ledger().as_of();
+                as_of = Some(as_of.map_or(counted, |known: Seconds| known.min(counted)));
+                for (subject, used) in &usage::usage(&index, by) {
                     let name = match (by, subject) {
+                        (By::Project, Subject::Id(project)) => project.to_string(),
                         (By::Group, Subject::Id(gid)) => group_name(*gid),
                         (_, Subject::Id(uid)) => user_name(*uid),
                         (_, Subject::Directory(id)) => match index.dirs().path(*id) {
@@ -368,7 +474,13 @@ impl PurgeAgent for Service {
                 host.volume(&r.volume)?;
             }
             rows.sort_unstable_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.subject.cmp(&b.subject)));
-            Ok(v1::UsageReport { rows })
+            if r.limit > 0 {
+                rows.truncate(usize::try_from(r.limit).unwrap_or(usize::MAX));
+            }
+            Ok(v1::UsageReport {
+                rows,
+                as_of: as_of.map(timestamp),
+            })
         });
         Ok(Response::new(report.await?))
     }
@@ -538,6 +650,7 @@ fn filter_of(r: &v1::FindRequest) -> Result<Filter, Status> {
         max_size: r.max_size,
         name,
         kind,
+        expiring: None,
     })
 }
 

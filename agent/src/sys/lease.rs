@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Once;
 
+use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
 /// What became of the wish for a lease.
@@ -75,6 +76,9 @@ pub fn are_given(dir: impl AsFd) -> io::Result<bool> {
 /// # Errors
 /// What `flock(2)` says.
 pub fn is_locked(file: impl AsFd) -> io::Result<bool> {
+    /// The lock that is tried is a lock to others who try: this process must not take its own for somebody's.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock();
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {
             rustix::fs::flock(&file, FlockOperation::Unlock)?;

@@ -6,6 +6,7 @@
 //! - [`lease`]    write leases and advisory locks
 //! - [`limits`]   how many files may be open
 //! - [`memory`]   keeping the allocator from holding on to what a scan needed
+//! - [`project`]  project ids
 //! - [`shared`]   a buffer that outlives the process
 //! - [`stat`]     statx -> [`crate::model::Stat`], and what a mount is
 //! - [`time`]     the clocks, and which boot this is
@@ -20,6 +21,7 @@ pub mod handle;
 pub mod lease;
 pub mod limits;
 pub mod memory;
+pub mod project;
 pub mod shared;
 pub mod stat;
 pub mod time;

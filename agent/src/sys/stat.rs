@@ -100,6 +100,8 @@ fn located(x: &Statx) -> Located {
             ino: x.stx_ino,
             kind,
             size: x.stx_size,
+            allocated: x.stx_blocks.saturating_mul(512),
+            project: 0,
             uid: x.stx_uid,
             gid: x.stx_gid,
             links: x.stx_nlink,

@@ -9,11 +9,13 @@ use prost::Message;
 use super::coverage::Cause;
 use super::{RATE_SECONDS, Volume, identity, opening};
 use crate::clock::Step;
+use crate::collect::nfsd;
 use crate::index::aside;
 use crate::index::checkpoint::{self, Head, Writer};
 use crate::index::journal::BYTES_WANT_CHECKPOINT;
 use crate::index::{Batch, Record, StoreError};
 use crate::model::Seconds;
+use crate::query::usage::{RECOUNT_EVERY, recount};
 use crate::scan::Extent;
 
 /// How often the keeper looks whether something is to be done.
@@ -28,6 +30,10 @@ const WELL_AFTER: Duration = Duration::from_secs(3);
 const RETRY_EVERY: Duration = Duration::from_secs(5);
 /// How often both clocks are looked at.
 const CLOCK_EVERY: Duration = Duration::from_secs(5);
+/// How often it is looked what clients of the kernel's NFS server hold.
+const NFS_EVERY: Duration = Duration::from_secs(15);
+/// A look that took long is not taken again before so many times as long.
+const NFS_REST: u32 = 20;
 /// Pages that go into a checkpoint while the index is held.
 const PAGES_AT_ONCE: usize = 2048;
 /// A store that must be writable takes a file of so many bytes.
@@ -50,6 +56,10 @@ struct Rounds {
     scan: Instant,
     swept: Instant,
     flush: Instant,
+    /// When the next look at NFS clients is due.
+    nfs: Option<Instant>,
+    /// When usage was counted anew, and how long that took.
+    counted: (Instant, Duration),
     present: Seconds,
 }
 
@@ -64,6 +74,8 @@ impl Volume {
             scan: began,
             swept: began,
             flush: began,
+            nfs: None,
+            counted: (began, Duration::ZERO),
             present: Seconds::now(),
         };
         while !self.stopping.load(Relaxed) {
@@ -84,8 +96,10 @@ impl Volume {
                 self.checkpoint_when_due();
             }
             self.count_rate();
+            self.recount_when_due(&mut last);
             self.judge_collector();
             self.judge_journal();
+            self.look_at_nfs_clients(&mut last);
             if last.clock.elapsed() >= CLOCK_EVERY {
                 last.clock = Instant::now();
                 self.follow_clock(&mut last);
@@ -107,6 +121,42 @@ impl Volume {
             }
             self.request_scans(&mut last);
         }
+    }
+
+    fn look_at_nfs_clients(&self, last: &mut Rounds) {
+        let began = Instant::now();
+        if last.nfs.is_some_and(|due| began < due) {
+            return;
+        }
+        match nfsd::record(&self.watched) {
+            Ok(held) => self.keeping.nfs_held.store(held as u64, Relaxed),
+            // An unmounted volume is told of elsewhere.
+            Err(error) if self.health.lock().away.is_some() => {
+                tracing::debug!(%error, "no look at NFS clients")
+            }
+            Err(error) => {
+                let volume = &self.config.name;
+                tracing::warn!(%error, %volume, "what NFS clients hold cannot be read from {}", nfsd::CLIENTS);
+            }
+        }
+        let rest = began.elapsed().saturating_mul(NFS_REST).max(NFS_EVERY);
+        last.nfs = began.checked_add(rest);
+    }
+
+    /// Days and ages of the usage go on: they are counted anew every minute, on large volumes so rarely that it costs
+    /// less than half a percent of a processor.
+    fn recount_when_due(&self, last: &mut Rounds) {
+        let every = Duration::from_secs(RECOUNT_EVERY).max(last.counted.1.saturating_mul(300));
+        if last.counted.0.elapsed() < every {
+            return;
+        }
+        let began = Instant::now();
+        let _one = self.watched.counting.lock();
+        let at = (Seconds::judged(), self.condition().gap_end);
+        if let Err(error) = recount(&self.watched.index, at) {
+            tracing::error!(volume = %self.config.name, %error, "usage cannot be counted");
+        }
+        last.counted = (Instant::now(), began.elapsed());
     }
 
     fn count_rate(&self) {
@@ -460,6 +510,9 @@ impl Volume {
         if failed && last.scan.elapsed() >= RETRY_EVERY {
             last.scan = Instant::now();
             self.health.lock().missed_names = false;
+            self.request_scan(Extent::Volume);
+        }
+        if self.watched.projects.wants_scan() {
             self.request_scan(Extent::Volume);
         }
         let every = self.config.sweep_interval;

@@ -28,6 +28,9 @@ pub struct Find {
     /// Used within this time.
     #[arg(long, value_name = "DUR", value_parser = super::duration)]
     newer: Option<u64>,
+    /// Taken by a rule within this time, or already, if nobody uses it.
+    #[arg(long, value_name = "DUR", value_parser = super::duration)]
+    expiring: Option<u64>,
     /// Owned by this user (name or number).
     #[arg(long, default_value = "")]
     user: String,
@@ -84,14 +87,20 @@ impl Find {
             kind: kind.into(),
             sort: Sort::message(self.sort).into(),
             limit: self.limit,
+            expiring_seconds: self.expiring,
         };
         let mut stream = client.find(request).await?.into_inner();
         out.begin()?;
         let table = out.is_table() && !self.null;
         if table {
+            let third = if self.expiring.is_some() {
+                "EXPIRES"
+            } else {
+                "SOURCE"
+            };
             out.heading(&format!(
-                "{:>5}  {:>10}  {:<8}  {:<10}  PATH",
-                "AGE", "SIZE", "SOURCE", "OWNER"
+                "{:>5}  {:>10}  {third:<8}  {:<10}  PATH",
+                "AGE", "SIZE", "OWNER"
             ))?;
         }
         while let Some(e) = stream.message().await? {
@@ -99,12 +108,15 @@ impl Find {
                 out.raw(&e.path)?;
                 out.raw(&[0])?;
             } else if table {
+                let third = match e.expires_at {
+                    Some(at) => left(at),
+                    None => views::source(e.source()),
+                };
                 let slash = if e.kind() == v1::Kind::Directory { "/" } else { "" };
                 out.line(&format!(
-                    "{:>5}  {:>10}  {:<8}  {:<10}  {}{slash}",
+                    "{:>5}  {:>10}  {third:<8}  {:<10}  {}{slash}",
                     age(super::age_of(e.last_access)),
                     format_size(e.bytes),
-                    views::source(e.source()),
                     e.owner,
                     paths::printable(&e.path)
                 ))?;
@@ -116,5 +128,14 @@ impl Find {
             out.end()?;
         }
         Ok(exit::DONE)
+    }
+}
+
+/// How long is left until a file expires, for a person.
+pub(super) fn left(at: prost_types::Timestamp) -> String {
+    let left = at.seconds.saturating_sub(chrono::Utc::now().timestamp());
+    match u64::try_from(left) {
+        Ok(0) | Err(_) => "now".into(),
+        Ok(left) => format!("in {}", age(left)),
     }
 }

@@ -5,7 +5,9 @@ mod cancel;
 mod completions;
 mod explain;
 mod find;
+mod forecast;
 mod hold;
+mod mine;
 mod notices;
 mod plan;
 mod plans;
@@ -50,6 +52,10 @@ pub enum Command {
     Find(find::Find),
     /// Who uses how much, and how old it is.
     Usage(usage::Usage),
+    /// What will expire when, and which limits will be reached.
+    Forecast(forecast::Forecast),
+    /// Your own files that will expire, by directory.
+    Mine(mine::Mine),
     /// Keep paths out of every plan and every apply.
     Hold(hold::Hold),
     /// Reconcile the index with the file system.
@@ -85,6 +91,8 @@ impl Command {
             Self::Explain(c) => c.run(client, out).await,
             Self::Find(c) => c.run(client, out).await,
             Self::Usage(c) => c.run(client, out).await,
+            Self::Forecast(c) => c.run(client, out).await,
+            Self::Mine(c) => c.run(client, out).await,
             Self::Hold(c) => c.run(client, out).await,
             Self::Rescan(c) => c.run(client, out).await,
             Self::Notices(c) => c.run(client, out).await,

@@ -10,6 +10,9 @@ use crate::output::Out;
 use crate::output::table::{Align, Table, age, count};
 use crate::views;
 
+/// Some millions of directories.
+const REPORT_BYTES_MAX: usize = 1 << 30;
+
 /// Arguments.
 #[derive(Debug, Args)]
 pub struct Usage {
@@ -25,6 +28,12 @@ pub struct Usage {
     /// How old the files are.
     #[arg(long)]
     age: bool,
+    /// Whose files are kept alive by mass changes of timestamps or reads of next to nothing; nothing follows from it.
+    #[arg(long, conflicts_with_all = ["by", "depth", "age", "limit"])]
+    touched: bool,
+    /// Only so many, those with the most bytes.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    limit: u64,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -40,7 +49,10 @@ enum By {
 }
 
 impl Usage {
-    pub(super) async fn run(&self, mut client: Client, out: &mut Out) -> Result<u8, CtlError> {
+    pub(super) async fn run(&self, client: Client, out: &mut Out) -> Result<u8, CtlError> {
+        if self.touched {
+            return self.touched(client, out).await;
+        }
         let by = match self.by {
             By::User => v1::UsageBy::User,
             By::Group => v1::UsageBy::Group,
@@ -51,7 +63,9 @@ impl Usage {
             volume: self.volume.clone(),
             by: by.into(),
             depth: self.depth,
+            limit: self.limit,
         };
+        let mut client = client.max_decoding_message_size(REPORT_BYTES_MAX);
         let report = client.usage(request).await?.into_inner();
         if !out.is_table() {
             out.begin()?;
@@ -70,10 +84,60 @@ impl Usage {
     }
 }
 
+impl Usage {
+    async fn touched(&self, mut client: Client, out: &mut Out) -> Result<u8, CtlError> {
+        let request = v1::TouchedRequest {
+            volume: self.volume.clone(),
+        };
+        let report = client.get_touched(request).await?.into_inner();
+        if !out.is_table() {
+            out.begin()?;
+            let mut owners = report.owners.iter();
+            owners.try_for_each(|o| out.item(&views::touched_owner(o)))?;
+            out.end()?;
+            return Ok(exit::DONE);
+        }
+        let since = age(super::age_of(report.since));
+        if report.owners.is_empty() {
+            out.line(&format!(
+                "Nothing of the kind since the agent started, {since} ago."
+            ))?;
+            return Ok(exit::DONE);
+        }
+        let mut table = Table::new(&[
+            ("STAMPED", Align::Right),
+            ("READ", Align::Right),
+            ("LAST", Align::Right),
+            ("VOLUME", Align::Left),
+            ("OWNER", Align::Left),
+            ("PROCESS", Align::Left),
+        ]);
+        for o in &report.owners {
+            table.row([
+                count(o.stamped),
+                count(o.read),
+                age(super::age_of(o.last)),
+                o.volume.clone(),
+                o.owner.clone(),
+                match o.process.as_str() {
+                    "" => format!("has ended ({})", o.pid),
+                    name => format!("{name} ({})", o.pid),
+                },
+            ]);
+        }
+        table.print(out, 0)?;
+        out.remark(&format!(
+            "Files since the agent started, {since} ago. Nothing follows from it."
+        ));
+        Ok(exit::DONE)
+    }
+}
+
 fn totals(report: &v1::UsageReport) -> Table {
     let mut table = Table::new(&[
         ("FILES", Align::Right),
         ("SIZE", Align::Right),
+        ("ON DISK", Align::Right),
         ("SIZE-DAYS", Align::Right),
         ("OLDEST", Align::Right),
         ("NEWEST", Align::Right),
@@ -84,6 +148,7 @@ fn totals(report: &v1::UsageReport) -> Table {
         table.row([
             count(r.files),
             format_size(r.bytes),
+            format_size(r.allocated_bytes),
             format_size(r.byte_days as u64),
             age(super::age_of(r.oldest)),
             age(super::age_of(r.newest)),

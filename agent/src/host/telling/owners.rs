@@ -191,11 +191,12 @@ fn kind_of(subject: QuotaSubject) -> &'static str {
     match subject {
         QuotaSubject::User => "user",
         QuotaSubject::Group => "group",
+        QuotaSubject::Project => "project",
         QuotaSubject::Directory { .. } => "directory",
     }
 }
 
-/// A user hears of their own quota, a directory's owner of its, the operator of a group's.
+/// A user hears of their own quota, a directory's owner of its, the operator of a group's or a project's.
 fn audience(index: &Index, over: &Over, by: QuotaSubject) -> Audience {
     let owner = |uid: u32| Audience::Owner {
         user: user_name(uid),

@@ -1,0 +1,359 @@
+//! What will expire, and which limits will be reached.
+
+use purge_proto::v1;
+
+use super::growth::{SHARES_MAX, Sample, Share};
+use super::triggered::{Asker, namer, space_of};
+use super::{Host, HostError, Wanted, lossy};
+use crate::config::{Quota, Watermark, user_name};
+use crate::index::DirId;
+use crate::model::Seconds;
+use crate::policy::evaluate::{Circumstances, Pick};
+use crate::policy::forecast::{self, By, Outlook};
+use crate::policy::growth::{growth, reached_at};
+use crate::policy::quota;
+use crate::purge::holds::timestamp;
+use crate::volume::{State, Volume};
+
+const DAY: u64 = 86_400;
+/// Rows of limits in an answer.
+const LIMITS_MAX: usize = 1000;
+/// For so many of them an evaluation of the whole index says what would go.
+const EVALUATED_MAX: usize = 10;
+/// Days that may be asked for.
+pub const DAYS_MAX: u32 = 3650;
+
+/// Something that is limited.
+struct Limited<'a> {
+    asker: &'a Asker,
+    subject: String,
+    measure: &'static str,
+    used: f64,
+    most: f64,
+    /// What is used once as much was freed as is freed when the limit is reached.
+    low: f64,
+    /// Earlier values.
+    samples: Vec<(Seconds, f64)>,
+}
+
+impl Host {
+    /// Notes how much there is on each volume, for forecasts, if that was not done for an hour.
+    pub fn note_growth(&self) {
+        let now = Seconds::judged();
+        for volume in self.volumes() {
+            let is_whole = matches!(volume.condition().state, State::Tracking);
+            if !is_whole || !self.history.is_due(&volume.config.name, now) {
+                continue;
+            }
+            let noted = self.sample(volume, now).and_then(|sample| {
+                let added = self.history.add(sample);
+                added.map_err(|e| HostError::Refused(format!("{}: {e}", self.state_dir.display())))
+            });
+            if let Err(error) = noted {
+                tracing::warn!(volume = %volume.config.name, %error, "the growth cannot be noted");
+            }
+        }
+    }
+
+    fn sample(&self, volume: &Volume, now: Seconds) -> Result<Sample, HostError> {
+        let space = space_of(volume)?;
+        let mut shares = Vec::new();
+        for q in self.quotas_of(volume) {
+            let used = quota::used(&volume.watched.index.read(), &q, now, namer(&q))?;
+            shares.extend(used.into_iter().map(|(subject, used)| Share {
+                quota: q.name.clone(),
+                subject,
+                bytes: used.bytes as f64,
+                byte_days: used.byte_days as f64,
+            }));
+        }
+        shares.sort_by(|a, b| b.byte_days.total_cmp(&a.byte_days));
+        shares.truncate(SHARES_MAX);
+        Ok(Sample {
+            at: now.0,
+            volume: volume.config.name.clone(),
+            used: space.used,
+            inodes: space.inodes_used,
+            shares,
+        })
+    }
+
+    fn quotas_of(&self, volume: &Volume) -> Vec<Quota> {
+        let all = self.limits().quotas.into_iter();
+        all.filter(|q| q.volume == volume.config.name).collect()
+    }
+
+    /// What the rules take on which of the next days, and which limits will be reached in that time.
+    ///
+    /// # Errors
+    /// When the rules are unknown or do not belong together, or the volume is in doubt.
+    pub fn forecast(&self, wanted: &Wanted, days: u32, by: By) -> Result<v1::Forecast, HostError> {
+        let (volume, rules) = self.choose_rules(wanted)?;
+        self.check_certain(volume)?;
+        volume.sync();
+        let at = self.circumstances(volume);
+        let (outlook, subjects) = {
+            let index = volume.watched.index.read();
+            let outlook = forecast::forecast(&index, &rules, &at, days, by)?;
+            let name = |id: u32| match by {
+                By::Directory(_) => match index.dirs().path(DirId(id)) {
+                    Some(path) if !path.is_empty() => lossy(&path),
+                    _ => ".".into(),
+                },
+                By::User | By::Nothing => user_name(id),
+            };
+            let subjects = subjects(&outlook, at.now, name);
+            (outlook, subjects)
+        };
+        let mut days_told = due_days(&outlook.days, at.now);
+        Ok(v1::Forecast {
+            volume: volume.config.name.clone(),
+            rules: rules.into_iter().map(|r| r.name).collect(),
+            from: Some(timestamp(at.now)),
+            due: (!days_told.is_empty()).then(|| days_told.remove(0)),
+            days: days_told,
+            subjects,
+            limits: self.limits_ahead(volume, &at, days)?,
+        })
+    }
+
+    /// The limits that are reached, or will be within so many days; the next first.
+    fn limits_ahead(
+        &self,
+        volume: &Volume,
+        at: &Circumstances,
+        days: u32,
+    ) -> Result<Vec<v1::LimitForecast>, HostError> {
+        let samples = self.history.of(&volume.config.name);
+        let quotas = self.quotas_of(volume).into_iter().map(Asker::Quota);
+        let watermarks = self.limits().watermarks.into_iter();
+        let watermarks = watermarks.filter(|w| w.volume == volume.config.name);
+        let askers: Vec<Asker> = quotas.chain(watermarks.map(Asker::Watermark)).collect();
+        let mut all = Vec::new();
+        for asker in &askers {
+            match asker {
+                Asker::Quota(q) => all.extend(limited_by_quota(asker, q, volume, at, &samples)?),
+                Asker::Watermark(w) => all.extend(self.limited_by_watermark(asker, w, volume, &samples)?),
+            }
+        }
+        let horizon = at.now.plus(u64::from(days).saturating_mul(DAY));
+        let mut rows: Vec<(Option<Seconds>, v1::LimitForecast, Limited<'_>)> = Vec::new();
+        for limited in all {
+            let growth = growth(limited.samples.iter().copied(), limited.used, at.now);
+            let reached = reached_at(limited.used, limited.most, growth, at.now);
+            // A watermark is one for the whole volume: how it stands is always told.
+            let is_watermark = matches!(limited.asker, Asker::Watermark(_));
+            if is_watermark || reached.is_some_and(|reached| reached <= horizon) {
+                let row = v1::LimitForecast {
+                    limit: limited.asker.name(),
+                    subject: limited.subject.clone(),
+                    measure: limited.measure.into(),
+                    used: limited.used,
+                    most: limited.most,
+                    growth_per_day: growth.map(|g| g.per_day),
+                    measured_seconds: growth.map_or(0, |g| g.measured),
+                    reached_at: reached.map(timestamp),
+                    would_go: None,
+                };
+                rows.push((reached, row, limited));
+            }
+        }
+        rows.sort_by(|a, b| {
+            let key = |row: &(Option<Seconds>, v1::LimitForecast, Limited<'_>)| {
+                (
+                    row.0.unwrap_or(Seconds::MAX),
+                    row.1.limit.clone(),
+                    row.1.subject.clone(),
+                )
+            };
+            key(a).cmp(&key(b))
+        });
+        rows.truncate(LIMITS_MAX);
+        let due = rows.iter_mut().filter(|row| row.0.is_some()).take(EVALUATED_MAX);
+        for (reached, row, limited) in due {
+            let then = Circumstances {
+                now: reached.unwrap_or(at.now),
+                ..at.clone()
+            };
+            row.would_go = Some(self.would_go(volume, limited, &then)?);
+        }
+        Ok(rows.into_iter().map(|(_, row, _)| row).collect())
+    }
+
+    fn limited_by_watermark<'a>(
+        &self,
+        asker: &'a Asker,
+        w: &Watermark,
+        volume: &Volume,
+        samples: &[Sample],
+    ) -> Result<Vec<Limited<'a>>, HostError> {
+        let space = space_of(volume)?;
+        let trash = self.trash_of(&w.volume);
+        let all = space.used.saturating_add(space.available);
+        let part = |measure, used: u64, all: u64, samples| Limited {
+            asker,
+            subject: String::new(),
+            measure,
+            used: used as f64,
+            most: all as f64 * w.high,
+            low: all as f64 * w.low,
+            samples,
+        };
+        let earlier = |of: fn(&Sample) -> u64| {
+            let values = samples.iter().map(|s| (Seconds(s.at), of(s) as f64));
+            values.collect()
+        };
+        let in_trash = trash.files.saturating_add(trash.directories);
+        let mut found = vec![part(
+            "bytes",
+            space.used.saturating_sub(trash.bytes),
+            all,
+            earlier(|s| s.used),
+        )];
+        if space.inodes > 0 {
+            let used = space.inodes_used.saturating_sub(in_trash);
+            found.push(part("inodes", used, space.inodes, earlier(|s| s.inodes)));
+        }
+        Ok(found)
+    }
+
+    /// What would go at `then.now`, if nothing is used until then.
+    fn would_go(
+        &self,
+        volume: &Volume,
+        limited: &Limited<'_>,
+        then: &Circumstances,
+    ) -> Result<v1::Totals, HostError> {
+        let rule = self.rule_of(limited.asker)?;
+        let need = limited.used.max(limited.most) - limited.low;
+        let index = volume.watched.index.read();
+        match limited.asker {
+            Asker::Watermark(w) => {
+                let need = match limited.measure {
+                    "bytes" => (need.ceil() as u128, 0),
+                    _ => (0, need.ceil() as u128),
+                };
+                let found = quota::watermark(&index, (&rule, w.min_age), need, String::new(), then)?;
+                Ok(sum(found.evaluation.picks.iter()))
+            }
+            Asker::Quota(q) => {
+                let limit = of_subject(q, &limited.subject, (limited.measure, need), |q| {
+                    let used = quota::used(&index, q, then.now, namer(q))?;
+                    Ok(used.get(&limited.subject).copied().unwrap_or_default())
+                })?;
+                let found = quota::quota(&index, &limit, &rule, then, namer(q))?;
+                let wanted = format!("{}/{}", q.name, limited.subject);
+                let theirs = found.evaluation.picks.iter().filter(|p| {
+                    let reason = found.reasons.get(usize::from(p.rule));
+                    reason.is_some_and(|r| r.name == wanted)
+                });
+                Ok(sum(theirs))
+            }
+        }
+    }
+}
+
+/// A quota under which exactly `need` of one measure is too much for one subject.
+fn of_subject(
+    q: &Quota,
+    subject: &str,
+    (measure, need): (&str, f64),
+    used: impl FnOnce(&Quota) -> Result<quota::Sums, HostError>,
+) -> Result<Quota, HostError> {
+    let used = used(q)?;
+    let left = |used: u128| {
+        let left = used.saturating_sub(need.ceil() as u128);
+        Some(u64::try_from(left).unwrap_or(u64::MAX))
+    };
+    let (hard, temporal) = match measure {
+        "bytes" => (left(used.bytes), None),
+        _ => (None, left(used.byte_days)),
+    };
+    tracing::debug!(quota = %q.name, subject, ?hard, ?temporal, "what would go");
+    Ok(Quota {
+        hard,
+        temporal,
+        max_age: None,
+        low: 1.0,
+        overrides: Vec::new(),
+        ..q.clone()
+    })
+}
+
+fn limited_by_quota<'a>(
+    asker: &'a Asker,
+    q: &Quota,
+    volume: &Volume,
+    at: &Circumstances,
+    samples: &[Sample],
+) -> Result<Vec<Limited<'a>>, HostError> {
+    let mut all = Vec::new();
+    let used = quota::used(&volume.watched.index.read(), q, at.now, namer(q))?;
+    // By subject: when, bytes and byte-days.
+    let mut earlier: std::collections::HashMap<&str, Vec<(Seconds, f64, f64)>> = Default::default();
+    for sample in samples {
+        for share in sample.shares.iter().filter(|s| s.quota == q.name) {
+            let values = earlier.entry(&share.subject).or_default();
+            values.push((Seconds(sample.at), share.bytes, share.byte_days));
+        }
+    }
+    for (subject, sums) in used {
+        let (hard, temporal) = q.limits_of(&subject);
+        let of = |measure, used: u128, most: u64, pick: fn(&(Seconds, f64, f64)) -> f64| Limited {
+            asker,
+            measure,
+            used: used as f64,
+            most: most as f64,
+            low: most as f64 * q.low,
+            samples: earlier
+                .get(subject.as_str())
+                .map(|values| values.iter().map(|v| (v.0, pick(v))).collect())
+                .unwrap_or_default(),
+            subject: subject.clone(),
+        };
+        all.extend(hard.map(|most| of("bytes", sums.bytes, most, |v| v.1)));
+        all.extend(temporal.map(|most| of("byte-days", sums.byte_days, most, |v| v.2)));
+    }
+    Ok(all)
+}
+
+fn sum<'p>(picks: impl Iterator<Item = &'p Pick>) -> v1::Totals {
+    picks.fold(v1::Totals::default(), |sum, pick| v1::Totals {
+        files: sum.files.saturating_add(pick.files.into()),
+        directories: 0,
+        bytes: sum.bytes.saturating_add(pick.bytes),
+    })
+}
+
+fn due_days(days: &[forecast::Share], now: Seconds) -> Vec<v1::Due> {
+    let told = days.iter().enumerate().map(|(day, (files, bytes))| v1::Due {
+        until: Some(timestamp(now.plus((day as u64).saturating_mul(DAY)))),
+        files: *files,
+        bytes: u64::try_from(*bytes).unwrap_or(u64::MAX),
+    });
+    told.collect()
+}
+
+fn subjects(outlook: &Outlook, now: Seconds, name: impl Fn(u32) -> String) -> Vec<v1::SubjectForecast> {
+    let mut rows: Vec<v1::SubjectForecast> = outlook
+        .subjects
+        .iter()
+        .map(|(subject, days)| {
+            let mut told = due_days(days, now);
+            let due = (!told.is_empty()).then(|| told.remove(0));
+            let all = days.iter().fold((0u64, 0u128), |a, b| {
+                (a.0.saturating_add(b.0), a.1.saturating_add(b.1))
+            });
+            told.retain(|day| day.files > 0);
+            v1::SubjectForecast {
+                subject: name(*subject),
+                files: all.0,
+                bytes: u64::try_from(all.1).unwrap_or(u64::MAX),
+                due: due.filter(|due| due.files > 0),
+                days: told,
+            }
+        })
+        .collect();
+    rows.sort_unstable_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.subject.cmp(&b.subject)));
+    rows
+}

@@ -1,0 +1,93 @@
+//! What will expire soon, for those whose it is.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use purge_proto::v1;
+use rustc_hash::FxHashMap;
+
+use super::{Host, HostError};
+use crate::config::{Rule, user_name};
+use crate::model::{Inode, Seconds};
+use crate::policy::expiring::{expiring, of_owner};
+use crate::purge::holds::timestamp;
+use crate::volume::Volume;
+
+/// Whose files, and which.
+#[derive(Debug, Clone)]
+pub struct Whose {
+    /// The owner.
+    pub uid: u32,
+    /// Volume by name; empty: all.
+    pub volume: String,
+    /// Seconds from now.
+    pub within: u64,
+    /// How deep directories are told apart.
+    pub depth: u32,
+}
+
+impl Host {
+    /// What the volume's rules take within so many seconds, and from when on.
+    ///
+    /// # Errors
+    /// When the index is damaged.
+    pub fn expiring(&self, volume: &Volume, within: u64) -> Result<FxHashMap<Inode, Seconds>, HostError> {
+        let at = self.circumstances(volume);
+        let index = volume.watched.index.read();
+        Ok(expiring(&index, &self.rules_that_delete(volume), &at, within)?)
+    }
+
+    /// One owner's files that the rules take soon, by directory; what expires first comes first.
+    ///
+    /// # Errors
+    /// When the volume is unknown or the index damaged.
+    pub fn mine(&self, whose: &Whose) -> Result<v1::MineReport, HostError> {
+        let mut report = v1::MineReport {
+            user: user_name(whose.uid),
+            ..v1::MineReport::default()
+        };
+        if !whose.volume.is_empty() {
+            self.volume(&whose.volume)?;
+        }
+        let wanted = |v: &&std::sync::Arc<Volume>| whose.volume.is_empty() || v.config.name == whose.volume;
+        for volume in self.volumes().iter().filter(wanted) {
+            volume.sync();
+            let at = self.circumstances(volume);
+            let index = volume.watched.index.read();
+            let rules = self.rules_that_delete(volume);
+            for (dir, share) in of_owner(&index, &rules, &at, whose.within, (whose.uid, whose.depth))? {
+                let bytes = u64::try_from(share.bytes).unwrap_or(u64::MAX);
+                report.files = report.files.saturating_add(share.files);
+                report.bytes = report.bytes.saturating_add(bytes);
+                let below = index.dirs().path(dir).unwrap_or_default();
+                report.directories.push(v1::MineDirectory {
+                    volume: volume.config.name.clone(),
+                    path: absolute(&volume.config.path, &below),
+                    files: share.files,
+                    bytes,
+                    first_expires_at: Some(timestamp(share.first)),
+                });
+            }
+        }
+        let key = |d: &v1::MineDirectory| (d.first_expires_at.map_or(0, |t| t.seconds), d.path.clone());
+        report.directories.sort_by_key(key);
+        Ok(report)
+    }
+
+    pub(super) fn rules_that_delete(&self, volume: &Volume) -> Vec<Rule> {
+        let all = self.rules().into_iter();
+        all.filter(|r| r.volume == volume.config.name && !r.tells_only)
+            .collect()
+    }
+}
+
+fn absolute(root: &Path, below: &[u8]) -> Vec<u8> {
+    let below = Path::new(OsStr::from_bytes(below));
+    let path = if below.as_os_str().is_empty() {
+        root.into()
+    } else {
+        root.join(below)
+    };
+    path.into_os_string().into_vec()
+}

@@ -1,0 +1,242 @@
+//! Sums by owner, group, project and directory, kept up with every change of a file. Pure.
+//!
+//! ```text
+//!   a file changes --> Account --> ledger           files, bytes, space: true at once
+//!                         |                          days, ages: as of the moment at which the ledger was begun
+//!                         `------> the next ledger   being counted, page by page, as of a later moment
+//! ```
+//! Files and bytes change only when a file does. Days and ages change by themselves as time goes by, each file's at
+//! another second, so they are kept as of one moment, and everything is counted anew now and then as of a later one:
+//! a few pages at a time, while changes go on. A change counts in the next ledger as well if its page lies before the
+//! cursor; if not, the count will meet it.
+
+use rustc_hash::FxHashMap;
+
+use super::codec::{Attributes, DirId};
+use super::page::Page;
+use super::sums::{DirSums, Share, Sums, bucket_of};
+use crate::model::{Kind, LastUse, Seconds};
+
+const DAY: u64 = 86_400;
+
+/// All sums, as of one moment.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    as_of: Seconds,
+    gap_end: Option<Seconds>,
+    users: FxHashMap<u32, Sums>,
+    groups: FxHashMap<u32, Sums>,
+    projects: FxHashMap<u32, Sums>,
+    /// By directory: what lies in it itself.
+    dirs: Vec<DirSums>,
+}
+
+impl Ledger {
+    /// The moment of its days and ages; [`Seconds::MIN`] when they were not counted yet.
+    pub fn as_of(&self) -> Seconds {
+        self.as_of
+    }
+
+    /// The end of the unobserved stretch that counts as a use of every file, as the ages know it.
+    pub fn gap_end(&self) -> Option<Seconds> {
+        self.gap_end
+    }
+
+    /// By uid.
+    pub fn users(&self) -> &FxHashMap<u32, Sums> {
+        &self.users
+    }
+
+    /// By gid.
+    pub fn groups(&self) -> &FxHashMap<u32, Sums> {
+        &self.groups
+    }
+
+    /// By project id.
+    pub fn projects(&self) -> &FxHashMap<u32, Sums> {
+        &self.projects
+    }
+
+    /// By directory: what lies in it itself, not what lies below.
+    pub fn directories(&self) -> impl Iterator<Item = (DirId, &DirSums)> {
+        let used = self.dirs.iter().enumerate().filter(|(_, sums)| !sums.is_empty());
+        used.map(|(i, sums)| (DirId(u32::try_from(i).unwrap_or(u32::MAX)), sums))
+    }
+
+    fn share(&self, a: &Attributes, access: LastUse) -> Share {
+        let last = [access.at, a.mtime, a.ctime, a.birth]
+            .into_iter()
+            .chain(self.gap_end)
+            .fold(Seconds::MIN, Seconds::max);
+        let days = a.birth.age_at(self.as_of) / DAY;
+        Share {
+            bytes: a.size,
+            allocated: a.allocated,
+            byte_days: u128::from(a.size).saturating_mul(u128::from(days).saturating_add(1)),
+            last,
+            bucket: bucket_of(last.age_at(self.as_of)),
+        }
+    }
+
+    fn add(&mut self, a: &Attributes, access: LastUse) {
+        if a.kind != Kind::File {
+            return;
+        }
+        let share = self.share(a, access);
+        self.users.entry(a.uid).or_default().add(&share);
+        self.groups.entry(a.gid).or_default().add(&share);
+        self.projects.entry(a.project).or_default().add(&share);
+        let place = a.parent.index();
+        if self.dirs.len() <= place {
+            let more = place.saturating_add(1).saturating_sub(self.dirs.len());
+            // Not twice as much: there may be millions.
+            if self.dirs.capacity() <= place {
+                self.dirs.reserve_exact(more.max(self.dirs.len() / 8));
+            }
+            self.dirs.resize_with(place.saturating_add(1), DirSums::default);
+        }
+        if let Some(dir) = self.dirs.get_mut(place) {
+            dir.add(&share);
+        }
+    }
+
+    fn subtract(&mut self, a: &Attributes, access: LastUse) {
+        if a.kind != Kind::File {
+            return;
+        }
+        let share = self.share(a, access);
+        let maps = [
+            (&mut self.users, a.uid),
+            (&mut self.groups, a.gid),
+            (&mut self.projects, a.project),
+        ];
+        for (map, id) in maps {
+            if let Some(sums) = map.get_mut(&id) {
+                sums.subtract(&share);
+                if sums.files == 0 {
+                    map.remove(&id);
+                }
+            }
+        }
+        if let Some(dir) = self.dirs.get_mut(a.parent.index()) {
+            dir.subtract(&share);
+        }
+    }
+
+    /// Whatever was used since then is in the first bucket, and stays there when it is used again.
+    fn young_from(&self) -> Seconds {
+        self.as_of.minus(DAY.saturating_sub(1))
+    }
+}
+
+/// The ledger that answers, and the one that is being counted.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    ledger: Ledger,
+    next: Option<Next>,
+}
+
+#[derive(Debug)]
+struct Next {
+    ledger: Ledger,
+    /// Pages before this are counted.
+    cursor: usize,
+}
+
+/// A file as it was or is: what is known of it, and its access clock.
+pub(super) type Known<'a> = (&'a Attributes, LastUse);
+
+impl Account {
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// A file that was loaded: it is in no ledger yet.
+    pub fn counted(&mut self, a: &Attributes, access: LastUse) {
+        self.ledger.add(a, access);
+    }
+
+    /// A file of the page in `slot` came, went or changed.
+    pub fn change(&mut self, slot: u32, old: Option<Known<'_>>, new: Option<Known<'_>>) {
+        for ledger in self.ledgers_of(slot) {
+            if let Some((a, access)) = old {
+                ledger.subtract(a, access);
+            }
+            if let Some((a, access)) = new {
+                ledger.add(a, access);
+            }
+        }
+    }
+
+    /// The access clock of a file moved. This is where every event comes by: nearly always it is one compare.
+    #[inline]
+    pub fn used(&mut self, slot: u32, page: &Page, rank: usize, (before, after): (LastUse, LastUse)) {
+        let young = self
+            .ledgers_of(slot)
+            .all(|l| before.at.min(after.at) >= l.young_from());
+        if !young && let Ok(a) = page.attributes_at(rank) {
+            self.change(slot, Some((&a, before)), Some((&a, after)));
+        }
+    }
+
+    fn ledgers_of(&mut self, slot: u32) -> impl Iterator<Item = &mut Ledger> {
+        let next = self.next.as_mut().filter(|n| (slot as usize) < n.cursor);
+        std::iter::once(&mut self.ledger).chain(next.map(|n| &mut n.ledger))
+    }
+
+    pub fn begin_recount(&mut self, as_of: Seconds, gap_end: Option<Seconds>) {
+        let ledger = Ledger {
+            as_of,
+            gap_end,
+            ..Ledger::default()
+        };
+        self.next = Some(Next { ledger, cursor: 0 });
+    }
+
+    /// The first page that is not counted yet.
+    pub fn cursor(&self) -> usize {
+        self.next.as_ref().map_or(usize::MAX, |n| n.cursor)
+    }
+
+    /// A file of the page at the cursor, or after it.
+    pub fn recounted(&mut self, a: &Attributes, access: LastUse) {
+        if let Some(next) = &mut self.next {
+            next.ledger.add(a, access);
+        }
+    }
+
+    /// Pages before `end` are counted. With the last one the next ledger takes over. True when nothing is left to count.
+    pub fn recounted_to(&mut self, end: usize, last: bool) -> bool {
+        if let Some(next) = &mut self.next {
+            next.cursor = end;
+        }
+        if (last || self.next.is_none())
+            && let Some(next) = self.next.take()
+        {
+            self.note_drift(&next.ledger);
+            self.ledger = next.ledger;
+        }
+        self.next.is_none()
+    }
+
+    /// The sums that were kept up and those that were counted are the same, or something is wrong with the former.
+    fn note_drift(&self, counted: &Ledger) {
+        let uids = self.ledger.users.keys().chain(counted.users.keys());
+        for uid in uids {
+            let sums = |l: &Ledger| {
+                let of = |s: &Sums| (s.files, s.bytes, s.allocated);
+                l.users.get(uid).map(of).unwrap_or_default()
+            };
+            let (kept, counted) = (sums(&self.ledger), sums(counted));
+            if kept != counted {
+                tracing::error!(
+                    uid,
+                    ?kept,
+                    ?counted,
+                    "the sums of an owner were wrong, and are right again"
+                );
+                debug_assert!(false, "the sums of uid {uid} were wrong");
+            }
+        }
+    }
+}

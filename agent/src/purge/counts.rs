@@ -1,0 +1,147 @@
+//! What runs came to since the agent started, for metrics. Every series of a volume is there from the beginning: what appears only with
+//! its first failure is not seen to rise.
+
+use parking_lot::Mutex;
+use purge_proto::v1;
+
+/// States that a run can end in, as the contract names them.
+pub const STATES: [(&str, v1::RunState); 4] = [
+    ("completed", v1::RunState::Completed),
+    ("partial", v1::RunState::Partial),
+    ("cancelled", v1::RunState::Cancelled),
+    ("failed", v1::RunState::Failed),
+];
+
+/// What can become of a candidate.
+pub const FATES: [&str; 4] = ["deleted", "trashed", "skipped", "failed"];
+
+/// The runs of one volume.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RunCounts {
+    volume: String,
+    /// Runs, in the order of [`STATES`].
+    pub runs: [u64; STATES.len()],
+    /// Files and directories, in the order of [`FATES`].
+    pub candidates: [u64; FATES.len()],
+    /// Bytes that were deleted, and trashed.
+    pub bytes: [u64; 2],
+    /// What the runs took together, seconds.
+    pub seconds: f64,
+    /// When the last one ended, seconds since 1970; 0: none has.
+    pub last_end: i64,
+}
+
+/// The runs of all volumes.
+#[derive(Debug, Default)]
+pub struct EndedRuns(Mutex<Vec<RunCounts>>);
+
+impl EndedRuns {
+    /// Counts a run that is over.
+    pub fn add(&self, run: &v1::Run) {
+        let mut all = self.0.lock();
+        if !all.iter().any(|of| of.volume == run.volume) {
+            all.push(RunCounts {
+                volume: run.volume.clone(),
+                ..RunCounts::default()
+            });
+        }
+        if let Some(counts) = all.iter_mut().find(|of| of.volume == run.volume) {
+            counts.add(run);
+        }
+    }
+
+    /// The runs of a volume; all zero if there was none.
+    pub fn of(&self, volume: &str) -> RunCounts {
+        let all = self.0.lock();
+        all.iter()
+            .find(|of| of.volume == volume)
+            .cloned()
+            .unwrap_or_default()
+    }
+}
+
+impl RunCounts {
+    fn add(&mut self, run: &v1::Run) {
+        for (count, (_, state)) in self.runs.iter_mut().zip(STATES) {
+            *count = count.saturating_add(u64::from(state == run.state()));
+        }
+        let things = |totals: &Option<v1::Totals>| {
+            totals
+                .as_ref()
+                .map_or(0, |t| t.files.saturating_add(t.directories))
+        };
+        let bytes = |totals: &Option<v1::Totals>| totals.as_ref().map_or(0, |t| t.bytes);
+        let fates = [
+            things(&run.deleted),
+            things(&run.trashed),
+            run.skipped.as_ref().map_or(0, skipped),
+            run.failed_total,
+        ];
+        for (count, more) in self.candidates.iter_mut().zip(fates) {
+            *count = count.saturating_add(more);
+        }
+        for (count, more) in self
+            .bytes
+            .iter_mut()
+            .zip([bytes(&run.deleted), bytes(&run.trashed)])
+        {
+            *count = count.saturating_add(more);
+        }
+        self.seconds += run.seconds;
+        self.last_end = run.finished_at.as_ref().map_or(self.last_end, |at| at.seconds);
+    }
+}
+
+fn skipped(of: &v1::Skipped) -> u64 {
+    [
+        of.accessed,
+        of.changed,
+        of.open,
+        of.locked,
+        of.held,
+        of.gone,
+        of.hardlinked,
+        of.cancelled,
+    ]
+    .into_iter()
+    .fold(0, u64::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_candidate_is_counted_once_for_its_volume() {
+        let totals = |files, directories, bytes| {
+            Some(v1::Totals {
+                files,
+                directories,
+                bytes,
+            })
+        };
+        let run = v1::Run {
+            volume: "a".into(),
+            state: v1::RunState::Partial.into(),
+            deleted: totals(3, 1, 100),
+            trashed: totals(2, 0, 10),
+            skipped: Some(v1::Skipped {
+                open: 4,
+                held: 1,
+                ..v1::Skipped::default()
+            }),
+            failed_total: 7,
+            seconds: 1.5,
+            ..v1::Run::default()
+        };
+        let runs = EndedRuns::default();
+        runs.add(&run);
+        runs.add(&run);
+        let of = runs.of("a");
+        assert_eq!(of.runs, [0, 2, 0, 0]);
+        assert_eq!(of.candidates, [8, 4, 10, 14]);
+        assert_eq!(of.bytes, [200, 20]);
+        assert!((of.seconds - 3.0).abs() < f64::EPSILON);
+        assert_eq!(runs.of("b"), RunCounts::default());
+    }
+}

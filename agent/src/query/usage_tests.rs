@@ -1,0 +1,287 @@
+//! The sums that are kept up, against a pass over all files.
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::index::sums::{Histogram, bucket_of};
+use crate::index::{Found, Store, VolumeId};
+use crate::model::{Clocks, Inode, Kind, LastUse, Source, Stat};
+use crate::policy::last_use::{covered, last_use};
+use crate::policy::limits::byte_days;
+
+const DAY: u32 = 86_400;
+const NOW: u32 = 900 * DAY;
+
+fn stat(ino: Inode, kind: Kind, n: u32) -> Stat {
+    let at = Seconds(NOW - (n % 500) * DAY - n % 7);
+    Stat {
+        ino,
+        kind,
+        size: u64::from(n) * 1000,
+        allocated: u64::from(n % 50) * 512,
+        project: n % 2,
+        uid: n % 3,
+        gid: n % 4,
+        links: 1,
+        atime: at,
+        mtime: at,
+        ctime: at,
+        ctime_nanos: 0,
+        birth: at,
+    }
+}
+
+/// The root and the directories 10, 11 below it and 12 below 11.
+fn build(store: &Store) -> Index {
+    let mut index = Index::new(store.clone(), VolumeId(1));
+    index.set_root(&stat(2, Kind::Directory, 0));
+    for (ino, parent) in [(10, 2), (11, 2), (12, 11)] {
+        put(&mut index, stat(ino, Kind::Directory, 0), parent, "d");
+    }
+    index
+}
+
+fn put(index: &mut Index, stat: Stat, parent: Inode, name: &str) {
+    let Some(parent) = index.dirs().of_inode(parent) else {
+        return;
+    };
+    let name = format!("{name}{}", stat.ino);
+    let found = Found {
+        stat,
+        parent,
+        name: name.as_bytes(),
+        first_use: LastUse {
+            at: stat.birth,
+            source: Source::Observed,
+        },
+    };
+    index.upsert(found).unwrap();
+}
+
+#[derive(Debug, Default, Clone, PartialEq)]
+struct Naive {
+    files: u64,
+    bytes: u128,
+    allocated: u128,
+    byte_days: u128,
+    ages: Histogram,
+    span: Option<(Seconds, Seconds)>,
+}
+
+fn naive(index: &Index, by: By, now: Seconds, gap_end: Option<Seconds>) -> FxHashMap<Subject, Naive> {
+    let mut all: FxHashMap<Subject, Naive> = FxHashMap::default();
+    for page in index.pages() {
+        let mut attributes = page.attributes();
+        for (rank, _) in page.inodes().enumerate() {
+            let a = attributes.next_entry().unwrap();
+            if a.kind != Kind::File {
+                continue;
+            }
+            let subject = match by {
+                By::User => Subject::Id(a.uid),
+                By::Group => Subject::Id(a.gid),
+                By::Project => Subject::Id(a.project),
+                By::Directory(depth) => {
+                    let path = index.dirs().path(a.parent).unwrap_or_default();
+                    let parts: Vec<&[u8]> = path.split(|b| *b == b'/').take(depth as usize).collect();
+                    let wanted = parts.join(&b'/');
+                    let mut dirs = index.dirs().iter();
+                    let unit = dirs.find(|(id, _)| index.dirs().path(*id) == Some(wanted.clone()));
+                    Subject::Directory(unit.map_or(DirId::ROOT, |(id, _)| id))
+                }
+            };
+            let last = last_use(&a, covered(page.access(rank), gap_end), Clocks::ALL).at;
+            let sums = all.entry(subject).or_default();
+            sums.files += 1;
+            sums.bytes += u128::from(a.size);
+            sums.allocated += u128::from(a.allocated);
+            sums.byte_days += byte_days(a.size, a.birth, now);
+            let bucket = &mut sums.ages[bucket_of(last.age_at(now))];
+            *bucket = (bucket.0 + 1, bucket.1 + u128::from(a.size));
+            let span = sums.span.unwrap_or((last, last));
+            sums.span = Some((span.0.min(last), span.1.max(last)));
+        }
+    }
+    all
+}
+
+fn kept(index: &Index, by: By) -> FxHashMap<Subject, Naive> {
+    let rows = usage(index, by).into_iter();
+    rows.map(|(subject, s)| {
+        let row = Naive {
+            files: s.files,
+            bytes: s.bytes,
+            allocated: s.allocated,
+            byte_days: s.byte_days,
+            ages: s.ages,
+            span: s.span,
+        };
+        (subject, row)
+    })
+    .collect()
+}
+
+const ALL: [By; 5] = [
+    By::User,
+    By::Group,
+    By::Project,
+    By::Directory(1),
+    By::Directory(2),
+];
+
+/// Everything but oldest and newest, which are exact only right after a count.
+fn without_span(mut rows: FxHashMap<Subject, Naive>) -> FxHashMap<Subject, Naive> {
+    rows.values_mut().for_each(|r| r.span = None);
+    rows
+}
+
+fn step(index: &mut Index, what: u8, ino: Inode, n: u32) {
+    let parent = [2, 10, 11, 12][n as usize % 4];
+    match what {
+        0..=2 => put(index, stat(ino, Kind::File, n), parent, "f"),
+        3 => drop(index.record_use(ino, Seconds(NOW - n * 3000))),
+        4 => index.remove(&[ino]).unwrap(),
+        5 => index.refresh(&stat(ino, Kind::File, n)).unwrap(),
+        6 => {
+            if let Some(parent) = index.dirs().of_inode(parent) {
+                let _ = index.move_dir(12, parent, format!("m{n}").as_bytes()).unwrap();
+            }
+        }
+        7 => index.move_uses(Seconds(NOW - n * 3000), Seconds(NOW - n * 2000)),
+        8 => index.clamp_uses(Seconds(NOW - n * 100)),
+        _ => {
+            if let Some(before) = index.record_use(ino, Seconds(NOW)) {
+                index.take_back_use(ino, Seconds(NOW), before);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// Whatever changes, also in the middle of a count, and after a restart: the sums are those of a pass.
+    #[test]
+    fn sums_equal_a_pass_over_all_files(
+        steps in prop::collection::vec((0u8..12, 60u64..400, 0u32..900), 0..120),
+        gap in prop::option::of(0u32..500),
+    ) {
+        let store = Store::temporary().unwrap();
+        let mut index = build(&store);
+        let gap_end = gap.map(|days| Seconds(NOW - days * DAY));
+        let (mut as_of, mut known_gap) = (Seconds::MIN, None);
+        for (i, (what, ino, n)) in steps.iter().enumerate() {
+            match what {
+                10 => {
+                    as_of = Seconds(NOW + n * 1000);
+                    index.begin_recount(as_of, gap_end);
+                    // The count is under way while the next steps are taken.
+                    if index.recount_some(1 + i % 3).unwrap() {
+                        known_gap = gap_end;
+                    } else {
+                        let (what, ino, n) = steps[(i * 7) % steps.len()];
+                        step(&mut index, what % 10, ino, n);
+                        while !index.recount_some(1).unwrap() {
+                            step(&mut index, (what + 1) % 10, ino + 1, n);
+                        }
+                        known_gap = gap_end;
+                    }
+                }
+                11 => {
+                    index.start_write_back().commit().unwrap();
+                    index.written_back(true);
+                    index = Index::load(store.clone(), VolumeId(1)).unwrap();
+                    (as_of, known_gap) = (Seconds::MIN, None);
+                }
+                _ => step(&mut index, *what, *ino, *n),
+            }
+            if i % 10 == 0 {
+                for by in ALL {
+                    let expected = without_span(naive(&index, by, as_of, known_gap));
+                    prop_assert_eq!(without_span(kept(&index, by)), expected, "{:?}", by);
+                }
+            }
+        }
+        let index = RwLock::new(index);
+        refresh(&index, &Mutex::new(()), (Seconds(NOW), gap_end)).unwrap();
+        let index = index.read();
+        for by in ALL {
+            prop_assert_eq!(kept(&index, by), naive(&index, by, Seconds(NOW), gap_end), "{:?}", by);
+        }
+    }
+}
+
+/// By hand: `cargo test --release -p purge-agent --lib -- --ignored --nocapture ten_million`.
+#[test]
+#[ignore = "takes a gigabyte and half a minute; prints figures"]
+fn ten_million_files_take_few_milliseconds() {
+    const FILES: u64 = 10_000_000;
+    const DIRS: u64 = FILES / 20;
+    let resident = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmRSS")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() >> 10
+    };
+    let store = Store::temporary().unwrap();
+    let mut index = Index::new(store, VolumeId(1));
+    index.set_root(&stat(2, Kind::Directory, 0));
+    let mut ids = vec![DirId::ROOT];
+    for i in 0..DIRS {
+        let parent = ids[if i < 100 { 0 } else { (i / 7) as usize }];
+        let name = format!("directory{i}");
+        let first_use = LastUse {
+            at: Seconds(NOW),
+            source: Source::Observed,
+        };
+        let found = Found {
+            stat: stat(100 + i, Kind::Directory, 0),
+            parent,
+            name: name.as_bytes(),
+            first_use,
+        };
+        index.upsert_scanned(&mut [found]).unwrap();
+        ids.push(index.dirs().of_inode(100 + i).unwrap());
+    }
+    for start in (0..FILES).step_by(64) {
+        let mut found: Vec<Found<'_>> = (start..(start + 64).min(FILES))
+            .map(|i| {
+                let mut stat = stat(1_000_000 + i, Kind::File, (i / 640) as u32);
+                let at = Seconds(NOW - ((i / 3) % 400) as u32 * DAY);
+                (stat.uid, stat.gid, stat.birth, stat.mtime, stat.ctime) =
+                    ((i / 5000) as u32 % 500, 1, at, at, at);
+                let first_use = LastUse {
+                    at,
+                    source: Source::Observed,
+                };
+                Found {
+                    stat,
+                    parent: ids[(i / 20) as usize],
+                    name: b"f",
+                    first_use,
+                }
+            })
+            .collect();
+        index.upsert_scanned(&mut found).unwrap();
+        if start % (64 * 20_000) == 0 {
+            index.start_write_back();
+            index.written_back(true);
+        }
+    }
+    println!("{} MiB with the names that wait", resident());
+    let index = RwLock::new(index);
+    let timed = |what: &str, run: &dyn Fn()| {
+        let began = std::time::Instant::now();
+        run();
+        println!("{what}: {:?}, {} MiB", began.elapsed(), resident());
+    };
+    timed("count all anew", &|| {
+        recount(&index, (Seconds(NOW), None)).unwrap()
+    });
+    timed("count all anew", &|| {
+        recount(&index, (Seconds(NOW + 1), None)).unwrap()
+    });
+    for by in [By::User, By::Directory(1), By::Directory(3), By::Directory(99)] {
+        timed(&format!("{by:?}"), &|| drop(usage(&index.read(), by)));
+    }
+}
