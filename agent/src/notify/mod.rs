@@ -21,7 +21,7 @@
 //! has a name that is the same whoever finds it again); that a notice is lost because nobody took it in time.
 //!
 //! Where sending twice cannot be excluded: a sink that took a notice and could not say so, because the connection broke or the agent
-//! was killed between its answer and the note of it (some 100 microseconds). The second one carries the same name, as Message-ID,
+//! was killed between its answer and the note of it (well below a millisecond). The second one carries the same name, as Message-ID,
 //! `webhook-id` or AMQP message id, so that the receiver can tell.
 
 pub mod address;

@@ -85,6 +85,8 @@ impl Notice {
 #[derive(Debug)]
 pub struct Outbox {
     dir: PathBuf,
+    /// Events are added one after another.
+    adding: Mutex<()>,
     inner: Mutex<Inner>,
     /// Told whenever a notice is added.
     pub added: tokio::sync::Notify,
@@ -125,6 +127,7 @@ impl Outbox {
         }
         Ok(Self {
             dir: dir.to_owned(),
+            adding: Mutex::default(),
             inner: Mutex::new(inner),
             added: tokio::sync::Notify::new(),
         })
@@ -141,53 +144,62 @@ impl Outbox {
     /// When it cannot be made durable: the event is to be given again.
     pub fn add(&self, mut event: Event, entries: &[Entry], sinks: &[Sink], now: u64) -> io::Result<()> {
         let kind = event.what.kind();
-        let wanting: Vec<&Sink> = sinks.iter().filter(|s| s.events.contains(&kind)).collect();
-        let mut inner = self.inner.lock();
-        let key = |sink: &Sink| (sink.name.clone(), event.event_id.clone());
-        let wanting: Vec<&Sink> = wanting
-            .into_iter()
-            .filter(|s| !inner.taken.contains(&key(s)))
-            .collect();
+        let _one_at_a_time = self.adding.lock();
+        let wanting: Vec<&Sink> = {
+            let inner = self.inner.lock();
+            let key = |sink: &Sink| (sink.name.clone(), event.event_id.clone());
+            let of_kind = sinks.iter().filter(|s| s.events.contains(&kind));
+            of_kind.filter(|s| !inner.taken.contains(&key(s))).collect()
+        };
         if wanting.is_empty() {
             return Ok(());
         }
         if !entries.is_empty() {
-            let name = format!("{}.jsonl", inner.unused_name('l', &self.dir.join("lists")));
+            let name = self.inner.lock().unused_name('l', &self.dir.join("lists"));
+            let name = format!("{name}.jsonl");
             self.write_list(&name, entries)?;
             if let Some(list) = &mut event.list {
                 list.file = name;
             }
         }
         for sink in wanting {
-            let past = inner.past(&sink.name, &event.to);
-            let notice = match place(&event.to, sink.digest, past, now) {
-                Place::Into(id) => {
-                    let mut notice = inner.notices.get(id).cloned().unwrap_or_else(|| {
-                        // Not reached: `past` names only what is there.
-                        fresh(id.to_owned(), sink, &event.to, now)
-                    });
-                    notice.events.push(event.clone());
-                    notice
-                }
-                Place::New { due, gathers } => {
-                    let id = inner.unused_name('n', &self.dir);
-                    let mut notice = fresh(id, sink, &event.to, now);
-                    notice.due_at = due;
-                    if !gathers {
-                        notice.fate = Fate::Waiting;
-                        notice.closed_at = now;
-                    }
-                    notice.events.push(event.clone());
-                    notice
-                }
-            };
-            self.write(&notice, Sync::First)?;
-            inner.take(notice);
-            inner.fail_oldest(&sink.name, now, |n| self.write(n, Sync::First))?;
+            self.add_for(sink, &event, now)?;
         }
-        drop(inner);
         self.added.notify_waiters();
         Ok(())
+    }
+
+    /// Nobody waits for the disk while a new notice is written: whoever has sent one must be able to note it at once.
+    fn add_for(&self, sink: &Sink, event: &Event, now: u64) -> io::Result<()> {
+        let mut inner = self.inner.lock();
+        let past = inner.past(&sink.name, &event.to);
+        match place(&event.to, sink.digest, past, now) {
+            Place::Into(id) => {
+                let mut notice = inner.notices.get(id).cloned().unwrap_or_else(|| {
+                    // Not reached: `past` names only what is there.
+                    fresh(id.to_owned(), sink, &event.to, now)
+                });
+                notice.events.push(event.clone());
+                // It must not be closed meanwhile.
+                self.write(&notice, Sync::First)?;
+                inner.take(notice);
+            }
+            Place::New { due, gathers } => {
+                let id = inner.unused_name('n', &self.dir);
+                let mut notice = fresh(id, sink, &event.to, now);
+                notice.due_at = due;
+                if !gathers {
+                    notice.fate = Fate::Waiting;
+                    notice.closed_at = now;
+                }
+                notice.events.push(event.clone());
+                drop(inner);
+                self.write(&notice, Sync::First)?;
+                inner = self.inner.lock();
+                inner.take(notice);
+            }
+        }
+        inner.fail_oldest(&sink.name, now, |n| self.write(n, Sync::First))
     }
 
     /// The notices of a sink that are due, oldest first, at most so many; and when the next one is.
