@@ -3,7 +3,7 @@
 //! ```text
 //! purge-bench [FILES]          as root; bench/run builds everything and calls it
 //! purge-bench apply [FILES]    applying plans only
-//! purge-bench race [ACCESSES] [--ours]   is anything lost that was used while it was purged?
+//! purge-bench race [ACCESSES [A_SECOND]] [--ours]   is anything lost that was used while it was purged?
 //! purge-bench growth FILES...  how costs grow with the number of files, in one table
 //! purge-bench storm ...        a reader of the event storm; see `storm`
 //! purge-bench read ...         another reader; see `reading`
@@ -47,10 +47,12 @@ use anyhow::{Context, Result, bail, ensure};
 use report::Report;
 use stages::Bench;
 
-const USAGE: &str = "usage: purge-bench [FILES] | purge-bench apply [FILES] | purge-bench race [ACCESSES] [--ours] | purge-bench growth FILES...";
+const USAGE: &str = "usage: purge-bench [FILES] | purge-bench apply [FILES] | purge-bench race [ACCESSES [A_SECOND]] [--ours] | purge-bench growth FILES...";
 const FILES_DEFAULT: usize = 1_000_000;
 /// As many on each kind of file system.
 const ACCESSES_DEFAULT: u64 = 1_000_000;
+/// Accesses a second.
+const RATE_DEFAULT: u64 = 20_000;
 /// What a race needs of space, in files of a tree.
 const RACE_PLACE_FILES: usize = 1_000_000;
 /// Fewer make figures of nothing but process starts.
@@ -76,10 +78,22 @@ fn main() -> ExitCode {
         }
         Some((mode, rest)) if mode == "race" => {
             let ours = rest.iter().any(|arg| arg == "--ours");
-            let number = rest.iter().find(|arg| *arg != "--ours");
-            match number.map_or(Ok(ACCESSES_DEFAULT), |n| n.parse()) {
-                Ok(accesses) => in_a_place(RACE_PLACE_FILES, |bench| race::measure(bench, accesses, ours)),
-                Err(_) => Err(anyhow::anyhow!("race takes a number of accesses: race 1000000")),
+            let numbers: Result<Vec<u64>, _> = rest
+                .iter()
+                .filter(|arg| *arg != "--ours")
+                .map(|n| n.parse())
+                .collect();
+            match numbers {
+                Ok(numbers) => {
+                    let accesses = numbers.first().copied().unwrap_or(ACCESSES_DEFAULT);
+                    let rate = numbers.get(1).copied().unwrap_or(RATE_DEFAULT);
+                    in_a_place(RACE_PLACE_FILES, |bench| {
+                        race::measure(bench, accesses, rate, ours)
+                    })
+                }
+                Err(_) => Err(anyhow::anyhow!(
+                    "race takes a number of accesses, and how many a second: race 1000000 20000"
+                )),
             }
         }
         Some((mode, rest)) if mode == "apply" => match files_wanted(rest) {

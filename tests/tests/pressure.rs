@@ -74,7 +74,7 @@ impl Drop for Cgroup {
 
 #[test]
 fn memory_that_runs_out_makes_nothing_look_unused() {
-    let mount = need!(Mount::new(Fs::Ext4));
+    let mount = need!(Mount::sized(Fs::Ext4, 256, 40_000));
     let cgroup = need!(Cgroup::make());
     let root = mount.path();
     let dirs: Vec<PathBuf> = (0..DIRECTORIES).map(|n| root.join(format!("d{n}"))).collect();

@@ -12,7 +12,9 @@ use std::process::Command;
 use purge_tests::{Fs, Mount, binary, need};
 
 /// Accesses on each of ext4, xfs, btrfs and tmpfs, with and without a grace.
-const ACCESSES: &str = "8000";
+const ACCESSES: &str = "1000";
+/// A second: unoptimised programs and whatever else runs here must keep up.
+const RATE: &str = "2000";
 
 #[test]
 fn nothing_is_lost_that_is_used_while_it_is_purged() {
@@ -23,7 +25,7 @@ fn nothing_is_lost_that_is_used_while_it_is_purged() {
     let out = Command::new("timeout")
         .args(["-k", "5", "300"])
         .arg(binary("purge-bench"))
-        .args(["race", ACCESSES, "--ours"])
+        .args(["race", ACCESSES, RATE, "--ours"])
         .output()
         .unwrap();
     let table = String::from_utf8_lossy(&out.stdout);
@@ -32,7 +34,7 @@ fn nothing_is_lost_that_is_used_while_it_is_purged() {
     // Two rows a file system, none of them empty.
     let counted = |row: &&str| {
         row.split_whitespace()
-            .any(|word| word.parse::<u64>().is_ok_and(|n| n >= 8000))
+            .any(|word| word.parse::<u64>().is_ok_and(|n| n >= 1000))
     };
     let rows = table
         .lines()

@@ -36,6 +36,8 @@ const BUFFER_BYTES_WITH_PROCESSES: usize = 32 << 10;
 /// How often suspects are settled and changed attributes are read again.
 const SETTLE_EVERY: Duration = Duration::from_secs(1);
 /// Events gather for this long before they are read.
+/// Name events that are taken before accesses are looked at again.
+const NAMES_A_PASS: u64 = 10_000;
 const GATHER: Duration = Duration::from_millis(4);
 /// A suspect that is still incomplete after so many settlements has the file open: a use.
 const SUSPECT_ROUNDS_MAX: u8 = 2;
@@ -316,7 +318,7 @@ impl Reader {
         let bytes = buffer.bytes();
         let bytes = bytes.get_mut(..self.read_at_once).unwrap_or(&mut []);
         let read = self.armed.access.read(bytes).map_err(kernel("read accesses"));
-        let names = self.drain_names();
+        let names = self.drain_names(NAMES_A_PASS);
         let applied = read.and_then(|n| {
             let events = bytes.get_mut(..n).unwrap_or(&mut []);
             let applied = self.apply_accesses(events, Process::Known);
@@ -341,13 +343,16 @@ impl Reader {
         applied.map(drop)
     }
 
-    fn drain_names(&mut self) -> Result<(), CollectError> {
+    /// Takes name events until the queue is empty or `enough` were taken: whoever makes names without end must not keep this
+    /// thread from everything else.
+    fn drain_names(&mut self, enough: u64) -> Result<(), CollectError> {
         let kernel = |doing| move |source| CollectError::Kernel { doing, source };
         // Without the volume nothing can be looked at: the events wait in the kernel's queue.
         let root = self.watched.open_mount().map_err(kernel("open the volume"))?;
         let mut buffer = std::mem::take(&mut self.names_buffer);
         let mut result = Ok(());
-        loop {
+        let mut taken = 0;
+        while taken < enough {
             let read = self
                 .armed
                 .namespace
@@ -358,23 +363,25 @@ impl Reader {
                 break;
             };
             let applied = self.apply_names(&root, buffer.get(..n).unwrap_or(&[]));
-            result = result.and(applied);
+            result = result.and(applied.map(|count| taken += count));
         }
         self.names_buffer = buffer;
         result
     }
 
-    /// Every event is taken, also after one that could not be: the first error is told.
-    fn apply_names(&mut self, root: &OwnedFd, bytes: &[u8]) -> Result<(), CollectError> {
+    /// Every event is taken, also after one that could not be: the first error is told. Returns how many there were.
+    fn apply_names(&mut self, root: &OwnedFd, bytes: &[u8]) -> Result<u64, CollectError> {
         let mut result = Ok(());
+        let mut count = 0;
         for event in decode_events(bytes) {
+            count += 1;
             let applied = match event {
                 Ok(event) => self.apply_name(root, &event),
                 Err(error) => Err(error.into()),
             };
             result = result.and(applied);
         }
-        result
+        result.map(|()| count)
     }
 
     fn apply_name(&mut self, root: &OwnedFd, event: &Event<'_>) -> Result<(), CollectError> {
@@ -495,7 +502,7 @@ impl Reader {
     fn catch_up(&mut self) -> Result<(), CollectError> {
         // New events merge into queued ones or come after them, so having read as many as were there, none of those is
         // left.
-        let queued = self.armed.access.queued();
+        let (queued, names) = (self.armed.access.queued(), self.armed.namespace.queued());
         let mut read = 0;
         loop {
             let n = self.pass()?;
@@ -504,7 +511,7 @@ impl Reader {
                 break;
             }
         }
-        self.drain_names()?;
+        self.drain_names(names)?;
         self.settle(false)
     }
 

@@ -461,6 +461,9 @@ impl apply::Surroundings for Around<'_> {
     fn sync(&self) -> bool {
         self.volume.sync() && is_watched_since(self.volume, self.planned_at)
     }
+    fn backlog(&self) -> u64 {
+        self.volume.queued()
+    }
     fn held(&self) -> (FxHashSet<Inode>, RwLockReadGuard<'_, ()>) {
         let guard = self.host.holds.taking();
         (self.host.holds.held(&self.volume.config.name), guard)

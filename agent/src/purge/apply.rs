@@ -3,7 +3,7 @@
 //! Before each batch the event queue is drained, so that every use up to that moment is in the index the batch is
 //! compared with. Directories that are empty only when everything else is gone come last, one after another.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard, RwLockReadGuard};
@@ -23,8 +23,13 @@ use crate::collect::Watched;
 use crate::index::StoreError;
 use crate::model::{Inode, Seconds};
 
-/// Candidates that are leased at once.
+/// Candidates that are leased at once, at most and at least.
 const BATCH_CANDIDATES: usize = 256;
+const BATCH_CANDIDATES_MIN: usize = 16;
+/// With more uses waiting than this, the index catches up before anything is leased.
+const BACKLOG_MAX: u64 = 1000;
+/// Who opens a file of a batch waits until its end: batches that take longer become smaller, those that take much less larger.
+const HOLD_MAX: Duration = Duration::from_millis(20);
 /// Files of a batch of directories: they are out of reach while they are verified.
 const BATCH_FILES: u64 = 2048;
 /// Workers of one run: renames are one at a time in a whole file system, so that more would only wait.
@@ -36,6 +41,8 @@ const ERRORS_TOLERATED: u64 = 10;
 pub trait Surroundings: Sync {
     /// Everything the kernel has queued reaches the index; false when a use since the plan may have gone unseen.
     fn sync(&self) -> bool;
+    /// How many uses wait to reach the index, about.
+    fn backlog(&self) -> u64;
     /// The inodes held now. No hold is added while the guard lives.
     fn held(&self) -> (FxHashSet<Inode>, RwLockReadGuard<'_, ()>);
     /// Nobody else makes, frees or removes anything in the volume's trash while the guard lives.
@@ -102,6 +109,7 @@ pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, li
         tally: Mutex::new(progress),
         began: Instant::now(),
         taken: AtomicU64::new(0),
+        together: AtomicUsize::new(BATCH_CANDIDATES / 4),
         stop: Mutex::new(None),
         renaming: Mutex::default(),
     };
@@ -147,6 +155,8 @@ struct Runner<'a> {
     began: Instant,
     /// Candidates begun, for the rate limit.
     taken: AtomicU64,
+    /// Candidates of a batch, as far as the time of those before allows.
+    together: AtomicUsize,
     stop: Mutex<Option<Stop>>,
     /// Whose turn it is to rename. The kernel lets only one at a time rename from one directory to another, and those who
     /// wait for it there burn their processor; here they sleep, and others unlink.
@@ -224,9 +234,10 @@ impl Runner<'_> {
 
     /// How many candidates go together: others wait for a lease, and nobody reaches a directory meanwhile.
     fn batch_len(&self, candidates: &[Candidate]) -> usize {
+        let together = self.together.load(Relaxed);
         let most = match self.order.max_rate {
-            0 => BATCH_CANDIDATES,
-            rate => usize::try_from(rate).map_or(BATCH_CANDIDATES, |n| n.clamp(1, BATCH_CANDIDATES)),
+            0 => together,
+            rate => usize::try_from(rate).map_or(together, |n| n.clamp(1, together)),
         };
         let mut files = 0u64;
         let fit = candidates.iter().take(most).take_while(|c| {
@@ -250,6 +261,11 @@ impl Runner<'_> {
             }
         };
         // Whoever opens one of them waits from here until the end of the batch.
+        // Others must not wait for more than what comes from now on.
+        if self.around.backlog() > BACKLOG_MAX {
+            self.around.sync();
+        }
+        let began = Instant::now();
         let mut batch = Batch::begin(ground, part);
         let seen = self.around.sync();
         let (held, _no_new_holds) = self.around.held();
@@ -276,6 +292,7 @@ impl Runner<'_> {
             return Err(stop);
         }
         let Finished { fates, amended, gone } = batch.finish();
+        self.adapt(part.len(), began.elapsed());
         let forgotten = self.forget(&gone);
         let amended = amended.into_iter().try_for_each(|position| {
             let at = Position {
@@ -293,6 +310,19 @@ impl Runner<'_> {
         told.map_err(|e| Stop::Broken(e.to_string()))?;
         self.order.ledger.told(at, part.len()).map_err(ledger_broken)?;
         forgotten.map_err(|e| Stop::Broken(e.to_string()))
+    }
+
+    /// Others waited for `held` at most: more or fewer go together from now on.
+    fn adapt(&self, count: usize, held: Duration) {
+        let fitting = if held > HOLD_MAX {
+            count / 2
+        } else if held < HOLD_MAX / 3 && count >= self.together.load(Relaxed) {
+            count.saturating_mul(2)
+        } else {
+            return;
+        };
+        self.together
+            .store(fitting.clamp(BATCH_CANDIDATES_MIN, BATCH_CANDIDATES), Relaxed);
     }
 
     fn ground(&self, part: &[Candidate], lane: u8) -> Result<Ground<'_>, Stop> {

@@ -5,7 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use base64::Engine;
@@ -13,6 +13,9 @@ use parking_lot::RwLock;
 use serde::Serialize;
 
 use crate::model::{Kind, LastUse, Seconds, Source};
+
+/// No line is longer: a path has 4 KiB, and six times that in JSON.
+const LINE_MAX: u64 = 64 << 10;
 
 /// The file.
 #[derive(Debug)]
@@ -57,10 +60,30 @@ impl Audit {
 fn append_to(path: &std::path::Path) -> io::Result<File> {
     let opened = OpenOptions::new()
         .append(true)
+        .read(true)
         .create(true)
         .mode(0o640)
         .open(path);
+    let opened = opened.and_then(|file| {
+        end_torn_line(&file)?;
+        Ok(file)
+    });
     opened.map_err(|e| io::Error::new(e.kind(), format!("audit log {}: {e}", path.display())))
+}
+
+/// A process that is killed while it writes may leave half a line: it was told anew when the run was closed.
+fn end_torn_line(mut file: &File) -> io::Result<()> {
+    let length = file.metadata()?.len();
+    let begin = length.saturating_sub(LINE_MAX);
+    let mut end = vec![0; usize::try_from(length - begin).unwrap_or(0)];
+    file.read_exact_at(&mut end, begin)?;
+    let torn = end.iter().rev().take_while(|byte| **byte != b'\n').count() as u64;
+    if torn == 0 {
+        return Ok(());
+    }
+    // A file that may only be appended to (`chattr +a`) keeps the half.
+    file.set_len(length.saturating_sub(torn))
+        .or_else(|_| file.write_all(b"\n"))
 }
 
 /// What happened to something.
@@ -227,6 +250,13 @@ mod tests {
             text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
         };
         assert_eq!((read("old").len(), read("audit.jsonl").len()), (4, 2));
+        std::fs::write(tmp.path().join("torn.jsonl"), "{\"half").unwrap();
+        Audit::open(tmp.path().join("torn.jsonl"))
+            .unwrap()
+            .write(&lines)
+            .unwrap();
+        let torn = std::fs::read_to_string(tmp.path().join("torn.jsonl")).unwrap();
+        assert_eq!((torn.lines().count(), torn.contains("half")), (2, false));
         let first = &read("old")[0];
         assert_eq!(first["path"], "/v/a\n\"b");
         assert_eq!(first["last_access"], "1970-01-02T00:00:00Z");

@@ -14,8 +14,9 @@ use super::holds::timestamp;
 use super::id::new_id;
 use crate::config::Rule;
 use crate::index::{Batch, DirId, Index, Record, Store, StoreError};
-use crate::model::{LastUse, Seconds};
+use crate::model::{Clocks, LastUse, Seconds};
 use crate::policy::evaluate::{Evaluation, Pick, Shape};
+use crate::policy::last_use::last_use;
 use crate::policy::quota::Reason;
 use crate::volume::Guard;
 
@@ -149,7 +150,8 @@ impl Plans {
             // One directory after the other, as apply takes them.
             first.sort_unstable_by_key(|p| (p.rule, p.parent, p.ino));
         }
-        let mut writer = ChunkWriter::new(&self.store, &plan_id, index, on.now);
+        let clocks = on.rules.iter().map(|r| r.clocks).collect();
+        let mut writer = ChunkWriter::new(&self.store, &plan_id, index, on.now, clocks);
         let names: Vec<&str> = match on.trigger {
             Some(trigger) => trigger.reasons.iter().map(|r| r.name.as_str()).collect(),
             None => on.rules.iter().map(|r| r.name.as_str()).collect(),
@@ -386,6 +388,8 @@ struct ChunkWriter<'a> {
     id: &'a str,
     index: &'a parking_lot::RwLock<Index>,
     now: Seconds,
+    /// What each rule believes; a quota's or watermark's one rule stands for all.
+    clocks: Vec<Clocks>,
     chunk: Vec<Candidate>,
     batch: Batch,
     batched: usize,
@@ -397,12 +401,19 @@ struct ChunkWriter<'a> {
 }
 
 impl<'a> ChunkWriter<'a> {
-    fn new(store: &'a Store, id: &'a str, index: &'a parking_lot::RwLock<Index>, now: Seconds) -> Self {
+    fn new(
+        store: &'a Store,
+        id: &'a str,
+        index: &'a parking_lot::RwLock<Index>,
+        now: Seconds,
+        clocks: Vec<Clocks>,
+    ) -> Self {
         Self {
             store,
             id,
             index,
             now,
+            clocks,
             chunk: Vec::with_capacity(CHUNK_CANDIDATES),
             batch: Batch::default(),
             batched: 0,
@@ -412,7 +423,7 @@ impl<'a> ChunkWriter<'a> {
         }
     }
 
-    /// Adds a pick; false if it is gone or changed its place since it was evaluated, and so is no candidate.
+    /// Adds a pick; false if it is gone, was used or changed its place since it was evaluated, and so is no candidate.
     fn add(&mut self, pick: &Pick) -> Result<bool, StoreError> {
         let Some(candidate) = self.candidate(pick)? else {
             return Ok(false);
@@ -429,6 +440,12 @@ impl<'a> ChunkWriter<'a> {
         let Some((attributes, access)) = index.get(pick.ino) else {
             return Ok(None);
         };
+        // What is saved here is what apply compares with: a use since the evaluation must not become part of it.
+        let clocks = self.clocks.get(usize::from(pick.rule)).or(self.clocks.first());
+        let last = last_use(&attributes, access, clocks.copied().unwrap_or(Clocks::ALL));
+        if pick.shape != Shape::Tree && last.at > pick.last.at {
+            return Ok(None);
+        }
         let (parent, name) = match pick.shape {
             Shape::File => {
                 let (page, offset) = (pick.ino / 64, (pick.ino % 64) as u8);
@@ -518,3 +535,7 @@ impl<'a> ChunkWriter<'a> {
         Ok(self.chunks)
     }
 }
+
+#[cfg(test)]
+#[path = "plans_tests.rs"]
+mod tests;

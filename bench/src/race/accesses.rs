@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 
@@ -220,15 +220,15 @@ impl Targets {
         &self.tree
     }
 
-    /// Uses them while `purge` runs.
-    pub fn race(&self, purge: impl FnOnce() -> Result<()>) -> Result<Outcome> {
+    /// Uses them while `purge` runs, `rate` times a second.
+    pub fn race(&self, rate: u64, purge: impl FnOnce() -> Result<()>) -> Result<Outcome> {
         let stop = AtomicBool::new(false);
         let (purged, outcomes) = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..THREADS)
                 .map(|seed| {
                     scope.spawn({
                         let stop = &stop;
-                        move || self.use_until(stop, seed)
+                        move || self.use_until(stop, seed, rate)
                     })
                 })
                 .collect();
@@ -246,10 +246,11 @@ impl Targets {
         Ok(all)
     }
 
-    fn use_until(&self, stop: &AtomicBool, seed: u64) -> Outcome {
+    fn use_until(&self, stop: &AtomicBool, seed: u64, rate: u64) -> Outcome {
         static SERIES: AtomicU64 = AtomicU64::new(1);
         let mut random = SERIES.fetch_add(1, SeqCst).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ seed;
         let mut outcome = Outcome::default();
+        let (began, mut done) = (Instant::now(), 0u64);
         while !stop.load(SeqCst) {
             // xorshift64
             random ^= random << 13;
@@ -271,6 +272,9 @@ impl Targets {
                 Err(_) => outcome.errors += 1,
             }
             target.busy.store(false, SeqCst);
+            done += 1;
+            let due = Duration::from_secs_f64((done * THREADS) as f64 / rate.max(1) as f64);
+            std::thread::sleep(due.saturating_sub(began.elapsed()));
         }
         outcome
     }
