@@ -129,6 +129,17 @@ impl Server {
         client
     }
 
+    /// Takes the network between server and clients away, or gives it back. Connections outlive a short cut.
+    ///
+    /// # Panics
+    /// When it cannot.
+    pub fn network(&self, up: bool) {
+        sh(Command::new("nsenter")
+            .args(["--target", &self.init.to_string(), "--net", "--"])
+            .args(["ip", "link", "set", "lo", if up { "up" } else { "down" }]))
+        .expect("setting the namespace's network");
+    }
+
     fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }

@@ -291,9 +291,17 @@ impl Runner<'_> {
             self.count_unreached(unreached.len());
             return Err(stop);
         }
-        let Finished { fates, amended, gone } = batch.finish();
+        let finishing = Seconds::wall();
+        let Finished {
+            fates,
+            amended,
+            gone,
+            leases,
+            freed,
+        } = batch.finish();
+        let forgotten = self.forget(gone, &freed, finishing);
+        drop(leases);
         self.adapt(part.len(), began.elapsed());
-        let forgotten = self.forget(&gone);
         let amended = amended.into_iter().try_for_each(|position| {
             let at = Position {
                 first: at
@@ -376,9 +384,13 @@ impl Runner<'_> {
         all
     }
 
-    /// The agent's own removals are not in the event stream it reads: it tells the index itself.
-    fn forget(&self, gone: &[Inode]) -> Result<(), StoreError> {
-        self.watched.index.write().remove(gone)
+    /// The agent's own removals are not in the event stream it reads: it tells the index itself. An inode that was freed may
+    /// be a new file's, whose creation the collector has told already: what was born since is not forgotten.
+    fn forget(&self, mut gone: Vec<Inode>, freed: &[Inode], began: Seconds) -> Result<(), StoreError> {
+        let mut index = self.watched.index.write();
+        let is_old = |ino: &&Inode| index.get(**ino).is_none_or(|(known, _)| known.birth < began);
+        gone.extend(freed.iter().filter(is_old));
+        index.remove(&gone)
     }
 
     fn count(&self, fates: &[(&Candidate, Fate)]) {

@@ -128,10 +128,8 @@ impl<'a> Batch<'a> {
     pub fn finish(mut self) -> Finished<'a> {
         let ground = &self.ground;
         let mut finished = Finished::default();
-        let mut leases = Vec::with_capacity(self.on_way.len());
         for (position, (candidate, step)) in self.on_way.drain(..).enumerate() {
             let decided = Code::of(step.decision(ground.keep));
-            let gone = &mut finished.gone;
             let fate = match step {
                 Step::Done(fate) => fate,
                 Step::Leased(_) | Step::Verified(..) | Step::Empty(None) => Fate::Skipped(Skip::Changed),
@@ -140,16 +138,16 @@ impl<'a> Batch<'a> {
                     put_back(ground, &moved).map_or_else(Fate::Failed, |()| Fate::Skipped(Skip::Open))
                 }
                 Step::Moved(leased, moved) => {
-                    gone.push(candidate.ino);
+                    finished.gone.push(candidate.ino);
                     // Those who wait at the lease come when all is over.
-                    leases.push(leased);
+                    finished.leases.push(leased);
                     finish_file(ground, &moved)
                 }
-                Step::Tree(tree) => tree.finish(ground, gone),
+                Step::Tree(tree) => tree.finish(ground, &mut finished.freed),
                 Step::Empty(Some(name)) => {
                     let fate = remove_empty(&name);
                     if matches!(fate, Fate::Deleted) {
-                        gone.push(candidate.ino);
+                        finished.freed.push(candidate.ino);
                     }
                     fate
                 }
@@ -170,8 +168,12 @@ pub struct Finished<'a> {
     pub fates: Vec<(&'a Candidate, Fate)>,
     /// Those of which something else became than was decided, by position.
     pub amended: Vec<usize>,
-    /// Inodes that are no more at their places.
+    /// Inodes that are no more at their places. Their leases keep them from being given to new files.
     pub gone: Vec<Inode>,
+    /// To be dropped once the index has forgotten those.
+    pub leases: Vec<Leased>,
+    /// Inodes that are no more at their places and that new files may have by now.
+    pub freed: Vec<Inode>,
 }
 
 impl Step {
