@@ -81,6 +81,9 @@ fn memory_that_runs_out_makes_nothing_look_unused() {
     let used: BTreeSet<PathBuf> = dirs.iter().flat_map(|dir| make(dir, FILES_EACH)).collect();
     make(&root.join("unused"), 10);
     age_tree(&root);
+    // Whoever is killed has seen nothing until the next start, however short that was.
+    let config = Config::new(&root, "baseline = \"mtime\"\ngap_tolerance = \"0s\"")
+        .rule("old", "ttl = \"1h\"\nclock = [\"access\"]");
     let procs = cgroup.dir.join("cgroup.procs");
     let enter = [
         "sh",
@@ -88,7 +91,7 @@ fn memory_that_runs_out_makes_nothing_look_unused() {
         "echo $$ > \"$0\" && exec \"$@\"",
         procs.to_str().unwrap(),
     ];
-    let mut agent = Agent::tracking_under(&Config::backdated(&root), &enter);
+    let mut agent = Agent::tracking_under(&config, &enter);
     assert!(
         fs::read_to_string(&procs)
             .unwrap()
