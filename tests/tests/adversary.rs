@@ -145,6 +145,13 @@ fn names(files: &BTreeSet<PathBuf>) -> BTreeSet<String> {
 
 /// A swapper that was stopped between two swaps has left two things in each other's place: by what is in them they are told.
 fn put_in_order(work: &Path, root: &Path, outside: &Path) {
+    // What was mounted on a directory that was then swapped could not be unmounted by its path.
+    for line in fs::read_to_string("/proc/self/mounts").unwrap().lines().rev() {
+        let at = line.split(' ').nth(1).map(Path::new).unwrap_or(work);
+        if at.ends_with("sub") && (at.starts_with(root) || at.starts_with(outside)) {
+            let _ = std::process::Command::new("umount").arg(at).status();
+        }
+    }
     for n in 0..6 {
         let (at, link) = (work.join(format!("d{n}")), work.join(format!("link{n}")));
         if at.is_symlink() {

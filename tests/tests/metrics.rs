@@ -137,7 +137,11 @@ fn alerts_and_dashboard_ask_for_what_is_there() {
     make(&mount.path().join("d"), 5);
     let port = a_free_port();
     let listening = format!("metrics = \"127.0.0.1:{port}\"");
-    let _agent = Agent::tracking(&Config::backdated(&mount.path()).listening(&listening));
+    // What is said of sinks is there where there is one.
+    let config = Config::backdated(&mount.path())
+        .listening(&listening)
+        .notifying("exec = { command = [\"/bin/true\"] }");
+    let _agent = Agent::tracking(&config);
     let page: Vec<String> = samples(port).into_keys().collect();
     for (file, text) in [
         ("alerts.yml", include_str!("../../monitoring/alerts.yml")),
@@ -154,7 +158,7 @@ fn alerts_and_dashboard_ask_for_what_is_there() {
                 let (found, has) = sample.split_once('{').unwrap_or((sample, ""));
                 // The volume of a test file is none of this test's.
                 let known = |label: &&String| {
-                    ["job=", "instance=", "volume="]
+                    ["job=", "instance=", "volume=", "sink="]
                         .iter()
                         .any(|l| label.starts_with(l))
                 };
