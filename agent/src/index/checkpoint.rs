@@ -22,8 +22,7 @@ use rustc_hash::FxHashMap;
 use super::codec::{Cursor, Damaged, put_clocks, put_signed, put_varint, read_clocks};
 use super::frame::{Frames, put_frame};
 use super::journal::{Entry, Identity};
-use super::page::place;
-use super::table::PageView;
+use super::page::{PageView, place};
 use crate::model::{Inode, LastUse, Seconds, Source};
 
 const VERSION: u8 = 1;
