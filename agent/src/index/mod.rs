@@ -34,7 +34,7 @@ pub mod store;
 pub mod sums;
 pub mod table;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use codec::{Attributes, DirId};
 pub use dirs::Directories;
