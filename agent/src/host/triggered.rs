@@ -144,7 +144,7 @@ impl Host {
         if unattended && found.evaluation.picks.is_empty() {
             return Ok(None);
         }
-        super::check_size(&found.evaluation, candidates_max)?;
+        super::plans::check_size(&found.evaluation, candidates_max)?;
         let trigger = Trigger {
             name: asker.name(),
             fingerprint: asker.fingerprint(&configured),
