@@ -50,6 +50,7 @@ use crate::sys::fanotify::Who;
 use crate::sys::handle::Handle;
 use crate::sys::stat::{self, Mount};
 use crate::watchdog::Pulse;
+use crate::work::{Phase, Work};
 
 /// Events a second are an average over so many seconds.
 const RATE_SECONDS: usize = 10;
@@ -225,6 +226,8 @@ pub struct Keeping {
     pub checkpoint_bytes: AtomicU64,
     /// Whole scans that were finished.
     pub scans: AtomicU64,
+    /// How long scans, plans and runs took, and what came of them.
+    pub work: Work,
     /// Rounds of the keeper.
     pub pulse: Pulse,
     /// Files that clients of the kernel's NFS server held at the last look.
@@ -653,8 +656,11 @@ impl Volume {
         let result = scan::run(&self.watched, extent, belief, number, &progress, self);
         {
             let mut health = self.health.lock();
+            let mut phase = Phase::Scan;
             if *extent == Extent::Volume {
-                self.sweeping.store(false, Relaxed);
+                if self.sweeping.swap(false, Relaxed) {
+                    phase = Phase::Sweep;
+                }
                 health.scan = None;
             }
             match result {
@@ -662,6 +668,7 @@ impl Volume {
                     health.whole = true;
                     health.record.scanned = true;
                     self.keeping.scans.fetch_add(1, Relaxed);
+                    self.keeping.work.phases.observe(phase, outcome.seconds);
                     health.unreadable = outcome.unreadable;
                     health.scan_trouble = None;
                     let (entries, seconds) = (outcome.entries, outcome.seconds);
@@ -672,6 +679,7 @@ impl Volume {
                 Err(ScanError::Stopped) => return,
                 Err(error) => {
                     tracing::error!(volume = %self.config.name, %error, "scan failed");
+                    self.keeping.work.scans_failed.fetch_add(1, Relaxed);
                     health.scan_trouble =
                         Some(format!("the last scan failed: {error}; try `purgectl rescan`"));
                 }

@@ -9,6 +9,7 @@ use crate::model::Seconds;
 use crate::policy::evaluate::{Circumstances, Evaluation, evaluate};
 use crate::purge::plans::{Occasion, PlanRecord};
 use crate::volume::{State, Volume, VolumeError};
+use crate::work::{Outcome, Phase};
 
 /// Which plan is wanted.
 #[derive(Debug, Clone, Default)]
@@ -31,7 +32,18 @@ impl Host {
     /// # Errors
     /// When the rules are unknown or do not belong together, or the volume is in doubt.
     pub fn create_plan(&self, wanted: &Wanted) -> Result<PlanRecord, HostError> {
-        let (volume, mut rules) = self.choose_rules(wanted)?;
+        let (volume, rules) = self.choose_rules(wanted)?;
+        let made = self.make_plan(volume, rules, wanted);
+        volume.keeping.work.plans.count(outcome_of(made.as_ref()));
+        made
+    }
+
+    fn make_plan(
+        &self,
+        volume: &Volume,
+        mut rules: Vec<Rule>,
+        wanted: &Wanted,
+    ) -> Result<PlanRecord, HostError> {
         self.check_certain(volume)?;
         if wanted.unattended {
             for rule in &mut rules {
@@ -63,7 +75,22 @@ impl Host {
             trigger: None,
             guard: volume.guard(),
         };
-        Ok(self.plans.save(&volume.watched.index, found, &occasion)?)
+        self.save_plan(volume, found, &occasion)
+    }
+
+    /// Writes down what was found.
+    pub(super) fn save_plan(
+        &self,
+        volume: &Volume,
+        found: Evaluation,
+        occasion: &Occasion<'_>,
+    ) -> Result<PlanRecord, HostError> {
+        let phases = &volume.keeping.work.phases;
+        phases.observe(Phase::Evaluate, occasion.seconds);
+        let began = Instant::now();
+        let saved = self.plans.save(&volume.watched.index, found, occasion)?;
+        phases.observe(Phase::Save, began.elapsed().as_secs_f64());
+        Ok(saved)
     }
 
     pub(super) fn choose_rules(&self, wanted: &Wanted) -> Result<(&Arc<Volume>, Vec<Rule>), HostError> {
@@ -175,6 +202,17 @@ impl Host {
             tracing::error!(rule = %rule.name, %error, "the scheduled plan was not made or not applied");
             self.tell_of_failure(&rule.volume, &format!("rule {}", rule.name), &error);
         }
+    }
+}
+
+/// What became of a plan that was asked for.
+pub(super) fn outcome_of(made: Result<&PlanRecord, &HostError>) -> Outcome {
+    let is_over_a_limit = |record: &PlanRecord| record.plan.as_ref().is_some_and(|p| !p.refusal.is_empty());
+    match made {
+        Ok(record) if is_over_a_limit(record) => Outcome::Refused,
+        Ok(_) => Outcome::Done,
+        Err(HostError::Store(_)) => Outcome::Failed,
+        Err(_) => Outcome::Refused,
     }
 }
 

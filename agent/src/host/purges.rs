@@ -10,14 +10,18 @@ use super::{Host, HostError};
 use crate::config::Rule;
 use crate::model::{Inode, Seconds};
 use crate::notify::tally::Tally;
+use crate::policy::evaluate::Shape;
 use crate::purge::apply::{self, Order, Taken};
 use crate::purge::audit::Heading;
+use crate::purge::candidate::Candidate;
 use crate::purge::holds::timestamp;
 use crate::purge::id::new_id;
 use crate::purge::ledger::{self, Ledger};
 use crate::purge::plans::{EXPIRES_AFTER_SECONDS, PlanRecord, fingerprint};
 use crate::purge::runs::LiveRun;
 use crate::volume::{Guard, State, Volume};
+use crate::work::Phase;
+use crate::work::rules::{Amount, How};
 
 /// How a plan is applied.
 #[derive(Debug, Clone, Copy, Default)]
@@ -117,6 +121,7 @@ impl Host {
                         volume: &volume,
                         planned_at: created,
                         tally: host.notifier.tally(&heading.run, &heading.root),
+                        names: names_of_rules(&record),
                     };
                     apply::apply(&volume.watched, &order, &around, &running)
                 }
@@ -125,6 +130,7 @@ impl Host {
                     apply::refuse(progress, &running, &format!("the run's ledger cannot be made: {error}"))
                 }
             };
+            volume.keeping.work.phases.observe(Phase::Apply, run.seconds);
             tracing::info!(run = %run.run_id, state = ?run.state(), deleted = ?run.deleted, trashed = ?run.trashed, "run ended");
             match host.runs.end(&run) {
                 // The record has it all by now.
@@ -203,11 +209,36 @@ fn is_watched_since(volume: &Volume, at: Seconds) -> bool {
     !matches!(condition.state, State::Degraded(_)) && condition.gap_end.is_none_or(|end| end < at)
 }
 
+/// What a run's rules are called in metrics. A quota has a reason for everybody over it, but one name.
+fn names_of_rules(record: &PlanRecord) -> Vec<String> {
+    match record.trigger.as_str() {
+        "" => record.rules.clone(),
+        trigger => vec![trigger.to_owned(); record.rules.len()],
+    }
+}
+
+fn how_taken(taken: &Taken<'_>) -> How {
+    match taken.until {
+        Some(_) => How::Trashed,
+        None => How::Deleted,
+    }
+}
+
+fn amount_of(candidate: &Candidate) -> Amount {
+    Amount {
+        files: candidate.files,
+        directories: u64::from(candidate.shape != Shape::File),
+        bytes: candidate.size,
+    }
+}
+
 struct Around<'a> {
     host: &'a Host,
     volume: &'a Volume,
     planned_at: Seconds,
     tally: Option<Tally>,
+    /// What each candidate's `rule` is called in metrics.
+    names: Vec<String>,
 }
 
 impl apply::Surroundings for Around<'_> {
@@ -227,6 +258,12 @@ impl apply::Surroundings for Around<'_> {
     fn taken(&self, candidates: &[Taken<'_>]) {
         if let Some(tally) = &self.tally {
             tally.note(candidates);
+        }
+        for each in candidates {
+            let (rule, how) = (usize::from(each.candidate.rule), how_taken(each));
+            let name = self.names.get(rule).map_or("", String::as_str);
+            let by_rule = &self.volume.keeping.work.by_rule;
+            by_rule.add(name, how, amount_of(each.candidate));
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::purge::holds::timestamp;
 use crate::purge::restore::{Item, Refused, Restore, Which, take_in};
 use crate::purge::trash::{Share, Trash};
 use crate::volume::{State, Volume};
+use crate::work::Outcome;
 
 /// Refusals of a restore that are named.
 const REFUSALS_NAMED_MAX: usize = 1000;
@@ -145,7 +146,13 @@ impl Host {
             if is_enough(share) {
                 break;
             }
-            trash.free(share)?;
+            let freed = trash.free(share);
+            let outcome = match freed {
+                Ok(()) => Outcome::Done,
+                Err(_) => Outcome::Failed,
+            };
+            volume.keeping.work.freed.count(outcome);
+            freed?;
             tracing::info!(run = %share.run, volume = %volume.config.name, "freed from the trash");
             let more = trash.shares()?.iter().any(|s| s.run == share.run);
             if let Err(error) = self.note_freed(volume, share, more) {
