@@ -49,6 +49,7 @@ use crate::model::Inode;
 use crate::scan::{Belief, Extent};
 use crate::sys::stat::{self, Mount};
 use crate::watchdog::Pulse;
+use crate::work::Work;
 
 /// Events a second are an average over so many seconds.
 const RATE_SECONDS: usize = 10;
@@ -87,6 +88,8 @@ pub struct Keeping {
     pub checkpoint_bytes: AtomicU64,
     /// Whole scans that were finished.
     pub scans: AtomicU64,
+    /// How long scans, plans and runs took, and what came of them.
+    pub work: Work,
     /// Rounds of the keeper.
     pub pulse: Pulse,
     /// Files that clients of the kernel's NFS server held at the last look.

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::Volume;
 use crate::model::Seconds;
 use crate::scan::{self, Belief, Extent, Progress, ScanError};
+use crate::work::Phase;
 
 impl Volume {
     /// Asks for a scan in the background.
@@ -63,8 +64,11 @@ impl Volume {
         let result = scan::run(&self.watched, extent, belief, number, &progress, self);
         {
             let mut health = self.health.lock();
+            let mut phase = Phase::Scan;
             if *extent == Extent::Volume {
-                self.sweeping.store(false, Relaxed);
+                if self.sweeping.swap(false, Relaxed) {
+                    phase = Phase::Sweep;
+                }
                 health.scan = None;
             }
             match result {
@@ -72,6 +76,7 @@ impl Volume {
                     health.whole = true;
                     health.record.scanned = true;
                     self.keeping.scans.fetch_add(1, Relaxed);
+                    self.keeping.work.phases.observe(phase, outcome.seconds);
                     health.unreadable = outcome.unreadable;
                     health.scan_trouble = None;
                     let (entries, seconds) = (outcome.entries, outcome.seconds);
@@ -82,6 +87,7 @@ impl Volume {
                 Err(ScanError::Stopped) => return,
                 Err(error) => {
                     tracing::error!(volume = %self.config.name, %error, "scan failed");
+                    self.keeping.work.scans_failed.fetch_add(1, Relaxed);
                     health.scan_trouble =
                         Some(format!("the last scan failed: {error}; try `purgectl rescan`"));
                 }
