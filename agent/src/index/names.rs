@@ -1,5 +1,10 @@
 //! File names: kept in the store, page by page. Changed pages wait here until they are written back.
+//!
+//! Names of what was removed stay in the store's rows until the row is written for another reason: a purge would read and
+//! write them all for nothing. So a row counts only as far as its page has entries, and who makes an entry sees to it that
+//! no old name comes back to life with it. Rows that wait here have no such names.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -37,21 +42,20 @@ impl Names {
     }
 
     /// Calls `each` with every name of the page.
-    pub fn of_page(&self, number: u64, mut each: impl FnMut(NameEntry<'_>)) -> Result<(), StoreError> {
-        if let Some(row) = self.changed.get(&number).or_else(|| self.committing.get(&number)) {
-            names(row).try_for_each(|e| e.map(&mut each))?;
-        } else if let Some(row) = self.store.row(Row::Names, self.volume, number)? {
-            let row = unpack_names(&row)?;
-            names(&row).try_for_each(|e| e.map(&mut each))?;
-        }
-        Ok(())
+    pub fn of_page(&self, page: &Page, mut each: impl FnMut(NameEntry<'_>)) -> Result<(), StoreError> {
+        let row = match self.changed.get(&page.number) {
+            Some(row) => Cow::Borrowed(row.as_slice()),
+            None => self.unchanged(page)?,
+        };
+        let mut counts = names(&row).filter(|e| e.as_ref().map_or(true, |e| page.rank(e.offset).is_some()));
+        Ok(counts.try_for_each(|e| e.map(&mut each))?)
     }
 
     /// The names of one inode: its directories and names there.
-    pub fn of_inode(&self, ino: Inode) -> Result<Vec<(DirId, Vec<u8>)>, StoreError> {
-        let (number, offset) = place(ino);
+    pub fn of_inode(&self, page: &Page, ino: Inode) -> Result<Vec<(DirId, Vec<u8>)>, StoreError> {
+        let (_, offset) = place(ino);
         let mut found = Vec::new();
-        self.of_page(number, |e| {
+        self.of_page(page, |e| {
             if e.offset == offset {
                 found.push((e.parent, e.name.to_vec()));
             }
@@ -59,7 +63,7 @@ impl Names {
         Ok(found)
     }
 
-    /// Adds a name to an inode that has none yet.
+    /// Adds a name to an inode that has no entry yet.
     pub fn add_first(
         &mut self,
         page: &Page,
@@ -84,7 +88,7 @@ impl Names {
         edit: impl FnOnce(&mut Vec<(DirId, Vec<u8>)>),
     ) -> Result<(), StoreError> {
         let (_, offset) = place(ino);
-        let before = self.of_inode(ino)?;
+        let before = self.of_inode(page, ino)?;
         let mut after = before.clone();
         edit(&mut after);
         if after == before {
@@ -110,18 +114,26 @@ impl Names {
         Ok(())
     }
 
-    /// Forgets the names of all offsets in `gone` (a bit each).
-    pub fn remove(&mut self, page: &Page, gone: u64) -> Result<(), StoreError> {
-        let row = self.row_of(page)?;
-        let old = std::mem::take(row);
-        for entry in names(&old)
-            .filter_map(Result::ok)
-            .filter(|e| gone & (1 << e.offset) == 0)
-        {
-            put_name(row, entry);
+    /// Forgets the names of entries that the page does not have any more.
+    pub fn removed(&mut self, page: &Page) {
+        if let Some(row) = self.changed.get_mut(&page.number) {
+            let before = row.len();
+            *row = of_entries(page, row);
+            self.changed_bytes = self.changed_bytes.saturating_sub(before) + row.len();
+        } else if page.present == 0 {
+            self.changed.insert(page.number, Vec::new());
         }
-        let after = row.len();
-        self.changed_bytes = self.changed_bytes.saturating_sub(old.len()) + after;
+    }
+
+    /// A directory, which has no name here, gets an entry at `offset`, where a file may have been.
+    pub fn make_way(&mut self, page: &Page, offset: u8) -> Result<(), StoreError> {
+        if self.changed.contains_key(&page.number) {
+            return Ok(());
+        }
+        let row = self.unchanged(page)?;
+        if names(&row).any(|e| e.is_ok_and(|e| e.offset == offset)) {
+            self.row_of(page)?;
+        }
         Ok(())
     }
 
@@ -143,22 +155,35 @@ impl Names {
         }
     }
 
+    /// The row of a page whose names have not changed since it was written, or began to be.
+    fn unchanged(&self, page: &Page) -> Result<Cow<'_, [u8]>, StoreError> {
+        if let Some(row) = self.committing.get(&page.number) {
+            return Ok(Cow::Borrowed(row));
+        }
+        if !page.names_stored {
+            return Ok(Cow::Borrowed(&[]));
+        }
+        let stored = self.store.row(Row::Names, self.volume, page.number)?;
+        Ok(stored.map_or(Ok(Vec::new()), |row| unpack_names(&row))?.into())
+    }
+
     fn row_of(&mut self, page: &Page) -> Result<&mut Vec<u8>, StoreError> {
-        use std::collections::hash_map::Entry;
-        match self.changed.entry(page.number) {
-            Entry::Occupied(row) => Ok(row.into_mut()),
-            Entry::Vacant(place) => {
-                let row = match self.committing.get(&page.number) {
-                    Some(row) => row.clone(),
-                    None if page.names_stored => {
-                        let stored = self.store.row(Row::Names, self.volume, page.number)?;
-                        stored.map_or(Ok(Vec::new()), |row| unpack_names(&row))?
-                    }
-                    None => Vec::new(),
-                };
-                self.changed_bytes += row.len();
-                Ok(place.insert(row))
-            }
+        if !self.changed.contains_key(&page.number) {
+            let row = of_entries(page, &*self.unchanged(page)?);
+            self.changed_bytes += row.len();
+            self.changed.insert(page.number, row);
+        }
+        Ok(self.changed.entry(page.number).or_default())
+    }
+}
+
+/// What of a row belongs to entries that the page has.
+fn of_entries(page: &Page, row: &[u8]) -> Vec<u8> {
+    let mut all = Vec::with_capacity(row.len());
+    for entry in names(row).filter_map(Result::ok) {
+        if page.rank(entry.offset).is_some() {
+            put_name(&mut all, entry);
         }
     }
+    all
 }

@@ -251,7 +251,10 @@ impl Index {
     pub fn names(&self, ino: Inode) -> Result<Vec<(DirId, Vec<u8>)>, StoreError> {
         match self.dirs.of_inode(ino).and_then(|id| self.dirs.get(id)) {
             Some(dir) => Ok(vec![(dir.parent, dir.name.to_vec())]),
-            None => self.names.of_inode(ino),
+            None => match self.find(ino) {
+                Some((page, _)) => self.names.of_inode(page, ino),
+                None => Ok(Vec::new()),
+            },
         }
     }
 
@@ -264,7 +267,13 @@ impl Index {
         number: u64,
         mut each: impl FnMut(u8, DirId, &[u8]),
     ) -> Result<(), StoreError> {
-        self.names.of_page(number, |e| each(e.offset, e.parent, e.name))
+        let page = self
+            .by_number
+            .get(&number)
+            .and_then(|slot| self.pages.get(*slot as usize));
+        page.map_or(Ok(()), |page| {
+            self.names.of_page(page, |e| each(e.offset, e.parent, e.name))
+        })
     }
 
     fn find(&self, ino: Inode) -> Option<(&Page, usize)> {

@@ -115,16 +115,18 @@ impl Index {
                 dirs.count_child(old.parent, false);
                 if old.kind == Kind::Directory {
                     dirs.remove(f.stat.ino);
-                } else {
-                    names.remove(page, bit)?;
                 }
                 if let Some(rank) = page.remove_clock(offset) {
                     all.remove(rank);
                 }
+                names.removed(page);
                 known = None;
             }
             let mut parent = f.parent;
             if f.stat.kind == Kind::Directory {
+                if known.is_none() {
+                    names.make_way(page, offset)?;
+                }
                 dirs.upsert(f.stat.ino, f.parent, f.name);
             } else if known.is_none() {
                 names.add_first(page, f.stat.ino, f.parent, f.name)?;

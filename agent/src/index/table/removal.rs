@@ -67,7 +67,6 @@ impl Index {
                 continue;
             };
             let mut all = page.all_attributes()?;
-            let mut gone = 0u64;
             for ino in group {
                 let offset = place(*ino).1;
                 let used = page.rank(offset).map(|rank| page.known_use(rank));
@@ -78,14 +77,11 @@ impl Index {
                 self.totals.subtract(&old);
                 self.account.change(slot, Some((&old, used)), None);
                 self.dirs.count_child(old.parent, false);
-                match old.kind {
-                    Kind::Directory => drop(self.dirs.remove(*ino)),
-                    _ => gone |= 1 << offset,
+                if old.kind == Kind::Directory {
+                    self.dirs.remove(*ino);
                 }
             }
-            if gone != 0 {
-                self.names.remove(page, gone)?;
-            }
+            self.names.removed(page);
             page.set_all_attributes(&all, &mut self.scratch);
             page.dirty.attributes = true;
             self.dirty.insert(slot);
@@ -116,7 +112,7 @@ impl Index {
                     Kind::Directory => {}
                     // Some of its names may lie below, and some not.
                     _ if attributes.links > 1 || is_below(attributes.parent) => {
-                        let names = self.names.of_inode(ino)?;
+                        let names = self.names.of_inode(page, ino)?;
                         let (inside, outside): (Vec<_>, Vec<_>) =
                             names.into_iter().partition(|(parent, _)| is_below(*parent));
                         match outside.is_empty() {
