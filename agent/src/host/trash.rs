@@ -59,7 +59,7 @@ impl Host {
             .map_err(broken)?
             .ok_or_else(nothing)?;
         let shares = trash.shares().map_err(broken)?;
-        let mine: Vec<&Share> = shares.iter().filter(|s| s.run == run_id && !s.open).collect();
+        let mine: Vec<&Share> = shares.iter().filter(|s| s.run == run_id).collect();
         if mine.is_empty() {
             return Err(nothing());
         }
@@ -88,6 +88,7 @@ impl Host {
                         trouble.get_or_insert(error);
                     }
                 },
+                kept: None,
             };
             restore.run(&trash, share).map_err(broken)?;
         }
@@ -142,7 +143,7 @@ impl Host {
             return Ok(());
         };
         let shares = trash.shares()?;
-        for share in shares.iter().filter(|s| !s.open && due(s)) {
+        for share in shares.iter().filter(|s| !s.open && !s.is_kept() && due(s)) {
             if is_enough(share) {
                 break;
             }
@@ -154,7 +155,7 @@ impl Host {
             volume.keeping.work.freed.count(outcome);
             freed?;
             tracing::info!(run = %share.run, volume = %volume.config.name, "freed from the trash");
-            let more = trash.shares()?.iter().any(|s| s.run == share.run);
+            let more = trash.shares()?.iter().any(|s| s.run == share.run && !s.is_kept());
             if let Err(error) = self.note_freed(volume, share, more) {
                 tracing::error!(run = %share.run, %error, "freed from the trash, and the run's record does not say so");
             }
