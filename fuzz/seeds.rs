@@ -13,8 +13,12 @@ fn main() -> io::Result<()> {
         eprintln!("usage: seeds CORPUS");
         std::process::exit(2);
     };
+    write_all(Path::new(&corpus), "config", &config())?;
     write_all(Path::new(&corpus), "events", &events())?;
+    write_all(Path::new(&corpus), "globs", &globs())?;
     write_all(Path::new(&corpus), "kept", &kept())?;
+    write_all(Path::new(&corpus), "plans", &plans())?;
+    write_all(Path::new(&corpus), "requests", &requests())?;
     write_all(Path::new(&corpus), "rows", &rows())?;
     write_all(Path::new(&corpus), "units", &units())
 }
@@ -196,5 +200,167 @@ fn units() -> Vec<Seed> {
         seed("binary", "4TiB"),
         seed("fraction", "1.5TB"),
         seed("huge", "18446744073709551615"),
+    ]
+}
+
+// ---------------------------------------------------------------- what people write
+
+const VOLUME: &str = "[[volume]]\nname = \"v\"\npath = \"/srv/v\"\n";
+const RULE: &str = "[[rule]]\nname = \"r\"\nvolume = \"v\"\nttl = \"28d\"\n";
+
+fn config() -> Vec<Seed> {
+    let seed = |name, texts: &[&str]| (name, texts.concat().into_bytes());
+    vec![
+        seed("least", &[VOLUME]),
+        seed("unknown-key", &[VOLUME, "pahts = 1\n"]),
+        seed(
+            "volume",
+            &[
+                VOLUME,
+                "collector = \"auto\"\nbaseline = \"atime\"\nprecision = \"1h\"\ngap_tolerance = \"10m\"\n\
+                 flush_interval = \"1s\"\ncheckpoint_interval = \"10m\"\nsweep_interval = \"7d\"\nsweep_rate = 1000\n\
+                 ignore_accessors = [ { comm = \"updatedb\", what = \"opens\" }, { exe = \"/bin/x\" }, { uid = \"root\" } ]\n",
+            ],
+        ),
+        seed(
+            "rule",
+            &[
+                VOLUME,
+                RULE,
+                "target = \"directory\"\ndepth = 2\nclock = [\"access\", \"modify\"]\ninclude = [\"**\"]\n\
+                 exclude = [\"**/.keep\"]\nusers = [\"root\"]\nmin_size = \"1kB\"\nmax_size = \"1TiB\"\n\
+                 remove_empty_dirs = true\nmax_empty_dirs = 5\naction = \"delete\"\nannounce = \"14d\"\n\
+                 announce_to = \"/srv/lists\"\ngrace = \"24h\"\nschedule = \"30 3 * * 1-5\"\nauto_apply = true\n\
+                 max_files = 9\nmax_bytes = \"1GB\"\nmax_errors = 0.05\nmax_fraction = 0.25\norder = \"largest\"\n",
+            ],
+        ),
+        seed(
+            "limits",
+            &[
+                VOLUME,
+                RULE,
+                "[[quota]]\nname = \"q\"\nvolume = \"v\"\nsubject = \"user\"\nhard = \"40TB\"\ntemporal = \"300TB\"\n\
+                 max_age = \"365d\"\naction = \"purge\"\nlow = \"90%\"\noverrides = [ { match = \"root\", hard = \"80TB\" } ]\n\
+                 [[watermark]]\nvolume = \"v\"\nhigh = \"85%\"\nlow = \"75%\"\nrule = \"r\"\nmin_age = \"2d\"\n",
+            ],
+        ),
+        seed(
+            "listen",
+            &[
+                "state_dir = \"/var/lib/p\"\n[listen]\nunix = \"/run/p.sock\"\ngroup = \"root\"\ntcp = \"[::]:7443\"\n\
+                 metrics = \"127.0.0.1:9469\"\ntls = { cert = \"/a\", key = \"credential:k\", client_ca = \"/c\" }\n\
+                 [access]\nviewer = { users = [\"root\"], groups = [\"root\"] }\nadmin = { certificates = [\"CN=a,O=b\"] }\n\
+                 self = true\nself_hold_max = \"30d\"\nmax_plan_files = 5\n",
+                VOLUME,
+            ],
+        ),
+        seed(
+            "notify",
+            &[
+                VOLUME,
+                "[notify]\nwarn_before = \"7d\"\nsmtp = { host = \"h\", port = 25, from = \"a@b\", to = \"{user}@b\" }\n\
+                 webhook = { url = \"http://127.0.0.1:8080/hook\" }\namqp = { url = \"amqp://h:5672/%2f\", exchange = \"p\" }\n\
+                 exec = { command = [\"/bin/true\"] }\n",
+            ],
+        ),
+        seed(
+            "drop-ins-and-environment",
+            &[
+                VOLUME,
+                "\0",
+                RULE,
+                "\0=/var/lib/q\0",
+                "[[rule]]\nname = \"s\"\nvolume = \"w\"\n\0=\0=/s\0=127.0.0.1:1",
+            ],
+        ),
+    ]
+}
+
+fn globs() -> Vec<Seed> {
+    let seed = |name, text: &[u8]| (name, text.to_vec());
+    vec![
+        seed("everything", b"**\na\na/b\n"),
+        seed("anchored", b"/a\tb/**\t*.tmp\na\nb/c\nx/a\nd.tmp/e"),
+        seed("classes", b"[a-c]?\t{x,y}*\t**/z/**\nbq\nx1\na/z/b\n../a\n/a"),
+        seed("bytes", b"a*\na\xff\xfe\n\x01"),
+        seed("refused", b"!a\n"),
+        seed("escaped", b"\\*\t\\[a\n*\n[a"),
+    ]
+}
+
+// ---------------------------------------------------------------- messages of the contract, see proto/purge/v1/purge.proto
+
+/// The choice, then fields: number, and bytes or a number.
+fn requests() -> Vec<Seed> {
+    let text = |field: u8, text: &str| [&[field << 3 | 2, text.len() as u8], text.as_bytes()].concat();
+    let number = |field: u8, n: u8| vec![field << 3, n];
+    let seed =
+        |name, choice: u8, fields: &[Vec<u8>]| (name, [&[choice], fields.concat().as_slice()].concat());
+    vec![
+        seed("plan", 0, &[text(1, "r"), text(2, "v"), number(3, 60)]),
+        seed("plan-quota", 0, &[text(4, "q")]),
+        seed("plan-watermark", 0, &[text(2, "v"), number(5, 1)]),
+        seed(
+            "find",
+            1,
+            &[
+                text(1, "/srv/v/a"),
+                number(2, 60),
+                text(4, "root"),
+                text(8, "*.tmp"),
+                number(10, 1),
+            ],
+        ),
+        seed("mine", 2, &[number(1, 60), text(3, "root")]),
+        seed(
+            "forecast",
+            3,
+            &[text(1, "r"), number(4, 14), number(5, 1), number(6, 2)],
+        ),
+        seed("usage", 4, &[number(1, 4), number(2, 3), text(3, "v")]),
+        seed("hold", 5, &[text(1, "/srv/v/a"), text(2, "why"), number(3, 60)]),
+        seed("apply", 6, &[text(1, "p1"), number(2, 1), number(3, 100)]),
+        seed("run", 9, &[text(1, "r1")]),
+        seed("restore", 12, &[text(1, "r1"), text(2, "/srv/v/a")]),
+        seed("pages", 15, &[number(1, 7), text(2, "r099")]),
+        seed("timeout", 25, &[b"99999999H".to_vec()]),
+        seed("call", 26, &[b"GetStatus".to_vec()]),
+        seed("subject", 27, &[b"CN=a\\,b,O=c\nCN=a\\,b,O=c,C=DE".to_vec()]),
+    ]
+}
+
+// ---------------------------------------------------------------- plans and ledgers, see agent/src/purge/candidate.rs and ledger.rs
+
+fn plans() -> Vec<Seed> {
+    let candidate = |flags: u8, dir: &[u8]| {
+        let mut out = vec![flags];
+        if flags & 4 == 0 {
+            out.push(dir.len() as u8);
+            out.extend(dir);
+        }
+        out.extend([1, b'n', 12, 0, 100, 1, 0, 1, 0]);
+        (0..5u32).for_each(|n| out.extend((1_700_000_000 + n).to_le_bytes()));
+        out.extend([0, 1]);
+        out
+    };
+    let boot = [&[0u8][..], &[0; 16]].concat();
+    let entry = |kind: u8, rest: &[u8]| [&[0xff, kind, 0, 0], rest].concat();
+    vec![
+        ("candidate", [vec![0], candidate(0, b"a/b")].concat()),
+        (
+            "candidates",
+            [vec![0], candidate(0, b"a"), candidate(5, b""), candidate(2, b"")].concat(),
+        ),
+        (
+            "ledger",
+            [
+                vec![1],
+                boot,
+                entry(1, &[3]),
+                entry(2, &[0, 1, 2]),
+                entry(4, &[2]),
+            ]
+            .concat(),
+        ),
     ]
 }

@@ -5,6 +5,7 @@
 use std::fs;
 
 use clap::CommandFactory;
+use clap::error::ErrorKind;
 use purge_agent::config::Config;
 
 const PAGES: [(&str, &str); 2] = [
@@ -57,19 +58,67 @@ fn every_command_is_one() {
     assert!(tried > 20, "{tried} commands");
 }
 
+/// What stands in the text between backquotes, and names a command with something behind it.
+#[test]
+fn every_command_in_a_sentence_is_one() {
+    let mut tried = 0;
+    for (page, text) in PAGES {
+        let prose: String = text.split("```").step_by(2).collect();
+        for span in prose.split('`').skip(1).step_by(2) {
+            let command = match span.split(' ').next() {
+                Some("purgectl") if span.contains("COMMAND") => continue,
+                Some("purgectl") => purgectl::Cli::command(),
+                Some("purge-agent") => purge_agent::arguments::Arguments::command(),
+                _ => continue,
+            };
+            if let Err(error) = command.try_get_matches_from(words(span)) {
+                let is_half = matches!(
+                    error.kind(),
+                    ErrorKind::MissingRequiredArgument
+                        | ErrorKind::MissingSubcommand
+                        | ErrorKind::DisplayHelp
+                        | ErrorKind::DisplayVersion
+                        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+                );
+                assert!(is_half, "{page}: {span}\n{error}");
+            }
+            tried += 1;
+        }
+    }
+    assert!(tried > 20, "{tried} commands");
+}
+
+/// The example, with every configuration of the handbook where it says that it belongs, one after another.
 #[test]
 fn every_configuration_is_good() {
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("agent.toml");
+    fs::create_dir(dir.path().join("rules.d")).unwrap();
+    let main = dir.path().join("agent.toml");
+    fs::write(&main, include_str!("../../systemd/agent.toml")).unwrap();
     let mut tried = 0;
     for (page, text) in PAGES {
         for block in blocks(text, "toml") {
-            // A block without a table is a part of the volume's.
-            let volume = "[[volume]]\nname = \"scratch\"\npath = \"/export/scratch\"\n";
-            fs::write(&file, format!("{volume}{block}")).unwrap();
-            if let Err(faults) = Config::load(&file) {
-                panic!("{page}: {block}\n{faults:?}");
-            }
+            let place = block
+                .lines()
+                .next()
+                .and_then(|l| l.strip_prefix("# /etc/purge-agent/"));
+            let place = place.unwrap_or_else(|| panic!("{page}: where does this belong?\n{block}"));
+            let (name, below) = match place.split_once(", below ") {
+                Some((name, line)) => (name, Some(format!("{line}\n"))),
+                None => (place, None),
+            };
+            let file = dir.path().join(name);
+            let before = fs::read_to_string(&file).unwrap_or_default();
+            let after = match below {
+                Some(line) => before.replacen(&line, &format!("{line}{block}"), 1),
+                None => format!("{before}\n{block}"),
+            };
+            assert_ne!(before, after, "{page}: there is no such place\n{block}");
+            fs::write(&file, after).unwrap();
+            // What lies on the reader's host does not lie here; the whole program's test has it.
+            let mut faults = Config::load(&main).err().unwrap_or_default();
+            faults.retain(|fault| !fault.what.contains("/etc/purge-agent/"));
+            assert!(faults.is_empty(), "{page}: {block}\n{faults:?}");
             tried += 1;
         }
     }

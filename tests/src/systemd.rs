@@ -35,7 +35,7 @@ impl Machine {
     /// # Errors
     /// When this host cannot do it: a reason to skip.
     pub fn boot(volumes: &[&Path]) -> Result<Self, Unmet> {
-        Self::boot_with(volumes, install)
+        Self::boot_with(volumes, &[], install)
     }
 
     /// Boots a machine that has never heard of the agent, with `files` in its `/root`.
@@ -46,15 +46,21 @@ impl Machine {
     /// # Panics
     /// When a file cannot be copied.
     pub fn bare(volumes: &[&Path], files: &[&Path]) -> Result<Self, Unmet> {
-        Self::boot_with(volumes, |root| {
-            for file in files {
-                let to = root.join("root").join(file.file_name().expect("a file's name"));
-                fs::copy(file, to).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-            }
-        })
+        Self::boot_with(volumes, &[], |root| copy(files, root))
     }
 
-    fn boot_with(volumes: &[&Path], install: impl FnOnce(&Path)) -> Result<Self, Unmet> {
+    /// The same with a network of its own, in which there is nobody else: its addresses are no other test's.
+    ///
+    /// # Errors
+    /// When this host cannot do it: a reason to skip.
+    ///
+    /// # Panics
+    /// When a file cannot be copied.
+    pub fn alone(volumes: &[&Path], files: &[&Path]) -> Result<Self, Unmet> {
+        Self::boot_with(volumes, &["--private-network"], |root| copy(files, root))
+    }
+
+    fn boot_with(volumes: &[&Path], more: &[&str], install: impl FnOnce(&Path)) -> Result<Self, Unmet> {
         let base = base_system()?;
         let dir = tempfile::Builder::new()
             .prefix("purge-machine-")
@@ -95,6 +101,7 @@ impl Machine {
             .arg("--directory")
             .arg(&root)
             .args(volumes.iter().map(|v| format!("--bind={}", v.display())))
+            .args(more)
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(|e| Unmet(e.to_string()))?)
             .stderr(log)
@@ -225,7 +232,7 @@ fn base_system() -> Result<PathBuf, Unmet> {
     // Tests of several processes may come here at once.
     lock.lock().map_err(|e| Unmet(e.to_string()))?;
     // The last thing that was asked for.
-    if root.join("usr/sbin/logrotate").exists() {
+    if root.join("usr/bin/openssl").exists() {
         return Ok(root);
     }
     remove(&root).map_err(|e| Unmet(e.to_string()))?;
@@ -234,7 +241,7 @@ fn base_system() -> Result<PathBuf, Unmet> {
     let mut debootstrap = Command::new("debootstrap");
     debootstrap.args([
         "--variant=minbase",
-        "--include=systemd,systemd-sysv,dbus,logrotate",
+        "--include=systemd,systemd-sysv,dbus,logrotate,openssl",
         "bookworm",
     ]);
     sh(debootstrap.arg(&fresh)).map_err(Unmet)?;
@@ -246,6 +253,14 @@ fn remove(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
+    }
+}
+
+/// Puts files into the machine's `/root`.
+fn copy(files: &[&Path], root: &Path) {
+    for file in files {
+        let to = root.join("root").join(file.file_name().expect("a file's name"));
+        fs::copy(file, to).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
     }
 }
 

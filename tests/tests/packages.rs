@@ -15,6 +15,7 @@ use std::process::{Child, Command};
 use purge_tests::ctl::text;
 use purge_tests::files::{make, read, regular_files, temp_dir};
 use purge_tests::mount::Bind;
+use purge_tests::package::{architecture, are_static, packages};
 use purge_tests::skip::Unmet;
 use purge_tests::systemd::Machine;
 use purge_tests::wait::{LONG, until};
@@ -37,44 +38,6 @@ const INSTALLED: [&str; 14] = [
     "usr/share/doc/purge-agent/README.md",
     "usr/share/doc/purge-agent/handbook/README.md",
 ];
-
-/// Packs, as two versions, the programs that lie beside this test, or with `PURGE_TESTS_STATIC` those that `package/build` has made.
-fn packages(kind: &str) -> Result<(PathBuf, PathBuf), Unmet> {
-    let profile = binary("purge-agent");
-    let profile = profile.parent().unwrap();
-    let packed = profile.parent().unwrap().join("package");
-    fs::create_dir_all(&packed).unwrap();
-    // Tests of several threads come here at once.
-    let lock = fs::File::create(packed.join("lock")).unwrap();
-    lock.lock().unwrap();
-    let pack = |version: &str| {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../package/build");
-        let profile = profile.file_name().unwrap();
-        let mut build = Command::new(script);
-        build.args(["--no-build", "--fast", "--version", version]);
-        if !are_static() {
-            build.args(["--dynamic", "--profile"]).arg(profile);
-        }
-        sh(&mut build).map_err(Unmet)?;
-        Ok(match kind {
-            "deb" => packed.join(format!("purge-agent_{version}-1_{}.deb", architecture("deb"))),
-            _ => packed.join(format!("purge-agent-{version}-1.{}.rpm", architecture("rpm"))),
-        })
-    };
-    Ok((pack("0.1.0")?, pack("0.1.1")?))
-}
-
-fn are_static() -> bool {
-    std::env::var_os("PURGE_TESTS_STATIC").is_some()
-}
-
-fn architecture(kind: &str) -> &'static str {
-    match (kind, std::env::consts::ARCH) {
-        ("deb", "x86_64") => "amd64",
-        ("deb", "aarch64") => "arm64",
-        (_, other) => other,
-    }
-}
 
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap().to_str().unwrap().to_owned()

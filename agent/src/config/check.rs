@@ -1,5 +1,6 @@
 //! Sections -> typed configuration. Goes on after a fault, so that all of them are told at once.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -43,7 +44,29 @@ pub(super) fn load(path: &Path) -> Result<Config, Vec<Fault>> {
     for file in rule_files(path, &mut parts.faults) {
         read_file(&file, false, &mut parts);
     }
-    check_together(path, &mut parts);
+    finish(&path.display().to_string(), parts, |name| std::env::var_os(name))
+}
+
+/// Texts instead of files: the configuration, then those of `rules.d`, each with its name.
+pub(super) fn of_texts(
+    texts: &[(&str, &str)],
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<Config, Vec<Fault>> {
+    let mut parts = Parts::default();
+    for (position, (name, text)) in texts.iter().enumerate() {
+        read_text(name, text, position == 0, &mut parts);
+    }
+    let main = texts.first().map_or("", |(name, _)| name);
+    finish(main, parts, variable)
+}
+
+/// What takes all files together, and the environment.
+fn finish(
+    main: &str,
+    mut parts: Parts,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<Config, Vec<Fault>> {
+    check_together(main, &mut parts);
     let mut listen = parts
         .listen
         .unwrap_or_else(|| Listen::at(purge_proto::DEFAULT_SOCKET));
@@ -53,7 +76,7 @@ pub(super) fn load(path: &Path) -> Result<Config, Vec<Fault>> {
         listen: &mut listen,
         shown: &mut parts.shown,
     };
-    environment::apply(overridden, |name| std::env::var_os(name), &mut parts.faults);
+    environment::apply(overridden, variable, &mut parts.faults);
     if !parts.faults.is_empty() {
         return Err(parts.faults);
     }
@@ -220,13 +243,12 @@ pub(super) fn read_name(s: &mut Section<'_, '_>, src: &mut Source<'_>, taken: &[
 }
 
 /// What only all files together show.
-fn check_together(path: &Path, parts: &mut Parts) {
-    let file = path.display().to_string();
+fn check_together(main: &str, parts: &mut Parts) {
     if parts.volumes.is_empty() && parts.faults.is_empty() {
         let mend = "add a [[volume]] table with name and path";
         parts
             .faults
-            .push(Fault::elsewhere(&file, "there is no volume", mend));
+            .push(Fault::elsewhere(main, "there is no volume", mend));
     }
     for (rule, fault) in std::mem::take(&mut parts.without_ttl) {
         if !limit::triggers(&parts.limits, &rule) {

@@ -40,6 +40,7 @@ pub mod subject;
 mod unsupported;
 mod volume;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 pub use access::{Access, Members};
@@ -229,6 +230,18 @@ impl Config {
     /// Everything that is wrong with it.
     pub fn load(path: &Path) -> Result<Self, Vec<Fault>> {
         check::load(path)
+    }
+
+    /// Reads texts as if they were files: the configuration, then those of `rules.d`, each with the name that faults give. What the
+    /// environment says instead, `variable` tells.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn of_texts(
+        texts: &[(&str, &str)],
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, Vec<Fault>> {
+        check::of_texts(texts, variable)
     }
 
     /// What `purge-agent run --volume PATH [--ttl DUR]` means: one volume, and with a TTL one rule for all of it.

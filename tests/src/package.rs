@@ -1,0 +1,54 @@
+//! Packages as `package/build` makes them.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::skip::Unmet;
+use crate::{binary, sh};
+
+/// Packs, as two versions, the programs that the tests use, or with `PURGE_TESTS_STATIC` those that `package/build` has made.
+///
+/// # Errors
+/// When this host cannot pack: a reason to skip.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn packages(kind: &str) -> Result<(PathBuf, PathBuf), Unmet> {
+    let profile = binary("purge-agent");
+    let profile = profile.parent().expect("a directory");
+    let packed = profile.parent().expect("a directory").join("package");
+    fs::create_dir_all(&packed).expect("a directory");
+    // Tests of several threads come here at once.
+    let lock = fs::File::create(packed.join("lock")).expect("a lock");
+    lock.lock().expect("the lock");
+    let pack = |version: &str| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../package/build");
+        let profile = profile.file_name().expect("a name");
+        let mut build = Command::new(script);
+        build.args(["--no-build", "--fast", "--version", version]);
+        if !are_static() {
+            build.args(["--dynamic", "--profile"]).arg(profile);
+        }
+        sh(&mut build).map_err(Unmet)?;
+        Ok(match kind {
+            "deb" => packed.join(format!("purge-agent_{version}-1_{}.deb", architecture("deb"))),
+            _ => packed.join(format!("purge-agent-{version}-1.{}.rpm", architecture("rpm"))),
+        })
+    };
+    Ok((pack("0.1.0")?, pack("0.1.1")?))
+}
+
+/// Whether the static programs are tested.
+pub fn are_static() -> bool {
+    std::env::var_os("PURGE_TESTS_STATIC").is_some()
+}
+
+/// What a kind of package calls this architecture.
+pub fn architecture(kind: &str) -> &'static str {
+    match (kind, std::env::consts::ARCH) {
+        ("deb", "x86_64") => "amd64",
+        ("deb", "aarch64") => "arm64",
+        (_, other) => other,
+    }
+}
