@@ -169,7 +169,7 @@ impl Names {
 
     fn row_of(&mut self, page: &Page) -> Result<&mut Vec<u8>, StoreError> {
         if !self.changed.contains_key(&page.number) {
-            let row = of_entries(page, &*self.unchanged(page)?);
+            let row = of_entries(page, &self.unchanged(page)?);
             self.changed_bytes += row.len();
             self.changed.insert(page.number, row);
         }
