@@ -306,16 +306,11 @@ pub fn tally(plan: &Plan, run: &Value) -> Tally {
     let entries =
         |what: &str| number(run, &format!("/{what}/files")) + number(run, &format!("/{what}/directories"));
     let skipped = run.get("skipped").and_then(Value::as_object).expect("`skipped`");
-    let failed = run
-        .get("failed")
-        .and_then(Value::as_array)
-        .expect("`failed`")
-        .len();
     let tally = Tally {
         deleted: entries("deleted"),
         trashed: entries("trashed"),
         skipped: skipped.values().filter_map(Value::as_u64).sum(),
-        failed: failed as u64,
+        failed: number(run, "/failed_total"),
     };
     let candidates = number(&plan.json, "/candidates/files") + number(&plan.json, "/candidates/directories");
     assert_eq!(

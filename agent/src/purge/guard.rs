@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::bin::Bin;
 use super::candidate::Candidate;
-use super::trash::Bin;
 use crate::collect::Watched;
 use crate::index::DirId;
 use crate::model::{Inode, Kind};

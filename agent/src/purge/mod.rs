@@ -27,6 +27,7 @@
 
 pub mod apply;
 pub mod audit;
+pub mod bin;
 pub mod candidate;
 pub mod counts;
 pub mod forget;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use purge_proto::v1;
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::apply::Taken;
 use super::audit::{self, Audit, Event, Heading, Lines};
@@ -33,6 +33,8 @@ use crate::sys::{beneath, stat};
 #[derive(Debug)]
 pub struct Unfinished {
     runs: Mutex<Vec<v1::Run>>,
+    /// The plan of each run that did end.
+    ended: FxHashMap<String, String>,
     closed: Mutex<Vec<v1::Run>>,
     plans: Plans,
     state_dir: PathBuf,
@@ -61,10 +63,11 @@ impl Unfinished {
         audit: Arc<Audit>,
         witnesses: Box<dyn Witnesses>,
     ) -> Result<Self, StoreError> {
-        let mut left = runs.list()?;
-        left.retain(|r| r.state() == v1::RunState::Running);
+        let all = runs.list()?.into_iter();
+        let (left, ended): (Vec<_>, Vec<_>) = all.partition(|r| r.state() == v1::RunState::Running);
         Ok(Self {
             runs: Mutex::new(left),
+            ended: ended.into_iter().map(|r| (r.run_id, r.plan_id)).collect(),
             closed: Mutex::default(),
             plans,
             state_dir: state_dir.to_owned(),
@@ -98,8 +101,33 @@ impl Unfinished {
             self.closed.lock().push(closed.close()?);
         }
         if let Some(trash) = trash {
-            keep_the_unknown(&trash)?;
+            for share in trash.shares()?.into_iter().filter(|s| s.open) {
+                self.put_back_the_rest(&trash, &share)?;
+            }
             trash.remove_if_empty(watched);
+        }
+        Ok(())
+    }
+
+    /// Runs that ended and could not put everything back (a disk that failed), or of which no record tells: all that lies there
+    /// goes back.
+    fn put_back_the_rest(&self, trash: &Trash, share: &Share) -> io::Result<()> {
+        let flat: FxHashSet<Inode> = trash.flat(share)?.into_iter().collect();
+        let plan = self.ended.get(&share.run).filter(|_| !flat.is_empty());
+        if let Some((id, plan)) = plan.and_then(|id| Some((id, self.plans.get(id).ok()?))) {
+            let mut in_hand = InHand::default();
+            for chunk in 0..plan.chunks {
+                let candidates = self.plans.chunk(id, chunk).map_err(io::Error::other)?;
+                for c in candidates.iter().filter(|c| flat.contains(&c.ino)) {
+                    in_hand.inodes.insert(c.ino);
+                    in_hand.paths.insert(c.ino, c.path());
+                }
+            }
+            put_back(trash, share, Which::InHand(&in_hand))?;
+        }
+        put_back(trash, share, Which::All)?;
+        if let Err(error) = trash.end(share) {
+            tracing::error!(run = %share.run, %error, "nobody knows where this belongs");
         }
         Ok(())
     }
@@ -122,17 +150,6 @@ impl Unfinished {
         }
         Ok(())
     }
-}
-
-/// Shares of runs that no record tells of: their files go back, and what is not known to belong anywhere is kept.
-fn keep_the_unknown(trash: &Trash) -> io::Result<()> {
-    for share in trash.shares()?.into_iter().filter(|s| s.open) {
-        put_back(trash, &share, Which::All)?;
-        if let Err(error) = trash.end(&share) {
-            tracing::error!(run = %share.run, %error, "nothing is known of a killed run any more");
-        }
-    }
-    Ok(())
 }
 
 /// Puts things back and says how many. What cannot go back is kept.

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::fs::{AtFlags, Mode, RenameFlags};
 
+use super::bin::split;
 use super::kept::Kept;
 use super::trash::{FILES, FLAT, ORIGIN, Share, TREE, TREES, Trash, is_there, list, make_alike};
 use crate::collect::Watched;
@@ -284,14 +285,6 @@ pub fn take_in(watched: &Watched, dir: &OwnedFd, name: &CStr) -> Result<(), Stor
     match watched.projects.entry(dir, name) {
         Ok(found) => take_entry_locked(watched, &mut index, id, name.to_bytes(), &found, true),
         Err(_) => Ok(()),
-    }
-}
-
-/// The directory that holds a path, and its name there.
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|b| *b == b'/') {
-        Some(cut) => (path.get(..cut).unwrap_or(&[]), path.get(cut + 1..).unwrap_or(&[])),
-        None => (&[], path),
     }
 }
 

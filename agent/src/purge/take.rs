@@ -28,7 +28,8 @@ use crate::model::Inode;
 use crate::policy::evaluate::Shape;
 use crate::sys::stat;
 
-/// So many are verified and moved in a turn: those who wait for theirs must not be woken for each.
+/// So many are verified, then moved: what was verified must not get old, and those who wait for their turn must not be woken
+/// for each.
 const MOVED_AT_ONCE: usize = 32;
 
 /// A batch on its way.
@@ -45,17 +46,19 @@ enum Step {
     Done(Fate),
     /// A file at its place, that nobody can open.
     Leased(Leased),
+    /// A file at its place that is as the plan and the index say, and where it will go.
+    Verified(Leased, Vec<Move>),
     /// A file in the trash.
-    Moved(Leased, Vec<Moved>),
+    Moved(Leased, Vec<Move>),
     /// A directory, and everything in it, in the trash.
     Tree(Tree),
     /// A directory that should be empty, at its place; verified, if it says where.
     Empty(Option<(Name, Freed)>),
 }
 
-/// Where a name was and where it is now.
+/// Where a name is, or was, and where it goes, or is.
 #[derive(Debug)]
-struct Moved {
+struct Move {
     from: Name,
     place: Arc<OwnedFd>,
     there: Arc<CStr>,
@@ -84,7 +87,7 @@ impl<'a> Batch<'a> {
                 Step::Done(fate) => Some(fate),
                 Step::Tree(tree) => tree.put_back(&ground).err().map(Fate::Failed),
                 Step::Moved(_, moved) => put_back(&ground, candidate, &moved).err().map(Fate::Failed),
-                Step::Leased(_) | Step::Empty(..) => None,
+                Step::Leased(_) | Step::Verified(..) | Step::Empty(..) => None,
             };
             (candidate, fate)
         };
@@ -97,10 +100,18 @@ impl<'a> Batch<'a> {
         let ground = &mut self.ground;
         ground.hold(held);
         for few in self.on_way.chunks_mut(MOVED_AT_ONCE) {
+            for (candidate, step) in &mut *few {
+                advance(step, |step| verify(ground, candidate, step));
+            }
             let _turn = turn.lock();
             for (candidate, step) in few {
-                // Between the look and the rename nothing waits: who replaces a file should not see its successor leave.
-                advance(step, |step| verify_and_move(ground, candidate, step));
+                advance(step, |step| match step {
+                    Step::Verified(leased, ways) => {
+                        let moved = move_away(ground, candidate, ways)?;
+                        Ok(Step::Moved(leased, moved))
+                    }
+                    other => Ok(other),
+                });
             }
         }
         for (candidate, step) in &mut self.on_way {
@@ -128,7 +139,7 @@ impl<'a> Batch<'a> {
             let decided = Code::of(step.decision(ground.keep));
             let fate = match step {
                 Step::Done(fate) => fate,
-                Step::Leased(_) | Step::Empty(None) => Fate::Skipped(Skip::Changed),
+                Step::Leased(_) | Step::Verified(..) | Step::Empty(None) => Fate::Skipped(Skip::Changed),
                 // It can still be put back, for those who came a moment later.
                 Step::Moved(leased, moved) if !leased.is_whole() => put_back(ground, candidate, &moved)
                     .map_or_else(Fate::Failed, |()| Fate::Skipped(Skip::Open)),
@@ -188,7 +199,7 @@ impl Step {
     fn decision(&self, keep: bool) -> &Fate {
         match self {
             Self::Done(fate) => fate,
-            Self::Leased(_) | Self::Empty(None) => &Fate::Skipped(Skip::Changed),
+            Self::Leased(_) | Self::Verified(..) | Self::Empty(None) => &Fate::Skipped(Skip::Changed),
             Self::Moved(..) | Self::Tree(_) if keep => &Fate::Trashed,
             Self::Moved(..) | Self::Tree(_) | Self::Empty(Some(_)) => &Fate::Deleted,
         }
@@ -202,12 +213,11 @@ fn advance(step: &mut Step, next: impl FnOnce(Step) -> Result<Step, Fate>) {
 }
 
 /// The step after the barrier.
-fn verify_and_move(ground: &mut Ground<'_>, candidate: &Candidate, step: Step) -> Result<Step, Fate> {
+fn verify(ground: &mut Ground<'_>, candidate: &Candidate, step: Step) -> Result<Step, Fate> {
     match step {
         Step::Leased(leased) => {
             let verified = ground.verify(candidate)?;
-            let moved = move_away(ground, candidate, verified)?;
-            Ok(Step::Moved(leased, moved))
+            Ok(Step::Verified(leased, ways(ground, verified)?))
         }
         Step::Tree(mut tree) => match tree.verify(ground) {
             Ok(()) => Ok(Step::Tree(tree)),
@@ -223,45 +233,56 @@ fn verify_and_move(ground: &mut Ground<'_>, candidate: &Candidate, step: Step) -
             let freed = known.map(|(known, _)| Freed { ino, known });
             Ok(Step::Empty(names.pop().zip(freed)))
         }
-        other @ (Step::Done(_) | Step::Moved(..)) => Ok(other),
+        other @ (Step::Done(_) | Step::Verified(..) | Step::Moved(..)) => Ok(other),
     }
+}
+
+/// Where the names of a verified file will go.
+fn ways(ground: &mut Ground<'_>, verified: Verified) -> Result<Vec<Move>, Fate> {
+    let in_its_place = ground.keep || verified.names.len() > 1;
+    let way = |from: Name| {
+        let (place, there) = match in_its_place {
+            // Where its path can be seen.
+            true => (ground.bin.place(&from.path, &from.dir)?, Arc::clone(&from.name)),
+            // For a moment.
+            false => ground.bin.flat(),
+        };
+        Ok(Move { from, place, there })
+    };
+    let ways: io::Result<Vec<Move>> = verified.names.into_iter().map(way).collect();
+    ways.map_err(gone_or_failed)
 }
 
 /// Moves a verified file into the trash, with all its names or none.
-fn move_away(ground: &mut Ground<'_>, candidate: &Candidate, verified: Verified) -> Result<Vec<Moved>, Fate> {
-    let mut moved = Vec::with_capacity(verified.names.len());
-    let in_its_place = ground.keep || verified.names.len() > 1;
-    for from in verified.names {
-        let found = match in_its_place {
-            true => to_its_place(ground, &from),
-            false => to_any_place(ground, &from),
-        };
-        match found {
-            Ok((place, there)) => moved.push(Moved { from, place, there }),
-            Err(fate) => {
-                return Err(put_back(ground, candidate, &moved).map_or_else(Fate::Failed, |()| fate));
-            }
+fn move_away(
+    ground: &mut Ground<'_>,
+    candidate: &Candidate,
+    mut moves: Vec<Move>,
+) -> Result<Vec<Move>, Fate> {
+    for n in 0..moves.len() {
+        let Some(this) = moves.get_mut(n) else { break };
+        if let Err(fate) = move_one(ground, candidate.ino, this) {
+            let moved = moves.get(..n).unwrap_or_default();
+            return Err(put_back(ground, candidate, moved).map_or_else(Fate::Failed, |()| fate));
         }
     }
-    Ok(moved)
+    Ok(moves)
 }
 
-/// Into the trash, where its path can be seen.
-fn to_its_place(ground: &mut Ground<'_>, from: &Name) -> Result<(Arc<OwnedFd>, Arc<CStr>), Fate> {
-    let place = ground.bin.place(&from.path).map_err(gone_or_failed)?;
-    rename(from, &place, &from.name).map_err(|e| gone_or_failed(e.into()))?;
-    Ok((place, Arc::clone(&from.name)))
-}
-
-/// Into the trash, for a moment.
-fn to_any_place(ground: &mut Ground<'_>, from: &Name) -> Result<(Arc<OwnedFd>, Arc<CStr>), Fate> {
+fn move_one(ground: &mut Ground<'_>, ino: Inode, this: &mut Move) -> Result<(), Fate> {
+    let Move { from, place, there } = this;
+    // Nothing waits between this look and the rename: what has taken the name meanwhile should not be seen to leave.
+    let found = stat::entry(&from.dir, &from.name).map_err(gone_or_failed)?;
+    if found.stat.ino != ino {
+        return Err(Fate::Skipped(Skip::Changed));
+    }
     loop {
-        let (place, there) = ground.bin.flat();
-        match rename(from, &place, &there) {
-            Ok(()) => return Ok((place, there)),
+        match rename(from, place, there) {
             // Something is stranded there.
-            Err(rustix::io::Errno::EXIST) => {}
-            Err(e) => return Err(gone_or_failed(e.into())),
+            Err(rustix::io::Errno::EXIST) if Arc::ptr_eq(place, ground.bin.lane()) => {
+                (_, *there) = ground.bin.flat();
+            }
+            other => return other.map_err(|e| gone_or_failed(e.into())),
         }
     }
 }
@@ -271,7 +292,7 @@ fn rename(from: &Name, place: &OwnedFd, there: &CStr) -> rustix::io::Result<()> 
 }
 
 /// What lies in the trash must be the file that is leased, as the plan knows it, and nobody may be waiting for it.
-fn check_moved(candidate: &Candidate, leased: &Leased, moved: &[Moved]) -> Result<(), Fate> {
+fn check_moved(candidate: &Candidate, leased: &Leased, moved: &[Move]) -> Result<(), Fate> {
     let c = candidate;
     for m in moved {
         let found = stat::entry(&m.place, &m.there).map_err(gone_or_failed)?.stat;
@@ -286,7 +307,7 @@ fn check_moved(candidate: &Candidate, leased: &Leased, moved: &[Moved]) -> Resul
     }
 }
 
-fn finish_file(ground: &Ground<'_>, candidate: &Candidate, moved: &[Moved]) -> Fate {
+fn finish_file(ground: &Ground<'_>, candidate: &Candidate, moved: &[Move]) -> Fate {
     if ground.keep {
         return Fate::Trashed;
     }
@@ -313,7 +334,7 @@ fn remove_empty(name: &Name) -> Fate {
 }
 
 /// Puts every name back, or keeps what cannot go back.
-fn put_back(ground: &Ground<'_>, candidate: &Candidate, moved: &[Moved]) -> io::Result<()> {
+fn put_back(ground: &Ground<'_>, candidate: &Candidate, moved: &[Move]) -> io::Result<()> {
     let mut result = Ok(());
     for m in moved.iter().rev() {
         let flags = RenameFlags::NOREPLACE;

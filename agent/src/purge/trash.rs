@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use rustix::fs::{Access, AtFlags, Gid, IFlags, Mode, RawDir, Uid};
 
+use super::bin::Bin;
 use super::kept::Kept;
 use crate::collect::Watched;
 use crate::model::Inode;
@@ -198,6 +199,7 @@ impl Trash {
             flat: Arc::new(beneath::open_anchor(&flat, lane.as_bytes())?),
             given: 0,
             last: None,
+            above: None,
             kept: self.kept(&share.run)?,
         })
     }
@@ -309,89 +311,6 @@ fn may_take_any_project(volume: &OwnedFd) {
         && flags.contains(IFlags::PROJECT_INHERIT)
     {
         let _ = rustix::fs::ioctl_setflags(&dir, flags - IFlags::PROJECT_INHERIT);
-    }
-}
-
-/// Where a run puts what it takes away.
-#[derive(Debug)]
-pub struct Bin {
-    volume: OwnedFd,
-    files: OwnedFd,
-    trees: OwnedFd,
-    flat: Arc<OwnedFd>,
-    /// How many names were given there. They are the same in every batch: the kernel finds them in its cache.
-    given: u32,
-    /// The directory made last: candidates come in runs.
-    last: Option<(Vec<u8>, Arc<OwnedFd>)>,
-    /// For what cannot be put back.
-    pub kept: Kept,
-}
-
-impl Bin {
-    /// The place and name for a file that is unlinked in a moment. Something that could not be put back may have the name:
-    /// ask again then.
-    pub fn flat(&mut self) -> (Arc<OwnedFd>, Arc<CStr>) {
-        let name = CString::new(self.given.to_string()).unwrap_or_default();
-        self.given = self.given.saturating_add(1);
-        (Arc::clone(&self.flat), name.into())
-    }
-
-    /// The place for the files of a directory of the volume.
-    ///
-    /// # Errors
-    /// When it cannot be made.
-    pub fn place(&mut self, dir: &[u8]) -> io::Result<Arc<OwnedFd>> {
-        if let Some((path, fd)) = &self.last
-            && path == dir
-        {
-            return Ok(Arc::clone(fd));
-        }
-        let fd = match beneath::open_anchor(&self.files, dir) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => self.make(dir)?,
-            other => other?,
-        };
-        let fd = Arc::new(fd);
-        self.last = Some((dir.to_vec(), Arc::clone(&fd)));
-        Ok(fd)
-    }
-
-    /// Directories like those of the volume: the same owners and modes.
-    fn make(&self, dir: &[u8]) -> io::Result<OwnedFd> {
-        let mut there = rustix::io::dup(&self.volume)?;
-        let mut here = rustix::io::dup(&self.files)?;
-        for name in dir.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
-            there = beneath::open_anchor(&there, name)?;
-            let made = rustix::fs::mkdirat(&here, name, Mode::RWXU);
-            let next = beneath::open_anchor(&here, name)?;
-            match made {
-                Ok(()) => make_alike(&here, name, &rustix::fs::fstat(&there)?)?,
-                Err(rustix::io::Errno::EXIST) => {}
-                Err(e) => return Err(e.into()),
-            }
-            here = next;
-        }
-        Ok(here)
-    }
-
-    /// The place for a directory that is taken as a whole: its entry there is called [`TREE`].
-    ///
-    /// # Errors
-    /// When it cannot be made.
-    pub fn place_tree(&self, ino: Inode, path: &[u8]) -> io::Result<OwnedFd> {
-        let name = ino.to_string();
-        rustix::fs::mkdirat(&self.trees, &*name, Mode::RWXU)?;
-        let dir = beneath::open_anchor(&self.trees, name.as_bytes())?;
-        rustix::fs::symlinkat(path, &dir, ORIGIN)?;
-        Ok(dir)
-    }
-
-    /// The place of a tree that is not there any more.
-    pub fn clear_tree(&self, ino: Inode) {
-        let name = ino.to_string();
-        if let Ok(dir) = beneath::open_anchor(&self.trees, name.as_bytes()) {
-            let _ = rustix::fs::unlinkat(&dir, ORIGIN, AtFlags::empty());
-        }
-        let _ = rustix::fs::unlinkat(&self.trees, name, AtFlags::REMOVEDIR);
     }
 }
 

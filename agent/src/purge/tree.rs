@@ -58,7 +58,10 @@ impl Tree {
         tree.walk(ground, &tree.from.dir, &tree.from.name, 0, &mut |_, _, _| Ok(()))?;
         if ground.keep {
             // Its owners and modes are remembered for the directories above, should they be gone when it is restored.
-            ground.bin.place(&candidate.dir).map_err(gone_or_failed)?;
+            ground
+                .bin
+                .place(&candidate.dir, &tree.from.dir)
+                .map_err(gone_or_failed)?;
         }
         tree.place = ground
             .bin
