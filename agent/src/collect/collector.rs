@@ -299,16 +299,20 @@ impl Reader {
         let Some(mut buffer) = self.buffer.take() else {
             return Ok(0);
         };
+        // Without the volume accesses are recorded, but no name can be looked at: that is told as long as it lasts, is a
+        // gap, and is followed by a scan.
+        let root = self.watched.open_mount().map_err(kernel("open the volume"));
         let bytes = buffer.bytes();
         let bytes = bytes.get_mut(..self.read_at_once).unwrap_or(&mut []);
         let read = self.armed.queue.read(bytes).map_err(kernel("read events"));
         let applied = read.and_then(|n| {
             let events = bytes.get_mut(..n).unwrap_or(&mut []);
-            let names = self.apply_names(events);
+            let names = root.and_then(|root| self.apply_names(&root, events));
             let applied = self.apply_accesses(events, Process::Known);
             // They are in the journal now.
             events.fill(0);
-            names.and(applied)
+            // Lost events are the worst that can be told.
+            applied.and_then(|count| names.map(|()| count))
         });
         self.buffer = Some(buffer);
         applied
@@ -327,33 +331,13 @@ impl Reader {
     }
 
     /// Every event is taken, also after one that could not be: the first error is told.
-    fn apply_names(&mut self, bytes: &[u8]) -> Result<(), CollectError> {
-        let mut root = None;
-        let mut result = Ok(());
-        for event in decode_events(bytes) {
-            // What cannot be decoded is told with the accesses.
-            let Ok(event) = event else { break };
-            if event.mask & NAMESPACE_EVENTS == 0 {
-                continue;
-            }
-            let watched = &self.watched;
-            let opened = root.get_or_insert_with(|| {
-                watched.open_mount().map_err(|source| CollectError::Kernel {
-                    doing: "open the volume",
-                    source,
-                })
-            });
-            let applied = match opened {
-                Ok(mount) => self.apply_name(mount, &event),
-                // Nothing can be looked at, and the event is gone: trouble that ends is followed by a scan.
-                Err(_) => break,
-            };
-            result = result.and(applied);
-        }
-        match root {
-            Some(Err(error)) => Err(error),
-            _ => result,
-        }
+    fn apply_names(&mut self, root: &OwnedFd, bytes: &[u8]) -> Result<(), CollectError> {
+        // What cannot be decoded is told with the accesses.
+        let events = decode_events(bytes).map_while(Result::ok);
+        events
+            .filter(|event| event.mask & NAMESPACE_EVENTS != 0)
+            .map(|event| self.apply_name(root, &event))
+            .fold(Ok(()), Result::and)
     }
 
     fn apply_name(&mut self, root: &OwnedFd, event: &Event<'_>) -> Result<(), CollectError> {
