@@ -1,8 +1,8 @@
-//! The thread that reads the kernel's queues.
+//! The thread that reads the kernel's queue.
 //!
-//! One pass reads a buffer of accesses, then the namespace queue until it is empty, then applies first the names and
-//! then the accesses: a file's creation is queued before its first access, so by the time the access is applied
-//! the file is known, or it lies outside the volume and is dropped with one look-up.
+//! One pass reads a buffer of events, then applies first the names in it and then the accesses: a file's creation is
+//! queued before its first access, so by the time the access is applied the file is known, or it lies outside the volume
+//! and is dropped with one look-up.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -25,18 +25,16 @@ use super::touched::Suspicion;
 use crate::handover::{self, Handover};
 use crate::index::StoreError;
 use crate::model::{Inode, Kind, LastUse, Seconds, Source};
-use crate::sys::fanotify::{Group, Who, mask};
+use crate::sys::fanotify::{ACCESS_EVENTS, Group, NAMESPACE_EVENTS, Who, mask};
 use crate::sys::shared::SharedBuffer;
 use crate::sys::{descriptor, stat};
 
-/// One `read(2)` takes at most this much: some 5,000 accesses.
+/// One `read(2)` takes at most this much: some 2,500 events.
 const BUFFER_BYTES: usize = 256 << 10;
-/// With descriptors of processes: some 600 events, and as many descriptors open at a time.
+/// With descriptors of processes: some 300 events, and as many descriptors open at a time.
 const BUFFER_BYTES_WITH_PROCESSES: usize = 32 << 10;
 /// How often suspects are settled and changed attributes are read again.
 const SETTLE_EVERY: Duration = Duration::from_secs(1);
-/// Name events that are taken before accesses are looked at again.
-const NAMES_A_PASS: u64 = 10_000;
 /// Events gather for this long before they are read.
 const GATHER: Duration = Duration::from_millis(4);
 /// A suspect that is still incomplete after so many settlements has the file open: a use.
@@ -75,53 +73,42 @@ pub enum CollectError {
     Decode(#[from] super::fanotify::decode::DecodeError),
 }
 
-/// Both groups, marked: from now on no access is lost.
+/// A marked group: from now on no access is lost.
 #[derive(Debug)]
 pub struct Armed {
-    /// The queue of accesses.
-    pub access: Arc<Group>,
-    /// The queue of changed names.
-    pub namespace: Group,
+    /// Its queue, of accesses and of changed names.
+    pub queue: Arc<Group>,
 }
 
 impl Armed {
     /// Marks the file system that holds the volume.
     ///
     /// # Errors
-    /// See [`Group::accesses`].
+    /// See [`Group::on_filesystem`].
     pub fn arm(path: &std::path::Path, who: Who) -> Result<Self, CollectError> {
         let kernel = |doing| move |source| CollectError::Kernel { doing, source };
-        let access = Group::accesses(path, who).map_err(kernel("watch accesses with fanotify"))?;
-        let namespace = Group::namespace(path).map_err(kernel("watch names with fanotify"))?;
-        let access = Arc::new(access);
-        Ok(Self { access, namespace })
+        let queue = Group::on_filesystem(path, who).map_err(kernel("watch it with fanotify"))?;
+        let queue = Arc::new(queue);
+        Ok(Self { queue })
     }
 
     /// Takes over what an earlier process of this service left, if it still watches the file system at `path`: since then
     /// nothing was missed.
     pub fn take_over(handover: &mut Handover, key: &str, path: &std::path::Path) -> Option<Self> {
-        let (access, namespace) = (
-            handover.claim(&queue(key, "accesses")),
-            handover.claim(&queue(key, "names")),
-        );
-        let access = Group::left_accesses(access?, path).ok()??;
-        let namespace = Group::left_namespace(namespace?, path).ok()??;
-        Some(Self {
-            access: Arc::new(access),
-            namespace,
-        })
+        let left = handover.claim(&queue_name(key))?;
+        let queue = Arc::new(Group::left(left, path).ok()??);
+        Some(Self { queue })
     }
 
-    /// Gives both queues into systemd's keeping.
+    /// Gives the queue into systemd's keeping.
     pub fn leave(&self, key: &str) {
-        handover::keep(&queue(key, "accesses"), &*self.access);
-        handover::keep(&queue(key, "names"), &self.namespace);
+        handover::keep(&queue_name(key), &*self.queue);
     }
 }
 
 /// The name of a queue in systemd's keeping.
-fn queue(key: &str, what: &str) -> String {
-    format!("{key}.{what}")
+fn queue_name(key: &str) -> String {
+    format!("{key}.events")
 }
 
 /// The running collector. Dropping it ends the thread.
@@ -170,7 +157,6 @@ impl Collector {
             },
             buffer: Some(buffer),
             judges,
-            names_buffer: vec![0; BUFFER_BYTES],
         };
         let reader_wake = Arc::clone(&wake);
         let thread = std::thread::Builder::new()
@@ -248,12 +234,11 @@ struct Reader {
     /// Files whose clocks a pass has moved: for the journal.
     used: Vec<Inode>,
     own_pid: i32,
-    /// Accesses are read into this: what a killed process had not recorded yet is found here by the next one. None while
+    /// Events are read into this: what a killed process had not recorded yet is found here by the next one. None while
     /// it is worked on.
     buffer: Option<SharedBuffer>,
     /// So much of it is used.
     read_at_once: usize,
-    names_buffer: Vec<u8>,
 }
 
 impl Reader {
@@ -298,8 +283,7 @@ impl Reader {
         poll(&mut asked, GATHER.min(at_most));
         if asked.iter().all(|fd| fd.revents().is_empty()) {
             let mut all = [
-                PollFd::new(&self.armed.access, PollFlags::IN),
-                PollFd::new(&self.armed.namespace, PollFlags::IN),
+                PollFd::new(&self.armed.queue, PollFlags::IN),
                 PollFd::new(wake, PollFlags::IN),
             ];
             poll(&mut all, at_most.saturating_sub(GATHER));
@@ -308,26 +292,29 @@ impl Reader {
         let _ = rustix::io::read(wake, &mut count);
     }
 
-    /// Reads one buffer of accesses and all names. Returns how many access events that were.
+    /// Reads one buffer of events. Returns how many that were.
     fn pass(&mut self) -> Result<u64, CollectError> {
         self.watched.counters.pulse.beat();
         let kernel = |doing| move |source| CollectError::Kernel { doing, source };
         let Some(mut buffer) = self.buffer.take() else {
             return Ok(0);
         };
+        // Without the volume accesses are recorded, but no name can be looked at: that is told as long as it lasts, is a
+        // gap, and is followed by a scan.
+        let root = self.watched.open_mount().map_err(kernel("open the volume"));
         let bytes = buffer.bytes();
         let bytes = bytes.get_mut(..self.read_at_once).unwrap_or(&mut []);
-        let read = self.armed.access.read(bytes).map_err(kernel("read accesses"));
-        let names = self.drain_names(NAMES_A_PASS);
+        let read = self.armed.queue.read(bytes).map_err(kernel("read events"));
         let applied = read.and_then(|n| {
             let events = bytes.get_mut(..n).unwrap_or(&mut []);
+            let names = root.and_then(|root| self.apply_names(&root, events));
             let applied = self.apply_accesses(events, Process::Known);
             // They are in the journal now.
             events.fill(0);
-            applied
+            // Lost events are the worst that can be told.
+            applied.and_then(|count| names.map(|()| count))
         });
         self.buffer = Some(buffer);
-        names?;
         applied
     }
 
@@ -343,55 +330,17 @@ impl Reader {
         applied.map(drop)
     }
 
-    /// Takes name events until the queue is empty or `enough` were taken: whoever makes names without end must not keep this
-    /// thread from everything else.
-    fn drain_names(&mut self, enough: u64) -> Result<(), CollectError> {
-        let kernel = |doing| move |source| CollectError::Kernel { doing, source };
-        // Without the volume nothing can be looked at: the events wait in the kernel's queue.
-        let root = self.watched.open_mount().map_err(kernel("open the volume"))?;
-        let mut buffer = std::mem::take(&mut self.names_buffer);
-        let mut result = Ok(());
-        let mut taken = 0;
-        while taken < enough {
-            let read = self
-                .armed
-                .namespace
-                .read(&mut buffer)
-                .map_err(kernel("read names"));
-            let Ok(n @ 1..) = read else {
-                result = result.and(read.map(drop));
-                break;
-            };
-            let (count, applied) = self.apply_names(&root, buffer.get(..n).unwrap_or(&[]));
-            // Also those that failed were taken: trouble that stays must not make this endless.
-            taken += count;
-            result = result.and(applied);
-        }
-        self.names_buffer = buffer;
-        result
-    }
-
-    /// Every event is taken, also after one that could not be: the first error is told. Returns how many there were as well.
-    fn apply_names(&mut self, root: &OwnedFd, bytes: &[u8]) -> (u64, Result<(), CollectError>) {
-        let mut result = Ok(());
-        let mut count = 0;
-        for event in decode_events(bytes) {
-            count += 1;
-            let applied = match event {
-                Ok(event) => self.apply_name(root, &event),
-                Err(error) => Err(error.into()),
-            };
-            result = result.and(applied);
-        }
-        (count, result)
+    /// Every event is taken, also after one that could not be: the first error is told.
+    fn apply_names(&mut self, root: &OwnedFd, bytes: &[u8]) -> Result<(), CollectError> {
+        // What cannot be decoded is told with the accesses.
+        let events = decode_events(bytes).map_while(Result::ok);
+        events
+            .filter(|event| event.mask & NAMESPACE_EVENTS != 0)
+            .map(|event| self.apply_name(root, &event))
+            .fold(Ok(()), Result::and)
     }
 
     fn apply_name(&mut self, root: &OwnedFd, event: &Event<'_>) -> Result<(), CollectError> {
-        self.watched.counters.events.fetch_add(1, Relaxed);
-        if event.mask & mask::OVERFLOW != 0 {
-            self.watched.journal.gap(Seconds::now(), "overflow");
-            return Err(CollectError::Overflow);
-        }
         // What the agent itself changes, it tells the index itself.
         if event.pid == self.own_pid {
             return Ok(());
@@ -434,16 +383,23 @@ impl Reader {
                 result = Err(CollectError::Overflow);
                 continue;
             }
-            if event.pid == self.own_pid {
+            // Whoever looks into a directory uses no file.
+            if event.mask & ACCESS_EVENTS == 0 || event.mask & mask::ONDIR != 0 || event.pid == self.own_pid {
                 continue;
             }
             let Some((ino, handle)) = event.file.and_then(|h| Some((self.layout.inode(&h)?, h))) else {
                 continue;
             };
-            if self.judges.accessors.ignores(event.mask, event.pid, process) {
+            if self
+                .judges
+                .accessors
+                .ignores(event.mask & ACCESS_EVENTS, event.pid, process)
+            {
                 watched.counters.ignored.fetch_add(1, Relaxed);
                 continue;
             }
+            // Names may have been merged into it.
+            let events = event.mask & ACCESS_EVENTS;
             let before = index.record_use(ino, now);
             let is_news = before.map_or(unknown_may_be_found, |b| {
                 b.at < now || (b.at == now && b.source != Source::Observed)
@@ -454,17 +410,17 @@ impl Reader {
                 folded += 1;
             }
             let Some(before) = before else { continue };
-            if event.mask & mask::ACCESS != 0 && self.suspicion.read(event.pid, ino) {
+            if events & mask::ACCESS != 0 && self.suspicion.read(event.pid, ino) {
                 let owner = |ino| index.get(ino).map(|(a, _)| a.uid);
                 self.suspicion.judge(&watched.touched, event.pid, owner);
             }
-            self.judges.windows.note(event.mask, ino, handle, before, now);
-            if is_proof(event.mask) {
+            self.judges.windows.note(events, ino, handle, before, now);
+            if is_proof(events) {
                 self.suspects.remove(&ino);
             } else {
-                self.suspect(&event, ino, handle, before, now);
+                self.suspect((events, event.pid), ino, handle, before, now);
             }
-            if event.mask & (mask::MODIFY | mask::CLOSE_WRITE) != 0 {
+            if events & (mask::MODIFY | mask::CLOSE_WRITE) != 0 {
                 self.namespace.mark_dirty(ino, handle);
             }
         }
@@ -477,19 +433,19 @@ impl Reader {
 
     fn suspect(
         &mut self,
-        event: &Event<'_>,
+        (events, pid): (u64, i32),
         ino: Inode,
         handle: crate::sys::handle::Handle,
         before: LastUse,
         now: Seconds,
     ) {
         if let Some(known) = self.suspects.get_mut(&ino) {
-            known.add(event.mask, event.pid, now);
+            known.add(events, pid, now);
         } else if (before.source, before.at) != (Source::Observed, now) && self.suspects.len() < SUSPECTS_MAX
         {
             let suspect = Suspect {
-                events: event.mask,
-                pid: event.pid,
+                events,
+                pid,
                 several: false,
                 before,
                 recorded: now,
@@ -504,7 +460,7 @@ impl Reader {
     fn catch_up(&mut self) -> Result<(), CollectError> {
         // New events merge into queued ones or come after them, so having read as many as were there, none of those is
         // left.
-        let (queued, names) = (self.armed.access.queued(), self.armed.namespace.queued());
+        let queued = self.armed.queue.queued();
         let mut read = 0;
         loop {
             let n = self.pass()?;
@@ -513,7 +469,6 @@ impl Reader {
                 break;
             }
         }
-        self.drain_names(names)?;
         self.settle(false)
     }
 

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   kernel queue --read--> fanotify::decode --> Event
-//!      access group:      Event --> doubt (what was it?) --> Index::record_use
-//!      namespace group:   Event --> namespace (what is there now?) --> Index::upsert, remove_name, refresh
+//!      accesses:   Event --> doubt (what was it?) --> Index::record_use
+//!      names:      Event --> namespace (what is there now?) --> Index::upsert, remove_name, refresh
 //! ```
 //! - [`fanotify`]  decoding records and file handles (pure)
 //! - [`doubt`]     which events are uses: metadata changes look alike (pure)

@@ -1,8 +1,8 @@
 //! fanotify groups and marks (`fanotify_init(2)`, `fanotify_mark(2)`, `fanotify(7)`).
 //!
-//! Two groups watch a file system. The **access** group reports bare file ids, which is the cheapest form for the
-//! process that is being watched. The **namespace** group reports directory ids, names and the ids of the entries,
-//! which only few operations need. Reading gives raw bytes; `collect::fanotify` decodes them.
+//! One group watches a file system, accesses and names alike: every hook of the kernel walks all groups that have marked
+//! the file system, whatever they ask for, so a second one for the names alone makes each open, read and close dearer that
+//! an ignore mark hides. Reading gives raw bytes; `collect::fanotify` decodes them.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -58,15 +58,22 @@ const COMMON: u32 = fan::FAN_CLASS_NOTIF
     | fan::FAN_NONBLOCK
     | fan::FAN_UNLIMITED_QUEUE
     | fan::FAN_UNLIMITED_MARKS
-    | fan::FAN_REPORT_FID;
+    | fan::FAN_REPORT_FID
+    | fan::FAN_REPORT_DIR_FID
+    | fan::FAN_REPORT_NAME
+    | FAN_REPORT_TARGET_FID;
 
 /// Everything that may be a use of a file.
-const ACCESS_EVENTS: u64 =
+pub const ACCESS_EVENTS: u64 =
     mask::ACCESS | mask::MODIFY | mask::OPEN | mask::OPEN_EXEC | mask::CLOSE_WRITE | mask::CLOSE_NOWRITE;
 
 /// Everything that changes names, or metadata that a rule may look at.
-const NAMESPACE_EVENTS: u64 =
-    mask::CREATE | mask::DELETE | mask::DELETE_SELF | mask::RENAME | mask::ATTRIB | mask::ONDIR;
+pub const NAMESPACE_EVENTS: u64 =
+    mask::CREATE | mask::DELETE | mask::DELETE_SELF | mask::RENAME | mask::ATTRIB;
+
+/// What is asked for. Names of directories count as those of files; that directories are opened and read as well is told
+/// with it, because a mark asks for both or for neither.
+const EVENTS: u64 = ACCESS_EVENTS | NAMESPACE_EVENTS | mask::ONDIR;
 
 /// How events name the process that caused them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,29 +89,16 @@ pub enum Who {
 pub struct Group(OwnedFd);
 
 impl Group {
-    /// The group for accesses, marked on the whole file system that holds `path`.
+    /// A group that is marked on the whole file system that holds `path`.
     ///
     /// # Errors
     /// EPERM without CAP_SYS_ADMIN; ENODEV or EOPNOTSUPP where the file system has no file ids (FUSE, NFS
     /// clients, overlayfs); EINVAL on kernels older than 5.17.
-    pub fn accesses(path: &Path, who: Who) -> io::Result<Self> {
+    pub fn on_filesystem(path: &Path, who: Who) -> io::Result<Self> {
         let flags = match who {
             Who::Pid => COMMON,
             Who::Process => COMMON | FAN_REPORT_PIDFD,
         };
-        Self::on_filesystem(flags, ACCESS_EVENTS, path)
-    }
-
-    /// The group for the namespace, marked on the whole file system that holds `path`.
-    ///
-    /// # Errors
-    /// As for [`Group::accesses`].
-    pub fn namespace(path: &Path) -> io::Result<Self> {
-        let names = fan::FAN_REPORT_DIR_FID | fan::FAN_REPORT_NAME | FAN_REPORT_TARGET_FID;
-        Self::on_filesystem(COMMON | names, NAMESPACE_EVENTS, path)
-    }
-
-    fn on_filesystem(flags: u32, events: u64, path: &Path) -> io::Result<Self> {
         // For tests of what follows an overflow: the host's own limit (`fs.fanotify.max_queued_events`) holds then.
         let flags = match std::env::var_os("PURGE_AGENT_LIMITED_QUEUE") {
             Some(_) => flags & !fan::FAN_UNLIMITED_QUEUE,
@@ -116,28 +110,16 @@ impl Group {
         )?;
         // SAFETY: fanotify_init has just returned this descriptor and nobody else knows of it.
         let group = Self(unsafe { OwnedFd::from_raw_fd(raw) });
-        group.mark_filesystem(events, path)?;
+        group.mark_filesystem(path)?;
         Ok(group)
     }
 
-    /// A group of accesses that an earlier process made and left in systemd's keeping; none if it does not watch the file
-    /// system that holds `path`: since it was unmounted, nothing has been seen.
+    /// A group that an earlier process made and left in systemd's keeping; none if it does not watch the file system that
+    /// holds `path`: since it was unmounted, nothing has been seen.
     ///
     /// # Errors
     /// What `fanotify_mark(2)` says.
-    pub fn left_accesses(fd: OwnedFd, path: &Path) -> io::Result<Option<Self>> {
-        Self::left(fd, ACCESS_EVENTS, path)
-    }
-
-    /// As [`Group::left_accesses`], for the namespace.
-    ///
-    /// # Errors
-    /// What `fanotify_mark(2)` says.
-    pub fn left_namespace(fd: OwnedFd, path: &Path) -> io::Result<Option<Self>> {
-        Self::left(fd, NAMESPACE_EVENTS, path)
-    }
-
-    fn left(fd: OwnedFd, events: u64, path: &Path) -> io::Result<Option<Self>> {
+    pub fn left(fd: OwnedFd, path: &Path) -> io::Result<Option<Self>> {
         let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
         if !std::fs::read_link(link).is_ok_and(|to| to.as_os_str() == "anon_inode:[fanotify]") {
             return Ok(None);
@@ -147,7 +129,7 @@ impl Group {
             return Ok(None);
         }
         // Marking the same file system again changes nothing; another one would be a second.
-        group.mark_filesystem(events, path)?;
+        group.mark_filesystem(path)?;
         Ok((group.watched_filesystems()? == 1).then_some(group))
     }
 
@@ -157,9 +139,9 @@ impl Group {
         Ok(info.lines().filter(|l| l.starts_with("fanotify sdev:")).count())
     }
 
-    fn mark_filesystem(&self, events: u64, path: &Path) -> io::Result<()> {
+    fn mark_filesystem(&self, path: &Path) -> io::Result<()> {
         let how = fan::FAN_MARK_ADD | fan::FAN_MARK_FILESYSTEM;
-        fan::fanotify_mark(self.0.as_raw_fd(), how, events, fan::AT_FDCWD, path)
+        fan::fanotify_mark(self.0.as_raw_fd(), how, EVENTS, fan::AT_FDCWD, path)
     }
 
     /// From now on the [`IGNORABLE`] events of this inode are not queued, until [`Group::flush_ignored`] or until the

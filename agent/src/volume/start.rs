@@ -154,7 +154,7 @@ impl Volume {
         if let Err(error) = unfinished.end_those_of(&name, &watched) {
             tracing::error!(volume = %name, %error, "a run that was killed cannot be ended");
         }
-        let ended = end_window_of_another(&watched, &armed.access, Seconds(record.window_end));
+        let ended = end_window_of_another(&watched, &armed.queue, Seconds(record.window_end));
         ended.map_err(|source| {
             collect(CollectError::Kernel {
                 doing: "take ignore marks away",
@@ -162,7 +162,7 @@ impl Volume {
             })
         })?;
         let windows = Arc::new(Windows::new(
-            Arc::clone(&armed.access),
+            Arc::clone(&armed.queue),
             config.precision,
             &config.path,
             armed_at,
