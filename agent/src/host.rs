@@ -31,7 +31,7 @@ use rustc_hash::FxHashSet;
 pub use self::own::Wish;
 pub use self::purges::Manner;
 use crate::clock;
-use crate::config::{AUTO_MAX_FRACTION, Config, Limits, Rule, user_name};
+use crate::config::{AUTO_MAX_FRACTION, Config, Limits, QuotaSubject, Rule, user_name};
 use crate::handover::Handover;
 use crate::index::{Store, StoreError, aside};
 use crate::model::Seconds;
@@ -265,7 +265,7 @@ impl Host {
         unfinished.save(&runs)?;
         let rules = RwLock::new(config.rules.clone());
         let limits = RwLock::new(config.limits.clone());
-        Ok(Arc::new(Self {
+        let host = Arc::new(Self {
             volumes,
             rules,
             limits,
@@ -280,7 +280,9 @@ impl Host {
             store,
             state_dir: config.state_dir.clone(),
             started: Instant::now(),
-        }))
+        });
+        host.want_projects();
+        Ok(host)
     }
 
     /// Why the agent must be started again, if so: an index that must be set aside, or a volume that is mounted again.
@@ -337,6 +339,19 @@ impl Host {
     pub fn replace_rules(&self, rules: Vec<Rule>, limits: Limits) {
         *self.rules.write() = rules;
         *self.limits.write() = limits;
+        self.want_projects();
+    }
+
+    /// Quotas on projects need their ids.
+    fn want_projects(&self) {
+        let limits = self.limits.read();
+        let wants = |v: &&Arc<Volume>| {
+            let mut of_volume = limits.quotas.iter().filter(|q| q.volume == v.config.name);
+            of_volume.any(|q| q.subject == QuotaSubject::Project)
+        };
+        for volume in self.volumes.iter().filter(wants) {
+            volume.watched.projects.are_wanted();
+        }
     }
 
     /// A volume by name; an empty name means the only one.

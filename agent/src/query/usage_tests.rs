@@ -107,8 +107,10 @@ fn naive(index: &Index, by: By, now: Seconds, gap_end: Option<Seconds>) -> FxHas
 }
 
 fn kept(index: &Index, by: By) -> FxHashMap<Subject, Naive> {
-    let rows = usage(index, by).into_iter();
+    let usage = Usage::of(index, by, 0);
+    let rows = usage.rows(0..usage.len());
     rows.map(|(subject, s)| {
+        let s = s.into_owned();
         let row = Naive {
             files: s.files,
             bytes: s.bytes,
@@ -282,6 +284,6 @@ fn ten_million_files_take_few_milliseconds() {
         recount(&index, (Seconds(NOW + 1), None)).unwrap()
     });
     for by in [By::User, By::Directory(1), By::Directory(3), By::Directory(99)] {
-        timed(&format!("{by:?}"), &|| drop(usage(&index.read(), by)));
+        timed(&format!("{by:?}"), &|| drop(Usage::of(&index.read(), by, 0)));
     }
 }

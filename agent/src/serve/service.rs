@@ -16,8 +16,8 @@ use tonic::{Request, Response, Status};
 use super::gate::Caller;
 use super::outlet::{Outlet, Until};
 use super::roles::Scope;
-use super::{convert, notices};
-use crate::config::{group_id, group_name, user_id, user_name};
+use super::{convert, notices, usage};
+use crate::config::{group_id, user_id};
 use crate::doctor;
 use crate::host::forecast::DAYS_MAX;
 use crate::host::mine::Whose;
@@ -31,10 +31,9 @@ use crate::purge::holds::timestamp;
 use crate::purge::plans::PlanRecord;
 use crate::purge::runs::LiveRun;
 use crate::query::find::{self, Filter, FindError, Order};
-use crate::query::usage::{self, By, Subject};
+use crate::query::usage::By;
 use crate::reload::InForce;
 use crate::scan::Extent;
-use crate::sys::project;
 
 /// Messages that wait for a slow client.
 const WAITING_MAX: usize = 256;
@@ -471,61 +470,11 @@ impl PurgeAgent for Service {
     async fn usage(&self, request: Request<v1::UsageRequest>) -> Result<Response<v1::UsageReport>, Status> {
         let only = Caller::of(&request)?.only();
         let r = request.into_inner();
-        let by = match r.by() {
-            v1::UsageBy::Unspecified | v1::UsageBy::User => By::User,
-            v1::UsageBy::Group => By::Group,
-            v1::UsageBy::Directory => By::Directory(r.depth.max(1)),
-            v1::UsageBy::Project if !project::is_known() => {
-                return Err(Status::failed_precondition(
-                    "by: this kernel tells project ids only of open files; Linux 6.17 and later tell them of all",
-                ));
-            }
-            v1::UsageBy::Project => By::Project,
-        };
+        let by = usage::by(&r);
         if only.is_some() && by != By::User {
             return Err(theirs("by"));
         }
-        let report = self.wait(move |host| {
-            let mut rows = Vec::new();
-            let mut as_of = None;
-            for volume in host
-                .volumes()
-                .iter()
-                .filter(|v| r.volume.is_empty() || v.config.name == r.volume)
-            {
-                volume.sync();
-                let at = (Seconds::judged(), volume.condition().gap_end);
-                usage::refresh(&volume.watched.index, &volume.watched.counting, at)?;
-                let index = volume.watched.index.read();
-                let is_theirs = |s: &Subject| only.is_none_or(|uid| *s == Subject::Id(uid));
-                let counted = index.ledger().as_of();
-                as_of = Some(as_of.map_or(counted, |known: Seconds| known.min(counted)));
-                let all = usage::usage(&index, by);
-                for (subject, used) in all.iter().filter(|(s, _)| is_theirs(s)) {
-                    let name = match (by, subject) {
-                        (By::Project, Subject::Id(project)) => project.to_string(),
-                        (By::Group, Subject::Id(gid)) => group_name(*gid),
-                        (_, Subject::Id(uid)) => user_name(*uid),
-                        (_, Subject::Directory(id)) => match index.dirs().path(*id) {
-                            Some(path) if path.is_empty() => ".".into(),
-                            path => lossy(&path.unwrap_or_default()),
-                        },
-                    };
-                    rows.push(convert::usage_row(&volume.config.name, name, used));
-                }
-            }
-            if rows.is_empty() && !r.volume.is_empty() {
-                host.volume(&r.volume)?;
-            }
-            rows.sort_unstable_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.subject.cmp(&b.subject)));
-            if r.limit > 0 {
-                rows.truncate(usize::try_from(r.limit).unwrap_or(usize::MAX));
-            }
-            Ok(v1::UsageReport {
-                rows,
-                as_of: as_of.map(timestamp),
-            })
-        });
+        let report = self.wait(move |host| usage::report(host, &r, by, only));
         Ok(Response::new(report.await?))
     }
 
