@@ -284,6 +284,10 @@ fn ten_million_files_take_few_milliseconds() {
         recount(&index, (Seconds(NOW + 1), None)).unwrap()
     });
     for by in [By::User, By::Directory(1), By::Directory(3), By::Directory(99)] {
-        timed(&format!("{by:?}"), &|| drop(Usage::of(&index.read(), by, 0)));
+        for most in [1000, 0] {
+            timed(&format!("{by:?}, {most}"), &|| {
+                drop(crate::serve::usage_rows(&index.read(), by, most))
+            });
+        }
     }
 }

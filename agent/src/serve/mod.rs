@@ -34,6 +34,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 
+#[cfg(test)]
+pub(crate) use usage::usage_rows;
+
 use self::gate::{Doors, Gate};
 use self::tally::Tally;
 use self::tls::Certificates;

@@ -86,6 +86,25 @@ pub(super) fn report(
     })
 }
 
+/// The rows of one volume, as they are sent: to measure what they cost.
+#[cfg(test)]
+pub(crate) fn usage_rows(index: &Index, by: By, most: usize) -> Vec<u8> {
+    let maker = Maker {
+        volume: "scratch",
+        index,
+        by,
+        only: None,
+        with_ages: false,
+        paths: None,
+    };
+    let (rows, _) = maker.rows(&Usage::of(index, by, most));
+    let report = v1::UsageReport {
+        rows,
+        ..v1::UsageReport::default()
+    };
+    prost::Message::encode_to_vec(&report)
+}
+
 /// Makes the rows of a volume.
 struct Maker<'a> {
     volume: &'a str,
