@@ -3,19 +3,26 @@
 //! - `own`       what ordinary users may ask for: what is theirs
 //! - `announce`  publishes what announcing rules will take; `lists`: as files for people
 //! - [`forecast`] what will expire, and which limits will be reached; `growth`: what there was before
+//! - `left`      what earlier processes left
 //! - [`mine`]     what will expire soon, for those whose it is
-//! - `purges`    runs, and what they leave in the trash
+//! - `plans`     plans that rules ask for
+//! - `purges`    runs; `trash`: what they leave in the trash
+//! - `questions` what can be asked of one path
 //! - `telling`   what people are told of
 //! - `triggered` what quotas and watermarks ask for
 
 mod announce;
 pub mod forecast;
 mod growth;
+mod left;
 mod lists;
 pub mod mine;
 mod own;
+mod plans;
 mod purges;
+mod questions;
 pub mod telling;
+mod trash;
 mod triggered;
 
 use std::collections::BTreeSet;
@@ -25,26 +32,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
-use purge_proto::v1;
-use rustc_hash::FxHashSet;
 
+use self::left::Left;
 pub use self::own::Wish;
+pub use self::plans::Wanted;
 pub use self::purges::Manner;
 use crate::clock;
-use crate::config::{AUTO_MAX_FRACTION, Config, Limits, QuotaSubject, Rule, user_name};
+use crate::config::{Config, Limits, QuotaSubject, Rule};
 use crate::handover::Handover;
 use crate::index::{Store, StoreError, aside};
-use crate::model::Seconds;
 use crate::notify::sender::Notifier;
-use crate::policy::evaluate::{Circumstances, Evaluation, evaluate};
-use crate::policy::explain::{self, Subject, Verdict};
 use crate::purge::audit::Audit;
 use crate::purge::holds::{HoldError, Holds};
-use crate::purge::plans::{Occasion, PlanError, PlanRecord, Plans};
-use crate::purge::recover::Unfinished;
+use crate::purge::plans::{PlanError, Plans};
 use crate::purge::runs::{RunError, Runs};
 use crate::sys::stat;
-use crate::volume::{self, Home, State, Volume, VolumeError};
+use crate::volume::{Home, Volume};
 
 /// What was asked cannot be done.
 #[derive(Debug, thiserror::Error)]
@@ -103,21 +106,6 @@ impl From<HoldError> for HostError {
     }
 }
 
-/// Which plan is wanted.
-#[derive(Debug, Clone, Default)]
-pub struct Wanted {
-    /// Rules by name; empty: all of the volume.
-    pub rules: Vec<String>,
-    /// Volume by name; empty: the rules', or the only one.
-    pub volume: String,
-    /// Instead of the rules' own.
-    pub ttl: Option<u64>,
-    /// Nobody looks at the plan before it is applied.
-    pub unattended: bool,
-    /// More candidates than this are refused; none: as many as there are.
-    pub candidates_max: Option<u64>,
-}
-
 /// One host.
 #[derive(Debug)]
 pub struct Host {
@@ -143,66 +131,6 @@ pub struct Host {
     store: Store,
     state_dir: PathBuf,
     started: Instant,
-}
-
-/// What earlier processes left.
-struct Left {
-    holds: Holds,
-    runs: Runs,
-    plans: Plans,
-    unfinished: Unfinished,
-    volumes: Vec<volume::Opened>,
-}
-
-impl Left {
-    fn open(
-        config: &Config,
-        home: &Home,
-        audit: Arc<Audit>,
-        notifier: &Arc<Notifier>,
-    ) -> Result<Self, LeftError> {
-        let store = &home.store;
-        let holds = Holds::open(store.clone())?;
-        let runs = Runs::new(store.clone());
-        let plans = Plans::new(store.clone());
-        let witnesses = Box::new(Arc::clone(notifier));
-        let unfinished = Unfinished::find(&runs, plans.clone(), &config.state_dir, audit, witnesses)?;
-        plans.tidy(Seconds::now())?;
-        let volumes: Result<Vec<_>, VolumeError> =
-            config.volumes.iter().map(|v| volume::open(v, home)).collect();
-        let volumes = volumes?;
-        let mut numbers = FxHashSet::default();
-        if let Some(twice) = volumes.iter().find(|v| !numbers.insert(v.number())) {
-            return Err(LeftError::Store(StoreError::Corrupt {
-                doing: "tell volumes apart",
-                why: format!("two of them have the number {}", twice.number()),
-            }));
-        }
-        Ok(Self {
-            holds,
-            runs,
-            plans,
-            unfinished,
-            volumes,
-        })
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum LeftError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Volume(#[from] VolumeError),
-}
-
-impl LeftError {
-    fn is_damage(&self) -> bool {
-        match self {
-            Self::Store(e) | Self::Volume(VolumeError::Store { source: e, .. }) => e.is_damage(),
-            Self::Volume(_) => false,
-        }
-    }
 }
 
 impl Host {
@@ -400,218 +328,6 @@ impl Host {
             lossy(path)
         )))
     }
-
-    // ------------------------------------------------------------ plans
-
-    /// Evaluates rules and saves the plan.
-    ///
-    /// # Errors
-    /// When the rules are unknown or do not belong together, or the volume is in doubt.
-    pub fn create_plan(&self, wanted: &Wanted) -> Result<PlanRecord, HostError> {
-        let (volume, mut rules) = self.choose_rules(wanted)?;
-        self.check_certain(volume)?;
-        if wanted.unattended {
-            for rule in &mut rules {
-                rule.max_fraction.get_or_insert(AUTO_MAX_FRACTION);
-            }
-        }
-        // Every use up to now is in the index before anything is judged.
-        if !volume.sync() {
-            return Err(HostError::Refused(format!(
-                "volume {}: the collector is not running",
-                volume.config.name
-            )));
-        }
-        let at = self.circumstances(volume);
-        let began = Instant::now();
-        let (found, volume_bytes) = {
-            let index = volume.watched.index.read();
-            (evaluate(&index, &rules, &at)?, index.totals().bytes)
-        };
-        check_size(&found, wanted.candidates_max)?;
-        let occasion = Occasion {
-            volume: &volume.config.name,
-            rules: &rules,
-            now: at.now,
-            seconds: began.elapsed().as_secs_f64(),
-            volume_bytes,
-            own_ttl: wanted.ttl.is_some() || wanted.unattended,
-            owner_name: user_name,
-            trigger: None,
-            guard: volume.guard(),
-        };
-        Ok(self.plans.save(&volume.watched.index, found, &occasion)?)
-    }
-
-    fn choose_rules(&self, wanted: &Wanted) -> Result<(&Arc<Volume>, Vec<Rule>), HostError> {
-        let all = self.rules();
-        let mut chosen = Vec::new();
-        for name in &wanted.rules {
-            let rule = all.iter().find(|r| r.name == *name);
-            let known: Vec<&str> = all.iter().map(|r| r.name.as_str()).collect();
-            let known = if known.is_empty() {
-                "there are none".into()
-            } else {
-                format!("there are {}", known.join(", "))
-            };
-            chosen.push(
-                rule.cloned()
-                    .ok_or_else(|| HostError::NotFound(format!("there is no rule {name:?}; {known}")))?,
-            );
-        }
-        let volume = match (chosen.first(), wanted.volume.is_empty()) {
-            (Some(rule), true) => self.volume(&rule.volume)?,
-            (None, true) if self.volumes.len() > 1 => {
-                let mut named = all.iter().map(|r| r.volume.as_str());
-                let first = named.next().filter(|f| named.all(|n| n == *f));
-                self.volume(first.unwrap_or_default())?
-            }
-            _ => self.volume(&wanted.volume)?,
-        };
-        let name = &volume.config.name;
-        if let Some(stray) = chosen.iter().find(|r| r.volume != *name) {
-            let why = format!(
-                "rule {} speaks of volume {}, not {name}: make one plan for each",
-                stray.name, stray.volume
-            );
-            return Err(HostError::Invalid { field: "rules", why });
-        }
-        if wanted.rules.is_empty() {
-            chosen = all.into_iter().filter(|r| r.volume == *name).collect();
-        }
-        match wanted.ttl {
-            Some(0) => {
-                let why = "is 0: everything would go; give a time such as 28d".into();
-                return Err(HostError::Invalid {
-                    field: "ttl_seconds",
-                    why,
-                });
-            }
-            Some(ttl) if wanted.rules.is_empty() => chosen = vec![Rule::everything_older(name, ttl)],
-            Some(ttl) => chosen.iter_mut().for_each(|r| r.ttl = Some(ttl)),
-            None if chosen.is_empty() => {
-                let why = format!(
-                    "volume {name} has no rule; write one into the configuration, or give a TTL (--ttl 28d)"
-                );
-                return Err(HostError::Invalid { field: "rules", why });
-            }
-            None => {}
-        }
-        Ok((volume, chosen))
-    }
-
-    /// There is no plan for what is not wholly seen.
-    fn check_certain(&self, volume: &Volume) -> Result<(), HostError> {
-        let name = &volume.config.name;
-        volume
-            .check_identity()
-            .map_err(|e: VolumeError| HostError::Refused(e.to_string()))?;
-        match volume.condition().state {
-            State::Tracking => Ok(()),
-            State::Scanning => Err(HostError::Refused(format!(
-                "volume {name} is still being scanned; `purgectl status` shows how far it is"
-            ))),
-            State::Degraded(reason) => {
-                Err(HostError::Refused(format!("volume {name} is degraded: {reason}")))
-            }
-        }
-    }
-
-    /// What besides index and rules decides, now.
-    pub fn circumstances(&self, volume: &Volume) -> Circumstances {
-        let now = Seconds::judged();
-        Circumstances {
-            now,
-            gap_end: volume.condition().gap_end,
-            held: self.holds.held(&volume.config.name),
-            announced: self.announced(volume, now),
-        }
-    }
-
-    // ------------------------------------------------------------ questions
-
-    /// What the index knows of a path, and what every rule says of it.
-    ///
-    /// # Errors
-    /// When no volume holds it or nothing lies there.
-    pub fn explain(&self, path: &[u8]) -> Result<(Arc<Volume>, Subject, Vec<Verdict>), HostError> {
-        let (volume, below) = self.locate(path)?;
-        volume.sync();
-        let unknown = |why: &str| HostError::NotFound(format!("{}: {why}", lossy(path)));
-        let found =
-            stat::path(Path::new(std::ffi::OsStr::from_bytes(path))).map_err(|e| unknown(&e.to_string()))?;
-        let at = self.circumstances(volume);
-        let index = volume.watched.index.read();
-        let known = index
-            .get(found.stat.ino)
-            .filter(|_| found.device == volume.watched.device);
-        let (attributes, access) =
-            known.ok_or_else(|| unknown("is not in the index (yet); `purgectl rescan` looks again"))?;
-        let subject = Subject {
-            ino: found.stat.ino,
-            attributes,
-            access,
-            path: below.to_vec(),
-        };
-        let rules: Vec<Rule> = self
-            .rules()
-            .into_iter()
-            .filter(|r| r.volume == volume.config.name)
-            .collect();
-        let verdicts = explain::explain(&index, &rules, &at, &subject)?;
-        drop(index);
-        Ok((Arc::clone(volume), subject, verdicts))
-    }
-
-    /// The holds that keep an entry: on itself or on a directory above.
-    pub fn holds_over(&self, path: &[u8]) -> Vec<v1::Hold> {
-        let covers =
-            |hold: &[u8]| path == hold || path.strip_prefix(hold).is_some_and(|r| r.first() == Some(&b'/'));
-        self.holds
-            .list()
-            .into_iter()
-            .filter(|h| covers(&h.path))
-            .collect()
-    }
-
-    // ------------------------------------------------------------ schedule
-
-    /// Makes (and with `auto_apply` applies) the plan of one rule whose time has come.
-    pub fn run_scheduled(self: &Arc<Self>, rule: &Rule) {
-        let wanted = Wanted {
-            rules: vec![rule.name.clone()],
-            volume: rule.volume.clone(),
-            ttl: None,
-            unattended: rule.auto_apply,
-            candidates_max: None,
-        };
-        let done = self.create_plan(&wanted).and_then(|record| {
-            let plan = record.plan.unwrap_or_default();
-            tracing::info!(rule = %rule.name, plan = %plan.plan_id, candidates = ?plan.candidates, "scheduled plan");
-            if rule.tells_only {
-                self.to_tell.lock().insert(rule.name.clone());
-            }
-            if rule.auto_apply && !rule.tells_only {
-                self.apply(&plan.plan_id, Manner::default(), "schedule")?;
-            }
-            Ok(())
-        });
-        if let Err(error) = done {
-            tracing::error!(rule = %rule.name, %error, "the scheduled plan was not made or not applied");
-            self.tell_of_failure(&rule.volume, &format!("rule {}", rule.name), &error);
-        }
-    }
-}
-
-/// A client may be allowed plans of some size only.
-fn check_size(found: &Evaluation, max: Option<u64>) -> Result<(), HostError> {
-    let (count, max) = (found.picks.len() as u64, max.unwrap_or(u64::MAX));
-    if count <= max {
-        return Ok(());
-    }
-    Err(HostError::TooMuch(format!(
-        "the plan would have {count} candidates; yours may have {max} (max_plan_files): name fewer rules, or ask root"
-    )))
 }
 
 /// A path for a message.

@@ -4,6 +4,7 @@
 //!
 //! - [`model`]   the few values that every module speaks of: times, kinds, identities
 //! - [`clock`]   the agent's own time, which no step of the wall clock moves
+//! - [`work`]    what a volume's work came to, for metrics
 //! - [`config`]  TOML -> checked, typed configuration
 //! - [`sys`]     the only `unsafe`: fanotify, file handles, openat2, statx, getdents
 //! - [`collect`] kernel events -> accesses and namespace changes as values
@@ -47,3 +48,4 @@ pub mod serve;
 pub mod sys;
 pub mod volume;
 pub mod watchdog;
+pub mod work;

@@ -260,9 +260,25 @@ impl Agent {
         assert!(status.success(), "after SIGTERM: {status}\n{}", self.last_words());
     }
 
-    /// SIGSTOP: it does nothing until [`Agent::thaw`].
+    /// SIGSTOP: when this returns, it does nothing until [`Agent::thaw`].
+    ///
+    /// # Panics
+    /// When it does not stop.
     pub fn freeze(&self) {
         self.send(Signal::STOP);
+        until("every thread has stopped", SOON, || {
+            self.has_stopped().then_some(())
+        });
+    }
+
+    fn has_stopped(&self) -> bool {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("its threads");
+        let states = tasks.filter_map(|t| std::fs::read_to_string(t.ok()?.path().join("stat")).ok());
+        // The state follows the name, which ends with the last parenthesis.
+        states.into_iter().all(|stat| {
+            stat.rsplit_once(')')
+                .is_some_and(|(_, rest)| rest.starts_with(" T"))
+        })
     }
 
     /// SIGCONT.

@@ -12,6 +12,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 
+use purge_tests::config::OLD;
 use purge_tests::ctl::{number, tally};
 use purge_tests::files::{age_tree, make, read, temp_dir};
 use purge_tests::skip::Unmet;
@@ -100,8 +101,35 @@ fn what_happens_is_counted_and_every_metric_is_described() {
         now["purge_agent_runs_total{volume=\"v\",state=\"completed\"}"],
         1.0
     );
+    let of_rule = |name: &str, fate: &str| {
+        now[&format!("purge_agent_{name}{{volume=\"v\",rule=\"{OLD}\",fate=\"{fate}\"}}")]
+    };
+    assert_eq!(of_rule("rule_files_total", "deleted"), unused as f64);
+    assert_eq!(of_rule("rule_files_total", "trashed"), 0.0);
+    assert_eq!(
+        of_rule("rule_bytes_total", "deleted"),
+        number(&run, "/deleted/bytes") as f64
+    );
+    assert_eq!(now["purge_agent_plans_total{volume=\"v\",status=\"saved\"}"], 1.0);
+    let phase = |of: &str, what: &str| {
+        now[&format!("purge_agent_phase_duration_seconds_{what}{{volume=\"v\",phase=\"{of}\"}}")]
+    };
+    for of in ["scan", "evaluate", "save", "apply"] {
+        assert_eq!(phase(of, "count"), 1.0, "{of}");
+        assert!(phase(of, "sum") > 0.0 && phase(of, "sum") < 60.0, "{of}");
+        let within_a_minute =
+            format!("purge_agent_phase_duration_seconds_bucket{{volume=\"v\",phase=\"{of}\",le=\"60\"}}");
+        assert_eq!(now[&within_a_minute], 1.0, "{of}");
+    }
+    assert_eq!(phase("sweep", "count"), 0.0);
     let (_, page) = get(port, "/metrics");
     for name in after.keys().map(|k| k.split('{').next().unwrap()) {
+        let histogram = "purge_agent_phase_duration_seconds";
+        let name = if name.starts_with(histogram) {
+            histogram
+        } else {
+            name
+        };
         assert!(
             page.contains(&format!("# HELP {name} ")),
             "{name} is not described"
@@ -158,7 +186,7 @@ fn alerts_and_dashboard_ask_for_what_is_there() {
                 let (found, has) = sample.split_once('{').unwrap_or((sample, ""));
                 // The volume of a test file is none of this test's.
                 let known = |label: &&String| {
-                    ["job=", "instance=", "volume=", "sink="]
+                    ["job=", "instance=", "volume=", "sink=", "rule="]
                         .iter()
                         .any(|l| label.starts_with(l))
                 };
@@ -206,4 +234,44 @@ fn promtool_finds_no_fault_with_the_page() {
     std::fs::write(&page, get(port, "/metrics").1).unwrap();
     let check = format!("promtool check metrics < {}", page.display());
     sh(Command::new("sh").args(["-c", &check])).unwrap();
+}
+
+#[test]
+fn what_lies_in_the_trash_and_what_is_freed_is_counted_by_rule() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    make(&mount.path().join("d"), 5);
+    age_tree(&mount.path());
+    let port = a_free_port();
+    let config = Config::backdated_with(&mount.path(), "grace = \"1s\"\nmax_fraction = 0.5")
+        .rule("all", "ttl = \"1h\"\nclock = [\"access\"]\ngrace = \"1s\"")
+        .listening(&format!("metrics = \"127.0.0.1:{port}\""));
+    let agent = Agent::tracking(&config);
+    let ctl = agent.ctl();
+    let refused = ctl.plan_with(["--rule", OLD]);
+    let _ = ctl.apply(&refused).ends_with(3);
+    let _ = ctl.apply(&ctl.plan_with(["--rule", "all"])).ok();
+    let now = samples(port);
+    let of = |page: &BTreeMap<String, f64>, name: &str, labels: &str| {
+        page[&format!("purge_agent_{name}{{volume=\"v\",{labels}}}")]
+    };
+    assert_eq!(of(&now, "rule_files_total", "rule=\"all\",fate=\"trashed\""), 5.0);
+    assert_eq!(of(&now, "rule_files_total", "rule=\"all\",fate=\"deleted\""), 0.0);
+    assert_eq!(
+        of(
+            &now,
+            "rule_files_total",
+            &format!("rule=\"{OLD}\",fate=\"trashed\"")
+        ),
+        0.0
+    );
+    assert_eq!(of(&now, "plans_total", "status=\"refused\""), 1.0);
+    assert_eq!(of(&now, "plans_total", "status=\"saved\""), 1.0);
+    until("the trash is freed", SOON, || {
+        let freed = of(
+            &samples(port),
+            "cleanup_operations_total",
+            "operation=\"free_trash\",status=\"done\"",
+        );
+        (freed == 1.0).then_some(())
+    });
 }

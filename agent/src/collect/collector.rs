@@ -35,9 +35,9 @@ const BUFFER_BYTES: usize = 256 << 10;
 const BUFFER_BYTES_WITH_PROCESSES: usize = 32 << 10;
 /// How often suspects are settled and changed attributes are read again.
 const SETTLE_EVERY: Duration = Duration::from_secs(1);
-/// Events gather for this long before they are read.
 /// Name events that are taken before accesses are looked at again.
 const NAMES_A_PASS: u64 = 10_000;
+/// Events gather for this long before they are read.
 const GATHER: Duration = Duration::from_millis(4);
 /// A suspect that is still incomplete after so many settlements has the file open: a use.
 const SUSPECT_ROUNDS_MAX: u8 = 2;
@@ -362,15 +362,17 @@ impl Reader {
                 result = result.and(read.map(drop));
                 break;
             };
-            let applied = self.apply_names(&root, buffer.get(..n).unwrap_or(&[]));
-            result = result.and(applied.map(|count| taken += count));
+            let (count, applied) = self.apply_names(&root, buffer.get(..n).unwrap_or(&[]));
+            // Also those that failed were taken: trouble that stays must not make this endless.
+            taken += count;
+            result = result.and(applied);
         }
         self.names_buffer = buffer;
         result
     }
 
-    /// Every event is taken, also after one that could not be: the first error is told. Returns how many there were.
-    fn apply_names(&mut self, root: &OwnedFd, bytes: &[u8]) -> Result<u64, CollectError> {
+    /// Every event is taken, also after one that could not be: the first error is told. Returns how many there were as well.
+    fn apply_names(&mut self, root: &OwnedFd, bytes: &[u8]) -> (u64, Result<(), CollectError>) {
         let mut result = Ok(());
         let mut count = 0;
         for event in decode_events(bytes) {
@@ -381,7 +383,7 @@ impl Reader {
             };
             result = result.and(applied);
         }
-        result.map(|()| count)
+        (count, result)
     }
 
     fn apply_name(&mut self, root: &OwnedFd, event: &Event<'_>) -> Result<(), CollectError> {

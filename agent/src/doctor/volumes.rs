@@ -6,6 +6,7 @@ use purge_proto::units::format_duration;
 
 use super::{Finding, Verdict};
 use crate::model::Seconds;
+use crate::purge::trash::{Share, Trash};
 use crate::volume::{Ailment, Guard, State, Volume};
 
 pub(super) fn examine(volume: &Volume) -> Vec<Finding> {
@@ -17,6 +18,7 @@ pub(super) fn examine(volume: &Volume) -> Vec<Finding> {
     findings.push(mount(volume));
     findings.push(guard(volume));
     findings.push(coverage(volume));
+    findings.extend(trash(volume));
     findings.into_iter().map(|f| f.of(name)).collect()
 }
 
@@ -116,6 +118,21 @@ fn guard(volume: &Volume) -> Finding {
             ),
         ),
     }
+}
+
+/// What lies in the trash and waits for the operator.
+fn trash(volume: &Volume) -> Option<Finding> {
+    let cure = "see what has their names now (purgectl run RUN), move it away, then: purgectl restore RUN";
+    let shares = Trash::open(&volume.watched).and_then(|trash| trash.map_or(Ok(Vec::new()), |t| t.shares()));
+    let runs: Vec<String> = match shares {
+        Ok(shares) => shares.into_iter().filter(Share::is_kept).map(|s| s.run).collect(),
+        Err(error) => return Some(Finding::bad("trash", error.to_string(), "see what it says")),
+    };
+    let found = format!(
+        "kept: what may have been used while it was being taken, and could not be put back, by {}",
+        runs.join(", ")
+    );
+    (!runs.is_empty()).then(|| Finding::note("trash", found, cure))
 }
 
 fn coverage(volume: &Volume) -> Finding {

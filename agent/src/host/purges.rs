@@ -1,4 +1,4 @@
-//! Runs, and what they leave in the trash.
+//! Runs: a plan that is applied in the background.
 
 use std::sync::Arc;
 
@@ -10,19 +10,18 @@ use super::{Host, HostError};
 use crate::config::Rule;
 use crate::model::{Inode, Seconds};
 use crate::notify::tally::Tally;
+use crate::policy::evaluate::Shape;
 use crate::purge::apply::{self, Order, Taken};
-use crate::purge::audit::{self, Event, Heading, Lines};
+use crate::purge::audit::Heading;
+use crate::purge::candidate::Candidate;
 use crate::purge::holds::timestamp;
 use crate::purge::id::new_id;
 use crate::purge::ledger::{self, Ledger};
 use crate::purge::plans::{EXPIRES_AFTER_SECONDS, PlanRecord, fingerprint};
-use crate::purge::restore::{Item, Refused, Restore, Which, take_in};
 use crate::purge::runs::LiveRun;
-use crate::purge::trash::{Share, Trash};
 use crate::volume::{Guard, State, Volume};
-
-/// Refusals of a restore that are named.
-const REFUSALS_NAMED_MAX: usize = 1000;
+use crate::work::Phase;
+use crate::work::rules::{Amount, How};
 
 /// How a plan is applied.
 #[derive(Debug, Clone, Copy, Default)]
@@ -122,6 +121,7 @@ impl Host {
                         volume: &volume,
                         planned_at: created,
                         tally: host.notifier.tally(&heading.run, &heading.root),
+                        names: names_of_rules(&record),
                     };
                     apply::apply(&volume.watched, &order, &around, &running)
                 }
@@ -130,6 +130,7 @@ impl Host {
                     apply::refuse(progress, &running, &format!("the run's ledger cannot be made: {error}"))
                 }
             };
+            volume.keeping.work.phases.observe(Phase::Apply, run.seconds);
             tracing::info!(run = %run.run_id, state = ?run.state(), deleted = ?run.deleted, trashed = ?run.trashed, "run ended");
             match host.runs.end(&run) {
                 // The record has it all by now.
@@ -180,199 +181,6 @@ impl Host {
         }
         Ok(())
     }
-
-    // ------------------------------------------------------------ trash
-
-    /// Puts back what a run has moved to the trash: all of it, or what lies at or below some paths.
-    ///
-    /// # Errors
-    /// When there is no such run, or nothing of it lies in the trash any more.
-    pub fn restore(&self, run_id: &str, paths: &[Vec<u8>], by: &str) -> Result<v1::RestoreReport, HostError> {
-        let mut run = self.runs.get(run_id)?;
-        let volume = Arc::clone(self.volume(&run.volume)?);
-        volume
-            .check_identity()
-            .map_err(|e| HostError::Refused(e.to_string()))?;
-        let below: Vec<Vec<u8>> = paths
-            .iter()
-            .map(|path| match self.locate(path)? {
-                (at, below) if at.config.name == volume.config.name => Ok(below.to_vec()),
-                _ => Err(HostError::Invalid {
-                    field: "paths",
-                    why: format!("{} is not on volume {}", super::lossy(path), run.volume),
-                }),
-            })
-            .collect::<Result<_, HostError>>()?;
-        if self.runs.live(run_id).is_some() {
-            return Err(HostError::Refused(format!(
-                "run {run_id} is going on; wait for it or `purgectl cancel {run_id}`"
-            )));
-        }
-        let _one = volume.trash_work.lock();
-        let broken =
-            |e: std::io::Error| HostError::Refused(format!("the trash of volume {}: {e}", run.volume));
-        let nothing = || {
-            HostError::Refused(match &run.trash_until {
-                Some(until) => format!(
-                    "nothing of run {run_id} is in the trash any more: its grace ended {}",
-                    audit::rfc3339(Seconds::from_unix(until.seconds))
-                ),
-                None => format!("run {run_id} put nothing into the trash: it had no grace"),
-            })
-        };
-        let trash = Trash::open(&volume.watched)
-            .map_err(broken)?
-            .ok_or_else(nothing)?;
-        let shares = trash.shares().map_err(broken)?;
-        let mine: Vec<&Share> = shares.iter().filter(|s| s.run == run_id && !s.open).collect();
-        if mine.is_empty() {
-            return Err(nothing());
-        }
-        let heading = heading_of(&run, &volume, by);
-        let mut back = Back {
-            heading,
-            lines: Lines::default(),
-            time: audit::rfc3339(Seconds::now()),
-            report: v1::RestoreReport {
-                run_id: run_id.into(),
-                restored: Some(v1::Totals::default()),
-                ..v1::RestoreReport::default()
-            },
-        };
-        let which = match below.is_empty() {
-            true => Which::All,
-            false => Which::Below(&below),
-        };
-        let mut trouble = None;
-        for share in mine {
-            let mut restore = Restore {
-                which,
-                tell: &mut |told| back.take(told),
-                placed: &mut |dir, name| {
-                    if let Err(error) = take_in(&volume.watched, dir, name) {
-                        trouble.get_or_insert(error);
-                    }
-                },
-            };
-            restore.run(&trash, share).map_err(broken)?;
-        }
-        trash.remove_if_empty(&volume.watched);
-        if let Some(error) = trouble {
-            tracing::error!(run = run_id, %error, "what was restored is not in the index yet: a scan will find it");
-            volume.request_scan(crate::scan::Extent::Volume);
-        }
-        if let Err(error) = self.audit.write(&back.lines) {
-            tracing::error!(%error, "restored, and the audit log does not say so");
-        }
-        let done = back.report.restored.unwrap_or_default();
-        let restored = run.restored.get_or_insert_default();
-        restored.files = restored.files.saturating_add(done.files);
-        restored.directories = restored.directories.saturating_add(done.directories);
-        restored.bytes = restored.bytes.saturating_add(done.bytes);
-        self.runs.save(&run)?;
-        Ok(back.report)
-    }
-
-    /// Frees what lies in the trash and whose grace has ended.
-    pub fn tend_trash(&self) {
-        let now = Seconds::judged().unix();
-        for volume in &self.volumes {
-            let due = |s: &Share| i64::try_from(s.until).is_ok_and(|until| until <= now);
-            if let Err(error) = self.free_shares(volume, due, |_| false) {
-                tracing::error!(volume = %volume.config.name, %error, "the trash cannot be looked after");
-            }
-        }
-    }
-
-    /// Frees what lies in the trash before its grace ends, oldest first, until there is room enough.
-    pub(super) fn free_trash_early(
-        &self,
-        volume: &Volume,
-        is_enough: impl Fn() -> bool,
-    ) -> std::io::Result<()> {
-        self.free_shares(volume, |_| true, |_| is_enough())
-    }
-
-    fn free_shares(
-        &self,
-        volume: &Volume,
-        due: impl Fn(&Share) -> bool,
-        is_enough: impl Fn(&Share) -> bool,
-    ) -> std::io::Result<()> {
-        if matches!(volume.condition().state, State::Degraded(_)) && volume.check_identity().is_err() {
-            return Ok(());
-        }
-        let _one = volume.trash_work.lock();
-        let Some(trash) = Trash::open(&volume.watched)? else {
-            return Ok(());
-        };
-        let shares = trash.shares()?;
-        for share in shares.iter().filter(|s| !s.open && due(s)) {
-            if is_enough(share) {
-                break;
-            }
-            trash.free(share)?;
-            tracing::info!(run = %share.run, volume = %volume.config.name, "freed from the trash");
-            let more = trash.shares()?.iter().any(|s| s.run == share.run);
-            if let Err(error) = self.note_freed(volume, share, more) {
-                tracing::error!(run = %share.run, %error, "freed from the trash, and the run's record does not say so");
-            }
-        }
-        trash.remove_if_empty(&volume.watched);
-        Ok(())
-    }
-
-    fn note_freed(&self, volume: &Volume, share: &Share, more: bool) -> Result<(), HostError> {
-        let mut run = self.runs.get(&share.run)?;
-        let mut lines = Lines::default();
-        let (now, left) = (Seconds::now(), left_in_trash(&run));
-        let event = Event {
-            event: "freed",
-            reason: "",
-            path: volume.config.path.as_os_str().as_encoded_bytes(),
-            kind: crate::model::Kind::Directory,
-            bytes: left.bytes,
-            uid: 0,
-            last: None,
-            rule: "",
-        };
-        lines.add(&audit::rfc3339(now), &heading_of(&run, volume, "agent"), &event);
-        self.audit
-            .write(&lines)
-            .map_err(|e| HostError::Refused(e.to_string()))?;
-        if !more {
-            run.trash_freed_at = Some(timestamp(now));
-            self.runs.save(&run)?;
-        }
-        Ok(())
-    }
-
-    /// What lies in the trash of a volume.
-    pub fn trash_of(&self, volume: &str) -> v1::Totals {
-        let mut sum = v1::Totals::default();
-        for run in self.runs.list().unwrap_or_default() {
-            if run.volume == volume {
-                let left = left_in_trash(&run);
-                sum.files = sum.files.saturating_add(left.files);
-                sum.directories = sum.directories.saturating_add(left.directories);
-                sum.bytes = sum.bytes.saturating_add(left.bytes);
-            }
-        }
-        sum
-    }
-}
-
-/// What of a run lies in the trash.
-fn left_in_trash(run: &v1::Run) -> v1::Totals {
-    let (all, back) = (run.trashed.unwrap_or_default(), run.restored.unwrap_or_default());
-    match run.trash_freed_at {
-        Some(_) => v1::Totals::default(),
-        None => v1::Totals {
-            files: all.files.saturating_sub(back.files),
-            directories: all.directories.saturating_sub(back.directories),
-            bytes: all.bytes.saturating_sub(back.bytes),
-        },
-    }
 }
 
 /// How long what each rule of a plan takes stays in the trash.
@@ -385,7 +193,7 @@ fn graces(record: &PlanRecord, how: Manner, guard: Guard) -> Vec<u64> {
         .collect()
 }
 
-fn heading_of(run: &v1::Run, volume: &Volume, by: &str) -> Heading {
+pub(super) fn heading_of(run: &v1::Run, volume: &Volume, by: &str) -> Heading {
     Heading {
         volume: run.volume.clone(),
         root: volume.config.path.clone(),
@@ -395,59 +203,33 @@ fn heading_of(run: &v1::Run, volume: &Volume, by: &str) -> Heading {
     }
 }
 
-/// What comes back while a restore goes on.
-struct Back {
-    heading: Heading,
-    lines: Lines,
-    time: String,
-    report: v1::RestoreReport,
-}
-
-impl Back {
-    fn take(&mut self, told: Result<Item, Refused>) {
-        let absolute = |path: &[u8]| {
-            let mut all = self.heading.root.as_os_str().as_encoded_bytes().to_vec();
-            all.push(b'/');
-            all.extend_from_slice(path);
-            all
-        };
-        match told {
-            Ok(item) => {
-                let event = Event {
-                    event: "restored",
-                    reason: "",
-                    path: &absolute(&item.path),
-                    kind: item.kind,
-                    bytes: item.bytes,
-                    uid: item.uid,
-                    last: None,
-                    rule: "",
-                };
-                self.lines.add(&self.time, &self.heading, &event);
-                let restored = self.report.restored.get_or_insert_default();
-                match item.kind {
-                    crate::model::Kind::Directory => restored.directories += 1,
-                    _ => restored.files += 1,
-                }
-                restored.bytes = restored.bytes.saturating_add(item.bytes);
-            }
-            Err(refused) => {
-                self.report.failed_total = self.report.failed_total.saturating_add(1);
-                if self.report.failed.len() < REFUSALS_NAMED_MAX {
-                    self.report.failed.push(v1::Failure {
-                        path: absolute(&refused.path),
-                        error: refused.why,
-                    });
-                }
-            }
-        }
-    }
-}
-
 /// Whether every use since then has been seen.
 fn is_watched_since(volume: &Volume, at: Seconds) -> bool {
     let condition = volume.condition();
     !matches!(condition.state, State::Degraded(_)) && condition.gap_end.is_none_or(|end| end < at)
+}
+
+/// What a run's rules are called in metrics. A quota has a reason for everybody over it, but one name.
+fn names_of_rules(record: &PlanRecord) -> Vec<String> {
+    match record.trigger.as_str() {
+        "" => record.rules.clone(),
+        trigger => vec![trigger.to_owned(); record.rules.len()],
+    }
+}
+
+fn how_taken(taken: &Taken<'_>) -> How {
+    match taken.until {
+        Some(_) => How::Trashed,
+        None => How::Deleted,
+    }
+}
+
+fn amount_of(candidate: &Candidate) -> Amount {
+    Amount {
+        files: candidate.files,
+        directories: u64::from(candidate.shape != Shape::File),
+        bytes: candidate.size,
+    }
 }
 
 struct Around<'a> {
@@ -455,6 +237,8 @@ struct Around<'a> {
     volume: &'a Volume,
     planned_at: Seconds,
     tally: Option<Tally>,
+    /// What each candidate's `rule` is called in metrics.
+    names: Vec<String>,
 }
 
 impl apply::Surroundings for Around<'_> {
@@ -474,6 +258,12 @@ impl apply::Surroundings for Around<'_> {
     fn taken(&self, candidates: &[Taken<'_>]) {
         if let Some(tally) = &self.tally {
             tally.note(candidates);
+        }
+        for each in candidates {
+            let (rule, how) = (usize::from(each.candidate.rule), how_taken(each));
+            let name = self.names.get(rule).map_or("", String::as_str);
+            let by_rule = &self.volume.keeping.work.by_rule;
+            by_rule.add(name, how, amount_of(each.candidate));
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::plans::{check_size, outcome_of};
 use super::{Host, HostError, Manner};
 use purge_proto::v1;
 
@@ -125,6 +126,20 @@ impl Host {
         candidates_max: Option<u64>,
     ) -> Result<Option<PlanRecord>, HostError> {
         let volume = self.volume(asker.volume())?;
+        let made = self.make_plan_for(volume, asker, unattended, candidates_max);
+        if let Some(made) = made.as_ref().map(Option::as_ref).transpose() {
+            volume.keeping.work.plans.count(outcome_of(made));
+        }
+        made
+    }
+
+    fn make_plan_for(
+        &self,
+        volume: &Volume,
+        asker: &Asker,
+        unattended: bool,
+        candidates_max: Option<u64>,
+    ) -> Result<Option<PlanRecord>, HostError> {
         self.check_certain(volume)?;
         let configured = self.rule_of(asker)?;
         let mut rule = configured.clone();
@@ -144,7 +159,7 @@ impl Host {
         if unattended && found.evaluation.picks.is_empty() {
             return Ok(None);
         }
-        super::check_size(&found.evaluation, candidates_max)?;
+        check_size(&found.evaluation, candidates_max)?;
         let trigger = Trigger {
             name: asker.name(),
             fingerprint: asker.fingerprint(&configured),
@@ -161,11 +176,7 @@ impl Host {
             trigger: Some(&trigger),
             guard: volume.guard(),
         };
-        Ok(Some(self.plans.save(
-            &volume.watched.index,
-            found.evaluation,
-            &occasion,
-        )?))
+        self.save_plan(volume, found.evaluation, &occasion).map(Some)
     }
 
     fn ask(

@@ -13,128 +13,21 @@
 //! `number` grows with each checkpoint; `journal` is the last journal segment that it covers; `record` is what the store
 //! remembers of the volume.
 
+mod format;
+mod remembered;
+
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use rustc_hash::FxHashMap;
-
-use super::codec::{Cursor, Damaged, put_clocks, put_signed, put_varint, read_clocks};
+pub use self::format::{Head, read};
+use self::format::{PAGES, put_end, put_head, put_page, read_head};
+pub use self::remembered::Remembered;
+use super::PageView;
 use super::frame::{Frames, put_frame};
-use super::journal::{Entry, Identity};
-use super::page::place;
-use super::table::PageView;
-use crate::model::{Inode, LastUse, Seconds, Source};
+use super::journal::Identity;
 
-const VERSION: u8 = 1;
-const HEAD: u8 = 11;
-const PAGES: u8 = 12;
-const END: u8 = 13;
 const FILES: [&str; 2] = ["clocks.0", "clocks.1"];
-
-/// What a checkpoint says of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head {
-    /// Of which file system.
-    pub identity: Identity,
-    /// Grows with each checkpoint.
-    pub number: u64,
-    /// When it was begun.
-    pub taken: Seconds,
-    /// The last journal segment that it covers.
-    pub journal: u64,
-    /// What the store remembers of the volume, as it stands there.
-    pub record: Vec<u8>,
-}
-
-/// Clocks that were remembered, until a scan finds their files again.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Remembered {
-    pages: FxHashMap<u64, Clocks>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Clocks {
-    present: u64,
-    births: Box<[u32]>,
-    clocks: Box<[u32]>,
-    sources: Box<[u8]>,
-}
-
-impl Clocks {
-    fn rank(&self, ino: Inode) -> Option<usize> {
-        let bit = 1u64 << place(ino).1;
-        (self.present & bit != 0).then(|| (self.present & (bit - 1)).count_ones() as usize)
-    }
-}
-
-impl Remembered {
-    /// The last use of the file with this inode and birth.
-    pub fn last_use(&self, ino: Inode, birth: Seconds) -> Option<LastUse> {
-        let page = self.pages.get(&place(ino).0)?;
-        let rank = page.rank(ino)?;
-        if *page.births.get(rank)? != birth.0 {
-            return None;
-        }
-        Some(LastUse {
-            at: Seconds(*page.clocks.get(rank)?),
-            source: Source::from_u8(*page.sources.get(rank)?)?,
-        })
-    }
-
-    /// Uses that came after the checkpoint. `late` is how long a use may have been hidden by a precision window; nothing
-    /// is put later than `now`.
-    pub fn replay(&mut self, entry: &Entry, late: u64, now: Seconds) {
-        let Entry::Uses(at, inodes) = entry else { return };
-        let at = at.plus(late).min(now);
-        for ino in inodes {
-            let Some(page) = self.pages.get_mut(&place(*ino).0) else {
-                continue;
-            };
-            let Some(rank) = page.rank(*ino) else { continue };
-            if let (Some(clock), Some(source)) = (page.clocks.get_mut(rank), page.sources.get_mut(rank))
-                && *clock <= at.0
-            {
-                (*clock, *source) = (at.0, Source::Observed as u8);
-            }
-        }
-    }
-
-    /// Observed uses after `since` may have been followed by hidden ones: they count as `late` seconds later, but not
-    /// later than `now`; nothing else lies ahead of `now` either.
-    pub fn delay(&mut self, since: Seconds, late: u64, now: Seconds) {
-        for page in self.pages.values_mut() {
-            for (clock, source) in page.clocks.iter_mut().zip(&page.sources) {
-                if *source == Source::Observed as u8 && *clock >= since.0 {
-                    *clock = Seconds(*clock).plus(late).0;
-                }
-                *clock = (*clock).min(now.0);
-            }
-        }
-    }
-
-    /// How many files are remembered.
-    pub fn len(&self) -> usize {
-        self.pages.values().map(|p| p.present.count_ones() as usize).sum()
-    }
-
-    /// Whether nothing is.
-    pub fn is_empty(&self) -> bool {
-        self.pages.is_empty()
-    }
-
-    /// Remembers one file.
-    #[cfg(test)]
-    fn put(&mut self, ino: Inode, birth: u32, last: LastUse) {
-        let page = Clocks {
-            present: 1 << place(ino).1,
-            births: [birth].into(),
-            clocks: [last.at.0].into(),
-            sources: [last.source as u8].into(),
-        };
-        self.pages.insert(place(ino).0, page);
-    }
-}
 
 /// Bytes that are gathered for one write.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -233,105 +126,6 @@ impl<'a> Writer<'a> {
     }
 }
 
-fn put_head(out: &mut Vec<u8>, head: &Head) {
-    put_frame(out, |body| {
-        body.extend_from_slice(&[HEAD, VERSION]);
-        head.identity.put(body);
-        put_varint(body, head.number);
-        put_varint(body, head.taken.0.into());
-        put_varint(body, head.journal);
-        body.extend_from_slice(&head.record);
-    });
-}
-
-fn put_page(out: &mut Vec<u8>, before: &mut u64, page: &PageView<'_>, births: &[u32]) {
-    put_signed(out, page.number().wrapping_sub(*before).cast_signed());
-    *before = page.number();
-    let mut birth = 0u32;
-    let mut row = Vec::new();
-    put_clocks(&mut row, page.present(), page.clocks(), page.sources());
-    out.extend_from_slice(&row);
-    for b in births {
-        put_signed(out, i64::from(*b) - i64::from(birth));
-        birth = *b;
-    }
-}
-
-fn put_end(out: &mut Vec<u8>, entries: u64) {
-    put_frame(out, |body| {
-        body.push(END);
-        put_varint(body, entries);
-    });
-}
-
-/// Reads a checkpoint. None unless it is whole.
-pub fn read(bytes: &[u8]) -> Option<(Head, Remembered)> {
-    let mut frames = Frames::new(bytes);
-    let head = read_head(frames.next()?).ok()?;
-    let (mut remembered, mut entries) = (Remembered::default(), 0u64);
-    while let Some(body) = frames.next() {
-        match body.split_first()? {
-            (&PAGES, pages) => entries = entries.checked_add(read_pages(pages, &mut remembered).ok()?)?,
-            (&END, end) => {
-                let said = Cursor::new(end, "checkpoint").varint().ok()?;
-                return (said == entries && frames.next().is_none() && !frames.is_torn())
-                    .then_some((head, remembered));
-            }
-            _ => return None,
-        }
-    }
-    None
-}
-
-/// Reads only what a checkpoint says of itself.
-fn read_head(body: &[u8]) -> Result<Head, Damaged> {
-    let mut from = Cursor::new(body, "checkpoint");
-    if (from.byte()?, from.byte()?) != (HEAD, VERSION) {
-        return Err(Damaged {
-            row: "checkpoint",
-            at: 0,
-        });
-    }
-    Ok(Head {
-        identity: Identity::read(&mut from)?,
-        number: from.varint()?,
-        taken: Seconds(from.varint32()?),
-        journal: from.varint()?,
-        record: from.rest().to_vec(),
-    })
-}
-
-fn read_pages(body: &[u8], into: &mut Remembered) -> Result<u64, Damaged> {
-    let mut from = Cursor::new(body, "checkpoint");
-    let (mut number, mut entries) = (0u64, 0u64);
-    while !from.is_empty() {
-        number = number.wrapping_add_signed(from.signed()?);
-        let mut ahead = from.clone();
-        let bits = ahead.take(8)?;
-        let count = u64::from_le_bytes(bits.try_into().unwrap_or_default()).count_ones() as usize;
-        let (present, clocks, sources) = read_clocks(from.take(8 + count * 5)?)?;
-        let mut birth = 0i64;
-        let mut births = Vec::with_capacity(count);
-        for _ in 0..count {
-            birth = birth.wrapping_add(from.signed()?);
-            let b = u32::try_from(birth).map_err(|_| Damaged {
-                row: "checkpoint",
-                at: births.len(),
-            })?;
-            births.push(b);
-        }
-        entries = entries.saturating_add(count as u64);
-        let page = Clocks {
-            present,
-            births: births.into(),
-            clocks: clocks.into(),
-            sources: sources.into(),
-        };
-        into.pages.insert(number, page);
-    }
-    Ok(entries)
-}
-
 /// The heads of the checkpoints in `dir` whose first frame can be read, newest first, with their files' names.
 fn heads(dir: &Path) -> Vec<(Head, &'static str)> {
     let mut heads: Vec<_> = FILES
@@ -381,11 +175,10 @@ pub fn recall(dir: &Path, identity: Identity) -> Option<(Head, Remembered, bool)
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::DirId;
-    use super::super::store::{Store, VolumeId};
-    use super::super::table::{Found, Index};
     use super::*;
-    use crate::model::{Kind, Stat};
+    use crate::index::testing::stat;
+    use crate::index::{DirId, Found, Index, Store, VolumeId};
+    use crate::model::{Inode, Kind, LastUse, Seconds, Source};
     use proptest::prelude::*;
 
     const ME: Identity = Identity {
@@ -404,41 +197,22 @@ mod tests {
         }
     }
 
-    fn found(ino: Inode, kind: Kind, birth: u32, at: u32, name: &[u8]) -> Found<'_> {
-        let t = Seconds(birth);
-        Found {
-            stat: Stat {
-                ino,
-                kind,
-                size: 1,
-                allocated: 512,
-                project: 0,
-                uid: 0,
-                gid: 0,
-                links: 1,
-                atime: t,
-                mtime: t,
-                ctime: t,
-                ctime_nanos: 0,
-                birth: t,
-            },
-            parent: DirId::ROOT,
-            name,
-            first_use: LastUse {
-                at: Seconds(at),
-                source: Source::Observed,
-            },
-        }
-    }
-
     fn index(files: &[(Inode, u32, u32)]) -> Index {
         let mut index = Index::new(Store::temporary().unwrap(), VolumeId(1));
-        index.set_root(&found(2, Kind::Directory, 7, 0, b"").stat);
+        index.set_root(&stat(2, Kind::Directory, 0, 7));
         for (ino, birth, at) in files {
             let name = format!("n{ino}");
-            index
-                .upsert(found(*ino, Kind::File, *birth, *at, name.as_bytes()))
-                .unwrap();
+            let first_use = LastUse {
+                at: Seconds(*at),
+                source: Source::Observed,
+            };
+            let found = Found {
+                stat: stat(*ino, Kind::File, 1, *birth),
+                parent: DirId::ROOT,
+                name: name.as_bytes(),
+                first_use,
+            };
+            index.upsert(found).unwrap();
         }
         index
     }
@@ -476,48 +250,23 @@ mod tests {
         assert!(recall(dir.path(), Identity { root: 9, ..ME }).is_none());
     }
 
-    #[test]
-    fn later_uses_are_replayed_late_but_never_ahead_of_now() {
-        let mut remembered = Remembered::default();
-        let last = LastUse {
-            at: Seconds(50),
-            source: Source::Mtime,
-        };
-        remembered.put(70, 5, last);
-        remembered.replay(&Entry::Uses(Seconds(60), vec![70, 71]), 10, Seconds(1000));
-        assert_eq!(remembered.last_use(70, Seconds(5)).unwrap().at, Seconds(70));
-        remembered.delay(Seconds(65), 100, Seconds(120));
-        assert_eq!(remembered.last_use(70, Seconds(5)).unwrap().at, Seconds(120));
-    }
-
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
-        #[test]
-        fn every_clock_comes_back_and_no_cut_file_is_believed(
-            files in prop::collection::btree_map(10u64..1_000_000, (any::<u32>(), any::<u32>()), 0..60), cut: prop::sample::Index
-        ) {
-            let dir = tempfile::tempdir().unwrap();
-            let files: Vec<_> = files.into_iter().map(|(ino, (birth, at))| (ino, birth, at)).collect();
-            write(dir.path(), 1, &files);
-            let bytes = fs::read(dir.path().join(FILES[1])).unwrap();
-            let (h, remembered) = read(&bytes).unwrap();
-            prop_assert_eq!(h, head(1));
-            prop_assert_eq!(remembered.len(), files.len() + 1);
-            for (ino, birth, at) in files {
-                prop_assert_eq!(remembered.last_use(ino, Seconds(birth)).unwrap().at.0, at);
-            }
-            prop_assert!(read(&bytes[..cut.index(bytes.len())]).is_none());
+    #[test]
+    fn every_clock_comes_back_and_no_cut_file_is_believed(
+        files in prop::collection::btree_map(10u64..1_000_000, (any::<u32>(), any::<u32>()), 0..60), cut: prop::sample::Index
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let files: Vec<_> = files.into_iter().map(|(ino, (birth, at))| (ino, birth, at)).collect();
+        write(dir.path(), 1, &files);
+        let bytes = fs::read(dir.path().join(FILES[1])).unwrap();
+        let (h, remembered) = read(&bytes).unwrap();
+        prop_assert_eq!(h, head(1));
+        prop_assert_eq!(remembered.len(), files.len() + 1);
+        for (ino, birth, at) in files {
+            prop_assert_eq!(remembered.last_use(ino, Seconds(birth)).unwrap().at.0, at);
         }
-
-        #[test]
-        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = read(&bytes);
-            let mut framed = Vec::new();
-            put_head(&mut framed, &head(1));
-            put_frame(&mut framed, |b| { b.push(PAGES); b.extend_from_slice(&bytes) });
-            put_end(&mut framed, 1);
-            let _ = read(&framed);
-        }
-    }
+        prop_assert!(read(&bytes[..cut.index(bytes.len())]).is_none());
+    }    }
 }

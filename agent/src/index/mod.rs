@@ -8,7 +8,7 @@
 //!                       `- file names     in the store only
 //! ```
 //! - [`codec`]   the rows, to the byte (pure)
-//! - `page`      64 inodes in memory
+//! - `page`      64 inodes in memory, and [`PageView`] of them
 //! - [`dirs`]    directories: ids, parents, paths
 //! - `names`     file names, read from and written to the store
 //! - [`table`]   [`Index`]: all of it together, and every change that can be made to it
@@ -33,8 +33,11 @@ mod page;
 pub mod store;
 pub mod sums;
 pub mod table;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use codec::{Attributes, DirId};
 pub use dirs::Directories;
+pub use page::PageView;
 pub use store::{Batch, Record, Store, StoreError, VolumeId};
-pub use table::{Found, Index, PageView, Totals};
+pub use table::{Found, Index, Totals};

@@ -151,3 +151,47 @@ impl Page {
         Some(rank)
     }
 }
+
+/// One page, for readers.
+pub struct PageView<'a>(&'a Page);
+
+impl<'a> PageView<'a> {
+    pub(super) fn of(page: &'a Page) -> Self {
+        Self(page)
+    }
+
+    /// `inode / 64`.
+    pub fn number(&self) -> u64 {
+        self.0.number
+    }
+
+    /// The inodes of the entries, ascending.
+    pub fn inodes(&self) -> impl Iterator<Item = Inode> + use<'a> {
+        self.0.inodes()
+    }
+
+    /// Which offsets have an entry, a bit each.
+    pub(super) fn present(&self) -> u64 {
+        self.0.present
+    }
+
+    /// Who says so of the access times, as stored.
+    pub(super) fn sources(&self) -> &'a [u8] {
+        &self.0.sources
+    }
+
+    /// The access times, in the order of the inodes.
+    pub fn clocks(&self) -> &'a [u32] {
+        &self.0.clocks
+    }
+
+    /// The access time and who says so, of the entry at `rank`.
+    pub fn access(&self, rank: usize) -> LastUse {
+        self.0.known_use(rank)
+    }
+
+    /// The attributes, in the order of the inodes.
+    pub fn attributes(&self) -> AttributeReader<'a> {
+        self.0.reader()
+    }
+}

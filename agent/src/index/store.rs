@@ -1,21 +1,17 @@
 //! The embedded store. This is the only file that says sled.
 //!
-//! One tree, so that a batch is atomic over everything in it. Keys:
+//! One tree, so that a batch is atomic over everything in it.
 //!
-//! ```text
-//! c vol:u16 page:u64        clock row         all numbers big-endian, so that rows of
-//! a vol:u16 page:u64        attribute row     one kind and volume lie together
-//! n vol:u16 page:u64        name row
-//! d vol:u16 row:u64         directory row
-//! v NAME                    volume record
-//! p ID  / P ID chunk:u32    plan / its candidates
-//! r ID  / R ID chunk:u32    run / its failures
-//! h ID                      hold
-//! ```
-//! Each value starts with [`VERSION`], or an older one that is still understood. sled 0.34 has been seen to panic on a store that a power cut damaged, so
-//! every call goes through [`Store::call`], which contains it: a panic inside the store becomes
-//! [`StoreError::Panicked`]. After one failed write sled refuses every later one, so the store can be closed and
+//! Each value starts with [`VERSION`], or an older one that is still understood. sled 0.34 has been seen to panic on a
+//! store that a power cut damaged, so every call goes through [`Store::call`], which contains it: a panic inside the store
+//! becomes [`StoreError::Panicked`]. After one failed write sled refuses every later one, so the store can be closed and
 //! opened again while the agent runs ([`Store::reopen`]); no iterator of sled's outlives a call.
+//!
+//! - `keys`    what lies under which key
+//! - `error`   what may go wrong
+
+mod error;
+mod keys;
 
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,131 +21,13 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::{Mutex, RwLock};
 
+pub use self::error::StoreError;
+pub use self::keys::{Record, Row, VolumeId};
+use self::keys::{prefix, record_key, row_key};
 use super::codec::{Damaged, OLDEST_VERSION, VERSION};
-
-/// What may go wrong with the store.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum StoreError {
-    /// The store cannot be opened.
-    #[error("cannot open the index at {path}: {why}")]
-    Open {
-        /// Where it lies.
-        path: PathBuf,
-        /// What the store says.
-        why: String,
-        /// It makes no sense any more: opening it again will not help.
-        damaged: bool,
-    },
-    /// What lies in the store makes no sense.
-    #[error("the index store is damaged, it cannot {doing}: {why}")]
-    Corrupt {
-        /// What was being done.
-        doing: &'static str,
-        /// What the store says.
-        why: String,
-    },
-    /// The store was closed after an error and could not be opened again yet.
-    #[error("the index store is closed and cannot {doing}")]
-    Closed {
-        /// What was to be done.
-        doing: &'static str,
-    },
-    /// A call failed.
-    #[error("the index store cannot {doing}: {why}")]
-    Call {
-        /// What was being done.
-        doing: &'static str,
-        /// What the store says.
-        why: String,
-    },
-    /// The store panicked; it must not be used any more.
-    #[error("the index store panicked while it was to {doing}")]
-    Panicked {
-        /// What was being done.
-        doing: &'static str,
-    },
-    /// A row was written by another version.
-    #[error("the index has format version {found}, this agent writes {VERSION}")]
-    Version {
-        /// The row's first byte.
-        found: u8,
-    },
-    /// A row makes no sense.
-    #[error(transparent)]
-    Damaged(#[from] Damaged),
-}
-
-impl StoreError {
-    /// Whether the store's content is in doubt: then it must be set aside and rebuilt. A full or read-only disk is no
-    /// such reason.
-    pub fn is_damage(&self) -> bool {
-        match self {
-            Self::Open { damaged, .. } => *damaged,
-            Self::Corrupt { .. } | Self::Panicked { .. } | Self::Version { .. } | Self::Damaged(_) => true,
-            Self::Call { .. } | Self::Closed { .. } => false,
-        }
-    }
-}
 
 /// Bytes of the store's own cache. Pages are held by the index itself; the store is read for names only.
 const CACHE_BYTES: u64 = 8 << 20;
-
-/// A volume's number in keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct VolumeId(pub u16);
-
-/// The kinds of row that belong to a volume's pages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Row {
-    /// Access times.
-    Clocks,
-    /// Attributes.
-    Attributes,
-    /// File names.
-    Names,
-    /// Directories.
-    Directories,
-}
-
-impl Row {
-    const ALL: [Self; 4] = [Self::Clocks, Self::Attributes, Self::Names, Self::Directories];
-
-    fn tag(self) -> u8 {
-        match self {
-            Self::Clocks => b'c',
-            Self::Attributes => b'a',
-            Self::Names => b'n',
-            Self::Directories => b'd',
-        }
-    }
-}
-
-/// The kinds of record that are not pages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Record {
-    /// A volume: id, identity, coverage.
-    Volume,
-    /// A plan's head.
-    Plan,
-    /// A chunk of a plan's candidates.
-    PlanChunk,
-    /// A run.
-    Run,
-    /// A hold.
-    Hold,
-}
-
-impl Record {
-    pub(super) fn tag(self) -> u8 {
-        match self {
-            Self::Volume => b'v',
-            Self::Plan => b'p',
-            Self::PlanChunk => b'P',
-            Self::Run => b'r',
-            Self::Hold => b'h',
-        }
-    }
-}
 
 /// Changes that are applied together or not at all.
 #[derive(Debug, Default)]
@@ -445,26 +323,6 @@ fn versioned(value: &[u8]) -> Vec<u8> {
     out
 }
 
-fn prefix(row: Row, volume: VolumeId) -> [u8; 3] {
-    let [hi, lo] = volume.0.to_be_bytes();
-    [row.tag(), hi, lo]
-}
-
-fn row_key(row: Row, volume: VolumeId, number: u64) -> [u8; 11] {
-    let mut key = [0; 11];
-    let (head, tail) = key.split_at_mut(3);
-    head.copy_from_slice(&prefix(row, volume));
-    tail.copy_from_slice(&number.to_be_bytes());
-    key
-}
-
-fn record_key(record: Record, key: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(key.len() + 1);
-    out.push(record.tag());
-    out.extend_from_slice(key);
-    out
-}
-
 fn contained<T>(doing: &'static str, call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
     let error = match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => return Ok(value),
@@ -529,29 +387,5 @@ mod tests {
         assert!(matches!(store.flush(), Err(StoreError::Closed { .. })));
         assert!(store.records(Record::Hold, b"").next().unwrap().is_err());
         assert_eq!(store.disk_bytes(), 0);
-    }
-
-    #[test]
-    fn records_are_listed_in_order_and_only_those_asked_for() {
-        let store = Store::temporary().unwrap();
-        let mut batch = Batch::default();
-        for (record, key) in [
-            (Record::Plan, "a1"),
-            (Record::Hold, "b"),
-            (Record::Hold, "a2"),
-            (Record::Hold, "a1"),
-            (Record::Run, "a"),
-        ] {
-            batch.put(record, key.as_bytes(), b"x");
-        }
-        store.apply(batch).unwrap();
-        let keys = |prefix: &[u8]| -> Vec<Vec<u8>> {
-            store
-                .records(Record::Hold, prefix)
-                .map(|r| r.unwrap().0)
-                .collect()
-        };
-        assert_eq!(keys(b""), [b"a1".to_vec(), b"a2".to_vec(), b"b".to_vec()]);
-        assert_eq!(keys(b"a"), [b"a1".to_vec(), b"a2".to_vec()]);
     }
 }

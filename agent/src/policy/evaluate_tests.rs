@@ -1,7 +1,7 @@
 //! The evaluation against naive models that look at every file.
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::index::{Found, Store, VolumeId};
+use crate::index::{Found, Store, VolumeId, testing};
 use crate::model::{Clocks, Kind, Source, Stat};
 use crate::policy::scope::{Globs, Scope};
 use proptest::prelude::*;
@@ -63,19 +63,11 @@ fn unit_of(dir: usize) -> Option<usize> {
 fn stat(ino: Inode, kind: Kind, f: Option<&File>) -> Stat {
     let time = |t: Option<u32>| Seconds(t.unwrap_or(NOW - 1000));
     Stat {
-        ino,
-        kind,
-        size: f.map_or(0, |f| f.size),
-        allocated: 0,
-        project: 0,
         uid: f.map_or(0, |f| f.uid),
-        gid: 0,
-        links: 1,
-        atime: Seconds(0),
         mtime: time(f.map(|f| f.mtime)),
         ctime: time(f.map(|f| f.ctime)),
-        ctime_nanos: 0,
         birth: time(f.map(|f| f.birth)),
+        ..testing::stat(ino, kind, f.map_or(0, |f| f.size), 0)
     }
 }
 

@@ -9,6 +9,7 @@ use rustc_hash::FxHashSet;
 
 use super::*;
 use crate::config::Target;
+use crate::index::testing::stat;
 use crate::index::{Found, Store, VolumeId};
 use crate::model::{Clocks, Kind, LastUse, Source, Stat};
 use crate::policy::announced::{Announced, Named};
@@ -20,19 +21,8 @@ const NOW: u32 = 400 * DAY as u32;
 fn found(ino: Inode, kind: Kind, uid: u32, used: u32, parent: DirId, name: &[u8]) -> Found<'_> {
     let at = Seconds(used);
     let stat = Stat {
-        ino,
-        kind,
-        size: ino,
-        allocated: 0,
-        project: 0,
         uid,
-        gid: 0,
-        links: 1,
-        atime: at,
-        mtime: at,
-        ctime: at,
-        ctime_nanos: 0,
-        birth: at,
+        ..stat(ino, kind, ino, used)
     };
     let first_use = LastUse {
         at,

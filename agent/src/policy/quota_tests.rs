@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::index::{Found, Store, VolumeId};
+use crate::index::{Found, Store, VolumeId, testing};
 use crate::model::{Inode, LastUse, Source, Stat};
 use crate::policy::scope::{Globs, Scope};
 
@@ -40,21 +40,10 @@ fn file() -> impl Strategy<Value = File> {
 }
 
 fn stat(ino: Inode, kind: Kind, size: u64, uid: u32, birth: u32) -> Stat {
-    let old = Seconds(birth);
     Stat {
-        ino,
-        kind,
-        size,
-        allocated: size.next_multiple_of(512),
-        project: 0,
         uid,
         gid: uid + 10,
-        links: 1,
-        atime: old,
-        mtime: old,
-        ctime: old,
-        ctime_nanos: 0,
-        birth: old,
+        ..testing::stat(ino, kind, size, birth)
     }
 }
 

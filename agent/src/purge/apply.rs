@@ -12,6 +12,7 @@ use rustc_hash::FxHashSet;
 
 use super::audit::{self, Audit, Event, Heading, Lines};
 use super::candidate::Candidate;
+use super::forget::forget;
 use super::guard::{Fate, Ground};
 use super::ledger::{Code, Ledger, Position};
 use super::plans::{PlanRecord, Plans};
@@ -20,7 +21,6 @@ use super::take::{Batch, Finished};
 use super::tally;
 use super::trash::{Share, Trash};
 use crate::collect::Watched;
-use crate::index::StoreError;
 use crate::model::{Inode, Seconds};
 
 /// Candidates that are leased at once, at most and at least.
@@ -193,7 +193,7 @@ impl Runner<'_> {
         });
         (first_empty..chunks).for_each(|chunk| self.chunk(chunk, 0));
         for share in self.shares() {
-            if let Err(e) = self.trash.end(&share, Seconds::now()) {
+            if let Err(e) = self.trash.end(&share) {
                 self.halt(Stop::Broken(format!("the trash: {e}")));
             }
         }
@@ -260,11 +260,11 @@ impl Runner<'_> {
                 return Err(stop);
             }
         };
-        // Whoever opens one of them waits from here until the end of the batch.
-        // Others must not wait for more than what comes from now on.
+        // Those who open one of them wait until the batch's end, and so not for what others have queued before.
         if self.around.backlog() > BACKLOG_MAX {
             self.around.sync();
         }
+        // Whoever opens one of them waits from here until the end of the batch.
         let began = Instant::now();
         let mut batch = Batch::begin(ground, part);
         let seen = self.around.sync();
@@ -291,7 +291,6 @@ impl Runner<'_> {
             self.count_unreached(unreached.len());
             return Err(stop);
         }
-        let finishing = Seconds::wall();
         let Finished {
             fates,
             amended,
@@ -299,7 +298,7 @@ impl Runner<'_> {
             leases,
             freed,
         } = batch.finish();
-        let forgotten = self.forget(gone, &freed, finishing);
+        let forgotten = forget(self.watched, gone, &freed);
         drop(leases);
         self.adapt(part.len(), began.elapsed());
         let amended = amended.into_iter().try_for_each(|position| {
@@ -382,15 +381,6 @@ impl Runner<'_> {
         all.sort_unstable_by_key(|s| s.until);
         all.dedup();
         all
-    }
-
-    /// The agent's own removals are not in the event stream it reads: it tells the index itself. An inode that was freed may
-    /// be a new file's, whose creation the collector has told already: what was born since is not forgotten.
-    fn forget(&self, mut gone: Vec<Inode>, freed: &[Inode], began: Seconds) -> Result<(), StoreError> {
-        let mut index = self.watched.index.write();
-        let is_old = |ino: &&Inode| index.get(**ino).is_none_or(|(known, _)| known.birth < began);
-        gone.extend(freed.iter().filter(is_old));
-        index.remove(&gone)
     }
 
     fn count(&self, fates: &[(&Candidate, Fate)]) {

@@ -96,6 +96,16 @@ pub struct Name {
     pub name: Arc<CStr>,
 }
 
+impl Name {
+    /// The whole path, relative to the volume.
+    pub fn full(&self) -> Vec<u8> {
+        match self.path.is_empty() {
+            true => self.name.to_bytes().to_vec(),
+            false => [&self.path, b"/".as_slice(), self.name.to_bytes()].concat(),
+        }
+    }
+}
+
 /// A candidate that was compared with the live file and index: the only thing that can be taken.
 #[derive(Debug)]
 pub struct Verified {

@@ -128,26 +128,27 @@ impl Unfinished {
 fn keep_the_unknown(trash: &Trash) -> io::Result<()> {
     for share in trash.shares()?.into_iter().filter(|s| s.open) {
         put_back(trash, &share, Which::All)?;
-        if let Err(error) = trash.end(&share, Seconds::now()) {
+        if let Err(error) = trash.end(&share) {
             tracing::error!(run = %share.run, %error, "nothing is known of a killed run any more");
         }
     }
     Ok(())
 }
 
-/// Puts things back and says how many. False if something could not be.
-fn put_back(trash: &Trash, share: &Share, which: Which<'_>) -> io::Result<bool> {
-    let (mut back, mut all_back) = (0u64, true);
+/// Puts things back and says how many. What cannot go back is kept.
+fn put_back(trash: &Trash, share: &Share, which: Which<'_>) -> io::Result<()> {
+    let mut back = 0u64;
+    let kept = trash.kept(&share.run)?;
     let mut restore = Restore {
         which,
         tell: &mut |told| match told {
             Ok(_) => back += 1,
             Err(refused) => {
                 let (path, why) = (String::from_utf8_lossy(&refused.path), refused.why);
-                tracing::error!(run = %share.run, %path, why, "stays in the trash");
-                all_back = false;
+                tracing::error!(run = %share.run, %path, why, "a killed run had it in hand");
             }
         },
+        kept: Some(&kept),
         // The scan that follows finds it.
         placed: &mut |_, _| {},
     };
@@ -155,7 +156,7 @@ fn put_back(trash: &Trash, share: &Share, which: Which<'_>) -> io::Result<bool> 
     if back > 0 {
         tracing::info!(run = %share.run, back, "put back what a killed run had in hand");
     }
-    Ok(all_back)
+    Ok(())
 }
 
 struct Closing<'a> {
@@ -177,11 +178,11 @@ impl Closing<'_> {
             shares.retain(|s| s.open && s.run == self.run.run_id);
             let in_hand = self.in_hand(plan.chunks, trash, &shares)?;
             for share in shares {
-                let all_back = put_back(trash, &share, Which::InHand(&in_hand))?;
-                if share.until == 0 && all_back {
+                put_back(trash, &share, Which::InHand(&in_hand))?;
+                if share.until == 0 && trash.is_whole() {
                     // What is left was to be removed in that moment.
                     trash.free(&share).or_else(ignore_missing)?;
-                } else if let Err(error) = trash.end(&share, Seconds::now()) {
+                } else if let Err(error) = trash.end(&share) {
                     tracing::error!(run = %share.run, %error, "the trash");
                 }
             }
@@ -208,12 +209,12 @@ impl Closing<'_> {
         chunk.map_err(|e| io::Error::other(e.to_string()))
     }
 
-    /// Whether a candidate may have been in the process's hands.
+    /// Whether a candidate may have been in the process's hands. What it could not remove goes back as well.
     fn may_be_in_hand(&self, known: Known) -> bool {
         match known {
             Known::Begun => true,
             Known::Nothing => self.account.may_lack_its_end,
-            Known::Decided { .. } => false,
+            Known::Decided { code, .. } => !matches!(code, Code::Deleted | Code::Trashed),
         }
     }
 

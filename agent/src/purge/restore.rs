@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::fs::{AtFlags, Mode, RenameFlags};
 
+use super::kept::Kept;
 use super::trash::{FILES, FLAT, ORIGIN, Share, TREE, TREES, Trash, is_there, list, make_alike};
 use crate::collect::Watched;
 use crate::collect::namespace::take_entry_locked;
@@ -90,6 +91,8 @@ pub struct Restore<'a> {
     pub tell: &'a mut dyn FnMut(Result<Item, Refused>),
     /// Called with the directory and name of each entry that is there now.
     pub placed: &'a mut dyn FnMut(&OwnedFd, &CStr),
+    /// What cannot go back goes there, if anywhere.
+    pub kept: Option<&'a Kept>,
 }
 
 impl Restore<'_> {
@@ -131,7 +134,7 @@ impl Restore<'_> {
                 let ino = found.stat.ino;
                 if self.which.has(&path, ino) {
                     self.tree(trash, &dir, files, &path, found);
-                } else if self.which.has_part_of(&path) {
+                } else if found.stat.kind == Kind::Directory && self.which.has_part_of(&path) {
                     self.files(trash, &beneath::open_dir(&dir, TREE.to_bytes())?, &path)?;
                 }
             }
@@ -160,7 +163,7 @@ impl Restore<'_> {
         };
         let name = std::ffi::CString::new(name).unwrap_or_default();
         let moved = parent.and_then(|parent| self.rename(dir, TREE, &parent, &name));
-        self.tell_of(moved, path, found);
+        self.tell_of(moved, (dir, TREE), path, found);
     }
 
     /// What lies in a directory of the trash goes to the directory of the volume that it stands for.
@@ -188,7 +191,7 @@ impl Restore<'_> {
                 Some(Err(e)) => Err(io::Error::new(e.kind(), in_words(e))),
                 None => Ok(()),
             };
-            self.tell_of(moved, &below, &found);
+            self.tell_of(moved, (here, &name), &below, &found);
         }
         Ok(())
     }
@@ -208,7 +211,7 @@ impl Restore<'_> {
             let last = std::ffi::CString::new(last).unwrap_or_default();
             let parent = beneath::open_anchor(&trash.volume, above);
             let moved = parent.and_then(|parent| self.rename(flat, &name, &parent, &last));
-            self.tell_of(moved, path, &found);
+            self.tell_of(moved, (flat, &name), path, &found);
         }
         Ok(())
     }
@@ -238,7 +241,13 @@ impl Restore<'_> {
         Ok(())
     }
 
-    fn tell_of(&mut self, moved: io::Result<()>, path: &[u8], found: &stat::Located) {
+    fn tell_of(
+        &mut self,
+        moved: io::Result<()>,
+        from: (&OwnedFd, &CStr),
+        path: &[u8],
+        found: &stat::Located,
+    ) {
         let s = found.stat;
         (self.tell)(match moved {
             Ok(()) => Ok(Item {
@@ -250,7 +259,10 @@ impl Restore<'_> {
             }),
             Err(e) => Err(Refused {
                 path: path.to_vec(),
-                why: in_words(&e),
+                why: match self.kept {
+                    Some(kept) => kept.take(from, s.ino, path, &e).to_string(),
+                    None => in_words(&e),
+                },
             }),
         });
     }

@@ -23,12 +23,12 @@ use super::candidate::Candidate;
 use super::guard::{Fate, Ground, Leased, Name, Skip, Verified, gone_or_failed};
 use super::ledger::Code;
 use super::tree::Tree;
+use crate::index::codec::Attributes;
 use crate::model::Inode;
 use crate::policy::evaluate::Shape;
 use crate::sys::stat;
 
-/// So many are verified, then moved: what was verified must not get old, and those who wait for their turn must not be woken
-/// for each.
+/// So many are verified and moved in a turn: those who wait for theirs must not be woken for each.
 const MOVED_AT_ONCE: usize = 32;
 
 /// A batch on its way.
@@ -45,14 +45,12 @@ enum Step {
     Done(Fate),
     /// A file at its place, that nobody can open.
     Leased(Leased),
-    /// A file at its place that is as the plan and the index say.
-    Verified(Leased, Verified),
     /// A file in the trash.
     Moved(Leased, Vec<Moved>),
     /// A directory, and everything in it, in the trash.
     Tree(Tree),
-    /// A directory that should be empty, at its place.
-    Empty(Option<Name>),
+    /// A directory that should be empty, at its place; verified, if it says where.
+    Empty(Option<(Name, Freed)>),
 }
 
 /// Where a name was and where it is now.
@@ -85,8 +83,8 @@ impl<'a> Batch<'a> {
             let fate = match step {
                 Step::Done(fate) => Some(fate),
                 Step::Tree(tree) => tree.put_back(&ground).err().map(Fate::Failed),
-                Step::Moved(_, moved) => put_back(&ground, &moved).err().map(Fate::Failed),
-                Step::Leased(_) | Step::Verified(..) | Step::Empty(_) => None,
+                Step::Moved(_, moved) => put_back(&ground, candidate, &moved).err().map(Fate::Failed),
+                Step::Leased(_) | Step::Empty(..) => None,
             };
             (candidate, fate)
         };
@@ -99,12 +97,10 @@ impl<'a> Batch<'a> {
         let ground = &mut self.ground;
         ground.hold(held);
         for few in self.on_way.chunks_mut(MOVED_AT_ONCE) {
-            for (candidate, step) in few.iter_mut() {
-                advance(step, |step| verify(ground, candidate, step));
-            }
             let _turn = turn.lock();
-            for (_, step) in few {
-                advance(step, |step| move_away(ground, step));
+            for (candidate, step) in few {
+                // Between the look and the rename nothing waits: who replaces a file should not see its successor leave.
+                advance(step, |step| verify_and_move(ground, candidate, step));
             }
         }
         for (candidate, step) in &mut self.on_way {
@@ -112,7 +108,7 @@ impl<'a> Batch<'a> {
                 continue;
             };
             if let Err(fate) = check_moved(candidate, leased, moved) {
-                let fate = put_back(ground, moved).map_or_else(Fate::Failed, |()| fate);
+                let fate = put_back(ground, candidate, moved).map_or_else(Fate::Failed, |()| fate);
                 *step = Step::Done(fate);
             }
         }
@@ -132,22 +128,24 @@ impl<'a> Batch<'a> {
             let decided = Code::of(step.decision(ground.keep));
             let fate = match step {
                 Step::Done(fate) => fate,
-                Step::Leased(_) | Step::Verified(..) | Step::Empty(None) => Fate::Skipped(Skip::Changed),
-                // What stays in the trash can still be put back, for those who came a moment later.
-                Step::Moved(leased, moved) if ground.keep && !leased.is_whole() => {
-                    put_back(ground, &moved).map_or_else(Fate::Failed, |()| Fate::Skipped(Skip::Open))
-                }
+                Step::Leased(_) | Step::Empty(None) => Fate::Skipped(Skip::Changed),
+                // It can still be put back, for those who came a moment later.
+                Step::Moved(leased, moved) if !leased.is_whole() => put_back(ground, candidate, &moved)
+                    .map_or_else(Fate::Failed, |()| Fate::Skipped(Skip::Open)),
                 Step::Moved(leased, moved) => {
-                    finished.gone.push(candidate.ino);
+                    let fate = finish_file(ground, candidate, &moved);
+                    if matches!(fate, Fate::Deleted | Fate::Trashed) {
+                        finished.gone.push(candidate.ino);
+                    }
                     // Those who wait at the lease come when all is over.
                     finished.leases.push(leased);
-                    finish_file(ground, &moved)
+                    fate
                 }
-                Step::Tree(tree) => tree.finish(ground, &mut finished.freed),
-                Step::Empty(Some(name)) => {
+                Step::Tree(tree) => tree.finish(ground, &mut finished),
+                Step::Empty(Some((name, freed))) => {
                     let fate = remove_empty(&name);
                     if matches!(fate, Fate::Deleted) {
-                        finished.freed.push(candidate.ino);
+                        finished.freed.push(freed);
                     }
                     fate
                 }
@@ -172,8 +170,17 @@ pub struct Finished<'a> {
     pub gone: Vec<Inode>,
     /// To be dropped once the index has forgotten those.
     pub leases: Vec<Leased>,
-    /// Inodes that are no more at their places and that new files may have by now.
-    pub freed: Vec<Inode>,
+    /// What was removed and may have left its inode to a new file by now.
+    pub freed: Vec<Freed>,
+}
+
+/// An inode that was removed, and what the index knew of it then.
+#[derive(Debug, Clone, Copy)]
+pub struct Freed {
+    /// Which.
+    pub ino: Inode,
+    /// What has the same inode and is not this is something new.
+    pub known: Attributes,
 }
 
 impl Step {
@@ -181,7 +188,7 @@ impl Step {
     fn decision(&self, keep: bool) -> &Fate {
         match self {
             Self::Done(fate) => fate,
-            Self::Leased(_) | Self::Verified(..) | Self::Empty(None) => &Fate::Skipped(Skip::Changed),
+            Self::Leased(_) | Self::Empty(None) => &Fate::Skipped(Skip::Changed),
             Self::Moved(..) | Self::Tree(_) if keep => &Fate::Trashed,
             Self::Moved(..) | Self::Tree(_) | Self::Empty(Some(_)) => &Fate::Deleted,
         }
@@ -195,11 +202,12 @@ fn advance(step: &mut Step, next: impl FnOnce(Step) -> Result<Step, Fate>) {
 }
 
 /// The step after the barrier.
-fn verify(ground: &mut Ground<'_>, candidate: &Candidate, step: Step) -> Result<Step, Fate> {
+fn verify_and_move(ground: &mut Ground<'_>, candidate: &Candidate, step: Step) -> Result<Step, Fate> {
     match step {
         Step::Leased(leased) => {
             let verified = ground.verify(candidate)?;
-            Ok(Step::Verified(leased, verified))
+            let moved = move_away(ground, candidate, verified)?;
+            Ok(Step::Moved(leased, moved))
         }
         Step::Tree(mut tree) => match tree.verify(ground) {
             Ok(()) => Ok(Step::Tree(tree)),
@@ -210,17 +218,17 @@ fn verify(ground: &mut Ground<'_>, candidate: &Candidate, step: Step) -> Result<
                 .find(candidate)
                 .and_then(|_| ground.verify(candidate))?
                 .names;
-            Ok(Step::Empty(names.pop()))
+            let ino = candidate.ino;
+            let known = ground.watched.index.read().get(ino);
+            let freed = known.map(|(known, _)| Freed { ino, known });
+            Ok(Step::Empty(names.pop().zip(freed)))
         }
-        other @ (Step::Done(_) | Step::Verified(..) | Step::Moved(..)) => Ok(other),
+        other @ (Step::Done(_) | Step::Moved(..)) => Ok(other),
     }
 }
 
 /// Moves a verified file into the trash, with all its names or none.
-fn move_away(ground: &mut Ground<'_>, step: Step) -> Result<Step, Fate> {
-    let Step::Verified(leased, verified) = step else {
-        return Ok(step);
-    };
+fn move_away(ground: &mut Ground<'_>, candidate: &Candidate, verified: Verified) -> Result<Vec<Moved>, Fate> {
     let mut moved = Vec::with_capacity(verified.names.len());
     let in_its_place = ground.keep || verified.names.len() > 1;
     for from in verified.names {
@@ -230,10 +238,12 @@ fn move_away(ground: &mut Ground<'_>, step: Step) -> Result<Step, Fate> {
         };
         match found {
             Ok((place, there)) => moved.push(Moved { from, place, there }),
-            Err(fate) => return Err(put_back(ground, &moved).map_or_else(Fate::Failed, |()| fate)),
+            Err(fate) => {
+                return Err(put_back(ground, candidate, &moved).map_or_else(Fate::Failed, |()| fate));
+            }
         }
     }
-    Ok(Step::Moved(leased, moved))
+    Ok(moved)
 }
 
 /// Into the trash, where its path can be seen.
@@ -276,13 +286,18 @@ fn check_moved(candidate: &Candidate, leased: &Leased, moved: &[Moved]) -> Resul
     }
 }
 
-fn finish_file(ground: &Ground<'_>, moved: &[Moved]) -> Fate {
+fn finish_file(ground: &Ground<'_>, candidate: &Candidate, moved: &[Moved]) -> Fate {
     if ground.keep {
         return Fate::Trashed;
     }
-    for m in moved {
+    for (n, m) in moved.iter().enumerate() {
         if let Err(e) = rustix::fs::unlinkat(&m.place, &*m.there, AtFlags::empty()) {
-            return Fate::Failed(e.into());
+            let left = moved.get(n..).unwrap_or_default();
+            return Fate::Failed(
+                put_back(ground, candidate, left)
+                    .err()
+                    .unwrap_or_else(|| e.into()),
+            );
         }
     }
     Fate::Deleted
@@ -297,16 +312,20 @@ fn remove_empty(name: &Name) -> Fate {
     }
 }
 
-fn put_back(ground: &Ground<'_>, moved: &[Moved]) -> io::Result<()> {
+/// Puts every name back, or keeps what cannot go back.
+fn put_back(ground: &Ground<'_>, candidate: &Candidate, moved: &[Moved]) -> io::Result<()> {
+    let mut result = Ok(());
     for m in moved.iter().rev() {
-        let back = rustix::fs::renameat_with(
-            &m.place,
-            &*m.there,
-            &m.from.dir,
-            &*m.from.name,
-            RenameFlags::NOREPLACE,
-        );
-        back.map_err(|e| stays_in_trash(e.into()))?;
+        let flags = RenameFlags::NOREPLACE;
+        let back = rustix::fs::renameat_with(&m.place, &*m.there, &m.from.dir, &*m.from.name, flags);
+        if let Err(e) = back {
+            let from = (&*m.place, &*m.there);
+            let kept = ground
+                .bin
+                .kept
+                .take(from, candidate.ino, &m.from.full(), &e.into());
+            result = Err(kept);
+        }
     }
     // The renames have moved its change time, and its own renames are not in what the agent reads.
     if let Some(m) = moved.first()
@@ -319,12 +338,5 @@ fn put_back(ground: &Ground<'_>, moved: &[Moved]) -> io::Result<()> {
         }
         index.refresh(&found.stat).map_err(io::Error::other)?;
     }
-    Ok(())
-}
-
-/// What is told of something that was used while it was being taken and cannot be put back.
-pub(super) fn stays_in_trash(error: io::Error) -> io::Error {
-    io::Error::other(format!(
-        "was used while it was being taken and cannot be put back: {error}; it stays in the trash"
-    ))
+    result
 }

@@ -4,8 +4,9 @@
 //!   VOLUME/.purge-agent-trash/        root's alone (0700), on the volume's own file system, invisible to the index
 //!     RUN.UNTIL.open/                 a run that is going on, or was killed; UNTIL in unix seconds, 0: no grace
 //!     RUN.UNTIL/                      a finished run, restorable until then
+//!     RUN.kept/                       what could not be put back: never freed, see [`super::kept`]
 //!       f/DIR/DIR/NAME                files below the directories they came from, which carry owner and mode
-//!       d/INODE/t                     a directory that was taken as a whole,
+//!       d/INODE/t                     a directory that was taken as a whole, or anything that is kept,
 //!       d/INODE/at -> PATH            and where it came from
 //!       n/LANE/NUMBER                 without a grace: a file for the milliseconds until it is unlinked
 //! ```
@@ -16,25 +17,25 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use rustix::fs::{AtFlags, Gid, IFlags, Mode, RawDir, Uid};
+use rustix::fs::{Access, AtFlags, Gid, IFlags, Mode, RawDir, Uid};
 
+use super::kept::Kept;
 use crate::collect::Watched;
-use crate::model::{Inode, Seconds};
+use crate::model::Inode;
 use crate::sys::{beneath, stat};
 
 /// Its name at the volume's root.
 pub const NAME: &str = ".purge-agent-trash";
-/// What somebody came for while it was being taken, and what cannot be put back because its name is another's by now, is
-/// kept for this long.
-pub const STRANDED_KEPT_SECONDS: u64 = 30 * 24 * 3600;
 /// What a directory that was taken as a whole is called in its place.
 pub(super) const TREE: &CStr = c"t";
 /// Where it came from, beside it.
 pub(super) const ORIGIN: &CStr = c"at";
 /// The end of the name of a run's share while the run is going on.
 const OPEN: &str = ".open";
+/// In the place of a grace's end in a share's name: there is none.
+const KEPT: &str = "kept";
 /// The parts of a share.
 pub(super) const FILES: &str = "f";
 pub(super) const TREES: &str = "d";
@@ -45,6 +46,8 @@ pub(super) const FLAT: &str = "n";
 pub struct Trash {
     pub(super) volume: OwnedFd,
     pub(super) dir: OwnedFd,
+    /// Something that should have gone back lies somewhere in the shares that are open.
+    failed: Arc<AtomicBool>,
 }
 
 /// A run's part of the trash. What rules take that have different graces lies in different shares.
@@ -52,13 +55,21 @@ pub struct Trash {
 pub struct Share {
     /// The run.
     pub run: String,
-    /// When its grace ends, in unix seconds; 0: it has none.
+    /// When its grace ends, in unix seconds; 0: it has none; [`Share::KEPT`]: never.
     pub until: u64,
     /// The run is going on, or was killed.
     pub open: bool,
 }
 
 impl Share {
+    /// No grace ends then: what could not be put back is never freed.
+    pub const KEPT: u64 = u64::MAX;
+
+    /// Whether it is kept without end.
+    pub fn is_kept(&self) -> bool {
+        self.until == Self::KEPT
+    }
+
     fn parse(name: &str) -> Option<Self> {
         let (rest, open) = match name.strip_suffix(OPEN) {
             Some(rest) => (rest, true),
@@ -67,7 +78,10 @@ impl Share {
         let (run, until) = rest.rsplit_once('.')?;
         Some(Self {
             run: run.into(),
-            until: until.parse().ok()?,
+            until: match until {
+                KEPT => Self::KEPT,
+                until => until.parse().ok()?,
+            },
             open,
         })
     }
@@ -75,7 +89,10 @@ impl Share {
     /// Its directory's name.
     pub(super) fn name(&self) -> String {
         let end = if self.open { OPEN } else { "" };
-        format!("{}.{}{end}", self.run, self.until)
+        match self.until {
+            Self::KEPT => format!("{}.{KEPT}{end}", self.run),
+            until => format!("{}.{until}{end}", self.run),
+        }
     }
 }
 
@@ -113,7 +130,11 @@ impl Trash {
             )));
         }
         watched.trash.store(found.st_ino, SeqCst);
-        Ok(Some(Self { volume, dir }))
+        Ok(Some(Self {
+            volume,
+            dir,
+            failed: Arc::default(),
+        }))
     }
 
     /// Takes the trash away if nothing is in it.
@@ -177,14 +198,30 @@ impl Trash {
             flat: Arc::new(beneath::open_anchor(&flat, lane.as_bytes())?),
             given: 0,
             last: None,
+            kept: self.kept(&share.run)?,
         })
+    }
+
+    /// Whether all that could not be put back is kept apart.
+    pub fn is_whole(&self) -> bool {
+        !self.failed.load(SeqCst)
+    }
+
+    /// Where what cannot be put back is kept.
+    ///
+    /// # Errors
+    /// What `dup(2)` says.
+    pub fn kept(&self, run: &str) -> io::Result<Kept> {
+        let dir = rustix::io::dup(&self.dir)?;
+        Ok(Kept::of_run(dir, run, Arc::clone(&self.failed)))
     }
 
     /// The run is over: its share is restorable from now on, or, without a grace, gone.
     ///
     /// # Errors
-    /// When it cannot be renamed, or something is left in a share without a grace: it is kept for [`STRANDED_KEPT_SECONDS`].
-    pub fn end(&self, share: &Share, now: Seconds) -> io::Result<()> {
+    /// When it cannot be renamed, or something in it should have gone back and could not: the share stays as it is then, and
+    /// nothing in it is freed.
+    pub fn end(&self, share: &Share) -> io::Result<()> {
         if share.until == 0 {
             // Of files with several names the directories are left.
             let files = format!("{}/{FILES}", share.name());
@@ -195,32 +232,26 @@ impl Trash {
         }
         // What is left is in its parts; a share of which nothing is left goes.
         self.sweep(share);
-        let stranded = u64::try_from(now.plus(STRANDED_KEPT_SECONDS).unix()).unwrap_or(u64::MAX);
+        let name = share.name();
+        let is_there = match rustix::fs::accessat(&self.dir, &*name, Access::EXISTS, AtFlags::empty()) {
+            Ok(()) => true,
+            Err(rustix::io::Errno::NOENT) => false,
+            Err(e) => return Err(e.into()),
+        };
+        if is_there && (share.until == 0 || self.failed.load(SeqCst)) {
+            return Err(io::Error::other(format!(
+                "something may have been used while it was being taken, and could neither be put back nor be kept apart: \
+                 it stays in {NAME}/{name}, and the agent frees nothing there"
+            )));
+        }
         let closed = Share {
             open: false,
-            until: if share.until == 0 { stranded } else { share.until },
-            run: share.run.clone(),
+            ..share.clone()
         };
-        match self.rename(share, &closed) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(e),
-            Ok(()) if share.until > 0 => Ok(()),
-            Ok(()) => Err(io::Error::other(format!(
-                "something was used while it was being taken and could not be put back; it stays in {NAME}/{} for {} days",
-                closed.name(),
-                STRANDED_KEPT_SECONDS / 86_400,
-            ))),
+        match rustix::fs::renameat(&self.dir, name, &self.dir, closed.name()) {
+            Err(rustix::io::Errno::NOENT) => Ok(()),
+            other => Ok(other?),
         }
-    }
-
-    /// Calls a share otherwise.
-    pub(super) fn rename(&self, share: &Share, new: &Share) -> io::Result<()> {
-        Ok(rustix::fs::renameat(
-            &self.dir,
-            share.name(),
-            &self.dir,
-            new.name(),
-        )?)
     }
 
     /// Takes a share away if nothing is in it.
@@ -292,6 +323,8 @@ pub struct Bin {
     given: u32,
     /// The directory made last: candidates come in runs.
     last: Option<(Vec<u8>, Arc<OwnedFd>)>,
+    /// For what cannot be put back.
+    pub kept: Kept,
 }
 
 impl Bin {

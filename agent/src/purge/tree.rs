@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, RenameFlags};
 
 use super::candidate::Candidate;
 use super::guard::{Fate, Ground, Leased, Name, Skip, gone_or_failed};
-use super::take::stays_in_trash;
+use super::take::{Finished, Freed};
 use super::trash::{TREE, list};
 use crate::model::{Inode, Kind, Seconds};
 use crate::sys::{beneath, lease, stat};
@@ -31,19 +31,8 @@ pub struct Tree {
     inodes: Vec<Inode>,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Entry {
-    Directory(Inode),
-    File(Inode),
-    Other(Inode),
-}
-
-impl Entry {
-    fn ino(self) -> Inode {
-        let (Self::Directory(ino) | Self::File(ino) | Self::Other(ino)) = self;
-        ino
-    }
-}
+/// Something in the tree, as the index knows it.
+type Entry = Freed;
 
 /// Called for everything in a directory, and for the directory itself last.
 type Visit<'v> = dyn FnMut(&OwnedFd, &CString, Entry) -> Result<(), Fate> + 'v;
@@ -99,7 +88,7 @@ impl Tree {
         }
         let mut leases = Vec::new();
         self.walk(ground, &self.place, TREE, 0, &mut |dir, name, entry| {
-            if let Entry::File(_) = entry {
+            if entry.known.kind == Kind::File {
                 let lease = ground.lease_file(dir, name)?;
                 if leases.len() < LEASES_MAX {
                     leases.push(lease);
@@ -119,7 +108,7 @@ impl Tree {
         ground.check_held(self.ino)?;
         let mut inodes = Vec::new();
         self.walk(ground, &self.place, TREE, 0, &mut |_, _, entry| {
-            inodes.push(entry.ino());
+            inodes.push(entry.ino);
             Ok(())
         })?;
         self.inodes = inodes;
@@ -141,30 +130,34 @@ impl Tree {
             &*self.from.name,
             RenameFlags::NOREPLACE,
         );
-        back.map_err(|e| stays_in_trash(e.into()))?;
+        let back = back.map_err(|e| {
+            let from = (&self.place, TREE);
+            ground.bin.kept.take(from, self.ino, &self.from.full(), &e.into())
+        });
         ground.bin.clear_tree(self.ino);
-        Ok(())
+        back
     }
 
     /// Removes it, if it has no grace.
-    pub fn finish(mut self, ground: &Ground<'_>, gone: &mut Vec<Inode>) -> Fate {
+    pub fn finish(mut self, ground: &Ground<'_>, finished: &mut Finished<'_>) -> Fate {
+        if !self.leases.iter().all(Leased::is_whole) {
+            return self
+                .put_back(ground)
+                .map_or_else(Fate::Failed, |()| Fate::Skipped(Skip::Open));
+        }
         if ground.keep {
-            if !self.leases.iter().all(Leased::is_whole) {
-                return self
-                    .put_back(ground)
-                    .map_or_else(Fate::Failed, |()| Fate::Skipped(Skip::Open));
-            }
-            gone.append(&mut self.inodes);
+            finished.gone.append(&mut self.inodes);
             return Fate::Trashed;
         }
-        let before = gone.len();
-        match self.remove(ground, gone) {
+        let freed = &mut finished.freed;
+        let before = freed.len();
+        match self.remove(ground, freed) {
             Ok(()) => {
                 ground.bin.clear_tree(self.ino);
                 Fate::Deleted
             }
             Err(fate) => {
-                let removed = gone.len() - before;
+                let removed = freed.len().saturating_sub(before);
                 let back = self.put_back(ground);
                 match (fate, back) {
                     (_, Err(e)) | (Fate::Failed(e), Ok(())) => Fate::Failed(e),
@@ -178,20 +171,20 @@ impl Tree {
         }
     }
 
-    fn remove(&self, ground: &Ground<'_>, gone: &mut Vec<Inode>) -> Result<(), Fate> {
+    fn remove(&self, ground: &Ground<'_>, freed: &mut Vec<Freed>) -> Result<(), Fate> {
         let all_leased = self.leases.len() < LEASES_MAX;
         self.walk(ground, &self.place, TREE, 0, &mut |dir, name, entry| {
-            let flags = match entry {
-                Entry::Directory(_) => AtFlags::REMOVEDIR,
-                Entry::File(_) | Entry::Other(_) => AtFlags::empty(),
+            let flags = match entry.known.kind {
+                Kind::Directory => AtFlags::REMOVEDIR,
+                _ => AtFlags::empty(),
             };
-            let _lease = match entry {
-                Entry::File(_) if !all_leased => Some(ground.lease_file(dir, name)?),
+            let _lease = match entry.known.kind {
+                Kind::File if !all_leased => Some(ground.lease_file(dir, name)?),
                 _ => None,
             };
             match rustix::fs::unlinkat(dir, name, flags) {
                 Ok(()) => {
-                    gone.push(entry.ino());
+                    freed.push(entry);
                     Ok(())
                 }
                 Err(rustix::io::Errno::NOTEMPTY | rustix::io::Errno::EXIST) => {
@@ -215,20 +208,22 @@ impl Tree {
             let why = format!("more than {DEPTH_MAX} levels deep");
             return Err(Fate::Failed(io::Error::other(why)));
         }
-        let Entry::Directory(ino) = self.check(ground, parent, name)? else {
+        let this = self.check(ground, parent, name)?;
+        if this.known.kind != Kind::Directory {
             return Err(Fate::Skipped(Skip::Changed));
-        };
+        }
         let fd = beneath::open_dir(parent.as_fd(), name.to_bytes()).map_err(gone_or_failed)?;
         if lease::is_locked(&fd).map_err(Fate::Failed)? {
             return Err(Fate::Skipped(Skip::Locked));
         }
         for name in list(&fd).map_err(Fate::Failed)? {
-            match self.check(ground, &fd, &name)? {
-                Entry::Directory(_) => self.walk(ground, &fd, &name, depth + 1, visit)?,
-                other @ (Entry::File(_) | Entry::Other(_)) => visit(&fd, &name, other)?,
+            let entry = self.check(ground, &fd, &name)?;
+            match entry.known.kind {
+                Kind::Directory => self.walk(ground, &fd, &name, depth + 1, visit)?,
+                _ => visit(&fd, &name, entry)?,
             }
         }
-        visit(parent, &name.to_owned(), Entry::Directory(ino))
+        visit(parent, &name.to_owned(), this)
     }
 
     /// The entry must be known to the index as it is, and be used no later than the plan says of the whole.
@@ -249,16 +244,16 @@ impl Tree {
         if (known.kind, known.birth) != (s.kind, s.birth) {
             return Err(Fate::Skipped(Skip::Changed));
         }
+        let entry = Freed { ino: s.ino, known };
         if s.kind == Kind::Directory {
-            return Ok(Entry::Directory(s.ino));
+            return Ok(entry);
         }
         if s.kind == Kind::File && access.at > self.unused_since {
             return Err(Fate::Skipped(Skip::Accessed));
         }
         let known = (known.size, known.mtime, known.ctime, known.ctime_nanos);
         match known == (s.size, s.mtime, s.ctime, s.ctime_nanos) {
-            true if s.kind == Kind::File => Ok(Entry::File(s.ino)),
-            true => Ok(Entry::Other(s.ino)),
+            true => Ok(entry),
             false => Err(Fate::Skipped(Skip::Changed)),
         }
     }

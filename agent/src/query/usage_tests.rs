@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::index::sums::{Histogram, bucket_of};
-use crate::index::{Found, Store, VolumeId};
+use crate::index::{Found, Store, VolumeId, testing};
 use crate::model::{Clocks, Inode, Kind, LastUse, Source, Stat};
 use crate::policy::last_use::{covered, last_use};
 use crate::policy::limits::byte_days;
@@ -14,21 +14,12 @@ const DAY: u32 = 86_400;
 const NOW: u32 = 900 * DAY;
 
 fn stat(ino: Inode, kind: Kind, n: u32) -> Stat {
-    let at = Seconds(NOW - (n % 500) * DAY - n % 7);
     Stat {
-        ino,
-        kind,
-        size: u64::from(n) * 1000,
         allocated: u64::from(n % 50) * 512,
         project: n % 2,
         uid: n % 3,
         gid: n % 4,
-        links: 1,
-        atime: at,
-        mtime: at,
-        ctime: at,
-        ctime_nanos: 0,
-        birth: at,
+        ..testing::stat(ino, kind, u64::from(n) * 1000, NOW - (n % 500) * DAY - n % 7)
     }
 }
 
@@ -210,84 +201,6 @@ proptest! {
         let index = index.read();
         for by in ALL {
             prop_assert_eq!(kept(&index, by), naive(&index, by, Seconds(NOW), gap_end), "{:?}", by);
-        }
-    }
-}
-
-/// By hand: `cargo test --release -p purge-agent --lib -- --ignored --nocapture ten_million`.
-#[test]
-#[ignore = "takes a gigabyte and half a minute; prints figures"]
-fn ten_million_files_take_few_milliseconds() {
-    const FILES: u64 = 10_000_000;
-    const DIRS: u64 = FILES / 20;
-    let resident = || {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let line = status.lines().find(|l| l.starts_with("VmRSS")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() >> 10
-    };
-    let store = Store::temporary().unwrap();
-    let mut index = Index::new(store, VolumeId(1));
-    index.set_root(&stat(2, Kind::Directory, 0));
-    let mut ids = vec![DirId::ROOT];
-    for i in 0..DIRS {
-        let parent = ids[if i < 100 { 0 } else { (i / 7) as usize }];
-        let name = format!("directory{i}");
-        let first_use = LastUse {
-            at: Seconds(NOW),
-            source: Source::Observed,
-        };
-        let found = Found {
-            stat: stat(100 + i, Kind::Directory, 0),
-            parent,
-            name: name.as_bytes(),
-            first_use,
-        };
-        index.upsert_scanned(&mut [found]).unwrap();
-        ids.push(index.dirs().of_inode(100 + i).unwrap());
-    }
-    for start in (0..FILES).step_by(64) {
-        let mut found: Vec<Found<'_>> = (start..(start + 64).min(FILES))
-            .map(|i| {
-                let mut stat = stat(1_000_000 + i, Kind::File, (i / 640) as u32);
-                let at = Seconds(NOW - ((i / 3) % 400) as u32 * DAY);
-                (stat.uid, stat.gid, stat.birth, stat.mtime, stat.ctime) =
-                    ((i / 5000) as u32 % 500, 1, at, at, at);
-                let first_use = LastUse {
-                    at,
-                    source: Source::Observed,
-                };
-                Found {
-                    stat,
-                    parent: ids[(i / 20) as usize],
-                    name: b"f",
-                    first_use,
-                }
-            })
-            .collect();
-        index.upsert_scanned(&mut found).unwrap();
-        if start % (64 * 20_000) == 0 {
-            index.start_write_back();
-            index.written_back(true);
-        }
-    }
-    println!("{} MiB with the names that wait", resident());
-    let index = RwLock::new(index);
-    let timed = |what: &str, run: &dyn Fn()| {
-        let began = std::time::Instant::now();
-        run();
-        println!("{what}: {:?}, {} MiB", began.elapsed(), resident());
-    };
-    timed("count all anew", &|| {
-        recount(&index, (Seconds(NOW), None)).unwrap()
-    });
-    timed("count all anew", &|| {
-        recount(&index, (Seconds(NOW + 1), None)).unwrap()
-    });
-    for by in [By::User, By::Directory(1), By::Directory(3), By::Directory(99)] {
-        for most in [1000, 0] {
-            timed(&format!("{by:?}, {most}"), &|| {
-                drop(crate::serve::usage_rows(&index.read(), by, most))
-            });
         }
     }
 }

@@ -5,12 +5,13 @@
 //! - [`tally`]    how many calls and connections a client has
 //! - [`gate`]     stands before every call: may they, and how many are open
 //! - [`roles`]    who may call what (pure)
-//! - [`service`]  the calls
+//! - [`service`]  the calls; [`requests`]: what they ask for, checked (pure); `answers`: those that take a walk
 //! - [`outlet`]   streams to clients that may be slow
 //! - [`http`]     metrics and health
 //! - `bounded`    its connections
 //! - `convert`    the contract's messages from the agent's values; `notices` its notices, `usage` the report of usage
 
+mod answers;
 mod bounded;
 mod convert;
 pub mod gate;
@@ -18,11 +19,12 @@ pub mod http;
 pub mod incoming;
 mod notices;
 pub mod outlet;
+pub mod requests;
 pub mod roles;
 pub mod service;
 pub mod tally;
 pub mod tls;
-mod usage;
+pub mod usage;
 
 use std::io;
 use std::sync::Arc;
@@ -33,9 +35,6 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
-
-#[cfg(test)]
-pub(crate) use usage::usage_rows;
 
 use self::gate::{Doors, Gate};
 use self::tally::Tally;

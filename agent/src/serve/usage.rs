@@ -18,16 +18,6 @@ use crate::query::usage::{self, By, Subject, Usage};
 /// Of more rows than this, two threads make a half each.
 const ALONE_MAX: usize = 10_000;
 
-/// By what the files are told apart.
-pub(super) fn by(r: &v1::UsageRequest) -> By {
-    match r.by() {
-        v1::UsageBy::Unspecified | v1::UsageBy::User => By::User,
-        v1::UsageBy::Group => By::Group,
-        v1::UsageBy::Directory => By::Directory(r.depth.max(1)),
-        v1::UsageBy::Project => By::Project,
-    }
-}
-
 /// The rows of every volume that is asked for; with `only`, those of this user alone.
 pub(super) fn report(
     host: &Host,
@@ -86,23 +76,17 @@ pub(super) fn report(
     })
 }
 
-/// The rows of one volume, as they are sent: to measure what they cost.
-#[cfg(test)]
-pub(crate) fn usage_rows(index: &Index, by: By, most: usize) -> Vec<u8> {
+/// The rows of one index, at most so many (0: all): what a report is made of, without its order among equals.
+pub fn rows(index: &Index, by: By, most: usize) -> Vec<v1::UsageRow> {
     let maker = Maker {
-        volume: "scratch",
+        volume: "",
         index,
         by,
         only: None,
         with_ages: false,
         paths: None,
     };
-    let (rows, _) = maker.rows(&Usage::of(index, by, most));
-    let report = v1::UsageReport {
-        rows,
-        ..v1::UsageReport::default()
-    };
-    prost::Message::encode_to_vec(&report)
+    maker.rows(&Usage::of(index, by, most)).0
 }
 
 /// Makes the rows of a volume.

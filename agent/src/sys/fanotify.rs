@@ -197,9 +197,10 @@ impl Group {
         )
     }
 
-    /// How many events are queued: the kernel counts 24 bytes for each, whatever it carries.
+    /// How many events are queued: the kernel counts 24 bytes for each, whatever it carries. Without end if it does not say:
+    /// whoever waits for them must not take that for none.
     pub fn queued(&self) -> u64 {
-        rustix::io::ioctl_fionread(&self.0).unwrap_or(0) / 24
+        rustix::io::ioctl_fionread(&self.0).map_or(u64::MAX, |bytes| bytes / 24)
     }
 
     /// Reads what is queued into `buffer` and returns how many bytes of it are events; 0 when the queue is empty.

@@ -61,6 +61,11 @@ pub fn ask(file: OwnedFd) -> io::Result<Asked> {
     }
 }
 
+/// Whether the kernel gives leases at all now: an administrator may change `fs.leases-enable`.
+pub fn are_enabled() -> bool {
+    std::fs::read_to_string("/proc/sys/fs/leases-enable").map_or(true, |now| now.trim() != "0")
+}
+
 /// Whether the file system that holds an open directory gives leases: a file without a name is made there and goes at once.
 ///
 /// # Errors

@@ -1,0 +1,76 @@
+//! What earlier processes left in the state directory, opened before any volume is watched.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashSet;
+
+use crate::config::Config;
+use crate::index::StoreError;
+use crate::model::Seconds;
+use crate::notify::sender::Notifier;
+use crate::purge::audit::Audit;
+use crate::purge::holds::Holds;
+use crate::purge::plans::Plans;
+use crate::purge::recover::Unfinished;
+use crate::purge::runs::Runs;
+use crate::volume::{self, Home, VolumeError};
+
+/// What earlier processes left.
+pub(super) struct Left {
+    pub(super) holds: Holds,
+    pub(super) runs: Runs,
+    pub(super) plans: Plans,
+    pub(super) unfinished: Unfinished,
+    pub(super) volumes: Vec<volume::Opened>,
+}
+
+impl Left {
+    pub(super) fn open(
+        config: &Config,
+        home: &Home,
+        audit: Arc<Audit>,
+        notifier: &Arc<Notifier>,
+    ) -> Result<Self, LeftError> {
+        let store = &home.store;
+        let holds = Holds::open(store.clone())?;
+        let runs = Runs::new(store.clone());
+        let plans = Plans::new(store.clone());
+        let witnesses = Box::new(Arc::clone(notifier));
+        let unfinished = Unfinished::find(&runs, plans.clone(), &config.state_dir, audit, witnesses)?;
+        plans.tidy(Seconds::now())?;
+        let volumes: Result<Vec<_>, VolumeError> =
+            config.volumes.iter().map(|v| volume::open(v, home)).collect();
+        let volumes = volumes?;
+        let mut numbers = FxHashSet::default();
+        if let Some(twice) = volumes.iter().find(|v| !numbers.insert(v.number())) {
+            return Err(LeftError::Store(StoreError::Corrupt {
+                doing: "tell volumes apart",
+                why: format!("two of them have the number {}", twice.number()),
+            }));
+        }
+        Ok(Self {
+            holds,
+            runs,
+            plans,
+            unfinished,
+            volumes,
+        })
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LeftError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+}
+
+impl LeftError {
+    pub(super) fn is_damage(&self) -> bool {
+        match self {
+            Self::Store(e) | Self::Volume(VolumeError::Store { source: e, .. }) => e.is_damage(),
+            Self::Volume(_) => false,
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Plans that rules ask for: on request, or because their time has come.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Host, HostError, Manner};
+use crate::config::{AUTO_MAX_FRACTION, Rule, user_name};
+use crate::model::Seconds;
+use crate::policy::evaluate::{Circumstances, Evaluation, evaluate};
+use crate::purge::plans::{Occasion, PlanRecord};
+use crate::volume::{State, Volume, VolumeError};
+use crate::work::{Outcome, Phase};
+
+/// Which plan is wanted.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Rules by name; empty: all of the volume.
+    pub rules: Vec<String>,
+    /// Volume by name; empty: the rules', or the only one.
+    pub volume: String,
+    /// Instead of the rules' own.
+    pub ttl: Option<u64>,
+    /// Nobody looks at the plan before it is applied.
+    pub unattended: bool,
+    /// More candidates than this are refused; none: as many as there are.
+    pub candidates_max: Option<u64>,
+}
+
+impl Host {
+    /// Evaluates rules and saves the plan.
+    ///
+    /// # Errors
+    /// When the rules are unknown or do not belong together, or the volume is in doubt.
+    pub fn create_plan(&self, wanted: &Wanted) -> Result<PlanRecord, HostError> {
+        let (volume, rules) = self.choose_rules(wanted)?;
+        let made = self.make_plan(volume, rules, wanted);
+        volume.keeping.work.plans.count(outcome_of(made.as_ref()));
+        made
+    }
+
+    fn make_plan(
+        &self,
+        volume: &Volume,
+        mut rules: Vec<Rule>,
+        wanted: &Wanted,
+    ) -> Result<PlanRecord, HostError> {
+        self.check_certain(volume)?;
+        if wanted.unattended {
+            for rule in &mut rules {
+                rule.max_fraction.get_or_insert(AUTO_MAX_FRACTION);
+            }
+        }
+        // Every use up to now is in the index before anything is judged.
+        if !volume.sync() {
+            return Err(HostError::Refused(format!(
+                "volume {}: the collector is not running",
+                volume.config.name
+            )));
+        }
+        let at = self.circumstances(volume);
+        let began = Instant::now();
+        let (found, volume_bytes) = {
+            let index = volume.watched.index.read();
+            (evaluate(&index, &rules, &at)?, index.totals().bytes)
+        };
+        check_size(&found, wanted.candidates_max)?;
+        let occasion = Occasion {
+            volume: &volume.config.name,
+            rules: &rules,
+            now: at.now,
+            seconds: began.elapsed().as_secs_f64(),
+            volume_bytes,
+            own_ttl: wanted.ttl.is_some() || wanted.unattended,
+            owner_name: user_name,
+            trigger: None,
+            guard: volume.guard(),
+        };
+        self.save_plan(volume, found, &occasion)
+    }
+
+    /// Writes down what was found.
+    pub(super) fn save_plan(
+        &self,
+        volume: &Volume,
+        found: Evaluation,
+        occasion: &Occasion<'_>,
+    ) -> Result<PlanRecord, HostError> {
+        let phases = &volume.keeping.work.phases;
+        phases.observe(Phase::Evaluate, occasion.seconds);
+        let began = Instant::now();
+        let saved = self.plans.save(&volume.watched.index, found, occasion)?;
+        phases.observe(Phase::Save, began.elapsed().as_secs_f64());
+        Ok(saved)
+    }
+
+    pub(super) fn choose_rules(&self, wanted: &Wanted) -> Result<(&Arc<Volume>, Vec<Rule>), HostError> {
+        let all = self.rules();
+        let mut chosen = Vec::new();
+        for name in &wanted.rules {
+            let rule = all.iter().find(|r| r.name == *name);
+            let known: Vec<&str> = all.iter().map(|r| r.name.as_str()).collect();
+            let known = if known.is_empty() {
+                "there are none".into()
+            } else {
+                format!("there are {}", known.join(", "))
+            };
+            chosen.push(
+                rule.cloned()
+                    .ok_or_else(|| HostError::NotFound(format!("there is no rule {name:?}; {known}")))?,
+            );
+        }
+        let volume = match (chosen.first(), wanted.volume.is_empty()) {
+            (Some(rule), true) => self.volume(&rule.volume)?,
+            (None, true) if self.volumes.len() > 1 => {
+                let mut named = all.iter().map(|r| r.volume.as_str());
+                let first = named.next().filter(|f| named.all(|n| n == *f));
+                self.volume(first.unwrap_or_default())?
+            }
+            _ => self.volume(&wanted.volume)?,
+        };
+        let name = &volume.config.name;
+        if let Some(stray) = chosen.iter().find(|r| r.volume != *name) {
+            let why = format!(
+                "rule {} speaks of volume {}, not {name}: make one plan for each",
+                stray.name, stray.volume
+            );
+            return Err(HostError::Invalid { field: "rules", why });
+        }
+        if wanted.rules.is_empty() {
+            chosen = all.into_iter().filter(|r| r.volume == *name).collect();
+        }
+        match wanted.ttl {
+            Some(0) => {
+                let why = "is 0: everything would go; give a time such as 28d".into();
+                return Err(HostError::Invalid {
+                    field: "ttl_seconds",
+                    why,
+                });
+            }
+            Some(ttl) if wanted.rules.is_empty() => chosen = vec![Rule::everything_older(name, ttl)],
+            Some(ttl) => chosen.iter_mut().for_each(|r| r.ttl = Some(ttl)),
+            None if chosen.is_empty() => {
+                let why = format!(
+                    "volume {name} has no rule; write one into the configuration, or give a TTL (--ttl 28d)"
+                );
+                return Err(HostError::Invalid { field: "rules", why });
+            }
+            None => {}
+        }
+        Ok((volume, chosen))
+    }
+
+    /// There is no plan for what is not wholly seen.
+    pub(super) fn check_certain(&self, volume: &Volume) -> Result<(), HostError> {
+        let name = &volume.config.name;
+        volume
+            .check_identity()
+            .map_err(|e: VolumeError| HostError::Refused(e.to_string()))?;
+        match volume.condition().state {
+            State::Tracking => Ok(()),
+            State::Scanning => Err(HostError::Refused(format!(
+                "volume {name} is still being scanned; `purgectl status` shows how far it is"
+            ))),
+            State::Degraded(reason) => {
+                Err(HostError::Refused(format!("volume {name} is degraded: {reason}")))
+            }
+        }
+    }
+
+    /// What besides index and rules decides, now.
+    pub fn circumstances(&self, volume: &Volume) -> Circumstances {
+        let now = Seconds::judged();
+        Circumstances {
+            now,
+            gap_end: volume.condition().gap_end,
+            held: self.holds.held(&volume.config.name),
+            announced: self.announced(volume, now),
+        }
+    }
+
+    /// Makes (and with `auto_apply` applies) the plan of one rule whose time has come.
+    pub fn run_scheduled(self: &Arc<Self>, rule: &Rule) {
+        let wanted = Wanted {
+            rules: vec![rule.name.clone()],
+            volume: rule.volume.clone(),
+            ttl: None,
+            unattended: rule.auto_apply,
+            candidates_max: None,
+        };
+        let done = self.create_plan(&wanted).and_then(|record| {
+            let plan = record.plan.unwrap_or_default();
+            tracing::info!(rule = %rule.name, plan = %plan.plan_id, candidates = ?plan.candidates, "scheduled plan");
+            if rule.tells_only {
+                self.to_tell.lock().insert(rule.name.clone());
+            }
+            if rule.auto_apply && !rule.tells_only {
+                self.apply(&plan.plan_id, Manner::default(), "schedule")?;
+            }
+            Ok(())
+        });
+        if let Err(error) = done {
+            tracing::error!(rule = %rule.name, %error, "the scheduled plan was not made or not applied");
+            self.tell_of_failure(&rule.volume, &format!("rule {}", rule.name), &error);
+        }
+    }
+}
+
+/// What became of a plan that was asked for.
+pub(super) fn outcome_of(made: Result<&PlanRecord, &HostError>) -> Outcome {
+    let is_over_a_limit = |record: &PlanRecord| record.plan.as_ref().is_some_and(|p| !p.refusal.is_empty());
+    match made {
+        Ok(record) if is_over_a_limit(record) => Outcome::Refused,
+        Ok(_) => Outcome::Done,
+        Err(HostError::Store(_)) => Outcome::Failed,
+        Err(_) => Outcome::Refused,
+    }
+}
+
+/// A client may be allowed plans of some size only.
+pub(super) fn check_size(found: &Evaluation, max: Option<u64>) -> Result<(), HostError> {
+    let (count, max) = (found.picks.len() as u64, max.unwrap_or(u64::MAX));
+    if count <= max {
+        return Ok(());
+    }
+    Err(HostError::TooMuch(format!(
+        "the plan would have {count} candidates; yours may have {max} (max_plan_files): name fewer rules, or ask root"
+    )))
+}

@@ -1,0 +1,267 @@
+//! What runs leave in the trash: put back, or freed when its time is over.
+
+use std::sync::Arc;
+
+use purge_proto::v1;
+
+use super::purges::heading_of;
+use super::{Host, HostError};
+use crate::model::Seconds;
+use crate::purge::audit::{self, Event, Heading, Lines};
+use crate::purge::holds::timestamp;
+use crate::purge::restore::{Item, Refused, Restore, Which, take_in};
+use crate::purge::trash::{Share, Trash};
+use crate::volume::{State, Volume};
+use crate::work::Outcome;
+
+/// Refusals of a restore that are named.
+const REFUSALS_NAMED_MAX: usize = 1000;
+
+impl Host {
+    /// Puts back what a run has moved to the trash: all of it, or what lies at or below some paths.
+    ///
+    /// # Errors
+    /// When there is no such run, or nothing of it lies in the trash any more.
+    pub fn restore(&self, run_id: &str, paths: &[Vec<u8>], by: &str) -> Result<v1::RestoreReport, HostError> {
+        let mut run = self.runs.get(run_id)?;
+        let volume = Arc::clone(self.volume(&run.volume)?);
+        volume
+            .check_identity()
+            .map_err(|e| HostError::Refused(e.to_string()))?;
+        let below: Vec<Vec<u8>> = paths
+            .iter()
+            .map(|path| match self.locate(path)? {
+                (at, below) if at.config.name == volume.config.name => Ok(below.to_vec()),
+                _ => Err(HostError::Invalid {
+                    field: "paths",
+                    why: format!("{} is not on volume {}", super::lossy(path), run.volume),
+                }),
+            })
+            .collect::<Result<_, HostError>>()?;
+        if self.runs.live(run_id).is_some() {
+            return Err(HostError::Refused(format!(
+                "run {run_id} is going on; wait for it or `purgectl cancel {run_id}`"
+            )));
+        }
+        let _one = volume.trash_work.lock();
+        let broken =
+            |e: std::io::Error| HostError::Refused(format!("the trash of volume {}: {e}", run.volume));
+        let nothing = || {
+            HostError::Refused(match &run.trash_until {
+                Some(until) => format!(
+                    "nothing of run {run_id} is in the trash any more: its grace ended {}",
+                    audit::rfc3339(Seconds::from_unix(until.seconds))
+                ),
+                None => format!("run {run_id} put nothing into the trash: it had no grace"),
+            })
+        };
+        let trash = Trash::open(&volume.watched)
+            .map_err(broken)?
+            .ok_or_else(nothing)?;
+        let shares = trash.shares().map_err(broken)?;
+        let mine: Vec<&Share> = shares.iter().filter(|s| s.run == run_id).collect();
+        if mine.is_empty() {
+            return Err(nothing());
+        }
+        let heading = heading_of(&run, &volume, by);
+        let mut back = Back {
+            heading,
+            lines: Lines::default(),
+            time: audit::rfc3339(Seconds::now()),
+            report: v1::RestoreReport {
+                run_id: run_id.into(),
+                restored: Some(v1::Totals::default()),
+                ..v1::RestoreReport::default()
+            },
+        };
+        let which = match below.is_empty() {
+            true => Which::All,
+            false => Which::Below(&below),
+        };
+        let mut trouble = None;
+        for share in mine {
+            let mut restore = Restore {
+                which,
+                tell: &mut |told| back.take(told),
+                placed: &mut |dir, name| {
+                    if let Err(error) = take_in(&volume.watched, dir, name) {
+                        trouble.get_or_insert(error);
+                    }
+                },
+                kept: None,
+            };
+            restore.run(&trash, share).map_err(broken)?;
+        }
+        trash.remove_if_empty(&volume.watched);
+        if let Some(error) = trouble {
+            tracing::error!(run = run_id, %error, "what was restored is not in the index yet: a scan will find it");
+            volume.request_scan(crate::scan::Extent::Volume);
+        }
+        if let Err(error) = self.audit.write(&back.lines) {
+            tracing::error!(%error, "restored, and the audit log does not say so");
+        }
+        let done = back.report.restored.unwrap_or_default();
+        let restored = run.restored.get_or_insert_default();
+        restored.files = restored.files.saturating_add(done.files);
+        restored.directories = restored.directories.saturating_add(done.directories);
+        restored.bytes = restored.bytes.saturating_add(done.bytes);
+        self.runs.save(&run)?;
+        Ok(back.report)
+    }
+
+    /// Frees what lies in the trash and whose grace has ended.
+    pub fn tend_trash(&self) {
+        let now = Seconds::judged().unix();
+        for volume in &self.volumes {
+            let due = |s: &Share| i64::try_from(s.until).is_ok_and(|until| until <= now);
+            if let Err(error) = self.free_shares(volume, due, |_| false) {
+                tracing::error!(volume = %volume.config.name, %error, "the trash cannot be looked after");
+            }
+        }
+    }
+
+    /// Frees what lies in the trash before its grace ends, oldest first, until there is room enough.
+    pub(super) fn free_trash_early(
+        &self,
+        volume: &Volume,
+        is_enough: impl Fn() -> bool,
+    ) -> std::io::Result<()> {
+        self.free_shares(volume, |_| true, |_| is_enough())
+    }
+
+    fn free_shares(
+        &self,
+        volume: &Volume,
+        due: impl Fn(&Share) -> bool,
+        is_enough: impl Fn(&Share) -> bool,
+    ) -> std::io::Result<()> {
+        if matches!(volume.condition().state, State::Degraded(_)) && volume.check_identity().is_err() {
+            return Ok(());
+        }
+        let _one = volume.trash_work.lock();
+        let Some(trash) = Trash::open(&volume.watched)? else {
+            return Ok(());
+        };
+        let shares = trash.shares()?;
+        for share in shares.iter().filter(|s| !s.open && !s.is_kept() && due(s)) {
+            if is_enough(share) {
+                break;
+            }
+            let freed = trash.free(share);
+            let outcome = match freed {
+                Ok(()) => Outcome::Done,
+                Err(_) => Outcome::Failed,
+            };
+            volume.keeping.work.freed.count(outcome);
+            freed?;
+            tracing::info!(run = %share.run, volume = %volume.config.name, "freed from the trash");
+            let more = trash.shares()?.iter().any(|s| s.run == share.run && !s.is_kept());
+            if let Err(error) = self.note_freed(volume, share, more) {
+                tracing::error!(run = %share.run, %error, "freed from the trash, and the run's record does not say so");
+            }
+        }
+        trash.remove_if_empty(&volume.watched);
+        Ok(())
+    }
+
+    fn note_freed(&self, volume: &Volume, share: &Share, more: bool) -> Result<(), HostError> {
+        let mut run = self.runs.get(&share.run)?;
+        let mut lines = Lines::default();
+        let (now, left) = (Seconds::now(), left_in_trash(&run));
+        let event = Event {
+            event: "freed",
+            reason: "",
+            path: volume.config.path.as_os_str().as_encoded_bytes(),
+            kind: crate::model::Kind::Directory,
+            bytes: left.bytes,
+            uid: 0,
+            last: None,
+            rule: "",
+        };
+        lines.add(&audit::rfc3339(now), &heading_of(&run, volume, "agent"), &event);
+        self.audit
+            .write(&lines)
+            .map_err(|e| HostError::Refused(e.to_string()))?;
+        if !more {
+            run.trash_freed_at = Some(timestamp(now));
+            self.runs.save(&run)?;
+        }
+        Ok(())
+    }
+
+    /// What lies in the trash of a volume.
+    pub fn trash_of(&self, volume: &str) -> v1::Totals {
+        let mut sum = v1::Totals::default();
+        for run in self.runs.list().unwrap_or_default() {
+            if run.volume == volume {
+                let left = left_in_trash(&run);
+                sum.files = sum.files.saturating_add(left.files);
+                sum.directories = sum.directories.saturating_add(left.directories);
+                sum.bytes = sum.bytes.saturating_add(left.bytes);
+            }
+        }
+        sum
+    }
+}
+
+/// What of a run lies in the trash.
+fn left_in_trash(run: &v1::Run) -> v1::Totals {
+    let (all, back) = (run.trashed.unwrap_or_default(), run.restored.unwrap_or_default());
+    match run.trash_freed_at {
+        Some(_) => v1::Totals::default(),
+        None => v1::Totals {
+            files: all.files.saturating_sub(back.files),
+            directories: all.directories.saturating_sub(back.directories),
+            bytes: all.bytes.saturating_sub(back.bytes),
+        },
+    }
+}
+
+/// What comes back while a restore goes on.
+struct Back {
+    heading: Heading,
+    lines: Lines,
+    time: String,
+    report: v1::RestoreReport,
+}
+
+impl Back {
+    fn take(&mut self, told: Result<Item, Refused>) {
+        let absolute = |path: &[u8]| {
+            let mut all = self.heading.root.as_os_str().as_encoded_bytes().to_vec();
+            all.push(b'/');
+            all.extend_from_slice(path);
+            all
+        };
+        match told {
+            Ok(item) => {
+                let event = Event {
+                    event: "restored",
+                    reason: "",
+                    path: &absolute(&item.path),
+                    kind: item.kind,
+                    bytes: item.bytes,
+                    uid: item.uid,
+                    last: None,
+                    rule: "",
+                };
+                self.lines.add(&self.time, &self.heading, &event);
+                let restored = self.report.restored.get_or_insert_default();
+                match item.kind {
+                    crate::model::Kind::Directory => restored.directories += 1,
+                    _ => restored.files += 1,
+                }
+                restored.bytes = restored.bytes.saturating_add(item.bytes);
+            }
+            Err(refused) => {
+                self.report.failed_total = self.report.failed_total.saturating_add(1);
+                if self.report.failed.len() < REFUSALS_NAMED_MAX {
+                    self.report.failed.push(v1::Failure {
+                        path: absolute(&refused.path),
+                        error: refused.why,
+                    });
+                }
+            }
+        }
+    }
+}

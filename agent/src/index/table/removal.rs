@@ -1,0 +1,137 @@
+//! Entries that go: a name, an inode, a whole tree.
+
+use super::Index;
+use crate::index::codec::DirId;
+use crate::index::page::place;
+use crate::index::store::StoreError;
+use crate::model::{Inode, Kind};
+
+impl Index {
+    /// Forgets one name of a file; the file goes with its last name.
+    ///
+    /// # Errors
+    /// When names cannot be read from the store.
+    pub fn remove_name(&mut self, ino: Inode, parent: DirId, name: &[u8]) -> Result<(), StoreError> {
+        if let Some(scan) = &mut self.scan {
+            scan.touched.insert(ino);
+        }
+        if self.dirs.of_inode(ino).is_some() {
+            // A directory has one name: if that is another by now, it was moved, not removed.
+            let here = self.dirs.of_inode(ino).and_then(|id| self.dirs.get(id));
+            return match here.is_some_and(|d| d.parent == parent && *d.name == *name) {
+                true => self.remove(&[ino]),
+                false => Ok(()),
+            };
+        }
+        let (number, offset) = place(ino);
+        let slot = self.by_number.get(&number);
+        let page = slot.and_then(|slot| self.pages.get(*slot as usize));
+        let Some(page) = page.filter(|p| p.rank(offset).is_some()) else {
+            return Ok(());
+        };
+        let (mut left, mut removed) = (None, 0);
+        self.names.edit(page, ino, |all| {
+            let before = all.len();
+            all.retain(|(p, n)| (*p, n.as_slice()) != (parent, name));
+            removed = before - all.len();
+            left = all.first().map(|(parent, _)| *parent);
+        })?;
+        match left {
+            None => self.remove(&[ino]),
+            Some(_) if removed == 0 => Ok(()),
+            Some(first) => self.edit_attributes(ino, |known| {
+                known.parent = first;
+                known.links = known.links.saturating_sub(1).max(1);
+            }),
+        }
+    }
+
+    /// Forgets inodes with everything that is known of them.
+    ///
+    /// # Errors
+    /// When names cannot be read from the store.
+    pub fn remove(&mut self, inodes: &[Inode]) -> Result<(), StoreError> {
+        let mut inodes = inodes.to_vec();
+        inodes.sort_unstable();
+        if let Some(scan) = &mut self.scan {
+            scan.touched.extend(inodes.iter().copied());
+        }
+        for group in inodes.chunk_by(|a, b| place(*a).0 == place(*b).0) {
+            let Some(number) = group.first().map(|ino| place(*ino).0) else {
+                continue;
+            };
+            let Some(slot) = self.by_number.get(&number).copied() else {
+                continue;
+            };
+            let Some(page) = self.pages.get_mut(slot as usize) else {
+                continue;
+            };
+            let mut all = page.all_attributes()?;
+            let mut gone = 0u64;
+            for ino in group {
+                let offset = place(*ino).1;
+                let used = page.rank(offset).map(|rank| page.known_use(rank));
+                let (Some(used), Some(rank)) = (used, page.remove_clock(offset)) else {
+                    continue;
+                };
+                let old = all.remove(rank.min(all.len().saturating_sub(1)));
+                self.totals.subtract(&old);
+                self.account.change(slot, Some((&old, used)), None);
+                self.dirs.count_child(old.parent, false);
+                match old.kind {
+                    Kind::Directory => drop(self.dirs.remove(*ino)),
+                    _ => gone |= 1 << offset,
+                }
+            }
+            if gone != 0 {
+                self.names.remove(page, gone)?;
+            }
+            page.set_all_attributes(&all, &mut self.scratch);
+            page.dirty.attributes = true;
+            self.dirty.insert(slot);
+        }
+        Ok(())
+    }
+
+    /// Forgets a directory and everything below it: it was moved out of the volume. Returns how many entries that
+    /// were.
+    ///
+    /// # Errors
+    /// When names cannot be read from the store.
+    pub fn remove_tree(&mut self, ino: Inode) -> Result<usize, StoreError> {
+        let Some(top) = self.dirs.of_inode(ino) else {
+            return Ok(0);
+        };
+        let below = self
+            .dirs
+            .inherit(false, |id, _, parent_is| parent_is || id == top);
+        let is_below = |id: DirId| below.get(id.index()).copied().unwrap_or(false);
+        let (mut gone, mut lost_names) = (Vec::new(), Vec::new());
+        for page in &self.pages {
+            let mut reader = page.reader();
+            for ino in page.inodes() {
+                let attributes = reader.next_entry()?;
+                match attributes.kind {
+                    Kind::Directory if self.dirs.of_inode(ino).is_some_and(is_below) => gone.push(ino),
+                    Kind::Directory => {}
+                    // Some of its names may lie below, and some not.
+                    _ if attributes.links > 1 || is_below(attributes.parent) => {
+                        let names = self.names.of_inode(ino)?;
+                        let (inside, outside): (Vec<_>, Vec<_>) =
+                            names.into_iter().partition(|(parent, _)| is_below(*parent));
+                        match outside.is_empty() {
+                            true => gone.push(ino),
+                            false => lost_names.extend(inside.into_iter().map(|name| (ino, name))),
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        for (ino, (parent, name)) in lost_names {
+            self.remove_name(ino, parent, &name)?;
+        }
+        self.remove(&gone)?;
+        Ok(gone.len())
+    }
+}

@@ -1,0 +1,181 @@
+//! What a scan must know of the changes beside it, and what is gone once it is over.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::Index;
+use super::uses::EARLY_USES_MAX;
+use crate::index::checkpoint::Remembered;
+use crate::index::codec::DirId;
+use crate::index::page::place;
+use crate::index::store::StoreError;
+use crate::model::Inode;
+
+/// What a running scan must know of the changes beside it.
+#[derive(Debug)]
+pub(super) struct ScanState {
+    pub(super) number: u32,
+    /// It walks the whole volume, so it meets every name of a file with several.
+    pub(super) whole: bool,
+    /// Inodes whose names changed while the scan ran: what it read of them may be stale.
+    pub(super) touched: FxHashSet<Inode>,
+}
+
+impl Index {
+    /// A scan begins: from now on changes beside it are remembered. `number` tells it from every earlier one; `whole`
+    /// says that it walks the whole volume.
+    pub fn start_scan(&mut self, number: u32, whole: bool) {
+        self.pages.iter_mut().for_each(|p| p.seen = 0);
+        self.dirs.keep_ids(true);
+        self.awaits_scan = false;
+        self.scan = Some(ScanState {
+            number,
+            whole,
+            touched: FxHashSet::default(),
+        });
+    }
+
+    /// Whether a scan is running.
+    pub fn is_scanning(&self) -> bool {
+        self.scan.is_some()
+    }
+
+    /// Whether more files were used during this scan than can be remembered one by one: everything found from now
+    /// on must count as used.
+    pub fn early_uses_overflowed(&self) -> bool {
+        self.early.len() >= EARLY_USES_MAX
+    }
+
+    /// The directories that the running scan has not listed yet.
+    pub fn unlisted(&self) -> Vec<DirId> {
+        self.scan
+            .as_ref()
+            .map(|s| self.dirs.not_listed_by(s.number))
+            .unwrap_or_default()
+    }
+
+    /// The scan is over. If it saw everything (`complete`), entries that it did not see and that no event touched
+    /// are gone, and are forgotten. Returns how many.
+    ///
+    /// # Errors
+    /// When names cannot be read from the store.
+    pub fn end_scan(&mut self, complete: bool) -> Result<usize, StoreError> {
+        let Some(scan) = self.scan.take() else {
+            return Ok(0);
+        };
+        self.dirs.keep_ids(false);
+        self.early = FxHashMap::default();
+        if !complete {
+            return Ok(0);
+        }
+        self.remembered = Remembered::default();
+        let root = self.dirs.get(DirId::ROOT).map(|d| d.ino);
+        // Not seen is not gone: what lies below an unreadable directory stays as it was.
+        let hidden = self
+            .dirs
+            .inherit(false, |_, dir, parent_is| parent_is || dir.unreadable);
+        let root_hidden = self.dirs.get(DirId::ROOT).is_some_and(|d| d.unreadable);
+        let is_hidden = |id: DirId| root_hidden || hidden.get(id.index()).copied().unwrap_or(false);
+        let mut gone = Vec::new();
+        for page in self.pages.iter().filter(|p| p.present & !p.seen != 0) {
+            let mut reader = page.reader();
+            for ino in page.inodes() {
+                let attributes = reader.next_entry()?;
+                let unseen = page.seen & (1 << place(ino).1) == 0;
+                if unseen
+                    && !scan.touched.contains(&ino)
+                    && Some(ino) != root
+                    && !is_hidden(attributes.parent)
+                {
+                    gone.push(ino);
+                }
+            }
+        }
+        self.remove(&gone)?;
+        Ok(gone.len())
+    }
+
+    /// Notes what listing a directory found out: whether something in it could not be read, and whether something is
+    /// mounted in it.
+    pub fn set_listed(&mut self, id: DirId, unreadable: bool, has_mounts: bool) {
+        self.dirs.set_state(id, unreadable, has_mounts);
+        if let Some(scan) = &self.scan {
+            let number = scan.number;
+            self.dirs.set_listed(id, number);
+        }
+    }
+
+    /// Something in a directory could not be read: it stays, whatever is known of it, until a scan lists it.
+    pub fn doubt_dir(&mut self, id: DirId) {
+        let has_mounts = self.dirs.get(id).is_some_and(|d| d.has_mounts);
+        self.dirs.set_state(id, true, has_mounts);
+    }
+
+    /// Something is mounted in a directory.
+    pub fn note_mount(&mut self, id: DirId) {
+        let unreadable = self.dirs.get(id).is_some_and(|d| d.unreadable);
+        self.dirs.set_state(id, unreadable, true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use crate::index::testing::{empty, found, stat};
+    use crate::index::{DirId, Found};
+    use crate::model::{Kind, LastUse, Seconds, Source};
+
+    #[test]
+    fn a_file_used_before_the_scan_finds_it_keeps_that_use() {
+        let (_, mut index) = empty();
+        index.start_scan(1, true);
+        assert_eq!(index.record_use(70, Seconds(9)), None);
+        index.upsert_scanned(&mut [found(70, 1, b"a")]).unwrap();
+        assert_eq!(
+            index.last_use(70).unwrap(),
+            LastUse {
+                at: Seconds(9),
+                source: Source::Observed
+            }
+        );
+    }
+
+    #[test]
+    fn what_an_event_removed_is_not_brought_back_by_a_stale_listing() {
+        let (_, mut index) = empty();
+        index.upsert(found(70, 1, b"a")).unwrap();
+        index.start_scan(1, true);
+        index.remove_name(70, DirId::ROOT, b"a").unwrap();
+        let doubtful = index.upsert_scanned(&mut [found(70, 1, b"a")]).unwrap();
+        assert_eq!((doubtful.len(), index.get(70)), (1, None));
+    }
+
+    #[test]
+    fn a_scan_forgets_what_is_gone_but_not_what_it_could_not_read() {
+        let (_, mut index) = empty();
+        let first_use = LastUse {
+            at: Seconds(5),
+            source: Source::Baseline,
+        };
+        let dir = Found {
+            stat: stat(80, Kind::Directory, 0, 1),
+            parent: DirId::ROOT,
+            name: b"d",
+            first_use,
+        };
+        index.upsert(dir).unwrap();
+        let id = index.dirs().of_inode(80).unwrap();
+        index.upsert(found(70, 1, b"gone")).unwrap();
+        index
+            .upsert(Found {
+                parent: id,
+                ..found(71, 1, b"hidden")
+            })
+            .unwrap();
+        index.start_scan(1, true);
+        index.upsert_scanned(&mut [dir]).unwrap();
+        index.set_listed(DirId::ROOT, false, false);
+        index.set_listed(id, true, false);
+        assert_eq!(index.end_scan(true).unwrap(), 1);
+        assert!(index.get(70).is_none() && index.get(71).is_some());
+    }
+}

@@ -1,0 +1,208 @@
+//! Writing to the store what changed.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::Index;
+use crate::index::codec::{pack_names, put_clocks};
+use crate::index::page::Dirty;
+use crate::index::store::{Batch, Record, Row, Store, StoreError, VolumeId};
+
+impl Index {
+    /// Bytes of file names that wait to be written back: what grows fastest during a scan.
+    pub fn pending_name_bytes(&self) -> usize {
+        self.names.pending_bytes()
+    }
+
+    /// Collects everything that differs from the store. Give the result to [`WriteBack::commit`] without holding
+    /// the index, then tell [`Index::written_back`].
+    pub fn start_write_back(&mut self) -> WriteBack {
+        let mut rows = Vec::with_capacity(self.dirty.len() * 2);
+        for slot in std::mem::take(&mut self.dirty) {
+            let Some(page) = self.pages.get_mut(slot as usize) else {
+                continue;
+            };
+            if page.dirty.clocks {
+                let mut row = Vec::new();
+                if page.present != 0 {
+                    put_clocks(&mut row, page.present, &page.clocks, &page.sources);
+                }
+                rows.push((page.number, Row::Clocks, row));
+            }
+            if page.dirty.attributes {
+                let mut row = Vec::new();
+                if page.present != 0 {
+                    row.extend_from_slice(&page.present.to_le_bytes());
+                    row.extend_from_slice(&page.attributes);
+                }
+                rows.push((page.number, Row::Attributes, row));
+            }
+            page.dirty = Dirty::default();
+        }
+        rows.extend(
+            self.dirs
+                .take_dirty()
+                .into_iter()
+                .map(|(n, row)| (n.into(), Row::Directories, row)),
+        );
+        let names = self.names.start_commit();
+        for number in names.keys() {
+            if let Some(page) = self
+                .by_number
+                .get(number)
+                .and_then(|i| self.pages.get_mut(*i as usize))
+            {
+                page.names_stored = true;
+            }
+        }
+        WriteBack {
+            store: self.store.clone(),
+            volume: self.volume,
+            rows,
+            names,
+            record: None,
+        }
+    }
+
+    /// The commit is over. After a failure everything is written again the next time.
+    pub fn written_back(&mut self, ok: bool) {
+        self.names.committed(ok);
+        if !ok {
+            for (slot, page) in self.pages.iter_mut().enumerate() {
+                page.dirty = Dirty {
+                    clocks: true,
+                    attributes: true,
+                };
+                self.dirty.insert(u32::try_from(slot).unwrap_or(u32::MAX));
+            }
+            self.dirs.touch_all();
+        }
+    }
+}
+
+/// Rows on their way to the store.
+#[derive(Debug)]
+pub struct WriteBack {
+    store: Store,
+    volume: VolumeId,
+    rows: Vec<(u64, Row, Vec<u8>)>,
+    names: Arc<FxHashMap<u64, Vec<u8>>>,
+    record: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Rows of one batch. Measured: sled took 200 MB for a batch of 16,000 rows of 1 KB, and 50 MB for the same rows in
+/// batches of 2,000.
+const ROWS_PER_BATCH: usize = 1000;
+
+impl WriteBack {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.rows.is_empty()
+    }
+
+    /// Writes what is remembered of the volume with the last batch: (its name, the record).
+    pub fn set_record(&mut self, name: &str, record: Vec<u8>) {
+        self.record = Some((name.as_bytes().to_vec(), record));
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.names.len() + self.rows.len()
+    }
+
+    /// Writes the rows and makes them durable. Rows of one page go together; a crash between two batches leaves
+    /// pages of different moments, which the scan after every start brings together again.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn commit(mut self) -> Result<(), StoreError> {
+        self.rows.extend(
+            self.names
+                .iter()
+                .map(|(number, row)| (*number, Row::Names, pack_names(row))),
+        );
+        // Neighbours go together: the store touches each of its own pages once.
+        self.rows
+            .sort_unstable_by_key(|(number, row, _)| (*row == Row::Directories, *number));
+        let mut batch = Batch::default();
+        let mut filled = 0;
+        let mut last = None;
+        for (number, row, value) in self.rows {
+            if filled >= ROWS_PER_BATCH && last != Some(number) {
+                self.store.apply(std::mem::take(&mut batch))?;
+                filled = 0;
+            }
+            batch.put_row(row, self.volume, number, &value);
+            last = Some(number);
+            filled += 1;
+        }
+        if let Some((name, record)) = self.record {
+            batch.put(Record::Volume, &name, &record);
+        }
+        self.store.apply(batch)?;
+        self.store.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use crate::index::testing::{empty, found};
+    use crate::index::{Index, VolumeId};
+    use crate::model::{Inode, Seconds};
+
+    fn save(index: &mut Index) {
+        index.start_write_back().commit().unwrap();
+        index.written_back(true);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Whatever is done to the index, it holds what a map holds, and so does what is loaded from the store.
+        #[test]
+        fn the_index_equals_a_map_also_after_a_restart(
+            steps in prop::collection::vec((0u8..4, 60u64..200, 0u64..1000, 10u32..1000, any::<bool>()), 0..80)
+        ) {
+            let (store, mut index) = empty();
+            let mut model: BTreeMap<Inode, (u64, u32)> = BTreeMap::new();
+            for (what, ino, size, at, save_now) in steps {
+                let name = format!("n{ino}");
+                match what {
+                    0 | 1 => {
+                        index.upsert(found(ino, size, name.as_bytes())).unwrap();
+                        model.entry(ino).or_insert((0, 5)).0 = size;
+                    }
+                    2 => {
+                        index.record_use(ino, Seconds(at));
+                        model.entry(ino).and_modify(|m| m.1 = m.1.max(at));
+                    }
+                    _ => {
+                        index.remove(&[ino]).unwrap();
+                        model.remove(&ino);
+                    }
+                }
+                if save_now {
+                    save(&mut index);
+                }
+            }
+            save(&mut index);
+            for index in [&index, &Index::load(store, VolumeId(1)).unwrap()] {
+                for ino in 60..200 {
+                    let got = index.get(ino).map(|(a, last)| (a.size, last.at.0));
+                    prop_assert_eq!(got, model.get(&ino).copied());
+                    let names = index.names(ino).unwrap().len();
+                    prop_assert_eq!(names, usize::from(model.contains_key(&ino)));
+                }
+                prop_assert_eq!(index.totals().files, model.len() as u64);
+                prop_assert_eq!(index.totals().bytes, model.values().map(|m| m.0).sum::<u64>());
+                prop_assert_eq!(u64::from(index.dirs().children_table()[0]), model.len() as u64 + 1);
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! What a run removed leaves the index: the agent's own removals are not in the event stream that it reads.
+
+use std::ffi::CString;
+use std::io;
+
+use super::take::Freed;
+use crate::collect::Watched;
+use crate::index::StoreError;
+use crate::index::table::Index;
+use crate::model::Inode;
+use crate::sys::{beneath, stat};
+
+/// Forgets what is `gone`, and of what was `freed` whatever is not something new: an inode that was freed may be a new
+/// file's, whose creation the collector has told already.
+///
+/// # Errors
+/// When the index cannot be read or written.
+pub fn forget(watched: &Watched, mut gone: Vec<Inode>, freed: &[Freed]) -> Result<(), StoreError> {
+    let mut index = watched.index.write();
+    for freed in freed {
+        if let Some((now, _)) = index.get(freed.ino)
+            && (now == freed.known || !is_at_its_place(watched, &index, freed.ino)?)
+        {
+            gone.push(freed.ino);
+        }
+    }
+    index.remove(&gone)
+}
+
+/// Whether an inode has one of the names that the index knows. Doubt is yes: a scan finds what is not there.
+fn is_at_its_place(watched: &Watched, index: &Index, ino: Inode) -> Result<bool, StoreError> {
+    let Ok(root) = watched.open_root() else {
+        return Ok(true);
+    };
+    for (dir, name) in index.names(ino)? {
+        let Some(path) = index.dirs().path(dir) else {
+            continue;
+        };
+        let name = CString::new(name).unwrap_or_default();
+        let found = beneath::open_anchor(&root, &path).and_then(|dir| stat::entry(&dir, &name));
+        match found {
+            Ok(found) if found.stat.ino == ino => return Ok(true),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(_) => return Ok(true),
+        }
+    }
+    Ok(false)
+}

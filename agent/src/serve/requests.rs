@@ -1,0 +1,259 @@
+//! What a request asks for, checked, as the agent's own values. Pure but for the names of users and groups, which are looked up:
+//! whatever a client sends is taken or refused here, before anything of the host is touched.
+
+use purge_proto::v1;
+use tonic::Status;
+
+use crate::config::{group_id, user_id};
+use crate::host::forecast::DAYS_MAX;
+use crate::host::mine::Whose;
+use crate::host::{Manner, Wanted};
+use crate::model::Kind;
+use crate::policy::forecast;
+use crate::policy::scope::Globs;
+use crate::query::find::{Filter, Order};
+use crate::query::usage::By;
+
+/// Rows of a page of a list, unless the client asks for fewer.
+const PAGE_ROWS_MAX: usize = 100;
+/// Days of a forecast, unless the client asks for another number.
+const FORECAST_DAYS: u32 = 30;
+/// How far ahead `mine` looks, in seconds, and how deep it tells directories apart, unless the client says otherwise.
+const MINE_WITHIN: u64 = 30 * 86_400;
+const MINE_DEPTH: u32 = 2;
+
+/// Whom a plan is made for.
+#[derive(Debug)]
+pub enum PlanAsked {
+    /// The quota of this name.
+    Quota(String),
+    /// The watermark of this volume; empty: of the only one.
+    Watermark(String),
+    /// Rules, or a TTL.
+    Rules(Wanted),
+}
+
+/// What is looked for in the index.
+#[derive(Debug)]
+pub struct FindAsked {
+    /// Which entries.
+    pub filter: Filter,
+    /// In which order.
+    pub order: Order,
+    /// So many at most; 0: all.
+    pub limit: u64,
+    /// Only what expires within so many seconds.
+    pub expiring: Option<u64>,
+}
+
+/// A plan that is to be made, with so many candidates at most.
+///
+/// # Errors
+/// When it is for several things at once.
+pub fn plan(r: v1::CreatePlanRequest, candidates_max: Option<u64>) -> Result<PlanAsked, Status> {
+    let of_rules = !r.rules.is_empty() || r.ttl_seconds.is_some();
+    let asked = [!r.quota.is_empty(), r.watermark, of_rules];
+    if asked.into_iter().filter(|a| *a).count() > 1 {
+        return Err(Status::invalid_argument(
+            "quota, watermark, rules: a plan is made for a quota, for a watermark, or for rules",
+        ));
+    }
+    Ok(if r.watermark {
+        PlanAsked::Watermark(r.volume)
+    } else if !r.quota.is_empty() {
+        PlanAsked::Quota(r.quota)
+    } else {
+        PlanAsked::Rules(Wanted {
+            rules: r.rules,
+            volume: r.volume,
+            ttl: r.ttl_seconds,
+            unattended: false,
+            candidates_max,
+        })
+    })
+}
+
+/// How a plan is to be applied.
+pub fn manner(r: &v1::ApplyRequest) -> Manner {
+    Manner {
+        max_rate: r.max_rate,
+        no_grace: r.no_grace,
+    }
+}
+
+/// What is looked for, of this user alone if the caller sees no more.
+///
+/// # Errors
+/// When something is unknown or no glob, or the caller asks for what is not theirs.
+pub fn find(r: &v1::FindRequest, only: Option<u32>) -> Result<FindAsked, Status> {
+    let mut filter = filter_of(r)?;
+    if let Some(uid) = only {
+        if filter.uid.is_some_and(|asked| asked != uid) {
+            return Err(theirs("user"));
+        }
+        filter.uid = Some(uid);
+    }
+    let order = match r.sort() {
+        v1::Sort::Unspecified => Order::None,
+        v1::Sort::Age => Order::Age,
+        v1::Sort::Size => Order::Size,
+        v1::Sort::Path => Order::Path,
+    };
+    Ok(FindAsked {
+        filter,
+        order,
+        limit: r.limit,
+        expiring: r.expiring_seconds,
+    })
+}
+
+fn filter_of(r: &v1::FindRequest) -> Result<Filter, Status> {
+    let unknown =
+        |field: &str, name: &str| Status::invalid_argument(format!("{field}: {name:?} is unknown here"));
+    let id = |field, name: &str, of: fn(&str) -> Option<u32>| match name {
+        "" => Ok(None),
+        name => of(name).map(Some).ok_or_else(|| unknown(field, name)),
+    };
+    let name = match r.name.as_str() {
+        "" => None,
+        glob => {
+            let globs = Globs::compile(&[glob.to_owned()]);
+            Some(globs.map_err(|e| Status::invalid_argument(format!("name: {e}")))?)
+        }
+    };
+    let kind = match r.kind() {
+        v1::Kind::Unspecified => None,
+        v1::Kind::File => Some(Kind::File),
+        v1::Kind::Directory => Some(Kind::Directory),
+        v1::Kind::Symlink => Some(Kind::Symlink),
+        v1::Kind::Special => Some(Kind::Special),
+    };
+    Ok(Filter {
+        below: None,
+        older: r.older_seconds,
+        newer: r.newer_seconds,
+        uid: id("user", &r.user, user_id)?,
+        gid: id("group", &r.group, group_id)?,
+        min_size: r.min_size,
+        max_size: r.max_size,
+        name,
+        kind,
+        expiring: None,
+    })
+}
+
+/// Whose files are summed up: the caller's own, or those of whom they name.
+///
+/// # Errors
+/// When the user is unknown or another, or the caller is none.
+pub fn mine(r: v1::MineRequest, caller: Option<u32>, only: Option<u32>) -> Result<Whose, Status> {
+    let unknown = || Status::invalid_argument(format!("user: {:?} is unknown here", r.user));
+    let uid = match r.user.as_str() {
+        "" => caller.ok_or_else(|| {
+            Status::invalid_argument("user: a certificate owns no files; say whose you mean")
+        })?,
+        name => user_id(name).ok_or_else(unknown)?,
+    };
+    if only.is_some_and(|own| own != uid) {
+        return Err(theirs("user"));
+    }
+    let or = |given: u64, default: u64| if given == 0 { default } else { given };
+    Ok(Whose {
+        uid,
+        volume: r.volume,
+        within: or(r.expiring_seconds, MINE_WITHIN),
+        depth: if r.depth == 0 { MINE_DEPTH } else { r.depth },
+    })
+}
+
+/// What is forecast, for how many days, and told by whom.
+///
+/// # Errors
+/// When it cannot be told by that, or for so long.
+pub fn forecast(r: v1::ForecastRequest) -> Result<(Wanted, u32, forecast::By), Status> {
+    let by = match r.by() {
+        v1::UsageBy::Unspecified => forecast::By::Nothing,
+        v1::UsageBy::User => forecast::By::User,
+        v1::UsageBy::Directory => forecast::By::Directory(r.depth.max(1)),
+        v1::UsageBy::Group | v1::UsageBy::Project => {
+            return Err(Status::invalid_argument(
+                "by: a forecast is told by user or directory",
+            ));
+        }
+    };
+    let days = match r.days {
+        0 => FORECAST_DAYS,
+        n if n > DAYS_MAX => {
+            let why = format!("days: {n} is more than {DAYS_MAX}");
+            return Err(Status::invalid_argument(why));
+        }
+        n => n,
+    };
+    let wanted = Wanted {
+        rules: r.rules,
+        volume: r.volume,
+        ttl: r.ttl_seconds,
+        unattended: false,
+        candidates_max: None,
+    };
+    Ok((wanted, days, by))
+}
+
+/// By what usage is told.
+///
+/// # Errors
+/// When the caller may not see it.
+pub fn usage(r: &v1::UsageRequest, only: Option<u32>) -> Result<By, Status> {
+    let by = match r.by() {
+        v1::UsageBy::Unspecified | v1::UsageBy::User => By::User,
+        v1::UsageBy::Group => By::Group,
+        v1::UsageBy::Directory => By::Directory(r.depth.max(1)),
+        v1::UsageBy::Project => By::Project,
+    };
+    if only.is_some() && by != By::User {
+        return Err(theirs("by"));
+    }
+    Ok(by)
+}
+
+/// Whether a hold can be what it asks to be.
+///
+/// # Errors
+/// When it says no reason, or ends at once.
+pub fn hold(r: &v1::AddHoldRequest) -> Result<(), Status> {
+    if r.reason.trim().is_empty() {
+        return Err(Status::invalid_argument(
+            "reason: say why, so that others know when it may go",
+        ));
+    }
+    if r.for_seconds == Some(0) {
+        return Err(Status::invalid_argument(
+            "for_seconds: is 0; leave it out for a hold without an end",
+        ));
+    }
+    Ok(())
+}
+
+/// A page of `all` (newest first) after the one that `token` names, and the next token.
+pub fn page<T>(all: Vec<T>, size: u32, token: &str, id: impl Fn(&T) -> &str) -> (Vec<T>, String) {
+    let size = match size {
+        0 => PAGE_ROWS_MAX,
+        n => (n as usize).min(PAGE_ROWS_MAX),
+    };
+    let rest = all
+        .into_iter()
+        .skip_while(|item| !token.is_empty() && id(item) >= token);
+    let mut rows: Vec<T> = rest.take(size + 1).collect();
+    let more = rows.len() > size;
+    rows.truncate(size);
+    let next = rows
+        .last()
+        .filter(|_| more)
+        .map(|last| id(last).to_owned())
+        .unwrap_or_default();
+    (rows, next)
+}
+
+fn theirs(field: &str) -> Status {
+    Status::permission_denied(format!("{field}: you may only ask for what is yours"))
+}

@@ -1,0 +1,63 @@
+//! Why a volume cannot be watched.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::collect::collector::CollectError;
+use crate::index::StoreError;
+
+/// Why a volume cannot be watched.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// Nothing there.
+    #[error("volume {name}: {path} {why}; mount it, or correct its path")]
+    Missing {
+        /// The volume.
+        name: String,
+        /// Its root.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Another file system than the one that was indexed.
+    #[error(
+        "volume {name}: {path} is another file system than the one in the index (is it mounted?); if it was replaced \
+         on purpose, give the volume another name"
+    )]
+    Replaced {
+        /// The volume.
+        name: String,
+        /// Its root.
+        path: String,
+    },
+    /// The kernel cannot watch it.
+    #[error(
+        "volume {name} on {filesystem}: {source}; fanotify needs root (CAP_SYS_ADMIN), Linux 5.17, and ext4, xfs, btrfs or tmpfs"
+    )]
+    Collect {
+        /// The volume.
+        name: String,
+        /// Type of its file system.
+        filesystem: String,
+        /// What is wrong.
+        source: CollectError,
+    },
+    /// The journal cannot be opened.
+    #[error("volume {name}: cannot open its journal in {}: {source}", path.display())]
+    Journal {
+        /// The volume.
+        name: String,
+        /// Where it lies.
+        path: PathBuf,
+        /// What is wrong.
+        source: io::Error,
+    },
+    /// The index cannot be read or written.
+    #[error("volume {name}: {source}")]
+    Store {
+        /// The volume.
+        name: String,
+        /// What is wrong.
+        source: StoreError,
+    },
+}

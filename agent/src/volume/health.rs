@@ -1,0 +1,175 @@
+//! How a volume is: what works, what does not, and what is told of it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use super::Volume;
+use super::coverage::{Gap, VolumeRecord};
+use crate::collect::precision::Precision;
+use crate::model::Seconds;
+use crate::scan::Progress;
+
+/// How a volume is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// A scan is running and the index is not whole yet.
+    Scanning,
+    /// Everything is seen.
+    Tracking,
+    /// Something is wrong, in words.
+    Degraded(String),
+}
+
+/// What changes while the volume is watched.
+#[derive(Debug)]
+pub(super) struct Health {
+    pub(super) record: VolumeRecord,
+    pub(super) scan: Option<(Arc<Progress>, Instant)>,
+    /// A scan of the whole volume has finished since the start.
+    pub(super) whole: bool,
+    pub(super) unreadable: u64,
+    /// What is wrong, by what it concerns.
+    pub(super) collector_trouble: Option<Trouble>,
+    pub(super) index_trouble: Option<String>,
+    pub(super) scan_trouble: Option<String>,
+    pub(super) journal_trouble: Option<String>,
+    pub(super) checkpoint_trouble: Option<String>,
+    /// The file system is not mounted any more.
+    pub(super) away: Option<String>,
+    /// The store says that its content makes no sense.
+    pub(super) damage: Option<String>,
+    /// The record must be saved at once.
+    pub(super) urgent: bool,
+    /// Names may have changed unseen: a scan must look.
+    pub(super) missed_names: bool,
+    pub(super) rates: VecDeque<u64>,
+}
+
+impl Health {
+    /// Nothing is known yet but the record.
+    pub(super) fn new(record: VolumeRecord) -> Self {
+        Self {
+            record,
+            scan: None,
+            whole: false,
+            unreadable: 0,
+            collector_trouble: None,
+            index_trouble: None,
+            scan_trouble: None,
+            journal_trouble: None,
+            checkpoint_trouble: None,
+            away: None,
+            damage: None,
+            urgent: false,
+            missed_names: false,
+            rates: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn ailments(&self) -> Vec<(Ailment, String)> {
+        let collector = self.collector_trouble.as_ref().map(|t| t.words.clone());
+        let all = [
+            (Ailment::Away, &self.away),
+            (Ailment::Damage, &self.damage),
+            (Ailment::Collector, &collector),
+            (Ailment::Index, &self.index_trouble),
+            (Ailment::Journal, &self.journal_trouble),
+            (Ailment::Checkpoint, &self.checkpoint_trouble),
+            (Ailment::Scan, &self.scan_trouble),
+        ];
+        all.into_iter()
+            .filter_map(|(what, words)| Some((what, words.clone()?)))
+            .collect()
+    }
+}
+
+/// What can be wrong with a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ailment {
+    /// It is not mounted any more.
+    Away,
+    /// The index makes no sense.
+    Damage,
+    /// Accesses are not read.
+    Collector,
+    /// The index cannot be written.
+    Index,
+    /// The journal cannot be written.
+    Journal,
+    /// The checkpoint cannot be written.
+    Checkpoint,
+    /// The scan has not seen everything.
+    Scan,
+}
+
+/// Something that does not work for now.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    pub(super) words: String,
+    pub(super) since: Seconds,
+    pub(super) last: Instant,
+}
+
+/// A look at a volume, for status.
+#[derive(Debug, Clone)]
+pub struct Condition {
+    /// How it is.
+    pub state: State,
+    /// Since when everything was observed, but for the gaps.
+    pub coverage_since: Seconds,
+    /// The last stretches that were not.
+    pub gaps: Vec<Gap>,
+    /// How many there have been.
+    pub gaps_total: u64,
+    /// End of the last gap that counts as a use of every file.
+    pub gap_end: Option<Seconds>,
+    /// The running scan: entries, directories, unreadable, seconds.
+    pub scan: Option<(u64, u64, u64, f64)>,
+    /// Entries that the last scan could not read.
+    pub unreadable: u64,
+    /// Events a second.
+    pub rate: f64,
+    /// Repeated uses that cost nothing.
+    pub precision: Precision,
+}
+
+impl Volume {
+    /// Everything that is wrong with it, the worst first.
+    pub fn ailments(&self) -> Vec<(Ailment, String)> {
+        self.health.lock().ailments()
+    }
+
+    /// How it is.
+    pub fn condition(&self) -> Condition {
+        let health = self.health.lock();
+        let state = match health.ailments().into_iter().next() {
+            Some((_, reason)) => State::Degraded(format!("{reason} (purgectl doctor says what to do)")),
+            None if !health.whole => State::Scanning,
+            None => State::Tracking,
+        };
+        let scan = health.scan.as_ref().map(|(p, began)| {
+            let numbers = (
+                p.entries.load(Relaxed),
+                p.directories.load(Relaxed),
+                p.unreadable.load(Relaxed),
+            );
+            (numbers.0, numbers.1, numbers.2, began.elapsed().as_secs_f64())
+        });
+        let seconds = health.rates.len().saturating_sub(1).max(1) as f64;
+        let (first, last) = (health.rates.front().copied(), health.rates.back().copied());
+        let seen = last.unwrap_or(0).saturating_sub(first.unwrap_or(0));
+        Condition {
+            state,
+            coverage_since: Seconds(health.record.coverage_since),
+            gaps: health.record.gaps.clone(),
+            gaps_total: health.record.gaps_total,
+            gap_end: health.record.counted_until(),
+            scan,
+            unreadable: health.unreadable,
+            rate: seen as f64 / seconds,
+            precision: self.windows.precision(),
+        }
+    }
+}

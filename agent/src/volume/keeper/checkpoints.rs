@@ -1,0 +1,103 @@
+//! The clock column with its coverage beside the store, every few minutes and at a stop.
+
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use prost::Message;
+
+use crate::index::checkpoint::{self, Head, Writer};
+use crate::index::journal::BYTES_WANT_CHECKPOINT;
+use crate::model::Seconds;
+use crate::volume::{Volume, opening};
+
+/// Pages that go into a checkpoint while the index is held.
+const PAGES_AT_ONCE: usize = 2048;
+
+/// When the last checkpoint was taken, and of what.
+#[derive(Debug, Default)]
+pub(in crate::volume) struct LastCheckpoint {
+    at: Option<Instant>,
+    /// Write-backs that it knew.
+    flushes: u64,
+}
+
+impl Volume {
+    pub(super) fn checkpoint_when_due(&self) {
+        let due = {
+            let last = self.checkpoint.lock();
+            let old = last
+                .at
+                .is_none_or(|at| at.elapsed() >= Duration::from_secs(self.config.checkpoint_interval));
+            let changed = last.at.is_none() || self.keeping.flushes.load(Relaxed) != last.flushes;
+            (old && changed) || self.watched.journal.bytes() > BYTES_WANT_CHECKPOINT
+        };
+        if due {
+            self.take_checkpoint();
+        }
+    }
+
+    /// Writes the clock column with its coverage beside the store. Only of a volume that was wholly seen: until then, what an
+    /// earlier checkpoint holds is worth more.
+    pub(in crate::volume) fn take_checkpoint(&self) {
+        let mut last = self.checkpoint.lock();
+        if !self.health.lock().record.scanned {
+            return;
+        }
+        let flushes = self.keeping.flushes.load(Relaxed);
+        // Uses up to here are in the index, so they will be in the checkpoint.
+        let segment = {
+            let _index = self.watched.index.write();
+            self.watched.journal.rotate()
+        };
+        match self.write_checkpoint(segment) {
+            Ok(bytes) => {
+                self.keeping.checkpoints.fetch_add(1, Relaxed);
+                self.keeping.checkpoint_bytes.store(bytes, Relaxed);
+                self.health.lock().checkpoint_trouble = None;
+            }
+            Err(error) => {
+                let words = format!(
+                    "the clocks cannot be saved beside the index: {error}; free space for the state directory"
+                );
+                tracing::error!(volume = %self.config.name, %error, "the checkpoint cannot be written");
+                self.health.lock().checkpoint_trouble = Some(words);
+            }
+        }
+        *last = LastCheckpoint {
+            at: Some(Instant::now()),
+            flushes,
+        };
+    }
+
+    fn write_checkpoint(&self, segment: u64) -> io::Result<u64> {
+        let journal = &self.watched.journal;
+        let dir = opening::directory(&self.home.state_dir, &self.config.name);
+        let record = self.health.lock().record.clone();
+        let head = Head {
+            identity: journal.identity(),
+            number: checkpoint::next_number(&dir),
+            taken: Seconds(record.last_alive.max(Seconds::now().0)),
+            journal: segment,
+            record: record.encode_to_vec(),
+        };
+        let mut writer = Writer::begin(&dir, &head)?;
+        let mut from = 0;
+        loop {
+            let index = self.watched.index.read();
+            let pages = index.pages_from(from, PAGES_AT_ONCE);
+            if pages.len() == 0 {
+                break;
+            }
+            from += pages.len();
+            pages.for_each(|page| writer.page(&page));
+            // Whoever waits for the index does not wait for the disk.
+            drop(index);
+            writer.end_frame()?;
+        }
+        let bytes = writer.finish()?;
+        // What the store does not hold yet is still needed, should this process be killed.
+        journal.covered(segment.min(record.stored_journal))?;
+        Ok(bytes)
+    }
+}

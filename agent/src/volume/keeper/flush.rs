@@ -1,0 +1,151 @@
+//! Writing the index back, and a store that takes nothing any more.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use prost::Message;
+
+use super::{RETRY_EVERY, Rounds};
+use crate::index::{Batch, Record, StoreError};
+use crate::volume::Volume;
+
+/// After writing back more rows than this, what that took is given back to the system.
+const ROWS_TO_TRIM: usize = 4000;
+/// A store that must be writable takes a file of so many bytes.
+const PROBE_BYTES: usize = 256 << 10;
+
+impl Volume {
+    pub(in crate::volume) fn save_record(&self) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        let record = self.health.lock().record.encode_to_vec();
+        batch.put(Record::Volume, self.config.name.as_bytes(), &record);
+        self.store.apply(batch)?;
+        self.store.flush()
+    }
+
+    /// Writes what changed to the store. False if it could not be written.
+    pub(in crate::volume) fn write_back(&self) -> bool {
+        let _one = self.writing.lock();
+        if self.health.lock().index_trouble.is_some() {
+            return false;
+        }
+        let began = Instant::now();
+        let (mut write_back, segment) = {
+            let mut index = self.watched.index.write();
+            let write_back = index.start_write_back();
+            let segment = match write_back.is_empty() {
+                true => None,
+                false => Some(self.watched.journal.rotate()),
+            };
+            (write_back, segment)
+        };
+        let rows = write_back.len();
+        let Some(segment) = segment else {
+            self.watched.index.write().written_back(true);
+            return true;
+        };
+        let scanned = {
+            let mut record = self.health.lock().record.clone();
+            if record.scanned {
+                record.stored_journal = record.stored_journal.max(segment);
+            }
+            write_back.set_record(&self.config.name, record.encode_to_vec());
+            record.scanned
+        };
+        let result = write_back.commit();
+        if rows > ROWS_TO_TRIM {
+            crate::sys::memory::give_back();
+        }
+        self.watched.index.write().written_back(result.is_ok());
+        self.count_flush(began.elapsed(), result.is_ok());
+        match &result {
+            Err(error) => self.index_trouble(error),
+            // While a first scan runs, the journal alone knows of uses of files that it has not met.
+            Ok(()) if scanned => {
+                {
+                    let mut health = self.health.lock();
+                    health.record.stored_journal = health.record.stored_journal.max(segment);
+                }
+                if let Err(error) = self.watched.journal.stored(segment) {
+                    tracing::debug!(volume = %self.config.name, %error, "a journal segment cannot be set aside");
+                }
+            }
+            Ok(()) => {}
+        }
+        result.is_ok()
+    }
+
+    fn count_flush(&self, took: Duration, ok: bool) {
+        if !ok {
+            self.keeping.flushes_failed.fetch_add(1, Relaxed);
+            return;
+        }
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.keeping.flushes.fetch_add(1, Relaxed);
+        self.keeping.flush_micros.fetch_add(micros, Relaxed);
+        self.keeping.flush_micros_max.fetch_max(micros, Relaxed);
+    }
+
+    pub(in crate::volume) fn index_trouble(&self, error: &StoreError) {
+        let mut health = self.health.lock();
+        if error.is_damage() && !matches!(error, StoreError::Panicked { .. }) {
+            health.damage.get_or_insert_with(|| error.to_string());
+        }
+        let words = format!("the index cannot be written: {error}; free space for the state directory");
+        if health.index_trouble.as_ref() != Some(&words) {
+            tracing::error!(volume = %self.config.name, %error, "the index cannot be written");
+            health.index_trouble = Some(words);
+        }
+    }
+
+    /// After an error the store takes nothing any more: once its directory can be written again, it is opened anew.
+    /// Whether it is well.
+    pub(super) fn mend_store(&self, last: &mut Rounds) -> bool {
+        if self.health.lock().index_trouble.is_none() {
+            return true;
+        }
+        if last.store.elapsed() < RETRY_EVERY {
+            return false;
+        }
+        last.store = Instant::now();
+        if let Err(error) = probe(&self.home.state_dir) {
+            tracing::debug!(volume = %self.config.name, %error, "the state directory cannot be written yet");
+            return false;
+        }
+        let _one = self.writing.lock();
+        match self.store.reopen() {
+            Ok(()) => {
+                let mut health = self.health.lock();
+                health.index_trouble = None;
+                tracing::info!(volume = %self.config.name, "the index can be written again");
+                true
+            }
+            Err(error) => {
+                tracing::error!(volume = %self.config.name, %error, "the index cannot be opened again");
+                if error.is_damage() {
+                    self.health.lock().damage.get_or_insert_with(|| error.to_string());
+                }
+                false
+            }
+        }
+    }
+
+    /// Why the index must be set aside and made anew by a restart, if so.
+    pub fn damage(&self) -> Option<String> {
+        self.health.lock().damage.clone()
+    }
+}
+
+/// Whether a directory's file system takes data again.
+fn probe(dir: &Path) -> io::Result<()> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let file = dir.join(format!("probe.{}", NUMBER.fetch_add(1, Relaxed)));
+    let written = std::fs::write(&file, vec![0xA5; PROBE_BYTES])
+        .and_then(|()| std::fs::File::open(&file))
+        .and_then(|f| f.sync_all());
+    // Whatever became of it, it must not stay.
+    let removed = std::fs::remove_file(&file);
+    written.and(removed)
+}

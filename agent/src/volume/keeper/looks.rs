@@ -1,0 +1,124 @@
+//! What may be wrong around the index, looked at every second: the mount, the collector, the journal, the clock.
+
+use super::Rounds;
+use crate::clock::Step;
+use crate::model::Seconds;
+use crate::scan::Extent;
+use crate::volume::coverage::Cause;
+use crate::volume::{Volume, identity};
+use std::time::Duration;
+
+/// A collector that made no error for so long works again.
+const WELL_AFTER: Duration = Duration::from_secs(3);
+
+impl Volume {
+    /// Tells whether the volume was unmounted; when it is back, only a restart watches it again.
+    pub(super) fn look_for_the_volume(&self, last: &mut Rounds) {
+        if !self.presence.lock().is_gone() {
+            last.present = Seconds::now();
+            return;
+        }
+        let mut health = self.health.lock();
+        if health.away.is_none() {
+            let words = format!(
+                "{} was unmounted; mount it, and it is watched again",
+                self.config.path.display()
+            );
+            tracing::error!(volume = %self.config.name, "the volume was unmounted");
+            health.away = Some(words);
+            health.record.away_since = last.present.0;
+            health.urgent = true;
+        }
+    }
+
+    /// The volume was away and lies there again, the same as before.
+    pub fn is_back(&self) -> bool {
+        let journal = self.watched.journal.identity();
+        self.health.lock().away.is_some() && identity(&self.config.path).is_ok_and(|found| found == journal)
+    }
+
+    /// A collector that has made no error for a while works again; what it may have missed is a gap.
+    pub(super) fn judge_collector(&self) {
+        let mut health = self.health.lock();
+        let well = health
+            .collector_trouble
+            .as_ref()
+            .is_some_and(|t| t.last.elapsed() >= WELL_AFTER);
+        if !well {
+            return;
+        }
+        if let Some(trouble) = health.collector_trouble.take() {
+            let now = Seconds::now();
+            health.record.add_gap(
+                trouble.since,
+                now,
+                Cause::Collector,
+                self.config.gap_tolerance,
+                false,
+            );
+            health.urgent = true;
+            tracing::info!(volume = %self.config.name, "events are recorded again");
+            drop(health);
+            self.request_scan(Extent::Volume);
+        }
+    }
+
+    pub(super) fn judge_journal(&self) {
+        self.watched.journal.probe();
+        let trouble = self.watched.journal.trouble().map(|why| {
+            format!("the journal of uses cannot be written: {why}; free space for the state directory")
+        });
+        let mut health = self.health.lock();
+        if health.journal_trouble != trouble {
+            match &trouble {
+                Some(words) => tracing::error!(volume = %self.config.name, "{words}"),
+                None => tracing::info!(volume = %self.config.name, "the journal can be written again"),
+            }
+            health.journal_trouble = trouble;
+        }
+    }
+
+    /// Takes over a change of the agent's time.
+    pub(super) fn follow_clock(&self, last: &mut Rounds) {
+        let change = self.home.clock.tick();
+        if change.number == last.clock_change {
+            return;
+        }
+        last.clock_change = change.number;
+        let now = Seconds::now();
+        let name = &self.config.name;
+        match change.step {
+            Step::None => {}
+            Step::Ahead(by) => {
+                let seconds = by / 1_000_000_000;
+                tracing::warn!(volume = %name, seconds, "the wall clock was set forward: ages do not follow it");
+            }
+            Step::Corrected(_) => {
+                tracing::warn!(volume = %name, "the wall clock was corrected after boot: everything counts as used now");
+                let mut health = self.health.lock();
+                let from = last.present.min(now);
+                health.record.add_gap(from, now, Cause::ClockJump, 0, true);
+                health.urgent = true;
+            }
+            Step::Back(_) => {
+                tracing::warn!(volume = %name, "the wall clock was set back, and is believed");
+                // First nothing is hidden any more, then the clocks that lie ahead move to this moment.
+                if let Err(error) = self.windows.begin_anew() {
+                    tracing::error!(volume = %name, %error, "the precision window cannot be ended");
+                    return;
+                }
+                self.sync();
+                let now = Seconds::now().plus(1);
+                self.watched.index.write().clamp_uses(now);
+                let mut health = self.health.lock();
+                health.record.set_back(now);
+                health.record.window_end = self.windows.end().0;
+                health
+                    .record
+                    .add_gap(now, now, Cause::ClockJump, self.config.gap_tolerance, false);
+                health.urgent = true;
+            }
+        }
+        last.present = now;
+    }
+}

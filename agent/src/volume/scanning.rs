@@ -1,0 +1,118 @@
+//! The scanner's thread: one scan after another, as they are asked for.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
+
+use super::Volume;
+use crate::model::Seconds;
+use crate::scan::{self, Belief, Extent, Progress, ScanError};
+use crate::work::Phase;
+
+impl Volume {
+    /// Asks for a scan in the background.
+    pub fn request_scan(&self, extent: Extent) {
+        // Whoever asks does not want to wait for a slow one.
+        self.sweeping.store(false, Relaxed);
+        self.queue_scan(extent);
+    }
+
+    /// A slow scan of the whole volume, in the background.
+    pub(super) fn request_sweep(&self) {
+        self.sweeping.store(true, Relaxed);
+        self.queue_scan(Extent::Volume);
+    }
+
+    fn queue_scan(&self, extent: Extent) {
+        if extent == Extent::Volume {
+            let mut health = self.health.lock();
+            health
+                .scan
+                .get_or_insert_with(|| (Arc::default(), Instant::now()));
+        }
+        if let Some(scans) = &*self.scans.lock() {
+            // The scanner lives as long as the sender.
+            let _ = scans.send(extent);
+        }
+    }
+
+    pub(super) fn scan_when_asked(&self, inbox: &mpsc::Receiver<Extent>) {
+        while let Ok(extent) = inbox.recv() {
+            if self.stopping.load(Relaxed) {
+                return;
+            }
+            self.scan(&extent);
+        }
+    }
+
+    fn scan(&self, extent: &Extent) {
+        let progress = match extent {
+            Extent::Volume => {
+                let fresh = (Arc::new(Progress::default()), Instant::now());
+                let progress = Arc::clone(&fresh.0);
+                self.health.lock().scan = Some(fresh);
+                progress
+            }
+            Extent::Trees(_) => Arc::default(),
+        };
+        let number = self.scan_number.fetch_add(1, Relaxed) + 1;
+        // What comes in from outside, or is found later, is used now, whatever is believed of the time before.
+        let belief = match extent {
+            Extent::Volume if number == 1 => self.belief,
+            Extent::Volume | Extent::Trees(_) => Belief::Since(Seconds::now()),
+        };
+        let result = scan::run(&self.watched, extent, belief, number, &progress, self);
+        {
+            let mut health = self.health.lock();
+            let mut phase = Phase::Scan;
+            if *extent == Extent::Volume {
+                if self.sweeping.swap(false, Relaxed) {
+                    phase = Phase::Sweep;
+                }
+                health.scan = None;
+            }
+            match result {
+                Ok(outcome) if *extent == Extent::Volume => {
+                    health.whole = true;
+                    health.record.scanned = true;
+                    self.keeping.scans.fetch_add(1, Relaxed);
+                    self.keeping.work.phases.observe(phase, outcome.seconds);
+                    health.unreadable = outcome.unreadable;
+                    health.scan_trouble = None;
+                    let (entries, seconds) = (outcome.entries, outcome.seconds);
+                    let (unreadable, vanished) = (outcome.unreadable, outcome.vanished);
+                    tracing::info!(volume = %self.config.name, entries, seconds, unreadable, vanished, "scan finished");
+                }
+                Ok(_) => {}
+                Err(ScanError::Stopped) => return,
+                Err(error) => {
+                    tracing::error!(volume = %self.config.name, %error, "scan failed");
+                    self.keeping.work.scans_failed.fetch_add(1, Relaxed);
+                    health.scan_trouble =
+                        Some(format!("the last scan failed: {error}; try `purgectl rescan`"));
+                }
+            }
+        }
+        self.write_back();
+        crate::sys::memory::give_back();
+        if let Err(error) = self.save_record() {
+            self.index_trouble(&error);
+        }
+    }
+}
+
+impl scan::Surroundings for Volume {
+    fn sync(&self) {
+        Self::sync(self);
+    }
+    fn write_back(&self) {
+        // What could not be written is told by the state.
+        let _ = Self::write_back(self);
+    }
+    fn pace(&self, entries: u64) {
+        self.keep_pace(entries);
+    }
+    fn stopping(&self) -> bool {
+        self.stopping.load(Relaxed)
+    }
+}

@@ -1,0 +1,293 @@
+//! From a configuration to a volume that is watched.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
+
+use parking_lot::{Mutex, RwLock};
+
+use super::coverage::Cause;
+use super::guard::LastGuard;
+use super::health::{Health, Trouble};
+use super::opening::{self, Opened, Past};
+use super::presence::Presence;
+use super::{Home, Keeping, Volume, VolumeError};
+use crate::collect::accessors::Accessors;
+use crate::collect::collector::{Armed, CollectError, Collector, Judges};
+use crate::collect::fanotify::layout::Layout;
+use crate::collect::precision::{Windows, end_window_of_another};
+use crate::collect::projects::Projects;
+use crate::collect::{Counters, Watched};
+use crate::config::{Baseline, VolumeConfig};
+use crate::handover::Handover;
+use crate::index::journal::Identity;
+use crate::model::{Inode, Seconds};
+use crate::purge::recover::Unfinished;
+use crate::scan::{Belief, Extent};
+use crate::sys::fanotify::Who;
+use crate::sys::handle::Handle;
+use crate::sys::stat::{self, Mount};
+
+/// Reads what an earlier process left of a volume. The kernel is not asked to watch it yet.
+///
+/// # Errors
+/// When nothing lies at its path, or the store cannot be read or is damaged.
+pub fn open(config: &VolumeConfig, home: &Home) -> Result<Opened, VolumeError> {
+    let missing = |why: String| VolumeError::Missing {
+        name: config.name.clone(),
+        path: config.path.display().to_string(),
+        why,
+    };
+    let identity = identity(&config.path).map_err(|e| missing(format!("cannot be read: {e}")))?;
+    let mut opened = opening::open(home, config, identity, Seconds::now())?;
+    // The clock's own file was lost, and the wall clock lies behind what is recorded: nobody knows how much time has passed.
+    opened.incomplete |= home.clock.at_least(Seconds(opened.record.last_alive));
+    Ok(opened)
+}
+
+/// Which file system lies at a path.
+pub(super) fn identity(path: &Path) -> io::Result<Identity> {
+    let root = stat::path(path)?;
+    Ok(Identity {
+        magic: stat::mount(path)?.magic,
+        root: root.stat.ino,
+        birth: root.stat.birth,
+    })
+}
+
+impl Volume {
+    /// Starts to watch. Every access after this returns is recorded.
+    ///
+    /// # Errors
+    /// [`VolumeError`] says how to mend what is wrong.
+    pub fn start(
+        config: VolumeConfig,
+        home: &Home,
+        opened: Opened,
+        handover: &mut Handover,
+        unfinished: &Unfinished,
+    ) -> Result<Arc<Self>, VolumeError> {
+        let store = &home.store;
+        let name = config.name.clone();
+        let missing = |why: String| VolumeError::Missing {
+            name: name.clone(),
+            path: config.path.display().to_string(),
+            why,
+        };
+        let failed = |source| VolumeError::Store {
+            name: name.clone(),
+            source,
+        };
+        let root = stat::path(&config.path).map_err(|e| missing(format!("cannot be read: {e}")))?;
+        if root.stat.kind != crate::model::Kind::Directory {
+            return Err(missing("is no directory".into()));
+        }
+        let mount = stat::mount(&config.path).map_err(|e| missing(format!("cannot be read: {e}")))?;
+        let filesystem = mount.filesystem.clone();
+        let collect = |source| VolumeError::Collect {
+            name: name.clone(),
+            filesystem: filesystem.clone(),
+            source,
+        };
+        let identity = (mount.magic, root.stat.ino, root.stat.birth);
+        let who = match config.ignore_accessors.is_empty() {
+            true => Who::Pid,
+            false => Who::Process,
+        };
+        let key = queue_key(&name, identity, who);
+        let left = Armed::take_over(handover, &key, &config.path);
+        let nothing_missed = left.is_some();
+        let armed = left
+            .map_or_else(|| Armed::arm(&config.path, who), Ok)
+            .map_err(collect)?;
+        armed.leave(&key);
+        let armed_at = Seconds::now();
+        let layout = probe(&config, &mount, root.stat.ino).map_err(collect)?;
+        let watching = opened.time_between(armed_at, nothing_missed, home.clock.start.unknown);
+        let Opened {
+            mut record,
+            mut past,
+            index,
+            journal,
+            ..
+        } = opened;
+        if past == Past::Unknown {
+            (record.coverage_since, record.last_alive) = (armed_at.0, armed_at.0);
+        } else if record.resume(watching, config.gap_tolerance) && past == Past::Interrupted {
+            past = Past::Indexed;
+        }
+        let baseline = match (config.baseline, mount.keeps_atime) {
+            (Baseline::Atime, _) | (Baseline::Auto, true) => "atime",
+            (Baseline::Mtime, _) => "mtime",
+            (Baseline::Observed, _) | (Baseline::Auto, false) => "observed",
+        };
+        // Only what the very first scan finds has a past that nobody watched. What is found new later was made
+        // unseen, or the index lost it in a crash: doubt counts as use.
+        let belief = match baseline {
+            _ if past == Past::Indexed => Belief::Since(armed_at),
+            "atime" => Belief::Atime,
+            "mtime" => Belief::Mtime,
+            _ => Belief::Since(armed_at),
+        };
+        let uses_projects = index.ledger().projects().keys().any(|id| *id != 0);
+        let watched = Arc::new(Watched {
+            path: config.path.clone(),
+            device: root.device,
+            own: home
+                .own
+                .iter()
+                .filter(|(device, _)| *device == root.device)
+                .map(|(_, ino)| *ino)
+                .collect(),
+            trash: AtomicU64::new(0),
+            projects: Projects::new(uses_projects, root.device),
+            touched: Mutex::default(),
+            index: RwLock::new(index),
+            counting: Mutex::default(),
+            journal,
+            unlisted: Mutex::default(),
+            counters: Counters::default(),
+        });
+        // What a killed run had in hand is back at its place before anything is looked at.
+        if let Err(error) = unfinished.end_those_of(&name, &watched) {
+            tracing::error!(volume = %name, %error, "a run that was killed cannot be ended");
+        }
+        let ended = end_window_of_another(&watched, &armed.access, Seconds(record.window_end));
+        ended.map_err(|source| {
+            collect(CollectError::Kernel {
+                doing: "take ignore marks away",
+                source,
+            })
+        })?;
+        let windows = Arc::new(Windows::new(
+            Arc::clone(&armed.access),
+            config.precision,
+            &config.path,
+            armed_at,
+        ));
+        record.window_end = windows.end().0;
+        let judges = Judges {
+            accessors: Accessors::new(config.ignore_accessors.clone()),
+            windows: Arc::clone(&windows),
+        };
+        let health = Arc::new(Mutex::new(Health::new(record)));
+        let presence = Presence::watch(&config.path);
+        let buffer = opening::directory(&home.state_dir, &name).join("accesses");
+        let collector =
+            start_collector(armed, layout, &watched, judges, &buffer, &health, &name).map_err(collect)?;
+        let (scans, inbox) = mpsc::channel();
+        let volume = Arc::new(Self {
+            config,
+            mount,
+            watched,
+            baseline,
+            keeping: Keeping::default(),
+            belief,
+            home: home.clone(),
+            store: store.clone(),
+            health,
+            collector: RwLock::new(Some(collector)),
+            windows,
+            writing: Mutex::new(()),
+            scans: Mutex::new(Some(scans)),
+            scan_number: AtomicU32::new(0),
+            stopping: Arc::default(),
+            threads: Mutex::default(),
+            presence: Mutex::new(presence),
+            guard: LastGuard::default(),
+            trash_work: Mutex::default(),
+            sweeping: AtomicBool::new(false),
+            checkpoint: Mutex::default(),
+        });
+        volume.save_record().map_err(failed)?;
+        volume.request_scan(Extent::Volume);
+        let spawn = |what: &str, run: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new()
+                .name(what.into())
+                .spawn(run)
+                .map_err(|source| {
+                    collect(CollectError::Kernel {
+                        doing: "start a thread",
+                        source,
+                    })
+                })
+        };
+        let scanner = {
+            let v = Arc::clone(&volume);
+            spawn("scanner", Box::new(move || v.scan_when_asked(&inbox)))?
+        };
+        let keeper = {
+            let v = Arc::clone(&volume);
+            spawn("keeper", Box::new(move || v.keep()))?
+        };
+        volume.threads.lock().extend([scanner, keeper]);
+        Ok(volume)
+    }
+}
+
+fn probe(config: &VolumeConfig, mount: &Mount, ino: Inode) -> Result<Layout, CollectError> {
+    let kernel = |source| CollectError::Kernel {
+        doing: "get a file handle",
+        source,
+    };
+    let root = Handle::of_path(&config.path).map_err(kernel)?;
+    let unknown = || io::Error::other(format!("the file handles of {} are not known", mount.filesystem));
+    Layout::probe(mount.magic, &root, ino).ok_or_else(|| kernel(unknown()))
+}
+
+/// What the event queues of a volume are called in systemd's keeping: another file system, or another kind of queue, has
+/// another name.
+fn queue_key(name: &str, (magic, ino, birth): (u64, Inode, Seconds), who: Who) -> String {
+    let who = match who {
+        Who::Pid => "p",
+        Who::Process => "fd",
+    };
+    format!("{name}.{magic:x}.{ino:x}.{:x}.{who}", birth.0)
+}
+
+fn start_collector(
+    armed: Armed,
+    layout: Layout,
+    watched: &Arc<Watched>,
+    judges: Judges,
+    buffer: &Path,
+    health: &Arc<Mutex<Health>>,
+    name: &str,
+) -> Result<Collector, CollectError> {
+    let (health, name) = (Arc::clone(health), name.to_owned());
+    Collector::start(armed, layout, Arc::clone(watched), judges, buffer, move |error| {
+        let mut health = health.lock();
+        let now = Seconds::now();
+        let lost = match &error {
+            CollectError::Overflow => Some(Cause::Overflow),
+            CollectError::Decode(_) => Some(Cause::Collector),
+            _ => None,
+        };
+        if let Some(cause) = lost {
+            // Nobody knows what was dropped: everything counts as used now.
+            health.record.add_gap(now, now, cause, 0, true);
+            health.urgent = true;
+            health.missed_names = true;
+            tracing::error!(volume = %name, %error, "events were lost: every file counts as used now");
+            return;
+        }
+        let words = error.to_string();
+        if let CollectError::Store(error) = &error
+            && error.is_damage()
+        {
+            health.damage.get_or_insert_with(|| words.clone());
+        }
+        let known = health.collector_trouble.get_or_insert_with(|| Trouble {
+            words: String::new(),
+            since: now,
+            last: Instant::now(),
+        });
+        known.last = Instant::now();
+        if known.words != words {
+            tracing::error!(volume = %name, %error, "events cannot be recorded");
+            known.words = words;
+        }
+    })
+}

@@ -1,0 +1,221 @@
+//! What somebody comes for while it is being taken, and whose name is another's by then, is kept apart and never freed.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use purge_tests::ctl::{Plan, number, text};
+use purge_tests::files::{age_tree, inode, make, regular_files};
+use purge_tests::wait::{SOON, until};
+use purge_tests::{Agent, Config, Fs, Mount, binary, need};
+use serde_json::Value;
+
+const TRASH: &str = ".purge-agent-trash";
+const FILES: usize = 5000;
+const NEW: &str = "somebody else's by now";
+
+/// Files in the middle of being taken, with the agent stopped: where each lies, and where it belongs.
+struct Caught {
+    client: Child,
+    plan: Plan,
+    files: Vec<(PathBuf, PathBuf)>,
+}
+
+/// Stops the agent in a moment in which files lie in the trash that are to be removed.
+///
+/// None if none were there in that moment.
+fn catch(agent: &Agent, root: &Path) -> Option<Caught> {
+    let belongs: BTreeMap<u64, PathBuf> = regular_files(root).into_iter().map(|p| (inode(&p), p)).collect();
+    let plan = agent.ctl().plan();
+    let client = Command::new(binary("purgectl"))
+        .arg("--endpoint")
+        .arg(format!("unix://{}", agent.socket().display()))
+        .args(["--quiet", "apply", &plan.id, "--yes"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("purgectl");
+    let trash = root.join(TRASH);
+    until("the first have gone", SOON, || {
+        (fs::read_dir(root.join("d")).unwrap().count() < FILES).then_some(())
+    });
+    let mut caught = Caught {
+        client,
+        plan,
+        files: Vec::new(),
+    };
+    while caught.client.try_wait().unwrap().is_none() {
+        agent.freeze();
+        let here = if trash.exists() {
+            regular_files(&trash)
+        } else {
+            BTreeSet::new()
+        };
+        let belongs = |p: PathBuf| (p.clone(), belongs[&inode(&p)].clone());
+        caught.files = here.into_iter().map(belongs).collect();
+        if caught.files.len() > 2 {
+            return Some(caught);
+        }
+        agent.thaw();
+        std::thread::sleep(Duration::from_micros(700));
+    }
+    None
+}
+
+fn kept(root: &Path) -> Vec<PathBuf> {
+    let shares = fs::read_dir(root.join(TRASH)).into_iter().flatten();
+    let shares = shares.map(|s| s.unwrap().path());
+    let kept = shares.filter(|p| p.to_string_lossy().ends_with(".kept"));
+    kept.flat_map(|p| regular_files(&p)).collect()
+}
+
+fn run_of(agent: &Agent, plan: &Plan) -> Value {
+    let runs = agent.ctl().run(["runs", "--output", "ndjson"]).ok().lines();
+    runs.into_iter()
+        .find(|r| text(r, "plan_id") == plan.id)
+        .expect("the run")
+}
+
+/// The keeper's rounds, the end of every grace, a restart: it stays. The operator gets it back once its name is free.
+fn stays_until_it_is_restored(
+    agent: &mut Agent,
+    root: &Path,
+    plan: &Plan,
+    contents: &BTreeMap<PathBuf, Vec<u8>>,
+) {
+    let there = kept(root);
+    assert!(!there.is_empty());
+    agent.restart();
+    agent.wait_until_tracking();
+    assert_eq!(kept(root), there, "a restart frees nothing of it");
+    let doctor = agent.ctl().run(["doctor"]).text();
+    assert!(doctor.contains("trash") && doctor.contains("kept"), "{doctor}");
+    let run = run_of(agent, plan);
+    let run = text(&run, "run_id");
+    let report = agent.ctl().run(["restore", run, "--output", "json"]).json();
+    assert_eq!(number(&report, "/failed_total"), there.len() as u64, "{report}");
+    assert!(contents.keys().all(|p| !p.exists()
+        || fs::read(p).unwrap() == NEW.as_bytes()
+        || contents[p] == fs::read(p).unwrap()));
+    for path in contents
+        .keys()
+        .filter(|p| fs::read(p).is_ok_and(|now| now == NEW.as_bytes()))
+    {
+        fs::remove_file(path).unwrap();
+    }
+    let report = agent.ctl().run(["restore", run, "--output", "json"]).ok().json();
+    assert_eq!(number(&report, "/restored/files"), there.len() as u64, "{report}");
+    assert!(kept(root).is_empty());
+    assert!(!root.join(TRASH).exists(), "nothing is left behind");
+}
+
+/// Leases of a process that somebody waits for.
+fn waited_for(pid: u32) -> usize {
+    let locks = fs::read_to_string("/proc/locks").unwrap();
+    let pid = format!(" {pid} ");
+    locks
+        .lines()
+        .filter(|l| l.contains("BREAKING") && l.contains(&pid))
+        .count()
+}
+
+fn contents_of(files: &[(PathBuf, PathBuf)]) -> BTreeMap<PathBuf, Vec<u8>> {
+    files
+        .iter()
+        .map(|(here, belongs)| (belongs.clone(), fs::read(here).unwrap()))
+        .collect()
+}
+
+fn volume(root: &Path) -> Agent {
+    make(&root.join("d"), FILES);
+    age_tree(root);
+    Agent::tracking(&Config::backdated_with(root, "remove_empty_dirs = false"))
+}
+
+#[test]
+fn what_a_killed_run_had_in_hand_is_kept_if_its_name_is_taken() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    for attempt in 0..20 {
+        let root = mount.dir(&format!("v{attempt}"));
+        let mut agent = volume(&root);
+        let Some(mut caught) = catch(&agent, &root) else {
+            continue;
+        };
+        agent.kill();
+        caught.client.wait().unwrap();
+        let contents = contents_of(&caught.files);
+        contents.keys().for_each(|p| fs::write(p, NEW).unwrap());
+        agent.launch();
+        agent.wait_until_tracking();
+        assert!(
+            contents.keys().all(|p| fs::read(p).unwrap() == NEW.as_bytes()),
+            "nothing is overwritten"
+        );
+        if kept(&root).is_empty() {
+            // The run had decided on all of them, and was about to unlink them.
+            continue;
+        }
+        stays_until_it_is_restored(&mut agent, &root, &caught.plan, &contents);
+        return;
+    }
+    panic!("no run was caught with files in hand");
+}
+
+#[test]
+fn what_is_opened_while_it_is_taken_is_kept_if_its_name_is_taken() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    for attempt in 0..20 {
+        let root = mount.dir(&format!("v{attempt}"));
+        let mut agent = volume(&root);
+        let Some(mut caught) = catch(&agent, &root) else {
+            continue;
+        };
+        // They wait at the leases, as somebody does who found the file by its name a moment ago.
+        let openers: Vec<_> = caught
+            .files
+            .iter()
+            .take(50)
+            .cloned()
+            .map(|(here, belongs)| std::thread::spawn(move || (belongs, File::open(here))))
+            .collect();
+        until("all of them wait", SOON, || {
+            (waited_for(agent.pid()) >= openers.len()).then_some(())
+        });
+        caught.files.iter().for_each(|(_, p)| fs::write(p, NEW).unwrap());
+        agent.thaw();
+        let mut contents = BTreeMap::new();
+        for opener in openers {
+            let (belongs, file) = opener.join().unwrap();
+            let read = file.and_then(|mut f| {
+                let mut all = Vec::new();
+                std::io::Read::read_to_end(&mut f, &mut all).map(|_| all)
+            });
+            contents.insert(belongs, read.unwrap());
+        }
+        caught.client.wait().unwrap();
+        let there = kept(&root);
+        if there.is_empty() {
+            continue;
+        }
+        let run = run_of(&agent, &caught.plan);
+        let run = agent
+            .ctl()
+            .run(["run", text(&run, "run_id"), "--output", "json"])
+            .ok()
+            .json();
+        assert!(number(&run, "/failed_total") >= there.len() as u64, "{run}");
+        assert!(run.to_string().contains("cannot be put back"), "{run}");
+        stays_until_it_is_restored(&mut agent, &root, &caught.plan, &contents);
+        return;
+    }
+    panic!("no run was caught with files in hand");
+}
