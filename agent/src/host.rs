@@ -49,6 +49,10 @@ use crate::purge::runs::{RunError, Runs};
 use crate::sys::stat;
 use crate::volume::{Home, Volume};
 
+/// At the end, all volumes together may take so long to read what waits. The unit's TimeoutStopSec leaves three times as much for
+/// that, for runs that end, for notices in hand, and for writing the index.
+const READS_WITHIN: Duration = Duration::from_secs(20);
+
 /// What was asked cannot be done.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
@@ -184,7 +188,7 @@ impl Host {
             match Volume::start(volume.clone(), &home, opened, &mut handover, &unfinished) {
                 Ok(started) => volumes.push(started),
                 Err(error) => {
-                    volumes.iter().for_each(|v| v.stop());
+                    volumes.iter().for_each(|v| v.stop(Duration::ZERO));
                     return Err(error.into());
                 }
             }
@@ -235,7 +239,10 @@ impl Host {
         while self.runs.any_live() && patience.elapsed() < Duration::from_secs(10) {
             std::thread::sleep(Duration::from_millis(20));
         }
-        self.volumes.iter().for_each(|v| v.stop());
+        let began = Instant::now();
+        for volume in &self.volumes {
+            volume.stop(READS_WITHIN.saturating_sub(began.elapsed()));
+        }
     }
 
     /// The volumes.
