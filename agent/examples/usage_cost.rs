@@ -6,9 +6,12 @@ use std::error::Error;
 use std::time::Instant;
 
 use parking_lot::RwLock;
+use prost::Message;
 use purge_agent::index::{DirId, Found, Index, Store, VolumeId};
 use purge_agent::model::{Kind, LastUse, Seconds, Source, Stat};
-use purge_agent::query::usage::{By, recount, usage};
+use purge_agent::query::usage::{By, recount};
+use purge_agent::serve::usage::rows;
+use purge_proto::v1::UsageReport;
 
 const FILES: u64 = 10_000_000;
 const DIRS: u64 = FILES / 20;
@@ -30,9 +33,21 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("count all anew: {:?}, {} MiB", began.elapsed(), resident_mib()?);
     }
     for by in [By::User, By::Directory(1), By::Directory(3), By::Directory(99)] {
-        let began = Instant::now();
-        let rows = usage(&index.read(), by).len();
-        println!("{by:?}: {rows} rows in {:?}", began.elapsed());
+        for most in [1000, 0] {
+            let began = Instant::now();
+            let rows = rows(&index.read(), by, most);
+            let made = began.elapsed();
+            let count = rows.len();
+            let report = UsageReport {
+                rows,
+                ..UsageReport::default()
+            };
+            let bytes = report.encode_to_vec().len();
+            println!(
+                "{by:?}: {count} rows in {made:?}, {bytes} bytes after {:?}",
+                began.elapsed()
+            );
+        }
     }
     Ok(())
 }

@@ -38,7 +38,7 @@ pub use self::own::Wish;
 pub use self::plans::Wanted;
 pub use self::purges::Manner;
 use crate::clock;
-use crate::config::{Config, Limits, Rule};
+use crate::config::{Config, Limits, QuotaSubject, Rule};
 use crate::handover::Handover;
 use crate::index::{Store, StoreError, aside};
 use crate::notify::sender::Notifier;
@@ -48,6 +48,10 @@ use crate::purge::plans::{PlanError, Plans};
 use crate::purge::runs::{RunError, Runs};
 use crate::sys::stat;
 use crate::volume::{Home, Volume};
+
+/// At the end, all volumes together may take so long to read what waits. The unit's TimeoutStopSec leaves three times as much for
+/// that, for runs that end, for notices in hand, and for writing the index.
+const READS_WITHIN: Duration = Duration::from_secs(20);
 
 /// What was asked cannot be done.
 #[derive(Debug, thiserror::Error)]
@@ -184,7 +188,7 @@ impl Host {
             match Volume::start(volume.clone(), &home, opened, &mut handover, &unfinished) {
                 Ok(started) => volumes.push(started),
                 Err(error) => {
-                    volumes.iter().for_each(|v| v.stop());
+                    volumes.iter().for_each(|v| v.stop(Duration::ZERO));
                     return Err(error.into());
                 }
             }
@@ -193,7 +197,7 @@ impl Host {
         unfinished.save(&runs)?;
         let rules = RwLock::new(config.rules.clone());
         let limits = RwLock::new(config.limits.clone());
-        Ok(Arc::new(Self {
+        let host = Arc::new(Self {
             volumes,
             rules,
             limits,
@@ -208,7 +212,9 @@ impl Host {
             store,
             state_dir: config.state_dir.clone(),
             started: Instant::now(),
-        }))
+        });
+        host.want_projects();
+        Ok(host)
     }
 
     /// Why the agent must be started again, if so: an index that must be set aside, or a volume that is mounted again.
@@ -233,7 +239,10 @@ impl Host {
         while self.runs.any_live() && patience.elapsed() < Duration::from_secs(10) {
             std::thread::sleep(Duration::from_millis(20));
         }
-        self.volumes.iter().for_each(|v| v.stop());
+        let began = Instant::now();
+        for volume in &self.volumes {
+            volume.stop(READS_WITHIN.saturating_sub(began.elapsed()));
+        }
     }
 
     /// The volumes.
@@ -265,6 +274,19 @@ impl Host {
     pub fn replace_rules(&self, rules: Vec<Rule>, limits: Limits) {
         *self.rules.write() = rules;
         *self.limits.write() = limits;
+        self.want_projects();
+    }
+
+    /// Quotas on projects need their ids.
+    fn want_projects(&self) {
+        let limits = self.limits.read();
+        let wants = |v: &&Arc<Volume>| {
+            let mut of_volume = limits.quotas.iter().filter(|q| q.volume == v.config.name);
+            of_volume.any(|q| q.subject == QuotaSubject::Project)
+        };
+        for volume in self.volumes.iter().filter(wants) {
+            volume.watched.projects.are_wanted();
+        }
     }
 
     /// A volume by name; an empty name means the only one.

@@ -26,6 +26,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -132,17 +133,30 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// Stops watching; everything that was seen is in the store afterwards.
-    pub fn stop(&self) {
+    /// Stops watching; everything that was seen is in the store afterwards. Whatever still waits after `patience` is left to the next
+    /// process with the queue, or counts as a gap.
+    pub fn stop(&self, patience: Duration) {
+        let began = Instant::now();
         self.stopping.store(true, Relaxed);
         self.scans.lock().take();
         for thread in self.threads.lock().drain(..) {
             let _ = thread.join();
         }
-        self.sync();
+        let left = patience.saturating_sub(began.elapsed());
+        let collector = self.collector.read();
+        let dead = collector.is_none();
+        let caught_up = dead || collector.as_ref().is_some_and(|c| c.sync_or_give_up(left));
+        drop(collector);
         self.collector.write().take();
         self.write_back();
-        self.told_alive();
+        match caught_up {
+            true => self.told_alive(),
+            false => {
+                tracing::warn!(volume = %self.config.name, queued = self.queued(),
+                    "the agent ends before it has read all events: unless systemd keeps the queue, this will be a gap that counts");
+                self.health.lock().record.unread = true;
+            }
+        }
         if let Err(error) = self.save_record() {
             tracing::error!(volume = %self.config.name, %error, "cannot save the volume's record");
         }

@@ -408,6 +408,7 @@ impl PurgeAgent for Fake {
         Ok(Response::new(UsageReport {
             rows: vec![row],
             as_of: at(20),
+            subjects: 1,
         }))
     }
     async fn get_touched(&self, _: Request<TouchedRequest>) -> Result<Response<TouchedReport>, Status> {

@@ -18,6 +18,9 @@ use crate::ctl::Ctl;
 use crate::wait::{LONG, SOON, until};
 use crate::{binary, files};
 
+/// What the unit's TimeoutStopSec gives it.
+const ENDS_WITHIN: Duration = Duration::from_secs(60);
+
 /// The agent. Ended by its pid when dropped; its last words are printed if the test is failing.
 #[derive(Debug)]
 pub struct Agent {
@@ -255,7 +258,7 @@ impl Agent {
     /// When it does not end, or not well.
     pub fn terminate(&mut self) {
         self.send(Signal::TERM);
-        let status = until("the agent ends after SIGTERM", SOON, || self.ended());
+        let status = until("the agent ends after SIGTERM", ENDS_WITHIN, || self.ended());
         self.child = None;
         assert!(status.success(), "after SIGTERM: {status}\n{}", self.last_words());
     }

@@ -11,6 +11,7 @@
 //! - [`nfs`]    an NFS server and clients of it
 //! - [`systemd`] a machine with a real systemd
 //! - [`sinks`]  those whom the agent tells: an HTTP endpoint, a mail server, a broker
+//! - [`notices`] a tree of which something is to be told, and what was told
 //! - [`skip`]   tests that cannot run where they are
 //!
 //! The binaries are those beside the test's own executable; `tests/run` builds them first.
@@ -30,6 +31,7 @@ pub mod files;
 pub mod handbook;
 pub mod mount;
 pub mod nfs;
+pub mod notices;
 pub mod package;
 pub mod rpc;
 pub mod sinks;

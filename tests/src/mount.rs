@@ -17,8 +17,12 @@ pub enum Fs {
     Ext4,
     /// ext4, relatime.
     Ext4Relatime,
+    /// ext4 with projects and their quota, noatime.
+    Ext4Projects,
     /// xfs, noatime.
     Xfs,
+    /// xfs with the quota of projects, noatime.
+    XfsProjects,
     /// btrfs, noatime.
     Btrfs,
     /// tmpfs, noatime.
@@ -28,8 +32,8 @@ pub enum Fs {
 impl Fs {
     fn name(self) -> &'static str {
         match self {
-            Self::Ext4 | Self::Ext4Relatime => "ext4",
-            Self::Xfs => "xfs",
+            Self::Ext4 | Self::Ext4Relatime | Self::Ext4Projects => "ext4",
+            Self::Xfs | Self::XfsProjects => "xfs",
             Self::Btrfs => "btrfs",
             Self::Tmpfs => "tmpfs",
         }
@@ -38,6 +42,7 @@ impl Fs {
     fn options(self) -> &'static str {
         match self {
             Self::Ext4Relatime => "relatime",
+            Self::Ext4Projects | Self::XfsProjects => "noatime,prjquota",
             _ => "noatime",
         }
     }
@@ -45,9 +50,9 @@ impl Fs {
     /// Smaller images are refused by their mkfs.
     fn mib_min(self) -> u64 {
         match self {
-            Self::Ext4 | Self::Ext4Relatime | Self::Tmpfs => 16,
+            Self::Ext4 | Self::Ext4Relatime | Self::Ext4Projects | Self::Tmpfs => 16,
             Self::Btrfs => 256,
-            Self::Xfs => 320,
+            Self::Xfs | Self::XfsProjects => 320,
         }
     }
 }
@@ -99,7 +104,20 @@ impl Mount {
             let mut mkfs = Command::new(format!("mkfs.{}", fs.name()));
             match fs {
                 Fs::Ext4 | Fs::Ext4Relatime => mkfs.args(["-qF", "-I", "256", "-N"]).arg(inodes.to_string()),
-                Fs::Xfs | Fs::Btrfs | Fs::Tmpfs => mkfs.args(["-q", "-f"]),
+                Fs::Ext4Projects => {
+                    let features = [
+                        "-qF",
+                        "-I",
+                        "256",
+                        "-O",
+                        "quota,project",
+                        "-E",
+                        "quotatype=prjquota",
+                        "-N",
+                    ];
+                    mkfs.args(features).arg(inodes.to_string())
+                }
+                Fs::Xfs | Fs::XfsProjects | Fs::Btrfs | Fs::Tmpfs => mkfs.args(["-q", "-f"]),
             };
             sh(mkfs.arg(&image)).map_err(Unmet)?;
         }

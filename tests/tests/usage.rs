@@ -16,7 +16,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use purge_tests::ctl::{number, text};
-use purge_tests::files::{make, make_one, walk};
+use purge_tests::files::{make, walk};
 use purge_tests::wait::let_pass;
 use purge_tests::{Agent, Config, Ctl, Fs, Mount, need, sh};
 
@@ -142,43 +142,6 @@ fn sparse_preallocated_and_linked_files_take_what_du_says() {
     let files: u64 = told(&agent.ctl(), &["user"]).values().map(|t| t.2).sum();
     let du: u64 = du.split_whitespace().next().unwrap().parse().unwrap();
     assert_eq!(files + dirs + own, du, "du counts directories as well");
-}
-
-#[test]
-fn projects_are_told_apart_where_the_file_system_gives_ids() {
-    let mount = need!(Mount::new(Fs::Xfs));
-    let root = mount.dir("volume");
-    // Before the first directory with an id is met, and moved out of one.
-    make(&root.join("a"), 20);
-    let project = root.join("z/project");
-    fs::create_dir_all(&project).unwrap();
-    let moved = make_one(&project.join("moved"));
-    sh(Command::new("chattr").args(["-p", "77", "+P"]).arg(&project)).unwrap();
-    sh(Command::new("chattr").args(["-p", "78"]).arg(&moved)).unwrap();
-    make(&project, 5);
-    fs::rename(&moved, root.join("a/moved")).unwrap();
-    let mut agent = Agent::tracking(&Config::backdated(&root));
-    let files = |ctl: &Ctl| -> BTreeMap<String, u64> {
-        let rows = told(ctl, &["project"]).into_iter();
-        rows.map(|(subject, totals)| (subject, totals.0)).collect()
-    };
-    let of = |zero: u64, p77: u64, p78: u64| {
-        let rows = [("0", zero), ("77", p77), ("78", p78)];
-        BTreeMap::from(rows.map(|(subject, n)| (subject.to_owned(), n)))
-    };
-    purge_tests::wait::until("files met before", purge_tests::wait::SOON, || {
-        (files(&agent.ctl()) == of(20, 5, 1)).then_some(())
-    });
-    // New files inherit the id, and changed ones keep it.
-    make(&project.join("below"), 3);
-    fs::write(project.join("f000001"), b"more").unwrap();
-    let_pass(2);
-    assert_eq!(files(&agent.ctl()), of(20, 8, 1));
-    agent.restart();
-    agent.wait_until_tracking();
-    fs::write(project.join("f000002"), b"more").unwrap();
-    let_pass(2);
-    assert_eq!(files(&agent.ctl()), of(20, 8, 1));
 }
 
 /// xorshift64*: the same steps every time.

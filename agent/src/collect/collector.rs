@@ -6,7 +6,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -117,6 +117,7 @@ pub struct Collector {
     requests: mpsc::Sender<Request>,
     wake: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
+    gives_up: Arc<AtomicBool>,
 }
 
 impl Collector {
@@ -141,7 +142,9 @@ impl Collector {
             SharedBuffer::private(BUFFER_BYTES)
         });
         let buffer = buffer.map_err(kernel("make a buffer"))?;
+        let gives_up = Arc::new(AtomicBool::new(false));
         let reader = Reader {
+            gives_up: Arc::clone(&gives_up),
             armed,
             layout,
             namespace: Namespace::new(layout),
@@ -167,6 +170,7 @@ impl Collector {
             requests,
             wake,
             thread: Some(thread),
+            gives_up,
         })
     }
 
@@ -174,6 +178,15 @@ impl Collector {
     pub fn sync(&self) -> bool {
         let (done, wait) = mpsc::sync_channel(1);
         self.ask(Request::Sync(done)) && wait.recv().is_ok()
+    }
+
+    /// The same before the end, for so long at most. After a false one nothing more is read: what still waits is for the next
+    /// process, or lost.
+    pub fn sync_or_give_up(&self, at_most: Duration) -> bool {
+        let (done, wait) = mpsc::sync_channel(1);
+        let caught_up = self.ask(Request::Sync(done)) && wait.recv_timeout(at_most).is_ok();
+        self.gives_up.store(!caught_up, Relaxed);
+        caught_up
     }
 
     fn ask(&self, request: Request) -> bool {
@@ -223,6 +236,8 @@ pub struct Judges {
 /// The thread's state.
 struct Reader {
     judges: Judges,
+    /// The agent ends, and cannot wait until all is read.
+    gives_up: Arc<AtomicBool>,
     armed: Armed,
     layout: Layout,
     namespace: Namespace,
@@ -259,6 +274,8 @@ impl Reader {
                     on_error(e);
                 }
                 match request {
+                    // Whoever waits hears that this was not done.
+                    Request::Sync(_) if self.gives_up.load(Relaxed) => {}
                     Request::Sync(done) => drop(done.send(())),
                     Request::Stop => stop = true,
                 }
@@ -465,7 +482,7 @@ impl Reader {
         loop {
             let n = self.pass()?;
             read += n;
-            if n == 0 || read >= queued {
+            if n == 0 || read >= queued || self.gives_up.load(Relaxed) {
                 break;
             }
         }

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::Read;
 use std::process::{Command, Stdio};
-use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{LazyLock, mpsc};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -45,28 +46,115 @@ pub fn user_gecos(name: &str) -> Option<String> {
     };
     let valid = !name.is_empty() && !name.starts_with('-');
     field(&fs::read_to_string("/etc/passwd").unwrap_or_default())
-        .or_else(|| field(&valid.then(|| getent("passwd", name))??))
+        .or_else(|| field(&valid.then(|| getent("passwd", &[name]))??))
 }
 
-/// Names are asked for again after this long.
+/// Names are asked for again after this long; until the answer is there, the old one is given.
 const CACHED_FOR: Duration = Duration::from_secs(300);
+/// Nobody's name is older than this.
+const CACHED_MAX: Duration = Duration::from_secs(86_400);
 /// A directory service that takes longer is taken for dead.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+/// Ids asked for by one command.
+const ASKED_AT_ONCE: usize = 1000;
 
 type Names = HashMap<(&'static str, u32), (Instant, String)>;
 
+static NAMES: LazyLock<Mutex<Names>> = LazyLock::new(Mutex::default);
+
+/// Asks for the names of users that are not known yet, all at once: one by one, each takes milliseconds.
+pub fn know_user_names(uids: impl Iterator<Item = u32>) {
+    know("passwd", uids);
+}
+
+/// The same for groups.
+pub fn know_group_names(gids: impl Iterator<Item = u32>) {
+    know("group", gids);
+}
+
 fn cached_name(database: &'static str, id: u32) -> String {
-    static NAMES: LazyLock<Mutex<Names>> = LazyLock::new(Mutex::default);
-    if let Some((asked, name)) = NAMES.lock().get(&(database, id))
-        && asked.elapsed() < CACHED_FOR
+    know(database, std::iter::once(id));
+    let names = NAMES.lock();
+    names
+        .get(&(database, id))
+        .map_or_else(|| id.to_string(), |(_, name)| name.clone())
+}
+
+fn know(database: &'static str, ids: impl Iterator<Item = u32>) {
+    let (mut unknown, mut stale) = (Vec::new(), false);
     {
-        return name.clone();
+        let names = NAMES.lock();
+        for id in ids {
+            match names.get(&(database, id)).map(|(asked, _)| asked.elapsed()) {
+                Some(age) if age < CACHED_FOR => {}
+                Some(age) if age < CACHED_MAX => stale = true,
+                _ => unknown.push(id),
+            }
+        }
     }
-    let name = ask(database, &id.to_string()).map_or_else(|| id.to_string(), |(name, _)| name);
-    NAMES
-        .lock()
-        .insert((database, id), (Instant::now(), name.clone()));
-    name
+    if !unknown.is_empty() {
+        learn(database, &unknown);
+    }
+    if stale {
+        renew();
+    }
+}
+
+/// Asks again for all names that were asked for long ago, while others go on.
+fn renew() {
+    static RUNS: AtomicBool = AtomicBool::new(false);
+    if RUNS.swap(true, SeqCst) {
+        return;
+    }
+    let work = || {
+        for database in ["passwd", "group"] {
+            let old = |(key, (asked, _)): (&(&str, u32), &(Instant, String))| {
+                (key.0 == database && asked.elapsed() >= CACHED_FOR).then_some(key.1)
+            };
+            let ids: Vec<u32> = NAMES.lock().iter().filter_map(old).collect();
+            learn(database, &ids);
+        }
+        RUNS.store(false, SeqCst);
+    };
+    let begun = std::thread::Builder::new().name("names".into()).spawn(work);
+    if begun.is_err() {
+        RUNS.store(false, SeqCst);
+    }
+}
+
+fn learn(database: &'static str, ids: &[u32]) {
+    let mut found = by_id(&fs::read_to_string(format!("/etc/{database}")).unwrap_or_default());
+    let elsewhere: Vec<String> = ids
+        .iter()
+        .filter(|id| !found.contains_key(id))
+        .map(u32::to_string)
+        .collect();
+    for some in elsewhere.chunks(ASKED_AT_ONCE) {
+        let keys: Vec<&str> = some.iter().map(String::as_str).collect();
+        // One that does not answer is not asked for the others.
+        let Some(lines) = getent(database, &keys) else {
+            break;
+        };
+        found.extend(by_id(&lines));
+    }
+    let now = Instant::now();
+    let mut names = NAMES.lock();
+    for id in ids {
+        let name = found.remove(id).unwrap_or_else(|| id.to_string());
+        names.insert((database, *id), (now, name));
+    }
+}
+
+/// The first name of each id counts, as for the C library.
+fn by_id(lines: &str) -> HashMap<u32, String> {
+    let mut names = HashMap::new();
+    for line in lines.lines() {
+        let mut fields = line.split(':');
+        if let (Some(name), Some(Ok(id))) = (fields.next(), fields.nth(1).map(str::parse)) {
+            names.entry(id).or_insert_with(|| name.to_owned());
+        }
+    }
+    names
 }
 
 fn ask(database: &str, key: &str) -> Option<(String, u32)> {
@@ -74,37 +162,42 @@ fn ask(database: &str, key: &str) -> Option<(String, u32)> {
     find(&lines, key).or_else(|| {
         // No shell, and a name that looks like an option is none.
         let valid = !key.is_empty() && !key.starts_with('-');
-        find(&valid.then(|| getent(database, key))??, key)
+        find(&valid.then(|| getent(database, &[key]))??, key)
     })
 }
 
-/// What `getent DATABASE KEY` prints; nothing when the directory service behind it does not answer in time.
-fn getent(database: &str, key: &str) -> Option<String> {
+/// What `getent DATABASE KEY...` prints; nothing when the directory service behind it does not answer in time.
+fn getent(database: &str, keys: &[&str]) -> Option<String> {
     let mut child = Command::new("getent")
-        .args([database, key])
+        .arg(database)
+        .args(keys)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .ok()?;
-    let asked = Instant::now();
-    // One line: it fits into the pipe, so the child never waits for a reader.
-    while child.try_wait().ok()?.is_none() {
-        if asked.elapsed() > ANSWERS_WITHIN {
-            tracing::warn!(
-                database,
-                key,
-                "getent does not answer; the name counts as unknown"
-            );
-            let _ = child.kill();
-            let _ = child.wait();
-            return None;
-        }
-        std::thread::sleep(Duration::from_millis(2));
+    let mut stdout = child.stdout.take()?;
+    let (give, take) = mpsc::channel();
+    // It ends with the child.
+    let reader = std::thread::Builder::new().spawn(move || {
+        let mut printed = Vec::new();
+        let _ = stdout.read_to_end(&mut printed);
+        let _ = give.send(printed);
+    });
+    let printed = match reader {
+        Ok(_) => take.recv_timeout(ANSWERS_WITHIN).ok(),
+        Err(_) => None,
+    };
+    if printed.is_none() {
+        tracing::warn!(
+            database,
+            keys = keys.len(),
+            "getent does not answer; the names count as unknown"
+        );
+        let _ = child.kill();
     }
-    let mut printed = String::new();
-    child.stdout?.read_to_string(&mut printed).ok()?;
-    Some(printed)
+    let _ = child.wait();
+    Some(String::from_utf8_lossy(&printed?).into_owned())
 }
 
 fn find(lines: &str, key: &str) -> Option<(String, u32)> {
@@ -130,6 +223,18 @@ mod tests {
         assert_eq!(user_gecos("root").as_deref(), Some("root"));
         assert_eq!(user_gecos("no-such-user-here"), None);
         assert_eq!(group_name(4_000_000_001), "4000000001");
+        know_group_names([0, 4_000_000_002].into_iter());
+        assert_eq!(
+            (group_name(0), group_name(4_000_000_002)),
+            ("root".into(), "4000000002".into())
+        );
+        let many: Vec<String> = (0..3000)
+            .map(|n| (n % 2 * 4_000_000_000u32).to_string())
+            .collect();
+        let keys: Vec<&str> = many.iter().map(String::as_str).collect();
+        let printed = getent("passwd", &keys).unwrap_or_default();
+        assert_eq!(printed.lines().count(), 1500, "more than a pipe holds");
+        assert_eq!(by_id("a:x:5:\nb:x:5:\nbad\n"), HashMap::from([(5, "a".into())]));
         assert_eq!(find("a:x:5:\nb:x:6:", "b"), Some(("b".into(), 6)));
     }
 }

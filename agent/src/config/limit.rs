@@ -4,7 +4,7 @@ use globset::Glob;
 
 use super::fault::Fault;
 use super::limits::{DEFAULT_MIN_AGE, Limits, Override, Quota, QuotaSubject, Watermark};
-use super::section::{At, Section, Source, suggest};
+use super::section::{Section, Source, suggest};
 use super::{Rule, VolumeConfig};
 
 /// The limits of a file, and where each stands, for the check that needs all files.
@@ -17,7 +17,7 @@ pub(super) struct Read {
 
 pub(super) fn read_quota(mut s: Section<'_, '_>, src: &mut Source<'_>, read: &mut Read) {
     let before = src.faults.len();
-    let name = needed(&mut s, src, "name", "user");
+    let name = s.needed(src, "name", "user");
     if let Some((name, span)) = &name {
         if name.is_empty() || !name.chars().all(super::check::is_name_char) {
             src.fault(
@@ -30,7 +30,7 @@ pub(super) fn read_quota(mut s: Section<'_, '_>, src: &mut Source<'_>, read: &mu
             src.fault(span, format!("name {name:?} is given twice"), "give each its own");
         }
     }
-    let volume = needed(&mut s, src, "volume", "scratch");
+    let volume = s.needed(src, "volume", "scratch");
     let subject = read_subject(&mut s, src);
     let hard = s.size(src, "hard").map(|(n, _)| n);
     let temporal = s.size(src, "temporal").map(|(n, _)| n);
@@ -81,8 +81,8 @@ pub(super) fn read_quota(mut s: Section<'_, '_>, src: &mut Source<'_>, read: &mu
 
 pub(super) fn read_watermark(mut s: Section<'_, '_>, src: &mut Source<'_>, read: &mut Read) {
     let before = src.faults.len();
-    let volume = needed(&mut s, src, "volume", "scratch");
-    let rule = needed(&mut s, src, "rule", "scratch-28d");
+    let volume = s.needed(src, "volume", "scratch");
+    let rule = s.needed(src, "rule", "scratch-28d");
     let high = s.percent(src, "high");
     let low = s.percent(src, "low");
     if let (Some((high, _)), Some((low, span))) = (&high, &low)
@@ -126,20 +126,6 @@ pub(super) fn read_watermark(mut s: Section<'_, '_>, src: &mut Source<'_>, read:
         min_age,
         free_trash,
     });
-}
-
-fn needed(
-    s: &mut Section<'_, '_>,
-    src: &mut Source<'_>,
-    key: &'static str,
-    such_as: &str,
-) -> Option<At<String>> {
-    let found = s.string(src, key);
-    if found.is_none() && !s.has(key) {
-        let mend = format!("add a line such as: {key} = {such_as:?}");
-        src.fault(&s.span.clone(), format!("has no {key}"), mend);
-    }
-    found
 }
 
 fn read_min_age(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> u64 {
@@ -193,7 +179,7 @@ fn read_subject(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> QuotaSubject {
 }
 
 fn read_override(mut s: Section<'_, '_>, src: &mut Source<'_>) -> Option<Override> {
-    let (pattern, span) = needed(&mut s, src, "match", "alice")?;
+    let (pattern, span) = s.needed(src, "match", "alice")?;
     let hard = s.size(src, "hard").map(|(n, _)| n);
     let temporal = s.size(src, "temporal").map(|(n, _)| n);
     s.finish(src);

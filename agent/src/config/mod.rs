@@ -13,7 +13,7 @@
 //! - [`environment`] what the environment says instead of a file
 //! - `command_line` what the command line puts in force
 //! - [`origin`]    where every value comes from
-//! - `notify`      the notify table -> [`sinks`]
+//! - `notify`      the notify table -> [`sinks`]; `means` its tables
 //! - `accessor`    whose reads do not count
 //! - `accounts`    user and group names -> ids
 //!
@@ -29,6 +29,7 @@ pub mod fault;
 mod limit;
 pub mod limits;
 pub mod listen;
+mod means;
 mod notify;
 pub mod origin;
 mod rule;
@@ -44,7 +45,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 pub use access::{Access, Members};
-pub use accounts::{group_id, group_name, user_gecos, user_id, user_name};
+pub use accounts::{group_id, group_name, know_group_names, know_user_names, user_gecos, user_id, user_name};
 pub use fault::Fault;
 pub use limits::{Limits, Quota, QuotaSubject, Watermark};
 pub use listen::{Listen, TlsFiles};

@@ -82,6 +82,16 @@ impl<'s, 't> Section<'s, 't> {
         }
     }
 
+    /// A string that must be there.
+    pub fn needed(&mut self, src: &mut Source<'_>, key: &'static str, such_as: &str) -> Option<At<String>> {
+        let found = self.string(src, key);
+        if found.is_none() && !self.has(key) {
+            let mend = format!("add: {key} = {such_as:?}");
+            src.fault(&self.span.clone(), format!("has no {key}"), mend);
+        }
+        found
+    }
+
     /// A string that names one of `choices`.
     pub fn choice<T: Copy>(
         &mut self,

@@ -57,6 +57,11 @@ impl Ledger {
         &self.projects
     }
 
+    /// What lies in one directory itself.
+    pub fn directory(&self, id: DirId) -> Option<&DirSums> {
+        self.dirs.get(id.index())
+    }
+
     /// By directory: what lies in it itself, not what lies below.
     pub fn directories(&self) -> impl Iterator<Item = (DirId, &DirSums)> {
         let used = self.dirs.iter().enumerate().filter(|(_, sums)| !sums.is_empty());

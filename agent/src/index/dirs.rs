@@ -12,6 +12,25 @@ use crate::model::Inode;
 /// another one in its place.
 const RESTING_IDS: usize = 16_384;
 
+/// All paths together take so many bytes at most; a deep tree's would take more than there is.
+const PATHS_BYTES_MAX: usize = 256 << 20;
+
+/// Paths of directories, as [`Directories::path`] gives them one by one.
+#[derive(Debug)]
+pub struct Paths {
+    bytes: Vec<u8>,
+    /// Where each begins, and how long it is.
+    spans: Vec<Option<(usize, usize)>>,
+}
+
+impl Paths {
+    /// None where it was not made: it may have one all the same.
+    pub fn get(&self, id: DirId) -> Option<&[u8]> {
+        let (start, len) = (*self.spans.get(id.index())?)?;
+        self.bytes.get(start..start.saturating_add(len))
+    }
+}
+
 /// All directories of one volume.
 #[derive(Debug, Default)]
 pub struct Directories {
@@ -234,6 +253,28 @@ impl Directories {
         values.into_iter().map(Option::unwrap_or_default).collect()
     }
 
+    /// The paths of all of them: each is made once, from its parent's.
+    pub fn paths(&self) -> Paths {
+        let mut bytes = Vec::new();
+        let arena = std::cell::RefCell::new(&mut bytes);
+        let extend = |_, entry: &DirEntry, parent: Option<(usize, usize)>| {
+            let (start, len) = parent?;
+            let mut arena = arena.borrow_mut();
+            if arena.len() > PATHS_BYTES_MAX {
+                return None;
+            }
+            let begin = arena.len();
+            arena.extend_from_within(start..start.saturating_add(len));
+            if len > 0 {
+                arena.push(b'/');
+            }
+            arena.extend_from_slice(&entry.name);
+            Some((begin, arena.len().saturating_sub(begin)))
+        };
+        let spans = self.inherit(Some((0, 0)), extend);
+        Paths { bytes, spans }
+    }
+
     fn touch(&mut self, id: DirId) {
         self.dirty.insert(id.0 / PAGE_INODES as u32);
     }
@@ -351,6 +392,7 @@ mod tests {
                 parent_of[what] = to;
                 name_of[what] = name;
             }
+            let paths = dirs.paths();
             for i in 0..parent_of.len() {
                 let mut model = Vec::new();
                 let mut at = i;
@@ -359,7 +401,9 @@ mod tests {
                     at = parent_of[at];
                 }
                 model.reverse();
-                prop_assert_eq!(dirs.path(DirId(i as u32)).unwrap(), model.join("/").into_bytes());
+                let model = model.join("/").into_bytes();
+                prop_assert_eq!(paths.get(DirId(i as u32)).unwrap(), &model);
+                prop_assert_eq!(dirs.path(DirId(i as u32)).unwrap(), model);
             }
         }
     }

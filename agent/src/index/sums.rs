@@ -99,6 +99,11 @@ impl DirSums {
         self.files == 0
     }
 
+    /// Apparent bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     pub(super) fn add(&mut self, share: &Share) {
         let bucket = u8::try_from(share.bucket).unwrap_or(u8::MAX);
         if self.files == 0 {

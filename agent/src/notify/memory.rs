@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::Audience;
 use super::expiring::Told;
-use super::outbox::{Sync, replace};
+use super::file::{Sync, replace};
 
 /// Its name in the outbox's directory.
 pub const FILE: &str = "memory.json";

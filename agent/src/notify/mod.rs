@@ -10,6 +10,8 @@
 //! - [`expiring`] whose files will expire, and whether they know (pure)
 //! - [`memory`]   what was told already
 //! - [`digest`]   into which notice an event goes, and when that is due (pure)
+//! - [`notice`]   what one sink tells one audience (values)
+//! - [`receipts`] what sinks have answered: outlives the process
 //! - [`outbox`]   notices that wait, were sent, or failed: durable
 //! - [`text`]     a notice in words
 //! - [`address`]  an owner's mail address
@@ -21,15 +23,18 @@
 //! has a name that is the same whoever finds it again); that a notice is lost because nobody took it in time.
 //!
 //! Where sending twice cannot be excluded: a sink that took a notice and could not say so, because the connection broke or the agent
-//! was killed between its answer and the note of it (well below a millisecond). The second one carries the same name, as Message-ID,
-//! `webhook-id` or AMQP message id, so that the receiver can tell.
+//! was killed before it had read the answer and noted it in memory that outlives it ([`receipts`]). The second one carries the same
+//! name, as Message-ID, `webhook-id`, AMQP message id or PURGE_NOTICE_ID, so that the receiver can tell.
 
 pub mod address;
 pub mod digest;
 pub mod event;
 pub mod expiring;
+mod file;
 pub mod memory;
+pub mod notice;
 pub mod outbox;
+pub mod receipts;
 pub mod sender;
 pub mod sink;
 pub mod tally;

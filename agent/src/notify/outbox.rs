@@ -4,22 +4,26 @@
 //!   notices/NOTICE.json       the notice with its events
 //!   notices/lists/NAME.jsonl  the entries an event speaks of, one a line
 //!   notices/memory.json       what was told already (see `memory`)
+//!   notices/answered          what sinks have taken since (see `receipts`)
 //! ```
 //! A notice gathers events until it is due, then it is closed, and from then on its content stays as it is: every attempt sends the
 //! same. An event that a sink has got already is not taken again.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
-use serde::{Deserialize, Serialize};
 
 use super::digest::{Past, Place, place};
 use super::event::{Audience, Entry, Event};
+use super::file::{Sync, remove, replace};
+use super::notice::{Fate, Notice};
+use super::receipts::{Left, Receipt, Receipts};
 use crate::config::Sink;
 use crate::model::Seconds;
 use crate::purge::id::new_id;
@@ -33,54 +37,6 @@ const WAITING_MAX: usize = 20_000;
 /// Events of one digest.
 const EVENTS_MAX: usize = 500;
 
-/// What has become of a notice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Fate {
-    /// It is not due yet, and events may join it.
-    Gathering,
-    /// It is to be sent.
-    Waiting,
-    /// The sink has taken it.
-    Sent,
-    /// It was given up.
-    Failed,
-}
-
-/// Something to be told by one sink to one audience.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Notice {
-    /// Its name, also for the receiver.
-    pub notice_id: String,
-    /// By which sink.
-    pub sink: String,
-    /// What has become of it.
-    pub fate: Fate,
-    /// To whom.
-    pub to: Audience,
-    /// When it was made, seconds since 1970.
-    pub created_at: u64,
-    /// When it is to be sent (again).
-    pub due_at: u64,
-    /// When it was closed; 0: not yet.
-    pub closed_at: u64,
-    /// When it was sent or given up; 0: not yet.
-    pub ended_at: u64,
-    /// How often it was tried.
-    pub attempts: u32,
-    /// Why the last attempt failed; empty: it did not.
-    pub error: String,
-    /// What it tells, oldest first.
-    pub events: Vec<Event>,
-}
-
-impl Notice {
-    /// Whether nothing more becomes of it.
-    pub fn is_over(&self) -> bool {
-        matches!(self.fate, Fate::Sent | Fate::Failed)
-    }
-}
-
 /// All notices.
 #[derive(Debug)]
 pub struct Outbox {
@@ -88,6 +44,7 @@ pub struct Outbox {
     /// Events are added one after another.
     adding: Mutex<()>,
     inner: Mutex<Inner>,
+    receipts: Arc<Receipts>,
     /// Told whenever a notice is added.
     pub added: tokio::sync::Notify,
 }
@@ -103,7 +60,7 @@ impl Outbox {
     /// Reads what earlier processes left in `dir`.
     ///
     /// # Errors
-    /// When the directory cannot be made or read. A notice that cannot be read is set aside and said aloud.
+    /// When the directory cannot be made, read or written. A notice that cannot be read is set aside and said aloud.
     pub fn open(dir: &Path) -> io::Result<Self> {
         fs::DirBuilder::new()
             .recursive(true)
@@ -112,6 +69,9 @@ impl Outbox {
         let mut inner = Inner::default();
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
+            if path.extension().is_some_and(|x| x == super::file::UNFINISHED) {
+                remove(&path)?;
+            }
             let is_notice = path.extension().is_some_and(|x| x == "json")
                 && path.file_name().is_some_and(|n| n != super::memory::FILE);
             if !is_notice {
@@ -125,12 +85,30 @@ impl Outbox {
                 }
             }
         }
-        Ok(Self {
+        let (receipts, left) = Receipts::open(dir)?;
+        let outbox = Self {
             dir: dir.to_owned(),
             adding: Mutex::default(),
             inner: Mutex::new(inner),
+            receipts: Arc::new(receipts),
             added: tokio::sync::Notify::new(),
-        })
+        };
+        outbox.settle(left)?;
+        Ok(outbox)
+    }
+
+    /// What the process before had in hand when it ended.
+    fn settle(&self, left: Vec<Left>) -> io::Result<()> {
+        let waits = |id: &str| self.inner.lock().notices.get(id).is_some_and(|n| !n.is_over());
+        for Left { id, taken } in left.into_iter().filter(|l| waits(&l.id)) {
+            match taken {
+                true => self.change(&id, Sync::First, |n| n.has_been_sent(Seconds::wall().0.into()))?,
+                false => tracing::warn!(notice = %id,
+                    "this notice was being sent when the agent ended: it is sent again, under the same id"),
+            }
+        }
+        self.receipts.wipe();
+        Ok(())
     }
 
     /// Where it lies.
@@ -177,7 +155,7 @@ impl Outbox {
             Place::Into(id) => {
                 let mut notice = inner.notices.get(id).cloned().unwrap_or_else(|| {
                     // Not reached: `past` names only what is there.
-                    fresh(id.to_owned(), sink, &event.to, now)
+                    Notice::new(id.to_owned(), sink, &event.to, now)
                 });
                 notice.events.push(event.clone());
                 // It must not be closed meanwhile.
@@ -186,7 +164,7 @@ impl Outbox {
             }
             Place::New { due, gathers } => {
                 let id = inner.unused_name('n', &self.dir);
-                let mut notice = fresh(id, sink, &event.to, now);
+                let mut notice = Notice::new(id, sink, &event.to, now);
                 notice.due_at = due;
                 if !gathers {
                     notice.fate = Fate::Waiting;
@@ -228,33 +206,36 @@ impl Outbox {
         Ok((due, next))
     }
 
-    /// The sink has taken it. Written at once, and only then made to survive a power cut: the time in which a kill would make
-    /// it be sent again is to be short.
+    /// A notice is about to be sent: where its sink's answer is noted. It ends in [`Self::sent`] or [`Self::not_sent`].
+    pub fn begin(&self, id: &str) -> Receipt {
+        self.receipts.begin(id)
+    }
+
+    /// The sink has taken it. Written at once, and only then made to survive a power cut.
     ///
     /// # Errors
-    /// When that cannot be noted: it may be sent again after a restart, but not by this process.
-    pub fn sent(&self, id: &str, now: u64) -> io::Result<()> {
-        self.change(id, Sync::After, |n| {
-            n.fate = Fate::Sent;
-            n.attempts = n.attempts.saturating_add(1);
-            n.ended_at = now;
-            n.error.clear();
-        })
+    /// When that cannot be noted: this process does not send it again, nor the next one, if the receipt says that it was taken.
+    pub fn sent(&self, receipt: Receipt, now: u64) -> io::Result<()> {
+        self.change(receipt.id(), Sync::After, |n| n.has_been_sent(now))?;
+        receipt.settled();
+        Ok(())
     }
 
     /// The sink has not taken it: the next attempt is at `again`, or there is none.
     ///
     /// # Errors
     /// When that cannot be noted.
-    pub fn not_sent(&self, id: &str, error: &str, again: Option<u64>, now: u64) -> io::Result<()> {
-        self.change(id, Sync::First, |n| {
+    pub fn not_sent(&self, receipt: Receipt, error: &str, again: Option<u64>, now: u64) -> io::Result<()> {
+        self.change(receipt.id(), Sync::First, |n| {
             n.attempts = n.attempts.saturating_add(1);
             n.error = error.to_owned();
             match again {
                 Some(at) => n.due_at = at,
                 None => (n.fate, n.ended_at) = (Fate::Failed, now),
             }
-        })
+        })?;
+        receipt.settled();
+        Ok(())
     }
 
     fn change(&self, id: &str, sync: Sync, change: impl FnOnce(&mut Notice)) -> io::Result<()> {
@@ -311,6 +292,8 @@ impl Outbox {
     /// # Errors
     /// When a file cannot be removed.
     pub fn tidy(&self, now: u64) -> io::Result<()> {
+        // A list is written before the notice that names it.
+        let _nothing_is_added = self.adding.lock();
         let mut inner = self.inner.lock();
         let mut over: Vec<(u64, String)> = inner
             .notices
@@ -427,66 +410,8 @@ impl Inner {
     }
 }
 
-fn fresh(notice_id: String, sink: &Sink, to: &Audience, now: u64) -> Notice {
-    Notice {
-        notice_id,
-        sink: sink.name.clone(),
-        fate: Fate::Gathering,
-        to: to.clone(),
-        created_at: now,
-        due_at: now,
-        closed_at: 0,
-        ended_at: 0,
-        attempts: 0,
-        error: String::new(),
-        events: Vec::new(),
-    }
-}
-
 fn read(path: &Path) -> io::Result<Notice> {
     Ok(serde_json::from_slice(&fs::read(path)?)?)
-}
-
-/// When a file is made to survive a power cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sync {
-    /// Before it takes the old one's place.
-    First,
-    /// After: others see it sooner.
-    After,
-}
-
-/// Puts a file in place of another, whole or not at all.
-pub(super) fn replace(path: &Path, bytes: &[u8], sync: Sync) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = BufWriter::new(
-        fs::OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(&new)?,
-    );
-    file.write_all(bytes)?;
-    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-    if sync == Sync::First {
-        file.sync_all()?;
-    }
-    fs::rename(&new, path)?;
-    if sync == Sync::After {
-        file.sync_all()?;
-    }
-    match path.parent() {
-        Some(dir) => fs::File::open(dir)?.sync_all(),
-        None => Ok(()),
-    }
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ fn an_event_is_taken_once_by_each_sink_also_after_a_restart() {
     assert_eq!(all.len(), 2);
     assert_eq!(outbox.entries(&all[0].events[0]), entries);
     let (due, _) = outbox.due("a", 100, 10).unwrap();
-    outbox.sent(&due[0].notice_id, 101).unwrap();
+    outbox.sent(outbox.begin(&due[0].notice_id), 101).unwrap();
     let outbox = Outbox::open(dir.path()).unwrap();
     assert!(outbox.due("a", 1000, 10).unwrap().0.is_empty(), "it was sent");
     assert_eq!(outbox.due("b", 1000, 10).unwrap().0.len(), 1);
@@ -72,7 +72,7 @@ fn a_digest_gathers_and_is_closed_when_it_is_sent() {
     assert_eq!(due.iter().map(|n| n.events.len()).collect::<Vec<_>>(), [3, 3]);
     // The sink is down; what happens meanwhile does not change what was closed.
     outbox
-        .not_sent(&due[0].notice_id, "down", Some(200), 106)
+        .not_sent(outbox.begin(&due[0].notice_id), "down", Some(200), 106)
         .unwrap();
     outbox.add(event("later", 1), &[], &sinks, 107).unwrap();
     let outbox = Outbox::open(dir.path()).unwrap();
@@ -82,7 +82,7 @@ fn a_digest_gathers_and_is_closed_when_it_is_sent() {
     assert_eq!((&same.events, same.attempts), (&due[0].events, 1));
     assert_eq!(next, Some(1105), "the next one of this owner is a digest later");
     outbox
-        .not_sent(&due[0].notice_id, "no such user", None, 201)
+        .not_sent(outbox.begin(&due[0].notice_id), "no such user", None, 201)
         .unwrap();
     assert_eq!(outbox.counts()["mail"], [2, 0, 1]);
 }
@@ -96,7 +96,7 @@ fn what_is_long_over_is_forgotten_with_its_lists() {
         outbox.add(event(id, 1), &entries, &[sink("a", 0)], 100).unwrap();
     }
     let (due, _) = outbox.due("a", 100, 10).unwrap();
-    outbox.sent(&due[0].notice_id, 100).unwrap();
+    outbox.sent(outbox.begin(&due[0].notice_id), 100).unwrap();
     outbox.tidy(100 + KEPT_SECONDS).unwrap();
     assert_eq!(outbox.list(|_| true).len(), 2);
     outbox.tidy(101 + KEPT_SECONDS).unwrap();
@@ -114,4 +114,32 @@ fn a_damaged_notice_is_set_aside_and_the_others_live_on() {
     fs::write(dir.path().join("nhalf.new"), "{").unwrap();
     assert_eq!(Outbox::open(dir.path()).unwrap().list(|_| true).len(), 1);
     assert!(dir.path().join("nbad.damaged").exists());
+}
+
+#[test]
+fn an_answer_outlives_the_process_that_could_not_write_it_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(dir.path()).unwrap();
+    for id in ["e1", "e2", "e3"] {
+        outbox.add(event(id, 1), &[], &[sink("a", 0)], 100).unwrap();
+    }
+    let (due, _) = outbox.due("a", 100, 10).unwrap();
+    let begun: Vec<Receipt> = due.iter().map(|n| outbox.begin(&n.notice_id)).collect();
+    begun[0].taken();
+    begun[1].taken();
+    let mut begun = begun.into_iter();
+    outbox.sent(begun.next().unwrap(), 101).unwrap();
+    // Killed: the second is answered, the third is not.
+    drop((begun, outbox));
+    fs::write(dir.path().join("nhalf.new"), "{").unwrap();
+    let outbox = Outbox::open(dir.path()).unwrap();
+    let (again, _) = outbox.due("a", 1000, 10).unwrap();
+    assert_eq!(
+        again.iter().map(|n| &n.notice_id).collect::<Vec<_>>(),
+        [&due[2].notice_id]
+    );
+    assert_eq!(outbox.counts()["a"], [1, 2, 0]);
+    assert!(!dir.path().join("nhalf.new").exists());
+    // And is not only remembered once.
+    assert_eq!(Outbox::open(dir.path()).unwrap().counts()["a"], [1, 2, 0]);
 }

@@ -10,7 +10,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::event::{Audience, Entry, Event, What, rfc3339};
-use super::outbox::{Fate, Notice, Outbox};
+use super::notice::{Fate, Notice};
+use super::outbox::Outbox;
+use super::receipts::Receipt;
 use super::sink::{Letter, SendError, Teller};
 use super::tally::Tally;
 use super::text::{About, Texts};
@@ -207,7 +209,9 @@ impl Notifier {
             }],
         };
         let letter = in_force.letter(sink, notice, Vec::new());
-        let sent = Teller::new(sink, &in_force.notify).send(&letter).await;
+        let sent = Teller::new(sink, &in_force.notify)
+            .send(&letter, &Receipt::nowhere(&id))
+            .await;
         sent.map(|()| id).map_err(|e| TestError::Failed {
             sink: name.into(),
             why: e.to_string(),
@@ -314,7 +318,9 @@ impl Sender {
             .with_outbox(move |outbox| events.iter().map(|e| outbox.entries(e)).collect())
             .await;
         let letter = self.in_force.letter(&self.sink, notice, lists);
-        let done = self.teller.send(&letter).await;
+        let begun = id.clone();
+        let receipt = self.with_outbox(move |outbox| outbox.begin(&begun)).await;
+        let done = self.teller.send(&letter, &receipt).await;
         let at = now();
         let (error, is_down, never) = match done {
             Ok(()) => {
@@ -322,7 +328,7 @@ impl Sender {
                     tracing::info!(sink = %self.sink.name, "the sink takes notices again");
                 }
                 self.failures = 0;
-                self.note(move |outbox| outbox.sent(&id, at)).await;
+                self.note(move |outbox| outbox.sent(receipt, at)).await;
                 return None;
             }
             Err(SendError::Down(why)) => (why, true, false),
@@ -345,7 +351,7 @@ impl Sender {
             false => {}
         }
         let again = (!given_up).then_some(again);
-        self.note(move |outbox| outbox.not_sent(&id, &error, again, at))
+        self.note(move |outbox| outbox.not_sent(receipt, &error, again, at))
             .await;
         pause.map(Duration::from_secs)
     }

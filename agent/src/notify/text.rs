@@ -11,7 +11,7 @@ use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, context
 use purge_proto::units::{format_duration, format_size};
 
 use super::event::{Audience, Entry};
-use super::outbox::Notice;
+use super::notice::Notice;
 
 /// File name and built-in text. The first two speak to an owner, the others to the operator.
 const BUILT_IN: [(&str, &str); 4] = [

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::notify::event::{Event, Expiring, Fill, List, Purged, Use, What};
-use crate::notify::outbox::Fate;
+use crate::notify::notice::Fate;
 
 fn notice(to: Audience, events: Vec<What>) -> Notice {
     let event = |what| Event {

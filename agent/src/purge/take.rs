@@ -350,9 +350,13 @@ fn put_back(ground: &Ground<'_>, candidate: &Candidate, moved: &[Move]) -> io::R
     }
     // The renames have moved its change time, and its own renames are not in what the agent reads.
     if let Some(m) = moved.first()
-        && let Ok(found) = ground.watched.projects.entry(&m.from.dir, &m.from.name)
+        && let Ok(mut found) = stat::entry(&m.from.dir, &m.from.name)
     {
         let mut index = ground.watched.index.write();
+        // Asking might mean opening, which would break what is left of the lease.
+        if let Some((known, _)) = index.get(found.stat.ino) {
+            found.stat.project = known.project;
+        }
         index.refresh(&found.stat).map_err(io::Error::other)?;
     }
     result

@@ -98,8 +98,10 @@ fn naive(index: &Index, by: By, now: Seconds, gap_end: Option<Seconds>) -> FxHas
 }
 
 fn kept(index: &Index, by: By) -> FxHashMap<Subject, Naive> {
-    let rows = usage(index, by).into_iter();
+    let usage = Usage::of(index, by, 0);
+    let rows = usage.rows(0..usage.len());
     rows.map(|(subject, s)| {
+        let s = s.into_owned();
         let row = Naive {
             files: s.files,
             bytes: s.bytes,

@@ -8,7 +8,6 @@ use tonic::Status;
 
 use super::convert;
 use super::requests::FindAsked;
-use crate::config::{group_name, user_name};
 use crate::host::{Host, HostError, lossy};
 use crate::index::DirId;
 use crate::model::Seconds;
@@ -16,7 +15,6 @@ use crate::purge::candidate::Candidate;
 use crate::purge::holds::timestamp;
 use crate::purge::plans::PlanRecord;
 use crate::query::find::{self, Filter, FindError};
-use crate::query::usage::{self, By, Subject};
 use crate::volume::{State, Volume};
 
 /// Candidates sorted at once; more are sorted in several passes over the plan.
@@ -106,54 +104,6 @@ pub(super) fn touched(host: &Host, volume: &str) -> Result<v1::TouchedReport, Ho
     Ok(v1::TouchedReport {
         owners,
         since: Some(timestamp(since)),
-    })
-}
-
-/// Who uses how much, of this user alone if the caller sees no more.
-pub(super) fn usage(
-    host: &Host,
-    r: &v1::UsageRequest,
-    by: By,
-    only: Option<u32>,
-) -> Result<v1::UsageReport, HostError> {
-    let mut rows = Vec::new();
-    let mut as_of = None;
-    for volume in host
-        .volumes()
-        .iter()
-        .filter(|v| r.volume.is_empty() || v.config.name == r.volume)
-    {
-        volume.sync();
-        let at = (Seconds::judged(), volume.condition().gap_end);
-        usage::refresh(&volume.watched.index, &volume.watched.counting, at)?;
-        let index = volume.watched.index.read();
-        let is_theirs = |s: &Subject| only.is_none_or(|uid| *s == Subject::Id(uid));
-        let counted = index.ledger().as_of();
-        as_of = Some(as_of.map_or(counted, |known: Seconds| known.min(counted)));
-        let all = usage::usage(&index, by);
-        for (subject, used) in all.iter().filter(|(s, _)| is_theirs(s)) {
-            let name = match (by, subject) {
-                (By::Project, Subject::Id(project)) => project.to_string(),
-                (By::Group, Subject::Id(gid)) => group_name(*gid),
-                (_, Subject::Id(uid)) => user_name(*uid),
-                (_, Subject::Directory(id)) => match index.dirs().path(*id) {
-                    Some(path) if path.is_empty() => ".".into(),
-                    path => lossy(&path.unwrap_or_default()),
-                },
-            };
-            rows.push(convert::usage_row(&volume.config.name, name, used));
-        }
-    }
-    if rows.is_empty() && !r.volume.is_empty() {
-        host.volume(&r.volume)?;
-    }
-    rows.sort_unstable_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.subject.cmp(&b.subject)));
-    if r.limit > 0 {
-        rows.truncate(usize::try_from(r.limit).unwrap_or(usize::MAX));
-    }
-    Ok(v1::UsageReport {
-        rows,
-        as_of: as_of.map(timestamp),
     })
 }
 

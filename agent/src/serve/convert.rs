@@ -269,7 +269,13 @@ pub(super) fn findings(findings: Vec<Finding>) -> v1::DoctorReport {
     }
 }
 
-pub(super) fn usage_row(volume: &str, subject: String, sums: &Sums) -> v1::UsageRow {
+pub(super) fn usage_row(
+    volume: &str,
+    subject: String,
+    sums: &Sums,
+    with_ages: bool,
+    now: Seconds,
+) -> v1::UsageRow {
     let bounds = AGE_BOUNDS.iter().copied().chain([0]);
     let size = |bytes: u128| u64::try_from(bytes).unwrap_or(u64::MAX);
     let span = sums.span;
@@ -280,11 +286,12 @@ pub(super) fn usage_row(volume: &str, subject: String, sums: &Sums) -> v1::Usage
         bytes: size(sums.bytes),
         allocated_bytes: size(sums.allocated),
         byte_days: sums.byte_days as f64,
-        oldest: span.map(|(oldest, _)| timestamp(oldest.min(Seconds::now()))),
+        oldest: span.map(|(oldest, _)| timestamp(oldest.min(now))),
         // The index holds the end of a precision window, which may lie ahead.
-        newest: span.map(|(_, newest)| timestamp(newest.min(Seconds::now()))),
+        newest: span.map(|(_, newest)| timestamp(newest.min(now))),
         ages: bounds
             .zip(sums.ages)
+            .filter(|_| with_ages)
             .map(|(below_seconds, (files, bytes))| v1::AgeBucket {
                 below_seconds,
                 files,

@@ -9,7 +9,7 @@
 //! - [`outlet`]   streams to clients that may be slow
 //! - [`http`]     metrics and health
 //! - `bounded`    its connections
-//! - `convert`    the contract's messages from the agent's values; `notices` its notices
+//! - `convert`    the contract's messages from the agent's values; `notices` its notices, `usage` the report of usage
 
 mod answers;
 mod bounded;
@@ -24,6 +24,7 @@ pub mod roles;
 pub mod service;
 pub mod tally;
 pub mod tls;
+pub mod usage;
 
 use std::io;
 use std::sync::Arc;

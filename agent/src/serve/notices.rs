@@ -6,7 +6,7 @@ use tonic::Status;
 
 use crate::model::Seconds;
 use crate::notify::event::{Audience, Event};
-use crate::notify::outbox::{Fate, Notice};
+use crate::notify::notice::{Fate, Notice};
 use crate::notify::sender::TestError;
 use crate::purge::holds::timestamp;
 

@@ -13,7 +13,6 @@ use crate::policy::forecast;
 use crate::policy::scope::Globs;
 use crate::query::find::{Filter, Order};
 use crate::query::usage::By;
-use crate::sys::project;
 
 /// Rows of a page of a list, unless the client asks for fewer.
 const PAGE_ROWS_MAX: usize = 100;
@@ -203,17 +202,12 @@ pub fn forecast(r: v1::ForecastRequest) -> Result<(Wanted, u32, forecast::By), S
 /// By what usage is told.
 ///
 /// # Errors
-/// When the kernel does not tell that, or the caller may not see it.
+/// When the caller may not see it.
 pub fn usage(r: &v1::UsageRequest, only: Option<u32>) -> Result<By, Status> {
     let by = match r.by() {
         v1::UsageBy::Unspecified | v1::UsageBy::User => By::User,
         v1::UsageBy::Group => By::Group,
         v1::UsageBy::Directory => By::Directory(r.depth.max(1)),
-        v1::UsageBy::Project if !project::is_known() => {
-            return Err(Status::failed_precondition(
-                "by: this kernel tells project ids only of open files; Linux 6.17 and later tell them of all",
-            ));
-        }
         v1::UsageBy::Project => By::Project,
     };
     if only.is_some() && by != By::User {

@@ -16,7 +16,7 @@ use super::gate::Caller;
 use super::outlet::{Outlet, Until};
 use super::requests::{self, PlanAsked};
 use super::roles::Scope;
-use super::{answers, convert, notices};
+use super::{answers, convert, notices, usage};
 use crate::doctor;
 use crate::host::{Host, HostError, Wish};
 use crate::purge::plans::PlanRecord;
@@ -300,7 +300,7 @@ impl PurgeAgent for Service {
         let only = Caller::of(&request)?.only();
         let r = request.into_inner();
         let by = requests::usage(&r, only)?;
-        let report = self.wait(move |host| answers::usage(host, &r, by, only));
+        let report = self.wait(move |host| usage::report(host, &r, by, only));
         Ok(Response::new(report.await?))
     }
 

@@ -1,13 +1,17 @@
-//! Project ids of ext4 and xfs (`file_getattr(2)`, Linux 6.17; `xfs_quota(8)`).
+//! Project ids of ext4 and xfs (`file_getattr(2)`, Linux 6.17; before it `FS_IOC_FSGETXATTR`, ioctl_xfs_fsgetxattr(2)).
 //!
-//! Older kernels tell them only of open files, and opening every file is no way to ask: there, every file has project 0.
+//! The older way needs an open file, so it is taken only where somebody asks for ids: see `collect::projects`.
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use rustix::fs::{FileType, Mode, OFlags};
 
 /// The same number on every architecture that Rust builds for.
 const SYS_FILE_GETATTR: libc::c_long = 468;
+/// `_IOR('X', 31, struct fsxattr)` of linux/fs.h; `_IOR` is the same on the architectures that the agent is built for.
+const FS_IOC_FSGETXATTR: libc::c_ulong = 0x801c_581f;
 
 /// `struct file_attr` of linux/fs.h, version 0.
 #[repr(C)]
@@ -20,30 +24,84 @@ struct FileAttr {
     cowextsize: u32,
 }
 
-/// The project id of the entry `name` of the directory `dir`, not followed if it is a symlink. 0: none.
-///
-/// # Errors
-/// ENOSYS before Linux 6.17, EOPNOTSUPP where the file system keeps none, and what `file_getattr(2)` says.
-pub fn of_entry(dir: impl AsFd, name: &CStr) -> io::Result<u32> {
-    ask(dir.as_fd().as_raw_fd(), name, libc::AT_SYMLINK_NOFOLLOW)
+/// `struct fsxattr` of linux/fs.h.
+#[repr(C)]
+#[derive(Default)]
+struct FsxAttr {
+    xflags: u32,
+    extsize: u32,
+    nextents: u32,
+    project: u32,
+    cowextsize: u32,
+    pad: [u8; 8],
 }
 
-/// The project id of what is behind a descriptor, also of one that was opened with O_PATH.
-///
-/// # Errors
-/// As for [`of_entry`].
-pub fn of_open(fd: impl AsFd) -> io::Result<u32> {
-    // With AT_EMPTY_PATH the call refuses O_PATH descriptors (EBADF).
-    let link = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
-    ask(libc::AT_FDCWD, &CString::new(link)?, 0)
+/// How ids are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// By name.
+    ByName,
+    /// By opening.
+    ByOpening,
 }
 
-/// Whether this kernel tells project ids.
-pub fn is_known() -> bool {
-    of_entry(rustix::fs::CWD, c"/")
-        .err()
-        .and_then(|e| e.raw_os_error())
-        != Some(libc::ENOSYS)
+impl Way {
+    /// The project id of the entry `name` of the directory `dir`, not followed if it is a symlink. 0: none.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP or ENOTTY where the file system keeps none; EWOULDBLOCK by opening what is under somebody's lease.
+    pub fn of_entry(self, dir: impl AsFd, name: &CStr) -> io::Result<u32> {
+        match self {
+            Self::ByName => ask(dir.as_fd().as_raw_fd(), name, libc::AT_SYMLINK_NOFOLLOW),
+            Self::ByOpening => {
+                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                ask_open(&reopen(rustix::fs::openat(dir, name, flags, Mode::empty())?)?)
+            }
+        }
+    }
+
+    /// The project id of what is behind a descriptor, also of one that was opened with O_PATH.
+    ///
+    /// # Errors
+    /// As for [`Way::of_entry`].
+    pub fn of_open(self, fd: impl AsFd) -> io::Result<u32> {
+        match self {
+            // With AT_EMPTY_PATH the call refuses O_PATH descriptors (EBADF).
+            Self::ByName => ask(libc::AT_FDCWD, &CString::new(link(&fd))?, 0),
+            Self::ByOpening => ask_open(&reopen(fd)?),
+        }
+    }
+}
+
+/// Whether this kernel tells project ids by name.
+pub fn is_told_by_name() -> bool {
+    let asked = Way::ByName.of_entry(rustix::fs::CWD, c"/");
+    asked.err().and_then(|e| e.raw_os_error()) != Some(libc::ENOSYS)
+}
+
+fn link(fd: &impl AsFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
+}
+
+/// Opens a file or directory that is held by an O_PATH descriptor: what it is was looked at, so no device is opened and no fifo
+/// waits for anybody. O_NONBLOCK does not wait for the end of a lease.
+fn reopen(fd: impl AsFd) -> io::Result<OwnedFd> {
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode);
+    if !matches!(kind, FileType::RegularFile | FileType::Directory) {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOATIME | OFlags::NOCTTY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(link(&fd), flags, Mode::empty())?)
+}
+
+fn ask_open(fd: &OwnedFd) -> io::Result<u32> {
+    let mut attr = FsxAttr::default();
+    // SAFETY: the kernel writes one `struct fsxattr` to the address, which is that of one: plain integers without padding.
+    let done = unsafe { libc::ioctl(fd.as_raw_fd(), FS_IOC_FSGETXATTR as _, &raw mut attr) };
+    match done {
+        0 => Ok(attr.project),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 fn ask(dir: RawFd, name: &CStr, flags: libc::c_int) -> io::Result<u32> {
@@ -63,5 +121,38 @@ fn ask(dir: RawFd, name: &CStr, flags: libc::c_int) -> io::Result<u32> {
     match done {
         0 => Ok(attr.project),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_struct_is_as_long_as_the_number_of_the_call_says() {
+        assert_eq!(size_of::<FsxAttr>(), 0x1c);
+        assert_eq!(size_of::<FileAttr>(), 24);
+    }
+
+    #[test]
+    fn only_files_and_directories_are_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = rustix::fs::open(dir.path(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        std::os::unix::fs::symlink("/dev/null", dir.path().join("link")).unwrap();
+        let fifo = dir.path().join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        for name in [c"link", c"fifo"] {
+            let asked = Way::ByOpening.of_entry(&at, name);
+            assert_eq!(asked.unwrap_err().kind(), io::ErrorKind::Unsupported);
+        }
+        // Opened, and asked: where the file system keeps no ids it says so.
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        if let Err(e) = Way::ByOpening.of_entry(&at, c"file") {
+            assert!(
+                matches!(e.raw_os_error(), Some(libc::ENOTTY | libc::EOPNOTSUPP)),
+                "{e}"
+            );
+        }
     }
 }

@@ -103,6 +103,9 @@ pub struct VolumeRecord {
     /// How many gaps there have been.
     #[prost(uint64, tag = "13")]
     pub gaps_total: u64,
+    /// The process that watched last ended before it had read every event that waited.
+    #[prost(bool, tag = "14")]
+    pub unread: bool,
 }
 
 /// What is known of the stretch between an earlier process and this one.
@@ -191,9 +194,11 @@ impl VolumeRecord {
             _ => (away.min(at.seen_until), Cause::Unmounted),
         };
         let length = from.age_at(at.armed_at);
-        let missed = (!at.queued && length > 0) || at.unknown || away.0 > 0;
+        // What waited then is lost with its queue, and nobody knows how old it was.
+        let lost = std::mem::take(&mut self.unread) && !at.queued;
+        let missed = (!at.queued && length > 0) || at.unknown || lost || away.0 > 0;
         self.last_alive = at.armed_at.0;
-        missed && self.add_gap(from, at.armed_at, cause, tolerance, at.unknown)
+        missed && self.add_gap(from, at.armed_at, cause, tolerance, at.unknown || lost)
     }
 
     /// The agent's time was set back to `now`: nothing that is remembered lies ahead of it.
@@ -217,6 +222,24 @@ impl VolumeRecord {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn events_that_were_never_read_are_a_use_of_everything_unless_their_queue_was_kept() {
+        for queued in [true, false] {
+            let mut record = VolumeRecord {
+                unread: true,
+                ..VolumeRecord::default()
+            };
+            let at = Break {
+                queued,
+                ..broken(100, 100)
+            };
+            assert_eq!(record.resume(at, 600), !queued);
+            assert_eq!(record.counted_until(), (!queued).then_some(Seconds(100)));
+            // It is told once.
+            assert!(!record.resume(broken(100, 105), 600));
+        }
+    }
 
     fn broken(from: u32, to: u32) -> Break {
         Break {

@@ -142,7 +142,7 @@ impl Volume {
                 .map(|(_, ino)| *ino)
                 .collect(),
             trash: AtomicU64::new(0),
-            projects: Projects::new(uses_projects),
+            projects: Projects::new(uses_projects, root.device),
             touched: Mutex::default(),
             index: RwLock::new(index),
             counting: Mutex::default(),

@@ -13,6 +13,9 @@ use crate::views;
 /// Some millions of directories.
 const REPORT_BYTES_MAX: usize = 1 << 30;
 
+/// Nobody reads more, and half a million rows take a second to align.
+const TABLE_ROWS: u64 = 1000;
+
 /// Arguments.
 #[derive(Debug, Args)]
 pub struct Usage {
@@ -31,9 +34,9 @@ pub struct Usage {
     /// Whose files are kept alive by mass changes of timestamps or reads of next to nothing; nothing follows from it.
     #[arg(long, conflicts_with_all = ["by", "depth", "age", "limit"])]
     touched: bool,
-    /// Only so many, those with the most bytes.
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    limit: u64,
+    /// Only so many, those with the most bytes; 0: all. A table has 1,000 rows unless this says otherwise, JSON and CSV have all.
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -63,7 +66,8 @@ impl Usage {
             volume: self.volume.clone(),
             by: by.into(),
             depth: self.depth,
-            limit: self.limit,
+            limit: self.limit.unwrap_or(if out.is_table() { TABLE_ROWS } else { 0 }),
+            without_ages: !self.age,
         };
         let mut client = client.max_decoding_message_size(REPORT_BYTES_MAX);
         let report = client.usage(request).await?.into_inner();
@@ -79,6 +83,13 @@ impl Usage {
         match self.age {
             true => ages(&report).print(out, 0)?,
             false => totals(&report).print(out, 0)?,
+        }
+        let hidden = report.subjects.saturating_sub(report.rows.len() as u64);
+        if hidden > 0 {
+            out.remark(&format!(
+                "{} more have fewer bytes: --limit 0 lists all of them.",
+                count(hidden)
+            ));
         }
         Ok(exit::DONE)
     }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -15,6 +15,8 @@ use serde_json::Value;
 pub struct Posted {
     /// What it was answered.
     pub status: u16,
+    /// When the answer was given.
+    pub at: Instant,
     /// Names in small letters.
     pub headers: BTreeMap<String, String>,
     /// As it came.
@@ -37,6 +39,7 @@ pub struct Hook {
     port: u16,
     posted: Arc<Mutex<Vec<Posted>>>,
     answer: Arc<AtomicU16>,
+    thinks: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -52,12 +55,14 @@ impl Hook {
             port,
             posted: Arc::default(),
             answer: Arc::new(AtomicU16::new(200)),
+            thinks: Arc::default(),
             stop: Arc::default(),
             thread: None,
         };
-        let (posted, answer, stop) = (
+        let (posted, answer, thinks, stop) = (
             Arc::clone(&hook.posted),
             Arc::clone(&hook.answer),
+            Arc::clone(&hook.thinks),
             Arc::clone(&hook.stop),
         );
         let thread = std::thread::spawn(move || {
@@ -66,7 +71,11 @@ impl Hook {
                     return;
                 }
                 let Ok(stream) = stream else { continue };
-                if let Some(taken) = take(stream, answer.load(SeqCst)) {
+                if let Some(taken) = take(
+                    stream,
+                    answer.load(SeqCst),
+                    Duration::from_micros(thinks.load(SeqCst)),
+                ) {
                     posted.lock().unwrap().push(taken);
                 }
             }
@@ -78,6 +87,12 @@ impl Hook {
     /// What it answers from now on.
     pub fn answer(&self, status: u16) {
         self.answer.store(status, SeqCst);
+    }
+
+    /// How long it thinks before it answers.
+    pub fn think(&self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.thinks.store(micros, SeqCst);
     }
 
     /// All that came.
@@ -105,7 +120,18 @@ impl Drop for Hook {
     }
 }
 
-fn take(stream: TcpStream, status: u16) -> Option<Posted> {
+/// Whether the client has closed its end: then nothing is taken from it.
+fn has_gone(stream: &TcpStream) -> bool {
+    let _ = stream.set_nonblocking(true);
+    let peeked = stream.peek(&mut [0]);
+    let _ = stream.set_nonblocking(false);
+    match peeked {
+        Ok(n) => n == 0,
+        Err(e) => e.kind() != std::io::ErrorKind::WouldBlock,
+    }
+}
+
+fn take(stream: TcpStream, status: u16, thinks: Duration) -> Option<Posted> {
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
@@ -125,10 +151,15 @@ fn take(stream: TcpStream, status: u16) -> Option<Posted> {
     let length = headers.get("content-length")?.parse().ok()?;
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
+    std::thread::sleep(thinks);
+    if has_gone(reader.get_ref()) {
+        return None;
+    }
     let words = format!("HTTP/1.1 {status} Said\r\ncontent-length: 3\r\nconnection: close\r\n\r\nso\n");
     reader.get_mut().write_all(words.as_bytes()).ok()?;
     Some(Posted {
         status,
+        at: Instant::now(),
         headers,
         body: String::from_utf8(body).ok()?,
     })

@@ -8,7 +8,7 @@ use lapin::types::FieldTable;
 use lapin::uri::AMQPUri;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind};
 
-use super::{Letter, SendError, secret};
+use super::{Letter, Receipt, SendError, secret};
 use crate::config::Amqp;
 
 /// A broker that answers later than this is taken for dead.
@@ -27,8 +27,8 @@ impl Publisher {
         Self { config, open: None }
     }
 
-    pub async fn send(&mut self, letter: &Letter) -> Result<(), SendError> {
-        let done = match tokio::time::timeout(ANSWERS_WITHIN, self.publish(letter)).await {
+    pub async fn send(&mut self, letter: &Letter, receipt: &Receipt) -> Result<(), SendError> {
+        let done = match tokio::time::timeout(ANSWERS_WITHIN, self.publish(letter, receipt)).await {
             Ok(done) => done,
             Err(_) => Err(SendError::Down(format!(
                 "{} did not answer within {} s",
@@ -52,7 +52,7 @@ impl Publisher {
         )
     }
 
-    async fn publish(&mut self, letter: &Letter) -> Result<(), SendError> {
+    async fn publish(&mut self, letter: &Letter, receipt: &Receipt) -> Result<(), SendError> {
         let place = self.place();
         let down = |e: lapin::Error| SendError::Down(format!("{place}: {e}"));
         if self
@@ -97,7 +97,10 @@ impl Publisher {
             .await
             .map_err(down)?;
         match confirmation {
-            Confirmation::Ack(None) => Ok(()),
+            Confirmation::Ack(None) => {
+                receipt.taken();
+                Ok(())
+            }
             Confirmation::Ack(Some(_)) => Err(SendError::Refused(format!(
                 "{place}: no queue is bound to exchange {} for routing key {key}",
                 self.config.exchange

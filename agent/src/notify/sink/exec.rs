@@ -6,11 +6,14 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
-use super::{Letter, SendError};
+use super::{Letter, Receipt, SendError};
 use crate::config::Exec;
 
 /// So much of what a failing program says is told on.
 const WORDS_BYTES_MAX: u64 = 2000;
+
+/// And so long is waited for it, once the program has ended.
+const WORDS_WITHIN: Duration = Duration::from_millis(500);
 
 /// A program.
 #[derive(Debug)]
@@ -23,7 +26,7 @@ impl Program {
         Self { config }
     }
 
-    pub async fn send(&self, letter: &Letter) -> Result<(), SendError> {
+    pub async fn send(&self, letter: &Letter, receipt: &Receipt) -> Result<(), SendError> {
         let Some((program, arguments)) = self.config.command.split_first() else {
             return Err(SendError::Never("there is no program".into()));
         };
@@ -42,7 +45,7 @@ impl Program {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        match tokio::time::timeout(limit, run(command, letter.json().to_string())).await {
+        match tokio::time::timeout(limit, run(command, letter.json().to_string(), receipt)).await {
             Ok(done) => done,
             Err(_) => Err(SendError::Refused(format!(
                 "{program} did not end within {} s and was killed",
@@ -52,17 +55,16 @@ impl Program {
     }
 }
 
-async fn run(mut command: Command, text: String) -> Result<(), SendError> {
+async fn run(mut command: Command, text: String, receipt: &Receipt) -> Result<(), SendError> {
     let failed = |doing: &str, e: std::io::Error| SendError::Down(format!("cannot {doing}: {e}"));
     let mut child = command.spawn().map_err(|e| failed("start the program", e))?;
     let mut input = child.stdin.take();
     let feed = async {
-        if let Some(input) = &mut input {
+        if let Some(mut input) = input.take() {
             // Whoever does not read it may still end well.
             let _ = input.write_all(text.as_bytes()).await;
             let _ = input.shutdown().await;
         }
-        drop(input);
     };
     let mut words = Vec::new();
     let complaints = child.stderr.take();
@@ -74,11 +76,20 @@ async fn run(mut command: Command, text: String) -> Result<(), SendError> {
             let _ = tokio::io::copy(&mut complaints, &mut tokio::io::sink()).await;
         }
     };
+    let mut talk = Box::pin(async { tokio::join!(feed, listen) });
     // A child of its own may keep its pipes open: its end is what counts.
-    let status = tokio::select! {
+    let (status, heard) = tokio::select! {
         biased;
-        status = async { let ((), (), status) = tokio::join!(feed, listen, child.wait()); status } => status,
+        status = child.wait() => (status, false),
+        _ = &mut talk => (child.wait().await, true),
     };
+    if status.as_ref().is_ok_and(std::process::ExitStatus::success) {
+        receipt.taken();
+    } else if !heard {
+        // What it said lies in the pipe.
+        let _ = tokio::time::timeout(WORDS_WITHIN, &mut talk).await;
+    }
+    drop(talk);
     let status = status.map_err(|e| failed("wait for the program", e))?;
     if status.success() {
         return Ok(());

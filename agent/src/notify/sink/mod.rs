@@ -8,7 +8,8 @@ mod webhook;
 use serde_json::{Value, json};
 
 use super::event::{Audience, Entry};
-use super::outbox::Notice;
+use super::notice::Notice;
+use super::receipts::Receipt;
 use super::text::{About, Texts, Words, with_entries};
 use crate::config::{Means, Notify, Sink};
 use crate::model::Seconds;
@@ -63,16 +64,16 @@ impl Teller {
         }
     }
 
-    /// Sends one notice. When this returns well, somebody else is answerable for it.
+    /// Sends one notice. When this returns well, somebody else is answerable for it; the receipt has been told first.
     ///
     /// # Errors
     /// [`SendError`] says whether it is worth trying again.
-    pub async fn send(&mut self, letter: &Letter) -> Result<(), SendError> {
+    pub async fn send(&mut self, letter: &Letter, receipt: &Receipt) -> Result<(), SendError> {
         match self {
-            Self::Smtp(mailer) => mailer.send(letter).await,
-            Self::Webhook(poster) => poster.send(letter).await,
-            Self::Amqp(publisher) => publisher.send(letter).await,
-            Self::Exec(program) => program.send(letter).await,
+            Self::Smtp(mailer) => mailer.send(letter, receipt).await,
+            Self::Webhook(poster) => poster.send(letter, receipt).await,
+            Self::Amqp(publisher) => publisher.send(letter, receipt).await,
+            Self::Exec(program) => program.send(letter, receipt).await,
         }
     }
 

@@ -13,7 +13,7 @@ use lettre::transport::smtp::extension::ClientId;
 use lettre::transport::smtp::{self};
 
 use super::super::address;
-use super::{Letter, SendError, secret};
+use super::{Letter, Receipt, SendError, secret};
 use crate::config::{Addresses, Smtp, Tls};
 
 /// A server that answers later than this is taken for dead. RFC 5321 allows minutes for the end of a message.
@@ -35,7 +35,7 @@ impl Mailer {
         Self { config, addresses }
     }
 
-    pub async fn send(&self, letter: &Letter) -> Result<(), SendError> {
+    pub async fn send(&self, letter: &Letter, receipt: &Receipt) -> Result<(), SendError> {
         let to = self.recipient(letter)?;
         let message = compose(letter, &self.config.from, &to)?;
         let connected = tokio::time::timeout(CONNECTS_WITHIN, self.connect(letter)).await;
@@ -49,7 +49,9 @@ impl Mailer {
         let text = message.formatted();
         let sending = connection.send(message.envelope(), &text);
         let done = match tokio::time::timeout(ANSWERS_WITHIN, sending).await {
-            Ok(answer) => answer.map(|_| ()).map_err(|e| refused(&server, &to, &e)),
+            Ok(answer) => answer
+                .map(|_| receipt.taken())
+                .map_err(|e| refused(&server, &to, &e)),
             Err(_) => Err(SendError::Down(format!("{server} did not take the mail in time"))),
         };
         // It is taken, or not: nobody waits for the farewell.

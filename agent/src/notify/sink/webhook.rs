@@ -1,6 +1,7 @@
 //! An HTTP endpoint that gets the notice as JSON by POST. It has taken it when it answers 2xx.
 //!
-//! Headers as in the Standard Webhooks convention: `webhook-id` (the notice's name, the same at every attempt), `webhook-timestamp`
+//! Headers as in the Standard Webhooks convention: `webhook-id` (the notice's name, the same at every attempt; so is
+//! `idempotency-key`, which gateways know), `webhook-timestamp`
 //! (seconds since 1970), and with a secret `webhook-signature: v1,BASE64`, the HMAC-SHA256 of `ID.TIMESTAMP.BODY`.
 
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use hyper_util::rt::TokioExecutor;
 use rustls::{ClientConfig, RootCertStore};
 use sha2::Sha256;
 
-use super::{Letter, SendError, secret};
+use super::{Letter, Receipt, SendError, secret};
 use crate::config::Webhook;
 
 /// So much of a refusal is told on.
@@ -54,7 +55,7 @@ impl Poster {
             .ok_or_else(|| SendError::Down("no HTTP client".into()))
     }
 
-    pub async fn send(&mut self, letter: &Letter) -> Result<(), SendError> {
+    pub async fn send(&mut self, letter: &Letter, receipt: &Receipt) -> Result<(), SendError> {
         let url: Uri = self
             .config
             .url
@@ -67,6 +68,7 @@ impl Poster {
             .header("content-type", "application/json")
             .header("user-agent", concat!("purge-agent/", env!("CARGO_PKG_VERSION")))
             .header("webhook-id", id)
+            .header("idempotency-key", id)
             .header("webhook-timestamp", now);
         if let Some(file) = &self.config.secret_file {
             request = request.header("webhook-signature", signature(&secret(file)?, id, now, &body)?);
@@ -79,6 +81,11 @@ impl Poster {
         let answer = async {
             let answer = client.request(request).await.map_err(|e| in_full(&e))?;
             let status = answer.status();
+            // Whatever it has to say besides, or fails to.
+            if status.is_success() {
+                receipt.taken();
+                return Ok((status, Bytes::new()));
+            }
             let said = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
             Ok::<_, String>((status, said.map(|b| b.to_bytes()).unwrap_or_default()))
         };

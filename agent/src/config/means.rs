@@ -1,0 +1,197 @@
+//! The means of telling: the tables below `[notify]`, checked.
+
+use std::path::PathBuf;
+
+use super::secret;
+use super::section::{Section, Source};
+use super::sinks::{Amqp, Exec, Means, Smtp, Tls, Webhook};
+
+const DEFAULT_TIMEOUT: u64 = 30;
+/// Whoever answers later than this answers nobody.
+const TIMEOUT_MAX: u64 = 600;
+
+/// A file that is there: what is missing now would only be found when the first notice is to go out.
+fn file(s: &mut Section<'_, '_>, src: &mut Source<'_>, key: &'static str) -> Option<PathBuf> {
+    let (text, span) = s.string(src, key)?;
+    let path = match secret::file_of(&text, &secret::credentials_dir()) {
+        Ok(path) => path,
+        Err((what, mend)) => {
+            src.fault(&span, format!("{key} {what}"), mend);
+            return None;
+        }
+    };
+    if !path.is_file() && !secret::is_of_the_service_only(&path) {
+        let what = format!("{key} {} is no file", path.display());
+        src.fault(&span, what, "write it, readable for root only");
+    }
+    Some(path)
+}
+
+fn timeout(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> u64 {
+    match s.duration(src, "timeout") {
+        Some((n, span)) if n == 0 || n > TIMEOUT_MAX => {
+            src.fault(&span, format!("timeout is {n} s"), "write 1s to 10m");
+            DEFAULT_TIMEOUT
+        }
+        given => given.map_or(DEFAULT_TIMEOUT, |(n, _)| n),
+    }
+}
+
+pub(super) fn read_smtp(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option<Means> {
+    let host = s.needed(src, "host", "127.0.0.1");
+    let from = address(s, src, "from", "purge@host");
+    let to = address(s, src, "to", "{user}@example.org");
+    let operator = if s.has("operator") {
+        address(s, src, "operator", "storage@example.org")
+    } else {
+        // Asked for, so that it is known.
+        s.string(src, "operator").map(|(a, _)| a)
+    };
+    let choices = [
+        ("starttls", Tls::Starttls),
+        ("wrapped", Tls::Wrapped),
+        ("opportunistic", Tls::Opportunistic),
+        ("none", Tls::None),
+    ];
+    let tls_given = s.has("tls");
+    let user = s.string(src, "user");
+    // Whoever is given a password wants it protected.
+    let default = if user.is_some() {
+        Tls::Starttls
+    } else {
+        Tls::Opportunistic
+    };
+    let tls = s.choice(src, "tls", &choices).unwrap_or(default);
+    let port = match s.count(src, "port") {
+        None if tls == Tls::Wrapped => 465,
+        None => 25,
+        Some((n, span)) => u16::try_from(n).ok().filter(|n| *n > 0).unwrap_or_else(|| {
+            src.fault(&span, format!("port {n} is none"), "write 1 to 65535");
+            25
+        }),
+    };
+    let ca = file(s, src, "ca_file");
+    let password = file(s, src, "password_file");
+    if user.is_some() != (password.is_some() || s.has("password_file")) {
+        src.fault(
+            &s.span.clone(),
+            "user and password_file belong together",
+            "give both, or none",
+        );
+    }
+    if let (Some((_, span)), true) = (&user, tls_given && matches!(tls, Tls::None | Tls::Opportunistic)) {
+        src.fault(
+            span,
+            "the password would go over the network unprotected",
+            "write tls = \"starttls\" or \"wrapped\"",
+        );
+    }
+    Some(Means::Smtp(Smtp {
+        host: host?.0,
+        port,
+        from: from?,
+        to: to?,
+        operator,
+        tls,
+        ca,
+        login: user.map(|(u, _)| u).zip(password),
+    }))
+}
+
+/// A mail address, with `{user}` where a name may stand.
+fn address(
+    s: &mut Section<'_, '_>,
+    src: &mut Source<'_>,
+    key: &'static str,
+    such_as: &str,
+) -> Option<String> {
+    let (text, span) = s.needed(src, key, such_as)?;
+    let filled = text.replace("{user}", "someone");
+    match filled.parse::<lettre::message::Mailbox>() {
+        Ok(_) if key == "to" || filled == text => Some(text),
+        Ok(_) => {
+            src.fault(
+                &span,
+                format!("{key} cannot be {text:?}"),
+                "{user} stands in `to` only",
+            );
+            None
+        }
+        Err(e) => {
+            let mend = format!("write such as {such_as:?}");
+            src.fault(&span, format!("{key} {text:?} is no address: {e}"), mend);
+            None
+        }
+    }
+}
+
+pub(super) fn read_webhook(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option<Means> {
+    let url = s.needed(src, "url", "http://127.0.0.1:8080/hook");
+    if let Some((url, span)) = &url {
+        let parsed = url.parse::<hyper::Uri>().ok();
+        let good = parsed.is_some_and(|u| {
+            matches!(u.scheme_str(), Some("http" | "https")) && u.host().is_some_and(|h| !h.is_empty())
+        });
+        if !good {
+            let mend = "write such as \"https://example.org/hook\"";
+            src.fault(span, format!("url {url:?} is no http or https address"), mend);
+        }
+    }
+    let secret_file = file(s, src, "secret_file");
+    let timeout = timeout(s, src);
+    Some(Means::Webhook(Webhook {
+        url: url?.0,
+        secret_file,
+        timeout,
+    }))
+}
+
+pub(super) fn read_amqp(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option<Means> {
+    let url = s.needed(src, "url", "amqp://127.0.0.1:5672/%2f");
+    if let Some((url, span)) = &url {
+        if url.starts_with("amqps:") {
+            let mend = "write amqp:// to a broker on this host or a trusted network (or to a TLS tunnel)";
+            src.fault(span, "amqps is not supported by this version", mend);
+        } else if let Err(e) = url.parse::<lapin::uri::AMQPUri>() {
+            let mend = "write such as \"amqp://user@127.0.0.1:5672/%2f\"";
+            src.fault(span, format!("url is no AMQP address: {e}"), mend);
+        }
+    }
+    let exchange = s.needed(src, "exchange", "purge");
+    if let Some((name, span)) = &exchange
+        && (name.is_empty() || name.len() > 127)
+    {
+        src.fault(
+            span,
+            "exchange is no name",
+            "write 1 to 127 characters, such as \"purge\"",
+        );
+    }
+    let routing_key = s.string(src, "routing_key").map(|(key, _)| key);
+    let password_file = file(s, src, "password_file");
+    Some(Means::Amqp(Amqp {
+        url: url?.0,
+        exchange: exchange?.0,
+        routing_key,
+        password_file,
+    }))
+}
+
+pub(super) fn read_exec(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option<Means> {
+    let command = s.strings(src, "command");
+    let timeout = timeout(s, src);
+    let Some((words, span)) = command else {
+        if !s.has("command") {
+            let mend = "add: command = [\"/usr/local/sbin/tell\", \"--json\"]";
+            src.fault(&s.span.clone(), "has no command", mend);
+        }
+        return None;
+    };
+    let command: Vec<String> = words.into_iter().map(|(word, _)| word).collect();
+    let program = command.first().map(PathBuf::from).unwrap_or_default();
+    if !program.is_absolute() || !program.is_file() {
+        let what = format!("command {:?} is no program", program.display());
+        src.fault(&span, what, "write its absolute path; no shell reads it");
+    }
+    Some(Means::Exec(Exec { command, timeout }))
+}

@@ -1,0 +1,142 @@
+//! Notices into an exchange of a broker.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use purge_tests::ctl::text;
+use purge_tests::notices::{
+    AT_FIRST, OF_THE_RUN, PATIENCE, Tree, assert_each_once, notices, until_nothing_waits, until_told,
+};
+use purge_tests::sinks::broker::Broker;
+use purge_tests::sinks::free_port;
+use purge_tests::wait::{let_pass, until};
+use purge_tests::{Agent, Fs, Mount, need};
+use serde_json::Value;
+
+/// What lies in a queue of the broker, each taken off it: its message id and body.
+struct Queue {
+    runtime: tokio::runtime::Runtime,
+    url: String,
+}
+
+impl Queue {
+    /// A durable queue that gets all that goes to the exchange; the exchange is made if the agent has not made it.
+    fn bound(url: &str) -> Self {
+        let queue = Self {
+            runtime: tokio::runtime::Runtime::new().unwrap(),
+            url: url.to_owned(),
+        };
+        queue.with(async |channel| {
+            let durable = lapin::options::ExchangeDeclareOptions {
+                durable: true,
+                ..Default::default()
+            };
+            let kind = lapin::ExchangeKind::Topic;
+            channel
+                .exchange_declare("purge".into(), kind, durable, Default::default())
+                .await
+                .unwrap();
+            let durable = lapin::options::QueueDeclareOptions {
+                durable: true,
+                ..Default::default()
+            };
+            channel
+                .queue_declare("all".into(), durable, Default::default())
+                .await
+                .unwrap();
+            channel
+                .queue_bind(
+                    "all".into(),
+                    "purge".into(),
+                    "#".into(),
+                    Default::default(),
+                    Default::default(),
+                )
+                .await
+                .unwrap();
+        });
+        queue
+    }
+
+    fn with<T>(&self, work: impl AsyncFnOnce(lapin::Channel) -> T) -> T {
+        self.runtime.block_on(async {
+            let connection = lapin::Connection::connect(&self.url, Default::default())
+                .await
+                .unwrap();
+            let done = work(connection.create_channel().await.unwrap()).await;
+            let _ = connection.close(200, "".into()).await;
+            done
+        })
+    }
+
+    fn take(&self) -> Vec<(String, Value)> {
+        self.with(async |channel| {
+            let mut all = Vec::new();
+            let at_once = lapin::options::BasicGetOptions { no_ack: true };
+            while let Some(message) = channel.basic_get("all".into(), at_once).await.unwrap() {
+                assert_eq!(
+                    *message.delivery.properties.delivery_mode(),
+                    Some(2),
+                    "persistent"
+                );
+                let id = message
+                    .delivery
+                    .properties
+                    .message_id()
+                    .clone()
+                    .unwrap()
+                    .to_string();
+                all.push((id, serde_json::from_slice(&message.delivery.data).unwrap()));
+            }
+            all
+        })
+    }
+}
+
+#[test]
+fn a_broker_that_was_down_gets_every_notice_once_though_the_agent_was_killed() {
+    let mount = need!(Mount::sized(Fs::Ext4, 64, 2000));
+    let tree = Tree::make(&mount.path());
+    let mut broker = need!(Broker::new(free_port()));
+    let sink = format!("amqp = {{ url = {:?}, exchange = \"purge\" }}", broker.url());
+    let mut agent = Agent::tracking(&tree.config(&sink));
+    let ctl = agent.ctl();
+    until_told(&ctl, &AT_FIRST);
+    agent.kill();
+    broker.start();
+    agent.launch();
+    agent.wait_until_tracking();
+    // Without a queue a message would be lost: it waits.
+    until("a message that no queue wants", PATIENCE, || {
+        let waiting = notices(&ctl, &["--state", "waiting"]);
+        waiting
+            .iter()
+            .any(|n| text(n, "error").contains("no queue is bound"))
+            .then_some(())
+    });
+    let queue = Queue::bound(&broker.url());
+    until_nothing_waits(&ctl, &[]);
+    broker.stop();
+    let _ = ctl.apply(&ctl.plan_with(["--rule", "old"])).ends_with(5);
+    until_told(&ctl, &OF_THE_RUN[1..]);
+    agent.kill();
+    agent.launch();
+    broker.start();
+    until_told(&ctl, &OF_THE_RUN);
+    until_nothing_waits(&ctl, &[]);
+    agent.restart();
+    let_pass(12);
+
+    let taken = queue.take();
+    assert!(
+        taken.iter().all(|(id, json)| id == text(json, "notice_id")),
+        "{taken:?}"
+    );
+    let json: Vec<Value> = taken.into_iter().map(|(_, json)| json).collect();
+    assert_each_once(&json, &[&AT_FIRST[..], &OF_THE_RUN].concat());
+    assert_eq!(notices(&ctl, &["--state", "sent"]).len(), json.len());
+}
