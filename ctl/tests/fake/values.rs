@@ -1,0 +1,406 @@
+//! What the fake agent answers.
+
+use prost_types::Timestamp;
+use purge_proto::v1::*;
+
+pub fn at(seconds: i64) -> Option<Timestamp> {
+    Some(Timestamp {
+        seconds: 1_790_000_000 + seconds,
+        nanos: 0,
+    })
+}
+
+pub fn plan(id: &str) -> Plan {
+    let totals = |files, directories, bytes| {
+        Some(Totals {
+            files,
+            directories,
+            bytes,
+        })
+    };
+    Plan {
+        plan_id: id.into(),
+        created_at: at(0),
+        expires_at: at(86_400),
+        volume: "scratch".into(),
+        rules: vec![
+            RuleShare {
+                rule: "scratch-28d".into(),
+                totals: totals(25_000, 12, 123_456_789_012),
+            },
+            RuleShare {
+                rule: "tmp-7d".into(),
+                totals: totals(0, 0, 0),
+            },
+        ],
+        evaluation_seconds: 0.031,
+        index_files: 1_000_000,
+        examined_files: 25_013,
+        candidates: totals(25_000, 12, 123_456_789_012),
+        kept: Some(Kept {
+            held: 1,
+            excluded: 2,
+            young: 974_990,
+            uncovered: 7,
+            limit: 0,
+        }),
+        by_owner: vec![
+            OwnerShare {
+                owner: "alice".into(),
+                uid: 1000,
+                files: 24_990,
+                bytes: 123_000_000_000,
+            },
+            OwnerShare {
+                owner: "4711".into(),
+                uid: 4711,
+                files: 10,
+                bytes: 456_789_012,
+            },
+        ],
+        refusal: if id == "refused" {
+            "it would take 25.0% of the volume".into()
+        } else {
+            String::new()
+        },
+        ..Plan::default()
+    }
+}
+
+pub fn candidates() -> Vec<Candidate> {
+    let candidate = |path: &[u8], kind: Kind, bytes, age_seconds, source: Source| Candidate {
+        path: path.to_vec(),
+        kind: kind.into(),
+        bytes,
+        owner: "alice".into(),
+        last_access: at(-(age_seconds as i64)),
+        source: source.into(),
+        rule: "scratch-28d".into(),
+        age_seconds,
+        because: String::new(),
+    };
+    vec![
+        candidate(
+            b"/export/scratch/a/plain.dat",
+            Kind::File,
+            4096,
+            2_600_000,
+            Source::Observed,
+        ),
+        candidate(
+            b"/export/scratch/a/new\nline,\"quoted\"",
+            Kind::File,
+            0,
+            90_000,
+            Source::Baseline,
+        ),
+        candidate(
+            b"/export/scratch/a/not\xffutf8\x1b[31m",
+            Kind::File,
+            5_000_000_000,
+            5_000,
+            Source::Mtime,
+        ),
+        candidate(b"/export/scratch/a", Kind::Directory, 0, 50, Source::Gap),
+    ]
+}
+
+pub fn run(state: RunState, failed: bool) -> Run {
+    Run {
+        run_id: "r1".into(),
+        plan_id: "p1".into(),
+        volume: "scratch".into(),
+        state: state.into(),
+        started_at: at(10),
+        finished_at: at(12),
+        deleted: Some(Totals {
+            files: 24_980,
+            directories: 12,
+            bytes: 123_400_000_000,
+        }),
+        trashed: Some(Totals::default()),
+        archived: Some(Totals::default()),
+        skipped: Some(Skipped {
+            accessed: 11,
+            changed: 3,
+            gone: 5,
+            ..Skipped::default()
+        }),
+        failed: match failed {
+            true => vec![Failure {
+                path: b"/export/scratch/fixed\n".to_vec(),
+                error: "Operation not permitted".into(),
+            }],
+            false => Vec::new(),
+        },
+        failed_total: failed.into(),
+        seconds: 2.5,
+        requested_by: "uid 0".into(),
+        ..Run::default()
+    }
+}
+
+pub fn hold() -> Hold {
+    Hold {
+        hold_id: "h1".into(),
+        path: b"/export/scratch/carol".to_vec(),
+        reason: "paper under review".into(),
+        created_at: at(0),
+        expires_at: at(86_400),
+        created_by: "uid 0".into(),
+    }
+}
+
+pub fn notices() -> Vec<Notice> {
+    let event = |id: &str, event: &str| NoticeEvent {
+        event_id: id.into(),
+        event: event.into(),
+        volume: "scratch".into(),
+        at: at(0),
+    };
+    let waiting = Notice {
+        notice_id: "n3".into(),
+        sink: "webhook".into(),
+        state: NoticeState::Waiting.into(),
+        created_at: at(0),
+        due_at: at(40),
+        attempts: 2,
+        error: "http://127.0.0.1:1/: connection refused".into(),
+        events: vec![event("gap/scratch/1/stopped", "coverage-gap")],
+        ..Notice::default()
+    };
+    let sent = Notice {
+        notice_id: "n2".into(),
+        sink: "smtp".into(),
+        state: NoticeState::Sent.into(),
+        user: "alice".into(),
+        uid: Some(1001),
+        created_at: at(0),
+        ended_at: at(5),
+        attempts: 1,
+        events: vec![
+            event("purged/r1/1001", "purged"),
+            event("quota/q/alice/1/begun", "over-quota"),
+        ],
+        ..Notice::default()
+    };
+    let failed = Notice {
+        notice_id: "n1".into(),
+        state: NoticeState::Failed.into(),
+        error: "550 no such user".into(),
+        ..sent.clone()
+    };
+    vec![waiting, sent, failed]
+}
+
+pub fn status() -> AgentStatus {
+    let volume = VolumeStatus {
+        name: "scratch".into(),
+        path: b"/export/scratch".to_vec(),
+        collector: Collector::Fanotify.into(),
+        state: VolumeState::Degraded.into(),
+        reason: "the index cannot be written".into(),
+        files: 1_000_000,
+        directories: 50_000,
+        bytes: 1 << 40,
+        coverage_since: at(0),
+        gaps: vec![Gap {
+            from: at(100),
+            to: at(200),
+            cause: "stopped".into(),
+            counts: true,
+        }],
+        events_total: 5,
+        events_lost_total: 0,
+        index_bytes: 70_000_000,
+        events_per_second: 0.5,
+        scan: None,
+        unreadable: 2,
+        filesystem: "ext4".into(),
+        baseline: "observed".into(),
+        precision_seconds: 3600,
+        ignore_marks: 12,
+        events_ignored_total: 3,
+        keeping: Some(Keeping {
+            flushes_total: 7,
+            journal_bytes: 4096,
+            checkpoints_total: 1,
+            ..Keeping::default()
+        }),
+        trash: Some(Totals {
+            files: 3,
+            directories: 0,
+            bytes: 4096,
+        }),
+        guard: "leases".into(),
+    };
+    AgentStatus {
+        version: "0.1.0".into(),
+        uptime_seconds: 90_000,
+        volumes: vec![volume],
+        last_runs: Vec::new(),
+        resident_bytes: 120 << 20,
+    }
+}
+
+pub fn explanation(path: Vec<u8>) -> Explanation {
+    let verdict = |name: &str, matches, expires_at, because: &str| RuleVerdict {
+        name: name.into(),
+        matches,
+        expires_at,
+        because: because.into(),
+    };
+    Explanation {
+        path,
+        kind: Kind::File.into(),
+        bytes: 42,
+        owner: "alice".into(),
+        last_access: at(0),
+        source: Source::Observed.into(),
+        coverage_since: at(-100),
+        rules: vec![
+            verdict(
+                "scratch-28d",
+                true,
+                at(2_419_201),
+                "young: its last access was observed",
+            ),
+            verdict("tmp-7d", false, None, "excluded by pattern \"software/**\""),
+        ],
+        holds: vec![hold()],
+        access: at(0),
+        access_source: Source::Observed.into(),
+        modify: at(-50),
+        change: at(-50),
+        birth: at(-60),
+        inode: 4711,
+        links: 1,
+        volume: "scratch".into(),
+        gaps: vec![Gap {
+            from: at(-90),
+            to: at(-80),
+            cause: "overflow".into(),
+            counts: true,
+        }],
+    }
+}
+
+pub fn touched() -> TouchedReport {
+    let owner = TouchedOwner {
+        volume: "scratch".into(),
+        owner: "mallory".into(),
+        uid: 1001,
+        stamped: 12_345,
+        read: 512,
+        first: at(0),
+        last: at(10),
+        process: "touch".into(),
+        pid: 4711,
+    };
+    TouchedReport {
+        owners: vec![owner],
+        since: at(0),
+    }
+}
+
+pub fn mine() -> MineReport {
+    let directory = |name: &str, files| MineDirectory {
+        volume: "scratch".into(),
+        path: format!("/export/scratch/{name}").into_bytes(),
+        files,
+        bytes: files * 1_000_000,
+        first_expires_at: at(0),
+    };
+    MineReport {
+        user: "alice".into(),
+        files: 46,
+        bytes: 46_000_000,
+        directories: vec![directory("alice/run1", 12), directory("alice/run2", 34)],
+    }
+}
+
+pub fn forecast() -> Forecast {
+    let due = |seconds, files| Due {
+        until: at(seconds),
+        files,
+        bytes: files * 1_000_000,
+    };
+    let limit = LimitForecast {
+        limit: "quota user".into(),
+        subject: "alice".into(),
+        measure: "bytes".into(),
+        used: 40e12,
+        most: 50e12,
+        growth_per_day: Some(1e12),
+        measured_seconds: 604_800,
+        reached_at: at(864_000),
+        would_go: Some(Totals {
+            files: 100,
+            directories: 0,
+            bytes: 5_000_000_000_000,
+        }),
+    };
+    Forecast {
+        volume: "scratch".into(),
+        rules: vec!["scratch-28d".into()],
+        from: at(0),
+        due: Some(due(0, 12)),
+        days: vec![due(86_400, 0), due(172_800, 34)],
+        subjects: vec![SubjectForecast {
+            subject: "alice".into(),
+            files: 46,
+            bytes: 46_000_000,
+            due: Some(due(0, 12)),
+            days: vec![due(172_800, 34)],
+        }],
+        limits: vec![limit],
+    }
+}
+
+pub fn config() -> ConfigReport {
+    let value = |key: &str, value: &str, origin: &str, pending: Option<&str>| ConfigValue {
+        key: key.into(),
+        value: value.into(),
+        origin: origin.into(),
+        pending: pending.map(Into::into),
+    };
+    let file = "/etc/purge-agent/agent.toml";
+    let values = vec![
+        value("listen.unix", "\"/run/purge-agent/agent.sock\"", "default", None),
+        value(
+            "volume.scratch.precision",
+            "\"1h\"",
+            &format!("{file}:12:13"),
+            Some("\"5m\""),
+        ),
+        value(
+            "rule.scratch-28d.ttl",
+            "\"28d\"",
+            "/etc/purge-agent/rules.d/a.toml:4:7",
+            None,
+        ),
+    ];
+    ConfigReport { values }
+}
+
+pub fn doctor() -> DoctorReport {
+    let finding = |check: &str, volume: &str, verdict: Verdict, found: &str, cure: &str| Finding {
+        check: check.into(),
+        volume: volume.into(),
+        verdict: verdict.into(),
+        found: found.into(),
+        cure: cure.into(),
+    };
+    let findings = vec![
+        finding("collector", "scratch", Verdict::Good, "fanotify; 12 events/s", ""),
+        finding(
+            "guard",
+            "scratch",
+            Verdict::Note,
+            "no leases here",
+            "see `leases` below",
+        ),
+        finding("kernel", "", Verdict::Bad, "Linux 5.10.0", "boot a newer kernel"),
+    ];
+    DoctorReport { findings }
+}
