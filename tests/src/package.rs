@@ -1,7 +1,7 @@
 //! Packages as `package/build` makes them.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::skip::Unmet;
@@ -15,21 +15,25 @@ use crate::{binary, sh};
 /// # Panics
 /// When it cannot be written.
 pub fn packages(kind: &str) -> Result<(PathBuf, PathBuf), Unmet> {
-    let profile = binary("purge-agent");
-    let profile = profile.parent().expect("a directory");
-    let packed = profile.parent().expect("a directory").join("package");
+    let packed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/package");
     fs::create_dir_all(&packed).expect("a directory");
     // Tests of several threads come here at once.
     let lock = fs::File::create(packed.join("lock")).expect("a lock");
     lock.lock().expect("the lock");
     let pack = |version: &str| {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../package/build");
-        let profile = profile.file_name().expect("a name");
         let mut build = Command::new(script);
         build.args(["--no-build", "--fast", "--version", version]);
-        if !are_static() {
-            build.args(["--dynamic", "--profile"]).arg(profile);
-        }
+        match static_profile() {
+            Some(profile) => build.args(["--profile", &profile]),
+            None => {
+                let programs = binary("purge-agent");
+                let profile = programs.parent().and_then(Path::file_name);
+                build
+                    .args(["--dynamic", "--profile"])
+                    .arg(profile.expect("target/PROFILE"))
+            }
+        };
         sh(&mut build).map_err(Unmet)?;
         Ok(match kind {
             "deb" => packed.join(format!("purge-agent_{version}-1_{}.deb", architecture("deb"))),
@@ -39,9 +43,14 @@ pub fn packages(kind: &str) -> Result<(PathBuf, PathBuf), Unmet> {
     Ok((pack("0.1.0")?, pack("0.1.1")?))
 }
 
+/// The profile of the static programs, if they are tested.
+fn static_profile() -> Option<String> {
+    std::env::var("PURGE_TESTS_STATIC").ok()
+}
+
 /// Whether the static programs are tested.
 pub fn are_static() -> bool {
-    std::env::var_os("PURGE_TESTS_STATIC").is_some()
+    static_profile().is_some()
 }
 
 /// What a kind of package calls this architecture.

@@ -97,6 +97,8 @@ const CONNECTIONS_MAX: usize = 32;
 const CONNECTIONS_OF_ROOT_MAX: usize = 512;
 /// Clients that have connected and not yet shown who they are.
 const GREETINGS_MAX: usize = 64;
+/// What is sent on TCP and not taken for so long ends the connection, in milliseconds: its end may be gone, and nobody says so.
+const UNTAKEN_MS_MAX: u32 = 60_000;
 /// They have so long for it.
 const GREETED_WITHIN: Duration = Duration::from_secs(10);
 /// When the system has no descriptor left, it is asked again after this.
@@ -166,6 +168,8 @@ async fn greet(
 ) {
     // Small messages to and fro: nothing is gained by gathering them.
     let _ = stream.set_nodelay(true);
+    // HTTP/2's own pings never leave where an answer that nobody takes lies before them: the kernel looks as well (tcp(7)).
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNTAKEN_MS_MAX);
     let greeted = tokio::time::timeout(GREETED_WITHIN, certificates.greet(stream)).await;
     match greeted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok((stream, peer)) => {
