@@ -130,16 +130,19 @@ fn projects_of_xfs_are_told_apart_by_an_older_kernel() {
 }
 
 #[test]
+#[ignore = "needs a kernel with project quotas (CONFIG_QUOTA, CONFIG_XFS_QUOTA): cargo test -- --ignored"]
 fn projects_of_xfs_are_told_apart_by_an_older_kernel_where_they_have_quotas() {
     projects_are_told_apart(Fs::XfsProjects, Kernel::Old, Wanted::ByNobody);
 }
 
 #[test]
+#[ignore = "needs a kernel with project quotas (CONFIG_QUOTA, CONFIG_XFS_QUOTA): cargo test -- --ignored"]
 fn projects_of_ext4_are_told_apart() {
     projects_are_told_apart(Fs::Ext4Projects, Kernel::New, Wanted::ByNobody);
 }
 
 #[test]
+#[ignore = "needs a kernel with project quotas (CONFIG_QUOTA, CONFIG_XFS_QUOTA): cargo test -- --ignored"]
 fn projects_of_ext4_are_told_apart_by_an_older_kernel() {
     projects_are_told_apart(Fs::Ext4Projects, Kernel::Old, Wanted::ByNobody);
 }
