@@ -151,8 +151,8 @@ fn what_was_taken_is_not_sent_again_though_nothing_could_be_written_about_it() {
     let dir = agent.state_dir().join("notices");
     let immutable = |flag: &str| sh(Command::new("chattr").arg(flag).arg(&dir)).unwrap();
     let hook = Hook::start(port);
-    agent.launch();
     immutable("+i");
+    agent.launch();
     until("all but the first ones are taken", PATIENCE, || {
         (times(&hook).len() + 3 >= COUNT as usize).then_some(())
     });
