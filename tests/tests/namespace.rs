@@ -435,3 +435,20 @@ fn status_counts_what_is_there_after_a_thousand_random_operations_and_a_rescan()
     counts_agree("after the rescan");
     index_agrees(&ctl, &root);
 }
+
+/// What the agent does to look after a volume must not give it more to look after.
+#[test]
+fn the_agent_makes_no_work_for_itself() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.path();
+    make(&root, 10);
+    let agent = Agent::tracking(&Config::backdated(&root));
+    let events = || number(&agent.status(), "/events_total");
+    read(&root.join("f000001"));
+    let mut last = events();
+    until("a second without events", SOON, || {
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        let before = std::mem::replace(&mut last, events());
+        (before == last).then_some(())
+    });
+}

@@ -318,13 +318,13 @@ impl Reader {
         };
         // Without the volume accesses are recorded, but no name can be looked at: that is told as long as it lasts, is a
         // gap, and is followed by a scan.
-        let root = self.watched.open_mount().map_err(kernel("open the volume"));
+        let there = self.watched.open_root().map_err(kernel("open the volume"));
         let bytes = buffer.bytes();
         let bytes = bytes.get_mut(..self.read_at_once).unwrap_or(&mut []);
         let read = self.armed.queue.read(bytes).map_err(kernel("read events"));
         let applied = read.and_then(|n| {
             let events = bytes.get_mut(..n).unwrap_or(&mut []);
-            let names = root.and_then(|root| self.apply_names(&root, events));
+            let names = there.and_then(|_| self.apply_names(events));
             let applied = self.apply_accesses(events, Process::Known);
             // They are in the journal now.
             events.fill(0);
@@ -348,20 +348,29 @@ impl Reader {
     }
 
     /// Every event is taken, also after one that could not be: the first error is told.
-    fn apply_names(&mut self, root: &OwnedFd, bytes: &[u8]) -> Result<(), CollectError> {
-        // What cannot be decoded is told with the accesses.
-        let events = decode_events(bytes).map_while(Result::ok);
+    fn apply_names(&mut self, bytes: &[u8]) -> Result<(), CollectError> {
+        // What cannot be decoded is told with the accesses. What the agent itself changes, it tells the index itself.
+        let own = self.own_pid;
+        let names = |event: &Event<'_>| event.mask & NAMESPACE_EVENTS != 0 && event.pid != own;
+        let mut events = decode_events(bytes)
+            .map_while(Result::ok)
+            .filter(names)
+            .peekable();
+        if events.peek().is_none() {
+            return Ok(());
+        }
+        // Only now: that the agent opens the volume is an event as well, and would wake it again.
+        let kernel = |source| CollectError::Kernel {
+            doing: "open the volume",
+            source,
+        };
+        let root = self.watched.open_mount().map_err(kernel)?;
         events
-            .filter(|event| event.mask & NAMESPACE_EVENTS != 0)
-            .map(|event| self.apply_name(root, &event))
+            .map(|event| self.apply_name(&root, &event))
             .fold(Ok(()), Result::and)
     }
 
     fn apply_name(&mut self, root: &OwnedFd, event: &Event<'_>) -> Result<(), CollectError> {
-        // What the agent itself changes, it tells the index itself.
-        if event.pid == self.own_pid {
-            return Ok(());
-        }
         if event.mask & mask::ATTRIB != 0
             && let Some(ino) = event.file.and_then(|h| self.layout.inode(&h))
         {
