@@ -182,6 +182,19 @@ mod tests {
         index.written_back(true);
     }
 
+    #[test]
+    fn what_is_removed_during_a_commit_that_fails_leaves_no_name_behind() {
+        let (_store, mut index) = empty();
+        index.upsert(found(70, 1, b"old")).unwrap();
+        index.upsert(found(71, 1, b"other")).unwrap();
+        drop(index.start_write_back());
+        index.remove(&[70]).unwrap();
+        index.written_back(false);
+        index.upsert(found(70, 1, b"new")).unwrap();
+        let names = index.names(70).unwrap().into_iter().map(|(_, name)| name);
+        assert_eq!(names.collect::<Vec<_>>(), [b"new"]);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(128))]
 
