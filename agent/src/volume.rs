@@ -83,6 +83,8 @@ pub struct Keeping {
     pub flush_micros: AtomicU64,
     /// What the longest took.
     pub flush_micros_max: AtomicU64,
+    /// Until when every use is in the store.
+    pub stored_until: AtomicU32,
     /// Checkpoints written.
     pub checkpoints: AtomicU64,
     /// Bytes of the last one.

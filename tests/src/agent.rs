@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::config::Config;
 use crate::ctl::Ctl;
+use crate::sys::Held;
 use crate::wait::{LONG, SOON, until};
 use crate::{binary, files};
 
@@ -330,6 +331,32 @@ impl Agent {
         if let Some(mut child) = self.child.take() {
             child.wait().expect("waiting for the killed agent");
         }
+    }
+
+    /// Holds the thread that reads the kernel's queue, and nothing else.
+    ///
+    /// # Panics
+    /// When there is none, or it cannot be held.
+    pub fn hold_collector(&self) -> Held {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("its threads");
+        let is_it = |task: &PathBuf| {
+            let name = std::fs::read_to_string(task.join("comm"));
+            name.is_ok_and(|n| n.trim() == "collector")
+        };
+        let mut paths = tasks.filter_map(|t| Some(t.ok()?.path()));
+        let thread = paths.find(is_it).expect("a thread that reads");
+        let id = thread.file_name().and_then(|n| n.to_str()?.parse().ok());
+        Held::hold(id.expect("its id")).expect("holding it")
+    }
+
+    /// SIGKILL while a thread of it is held.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn kill_with(&mut self, held: Held) {
+        self.send(Signal::KILL);
+        held.ended().expect("the end of the thread");
+        self.kill();
     }
 
     /// SIGTERM and a new start, waiting until it tracks again.

@@ -1,5 +1,5 @@
 //! What the tests need and has no safe wrapper: a mapping whose descriptor is closed before it is read, the end of a file
-//! system in mid-flight, and coming in as somebody else.
+//! system in mid-flight, coming in as somebody else, and a thread that gets no further.
 
 use std::fs::File;
 use std::io;
@@ -96,5 +96,36 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: mapped by `of` with this length, and looked into by nobody.
         unsafe { rustix::mm::munmap(self.0, PAGE).expect("munmap") };
+    }
+}
+
+/// A thread of another process that is held where it is, while the rest of its process goes on.
+#[derive(Debug)]
+pub struct Held(libc::pid_t);
+
+impl Held {
+    /// Holds it, until its process ends or whoever called this does.
+    pub(crate) fn hold(thread: libc::pid_t) -> io::Result<Self> {
+        let nothing = std::ptr::null_mut::<libc::c_void>();
+        for request in [libc::PTRACE_SEIZE, libc::PTRACE_INTERRUPT] {
+            // SAFETY: neither request reads or writes memory of this process.
+            if unsafe { libc::ptrace(request, thread, nothing, nothing) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Self(thread).next_state()
+    }
+
+    /// Waits until its process has ended.
+    pub(crate) fn ended(self) -> io::Result<()> {
+        self.next_state().map(drop)
+    }
+
+    fn next_state(self) -> io::Result<Self> {
+        // SAFETY: no status is asked for.
+        match unsafe { libc::waitpid(self.0, std::ptr::null_mut(), libc::__WALL) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(self),
+        }
     }
 }

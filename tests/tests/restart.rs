@@ -161,6 +161,37 @@ fn a_stop_beyond_the_tolerance_counts_as_a_use_of_every_file() {
     assert!(!text(&rules[0], "because").is_empty());
 }
 
+/// It was alive until the end, but what waited in the kernel's queue then was never read: a gap begins where reading stood.
+#[test]
+fn what_an_agent_that_lagged_behind_had_not_read_when_it_was_killed_counts_as_missed() {
+    /// Longer than the agent lets pass until it notes that it is alive.
+    const TOLERANCE: u64 = 20;
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.path();
+    let files = make(&root.join("d"), 20);
+    age_tree(&root);
+    let config = Config::new(
+        &root,
+        &format!("baseline = \"mtime\"\ngap_tolerance = \"{TOLERANCE}s\""),
+    )
+    .rule(
+        "old",
+        "ttl = \"1h\"\nclock = [\"access\"]\nremove_empty_dirs = false",
+    );
+    let mut agent = Agent::tracking(&config);
+    assert_eq!(agent.ctl().candidate_files().len(), 20);
+    let held = agent.hold_collector();
+    read(&files[0]);
+    let_pass(TOLERANCE + 5);
+    assert_eq!(text(&agent.status(), "state"), "tracking", "nothing shows it yet");
+    agent.kill_with(held);
+    agent.launch();
+    agent.wait_until_tracking();
+    let plan = agent.ctl().plan();
+    assert_eq!(number(&plan.json, "/candidates/files"), 0, "one of them was used");
+    assert_eq!(number(&plan.json, "/kept/uncovered"), 20, "{}", plan.json);
+}
+
 #[test]
 fn plans_runs_and_the_rules_survive_a_restart() {
     let mount = need!(Mount::new(Fs::Ext4));

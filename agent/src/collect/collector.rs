@@ -21,6 +21,7 @@ use super::fanotify::decode::{Event, decode_events, whole_events};
 use super::fanotify::layout::Layout;
 use super::namespace::{Namespace, refresh};
 use super::precision::Windows;
+use super::progress::Progress;
 use super::touched::Suspicion;
 use crate::handover::{self, Handover};
 use crate::index::StoreError;
@@ -152,6 +153,7 @@ impl Collector {
             suspects: FxHashMap::default(),
             attrib_seen: FxHashMap::default(),
             suspicion: Suspicion::default(),
+            progress: Progress::default(),
             used: Vec::new(),
             own_pid: std::process::id().cast_signed(),
             read_at_once: match judges.accessors.is_empty() {
@@ -246,6 +248,7 @@ struct Reader {
     /// Whose metadata changed, and by which process.
     attrib_seen: FxHashMap<Inode, i32>,
     suspicion: Suspicion,
+    progress: Progress,
     /// Files whose clocks a pass has moved: for the journal.
     used: Vec<Inode>,
     own_pid: i32,
@@ -321,6 +324,9 @@ impl Reader {
         let there = self.watched.open_root().map_err(kernel("open the volume"));
         let bytes = buffer.bytes();
         let bytes = bytes.get_mut(..self.read_at_once).unwrap_or(&mut []);
+        let began = Seconds::now();
+        let queue = &self.armed.queue;
+        self.progress.about_to_read(began, || queue.queued());
         let read = self.armed.queue.read(bytes).map_err(kernel("read events"));
         let applied = read.and_then(|n| {
             let events = bytes.get_mut(..n).unwrap_or(&mut []);
@@ -332,7 +338,18 @@ impl Reader {
             applied.and_then(|count| names.map(|()| count))
         });
         self.buffer = Some(buffer);
+        match &applied {
+            Ok(count) => self.note_progress(began, *count),
+            Err(_) => self.progress.failed(),
+        }
         applied
+    }
+
+    fn note_progress(&mut self, began: Seconds, count: u64) {
+        if let Some(until) = self.progress.recorded(began, count) {
+            self.watched.counters.seen_until.store(until.0, Relaxed);
+            self.watched.journal.seen(until);
+        }
     }
 
     /// A process that was killed may have read accesses and not recorded them.
@@ -486,12 +503,14 @@ impl Reader {
     fn catch_up(&mut self) -> Result<(), CollectError> {
         // New events merge into queued ones or come after them, so having read as many as were there, none of those is
         // left.
+        let began = Seconds::now();
         let queued = self.armed.queue.queued();
         let mut read = 0;
-        loop {
+        while !self.gives_up.load(Relaxed) {
             let n = self.pass()?;
             read += n;
-            if n == 0 || read >= queued || self.gives_up.load(Relaxed) {
+            if n == 0 || read >= queued {
+                self.note_progress(began, 0);
                 break;
             }
         }

@@ -13,6 +13,7 @@
 //! - [`nfsd`]      what clients of the kernel's NFS server hold, of which no event tells
 //! - [`whereabouts`] where an inode lies now, whatever the events said
 //! - [`projects`] project ids, where they are used
+//! - [`progress`] until when everything was read
 //! - [`touched`] who keeps files alive without using them
 //! - [`collector`] the thread that reads, and what it answers to
 //!
@@ -26,6 +27,7 @@ pub mod fanotify;
 pub mod namespace;
 pub mod nfsd;
 pub mod precision;
+pub mod progress;
 pub mod projects;
 pub mod touched;
 pub mod whereabouts;
@@ -33,7 +35,7 @@ pub mod whereabouts;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -120,6 +122,8 @@ pub struct Counters {
     pub ignored: AtomicU64,
     /// Recordings that were taken back as metadata changes.
     pub taken_back: AtomicU64,
+    /// Until when everything that was queued is in the index and in the journal. 0: not yet known.
+    pub seen_until: AtomicU32,
     /// Rounds of the collector.
     pub pulse: Pulse,
 }

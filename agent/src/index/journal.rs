@@ -15,6 +15,7 @@
 //! head     kind:u8=1 version:u8  identity: magic inode birth      (integers: varints)
 //! uses     kind:u8=2  at  { inode~ }                              x~: difference to the one before, zigzag
 //! gap      kind:u8=3  at  cause                                   the rest of the body, UTF-8
+//! seen     kind:u8=4  at                                          every use before then is recorded
 //! ```
 
 mod entries;
@@ -73,6 +74,10 @@ struct Writing {
     file: Option<File>,
     len: u64,
     trouble: Option<String>,
+    /// Until when the last entry said that every use is recorded, and whether uses came since.
+    seen: (Seconds, bool),
+    /// Something that belongs into segments up to this one could not be written, and the store may not hold it yet.
+    lacks: Option<u64>,
     buffer: Vec<u8>,
 }
 
@@ -119,6 +124,8 @@ impl Journal {
                 file: None,
                 len: 0,
                 trouble: None,
+                seen: (Seconds::MIN, false),
+                lacks: None,
                 buffer: Vec::new(),
             }),
             bytes: AtomicU64::new(bytes),
@@ -149,7 +156,22 @@ impl Journal {
     pub fn uses(&self, at: Seconds, inodes: &[Inode]) {
         if !inodes.is_empty() {
             self.append(|out| inodes.chunks(USES_PER_FRAME).for_each(|c| put_uses(out, at, c)));
+            self.writing.lock().seen.1 = true;
         }
+    }
+
+    /// Every use before `until` is recorded. Said when uses came since it was said last, once for each second: it costs
+    /// nobody anything, and where nothing is used the volume's record is told often enough. Not said while something could
+    /// not be written.
+    pub fn seen(&self, until: Seconds) {
+        {
+            let mut writing = self.writing.lock();
+            if !writing.seen.1 || until <= writing.seen.0 || writing.lacks.is_some() {
+                return;
+            }
+            writing.seen = (until, false);
+        }
+        self.append(|out| put_entry(out, &Entry::Seen(until)));
     }
 
     /// Records that uses were lost.
@@ -194,6 +216,7 @@ impl Journal {
         if let Err(error) = written {
             writing.file = None;
             writing.len = 0;
+            writing.lacks = Some(writing.number.saturating_add(1));
             writing.number = writing.number.saturating_add(2);
             return Err(error);
         }
@@ -220,6 +243,7 @@ impl Journal {
     /// # Errors
     /// When a segment cannot be made durable or renamed: it is read once more at the next start, which does no harm.
     pub fn stored(&self, number: u64) -> io::Result<()> {
+        self.writing.lock().lacks.take_if(|lacks| *lacks <= number);
         let give_up = self.bytes.load(Relaxed) > BYTES_MAX;
         for (n, is_stored, path) in self.segments()? {
             match (is_stored, give_up) {
@@ -338,6 +362,43 @@ mod tests {
         journal.covered(2).unwrap();
         let (_, left) = Journal::open(dir.path(), ME).unwrap();
         assert_eq!((left.oldest, left.uses.len(), left.stored.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn it_is_said_until_when_uses_are_known_but_not_after_one_that_could_not_be_written() {
+        let dir = dir();
+        let (journal, _) = Journal::open(dir.path(), ME).unwrap();
+        journal.seen(Seconds(4));
+        journal.uses(Seconds(5), &[9]);
+        journal.seen(Seconds(5));
+        journal.seen(Seconds(6));
+        let uses = Entry::Uses(Seconds(5), vec![9]);
+        let said = [uses, Entry::Seen(Seconds(5))];
+        assert_eq!(Journal::open(dir.path(), ME).unwrap().1.uses, said);
+        journal.rotate();
+        // Where the next segment belongs lies something else.
+        fs::create_dir(dir.path().join("uses.2")).unwrap();
+        journal.uses(Seconds(7), &[9]);
+        assert!(journal.trouble().is_some());
+        fs::remove_dir(dir.path().join("uses.2")).unwrap();
+        journal.uses(Seconds(8), &[9]);
+        journal.seen(Seconds(8));
+        journal.stored(journal.rotate()).unwrap();
+        journal.uses(Seconds(9), &[9]);
+        journal.seen(Seconds(9));
+        let (_, left) = Journal::open(dir.path(), ME).unwrap();
+        let uses = Entry::Uses(Seconds(9), vec![9]);
+        assert_eq!(left.uses, [uses, Entry::Seen(Seconds(9))]);
+        let stored = left
+            .stored
+            .iter()
+            .flat_map(|(_, path)| read_segment(&fs::read(path).unwrap(), ME).0);
+        let stored: Vec<_> = stored.collect();
+        assert_eq!(
+            stored.last(),
+            Some(&Entry::Uses(Seconds(8), vec![9])),
+            "{stored:?}"
+        );
     }
 
     #[test]

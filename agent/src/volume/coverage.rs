@@ -197,7 +197,10 @@ impl VolumeRecord {
         // What waited then is lost with its queue, and nobody knows how old it was.
         let lost = std::mem::take(&mut self.unread) && !at.queued;
         let missed = (!at.queued && length > 0) || at.unknown || lost || away.0 > 0;
-        self.last_alive = at.armed_at.0;
+        // What still waits in a queue that is taken over has yet to be read.
+        if !at.queued {
+            self.last_alive = at.armed_at.0;
+        }
         missed && self.add_gap(from, at.armed_at, cause, tolerance, at.unknown || lost)
     }
 
@@ -261,15 +264,18 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_outlived_the_process_leaves_no_gap() {
-        let mut record = VolumeRecord::default();
+    fn a_queue_that_outlived_the_process_leaves_no_gap_and_has_yet_to_be_read() {
+        let mut record = VolumeRecord {
+            last_alive: 100,
+            ..VolumeRecord::default()
+        };
         let at = Break {
             queued: true,
             ..broken(100, 90_000)
         };
         assert!(!record.resume(at, 600));
         assert!(record.gaps.is_empty());
-        assert_eq!(record.last_alive, 90_000);
+        assert_eq!(record.last_alive, 100);
     }
 
     #[test]

@@ -154,13 +154,19 @@ impl Volume {
         }
     }
 
-    /// Everything that was seen up to now is in the index or in the journal.
+    /// Until when every use is in the store, as the volume's record says it. What was read since then is in the journal, which
+    /// says so itself ([`Entry::Seen`](crate::index::journal::Entry)) and is lost with the power.
     pub(super) fn told_alive(&self) {
         let mut health = self.health.lock();
         // While a first scan runs, only the journal keeps the uses of files that it has not met.
-        let lost = !health.record.scanned && health.journal_trouble.is_some();
-        if !lost && health.away.is_none() && health.collector_trouble.is_none() {
-            health.record.last_alive = Seconds::now().0;
+        let seen_until = match (health.record.scanned, &health.journal_trouble) {
+            (true, _) => &self.keeping.stored_until,
+            (false, None) => &self.watched.counters.seen_until,
+            (false, Some(_)) => return,
+        };
+        if health.away.is_none() && health.collector_trouble.is_none() {
+            let last_alive = &mut health.record.last_alive;
+            *last_alive = (*last_alive).max(seen_until.load(Relaxed));
         }
     }
 

@@ -128,8 +128,8 @@ pub(super) fn open(
     let mut record = record;
     for entry in &left.uses {
         match entry {
+            Entry::Seen(until) => opened_until = opened_until.max(*until).min(now),
             Entry::Uses(at, inodes) => {
-                opened_until = opened_until.max(*at).min(now);
                 for ino in inodes {
                     index.record_use(*ino, *at);
                 }
@@ -228,22 +228,20 @@ fn rebuild(
         (false, None) => Past::Unknown,
     };
     incomplete |= past == Past::Indexed && !is_rebuild;
-    let was_stored = stored.is_some();
     let mut record = stored
         .or(checkpointed)
         .unwrap_or_else(|| VolumeRecord::new(id, identity, now));
     (record.id, record.scanned) = (id, false);
     record.stored_journal = record.stored_journal.max(left.stored_until);
-    let mut seen_until = match (past, was_stored) {
-        (Past::Unknown, _) => now,
-        (_, true) => Seconds(record.last_alive),
-        (_, false) => taken.unwrap_or(Seconds(record.last_alive)),
+    let mut seen_until = match past {
+        Past::Unknown => now,
+        Past::Indexed | Past::Interrupted => Seconds(record.last_alive),
     };
     let mut early: Vec<(Inode, Seconds)> = Vec::new();
     for entry in &entries {
         match entry {
+            Entry::Seen(until) => seen_until = seen_until.max(*until).min(now),
             Entry::Uses(at, inodes) => {
-                seen_until = seen_until.max(*at).min(now);
                 remembered.replay(entry, precision, now);
                 early.extend(inodes.iter().map(|ino| (*ino, *at)));
             }

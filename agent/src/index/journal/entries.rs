@@ -8,6 +8,7 @@ const VERSION: u8 = 1;
 const HEAD: u8 = 1;
 const USES: u8 = 2;
 const GAP: u8 = 3;
+const SEEN: u8 = 4;
 
 /// Which file system a file beside the store speaks of: its type and its root's inode and birth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub enum Entry {
     Uses(Seconds, Vec<Inode>),
     /// Uses were lost up to then.
     Gap(Seconds, String),
+    /// Every use before then is in this segment, an earlier one or the index.
+    Seen(Seconds),
 }
 
 /// The entries of a segment of the volume `identity`, as far as they can be read. Whether that was all of it. A segment of
@@ -91,6 +94,7 @@ pub fn read_entry(body: &[u8]) -> Result<Entry, Damaged> {
             Ok(Entry::Uses(at, inodes))
         }
         GAP => Ok(Entry::Gap(at, String::from_utf8_lossy(from.rest()).into_owned())),
+        SEEN if from.is_empty() => Ok(Entry::Seen(at)),
         _ => Err(Damaged {
             row: "journal",
             at: 0,
@@ -106,6 +110,10 @@ pub fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
             body.push(GAP);
             put_varint(body, at.0.into());
             body.extend_from_slice(cause.as_bytes());
+        }),
+        Entry::Seen(at) => put_frame(out, |body| {
+            body.push(SEEN);
+            put_varint(body, at.0.into());
         }),
     }
 }
@@ -147,6 +155,7 @@ mod tests {
             (any::<u32>(), prop::collection::vec(any::<u64>(), 0..40))
                 .prop_map(|(at, inodes)| Entry::Uses(Seconds(at), inodes)),
             (any::<u32>(), ".{0,20}").prop_map(|(at, cause)| Entry::Gap(Seconds(at), cause)),
+            any::<u32>().prop_map(|at| Entry::Seen(Seconds(at))),
         ]
     }
 

@@ -46,11 +46,12 @@ impl Volume {
         }
         let flushes = self.keeping.flushes.load(Relaxed);
         // Uses up to here are in the index, so they will be in the checkpoint.
-        let segment = {
+        let (segment, seen_until) = {
             let _index = self.watched.index.write();
-            self.watched.journal.rotate()
+            let seen_until = self.watched.counters.seen_until.load(Relaxed);
+            (self.watched.journal.rotate(), seen_until)
         };
-        match self.write_checkpoint(segment) {
+        match self.write_checkpoint(segment, seen_until) {
             Ok(bytes) => {
                 self.keeping.checkpoints.fetch_add(1, Relaxed);
                 self.keeping.checkpoint_bytes.store(bytes, Relaxed);
@@ -70,14 +71,15 @@ impl Volume {
         };
     }
 
-    fn write_checkpoint(&self, segment: u64) -> io::Result<u64> {
+    fn write_checkpoint(&self, segment: u64, seen_until: u32) -> io::Result<u64> {
         let journal = &self.watched.journal;
         let dir = opening::directory(&self.home.state_dir, &self.config.name);
-        let record = self.health.lock().record.clone();
+        let mut record = self.health.lock().record.clone();
+        record.last_alive = record.last_alive.max(seen_until);
         let head = Head {
             identity: journal.identity(),
             number: checkpoint::next_number(&dir),
-            taken: Seconds(record.last_alive.max(Seconds::now().0)),
+            taken: Seconds::now(),
             journal: segment,
             record: record.encode_to_vec(),
         };

@@ -32,18 +32,20 @@ impl Volume {
             return false;
         }
         let began = Instant::now();
-        let (mut write_back, segment) = {
+        let (mut write_back, segment, seen_until) = {
             let mut index = self.watched.index.write();
+            let seen_until = self.watched.counters.seen_until.load(Relaxed);
             let write_back = index.start_write_back();
             let segment = match write_back.is_empty() {
                 true => None,
                 false => Some(self.watched.journal.rotate()),
             };
-            (write_back, segment)
+            (write_back, segment, seen_until)
         };
         let rows = write_back.len();
         let Some(segment) = segment else {
             self.watched.index.write().written_back(true);
+            self.keeping.stored_until.store(seen_until, Relaxed);
             return true;
         };
         let scanned = {
@@ -61,7 +63,10 @@ impl Volume {
         self.watched.index.write().written_back(result.is_ok());
         self.count_flush(began.elapsed(), result.is_ok());
         match &result {
-            Err(error) => self.index_trouble(error),
+            Err(error) => {
+                self.index_trouble(error);
+                return false;
+            }
             // While a first scan runs, the journal alone knows of uses of files that it has not met.
             Ok(()) if scanned => {
                 {
@@ -74,7 +79,8 @@ impl Volume {
             }
             Ok(()) => {}
         }
-        result.is_ok()
+        self.keeping.stored_until.store(seen_until, Relaxed);
+        true
     }
 
     fn count_flush(&self, took: Duration, ok: bool) {
