@@ -22,6 +22,7 @@ mod presence;
 mod scanning;
 mod start;
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
@@ -178,6 +179,11 @@ impl Volume {
     /// Waits until every access made before this call is in the index. False if the collector is dead.
     pub fn sync(&self) -> bool {
         self.collector.read().as_ref().is_some_and(Collector::sync)
+    }
+
+    /// The agent alone changes names in this directory, and need not hear of it. Ask again now and then: windows end.
+    pub fn hide_own(&self, dir: impl AsFd) {
+        self.windows.hide_own(dir);
     }
 
     /// Accesses that wait in the kernel's queue.

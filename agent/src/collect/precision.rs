@@ -90,6 +90,11 @@ impl Windows {
         self.access.queued()
     }
 
+    /// What the agent itself does in a directory that is its own need not be told to it, where the kernel can leave it out.
+    pub fn hide_own(&self, dir: impl AsFd) {
+        let _ = self.access.ignore_names_in(dir.as_fd());
+    }
+
     fn is_off(&self) -> bool {
         self.length == 0
     }

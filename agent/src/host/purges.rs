@@ -1,5 +1,6 @@
 //! Runs: a plan that is applied in the background.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use parking_lot::{MutexGuard, RwLockReadGuard};
@@ -247,6 +248,9 @@ impl apply::Surroundings for Around<'_> {
     }
     fn backlog(&self) -> u64 {
         self.volume.queued()
+    }
+    fn hide_own(&self, dir: BorrowedFd<'_>) {
+        self.volume.hide_own(dir);
     }
     fn held(&self) -> (FxHashSet<Inode>, RwLockReadGuard<'_, ()>) {
         let guard = self.host.holds.taking();

@@ -3,6 +3,7 @@
 //! Before each batch the event queue is drained, so that every use up to that moment is in the index the batch is
 //! compared with. Directories that are empty only when everything else is gone come last, one after another.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,8 @@ pub trait Surroundings: Sync {
     fn sync(&self) -> bool;
     /// How many uses wait to reach the index, about.
     fn backlog(&self) -> u64;
+    /// Names in this directory are changed by nobody else: what the run does there need not come back as events.
+    fn hide_own(&self, dir: BorrowedFd<'_>);
     /// The inodes held now. No hold is added while the guard lives.
     fn held(&self) -> (FxHashSet<Inode>, RwLockReadGuard<'_, ()>);
     /// Nobody else makes, frees or removes anything in the volume's trash while the guard lives.
@@ -335,8 +338,11 @@ impl Runner<'_> {
     fn ground(&self, part: &[Candidate], lane: u8) -> Result<Ground<'_>, Stop> {
         let share = self.share(part.first().map_or(0, |c| c.rule));
         let bin = self.trash.bin(&share, lane);
-        bin.and_then(|bin| Ground::new(self.watched, bin, share.until > 0))
-            .map_err(|e| Stop::Broken(format!("cannot open the volume: {e}")))
+        bin.and_then(|bin| {
+            self.around.hide_own(bin.lane().as_fd());
+            Ground::new(self.watched, bin, share.until > 0)
+        })
+        .map_err(|e| Stop::Broken(format!("cannot open the volume: {e}")))
     }
 
     fn tell(&self, fates: &[(&Candidate, Fate)]) -> std::io::Result<()> {

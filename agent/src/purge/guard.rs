@@ -205,13 +205,18 @@ impl<'a> Ground<'a> {
         Ok(name)
     }
 
-    /// Compares a candidate with what is there now.
+    /// Compares a candidate with what is there now. Of a file that is open it is the file that counts: whether it still has its name
+    /// is looked at when that is taken.
     ///
     /// # Errors
     /// The fate of a candidate that does not go.
-    pub fn verify(&mut self, candidate: &Candidate) -> Result<Verified, Fate> {
+    pub fn verify(&mut self, candidate: &Candidate, file: Option<&Leased>) -> Result<Verified, Fate> {
         let name = self.anchor_of(candidate)?.name(candidate);
-        let found = stat::entry(&name.dir, &name.name).map_err(gone_or_failed)?;
+        let found = match file {
+            Some(file) => stat::open_file(file.file()),
+            None => stat::entry(&name.dir, &name.name),
+        };
+        let found = found.map_err(gone_or_failed)?;
         if found.device != self.watched.device || found.mount_root {
             return Err(Fate::Skipped(Skip::Changed));
         }

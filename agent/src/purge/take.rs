@@ -216,7 +216,7 @@ fn advance(step: &mut Step, next: impl FnOnce(Step) -> Result<Step, Fate>) {
 fn verify(ground: &mut Ground<'_>, candidate: &Candidate, step: Step) -> Result<Step, Fate> {
     match step {
         Step::Leased(leased) => {
-            let verified = ground.verify(candidate)?;
+            let verified = ground.verify(candidate, Some(&leased))?;
             Ok(Step::Verified(leased, ways(ground, verified)?))
         }
         Step::Tree(mut tree) => match tree.verify(ground) {
@@ -226,7 +226,7 @@ fn verify(ground: &mut Ground<'_>, candidate: &Candidate, step: Step) -> Result<
         Step::Empty(_) => {
             let mut names = ground
                 .find(candidate)
-                .and_then(|_| ground.verify(candidate))?
+                .and_then(|_| ground.verify(candidate, None))?
                 .names;
             let ino = candidate.ino;
             let known = ground.watched.index.read().get(ino);

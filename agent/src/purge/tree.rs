@@ -54,7 +54,7 @@ impl Tree {
             inodes: Vec::new(),
         };
         // Most that does not go is found here, before anything is moved.
-        ground.verify(candidate)?;
+        ground.verify(candidate, None)?;
         tree.walk(ground, &tree.from.dir, &tree.from.name, 0, &mut |_, _, _| Ok(()))?;
         if ground.keep {
             // Its owners and modes are remembered for the directories above, should they be gone when it is restored.

@@ -48,6 +48,8 @@ const FAN_REPORT_TARGET_FID: u32 = 0x1000;
 const FAN_REPORT_PIDFD: u32 = 0x80;
 /// The mark does not keep its inode in memory (Linux 5.19).
 const FAN_MARK_EVICTABLE: u32 = 0x200;
+/// The mark says for itself whether it holds for directories and for what lies in them (Linux 6.0).
+const FAN_MARK_IGNORE: u32 = 0x400;
 /// What an ignore mark hides: everything that can be repeated without changing the file.
 pub const IGNORABLE: u64 = mask::ACCESS | mask::OPEN | mask::OPEN_EXEC | mask::CLOSE_NOWRITE;
 
@@ -163,6 +165,19 @@ impl Group {
             fan::AT_FDCWD,
             Path::new(&path),
         )
+    }
+
+    /// From now on names that come into this directory or leave it are not queued, as long as it is open and until
+    /// [`Group::flush_ignored`]. `dir` may be an O_PATH descriptor.
+    ///
+    /// # Errors
+    /// EINVAL on kernels older than 6.0.
+    pub fn ignore_names_in(&self, dir: BorrowedFd<'_>) -> io::Result<()> {
+        let how =
+            fan::FAN_MARK_ADD | FAN_MARK_EVICTABLE | FAN_MARK_IGNORE | fan::FAN_MARK_IGNORED_SURV_MODIFY;
+        let path = format!("/proc/self/fd/{}", dir.as_raw_fd());
+        let names = mask::RENAME | mask::DELETE;
+        fan::fanotify_mark(self.0.as_raw_fd(), how, names, fan::AT_FDCWD, Path::new(&path))
     }
 
     /// Takes all ignore marks away: when this returns, every event is queued again.
