@@ -15,6 +15,7 @@ use crate::policy::evaluate::Shape;
 use crate::purge::apply::{self, Order, Taken};
 use crate::purge::audit::Heading;
 use crate::purge::candidate::Candidate;
+use crate::purge::ending::{Stop, end};
 use crate::purge::holds::timestamp;
 use crate::purge::id::new_id;
 use crate::purge::ledger::{self, Ledger};
@@ -128,7 +129,8 @@ impl Host {
                 }
                 Err(error) => {
                     let progress = running.watch().borrow().clone();
-                    apply::refuse(progress, &running, &format!("the run's ledger cannot be made: {error}"))
+                    let why = format!("the run's ledger cannot be made: {error}");
+                    end(progress, Some(Stop::Broken(why)), &running)
                 }
             };
             volume.keeping.work.phases.observe(Phase::Apply, run.seconds);

@@ -4,18 +4,20 @@
 //! compared with. Directories that are empty only when everything else is gone come last, one after another.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard, RwLockReadGuard};
 use purge_proto::v1;
 use rustc_hash::FxHashSet;
 
-use super::audit::{self, Audit, Event, Heading, Lines};
+use super::audit::{self, Audit, Heading, Lines};
 use super::candidate::Candidate;
+use super::ending::{Stop, end};
 use super::forget::forget;
 use super::guard::{Fate, Ground};
 use super::ledger::{Code, Ledger, Position};
+use super::pace::Pace;
 use super::plans::{PlanRecord, Plans};
 use super::runs::{LiveRun, Progress};
 use super::take::{Batch, Finished};
@@ -24,15 +26,8 @@ use super::trash::{Share, Trash};
 use crate::collect::Watched;
 use crate::model::{Inode, Seconds};
 
-/// Candidates that are leased at once, at most and at least.
-const BATCH_CANDIDATES: usize = 256;
-const BATCH_CANDIDATES_MIN: usize = 16;
 /// With more uses waiting than this, the index catches up before anything is leased.
 const BACKLOG_MAX: u64 = 1000;
-/// Who opens a file of a batch waits until its end: batches that take longer become smaller, those that take much less larger.
-const HOLD_MAX: Duration = Duration::from_millis(20);
-/// Files of a batch of directories: they are out of reach while they are verified.
-const BATCH_FILES: u64 = 2048;
 /// Workers of one run: renames are one at a time in a whole file system, so that more would only wait.
 const WORKERS_MAX: u8 = 4;
 /// Fewer failures than this never stop a run: one undeletable file among ten is no sign of a broken volume.
@@ -94,11 +89,8 @@ pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, li
     let trash = match Trash::open_or_make(watched) {
         Ok(trash) => trash,
         Err(error) => {
-            return refuse(
-                progress,
-                live,
-                &format!("cannot open the volume's trash: {error}"),
-            );
+            let why = format!("cannot open the volume's trash: {error}");
+            return end(progress, Some(Stop::Broken(why)), live);
         }
     };
     let runner = Runner {
@@ -110,9 +102,7 @@ pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, li
         started: Seconds::now(),
         trash: &trash,
         tally: Mutex::new(progress),
-        began: Instant::now(),
-        taken: AtomicU64::new(0),
-        together: AtomicUsize::new(BATCH_CANDIDATES / 4),
+        pace: Pace::begin(order.max_rate),
         stop: Mutex::new(None),
         renaming: Mutex::default(),
     };
@@ -122,27 +112,6 @@ pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, li
     let _alone = around.alone_in_the_trash();
     trash.remove_if_empty(watched);
     run
-}
-
-/// A run that takes nothing.
-pub fn refuse(mut progress: Progress, live: &LiveRun, why: &str) -> v1::Run {
-    let run = &mut progress.run;
-    tally::count_unreached(run, progress.total);
-    progress.done = progress.total;
-    run.error = why.into();
-    run.finished_at = Some(super::holds::timestamp(Seconds::now()));
-    run.set_state(v1::RunState::Failed);
-    let run = run.clone();
-    live.publish(progress);
-    run
-}
-
-/// Why a run ends before its last candidate.
-#[derive(Debug, Clone)]
-enum Stop {
-    Cancelled,
-    TooManyErrors(String),
-    Broken(String),
 }
 
 struct Runner<'a> {
@@ -155,11 +124,7 @@ struct Runner<'a> {
     started: Seconds,
     trash: &'a Trash,
     tally: Mutex<Progress>,
-    began: Instant,
-    /// Candidates begun, for the rate limit.
-    taken: AtomicU64,
-    /// Candidates of a batch, as far as the time of those before allows.
-    together: AtomicUsize,
+    pace: Pace,
     stop: Mutex<Option<Stop>>,
     /// Whose turn it is to rename. The kernel lets only one at a time rename from one directory to another, and those who
     /// wait for it there burn their processor; here they sleep, and others unlink.
@@ -200,7 +165,9 @@ impl Runner<'_> {
                 self.halt(Stop::Broken(format!("the trash: {e}")));
             }
         }
-        self.finish()
+        let mut progress = self.tally.into_inner();
+        progress.run.seconds = self.pace.elapsed().as_secs_f64();
+        end(progress, self.stop.into_inner(), self.live)
     }
 
     fn chunk(&self, number: u32, lane: u8) {
@@ -219,7 +186,7 @@ impl Runner<'_> {
         for batch in candidates.chunk_by(|a, b| a.rule == b.rule) {
             let mut rest = batch;
             while !rest.is_empty() {
-                let (part, after) = rest.split_at(self.batch_len(rest));
+                let (part, after) = rest.split_at(self.pace.batch_len(rest));
                 let at = Position { chunk: number, first };
                 first = first.saturating_add(u32::try_from(part.len()).unwrap_or(u32::MAX));
                 rest = after;
@@ -227,27 +194,12 @@ impl Runner<'_> {
                     self.count_unreached(part.len());
                     continue;
                 }
-                self.wait_for_rate(part.len());
+                self.pace.wait(part.len(), || self.live.is_cancelled());
                 if let Err(stop) = self.batch(at, part, lane) {
                     self.halt(stop);
                 }
             }
         }
-    }
-
-    /// How many candidates go together: others wait for a lease, and nobody reaches a directory meanwhile.
-    fn batch_len(&self, candidates: &[Candidate]) -> usize {
-        let together = self.together.load(Relaxed);
-        let most = match self.order.max_rate {
-            0 => together,
-            rate => usize::try_from(rate).map_or(together, |n| n.clamp(1, together)),
-        };
-        let mut files = 0u64;
-        let fit = candidates.iter().take(most).take_while(|c| {
-            files = files.saturating_add(c.files);
-            files <= BATCH_FILES
-        });
-        fit.count().max(1).min(candidates.len())
     }
 
     /// Candidates whose grace is the same go to the same share of the trash. Every one of them is counted, also if this fails.
@@ -303,7 +255,7 @@ impl Runner<'_> {
         } = batch.finish();
         let forgotten = forget(self.watched, gone, &freed);
         drop(leases);
-        self.adapt(part.len(), began.elapsed());
+        self.pace.adapt(part.len(), began.elapsed());
         let amended = amended.into_iter().try_for_each(|position| {
             let at = Position {
                 first: at
@@ -322,19 +274,6 @@ impl Runner<'_> {
         forgotten.map_err(|e| Stop::Broken(e.to_string()))
     }
 
-    /// Others waited for `held` at most: more or fewer go together from now on.
-    fn adapt(&self, count: usize, held: Duration) {
-        let fitting = if held > HOLD_MAX {
-            count / 2
-        } else if held < HOLD_MAX / 3 && count >= self.together.load(Relaxed) {
-            count.saturating_mul(2)
-        } else {
-            return;
-        };
-        self.together
-            .store(fitting.clamp(BATCH_CANDIDATES_MIN, BATCH_CANDIDATES), Relaxed);
-    }
-
     fn ground(&self, part: &[Candidate], lane: u8) -> Result<Ground<'_>, Stop> {
         let share = self.share(part.first().map_or(0, |c| c.rule));
         let bin = self.trash.bin(&share, lane);
@@ -348,20 +287,13 @@ impl Runner<'_> {
     fn tell(&self, fates: &[(&Candidate, Fate)]) -> std::io::Result<()> {
         let mut lines = Lines::default();
         let time = audit::rfc3339(Seconds::now());
+        let (heading, rules) = (&self.order.heading, &self.order.plan.rules);
         for (candidate, fate) in fates {
             let error = match fate {
                 Fate::Failed(e) => e.to_string(),
                 _ => String::new(),
             };
-            let heading = &self.order.heading;
-            let rules = &self.order.plan.rules;
-            tell_of(
-                &mut lines,
-                &time,
-                (heading, rules),
-                candidate,
-                (Code::of(fate), &error),
-            );
+            lines.add_fate(&time, (heading, rules), candidate, (Code::of(fate), &error));
         }
         self.order.audit.write(&lines)
     }
@@ -421,7 +353,7 @@ impl Runner<'_> {
                 self.order.plan.max_errors * 100.0
             )
         });
-        run.seconds = self.began.elapsed().as_secs_f64();
+        run.seconds = self.pace.elapsed().as_secs_f64();
         let progress = tally.clone();
         drop(tally);
         self.live.publish(progress);
@@ -446,48 +378,6 @@ impl Runner<'_> {
         }
         self.stop.lock().is_some()
     }
-
-    fn wait_for_rate(&self, count: usize) {
-        let before = self.taken.fetch_add(count as u64, Relaxed);
-        if self.order.max_rate == 0 {
-            return;
-        }
-        let due = Duration::from_secs_f64(before as f64 / self.order.max_rate as f64);
-        while self.began.elapsed() < due && !self.live.is_cancelled() {
-            let left = due.saturating_sub(self.began.elapsed());
-            std::thread::sleep(left.min(Duration::from_millis(100)));
-        }
-    }
-
-    fn finish(self) -> v1::Run {
-        let mut progress = self.tally.into_inner();
-        let run = &mut progress.run;
-        // A chunk that could not be read leaves candidates that nobody touched: they are counted all the same.
-        let unread = progress.total.saturating_sub(progress.done);
-        tally::count_unreached(run, unread);
-        progress.done = progress.total;
-        run.deleted.get_or_insert_default();
-        run.seconds = self.began.elapsed().as_secs_f64();
-        run.finished_at = Some(super::holds::timestamp(Seconds::now()));
-        let state = match self.stop.into_inner() {
-            Some(Stop::Broken(why)) => {
-                run.error = why;
-                v1::RunState::Failed
-            }
-            Some(Stop::TooManyErrors(why)) => {
-                run.error = why;
-                v1::RunState::Partial
-            }
-            Some(Stop::Cancelled) => v1::RunState::Cancelled,
-            None if run.skipped.is_some_and(|s| s.cancelled > 0) => v1::RunState::Cancelled,
-            None if run.failed_total > 0 => v1::RunState::Partial,
-            None => v1::RunState::Completed,
-        };
-        run.set_state(state);
-        let run = progress.run.clone();
-        self.live.publish(progress);
-        run
-    }
 }
 
 /// One more than there are processors: one of them waits for its turn.
@@ -503,40 +393,4 @@ fn ledger_broken(error: std::io::Error) -> Stop {
     Stop::Broken(format!(
         "the run's ledger in the state directory cannot be written: {error}"
     ))
-}
-
-/// Adds the audit log's line for one candidate.
-pub(super) fn tell_of(
-    lines: &mut Lines,
-    time: &str,
-    (heading, rules): (&Heading, &[String]),
-    candidate: &Candidate,
-    (code, error): (Code, &str),
-) {
-    let (event, reason) = match code {
-        Code::Deleted => ("deleted", ""),
-        Code::Trashed => ("trashed", ""),
-        Code::Accessed => ("skipped", "accessed"),
-        Code::Changed => ("skipped", "changed"),
-        Code::Held => ("skipped", "held"),
-        Code::Gone => ("skipped", "gone"),
-        Code::Hardlinked => ("skipped", "hardlinked"),
-        Code::Open => ("skipped", "open"),
-        Code::Locked => ("skipped", "locked"),
-        Code::Failed => ("failed", error),
-    };
-    lines.add(
-        time,
-        heading,
-        &Event {
-            event,
-            reason,
-            path: &candidate.path_below(&heading.root),
-            kind: candidate.kind(),
-            bytes: candidate.size,
-            uid: candidate.uid,
-            last: Some(candidate.last),
-            rule: rules.get(usize::from(candidate.rule)).map_or("", String::as_str),
-        },
-    );
 }

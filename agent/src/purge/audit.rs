@@ -12,6 +12,8 @@ use base64::Engine;
 use parking_lot::RwLock;
 use serde::Serialize;
 
+use super::candidate::Candidate;
+use super::ledger::Code;
 use crate::model::{Kind, LastUse, Seconds, Source};
 
 /// No line is longer: a path has 4 KiB, and six times that in JSON.
@@ -176,6 +178,42 @@ impl Lines {
         if serde_json::to_writer(&mut self.0, &line).is_ok() {
             self.0.push(b'\n');
         }
+    }
+
+    /// Adds what became of a candidate: its fate, and the error if it failed.
+    pub fn add_fate(
+        &mut self,
+        time: &str,
+        (heading, rules): (&Heading, &[String]),
+        candidate: &Candidate,
+        (code, error): (Code, &str),
+    ) {
+        let (event, reason) = match code {
+            Code::Deleted => ("deleted", ""),
+            Code::Trashed => ("trashed", ""),
+            Code::Accessed => ("skipped", "accessed"),
+            Code::Changed => ("skipped", "changed"),
+            Code::Held => ("skipped", "held"),
+            Code::Gone => ("skipped", "gone"),
+            Code::Hardlinked => ("skipped", "hardlinked"),
+            Code::Open => ("skipped", "open"),
+            Code::Locked => ("skipped", "locked"),
+            Code::Failed => ("failed", error),
+        };
+        self.add(
+            time,
+            heading,
+            &Event {
+                event,
+                reason,
+                path: &candidate.path_below(&heading.root),
+                kind: candidate.kind(),
+                bytes: candidate.size,
+                uid: candidate.uid,
+                last: Some(candidate.last),
+                rule: rules.get(usize::from(candidate.rule)).map_or("", String::as_str),
+            },
+        );
     }
 }
 

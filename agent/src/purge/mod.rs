@@ -19,6 +19,8 @@
 //! - [`tally`]     counting fates (pure)
 //! - [`audit`]     a line for each thing that was deleted, trashed, restored or left alone
 //! - [`apply`]     one run: workers over the candidates of a plan
+//! - [`pace`]      how many together, and how many in a second
+//! - [`ending`]    what its record says in the end
 //! - [`runs`]      past and current runs
 //! - [`counts`]    what they came to since the start, for metrics
 //! - [`id`]        names for plans, runs and holds
@@ -30,12 +32,14 @@ pub mod audit;
 pub mod bin;
 pub mod candidate;
 pub mod counts;
+pub mod ending;
 pub mod forget;
 pub mod guard;
 pub mod holds;
 pub mod id;
 pub mod kept;
 pub mod ledger;
+pub mod pace;
 pub mod plans;
 pub mod recover;
 pub mod restore;

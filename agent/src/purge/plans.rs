@@ -3,20 +3,19 @@
 //! The head is the contract's own message; candidates lie beside it in chunks, so that neither saving nor showing
 //! nor applying holds all of them in memory.
 
+mod writer;
+
 use prost::Message;
 use purge_proto::v1;
-use rustc_hash::FxHashMap;
-use std::ffi::CString;
-use std::sync::Arc;
 
-use super::candidate::{CHUNK_CANDIDATES, Candidate, decode, encode};
+use self::writer::ChunkWriter;
+use super::candidate::{Candidate, decode};
 use super::holds::timestamp;
 use super::id::new_id;
 use crate::config::Rule;
-use crate::index::{Batch, DirId, Index, Record, Store, StoreError};
-use crate::model::{Clocks, LastUse, Seconds};
-use crate::policy::evaluate::{Evaluation, Pick, Shape};
-use crate::policy::last_use::last_use;
+use crate::index::{Batch, Index, Record, Store, StoreError};
+use crate::model::Seconds;
+use crate::policy::evaluate::{Evaluation, Shape};
 use crate::policy::quota::Reason;
 use crate::volume::Guard;
 
@@ -24,8 +23,6 @@ use crate::volume::Guard;
 pub const EXPIRES_AFTER_SECONDS: u64 = 24 * 3600;
 /// Plans are kept for this long, to be looked at.
 const KEPT_SECONDS: u64 = 30 * 24 * 3600;
-/// Chunks of one batch while a plan is being saved.
-const CHUNKS_PER_BATCH: usize = 64;
 
 /// A stored plan: the contract's message, and what apply needs besides.
 #[derive(Clone, PartialEq, Message)]
@@ -379,163 +376,5 @@ fn chunk_key(id: &str, number: u32) -> Vec<u8> {
     key
 }
 
-/// By offset: the first directory and name of one page's files.
-type FirstNames = FxHashMap<u8, (DirId, Vec<u8>)>;
-
-/// Turns picks into stored chunks.
-struct ChunkWriter<'a> {
-    store: &'a Store,
-    id: &'a str,
-    index: &'a parking_lot::RwLock<Index>,
-    now: Seconds,
-    /// What each rule believes; a quota's or watermark's one rule stands for all.
-    clocks: Vec<Clocks>,
-    chunk: Vec<Candidate>,
-    batch: Batch,
-    batched: usize,
-    chunks: u32,
-    /// Names of the page looked at last, by offset.
-    names: (Option<u64>, FirstNames),
-    /// Path of the directory looked at last.
-    dir: (Option<DirId>, Arc<[u8]>),
-}
-
-impl<'a> ChunkWriter<'a> {
-    fn new(
-        store: &'a Store,
-        id: &'a str,
-        index: &'a parking_lot::RwLock<Index>,
-        now: Seconds,
-        clocks: Vec<Clocks>,
-    ) -> Self {
-        Self {
-            store,
-            id,
-            index,
-            now,
-            clocks,
-            chunk: Vec::with_capacity(CHUNK_CANDIDATES),
-            batch: Batch::default(),
-            batched: 0,
-            chunks: 0,
-            names: Default::default(),
-            dir: (None, Arc::default()),
-        }
-    }
-
-    /// Adds a pick; false if it is gone, was used or changed its place since it was evaluated, and so is no candidate.
-    fn add(&mut self, pick: &Pick) -> Result<bool, StoreError> {
-        let Some(candidate) = self.candidate(pick)? else {
-            return Ok(false);
-        };
-        self.chunk.push(candidate);
-        if self.chunk.len() >= CHUNK_CANDIDATES {
-            self.end_chunk()?;
-        }
-        Ok(true)
-    }
-
-    fn candidate(&mut self, pick: &Pick) -> Result<Option<Candidate>, StoreError> {
-        let index = self.index.read();
-        let Some((attributes, access)) = index.get(pick.ino) else {
-            return Ok(None);
-        };
-        // What is saved here is what apply compares with: a use since the evaluation must not become part of it.
-        let clocks = self.clocks.get(usize::from(pick.rule)).or(self.clocks.first());
-        let last = last_use(&attributes, access, clocks.copied().unwrap_or(Clocks::ALL));
-        if pick.shape != Shape::Tree && last.at > pick.last.at {
-            return Ok(None);
-        }
-        let (parent, name) = match pick.shape {
-            Shape::File => {
-                let (page, offset) = (pick.ino / 64, (pick.ino % 64) as u8);
-                if self.names.0 != Some(page) {
-                    let names = &mut self.names.1;
-                    names.clear();
-                    index.names_of_page(page, |offset, parent, name| {
-                        names.entry(offset).or_insert_with(|| (parent, name.to_vec()));
-                    })?;
-                    self.names.0 = Some(page);
-                }
-                match self.names.1.get(&offset) {
-                    Some((parent, name)) => (*parent, name.clone()),
-                    None => return Ok(None),
-                }
-            }
-            Shape::Tree | Shape::EmptyDirectory => {
-                match index
-                    .dirs()
-                    .of_inode(pick.ino)
-                    .and_then(|id| index.dirs().get(id))
-                {
-                    Some(dir) => (dir.parent, dir.name.to_vec()),
-                    None => return Ok(None),
-                }
-            }
-        };
-        if self.dir.0 != Some(parent) {
-            match index.dirs().path(parent) {
-                Some(path) => self.dir = (Some(parent), path.into()),
-                None => return Ok(None),
-            }
-        }
-        // No name on a disk has a NUL in it.
-        let Ok(name) = CString::new(name) else {
-            return Ok(None);
-        };
-        // Uses of anything in a tree from the plan's own second on spare it.
-        let access = match pick.shape {
-            Shape::Tree => LastUse {
-                at: self.now.minus(1),
-                source: pick.last.source,
-            },
-            Shape::File | Shape::EmptyDirectory => access,
-        };
-        Ok(Some(Candidate {
-            ino: pick.ino,
-            shape: pick.shape,
-            rule: pick.rule,
-            dir: Arc::clone(&self.dir.1),
-            name: name.into(),
-            size: pick.bytes,
-            files: pick.files.into(),
-            uid: attributes.uid,
-            links: attributes.links,
-            mtime: attributes.mtime,
-            ctime: attributes.ctime,
-            ctime_nanos: attributes.ctime_nanos,
-            birth: attributes.birth,
-            access,
-            last: pick.last,
-        }))
-    }
-
-    fn end_chunk(&mut self) -> Result<(), StoreError> {
-        if self.chunk.is_empty() {
-            return Ok(());
-        }
-        self.batch.put(
-            Record::PlanChunk,
-            &chunk_key(self.id, self.chunks),
-            &encode(&self.chunk),
-        );
-        self.chunk.clear();
-        self.chunks += 1;
-        self.batched += 1;
-        if self.batched >= CHUNKS_PER_BATCH {
-            self.store.apply(std::mem::take(&mut self.batch))?;
-            self.batched = 0;
-        }
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Result<u32, StoreError> {
-        self.end_chunk()?;
-        self.store.apply(std::mem::take(&mut self.batch))?;
-        Ok(self.chunks)
-    }
-}
-
 #[cfg(test)]
-#[path = "plans_tests.rs"]
 mod tests;

@@ -21,8 +21,8 @@ use super::ledger::{self, Account, Code, Known};
 use super::plans::Plans;
 use super::restore::{InHand, Restore, Which};
 use super::runs::Runs;
+use super::tally;
 use super::trash::{Share, Trash};
-use super::{apply, tally};
 use crate::collect::Watched;
 use crate::index::StoreError;
 use crate::model::{Inode, Seconds};
@@ -314,7 +314,7 @@ impl Closing<'_> {
                     tally::name_failure(&mut run, c.path_below(&self.watched.path), why);
                 }
                 if !told {
-                    apply::tell_of(&mut lines, &time, (&heading, &plan.rules), c, (code, ""));
+                    lines.add_fate(&time, (&heading, &plan.rules), c, (code, ""));
                 }
             }
             self.audit.write(&lines)?;

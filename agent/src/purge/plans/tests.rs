@@ -4,9 +4,8 @@ use parking_lot::RwLock;
 use proptest::prelude::*;
 
 use super::*;
-use crate::index::{Found, VolumeId};
-use crate::model::Stat;
-use crate::model::{Kind, Source};
+use crate::index::{DirId, Found, VolumeId};
+use crate::model::{Kind, LastUse, Source, Stat};
 use crate::policy::evaluate::{Circumstances, evaluate};
 
 const NOW: u32 = 1_000_000;

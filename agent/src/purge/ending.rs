@@ -1,0 +1,47 @@
+//! How a run ends.
+
+use purge_proto::v1;
+
+use super::runs::{LiveRun, Progress};
+use super::{holds, tally};
+use crate::model::Seconds;
+
+/// Why a run ends before its last candidate.
+#[derive(Debug, Clone)]
+pub enum Stop {
+    /// Somebody asked for it.
+    Cancelled,
+    /// More candidates failed than the rule allows.
+    TooManyErrors(String),
+    /// It cannot go on.
+    Broken(String),
+}
+
+/// Ends a run and returns its record. What it has not come to is counted as such.
+pub fn end(mut progress: Progress, stop: Option<Stop>, live: &LiveRun) -> v1::Run {
+    let run = &mut progress.run;
+    // Also those of a chunk that could not be read: nobody touched them.
+    let unreached = progress.total.saturating_sub(progress.done);
+    tally::count_unreached(run, unreached);
+    progress.done = progress.total;
+    run.deleted.get_or_insert_default();
+    run.finished_at = Some(holds::timestamp(Seconds::now()));
+    let state = match stop {
+        Some(Stop::Broken(why)) => {
+            run.error = why;
+            v1::RunState::Failed
+        }
+        Some(Stop::TooManyErrors(why)) => {
+            run.error = why;
+            v1::RunState::Partial
+        }
+        Some(Stop::Cancelled) => v1::RunState::Cancelled,
+        None if run.skipped.is_some_and(|s| s.cancelled > 0) => v1::RunState::Cancelled,
+        None if run.failed_total > 0 => v1::RunState::Partial,
+        None => v1::RunState::Completed,
+    };
+    run.set_state(state);
+    let run = progress.run.clone();
+    live.publish(progress);
+    run
+}

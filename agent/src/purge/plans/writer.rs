@@ -1,0 +1,174 @@
+//! Turns the picks of an evaluation into the stored chunks of a plan.
+
+use std::ffi::CString;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::chunk_key;
+use crate::index::{Batch, DirId, Index, Record, Store, StoreError};
+use crate::model::{Clocks, LastUse, Seconds};
+use crate::policy::evaluate::{Pick, Shape};
+use crate::policy::last_use::last_use;
+use crate::purge::candidate::{CHUNK_CANDIDATES, Candidate, encode};
+
+/// Chunks of one batch while a plan is being saved.
+const CHUNKS_PER_BATCH: usize = 64;
+
+/// By offset: the first directory and name of one page's files.
+type FirstNames = FxHashMap<u8, (DirId, Vec<u8>)>;
+
+/// Turns picks into stored chunks.
+pub(super) struct ChunkWriter<'a> {
+    store: &'a Store,
+    id: &'a str,
+    index: &'a parking_lot::RwLock<Index>,
+    now: Seconds,
+    /// What each rule believes; a quota's or watermark's one rule stands for all.
+    clocks: Vec<Clocks>,
+    chunk: Vec<Candidate>,
+    batch: Batch,
+    batched: usize,
+    /// Chunks that are stored.
+    pub(super) chunks: u32,
+    /// Names of the page looked at last, by offset.
+    names: (Option<u64>, FirstNames),
+    /// Path of the directory looked at last.
+    dir: (Option<DirId>, Arc<[u8]>),
+}
+
+impl<'a> ChunkWriter<'a> {
+    pub(super) fn new(
+        store: &'a Store,
+        id: &'a str,
+        index: &'a parking_lot::RwLock<Index>,
+        now: Seconds,
+        clocks: Vec<Clocks>,
+    ) -> Self {
+        Self {
+            store,
+            id,
+            index,
+            now,
+            clocks,
+            chunk: Vec::with_capacity(CHUNK_CANDIDATES),
+            batch: Batch::default(),
+            batched: 0,
+            chunks: 0,
+            names: Default::default(),
+            dir: (None, Arc::default()),
+        }
+    }
+
+    /// Adds a pick; false if it is gone, was used or changed its place since it was evaluated, and so is no candidate.
+    pub(super) fn add(&mut self, pick: &Pick) -> Result<bool, StoreError> {
+        let Some(candidate) = self.candidate(pick)? else {
+            return Ok(false);
+        };
+        self.chunk.push(candidate);
+        if self.chunk.len() >= CHUNK_CANDIDATES {
+            self.end_chunk()?;
+        }
+        Ok(true)
+    }
+
+    fn candidate(&mut self, pick: &Pick) -> Result<Option<Candidate>, StoreError> {
+        let index = self.index.read();
+        let Some((attributes, access)) = index.get(pick.ino) else {
+            return Ok(None);
+        };
+        // What is saved here is what apply compares with: a use since the evaluation must not become part of it.
+        let clocks = self.clocks.get(usize::from(pick.rule)).or(self.clocks.first());
+        let last = last_use(&attributes, access, clocks.copied().unwrap_or(Clocks::ALL));
+        if pick.shape != Shape::Tree && last.at > pick.last.at {
+            return Ok(None);
+        }
+        let (parent, name) = match pick.shape {
+            Shape::File => {
+                let (page, offset) = (pick.ino / 64, (pick.ino % 64) as u8);
+                if self.names.0 != Some(page) {
+                    let names = &mut self.names.1;
+                    names.clear();
+                    index.names_of_page(page, |offset, parent, name| {
+                        names.entry(offset).or_insert_with(|| (parent, name.to_vec()));
+                    })?;
+                    self.names.0 = Some(page);
+                }
+                match self.names.1.get(&offset) {
+                    Some((parent, name)) => (*parent, name.clone()),
+                    None => return Ok(None),
+                }
+            }
+            Shape::Tree | Shape::EmptyDirectory => {
+                match index
+                    .dirs()
+                    .of_inode(pick.ino)
+                    .and_then(|id| index.dirs().get(id))
+                {
+                    Some(dir) => (dir.parent, dir.name.to_vec()),
+                    None => return Ok(None),
+                }
+            }
+        };
+        if self.dir.0 != Some(parent) {
+            match index.dirs().path(parent) {
+                Some(path) => self.dir = (Some(parent), path.into()),
+                None => return Ok(None),
+            }
+        }
+        // No name on a disk has a NUL in it.
+        let Ok(name) = CString::new(name) else {
+            return Ok(None);
+        };
+        // Uses of anything in a tree from the plan's own second on spare it.
+        let access = match pick.shape {
+            Shape::Tree => LastUse {
+                at: self.now.minus(1),
+                source: pick.last.source,
+            },
+            Shape::File | Shape::EmptyDirectory => access,
+        };
+        Ok(Some(Candidate {
+            ino: pick.ino,
+            shape: pick.shape,
+            rule: pick.rule,
+            dir: Arc::clone(&self.dir.1),
+            name: name.into(),
+            size: pick.bytes,
+            files: pick.files.into(),
+            uid: attributes.uid,
+            links: attributes.links,
+            mtime: attributes.mtime,
+            ctime: attributes.ctime,
+            ctime_nanos: attributes.ctime_nanos,
+            birth: attributes.birth,
+            access,
+            last: pick.last,
+        }))
+    }
+
+    pub(super) fn end_chunk(&mut self) -> Result<(), StoreError> {
+        if self.chunk.is_empty() {
+            return Ok(());
+        }
+        self.batch.put(
+            Record::PlanChunk,
+            &chunk_key(self.id, self.chunks),
+            &encode(&self.chunk),
+        );
+        self.chunk.clear();
+        self.chunks += 1;
+        self.batched += 1;
+        if self.batched >= CHUNKS_PER_BATCH {
+            self.store.apply(std::mem::take(&mut self.batch))?;
+            self.batched = 0;
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(&mut self) -> Result<u32, StoreError> {
+        self.end_chunk()?;
+        self.store.apply(std::mem::take(&mut self.batch))?;
+        Ok(self.chunks)
+    }
+}
