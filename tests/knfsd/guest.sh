@@ -126,6 +126,20 @@ promise "a read over v3 is a use" used f11
 promise "a write over v4 is a use" used f12
 promise "a write over v3 is a use" used f13
 
+# ---- a client comes back with a handle whose name the server has forgotten
+exec 5</mnt3/d/f14 6>>/mnt3/d/f15
+# Dentries and inodes that nobody holds: what the client has open it holds itself.
+sync
+echo 2 >/proc/sys/vm/drop_caches
+echo 2 >/proc/sys/vm/drop_caches
+cat <&5 >/dev/null
+echo more >&6
+exec 5<&- 6>&-
+sync
+sleep 2
+promise "a read by a handle without a name is a use" used f14
+promise "a write by a handle without a name is a use" used f15
+
 # ---- what a client holds
 exec 8</mnt/d/f20
 cat /mnt/d/f21 >/dev/null
@@ -168,7 +182,7 @@ sed -n 's/^/run: /p' /tmp/run | tr -d '\n'
 echo
 echo "at the moment of the purge: $(sort /tmp/reads | uniq -c | tr '\n' ' ')"
 promise "nothing was torn" is "$(grep -c torn /tmp/reads)" 0
-for f in f10 f11 f12 f13 f20 f21 f30 f31 f32; do
+for f in f10 f11 f12 f13 f14 f15 f20 f21 f30 f31 f32; do
     promise "$f, in use, is there" test -e /srv/d/$f
 done
 promise "what nobody used is gone" test ! -e /srv/d/f05

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use purgectl::tls::Tls;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 
+use crate::cable::HERE;
+
 /// Somebody who vouches for others.
 #[derive(Debug)]
 pub struct Authority {
@@ -53,12 +55,12 @@ impl Authority {
         file.to_owned()
     }
 
-    /// Vouches for `CN=name,O=Example` on the loopback; the files are called `name` in `dir`.
+    /// Vouches for `CN=name,O=Example` on the loopback and on a cable; the files are called `name` in `dir`.
     ///
     /// # Panics
     /// When they cannot be written.
     pub fn vouch(&self, dir: &Path, name: &str, validity: Validity) -> Pair {
-        let hosts = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let hosts = ["localhost".to_owned(), "127.0.0.1".to_owned(), HERE.to_owned()];
         let mut params = CertificateParams::new(hosts).expect("names of hosts");
         params.distinguished_name.push(DnType::CommonName, name);
         params

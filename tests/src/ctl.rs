@@ -14,6 +14,8 @@ use crate::binary;
 
 /// Longer than anything the tests ask for.
 const PATIENCE_SECONDS: &str = "600";
+/// What timeout(1) ends with when it has ended what it ran, by SIGTERM or by SIGKILL.
+const OUT_OF_TIME: [i32; 2] = [124, 137];
 
 /// purgectl for one agent.
 #[derive(Debug, Clone)]
@@ -111,9 +113,16 @@ impl Ctl {
             .iter()
             .map(|a| a.to_string_lossy().into_owned())
             .collect();
+        let code = out.status.code().unwrap_or(-1);
+        assert!(
+            !OUT_OF_TIME.contains(&code),
+            "purgectl {} did not end within {PATIENCE_SECONDS} s; it said {:?}",
+            words.join(" "),
+            String::from_utf8_lossy(&out.stderr)
+        );
         Answer {
             asked: format!("purgectl {}", words.join(" ")),
-            code: out.status.code().unwrap_or(-1),
+            code,
             stdout: out.stdout,
             stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
         }

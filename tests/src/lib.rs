@@ -6,6 +6,7 @@
 //! - [`ctl`]    `purgectl` and what it answered
 //! - [`rpc`]    gRPC without it
 //! - [`certs`]  certificates
+//! - [`cable`]  a network that can be cut
 //! - [`files`]  making, ageing and using files
 //! - [`wait`]   polling with a deadline
 //! - [`nfs`]    an NFS server and clients of it
@@ -24,6 +25,7 @@
 )]
 
 pub mod agent;
+pub mod cable;
 pub mod certs;
 pub mod config;
 pub mod ctl;

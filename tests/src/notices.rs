@@ -5,13 +5,12 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::ctl::text;
 use crate::files::{now, set_times};
-use crate::wait::until;
 use crate::{Config, Ctl, sh};
 
 const HOUR: i64 = 3600;
@@ -148,23 +147,46 @@ pub const OF_THE_RUN: [&str; 4] = [
 /// Waits until each of these lies in the outbox, sent or not.
 ///
 /// # Panics
-/// When one does not in time.
+/// When one does not in time: with those that are missing, and what lies there.
 pub fn until_told(ctl: &Ctl, expected: &[&str]) {
-    until(&format!("{expected:?} in the outbox"), PATIENCE, || {
-        let told = told(&notices(ctl, &[]));
-        expected.iter().all(|e| told.contains(*e)).then_some(())
+    wait(|| {
+        let there = told(&notices(ctl, &[]));
+        let missing: Vec<&&str> = expected.iter().filter(|e| !there.contains(**e)).collect();
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(format!(
+                "nobody was told of {missing:?}; the outbox has {there:?}"
+            )),
+        }
     });
 }
 
 /// Waits until nothing waits any more, but of these events.
 ///
 /// # Panics
-/// When something does.
+/// When something does: with what it is, and what the agent says of it.
 pub fn until_nothing_waits(ctl: &Ctl, but: &[&str]) {
-    until("nothing waits any more", PATIENCE, || {
-        let waiting = told(&notices(ctl, &["--state", "waiting"]));
-        waiting.iter().all(|w| but.contains(&w.as_str())).then_some(())
+    wait(|| {
+        let waiting = notices(ctl, &["--state", "waiting"]);
+        let left: Vec<String> = waiting
+            .iter()
+            .filter(|n| told([*n]).iter().any(|w| !but.contains(&w.as_str())))
+            .map(|n| format!("{:?}: {}", told([n]), n.get("error").unwrap_or(&Value::Null)))
+            .collect();
+        match left.is_empty() {
+            true => Ok(()),
+            false => Err(format!("still waiting: {left:#?}")),
+        }
     });
+}
+
+/// Asks until all is well, and says at the end why it is not.
+fn wait(mut ask: impl FnMut() -> Result<(), String>) {
+    let began = Instant::now();
+    while let Err(why) = ask() {
+        assert!(began.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain: {why}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// No notice and no event twice, and all of those expected.

@@ -7,14 +7,16 @@
     reason = "a test fails by panicking"
 )]
 
+use purge_tests::certs::Authority;
 use purge_tests::ctl::text;
+use purge_tests::files::temp_dir;
 use purge_tests::notices::{
     AT_FIRST, OF_THE_RUN, PATIENCE, Tree, assert_each_once, notices, until_nothing_waits, until_told,
 };
 use purge_tests::sinks::broker::Broker;
 use purge_tests::sinks::free_port;
-use purge_tests::wait::{let_pass, until};
-use purge_tests::{Agent, Fs, Mount, need};
+use purge_tests::wait::{SOON, let_pass, until};
+use purge_tests::{Agent, Config, Fs, Mount, need};
 use serde_json::Value;
 
 /// What lies in a queue of the broker, each taken off it: its message id and body.
@@ -62,15 +64,24 @@ impl Queue {
         queue
     }
 
+    /// A broker that has just begun to listen may take its time, but not for ever.
     fn with<T>(&self, work: impl AsyncFnOnce(lapin::Channel) -> T) -> T {
-        self.runtime.block_on(async {
+        let doing = async {
             let connection = lapin::Connection::connect(&self.url, Default::default())
                 .await
                 .unwrap();
             let done = work(connection.create_channel().await.unwrap()).await;
-            let _ = connection.close(200, "".into()).await;
+            let _ = tokio::time::timeout(SOON, connection.close(200, "".into())).await;
             done
-        })
+        };
+        self.runtime
+            .block_on(async { tokio::time::timeout(PATIENCE, doing).await })
+            .unwrap_or_else(|_| {
+                panic!(
+                    "the broker at {} did not answer the test within {PATIENCE:?}",
+                    self.url
+                )
+            })
     }
 
     fn take(&self) -> Vec<(String, Value)> {
@@ -139,4 +150,52 @@ fn a_broker_that_was_down_gets_every_notice_once_though_the_agent_was_killed() {
     let json: Vec<Value> = taken.into_iter().map(|(_, json)| json).collect();
     assert_each_once(&json, &[&AT_FIRST[..], &OF_THE_RUN].concat());
     assert_eq!(notices(&ctl, &["--state", "sent"]).len(), json.len());
+}
+
+#[test]
+fn a_broker_is_told_over_tls_only_if_somebody_who_is_trusted_vouches_for_it() {
+    let mount = need!(Mount::sized(Fs::Ext4, 64, 2000));
+    let dir = temp_dir();
+    let (known, unknown) = (Authority::new("Known"), Authority::new("Unknown"));
+    let ca = [&known, &unknown].map(|a| a.write(&dir.path().join(format!("{a:p}.pem"))));
+    let mut broker = need!(Broker::new(free_port()));
+    broker.vouched_for(&known);
+    let tree = Tree::make(&mount.path());
+    let sink = |ca: &std::path::Path| {
+        let url = broker.tls_url();
+        tree.config(&format!(
+            "amqp = {{ url = {url:?}, exchange = \"purge\", ca_file = {ca:?} }}"
+        ))
+    };
+    let (trusting, doubting): (Config, Config) = (sink(&ca[0]), sink(&ca[1]));
+    broker.start();
+    let queue = Queue::bound(&broker.url());
+    let agent = Agent::tracking(&doubting);
+    let ctl = agent.ctl();
+    until_told(&ctl, &AT_FIRST);
+    // It waits, and whoever lists it reads why.
+    let reason = until(
+        "a notice that waits for a broker nobody vouches for",
+        PATIENCE,
+        || {
+            let waiting = notices(&ctl, &["--state", "waiting"]);
+            let mut reasons = waiting.iter().map(|n| text(n, "error").to_owned());
+            reasons.find(|why| !why.is_empty())
+        },
+    );
+    assert!(
+        reason.starts_with("localhost:") && reason.contains("UnknownIssuer") && reason.contains("ca_file"),
+        "{reason}"
+    );
+    let refused = ctl.run(["notices", "test", "--sink", "amqp"]).ends_with(1);
+    assert!(refused.stderr.contains("UnknownIssuer"), "{}", refused.stderr);
+    assert!(queue.take().is_empty() && notices(&ctl, &["--state", "sent"]).is_empty());
+
+    agent.write_config(&trusting);
+    agent.reload();
+    until_nothing_waits(&ctl, &[]);
+    let json: Vec<Value> = queue.take().into_iter().map(|(_, json)| json).collect();
+    assert_each_once(&json, &AT_FIRST);
+    let _ = ctl.run(["notices", "test", "--sink", "amqp"]).ok();
+    assert_eq!(queue.take().len(), 1, "the test");
 }

@@ -27,6 +27,19 @@ fn file(s: &mut Section<'_, '_>, src: &mut Source<'_>, key: &'static str) -> Opt
     Some(path)
 }
 
+/// Certificates to trust, which only an encrypted connection asks for.
+fn ca_file(s: &mut Section<'_, '_>, src: &mut Source<'_>, encrypted: bool, scheme: &str) -> Option<PathBuf> {
+    if s.has("ca_file") && !encrypted {
+        let what = "ca_file has no meaning: the connection is not encrypted";
+        src.fault(
+            &s.span.clone(),
+            what,
+            format!("write a url that starts with {scheme}://, or leave ca_file out"),
+        );
+    }
+    file(s, src, "ca_file")
+}
+
 fn timeout(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> u64 {
     match s.duration(src, "timeout") {
         Some((n, span)) if n == 0 || n > TIMEOUT_MAX => {
@@ -138,24 +151,29 @@ pub(super) fn read_webhook(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Opt
         }
     }
     let secret_file = file(s, src, "secret_file");
+    let ca = ca_file(
+        s,
+        src,
+        url.as_ref().is_some_and(|(u, _)| u.starts_with("https:")),
+        "https",
+    );
     let timeout = timeout(s, src);
     Some(Means::Webhook(Webhook {
         url: url?.0,
         secret_file,
+        ca,
         timeout,
     }))
 }
 
 pub(super) fn read_amqp(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option<Means> {
     let url = s.needed(src, "url", "amqp://127.0.0.1:5672/%2f");
-    if let Some((url, span)) = &url {
-        if url.starts_with("amqps:") {
-            let mend = "write amqp:// to a broker on this host or a trusted network (or to a TLS tunnel)";
-            src.fault(span, "amqps is not supported by this version", mend);
-        } else if let Err(e) = url.parse::<lapin::uri::AMQPUri>() {
-            let mend = "write such as \"amqp://user@127.0.0.1:5672/%2f\"";
-            src.fault(span, format!("url is no AMQP address: {e}"), mend);
-        }
+    if let Some((url, span)) = &url
+        && let Err(e) = url.parse::<lapin::uri::AMQPUri>()
+    {
+        let mend =
+            "write such as \"amqp://user@127.0.0.1:5672/%2f\" or \"amqps://user@broker.example.org/%2f\"";
+        src.fault(span, format!("url is no AMQP address: {e}"), mend);
     }
     let exchange = s.needed(src, "exchange", "purge");
     if let Some((name, span)) = &exchange
@@ -169,11 +187,18 @@ pub(super) fn read_amqp(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option
     }
     let routing_key = s.string(src, "routing_key").map(|(key, _)| key);
     let password_file = file(s, src, "password_file");
+    let ca = ca_file(
+        s,
+        src,
+        url.as_ref().is_some_and(|(u, _)| u.starts_with("amqps:")),
+        "amqps",
+    );
     Some(Means::Amqp(Amqp {
         url: url?.0,
         exchange: exchange?.0,
         routing_key,
         password_file,
+        ca,
     }))
 }
 

@@ -76,8 +76,16 @@ fn what_would_tell_nobody_is_refused_in_words() {
             "two sinks are called",
         ),
         (
-            "amqp = { url = \"amqps://x/\", exchange = \"e\" }".into(),
-            "amqps is not supported",
+            "amqp = { url = \"http://x/\", exchange = \"e\" }".into(),
+            "no AMQP address",
+        ),
+        (
+            "amqp = { url = \"amqp://x/\", exchange = \"e\", ca_file = \"/etc/hosts\" }".into(),
+            "not encrypted",
+        ),
+        (
+            "webhook = { url = \"http://x/\", ca_file = \"/etc/hosts\" }".into(),
+            "not encrypted",
         ),
         (
             "amqp = { url = \"amqp://x/\", exchange = \"\" }".into(),

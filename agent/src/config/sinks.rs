@@ -110,6 +110,8 @@ pub struct Webhook {
     pub url: String,
     /// The file with the key of the signature.
     pub secret_file: Option<PathBuf>,
+    /// Certificates (PEM) to trust besides the system's.
+    pub ca: Option<PathBuf>,
     /// Seconds after which an answer is not waited for any more.
     pub timeout: u64,
 }
@@ -125,6 +127,8 @@ pub struct Amqp {
     pub routing_key: Option<String>,
     /// The file with the password, where the URL has none.
     pub password_file: Option<PathBuf>,
+    /// Certificates (PEM) to trust besides the system's.
+    pub ca: Option<PathBuf>,
 }
 
 /// A program.

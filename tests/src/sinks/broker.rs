@@ -7,6 +7,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::{end, free_port, is_open, serve};
+use crate::certs::{Authority, Validity};
 use crate::files;
 use crate::skip::Unmet;
 use crate::wait::{LONG, until};
@@ -20,6 +21,8 @@ pub struct Broker {
     names_port: u16,
     node_port: u16,
     dir: TempDir,
+    /// A port for TLS, if it has a certificate.
+    tls_port: Option<u16>,
     child: Option<Child>,
     /// Erlang's port mapper: with one of its own, none stays behind.
     names: Child,
@@ -48,9 +51,40 @@ impl Broker {
             names_port,
             node_port: free_port(),
             dir,
+            tls_port: None,
             child: None,
             names,
         })
+    }
+
+    /// From its next start on it listens for TLS as well, with a certificate for `localhost` that this authority vouches for.
+    ///
+    /// # Panics
+    /// When its certificate cannot be written.
+    pub fn vouched_for(&mut self, authority: &Authority) {
+        let dir = self.dir.path();
+        let pair = authority.vouch(dir, "broker", Validity::Long);
+        let ca = authority.write(&dir.join("broker-ca.pem"));
+        let port = free_port();
+        let lines = [
+            format!("listeners.ssl.1 = 127.0.0.1:{port}"),
+            format!("ssl_options.cacertfile = {}", ca.display()),
+            format!("ssl_options.certfile = {}", pair.cert.display()),
+            format!("ssl_options.keyfile = {}", pair.key.display()),
+            "ssl_options.verify = verify_none".into(),
+            "ssl_options.fail_if_no_peer_cert = false\n".into(),
+        ];
+        fs::write(dir.join("broker.conf"), lines.join("\n")).expect("the broker's configuration");
+        self.tls_port = Some(port);
+    }
+
+    /// Its address for TLS.
+    ///
+    /// # Panics
+    /// When nobody vouches for it.
+    pub fn tls_url(&self) -> String {
+        let port = self.tls_port.expect("a broker with a certificate");
+        format!("amqps://guest:guest@localhost:{port}/%2f")
     }
 
     /// Its address.
@@ -77,13 +111,14 @@ impl Broker {
             .env("RABBITMQ_LOG_BASE", dir.join("logs"))
             .env("RABBITMQ_PID_FILE", dir.join("pid"))
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", dir.join("plugins"))
-            .env("RABBITMQ_CONFIG_FILE", dir.join("none"))
+            .env("RABBITMQ_CONFIG_FILE", dir.join("broker.conf"))
             .env("RABBITMQ_CONF_ENV_FILE", dir.join("none.conf"));
         self.child = Some(serve(&mut command, log));
         until("RabbitMQ listens", LONG, || {
             let ended = self.child.as_mut().and_then(|c| c.try_wait().ok().flatten());
             assert!(ended.is_none(), "RabbitMQ ended: {ended:?}\n{}", self.words());
-            is_open(self.port).then_some(())
+            let ports = [Some(self.port), self.tls_port];
+            ports.into_iter().flatten().all(is_open).then_some(())
         });
     }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
 use lapin::types::FieldTable;
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind};
 
-use super::{Letter, Receipt, SendError, secret};
+use super::{Letter, Receipt, SendError, amqps, secret, tls};
 use crate::config::Amqp;
 
 /// A broker that answers later than this is taken for dead.
@@ -112,7 +112,7 @@ impl Publisher {
 
     async fn connect(&self) -> Result<(Connection, Channel), SendError> {
         let place = self.place();
-        let down = |e: lapin::Error| SendError::Down(format!("{place}: {e}"));
+        let down = |e: lapin::Error| SendError::Down(tls::with_cure(format!("{place}: {e}")));
         let mut uri: AMQPUri = self
             .config
             .url
@@ -122,7 +122,14 @@ impl Publisher {
             uri.authority.userinfo.password = secret(file)?;
         }
         let properties = ConnectionProperties::default().with_connection_name("purge-agent".into());
-        let connection = Connection::connect_uri(uri, properties).await.map_err(down)?;
+        let connection = match uri.scheme {
+            AMQPScheme::AMQP => Connection::connect_uri(uri, properties).await,
+            AMQPScheme::AMQPS => {
+                let tls = tls::client(self.config.ca.as_deref())?;
+                amqps::connect(uri, tls, properties).await
+            }
+        }
+        .map_err(down)?;
         let exchange = self.config.exchange.as_str();
         // One that is there is used as it is, whatever its kind.
         let probe = connection.create_channel().await.map_err(down)?;

@@ -1,8 +1,10 @@
 //! The means by which a notice reaches somebody. Each sends one notice and says whether it was taken.
 
 mod amqp;
+mod amqps;
 mod exec;
 mod smtp;
+mod tls;
 mod webhook;
 
 use serde_json::{Value, json};

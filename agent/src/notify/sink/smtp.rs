@@ -13,7 +13,7 @@ use lettre::transport::smtp::extension::ClientId;
 use lettre::transport::smtp::{self};
 
 use super::super::address;
-use super::{Letter, Receipt, SendError, secret};
+use super::{Letter, Receipt, SendError, secret, tls};
 use crate::config::{Addresses, Smtp, Tls};
 
 /// A server that answers later than this is taken for dead. RFC 5321 allows minutes for the end of a message.
@@ -74,7 +74,7 @@ impl Mailer {
     async fn connect(&self, letter: &Letter) -> Result<AsyncSmtpConnection, SendError> {
         let c = &self.config;
         let server = format!("{}:{}", c.host, c.port);
-        let down = |e: smtp::Error| SendError::Down(format!("{server}: {}", in_full(&e)));
+        let down = |e: smtp::Error| SendError::Down(tls::with_cure(format!("{server}: {}", in_full(&e))));
         let hello = ClientId::Domain(letter.host.clone());
         let wrapped = match c.tls {
             Tls::Wrapped => Some(self.tls()?),

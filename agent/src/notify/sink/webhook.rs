@@ -4,7 +4,6 @@
 //! `idempotency-key`, which gateways know), `webhook-timestamp`
 //! (seconds since 1970), and with a secret `webhook-signature: v1,BASE64`, the HMAC-SHA256 of `ID.TIMESTAMP.BODY`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -13,14 +12,14 @@ use hmac::{Hmac, KeyInit, Mac};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Request, Uri};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use sha2::Sha256;
 
-use super::{Letter, Receipt, SendError, secret};
+use super::{Letter, Receipt, SendError, secret, tls};
 use crate::config::Webhook;
 
 /// So much of a refusal is told on.
@@ -41,7 +40,7 @@ impl Poster {
 
     fn client(&mut self) -> Result<&Http, SendError> {
         if self.client.is_none() {
-            let tls = HttpsConnectorBuilder::new().with_tls_config(tls(&self.config.url)?);
+            let tls = HttpsConnectorBuilder::new().with_tls_config(self.tls()?);
             let connector = tls.https_or_http().enable_http1().build();
             // A connection that was idle may be half closed, and then nobody knows whether the notice arrived.
             let client = Client::builder(TokioExecutor::new())
@@ -53,6 +52,14 @@ impl Poster {
         self.client
             .as_ref()
             .ok_or_else(|| SendError::Down("no HTTP client".into()))
+    }
+
+    /// Where nothing is encrypted, nobody needs to be trusted.
+    fn tls(&self) -> Result<ClientConfig, SendError> {
+        match self.config.url.starts_with("https:") {
+            true => tls::client(self.config.ca.as_deref()),
+            false => tls::nobody(),
+        }
     }
 
     pub async fn send(&mut self, letter: &Letter, receipt: &Receipt) -> Result<(), SendError> {
@@ -96,7 +103,7 @@ impl Poster {
                     limit.as_secs()
                 )));
             }
-            Ok(Err(why)) => return Err(SendError::Down(format!("{url}: {why}"))),
+            Ok(Err(why)) => return Err(SendError::Down(tls::with_cure(format!("{url}: {why}")))),
             Ok(Ok(answer)) => answer,
         };
         if status.is_success() {
@@ -112,22 +119,6 @@ impl Poster {
             false => Err(SendError::Refused(words)),
         }
     }
-}
-
-/// Trusts whom the system trusts. Where nothing is encrypted, nobody needs to be.
-fn tls(url: &str) -> Result<ClientConfig, SendError> {
-    let down = |e: &dyn std::fmt::Display| SendError::Down(format!("TLS: {e}"));
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| down(&e))?;
-    let builder = match url.starts_with("https:") {
-        true => builder
-            .with_native_roots()
-            .map_err(|e| down(&format!("the system's certificates cannot be read: {e}")))?,
-        false => builder.with_root_certificates(RootCertStore::empty()),
-    };
-    Ok(builder.with_no_client_auth())
 }
 
 /// An error and what is behind it.
