@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crate::files::assert_same;
@@ -40,6 +41,16 @@ pub fn until_same(what: &str, expected: &BTreeSet<PathBuf>, mut look: impl FnMut
             return assert_same(what, &found, expected);
         }
         std::thread::sleep(EVERY);
+    }
+}
+
+/// Tells threads that go on until the flag is set to end, when it is dropped: also by a panic, which would wait for them for ever.
+#[derive(Debug)]
+pub struct Ends<'a>(pub &'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
     }
 }
 

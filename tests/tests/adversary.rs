@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use purge_tests::ctl::{number, tally};
 use purge_tests::files::{age_tree, assert_same, make, regular_files};
 use purge_tests::mount::Bind;
+use purge_tests::wait::Ends;
 use purge_tests::{Agent, Config, Fs, Mount, need};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
@@ -76,6 +77,7 @@ fn swapped(rule: &str) {
         let kept = regular_files(&root.join("kept"));
         let stop = AtomicBool::new(false);
         let run = std::thread::scope(|scope| {
+            let _ends = Ends(&stop);
             for n in 0..6 {
                 let at = work.join(format!("d{n}"));
                 // With a symlink that leads out, with a directory of the volume that no plan names, with one from outside.
@@ -94,7 +96,7 @@ fn swapped(rule: &str) {
                     drop(Bind::new(&from, &over));
                 }
             });
-            let run = ctl.run([
+            ctl.run([
                 "apply",
                 &plan.id,
                 "--yes",
@@ -102,9 +104,7 @@ fn swapped(rule: &str) {
                 "2000",
                 "--output",
                 "json",
-            ]);
-            stop.store(true, Relaxed);
-            run
+            ])
         });
         assert!(matches!(run.code, 0 | 5), "{run:?}");
         let run = run.json();

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use purge_tests::files::{age_tree, make, read};
+use purge_tests::wait::Ends;
 use purge_tests::{Agent, Config, Fs, Mount, need};
 
 /// Uses older than this when the agent is killed must be known: the reader gathers events for some milliseconds, and
@@ -109,6 +110,7 @@ fn kill_9_at_random_moments_of_a_storm_loses_no_use_and_the_index_always_opens()
         let first = usize::try_from(next(STORM as u64)).unwrap();
         let pause = Duration::from_millis(500 + next(800));
         let killed_at = std::thread::scope(|scope| {
+            let _ends = Ends(&stop);
             scope.spawn(|| {
                 for at in (first..).step_by(7).take_while(|_| !stop.load(Relaxed)) {
                     read(&storm[at % STORM]);
@@ -127,7 +129,6 @@ fn kill_9_at_random_moments_of_a_storm_loses_no_use_and_the_index_always_opens()
             std::thread::sleep(pause);
             let killed_at = Instant::now();
             agent.kill();
-            stop.store(true, Relaxed);
             killed_at
         });
         for (file, at) in used.lock().unwrap().iter() {

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use purge_tests::ctl::{number, tally};
 use purge_tests::files::{age_tree, append, assert_same, make, regular_files};
 use purge_tests::nfs::{Client, Server, Version};
-use purge_tests::wait::until_same;
+use purge_tests::wait::{Ends, until_same};
 use purge_tests::{Agent, Config, Fs, Mount, need};
 
 /// Each promise by each version.
@@ -177,6 +177,7 @@ fn a_client_that_comes_at_the_moment_of_the_purge_sees_all_or_nothing(
     let mut clients = [server.client(version), server.client(version)];
     let (run, seen) = std::thread::scope(|scope| {
         let (done, files) = (&done, &files);
+        let ends = Ends(done);
         let reading: Vec<_> = clients
             .iter_mut()
             .enumerate()
@@ -191,7 +192,7 @@ fn a_client_that_comes_at_the_moment_of_the_purge_sees_all_or_nothing(
             "--output",
             "json",
         ]);
-        done.store(true, Relaxed);
+        drop(ends);
         let seen: Vec<Seen> = reading.into_iter().map(|r| r.join().unwrap()).collect();
         (answer.ok().json(), seen)
     });

@@ -32,7 +32,7 @@ use parking_lot::{Mutex, RwLock};
 use purge_tests::ctl::text;
 use purge_tests::files::regular_files;
 use purge_tests::nfs::{Client, Server, Version};
-use purge_tests::wait::{let_pass, until_same};
+use purge_tests::wait::{Ends, let_pass, until_same};
 use purge_tests::{Agent, Config, Fs, Mount, need};
 use serde_json::Value;
 
@@ -337,11 +337,11 @@ fn it_goes_on_for_as_long_as_one_likes() {
     };
     std::thread::scope(|threads| {
         // Whatever fails ends everybody.
-        let ending = Ending(&scene);
+        let ending = Ends(&scene.over);
         for user in 0..LOCAL_USERS {
             let (scene, mut random) = (&scene, Random(seed.wrapping_mul(3 + 2 * user)));
             threads.spawn(move || {
-                let _ending = Ending(scene);
+                let _ending = Ends(&scene.over);
                 while scene.goes_on() {
                     let peace = scene.peace.read();
                     (0..4).for_each(|_| scene.act(&mut random));
@@ -354,7 +354,7 @@ fn it_goes_on_for_as_long_as_one_likes() {
             let (scene, mut random) = (&scene, Random(seed.wrapping_mul(101 + 2 * n)));
             let mut client = server.client(version);
             threads.spawn(move || {
-                let _ending = Ending(scene);
+                let _ending = Ends(&scene.over);
                 while scene.goes_on() {
                     let peace = scene.peace.read();
                     scene.read_by_nfs(&mut client, version, &mut random);
@@ -443,14 +443,5 @@ fn one_round(scene: &Scene, server: &Server, agent: &Agent, random: &mut Random)
         let id = text(&run.json(), "run_id").to_owned();
         scene.known.lock().runs.insert(id, asked);
         pause(random);
-    }
-}
-
-/// Ends everybody when it is dropped, also by a panic.
-struct Ending<'a>(&'a Scene);
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        self.0.over.store(true, Relaxed);
     }
 }
