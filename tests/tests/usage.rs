@@ -163,6 +163,8 @@ struct Bustle {
     /// The directory above, and the name there; the root is its own.
     dirs: Vec<(usize, String)>,
     files: Vec<(usize, String)>,
+    /// No more than so many, however fast the machine: the file system has blocks and inodes for these.
+    files_max: usize,
     made: usize,
 }
 
@@ -170,6 +172,8 @@ struct Bustle {
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 const OWNERS: usize = 500;
 const FIRST_UID: u32 = 40_000;
+/// What is longer is cut off instead of growing on.
+const APPENDED_UP_TO: u64 = 20_000;
 
 impl Bustle {
     fn begin(root: &Path, files: usize) -> Self {
@@ -178,6 +182,7 @@ impl Bustle {
             root: root.to_owned(),
             dirs: vec![(0, String::new())],
             files: Vec::new(),
+            files_max: files + files / 4,
             made: 0,
         };
         for i in 0..files / 40 {
@@ -221,8 +226,12 @@ impl Bustle {
     }
 
     fn step(&mut self) {
-        let what = self.random.below(10);
-        if self.files.is_empty() || what < 2 {
+        let what = match self.random.below(10) {
+            _ if self.files.is_empty() => 0,
+            0 | 1 | 6 if self.files.len() >= self.files_max => 7,
+            what => what,
+        };
+        if what < 2 {
             return self.create();
         }
         let (i, n) = (
@@ -232,7 +241,10 @@ impl Bustle {
         let path = self.path(&self.files[i]);
         let open = || File::options().append(what == 2).write(true).open(&path).unwrap();
         match what {
-            2 => open().write_all(&vec![2; n as usize / 4]).unwrap(),
+            2 if fs::metadata(&path).unwrap().len() < APPENDED_UP_TO => {
+                open().write_all(&vec![2; n as usize / 4]).unwrap();
+            }
+            2 => open().set_len(0).unwrap(),
             3 => open().set_len(n).unwrap(),
             4 => {
                 let to = self.place('f');
