@@ -11,11 +11,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use purge_tests::ctl::{number, text};
 use purge_tests::files::{assert_same, now, read, regular_files, set_times};
-use purge_tests::wait::until;
+use purge_tests::wait::{LONG, SOON, until};
 use purge_tests::{Agent, Config, Fs, Mount, need};
 
 const HOUR: i64 = 3600;
@@ -131,11 +133,9 @@ fn a_volume_over_its_watermark_comes_down_to_low_by_itself_oldest_first() {
         used / (used + s.f_bavail as f64)
     };
     assert!(share() > 0.6, "{}", share());
-    until("use below low", Duration::from_secs(120), || {
-        (share() <= 0.40).then_some(())
-    });
+    until("use below low", LONG, || (share() <= 0.40).then_some(()));
     // The run may still be ending; what it leaves is decided.
-    until("the run's end", Duration::from_secs(30), || {
+    until("the run's end", SOON, || {
         let runs = agent.ctl().run(["runs", "--output", "json"]).ok().json();
         let state = runs
             .pointer("/0/state")
@@ -184,6 +184,15 @@ fn a_rule_that_notifies_plans_and_deletes_nothing() {
     assert!(file.exists());
 }
 
+/// Raises a flag when dropped.
+struct Raised<'a>(&'a AtomicBool);
+
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 #[test]
 fn a_volume_that_fills_up_under_load_comes_below_low_and_what_is_in_use_stays() {
     const FILE: usize = 400_000;
@@ -200,39 +209,36 @@ fn a_volume_that_fills_up_under_load_comes_below_low_and_what_is_in_use_stays() 
         used / (used + s.f_bavail as f64)
     };
     assert!(share() < 0.8, "{}", share());
+    let a_run_goes_on = || {
+        let runs = agent.ctl().run(["runs", "--output", "json"]).ok().json();
+        runs.pointer("/0/state")
+            .is_some_and(|state| state.as_str() == Some("running"))
+    };
     // Some of the oldest are used all the time, while others write until the volume is above its watermark.
     let used: Vec<PathBuf> = old.iter().step_by(7).cloned().collect();
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    let relaxed = std::sync::atomic::Ordering::Relaxed;
-    let new = std::thread::scope(|scope| {
+    let over = AtomicBool::new(false);
+    let mut new = Vec::new();
+    std::thread::scope(|scope| {
+        // Also when a wait below is in vain.
+        let _over = Raised(&over);
         scope.spawn(|| {
-            while !stop.load(relaxed) {
+            while !over.load(Relaxed) {
                 used.iter().for_each(|f| read(f));
                 std::thread::sleep(Duration::from_millis(20));
             }
         });
-        let writer = scope.spawn(|| {
-            let mut new = Vec::new();
-            while share() < 0.86 {
-                let path = root.join(format!("new{:03}", new.len()));
-                fs::write(&path, vec![7; FILE]).unwrap();
-                new.push(path);
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            new
-        });
-        let new = writer.join().unwrap();
-        until("use below low", Duration::from_secs(120), || {
-            (share() <= 0.60).then_some(())
-        });
-        stop.store(true, relaxed);
-        new
+        // The agent plans once all of it is there: what is written later is not in a plan's sums.
+        agent.freeze();
+        while share() < 0.86 {
+            let path = root.join(format!("new{:03}", new.len()));
+            fs::write(&path, vec![7; FILE]).unwrap();
+            new.push(path);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        agent.thaw();
+        until("use below low", LONG, || (share() <= 0.60).then_some(()));
     });
-    until("the run's end", Duration::from_secs(30), || {
-        let runs = agent.ctl().run(["runs", "--output", "json"]).ok().json();
-        let state = runs.pointer("/0/state").or(runs.pointer("/runs/0/state"))?;
-        (state.as_str()? != "running").then_some(())
-    });
+    until("the run's end", SOON, || (!a_run_goes_on()).then_some(()));
     let left = regular_files(&root);
     for file in used.iter().chain(&new) {
         assert!(left.contains(file), "{} was in use and went", file.display());
