@@ -9,9 +9,9 @@ use parking_lot::RwLock;
 use prost::Message;
 use purge_agent::index::{DirId, Found, Index, Store, VolumeId};
 use purge_agent::model::{Kind, LastUse, Seconds, Source, Stat};
+use purge_agent::query::snapshot::Snapshot;
 use purge_agent::query::usage::{By, recount};
-use purge_agent::serve::usage::rows;
-use purge_proto::v1::UsageReport;
+use purge_agent::serve::usage::Report;
 
 const FILES: u64 = 10_000_000;
 const DIRS: u64 = FILES / 20;
@@ -35,17 +35,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     for by in [By::User, By::Directory(1), By::Directory(3), By::Directory(99)] {
         for most in [1000, 0] {
             let began = Instant::now();
-            let rows = rows(&index.read(), by, most);
-            let made = began.elapsed();
-            let count = rows.len();
-            let report = UsageReport {
-                rows,
-                ..UsageReport::default()
-            };
-            let bytes = report.encode_to_vec().len();
+            let held = Snapshot::of(&index.read(), by, most, None, false);
+            let taken = began.elapsed();
+            let mut report = Report::of(by, vec![("scratch".into(), held)], most);
+            let first = report.part(0..512.min(report.len())).encode_to_vec().len();
+            let answered = began.elapsed();
+            let (count, mut bytes) = (report.len(), 0);
+            let _ = report.send(&mut |part| {
+                bytes += part.encode_to_vec().len();
+                true
+            });
             println!(
-                "{by:?}: {count} rows in {made:?}, {bytes} bytes after {:?}",
-                began.elapsed()
+                "{by:?}: {} rows; the index is let go after {taken:?}, the first {first} bytes are there after {answered:?}, \
+                 all {bytes} bytes after {:?}, {} MiB",
+                count,
+                began.elapsed(),
+                resident_mib()?
             );
         }
     }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use tempfile::TempDir;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
 use crate::handover::Handover;
@@ -35,11 +36,21 @@ pub fn run(volume: Option<PathBuf>, ttl: Option<u64>) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start tokio")?;
+    // Before anything is made: whoever is interrupted clears up.
+    let (mut interrupted, mut ended) = {
+        let _inside = runtime.enter();
+        let waited_for = |kind| signal(kind).context("cannot wait for signals");
+        (
+            waited_for(SignalKind::interrupt())?,
+            waited_for(SignalKind::terminate())?,
+        )
+    };
     let scratch = Scratch::new()?;
     let done = runtime.block_on(async {
         tokio::select! {
             done = show(&scratch, volume, ttl) => done,
-            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+            _ = interrupted.recv() => bail!("interrupted"),
+            _ = ended.recv() => bail!("ended by SIGTERM"),
         }
     });
     runtime.shutdown_timeout(Duration::from_secs(1));

@@ -7,40 +7,41 @@ use std::process::Command;
 use crate::skip::Unmet;
 use crate::{binary, sh};
 
-/// Packs, as two versions, the programs that the tests use, or with `PURGE_TESTS_STATIC` those that `package/build` has made.
+/// Packs the programs that the tests use, or with `PURGE_TESTS_STATIC` those that `package/build` has made: `deb` or `rpm`, as this
+/// version and into this directory.
 ///
 /// # Errors
 /// When this host cannot pack: a reason to skip.
 ///
 /// # Panics
 /// When it cannot be written.
-pub fn packages(kind: &str) -> Result<(PathBuf, PathBuf), Unmet> {
+pub fn package(kind: &str, version: &str, to: &Path) -> Result<PathBuf, Unmet> {
     let packed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/package");
     fs::create_dir_all(&packed).expect("a directory");
-    // Tests of several threads come here at once.
+    // Tests of several threads and programs come here at once.
     let lock = fs::File::create(packed.join("lock")).expect("a lock");
     lock.lock().expect("the lock");
-    let pack = |version: &str| {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../package/build");
-        let mut build = Command::new(script);
-        build.args(["--no-build", "--fast", "--version", version]);
-        match static_profile() {
-            Some(profile) => build.args(["--profile", &profile]),
-            None => {
-                let programs = binary("purge-agent");
-                let profile = programs.parent().and_then(Path::file_name);
-                build
-                    .args(["--dynamic", "--profile"])
-                    .arg(profile.expect("target/PROFILE"))
-            }
-        };
-        sh(&mut build).map_err(Unmet)?;
-        Ok(match kind {
-            "deb" => packed.join(format!("purge-agent_{version}-1_{}.deb", architecture("deb"))),
-            _ => packed.join(format!("purge-agent-{version}-1.{}.rpm", architecture("rpm"))),
-        })
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../package/build");
+    let mut build = Command::new(script);
+    build.args(["--no-build", "--fast", "--version", version, "--only", kind]);
+    match static_profile() {
+        Some(profile) => build.args(["--profile", &profile]),
+        None => {
+            let programs = binary("purge-agent");
+            let profile = programs.parent().and_then(Path::file_name);
+            build
+                .args(["--dynamic", "--profile"])
+                .arg(profile.expect("target/PROFILE"))
+        }
     };
-    Ok((pack("0.1.0")?, pack("0.1.1")?))
+    sh(&mut build).map_err(Unmet)?;
+    let name = match kind {
+        "deb" => format!("purge-agent_{version}-1_{}.deb", architecture("deb")),
+        _ => format!("purge-agent-{version}-1.{}.rpm", architecture("rpm")),
+    };
+    let package = to.join(&name);
+    fs::copy(packed.join(name), &package).expect("the package");
+    Ok(package)
 }
 
 /// The profile of the static programs, if they are tested.

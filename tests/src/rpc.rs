@@ -15,7 +15,7 @@ use tonic_prost::ProstCodec;
 use crate::Agent;
 
 /// Each call, and the first of viewer, operator, admin that may make it; true: any user may, for what is theirs.
-pub const CALLS: [(&str, &str, bool); 25] = [
+pub const CALLS: [(&str, &str, bool); 26] = [
     ("GetStatus", "viewer", false),
     ("GetPlan", "viewer", false),
     ("ListPlans", "viewer", false),
@@ -32,6 +32,7 @@ pub const CALLS: [(&str, &str, bool); 25] = [
     ("Explain", "viewer", true),
     ("Find", "viewer", true),
     ("Usage", "viewer", true),
+    ("ListUsage", "viewer", true),
     ("ListHolds", "viewer", true),
     ("CreatePlan", "operator", false),
     ("AddHold", "operator", true),

@@ -98,7 +98,7 @@ fn clients_that_read_nothing_hold_up_nobody() {
 #[test]
 fn a_deadline_ends_an_answer_that_goes_on() {
     let mount = need!(Mount::new(Fs::Ext4));
-    let agent = agent_of(&mount, 50);
+    let agent = agent_of(&mount, 500);
     let (ctl, runtime) = (agent.ctl(), runtime());
     let plan = ctl.plan();
     let root = channel_as(&runtime, &agent, 0, &[]).unwrap();
@@ -124,11 +124,7 @@ fn a_deadline_ends_an_answer_that_goes_on() {
         }
     });
     assert_eq!(ended.code(), Code::DeadlineExceeded, "{ended}");
-    assert!(
-        began.elapsed() < Duration::from_secs(6),
-        "took {:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < SOON, "took {:?}", began.elapsed());
     // The caller has left; the run has not.
     let run = ctl.run(["run", &run_id, "--output", "json"]).ok().json();
     assert_eq!(text(&run, "state"), "running");

@@ -10,9 +10,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use purge_tests::files::regular_files;
+use purge_tests::files::{regular_files, temp_dir};
 use purge_tests::handbook::{Piece, pieces, with_lines};
-use purge_tests::package::packages;
+use purge_tests::package::package;
 use purge_tests::systemd::Machine;
 use purge_tests::wait::{LONG, SOON, until};
 use purge_tests::{Fs, Mount, need};
@@ -142,7 +142,8 @@ impl Reader {
 #[test]
 fn everything_in_the_handbook_works_from_top_to_bottom() {
     let mount = need!(old_volume());
-    let (package, _) = need!(packages("deb"));
+    let packed = temp_dir();
+    let package = need!(package("deb", "0.1.0", packed.path()));
     let bound = PathBuf::from(format!("{}:{PLACE}", mount.path().display()));
     let machine = need!(Machine::alone(&[&bound], &[&package]));
     machine.run(&["useradd", "--uid", "4001", "alice"]).unwrap();

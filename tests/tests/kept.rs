@@ -135,21 +135,33 @@ fn contents_of(files: &[(PathBuf, PathBuf)]) -> BTreeMap<PathBuf, Vec<u8>> {
         .collect()
 }
 
-fn volume(root: &Path) -> Agent {
-    make(&root.join("d"), FILES);
-    age_tree(root);
-    Agent::tracking(&Config::backdated_with(root, "remove_empty_dirs = false"))
+/// Catches a run with files in hand, as often as it takes until `goes_on` keeps some of them.
+fn caught_until_kept(
+    mount: &Mount,
+    goes_on: impl Fn(&mut Agent, &Path, &mut Caught) -> BTreeMap<PathBuf, Vec<u8>>,
+) {
+    for attempt in 0..20 {
+        let root = mount.dir(&format!("v{attempt}"));
+        make(&root.join("d"), FILES);
+        age_tree(&root);
+        let mut agent = Agent::tracking(&Config::backdated_with(&root, "remove_empty_dirs = false"));
+        let Some(mut caught) = catch(&agent, &root) else {
+            continue;
+        };
+        let contents = goes_on(&mut agent, &root, &mut caught);
+        // Or the run had decided on all of them, and was about to unlink them.
+        if !kept(&root).is_empty() {
+            stays_until_it_is_restored(&mut agent, &root, &caught.plan, &contents);
+            return;
+        }
+    }
+    panic!("no run was caught with files in hand");
 }
 
 #[test]
 fn what_a_killed_run_had_in_hand_is_kept_if_its_name_is_taken() {
     let mount = need!(Mount::new(Fs::Ext4));
-    for attempt in 0..20 {
-        let root = mount.dir(&format!("v{attempt}"));
-        let mut agent = volume(&root);
-        let Some(mut caught) = catch(&agent, &root) else {
-            continue;
-        };
+    caught_until_kept(&mount, |agent, _, caught| {
         agent.kill();
         caught.client.wait().unwrap();
         let contents = contents_of(&caught.files);
@@ -160,25 +172,14 @@ fn what_a_killed_run_had_in_hand_is_kept_if_its_name_is_taken() {
             contents.keys().all(|p| fs::read(p).unwrap() == NEW.as_bytes()),
             "nothing is overwritten"
         );
-        if kept(&root).is_empty() {
-            // The run had decided on all of them, and was about to unlink them.
-            continue;
-        }
-        stays_until_it_is_restored(&mut agent, &root, &caught.plan, &contents);
-        return;
-    }
-    panic!("no run was caught with files in hand");
+        contents
+    });
 }
 
 #[test]
 fn what_is_opened_while_it_is_taken_is_kept_if_its_name_is_taken() {
     let mount = need!(Mount::new(Fs::Ext4));
-    for attempt in 0..20 {
-        let root = mount.dir(&format!("v{attempt}"));
-        let mut agent = volume(&root);
-        let Some(mut caught) = catch(&agent, &root) else {
-            continue;
-        };
+    caught_until_kept(&mount, |agent, root, caught| {
         // They wait at the leases, as somebody does who found the file by its name a moment ago.
         let openers: Vec<_> = caught
             .files
@@ -202,20 +203,17 @@ fn what_is_opened_while_it_is_taken_is_kept_if_its_name_is_taken() {
             contents.insert(belongs, read.unwrap());
         }
         caught.client.wait().unwrap();
-        let there = kept(&root);
-        if there.is_empty() {
-            continue;
+        let there = kept(root);
+        if !there.is_empty() {
+            let run = run_of(agent, &caught.plan);
+            let run = agent
+                .ctl()
+                .run(["run", text(&run, "run_id"), "--output", "json"])
+                .ok()
+                .json();
+            assert!(number(&run, "/failed_total") >= there.len() as u64, "{run}");
+            assert!(run.to_string().contains("cannot be put back"), "{run}");
         }
-        let run = run_of(&agent, &caught.plan);
-        let run = agent
-            .ctl()
-            .run(["run", text(&run, "run_id"), "--output", "json"])
-            .ok()
-            .json();
-        assert!(number(&run, "/failed_total") >= there.len() as u64, "{run}");
-        assert!(run.to_string().contains("cannot be put back"), "{run}");
-        stays_until_it_is_restored(&mut agent, &root, &caught.plan, &contents);
-        return;
-    }
-    panic!("no run was caught with files in hand");
+        contents
+    });
 }

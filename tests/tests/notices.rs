@@ -12,7 +12,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use purge_tests::ctl::{number, text};
 use purge_tests::files::{age_tree, make, regular_files, temp_dir};
@@ -22,7 +22,7 @@ use purge_tests::notices::{
 };
 use purge_tests::sinks::free_port;
 use purge_tests::sinks::hook::{Hook, Posted};
-use purge_tests::wait::{let_pass, until};
+use purge_tests::wait::{SOON, let_pass, until};
 use purge_tests::{Agent, Config, Fs, Mount, binary, need, sh};
 use serde_json::Value;
 
@@ -54,7 +54,7 @@ fn a_webhook_that_was_down_gets_every_notice_once_though_the_agent_was_killed() 
     assert_eq!(number(&plan.json, "/candidates/files"), 7, "{}", plan.json);
     let began = Instant::now();
     let run = ctl.apply(&plan).ends_with(5).json();
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
     assert_eq!(number(&run, "/deleted/files"), 6);
     until_told(&ctl, &OF_THE_RUN[1..]);
     let waiting = notices(&ctl, &["--state", "waiting"]);
@@ -165,7 +165,7 @@ fn a_program_gets_what_it_asked_for_once_and_a_stuck_one_holds_up_nobody() {
     let ctl = agent.ctl();
     let began = Instant::now();
     let _ = ctl.apply(&ctl.plan_with(["--rule", "old"])).ends_with(5);
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
     let tries = dir.path().join("tries");
     until("two attempts", PATIENCE, || {
         fs::read_to_string(&tries)
@@ -192,7 +192,7 @@ fn a_program_gets_what_it_asked_for_once_and_a_stuck_one_holds_up_nobody() {
     // It is killed with whoever waits for it.
     let began = Instant::now();
     agent.terminate();
-    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::process::{Child, Command};
 use purge_tests::ctl::text;
 use purge_tests::files::{make, read, regular_files, temp_dir};
 use purge_tests::mount::Bind;
-use purge_tests::package::{architecture, are_static, packages};
+use purge_tests::package::{architecture, are_static, package};
 use purge_tests::skip::Unmet;
 use purge_tests::systemd::Machine;
 use purge_tests::wait::{LONG, until};
@@ -83,7 +83,9 @@ fn a_new_user_installs_upgrades_removes_and_purges_the_deb() {
     let mount = need!(Mount::new(Fs::Ext4));
     let root = mount.path();
     let files = make(&root.join("d"), 40);
-    let (first, second) = need!(packages("deb"));
+    let packed = temp_dir();
+    let first = need!(package("deb", "0.1.0", packed.path()));
+    let second = need!(package("deb", "0.1.1", packed.path()));
     let machine = need!(Machine::bare(&[&root], &[&first, &second]));
     let (first, second) = (file_name(&first), file_name(&second));
 
@@ -205,7 +207,8 @@ fn the_static_programs_need_nothing_beside_them() {
             .then_some(())
             .ok_or_else(|| Unmet("PURGE_TESTS_STATIC is not set: package/build takes minutes".to_owned()))
     );
-    let (package, _) = need!(packages("deb"));
+    let packed = temp_dir();
+    let package = need!(package("deb", "0.1.0", packed.path()));
     let mount = need!(Mount::new(Fs::Ext4));
     let files = make(&mount.path().join("d"), 40);
     let dir = temp_dir();
@@ -264,7 +267,9 @@ fn the_static_programs_need_nothing_beside_them() {
 #[test]
 fn the_rpm_installs_upgrades_and_goes() {
     need!(sh(Command::new("rpm").arg("--version")).map_err(Unmet));
-    let (first, second) = need!(packages("rpm"));
+    let packed = temp_dir();
+    let first = need!(package("rpm", "0.1.0", packed.path()));
+    let second = need!(package("rpm", "0.1.1", packed.path()));
     let mount = need!(Mount::new(Fs::Ext4));
     make(&mount.path().join("d"), 40);
     // A Debian's systemd, and this host's rpm with a database of its own: it knows nothing that could be depended on.

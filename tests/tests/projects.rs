@@ -99,6 +99,9 @@ fn projects_are_told_apart(fs: Fs, kernel: Kernel, wanted: Wanted) {
     // New files inherit the id, and changed ones keep it.
     make(&project.join("below"), 3);
     fs::write(project.join("f000001"), b"more").unwrap();
+    until("they are counted where they belong", SOON, || {
+        (files(&agent.ctl()) == of(20, 8, 1)).then_some(())
+    });
     let_pass(2);
     assert_eq!(files(&agent.ctl()), of(20, 8, 1));
     agent.restart();

@@ -89,6 +89,15 @@ fn assert_rows(told: &Rows, walked: &Rows, what: &str) {
     assert!(differing.is_empty(), "{what}: {differing:#?}");
 }
 
+/// Gives the last changes the time that they may take to reach the index, as far as they need it. Returns how long that was.
+fn until_quiet(ctl: &Ctl, of_user: &Rows) -> Duration {
+    let began = Instant::now();
+    while !differing(&told(ctl, &["user"]), of_user).is_empty() && began.elapsed() < SETTLED_WITHIN {
+        let_pass(1);
+    }
+    began.elapsed()
+}
+
 /// Hard links may lie in several directories: for those the walk cannot know which one the index counts.
 fn compare_all(ctl: &Ctl, root: &Path, what: &str) {
     let of_user = walked(root, |_, s| s.uid().to_string());
@@ -130,7 +139,7 @@ fn sparse_preallocated_and_linked_files_take_what_du_says() {
         .set_len(10)
         .unwrap();
     fs::remove_file(root.join("again")).unwrap();
-    let_pass(2);
+    until_quiet(&agent.ctl(), &walked(&root, |_, s| s.uid().to_string()));
     compare_all(&agent.ctl(), &root, "afterwards");
     let du = sh(Command::new("du").args(["-s", "--block-size=1"]).arg(&root)).unwrap();
     let dirs: u64 = walk(&root)
@@ -303,14 +312,8 @@ fn totals_follow_random_changes(files: usize, time: Duration, mib: u64) {
     let of_user = walked(&root, |_, s| s.uid().to_string());
     assert!(of_user.len() > OWNERS * 9 / 10, "{} owners", of_user.len());
     // What events of directories that moved to and fro could not tell is looked at again when all is quiet.
-    let quiet = Instant::now();
-    while !differing(&told(&ctl, &["user"]), &of_user).is_empty() && quiet.elapsed() < SETTLED_WITHIN {
-        let_pass(1);
-    }
-    println!(
-        "the totals are right {:.1?} after the last change",
-        quiet.elapsed()
-    );
+    let took = until_quiet(&ctl, &of_user);
+    println!("the totals are right {took:.1?} after the last change");
     assert_rows(&told(&ctl, &["user"]), &of_user, "by user");
     let of_group = walked(&root, |_, s| s.gid().to_string());
     assert_rows(&told(&ctl, &["group"]), &of_group, "by group");

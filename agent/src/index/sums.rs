@@ -99,9 +99,40 @@ impl DirSums {
         self.files == 0
     }
 
+    /// Regular files.
+    pub fn files(&self) -> u64 {
+        self.files.into()
+    }
+
     /// Apparent bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Bytes of disk.
+    pub fn allocated(&self) -> u64 {
+        self.allocated
+    }
+
+    /// Size-days.
+    pub fn byte_days(&self) -> u64 {
+        self.byte_days
+    }
+
+    /// Oldest and newest last use.
+    pub fn span(&self) -> (Seconds, Seconds) {
+        (self.oldest, self.newest)
+    }
+
+    /// Bucket, files and apparent bytes of each age.
+    pub fn each_age(&self, mut put: impl FnMut(usize, u64, u64)) {
+        let mut first = (u64::from(self.files), self.bytes);
+        for (bucket, files, bytes) in &self.more {
+            let files = u64::from(*files);
+            first = (first.0.saturating_sub(files), first.1.saturating_sub(*bytes));
+            put(usize::from(*bucket), files, *bytes);
+        }
+        put(usize::from(self.bucket), first.0, first.1);
     }
 
     pub(super) fn add(&mut self, share: &Share) {
@@ -145,31 +176,6 @@ impl DirSums {
         self.bytes = self.bytes.saturating_sub(share.bytes);
         self.allocated = self.allocated.saturating_sub(share.allocated);
         self.byte_days = self.byte_days.saturating_sub(clip(share.byte_days));
-    }
-
-    /// Adds it to a larger sum.
-    pub fn add_to(&self, all: &mut Sums) {
-        if self.files == 0 {
-            return;
-        }
-        all.files = all.files.saturating_add(self.files.into());
-        all.bytes = all.bytes.saturating_add(self.bytes.into());
-        all.allocated = all.allocated.saturating_add(self.allocated.into());
-        all.byte_days = all.byte_days.saturating_add(self.byte_days.into());
-        let (oldest, newest) = all.span.unwrap_or((self.oldest, self.newest));
-        all.span = Some((oldest.min(self.oldest), newest.max(self.newest)));
-        let mut first = (u64::from(self.files), u128::from(self.bytes));
-        let mut put = |bucket: u8, files: u64, bytes: u128| {
-            if let Some(age) = all.ages.get_mut(usize::from(bucket)) {
-                *age = (age.0.saturating_add(files), age.1.saturating_add(bytes));
-            }
-        };
-        for (bucket, files, bytes) in &self.more {
-            let (files, bytes) = (u64::from(*files), u128::from(*bytes));
-            first = (first.0.saturating_sub(files), first.1.saturating_sub(bytes));
-            put(*bucket, files, bytes);
-        }
-        put(self.bucket, first.0, first.1);
     }
 }
 
@@ -217,7 +223,14 @@ mod tests {
                     large.subtract(&share);
                 }
                 let mut all = Sums::default();
-                small.add_to(&mut all);
+                if !small.is_empty() {
+                    all.files = small.files();
+                    all.bytes = small.bytes().into();
+                    all.allocated = small.allocated().into();
+                    all.byte_days = small.byte_days().into();
+                    all.span = Some(small.span());
+                    small.each_age(|bucket, files, bytes| all.ages[bucket] = (files, bytes.into()));
+                }
                 prop_assert_eq!(&all, &large);
             }
         }

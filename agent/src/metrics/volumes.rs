@@ -1,8 +1,10 @@
 //! How the volumes are.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::page::Page;
+use crate::collect::Counters;
 use crate::host::Host;
 use crate::volume::{Condition, State, Volume};
 
@@ -36,170 +38,152 @@ impl<'a> Looked<'a> {
         }
     }
 
+    fn counters(&self) -> &Counters {
+        &self.volume.watched.counters
+    }
+
     /// Volume names need no escaping: the configuration allows letters, digits, `-`, `_` and `.` only.
     fn label(&self) -> String {
         format!("volume={:?}", self.volume.config.name)
     }
 }
 
+/// Name, type, help, value.
+type Metric = (&'static str, &'static str, &'static str, Value);
 type Value = fn(&Looked<'_>) -> f64;
 
-/// Name, type, help, value.
-const VOLUME_METRICS: [(&str, &str, &str, Value); 27] = [
-    ("files", "gauge", "Regular files in the index.", |v| {
-        v.files as f64
-    }),
-    ("directories", "gauge", "Directories in the index.", |v| {
+const fn gauge(name: &'static str, help: &'static str, value: Value) -> Metric {
+    (name, "gauge", help, value)
+}
+
+/// What only grows.
+const fn counter(name: &'static str, help: &'static str, value: Value) -> Metric {
+    (name, "counter", help, value)
+}
+
+const VOLUME_METRICS: [Metric; 27] = [
+    gauge("files", "Regular files in the index.", |v| v.files as f64),
+    gauge("directories", "Directories in the index.", |v| {
         v.directories as f64
     }),
-    ("apparent_bytes", "gauge", "Sum of the files' sizes.", |v| {
-        v.bytes as f64
-    }),
-    (
+    gauge("apparent_bytes", "Sum of the files' sizes.", |v| v.bytes as f64),
+    gauge(
         "unreadable_entries",
-        "gauge",
         "Entries that the last scan could not read.",
         |v| v.condition.unreadable as f64,
     ),
-    (
-        "events_read_total",
-        "counter",
-        "Events read from the kernel.",
-        |v| v.volume.watched.counters.events.load(Relaxed) as f64,
-    ),
-    (
+    counter("events_read_total", "Events read from the kernel.", |v| {
+        count(&v.counters().events)
+    }),
+    counter(
         "events_folded_total",
-        "counter",
         "Accesses of files whose recorded use was as late already.",
-        |v| v.volume.watched.counters.folded.load(Relaxed) as f64,
+        |v| count(&v.counters().folded),
     ),
-    (
+    counter(
         "events_ignored_total",
-        "counter",
         "Accesses by those whose reads do not count.",
-        |v| v.volume.watched.counters.ignored.load(Relaxed) as f64,
+        |v| count(&v.counters().ignored),
     ),
-    (
+    counter(
         "events_taken_back_total",
-        "counter",
         "Accesses that were metadata changes.",
-        |v| v.volume.watched.counters.taken_back.load(Relaxed) as f64,
+        |v| count(&v.counters().taken_back),
     ),
-    (
+    counter(
         "events_lost_total",
-        "counter",
         "Times that the kernel dropped events: each is a gap.",
-        |v| v.volume.watched.counters.lost.load(Relaxed) as f64,
+        |v| count(&v.counters().lost),
     ),
-    (
+    gauge(
         "nfs_held_files",
-        "gauge",
         "Files that clients of the kernel's NFS server have open or hold delegations of.",
-        |v| v.volume.keeping.nfs_held.load(Relaxed) as f64,
+        |v| count(&v.volume.keeping.nfs_held),
     ),
-    (
-        "queue_events",
-        "gauge",
-        "Accesses that wait in the kernel's queue.",
-        |v| v.volume.queued() as f64,
-    ),
-    (
+    gauge("queue_events", "Accesses that wait in the kernel's queue.", |v| {
+        v.volume.queued() as f64
+    }),
+    gauge(
         "ignore_marks",
-        "gauge",
         "Files whose further uses are hidden in this precision window.",
         |v| v.condition.precision.marks as f64,
     ),
-    (
+    gauge(
         "precision_window_seconds",
-        "gauge",
         "Length of a precision window; 0: every use is recorded by itself.",
         |v| f64::from(v.condition.precision.window_seconds),
     ),
-    (
+    counter(
         "flushes_total",
-        "counter",
         "Write-backs of the index that reached the disk.",
-        |v| v.volume.keeping.flushes.load(Relaxed) as f64,
+        |v| count(&v.volume.keeping.flushes),
     ),
-    (
+    counter(
         "flush_failures_total",
-        "counter",
         "Write-backs of the index that did not.",
-        |v| v.volume.keeping.flushes_failed.load(Relaxed) as f64,
+        |v| count(&v.volume.keeping.flushes_failed),
     ),
-    (
+    counter(
         "flush_seconds_total",
-        "counter",
         "What the write-backs took together.",
-        |v| seconds(v.volume.keeping.flush_micros.load(Relaxed)),
+        |v| seconds(&v.volume.keeping.flush_micros),
     ),
-    (
-        "flush_max_seconds",
-        "gauge",
-        "What the longest write-back took.",
-        |v| seconds(v.volume.keeping.flush_micros_max.load(Relaxed)),
-    ),
-    (
+    gauge("flush_max_seconds", "What the longest write-back took.", |v| {
+        seconds(&v.volume.keeping.flush_micros_max)
+    }),
+    gauge(
         "journal_bytes",
-        "gauge",
         "Uses that wait for a write-back or a checkpoint.",
         |v| v.volume.watched.journal.bytes() as f64,
     ),
-    (
-        "checkpoints_total",
-        "counter",
-        "Checkpoints of the clocks.",
-        |v| v.volume.keeping.checkpoints.load(Relaxed) as f64,
-    ),
-    ("checkpoint_bytes", "gauge", "The last checkpoint.", |v| {
-        v.volume.keeping.checkpoint_bytes.load(Relaxed) as f64
+    counter("checkpoints_total", "Checkpoints of the clocks.", |v| {
+        count(&v.volume.keeping.checkpoints)
     }),
-    (
+    gauge("checkpoint_bytes", "The last checkpoint.", |v| {
+        count(&v.volume.keeping.checkpoint_bytes)
+    }),
+    counter(
         "scans_total",
-        "counter",
         "Scans of the whole volume that were finished.",
-        |v| v.volume.keeping.scans.load(Relaxed) as f64,
+        |v| count(&v.volume.keeping.scans),
     ),
-    (
+    counter(
         "scan_failures_total",
-        "counter",
         "Scans of the whole volume that ended with an error.",
-        |v| v.volume.keeping.work.scans_failed.load(Relaxed) as f64,
+        |v| count(&v.volume.keeping.work.scans_failed),
     ),
-    (
+    gauge(
         "scan_running",
-        "gauge",
         "Whether a scan of the whole volume is running.",
         |v| f64::from(u8::from(v.condition.scan.is_some())),
     ),
-    (
+    gauge(
         "gaps_remembered",
-        "gauge",
         "Stretches that were not observed, as `status` shows them.",
         |v| v.condition.gaps.len() as f64,
     ),
-    (
+    gauge(
         "last_gap_end_timestamp_seconds",
-        "gauge",
         "End of the last gap that counts as a use of every file; 0: none.",
         |v| v.condition.gap_end.map_or(0.0, |at| f64::from(at.0)),
     ),
-    (
+    gauge(
         "coverage_since_timestamp_seconds",
-        "gauge",
         "Since when the volume is observed.",
         |v| f64::from(v.condition.coverage_since.0),
     ),
-    (
-        "events_per_second",
-        "gauge",
-        "Events over the last ten seconds.",
-        |v| v.condition.rate,
-    ),
+    gauge("events_per_second", "Events over the last ten seconds.", |v| {
+        v.condition.rate
+    }),
 ];
 
-fn seconds(micros: u64) -> f64 {
-    micros as f64 / 1e6
+fn count(counter: &AtomicU64) -> f64 {
+    counter.load(Relaxed) as f64
+}
+
+/// A counter of microseconds.
+fn seconds(micros: &AtomicU64) -> f64 {
+    count(micros) / 1e6
 }
 
 fn states(page: &mut Page, volumes: &[Looked<'_>]) {

@@ -2,8 +2,10 @@
 //!
 //! - [`find`]  entries that match
 //! - [`usage`] who uses how much, and how old it is
+//! - [`snapshot`] the same, taken out of the index at one moment
 
 pub mod find;
+pub mod snapshot;
 pub mod usage;
 
 /// Pages that are read before the index is let go.

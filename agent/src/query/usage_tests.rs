@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
+use rustc_hash::FxHashMap;
 
+use super::super::snapshot::Snapshot;
 use super::*;
 use crate::index::sums::{Histogram, bucket_of};
-use crate::index::{Found, Store, VolumeId, testing};
+use crate::index::{DirId, Found, Store, VolumeId, testing};
 use crate::model::{Clocks, Inode, Kind, LastUse, Source, Stat};
 use crate::policy::last_use::{covered, last_use};
 use crate::policy::limits::byte_days;
@@ -98,21 +100,23 @@ fn naive(index: &Index, by: By, now: Seconds, gap_end: Option<Seconds>) -> FxHas
 }
 
 fn kept(index: &Index, by: By) -> FxHashMap<Subject, Naive> {
-    let usage = Usage::of(index, by, 0);
-    let rows = usage.rows(0..usage.len());
-    rows.map(|(subject, s)| {
-        let s = s.into_owned();
+    let taken = Snapshot::of(index, by, 0, None, true);
+    let rows = taken.order().iter().map(|i| {
+        let line = taken.line(*i).unwrap();
         let row = Naive {
-            files: s.files,
-            bytes: s.bytes,
-            allocated: s.allocated,
-            byte_days: s.byte_days,
-            ages: s.ages,
-            span: s.span,
+            files: line.files,
+            bytes: line.bytes.into(),
+            allocated: line.allocated.into(),
+            byte_days: line.byte_days,
+            ages: taken
+                .ages(*i)
+                .unwrap()
+                .map(|(files, bytes)| (files, bytes.into())),
+            span: Some(line.span),
         };
-        (subject, row)
-    })
-    .collect()
+        (line.subject, row)
+    });
+    rows.collect()
 }
 
 const ALL: [By; 5] = [
@@ -203,4 +207,35 @@ proptest! {
             prop_assert_eq!(kept(&index, by), naive(&index, by, Seconds(NOW), gap_end), "{:?}", by);
         }
     }
+}
+
+/// A limit takes the heaviest, with the same numbers and with their paths.
+#[test]
+fn a_limit_takes_the_heaviest() {
+    let store = Store::temporary().unwrap();
+    let mut index = build(&store);
+    for (ino, n) in [(60, 3), (61, 40), (62, 7), (63, 41)] {
+        put(
+            &mut index,
+            stat(ino, Kind::File, n),
+            [2, 10, 11, 12][n as usize % 4],
+            "f",
+        );
+    }
+    let rows = |most| {
+        let taken = Snapshot::of(&index, By::Directory(9), most, None, false);
+        assert_eq!(taken.subjects, 3);
+        let row = |i: &u32| (taken.path(*i).unwrap().to_vec(), taken.line(*i).unwrap().bytes);
+        taken.order().iter().map(row).collect::<Vec<_>>()
+    };
+    let all = rows(0);
+    assert_eq!(
+        all,
+        [
+            (b"d10".to_vec(), 41_000),
+            (b"".to_vec(), 40_000),
+            (b"d11/d12".to_vec(), 10_000)
+        ]
+    );
+    assert_eq!(rows(2), all[..2]);
 }

@@ -11,7 +11,7 @@ use crate::collect::touched::Touched;
 use crate::config::{Shown, group_name, user_name};
 use crate::doctor::{self, Finding};
 use crate::host::{Host, HostError};
-use crate::index::sums::{AGE_BOUNDS, Sums};
+use crate::index::sums::AGE_BOUNDS;
 use crate::model::{Kind, LastUse, Seconds, Source};
 use crate::policy::evaluate::Shape;
 use crate::policy::explain::{Subject, Verdict};
@@ -20,6 +20,7 @@ use crate::purge::candidate::Candidate;
 use crate::purge::holds::timestamp;
 use crate::purge::plans::PlanRecord;
 use crate::query::find::{FindError, Hit};
+use crate::query::snapshot::{Ages, Line};
 use crate::volume::{Gap, State, Volume};
 
 pub(super) fn status(error: HostError) -> Status {
@@ -272,30 +273,27 @@ pub(super) fn findings(findings: Vec<Finding>) -> v1::DoctorReport {
 pub(super) fn usage_row(
     volume: &str,
     subject: String,
-    sums: &Sums,
-    with_ages: bool,
+    line: &Line,
+    ages: Option<&Ages>,
     now: Seconds,
 ) -> v1::UsageRow {
     let bounds = AGE_BOUNDS.iter().copied().chain([0]);
-    let size = |bytes: u128| u64::try_from(bytes).unwrap_or(u64::MAX);
-    let span = sums.span;
+    let ages = bounds.zip(ages.into_iter().flatten());
     v1::UsageRow {
         volume: volume.into(),
         subject,
-        files: sums.files,
-        bytes: size(sums.bytes),
-        allocated_bytes: size(sums.allocated),
-        byte_days: sums.byte_days as f64,
-        oldest: span.map(|(oldest, _)| timestamp(oldest.min(now))),
+        files: line.files,
+        bytes: line.bytes,
+        allocated_bytes: line.allocated,
+        byte_days: line.byte_days as f64,
+        oldest: Some(timestamp(line.span.0.min(now))),
         // The index holds the end of a precision window, which may lie ahead.
-        newest: span.map(|(_, newest)| timestamp(newest.min(now))),
-        ages: bounds
-            .zip(sums.ages)
-            .filter(|_| with_ages)
+        newest: Some(timestamp(line.span.1.min(now))),
+        ages: ages
             .map(|(below_seconds, (files, bytes))| v1::AgeBucket {
                 below_seconds,
-                files,
-                bytes: size(bytes),
+                files: *files,
+                bytes: *bytes,
             })
             .collect(),
     }

@@ -39,7 +39,7 @@ pub enum OfOwn {
 }
 
 /// Every call of `purge.v1.PurgeAgent`, the role it needs, and whether ordinary users may make it for what is theirs.
-pub const CALLS: [(&str, Role, OfOwn); 25] = [
+pub const CALLS: [(&str, Role, OfOwn); 26] = [
     ("GetStatus", Role::Viewer, OfOwn::MayNot),
     ("GetPlan", Role::Viewer, OfOwn::MayNot),
     ("ListPlans", Role::Viewer, OfOwn::MayNot),
@@ -56,6 +56,7 @@ pub const CALLS: [(&str, Role, OfOwn); 25] = [
     ("Explain", Role::Viewer, OfOwn::May),
     ("Find", Role::Viewer, OfOwn::May),
     ("Usage", Role::Viewer, OfOwn::May),
+    ("ListUsage", Role::Viewer, OfOwn::May),
     ("ListHolds", Role::Viewer, OfOwn::May),
     ("CreatePlan", Role::Operator, OfOwn::MayNot),
     ("AddHold", Role::Operator, OfOwn::May),

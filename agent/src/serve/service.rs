@@ -300,8 +300,26 @@ impl PurgeAgent for Service {
         let only = Caller::of(&request)?.only();
         let r = request.into_inner();
         let by = requests::usage(&r, only)?;
-        let report = self.wait(move |host| usage::report(host, &r, by, only));
+        let report = self.wait(move |host| {
+            let mut report = usage::Report::take(host, &r, by, only)?;
+            Ok(report.part(0..report.len()))
+        });
         Ok(Response::new(report.await?))
+    }
+
+    type ListUsageStream = Answers<v1::UsageReport>;
+    async fn list_usage(
+        &self,
+        request: Request<v1::UsageRequest>,
+    ) -> Result<Response<Self::ListUsageStream>, Status> {
+        let caller = Caller::of(&request)?;
+        let only = caller.only();
+        let r = request.into_inner();
+        let by = requests::usage(&r, only)?;
+        let report = self
+            .wait(move |host| usage::Report::take(host, &r, by, only))
+            .await?;
+        Ok(self.stream(&caller, move |_, each| report.send(each)))
     }
 
     async fn add_hold(&self, request: Request<v1::AddHoldRequest>) -> Result<Response<v1::Hold>, Status> {

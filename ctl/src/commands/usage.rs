@@ -10,9 +10,6 @@ use crate::output::Out;
 use crate::output::table::{Align, Table, age, count};
 use crate::views;
 
-/// Some millions of directories.
-const REPORT_BYTES_MAX: usize = 1 << 30;
-
 /// Nobody reads more, and half a million rows take a second to align.
 const TABLE_ROWS: u64 = 1000;
 
@@ -52,7 +49,7 @@ enum By {
 }
 
 impl Usage {
-    pub(super) async fn run(&self, client: Client, out: &mut Out) -> Result<u8, CtlError> {
+    pub(super) async fn run(&self, mut client: Client, out: &mut Out) -> Result<u8, CtlError> {
         if self.touched {
             return self.touched(client, out).await;
         }
@@ -69,16 +66,21 @@ impl Usage {
             limit: self.limit.unwrap_or(if out.is_table() { TABLE_ROWS } else { 0 }),
             without_ages: !self.age,
         };
-        let mut client = client.max_decoding_message_size(REPORT_BYTES_MAX);
-        let report = client.usage(request).await?.into_inner();
+        let mut parts = client.list_usage(request).await?.into_inner();
         if !out.is_table() {
             out.begin()?;
-            report
-                .rows
-                .iter()
-                .try_for_each(|r| out.item(&views::usage_row(r, self.age)))?;
+            while let Some(part) = parts.message().await? {
+                part.rows
+                    .iter()
+                    .try_for_each(|r| out.item(&views::usage_row(r, self.age)))?;
+            }
             out.end()?;
             return Ok(exit::DONE);
+        }
+        let mut report = v1::UsageReport::default();
+        while let Some(part) = parts.message().await? {
+            report.rows.extend(part.rows);
+            report.subjects = part.subjects;
         }
         match self.age {
             true => ages(&report).print(out, 0)?,

@@ -150,6 +150,10 @@ impl PurgeAgent for Fake {
         };
         Ok(stream(candidates().into_iter().map(entry).collect()))
     }
+    type ListUsageStream = Answers<UsageReport>;
+    async fn list_usage(&self, r: Request<UsageRequest>) -> Result<Response<Self::ListUsageStream>, Status> {
+        Ok(stream(vec![self.usage(r).await?.into_inner()]))
+    }
     async fn usage(&self, r: Request<UsageRequest>) -> Result<Response<UsageReport>, Status> {
         if r.into_inner().by() == UsageBy::Project {
             return Err(Status::invalid_argument(
