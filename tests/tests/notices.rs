@@ -95,7 +95,14 @@ fn a_webhook_that_was_down_gets_every_notice_once_though_the_agent_was_killed() 
     // It stays said.
     agent.restart();
     let_pass(12);
-    assert_eq!(hook.taken().len(), taken.len(), "something came again");
+    let more: Vec<Value> = hook.taken().iter().skip(taken.len()).map(Posted::json).collect();
+    // On a busy machine a restart takes longer than `gap_tolerance`: a gap of its own.
+    let more = (more.len(), told(&more));
+    let one_gap = (1, ["coverage-gap operator".to_owned()].into());
+    assert!(
+        more == (0, [].into()) || more == one_gap,
+        "something came again: {more:?}"
+    );
 }
 
 /// The notices name what they speak of.

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use purge_tests::ctl::{number, text};
 use purge_tests::files::{make, walk};
-use purge_tests::wait::let_pass;
+use purge_tests::wait::{LONG, let_pass};
 use purge_tests::{Agent, Config, Ctl, Fs, Mount, need, sh};
 
 /// Files, apparent bytes, bytes on disk.
@@ -178,7 +178,7 @@ struct Bustle {
 }
 
 /// How long the last changes may take to reach the index.
-const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+const SETTLED_WITHIN: Duration = LONG;
 const OWNERS: usize = 500;
 const FIRST_UID: u32 = 40_000;
 /// What is longer is cut off instead of growing on.
