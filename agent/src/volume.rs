@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
@@ -139,17 +139,17 @@ impl Volume {
     /// Stops watching; everything that was seen is in the store afterwards. Whatever still waits after `patience` is left to the next
     /// process with the queue, or counts as a gap.
     pub fn stop(&self, patience: Duration) {
-        let began = Instant::now();
         self.stopping.store(true, Relaxed);
         self.scans.lock().take();
+        let collector = self.collector.read();
+        let dead = collector.is_none();
+        let caught_up = dead || collector.as_ref().is_some_and(|c| c.sync_or_give_up(patience));
+        drop(collector);
+        // Only now: a scan may be waiting for events as well, and waits no longer when the collector has given up.
         for thread in self.threads.lock().drain(..) {
             let _ = thread.join();
         }
-        let left = patience.saturating_sub(began.elapsed());
-        let collector = self.collector.read();
-        let dead = collector.is_none();
-        let caught_up = dead || collector.as_ref().is_some_and(|c| c.sync_or_give_up(left));
-        drop(collector);
+        // What came meanwhile is read before it ends.
         self.collector.write().take();
         self.write_back();
         match caught_up {

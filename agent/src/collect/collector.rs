@@ -536,6 +536,10 @@ impl Reader {
         };
         let suspects = std::mem::take(&mut self.suspects);
         for (ino, mut suspect) in suspects {
+            // The agent ends: what is not decided stays a use.
+            if self.gives_up.load(Relaxed) {
+                return Ok(());
+            }
             if suspect.is_complete() {
                 self.decide(&root, ino, &suspect);
                 continue;
@@ -546,6 +550,10 @@ impl Reader {
             }
         }
         for (ino, handle) in dirty {
+            // Every start reads all attributes again.
+            if self.gives_up.load(Relaxed) {
+                return Ok(());
+            }
             // An undecided suspect is judged by how its times moved: they are read again after the judgement.
             let undecided = self.suspects.contains_key(&ino);
             let before = self.attrib_seen.get(&ino).copied();
