@@ -74,10 +74,8 @@ pub struct Progress {
 }
 
 /// What a finished scan says.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Outcome {
-    /// Directories that are there, and moved on whenever they were to be listed.
-    pub unlisted: Vec<DirId>,
     /// Entries found.
     pub entries: u64,
     /// Directories and entries that could not be read.
@@ -121,8 +119,6 @@ pub trait Surroundings: Sync {
 
 /// Directories that moved while they were to be listed are tried again, so many times at most.
 const ROUNDS_MAX: usize = 20;
-/// Those that were not met in so many rounds in which no other was either are gone, or never stay where they are.
-const VAIN_ROUNDS_MAX: usize = 3;
 
 /// Walks `extent` and brings the index up to what is there. `number` must differ from every earlier scan's.
 ///
@@ -154,11 +150,8 @@ pub fn run(
     };
     let mut doubtful = Vec::new();
     let mut walked = Ok(());
-    let mut vain = 0;
     for _ in 0..ROUNDS_MAX {
-        let these = std::mem::take(&mut next);
-        let listed = progress.directories.load(Relaxed);
-        let missed = match walk::walk(watched, &root, these, belief, progress, around, &mut doubtful) {
+        let missed = match walk::walk(watched, &root, next, belief, progress, around, &mut doubtful) {
             Ok(missed) => missed,
             Err(error) => {
                 walked = Err(error);
@@ -170,11 +163,7 @@ pub fn run(
             Extent::Volume => watched.index.read().unlisted(),
             Extent::Trees(_) => missed,
         };
-        vain = match progress.directories.load(Relaxed) == listed {
-            true => vain + 1,
-            false => 0,
-        };
-        if next.is_empty() || vain >= VAIN_ROUNDS_MAX {
+        if next.is_empty() {
             break;
         }
     }
@@ -188,11 +177,7 @@ pub fn run(
     let complete = walked.is_ok() && *extent == Extent::Volume;
     let vanished = watched.index.write().end_scan(complete)?;
     walked?;
-    let index = watched.index.read();
-    next.retain(|dir| index.dirs().get(*dir).is_some());
-    drop(index);
     Ok(Outcome {
-        unlisted: next,
         entries: progress.entries.load(Relaxed),
         unreadable: progress.unreadable.load(Relaxed),
         vanished,

@@ -181,8 +181,7 @@ impl<'a> Worker<'a> {
     fn list(&mut self, dir: DirId, listing: &mut [MaybeUninit<u8>]) {
         let (ino, path) = {
             let index = self.shared.watched.index.read();
-            // It may have been met at another place before.
-            let Some(known) = index.dirs().get(dir).filter(|_| index.needs_listing(dir)) else {
+            let Some(known) = index.dirs().get(dir) else {
                 return;
             };
             (known.ino, index.dirs().path(dir))
@@ -307,7 +306,6 @@ impl<'a> Worker<'a> {
             subdirs
                 .iter()
                 .filter_map(|ino| index.dirs().of_inode(*ino))
-                .filter(|dir| index.needs_listing(*dir))
                 .map(Task::List)
                 .collect()
         };

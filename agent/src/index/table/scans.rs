@@ -53,15 +53,6 @@ impl Index {
             .unwrap_or_default()
     }
 
-    /// Whether the running scan has to list a directory. One of the whole volume lists each once, wherever it moves meanwhile; what came
-    /// in or was found is listed once as well, because events tell the rest.
-    pub fn needs_listing(&self, id: DirId) -> bool {
-        let whole = self.scan.as_ref().filter(|s| s.whole).map(|s| s.number);
-        self.dirs
-            .listed_by(id)
-            .is_some_and(|by| whole.map_or(by == 0, |number| by != number))
-    }
-
     /// The scan is over. If it saw everything (`complete`), entries that it did not see and that no event touched
     /// are gone, and are forgotten. Returns how many.
     ///
@@ -78,13 +69,10 @@ impl Index {
         }
         self.remembered = Remembered::default();
         let root = self.dirs.get(DirId::ROOT).map(|d| d.ino);
-        // Not seen is not gone: what lies below an unreadable directory, or one that could not be met because it moved, stays as it was.
-        let moved = |id: DirId, ino: Inode| {
-            self.dirs.listed_by(id) != Some(scan.number) && (scan.touched.contains(&ino) || self.is_seen(ino))
-        };
-        let hidden = self.dirs.inherit(false, |id, dir, parent_is| {
-            parent_is || dir.unreadable || moved(id, dir.ino)
-        });
+        // Not seen is not gone: what lies below an unreadable directory stays as it was.
+        let hidden = self
+            .dirs
+            .inherit(false, |_, dir, parent_is| parent_is || dir.unreadable);
         let root_hidden = self.dirs.get(DirId::ROOT).is_some_and(|d| d.unreadable);
         let is_hidden = |id: DirId| root_hidden || hidden.get(id.index()).copied().unwrap_or(false);
         let mut gone = Vec::new();
@@ -104,15 +92,6 @@ impl Index {
         }
         self.remove(&gone)?;
         Ok(gone.len())
-    }
-
-    fn is_seen(&self, ino: Inode) -> bool {
-        let (number, offset) = place(ino);
-        let page = self
-            .by_number
-            .get(&number)
-            .and_then(|slot| self.pages.get(*slot as usize));
-        page.is_some_and(|p| p.seen & (1u64 << offset) != 0)
     }
 
     /// Notes what listing a directory found out: whether something in it could not be read, and whether something is
@@ -144,58 +123,6 @@ mod tests {
     use crate::index::testing::{empty, found, stat};
     use crate::index::{DirId, Found};
     use crate::model::{Kind, LastUse, Seconds, Source};
-
-    /// The root, directory 90 in it, and a file 91 in that.
-    fn with_a_directory() -> (crate::index::Store, crate::index::Index, DirId) {
-        let (store, mut index) = empty();
-        let dir = Found {
-            stat: stat(90, Kind::Directory, 0, 1),
-            ..found(90, 0, b"dir")
-        };
-        index.upsert(dir).unwrap();
-        let id = index.dirs().of_inode(90).unwrap();
-        index
-            .upsert(Found {
-                parent: id,
-                ..found(91, 1, b"inside")
-            })
-            .unwrap();
-        (store, index, id)
-    }
-
-    #[test]
-    fn what_lies_in_a_directory_that_was_never_met_stays_if_it_moved_meanwhile() {
-        let (_store, mut index, _) = with_a_directory();
-        index.start_scan(1, true);
-        index.set_listed(DirId::ROOT, false, false);
-        assert!(index.move_dir(90, DirId::ROOT, b"elsewhere").unwrap());
-        assert_eq!(index.end_scan(true).unwrap(), 0);
-        assert!(index.get(91).is_some());
-        // Nobody moved it, and it was not there: it is gone with what lay in it.
-        index.start_scan(2, true);
-        index.set_listed(DirId::ROOT, false, false);
-        assert_eq!(index.end_scan(true).unwrap(), 2);
-        assert!(index.get(91).is_none());
-    }
-
-    #[test]
-    fn a_directory_is_listed_once_in_a_scan_and_once_when_it_comes_in() {
-        let (_store, mut index, id) = with_a_directory();
-        index.start_scan(1, false);
-        assert!(index.needs_listing(id));
-        index.set_listed(id, false, false);
-        assert!(!index.needs_listing(id));
-        let _ = index.end_scan(false).unwrap();
-        index.start_scan(2, false);
-        assert!(!index.needs_listing(id), "events tell the rest");
-        let _ = index.end_scan(false).unwrap();
-        index.start_scan(3, true);
-        assert!(index.needs_listing(id));
-        index.set_listed(id, false, false);
-        assert!(!index.needs_listing(id));
-        index.remove(&[90, 91]).unwrap();
-        assert!(!index.needs_listing(id), "it is gone");
-    }
 
     #[test]
     fn a_file_used_before_the_scan_finds_it_keeps_that_use() {
