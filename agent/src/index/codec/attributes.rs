@@ -153,8 +153,9 @@ impl<'a> AttributeReader<'a> {
             ctime
         };
         let (allocated, project) = if flags & DISK_GIVEN != 0 {
-            let sectors = self.from.varint()?;
-            (sectors.saturating_mul(SECTOR_BYTES), self.from.varint32()?)
+            let allocated = self.from.varint()?.checked_mul(SECTOR_BYTES);
+            let allocated = allocated.ok_or_else(|| self.from.damaged())?;
+            (allocated, self.from.varint32()?)
         } else {
             (whole_blocks(size), 0)
         };
