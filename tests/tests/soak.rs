@@ -69,13 +69,21 @@ enum Who {
     Nfs,
 }
 
+/// A use, somewhere between its beginning and its end, which comes seconds later where an answer was lost. Milliseconds since 1970.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Use {
+    over: u64,
+    began: u64,
+    who: Who,
+}
+
 /// What the users know. Names are used once.
 #[derive(Default)]
 struct Known {
     /// Files that were not seen to be gone.
     names: Vec<String>,
-    /// When the last use of each that succeeded was over, milliseconds since 1970, and whose it was.
-    last: HashMap<String, (u64, Who)>,
+    /// The last use of each that succeeded.
+    last: HashMap<String, Use>,
     /// When each run was asked for, in the same time.
     runs: HashMap<String, u64>,
     renamed: HashMap<String, String>,
@@ -89,14 +97,15 @@ impl Known {
         self.names.get(usize::try_from(at).unwrap()).cloned()
     }
 
-    fn used(&mut self, name: &str, who: Who) {
+    fn used(&mut self, name: &str, began: u64, who: Who) {
         let mut name = name;
         while let Some(now) = self.renamed.get(name) {
             name = now;
         }
         self.uses += 1;
         let last = self.last.entry(name.to_owned()).or_default();
-        *last = (now(), who).max(*last);
+        let over = now();
+        *last = Use { over, began, who }.max(*last);
     }
 
     fn forget(&mut self, name: &str) {
@@ -139,18 +148,19 @@ impl Scene {
             return;
         };
         let path = self.root.join(&name);
+        let began = now();
         match deed {
             35..80 => {
                 if let Some(content) = found(fs::read_to_string(&path)) {
                     assert_whole(&content, &name);
-                    self.known.lock().used(&name, Who::Local);
+                    self.known.lock().used(&name, began, Who::Local);
                 }
             }
             80..90 => {
                 let file = found(OpenOptions::new().append(true).open(&path));
                 if let Some(mut file) = file {
                     file.write_all(b"!").unwrap();
-                    self.known.lock().used(&name, Who::Local);
+                    self.known.lock().used(&name, began, Who::Local);
                 }
             }
             90..96 => self.rename(random, &name),
@@ -177,10 +187,11 @@ impl Scene {
             }
             Self::new_name(&mut known, random)
         };
+        let began = now();
         fs::write(self.root.join(&name), CONTENT).unwrap();
         let mut known = self.known.lock();
         known.names.push(name.clone());
-        known.used(&name, Who::Local);
+        known.used(&name, began, Who::Local);
     }
 
     /// A new name is no use.
@@ -206,12 +217,13 @@ impl Scene {
         if version == Version::V3 && !name.starts_with("d0/") {
             return;
         }
+        let began = now();
         if let Ok(bytes) = client.ask(&format!("read /{name}")) {
             assert!(
                 bytes >= CONTENT.len() as u64,
                 "{name} was cut short: {bytes} bytes"
             );
-            self.known.lock().used(&name, Who::Nfs);
+            self.known.lock().used(&name, began, Who::Nfs);
         }
     }
 
@@ -257,17 +269,17 @@ impl Audit {
             let name = path.to_str().unwrap();
             let seen = seconds_of(text(&line, "last_access"));
             let deleted = seconds_of(text(&line, "time"));
-            let (used, who) = known.last.remove(name).unwrap_or_default();
-            if used / 1000 > seen {
+            let Use { over, began, who } = known.last.remove(name).unwrap_or_default();
+            if began / 1000 > seen {
                 // The log knows whole seconds, and is written after the deed.
                 assert!(
-                    used / 1000 + 1 >= deleted,
-                    "{name} was used by {who:?} until {used}, and deleted: {line}"
+                    over / 1000 + 1 >= deleted,
+                    "{name} was used by {who:?} from {began} until {over}, and deleted: {line}"
                 );
                 let asked = known.runs.get(text(&line, "run_id")).copied().unwrap_or_default();
                 assert!(
-                    used >= asked,
-                    "{name} was used by {who:?} until {used}, before the run was asked for at {asked}, and deleted: {line}"
+                    over >= asked,
+                    "{name} was used by {who:?} until {over}, before the run was asked for at {asked}, and deleted: {line}"
                 );
                 *self.overlapping.entry(who).or_default() += 1;
             }
