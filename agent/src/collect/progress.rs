@@ -41,6 +41,8 @@ impl Progress {
             self.mark = None;
             return Some(began);
         }
+        // The agent's time was set back meanwhile: the mark speaks of a moment that is yet to come.
+        self.mark.take_if(|mark| mark.at > began);
         let mark = self.mark.as_mut()?;
         mark.waiting = mark.waiting.saturating_sub(events);
         let reached = (mark.waiting == 0).then_some(mark.at);
@@ -95,6 +97,15 @@ mod tests {
             }
         }
         assert_eq!(seen, (1..10).map(Seconds).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_mark_of_before_the_time_was_set_back_says_nothing() {
+        let mut progress = Progress::default();
+        progress.about_to_read(Seconds(90), || 4);
+        assert_eq!(progress.recorded(Seconds(50), 4), None);
+        progress.about_to_read(Seconds(50), || 4);
+        assert_eq!(progress.recorded(Seconds(50), 4), Some(Seconds(50)));
     }
 
     #[test]

@@ -204,6 +204,11 @@ impl VolumeRecord {
         missed && self.add_gap(from, at.armed_at, cause, tolerance, at.unknown || lost)
     }
 
+    /// Everything was seen until `seen`; never said of a moment that is yet to come: the agent's time may have been set back since.
+    pub fn saw(&mut self, seen: Seconds, now: Seconds) {
+        self.last_alive = self.last_alive.max(seen.0).min(now.0);
+    }
+
     /// The agent's time was set back to `now`: nothing that is remembered lies ahead of it.
     pub fn set_back(&mut self, now: Seconds) {
         for time in [&mut self.coverage_since, &mut self.last_alive, &mut self.gap_end] {
@@ -252,6 +257,19 @@ mod tests {
             queued: false,
             cause: Cause::Stopped,
         }
+    }
+
+    #[test]
+    fn a_time_that_was_set_back_hides_no_gap() {
+        let mut record = VolumeRecord::default();
+        record.saw(Seconds(90_000), Seconds(90_001));
+        assert_eq!(record.last_alive, 90_000);
+        record.saw(Seconds(80_000), Seconds(90_002));
+        assert_eq!(record.last_alive, 90_000, "nothing is forgotten");
+        record.set_back(Seconds(50_000));
+        record.saw(Seconds(90_002), Seconds(50_001));
+        assert_eq!(record.last_alive, 50_001);
+        assert!(record.resume(broken(record.last_alive, 51_000), 600));
     }
 
     #[test]

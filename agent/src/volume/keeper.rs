@@ -165,8 +165,8 @@ impl Volume {
             (false, Some(_)) => return,
         };
         if health.away.is_none() && health.collector_trouble.is_none() {
-            let last_alive = &mut health.record.last_alive;
-            *last_alive = (*last_alive).max(seen_until.load(Relaxed));
+            let seen_until = Seconds(seen_until.load(Relaxed));
+            health.record.saw(seen_until, Seconds::now());
         }
     }
 

@@ -128,7 +128,9 @@ pub(super) fn open(
     let mut record = record;
     for entry in &left.uses {
         match entry {
-            Entry::Seen(until) => opened_until = opened_until.max(*until).min(now),
+            // What lies ahead was written before the agent's time was set back, and says nothing of this one.
+            Entry::Seen(until) if *until <= now => opened_until = opened_until.max(*until),
+            Entry::Seen(_) => {}
             Entry::Uses(at, inodes) => {
                 for ino in inodes {
                     index.record_use(*ino, *at);
@@ -240,7 +242,8 @@ fn rebuild(
     let mut early: Vec<(Inode, Seconds)> = Vec::new();
     for entry in &entries {
         match entry {
-            Entry::Seen(until) => seen_until = seen_until.max(*until).min(now),
+            Entry::Seen(until) if *until <= now => seen_until = seen_until.max(*until),
+            Entry::Seen(_) => {}
             Entry::Uses(at, inodes) => {
                 remembered.replay(entry, precision, now);
                 early.extend(inodes.iter().map(|ino| (*ino, *at)));

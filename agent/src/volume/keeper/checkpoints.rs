@@ -75,7 +75,7 @@ impl Volume {
         let journal = &self.watched.journal;
         let dir = opening::directory(&self.home.state_dir, &self.config.name);
         let mut record = self.health.lock().record.clone();
-        record.last_alive = record.last_alive.max(seen_until);
+        record.saw(Seconds(seen_until), Seconds::now());
         let head = Head {
             identity: journal.identity(),
             number: checkpoint::next_number(&dir),

@@ -1,12 +1,14 @@
 //! What may be wrong around the index, looked at every second: the mount, the collector, the journal, the clock.
 
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
 use super::Rounds;
 use crate::clock::Step;
 use crate::model::Seconds;
 use crate::scan::Extent;
 use crate::volume::coverage::Cause;
 use crate::volume::{Volume, identity};
-use std::time::Duration;
 
 /// A collector that made no error for so long works again.
 const WELL_AFTER: Duration = Duration::from_secs(3);
@@ -108,6 +110,9 @@ impl Volume {
                     return;
                 }
                 self.sync();
+                // Both speak in the time before; the next pass and the next write-back say them anew.
+                self.watched.counters.seen_until.store(0, Relaxed);
+                self.keeping.stored_until.store(0, Relaxed);
                 let now = Seconds::now().plus(1);
                 self.watched.index.write().clamp_uses(now);
                 let mut health = self.health.lock();
