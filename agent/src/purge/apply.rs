@@ -144,20 +144,21 @@ impl Runner<'_> {
     fn run(self) -> v1::Run {
         let (first_empty, chunks) = (self.order.plan.first_empty_chunk, self.order.plan.chunks);
         let next = AtomicU32::new(0);
-        let workers = workers();
-        std::thread::scope(|scope| {
-            for lane in 0..workers {
-                let (run, next) = (&self, &next);
-                scope.spawn(move || {
-                    loop {
-                        let chunk = next.fetch_add(1, Relaxed);
-                        if chunk >= first_empty {
-                            return;
-                        }
-                        run.chunk(chunk, lane);
-                    }
-                });
+        let work = |lane| {
+            loop {
+                let chunk = next.fetch_add(1, Relaxed);
+                if chunk >= first_empty {
+                    return;
+                }
+                self.chunk(chunk, lane);
             }
+        };
+        std::thread::scope(|scope| {
+            for lane in 1..workers() {
+                // Where the system gives no thread, fewer do the work.
+                let _ = std::thread::Builder::new().spawn_scoped(scope, move || work(lane));
+            }
+            work(0);
         });
         (first_empty..chunks).for_each(|chunk| self.chunk(chunk, 0));
         for share in self.shares() {

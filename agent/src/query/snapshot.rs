@@ -72,7 +72,11 @@ impl Snapshot {
         };
         let (order, paths) = std::thread::scope(|scope| {
             let many = matches!(by, By::Directory(_)) && rows > MANY;
-            let all = many.then(|| scope.spawn(|| index.dirs().paths()));
+            // Where the system gives no thread, they are made one by one.
+            let thread = std::thread::Builder::new();
+            let all = many
+                .then(|| thread.spawn_scoped(scope, || index.dirs().paths()).ok())
+                .flatten();
             let order = heaviest(&lines, rows);
             // A panic goes on here: it is contained where any panic of a request is.
             let all = all.map(|thread| thread.join().unwrap_or_else(|p| std::panic::resume_unwind(p)));

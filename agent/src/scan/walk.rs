@@ -94,9 +94,11 @@ pub(super) fn walk(
         missed: Mutex::default(),
     };
     std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| Worker::new(&shared).run());
+        for _ in 1..workers {
+            // Where the system gives no thread, fewer do the work.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, || Worker::new(&shared).run());
         }
+        Worker::new(&shared).run();
     });
     let mut index = watched.index.write();
     for dir in shared.unreadable.into_inner() {
