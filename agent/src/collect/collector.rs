@@ -4,6 +4,9 @@
 //! queued before its first access, so by the time the access is applied the file is known, or it lies outside the volume
 //! and is dropped with one look-up.
 
+mod armed;
+mod settling;
+
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -14,21 +17,21 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 
+pub use self::armed::Armed;
 use super::Watched;
 use super::accessors::Accessors;
-use super::doubt::{Evidence, Suspect, is_proof};
+use super::doubt::{Suspect, is_proof};
 use super::fanotify::decode::{Event, decode_events, whole_events};
 use super::fanotify::layout::Layout;
-use super::namespace::{Namespace, refresh};
+use super::namespace::Namespace;
 use super::precision::Windows;
 use super::progress::Progress;
 use super::touched::Suspicion;
-use crate::handover::{self, Handover};
 use crate::index::StoreError;
-use crate::model::{Inode, Kind, LastUse, Seconds, Source};
-use crate::sys::fanotify::{ACCESS_EVENTS, Group, NAMESPACE_EVENTS, Who, mask};
+use crate::model::{Inode, Seconds, Source};
+use crate::sys::descriptor;
+use crate::sys::fanotify::{ACCESS_EVENTS, NAMESPACE_EVENTS, mask};
 use crate::sys::shared::SharedBuffer;
-use crate::sys::{descriptor, stat};
 
 /// One `read(2)` takes at most this much: some 2,500 events.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -38,10 +41,6 @@ const BUFFER_BYTES_WITH_PROCESSES: usize = 32 << 10;
 const SETTLE_EVERY: Duration = Duration::from_secs(1);
 /// Events gather for this long before they are read.
 const GATHER: Duration = Duration::from_millis(4);
-/// A suspect that is still incomplete after so many settlements has the file open: a use.
-const SUSPECT_ROUNDS_MAX: u8 = 2;
-/// Suspects beyond this are believed to be uses at once.
-const SUSPECTS_MAX: usize = 100_000;
 
 /// What others ask of the collector.
 #[derive(Debug)]
@@ -72,44 +71,6 @@ pub enum CollectError {
     /// What the kernel writes cannot be read.
     #[error(transparent)]
     Decode(#[from] super::fanotify::decode::DecodeError),
-}
-
-/// A marked group: from now on no access is lost.
-#[derive(Debug)]
-pub struct Armed {
-    /// Its queue, of accesses and of changed names.
-    pub queue: Arc<Group>,
-}
-
-impl Armed {
-    /// Marks the file system that holds the volume.
-    ///
-    /// # Errors
-    /// See [`Group::on_filesystem`].
-    pub fn arm(path: &std::path::Path, who: Who) -> Result<Self, CollectError> {
-        let kernel = |doing| move |source| CollectError::Kernel { doing, source };
-        let queue = Group::on_filesystem(path, who).map_err(kernel("watch it with fanotify"))?;
-        let queue = Arc::new(queue);
-        Ok(Self { queue })
-    }
-
-    /// Takes over what an earlier process of this service left, if it still watches the file system at `path`: since then
-    /// nothing was missed.
-    pub fn take_over(handover: &mut Handover, key: &str, path: &std::path::Path) -> Option<Self> {
-        let left = handover.claim(&queue_name(key))?;
-        let queue = Arc::new(Group::left(left, path).ok()??);
-        Some(Self { queue })
-    }
-
-    /// Gives the queue into systemd's keeping.
-    pub fn leave(&self, key: &str) {
-        handover::keep(&queue_name(key), &*self.queue);
-    }
-}
-
-/// The name of a queue in systemd's keeping.
-fn queue_name(key: &str) -> String {
-    format!("{key}.events")
 }
 
 /// The running collector. Dropping it ends the thread.
@@ -474,31 +435,6 @@ impl Reader {
         result.map(|()| count)
     }
 
-    fn suspect(
-        &mut self,
-        (events, pid): (u64, i32),
-        ino: Inode,
-        handle: crate::sys::handle::Handle,
-        before: LastUse,
-        now: Seconds,
-    ) {
-        if let Some(known) = self.suspects.get_mut(&ino) {
-            known.add(events, pid, now);
-        } else if (before.source, before.at) != (Source::Observed, now) && self.suspects.len() < SUSPECTS_MAX
-        {
-            let suspect = Suspect {
-                events,
-                pid,
-                several: false,
-                before,
-                recorded: now,
-                handle,
-                rounds: 0,
-            };
-            self.suspects.insert(ino, suspect);
-        }
-    }
-
     /// Everything that is queued now reaches the index, and what can be settled is.
     fn catch_up(&mut self) -> Result<(), CollectError> {
         // New events merge into queued ones or come after them, so having read as many as were there, none of those is
@@ -515,90 +451,5 @@ impl Reader {
             }
         }
         self.settle(false)
-    }
-
-    /// Decides on suspects and reads changed attributes again.
-    fn settle(&mut self, count_round: bool) -> Result<(), CollectError> {
-        let dirty = self.namespace.take_dirty();
-        let nothing = self.suspects.is_empty() && dirty.is_empty();
-        if nothing {
-            self.attrib_seen.clear();
-            return Ok(());
-        }
-        let root = match self.watched.open_mount() {
-            Ok(root) => root,
-            Err(source) => {
-                return Err(CollectError::Kernel {
-                    doing: "open the volume",
-                    source,
-                });
-            }
-        };
-        let suspects = std::mem::take(&mut self.suspects);
-        for (ino, mut suspect) in suspects {
-            // The agent ends: what is not decided stays a use.
-            if self.gives_up.load(Relaxed) {
-                return Ok(());
-            }
-            if suspect.is_complete() {
-                self.decide(&root, ino, &suspect);
-                continue;
-            }
-            suspect.rounds += u8::from(count_round);
-            if suspect.rounds < SUSPECT_ROUNDS_MAX {
-                self.suspects.insert(ino, suspect);
-            }
-        }
-        for (ino, handle) in dirty {
-            // Every start reads all attributes again.
-            if self.gives_up.load(Relaxed) {
-                return Ok(());
-            }
-            // An undecided suspect is judged by how its times moved: they are read again after the judgement.
-            let undecided = self.suspects.contains_key(&ino);
-            let before = self.attrib_seen.get(&ino).copied();
-            let before = before.and_then(|pid| Some((pid, self.watched.index.read().get(ino)?.0)));
-            if undecided || !refresh(&self.watched, &root, ino, handle)? {
-                self.namespace.mark_dirty(ino, handle);
-            }
-            if let Some((pid, before)) = before.filter(|(_, a)| a.kind == Kind::File)
-                && let Some((after, _)) = self.watched.index.read().get(ino)
-                // Who unpacks or copies sets times back; who wants to keep files sets them forward.
-                && after.mtime > before.mtime
-                && after.size == before.size
-            {
-                self.suspicion.stamped(&self.watched.touched, pid, after.uid);
-            }
-        }
-        if count_round {
-            self.attrib_seen.retain(|ino, _| self.suspects.contains_key(ino));
-        }
-        Ok(())
-    }
-
-    fn decide(&mut self, root: &OwnedFd, ino: Inode, suspect: &Suspect) {
-        let Some((known, _)) = self.watched.index.read().get(ino) else {
-            return;
-        };
-        let Ok(found) = suspect.handle.open_path(root).and_then(stat::open_file) else {
-            return;
-        };
-        let evidence = Evidence {
-            ctime_moved: (found.stat.ctime, found.stat.ctime_nanos) > (known.ctime, known.ctime_nanos),
-            fine: found.fine,
-            attrib_seen: self.attrib_seen.contains_key(&ino),
-        };
-        if found.stat.ino == ino && suspect.is_metadata_only(evidence) {
-            self.watched
-                .index
-                .write()
-                .take_back_use(ino, suspect.recorded, suspect.before);
-            self.watched.counters.taken_back.fetch_add(1, Relaxed);
-            // With the modification time it is seen when the attributes are read again.
-            if found.fine.atime_is_ctime && !found.fine.mtime_is_ctime && found.stat.kind == Kind::File {
-                self.suspicion
-                    .stamped(&self.watched.touched, suspect.pid, found.stat.uid);
-            }
-        }
     }
 }
