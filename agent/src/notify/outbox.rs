@@ -57,10 +57,11 @@ struct Inner {
 }
 
 impl Outbox {
-    /// Reads what earlier processes left in `dir`.
+    /// Reads what earlier processes left in `dir`. What cannot be cleared away there is left for the next one: nobody's uses are
+    /// missed for it.
     ///
     /// # Errors
-    /// When the directory cannot be made, read or written. A notice that cannot be read is set aside and said aloud.
+    /// When the directory cannot be made or read. A notice that cannot be read is set aside and said aloud.
     pub fn open(dir: &Path) -> io::Result<Self> {
         fs::DirBuilder::new()
             .recursive(true)
@@ -70,7 +71,10 @@ impl Outbox {
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
             if path.extension().is_some_and(|x| x == super::file::UNFINISHED) {
-                remove(&path)?;
+                let removed = remove(&path);
+                removed.unwrap_or_else(
+                    |error| tracing::warn!(path = %path.display(), %error, "an unfinished file is left as it is"),
+                );
             }
             let is_notice = path.extension().is_some_and(|x| x == "json")
                 && path.file_name().is_some_and(|n| n != super::memory::FILE);
@@ -81,7 +85,9 @@ impl Outbox {
                 Ok(notice) => inner.take(notice),
                 Err(error) => {
                     tracing::error!(path = %path.display(), %error, "a notice cannot be read: it is set aside");
-                    fs::rename(&path, path.with_extension("damaged"))?;
+                    fs::rename(&path, path.with_extension("damaged")).unwrap_or_else(
+                        |error| tracing::warn!(path = %path.display(), %error, "it is left as it is"),
+                    );
                 }
             }
         }
@@ -90,25 +96,28 @@ impl Outbox {
             dir: dir.to_owned(),
             adding: Mutex::default(),
             inner: Mutex::new(inner),
-            receipts: Arc::new(receipts),
+            receipts,
             added: tokio::sync::Notify::new(),
         };
-        outbox.settle(left)?;
+        left.into_iter().for_each(|left| outbox.settle(left));
         Ok(outbox)
     }
 
     /// What the process before had in hand when it ended.
-    fn settle(&self, left: Vec<Left>) -> io::Result<()> {
-        let waits = |id: &str| self.inner.lock().notices.get(id).is_some_and(|n| !n.is_over());
-        for Left { id, taken } in left.into_iter().filter(|l| waits(&l.id)) {
-            match taken {
-                true => self.change(&id, Sync::First, |n| n.has_been_sent(Seconds::wall().0.into()))?,
-                false => tracing::warn!(notice = %id,
-                    "this notice was being sent when the agent ended: it is sent again, under the same id"),
+    fn settle(&self, Left { receipt, taken }: Left) {
+        let id = receipt.id();
+        let waits = self.inner.lock().notices.get(id).is_some_and(|n| !n.is_over());
+        if waits && taken {
+            if let Err(error) = self.sent(receipt, Seconds::wall().0.into()) {
+                tracing::warn!(%error, "a notice was taken, but its file cannot say so yet");
             }
+            return;
         }
-        self.receipts.wipe();
-        Ok(())
+        if waits {
+            tracing::warn!(notice = %id,
+                "this notice was being sent when the agent ended: it is sent again, under the same id");
+        }
+        receipt.settled();
     }
 
     /// Where it lies.

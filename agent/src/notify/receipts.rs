@@ -36,37 +36,41 @@ struct Inner {
 }
 
 /// What an earlier process left in a slot.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Left {
-    /// The notice.
-    pub id: String,
+    /// Of the notice: the slot stays as it is until this is settled.
+    pub receipt: Receipt,
     /// Whether the sink took it; otherwise nobody knows.
     pub taken: bool,
 }
 
 impl Receipts {
-    /// Opens the file in `dir`, and says what the process before had in hand. The slots stay as they are until [`Self::wipe`].
+    /// Opens the file in `dir`, and says what the process before had in hand.
     ///
     /// # Errors
     /// When not even memory can be had. Without the file itself there are slots that end with the process.
-    pub fn open(dir: &Path) -> io::Result<(Self, Vec<Left>)> {
+    pub fn open(dir: &Path) -> io::Result<(Arc<Self>, Vec<Left>)> {
         let len = SLOTS.saturating_mul(SLOT_BYTES);
         let mut buffer = SharedBuffer::of_file(&dir.join(FILE), len).or_else(|error| {
             tracing::error!(%error, "answers of sinks cannot be noted beside the notices: a killed agent may send one twice");
             SharedBuffer::private(len)
         })?;
-        let left = buffer.bytes().chunks_exact(SLOT_BYTES).filter_map(read).collect();
-        let inner = Inner {
-            buffer,
-            taken: [false; SLOTS],
-        };
-        let inner = Mutex::new(inner);
-        Ok((Self { inner }, left))
-    }
-
-    /// What was left is known elsewhere by now.
-    pub fn wipe(&self) {
-        self.inner.lock().buffer.bytes().fill(0);
+        let found: Vec<_> = buffer.bytes().chunks_exact(SLOT_BYTES).map(read).collect();
+        let mut taken = [false; SLOTS];
+        for (taken, found) in taken.iter_mut().zip(&found) {
+            *taken = found.is_some();
+        }
+        let all = Arc::new(Self {
+            inner: Mutex::new(Inner { buffer, taken }),
+        });
+        let left = found.into_iter().enumerate().filter_map(|(slot, found)| {
+            let (id, taken) = found?;
+            let all = Some((Arc::clone(&all), slot));
+            let receipt = Receipt { all, id };
+            Some(Left { receipt, taken })
+        });
+        let left = left.collect();
+        Ok((all, left))
     }
 
     /// A slot for a notice that is about to be sent. Where all are taken, there is none to note anything in.
@@ -107,15 +111,14 @@ impl Inner {
     }
 }
 
-fn read(slot: &[u8]) -> Option<Left> {
+/// Whose slot it is, and whether the sink took it. One that nobody can read is free.
+fn read(slot: &[u8]) -> Option<(String, bool)> {
     let (id, rest) = slot.split_at_checked(ID_BYTES)?;
     let mark = u32::from_le_bytes(*rest.first_chunk()?);
     let end = id.iter().position(|b| *b == 0).unwrap_or(ID_BYTES);
     let id = std::str::from_utf8(id.get(..end)?).ok()?.to_owned();
-    (!id.is_empty()).then(|| Left {
-        taken: mark == mark_of(&id),
-        id,
-    })
+    let taken = mark == mark_of(&id);
+    (!id.is_empty()).then_some((id, taken))
 }
 
 /// Never 0: that is a slot without a mark.
@@ -165,28 +168,34 @@ mod tests {
     use super::*;
 
     fn open(dir: &Path) -> (Arc<Receipts>, Vec<Left>) {
-        let (receipts, left) = Receipts::open(dir).unwrap();
-        (Arc::new(receipts), left)
+        Receipts::open(dir).unwrap()
     }
 
-    fn left(id: &str, taken: bool) -> Left {
-        Left { id: id.into(), taken }
+    fn said(left: &[Left]) -> Vec<(&str, bool)> {
+        left.iter().map(|l| (l.receipt.id(), l.taken)).collect()
     }
 
     #[test]
     fn what_was_in_hand_is_known_to_the_next_process() {
         let dir = tempfile::tempdir().unwrap();
         let (receipts, found) = open(dir.path());
-        assert_eq!(found, []);
+        assert!(found.is_empty());
         let [a, b, c] = ["na", "nb", "nc"].map(|id| receipts.begin(id));
         a.taken();
         a.settled();
         b.taken();
         drop((b, c));
         let (receipts, found) = open(dir.path());
-        assert_eq!(found, [left("nb", true), left("nc", false)]);
-        receipts.wipe();
-        assert_eq!(open(dir.path()).1, []);
+        assert_eq!(said(&found), [("nb", true), ("nc", false)]);
+        let other = receipts.begin("nd");
+        assert_eq!(
+            said(&open(dir.path()).1).len(),
+            3,
+            "no slot is used that is not settled"
+        );
+        other.settled();
+        found.into_iter().for_each(|left| left.receipt.settled());
+        assert!(open(dir.path()).1.is_empty());
     }
 
     #[test]
@@ -211,9 +220,9 @@ mod tests {
         let mut slot = [0u8; SLOT_BYTES];
         slot[..2].copy_from_slice(b"na");
         slot[ID_BYTES..ID_BYTES + 4].copy_from_slice(&mark_of("nb").to_le_bytes());
-        assert_eq!(read(&slot), Some(left("na", false)));
+        assert_eq!(read(&slot), Some(("na".into(), false)));
         slot[ID_BYTES..ID_BYTES + 4].copy_from_slice(&mark_of("na").to_le_bytes());
-        assert_eq!(read(&slot), Some(left("na", true)));
+        assert_eq!(read(&slot), Some(("na".into(), true)));
         slot[..ID_BYTES].fill(0xff);
         assert_eq!(read(&slot), None);
     }
