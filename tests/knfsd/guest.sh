@@ -1,6 +1,6 @@
 #!/bin/busybox sh
 # The first process of the machine that tests/knfsd/run boots: a volume on a disk, the kernel's NFS server over it, a client of that, and
-# the agent. Each promise is a line, "ok NAME" or "FAILED NAME: why"; the last line is "done".
+# the agent; then volumes whose projects have a quota. Each promise is a line, "ok NAME" or "FAILED NAME: why"; the last line is "done".
 /bin/busybox --install -s /bin
 export PATH=/bin:/sbin:/usr/sbin:/usr/bin PURGECTL_ENDPOINT=unix:///run/agent.sock
 mkdir -p /proc /sys /dev /run /tmp /srv /mnt /mnt3 /var/lib/nfs/v4recovery /var/lib/nfs/rpc_pipefs /etc /state
@@ -188,5 +188,62 @@ done
 promise "what nobody used is gone" test ! -e /srv/d/f05
 promise "a file held open is whole" is "$(cat <&7)" "what is in it"
 grep -E '"level":"(ERROR|WARN)"' /agent.log | sed 's/^/log: /'
+kill $agent
+wait $agent
+
+# ---- projects under a quota: asked of every file by a call that newer kernels have, or by what these have
+files_of_projects() { purgectl usage --by project --volume "$1" --output ndjson | sed -n 's/.*"subject":"\([^"]*\)".*"files":\([0-9]*\).*/\1:\2/p' | sort | tr '\n' ' '; }
+# VOLUME and the files of each project, before long.
+soon() {
+    n=0
+    until [ "$(files_of_projects "$1")" = "$2" ]; do
+        n=$((n + 1))
+        [ $n -gt 60 ] && files_of_projects "$1" && return 1
+        sleep 0.5
+    done
+}
+start_again() {
+    purge-agent run --config /projects.toml >>/projects.log 2>&1 &
+    agent=$!
+    n=0
+    until tracking || [ $n -gt 60 ]; do
+        n=$((n + 1))
+        sleep 0.5
+    done
+}
+{
+    printf 'state_dir = "/state-of-projects"\n[listen]\nunix = "/run/agent.sock"\n'
+    for fs in ext4 xfs; do
+        printf '[[volume]]\nname = "%s"\npath = "/%s/d"\nbaseline = "mtime"\n' $fs $fs
+    done
+} >/projects.toml
+disk=b
+for fs in ext4 xfs; do
+    mkdir /$fs
+    mount -t $fs -o noatime,prjquota /dev/vd$disk /$fs || fail "mounting $fs with prjquota"
+    disk=c
+    mkdir -p /$fs/d/a /$fs/d/z/project
+    for n in 1 2 3 4 5; do : >/$fs/d/a/f$n; done
+    chattr -p 77 +P /$fs/d/z/project || fail "chattr on $fs"
+    for n in 1 2 3; do : >/$fs/d/z/project/f$n; done
+    # With an id of its own, outside.
+    : >/$fs/d/a/of-another
+    chattr -p 78 /$fs/d/a/of-another
+done
+start_again
+for fs in ext4 xfs; do
+    promise "$fs: projects are told apart" soon $fs "0:5 77:3 78:1 "
+    mkdir /$fs/d/z/project/below
+    : >/$fs/d/z/project/below/f
+    echo more >/$fs/d/z/project/f1
+    promise "$fs: what is new inherits its project, and what is written keeps it" soon $fs "0:5 77:4 78:1 "
+done
+kill $agent
+wait $agent
+start_again
+for fs in ext4 xfs; do
+    promise "$fs: and after a restart" soon $fs "0:5 77:4 78:1 "
+done
+grep -E '"level":"(ERROR|WARN)"' /projects.log | sed 's/^/log: /'
 kill $agent
 finish
