@@ -33,6 +33,15 @@ pub enum Command {
         #[arg(long, default_value = DEFAULT_FILE)]
         config: PathBuf,
     },
+    /// Have a running agent read its configuration again, and wait until that is in force; what `systemctl reload` runs.
+    Reload {
+        /// The configuration file.
+        #[arg(long, default_value = DEFAULT_FILE)]
+        config: PathBuf,
+        /// The agent's process.
+        #[arg(long)]
+        pid: i32,
+    },
     /// The main job in one command, on a small tree made for it, or on a directory (which it leaves as it is).
     Demo {
         /// Index this directory, show usage and a plan, delete nothing.

@@ -11,6 +11,7 @@ use purge_agent::arguments::{Arguments, Command, Run};
 use purge_agent::config::{Config, Fault};
 use purge_agent::handover::Handover;
 use purge_agent::host::Host;
+use purge_agent::reload::answer::{self, Answers};
 use purge_agent::reload::{InForce, Reload};
 use purge_agent::serve::gate::Doors;
 use purge_agent::serve::tls::Certificates;
@@ -19,6 +20,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// How often it is looked whether the agent must be started again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Reading the configuration takes milliseconds; names of users may have to be asked of a directory service.
+const RELOADED_WITHIN: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     purge_agent::sys::memory::few_arenas();
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
                 .and_then(|again| if again { start_again() } else { Ok(()) })
         }
         Command::Check { config } => return check(&config),
+        Command::Reload { config, pid } => reload(&config, pid),
         Command::Demo { volume, ttl } => demo::run(volume, ttl),
     };
     match done {
@@ -110,6 +114,11 @@ fn check(file: &std::path::Path) -> ExitCode {
     }
 }
 
+fn reload(file: &std::path::Path, pid: i32) -> anyhow::Result<()> {
+    let config = Config::load(file).map_err(|faults| anyhow::anyhow!(in_lines(&faults)))?;
+    Ok(answer::ask(&config.state_dir, pid, RELOADED_WITHIN)?)
+}
+
 /// True: it is to be started again.
 fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<bool> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -128,6 +137,7 @@ fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<b
             None => None,
         };
         let host = Host::start(config, handover)?;
+        let mut answers = Answers::begin(&config.state_dir);
         // From here on every access is recorded, even while the first scan is still running.
         tracing::info!(socket = %config.listen.unix.display(), volumes = config.volumes.len(), "ready");
         sd_notify::notify(false, &[sd_notify::NotifyState::Ready]).ok();
@@ -161,7 +171,7 @@ fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<b
                     _ = interrupt.recv() => break,
                     _ = reload.recv() => {
                         reloads.host.audit.reopen();
-                        reloads.take(read_config(run)).await;
+                        answers.tell(reloads.take(read_config(run)).await);
                     }
                     () = tokio::time::sleep(LOOK_EVERY) => {
                         if let Some(why) = reloads.host.wants_restart() {

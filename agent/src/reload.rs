@@ -1,5 +1,7 @@
 //! SIGHUP: what can change without a restart changes, and what cannot is named. A file with a fault leaves everything as it is.
 
+pub mod answer;
+
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -59,15 +61,15 @@ pub struct Reload {
 }
 
 impl Reload {
-    /// Puts a configuration in force, as far as it goes.
-    pub async fn take(&self, read: Result<Config, Vec<Fault>>) {
+    /// Puts a configuration in force, as far as it goes. False: it has a fault, and everything stays as it was.
+    pub async fn take(&self, read: Result<Config, Vec<Fault>>) -> bool {
         let config = match read {
             Ok(config) => config,
             Err(faults) => {
                 for fault in faults {
                     tracing::error!(%fault, "the configuration has a fault: everything stays as it was");
                 }
-                return;
+                return false;
             }
         };
         for what in needs_restart(&self.started, &config) {
@@ -98,6 +100,7 @@ impl Reload {
         self.host.replace_rules(config.rules, config.limits);
         self.host.notifier.replace(config.notify).await;
         tracing::info!(rules, "rules, limits, notices and access were read again");
+        true
     }
 }
 
