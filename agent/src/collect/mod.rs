@@ -70,6 +70,8 @@ pub struct Watched {
     pub journal: Journal,
     /// Directories that came in from outside the volume and must be listed.
     pub unlisted: Mutex<Vec<DirId>>,
+    /// Files with several names, of which the index may have one too many.
+    pub doubtful_links: Mutex<Vec<Inode>>,
     /// What happened so far.
     pub counters: Counters,
 }

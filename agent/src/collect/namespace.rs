@@ -127,6 +127,8 @@ impl Namespace {
                 match here {
                     // It has moved on already: followed step by step, the next event finds it where this one left it.
                     Some(_) if is_destination => index.move_dir(target, dir, place.name).map(drop),
+                    // Within the volume or out of it: it is asked itself where it lies, when all is quiet.
+                    Some(_) if events & mask::RENAME != 0 => Ok(()),
                     Some(d) if d.parent == dir && *d.name == *place.name => {
                         index.remove_tree(target).map(drop)
                     }

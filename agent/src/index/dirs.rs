@@ -180,6 +180,11 @@ impl Directories {
         }
     }
 
+    /// The scan that listed a directory last; 0 if none has since the agent started.
+    pub fn listed_by(&self, id: DirId) -> Option<u32> {
+        self.slots.get(id.index())?.as_ref().map(|s| s.listed_by)
+    }
+
     /// The directories that scan number `scan` has not listed.
     pub fn not_listed_by(&self, scan: u32) -> Vec<DirId> {
         let missing =

@@ -74,8 +74,10 @@ pub struct Progress {
 }
 
 /// What a finished scan says.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
+    /// Directories that are there, and moved on whenever they, or a changed name in them, were to be looked at.
+    pub unlisted: Vec<DirId>,
     /// Entries found.
     pub entries: u64,
     /// Directories and entries that could not be read.
@@ -119,6 +121,8 @@ pub trait Surroundings: Sync {
 
 /// Directories that moved while they were to be listed are tried again, so many times at most.
 const ROUNDS_MAX: usize = 20;
+/// Those that were not met in so many rounds in which no other was either are gone, or never stay where they are.
+const VAIN_ROUNDS_MAX: usize = 3;
 
 /// Walks `extent` and brings the index up to what is there. `number` must differ from every earlier scan's.
 ///
@@ -150,8 +154,11 @@ pub fn run(
     };
     let mut doubtful = Vec::new();
     let mut walked = Ok(());
+    let mut vain = 0;
     for _ in 0..ROUNDS_MAX {
-        let missed = match walk::walk(watched, &root, next, belief, progress, around, &mut doubtful) {
+        let these = std::mem::take(&mut next);
+        let listed = progress.directories.load(Relaxed);
+        let missed = match walk::walk(watched, &root, these, belief, progress, around, &mut doubtful) {
             Ok(missed) => missed,
             Err(error) => {
                 walked = Err(error);
@@ -163,7 +170,11 @@ pub fn run(
             Extent::Volume => watched.index.read().unlisted(),
             Extent::Trees(_) => missed,
         };
-        if next.is_empty() {
+        vain = match progress.directories.load(Relaxed) == listed {
+            true => vain + 1,
+            false => 0,
+        };
+        if next.is_empty() || vain >= VAIN_ROUNDS_MAX {
             break;
         }
     }
@@ -175,9 +186,18 @@ pub fn run(
         around.sync();
     }
     let complete = walked.is_ok() && *extent == Extent::Volume;
+    let links = watched.index.read().links_not_settled();
+    watched.doubtful_links.lock().extend(links);
     let vanished = watched.index.write().end_scan(complete)?;
     walked?;
+    next.extend(doubtful.into_iter().map(|(dir, _)| dir));
+    next.sort_unstable();
+    next.dedup();
+    let index = watched.index.read();
+    next.retain(|dir| index.dirs().get(*dir).is_some());
+    drop(index);
     Ok(Outcome {
+        unlisted: next,
         entries: progress.entries.load(Relaxed),
         unreadable: progress.unreadable.load(Relaxed),
         vanished,

@@ -183,7 +183,8 @@ impl<'a> Worker<'a> {
     fn list(&mut self, dir: DirId, listing: &mut [MaybeUninit<u8>]) {
         let (ino, path) = {
             let index = self.shared.watched.index.read();
-            let Some(known) = index.dirs().get(dir) else {
+            // It may have been met at another place before.
+            let Some(known) = index.dirs().get(dir).filter(|_| !index.is_listed(dir)) else {
                 return;
             };
             (known.ino, index.dirs().path(dir))
@@ -308,6 +309,7 @@ impl<'a> Worker<'a> {
             subdirs
                 .iter()
                 .filter_map(|ino| index.dirs().of_inode(*ino))
+                .filter(|dir| index.needs_listing(*dir))
                 .map(Task::List)
                 .collect()
         };

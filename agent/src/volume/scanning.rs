@@ -79,11 +79,14 @@ impl Volume {
                     self.keeping.work.phases.observe(phase, outcome.seconds);
                     health.unreadable = outcome.unreadable;
                     health.scan_trouble = None;
+                    // They are listed by themselves, when they have come to rest.
+                    self.watched.unlisted.lock().extend(&outcome.unlisted);
                     let (entries, seconds) = (outcome.entries, outcome.seconds);
                     let (unreadable, vanished) = (outcome.unreadable, outcome.vanished);
                     tracing::info!(volume = %self.config.name, entries, seconds, unreadable, vanished, "scan finished");
                 }
-                Ok(_) => {}
+                // Nothing else would find what lies in them.
+                Ok(outcome) => health.missed_names |= !outcome.unlisted.is_empty(),
                 Err(ScanError::Stopped) => return,
                 Err(error) => {
                     tracing::error!(volume = %self.config.name, %error, "scan failed");

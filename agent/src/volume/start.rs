@@ -148,6 +148,7 @@ impl Volume {
             counting: Mutex::default(),
             journal,
             unlisted: Mutex::default(),
+            doubtful_links: Mutex::default(),
             counters: Counters::default(),
         });
         // What a killed run had in hand is back at its place before anything is looked at.

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::{CollectError, Reader};
 use crate::collect::doubt::{Evidence, Suspect};
 use crate::collect::namespace::refresh;
+use crate::collect::whereabouts::drop_stale_names;
 use crate::model::{Inode, Kind, LastUse, Seconds, Source};
 use crate::sys::handle::Handle;
 use crate::sys::stat;
@@ -45,7 +46,8 @@ impl Reader {
     /// Decides on suspects and reads changed attributes again.
     pub(super) fn settle(&mut self, count_round: bool) -> Result<(), CollectError> {
         let dirty = self.namespace.take_dirty();
-        let nothing = self.suspects.is_empty() && dirty.is_empty();
+        let links = std::mem::take(&mut *self.watched.doubtful_links.lock());
+        let nothing = self.suspects.is_empty() && dirty.is_empty() && links.is_empty();
         if nothing {
             self.attrib_seen.clear();
             return Ok(());
@@ -93,6 +95,14 @@ impl Reader {
                 && after.size == before.size
             {
                 self.suspicion.stamped(&self.watched.touched, pid, after.uid);
+            }
+        }
+        for ino in links {
+            if self.gives_up.load(Relaxed) {
+                return Ok(());
+            }
+            if !drop_stale_names(&self.watched, ino)? {
+                self.watched.doubtful_links.lock().push(ino);
             }
         }
         if count_round {

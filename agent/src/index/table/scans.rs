@@ -8,7 +8,7 @@ use crate::index::checkpoint::Remembered;
 use crate::index::codec::DirId;
 use crate::index::page::place;
 use crate::index::store::StoreError;
-use crate::model::Inode;
+use crate::model::{Inode, Kind};
 
 /// What a running scan must know of the changes beside it.
 #[derive(Debug)]
@@ -53,6 +53,32 @@ impl Index {
             .unwrap_or_default()
     }
 
+    /// Files with several names that changed while the scan of the whole volume ran: it has not forgotten those of their names that are
+    /// no more.
+    pub fn links_not_settled(&self) -> Vec<Inode> {
+        let whole = self.scan.as_ref().filter(|s| s.whole);
+        let touched = whole.into_iter().flat_map(|s| s.touched.iter().copied());
+        let has_several =
+            |ino: &Inode| matches!(self.get(*ino), Some((a, _)) if a.links > 1 && a.kind != Kind::Directory);
+        touched.filter(has_several).collect()
+    }
+
+    /// Whether the running scan has listed a directory already, wherever it lay then: events tell the rest.
+    pub fn is_listed(&self, id: DirId) -> bool {
+        let running = self.scan.as_ref().map(|s| s.number);
+        running.is_some() && self.dirs.listed_by(id) == running
+    }
+
+    /// Whether the running scan has to list a directory that it met. One of the whole volume lists each; another one only those that no
+    /// scan has listed since the agent started.
+    pub fn needs_listing(&self, id: DirId) -> bool {
+        let whole = self.scan.as_ref().is_some_and(|s| s.whole);
+        self.dirs.listed_by(id).is_some_and(|by| match whole {
+            true => !self.is_listed(id),
+            false => by == 0,
+        })
+    }
+
     /// The scan is over. If it saw everything (`complete`), entries that it did not see and that no event touched
     /// are gone, and are forgotten. Returns how many.
     ///
@@ -69,10 +95,13 @@ impl Index {
         }
         self.remembered = Remembered::default();
         let root = self.dirs.get(DirId::ROOT).map(|d| d.ino);
-        // Not seen is not gone: what lies below an unreadable directory stays as it was.
-        let hidden = self
-            .dirs
-            .inherit(false, |_, dir, parent_is| parent_is || dir.unreadable);
+        // Not seen is not gone: what lies below an unreadable directory, or one that could not be met because it moved, stays as it was.
+        let moved = |id: DirId, ino: Inode| {
+            self.dirs.listed_by(id) != Some(scan.number) && (scan.touched.contains(&ino) || self.is_seen(ino))
+        };
+        let hidden = self.dirs.inherit(false, |id, dir, parent_is| {
+            parent_is || dir.unreadable || moved(id, dir.ino)
+        });
         let root_hidden = self.dirs.get(DirId::ROOT).is_some_and(|d| d.unreadable);
         let is_hidden = |id: DirId| root_hidden || hidden.get(id.index()).copied().unwrap_or(false);
         let mut gone = Vec::new();
@@ -92,6 +121,15 @@ impl Index {
         }
         self.remove(&gone)?;
         Ok(gone.len())
+    }
+
+    fn is_seen(&self, ino: Inode) -> bool {
+        let (number, offset) = place(ino);
+        let page = self
+            .by_number
+            .get(&number)
+            .and_then(|slot| self.pages.get(*slot as usize));
+        page.is_some_and(|p| p.seen & (1u64 << offset) != 0)
     }
 
     /// Notes what listing a directory found out: whether something in it could not be read, and whether something is
@@ -123,6 +161,59 @@ mod tests {
     use crate::index::testing::{empty, found, stat};
     use crate::index::{DirId, Found};
     use crate::model::{Kind, LastUse, Seconds, Source};
+
+    /// The root, directory 90 in it, and a file 91 in that.
+    fn with_a_directory() -> (crate::index::Store, crate::index::Index, DirId) {
+        let (store, mut index) = empty();
+        let dir = Found {
+            stat: stat(90, Kind::Directory, 0, 1),
+            ..found(90, 0, b"dir")
+        };
+        index.upsert(dir).unwrap();
+        let id = index.dirs().of_inode(90).unwrap();
+        index
+            .upsert(Found {
+                parent: id,
+                ..found(91, 1, b"inside")
+            })
+            .unwrap();
+        (store, index, id)
+    }
+
+    #[test]
+    fn what_lies_in_a_directory_that_was_never_met_stays_if_it_moved_meanwhile() {
+        let (_store, mut index, _) = with_a_directory();
+        index.start_scan(1, true);
+        index.set_listed(DirId::ROOT, false, false);
+        assert!(index.move_dir(90, DirId::ROOT, b"elsewhere").unwrap());
+        assert_eq!(index.end_scan(true).unwrap(), 0);
+        assert!(index.get(91).is_some());
+        // Nobody moved it, and it was not there: it is gone with what lay in it.
+        index.start_scan(2, true);
+        index.set_listed(DirId::ROOT, false, false);
+        assert_eq!(index.end_scan(true).unwrap(), 2);
+        assert!(index.get(91).is_none());
+    }
+
+    #[test]
+    fn a_directory_is_listed_once_in_a_scan_and_once_when_it_comes_in() {
+        let (_store, mut index, id) = with_a_directory();
+        index.start_scan(1, false);
+        assert!(index.needs_listing(id));
+        index.set_listed(id, false, false);
+        assert!(!index.needs_listing(id));
+        let _ = index.end_scan(false).unwrap();
+        index.start_scan(2, false);
+        assert!(!index.needs_listing(id), "events tell the rest");
+        assert!(!index.is_listed(id), "but who asks for it gets it");
+        let _ = index.end_scan(false).unwrap();
+        index.start_scan(3, true);
+        assert!(index.needs_listing(id));
+        index.set_listed(id, false, false);
+        assert!(!index.needs_listing(id));
+        index.remove(&[90, 91]).unwrap();
+        assert!(!index.needs_listing(id), "it is gone");
+    }
 
     #[test]
     fn a_file_used_before_the_scan_finds_it_keeps_that_use() {
