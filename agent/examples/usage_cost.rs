@@ -94,7 +94,7 @@ fn make_files(index: &mut Index, ids: &[DirId]) -> Result<(), Box<dyn Error>> {
         index.upsert_scanned(&mut found)?;
         // Names are not what is measured: let them go now and then.
         if start % (64 * 20_000) == 0 {
-            index.start_write_back();
+            index.start_write_back(true);
             index.written_back(true);
         }
     }

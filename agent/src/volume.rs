@@ -181,6 +181,11 @@ impl Volume {
         self.collector.read().as_ref().is_some_and(Collector::sync)
     }
 
+    /// The same, though what was no use after all may be one for a second more: asked often, it makes nobody wait for that.
+    pub fn barrier(&self) -> bool {
+        self.collector.read().as_ref().is_some_and(Collector::barrier)
+    }
+
     /// The agent alone changes names in this directory, and need not hear of it. Ask again now and then: windows end.
     pub fn hide_own(&self, dir: impl AsFd) {
         self.windows.hide_own(dir);

@@ -45,8 +45,10 @@ const GATHER: Duration = Duration::from_millis(4);
 /// What others ask of the collector.
 #[derive(Debug)]
 enum Request {
-    /// Answer once everything that was queued before has reached the index.
+    /// Answer once everything that was queued before has reached the index and is settled.
     Sync(mpsc::SyncSender<()>),
+    /// Answer once everything that was queued before has reached the index.
+    Barrier(mpsc::SyncSender<()>),
     /// End the thread.
     Stop,
 }
@@ -137,10 +139,17 @@ impl Collector {
         })
     }
 
-    /// Waits until every access that was made before this call is in the index. False if the collector is dead.
+    /// Waits until every access that was made before this call is in the index, and what can be settled is. False if the collector is
+    /// dead.
     pub fn sync(&self) -> bool {
         let (done, wait) = mpsc::sync_channel(1);
         self.ask(Request::Sync(done)) && wait.recv().is_ok()
+    }
+
+    /// The same without settling anything: what may turn out to be no use is one, and attributes may be older than the files.
+    pub fn barrier(&self) -> bool {
+        let (done, wait) = mpsc::sync_channel(1);
+        self.ask(Request::Barrier(done)) && wait.recv().is_ok()
     }
 
     /// The same before the end, for so long at most. After a false one nothing more is read: what still waits is for the next
@@ -234,13 +243,15 @@ impl Reader {
             }
             let mut stop = false;
             while let Ok(request) = inbox.try_recv() {
-                if let Err(e) = self.catch_up() {
+                let settles = !matches!(request, Request::Barrier(_));
+                let caught_up = self.catch_up();
+                if let Err(e) = caught_up.and_then(|()| if settles { self.settle(false) } else { Ok(()) }) {
                     on_error(e);
                 }
                 match request {
                     // Whoever waits hears that this was not done.
-                    Request::Sync(_) if self.gives_up.load(Relaxed) => {}
-                    Request::Sync(done) => drop(done.send(())),
+                    Request::Sync(_) | Request::Barrier(_) if self.gives_up.load(Relaxed) => {}
+                    Request::Sync(done) | Request::Barrier(done) => drop(done.send(())),
                     Request::Stop => stop = true,
                 }
             }
@@ -435,7 +446,7 @@ impl Reader {
         result.map(|()| count)
     }
 
-    /// Everything that is queued now reaches the index, and what can be settled is.
+    /// Everything that is queued now reaches the index.
     fn catch_up(&mut self) -> Result<(), CollectError> {
         // New events merge into queued ones or come after them, so having read as many as were there, none of those is
         // left.
@@ -450,6 +461,6 @@ impl Reader {
                 break;
             }
         }
-        self.settle(false)
+        Ok(())
     }
 }

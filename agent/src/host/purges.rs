@@ -246,7 +246,7 @@ struct Around<'a> {
 
 impl apply::Surroundings for Around<'_> {
     fn sync(&self) -> bool {
-        self.volume.sync() && is_watched_since(self.volume, self.planned_at)
+        self.volume.barrier() && is_watched_since(self.volume, self.planned_at)
     }
     fn backlog(&self) -> u64 {
         self.volume.queued()

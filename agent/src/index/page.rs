@@ -108,8 +108,20 @@ impl Page {
 
     /// All attributes, in the order of the entries.
     pub fn all_attributes(&self) -> Result<Vec<Attributes>, Damaged> {
+        let mut all = Vec::new();
+        self.unpack(&mut all)?;
+        Ok(all)
+    }
+
+    /// The same into memory that is there.
+    pub fn unpack(&self, all: &mut Vec<Attributes>) -> Result<(), Damaged> {
+        all.clear();
+        all.reserve(self.len());
         let mut reader = self.reader();
-        (0..self.len()).map(|_| reader.next_entry()).collect()
+        for _ in 0..self.len() {
+            all.push(reader.next_entry()?);
+        }
+        Ok(())
     }
 
     pub fn set_all_attributes(&mut self, all: &[Attributes], scratch: &mut Vec<u8>) {

@@ -64,6 +64,8 @@ pub struct Index {
     account: Account,
     /// Pages that differ from the store.
     dirty: FxHashSet<u32>,
+    /// Pages that differ from the store by what was removed alone: that is no knowledge of anybody's use, and can wait.
+    thinned: FxHashSet<u32>,
     scan: Option<ScanState>,
     /// Uses of inodes that are not in the index yet, while a scan may still find them.
     early: FxHashMap<Inode, Seconds>,
@@ -72,6 +74,8 @@ pub struct Index {
     /// Clocks from the time before the store was lost, until a scan has found their files.
     remembered: Remembered,
     scratch: Vec<u8>,
+    /// A page's attributes while they are changed.
+    unpacked: Vec<Attributes>,
 }
 
 impl Index {
@@ -87,11 +91,13 @@ impl Index {
             totals: Totals::default(),
             account: Account::default(),
             dirty: FxHashSet::default(),
+            thinned: FxHashSet::default(),
             scan: None,
             early: FxHashMap::default(),
             awaits_scan: false,
             remembered: Remembered::default(),
             scratch: Vec::new(),
+            unpacked: Vec::new(),
         }
     }
 

@@ -35,7 +35,7 @@ const ERRORS_TOLERATED: u64 = 10;
 
 /// What a run needs from the volume around it.
 pub trait Surroundings: Sync {
-    /// Everything the kernel has queued reaches the index; false when a use since the plan may have gone unseen.
+    /// Every use that the kernel has queued reaches the index, in doubt as a use; false when one since the plan may have gone unseen.
     fn sync(&self) -> bool;
     /// How many uses wait to reach the index, about.
     fn backlog(&self) -> u64;

@@ -124,10 +124,12 @@ pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
 
 /// The directory `name` in another; if it is new, with the owner and mode of `like`.
 fn made_alike(here: &OwnedFd, name: &[u8], like: &OwnedFd) -> io::Result<OwnedFd> {
-    let made = rustix::fs::mkdirat(here, name, Mode::RWXU);
+    let model = rustix::fs::fstat(like)?;
+    // Nobody but root reaches the trash, whatever the modes in it.
+    let made = rustix::fs::mkdirat(here, name, Mode::from_raw_mode(model.st_mode));
     let fd = beneath::open_anchor(here, name)?;
     match made {
-        Ok(()) => make_alike(here, name, &rustix::fs::fstat(like)?)?,
+        Ok(()) => make_alike(here, name, &model)?,
         Err(rustix::io::Errno::EXIST) => {}
         Err(e) => return Err(e.into()),
     }

@@ -327,9 +327,15 @@ fn prune(dir: &OwnedFd) -> io::Result<()> {
 
 /// Gives the directory `name` the owner and mode of another.
 pub(super) fn make_alike(dir: &OwnedFd, name: &[u8], model: &rustix::fs::Stat) -> io::Result<()> {
-    let (uid, gid) = (Uid::from_raw(model.st_uid), Gid::from_raw(model.st_gid));
-    rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-    rustix::fs::chmodat(dir, name, Mode::from_raw_mode(model.st_mode), AtFlags::empty())?;
+    // Each change is a transaction of the file system and an event.
+    let before = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    if (before.st_uid, before.st_gid) != (model.st_uid, model.st_gid) {
+        let (uid, gid) = (Uid::from_raw(model.st_uid), Gid::from_raw(model.st_gid));
+        rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    }
+    if before.st_mode != model.st_mode {
+        rustix::fs::chmodat(dir, name, Mode::from_raw_mode(model.st_mode), AtFlags::empty())?;
+    }
     Ok(())
 }
 

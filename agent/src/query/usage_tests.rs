@@ -186,7 +186,7 @@ proptest! {
                     }
                 }
                 11 => {
-                    index.start_write_back().commit().unwrap();
+                    index.start_write_back(true).commit().unwrap();
                     index.written_back(true);
                     index = Index::load(store.clone(), VolumeId(1)).unwrap();
                     (as_of, known_gap) = (Seconds::MIN, None);

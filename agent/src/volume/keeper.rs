@@ -24,6 +24,9 @@ use crate::scan::Extent;
 const TICK: Duration = Duration::from_secs(1);
 /// How often the store is told that the agent is still watching; a crash makes its gap longer by this at most.
 const ALIVE_EVERY: Duration = Duration::from_secs(15);
+/// How often it is written what was removed. After a crash a scan finds that out again; a large run need not write the same pages each
+/// second for it.
+const REMOVED_EVERY: Duration = Duration::from_secs(10);
 /// A store or a scan that failed is tried again after this.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
 /// How often both clocks are looked at.
@@ -42,6 +45,7 @@ struct Rounds {
     scan: Instant,
     swept: Instant,
     flush: Instant,
+    removed: Instant,
     /// When the next look at NFS clients is due.
     nfs: Option<Instant>,
     /// When usage was counted anew, and how long that took.
@@ -60,6 +64,7 @@ impl Volume {
             scan: began,
             swept: began,
             flush: began,
+            removed: began,
             nfs: None,
             counted: (began, Duration::ZERO),
             present: Seconds::now(),
@@ -78,7 +83,11 @@ impl Volume {
                 >= Duration::from_secs(self.config.flush_interval);
             if self.mend_store(&mut last) && is_due && !is_first {
                 last.flush = Instant::now();
-                self.write_back();
+                let removed = last.removed.elapsed() >= REMOVED_EVERY;
+                if removed {
+                    last.removed = Instant::now();
+                }
+                self.write_back_with(removed);
                 self.tend_windows();
                 self.checkpoint_when_due();
             }

@@ -83,12 +83,13 @@ impl Index {
             early,
             remembered,
             scratch,
+            unpacked: all,
             ..
         } = self;
         let Some(page) = pages.get_mut(slot as usize) else {
             return Ok(());
         };
-        let mut all = page.all_attributes()?;
+        page.unpack(all)?;
         for f in group.iter() {
             let (_, offset) = place(f.stat.ino);
             let bit = 1u64 << offset;
@@ -182,7 +183,7 @@ impl Index {
                 page.seen |= bit;
             }
         }
-        page.set_all_attributes(&all, scratch);
+        page.set_all_attributes(all, scratch);
         if page.dirty != Dirty::default() {
             self.dirty.insert(slot);
         }
@@ -233,7 +234,8 @@ impl Index {
         let Some(rank) = page.rank(offset) else {
             return Ok(());
         };
-        let mut all = page.all_attributes()?;
+        let all = &mut self.unpacked;
+        page.unpack(all)?;
         if let Some(known) = all.get_mut(rank) {
             let old = *known;
             edit(known);
@@ -246,7 +248,7 @@ impl Index {
                 self.dirs.count_child(known.parent, true);
             }
         }
-        page.set_all_attributes(&all, &mut self.scratch);
+        page.set_all_attributes(all, &mut self.scratch);
         if page.dirty != Dirty::default() {
             self.dirty.insert(slot);
         }

@@ -66,7 +66,8 @@ impl Index {
             let Some(page) = self.pages.get_mut(slot as usize) else {
                 continue;
             };
-            let mut all = page.all_attributes()?;
+            let all = &mut self.unpacked;
+            page.unpack(all)?;
             for ino in group {
                 let offset = place(*ino).1;
                 let used = page.rank(offset).map(|rank| page.known_use(rank));
@@ -82,9 +83,9 @@ impl Index {
                 }
             }
             self.names.removed(page);
-            page.set_all_attributes(&all, &mut self.scratch);
+            page.set_all_attributes(all, &mut self.scratch);
             page.dirty.attributes = true;
-            self.dirty.insert(slot);
+            self.thinned.insert(slot);
         }
         Ok(())
     }

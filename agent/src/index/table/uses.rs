@@ -62,16 +62,14 @@ impl Index {
             return None;
         };
         if at > before.at || (at == before.at && before.source != Source::Observed) {
-            let clean = !page.dirty.clocks;
             let now = LastUse {
                 at,
                 source: Source::Observed,
             };
             page.set_last_use(rank, now);
             self.account.used(slot, page, rank, (before, now));
-            if clean {
-                self.dirty.insert(slot);
-            }
+            // Also if the page differs from the store already: what was removed may wait, this not.
+            self.dirty.insert(slot);
         }
         Some(before)
     }

@@ -15,11 +15,15 @@ impl Index {
         self.names.pending_bytes()
     }
 
-    /// Collects everything that differs from the store. Give the result to [`WriteBack::commit`] without holding
-    /// the index, then tell [`Index::written_back`].
-    pub fn start_write_back(&mut self) -> WriteBack {
-        let mut rows = Vec::with_capacity(self.dirty.len() * 2);
-        for slot in std::mem::take(&mut self.dirty) {
+    /// Collects everything that differs from the store, or all but what was `removed`. Give the result to [`WriteBack::commit`] without
+    /// holding the index, then tell [`Index::written_back`].
+    pub fn start_write_back(&mut self, removed: bool) -> WriteBack {
+        let mut slots = std::mem::take(&mut self.dirty);
+        if removed {
+            slots.extend(self.thinned.drain());
+        }
+        let mut rows = Vec::with_capacity(slots.len() * 2);
+        for slot in slots {
             let Some(page) = self.pages.get_mut(slot as usize) else {
                 continue;
             };
@@ -177,9 +181,27 @@ mod tests {
         }
     }
 
-    fn save(index: &mut Index) {
-        index.start_write_back().commit().unwrap();
+    fn save(index: &mut Index, removed: bool) {
+        index.start_write_back(removed).commit().unwrap();
         index.written_back(true);
+    }
+
+    #[test]
+    fn what_was_removed_can_wait_but_no_use_beside_it() {
+        let (store, mut index) = empty();
+        index.upsert(found(70, 1, b"a")).unwrap();
+        index.upsert(found(71, 1, b"b")).unwrap();
+        save(&mut index, true);
+        index.remove(&[70]).unwrap();
+        save(&mut index, false);
+        let stored = || Index::load(store.clone(), VolumeId(1)).unwrap();
+        assert!(stored().get(70).is_some(), "it waits");
+        index.record_use(71, Seconds(500));
+        save(&mut index, false);
+        assert_eq!(stored().last_use(71).unwrap().at, Seconds(500));
+        index.remove(&[71]).unwrap();
+        save(&mut index, true);
+        assert!(stored().get(71).is_none());
     }
 
     #[test]
@@ -187,7 +209,7 @@ mod tests {
         let (_store, mut index) = empty();
         index.upsert(found(70, 1, b"old")).unwrap();
         index.upsert(found(71, 1, b"other")).unwrap();
-        drop(index.start_write_back());
+        drop(index.start_write_back(true));
         index.remove(&[70]).unwrap();
         index.written_back(false);
         index.upsert(found(70, 1, b"new")).unwrap();
@@ -202,7 +224,7 @@ mod tests {
         /// again, as files of other names or as directories: no name comes back to life with them.
         #[test]
         fn the_index_equals_a_map_also_after_a_restart(
-            steps in prop::collection::vec((0u8..6, 60u64..80, 0u64..1000, 10u32..1000, 0u8..4, 0u8..4), 0..120)
+            steps in prop::collection::vec((0u8..6, 60u64..80, 0u64..1000, 10u32..1000, 0u8..5, 0u8..4), 0..120)
         ) {
             let (store, mut index) = empty();
             let mut model: BTreeMap<Inode, Known> = BTreeMap::new();
@@ -235,10 +257,19 @@ mod tests {
                     index.written_back(false);
                 }
                 match save_now {
-                    0 => save(&mut index),
+                    0 => save(&mut index, true),
+                    // Whatever waits, nothing that is there is missing in the store, and none of its uses.
+                    2 => {
+                        save(&mut index, false);
+                        let stored = Index::load(store.clone(), VolumeId(1)).unwrap();
+                        for (ino, known) in &model {
+                            let got = stored.get(*ino).map(|(a, last)| (a.kind, a.size, last.at.0));
+                            prop_assert_eq!(got, Some((known.kind, known.size, known.used)));
+                        }
+                    }
                     1 => {
                         on_its_way = true;
-                        drop(index.start_write_back());
+                        drop(index.start_write_back(true));
                     }
                     _ => {}
                 }
@@ -246,7 +277,7 @@ mod tests {
             if on_its_way {
                 index.written_back(false);
             }
-            save(&mut index);
+            save(&mut index, true);
             for index in [&index, &Index::load(store, VolumeId(1)).unwrap()] {
                 for ino in 60..80 {
                     let got = index.get(ino).map(|(a, last)| (a.kind, a.size, last.at.0));

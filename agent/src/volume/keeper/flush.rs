@@ -27,6 +27,11 @@ impl Volume {
 
     /// Writes what changed to the store. False if it could not be written.
     pub(in crate::volume) fn write_back(&self) -> bool {
+        self.write_back_with(true)
+    }
+
+    /// The same, or all but what was `removed`.
+    pub(super) fn write_back_with(&self, removed: bool) -> bool {
         let _one = self.writing.lock();
         if self.health.lock().index_trouble.is_some() {
             return false;
@@ -35,7 +40,7 @@ impl Volume {
         let (mut write_back, segment, seen_until) = {
             let mut index = self.watched.index.write();
             let seen_until = self.watched.counters.seen_until.load(Relaxed);
-            let write_back = index.start_write_back();
+            let write_back = index.start_write_back(removed);
             let segment = match write_back.is_empty() {
                 true => None,
                 false => Some(self.watched.journal.rotate()),
