@@ -78,6 +78,18 @@ pub struct Index {
     unpacked: Vec<Attributes>,
 }
 
+/// Which page, whose inodes it has, and their attributes as they are stored.
+type StoredAttributes = (u64, u64, Box<[u8]>);
+
+fn rows_of_attributes(store: &Store, volume: VolumeId) -> Result<Vec<StoredAttributes>, StoreError> {
+    let mut rows = Vec::new();
+    store.rows(Row::Attributes, volume, |number, row| {
+        rows.extend(split_present(row).map(|(present, attributes)| (number, present, attributes.into())));
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
 impl Index {
     /// An empty index that writes to `store`.
     pub fn new(store: Store, volume: VolumeId) -> Self {
@@ -107,6 +119,32 @@ impl Index {
     /// # Errors
     /// When the store cannot be read or a row is damaged.
     pub fn load(store: Store, volume: VolumeId) -> Result<Self, StoreError> {
+        // The largest rows are read beside the others: every start waits for both.
+        let (mut index, attributes) = std::thread::scope(|scope| {
+            let attributes = || rows_of_attributes(&store, volume);
+            let thread = std::thread::Builder::new().spawn_scoped(scope, attributes).ok();
+            let index = Self::load_clocks(&store, volume)?;
+            let attributes = match thread {
+                // A panic goes on here: it is contained where the store is opened.
+                Some(thread) => thread.join().unwrap_or_else(|p| std::panic::resume_unwind(p))?,
+                // The system gives no thread.
+                None => attributes()?,
+            };
+            Ok::<_, StoreError>((index, attributes))
+        })?;
+        for (number, present, attributes) in attributes {
+            let slot = index.by_number.get(&number);
+            let page = slot.and_then(|i| index.pages.get_mut(*i as usize));
+            if let Some(page) = page.filter(|page| page.present == present) {
+                page.attributes = attributes;
+            }
+        }
+        index.drop_incomplete_pages();
+        Ok(index)
+    }
+
+    /// Directories, and pages that have no attributes yet.
+    fn load_clocks(store: &Store, volume: VolumeId) -> Result<Self, StoreError> {
         let mut index = Self::new(store.clone(), volume);
         store.rows(Row::Directories, volume, |number, row| {
             index
@@ -126,19 +164,6 @@ impl Index {
             index.pages.push(page);
             Ok(())
         })?;
-        store.rows(Row::Attributes, volume, |number, row| {
-            let page = index
-                .by_number
-                .get(&number)
-                .and_then(|i| index.pages.get_mut(*i as usize));
-            if let (Some(page), Some((present, attributes))) = (page, split_present(row))
-                && present == page.present
-            {
-                page.attributes = attributes.into();
-            }
-            Ok(())
-        })?;
-        index.drop_incomplete_pages();
         Ok(index)
     }
 

@@ -196,6 +196,27 @@ mod tests {
     }
 
     #[test]
+    fn a_linked_file_that_changed_during_a_scan_is_looked_at_again() {
+        let (_store, mut index, id) = with_a_directory();
+        let linked = |parent, name| {
+            let mut found = found(92, 1, name);
+            (found.parent, found.stat.links) = (parent, 2);
+            found
+        };
+        index.upsert(linked(DirId::ROOT, b"one")).unwrap();
+        index.upsert(linked(id, b"other")).unwrap();
+        index.start_scan(1, true);
+        assert!(index.links_not_settled().is_empty());
+        // An event told of one name; the other, which is no more, the scan does not take from it any more.
+        index.upsert(linked(id, b"new")).unwrap();
+        index.upsert_scanned(&mut [linked(id, b"new")]).unwrap();
+        assert_eq!(index.names(92).unwrap().len(), 3);
+        assert_eq!(index.links_not_settled(), [92]);
+        let _ = index.end_scan(true).unwrap();
+        assert!(index.links_not_settled().is_empty());
+    }
+
+    #[test]
     fn a_directory_is_listed_once_in_a_scan_and_once_when_it_comes_in() {
         let (_store, mut index, id) = with_a_directory();
         index.start_scan(1, false);
