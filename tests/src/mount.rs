@@ -17,12 +17,8 @@ pub enum Fs {
     Ext4,
     /// ext4, relatime.
     Ext4Relatime,
-    /// ext4 with projects and their quota, noatime.
-    Ext4Projects,
     /// xfs, noatime.
     Xfs,
-    /// xfs with the quota of projects, noatime.
-    XfsProjects,
     /// btrfs, noatime.
     Btrfs,
     /// tmpfs, noatime.
@@ -32,8 +28,8 @@ pub enum Fs {
 impl Fs {
     fn name(self) -> &'static str {
         match self {
-            Self::Ext4 | Self::Ext4Relatime | Self::Ext4Projects => "ext4",
-            Self::Xfs | Self::XfsProjects => "xfs",
+            Self::Ext4 | Self::Ext4Relatime => "ext4",
+            Self::Xfs => "xfs",
             Self::Btrfs => "btrfs",
             Self::Tmpfs => "tmpfs",
         }
@@ -42,7 +38,6 @@ impl Fs {
     fn options(self) -> &'static str {
         match self {
             Self::Ext4Relatime => "relatime",
-            Self::Ext4Projects | Self::XfsProjects => "noatime,prjquota",
             _ => "noatime",
         }
     }
@@ -50,9 +45,9 @@ impl Fs {
     /// Smaller images are refused by their mkfs.
     fn mib_min(self) -> u64 {
         match self {
-            Self::Ext4 | Self::Ext4Relatime | Self::Ext4Projects | Self::Tmpfs => 16,
+            Self::Ext4 | Self::Ext4Relatime | Self::Tmpfs => 16,
             Self::Btrfs => 256,
-            Self::Xfs | Self::XfsProjects => 320,
+            Self::Xfs => 320,
         }
     }
 }
@@ -104,20 +99,7 @@ impl Mount {
             let mut mkfs = Command::new(format!("mkfs.{}", fs.name()));
             match fs {
                 Fs::Ext4 | Fs::Ext4Relatime => mkfs.args(["-qF", "-I", "256", "-N"]).arg(inodes.to_string()),
-                Fs::Ext4Projects => {
-                    let features = [
-                        "-qF",
-                        "-I",
-                        "256",
-                        "-O",
-                        "quota,project",
-                        "-E",
-                        "quotatype=prjquota",
-                        "-N",
-                    ];
-                    mkfs.args(features).arg(inodes.to_string())
-                }
-                Fs::Xfs | Fs::XfsProjects | Fs::Btrfs | Fs::Tmpfs => mkfs.args(["-q", "-f"]),
+                Fs::Xfs | Fs::Btrfs | Fs::Tmpfs => mkfs.args(["-q", "-f"]),
             };
             sh(mkfs.arg(&image)).map_err(Unmet)?;
         }
