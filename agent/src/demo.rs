@@ -24,6 +24,8 @@ use crate::volume::State;
 const DEMO_TTL_SECONDS: u64 = 3;
 /// What counts as expired on a directory of the user's, unless he says otherwise.
 const VOLUME_TTL_SECONDS: u64 = 28 * 86_400;
+/// What an interrupted agent may take to end.
+const ENDS_WITHIN: Duration = Duration::from_secs(30);
 /// A first scan of a large directory takes its time.
 const SCAN_PATIENCE: Duration = Duration::from_secs(3600);
 
@@ -53,7 +55,8 @@ pub fn run(volume: Option<PathBuf>, ttl: Option<u64>) -> anyhow::Result<()> {
             _ = ended.recv() => bail!("ended by SIGTERM"),
         }
     });
-    runtime.shutdown_timeout(Duration::from_secs(1));
+    // An agent that was just starting ends before its place goes.
+    runtime.shutdown_timeout(ENDS_WITHIN);
     drop(scratch);
     done
 }
@@ -178,8 +181,17 @@ fn say(words: &str) {
 
 // ---------------------------------------------------------------- the agent
 
+/// A host that is stopped when it is dropped, wherever an interruption finds it: it would go on writing where all is removed.
+struct Running(Arc<Host>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
 struct Agent {
-    host: Option<Arc<Host>>,
+    host: Option<Running>,
     endpoint: String,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     served: Option<tokio::task::JoinHandle<Result<(), serve::ServeError>>>,
@@ -204,13 +216,14 @@ impl Agent {
             )
         })?;
         let listener = serve::incoming::listen(&config.listen, &config.access)?;
-        let host = tokio::task::spawn_blocking(move || Host::start(&config, Handover::default())).await??;
+        let start = move || Host::start(&config, Handover::default()).map(Running);
+        let host = tokio::task::spawn_blocking(start).await??;
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let shutdown = async {
             let _ = stopped.await;
         };
         let served = tokio::spawn(serve::serve(
-            Arc::clone(&host),
+            Arc::clone(&host.0),
             serve::Entrances {
                 local: listener,
                 tls: None,
@@ -233,7 +246,7 @@ impl Agent {
         let volumes = self
             .host
             .as_ref()
-            .map(|h| h.volumes().to_vec())
+            .map(|h| h.0.volumes().to_vec())
             .unwrap_or_default();
         for volume in volumes {
             loop {
@@ -266,7 +279,7 @@ impl Agent {
     async fn make_plan(&self) -> anyhow::Result<String> {
         self.purgectl(&["plan"]).await?;
         let host = self.host.as_ref().context("the agent has stopped")?;
-        let newest = host.plans.list()?.into_iter().next().and_then(|r| r.plan);
+        let newest = host.0.plans.list()?.into_iter().next().and_then(|r| r.plan);
         Ok(newest.context("no plan was saved")?.plan_id)
     }
 
@@ -277,7 +290,7 @@ impl Agent {
             let _ = tokio::time::timeout(Duration::from_secs(2), served).await;
         }
         if let Some(host) = self.host.take() {
-            let _ = tokio::task::spawn_blocking(move || host.stop()).await;
+            let _ = tokio::task::spawn_blocking(move || drop(host)).await;
         }
     }
 }
@@ -286,7 +299,7 @@ impl Agent {
 
 /// Everything the demo makes; dropping it removes all of it.
 struct Scratch {
-    /// Something is mounted on `dir/volume`.
+    /// Something is known to be mounted on `dir/volume`.
     mounted: std::cell::Cell<bool>,
     dir: TempDir,
 }
@@ -363,13 +376,11 @@ fn quietly(command: &mut Command) -> Option<()> {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if self.mounted.get() && quietly(Command::new("umount").arg(self.dir.path().join("volume"))).is_none()
-        {
-            quietly(
-                Command::new("umount")
-                    .arg("-l")
-                    .arg(self.dir.path().join("volume")),
-            );
+        // An interruption from the terminal ends `mount` as well: whatever it said, it may have mounted.
+        let volume = self.dir.path().join("volume");
+        let umount = |flags: &[&str]| quietly(Command::new("umount").args(flags).arg(&volume));
+        if self.dir.path().join("image").exists() && umount(&[]).is_none() {
+            umount(&["-l"]);
         }
     }
 }
