@@ -125,7 +125,7 @@ impl Index {
             let thread = std::thread::Builder::new().spawn_scoped(scope, attributes).ok();
             let index = Self::load_clocks(&store, volume)?;
             let attributes = match thread {
-                // A panic goes on here: it is contained where the store is opened.
+                // What the store panics over is an error by now; any other panic goes on here.
                 Some(thread) => thread.join().unwrap_or_else(|p| std::panic::resume_unwind(p))?,
                 // The system gives no thread.
                 None => attributes()?,
