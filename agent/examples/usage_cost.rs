@@ -32,10 +32,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         recount(&index, (Seconds(moment), None))?;
         println!("count all anew: {:?}, {} MiB", began.elapsed(), resident_mib()?);
     }
-    for by in [By::User, By::Directory(1), By::Directory(3), By::Directory(99)] {
-        for most in [1000, 0] {
+    let subjects = [By::User, By::Group, By::Project];
+    let directories = [By::Directory(1), By::Directory(3), By::Directory(99)];
+    for by in subjects.into_iter().chain(directories) {
+        for (most, with_ages) in [(1000, false), (1000, true), (0, false), (0, true)] {
             let began = Instant::now();
-            let held = Snapshot::of(&index.read(), by, most, None, false);
+            let held = Snapshot::of(&index.read(), by, most, None, with_ages);
             let taken = began.elapsed();
             let mut report = Report::of(by, vec![("scratch".into(), held)], most);
             let first = report.part(0..512.min(report.len())).encode_to_vec().len();
@@ -46,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 true
             });
             println!(
-                "{by:?}: {} rows; the index is let go after {taken:?}, the first {first} bytes are there after {answered:?}, \
+                "{by:?}, ages {with_ages}: {} rows; the index is let go after {taken:?}, the first {first} bytes are there after {answered:?}, \
                  all {bytes} bytes after {:?}, {} MiB",
                 count,
                 began.elapsed(),
