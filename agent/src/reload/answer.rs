@@ -85,7 +85,9 @@ impl Answers {
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// There is no such process, or it is not the caller's.
-    #[error("process {0} cannot be asked to reload: {1}")]
+    #[error(
+        "process {0} cannot be asked to reload: {1}; `systemctl status purge-agent` names the agent's process"
+    )]
     Signal(i32, io::Error),
     /// The configuration had a fault by the time that the agent read it.
     #[error("the agent has refused the configuration and goes on with the one before; its log says why")]
@@ -94,7 +96,7 @@ pub enum AskError {
     #[error("the agent (process {0}) has not read its configuration again within {1:?}: see its log")]
     Silent(i32, Duration),
     /// It keeps its state in another directory.
-    #[error("{} is not of process {pid}: a new state_dir needs a restart of the agent", file.display())]
+    #[error("{} is not of process {pid}: either that is not the agent, or state_dir has changed, which needs a restart of the agent", file.display())]
     Elsewhere {
         /// What would hold its answer.
         file: PathBuf,
