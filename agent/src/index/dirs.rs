@@ -2,6 +2,7 @@
 //! and a renamed directory is one changed record however much lies below it.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -19,15 +20,36 @@ const PATHS_BYTES_MAX: usize = 256 << 20;
 #[derive(Debug)]
 pub struct Paths {
     bytes: Vec<u8>,
-    /// Where each begins, and how long it is.
-    spans: Vec<Option<(usize, usize)>>,
+    spans: Vec<Option<Span>>,
+}
+
+/// Where the path of a directory lies.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    start: u32,
+    len: u32,
+    /// How deep the directory lies; the root: 0.
+    depth: u32,
+}
+
+impl Span {
+    const ROOT: Self = Self {
+        start: 0,
+        len: 0,
+        depth: 0,
+    };
+
+    fn range(self) -> Range<usize> {
+        let start = self.start as usize;
+        start..start.saturating_add(self.len as usize)
+    }
 }
 
 impl Paths {
     /// None where it was not made: it may have one all the same.
     pub fn get(&self, id: DirId) -> Option<&[u8]> {
-        let (start, len) = (*self.spans.get(id.index())?)?;
-        self.bytes.get(start..start.saturating_add(len))
+        let span = (*self.spans.get(id.index())?)?;
+        self.bytes.get(span.range())
     }
 }
 
@@ -258,25 +280,29 @@ impl Directories {
         values.into_iter().map(Option::unwrap_or_default).collect()
     }
 
-    /// The paths of all of them: each is made once, from its parent's.
-    pub fn paths(&self) -> Paths {
+    /// The paths of all that lie at most so deep (1: in the root): each is made once, from its parent's.
+    pub fn paths(&self, depth: u32) -> Paths {
         let mut bytes = Vec::new();
         let arena = std::cell::RefCell::new(&mut bytes);
-        let extend = |_, entry: &DirEntry, parent: Option<(usize, usize)>| {
-            let (start, len) = parent?;
+        let extend = |_, entry: &DirEntry, parent: Option<Span>| {
+            let parent = parent.filter(|p| p.depth < depth)?;
             let mut arena = arena.borrow_mut();
             if arena.len() > PATHS_BYTES_MAX {
                 return None;
             }
             let begin = arena.len();
-            arena.extend_from_within(start..start.saturating_add(len));
-            if len > 0 {
+            arena.extend_from_within(parent.range());
+            if parent.len > 0 {
                 arena.push(b'/');
             }
             arena.extend_from_slice(&entry.name);
-            Some((begin, arena.len().saturating_sub(begin)))
+            Some(Span {
+                start: u32::try_from(begin).ok()?,
+                len: u32::try_from(arena.len().saturating_sub(begin)).ok()?,
+                depth: parent.depth.saturating_add(1),
+            })
         };
-        let spans = self.inherit(Some((0, 0)), extend);
+        let spans = self.inherit(Some(Span::ROOT), extend);
         Paths { bytes, spans }
     }
 
@@ -375,7 +401,7 @@ mod tests {
     proptest! {
         /// Paths equal those of a model that keeps whole paths, over random trees with renames.
         #[test]
-        fn paths_equal_a_naive_model(parents in prop::collection::vec(any::<prop::sample::Index>(), 1..60), moves in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..20)) {
+        fn paths_equal_a_naive_model(parents in prop::collection::vec(any::<prop::sample::Index>(), 1..60), moves in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..20), depth in 0u32..6) {
             let mut dirs = Directories::default();
             dirs.upsert(1, DirId::ROOT, b"");
             let mut parent_of = vec![0usize];
@@ -397,7 +423,7 @@ mod tests {
                 parent_of[what] = to;
                 name_of[what] = name;
             }
-            let paths = dirs.paths();
+            let paths = dirs.paths(depth);
             for i in 0..parent_of.len() {
                 let mut model = Vec::new();
                 let mut at = i;
@@ -406,8 +432,10 @@ mod tests {
                     at = parent_of[at];
                 }
                 model.reverse();
+                let names = model.len() as u32;
                 let model = model.join("/").into_bytes();
-                prop_assert_eq!(paths.get(DirId(i as u32)).unwrap(), &model);
+                let wanted = (names <= depth).then_some(&*model);
+                prop_assert_eq!(paths.get(DirId(i as u32)), wanted);
                 prop_assert_eq!(dirs.path(DirId(i as u32)).unwrap(), model);
             }
         }

@@ -3,7 +3,9 @@
 //! - [`find`]  entries that match
 //! - [`usage`] who uses how much, and how old it is
 //! - [`snapshot`] the same, taken out of the index at one moment
+//! - [`ages`]  how old it is, line by line
 
+pub mod ages;
 pub mod find;
 pub mod snapshot;
 pub mod usage;

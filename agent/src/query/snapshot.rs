@@ -2,9 +2,10 @@
 
 use rustc_hash::FxHashMap;
 
+use super::ages::{Ages, AgesOfLines};
 use super::usage::{By, Subject};
 use crate::index::dirs::Paths;
-use crate::index::sums::{AGES, DirSums, Sums};
+use crate::index::sums::{DirSums, Sums};
 use crate::index::{DirId, Index};
 use crate::model::Seconds;
 
@@ -28,15 +29,12 @@ pub struct Line {
     pub span: (Seconds, Seconds),
 }
 
-/// Files and apparent bytes by age.
-pub type Ages = [(u64, u64); AGES];
-
 /// The rows of one volume.
 #[derive(Debug)]
 pub struct Snapshot {
     lines: Vec<Line>,
-    /// Of each line, if asked for.
-    ages: Vec<Ages>,
+    /// Of each line that is a row, if asked for.
+    ages: Option<AgesOfLines>,
     /// Those with the most bytes first; of equal ones in no particular order.
     order: Vec<u32>,
     paths: Places,
@@ -58,51 +56,74 @@ impl Snapshot {
     /// At most so many rows (0: all); with `only`, that user's alone.
     pub fn of(index: &Index, by: By, most: usize, only: Option<u32>, with_ages: bool) -> Self {
         let ledger = index.ledger();
-        let gathered = match by {
-            By::User => of_ids(ledger.users(), only, with_ages),
-            By::Group => of_ids(ledger.groups(), only, with_ages),
-            By::Project => of_ids(ledger.projects(), only, with_ages),
-            By::Directory(depth) => of_directories(index, depth, with_ages),
-        };
-        let Gathered { lines, ages } = gathered;
-        let rows = if most == 0 {
-            lines.len()
-        } else {
-            most.min(lines.len())
-        };
-        let (order, paths) = std::thread::scope(|scope| {
-            let many = matches!(by, By::Directory(_)) && rows > MANY;
+        match by {
+            By::User => Self::of_ids(index, ledger.users(), most, only, with_ages),
+            By::Group => Self::of_ids(index, ledger.groups(), most, only, with_ages),
+            By::Project => Self::of_ids(index, ledger.projects(), most, only, with_ages),
+            By::Directory(depth) => Self::of_directories(index, depth, most, with_ages),
+        }
+    }
+
+    fn of_ids(index: &Index, map: &FxHashMap<u32, Sums>, most: usize, only: Option<u32>, with_ages: bool) -> Self {
+        let wanted = map.iter().filter(|(id, _)| only.is_none_or(|uid| uid == **id));
+        let wanted: Vec<(&u32, &Sums)> = wanted.collect();
+        let lines: Vec<Line> = wanted.iter().map(|(id, sums)| Line::of_id(**id, sums)).collect();
+        let ages = with_ages.then(|| {
+            let mut ages = AgesOfLines::of(lines.len());
+            for (line, (_, sums)) in (0u32..).zip(&wanted) {
+                for (bucket, (files, bytes)) in sums.ages.iter().enumerate().filter(|(_, age)| age.0 > 0) {
+                    ages.add(line, bucket, (*files, clip(*bytes)));
+                }
+            }
+            ages
+        });
+        Self {
+            subjects: lines.len(),
+            order: heaviest(&lines, most),
+            lines,
+            ages,
+            paths: Places::Each(FxHashMap::default()),
+            as_of: index.ledger().as_of(),
+        }
+    }
+
+    /// There may be millions of directories: two threads share the work where there are many rows.
+    fn of_directories(index: &Index, depth: u32, most: usize, with_ages: bool) -> Self {
+        let dirs = index.dirs();
+        let many = dirs.len() > MANY && !(1..=MANY).contains(&most);
+        std::thread::scope(|scope| {
             // Where the system gives no thread, they are made one by one.
             let thread = std::thread::Builder::new();
             let all = many
-                .then(|| thread.spawn_scoped(scope, || index.dirs().paths()).ok())
+                .then(|| thread.spawn_scoped(scope, || dirs.paths(depth)).ok())
                 .flatten();
-            let order = heaviest(&lines, rows);
+            let (lines, line_of) = lines_of_directories(index, depth);
+            let order = heaviest(&lines, most);
+            let ages = with_ages.then(|| ages_of_directories(index, &line_of, lines.len(), &order));
             // A panic goes on here: it is contained where any panic of a request is.
             let all = all.map(|thread| thread.join().unwrap_or_else(|p| std::panic::resume_unwind(p)));
-            (order, all)
-        });
-        // Of a very deep tree not all were made: then all are made one by one.
-        let made = |paths: &Paths| {
-            lines
-                .iter()
-                .all(|l| directory(l).is_none_or(|id| paths.get(id).is_some()))
-        };
-        let paths = match paths.filter(made) {
-            Some(all) => Places::All(all),
-            None => {
-                let path = |i: &u32| Some((*i, index.dirs().path(directory(lines.get(*i as usize)?)?)?));
-                Places::Each(order.iter().filter_map(path).collect())
+            // Of a very deep tree not all were made: then all are made one by one.
+            let made = |paths: &Paths| {
+                lines
+                    .iter()
+                    .all(|l| directory(l).is_none_or(|id| paths.get(id).is_some()))
+            };
+            let paths = match all.filter(made) {
+                Some(all) => Places::All(all),
+                None => {
+                    let path = |i: &u32| Some((*i, dirs.path(directory(lines.get(*i as usize)?)?)?));
+                    Places::Each(order.iter().filter_map(path).collect())
+                }
+            };
+            Self {
+                subjects: lines.len(),
+                lines,
+                ages,
+                order,
+                paths,
+                as_of: index.ledger().as_of(),
             }
-        };
-        Self {
-            subjects: lines.len(),
-            lines,
-            ages,
-            order,
-            paths,
-            as_of: ledger.as_of(),
-        }
+        })
     }
 
     /// The lines that are rows, those with the most bytes first; of equal ones in no particular order.
@@ -116,8 +137,8 @@ impl Snapshot {
     }
 
     /// By age, if that was asked for.
-    pub fn ages(&self, i: u32) -> Option<&Ages> {
-        self.ages.get(i as usize)
+    pub fn ages(&self, i: u32) -> Option<Ages> {
+        self.ages.as_ref()?.get(i)
     }
 
     /// The path of a directory below the volume, empty for the root.
@@ -136,78 +157,78 @@ fn directory(line: &Line) -> Option<DirId> {
     }
 }
 
-/// Lines, and the ages of each if they are wanted.
-struct Gathered {
-    lines: Vec<Line>,
-    ages: Vec<Ages>,
-}
-
-fn of_ids(map: &FxHashMap<u32, Sums>, only: Option<u32>, with_ages: bool) -> Gathered {
-    let wanted = || map.iter().filter(|(id, _)| only.is_none_or(|uid| uid == **id));
-    let line = |(id, sums): (&u32, &Sums)| Line {
-        subject: Subject::Id(*id),
-        files: sums.files,
-        bytes: clip(sums.bytes),
-        allocated: clip(sums.allocated),
-        byte_days: sums.byte_days,
-        span: sums.span.unwrap_or_default(),
-    };
-    let ages = |(_, sums): (&u32, &Sums)| sums.ages.map(|(files, bytes)| (files, clip(bytes)));
-    Gathered {
-        lines: wanted().map(line).collect(),
-        ages: wanted().filter(|_| with_ages).map(ages).collect(),
-    }
-}
-
-/// No line yet.
+/// No line.
 const NONE: u32 = u32::MAX;
 
-/// One pass over the directories in the order in which their sums lie in memory: there may be millions.
-fn of_directories(index: &Index, depth: u32, with_ages: bool) -> Gathered {
+/// The lines, and to which one each directory with files belongs: its own, or where it lies deeper than was asked for, that of
+/// the one above it. One pass in the order in which the sums lie in memory.
+fn lines_of_directories(index: &Index, depth: u32) -> (Vec<Line>, Vec<u32>) {
     let of = |id, _: &_, (level, unit): (u32, DirId)| {
         let level = level.saturating_add(1);
         (level, if level <= depth { id } else { unit })
     };
     let units = index.dirs().inherit((0, DirId::ROOT), of);
     let mut line_of = vec![NONE; units.len().max(1)];
-    let mut gathered = Gathered {
-        lines: Vec::new(),
-        ages: Vec::new(),
-    };
+    let mut lines: Vec<Line> = Vec::new();
     for (dir, sums) in index.ledger().directories() {
         let unit = units.get(dir.index()).map_or(DirId::ROOT, |(_, unit)| *unit);
-        let Some(place) = line_of.get_mut(unit.index()) else {
-            continue;
-        };
-        if *place == NONE {
-            *place = u32::try_from(gathered.lines.len()).unwrap_or(NONE);
-            gathered.lines.push(Line {
-                subject: Subject::Directory(unit),
-                files: 0,
-                bytes: 0,
-                allocated: 0,
-                byte_days: 0,
-                span: sums.span(),
-            });
-            if with_ages {
-                gathered.ages.push(Ages::default());
+        let mut line = line_of.get(unit.index()).copied().unwrap_or(NONE);
+        if line == NONE {
+            line = u32::try_from(lines.len()).unwrap_or(NONE);
+            lines.push(Line::empty(Subject::Directory(unit), sums.span()));
+        }
+        for id in [unit, dir] {
+            if let Some(place) = line_of.get_mut(id.index()) {
+                *place = line;
             }
         }
-        if let Some(line) = gathered.lines.get_mut(*place as usize) {
+        if let Some(line) = lines.get_mut(line as usize) {
             line.add(sums);
         }
-        if let Some(ages) = gathered.ages.get_mut(*place as usize) {
-            sums.each_age(|bucket, files, bytes| {
-                if let Some(age) = ages.get_mut(bucket) {
-                    *age = (age.0.saturating_add(files), age.1.saturating_add(bytes));
-                }
-            });
+    }
+    (lines, line_of)
+}
+
+/// A second pass, for ages are wanted of the rows alone, and which lines are rows is known only now.
+fn ages_of_directories(index: &Index, line_of: &[u32], lines: usize, rows: &[u32]) -> AgesOfLines {
+    let mut is_row = vec![rows.len() == lines; lines];
+    for row in rows {
+        if let Some(is_row) = is_row.get_mut(*row as usize) {
+            *is_row = true;
         }
     }
-    gathered
+    let mut ages = AgesOfLines::of(lines);
+    for (dir, sums) in index.ledger().directories() {
+        let line = line_of.get(dir.index()).copied().unwrap_or(NONE);
+        if is_row.get(line as usize) == Some(&true) {
+            sums.each_age(|bucket, files, bytes| ages.add(line, bucket, (files, bytes)));
+        }
+    }
+    ages
 }
 
 impl Line {
+    fn empty(subject: Subject, span: (Seconds, Seconds)) -> Self {
+        Self {
+            subject,
+            files: 0,
+            bytes: 0,
+            allocated: 0,
+            byte_days: 0,
+            span,
+        }
+    }
+
+    fn of_id(id: u32, sums: &Sums) -> Self {
+        Self {
+            files: sums.files,
+            bytes: clip(sums.bytes),
+            allocated: clip(sums.allocated),
+            byte_days: sums.byte_days,
+            ..Self::empty(Subject::Id(id), sums.span.unwrap_or_default())
+        }
+    }
+
     fn add(&mut self, sums: &DirSums) {
         self.files = self.files.saturating_add(sums.files());
         self.bytes = self.bytes.saturating_add(sums.bytes());
@@ -218,14 +239,14 @@ impl Line {
     }
 }
 
-/// The heaviest lines first, so many. Weight and index in one number are sorted in a third of the time that pairs take.
+/// The heaviest lines first, so many (0: all). Weight and index in one number are sorted in a third of the time that pairs take.
 fn heaviest(lines: &[Line], most: usize) -> Vec<u32> {
     let lightness = |line: &Line| u128::from(u64::MAX.saturating_sub(line.bytes));
     let weighed = (0u32..).zip(lines);
     let mut all: Vec<u128> = weighed
         .map(|(i, line)| lightness(line) << u32::BITS | u128::from(i))
         .collect();
-    if most < all.len() {
+    if (1..all.len()).contains(&most) {
         let _ = all.select_nth_unstable(most);
         all.truncate(most);
     }

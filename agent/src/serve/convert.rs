@@ -20,7 +20,8 @@ use crate::purge::candidate::Candidate;
 use crate::purge::holds::timestamp;
 use crate::purge::plans::PlanRecord;
 use crate::query::find::{FindError, Hit};
-use crate::query::snapshot::{Ages, Line};
+use crate::query::ages::Ages;
+use crate::query::snapshot::Line;
 use crate::volume::{Gap, State, Volume};
 
 pub(super) fn status(error: HostError) -> Status {
@@ -274,7 +275,7 @@ pub(super) fn usage_row(
     volume: &str,
     subject: String,
     line: &Line,
-    ages: Option<&Ages>,
+    ages: Option<Ages>,
     now: Seconds,
 ) -> v1::UsageRow {
     let bounds = AGE_BOUNDS.iter().copied().chain([0]);
@@ -292,8 +293,8 @@ pub(super) fn usage_row(
         ages: ages
             .map(|(below_seconds, (files, bytes))| v1::AgeBucket {
                 below_seconds,
-                files: *files,
-                bytes: *bytes,
+                files,
+                bytes,
             })
             .collect(),
     }
