@@ -1,6 +1,8 @@
 //! File systems of a test's own. Unmounted, detached and removed when dropped, also when the test panics.
 
+use std::ffi::OsString;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -9,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::sh;
 use crate::skip::Unmet;
+use crate::wait::until;
 
 /// A kind of file system and how it keeps access times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +66,9 @@ pub struct Mount {
 
 /// Others may take the loop device between its choice and its use.
 const MOUNT_ATTEMPTS: usize = 10;
+
+/// Namespaces of tests live as long at most.
+const LET_GO: Duration = Duration::from_secs(120);
 
 impl Mount {
     /// Enough for some thousand small files.
@@ -187,18 +193,37 @@ impl Mount {
         self.mount().expect("mounts in spite of the damage");
     }
 
-    /// Unmounts it; its directory stays.
+    /// Unmounts it; its directory stays. Comes back when the kernel has let go of it: a mount namespace that another test
+    /// made in the meantime has a copy of the mount, and what is mounted anew before that one ends is the same file system,
+    /// be it read-only after an error.
     pub fn unmount(&mut self) {
         if std::mem::take(&mut self.mounted) {
+            let device = block_device(&self.path());
             unmount(&self.path());
+            if let Some(device) = device {
+                let held = Path::new("/sys/fs").join(self.fs.name()).join(device);
+                until("the file system is let go", LET_GO, || {
+                    (!held.exists()).then_some(())
+                });
+            }
         }
     }
 }
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        self.unmount();
+        if self.mounted {
+            unmount(&self.path());
+        }
     }
+}
+
+/// The name of the device under a mount, where it has one.
+fn block_device(path: &Path) -> Option<OsString> {
+    let device = std::fs::metadata(path).ok()?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let device = std::fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?;
+    Some(device.file_name()?.to_owned())
 }
 
 /// One directory mounted on another.

@@ -64,7 +64,13 @@ impl Snapshot {
         }
     }
 
-    fn of_ids(index: &Index, map: &FxHashMap<u32, Sums>, most: usize, only: Option<u32>, with_ages: bool) -> Self {
+    fn of_ids(
+        index: &Index,
+        map: &FxHashMap<u32, Sums>,
+        most: usize,
+        only: Option<u32>,
+        with_ages: bool,
+    ) -> Self {
         let wanted = map.iter().filter(|(id, _)| only.is_none_or(|uid| uid == **id));
         let wanted: Vec<(&u32, &Sums)> = wanted.collect();
         let lines: Vec<Line> = wanted.iter().map(|(id, sums)| Line::of_id(**id, sums)).collect();

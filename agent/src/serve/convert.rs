@@ -19,8 +19,8 @@ use crate::policy::last_use::{covered, last_use};
 use crate::purge::candidate::Candidate;
 use crate::purge::holds::timestamp;
 use crate::purge::plans::PlanRecord;
-use crate::query::find::{FindError, Hit};
 use crate::query::ages::Ages;
+use crate::query::find::{FindError, Hit};
 use crate::query::snapshot::Line;
 use crate::volume::{Gap, State, Volume};
 
