@@ -81,7 +81,8 @@ fn make_files(index: &mut Index, ids: &[DirId]) -> Result<(), Box<dyn Error>> {
     for start in (0..FILES).step_by(64) {
         let mut found = Vec::with_capacity(64);
         for i in start..(start + 64).min(FILES) {
-            let at = Seconds(NOW - u32::try_from((i / 3) % 400)? * DAY);
+            // Of every age in every directory: the most that ages can cost.
+            let at = Seconds(NOW - u32::try_from(i * 37 % 400)? * DAY);
             found.push(Found {
                 stat: Stat {
                     size: i / 640 * 1000,

@@ -125,14 +125,18 @@ impl DirSums {
     }
 
     /// Bucket, files and apparent bytes of each age.
-    pub fn each_age(&self, mut put: impl FnMut(usize, u64, u64)) {
-        let mut first = (u64::from(self.files), self.bytes);
-        for (bucket, files, bytes) in &self.more {
-            let files = u64::from(*files);
-            first = (first.0.saturating_sub(files), first.1.saturating_sub(*bytes));
-            put(usize::from(*bucket), files, *bytes);
-        }
-        put(usize::from(self.bucket), first.0, first.1);
+    pub fn ages(&self) -> impl Iterator<Item = (usize, u64, u64)> + Clone {
+        let more = self.more.iter();
+        let more = more.map(|(bucket, files, bytes)| (usize::from(*bucket), u64::from(*files), *bytes));
+        let first = (usize::from(self.bucket), u64::from(self.files), self.bytes);
+        let first = more.clone().fold(first, |(bucket, files, bytes), other| {
+            (
+                bucket,
+                files.saturating_sub(other.1),
+                bytes.saturating_sub(other.2),
+            )
+        });
+        std::iter::once(first).chain(more)
     }
 
     pub(super) fn add(&mut self, share: &Share) {
@@ -229,7 +233,9 @@ mod tests {
                     all.allocated = small.allocated().into();
                     all.byte_days = small.byte_days().into();
                     all.span = Some(small.span());
-                    small.each_age(|bucket, files, bytes| all.ages[bucket] = (files, bytes.into()));
+                    for (bucket, files, bytes) in small.ages() {
+                        all.ages[bucket] = (files, bytes.into());
+                    }
                 }
                 prop_assert_eq!(&all, &large);
             }

@@ -1,77 +1,134 @@
-//! Files and bytes by age, of many lines: only the ages that a line has take room, for most directories have one or two.
+//! Files and bytes by age, of many lines.
 
+use crate::index::codec::{Cursor, put_varint};
 use crate::index::sums::AGES;
 
 /// Files and apparent bytes by age.
 pub type Ages = [(u64, u64); AGES];
 
-/// No node, or none further.
-const END: u32 = u32::MAX;
+/// More lines than these are packed.
+const PLAIN_MAX: usize = 10_000;
 
-/// The ages of lines that are told apart by their number.
-#[derive(Debug)]
-pub(super) struct AgesOfLines {
-    /// Of each line, where its nodes begin. Empty: nobody asked for ages.
-    first: Vec<u32>,
-    nodes: Vec<Node>,
-}
+/// Bucket, files and bytes.
+pub(super) type Age = (usize, u64, u64);
 
-/// One age of one line.
+/// What was added to each line, once or several times.
 #[derive(Debug)]
-struct Node {
-    files: u64,
-    bytes: u64,
-    next: u32,
-    bucket: u32,
+pub(super) enum AgesOfLines {
+    Plain(Vec<Ages>),
+    /// A line may have seven ages, and there may be millions of lines: what costs then is memory that is touched for the first time.
+    Packed(Packed),
 }
 
 impl AgesOfLines {
     /// Of so many lines, with no files yet.
     pub fn of(lines: usize) -> Self {
-        Self {
-            first: vec![END; lines],
-            // Most have one at least, and growing costs.
-            nodes: Vec::with_capacity(lines),
+        match lines {
+            ..=PLAIN_MAX => Self::Plain(vec![Ages::default(); lines]),
+            _ => Self::Packed(Packed::of(lines)),
         }
     }
 
-    /// Adds files of one age to a line.
-    pub fn add(&mut self, line: u32, bucket: usize, (files, bytes): (u64, u64)) {
-        let Some(first) = self.first.get_mut(line as usize) else {
-            return;
-        };
-        let bucket = bucket as u32;
-        let mut at = *first;
-        while let Some(node) = self.nodes.get_mut(at as usize) {
-            if node.bucket == bucket {
-                node.files = node.files.saturating_add(files);
-                node.bytes = node.bytes.saturating_add(bytes);
-                return;
+    /// Adds what somebody has of some ages to a line.
+    pub fn add(&mut self, line: u32, added: impl Iterator<Item = Age> + Clone) {
+        match self {
+            Self::Plain(lines) => {
+                if let Some(ages) = lines.get_mut(line as usize) {
+                    added.for_each(|age| add(ages, age));
+                }
             }
-            at = node.next;
+            Self::Packed(packed) => packed.add(line, added),
         }
-        // A line has at most seven, and there are fewer than 2^32 directories with files of so many ages in any memory.
-        let Ok(place) = u32::try_from(self.nodes.len()) else {
-            return;
-        };
-        self.nodes.push(Node {
-            files,
-            bytes,
-            next: std::mem::replace(first, place),
-            bucket,
-        });
     }
 
-    /// The ages of a line, if they were asked for.
+    /// The ages of a line, if there is such a line.
     pub fn get(&self, line: u32) -> Option<Ages> {
+        match self {
+            Self::Plain(lines) => lines.get(line as usize).copied(),
+            Self::Packed(packed) => packed.get(line),
+        }
+    }
+}
+
+fn add(ages: &mut Ages, (bucket, files, bytes): Age) {
+    if let Some(age) = ages.get_mut(bucket) {
+        *age = (age.0.saturating_add(files), age.1.saturating_add(bytes));
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Packed {
+    /// Of each line, where what was added last begins; 0 if nothing was.
+    last: Vec<usize>,
+    /// For each time: how far back the time before begins for the same line (0: there was none), how many ages follow, and
+    /// bucket, files and bytes of each; all varints.
+    bytes: Vec<u8>,
+}
+
+impl Packed {
+    fn of(lines: usize) -> Self {
+        Self {
+            last: vec![0; lines],
+            // So that nothing begins at 0.
+            bytes: vec![0],
+        }
+    }
+
+    fn add(&mut self, line: u32, added: impl Iterator<Item = Age> + Clone) {
+        let Some(last) = self.last.get_mut(line as usize) else {
+            return;
+        };
+        let begin = self.bytes.len();
+        let back = if *last == 0 {
+            0
+        } else {
+            begin.saturating_sub(*last)
+        };
+        *last = begin;
+        put_varint(&mut self.bytes, back as u64);
+        put_varint(&mut self.bytes, added.clone().count() as u64);
+        for (bucket, files, bytes) in added {
+            put_varint(&mut self.bytes, bucket as u64);
+            put_varint(&mut self.bytes, files);
+            put_varint(&mut self.bytes, bytes);
+        }
+    }
+
+    fn get(&self, line: u32) -> Option<Ages> {
         let mut ages = Ages::default();
-        let mut at = *self.first.get(line as usize)?;
-        while let Some(node) = self.nodes.get(at as usize) {
-            if let Some(age) = ages.get_mut(node.bucket as usize) {
-                *age = (node.files, node.bytes);
+        let mut at = *self.last.get(line as usize)?;
+        while at > 0 {
+            let mut cursor = Cursor::new(self.bytes.get(at..)?, "ages");
+            let back = usize::try_from(cursor.varint().ok()?).ok()?;
+            for _ in 0..cursor.varint().ok()? {
+                let bucket = usize::try_from(cursor.varint().ok()?).ok()?;
+                add(&mut ages, (bucket, cursor.varint().ok()?, cursor.varint().ok()?));
             }
-            at = node.next;
+            at = if back == 0 { 0 } else { at.checked_sub(back)? };
         }
         Some(ages)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_packed_equals_what_is_plain(added in prop::collection::vec((0u32..5, prop::collection::vec((0usize..AGES, any::<u32>(), any::<u32>()), 0..4)), 0..40)) {
+            let mut plain = AgesOfLines::of(4);
+            let mut packed = Packed::of(4);
+            for (line, ages) in &added {
+                let ages = ages.iter().map(|(bucket, files, bytes)| (*bucket, u64::from(*files), u64::from(*bytes)));
+                plain.add(*line, ages.clone());
+                packed.add(*line, ages);
+            }
+            for line in 0..5 {
+                prop_assert_eq!(packed.get(line), plain.get(line));
+            }
+        }
     }
 }

@@ -77,9 +77,11 @@ impl Snapshot {
         let ages = with_ages.then(|| {
             let mut ages = AgesOfLines::of(lines.len());
             for (line, (_, sums)) in (0u32..).zip(&wanted) {
-                for (bucket, (files, bytes)) in sums.ages.iter().enumerate().filter(|(_, age)| age.0 > 0) {
-                    ages.add(line, bucket, (*files, clip(*bytes)));
-                }
+                let of_each = sums.ages.iter().enumerate().filter(|(_, age)| age.0 > 0);
+                ages.add(
+                    line,
+                    of_each.map(|(bucket, (files, bytes))| (bucket, *files, clip(*bytes))),
+                );
             }
             ages
         });
@@ -207,7 +209,7 @@ fn ages_of_directories(index: &Index, line_of: &[u32], lines: usize, rows: &[u32
     for (dir, sums) in index.ledger().directories() {
         let line = line_of.get(dir.index()).copied().unwrap_or(NONE);
         if is_row.get(line as usize) == Some(&true) {
-            sums.each_age(|bucket, files, bytes| ages.add(line, bucket, (files, bytes)));
+            ages.add(line, sums.ages());
         }
     }
     ages
