@@ -83,7 +83,7 @@ impl Ledger {
         }
     }
 
-    fn add(&mut self, a: &Attributes, access: LastUse) {
+    pub(super) fn add(&mut self, a: &Attributes, access: LastUse) {
         if a.kind != Kind::File {
             return;
         }
@@ -102,6 +102,26 @@ impl Ledger {
         }
         if let Some(dir) = self.dirs.get_mut(place) {
             dir.add(&share);
+        }
+    }
+
+    /// Adds what another ledger of the same moment has counted of other files.
+    fn merge(&mut self, other: Self) {
+        let maps = [
+            (&mut self.users, other.users),
+            (&mut self.groups, other.groups),
+            (&mut self.projects, other.projects),
+        ];
+        for (map, other) in maps {
+            for (id, sums) in other {
+                map.entry(id).or_default().merge(&sums);
+            }
+        }
+        if self.dirs.len() < other.dirs.len() {
+            self.dirs.resize_with(other.dirs.len(), DirSums::default);
+        }
+        for (sums, other) in self.dirs.iter_mut().zip(other.dirs) {
+            sums.merge(other);
         }
     }
 
@@ -156,9 +176,9 @@ impl Account {
         &self.ledger
     }
 
-    /// A file that was loaded: it is in no ledger yet.
-    pub fn counted(&mut self, a: &Attributes, access: LastUse) {
-        self.ledger.add(a, access);
+    /// What was loaded: it is in no ledger yet. All days and ages are as of [`Seconds::MIN`] still.
+    pub fn counted(&mut self, loaded: Ledger) {
+        self.ledger.merge(loaded);
     }
 
     /// A file of the page in `slot` came, went or changed.

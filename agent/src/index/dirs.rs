@@ -184,6 +184,15 @@ impl Directories {
         }
     }
 
+    /// So many entries more, by directory.
+    pub(super) fn count_children(&mut self, more: &[u32]) {
+        for (slot, more) in self.slots.iter_mut().zip(more) {
+            if let Some(slot) = slot {
+                slot.children = slot.children.saturating_add(*more);
+            }
+        }
+    }
+
     /// Notes what a listing found out.
     pub fn set_state(&mut self, id: DirId, unreadable: bool, has_mounts: bool) {
         if let Some(slot) = self.slots.get_mut(id.index()).and_then(Option::as_mut)

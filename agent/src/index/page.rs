@@ -106,14 +106,7 @@ impl Page {
         reader.next_entry()
     }
 
-    /// All attributes, in the order of the entries.
-    pub fn all_attributes(&self) -> Result<Vec<Attributes>, Damaged> {
-        let mut all = Vec::new();
-        self.unpack(&mut all)?;
-        Ok(all)
-    }
-
-    /// The same into memory that is there.
+    /// All attributes, in the order of the entries, into memory that is there.
     pub fn unpack(&self, all: &mut Vec<Attributes>) -> Result<(), Damaged> {
         all.clear();
         all.reserve(self.len());

@@ -61,6 +61,21 @@ impl Sums {
         }
     }
 
+    /// Adds what was counted of other files.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.files = self.files.saturating_add(other.files);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.allocated = self.allocated.saturating_add(other.allocated);
+        self.byte_days = self.byte_days.saturating_add(other.byte_days);
+        self.span = match (self.span, other.span) {
+            (Some(one), Some(other)) => Some((one.0.min(other.0), one.1.max(other.1))),
+            (one, other) => one.or(other),
+        };
+        for (age, (files, bytes)) in self.ages.iter_mut().zip(other.ages) {
+            *age = (age.0.saturating_add(files), age.1.saturating_add(bytes));
+        }
+    }
+
     /// Takes away what [`Sums::add`] added.
     pub(super) fn subtract(&mut self, share: &Share) {
         self.files = self.files.saturating_sub(1);
@@ -148,15 +163,8 @@ impl DirSums {
                 newest: share.last,
                 ..Self::default()
             };
-        } else if self.bucket != bucket {
-            if self.more.iter().all(|age| age.0 != bucket) {
-                let mut more = std::mem::take(&mut self.more).into_vec();
-                more.push((bucket, 0, 0));
-                self.more = more.into_boxed_slice();
-            }
-            if let Some(age) = self.more.iter_mut().find(|age| age.0 == bucket) {
-                *age = (bucket, age.1.saturating_add(1), age.2.saturating_add(share.bytes));
-            }
+        } else {
+            self.add_age((bucket, 1, share.bytes));
         }
         self.files = self.files.saturating_add(1);
         self.bytes = self.bytes.saturating_add(share.bytes);
@@ -164,6 +172,41 @@ impl DirSums {
         self.byte_days = self.byte_days.saturating_add(clip(share.byte_days));
         self.oldest = self.oldest.min(share.last);
         self.newest = self.newest.max(share.last);
+    }
+
+    /// Notes that there are files of an age; those of the first are known by what is left.
+    fn add_age(&mut self, (bucket, files, bytes): (u8, u32, u64)) {
+        if self.bucket == bucket {
+            return;
+        }
+        if self.more.iter().all(|age| age.0 != bucket) {
+            let mut more = std::mem::take(&mut self.more).into_vec();
+            more.push((bucket, 0, 0));
+            self.more = more.into_boxed_slice();
+        }
+        if let Some(age) = self.more.iter_mut().find(|age| age.0 == bucket) {
+            *age = (bucket, age.1.saturating_add(files), age.2.saturating_add(bytes));
+        }
+    }
+
+    /// Adds what was counted of other files.
+    pub(super) fn merge(&mut self, other: Self) {
+        if self.is_empty() || other.is_empty() {
+            if self.is_empty() {
+                *self = other;
+            }
+            return;
+        }
+        for (bucket, files, bytes) in other.ages() {
+            let files = u32::try_from(files).unwrap_or(u32::MAX);
+            self.add_age((u8::try_from(bucket).unwrap_or(u8::MAX), files, bytes));
+        }
+        self.files = self.files.saturating_add(other.files);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.allocated = self.allocated.saturating_add(other.allocated);
+        self.byte_days = self.byte_days.saturating_add(other.byte_days);
+        self.oldest = self.oldest.min(other.oldest);
+        self.newest = self.newest.max(other.newest);
     }
 
     /// Takes away what [`DirSums::add`] added.
@@ -198,6 +241,21 @@ mod tests {
         assert_eq!(size_of::<DirSums>(), 56);
     }
 
+    fn of_directory(small: &DirSums) -> Sums {
+        let mut all = Sums::default();
+        if !small.is_empty() {
+            all.files = small.files();
+            all.bytes = small.bytes().into();
+            all.allocated = small.allocated().into();
+            all.byte_days = small.byte_days().into();
+            all.span = Some(small.span());
+            for (bucket, files, bytes) in small.ages() {
+                all.ages[bucket] = (files, bytes.into());
+            }
+        }
+        all
+    }
+
     #[test]
     fn ages_fall_into_the_bucket_that_their_bound_names() {
         let bucket = |days: u64| bucket_of(days * 86_400);
@@ -210,6 +268,26 @@ mod tests {
     }
 
     proptest! {
+        /// Counted in two parts and merged is as counted at once, for directories and for owners.
+        #[test]
+        fn parts_that_are_merged_are_the_whole(files in prop::collection::vec((any::<bool>(), 0u64..1000, 0usize..7), 0..40)) {
+            let mut small = [DirSums::default(), DirSums::default(), DirSums::default()];
+            let mut large = [Sums::default(), Sums::default(), Sums::default()];
+            for (part, n, bucket) in files {
+                let share = Share { bytes: n, allocated: n * 2, byte_days: u128::from(n * 3), last: Seconds(n as u32), bucket };
+                for i in [usize::from(part), 2] {
+                    small[i].add(&share);
+                    large[i].add(&share);
+                }
+            }
+            let [mut one, other, whole] = small;
+            one.merge(other);
+            prop_assert_eq!(of_directory(&one), of_directory(&whole));
+            let [mut one, other, whole] = large;
+            one.merge(&other);
+            prop_assert_eq!(one, whole);
+        }
+
         /// What is kept for a directory equals what is kept for an owner of the same files.
         #[test]
         fn the_small_sums_equal_the_large(steps in prop::collection::vec((any::<bool>(), 0usize..8, 0u64..1000, 0usize..7), 0..60)) {
@@ -226,18 +304,7 @@ mod tests {
                     small.subtract(&share);
                     large.subtract(&share);
                 }
-                let mut all = Sums::default();
-                if !small.is_empty() {
-                    all.files = small.files();
-                    all.bytes = small.bytes().into();
-                    all.allocated = small.allocated().into();
-                    all.byte_days = small.byte_days().into();
-                    all.span = Some(small.span());
-                    for (bucket, files, bytes) in small.ages() {
-                        all.ages[bucket] = (files, bytes.into());
-                    }
-                }
-                prop_assert_eq!(&all, &large);
+                prop_assert_eq!(&of_directory(&small), &large);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! [`Index`]: one volume's files in memory, and every change that can be made to them.
 //!
-//! - this file      what there is, loading it, and reading it
+//! - this file      what there is, and reading it
+//! - `loading`      from the store
 //! - `uses`         last uses: recording, moving, taking back
 //! - `entries`      entries that are found or changed
 //! - `removal`      entries that go
@@ -8,6 +9,7 @@
 //! - `write_back`   writing to the store what changed
 
 mod entries;
+mod loading;
 mod removal;
 mod scans;
 mod uses;
@@ -19,11 +21,11 @@ use self::scans::ScanState;
 pub use self::write_back::WriteBack;
 use super::account::{Account, Ledger};
 use super::checkpoint::Remembered;
-use super::codec::{Attributes, DirId, read_clocks, read_dirs, split_present};
+use super::codec::{Attributes, DirId};
 use super::dirs::Directories;
 use super::names::Names;
-use super::page::{Dirty, Page, PageView, place};
-use super::store::{Row, Store, StoreError, VolumeId};
+use super::page::{Page, PageView, place};
+use super::store::{Store, StoreError, VolumeId};
 use crate::model::{Inode, Kind, LastUse, Seconds, Stat};
 
 /// Sums over the volume.
@@ -78,18 +80,6 @@ pub struct Index {
     unpacked: Vec<Attributes>,
 }
 
-/// Which page, whose inodes it has, and their attributes as they are stored.
-type StoredAttributes = (u64, u64, Box<[u8]>);
-
-fn rows_of_attributes(store: &Store, volume: VolumeId) -> Result<Vec<StoredAttributes>, StoreError> {
-    let mut rows = Vec::new();
-    store.rows(Row::Attributes, volume, |number, row| {
-        rows.extend(split_present(row).map(|(present, attributes)| (number, present, attributes.into())));
-        Ok(())
-    })?;
-    Ok(rows)
-}
-
 impl Index {
     /// An empty index that writes to `store`.
     pub fn new(store: Store, volume: VolumeId) -> Self {
@@ -111,89 +101,6 @@ impl Index {
             scratch: Vec::new(),
             unpacked: Vec::new(),
         }
-    }
-
-    /// The index as the store holds it. Rows that do not belong together (a crash may leave such) are dropped:
-    /// the scan that follows every start finds the files again.
-    ///
-    /// # Errors
-    /// When the store cannot be read or a row is damaged.
-    pub fn load(store: Store, volume: VolumeId) -> Result<Self, StoreError> {
-        // The largest rows are read beside the others: every start waits for both.
-        let (mut index, attributes) = std::thread::scope(|scope| {
-            let attributes = || rows_of_attributes(&store, volume);
-            let thread = std::thread::Builder::new().spawn_scoped(scope, attributes).ok();
-            let index = Self::load_clocks(&store, volume)?;
-            let attributes = match thread {
-                // What the store panics over is an error by now; any other panic goes on here.
-                Some(thread) => thread.join().unwrap_or_else(|p| std::panic::resume_unwind(p))?,
-                // The system gives no thread.
-                None => attributes()?,
-            };
-            Ok::<_, StoreError>((index, attributes))
-        })?;
-        for (number, present, attributes) in attributes {
-            let slot = index.by_number.get(&number);
-            let page = slot.and_then(|i| index.pages.get_mut(*i as usize));
-            if let Some(page) = page.filter(|page| page.present == present) {
-                page.attributes = attributes;
-            }
-        }
-        index.drop_incomplete_pages();
-        Ok(index)
-    }
-
-    /// Directories, and pages that have no attributes yet.
-    fn load_clocks(store: &Store, volume: VolumeId) -> Result<Self, StoreError> {
-        let mut index = Self::new(store.clone(), volume);
-        store.rows(Row::Directories, volume, |number, row| {
-            index
-                .dirs
-                .load(u32::try_from(number).unwrap_or(u32::MAX), read_dirs(row)?);
-            Ok(())
-        })?;
-        index.dirs.loaded();
-        store.rows(Row::Clocks, volume, |number, row| {
-            let (present, clocks, sources) = read_clocks(row)?;
-            let mut page = Page::new(number);
-            (page.present, page.clocks, page.sources) = (present, clocks, sources);
-            page.names_stored = true;
-            index
-                .by_number
-                .insert(number, u32::try_from(index.pages.len()).unwrap_or(u32::MAX));
-            index.pages.push(page);
-            Ok(())
-        })?;
-        Ok(index)
-    }
-
-    fn drop_incomplete_pages(&mut self) {
-        let mut totals = Totals::default();
-        for (slot, page) in self.pages.iter_mut().enumerate() {
-            match page.all_attributes() {
-                Ok(all) => {
-                    for (rank, entry) in all.iter().enumerate() {
-                        totals.add(entry);
-                        self.dirs.count_child(entry.parent, true);
-                        self.account.counted(entry, page.known_use(rank));
-                    }
-                }
-                // Present only in part after a crash: unknown files are found again by the scan, and what a scan
-                // finds new counts as used now.
-                Err(_) => {
-                    *page = Page {
-                        names_stored: true,
-                        ..Page::new(page.number)
-                    };
-                    page.dirty = Dirty {
-                        clocks: true,
-                        attributes: true,
-                    };
-                    self.dirty.insert(u32::try_from(slot).unwrap_or(u32::MAX));
-                }
-            }
-        }
-        self.totals = totals;
     }
 
     /// Sums over the volume.
@@ -324,6 +231,12 @@ impl Totals {
             Kind::Directory => self.directories = self.directories.saturating_add(1),
             Kind::Symlink | Kind::Special => {}
         }
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.files = self.files.saturating_add(other.files);
+        self.directories = self.directories.saturating_add(other.directories);
+        self.bytes = self.bytes.saturating_add(other.bytes);
     }
 
     fn subtract(&mut self, a: &Attributes) {

@@ -1,0 +1,177 @@
+//! Loading an index: every start waits for it, so that all processors work.
+
+use std::num::NonZero;
+use std::thread::{Builder, available_parallelism, scope};
+
+use super::{Index, Page, Totals};
+use crate::index::account::Ledger;
+use crate::index::codec::{Attributes, PAGE_INODES, read_clocks, read_dirs, split_present};
+use crate::index::page::Dirty;
+use crate::index::store::{Row, Store, StoreError, VolumeId};
+
+/// Each thread that counts needs sums of all directories, 56 bytes each.
+const COUNTERS_MAX: usize = 4;
+
+/// Which page, whose inodes it has, and their attributes as they are stored.
+type StoredAttributes = (u64, u64, Box<[u8]>);
+
+/// What some of the pages hold.
+#[derive(Default)]
+struct Counted {
+    totals: Totals,
+    ledger: Ledger,
+    /// By directory: how many entries have it as their first parent.
+    children: Vec<u32>,
+    /// Pages of which only a part is there, or nonsense.
+    incomplete: Vec<u32>,
+}
+
+impl Index {
+    /// The index as the store holds it. Rows that do not belong together (a crash may leave such) are dropped:
+    /// the scan that follows every start finds the files again.
+    ///
+    /// # Errors
+    /// When the store cannot be read or a row is damaged.
+    pub fn load(store: Store, volume: VolumeId) -> Result<Self, StoreError> {
+        // The largest rows are read beside the others.
+        let (mut index, attributes) = scope(|scope| {
+            let attributes = || rows_of_attributes(&store, volume);
+            let thread = Builder::new().spawn_scoped(scope, attributes).ok();
+            let index = Self::load_clocks(&store, volume)?;
+            let attributes = match thread {
+                // What the store panics over is an error by now; any other panic goes on here.
+                Some(thread) => thread.join().unwrap_or_else(|p| std::panic::resume_unwind(p))?,
+                // The system gives no thread.
+                None => attributes()?,
+            };
+            Ok::<_, StoreError>((index, attributes))
+        })?;
+        for (number, present, attributes) in attributes {
+            let slot = index.by_number.get(&number);
+            let page = slot.and_then(|i| index.pages.get_mut(*i as usize));
+            if let Some(page) = page.filter(|page| page.present == present) {
+                page.attributes = attributes;
+            }
+        }
+        for counted in count_all(&index.pages, index.dirs.table_len()) {
+            index.take_over(counted);
+        }
+        Ok(index)
+    }
+
+    /// Directories, and pages that have no attributes yet.
+    fn load_clocks(store: &Store, volume: VolumeId) -> Result<Self, StoreError> {
+        let mut index = Self::new(store.clone(), volume);
+        store.rows(Row::Directories, volume, |number, row| {
+            index
+                .dirs
+                .load(u32::try_from(number).unwrap_or(u32::MAX), read_dirs(row)?);
+            Ok(())
+        })?;
+        index.dirs.loaded();
+        store.rows(Row::Clocks, volume, |number, row| {
+            let (present, clocks, sources) = read_clocks(row)?;
+            let mut page = Page::new(number);
+            (page.present, page.clocks, page.sources) = (present, clocks, sources);
+            page.names_stored = true;
+            index
+                .by_number
+                .insert(number, u32::try_from(index.pages.len()).unwrap_or(u32::MAX));
+            index.pages.push(page);
+            Ok(())
+        })?;
+        Ok(index)
+    }
+
+    fn take_over(&mut self, counted: Counted) {
+        self.totals.merge(counted.totals);
+        self.account.counted(counted.ledger);
+        self.dirs.count_children(&counted.children);
+        for slot in counted.incomplete {
+            // After a crash: unknown files are found again by the scan, and what a scan finds new counts as used now.
+            if let Some(page) = self.pages.get_mut(slot as usize) {
+                *page = Page {
+                    names_stored: true,
+                    ..Page::new(page.number)
+                };
+                page.dirty = Dirty {
+                    clocks: true,
+                    attributes: true,
+                };
+                self.dirty.insert(slot);
+            }
+        }
+    }
+}
+
+fn rows_of_attributes(store: &Store, volume: VolumeId) -> Result<Vec<StoredAttributes>, StoreError> {
+    let mut rows = Vec::new();
+    store.rows(Row::Attributes, volume, |number, row| {
+        rows.extend(split_present(row).map(|(present, attributes)| (number, present, attributes.into())));
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+/// Counts in several threads. There are ids for `directories`, as far as these were stored.
+fn count_all(pages: &[Page], directories: usize) -> Vec<Counted> {
+    // A directory is an entry itself: no id can be higher but by damage, and tables over directories are as long as it says.
+    let ids = pages
+        .len()
+        .saturating_mul(PAGE_INODES as usize)
+        .saturating_add(directories);
+    let counters = available_parallelism().map_or(1, NonZero::get).min(COUNTERS_MAX);
+    let share = pages.len().div_ceil(counters).max(1);
+    scope(|scope| {
+        let mut threads = Vec::new();
+        let mut all = Vec::new();
+        for (n, part) in pages.chunks(share).enumerate() {
+            let first = n.saturating_mul(share);
+            let last = first.saturating_add(share) >= pages.len();
+            let thread = (!last)
+                .then(|| {
+                    Builder::new()
+                        .spawn_scoped(scope, move || Counted::of(first, part, ids))
+                        .ok()
+                })
+                .flatten();
+            match thread {
+                Some(thread) => threads.push(thread),
+                None => all.push(Counted::of(first, part, ids)),
+            }
+        }
+        let joined = threads.into_iter().map(|thread| thread.join());
+        all.extend(joined.map(|counted| counted.unwrap_or_else(|p| std::panic::resume_unwind(p))));
+        all
+    })
+}
+
+impl Counted {
+    /// Of pages in slots from `first` on, whose parents are among so many `ids`.
+    fn of(first: usize, pages: &[Page], ids: usize) -> Self {
+        let mut counted = Self::default();
+        let mut all: Vec<Attributes> = Vec::new();
+        for (n, page) in pages.iter().enumerate() {
+            if page.unpack(&mut all).is_err() || all.iter().any(|entry| entry.parent.index() >= ids) {
+                let slot = first.saturating_add(n);
+                counted.incomplete.extend(u32::try_from(slot));
+                continue;
+            }
+            for (rank, entry) in all.iter().enumerate() {
+                counted.totals.add(entry);
+                counted.ledger.add(entry, page.known_use(rank));
+                counted.add_child(entry.parent.index());
+            }
+        }
+        counted
+    }
+
+    fn add_child(&mut self, parent: usize) {
+        if self.children.len() <= parent {
+            self.children.resize(parent.saturating_add(1), 0);
+        }
+        if let Some(children) = self.children.get_mut(parent) {
+            *children = children.saturating_add(1);
+        }
+    }
+}
