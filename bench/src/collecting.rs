@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::agent::Agent;
 use crate::command::{pause, run};
 use crate::image::Image;
-use crate::measure::{cpu_seconds, median};
+use crate::measure::{cpu_seconds, median, thread_cpu_seconds};
 use crate::reading;
 use crate::report::{Report, Unit};
 
@@ -63,8 +63,10 @@ pub fn hot_watched(
 /// What emptying a full queue showed.
 #[derive(Debug)]
 pub struct Drained {
-    /// Distinct files from queue to clock column, for each second of a core.
+    /// Distinct files from queue to clock column, for each second of a core that the collector took.
     pub files_a_core_second: f64,
+    /// The same for each second of a core that the whole agent took, writing back and all else it did meanwhile.
+    pub files_an_agent_second: f64,
     /// Events that were read for them.
     pub events: f64,
     /// Events that the kernel dropped.
@@ -79,6 +81,11 @@ pub fn drain(report: &mut Report, agent: &Agent, image: &Image, volume: &str, fi
         Unit::PerSecond,
         found.files_a_core_second,
     );
+    report.figure(
+        "the same, written back to the store",
+        Unit::PerSecond,
+        found.files_an_agent_second,
+    );
     report.figure("queue to clock column, events", Unit::Count, found.events);
     report.figure("queue to clock column, events lost", Unit::Count, found.lost);
     Ok(())
@@ -91,7 +98,8 @@ pub fn drained(agent: &Agent, image: &Image, volume: &str, files: usize) -> Resu
     let before = agent.volume(volume)?;
     signal(agent, Signal::STOP)?;
     let read = reading::once(&image.manifest, files);
-    let cpu = cpu_seconds(agent.pid())?;
+    let of_collector = || thread_cpu_seconds(agent.pid(), "collector");
+    let (cpu, collector) = (cpu_seconds(agent.pid())?, of_collector()?);
     signal(agent, Signal::CONT)?;
     let (read, began) = (read?, Instant::now());
     let mut last = agent.volume(volume)?;
@@ -110,7 +118,8 @@ pub fn drained(agent: &Agent, image: &Image, volume: &str, files: usize) -> Resu
         );
     }
     Ok(Drained {
-        files_a_core_second: read / (cpu_seconds(agent.pid())? - cpu).max(0.01),
+        files_a_core_second: read / (of_collector()? - collector).max(0.01),
+        files_an_agent_second: read / (cpu_seconds(agent.pid())? - cpu).max(0.01),
         events: counted(&last) - counted(&before),
         lost: last["events_lost_total"].as_f64().unwrap_or(0.0),
     })

@@ -32,12 +32,12 @@ pub fn measure(bench: &Bench, sizes: &[usize]) -> Result<()> {
         rows.push(measure_one(bench, *files)?);
     }
     println!(
-        "\n     files    scan  evaluation  a file    memory  a file  on disk     update a core      lost   ready"
+        "\n     files    scan  evaluation  a file    memory  a file  on disk     update a core      written back      lost   ready"
     );
     for r in rows {
         let per_file = |bytes: f64| bytes / r.files as f64;
         println!(
-            "{:>10} {:>6.1}s {:>9.1}ms {:>5.1}ns {:>6.0}MiB {:>5.0} B {:>6.1} B {:>11.0} files/s {:>9} {:>6.2}s",
+            "{:>10} {:>6.1}s {:>9.1}ms {:>5.1}ns {:>6.0}MiB {:>5.0} B {:>6.1} B {:>11.0} files/s {:>11.0} files/s {:>9} {:>6.2}s",
             r.files,
             r.scan_seconds,
             r.evaluation_seconds * 1e3,
@@ -46,15 +46,15 @@ pub fn measure(bench: &Bench, sizes: &[usize]) -> Result<()> {
             per_file(r.resident),
             r.disk_a_file,
             r.drained.files_a_core_second,
+            r.drained.files_an_agent_second,
             r.drained.lost,
             r.ready_seconds,
         );
     }
     println!(
-        "evaluation: of a TTL rule that 1% has passed; memory: resident after the plans; update: from the kernel's queue to the"
-    );
-    println!(
-        "clock column, {UPDATES} distinct files; ready: from the start of the process to the `ready` line, with the index there"
+        "evaluation: of a TTL rule that 1% has passed; memory: resident after the plans; update: {UPDATES} distinct files from the\n\
+         kernel's queue to the clock column, by the collector's processor time; written back: to the store, by the whole agent's;\n\
+         ready: from the start of the process to the `ready` line, with the index there"
     );
     Ok(())
 }

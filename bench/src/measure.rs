@@ -61,14 +61,32 @@ pub fn resident_bytes(pid: u32) -> Result<(u64, u64)> {
 /// Processor time of a process so far, of all its threads, in seconds.
 pub fn cpu_seconds(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the agent is gone")?;
-    // The name in parentheses may hold anything; the fields after it are proc_pid_stat(5)'s third and so on.
+    Ok(ticks(&stat) / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// The same of the threads of this name alone.
+pub fn thread_cpu_seconds(pid: u32, name: &str) -> Result<f64> {
+    let mut all = 0.0;
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).context("the agent is gone")?;
+    for task in tasks {
+        // One that has ended meanwhile is none of those that last.
+        let stat = fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
+        if stat.contains(&format!("({name})")) {
+            all += ticks(&stat);
+        }
+    }
+    Ok(all / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// User and system time of a line as `proc_pid_stat(5)` describes it.
+fn ticks(stat: &str) -> f64 {
+    // The name in parentheses may hold anything; the fields after it are the third and so on.
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    let ticks: f64 = fields
+    fields
         .skip(11)
         .take(2)
         .filter_map(|f| f.parse::<f64>().ok())
-        .sum();
-    Ok(ticks / rustix::param::clock_ticks_per_second() as f64)
+        .sum()
 }
 
 /// Processor time of all children that have ended, in seconds (`proc_pid_stat(5)`, cutime and cstime).
