@@ -61,7 +61,7 @@ pub fn resident_bytes(pid: u32) -> Result<(u64, u64)> {
 /// Processor time of a process so far, of all its threads, in seconds.
 pub fn cpu_seconds(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the agent is gone")?;
-    Ok(ticks(&stat) / rustix::param::clock_ticks_per_second() as f64)
+    Ok(ticks(&stat, 11) / rustix::param::clock_ticks_per_second() as f64)
 }
 
 /// The same of the threads of this name alone.
@@ -72,18 +72,18 @@ pub fn thread_cpu_seconds(pid: u32, name: &str) -> Result<f64> {
         // One that has ended meanwhile is none of those that last.
         let stat = fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
         if stat.contains(&format!("({name})")) {
-            all += ticks(&stat);
+            all += ticks(&stat, 11);
         }
     }
     Ok(all / rustix::param::clock_ticks_per_second() as f64)
 }
 
-/// User and system time of a line as `proc_pid_stat(5)` describes it.
-fn ticks(stat: &str) -> f64 {
+/// Two fields of a line as `proc_pid_stat(5)` describes it, together: user and system time are 11 behind the third.
+fn ticks(stat: &str, place: usize) -> f64 {
     // The name in parentheses may hold anything; the fields after it are the third and so on.
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
     fields
-        .skip(11)
+        .skip(place)
         .take(2)
         .filter_map(|f| f.parse::<f64>().ok())
         .sum()
@@ -92,13 +92,7 @@ fn ticks(stat: &str) -> f64 {
 /// Processor time of all children that have ended, in seconds (`proc_pid_stat(5)`, cutime and cstime).
 pub fn children_cpu_seconds() -> f64 {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    let ticks: f64 = fields
-        .skip(13)
-        .take(2)
-        .filter_map(|f| f.parse::<f64>().ok())
-        .sum();
-    ticks / rustix::param::clock_ticks_per_second() as f64
+    ticks(&stat, 13) / rustix::param::clock_ticks_per_second() as f64
 }
 
 /// What a tree occupies on disk, in bytes, as du(1) counts.

@@ -1,11 +1,11 @@
-//! Loading an index: every start waits for it, so that all processors work.
+//! Loading an index: every start waits for it, so several threads work.
 
 use std::num::NonZero;
 use std::thread::{Builder, available_parallelism, scope};
 
 use super::{Index, Page, Totals};
 use crate::index::account::Ledger;
-use crate::index::codec::{Attributes, PAGE_INODES, read_clocks, read_dirs, split_present};
+use crate::index::codec::{Attributes, read_clocks, read_dirs, split_present};
 use crate::index::page::Dirty;
 use crate::index::store::{Row, Store, StoreError, VolumeId};
 
@@ -115,11 +115,10 @@ fn rows_of_attributes(store: &Store, volume: VolumeId) -> Result<Vec<StoredAttri
 
 /// Counts in several threads. There are ids for `directories`, as far as these were stored.
 fn count_all(pages: &[Page], directories: usize) -> Vec<Counted> {
-    // A directory is an entry itself: no id can be higher but by damage, and tables over directories are as long as it says.
-    let ids = pages
-        .len()
-        .saturating_mul(PAGE_INODES as usize)
-        .saturating_add(directories);
+    // A directory is an entry itself: an id that is higher is damage, or of directories that came and went in the last second before a
+    // crash. Tables over directories are as long as the highest id.
+    let entries = pages.iter().map(Page::len);
+    let ids = entries.fold(directories, usize::saturating_add);
     let counters = available_parallelism().map_or(1, NonZero::get).min(COUNTERS_MAX);
     let share = pages.len().div_ceil(counters).max(1);
     scope(|scope| {
@@ -173,5 +172,47 @@ impl Counted {
         if let Some(children) = self.children.get_mut(parent) {
             *children = children.saturating_add(1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::DirId;
+    use crate::model::{Kind, LastUse, Seconds, Source};
+
+    fn page_below(parent: u32) -> Page {
+        let used = LastUse {
+            at: Seconds(1),
+            source: Source::Observed,
+        };
+        let mut page = Page::new(u64::from(parent));
+        page.insert_clock(0, used);
+        let file = Attributes {
+            parent: DirId(parent),
+            kind: Kind::File,
+            size: 1000,
+            allocated: 4096,
+            project: 0,
+            uid: 0,
+            gid: 0,
+            links: 1,
+            mtime: used.at,
+            ctime: used.at,
+            ctime_nanos: 0,
+            birth: used.at,
+        };
+        page.set_all_attributes(&[file], &mut Vec::new());
+        page
+    }
+
+    #[test]
+    fn a_parent_that_cannot_be_makes_no_tables_of_its_length() {
+        let pages: Vec<Page> = [0, 1, u32::MAX, 2, 3].map(page_below).into();
+        let counted = count_all(&pages, 4);
+        let incomplete: Vec<u32> = counted.iter().flat_map(|c| c.incomplete.clone()).collect();
+        assert_eq!(incomplete, [2]);
+        assert_eq!(counted.iter().map(|c| c.totals.files).sum::<u64>(), 4);
+        assert!(counted.iter().all(|c| c.children.len() <= 4));
     }
 }
