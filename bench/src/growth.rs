@@ -23,6 +23,27 @@ struct Row {
     disk_a_file: f64,
     drained: Drained,
     ready_seconds: f64,
+    usage: Vec<Answered>,
+}
+
+/// What is asked of `purgectl usage`.
+const QUESTIONS: [&[&str]; 6] = [
+    &["--by", "user"],
+    &["--by", "group"],
+    &["--by", "project"],
+    &["--by", "directory", "--depth", "1"],
+    &["--by", "directory", "--depth", "3"],
+    &["--by", "directory", "--depth", "99"],
+];
+/// How often each question is asked: the first time is the dearest.
+const ASKED: usize = 5;
+
+/// How long the whole command took, from its start to its end.
+#[derive(Debug)]
+struct Answered {
+    question: String,
+    first_ms: f64,
+    longest_ms: f64,
 }
 
 /// Measures trees of these sizes, one after another, and prints the table.
@@ -34,7 +55,7 @@ pub fn measure(bench: &Bench, sizes: &[usize]) -> Result<()> {
     println!(
         "\n     files    scan  evaluation  a file    memory  a file  on disk     update a core      written back      lost   ready"
     );
-    for r in rows {
+    for r in &rows {
         let per_file = |bytes: f64| bytes / r.files as f64;
         println!(
             "{:>10} {:>6.1}s {:>9.1}ms {:>5.1}ns {:>6.0}MiB {:>5.0} B {:>6.1} B {:>11.0} files/s {:>11.0} files/s {:>9} {:>6.2}s",
@@ -56,6 +77,15 @@ pub fn measure(bench: &Bench, sizes: &[usize]) -> Result<()> {
          kernel's queue to the clock column, by the collector's processor time; written back: to the store, by the whole agent's;\n\
          ready: from the start of the process to the `ready` line, with the index there"
     );
+    println!("\npurgectl usage, the whole command: the first time, and the longest of {ASKED} times");
+    for r in &rows {
+        for answered in &r.usage {
+            println!(
+                "{:>10} {:<34} {:>6.1} ms {:>6.1} ms",
+                r.files, answered.question, answered.first_ms, answered.longest_ms
+            );
+        }
+    }
     Ok(())
 }
 
@@ -87,6 +117,7 @@ fn measure_one(bench: &Bench, files: usize) -> Result<Row> {
             .context("a plan without its time")
     })?;
     let (resident, _) = resident_bytes(agent.pid())?;
+    let usage = usage(&agent)?;
     let drained = collecting::drained(&agent, &image, "growth", UPDATES.min(files))?;
     let state_dir = agent.stop()?;
     let disk_a_file = disk_bytes(&state_dir)? as f64 / files as f64;
@@ -103,5 +134,26 @@ fn measure_one(bench: &Bench, files: usize) -> Result<Row> {
         disk_a_file,
         drained,
         ready_seconds,
+        usage,
     })
+}
+
+fn usage(agent: &Agent) -> Result<Vec<Answered>> {
+    let mut answered = vec![];
+    for (question, with_ages) in QUESTIONS.into_iter().flat_map(|q| [(q, false), (q, true)]) {
+        let ages: &[&str] = if with_ages { &["--age"] } else { &[] };
+        let args = [&["usage"], question, ages].concat();
+        let mut times = vec![];
+        for _ in 0..ASKED {
+            let began = Instant::now();
+            agent.ctl(&args)?;
+            times.push(began.elapsed().as_secs_f64() * 1e3);
+        }
+        answered.push(Answered {
+            question: args.get(1..).unwrap_or_default().join(" "),
+            first_ms: times.first().copied().unwrap_or_default(),
+            longest_ms: times.iter().copied().fold(0.0, f64::max),
+        });
+    }
+    Ok(answered)
 }

@@ -80,40 +80,69 @@ fn cached_name(database: &'static str, id: u32) -> String {
         .map_or_else(|| id.to_string(), |(_, name)| name.clone())
 }
 
-fn know(database: &'static str, ids: impl Iterator<Item = u32>) {
-    let (mut unknown, mut stale) = (Vec::new(), false);
-    {
-        let names = NAMES.lock();
-        for id in ids {
-            match names.get(&(database, id)).map(|(asked, _)| asked.elapsed()) {
-                Some(age) if age < CACHED_FOR => {}
-                Some(age) if age < CACHED_MAX => stale = true,
-                _ => unknown.push(id),
-            }
-        }
-    }
-    if !unknown.is_empty() {
-        learn(database, &unknown);
-    }
-    if stale {
-        renew();
+/// Asks for the names that are not known yet, while others go on: a question that comes later need not wait for them.
+pub fn expect_names(uids: impl Iterator<Item = u32>, gids: impl Iterator<Item = u32>) {
+    let (users, groups) = (lookup("passwd", uids), lookup("group", gids));
+    if !users.unknown.is_empty() || !groups.unknown.is_empty() {
+        in_background(move || {
+            learn("passwd", &users.unknown);
+            learn("group", &groups.unknown);
+        });
     }
 }
 
-/// Asks again for all names that were asked for long ago, while others go on.
+fn know(database: &'static str, ids: impl Iterator<Item = u32>) {
+    let found = lookup(database, ids);
+    if !found.unknown.is_empty() {
+        learn(database, &found.unknown);
+    }
+    if found.some_are_old {
+        in_background(renew);
+    }
+}
+
+/// What is known of names.
+struct Lookup {
+    unknown: Vec<u32>,
+    /// Some are known, but were asked for long ago.
+    some_are_old: bool,
+}
+
+fn lookup(database: &'static str, ids: impl Iterator<Item = u32>) -> Lookup {
+    let (mut unknown, mut some_are_old) = (Vec::new(), false);
+    let names = NAMES.lock();
+    for id in ids {
+        match names.get(&(database, id)).map(|(asked, _)| asked.elapsed()) {
+            Some(age) if age < CACHED_FOR => {}
+            Some(age) if age < CACHED_MAX => some_are_old = true,
+            _ => unknown.push(id),
+        }
+    }
+    Lookup {
+        unknown,
+        some_are_old,
+    }
+}
+
+/// Asks again for all names that were asked for long ago.
 fn renew() {
+    for database in ["passwd", "group"] {
+        let old = |(key, (asked, _)): (&(&str, u32), &(Instant, String))| {
+            (key.0 == database && asked.elapsed() >= CACHED_FOR).then_some(key.1)
+        };
+        let ids: Vec<u32> = NAMES.lock().iter().filter_map(old).collect();
+        learn(database, &ids);
+    }
+}
+
+/// Only one works at a time: what is left undone is asked for again.
+fn in_background(work: impl FnOnce() + Send + 'static) {
     static RUNS: AtomicBool = AtomicBool::new(false);
     if RUNS.swap(true, SeqCst) {
         return;
     }
     let work = || {
-        for database in ["passwd", "group"] {
-            let old = |(key, (asked, _)): (&(&str, u32), &(Instant, String))| {
-                (key.0 == database && asked.elapsed() >= CACHED_FOR).then_some(key.1)
-            };
-            let ids: Vec<u32> = NAMES.lock().iter().filter_map(old).collect();
-            learn(database, &ids);
-        }
+        work();
         RUNS.store(false, SeqCst);
     };
     let begun = std::thread::Builder::new().name("names".into()).spawn(work);
@@ -224,6 +253,15 @@ mod tests {
         assert_eq!(user_gecos("no-such-user-here"), None);
         assert_eq!(group_name(4_000_000_001), "4000000001");
         know_group_names([0, 4_000_000_002].into_iter());
+        expect_names([4_000_000_003].into_iter(), [].into_iter());
+        let until = Instant::now() + Duration::from_secs(10);
+        while !lookup("passwd", [4_000_000_003].into_iter()).unknown.is_empty() {
+            assert!(
+                Instant::now() < until,
+                "a name that is expected was not asked for"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
         assert_eq!(
             (group_name(0), group_name(4_000_000_002)),
             ("root".into(), "4000000002".into())

@@ -45,7 +45,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 pub use access::{Access, Members};
-pub use accounts::{group_id, group_name, know_group_names, know_user_names, user_gecos, user_id, user_name};
+pub use accounts::{
+    expect_names, group_id, group_name, know_group_names, know_user_names, user_gecos, user_id, user_name,
+};
 pub use fault::Fault;
 pub use limits::{Limits, Quota, QuotaSubject, Watermark};
 pub use listen::{Listen, TlsFiles};

@@ -2,7 +2,6 @@
 //! and a renamed directory is one changed record however much lies below it.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -13,43 +12,32 @@ use crate::model::Inode;
 /// another one in its place.
 const RESTING_IDS: usize = 16_384;
 
-/// All paths together take so many bytes at most; a deep tree's would take more than there is.
-const PATHS_BYTES_MAX: usize = 256 << 20;
+/// Most paths are shorter.
+const PATH_USUAL: usize = 128;
 
-/// Paths of directories, as [`Directories::path`] gives them one by one.
+/// Parents and names of all directories as they are at one moment: paths are made of them when the index has gone on.
 #[derive(Debug)]
-pub struct Paths {
-    bytes: Vec<u8>,
-    spans: Vec<Option<Span>>,
+pub struct Tree {
+    directories: Vec<Branch>,
+    names: Vec<u8>,
 }
 
-/// Where the path of a directory lies.
 #[derive(Debug, Clone, Copy)]
-struct Span {
-    start: u32,
-    len: u32,
-    /// How deep the directory lies; the root: 0.
-    depth: u32,
+struct Branch {
+    parent: DirId,
+    /// Where in the names its name begins; it ends where the next one's begins.
+    begin: usize,
 }
 
-impl Span {
-    const ROOT: Self = Self {
-        start: 0,
-        len: 0,
-        depth: 0,
-    };
-
-    fn range(self) -> Range<usize> {
-        let start = self.start as usize;
-        start..start.saturating_add(self.len as usize)
-    }
-}
-
-impl Paths {
-    /// None where it was not made: it may have one all the same.
-    pub fn get(&self, id: DirId) -> Option<&[u8]> {
-        let span = (*self.spans.get(id.index())?)?;
-        self.bytes.get(span.range())
+impl Tree {
+    /// As [`Directories::path`]. Of a directory that there was not, it may be any.
+    pub fn path(&self, id: DirId) -> Option<Vec<u8>> {
+        path_by(id, self.directories.len(), |id| {
+            let branch = self.directories.get(id.index())?;
+            let next = self.directories.get(id.index().saturating_add(1));
+            let end = next.map_or(self.names.len(), |next| next.begin);
+            Some((self.names.get(branch.begin..end)?, branch.parent))
+        })
     }
 }
 
@@ -226,26 +214,29 @@ impl Directories {
     /// The path of a directory relative to the volume, without a leading slash; empty for the root. None where an
     /// ancestor is missing.
     pub fn path(&self, id: DirId) -> Option<Vec<u8>> {
-        let mut names = Vec::new();
-        let mut at = id;
-        while at != DirId::ROOT {
-            let entry = self.get(at)?;
-            names.push(&entry.name);
-            // A cycle cannot be made by the kernel, but by damage.
-            if names.len() > self.slots.len() {
-                return None;
-            }
-            at = entry.parent;
-        }
         self.get(DirId::ROOT)?;
-        let mut path = Vec::with_capacity(names.iter().map(|n| n.len() + 1).sum());
-        for name in names.iter().rev() {
-            if !path.is_empty() {
-                path.push(b'/');
-            }
-            path.extend_from_slice(name);
+        path_by(id, self.slots.len(), |id| {
+            let entry = self.get(id)?;
+            Some((&*entry.name, entry.parent))
+        })
+    }
+
+    /// What paths are made of.
+    pub fn tree(&self) -> Tree {
+        let mut tree = Tree {
+            directories: Vec::with_capacity(self.slots.len()),
+            names: Vec::new(),
+        };
+        for slot in &self.slots {
+            let entry = slot.as_ref().map(|slot| &slot.entry);
+            tree.directories.push(Branch {
+                parent: entry.map_or(DirId::ROOT, |entry| entry.parent),
+                begin: tree.names.len(),
+            });
+            tree.names
+                .extend_from_slice(entry.map_or(&[], |entry| &entry.name));
         }
-        Some(path)
+        tree
     }
 
     /// Whether `id` is `ancestor` or lies below it.
@@ -287,32 +278,6 @@ impl Directories {
             }
         }
         values.into_iter().map(Option::unwrap_or_default).collect()
-    }
-
-    /// The paths of all that lie at most so deep (1: in the root): each is made once, from its parent's.
-    pub fn paths(&self, depth: u32) -> Paths {
-        let mut bytes = Vec::new();
-        let arena = std::cell::RefCell::new(&mut bytes);
-        let extend = |_, entry: &DirEntry, parent: Option<Span>| {
-            let parent = parent.filter(|p| p.depth < depth)?;
-            let mut arena = arena.borrow_mut();
-            if arena.len() > PATHS_BYTES_MAX {
-                return None;
-            }
-            let begin = arena.len();
-            arena.extend_from_within(parent.range());
-            if parent.len > 0 {
-                arena.push(b'/');
-            }
-            arena.extend_from_slice(&entry.name);
-            Some(Span {
-                start: u32::try_from(begin).ok()?,
-                len: u32::try_from(arena.len().saturating_sub(begin)).ok()?,
-                depth: parent.depth.saturating_add(1),
-            })
-        };
-        let spans = self.inherit(Some(Span::ROOT), extend);
-        Paths { bytes, spans }
     }
 
     fn touch(&mut self, id: DirId) {
@@ -372,6 +337,31 @@ impl Directories {
     }
 }
 
+/// The path that names and parents make, up to the root: it climbs at most so high.
+fn path_by<'a>(
+    id: DirId,
+    highest: usize,
+    name_and_parent: impl Fn(DirId) -> Option<(&'a [u8], DirId)>,
+) -> Option<Vec<u8>> {
+    // From its end to its beginning, and turned round when the root is reached.
+    let mut path = Vec::with_capacity(PATH_USUAL);
+    let mut at = id;
+    for _ in 0..=highest {
+        if at == DirId::ROOT {
+            path.reverse();
+            return Some(path);
+        }
+        let (name, parent) = name_and_parent(at)?;
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend(name.iter().rev());
+        at = parent;
+    }
+    // A cycle cannot be made by the kernel, but by damage.
+    None
+}
+
 /// There are fewer than 2^32 directories: their ids are given out here, one after another.
 fn id_of(index: usize) -> DirId {
     DirId(u32::try_from(index).unwrap_or(u32::MAX))
@@ -410,7 +400,7 @@ mod tests {
     proptest! {
         /// Paths equal those of a model that keeps whole paths, over random trees with renames.
         #[test]
-        fn paths_equal_a_naive_model(parents in prop::collection::vec(any::<prop::sample::Index>(), 1..60), moves in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..20), depth in 0u32..6) {
+        fn paths_equal_a_naive_model(parents in prop::collection::vec(any::<prop::sample::Index>(), 1..60), moves in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..20)) {
             let mut dirs = Directories::default();
             dirs.upsert(1, DirId::ROOT, b"");
             let mut parent_of = vec![0usize];
@@ -432,7 +422,7 @@ mod tests {
                 parent_of[what] = to;
                 name_of[what] = name;
             }
-            let paths = dirs.paths(depth);
+            let tree = dirs.tree();
             for i in 0..parent_of.len() {
                 let mut model = Vec::new();
                 let mut at = i;
@@ -441,10 +431,8 @@ mod tests {
                     at = parent_of[at];
                 }
                 model.reverse();
-                let names = model.len() as u32;
                 let model = model.join("/").into_bytes();
-                let wanted = (names <= depth).then_some(&*model);
-                prop_assert_eq!(paths.get(DirId(i as u32)), wanted);
+                prop_assert_eq!(tree.path(DirId(i as u32)).unwrap(), &*model);
                 prop_assert_eq!(dirs.path(DirId(i as u32)).unwrap(), model);
             }
         }

@@ -3,10 +3,10 @@
 //! - [`find`]  entries that match
 //! - [`usage`] who uses how much, and how old it is
 //! - [`snapshot`] the same, taken out of the index at one moment
-//! - [`ages`]  how old it is, line by line
+//! - [`rows`]  its rows, a few or millions
 
-pub mod ages;
 pub mod find;
+pub mod rows;
 pub mod snapshot;
 pub mod usage;
 

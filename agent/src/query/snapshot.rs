@@ -2,58 +2,36 @@
 
 use rustc_hash::FxHashMap;
 
-use super::ages::{Ages, AgesOfLines};
+use super::rows::{PLAIN_MAX, Row, Rows};
 use super::usage::{By, Subject};
-use crate::index::dirs::Paths;
-use crate::index::sums::{DirSums, Sums};
+use crate::index::dirs::Tree;
+use crate::index::sums::Sums;
 use crate::index::{DirId, Index};
 use crate::model::Seconds;
 
-/// Of more rows than this, the paths of all directories are made at once.
-const MANY: usize = 10_000;
-
-/// What a subject has.
-#[derive(Debug, Clone, Copy)]
-pub struct Line {
-    /// Who or what.
-    pub subject: Subject,
-    /// Regular files.
-    pub files: u64,
-    /// Apparent bytes.
-    pub bytes: u64,
-    /// Bytes on disk.
-    pub allocated: u64,
-    /// Size-days.
-    pub byte_days: u128,
-    /// Oldest and newest last use.
-    pub span: (Seconds, Seconds),
-}
-
-/// The rows of one volume.
+/// The rows of one volume, in no particular order.
 #[derive(Debug)]
 pub struct Snapshot {
-    lines: Vec<Line>,
-    /// Of each line that is a row, if asked for.
-    ages: Option<AgesOfLines>,
-    /// Those with the most bytes first; of equal ones in no particular order.
-    order: Vec<u32>,
-    paths: Places,
+    rows: Rows,
+    paths: Paths,
+    with_ages: bool,
     /// How many subjects have files, whether they are among the rows or not.
     pub subjects: usize,
     /// The moment of days and ages.
     pub as_of: Seconds,
 }
 
-/// Where the directories of the lines are.
+/// Where the directories of the rows are.
 #[derive(Debug)]
-enum Places {
-    /// Of those lines that are rows.
-    Each(FxHashMap<u32, Vec<u8>>),
-    All(Paths),
+enum Paths {
+    /// Of a few.
+    Each(FxHashMap<DirId, Vec<u8>>),
+    /// Of many they are made when they are wanted.
+    All(Tree),
 }
 
 impl Snapshot {
-    /// At most so many rows (0: all); with `only`, that user's alone.
+    /// At most so many rows (0: all), those with the most bytes; with `only`, that user's alone.
     pub fn of(index: &Index, by: By, most: usize, only: Option<u32>, with_ages: bool) -> Self {
         let ledger = index.ledger();
         match by {
@@ -72,25 +50,22 @@ impl Snapshot {
         with_ages: bool,
     ) -> Self {
         let wanted = map.iter().filter(|(id, _)| only.is_none_or(|uid| uid == **id));
-        let wanted: Vec<(&u32, &Sums)> = wanted.collect();
-        let lines: Vec<Line> = wanted.iter().map(|(id, sums)| Line::of_id(**id, sums)).collect();
-        let ages = with_ages.then(|| {
-            let mut ages = AgesOfLines::of(lines.len());
-            for (line, (_, sums)) in (0u32..).zip(&wanted) {
-                let of_each = sums.ages.iter().enumerate().filter(|(_, age)| age.0 > 0);
-                ages.add(
-                    line,
-                    of_each.map(|(bucket, (files, bytes))| (bucket, *files, clip(*bytes))),
-                );
-            }
-            ages
-        });
+        let all: Vec<Row> = wanted
+            .map(|(id, sums)| Row::of_id(*id, sums, with_ages))
+            .collect();
+        let subjects = all.len();
+        let rows = if most == 0 || subjects <= most {
+            all
+        } else {
+            let heaviest = heaviest(all.iter().map(|row| row.bytes), most);
+            let rows = heaviest.into_iter().filter_map(|i| all.get(i as usize).cloned());
+            rows.collect()
+        };
         Self {
-            subjects: lines.len(),
-            order: heaviest(&lines, most),
-            lines,
-            ages,
-            paths: Places::Each(FxHashMap::default()),
+            rows: Rows::Plain(rows),
+            paths: Paths::Each(FxHashMap::default()),
+            with_ages,
+            subjects,
             as_of: index.ledger().as_of(),
         }
     }
@@ -98,171 +73,168 @@ impl Snapshot {
     /// There may be millions of directories: two threads share the work where there are many rows.
     fn of_directories(index: &Index, depth: u32, most: usize, with_ages: bool) -> Self {
         let dirs = index.dirs();
-        let many = dirs.len() > MANY && !(1..=MANY).contains(&most);
+        let units = units(index, depth);
+        let possible = units.iter().enumerate().filter(|(i, unit)| *i == unit.index());
+        let possible = match (possible.count(), most) {
+            (units, 0) => units,
+            (units, most) => units.min(most),
+        };
         std::thread::scope(|scope| {
-            // Where the system gives no thread, they are made one by one.
-            let thread = std::thread::Builder::new();
-            let all = many
-                .then(|| thread.spawn_scoped(scope, || dirs.paths(depth)).ok())
+            // Where the system gives no thread, they are copied afterwards.
+            let copy = (possible > PLAIN_MAX)
+                .then(|| {
+                    std::thread::Builder::new()
+                        .spawn_scoped(scope, || dirs.tree())
+                        .ok()
+                })
                 .flatten();
-            let (lines, line_of) = lines_of_directories(index, depth);
-            let order = heaviest(&lines, most);
-            let ages = with_ages.then(|| ages_of_directories(index, &line_of, lines.len(), &order));
-            // A panic goes on here: it is contained where any panic of a request is.
-            let all = all.map(|thread| thread.join().unwrap_or_else(|p| std::panic::resume_unwind(p)));
-            // Of a very deep tree not all were made: then all are made one by one.
-            let made = |paths: &Paths| {
-                lines
-                    .iter()
-                    .all(|l| directory(l).is_none_or(|id| paths.get(id).is_some()))
+            let empty = match possible {
+                ..=PLAIN_MAX => Rows::none(),
+                _ => Rows::none_of_many(possible),
             };
-            let paths = match all.filter(made) {
-                Some(all) => Places::All(all),
-                None => {
-                    let path = |i: &u32| Some((*i, dirs.path(directory(lines.get(*i as usize)?)?)?));
-                    Places::Each(order.iter().filter_map(path).collect())
+            let (rows, subjects) = fill(empty, index, &units, most, with_ages);
+            // A panic goes on here: it is contained where any panic of a request is.
+            let copy = copy.map(|copy| copy.join().unwrap_or_else(|p| std::panic::resume_unwind(p)));
+            let paths = match (copy, &rows) {
+                (Some(tree), _) => Paths::All(tree),
+                (None, Rows::Packed(_)) => Paths::All(dirs.tree()),
+                (None, Rows::Plain(rows)) => {
+                    let ids = rows.iter().filter_map(|row| directory(row.subject));
+                    Paths::Each(ids.filter_map(|id| Some((id, dirs.path(id)?))).collect())
                 }
             };
             Self {
-                subjects: lines.len(),
-                lines,
-                ages,
-                order,
+                rows,
                 paths,
+                with_ages,
+                subjects,
                 as_of: index.ledger().as_of(),
             }
         })
     }
 
-    /// The lines that are rows, those with the most bytes first; of equal ones in no particular order.
-    pub fn order(&self) -> &[u32] {
-        &self.order
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
     }
 
-    /// One of them.
-    pub fn line(&self, i: u32) -> Option<&Line> {
-        self.lines.get(i as usize)
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
-    /// By age, if that was asked for.
-    pub fn ages(&self, i: u32) -> Option<Ages> {
-        self.ages.as_ref()?.get(i)
+    /// Apparent bytes of each row, the first one's first.
+    pub fn bytes(&self) -> impl Iterator<Item = u64> {
+        self.rows.bytes()
     }
 
-    /// The path of a directory below the volume, empty for the root.
-    pub fn path(&self, i: u32) -> Option<&[u8]> {
+    /// One row.
+    pub fn row(&self, i: u32) -> Option<Row> {
+        self.rows.get(i, self.with_ages)
+    }
+
+    /// Whose it is.
+    pub fn subject(&self, i: u32) -> Option<Subject> {
+        self.rows.subject(i)
+    }
+
+    /// The path of a directory of a row below the volume, empty for the root.
+    pub fn path(&self, id: DirId) -> Option<Vec<u8>> {
         match &self.paths {
-            Places::Each(paths) => paths.get(&i).map(Vec::as_slice),
-            Places::All(paths) => paths.get(directory(self.line(i)?)?),
+            Paths::Each(paths) => paths.get(&id).cloned(),
+            Paths::All(tree) => tree.path(id),
         }
     }
 }
 
-fn directory(line: &Line) -> Option<DirId> {
-    match line.subject {
+fn directory(subject: Subject) -> Option<DirId> {
+    match subject {
         Subject::Directory(id) => Some(id),
         Subject::Id(_) => None,
     }
 }
 
-/// No line.
-const NONE: u32 = u32::MAX;
-
-/// The lines, and to which one each directory with files belongs: its own, or where it lies deeper than was asked for, that of
-/// the one above it. One pass in the order in which the sums lie in memory.
-fn lines_of_directories(index: &Index, depth: u32) -> (Vec<Line>, Vec<u32>) {
+/// To which directory's row each directory belongs: its own, or where it lies deeper than was asked for, that of the one above it.
+pub(super) fn units(index: &Index, depth: u32) -> Vec<DirId> {
     let of = |id, _: &_, (level, unit): (u32, DirId)| {
         let level = level.saturating_add(1);
         (level, if level <= depth { id } else { unit })
     };
     let units = index.dirs().inherit((0, DirId::ROOT), of);
-    let mut line_of = vec![NONE; units.len().max(1)];
-    let mut lines: Vec<Line> = Vec::new();
-    for (dir, sums) in index.ledger().directories() {
-        let unit = units.get(dir.index()).map_or(DirId::ROOT, |(_, unit)| *unit);
-        let mut line = line_of.get(unit.index()).copied().unwrap_or(NONE);
-        if line == NONE {
-            line = u32::try_from(lines.len()).unwrap_or(NONE);
-            lines.push(Line::empty(Subject::Directory(unit), sums.span()));
-        }
-        for id in [unit, dir] {
-            if let Some(place) = line_of.get_mut(id.index()) {
-                *place = line;
+    units.into_iter().map(|(_, unit)| unit).collect()
+}
+
+/// No row.
+const NONE: u32 = u32::MAX;
+
+/// The rows, and how many there would be without a limit. Sums are passed over in the order in which they lie in memory: once if all
+/// rows are wanted, and otherwise a first time to see which ones are.
+pub(super) fn fill(
+    mut rows: Rows,
+    index: &Index,
+    units: &[DirId],
+    most: usize,
+    with_ages: bool,
+) -> (Rows, usize) {
+    let unit_of = |dir: DirId| units.get(dir.index()).copied().unwrap_or(DirId::ROOT);
+    let mut row_of = vec![NONE; units.len().max(1)];
+    let mut subjects = 0;
+    if most > 0 {
+        // One more than the bytes: 0 means that there are no files.
+        let mut weights = vec![0u64; row_of.len()];
+        for (dir, sums) in index.ledger().directories() {
+            if let Some(weight) = weights.get_mut(unit_of(dir).index()) {
+                *weight = (*weight).max(1).saturating_add(sums.bytes());
             }
         }
-        if let Some(line) = lines.get_mut(line as usize) {
-            line.add(sums);
+        subjects = weights.iter().filter(|weight| **weight > 0).count();
+        for unit in heaviest(weights, most) {
+            // Those without files come last.
+            if rows.len() < subjects
+                && let Some(row) = row_of.get_mut(unit as usize)
+            {
+                *row = rows.push(DirId(unit), with_ages).unwrap_or(NONE);
+            }
         }
     }
-    (lines, line_of)
-}
-
-/// A second pass, for ages are wanted of the rows alone, and which lines are rows is known only now.
-fn ages_of_directories(index: &Index, line_of: &[u32], lines: usize, rows: &[u32]) -> AgesOfLines {
-    let mut is_row = vec![rows.len() == lines; lines];
-    for row in rows {
-        if let Some(is_row) = is_row.get_mut(*row as usize) {
-            *is_row = true;
-        }
-    }
-    let mut ages = AgesOfLines::of(lines);
     for (dir, sums) in index.ledger().directories() {
-        let line = line_of.get(dir.index()).copied().unwrap_or(NONE);
-        if is_row.get(line as usize) == Some(&true) {
-            ages.add(line, sums.ages());
+        let unit = unit_of(dir);
+        let Some(row) = row_of.get_mut(unit.index()) else {
+            continue;
+        };
+        if *row == NONE && most == 0 {
+            subjects = subjects.saturating_add(1);
+            *row = rows.push(unit, with_ages).unwrap_or(NONE);
         }
+        rows.add(*row, sums, with_ages);
     }
-    ages
+    (rows, subjects)
 }
 
-impl Line {
-    fn empty(subject: Subject, span: (Seconds, Seconds)) -> Self {
-        Self {
-            subject,
-            files: 0,
-            bytes: 0,
-            allocated: 0,
-            byte_days: 0,
-            span,
+/// Which are the heaviest, so many of them, the heaviest first.
+fn heaviest(weights: impl IntoIterator<Item = u64>, most: usize) -> Vec<u32> {
+    // Weight and number in one are sorted in a third of the time that pairs take. A few more than wanted are kept, for a million
+    // need not lie in memory to find a thousand.
+    let room = most.saturating_mul(2);
+    let mut light_first: Vec<u128> = Vec::new();
+    let mut enough = u128::MAX;
+    for (i, weight) in (0u32..).zip(weights) {
+        let key = lightness(weight) | u128::from(i);
+        if key >= enough {
+            continue;
+        }
+        light_first.push(key);
+        if light_first.len() >= room {
+            let (_, nth, _) = light_first.select_nth_unstable(most);
+            enough = *nth;
+            light_first.truncate(most);
         }
     }
-
-    fn of_id(id: u32, sums: &Sums) -> Self {
-        Self {
-            files: sums.files,
-            bytes: clip(sums.bytes),
-            allocated: clip(sums.allocated),
-            byte_days: sums.byte_days,
-            ..Self::empty(Subject::Id(id), sums.span.unwrap_or_default())
-        }
-    }
-
-    fn add(&mut self, sums: &DirSums) {
-        self.files = self.files.saturating_add(sums.files());
-        self.bytes = self.bytes.saturating_add(sums.bytes());
-        self.allocated = self.allocated.saturating_add(sums.allocated());
-        self.byte_days = self.byte_days.saturating_add(sums.byte_days().into());
-        let (oldest, newest) = sums.span();
-        self.span = (self.span.0.min(oldest), self.span.1.max(newest));
-    }
+    light_first.sort_unstable();
+    light_first.into_iter().take(most).map(|key| key as u32).collect()
 }
 
-/// The heaviest lines first, so many (0: all). Weight and index in one number are sorted in a third of the time that pairs take.
-fn heaviest(lines: &[Line], most: usize) -> Vec<u32> {
-    let lightness = |line: &Line| u128::from(u64::MAX.saturating_sub(line.bytes));
-    let weighed = (0u32..).zip(lines);
-    let mut all: Vec<u128> = weighed
-        .map(|(i, line)| lightness(line) << u32::BITS | u128::from(i))
-        .collect();
-    if (1..all.len()).contains(&most) {
-        let _ = all.select_nth_unstable(most);
-        all.truncate(most);
-    }
-    all.sort_unstable();
-    all.into_iter().map(|n| n as u32).collect()
-}
-
-/// Nobody has more than 18 exabytes.
-fn clip(bytes: u128) -> u64 {
-    u64::try_from(bytes).unwrap_or(u64::MAX)
+/// The more bytes, the smaller; the lower half is free for a number.
+pub fn lightness(bytes: u64) -> u128 {
+    u128::from(u64::MAX.saturating_sub(bytes)) << u64::BITS
 }

@@ -4,7 +4,8 @@
 use proptest::prelude::*;
 use rustc_hash::FxHashMap;
 
-use super::super::snapshot::Snapshot;
+use super::super::rows::Rows;
+use super::super::snapshot::{Snapshot, fill, units};
 use super::*;
 use crate::index::sums::{Histogram, bucket_of};
 use crate::index::{DirId, Found, Store, VolumeId, testing};
@@ -101,20 +102,17 @@ fn naive(index: &Index, by: By, now: Seconds, gap_end: Option<Seconds>) -> FxHas
 
 fn kept(index: &Index, by: By) -> FxHashMap<Subject, Naive> {
     let taken = Snapshot::of(index, by, 0, None, true);
-    let rows = taken.order().iter().map(|i| {
-        let line = taken.line(*i).unwrap();
+    let rows = (0u32..).take(taken.len()).map(|i| {
+        let taken = taken.row(i).unwrap();
         let row = Naive {
-            files: line.files,
-            bytes: line.bytes.into(),
-            allocated: line.allocated.into(),
-            byte_days: line.byte_days,
-            ages: taken
-                .ages(*i)
-                .unwrap()
-                .map(|(files, bytes)| (files, bytes.into())),
-            span: Some(line.span),
+            files: taken.files,
+            bytes: taken.bytes.into(),
+            allocated: taken.allocated.into(),
+            byte_days: taken.byte_days,
+            ages: taken.ages.unwrap().map(|(files, bytes)| (files, bytes.into())),
+            span: Some(taken.span),
         };
-        (line.subject, row)
+        (taken.subject, row)
     });
     rows.collect()
 }
@@ -209,6 +207,36 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Many rows are packed: what is read from them again is what a few plain ones say.
+    #[test]
+    fn packed_rows_equal_plain_ones(
+        files in prop::collection::vec((60u64..400, 0u32..900), 0..60),
+        depth in 0u32..4,
+        most in 0usize..6,
+        with_ages: bool,
+    ) {
+        let store = Store::temporary().unwrap();
+        let mut index = build(&store);
+        for (ino, n) in files {
+            put(&mut index, stat(ino, Kind::File, n), [2, 10, 11, 12][n as usize % 4], "f");
+        }
+        index.begin_recount(Seconds(NOW), None);
+        while !index.recount_some(1).unwrap() {}
+        let units = units(&index, depth);
+        let [plain, packed] = [Rows::none(), Rows::none_of_many(1)].map(|empty| fill(empty, &index, &units, most, with_ages));
+        prop_assert_eq!(plain.1, packed.1);
+        prop_assert_eq!(plain.0.len(), if most == 0 { plain.1 } else { plain.1.min(most) });
+        prop_assert!(plain.0.bytes().eq(packed.0.bytes()));
+        for i in 0..=plain.0.len() as u32 {
+            prop_assert_eq!(plain.0.subject(i), packed.0.subject(i));
+            prop_assert_eq!(plain.0.get(i, with_ages), packed.0.get(i, with_ages));
+        }
+    }
+}
+
 /// A limit takes the heaviest, with the same numbers and with their paths.
 #[test]
 fn a_limit_takes_the_heaviest() {
@@ -225,8 +253,13 @@ fn a_limit_takes_the_heaviest() {
     let rows = |most| {
         let taken = Snapshot::of(&index, By::Directory(9), most, None, false);
         assert_eq!(taken.subjects, 3);
-        let row = |i: &u32| (taken.path(*i).unwrap().to_vec(), taken.line(*i).unwrap().bytes);
-        taken.order().iter().map(row).collect::<Vec<_>>()
+        let row = |i: u32| match taken.subject(i).unwrap() {
+            Subject::Directory(id) => (taken.path(id).unwrap(), taken.row(i).unwrap().bytes),
+            Subject::Id(_) => unreachable!(),
+        };
+        let mut rows: Vec<_> = (0u32..).take(taken.len()).map(row).collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(row.1));
+        rows
     };
     let all = rows(0);
     assert_eq!(

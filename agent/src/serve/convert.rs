@@ -19,9 +19,8 @@ use crate::policy::last_use::{covered, last_use};
 use crate::purge::candidate::Candidate;
 use crate::purge::holds::timestamp;
 use crate::purge::plans::PlanRecord;
-use crate::query::ages::Ages;
 use crate::query::find::{FindError, Hit};
-use crate::query::snapshot::Line;
+use crate::query::rows::Row;
 use crate::volume::{Gap, State, Volume};
 
 pub(super) fn status(error: HostError) -> Status {
@@ -271,25 +270,19 @@ pub(super) fn findings(findings: Vec<Finding>) -> v1::DoctorReport {
     }
 }
 
-pub(super) fn usage_row(
-    volume: &str,
-    subject: String,
-    line: &Line,
-    ages: Option<Ages>,
-    now: Seconds,
-) -> v1::UsageRow {
+pub(super) fn usage_row(volume: &str, subject: String, row: &Row, now: Seconds) -> v1::UsageRow {
     let bounds = AGE_BOUNDS.iter().copied().chain([0]);
-    let ages = bounds.zip(ages.into_iter().flatten());
+    let ages = bounds.zip(row.ages.into_iter().flatten());
     v1::UsageRow {
         volume: volume.into(),
         subject,
-        files: line.files,
-        bytes: line.bytes,
-        allocated_bytes: line.allocated,
-        byte_days: line.byte_days as f64,
-        oldest: Some(timestamp(line.span.0.min(now))),
+        files: row.files,
+        bytes: row.bytes,
+        allocated_bytes: row.allocated,
+        byte_days: row.byte_days as f64,
+        oldest: Some(timestamp(row.span.0.min(now))),
         // The index holds the end of a precision window, which may lie ahead.
-        newest: Some(timestamp(line.span.1.min(now))),
+        newest: Some(timestamp(row.span.1.min(now))),
         ages: ages
             .map(|(below_seconds, (files, bytes))| v1::AgeBucket {
                 below_seconds,

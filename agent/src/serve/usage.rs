@@ -1,7 +1,5 @@
 //! The report of who uses how much.
 
-use std::borrow::Cow;
-use std::cmp::Reverse;
 use std::ops::Range;
 
 use purge_proto::v1;
@@ -13,25 +11,47 @@ use crate::config::{group_name, know_group_names, know_user_names, user_name};
 use crate::host::{Host, HostError, lossy};
 use crate::model::Seconds;
 use crate::purge::holds::timestamp;
-use crate::query::snapshot::Snapshot;
+use crate::query::snapshot::{Snapshot, lightness};
 use crate::query::usage::{self, By, Subject};
 
 /// A message of a stream has so many rows at most, and is some tens of KiB.
 const ROWS_AT_ONCE: usize = 512;
 
+/// So many rows are sorted before the first is sent.
+const SORTED_FIRST: usize = 4096;
+
 /// An answer, before it is written down: all numbers are of one moment, and the index goes on.
 #[derive(Debug)]
 pub struct Report {
     volumes: Vec<OfVolume>,
-    /// Those with the most bytes first; of equal ones in the order of their names, as far as that is settled.
-    order: Vec<Place>,
-    /// So many of them are in their order. Half a million directories may be equally large, and the first rows are wanted first.
+    /// Every row: [`lightness`], volume and number in one, so that the smallest is the one with the most bytes.
+    order: Vec<u128>,
+    /// So many of them are the first ones, sorted. Of half a million rows the first are wanted first.
+    sorted: usize,
+    /// So many of them are in their final order: equally large ones in that of their names.
     settled: usize,
     now: Seconds,
 }
 
-/// A volume, and a line of its snapshot.
-type Place = (u16, u32);
+/// A row of a volume.
+#[derive(Clone, Copy)]
+struct Place {
+    volume: u16,
+    row: u32,
+}
+
+impl Place {
+    fn key(self, bytes: u64) -> u128 {
+        lightness(bytes) | u128::from(self.volume) << u32::BITS | u128::from(self.row)
+    }
+
+    fn of(key: u128) -> Self {
+        Self {
+            volume: (key >> u32::BITS) as u16,
+            row: key as u32,
+        }
+    }
+}
 
 #[derive(Debug)]
 struct OfVolume {
@@ -81,44 +101,65 @@ impl Report {
             .into_iter()
             .map(|(name, taken)| OfVolume::new(name, taken, by))
             .collect();
-        let mut order: Vec<Place> = Vec::with_capacity(volumes.iter().map(|v| v.taken.order().len()).sum());
-        for (v, volume) in (0u16..).zip(&volumes) {
-            order.extend(volume.taken.order().iter().map(|i| (v, *i)));
+        let mut order: Vec<u128> = Vec::with_capacity(volumes.iter().map(|v| v.taken.len()).sum());
+        for (volume, of) in (0u16..).zip(&volumes) {
+            let rows = (0u32..).zip(of.taken.bytes());
+            order.extend(rows.map(|(row, bytes)| Place { volume, row }.key(bytes)));
         }
-        if volumes.len() > 1 {
-            // Each volume's come in order: these are merged.
-            order.sort_by_key(|place| Reverse(bytes(&volumes, *place)));
-        }
-        if limit > 0 {
+        if (1..order.len()).contains(&limit) {
+            order.select_nth_unstable(limit);
             order.truncate(limit);
         }
         Self {
             volumes,
             order,
+            sorted: 0,
             settled: 0,
             now: Seconds::now(),
         }
     }
 
+    /// Sorts the first `wanted` rows by their bytes; if there are more, a good many of them first and all others the next time.
+    fn sort(&mut self, wanted: usize) {
+        while self.sorted < wanted.min(self.order.len()) {
+            let rest = self.order.get_mut(self.sorted..).unwrap_or_default();
+            let most = match self.sorted {
+                0 => wanted.max(SORTED_FIRST),
+                _ => usize::MAX,
+            };
+            let sorted = match rest.len() > most {
+                true => rest.select_nth_unstable(most).0,
+                false => rest,
+            };
+            sorted.sort_unstable();
+            self.sorted = self.sorted.saturating_add(sorted.len());
+        }
+    }
+
     /// Brings the first `wanted` rows into their order.
     fn settle(&mut self, wanted: usize) {
-        let Self {
-            volumes,
-            order,
-            settled,
-            ..
-        } = self;
-        while *settled < wanted {
-            let rest = order.get_mut(*settled..).unwrap_or_default();
-            let Some(first) = rest.first().map(|place| bytes(volumes, *place)) else {
-                return;
-            };
-            let equal = rest.iter().take_while(|place| bytes(volumes, **place) == first);
-            let equal = equal.count();
-            if let Some(equal) = rest.get_mut(..equal).filter(|e| e.len() > 1) {
-                equal.sort_unstable_by(|a, b| key(volumes, *a).cmp(&key(volumes, *b)));
+        while self.settled < wanted.min(self.order.len()) {
+            self.sort(self.settled.saturating_add(1));
+            let bytes = |key: &u128| key >> u64::BITS;
+            let rest = self.order.get(self.settled..self.sorted).unwrap_or_default();
+            let equal = rest
+                .iter()
+                .take_while(|key| rest.first().map(bytes) == Some(bytes(key)));
+            let equal = self.settled.saturating_add(equal.count());
+            // More may be equal among those that are not sorted yet.
+            if equal == self.sorted && self.sorted < self.order.len() {
+                self.sort(usize::MAX);
+                continue;
             }
-            *settled = settled.saturating_add(equal);
+            if let Some(equal) = self.order.get_mut(self.settled..equal).filter(|e| e.len() > 1) {
+                let volumes = &self.volumes;
+                equal.sort_by_cached_key(|key| {
+                    let place = Place::of(*key);
+                    let volume = volumes.get(usize::from(place.volume));
+                    (volume.map(|v| v.subject(place.row)), place.volume)
+                });
+            }
+            self.settled = equal;
         }
     }
 
@@ -136,9 +177,10 @@ impl Report {
     pub fn part(&mut self, range: Range<usize>) -> v1::UsageReport {
         self.settle(range.end);
         let rows = self.order.get(range).unwrap_or(&[]);
-        let rows = rows.iter().filter_map(|(v, i)| {
-            let volume = self.volumes.get(usize::from(*v))?;
-            volume.row(*i, self.now)
+        let rows = rows.iter().filter_map(|key| {
+            let place = Place::of(*key);
+            let volume = self.volumes.get(usize::from(place.volume))?;
+            volume.row(place.row, self.now)
         });
         let as_of = self.volumes.iter().map(|v| v.taken.as_of).min();
         let subjects: usize = self.volumes.iter().map(|v| v.taken.subjects).sum();
@@ -165,26 +207,17 @@ impl Report {
     }
 }
 
-fn bytes(volumes: &[OfVolume], (volume, line): Place) -> u64 {
-    let volume = volumes.get(usize::from(volume));
-    volume.and_then(|v| v.taken.line(line)).map_or(0, |l| l.bytes)
-}
-
-/// By what equally large rows are sorted.
-fn key(volumes: &[OfVolume], (volume, line): Place) -> (Cow<'_, [u8]>, u16) {
-    let of = volumes.get(usize::from(volume));
-    (of.map_or_else(Cow::default, |v| v.subject(line)), volume)
-}
-
 impl OfVolume {
     /// Names are asked for only now, without the index: somebody may be slow to answer.
     fn new(name: String, taken: Snapshot, by: By) -> Self {
-        let lines = taken.order().iter().filter_map(|i| taken.line(*i));
-        let ids = lines.filter_map(|line| match line.subject {
-            Subject::Id(id) => Some(id),
-            Subject::Directory(_) => None,
+        let ids = (0u32..).take(taken.len()).map(|row| match taken.subject(row) {
+            Some(Subject::Id(id)) => Some(id),
+            _ => None,
         });
-        let ids: Vec<u32> = ids.collect();
+        let ids: Vec<u32> = match by {
+            By::Directory(_) => Vec::new(),
+            _ => ids.flatten().collect(),
+        };
         let names = match by {
             By::User => {
                 know_user_names(ids.iter().copied());
@@ -200,29 +233,105 @@ impl OfVolume {
     }
 
     /// As it is told.
-    fn subject(&self, line: u32) -> Cow<'_, [u8]> {
-        match self.taken.line(line).map(|l| l.subject) {
+    fn subject(&self, row: u32) -> Vec<u8> {
+        match self.taken.subject(row) {
             Some(Subject::Id(id)) => match self.names.get(&id) {
-                Some(name) => Cow::Borrowed(name.as_bytes()),
-                None => Cow::Owned(id.to_string().into_bytes()),
+                Some(name) => name.clone().into_bytes(),
+                None => id.to_string().into_bytes(),
             },
-            Some(Subject::Directory(_)) => match self.taken.path(line).unwrap_or_default() {
-                [] => Cow::Borrowed(b"."),
-                path => Cow::Borrowed(path),
+            Some(Subject::Directory(id)) => match self.taken.path(id).unwrap_or_default() {
+                root if root.is_empty() => b".".to_vec(),
+                path => path,
             },
-            None => Cow::default(),
+            None => Vec::new(),
         }
     }
 
-    fn row(&self, line: u32, now: Seconds) -> Option<v1::UsageRow> {
-        let subject = lossy(&self.subject(line));
-        let sums = self.taken.line(line)?;
+    fn row(&self, row: u32, now: Seconds) -> Option<v1::UsageRow> {
+        let subject = lossy(&self.subject(row));
         Some(convert::usage_row(
             &self.name,
             subject,
-            sums,
-            self.taken.ages(line),
+            &self.taken.row(row)?,
             now,
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::cmp::Reverse;
+
+    use super::*;
+    use crate::index::{Found, Index, Store, VolumeId, testing};
+    use crate::model::{Kind, LastUse, Source};
+
+    /// Bytes, directory, volume.
+    type Expected = (u64, String, String);
+
+    /// Two volumes with so many directories, each of them with a file of one of a few sizes.
+    fn snapshots(directories: u64, sizes: u64) -> (Vec<(String, Snapshot)>, Vec<Expected>) {
+        let mut expected = Vec::new();
+        let snapshots = ["a", "b"].map(|volume| {
+            let mut index = Index::new(Store::temporary().unwrap(), VolumeId(1));
+            index.set_root(&testing::stat(2, Kind::Directory, 0, 1));
+            let mut put = |stat, parent, name: &str| {
+                let found = Found {
+                    stat,
+                    parent,
+                    name: name.as_bytes(),
+                    first_use: LastUse {
+                        at: Seconds(1),
+                        source: Source::Observed,
+                    },
+                };
+                index.upsert(found).unwrap();
+                index.dirs().of_inode(stat.ino)
+            };
+            for i in 0..directories {
+                let (name, size) = (format!("d{}", i * 7919 % directories), i % sizes);
+                let root = crate::index::DirId::ROOT;
+                let directory = put(testing::stat(10 + i, Kind::Directory, 0, 1), root, &name).unwrap();
+                put(testing::stat(1_000_000 + i, Kind::File, size, 1), directory, "f");
+                expected.push((size, name, volume.to_owned()));
+            }
+            (
+                volume.to_owned(),
+                Snapshot::of(&index, By::Directory(1), 0, None, false),
+            )
+        });
+        expected.sort_by(|a, b| (Reverse(a.0), &a.1, &a.2).cmp(&(Reverse(b.0), &b.1, &b.2)));
+        (snapshots.into(), expected)
+    }
+
+    /// Whether most rows are equally large or hardly any, and wherever the first part ends.
+    #[test]
+    fn all_rows_come_sorted_by_bytes_and_then_by_name() {
+        for sizes in [1, 2, 3, 100, 1_000_000] {
+            let (taken, expected) = snapshots(3000, sizes);
+            let mut rows = Vec::new();
+            let report = Report::of(By::Directory(1), taken, 0);
+            report
+                .send(&mut |part| {
+                    rows.extend(
+                        part.rows
+                            .into_iter()
+                            .map(|row| (row.bytes, row.subject, row.volume)),
+                    );
+                    true
+                })
+                .unwrap();
+            assert!(rows == expected, "{sizes} sizes");
+        }
+    }
+
+    #[test]
+    fn a_limit_takes_those_with_the_most_bytes_of_all_volumes() {
+        let (taken, expected) = snapshots(100, 1_000_000);
+        let mut report = Report::of(By::Directory(1), taken, 7);
+        assert_eq!(report.len(), 7);
+        let rows: Vec<u64> = report.part(0..7).rows.iter().map(|row| row.bytes).collect();
+        assert_eq!(rows, expected.iter().take(7).map(|row| row.0).collect::<Vec<_>>());
     }
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 pub(super) use self::checkpoints::LastCheckpoint;
 use super::{RATE_SECONDS, Volume};
 use crate::collect::nfsd;
+use crate::config::expect_names;
 use crate::index::aside;
 use crate::model::Seconds;
 use crate::query::usage::{RECOUNT_EVERY, recount};
@@ -69,6 +70,7 @@ impl Volume {
             counted: (began, Duration::ZERO),
             present: Seconds::now(),
         };
+        self.expect_names();
         while !self.stopping.load(Relaxed) {
             std::thread::sleep(TICK);
             self.keeping.pulse.beat();
@@ -153,6 +155,14 @@ impl Volume {
             tracing::error!(volume = %self.config.name, %error, "usage cannot be counted");
         }
         last.counted = (Instant::now(), began.elapsed());
+        self.expect_names();
+    }
+
+    /// Of owners, for whoever asks for usage.
+    fn expect_names(&self) {
+        let index = self.watched.index.read();
+        let ledger = index.ledger();
+        expect_names(ledger.users().keys().copied(), ledger.groups().keys().copied());
     }
 
     fn count_rate(&self) {
