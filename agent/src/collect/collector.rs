@@ -380,6 +380,7 @@ impl Reader {
         let mut result = Ok(());
         let unknown_may_be_found = index.remembers_unknown();
         self.used.clear();
+        let mut uses = index.uses();
         for event in decode_events(bytes) {
             let event = match event {
                 Ok(event) => event,
@@ -415,7 +416,7 @@ impl Reader {
             }
             // Names may have been merged into it.
             let events = event.mask & ACCESS_EVENTS;
-            let before = index.record_use(ino, now);
+            let before = uses.record(ino, now);
             let is_news = before.map_or(unknown_may_be_found, |b| {
                 b.at < now || (b.at == now && b.source != Source::Observed)
             });
@@ -426,7 +427,7 @@ impl Reader {
             }
             let Some(before) = before else { continue };
             if events & mask::ACCESS != 0 && self.suspicion.read(event.pid, ino) {
-                let owner = |ino| index.get(ino).map(|(a, _)| a.uid);
+                let owner = |ino| uses.get(ino).map(|(a, _)| a.uid);
                 self.suspicion.judge(&watched.touched, event.pid, owner);
             }
             self.judges.windows.note(events, ino, handle, before, now);
@@ -439,6 +440,7 @@ impl Reader {
                 self.namespace.mark_dirty(ino, handle);
             }
         }
+        drop(uses);
         drop(index);
         watched.journal.uses(now, &self.used);
         watched.counters.events.fetch_add(count, Relaxed);

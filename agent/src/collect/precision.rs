@@ -156,8 +156,9 @@ impl Windows {
         if now > self.end() {
             // This thread was held up: what was hidden since the window's end happened by now.
             let mut index = watched.index.write();
+            let mut uses = index.uses();
             for ino in marked.iter() {
-                index.record_use(*ino, now);
+                uses.record(*ino, now);
             }
         }
         marked.clear();
@@ -178,8 +179,9 @@ impl Windows {
         let end = self.end();
         {
             let mut index = watched.index.write();
+            let mut uses = index.uses();
             for ino in hot.keys() {
-                index.record_use(*ino, end);
+                uses.record(*ino, end);
             }
         }
         // Should the store be lost, the journal still knows what the hidden uses will have been.

@@ -13,7 +13,6 @@
 use rustc_hash::FxHashMap;
 
 use super::codec::{Attributes, DirId};
-use super::page::Page;
 use super::sums::{DirSums, Share, Sums, bucket_of};
 use crate::model::{Kind, LastUse, Seconds};
 
@@ -73,11 +72,11 @@ impl Ledger {
             .into_iter()
             .chain(self.gap_end)
             .fold(Seconds::MIN, Seconds::max);
-        let days = a.birth.age_at(self.as_of) / DAY;
+        let days = a.birth.age_at(self.as_of) / DAY + 1;
         Share {
             bytes: a.size,
             allocated: a.allocated,
-            byte_days: u128::from(a.size).saturating_mul(u128::from(days).saturating_add(1)),
+            byte_days: u128::from(a.size) * u128::from(days),
             last,
             bucket: bucket_of(last.age_at(self.as_of)),
         }
@@ -91,7 +90,11 @@ impl Ledger {
         self.users.entry(a.uid).or_default().add(&share);
         self.groups.entry(a.gid).or_default().add(&share);
         self.projects.entry(a.project).or_default().add(&share);
-        let place = a.parent.index();
+        self.add_to_directory(a.parent, &share);
+    }
+
+    fn add_to_directory(&mut self, id: DirId, share: &Share) {
+        let place = id.index();
         if self.dirs.len() <= place {
             let more = place.saturating_add(1).saturating_sub(self.dirs.len());
             // Not twice as much: there may be millions.
@@ -101,7 +104,16 @@ impl Ledger {
             self.dirs.resize_with(place.saturating_add(1), DirSums::default);
         }
         if let Some(dir) = self.dirs.get_mut(place) {
-            dir.add(&share);
+            dir.add(share);
+        }
+    }
+
+    /// To add many files, one after another.
+    pub(super) fn counting(&mut self) -> Counting<'_> {
+        Counting {
+            ledger: self,
+            owner: Owner::default(),
+            sums: Sums::default(),
         }
     }
 
@@ -148,9 +160,82 @@ impl Ledger {
         }
     }
 
+    /// The access clock of a file moved: only what is known of ages changes.
+    fn moved(&mut self, a: &Attributes, before: LastUse, after: LastUse) {
+        if a.kind != Kind::File {
+            return;
+        }
+        let (before, after) = (self.share(a, before), self.share(a, after));
+        let maps = [
+            (&mut self.users, a.uid),
+            (&mut self.groups, a.gid),
+            (&mut self.projects, a.project),
+        ];
+        for (map, id) in maps {
+            let sums = map.entry(id).or_default();
+            sums.subtract(&before);
+            sums.add(&after);
+        }
+        if let Some(dir) = self.dirs.get_mut(a.parent.index()) {
+            dir.subtract(&before);
+            dir.add(&after);
+        }
+    }
+
     /// Whatever was used since then is in the first bucket, and stays there when it is used again.
     fn young_from(&self) -> Seconds {
         self.as_of.minus(DAY.saturating_sub(1))
+    }
+}
+
+/// Files that are counted one after another. Neighbours mostly have the same owner: they are summed up here, and added to the
+/// ledger when another one's come, or when this goes.
+pub(super) struct Counting<'a> {
+    ledger: &'a mut Ledger,
+    owner: Owner,
+    sums: Sums,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+struct Owner {
+    uid: u32,
+    gid: u32,
+    project: u32,
+}
+
+impl Counting<'_> {
+    pub fn add(&mut self, a: &Attributes, access: LastUse) {
+        if a.kind != Kind::File {
+            return;
+        }
+        let owner = Owner {
+            uid: a.uid,
+            gid: a.gid,
+            project: a.project,
+        };
+        if owner != self.owner {
+            self.settle();
+            self.owner = owner;
+        }
+        let share = self.ledger.share(a, access);
+        self.sums.add(&share);
+        self.ledger.add_to_directory(a.parent, &share);
+    }
+
+    fn settle(&mut self) {
+        let sums = std::mem::take(&mut self.sums);
+        if sums.files > 0 {
+            let Owner { uid, gid, project } = self.owner;
+            self.ledger.users.entry(uid).or_default().merge(&sums);
+            self.ledger.groups.entry(gid).or_default().merge(&sums);
+            self.ledger.projects.entry(project).or_default().merge(&sums);
+        }
+    }
+}
+
+impl Drop for Counting<'_> {
+    fn drop(&mut self) {
+        self.settle();
     }
 }
 
@@ -193,14 +278,18 @@ impl Account {
         }
     }
 
-    /// The access clock of a file moved. This is where every event comes by: nearly always it is one compare.
+    /// Whether no sum changes when the access clock of a file of the page in `slot` moves so. This is where every event comes by:
+    /// nearly always it is one compare.
     #[inline]
-    pub fn used(&mut self, slot: u32, page: &Page, rank: usize, (before, after): (LastUse, LastUse)) {
-        let young = self
-            .ledgers_of(slot)
-            .all(|l| before.at.min(after.at) >= l.young_from());
-        if !young && let Ok(a) = page.attributes_at(rank) {
-            self.change(slot, Some((&a, before)), Some((&a, after)));
+    pub fn stays(&mut self, slot: u32, before: LastUse, after: LastUse) -> bool {
+        self.ledgers_of(slot)
+            .all(|l| before.at.min(after.at) >= l.young_from())
+    }
+
+    /// The access clock of a file of the page in `slot` moved.
+    pub fn used(&mut self, slot: u32, a: &Attributes, before: LastUse, after: LastUse) {
+        for ledger in self.ledgers_of(slot) {
+            ledger.moved(a, before, after);
         }
     }
 
@@ -223,11 +312,9 @@ impl Account {
         self.next.as_ref().map_or(usize::MAX, |n| n.cursor)
     }
 
-    /// A file of the page at the cursor, or after it.
-    pub fn recounted(&mut self, a: &Attributes, access: LastUse) {
-        if let Some(next) = &mut self.next {
-            next.ledger.add(a, access);
-        }
+    /// For the files of pages from the cursor on; none when nothing is being counted.
+    pub fn recounting(&mut self) -> Option<Counting<'_>> {
+        self.next.as_mut().map(|next| next.ledger.counting())
     }
 
     /// Pages before `end` are counted. With the last one the next ledger takes over. True when nothing is left to count.

@@ -2,8 +2,10 @@
 //! and a renamed directory is one changed record however much lies below it.
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use hashbrown::HashTable;
+use rustc_hash::{FxBuildHasher, FxHashSet};
 
 use super::codec::{DirEntry, DirId, PAGE_INODES};
 use crate::model::Inode;
@@ -49,7 +51,8 @@ pub struct Directories {
     free: VecDeque<u32>,
     /// A scan runs: its workers hold ids, so none is given out again.
     keep_ids: bool,
-    by_inode: FxHashMap<Inode, DirId>,
+    /// By the inode, which is looked up in its slot: there may be millions, and a map would hold each inode again.
+    by_inode: HashTable<DirId>,
     /// Rows (64 slots each) that differ from the store.
     dirty: FxHashSet<u32>,
 }
@@ -66,7 +69,8 @@ struct Slot {
 impl Directories {
     /// The directory with this inode.
     pub fn of_inode(&self, ino: Inode) -> Option<DirId> {
-        self.by_inode.get(&ino).copied()
+        let id = self.by_inode.find(hash_of(ino), has_inode(&self.slots, ino));
+        id.copied()
     }
 
     /// What is known of a directory.
@@ -128,9 +132,24 @@ impl Directories {
             Some(place) => *place = slot,
             None => self.slots.push(slot),
         }
-        self.by_inode.insert(ino, id);
+        self.find_by_inode(ino, id);
         self.touch(id);
         id
+    }
+
+    /// From now on the directory in slot `id` is the one with this inode.
+    fn find_by_inode(&mut self, ino: Inode, id: DirId) {
+        let slots = &self.slots;
+        match self.by_inode.find_mut(hash_of(ino), has_inode(slots, ino)) {
+            Some(known) => *known = id,
+            None => {
+                let hash = |id: &DirId| {
+                    let slot = slots.get(id.index()).and_then(Option::as_ref);
+                    slot.map_or(0, |slot| hash_of(slot.entry.ino))
+                };
+                self.by_inode.insert_unique(hash_of(ino), id, hash);
+            }
+        }
     }
 
     fn unused_id(&mut self) -> DirId {
@@ -147,7 +166,12 @@ impl Directories {
     /// Forgets a directory. Whatever still names it as parent is unreachable until a scan finds it again.
     pub fn remove(&mut self, ino: Inode) -> Option<DirEntry> {
         let id = self.of_inode(ino).filter(|id| *id != DirId::ROOT)?;
-        self.by_inode.remove(&ino);
+        if let Ok(found) = self
+            .by_inode
+            .find_entry(hash_of(ino), has_inode(&self.slots, ino))
+        {
+            found.remove();
+        }
         let slot = self.slots.get_mut(id.index())?.take()?;
         self.free.push_back(id.0);
         self.touch(id);
@@ -320,12 +344,13 @@ impl Directories {
             if let Some(entry) = entry
                 && let Some(place) = self.slots.get_mut(id.index())
             {
-                self.by_inode.insert(entry.ino, id);
+                let ino = entry.ino;
                 *place = Some(Slot {
                     entry,
                     listed_by: 0,
                     children: 0,
                 });
+                self.find_by_inode(ino, id);
             }
         }
     }
@@ -335,6 +360,14 @@ impl Directories {
         let empty = self.slots.iter().enumerate().skip(1).filter(|(_, s)| s.is_none());
         self.free = empty.map(|(i, _)| id_of(i).0).collect();
     }
+}
+
+fn hash_of(ino: Inode) -> u64 {
+    FxBuildHasher.hash_one(ino)
+}
+
+fn has_inode(slots: &[Option<Slot>], ino: Inode) -> impl Fn(&DirId) -> bool {
+    move |id| matches!(slots.get(id.index()), Some(Some(slot)) if slot.entry.ino == ino)
 }
 
 /// The path that names and parents make, up to the root: it climbs at most so high.

@@ -13,13 +13,15 @@
 mod error;
 mod keys;
 
-use std::ops::Bound;
+use std::fs::File;
+use std::ops::{Bound, RangeInclusive};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::{Mutex, RwLock};
+use rustix::fs::{Advice, fadvise};
 
 pub use self::error::StoreError;
 pub use self::keys::{Record, Row, VolumeId};
@@ -81,6 +83,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Open`] when it is damaged, locked by another agent, or cannot be written.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        read_ahead(path);
         Ok(Self(Arc::new(Shared {
             db: RwLock::new(Some(open(path)?)),
             path: path.to_owned(),
@@ -199,20 +202,45 @@ impl Store {
         &self,
         row: Row,
         volume: VolumeId,
+        each: impl FnMut(u64, &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.rows_between(row, volume, 0..=u64::MAX, each)
+    }
+
+    /// The same of the rows with these numbers.
+    ///
+    /// # Errors
+    /// As for [`Store::rows`].
+    pub fn rows_between(
+        &self,
+        row: Row,
+        volume: VolumeId,
+        numbers: RangeInclusive<u64>,
         mut each: impl FnMut(u64, &[u8]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
+        let keys = row_key(row, volume, *numbers.start())..=row_key(row, volume, *numbers.end());
         let db = self.0.db.read();
         let db = db.as_ref().ok_or(StoreError::Closed { doing: "read" })?;
-        let mut rows = contained("read", || Ok(db.scan_prefix(prefix(row, volume))))?;
+        let mut rows = contained("read", || Ok(db.range(keys)))?;
         while let Some(next) = self.noted(contained("read", || rows.next().transpose()))? {
             let (key, value) = next;
-            let number = match key.get(3..) {
-                Some(tail) if tail.len() == 8 => u64::from_be_bytes(tail.try_into().unwrap_or_default()),
-                _ => return Err(Damaged { row: "key", at: 0 }.into()),
-            };
-            each(number, &Value::checked(value)?)?;
+            each(number_of(&key)?, &Value::checked(value)?)?;
         }
         Ok(())
+    }
+
+    /// The highest number of such a row.
+    ///
+    /// # Errors
+    /// As for [`Store::rows`].
+    pub fn last_number(&self, row: Row, volume: VolumeId) -> Result<Option<u64>, StoreError> {
+        let db = self.0.db.read();
+        let db = db.as_ref().ok_or(StoreError::Closed { doing: "read" })?;
+        let last = contained("read", || {
+            db.scan_prefix(prefix(row, volume)).keys().next_back().transpose()
+        });
+        let last = self.noted(last)?;
+        Ok(last.map(|key| number_of(&key)).transpose()?)
     }
 
     /// Removes every row of a volume.
@@ -279,6 +307,19 @@ impl Store {
     }
 }
 
+/// After the host was started nothing of the store is in memory, and loading reads small pieces all over its file: the kernel is asked
+/// to read the file from its beginning to its end, beside all else.
+fn read_ahead(path: &Path) {
+    let file = path.join("db");
+    let work = move || {
+        if let Ok(file) = File::open(file) {
+            let _ = fadvise(&file, 0, None, Advice::WillNeed);
+        }
+    };
+    // Without a thread it is only slower.
+    let _ = std::thread::Builder::new().name("read-ahead".into()).spawn(work);
+}
+
 fn open(path: &Path) -> Result<sled::Db, StoreError> {
     let config = sled::Config::new()
         .path(path)
@@ -313,6 +354,13 @@ impl std::ops::Deref for Value {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
         self.0.get(1..).unwrap_or(&[])
+    }
+}
+
+fn number_of(key: &[u8]) -> Result<u64, Damaged> {
+    match key.get(3..).map(TryInto::try_into) {
+        Some(Ok(tail)) => Ok(u64::from_be_bytes(tail)),
+        _ => Err(Damaged { row: "key", at: 0 }),
     }
 }
 

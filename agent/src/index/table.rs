@@ -18,6 +18,8 @@ mod write_back;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::scans::ScanState;
+use self::uses::Moved;
+pub use self::uses::Uses;
 pub use self::write_back::WriteBack;
 use super::account::{Account, Ledger};
 use super::checkpoint::Remembered;
@@ -78,6 +80,8 @@ pub struct Index {
     scratch: Vec<u8>,
     /// A page's attributes while they are changed.
     unpacked: Vec<Attributes>,
+    /// Clocks that moved, while they are gathered.
+    moved: Vec<Moved>,
 }
 
 impl Index {
@@ -100,6 +104,7 @@ impl Index {
             remembered: Remembered::default(),
             scratch: Vec::new(),
             unpacked: Vec::new(),
+            moved: Vec::new(),
         }
     }
 
@@ -126,11 +131,12 @@ impl Index {
     pub fn recount_some(&mut self, pages: usize) -> Result<bool, StoreError> {
         let start = self.account.cursor();
         let end = start.saturating_add(pages).min(self.pages.len());
-        for page in self.pages.get(start..end).unwrap_or(&[]) {
-            let mut reader = page.reader();
-            for rank in 0..page.len() {
-                self.account
-                    .recounted(&reader.next_entry()?, page.known_use(rank));
+        if let Some(mut counting) = self.account.recounting() {
+            for page in self.pages.get(start..end).unwrap_or(&[]) {
+                let mut reader = page.reader();
+                for rank in 0..page.len() {
+                    counting.add(&reader.next_entry()?, page.known_use(rank));
+                }
             }
         }
         Ok(self.account.recounted_to(end, end == self.pages.len()))

@@ -135,7 +135,12 @@ fn step(index: &mut Index, what: u8, ino: Inode, n: u32) {
     let parent = [2, 10, 11, 12][n as usize % 4];
     match what {
         0..=2 => put(index, stat(ino, Kind::File, n), parent, "f"),
-        3 => drop(index.record_use(ino, Seconds(NOW - n * 3000))),
+        3 => {
+            let mut uses = index.uses();
+            for (i, at) in [(0, n), (3, n), (1, n + 1), (0, n / 2), (40, n)] {
+                uses.record(ino + i, Seconds(NOW - at * 3000));
+            }
+        }
         4 => index.remove(&[ino]).unwrap(),
         5 => index.refresh(&stat(ino, Kind::File, n)).unwrap(),
         6 => {

@@ -132,8 +132,9 @@ pub(super) fn open(
             Entry::Seen(until) if *until <= now => opened_until = opened_until.max(*until),
             Entry::Seen(_) => {}
             Entry::Uses(at, inodes) => {
+                let mut uses = index.uses();
                 for ino in inodes {
-                    index.record_use(*ino, *at);
+                    uses.record(*ino, *at);
                 }
             }
             Entry::Gap(at, _) => {

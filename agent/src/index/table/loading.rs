@@ -1,6 +1,7 @@
 //! Loading an index: every start waits for it, so several threads work.
 
 use std::num::NonZero;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::{Builder, available_parallelism, scope};
 
 use super::{Index, Page, Totals};
@@ -33,17 +34,17 @@ impl Index {
     /// # Errors
     /// When the store cannot be read or a row is damaged.
     pub fn load(store: Store, volume: VolumeId) -> Result<Self, StoreError> {
-        // The largest rows are read beside the others.
+        let parts = Parts::of(&store, volume)?;
+        // The largest rows are read beside the others; who is done with those helps with the rest.
         let (mut index, attributes) = scope(|scope| {
-            let attributes = || rows_of_attributes(&store, volume);
-            let thread = Builder::new().spawn_scoped(scope, attributes).ok();
+            let thread = Builder::new().spawn_scoped(scope, || parts.read(&store)).ok();
             let index = Self::load_clocks(&store, volume)?;
-            let attributes = match thread {
+            let mut attributes = parts.read(&store)?;
+            if let Some(thread) = thread {
                 // What the store panics over is an error by now; any other panic goes on here.
-                Some(thread) => thread.join().unwrap_or_else(|p| std::panic::resume_unwind(p))?,
-                // The system gives no thread.
-                None => attributes()?,
-            };
+                let others = thread.join().unwrap_or_else(|p| std::panic::resume_unwind(p))?;
+                attributes.extend(others);
+            }
             Ok::<_, StoreError>((index, attributes))
         })?;
         for (number, present, attributes) in attributes {
@@ -104,13 +105,46 @@ impl Index {
     }
 }
 
-fn rows_of_attributes(store: &Store, volume: VolumeId) -> Result<Vec<StoredAttributes>, StoreError> {
-    let mut rows = Vec::new();
-    store.rows(Row::Attributes, volume, |number, row| {
-        rows.extend(split_present(row).map(|(present, attributes)| (number, present, attributes.into())));
-        Ok(())
-    })?;
-    Ok(rows)
+/// Rows of attributes in so many parts: how full each of them is, nobody knows before.
+const PARTS: u64 = 64;
+
+/// The rows of attributes, shared among threads.
+struct Parts {
+    volume: VolumeId,
+    /// The highest page.
+    last: u64,
+    /// Parts that somebody has taken.
+    taken: AtomicU64,
+}
+
+impl Parts {
+    fn of(store: &Store, volume: VolumeId) -> Result<Self, StoreError> {
+        Ok(Self {
+            volume,
+            last: store.last_number(Row::Attributes, volume)?.unwrap_or(0),
+            taken: AtomicU64::new(0),
+        })
+    }
+
+    /// Reads parts until none is left.
+    fn read(&self, store: &Store) -> Result<Vec<StoredAttributes>, StoreError> {
+        let mut rows = Vec::new();
+        let pages = self.last / PARTS + 1;
+        loop {
+            let part = self.taken.fetch_add(1, Relaxed);
+            if part >= PARTS {
+                return Ok(rows);
+            }
+            let first = part.saturating_mul(pages);
+            let numbers = first..=first.saturating_add(pages - 1);
+            store.rows_between(Row::Attributes, self.volume, numbers, |number, row| {
+                rows.extend(
+                    split_present(row).map(|(present, attributes)| (number, present, attributes.into())),
+                );
+                Ok(())
+            })?;
+        }
+    }
 }
 
 /// Counts in several threads. There are ids for `directories`, as far as these were stored.
@@ -149,6 +183,7 @@ impl Counted {
     /// Of pages in slots from `first` on, whose parents are among so many `ids`.
     fn of(first: usize, pages: &[Page], ids: usize) -> Self {
         let mut counted = Self::default();
+        let mut counting = counted.ledger.counting();
         let mut all: Vec<Attributes> = Vec::new();
         for (n, page) in pages.iter().enumerate() {
             if page.unpack(&mut all).is_err() || all.iter().any(|entry| entry.parent.index() >= ids) {
@@ -157,21 +192,22 @@ impl Counted {
                 continue;
             }
             for (rank, entry) in all.iter().enumerate() {
+                counting.add(entry, page.known_use(rank));
                 counted.totals.add(entry);
-                counted.ledger.add(entry, page.known_use(rank));
-                counted.add_child(entry.parent.index());
+                add_child(&mut counted.children, entry.parent.index());
             }
         }
+        drop(counting);
         counted
     }
+}
 
-    fn add_child(&mut self, parent: usize) {
-        if self.children.len() <= parent {
-            self.children.resize(parent.saturating_add(1), 0);
-        }
-        if let Some(children) = self.children.get_mut(parent) {
-            *children = children.saturating_add(1);
-        }
+fn add_child(children: &mut Vec<u32>, parent: usize) {
+    if children.len() <= parent {
+        children.resize(parent.saturating_add(1), 0);
+    }
+    if let Some(children) = children.get_mut(parent) {
+        *children = children.saturating_add(1);
     }
 }
 

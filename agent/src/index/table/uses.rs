@@ -1,5 +1,7 @@
 //! Last uses: recording, moving, taking back.
 
+use std::ops::Deref;
+
 use super::Index;
 use crate::index::checkpoint::Remembered;
 use crate::index::page::place;
@@ -8,6 +10,9 @@ use crate::model::{Inode, LastUse, Seconds, Source};
 /// Distinct files used during a first scan that are remembered one by one; past this everything found later
 /// counts as used at that moment.
 pub(super) const EARLY_USES_MAX: usize = 4_000_000;
+
+/// So many clocks that moved are gathered: half a megabyte.
+const MOVED_MAX: usize = 16_384;
 
 impl Index {
     /// Whether uses of unknown files are remembered for a scan that may find them.
@@ -32,53 +37,10 @@ impl Index {
 
     /// No clock lies ahead of `latest` any more: the clock they were taken from was wrong.
     pub fn clamp_uses(&mut self, latest: Seconds) {
-        for (slot, page) in self.pages.iter_mut().enumerate() {
-            for rank in 0..page.clocks.len() {
-                if let Some(last) = page.last_use(rank).filter(|last| last.at > latest) {
-                    let slot = u32::try_from(slot).unwrap_or(u32::MAX);
-                    let now = LastUse { at: latest, ..last };
-                    page.set_last_use(rank, now);
-                    self.account.used(slot, page, rank, (last, now));
-                    self.dirty.insert(slot);
-                }
-            }
-        }
-    }
-
-    /// Records that the file was used. Times never move backwards. Returns the last use before, if the file is
-    /// known.
-    #[inline]
-    pub fn record_use(&mut self, ino: Inode, at: Seconds) -> Option<LastUse> {
-        let (number, offset) = place(ino);
-        let slot = self.by_number.get(&number).copied();
-        let found = slot.and_then(|slot| {
-            let page = self.pages.get_mut(slot as usize)?;
-            let rank = page.rank(offset)?;
-            let before = page.last_use(rank)?;
-            Some((slot, page, rank, before))
+        self.change_clocks(|last| LastUse {
+            at: last.at.min(latest),
+            ..last
         });
-        let Some((slot, page, rank, before)) = found else {
-            self.record_early_use(ino, at);
-            return None;
-        };
-        if at > before.at || (at == before.at && before.source != Source::Observed) {
-            let now = LastUse {
-                at,
-                source: Source::Observed,
-            };
-            page.set_last_use(rank, now);
-            self.account.used(slot, page, rank, (before, now));
-            // Also if the page differs from the store already: what was removed may wait, this not.
-            self.dirty.insert(slot);
-        }
-        Some(before)
-    }
-
-    fn record_early_use(&mut self, ino: Inode, at: Seconds) {
-        if self.remembers_unknown() && self.early.len() < EARLY_USES_MAX {
-            let known = self.early.entry(ino).or_default();
-            *known = at.max(*known);
-        }
     }
 
     /// Every observed use at exactly `from` becomes one at `to`.
@@ -87,15 +49,42 @@ impl Index {
             at,
             source: Source::Observed,
         };
-        for (slot, page) in self.pages.iter_mut().enumerate() {
-            for rank in 0..page.clocks.len() {
-                if page.last_use(rank) == Some(used(from)) {
-                    let slot = u32::try_from(slot).unwrap_or(u32::MAX);
-                    page.set_last_use(rank, used(to));
-                    self.account.used(slot, page, rank, (used(from), used(to)));
-                    self.dirty.insert(slot);
+        self.change_clocks(|last| if last == used(from) { used(to) } else { last });
+    }
+
+    fn change_clocks(&mut self, change: impl Fn(LastUse) -> LastUse) {
+        let mut uses = self.uses();
+        for slot in 0..u32::try_from(uses.index.pages.len()).unwrap_or(u32::MAX) {
+            let len = uses.index.pages.get(slot as usize).map_or(0, |p| p.clocks.len());
+            for rank in 0..len {
+                let page = uses.index.pages.get(slot as usize);
+                if let Some(last) = page.and_then(|page| page.last_use(rank))
+                    && change(last) != last
+                {
+                    uses.set(slot, rank, last, change(last));
                 }
             }
+        }
+    }
+
+    /// Records that the file was used. Times never move backwards. Returns the last use before, if the file is
+    /// known.
+    pub fn record_use(&mut self, ino: Inode, at: Seconds) -> Option<LastUse> {
+        self.uses().record(ino, at)
+    }
+
+    /// To record many uses, while nothing else of the index changes.
+    pub fn uses(&mut self) -> Uses<'_> {
+        Uses {
+            moved: std::mem::take(&mut self.moved),
+            index: self,
+        }
+    }
+
+    fn record_early_use(&mut self, ino: Inode, at: Seconds) {
+        if self.remembers_unknown() && self.early.len() < EARLY_USES_MAX {
+            let known = self.early.entry(ino).or_default();
+            *known = at.max(*known);
         }
     }
 
@@ -106,7 +95,7 @@ impl Index {
         let Some(slot) = self.by_number.get(&number).copied() else {
             return;
         };
-        let Some(page) = self.pages.get_mut(slot as usize) else {
+        let Some(page) = self.pages.get(slot as usize) else {
             return;
         };
         let Some(rank) = page.rank(offset) else { return };
@@ -115,10 +104,110 @@ impl Index {
             source: Source::Observed,
         };
         if page.last_use(rank) == Some(now) {
-            page.set_last_use(rank, before);
-            self.account.used(slot, page, rank, (now, before));
-            self.dirty.insert(slot);
+            self.uses().set(slot, rank, now, before);
         }
+    }
+}
+
+/// Uses that are recorded one after another. When this goes, the sums follow: the attributes of a page are decoded once for all of its
+/// files that were used.
+#[derive(Debug)]
+pub struct Uses<'a> {
+    index: &'a mut Index,
+    moved: Vec<Moved>,
+}
+
+/// A clock that moved, and with it the age of a file.
+#[derive(Debug)]
+pub(super) struct Moved {
+    slot: u32,
+    rank: u32,
+    before: LastUse,
+    after: LastUse,
+}
+
+impl Uses<'_> {
+    /// As [`Index::record_use`].
+    #[inline]
+    pub fn record(&mut self, ino: Inode, at: Seconds) -> Option<LastUse> {
+        let (number, offset) = place(ino);
+        let slot = self.index.by_number.get(&number).copied();
+        let found = slot.and_then(|slot| {
+            let page = self.index.pages.get(slot as usize)?;
+            let rank = page.rank(offset)?;
+            Some((slot, rank, page.last_use(rank)?))
+        });
+        let Some((slot, rank, before)) = found else {
+            self.index.record_early_use(ino, at);
+            return None;
+        };
+        if at > before.at || (at == before.at && before.source != Source::Observed) {
+            let now = LastUse {
+                at,
+                source: Source::Observed,
+            };
+            self.set(slot, rank, before, now);
+        }
+        Some(before)
+    }
+
+    fn set(&mut self, slot: u32, rank: usize, before: LastUse, after: LastUse) {
+        if let Some(page) = self.index.pages.get_mut(slot as usize) {
+            page.set_last_use(rank, after);
+            // Also if the page differs from the store already: what was removed may wait, this not.
+            self.index.dirty.insert(slot);
+            if !self.index.account.stays(slot, before, after) {
+                self.moved.push(Moved {
+                    slot,
+                    rank: rank as u32,
+                    before,
+                    after,
+                });
+            }
+            if self.moved.len() >= MOVED_MAX {
+                self.settle();
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        // What moved twice stays in its order.
+        self.moved.sort_by_key(|moved| (moved.slot, moved.rank));
+        for of_page in self.moved.chunk_by(|one, next| one.slot == next.slot) {
+            let slot = of_page.first().map_or(u32::MAX, |moved| moved.slot);
+            let Some(page) = self.index.pages.get(slot as usize) else {
+                continue;
+            };
+            let (mut reader, mut read, mut entry) = (page.reader(), 0, None);
+            for moved in of_page {
+                while read <= moved.rank {
+                    entry = reader.next_entry().ok();
+                    read += 1;
+                }
+                if let Some(attributes) = &entry {
+                    self.index
+                        .account
+                        .used(slot, attributes, moved.before, moved.after);
+                }
+            }
+        }
+        self.moved.clear();
+    }
+}
+
+/// What is known of the files; the sums are those from before.
+impl Deref for Uses<'_> {
+    type Target = Index;
+
+    fn deref(&self) -> &Index {
+        self.index
+    }
+}
+
+impl Drop for Uses<'_> {
+    fn drop(&mut self) {
+        self.settle();
+        self.index.moved = std::mem::take(&mut self.moved);
     }
 }
 
