@@ -1,5 +1,6 @@
 //! What collecting costs: those who use files, and the agent.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -75,7 +76,7 @@ pub struct Drained {
 
 /// Writes [`drained`] into the report.
 pub fn drain(report: &mut Report, agent: &Agent, image: &Image, volume: &str, files: usize) -> Result<()> {
-    let found = drained(agent, image, volume, files)?;
+    let found = drained(agent, &image.manifest, volume, files)?;
     report.figure(
         "queue to clock column, distinct files a second of a core",
         Unit::PerSecond,
@@ -93,11 +94,11 @@ pub fn drain(report: &mut Report, agent: &Agent, image: &Image, volume: &str, fi
 
 /// Lets the kernel queue one use of each of `files` distinct files while the agent is halted, then lets it go on, until they
 /// are in the clock column and written back.
-pub fn drained(agent: &Agent, image: &Image, volume: &str, files: usize) -> Result<Drained> {
+pub fn drained(agent: &Agent, manifest: &Path, volume: &str, files: usize) -> Result<Drained> {
     let counted = |volume: &serde_json::Value| volume["events_total"].as_f64().unwrap_or(0.0);
     let before = agent.volume(volume)?;
     signal(agent, Signal::STOP)?;
-    let read = reading::once(&image.manifest, files);
+    let read = reading::once(manifest, files);
     let of_collector = || thread_cpu_seconds(agent.pid(), "collector");
     let (cpu, collector) = (cpu_seconds(agent.pid())?, of_collector()?);
     signal(agent, Signal::CONT)?;

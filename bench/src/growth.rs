@@ -20,8 +20,11 @@ struct Row {
     scan_seconds: f64,
     evaluation_seconds: f64,
     resident: f64,
+    peak: f64,
     disk_a_file: f64,
     drained: Drained,
+    /// The same of files that are no neighbours.
+    spread: Drained,
     ready_seconds: f64,
     usage: Vec<Answered>,
 }
@@ -53,28 +56,31 @@ pub fn measure(bench: &Bench, sizes: &[usize]) -> Result<()> {
         rows.push(measure_one(bench, *files)?);
     }
     println!(
-        "\n     files    scan  evaluation  a file    memory  a file  on disk     update a core      written back      lost   ready"
+        "\n     files    scan  evaluation  a file    memory  a file      peak  on disk     update a core          spread      written back      lost   ready"
     );
     for r in &rows {
         let per_file = |bytes: f64| bytes / r.files as f64;
         println!(
-            "{:>10} {:>6.1}s {:>9.1}ms {:>5.1}ns {:>6.0}MiB {:>5.0} B {:>6.1} B {:>11.0} files/s {:>11.0} files/s {:>9} {:>6.2}s",
+            "{:>10} {:>6.1}s {:>9.1}ms {:>5.1}ns {:>6.0}MiB {:>5.0} B {:>6.0}MiB {:>6.1} B {:>11.0} files/s {:>8.0} files/s {:>11.0} files/s {:>9} {:>6.2}s",
             r.files,
             r.scan_seconds,
             r.evaluation_seconds * 1e3,
             per_file(r.evaluation_seconds * 1e9),
             r.resident / f64::from(1 << 20),
             per_file(r.resident),
+            r.peak / f64::from(1 << 20),
             r.disk_a_file,
             r.drained.files_a_core_second,
+            r.spread.files_a_core_second,
             r.drained.files_an_agent_second,
-            r.drained.lost,
+            r.drained.lost + r.spread.lost,
             r.ready_seconds,
         );
     }
     println!(
-        "evaluation: of a TTL rule that 1% has passed; memory: resident after the plans; update: {UPDATES} distinct files from the\n\
-         kernel's queue to the clock column, by the collector's processor time; written back: to the store, by the whole agent's;\n\
+        "evaluation: of a TTL rule that 1% has passed; memory: resident after the plans, and at most until then; update: {UPDATES} distinct files from the\n\
+         kernel's queue to the clock column, by the collector's processor time; spread: of files that lie\n\
+         evenly in the whole tree, one on a page where there are many; written back: to the store, by the whole agent's processor time;\n\
          ready: from the start of the process to the `ready` line, with the index there"
     );
     println!("\npurgectl usage, the whole command: the first time, and the longest of {ASKED} times");
@@ -116,9 +122,11 @@ fn measure_one(bench: &Bench, files: usize) -> Result<Row> {
             .as_f64()
             .context("a plan without its time")
     })?;
-    let (resident, _) = resident_bytes(agent.pid())?;
+    let (resident, peak) = resident_bytes(agent.pid())?;
     let usage = usage(&agent)?;
-    let drained = collecting::drained(&agent, &image, "growth", UPDATES.min(files))?;
+    let updates = UPDATES.min(files);
+    let drained = collecting::drained(&agent, &image.manifest, "growth", updates)?;
+    let spread = collecting::drained(&agent, &image.spread(updates)?, "growth", updates)?;
     let state_dir = agent.stop()?;
     let disk_a_file = disk_bytes(&state_dir)? as f64 / files as f64;
     let began = Instant::now();
@@ -131,8 +139,10 @@ fn measure_one(bench: &Bench, files: usize) -> Result<Row> {
         scan_seconds,
         evaluation_seconds,
         resident: resident as f64,
+        peak: peak as f64,
         disk_a_file,
         drained,
+        spread,
         ready_seconds,
         usage,
     })

@@ -1,6 +1,7 @@
 //! A fresh ext4 on a loop device, mounted noatime as scratch file systems are, with a tree on it.
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -30,6 +31,7 @@ pub struct Tree {
 pub struct Image {
     root: PathBuf,
     file: PathBuf,
+    files: usize,
     /// The paths of the files, with ages and sizes, as gentree writes them.
     pub manifest: PathBuf,
 }
@@ -40,6 +42,7 @@ impl Image {
         let image = Self {
             root: place.join(name),
             file: place.join(format!("{name}.img")),
+            files: tree.files,
             manifest: place.join(format!("{name}.manifest")),
         };
         fs::create_dir(&image.root).with_context(|| format!("cannot make {}", image.root.display()))?;
@@ -78,6 +81,20 @@ impl Image {
     /// Where it is mounted.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// A manifest of about so many of its files, evenly spread over all.
+    pub fn spread(&self, files: usize) -> Result<PathBuf> {
+        let manifest = File::open(&self.manifest).map(BufReader::new);
+        let manifest = manifest.with_context(|| format!("cannot read {}", self.manifest.display()))?;
+        let path = self.manifest.with_extension("spread");
+        let mut spread = BufWriter::new(File::create(&path)?);
+        let step = (self.files / files.max(1)).max(1);
+        for line in manifest.lines().step_by(step) {
+            writeln!(spread, "{}", line?)?;
+        }
+        spread.flush()?;
+        Ok(path)
     }
 
     /// Where the tree begins.

@@ -28,7 +28,7 @@ const ALIVE_EVERY: Duration = Duration::from_secs(15);
 /// How often it is written what was removed. After a crash a scan finds that out again; a large run need not write the same pages each
 /// second for it.
 const REMOVED_EVERY: Duration = Duration::from_secs(10);
-/// A store or a scan that failed is tried again after this.
+/// A store, a scan or a count that failed is tried again after this.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
 /// How often both clocks are looked at.
 const CLOCK_EVERY: Duration = Duration::from_secs(5);
@@ -142,15 +142,27 @@ impl Volume {
     }
 
     /// Days and ages of the usage go on: they are counted anew every minute, on large volumes so rarely that it costs
-    /// less than half a percent of a processor.
+    /// less than half a percent of a processor. After a start, and when a gap has made every age wrong, sooner: whoever asks would
+    /// have to wait for it.
     fn recount_when_due(&self, last: &mut Rounds) {
-        let every = Duration::from_secs(RECOUNT_EVERY).max(last.counted.1.saturating_mul(300));
-        if last.counted.0.elapsed() < every {
+        let gap_end = self.health.lock().record.counted_until();
+        let wrong = {
+            let index = self.watched.index.read();
+            let ledger = index.ledger();
+            ledger.as_of() == Seconds::MIN || ledger.gap_end() != gap_end
+        };
+        let (counted, took) = last.counted;
+        let rest = match wrong {
+            true if took.is_zero() => Duration::ZERO,
+            true => RETRY_EVERY.max(took.saturating_mul(20)),
+            false => Duration::from_secs(RECOUNT_EVERY).max(took.saturating_mul(300)),
+        };
+        if counted.elapsed() < rest {
             return;
         }
         let began = Instant::now();
         let _one = self.watched.counting.lock();
-        let at = (Seconds::judged(), self.condition().gap_end);
+        let at = (Seconds::judged(), gap_end);
         if let Err(error) = recount(&self.watched.index, at) {
             tracing::error!(volume = %self.config.name, %error, "usage cannot be counted");
         }

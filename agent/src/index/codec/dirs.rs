@@ -1,8 +1,13 @@
 //! Directory rows.
 
+use smallvec::SmallVec;
+
 use super::integers::{Cursor, put_varint};
 use super::{Damaged, DirId, PAGE_INODES, flag};
 use crate::model::Inode;
+
+/// Most names of directories are short, and there may be millions: those need no memory elsewhere.
+pub type DirName = SmallVec<[u8; 16]>;
 
 /// One directory of a directory row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,7 +17,7 @@ pub struct DirEntry {
     /// The directory that holds it; the root is its own parent.
     pub parent: DirId,
     /// Its name there; empty for the root.
-    pub name: Box<[u8]>,
+    pub name: DirName,
     /// Something in it could not be read.
     pub unreadable: bool,
     /// It holds a mount point.

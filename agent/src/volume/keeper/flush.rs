@@ -62,10 +62,10 @@ impl Volume {
             record.scanned
         };
         let result = write_back.commit();
+        self.watched.index.write().written_back(result.is_ok());
         if rows > ROWS_TO_TRIM {
             crate::sys::memory::give_back();
         }
-        self.watched.index.write().written_back(result.is_ok());
         self.count_flush(began.elapsed(), result.is_ok());
         match &result {
             Err(error) => {
