@@ -189,7 +189,7 @@ impl Ledger {
 }
 
 /// Files that are counted one after another. Neighbours mostly have the same owner: they are summed up here, and added to the
-/// ledger when another one's come, or when this goes.
+/// ledger when a file of another owner comes, or when this goes.
 pub(super) struct Counting<'a> {
     ledger: &'a mut Ledger,
     owner: Owner,

@@ -132,13 +132,13 @@ impl Directories {
             Some(place) => *place = slot,
             None => self.slots.push(slot),
         }
-        self.find_by_inode(ino, id);
+        self.enter_inode(ino, id);
         self.touch(id);
         id
     }
 
     /// From now on the directory in slot `id` is the one with this inode.
-    fn find_by_inode(&mut self, ino: Inode, id: DirId) {
+    fn enter_inode(&mut self, ino: Inode, id: DirId) {
         let slots = &self.slots;
         match self.by_inode.find_mut(hash_of(ino), has_inode(slots, ino)) {
             Some(known) => *known = id,
@@ -350,7 +350,7 @@ impl Directories {
                     listed_by: 0,
                     children: 0,
                 });
-                self.find_by_inode(ino, id);
+                self.enter_inode(ino, id);
             }
         }
     }

@@ -111,7 +111,7 @@ const PARTS: u64 = 64;
 /// The rows of attributes, shared among threads.
 struct Parts {
     volume: VolumeId,
-    /// The highest page.
+    /// The highest page: parts are made by it.
     last: u64,
     /// Parts that somebody has taken.
     taken: AtomicU64,
@@ -136,8 +136,12 @@ impl Parts {
                 return Ok(rows);
             }
             let first = part.saturating_mul(pages);
-            let numbers = first..=first.saturating_add(pages - 1);
-            store.rows_between(Row::Attributes, self.volume, numbers, |number, row| {
+            // The last one has no end: whatever the store said of its last row, none is left out.
+            let last = match part + 1 {
+                PARTS => u64::MAX,
+                _ => first.saturating_add(pages - 1),
+            };
+            store.rows_between(Row::Attributes, self.volume, first..=last, |number, row| {
                 rows.extend(
                     split_present(row).map(|(present, attributes)| (number, present, attributes.into())),
                 );
