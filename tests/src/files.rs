@@ -17,6 +17,12 @@ use crate::{sh, sys};
 pub const OLD_DAYS: i64 = 400;
 const DAY: i64 = 86_400;
 
+/// The file that a process has under this path, if it has another root or other mounts than this one.
+pub fn seen_by(pid: u32, path: &str) -> PathBuf {
+    let root = Path::new("/proc").join(pid.to_string()).join("root");
+    root.join(path.trim_start_matches('/'))
+}
+
 /// A temporary directory that goes with the test.
 ///
 /// # Panics

@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::ctl::Ctl;
+use crate::files::seen_by;
 use crate::skip::Unmet;
 use crate::wait::{LONG, until};
 use crate::{binary, sh};
@@ -26,6 +27,9 @@ pub struct Machine {
     dir: TempDir,
 }
 
+/// Where files lie that a machine was booted with.
+pub const FILES_AT: &str = "/srv";
+
 /// Where the agent of such a machine listens.
 const SOCKET: &str = "run/purge-agent/agent.sock";
 
@@ -38,7 +42,7 @@ impl Machine {
         Self::boot_with(volumes, &[], install)
     }
 
-    /// Boots a machine that has never heard of the agent, with `files` in its `/root`.
+    /// Boots a machine that has never heard of the agent, with `files` in [`FILES_AT`].
     ///
     /// # Errors
     /// When this host cannot do it: a reason to skip.
@@ -154,7 +158,7 @@ impl Machine {
 
     /// A path of the machine, as this host reaches it.
     pub fn path(&self, below: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/root", self.init)).join(below.trim_start_matches('/'))
+        seen_by(self.init, below)
     }
 
     /// `purgectl` of this host, for the machine's agent.
@@ -256,10 +260,12 @@ fn remove(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Puts files into the machine's `/root`.
+/// Puts files into [`FILES_AT`] of the machine.
 fn copy(files: &[&Path], root: &Path) {
+    let place = root.join(FILES_AT.trim_start_matches('/'));
+    fs::create_dir_all(&place).unwrap_or_else(|e| panic!("{}: {e}", place.display()));
     for file in files {
-        let to = root.join("root").join(file.file_name().expect("a file's name"));
+        let to = place.join(file.file_name().expect("a file's name"));
         fs::copy(file, to).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
     }
 }

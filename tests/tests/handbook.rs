@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use purge_tests::files::{regular_files, temp_dir};
 use purge_tests::handbook::{Piece, pieces, with_lines};
 use purge_tests::package::package;
-use purge_tests::systemd::Machine;
+use purge_tests::systemd::{FILES_AT, Machine};
 use purge_tests::wait::{LONG, until};
 use purge_tests::{Fs, Mount, need};
 use serde_json::Value;
@@ -82,7 +82,7 @@ impl Reader {
             false if line.starts_with("apt ") => format!("printf 'y\\n' | {line}"),
             false => line.clone(),
         };
-        let typed = format!("cd /root; export DEBIAN_FRONTEND=noninteractive; {typed}");
+        let typed = format!("cd {FILES_AT}; export DEBIAN_FRONTEND=noninteractive; {typed}");
         match self.machine.run(&["sh", "-c", &typed]) {
             Ok(printed) => println!("# {line}\n{printed}"),
             Err(why) => panic!("# {line}\n{why}"),

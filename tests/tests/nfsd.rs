@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use purge_tests::ctl::text;
-use purge_tests::files::{age_tree, assert_same, make, temp_dir};
+use purge_tests::files::{age_tree, assert_same, make, seen_by, temp_dir};
 use purge_tests::wait::{LONG, until, until_same};
 use purge_tests::{Config, Ctl, Fs, Mount, binary, need};
 use serde_json::Value;
@@ -55,7 +55,7 @@ fn what_clients_hold_goes_on_being_used() {
         .arg(&config)
         .spawn()
         .unwrap();
-    let clients = PathBuf::from(format!("/proc/{}/root/proc/fs/nfsd/clients", agent.id()));
+    let clients = seen_by(agent.id(), "/proc/fs/nfsd/clients");
     let _agent = Running(agent);
     let ctl = Ctl::new(&socket);
     until("the agent is tracking", LONG, || {

@@ -17,7 +17,7 @@ use purge_tests::files::{make, read, regular_files, temp_dir};
 use purge_tests::mount::Bind;
 use purge_tests::package::{architecture, are_static, package};
 use purge_tests::skip::Unmet;
-use purge_tests::systemd::Machine;
+use purge_tests::systemd::{FILES_AT, Machine};
 use purge_tests::wait::{LONG, until};
 use purge_tests::{Fs, Mount, binary, need, sh};
 use serde_json::Value;
@@ -90,7 +90,7 @@ fn a_new_user_installs_upgrades_removes_and_purges_the_deb() {
     let (first, second) = (file_name(&first), file_name(&second));
 
     // Installed, and told what to do; nothing runs before a volume is named.
-    let said = apt(&machine, &["install", &format!("/root/{first}")]);
+    let said = apt(&machine, &["install", &format!("{FILES_AT}/{first}")]);
     for hint in [
         "purge-agent check",
         "systemctl enable --now purge-agent",
@@ -132,7 +132,7 @@ fn a_new_user_installs_upgrades_removes_and_purges_the_deb() {
             }
         }
     });
-    let said = apt(&machine, &["install", &format!("/root/{second}")]);
+    let said = apt(&machine, &["install", &format!("{FILES_AT}/{second}")]);
     assert!(
         !said.contains("systemctl enable"),
         "hints are for new users: {said}"
@@ -171,7 +171,7 @@ fn a_new_user_installs_upgrades_removes_and_purges_the_deb() {
     assert!(machine.main_pid("purge-agent").is_none());
     assert!(machine.path("etc/purge-agent/agent.toml").exists());
     assert!(machine.path("var/lib/purge-agent/volumes").exists());
-    apt(&machine, &["install", &format!("/root/{second}")]);
+    apt(&machine, &["install", &format!("{FILES_AT}/{second}")]);
     enable(&machine);
     assert_eq!(tracking(&machine)["coverage_since"], before["coverage_since"]);
 
