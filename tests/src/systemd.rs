@@ -24,6 +24,7 @@ pub struct Machine {
     nspawn: Child,
     /// Its init, as this host numbers it.
     init: u32,
+    cgroup: Cgroup,
     dir: TempDir,
 }
 
@@ -88,7 +89,8 @@ impl Machine {
         .map_err(Unmet)?;
         install(&root);
         let log = fs::File::create(dir.path().join("console")).map_err(|e| Unmet(e.to_string()))?;
-        let mut nspawn = Command::new("systemd-nspawn");
+        let cgroup = Cgroup::new(&dir)?;
+        let mut nspawn = cgroup.command("systemd-nspawn");
         nspawn
             .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
             .env("SYSTEMD_NSPAWN_TMPFS_TMP", "0")
@@ -114,7 +116,12 @@ impl Machine {
         let nspawn = nspawn
             .spawn()
             .map_err(|e| Unmet(format!("systemd-nspawn: {e}")))?;
-        let mut machine = Self { nspawn, init: 0, dir };
+        let mut machine = Self {
+            nspawn,
+            init: 0,
+            cgroup,
+            dir,
+        };
         machine.init = until("the machine has an init", LONG, || machine.find_init());
         until("the machine is up", LONG, || {
             let state = machine.run(&["systemctl", "is-system-running"]);
@@ -218,6 +225,52 @@ impl Drop for Machine {
         let _ = self.nspawn.kill();
         let _ = self.nspawn.wait();
         let _ = sh(Command::new("umount").arg("-l").arg(self.dir.path().join("root")));
+        self.cgroup.remove();
+    }
+}
+
+/// A control group for one machine. All that are started from one group would put their units into the same groups, where one
+/// machine's systemd finds processes of another that it cannot name.
+#[derive(Debug)]
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn new(machine: &TempDir) -> Result<Self, Unmet> {
+        let read = |path: &str| fs::read_to_string(path).map_err(|e| Unmet(format!("{path}: {e}")));
+        let missing = || Unmet("no cgroup2 is mounted".to_owned());
+        let mounts = read("/proc/self/mounts")?;
+        let root = mounts.lines().find_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            let (at, kind) = (fields.next()?, fields.next()?);
+            (kind == "cgroup2").then_some(at)
+        });
+        let mine = read("/proc/self/cgroup")?;
+        let mine = mine.lines().find_map(|line| line.strip_prefix("0::/"));
+        let own = Path::new(root.ok_or_else(missing)?).join(mine.ok_or_else(missing)?);
+        let own = own.join(machine.path().file_name().unwrap_or_default());
+        fs::create_dir(&own).map_err(|e| Unmet(format!("{}: {e}", own.display())))?;
+        Ok(Self(own))
+    }
+
+    /// A command that is in the group before it becomes `program`.
+    fn command(&self, program: &str) -> Command {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", r#"echo $$ > "$0" && exec "$@""#]);
+        shell.arg(self.0.join("cgroup.procs")).arg(program);
+        shell
+    }
+
+    /// Removes it, with all that a machine has left in it.
+    fn remove(&self) {
+        fn below(group: &Path) {
+            for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    below(&entry.path());
+                }
+            }
+            let _ = fs::remove_dir(group);
+        }
+        below(&self.0);
     }
 }
 
