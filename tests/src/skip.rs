@@ -27,7 +27,9 @@ macro_rules! need {
 /// When nothing may be skipped: `CI=true` or `PURGE_TESTS_NO_SKIP=1`.
 pub fn skipped(place: &str, unmet: &Unmet) {
     let name = place.trim_end_matches("::here");
-    let line = format!("SKIPPED {name}: {}\n", unmet.0);
+    // One line for each, for they are counted.
+    let why: Vec<_> = unmet.0.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+    let line = format!("SKIPPED {name}: {}\n", why.join("; "));
     // Not with `println!`, which the test runner swallows where a test passes.
     let _ = std::io::stderr().write_all(line.as_bytes());
     if let Some(list) = std::env::var_os("PURGE_TESTS_SKIPS") {

@@ -380,7 +380,7 @@ impl Reader {
         let mut result = Ok(());
         let unknown_may_be_found = index.remembers_unknown();
         self.used.clear();
-        let mut uses = index.uses();
+        let mut uses = index.uses_in_haste();
         for event in decode_events(bytes) {
             let event = match event {
                 Ok(event) => event,

@@ -67,8 +67,8 @@ impl Ledger {
         used.map(|(i, sums)| (DirId(u32::try_from(i).unwrap_or(u32::MAX)), sums))
     }
 
-    fn share(&self, a: &Attributes, access: LastUse) -> Share {
-        let last = [access.at, a.mtime, a.ctime, a.birth]
+    fn share(&self, a: &Attributes, access: Seconds) -> Share {
+        let last = [access, a.mtime, a.ctime, a.birth]
             .into_iter()
             .chain(self.gap_end)
             .fold(Seconds::MIN, Seconds::max);
@@ -86,7 +86,7 @@ impl Ledger {
         if a.kind != Kind::File {
             return;
         }
-        let share = self.share(a, access);
+        let share = self.share(a, access.at);
         self.users.entry(a.uid).or_default().add(&share);
         self.groups.entry(a.gid).or_default().add(&share);
         self.projects.entry(a.project).or_default().add(&share);
@@ -141,7 +141,7 @@ impl Ledger {
         if a.kind != Kind::File {
             return;
         }
-        let share = self.share(a, access);
+        let share = self.share(a, access.at);
         let maps = [
             (&mut self.users, a.uid),
             (&mut self.groups, a.gid),
@@ -161,7 +161,7 @@ impl Ledger {
     }
 
     /// The access clock of a file moved: only what is known of ages changes.
-    fn moved(&mut self, a: &Attributes, before: LastUse, after: LastUse) {
+    fn moved(&mut self, a: &Attributes, before: Seconds, after: Seconds) {
         if a.kind != Kind::File {
             return;
         }
@@ -217,7 +217,7 @@ impl Counting<'_> {
             self.settle();
             self.owner = owner;
         }
-        let share = self.ledger.share(a, access);
+        let share = self.ledger.share(a, access.at);
         self.sums.add(&share);
         self.ledger.add_to_directory(a.parent, &share);
     }
@@ -281,13 +281,12 @@ impl Account {
     /// Whether no sum changes when the access clock of a file of the page in `slot` moves so. This is where every event comes by:
     /// nearly always it is one compare.
     #[inline]
-    pub fn stays(&mut self, slot: u32, before: LastUse, after: LastUse) -> bool {
-        self.ledgers_of(slot)
-            .all(|l| before.at.min(after.at) >= l.young_from())
+    pub fn stays(&mut self, slot: u32, before: Seconds, after: Seconds) -> bool {
+        self.ledgers_of(slot).all(|l| before.min(after) >= l.young_from())
     }
 
     /// The access clock of a file of the page in `slot` moved.
-    pub fn used(&mut self, slot: u32, a: &Attributes, before: LastUse, after: LastUse) {
+    pub fn used(&mut self, slot: u32, a: &Attributes, before: Seconds, after: Seconds) {
         for ledger in self.ledgers_of(slot) {
             ledger.moved(a, before, after);
         }

@@ -3,11 +3,13 @@
 //! - this file      what there is, and reading it
 //! - `loading`      from the store
 //! - `uses`         last uses: recording, moving, taking back
+//! - `behind`       clocks that moved before the sums did
 //! - `entries`      entries that are found or changed
 //! - `removal`      entries that go
 //! - `scans`        what a scan must know of the changes beside it
 //! - `write_back`   writing to the store what changed
 
+mod behind;
 mod entries;
 mod loading;
 mod removal;
@@ -17,8 +19,8 @@ mod write_back;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use self::behind::Behind;
 use self::scans::ScanState;
-use self::uses::Moved;
 pub use self::uses::Uses;
 pub use self::write_back::WriteBack;
 use super::account::{Account, Ledger};
@@ -80,8 +82,8 @@ pub struct Index {
     scratch: Vec<u8>,
     /// A page's attributes while they are changed.
     unpacked: Vec<Attributes>,
-    /// Clocks that moved, while they are gathered.
-    moved: Vec<Moved>,
+    /// Clocks that moved before the sums did: nothing else of an entry changes as long as there are any.
+    behind: Behind,
 }
 
 impl Index {
@@ -104,7 +106,7 @@ impl Index {
             remembered: Remembered::default(),
             scratch: Vec::new(),
             unpacked: Vec::new(),
-            moved: Vec::new(),
+            behind: Behind::default(),
         }
     }
 
@@ -121,6 +123,7 @@ impl Index {
 
     /// Begins to count everything anew, as of another moment; the sums stay true meanwhile.
     pub fn begin_recount(&mut self, as_of: Seconds, gap_end: Option<Seconds>) {
+        self.settle_uses();
         self.account.begin_recount(as_of, gap_end);
     }
 
@@ -129,6 +132,7 @@ impl Index {
     /// # Errors
     /// When the index is damaged.
     pub fn recount_some(&mut self, pages: usize) -> Result<bool, StoreError> {
+        self.settle_uses();
         let start = self.account.cursor();
         let end = start.saturating_add(pages).min(self.pages.len());
         if let Some(mut counting) = self.account.recounting() {

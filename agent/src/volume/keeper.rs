@@ -34,6 +34,8 @@ const RETRY_EVERY: Duration = Duration::from_secs(5);
 const CLOCK_EVERY: Duration = Duration::from_secs(5);
 /// How often it is looked what clients of the kernel's NFS server hold.
 const NFS_EVERY: Duration = Duration::from_secs(15);
+/// So many uses are added to the sums while the collector waits: some milliseconds.
+const SETTLED_AT_ONCE: usize = 4096;
 /// A look that took long is not taken again before so many times as long.
 const NFS_REST: u32 = 20;
 
@@ -94,6 +96,7 @@ impl Volume {
                 self.checkpoint_when_due();
             }
             self.count_rate();
+            self.settle_uses();
             self.recount_when_due(&mut last);
             self.judge_collector();
             self.judge_journal();
@@ -175,6 +178,11 @@ impl Volume {
         let index = self.watched.index.read();
         let ledger = index.ledger();
         expect_names(ledger.users().keys().copied(), ledger.groups().keys().copied());
+    }
+
+    /// The sums of the usage follow the clocks; the collector, who moves those, should not wait for it.
+    fn settle_uses(&self) {
+        while self.watched.index.write().settle_some(SETTLED_AT_ONCE) {}
     }
 
     fn count_rate(&self) {

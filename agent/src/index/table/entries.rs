@@ -71,6 +71,7 @@ impl Index {
     /// `group` lies in one page.
     fn upsert_page(&mut self, group: &mut [Found<'_>], scanned: bool) -> Result<(), StoreError> {
         let Some(first) = group.first() else { return Ok(()) };
+        self.settle_uses();
         let (number, _) = place(first.stat.ino);
         let slot = self.page_slot(number);
         let Self {
@@ -224,6 +225,7 @@ impl Index {
         ino: Inode,
         edit: impl FnOnce(&mut Attributes),
     ) -> Result<(), StoreError> {
+        self.settle_uses();
         let (number, offset) = place(ino);
         let Some(slot) = self.by_number.get(&number).copied() else {
             return Ok(());

@@ -51,6 +51,7 @@ impl Index {
     /// # Errors
     /// When names cannot be read from the store.
     pub fn remove(&mut self, inodes: &[Inode]) -> Result<(), StoreError> {
+        self.settle_uses();
         let mut inodes = inodes.to_vec();
         inodes.sort_unstable();
         if let Some(scan) = &mut self.scan {

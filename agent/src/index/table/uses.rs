@@ -11,9 +11,6 @@ use crate::model::{Inode, LastUse, Seconds, Source};
 /// counts as used at that moment.
 pub(super) const EARLY_USES_MAX: usize = 4_000_000;
 
-/// So many clocks that moved are gathered: half a megabyte.
-const MOVED_MAX: usize = 16_384;
-
 impl Index {
     /// Whether uses of unknown files are remembered for a scan that may find them.
     pub fn remembers_unknown(&self) -> bool {
@@ -76,8 +73,16 @@ impl Index {
     /// To record many uses, while nothing else of the index changes.
     pub fn uses(&mut self) -> Uses<'_> {
         Uses {
-            moved: std::mem::take(&mut self.moved),
             index: self,
+            in_haste: false,
+        }
+    }
+
+    /// The same for one who has no time for the sums: they follow with [`Index::settle_some`], or before anything else changes.
+    pub fn uses_in_haste(&mut self) -> Uses<'_> {
+        Uses {
+            index: self,
+            in_haste: true,
         }
     }
 
@@ -114,16 +119,8 @@ impl Index {
 #[derive(Debug)]
 pub struct Uses<'a> {
     index: &'a mut Index,
-    moved: Vec<Moved>,
-}
-
-/// A clock that moved, and with it the age of a file.
-#[derive(Debug)]
-pub(super) struct Moved {
-    slot: u32,
-    rank: u32,
-    before: LastUse,
-    after: LastUse,
+    /// The sums may follow later.
+    in_haste: bool,
 }
 
 impl Uses<'_> {
@@ -152,46 +149,15 @@ impl Uses<'_> {
     }
 
     fn set(&mut self, slot: u32, rank: usize, before: LastUse, after: LastUse) {
-        if let Some(page) = self.index.pages.get_mut(slot as usize) {
+        let index = &mut *self.index;
+        if let Some(page) = index.pages.get_mut(slot as usize) {
             page.set_last_use(rank, after);
             // Also if the page differs from the store already: what was removed may wait, this not.
-            self.index.dirty.insert(slot);
-            if !self.index.account.stays(slot, before, after) {
-                self.moved.push(Moved {
-                    slot,
-                    rank: rank as u32,
-                    before,
-                    after,
-                });
-            }
-            if self.moved.len() >= MOVED_MAX {
-                self.settle();
+            index.dirty.insert(slot);
+            if !index.account.stays(slot, before.at, after.at) {
+                index.moved(slot, rank, before.at, after.at);
             }
         }
-    }
-
-    fn settle(&mut self) {
-        // What moved twice stays in its order.
-        self.moved.sort_by_key(|moved| (moved.slot, moved.rank));
-        for of_page in self.moved.chunk_by(|one, next| one.slot == next.slot) {
-            let slot = of_page.first().map_or(u32::MAX, |moved| moved.slot);
-            let Some(page) = self.index.pages.get(slot as usize) else {
-                continue;
-            };
-            let (mut reader, mut read, mut entry) = (page.reader(), 0, None);
-            for moved in of_page {
-                while read <= moved.rank {
-                    entry = reader.next_entry().ok();
-                    read += 1;
-                }
-                if let Some(attributes) = &entry {
-                    self.index
-                        .account
-                        .used(slot, attributes, moved.before, moved.after);
-                }
-            }
-        }
-        self.moved.clear();
     }
 }
 
@@ -206,8 +172,9 @@ impl Deref for Uses<'_> {
 
 impl Drop for Uses<'_> {
     fn drop(&mut self) {
-        self.settle();
-        self.index.moved = std::mem::take(&mut self.moved);
+        if !self.in_haste {
+            self.index.settle_uses();
+        }
     }
 }
 
