@@ -6,7 +6,8 @@ use std::time::Instant;
 use super::{Host, HostError, Manner};
 use crate::config::{AUTO_MAX_FRACTION, Rule, user_name};
 use crate::model::Seconds;
-use crate::policy::evaluate::{Circumstances, Evaluation, evaluate};
+use crate::policy::apart::TOGETHER_MAX;
+use crate::policy::evaluate::{Circumstances, Evaluation, evaluate_with};
 use crate::purge::plans::{Occasion, PlanRecord};
 use crate::volume::{State, Volume, VolumeError};
 use crate::work::{Outcome, Phase};
@@ -61,13 +62,14 @@ impl Host {
         let began = Instant::now();
         let (found, volume_bytes) = {
             let index = volume.watched.index.read();
-            (evaluate(&index, &rules, &at)?, index.totals().bytes)
+            let found = evaluate_with(&index, &rules, &at, TOGETHER_MAX)?;
+            (found, index.totals().bytes)
         };
         check_size(&found, wanted.candidates_max)?;
         let occasion = Occasion {
             volume: &volume.config.name,
             rules: &rules,
-            now: at.now,
+            at: &at,
             seconds: began.elapsed().as_secs_f64(),
             volume_bytes,
             own_ttl: wanted.ttl.is_some() || wanted.unattended,
@@ -218,7 +220,7 @@ pub(super) fn outcome_of(made: Result<&PlanRecord, &HostError>) -> Outcome {
 
 /// A client may be allowed plans of some size only.
 pub(super) fn check_size(found: &Evaluation, max: Option<u64>) -> Result<(), HostError> {
-    let (count, max) = (found.picks.len() as u64, max.unwrap_or(u64::MAX));
+    let (count, max) = (found.candidates(), max.unwrap_or(u64::MAX));
     if count <= max {
         return Ok(());
     }

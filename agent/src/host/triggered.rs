@@ -168,7 +168,7 @@ impl Host {
         let occasion = Occasion {
             volume: &volume.config.name,
             rules: &[rule],
-            now: at.now,
+            at: &at,
             seconds: began.elapsed().as_secs_f64(),
             volume_bytes,
             own_ttl: true,

@@ -1,17 +1,17 @@
 //! Directories that are empty, or will be.
 
-use super::evaluate::{Circumstances, Pick, Shape, Tables, numbered};
+use super::evaluate::{Circumstances, Evaluation, Pick, Shape, Tables, numbered};
 use super::last_use::{covered, is_expired, last_use};
 use crate::config::{Rule, Target};
 use crate::index::{DirId, Index};
 
-/// Directories that are empty, or will be once `picks` are gone: children before their parents.
+/// Directories that are empty, or will be once what was `found` is gone: children before their parents.
 pub(super) fn empty_directories(
     index: &Index,
     rules: &[Rule],
     at: &Circumstances,
     tables: &Tables,
-    picks: &[Pick],
+    found: &Evaluation,
 ) -> Vec<Pick> {
     let mut removers: Vec<_> = numbered(rules)
         .filter(|(_, r)| r.target == Target::File && r.remove_empty_dirs)
@@ -28,14 +28,19 @@ pub(super) fn empty_directories(
             ))
         })
         .collect();
-    let mut found = Vec::new();
+    let mut empty = Vec::new();
     if removers.is_empty() {
-        return found;
+        return empty;
     }
     let dirs = index.dirs();
     let mut left: Vec<u32> = dirs.children_table();
     let mut tree = vec![false; left.len()];
-    for pick in picks {
+    for (dir, count) in found.apart.iter().flat_map(|apart| apart.by_directory()) {
+        if let Some(left) = left.get_mut(dir.index()) {
+            *left = left.saturating_sub(count);
+        }
+    }
+    for pick in &found.picks {
         if pick.shape == Shape::Tree
             && let Some(place) = dirs.of_inode(pick.ino).and_then(|id| tree.get_mut(id.index()))
         {
@@ -80,7 +85,7 @@ pub(super) fn empty_directories(
         });
         let Some((rule, last)) = taker else { continue };
         let (ino, parent) = (dir.ino, dir.parent);
-        found.push(Pick {
+        empty.push(Pick {
             ino,
             parent,
             shape: Shape::EmptyDirectory,
@@ -97,5 +102,5 @@ pub(super) fn empty_directories(
             }
         }
     }
-    found
+    empty
 }

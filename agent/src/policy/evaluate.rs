@@ -6,9 +6,10 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::announced::Announced;
+use super::apart::Apart;
 use super::empty::empty_directories;
 use super::files::FilePass;
-use super::limits::apply_limits;
+use super::limits::{apply_limits, is_limited};
 use super::units;
 use crate::config::{Rule, Target};
 use crate::index::{DirId, Index, StoreError};
@@ -79,6 +80,8 @@ pub struct Kept {
 pub struct Evaluation {
     /// What goes, in the order in which it may: directories that are empty only then come last, children first.
     pub picks: Vec<Pick>,
+    /// Files that go as well, and are too many to be among the picks.
+    pub apart: Option<Apart>,
     /// What stays.
     pub kept: Kept,
     /// Files of the volume.
@@ -108,6 +111,20 @@ const QUOTA_FILES: [&[u8]; 4] = [b"aquota.user", b"aquota.group", b"quota.user",
 /// # Errors
 /// When the index is damaged or its names cannot be read: there is no plan for what cannot be seen whole.
 pub fn evaluate(index: &Index, rules: &[Rule], at: &Circumstances) -> Result<Evaluation, StoreError> {
+    evaluate_with(index, rules, at, usize::MAX)
+}
+
+/// The same for a plan, which may take all there is: more files than `together` are set apart, unless a rule's limit asks for an order
+/// among all of them.
+///
+/// # Errors
+/// As for [`evaluate`].
+pub fn evaluate_with(
+    index: &Index,
+    rules: &[Rule],
+    at: &Circumstances,
+    together: usize,
+) -> Result<Evaluation, StoreError> {
     let tables = Tables::new(index, at);
     let mut out = Evaluation {
         index_files: index.totals().files,
@@ -127,12 +144,17 @@ pub fn evaluate(index: &Index, rules: &[Rule], at: &Circumstances) -> Result<Eva
             }
         }
     }
-    let pass = FilePass::new(index, rules, at, &tables, &taken);
+    let together = match rules.iter().any(is_limited) {
+        true => usize::MAX,
+        false => together,
+    };
+    let pass = FilePass::new(index, rules, at, &tables, &taken).keeping(together);
     if pass.is_needed() {
         for part in pass.run()? {
             out.merge(part);
         }
     }
+    out.know_taken(taken);
     let dropped = apply_limits(&mut out.picks, rules, at.now);
     out.kept.limit = dropped.iter().map(|p| u64::from(p.files)).sum();
     for pick in &dropped {
@@ -140,8 +162,8 @@ pub fn evaluate(index: &Index, rules: &[Rule], at: &Circumstances) -> Result<Eva
             remove_owner(&mut out.by_owner, attributes.uid, pick);
         }
     }
-    let empty = empty_directories(index, rules, at, &tables, &out.picks);
-    let gone: u64 = out.picks.iter().map(|p| u64::from(p.files)).sum();
+    let empty = empty_directories(index, rules, at, &tables, &out);
+    let gone = out.files();
     out.picks.extend(empty);
     let kept = &mut out.kept;
     let named = gone + kept.held + kept.excluded + kept.uncovered + kept.limit;
@@ -174,8 +196,23 @@ fn remove_owner(owners: &mut FxHashMap<u32, (u64, u64)>, uid: u32, pick: &Pick) 
 }
 
 impl Evaluation {
+    /// How many candidates there are.
+    pub fn candidates(&self) -> u64 {
+        (self.picks.len() as u64).saturating_add(self.files_apart())
+    }
+
+    /// How many regular files go.
+    pub fn files(&self) -> u64 {
+        let picked: u64 = self.picks.iter().map(|p| u64::from(p.files)).sum();
+        picked.saturating_add(self.files_apart())
+    }
+
+    fn files_apart(&self) -> u64 {
+        self.apart.as_ref().map_or(0, Apart::files)
+    }
+
     fn merge(&mut self, part: Self) {
-        self.picks.extend(part.picks);
+        self.take_all(part.picks, part.apart);
         self.examined += part.examined;
         self.kept.held += part.kept.held;
         self.kept.excluded += part.kept.excluded;

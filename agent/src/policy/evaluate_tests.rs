@@ -251,4 +251,47 @@ proptest! {
             gone.insert(pick.ino);
         }
     }
+
+    /// Files that are set apart are the same files, found again a few directories at a time.
+    #[test]
+    fn files_apart_equal_those_that_are_kept_together(
+        mut files in prop::collection::vec(file(), 0..40),
+        ttl in 1u64..250,
+        exclude: bool,
+        whole_directories: bool,
+        together in 0usize..12,
+        most in 1usize..12,
+    ) {
+        let index = build(&mut files);
+        let mut rules = vec![
+            rule(ttl.saturating_mul(2), Clocks::ALL, false, None, 0, 0),
+            rule(ttl, Clocks::ALL, exclude, None, 0, 0),
+        ];
+        if whole_directories {
+            rules[0].target = Target::Directory { depth: 1 };
+        }
+        let at = Circumstances { now: Seconds(NOW), ..Circumstances::default() };
+        let whole = evaluate(&index, &rules, &at).unwrap();
+        let found = evaluate_with(&index, &rules, &at, together).unwrap();
+        let is_file = |p: &&Pick| p.shape == Shape::File;
+        let mut expected: Vec<Pick> = whole.picks.iter().filter(is_file).copied().collect();
+        prop_assert_eq!(found.apart.is_some(), expected.len() > together);
+        prop_assert_eq!((found.candidates(), found.files()), (whole.candidates(), whole.files()));
+        prop_assert_eq!((found.kept, found.examined, &found.by_owner), (whole.kept, whole.examined, &whole.by_owner));
+        if let Some(apart) = &found.apart {
+            let others = whole.picks.iter().filter(|p| !is_file(p)).copied().collect::<Vec<_>>();
+            prop_assert_eq!(&found.picks, &others);
+            prop_assert_eq!(apart.files(), expected.len() as u64);
+            let mut got = Vec::new();
+            for part in apart.parts(most) {
+                let picks = apart.part(&index, &rules, &at, part).unwrap();
+                let one_directory = picks.iter().all(|p| p.parent == picks[0].parent);
+                prop_assert!(picks.len() <= most || one_directory);
+                got.extend(picks);
+            }
+            got.sort_unstable_by_key(|p| p.ino);
+            expected.sort_unstable_by_key(|p| p.ino);
+            prop_assert_eq!(got, expected);
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! File rules: one linear pass over the clock column, on a few threads.
 
+use std::ops::Range;
+
 use rustc_hash::FxHashMap;
 
 use super::evaluate::{Circumstances, Evaluation, Pick, Shape, Tables, add_owner, is_quota_file, numbered};
@@ -19,6 +21,10 @@ pub(super) struct FilePass<'a> {
     /// A file accessed at or after this is young for every rule; none when a rule does not ask for accesses.
     young_from: Option<Seconds>,
     needs_names: bool,
+    /// Only files of these directories are looked for.
+    within: Range<usize>,
+    /// More files than this are set apart by each thread.
+    together: usize,
 }
 
 /// Threads of an evaluation.
@@ -50,6 +56,24 @@ impl<'a> FilePass<'a> {
             taken,
             young_from,
             needs_names,
+            within: 0..usize::MAX,
+            together: usize::MAX,
+        }
+    }
+
+    /// The same for the files of some directories.
+    pub fn within(self, directories: Range<usize>) -> Self {
+        Self {
+            within: directories,
+            ..self
+        }
+    }
+
+    /// The same, with more files than `together` set apart.
+    pub fn keeping(self, together: usize) -> Self {
+        Self {
+            together: together / self.threads(),
+            ..self
         }
     }
 
@@ -109,14 +133,18 @@ impl<'a> FilePass<'a> {
         Ok(first.filter(|due| !held && *due <= self.at.now))
     }
 
+    fn threads(&self) -> usize {
+        let most = std::thread::available_parallelism().map_or(1, |n| n.get().min(THREADS_MAX));
+        let wanted = usize::try_from(self.index.totals().files / ENTRIES_PER_THREAD_MIN).unwrap_or(most);
+        wanted.clamp(1, most)
+    }
+
     fn on_threads<'i, T: Send>(
         &'i self,
         work: impl Fn(&mut dyn Iterator<Item = PageView<'i>>) -> Result<T, StoreError> + Sync,
     ) -> Result<Vec<T>, StoreError> {
         let work = &work;
-        let most = std::thread::available_parallelism().map_or(1, |n| n.get().min(THREADS_MAX));
-        let wanted = usize::try_from(self.index.totals().files / ENTRIES_PER_THREAD_MIN).unwrap_or(most);
-        let runs = self.index.page_runs(wanted.clamp(1, most));
+        let runs = self.index.page_runs(self.threads());
         std::thread::scope(|scope| {
             let threads: Vec<_> = runs
                 .into_iter()
@@ -148,7 +176,8 @@ impl<'a> FilePass<'a> {
         let mut paths = Paths::default();
         for (rank, ino) in page.inodes().enumerate() {
             let entry = attributes.next_entry()?;
-            if entry.kind != Kind::File || Tables::is(self.taken, entry.parent) {
+            let is_outside = !self.within.contains(&entry.parent.index());
+            if entry.kind != Kind::File || is_outside || Tables::is(self.taken, entry.parent) {
                 continue;
             }
             let access = page.access(rank);
@@ -193,7 +222,7 @@ impl<'a> FilePass<'a> {
                 out.kept.held += 1;
                 return Ok(());
             }
-            out.picks.push(Pick {
+            let pick = Pick {
                 ino,
                 parent: entry.parent,
                 shape: Shape::File,
@@ -202,7 +231,8 @@ impl<'a> FilePass<'a> {
                 bytes: entry.size,
                 files: 1,
                 rule: *number,
-            });
+            };
+            out.take(pick, self.together);
             add_owner(&mut out.by_owner, entry.uid, 1, entry.size);
             return Ok(());
         }

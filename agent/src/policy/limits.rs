@@ -35,10 +35,15 @@ pub(super) fn fitting(picks: &[Pick], rule: &Rule) -> usize {
     fits.count()
 }
 
+/// Whether a rule takes some of its files only, in its order.
+pub(super) fn is_limited(rule: &Rule) -> bool {
+    rule.max_files > 0 || rule.max_bytes > 0
+}
+
 /// Keeps of each rule's picks, in the rule's order, those that fit its limits; returns the others.
 pub(super) fn apply_limits(picks: &mut Vec<Pick>, rules: &[Rule], now: Seconds) -> Vec<Pick> {
     let mut dropped = Vec::new();
-    for (number, rule) in numbered(rules).filter(|(_, r)| r.max_files > 0 || r.max_bytes > 0) {
+    for (number, rule) in numbered(rules).filter(|(_, r)| is_limited(r)) {
         let (mut mine, others): (Vec<Pick>, Vec<Pick>) = picks.drain(..).partition(|p| p.rule == number);
         sort(&mut mine, rule.sequence, now);
         dropped.extend(mine.split_off(fitting(&mine, rule)));

@@ -4,6 +4,7 @@
 //! - [`scope`]    globs, owners and sizes of a rule
 //! - [`schedule`] when a rule's plans are made
 //! - [`evaluate`] files, whole directories and empty directories against the rules
+//! - [`apart`]    files that are too many to be kept together
 //! - `files`      file rules: one pass over the clock column
 //! - [`limits`]   in which order, and how much of it a plan may take
 //! - [`quota`]    owners and directories over their limit, volumes over their watermark, and what goes then
@@ -17,6 +18,7 @@
 //! What may never happen: a candidate that the index does not know to be expired.
 
 pub mod announced;
+pub mod apart;
 mod empty;
 pub mod evaluate;
 pub mod expiring;

@@ -15,7 +15,8 @@ use super::id::new_id;
 use crate::config::Rule;
 use crate::index::{Batch, Index, Record, Store, StoreError};
 use crate::model::Seconds;
-use crate::policy::evaluate::{Evaluation, Shape};
+use crate::policy::apart::TOGETHER_MAX;
+use crate::policy::evaluate::{Circumstances, Evaluation, Pick, Shape};
 use crate::policy::quota::Reason;
 use crate::volume::Guard;
 
@@ -90,8 +91,8 @@ pub struct Occasion<'a> {
     pub volume: &'a str,
     /// The rules in the order of the evaluation.
     pub rules: &'a [Rule],
-    /// When it was evaluated.
-    pub now: Seconds,
+    /// When it was evaluated, and what decided besides.
+    pub at: &'a Circumstances,
     /// How long that took.
     pub seconds: f64,
     /// Apparent bytes of all files of the volume.
@@ -137,46 +138,41 @@ impl Plans {
         found: Evaluation,
         on: &Occasion<'_>,
     ) -> Result<PlanRecord, StoreError> {
-        let plan_id = new_id('p', on.now);
-        let mut picks = found.picks;
-        let split = picks
-            .iter()
-            .position(|p| p.shape == Shape::EmptyDirectory)
-            .unwrap_or(picks.len());
-        if let Some(first) = picks.get_mut(..split) {
-            // One directory after the other, as apply takes them.
-            first.sort_unstable_by_key(|p| (p.rule, p.parent, p.ino));
-        }
+        let now = on.at.now;
+        let plan_id = new_id('p', now);
         let clocks = on.rules.iter().map(|r| r.clocks).collect();
-        let mut writer = ChunkWriter::new(&self.store, &plan_id, index, on.now, clocks);
         let names: Vec<&str> = match on.trigger {
             Some(trigger) => trigger.reasons.iter().map(|r| r.name.as_str()).collect(),
             None => on.rules.iter().map(|r| r.name.as_str()).collect(),
         };
-        let mut by_rule = vec![v1::Totals::default(); names.len()];
-        let mut totals = v1::Totals::default();
-        let mut first_empty_chunk = None;
-        for (i, pick) in picks.iter().enumerate() {
-            if i == split {
-                writer.end_chunk()?;
-                first_empty_chunk = Some(writer.chunks);
-            }
-            if writer.add(pick)? {
-                let share = by_rule.get_mut(usize::from(pick.rule));
-                for t in [Some(&mut totals), share].into_iter().flatten() {
-                    match pick.shape {
-                        Shape::File => t.files += 1,
-                        Shape::Tree | Shape::EmptyDirectory => t.directories += 1,
-                    }
-                    t.bytes = t.bytes.saturating_add(pick.bytes);
-                }
+        let files_going = found.files();
+        let mut picks = found.picks;
+        let split = picks.iter().position(|p| p.shape == Shape::EmptyDirectory);
+        let empty = picks.split_off(split.unwrap_or(picks.len()));
+        let mut saving = Saving {
+            writer: ChunkWriter::new(&self.store, &plan_id, index, now, clocks),
+            totals: v1::Totals::default(),
+            by_rule: vec![v1::Totals::default(); names.len()],
+        };
+        saving.add_sorted(picks)?;
+        if let Some(apart) = &found.apart {
+            for part in apart.parts(TOGETHER_MAX) {
+                let picks = apart.part(&index.read(), on.rules, on.at, part)?;
+                saving.add_sorted(picks)?;
             }
         }
+        saving.writer.end_chunk()?;
+        let first_empty_chunk = saving.writer.chunks;
+        saving.add(&empty)?;
+        let Saving {
+            mut writer,
+            totals,
+            by_rule,
+        } = saving;
         let chunks = writer.finish()?;
         let kept = found.kept;
         let mut by_owner: Vec<_> = found.by_owner.into_iter().collect();
         by_owner.sort_unstable_by_key(|(uid, (_, bytes))| (std::cmp::Reverse(*bytes), *uid));
-        let files_going: u64 = picks.iter().map(|p| u64::from(p.files)).sum();
         let graces: Vec<u64> = match (on.trigger, on.rules) {
             // A quota or watermark has one rule, and as many names as reasons.
             (Some(_), [rule, ..]) => vec![rule.grace; names.len()],
@@ -185,8 +181,8 @@ impl Plans {
         let rule_shares = names.iter().zip(&by_rule);
         let plan = v1::Plan {
             plan_id: plan_id.clone(),
-            created_at: Some(timestamp(on.now)),
-            expires_at: Some(timestamp(on.now.plus(EXPIRES_AFTER_SECONDS))),
+            created_at: Some(timestamp(now)),
+            expires_at: Some(timestamp(now.plus(EXPIRES_AFTER_SECONDS))),
             volume: on.volume.into(),
             rules: rule_shares
                 .map(|(name, t)| v1::RuleShare {
@@ -231,7 +227,7 @@ impl Plans {
                 .trigger
                 .map_or_else(|| fingerprint(on.rules), |t| t.fingerprint.clone()),
             max_errors: on.rules.iter().map(|r| r.max_errors).fold(1.0, f64::min),
-            first_empty_chunk: first_empty_chunk.unwrap_or(chunks),
+            first_empty_chunk,
             rules: names.iter().map(|name| (*name).to_owned()).collect(),
             own_ttl: on.own_ttl,
             trigger: on.trigger.map(|t| t.name.clone()).unwrap_or_default(),
@@ -323,6 +319,38 @@ impl Plans {
                 (0..record.chunks)
                     .for_each(|n| batch.remove(Record::PlanChunk, &chunk_key(&plan.plan_id, n)));
                 self.store.apply(batch)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A plan on its way into the store.
+struct Saving<'a> {
+    writer: ChunkWriter<'a>,
+    totals: v1::Totals,
+    by_rule: Vec<v1::Totals>,
+}
+
+impl Saving<'_> {
+    /// One directory after the other, as apply takes them.
+    fn add_sorted(&mut self, mut picks: Vec<Pick>) -> Result<(), StoreError> {
+        picks.sort_unstable_by_key(|p| (p.rule, p.parent, p.ino));
+        self.add(&picks)
+    }
+
+    fn add(&mut self, picks: &[Pick]) -> Result<(), StoreError> {
+        for pick in picks {
+            if !self.writer.add(pick)? {
+                continue;
+            }
+            let share = self.by_rule.get_mut(usize::from(pick.rule));
+            for t in [Some(&mut self.totals), share].into_iter().flatten() {
+                match pick.shape {
+                    Shape::File => t.files += 1,
+                    Shape::Tree | Shape::EmptyDirectory => t.directories += 1,
+                }
+                t.bytes = t.bytes.saturating_add(pick.bytes);
             }
         }
         Ok(())

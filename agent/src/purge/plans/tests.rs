@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::index::{DirId, Found, VolumeId};
 use crate::model::{Kind, LastUse, Source, Stat};
-use crate::policy::evaluate::{Circumstances, evaluate};
+use crate::policy::evaluate::{Circumstances, evaluate_with};
 
 const NOW: u32 = 1_000_000;
 
@@ -55,14 +55,15 @@ proptest! {
     fn what_is_used_between_evaluation_and_saving_is_no_candidate(
         used in prop::collection::btree_set(100u64..140, 0..20),
         written in prop::collection::btree_set(100u64..140, 0..20),
+        together in prop_oneof![Just(5), Just(usize::MAX)],
     ) {
         let store = Store::temporary().unwrap();
         let index = RwLock::new(index_of(40, &store));
         let mut rule = Rule::everything_older("v", 100);
         rule.remove_empty_dirs = false;
         let at = Circumstances { now: Seconds(NOW), ..Circumstances::default() };
-        let found = evaluate(&index.read(), std::slice::from_ref(&rule), &at).unwrap();
-        prop_assert_eq!(found.picks.len(), 40);
+        let found = evaluate_with(&index.read(), std::slice::from_ref(&rule), &at, together).unwrap();
+        prop_assert_eq!(found.candidates(), 40);
         for ino in &used {
             index.write().record_use(*ino, Seconds(NOW));
         }
@@ -75,7 +76,7 @@ proptest! {
         let occasion = Occasion {
             volume: "v",
             rules: &[rule],
-            now: Seconds(NOW),
+            at: &at,
             seconds: 0.0,
             volume_bytes: 400,
             own_ttl: false,
