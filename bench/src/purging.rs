@@ -1,5 +1,5 @@
-//! Applying plans beside `find -delete`, on equal trees of which a part goes: a tenth, as a nightly purge finds it, and half,
-//! where find wastes next to nothing on files that stay.
+//! Applying plans beside `find -delete`, on equal trees of which a part goes: a hundredth, as a nightly purge finds it, a tenth, and
+//! half, where find wastes next to nothing on files that stay.
 
 use std::path::Path;
 
@@ -14,10 +14,10 @@ use crate::measure::{children_cpu_seconds, cpu_seconds, resident_bytes, timed};
 use crate::report::{Report, Unit};
 use crate::stages::{Bench, find_old, lines, number, say, warm_up};
 
-/// Files that an apply takes, or a tenth of all where that is fewer.
+/// Files that an apply takes at most.
 const FILES_MAX: usize = 100_000;
 /// Which share of the files goes.
-const SHARES: [(&str, f64); 2] = [("a tenth", 0.1), ("half", HALF)];
+const SHARES: [(&str, f64); 3] = [("a hundredth", 0.01), ("a tenth", 0.1), ("half", HALF)];
 const HALF: f64 = 0.5;
 
 /// One removal of the older half of a tree.
@@ -41,9 +41,8 @@ impl Removal {
 /// looks on.
 pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     for (words, share) in SHARES {
-        let goes = FILES_MAX.min(bench.files / 10) as f64;
         let tree = Tree {
-            files: (goes / share) as usize,
+            files: bench.files.min((FILES_MAX as f64 / share) as usize),
             old_share: share,
             seed: 2,
         };
