@@ -71,13 +71,8 @@ impl Hook {
                     return;
                 }
                 let Ok(stream) = stream else { continue };
-                if let Some(taken) = take(
-                    stream,
-                    answer.load(SeqCst),
-                    Duration::from_micros(thinks.load(SeqCst)),
-                ) {
-                    posted.lock().unwrap().push(taken);
-                }
+                let (status, thinks) = (answer.load(SeqCst), thinks.load(SeqCst));
+                take(stream, status, Duration::from_micros(thinks), &posted);
             }
         });
         hook.thread = Some(thread);
@@ -131,7 +126,8 @@ fn has_gone(stream: &TcpStream) -> bool {
     }
 }
 
-fn take(stream: TcpStream, status: u16, thinks: Duration) -> Option<Posted> {
+/// Reads what somebody posts, and keeps it if the answer goes out.
+fn take(stream: TcpStream, status: u16, thinks: Duration, posted: &Mutex<Vec<Posted>>) -> Option<()> {
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
@@ -155,12 +151,16 @@ fn take(stream: TcpStream, status: u16, thinks: Duration) -> Option<Posted> {
     if has_gone(reader.get_ref()) {
         return None;
     }
+    let body = String::from_utf8(body).ok()?;
+    // Whoever has been answered finds it there.
+    let mut all = posted.lock().ok()?;
     let words = format!("HTTP/1.1 {status} Said\r\ncontent-length: 3\r\nconnection: close\r\n\r\nso\n");
     reader.get_mut().write_all(words.as_bytes()).ok()?;
-    Some(Posted {
+    all.push(Posted {
         status,
         at: Instant::now(),
         headers,
-        body: String::from_utf8(body).ok()?,
-    })
+        body,
+    });
+    Some(())
 }
