@@ -71,7 +71,7 @@ fn measure_share(bench: &Bench, report: &mut Report, tree: Tree, words: &str) ->
     let mut agent = Agent::start(
         &bench.programs,
         &bench.place,
-        &format!("agent-apply-{}", tree.files),
+        &format!("agent-apply-{}", words.replace(' ', "-")),
         &volumes,
     )?;
     agent.wait_tracking()?;
