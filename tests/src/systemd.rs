@@ -24,7 +24,8 @@ pub struct Machine {
     nspawn: Child,
     /// Its init, as this host numbers it.
     init: u32,
-    cgroup: Cgroup,
+    /// Goes after it.
+    _cgroup: Cgroup,
     dir: TempDir,
 }
 
@@ -119,7 +120,7 @@ impl Machine {
         let mut machine = Self {
             nspawn,
             init: 0,
-            cgroup,
+            _cgroup: cgroup,
             dir,
         };
         machine.init = until("the machine has an init", LONG, || machine.find_init());
@@ -225,7 +226,6 @@ impl Drop for Machine {
         let _ = self.nspawn.kill();
         let _ = self.nspawn.wait();
         let _ = sh(Command::new("umount").arg("-l").arg(self.dir.path().join("root")));
-        self.cgroup.remove();
     }
 }
 
@@ -259,18 +259,20 @@ impl Cgroup {
         shell.arg(self.0.join("cgroup.procs")).arg(program);
         shell
     }
+}
 
-    /// Removes it, with all that a machine has left in it.
-    fn remove(&self) {
-        fn below(group: &Path) {
+/// With all that a machine has left in it.
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        fn remove(group: &Path) {
             for entry in fs::read_dir(group).into_iter().flatten().flatten() {
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                    below(&entry.path());
+                    remove(&entry.path());
                 }
             }
             let _ = fs::remove_dir(group);
         }
-        below(&self.0);
+        remove(&self.0);
     }
 }
 

@@ -141,7 +141,19 @@ fn kill_9_at_random_moments_of_a_storm_loses_no_use_and_the_index_always_opens()
             .iter()
             .zip(&known_used)
             .filter(|(f, used)| **used && planned.contains(*f));
-        assert_eq!(lost.count(), 0, "round {round}");
+        let lost: Vec<_> = lost.map(|(file, _)| file).collect();
+        let ages: Vec<_> = used
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|(file, _)| lost.contains(&&fresh[*file]))
+            .map(|(_, at)| killed_at - *at)
+            .collect();
+        assert!(
+            lost.is_empty(),
+            "round {round}: lost {lost:?}, so long before the kill: {ages:?}; the agent says: {}",
+            agent.status()
+        );
         let kept = never.iter().filter(|f| planned.contains(*f)).count();
         assert_eq!(kept, never.len(), "round {round}: what nobody used stays expired");
     }

@@ -116,7 +116,7 @@ impl Index {
     }
 
     /// Sums by owner, group, project and directory. Files and bytes are those of this moment, days and ages those of
-    /// [`Ledger::as_of`], and ages may lack the uses of the last second.
+    /// [`Ledger::as_of`], and ages may lack the uses of the last second, or of a storm that goes on.
     pub fn ledger(&self) -> &Ledger {
         self.account.ledger()
     }

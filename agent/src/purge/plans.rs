@@ -156,8 +156,12 @@ impl Plans {
         };
         saving.add_sorted(picks)?;
         if let Some(apart) = &found.apart {
+            // No more than were counted, which limits have been compared with: the index has gone on since.
+            let mut room = usize::try_from(apart.files()).unwrap_or(usize::MAX);
             for part in apart.parts(TOGETHER_MAX) {
-                let picks = apart.part(&index.read(), on.rules, on.at, part)?;
+                let mut picks = apart.part(&index.read(), on.rules, on.at, part)?;
+                picks.truncate(room);
+                room -= picks.len();
                 saving.add_sorted(picks)?;
             }
         }

@@ -36,6 +36,8 @@ const CLOCK_EVERY: Duration = Duration::from_secs(5);
 const NFS_EVERY: Duration = Duration::from_secs(15);
 /// So many uses are added to the sums while the collector waits: some milliseconds.
 const SETTLED_AT_ONCE: usize = 4096;
+/// And so many times in a round: as many as can wait. In a storm that goes on, the index has to be written as well.
+const SETTLED_TIMES: usize = 64;
 /// A look that took long is not taken again before so many times as long.
 const NFS_REST: u32 = 20;
 
@@ -182,7 +184,11 @@ impl Volume {
 
     /// The sums of the usage follow the clocks; the collector, who moves those, should not wait for it.
     fn settle_uses(&self) {
-        while self.watched.index.write().settle_some(SETTLED_AT_ONCE) {}
+        for _ in 0..SETTLED_TIMES {
+            if !self.watched.index.write().settle_some(SETTLED_AT_ONCE) {
+                return;
+            }
+        }
     }
 
     fn count_rate(&self) {
