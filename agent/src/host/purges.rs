@@ -254,9 +254,14 @@ impl apply::Surroundings for Around<'_> {
     fn hide_own(&self, dir: BorrowedFd<'_>) {
         self.volume.hide_own(dir);
     }
-    fn held(&self) -> (FxHashSet<Inode>, RwLockReadGuard<'_, ()>) {
-        let guard = self.host.holds.taking();
-        (self.host.holds.held(&self.volume.config.name), guard)
+    fn no_new_holds(&self) -> RwLockReadGuard<'_, ()> {
+        self.host.holds.taking()
+    }
+    fn no_new_holds_at_once(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        self.host.holds.taking_at_once()
+    }
+    fn held(&self) -> FxHashSet<Inode> {
+        self.host.holds.held(&self.volume.config.name)
     }
     fn alone_in_the_trash(&self) -> MutexGuard<'_, ()> {
         self.volume.trash_work.lock()

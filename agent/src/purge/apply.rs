@@ -4,7 +4,6 @@
 //! compared with. Directories that are empty only when everything else is gone come last, one after another.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard, RwLockReadGuard};
@@ -12,12 +11,14 @@ use purge_proto::v1;
 use rustc_hash::FxHashSet;
 
 use super::audit::{self, Audit, Heading, Lines};
-use super::candidate::Candidate;
+use super::bin::Lanes;
+use super::candidate::{Candidate, Part};
 use super::ending::{Stop, end};
 use super::forget::forget;
 use super::guard::{Fate, Ground};
 use super::ledger::{Code, Ledger, Position};
 use super::pace::Pace;
+use super::parts::Parts;
 use super::plans::{PlanRecord, Plans};
 use super::runs::{LiveRun, Progress};
 use super::take::{Batch, Finished};
@@ -41,8 +42,12 @@ pub trait Surroundings: Sync {
     fn backlog(&self) -> u64;
     /// Names in this directory are changed by nobody else: what the run does there need not come back as events.
     fn hide_own(&self, dir: BorrowedFd<'_>);
-    /// The inodes held now. No hold is added while the guard lives.
-    fn held(&self) -> (FxHashSet<Inode>, RwLockReadGuard<'_, ()>);
+    /// No hold that is added while the guard lives is in force before it is dropped.
+    fn no_new_holds(&self) -> RwLockReadGuard<'_, ()>;
+    /// The same for whoever has one already; none while somebody waits for that to be dropped.
+    fn no_new_holds_at_once(&self) -> Option<RwLockReadGuard<'_, ()>>;
+    /// The inodes held now.
+    fn held(&self) -> FxHashSet<Inode>;
     /// Nobody else makes, frees or removes anything in the volume's trash while the guard lives.
     fn alone_in_the_trash(&self) -> MutexGuard<'_, ()>;
     /// These were taken; what can be restored, until then.
@@ -131,6 +136,29 @@ struct Runner<'a> {
     renaming: Mutex<()>,
 }
 
+/// The batches of one worker, each of which removes what was decided on the one before it (see [`super::take`]).
+struct Chain<'r> {
+    worker: u8,
+    last: Option<Decided<'r>>,
+}
+
+/// A batch that is decided and not yet carried out.
+struct Decided<'r> {
+    at: Position,
+    batch: Batch<'r>,
+    _no_new_holds: RwLockReadGuard<'r, ()>,
+}
+
+impl<'r> Chain<'r> {
+    fn of(worker: u8) -> Self {
+        Self { worker, last: None }
+    }
+
+    fn last_batch(&mut self) -> Option<&mut Batch<'r>> {
+        self.last.as_mut().map(|last| &mut last.batch)
+    }
+}
+
 impl Runner<'_> {
     /// Makes the run's places in the trash: from here on it is not empty, and nobody takes it away.
     fn begin(&self) {
@@ -143,24 +171,17 @@ impl Runner<'_> {
 
     fn run(self) -> v1::Run {
         let (first_empty, chunks) = (self.order.plan.first_empty_chunk, self.order.plan.chunks);
-        let next = AtomicU32::new(0);
-        let work = |lane| {
-            loop {
-                let chunk = next.fetch_add(1, Relaxed);
-                if chunk >= first_empty {
-                    return;
-                }
-                self.chunk(chunk, lane);
-            }
-        };
+        let id = self.order.plan.plan.as_ref().map_or("", |p| &p.plan_id);
+        let files = Parts::of(self.order.plans, id, 0..first_empty);
+        let work = |worker| self.work(worker, &files);
         std::thread::scope(|scope| {
-            for lane in 1..workers() {
+            for worker in 1..workers() {
                 // Where the system gives no thread, fewer do the work.
-                let _ = std::thread::Builder::new().spawn_scoped(scope, move || work(lane));
+                let _ = std::thread::Builder::new().spawn_scoped(scope, move || work(worker));
             }
             work(0);
         });
-        (first_empty..chunks).for_each(|chunk| self.chunk(chunk, 0));
+        self.work(0, &Parts::of(self.order.plans, id, first_empty..chunks));
         for share in self.shares() {
             if let Err(e) = self.trash.end(&share) {
                 self.halt(Stop::Broken(format!("the trash: {e}")));
@@ -171,63 +192,57 @@ impl Runner<'_> {
         end(progress, self.stop.into_inner(), self.live)
     }
 
-    fn chunk(&self, number: u32, lane: u8) {
-        let id = self
-            .order
-            .plan
-            .plan
-            .as_ref()
-            .map(|p| p.plan_id.as_str())
-            .unwrap_or_default();
-        let candidates = match self.order.plans.chunk(id, number) {
-            Ok(candidates) => candidates,
-            Err(e) => return self.halt(Stop::Broken(e.to_string())),
-        };
-        let mut first = 0;
-        for batch in candidates.chunk_by(|a, b| a.rule == b.rule) {
-            let mut rest = batch;
-            while !rest.is_empty() {
-                let (part, after) = rest.split_at(self.pace.batch_len(rest));
-                let at = Position { chunk: number, first };
-                first = first.saturating_add(u32::try_from(part.len()).unwrap_or(u32::MAX));
-                rest = after;
-                if self.should_stop() {
-                    self.count_unreached(part.len());
+    fn work(&self, worker: u8, parts: &Parts<'_>) {
+        let mut chain = Chain::of(worker);
+        loop {
+            let (at, part) = match parts.next(&self.pace) {
+                Ok(Some(next)) => next,
+                Ok(None) => break,
+                Err(e) => {
+                    self.halt(Stop::Broken(e.to_string()));
                     continue;
                 }
-                self.pace.wait(part.len(), || self.live.is_cancelled());
-                if let Err(stop) = self.batch(at, part, lane) {
-                    self.halt(stop);
-                }
+            };
+            if self.should_stop() {
+                self.count_unreached(part.len());
+                continue;
+            }
+            self.pace.wait(part.len(), || self.live.is_cancelled());
+            if let Err(stop) = self.batch(at, part, &mut chain) {
+                self.halt(stop);
             }
         }
+        self.end_chain(&mut chain);
     }
 
     /// Candidates whose grace is the same go to the same share of the trash. Every one of them is counted, also if this fails.
-    fn batch(&self, at: Position, part: &[Candidate], lane: u8) -> Result<(), Stop> {
-        let prepared = self.ground(part, lane).and_then(|ground| {
-            let noted = self.order.ledger.begun(at, part.len());
+    fn batch<'r>(&'r self, at: Position, part: Part, chain: &mut Chain<'r>) -> Result<(), Stop> {
+        let count = part.len();
+        let share = self.share(part.first().map_or(0, |c| c.rule));
+        let ground = self.ground(&share, chain).and_then(|ground| {
+            let noted = self.order.ledger.begun(at, count);
             noted.map_err(ledger_broken).map(|()| ground)
         });
-        let ground = match prepared {
+        let ground = match ground {
             Ok(ground) => ground,
             Err(stop) => {
-                self.count_unreached(part.len());
+                self.count_unreached(count);
                 return Err(stop);
             }
         };
         // Those who open one of them wait until the batch's end, and so not for what others have queued before.
         if self.around.backlog() > BACKLOG_MAX {
+            self.end_chain(chain);
             self.around.sync();
         }
         // Whoever opens one of them waits from here until the end of the batch.
         let began = Instant::now();
         let mut batch = Batch::begin(ground, part);
         let seen = self.around.sync();
-        let (held, _no_new_holds) = self.around.held();
+        let no_new_holds = self.no_new_holds(chain);
         let decided = match seen && !self.live.is_cancelled() {
             true => {
-                batch.take(held, &self.renaming);
+                batch.take(self.around.held(), &self.renaming, chain.last_batch());
                 self.order
                     .ledger
                     .decided(at, batch.decisions())
@@ -239,24 +254,63 @@ impl Runner<'_> {
                 Err(Stop::Broken(why.into()))
             }
         };
+        self.pace.adapt(count, began.elapsed());
         if let Err(stop) = decided {
-            let (fates, unreached): (Vec<_>, Vec<_>) =
-                batch.abandon().into_iter().partition(|(_, fate)| fate.is_some());
-            let fates: Vec<_> = fates.into_iter().filter_map(|(c, f)| Some((c, f?))).collect();
+            let (part, fates) = batch.abandon();
+            let fates: Vec<_> = part
+                .iter()
+                .zip(fates)
+                .filter_map(|(c, f)| Some((c, f?)))
+                .collect();
             self.count(&fates);
-            self.count_unreached(unreached.len());
+            self.count_unreached(count.saturating_sub(fates.len()));
             return Err(stop);
         }
+        self.end_chain(chain);
+        // With a rate it is long until there is another.
+        let ends_here = batch.keeps() || self.order.max_rate > 0;
+        chain.last = Some(Decided {
+            at,
+            batch,
+            _no_new_holds: no_new_holds,
+        });
+        if ends_here {
+            self.end_chain(chain);
+        }
+        Ok(())
+    }
+
+    /// Whoever adds a hold waits for the batches before it, and so these must come to an end.
+    fn no_new_holds<'r>(&'r self, chain: &mut Chain<'r>) -> RwLockReadGuard<'r, ()> {
+        let at_once = self.around.no_new_holds_at_once();
+        at_once.unwrap_or_else(|| {
+            self.end_chain(chain);
+            self.around.no_new_holds()
+        })
+    }
+
+    /// Carries out what was decided last.
+    fn end_chain(&self, chain: &mut Chain<'_>) {
+        if let Some(Decided { at, batch, .. }) = chain.last.take()
+            && let Err(stop) = self.end_batch(at, batch)
+        {
+            self.halt(stop);
+        }
+    }
+
+    /// Carries out what was decided on a batch, and tells it.
+    fn end_batch(&self, at: Position, batch: Batch<'_>) -> Result<(), Stop> {
+        let (part, finished) = batch.finish();
         let Finished {
             fates,
             amended,
             gone,
             leases,
             freed,
-        } = batch.finish();
+        } = finished;
+        let fates: Vec<_> = part.iter().zip(fates).collect();
         let forgotten = forget(self.watched, gone, &freed);
         drop(leases);
-        self.pace.adapt(part.len(), began.elapsed());
         let amended = amended.into_iter().try_for_each(|position| {
             let at = Position {
                 first: at
@@ -271,18 +325,30 @@ impl Runner<'_> {
         self.count(&fates);
         amended.map_err(ledger_broken)?;
         told.map_err(|e| Stop::Broken(e.to_string()))?;
-        self.order.ledger.told(at, part.len()).map_err(ledger_broken)?;
+        self.order.ledger.told(at, fates.len()).map_err(ledger_broken)?;
         forgotten.map_err(|e| Stop::Broken(e.to_string()))
     }
 
-    fn ground(&self, part: &[Candidate], lane: u8) -> Result<Ground<'_>, Stop> {
-        let share = self.share(part.first().map_or(0, |c| c.rule));
-        let bin = self.trash.bin(&share, lane);
-        bin.and_then(|bin| {
-            self.around.hide_own(bin.lane().as_fd());
-            Ground::new(self.watched, bin, share.until > 0)
-        })
-        .map_err(|e| Stop::Broken(format!("cannot open the volume: {e}")))
+    fn ground<'r>(&'r self, share: &Share, chain: &mut Chain<'r>) -> Result<Ground<'r>, Stop> {
+        let broken = |e| Stop::Broken(format!("cannot open the volume: {e}"));
+        let lanes = match share.until {
+            0 => Some(self.lanes(share, chain).map_err(broken)?),
+            // What is kept takes the place of nothing.
+            _ => {
+                self.end_chain(chain);
+                None
+            }
+        };
+        let bin = self.trash.bin(share).map_err(broken)?;
+        Ground::new(self.watched, bin, lanes).map_err(broken)
+    }
+
+    /// Those of the batch before, with the names that were given there, or new ones.
+    fn lanes(&self, share: &Share, chain: &Chain<'_>) -> std::io::Result<Lanes> {
+        let before = chain.last.as_ref().and_then(|last| last.batch.lanes());
+        let lanes = before.map_or_else(|| self.trash.lanes(share, chain.worker), Ok)?;
+        lanes.dirs().for_each(|dir| self.around.hide_own(dir.as_fd()));
+        Ok(lanes)
     }
 
     fn tell(&self, fates: &[(&Candidate, Fate)]) -> std::io::Result<()> {

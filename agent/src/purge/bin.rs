@@ -18,9 +18,6 @@ pub struct Bin {
     pub(super) volume: OwnedFd,
     pub(super) files: OwnedFd,
     pub(super) trees: OwnedFd,
-    pub(super) flat: Arc<OwnedFd>,
-    /// How many names were given there. They are the same in every batch: the kernel finds them in its cache.
-    pub(super) given: u32,
     /// The directory made last, and the one that holds it or its like: candidates come in runs.
     pub(super) last: Option<Place>,
     pub(super) above: Option<Place>,
@@ -28,20 +25,41 @@ pub struct Bin {
     pub kept: Kept,
 }
 
+/// A worker's directories for files that are removed in a moment. There are some, because the kernel reads a directory's names one by one
+/// to find one of them.
+#[derive(Debug, Clone)]
+pub struct Lanes {
+    dirs: [Arc<OwnedFd>; Self::COUNT],
+    /// How many names were given.
+    given: usize,
+}
+
+impl Lanes {
+    /// So many for a worker.
+    pub const COUNT: usize = 8;
+
+    /// In these directories.
+    pub fn new(dirs: [Arc<OwnedFd>; Self::COUNT]) -> Self {
+        Self { dirs, given: 0 }
+    }
+
+    /// The directories.
+    pub fn dirs(&self) -> impl Iterator<Item = &OwnedFd> {
+        self.dirs.iter().map(|dir| &**dir)
+    }
+
+    /// A directory, and a name there that was not given before. Something that could not be put back may have it: ask again then.
+    pub fn free(&mut self) -> (Arc<OwnedFd>, Arc<CStr>) {
+        let (lane, nth) = (self.given % Self::COUNT, self.given / Self::COUNT);
+        self.given = self.given.wrapping_add(1);
+        let [first, ..] = &self.dirs;
+        let dir = self.dirs.get(lane).unwrap_or(first);
+        let name = CString::new(nth.to_string()).unwrap_or_default();
+        (Arc::clone(dir), name.into())
+    }
+}
+
 impl Bin {
-    /// The place and name for a file that is unlinked in a moment. Something that could not be put back may have the name:
-    /// ask again then.
-    pub fn flat(&mut self) -> (Arc<OwnedFd>, Arc<CStr>) {
-        let name = CString::new(self.given.to_string()).unwrap_or_default();
-        self.given = self.given.saturating_add(1);
-        (Arc::clone(&self.flat), name.into())
-    }
-
-    /// The place of those files.
-    pub fn lane(&self) -> &Arc<OwnedFd> {
-        &self.flat
-    }
-
     /// The place for the files of a directory of the volume, which is open as `like`: it has the same owner and mode.
     ///
     /// # Errors

@@ -8,6 +8,7 @@
 //! ```
 
 use std::ffi::{CStr, CString};
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use crate::index::codec::{Cursor, Damaged, put_varint};
@@ -50,6 +51,31 @@ pub struct Candidate {
     pub access: LastUse,
     /// Its last use as the rule saw it.
     pub last: LastUse,
+}
+
+/// Candidates of a chunk that follow each other.
+#[derive(Debug, Clone)]
+pub struct Part {
+    chunk: Arc<[Candidate]>,
+    range: Range<usize>,
+}
+
+impl Part {
+    /// Those in `range`.
+    pub fn of(chunk: &Arc<[Candidate]>, range: Range<usize>) -> Self {
+        Self {
+            chunk: Arc::clone(chunk),
+            range,
+        }
+    }
+}
+
+impl Deref for Part {
+    type Target = [Candidate];
+
+    fn deref(&self) -> &[Candidate] {
+        self.chunk.get(self.range.clone()).unwrap_or_default()
+    }
 }
 
 impl Candidate {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::bin::Bin;
+use super::bin::{Bin, Lanes};
 use super::candidate::Candidate;
 use crate::collect::Watched;
 use crate::index::DirId;
@@ -133,16 +133,16 @@ pub struct Ground<'a> {
     /// Whether somebody has a lock on a directory, or on one above it.
     locked: FxHashMap<Arc<[u8]>, bool>,
     pub(super) bin: Bin,
-    /// What is taken stays in the trash.
-    pub(super) keep: bool,
+    /// What is taken is removed in a moment, by way of these; none: it stays in the trash.
+    pub(super) lanes: Option<Lanes>,
 }
 
 impl<'a> Ground<'a> {
-    /// The live state for one batch. What is taken goes into `bin`, and stays there if `keep`.
+    /// The live state for one batch. What is taken goes into `bin` and stays there, unless there are `lanes`.
     ///
     /// # Errors
     /// When the volume's root cannot be opened.
-    pub fn new(watched: &'a Watched, bin: Bin, keep: bool) -> io::Result<Self> {
+    pub fn new(watched: &'a Watched, bin: Bin, lanes: Option<Lanes>) -> io::Result<Self> {
         Ok(Self {
             watched,
             root: watched.open_root()?,
@@ -150,8 +150,13 @@ impl<'a> Ground<'a> {
             anchor: None,
             locked: FxHashMap::default(),
             bin,
-            keep,
+            lanes,
         })
+    }
+
+    /// Whether what is taken stays in the trash.
+    pub fn keeps(&self) -> bool {
+        self.lanes.is_none()
     }
 
     /// What is held now: ask after every use up to the leases is in the index.
@@ -175,7 +180,7 @@ impl<'a> Ground<'a> {
         let file = beneath::open_file(dir, name).map_err(gone_or_failed)?;
         match lease::ask(file).map_err(Fate::Failed)? {
             Asked::Granted(lease) => Ok(Leased::Guarded(lease)),
-            Asked::Unsupported(file) if self.keep => Ok(Leased::Unguarded(file)),
+            Asked::Unsupported(file) if self.keeps() => Ok(Leased::Unguarded(file)),
             Asked::Open | Asked::Unsupported(_) => Err(Fate::Skipped(Skip::Open)),
             Asked::Locked => Err(Fate::Skipped(Skip::Locked)),
         }

@@ -218,6 +218,11 @@ impl Holds {
         self.taking.read()
     }
 
+    /// The same; none while somebody waits for those that there are to be dropped.
+    pub fn taking_at_once(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        self.taking.try_read()
+    }
+
     /// The inodes held on a volume now.
     pub fn held(&self, volume: &str) -> FxHashSet<Inode> {
         let now = Seconds::now();

@@ -19,6 +19,7 @@
 //! - [`tally`]     counting fates (pure)
 //! - [`audit`]     a line for each thing that was deleted, trashed, restored or left alone
 //! - [`apply`]     one run: workers over the candidates of a plan
+//! - [`parts`]     hands them out
 //! - [`pace`]      how many together, and how many in a second
 //! - [`ending`]    what its record says in the end
 //! - [`runs`]      past and current runs
@@ -40,6 +41,7 @@ pub mod id;
 pub mod kept;
 pub mod ledger;
 pub mod pace;
+pub mod parts;
 pub mod plans;
 pub mod recover;
 pub mod restore;

@@ -5,10 +5,13 @@
 //!        |         barrier: every use up to here is in the index
 //!   Batch::take    verify, rename into the trash; put back what somebody came for in the meantime
 //!        |         the decisions are written to the run's ledger
-//!   Batch::finish  unlink what has no grace; nothing is put back from here on
+//!   Batch::finish  remove what has no grace; nothing is put back from here on
 //! ```
 //! A file's lease is looked at after all renames of the batch: whoever found the file by its name before it was moved
 //! has had that long to come to the lease.
+//!
+//! A file that was decided on is removed by the file of the next batch that is renamed to its name in the trash: one change of the
+//! file system instead of two, and whoever found it before has a batch longer to come. Only the last batch is unlinked.
 
 use std::ffi::CStr;
 use std::io;
@@ -19,7 +22,8 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
 use rustix::fs::{AtFlags, RenameFlags};
 
-use super::candidate::Candidate;
+use super::bin::Lanes;
+use super::candidate::{Candidate, Part};
 use super::guard::{Fate, Ground, Leased, Name, Skip, Verified, gone_or_failed};
 use super::ledger::Code;
 use super::tree::Tree;
@@ -36,7 +40,11 @@ const MOVED_AT_ONCE: usize = 32;
 #[derive(Debug)]
 pub struct Batch<'a> {
     ground: Ground<'a>,
-    on_way: Vec<(&'a Candidate, Step)>,
+    part: Part,
+    /// How far each of them is.
+    steps: Vec<Step>,
+    /// Those before this position have given way to a file of the batch that follows, or cannot.
+    gave_way: usize,
 }
 
 /// How far a candidate is.
@@ -46,75 +54,101 @@ enum Step {
     Done(Fate),
     /// A file at its place, that nobody can open.
     Leased(Leased),
-    /// A file at its place that is as the plan and the index say, and where it will go.
-    Verified(Leased, Vec<Move>),
+    /// A file at its place that is as the plan and the index say, and where its names will go.
+    Verified(Leased, Vec<Way>),
     /// A file in the trash.
     Moved(Leased, Vec<Move>),
+    /// A file that is gone: one of the batch that follows has its name in the trash.
+    Replaced(Leased),
     /// A directory, and everything in it, in the trash.
-    Tree(Tree),
+    Tree(Box<Tree>),
     /// A directory that should be empty, at its place; verified, if it says where.
-    Empty(Option<(Name, Freed)>),
+    Empty(Option<Box<(Name, Freed)>>),
 }
 
-/// Where a name is, or was, and where it goes, or is.
+/// A name that will be moved.
+#[derive(Debug)]
+struct Way {
+    from: Name,
+    to: To,
+}
+
+/// Where to.
+#[derive(Debug)]
+enum To {
+    /// A directory of the trash that is like its own, under its own name: its path can be seen.
+    ItsLike(Arc<OwnedFd>),
+    /// A lane of the worker's, for a moment.
+    ALane,
+}
+
+/// A name that was moved, and where it is.
 #[derive(Debug)]
 struct Move {
     from: Name,
     place: Arc<OwnedFd>,
     there: Arc<CStr>,
+    in_lane: bool,
 }
 
 impl<'a> Batch<'a> {
     /// Takes leases on files, and directories out of reach.
-    pub fn begin(mut ground: Ground<'a>, candidates: &'a [Candidate]) -> Self {
-        let mut on_way = Vec::with_capacity(candidates.len());
-        for candidate in candidates {
+    pub fn begin(mut ground: Ground<'a>, part: Part) -> Self {
+        let begin = |candidate: &Candidate| {
             let step = match candidate.shape {
                 Shape::File => ground.lease(candidate).map(Step::Leased),
-                Shape::Tree => Tree::take(&mut ground, candidate).map(Step::Tree),
+                Shape::Tree => Tree::take(&mut ground, candidate).map(|tree| Step::Tree(Box::new(tree))),
                 Shape::EmptyDirectory => Ok(Step::Empty(None)),
             };
-            on_way.push((candidate, step.unwrap_or_else(Step::Done)));
+            step.unwrap_or_else(Step::Done)
+        };
+        let steps = part.iter().map(begin).collect();
+        Self {
+            ground,
+            part,
+            steps,
+            gave_way: 0,
         }
-        Self { ground, on_way }
     }
 
     /// The batch will not be taken: everything goes back to its place. A candidate has a fate only if it could not.
-    pub fn abandon(self) -> Vec<(&'a Candidate, Option<Fate>)> {
-        let ground = self.ground;
-        let back = |(candidate, step)| {
-            let fate = match step {
-                Step::Done(fate) => Some(fate),
-                Step::Tree(tree) => tree.put_back(&ground).err().map(Fate::Failed),
-                Step::Moved(_, moved) => put_back(&ground, candidate, &moved).err().map(Fate::Failed),
-                Step::Leased(_) | Step::Verified(..) | Step::Empty(..) => None,
-            };
-            (candidate, fate)
+    pub fn abandon(self) -> (Part, Vec<Option<Fate>>) {
+        let (ground, part) = (self.ground, self.part);
+        let back = |(candidate, step)| match step {
+            Step::Done(fate) => Some(fate),
+            Step::Tree(tree) => tree.put_back(&ground).err().map(Fate::Failed),
+            Step::Moved(_, moved) => put_back(&ground, candidate, &moved).err().map(Fate::Failed),
+            Step::Leased(_) | Step::Verified(..) | Step::Empty(..) => None,
+            Step::Replaced(_) => Some(Fate::Deleted),
         };
-        self.on_way.into_iter().map(back).collect()
+        let fates = part.iter().zip(self.steps).map(back).collect();
+        (part, fates)
     }
 
-    /// Verifies everything and moves it into the trash, a few at a time and when it is this worker's `turn`. To be called
-    /// when every use up to the leases is in the index, with what is held after that.
-    pub fn take(&mut self, held: FxHashSet<Inode>, turn: &Mutex<()>) {
-        let ground = &mut self.ground;
+    /// Verifies everything and moves it into the trash, a few at a time and when it is this worker's `turn`, over what is decided of the
+    /// batch `before`. To be called when every use up to the leases is in the index, with what is held after that.
+    pub fn take(&mut self, held: FxHashSet<Inode>, turn: &Mutex<()>, mut before: Option<&mut Self>) {
+        let (ground, part) = (&mut self.ground, &self.part);
         ground.hold(held);
-        for few in self.on_way.chunks_mut(MOVED_AT_ONCE) {
-            for (candidate, step) in &mut *few {
+        let few = part
+            .chunks(MOVED_AT_ONCE)
+            .zip(self.steps.chunks_mut(MOVED_AT_ONCE));
+        for (candidates, steps) in few {
+            for (candidate, step) in candidates.iter().zip(&mut *steps) {
                 advance(step, |step| verify(ground, candidate, step));
             }
             let _turn = turn.lock();
-            for (candidate, step) in few {
+            for (candidate, step) in candidates.iter().zip(steps) {
                 advance(step, |step| match step {
                     Step::Verified(leased, ways) => {
-                        let moved = move_away(ground, candidate, ways)?;
+                        let moved = move_away(ground, candidate, ways, before.as_deref_mut())?;
                         Ok(Step::Moved(leased, moved))
                     }
                     other => Ok(other),
                 });
             }
         }
-        for (candidate, step) in &mut self.on_way {
+        for (candidate, step) in part.iter().zip(&mut self.steps) {
             let Step::Moved(leased, moved) = step else {
                 continue;
             };
@@ -127,16 +161,52 @@ impl<'a> Batch<'a> {
 
     /// What will become of each candidate if nothing fails any more.
     pub fn decisions(&self) -> impl Iterator<Item = &Fate> {
-        let keep = self.ground.keep;
-        self.on_way.iter().map(move |(_, step)| step.decision(keep))
+        let keep = self.ground.keeps();
+        self.steps.iter().map(move |step| step.decision(keep))
     }
 
-    /// Removes what has no grace.
-    pub fn finish(mut self) -> Finished<'a> {
-        let ground = &self.ground;
+    /// Whether what it takes stays in the trash.
+    pub fn keeps(&self) -> bool {
+        self.ground.keeps()
+    }
+
+    /// The lanes, for the batch that follows.
+    pub fn lanes(&self) -> Option<Lanes> {
+        self.ground.lanes.clone()
+    }
+
+    /// Where the next file lies that is decided on and that nobody has come for: whatever is renamed to there removes it.
+    fn giving_way(&mut self) -> Option<(Arc<OwnedFd>, Arc<CStr>)> {
+        while let Some(step) = self.steps.get(self.gave_way) {
+            if let Step::Moved(leased, moved) = step
+                && let [only] = &**moved
+                && only.in_lane
+                && leased.is_whole()
+            {
+                return Some((Arc::clone(&only.place), Arc::clone(&only.there)));
+            }
+            self.gave_way += 1;
+        }
+        None
+    }
+
+    /// What [`Self::giving_way`] said was done.
+    fn has_given_way(&mut self) {
+        if let Some(step) = self.steps.get_mut(self.gave_way) {
+            advance(step, |step| match step {
+                Step::Moved(leased, _) => Ok(Step::Replaced(leased)),
+                other => Ok(other),
+            });
+        }
+        self.gave_way += 1;
+    }
+
+    /// Removes what has no grace and has not given way.
+    pub fn finish(self) -> (Part, Finished) {
+        let (ground, part) = (&self.ground, self.part);
         let mut finished = Finished::default();
-        for (position, (candidate, step)) in self.on_way.drain(..).enumerate() {
-            let decided = Code::of(step.decision(ground.keep));
+        for (position, (candidate, step)) in part.iter().zip(self.steps).enumerate() {
+            let decided = Code::of(step.decision(ground.keeps()));
             let fate = match step {
                 Step::Done(fate) => fate,
                 Step::Leased(_) | Step::Verified(..) | Step::Empty(None) => Fate::Skipped(Skip::Changed),
@@ -152,8 +222,14 @@ impl<'a> Batch<'a> {
                     finished.leases.push(leased);
                     fate
                 }
+                Step::Replaced(leased) => {
+                    finished.gone.push(candidate.ino);
+                    finished.leases.push(leased);
+                    Fate::Deleted
+                }
                 Step::Tree(tree) => tree.finish(ground, &mut finished),
-                Step::Empty(Some((name, freed))) => {
+                Step::Empty(Some(entry)) => {
+                    let (name, freed) = *entry;
                     let fate = remove_empty(&name);
                     if matches!(fate, Fate::Deleted) {
                         finished.freed.push(freed);
@@ -164,17 +240,17 @@ impl<'a> Batch<'a> {
             if Code::of(&fate) != decided {
                 finished.amended.push(position);
             }
-            finished.fates.push((candidate, fate));
+            finished.fates.push(fate);
         }
-        finished
+        (part, finished)
     }
 }
 
 /// A batch whose end has come.
 #[derive(Debug, Default)]
-pub struct Finished<'a> {
+pub struct Finished {
     /// What became of each.
-    pub fates: Vec<(&'a Candidate, Fate)>,
+    pub fates: Vec<Fate>,
     /// Those of which something else became than was decided, by position.
     pub amended: Vec<usize>,
     /// Inodes that are no more at their places. Their leases keep them from being given to new files.
@@ -201,7 +277,7 @@ impl Step {
             Self::Done(fate) => fate,
             Self::Leased(_) | Self::Verified(..) | Self::Empty(None) => &Fate::Skipped(Skip::Changed),
             Self::Moved(..) | Self::Tree(_) if keep => &Fate::Trashed,
-            Self::Moved(..) | Self::Tree(_) | Self::Empty(Some(_)) => &Fate::Deleted,
+            Self::Moved(..) | Self::Replaced(_) | Self::Tree(_) | Self::Empty(Some(_)) => &Fate::Deleted,
         }
     }
 }
@@ -231,25 +307,23 @@ fn verify(ground: &mut Ground<'_>, candidate: &Candidate, step: Step) -> Result<
             let ino = candidate.ino;
             let known = ground.watched.index.read().get(ino);
             let freed = known.map(|(known, _)| Freed { ino, known });
-            Ok(Step::Empty(names.pop().zip(freed)))
+            Ok(Step::Empty(names.pop().zip(freed).map(Box::new)))
         }
-        other @ (Step::Done(_) | Step::Verified(..) | Step::Moved(..)) => Ok(other),
+        other @ (Step::Done(_) | Step::Verified(..) | Step::Moved(..) | Step::Replaced(_)) => Ok(other),
     }
 }
 
 /// Where the names of a verified file will go.
-fn ways(ground: &mut Ground<'_>, verified: Verified) -> Result<Vec<Move>, Fate> {
-    let in_its_place = ground.keep || verified.names.len() > 1;
+fn ways(ground: &mut Ground<'_>, verified: Verified) -> Result<Vec<Way>, Fate> {
+    let in_its_place = ground.keeps() || verified.names.len() > 1;
     let way = |from: Name| {
-        let (place, there) = match in_its_place {
-            // Where its path can be seen.
-            true => (ground.bin.place(&from.path, &from.dir)?, Arc::clone(&from.name)),
-            // For a moment.
-            false => ground.bin.flat(),
+        let to = match in_its_place {
+            true => To::ItsLike(ground.bin.place(&from.path, &from.dir)?),
+            false => To::ALane,
         };
-        Ok(Move { from, place, there })
+        Ok(Way { from, to })
     };
-    let ways: io::Result<Vec<Move>> = verified.names.into_iter().map(way).collect();
+    let ways: io::Result<Vec<Way>> = verified.names.into_iter().map(way).collect();
     ways.map_err(gone_or_failed)
 }
 
@@ -257,32 +331,71 @@ fn ways(ground: &mut Ground<'_>, verified: Verified) -> Result<Vec<Move>, Fate> 
 fn move_away(
     ground: &mut Ground<'_>,
     candidate: &Candidate,
-    mut moves: Vec<Move>,
+    ways: Vec<Way>,
+    mut before: Option<&mut Batch<'_>>,
 ) -> Result<Vec<Move>, Fate> {
-    for n in 0..moves.len() {
-        let Some(this) = moves.get_mut(n) else { break };
-        if let Err(fate) = move_one(ground, candidate.ino, this) {
-            let moved = moves.get(..n).unwrap_or_default();
-            return Err(put_back(ground, candidate, moved).map_or_else(Fate::Failed, |()| fate));
+    let mut moved = Vec::with_capacity(ways.len());
+    for way in ways {
+        match move_one(ground, candidate.ino, way, before.as_deref_mut()) {
+            Ok(one) => moved.push(one),
+            Err(fate) => return Err(put_back(ground, candidate, &moved).map_or_else(Fate::Failed, |()| fate)),
         }
     }
-    Ok(moves)
+    Ok(moved)
 }
 
-fn move_one(ground: &mut Ground<'_>, ino: Inode, this: &mut Move) -> Result<(), Fate> {
-    let Move { from, place, there } = this;
+fn move_one(
+    ground: &mut Ground<'_>,
+    ino: Inode,
+    way: Way,
+    before: Option<&mut Batch<'_>>,
+) -> Result<Move, Fate> {
+    let Way { from, to } = way;
     // Nothing waits between this look and the rename: what has taken the name meanwhile should not be seen to leave.
     let found = stat::entry(&from.dir, &from.name).map_err(gone_or_failed)?;
     if found.stat.ino != ino {
         return Err(Fate::Skipped(Skip::Changed));
     }
+    let refused = |e: rustix::io::Errno| gone_or_failed(e.into());
+    let (place, there, in_lane) = match to {
+        To::ItsLike(place) => {
+            rename(&from, &place, &from.name).map_err(refused)?;
+            (place, Arc::clone(&from.name), false)
+        }
+        To::ALane => {
+            let (place, there) = into_a_lane(ground.lanes.as_mut(), &from, before).map_err(refused)?;
+            (place, there, true)
+        }
+    };
+    Ok(Move {
+        from,
+        place,
+        there,
+        in_lane,
+    })
+}
+
+/// Moves a name into a lane, and says where it is and what it is called there.
+fn into_a_lane(
+    lanes: Option<&mut Lanes>,
+    from: &Name,
+    before: Option<&mut Batch<'_>>,
+) -> rustix::io::Result<(Arc<OwnedFd>, Arc<CStr>)> {
+    if let Some(before) = before
+        && let Some((place, there)) = before.giving_way()
+    {
+        rustix::fs::renameat(&from.dir, &*from.name, &place, &*there)?;
+        before.has_given_way();
+        return Ok((place, there));
+    }
+    // Without lanes everything is kept.
+    let lanes = lanes.ok_or(rustix::io::Errno::NOENT)?;
     loop {
-        match rename(from, place, there) {
+        let (place, there) = lanes.free();
+        match rename(from, &place, &there) {
             // Something is stranded there.
-            Err(rustix::io::Errno::EXIST) if Arc::ptr_eq(place, ground.bin.lane()) => {
-                (_, *there) = ground.bin.flat();
-            }
-            other => return other.map_err(|e| gone_or_failed(e.into())),
+            Err(rustix::io::Errno::EXIST) => {}
+            other => return other.map(|()| (place, there)),
         }
     }
 }
@@ -308,7 +421,7 @@ fn check_moved(candidate: &Candidate, leased: &Leased, moved: &[Move]) -> Result
 }
 
 fn finish_file(ground: &Ground<'_>, candidate: &Candidate, moved: &[Move]) -> Fate {
-    if ground.keep {
+    if ground.keeps() {
         return Fate::Trashed;
     }
     for (n, m) in moved.iter().enumerate() {

@@ -8,7 +8,7 @@
 //!       f/DIR/DIR/NAME                files below the directories they came from, which carry owner and mode
 //!       d/INODE/t                     a directory that was taken as a whole, or anything that is kept,
 //!       d/INODE/at -> PATH            and where it came from
-//!       n/LANE/NUMBER                 without a grace: a file for the milliseconds until it is unlinked
+//!       n/LANE/NUMBER                 without a grace: a file for the milliseconds until another takes its name or it is unlinked
 //! ```
 //! What has a grace says itself where it belongs: it can be put back by hand, without the agent. See [`super::restore`].
 
@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use rustix::fs::{Access, AtFlags, Gid, IFlags, Mode, RawDir, Uid};
 
-use super::bin::Bin;
+use super::bin::{Bin, Lanes};
 use super::kept::Kept;
 use crate::collect::Watched;
 use crate::model::Inode;
@@ -180,28 +180,40 @@ impl Trash {
         Ok(())
     }
 
-    /// Where a worker puts things: each has its own place for files that are unlinked in a moment, so that none waits for
-    /// another's directory.
+    /// Where a batch's things go.
     ///
     /// # Errors
-    /// When it cannot be made or opened.
-    pub fn bin(&self, share: &Share, lane: u8) -> io::Result<Bin> {
+    /// When it cannot be opened.
+    pub fn bin(&self, share: &Share) -> io::Result<Bin> {
         let dir = beneath::open_anchor(&self.dir, share.name().as_bytes())?;
-        let (flat, lane) = (beneath::open_anchor(&dir, FLAT.as_bytes())?, lane.to_string());
-        match rustix::fs::mkdirat(&flat, &*lane, Mode::RWXU) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-            Err(e) => return Err(e.into()),
-        }
         Ok(Bin {
             volume: rustix::io::dup(&self.volume)?,
             files: beneath::open_anchor(&dir, FILES.as_bytes())?,
             trees: beneath::open_anchor(&dir, TREES.as_bytes())?,
-            flat: Arc::new(beneath::open_anchor(&flat, lane.as_bytes())?),
-            given: 0,
             last: None,
             above: None,
             kept: self.kept(&share.run)?,
         })
+    }
+
+    /// The lanes of a worker: each has its own, so that none waits for another's directory.
+    ///
+    /// # Errors
+    /// When they cannot be made or opened.
+    pub fn lanes(&self, share: &Share, worker: u8) -> io::Result<Lanes> {
+        let flat = format!("{}/{FLAT}", share.name());
+        let flat = beneath::open_anchor(&self.dir, flat.as_bytes())?;
+        let lane = |n: usize| {
+            let name = format!("{worker}.{n}");
+            match rustix::fs::mkdirat(&flat, &*name, Mode::RWXU) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(e) => return Err(e.into()),
+            }
+            beneath::open_anchor(&flat, name.as_bytes()).map(Arc::new)
+        };
+        let dirs: Vec<_> = (0..Lanes::COUNT).map(lane).collect::<io::Result<_>>()?;
+        let dirs = dirs.try_into().map_err(|_| io::ErrorKind::NotFound)?;
+        Ok(Lanes::new(dirs))
     }
 
     /// Whether all that could not be put back is kept apart.

@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustc_hash::FxHashMap;
 use rustix::fs::{AtFlags, RenameFlags};
 
 use super::candidate::Candidate;
@@ -16,7 +17,7 @@ use crate::sys::{beneath, lease, stat};
 
 /// Deeper trees are refused: each level takes a descriptor and stack.
 const DEPTH_MAX: usize = 512;
-/// Leases that are kept until the directory is removed. What lies in larger ones is leased twice, for a moment each.
+/// Leases that are kept until the directory is removed. What else lies in it is leased twice, for a moment each.
 const LEASES_MAX: usize = 1024;
 
 /// A directory in the trash, with all that is in it.
@@ -27,7 +28,7 @@ pub struct Tree {
     unused_since: Seconds,
     from: Name,
     place: OwnedFd,
-    leases: Vec<Leased>,
+    leases: FxHashMap<Inode, Leased>,
     inodes: Vec<Inode>,
 }
 
@@ -50,13 +51,13 @@ impl Tree {
             unused_since: candidate.access.at.max(candidate.last.at),
             place: rustix::io::dup(&from.dir).map_err(|e| Fate::Failed(e.into()))?,
             from,
-            leases: Vec::new(),
+            leases: FxHashMap::default(),
             inodes: Vec::new(),
         };
         // Most that does not go is found here, before anything is moved.
         ground.verify(candidate, None)?;
         tree.walk(ground, &tree.from.dir, &tree.from.name, 0, &mut |_, _, _| Ok(()))?;
-        if ground.keep {
+        if ground.keeps() {
             // Its owners and modes are remembered for the directories above, should they be gone when it is restored.
             ground
                 .bin
@@ -89,12 +90,12 @@ impl Tree {
         if stat::entry(&self.place, TREE).map_err(gone_or_failed)?.stat.ino != self.ino {
             return Err(Fate::Skipped(Skip::Changed));
         }
-        let mut leases = Vec::new();
+        let mut leases = FxHashMap::default();
         self.walk(ground, &self.place, TREE, 0, &mut |dir, name, entry| {
             if entry.known.kind == Kind::File {
                 let lease = ground.lease_file(dir, name)?;
                 if leases.len() < LEASES_MAX {
-                    leases.push(lease);
+                    leases.insert(entry.ino, lease);
                 }
             }
             Ok(())
@@ -115,7 +116,7 @@ impl Tree {
             Ok(())
         })?;
         self.inodes = inodes;
-        match self.leases.iter().all(Leased::is_whole) {
+        match self.leases.values().all(Leased::is_whole) {
             true => Ok(()),
             false => Err(Fate::Skipped(Skip::Open)),
         }
@@ -142,19 +143,20 @@ impl Tree {
     }
 
     /// Removes it, if it has no grace.
-    pub fn finish(mut self, ground: &Ground<'_>, finished: &mut Finished<'_>) -> Fate {
-        if !self.leases.iter().all(Leased::is_whole) {
+    pub fn finish(mut self, ground: &Ground<'_>, finished: &mut Finished) -> Fate {
+        if !self.leases.values().all(Leased::is_whole) {
             return self
                 .put_back(ground)
                 .map_or_else(Fate::Failed, |()| Fate::Skipped(Skip::Open));
         }
-        if ground.keep {
+        if ground.keeps() {
             finished.gone.append(&mut self.inodes);
             return Fate::Trashed;
         }
         let freed = &mut finished.freed;
         let before = freed.len();
-        match self.remove(ground, freed) {
+        let leases = std::mem::take(&mut self.leases);
+        match self.remove(ground, leases, freed) {
             Ok(()) => {
                 ground.bin.clear_tree(self.ino);
                 Fate::Deleted
@@ -174,17 +176,24 @@ impl Tree {
         }
     }
 
-    fn remove(&self, ground: &Ground<'_>, freed: &mut Vec<Freed>) -> Result<(), Fate> {
-        let all_leased = self.leases.len() < LEASES_MAX;
+    fn remove(
+        &self,
+        ground: &Ground<'_>,
+        mut leases: FxHashMap<Inode, Leased>,
+        freed: &mut Vec<Freed>,
+    ) -> Result<(), Fate> {
         self.walk(ground, &self.place, TREE, 0, &mut |dir, name, entry| {
             let flags = match entry.known.kind {
                 Kind::Directory => AtFlags::REMOVEDIR,
                 _ => AtFlags::empty(),
             };
-            let _lease = match entry.known.kind {
-                Kind::File if !all_leased => Some(ground.lease_file(dir, name)?),
-                _ => None,
+            let lease = match (entry.known.kind, leases.remove(&entry.ino)) {
+                (Kind::File, None) => Some(ground.lease_file(dir, name)?),
+                (_, lease) => lease,
             };
+            if lease.as_ref().is_some_and(|lease| !lease.is_whole()) {
+                return Err(Fate::Skipped(Skip::Open));
+            }
             match rustix::fs::unlinkat(dir, name, flags) {
                 Ok(()) => {
                     freed.push(entry);
