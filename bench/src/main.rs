@@ -3,6 +3,7 @@
 //! ```text
 //! purge-bench [FILES]          as root; bench/run builds everything and calls it
 //! purge-bench apply [FILES]    applying plans only
+//! purge-bench hot              files that are used all the time only
 //! purge-bench race [ACCESSES [A_SECOND]] [--ours]   is anything lost that was used while it was purged?
 //! purge-bench growth FILES...  how costs grow with the number of files, in one table
 //! purge-bench storm ...        a reader of the event storm; see `storm`
@@ -47,7 +48,7 @@ use anyhow::{Context, Result, bail, ensure};
 use report::Report;
 use stages::Bench;
 
-const USAGE: &str = "usage: purge-bench [FILES] | purge-bench apply [FILES] | purge-bench race [ACCESSES [A_SECOND]] [--ours] | purge-bench growth FILES...";
+const USAGE: &str = "usage: purge-bench [FILES] | purge-bench apply [FILES] | purge-bench hot | purge-bench race [ACCESSES [A_SECOND]] [--ours] | purge-bench growth FILES...";
 const FILES_DEFAULT: usize = 1_000_000;
 /// As many on each kind of file system.
 const ACCESSES_DEFAULT: u64 = 1_000_000;
@@ -100,6 +101,7 @@ fn main() -> ExitCode {
             Ok(files) => bench(files, purging::measure),
             Err(error) => Err(error),
         },
+        Some((mode, [])) if mode == "hot" => bench(stages::HOT_TREE, Bench::use_of_hot_files),
         _ => match files_wanted(&args) {
             Ok(files) => bench(files, Bench::measure),
             Err(error) => {

@@ -17,8 +17,8 @@ use crate::command::output;
 
 /// The first argument that makes this program a reader.
 pub const MODE: &str = "read";
-/// By then the agent has noticed what is hot.
-const WARM_UP: Duration = Duration::from_secs(4);
+/// By then the files are in the processor's caches.
+const WARM_UP: Duration = Duration::from_millis(200);
 
 /// Reads `files` files of the manifest again and again for so many seconds; opens a second.
 pub fn hot(manifest: &Path, files: usize, size: usize, seconds: u64) -> Result<f64> {
