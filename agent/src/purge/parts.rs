@@ -78,3 +78,57 @@ impl Left {
         Some((at, Part::of(&self.chunk, first..end)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{LastUse, Seconds, Source};
+    use crate::policy::evaluate::Shape;
+
+    fn candidate(ino: u64, rule: u16, files: u64) -> Candidate {
+        let at = LastUse {
+            at: Seconds(0),
+            source: Source::Observed,
+        };
+        Candidate {
+            ino,
+            shape: Shape::File,
+            rule,
+            dir: Arc::default(),
+            name: c"f".into(),
+            size: 0,
+            files,
+            uid: 0,
+            links: 1,
+            mtime: Seconds(0),
+            ctime: Seconds(0),
+            ctime_nanos: 0,
+            birth: Seconds(0),
+            access: at,
+            last: at,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_candidate_is_given_once_and_rules_are_never_mixed(
+            rows in prop::collection::vec((0u16..3, 0u64..4000), 0..600),
+            max_rate in 0u64..300,
+        ) {
+            let chunk: Arc<[Candidate]> =
+                (0..).zip(&rows).map(|(ino, (rule, files))| candidate(ino, *rule, *files)).collect();
+            let mut left = Left { chunks: 0..0, chunk, at: Position { chunk: 7, first: 0 } };
+            let pace = Pace::begin(max_rate);
+            let mut given = Vec::new();
+            while let Some((at, part)) = left.next(&pace) {
+                prop_assert_eq!((at.chunk, at.first as usize), (7, given.len()));
+                prop_assert!(!part.is_empty() && part.iter().all(|c| c.rule == part[0].rule));
+                given.extend(part.iter().map(|c| c.ino));
+            }
+            prop_assert_eq!(given, (0..rows.len() as u64).collect::<Vec<_>>());
+        }
+    }
+}
