@@ -241,6 +241,32 @@ fn a_large_directory_goes_as_a_whole() {
     drop(open);
 }
 
+/// A name that goes with a directory must not be one of a file that stays.
+#[test]
+fn a_directory_with_a_file_of_several_names_stays() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.dir("volume");
+    let outside = mount.dir("outside");
+    for name in ["a", "b", "c"] {
+        make(&root.join(name), 20);
+    }
+    fs::hard_link(root.join("a/f000003"), root.join("a/second")).unwrap();
+    fs::hard_link(root.join("b/f000003"), outside.join("mine")).unwrap();
+    age_tree(&root);
+    let before = regular_files(&root);
+    let agent = Agent::tracking(&directories(&root, ""));
+    let ctl = agent.ctl();
+    let plan = ctl.plan();
+    let run = ctl.apply(&plan).ok().json();
+    let counts = tally(&plan, &run);
+    assert_eq!((counts.deleted, skipped(&run, "hardlinked")), (1, 2), "{run}");
+    let left = before
+        .into_iter()
+        .filter(|p| !p.starts_with(root.join("c")))
+        .collect();
+    assert_same("all of the two", &regular_files(&root), &left);
+}
+
 #[test]
 fn a_file_or_directory_with_a_lock_stays() {
     let mount = need!(Mount::new(Fs::Ext4));

@@ -5,13 +5,13 @@
 //!        |         barrier: every use up to here is in the index
 //!   Batch::take    verify, rename into the trash; put back what somebody came for in the meantime
 //!        |         the decisions are written to the run's ledger
-//!   Batch::finish  remove what has no grace; nothing is put back from here on
+//!   Batch::finish  remove what has no grace; what somebody came for in the last moment is put back
 //! ```
 //! A file's lease is looked at after all renames of the batch: whoever found the file by its name before it was moved
 //! has had that long to come to the lease.
 //!
 //! A file that was decided on is removed by the file of the next batch that is renamed to its name in the trash: one change of the
-//! file system instead of two, and whoever found it before has a batch longer to come. Only the last batch is unlinked.
+//! file system instead of two, and whoever found it before has a batch longer to come. What is left over is unlinked.
 
 use std::ffi::CStr;
 use std::io;

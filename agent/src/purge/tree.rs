@@ -56,7 +56,13 @@ impl Tree {
         };
         // Most that does not go is found here, before anything is moved.
         ground.verify(candidate, None)?;
-        tree.walk(ground, &tree.from.dir, &tree.from.name, 0, &mut |_, _, _| Ok(()))?;
+        tree.walk(ground, &tree.from.dir, &tree.from.name, 0, &mut |_, _, entry| {
+            // Its other name may lie elsewhere, and a second lease on it would meet the first.
+            match entry.known.kind == Kind::File && entry.known.links > 1 {
+                true => Err(Fate::Skipped(Skip::Hardlinked)),
+                false => Ok(()),
+            }
+        })?;
         if ground.keeps() {
             // Its owners and modes are remembered for the directories above, should they be gone when it is restored.
             ground
