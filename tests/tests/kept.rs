@@ -36,14 +36,7 @@ struct Caught {
 fn catch(agent: &Agent, root: &Path) -> Option<Caught> {
     let belongs: BTreeMap<u64, PathBuf> = regular_files(root).into_iter().map(|p| (inode(&p), p)).collect();
     let plan = agent.ctl().plan();
-    let client = Command::new(binary("purgectl"))
-        .arg("--endpoint")
-        .arg(format!("unix://{}", agent.socket().display()))
-        .args(["--quiet", "apply", &plan.id, "--yes"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("purgectl");
+    let client = start_apply(agent, &plan);
     let trash = root.join(TRASH);
     until("the first have gone", SOON, || {
         (fs::read_dir(root.join("d")).unwrap().count() < FILES).then_some(())
@@ -53,17 +46,36 @@ fn catch(agent: &Agent, root: &Path) -> Option<Caught> {
         plan,
         files: Vec::new(),
     };
-    while caught.client.try_wait().unwrap().is_none() {
-        agent.freeze();
+    caught.files = frozen_when(agent, &mut caught.client, || {
         let here = if trash.exists() {
             regular_files(&trash)
         } else {
             BTreeSet::new()
         };
         let belongs = |p: PathBuf| (p.clone(), belongs[&inode(&p)].clone());
-        caught.files = here.into_iter().map(belongs).collect();
-        if caught.files.len() > 2 {
-            return Some(caught);
+        (here.len() > 2).then(|| here.into_iter().map(belongs).collect())
+    })?;
+    Some(caught)
+}
+
+fn start_apply(agent: &Agent, plan: &Plan) -> Child {
+    Command::new(binary("purgectl"))
+        .arg("--endpoint")
+        .arg(format!("unix://{}", agent.socket().display()))
+        .args(["--quiet", "apply", &plan.id, "--yes"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("purgectl")
+}
+
+/// Stops the agent again and again until it has stopped in a moment in which there is `something`; none if the run has ended before.
+fn frozen_when<T>(agent: &Agent, run: &mut Child, something: impl Fn() -> Option<T>) -> Option<T> {
+    while run.try_wait().unwrap().is_none() {
+        agent.freeze();
+        let found = something();
+        if found.is_some() {
+            return found;
         }
         agent.thaw();
         std::thread::sleep(Duration::from_micros(700));
@@ -149,7 +161,7 @@ fn caught_until_kept(
             continue;
         };
         let contents = goes_on(&mut agent, &root, &mut caught);
-        // Or the run had decided on all of them, and was about to unlink them.
+        // Or what was in hand had been unlinked by then.
         if !kept(&root).is_empty() {
             stays_until_it_is_restored(&mut agent, &root, &caught.plan, &contents);
             return;
@@ -216,4 +228,75 @@ fn what_is_opened_while_it_is_taken_is_kept_if_its_name_is_taken() {
         }
         contents
     });
+}
+
+/// Somebody replaces a file in the last moment before the agent moves it, and the agent is killed before it sees that.
+#[test]
+fn somebody_elses_file_that_a_killed_run_had_in_hand_is_kept() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let caught = (0..20).find_map(|attempt| {
+        let root = mount.dir(&format!("v{attempt}"));
+        make(&root.join("d"), FILES);
+        age_tree(&root);
+        let agent = Agent::tracking(&Config::backdated_with(&root, "remove_empty_dirs = false"));
+        let caught = catch(&agent, &root)?;
+        Some((root, agent, caught))
+    });
+    let (root, mut agent, mut caught) = caught.expect("a run with files in hand");
+    let theirs = root.join("theirs");
+    fs::write(&theirs, NEW).unwrap();
+    let ino = inode(&theirs);
+    let (replaced, others) = caught.files.split_first().unwrap();
+    fs::rename(&theirs, &replaced.0).unwrap();
+    agent.kill();
+    caught.client.wait().unwrap();
+    agent.launch();
+    agent.wait_until_tracking();
+
+    let there = kept(&root);
+    assert_eq!(there.len(), 1, "{there:?}");
+    assert_eq!(fs::read(&there[0]).unwrap(), NEW.as_bytes());
+    assert!(
+        others.iter().all(|(_, belongs)| belongs.exists()),
+        "nobody knows who has come for the rest meanwhile"
+    );
+    let run = run_of(&agent, &caught.plan);
+    let run = text(&run, "run_id");
+    let _ = agent.ctl().run(["restore", run]).ok();
+    let found = root.join(format!("purge-agent-found.{ino}"));
+    assert_eq!(fs::read(found).unwrap(), NEW.as_bytes());
+    assert!(!root.join(TRASH).exists(), "nothing is left behind");
+}
+
+/// Nobody has seen what happened to it between the kill and the next start.
+#[test]
+fn the_rest_of_a_directory_that_a_killed_run_was_removing_goes_back() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let caught = (0..20).find_map(|attempt| {
+        let root = mount.dir(&format!("v{attempt}"));
+        make(&root.join("d/sub"), FILES);
+        age_tree(&root);
+        let config = Config::backdated_with(&root, "target = \"directory\"\ndepth = 1");
+        let agent = Agent::tracking(&config);
+        let plan = agent.ctl().plan();
+        let mut client = start_apply(&agent, &plan);
+        let trash = root.join(TRASH);
+        let left = frozen_when(&agent, &mut client, || {
+            let left = regular_files(trash.exists().then_some(&trash)?).len();
+            (left > 0 && left < FILES).then_some(left)
+        })?;
+        Some((root, agent, plan, client, left))
+    });
+    let (root, mut agent, plan, mut client, left) = caught.expect("a directory of which some is gone");
+    agent.kill();
+    client.wait().unwrap();
+    agent.launch();
+    agent.wait_until_tracking();
+    assert_eq!(regular_files(&root.join("d/sub")).len(), left);
+    assert!(!root.join(TRASH).exists(), "nothing is left behind");
+    let run = run_of(&agent, &plan);
+    let run = agent.ctl().run(["run", text(&run, "run_id"), "--output", "json"]);
+    let run = run.ok().json();
+    assert_eq!(number(&run, "/failed_total"), 1, "{run}");
+    assert!(run.to_string().contains("some of it is gone"), "{run}");
 }

@@ -1,5 +1,8 @@
-//! Closes runs that ended with their process: what was in hand goes back to its place, what was decided is finished, and
-//! the run's record tells every candidate's fate.
+//! Closes runs that ended with their process: what was in hand goes back to its place, and the run's record tells every
+//! candidate's fate.
+//!
+//! What was decided on and still lies there goes back as well. The leases went with the process, and nobody saw who has come for
+//! it since: only what the run itself has removed is gone, and only what it has told to be in the trash stays there.
 //!
 //! After a power cut the ledger's end may be missing while the file system remembers what was removed: then a candidate
 //! of a run without a grace that is nowhere counts as deleted by it. Or the ledger remembers what the file system does not:
@@ -19,13 +22,14 @@ use super::audit::{self, Audit, Event, Heading, Lines};
 use super::candidate::Candidate;
 use super::ledger::{self, Account, Code, Known};
 use super::plans::Plans;
-use super::restore::{InHand, Restore, Which};
+use super::restore::{Restore, Settled, Which};
 use super::runs::Runs;
 use super::tally;
-use super::trash::{Share, Trash};
+use super::trash::{Share, Trash, list};
+use super::tree;
 use crate::collect::Watched;
 use crate::index::StoreError;
-use crate::model::{Inode, Seconds};
+use crate::model::{Inode, Kind, Seconds};
 use crate::policy::evaluate::Shape;
 use crate::sys::{beneath, stat};
 
@@ -97,6 +101,7 @@ impl Unfinished {
                 witnesses: &*self.witnesses,
                 account: Account::load(&self.state_dir, &run.run_id)?,
                 run,
+                refusals: Refusals::default(),
             };
             self.closed.lock().push(closed.close()?);
         }
@@ -112,20 +117,18 @@ impl Unfinished {
     /// Runs that ended and could not put everything back (a disk that failed), or of which no record tells: all that lies there
     /// goes back.
     fn put_back_the_rest(&self, trash: &Trash, share: &Share) -> io::Result<()> {
+        let mut settled = Settled::default();
         let flat: FxHashSet<Inode> = trash.flat(share)?.into_iter().collect();
         let plan = self.ended.get(&share.run).filter(|_| !flat.is_empty());
         if let Some((id, plan)) = plan.and_then(|id| Some((id, self.plans.get(id).ok()?))) {
-            let mut in_hand = InHand::default();
             for chunk in 0..plan.chunks {
                 let candidates = self.plans.chunk(id, chunk).map_err(io::Error::other)?;
                 for c in candidates.iter().filter(|c| flat.contains(&c.ino)) {
-                    in_hand.inodes.insert(c.ino);
-                    in_hand.paths.insert(c.ino, c.path());
+                    settled.paths.insert(c.ino, c.path());
                 }
             }
-            put_back(trash, share, Which::InHand(&in_hand))?;
         }
-        put_back(trash, share, Which::All)?;
+        put_back(trash, share, &settled)?;
         if let Err(error) = trash.end(share) {
             tracing::error!(run = %share.run, %error, "nobody knows where this belongs");
         }
@@ -152,17 +155,22 @@ impl Unfinished {
     }
 }
 
-/// Puts things back and says how many. What cannot go back is kept.
-fn put_back(trash: &Trash, share: &Share, which: Which<'_>) -> io::Result<()> {
+/// What could not be put back, and why.
+type Refusals = FxHashMap<Vec<u8>, String>;
+
+/// Puts back what is not settled, and keeps what cannot go back.
+fn put_back(trash: &Trash, share: &Share, settled: &Settled) -> io::Result<Refusals> {
     let mut back = 0u64;
+    let mut refusals = Refusals::default();
     let kept = trash.kept(&share.run)?;
     let mut restore = Restore {
-        which,
+        which: Which::Unsettled(settled),
         tell: &mut |told| match told {
             Ok(_) => back += 1,
             Err(refused) => {
-                let (path, why) = (String::from_utf8_lossy(&refused.path), refused.why);
+                let (path, why) = (String::from_utf8_lossy(&refused.path), &refused.why);
                 tracing::error!(run = %share.run, %path, why, "a killed run had it in hand");
+                refusals.insert(refused.path, refused.why);
             }
         },
         kept: Some(&kept),
@@ -173,7 +181,7 @@ fn put_back(trash: &Trash, share: &Share, which: Which<'_>) -> io::Result<()> {
     if back > 0 {
         tracing::info!(run = %share.run, back, "put back what a killed run had in hand");
     }
-    Ok(())
+    Ok(refusals)
 }
 
 struct Closing<'a> {
@@ -184,6 +192,7 @@ struct Closing<'a> {
     witnesses: &'a dyn Witnesses,
     account: Account,
     run: v1::Run,
+    refusals: Refusals,
 }
 
 impl Closing<'_> {
@@ -193,13 +202,10 @@ impl Closing<'_> {
         if let Some(trash) = self.trash {
             let mut shares = trash.shares()?;
             shares.retain(|s| s.open && s.run == self.run.run_id);
-            let in_hand = self.in_hand(plan.chunks, trash, &shares)?;
+            let settled = self.settled(plan.chunks, trash, &shares)?;
             for share in shares {
-                put_back(trash, &share, Which::InHand(&in_hand))?;
-                if share.until == 0 && trash.is_whole() {
-                    // What is left was to be removed in that moment.
-                    trash.free(&share).or_else(ignore_missing)?;
-                } else if let Err(error) = trash.end(&share) {
+                self.refusals.extend(put_back(trash, &share, &settled)?);
+                if let Err(error) = trash.end(&share) {
                     tracing::error!(run = %share.run, %error, "the trash");
                 }
             }
@@ -226,32 +232,24 @@ impl Closing<'_> {
         chunk.map_err(|e| io::Error::other(e.to_string()))
     }
 
-    /// Whether a candidate may have been in the process's hands. What it could not remove goes back as well.
-    fn may_be_in_hand(&self, known: Known) -> bool {
-        match known {
-            Known::Begun => true,
-            Known::Nothing => self.account.may_lack_its_end,
-            Known::Decided { code, .. } => !matches!(code, Code::Deleted | Code::Trashed),
-        }
-    }
-
-    fn in_hand(&self, chunks: u32, trash: &Trash, shares: &[Share]) -> io::Result<InHand> {
-        let mut in_hand = InHand::default();
+    /// What the run has told to be in the trash, and where the rest belongs whose place there does not tell.
+    fn settled(&self, chunks: u32, trash: &Trash, shares: &[Share]) -> io::Result<Settled> {
+        let mut settled = Settled::default();
         let mut flat: FxHashSet<Inode> = FxHashSet::default();
         for share in shares {
             flat.extend(trash.flat(share)?);
         }
         for number in self.chunks_begun(chunks) {
             for (position, c) in self.chunk(number)?.iter().enumerate() {
-                if self.may_be_in_hand(self.account.known(number, position)) {
-                    in_hand.inodes.insert(c.ino);
-                    if flat.contains(&c.ino) {
-                        in_hand.paths.insert(c.ino, c.path());
-                    }
+                if flat.contains(&c.ino) {
+                    settled.paths.insert(c.ino, c.path());
+                } else if self.account.known(number, position) == TRASHED {
+                    settled.trashed.push(c.ino);
                 }
             }
         }
-        Ok(in_hand)
+        settled.trashed.sort_unstable();
+        Ok(settled)
     }
 
     fn chunks_begun(&self, chunks: u32) -> Vec<u32> {
@@ -291,30 +289,24 @@ impl Closing<'_> {
             let candidates = self.chunk(number)?;
             for (position, c) in candidates.iter().enumerate() {
                 let known = self.account.known(number, position);
-                let decided = match known {
-                    Known::Decided { code, told } => match self.is_undone(&root, c, code) {
-                        false => Some((code, told)),
-                        true => {
-                            tell_undone(&mut lines, &time, &heading, c);
-                            None
-                        }
-                    },
-                    known if self.may_be_in_hand(known) => self.found(&root, c).map(|code| (code, false)),
-                    _ => None,
+                let fate = self.fate_of(&root, c, known);
+                if self.was_undone(known, fate.as_ref()) {
+                    tell_undone(&mut lines, &time, &heading, c);
+                }
+                let Some(Fate { code, told, why }) = fate else {
+                    continue;
                 };
-                let Some((code, told)) = decided else { continue };
                 counted = counted.saturating_add(1);
                 tally::count(&mut run, c, code);
-                if matches!(code, Code::Deleted | Code::Trashed) {
+                if is_gone(code) {
                     let until = (code == Code::Trashed).then(|| self.grace_end(plan, c));
                     taken.push(Taken { candidate: c, until });
                 }
                 if code == Code::Failed {
-                    let why = "see the agent's log of that time".into();
-                    tally::name_failure(&mut run, c.path_below(&self.watched.path), why);
+                    tally::name_failure(&mut run, c.path_below(&self.watched.path), why.clone());
                 }
                 if !told {
-                    lines.add_fate(&time, (&heading, &plan.rules), c, (code, ""));
+                    lines.add_fate(&time, (&heading, &plan.rules), c, (code, &why));
                 }
             }
             self.audit.write(&lines)?;
@@ -334,22 +326,90 @@ impl Closing<'_> {
         end.min(seconds(self.run.trash_until))
     }
 
-    /// The file system lost a removal in a power cut, and the ledger has it.
-    fn is_undone(&self, root: &OwnedFd, c: &Candidate, code: Code) -> bool {
-        self.account.may_lack_its_end
-            && matches!(code, Code::Deleted | Code::Trashed)
-            && is_at_its_place(root, c)
+    /// The audit log may say that it is gone, and it is not: the file system lost its removal in a power cut, or it is back from the trash.
+    fn was_undone(&self, known: Known, fate: Option<&Fate>) -> bool {
+        let may_be_told = match known {
+            Known::Decided { code, .. } if self.account.may_lack_its_end => is_gone(code),
+            Known::Decided { code, .. } => code == Code::Trashed,
+            Known::Begun | Known::Nothing => false,
+        };
+        may_be_told && !fate.is_some_and(|fate| is_gone(fate.code))
     }
 
-    /// What became of something that was in hand; none: it is at its place, as if the run had not come to it.
-    fn found(&self, root: &OwnedFd, c: &Candidate) -> Option<Code> {
-        if is_at_its_place(root, c) {
-            return None;
+    /// What became of a candidate; none: it is as if the run had not come to it.
+    fn fate_of(&self, root: &OwnedFd, c: &Candidate, known: Known) -> Option<Fate> {
+        let fate = |code, told, why: &str| {
+            let why = why.into();
+            Some(Fate { code, told, why })
+        };
+        if !self.refusals.is_empty()
+            && let Some(why) = self.refusals.get(&c.path())
+        {
+            return fate(Code::Failed, false, why);
         }
-        // An empty directory is removed before anything is written down of it.
-        let by_us = c.shape == Shape::EmptyDirectory || self.account.may_lack_its_end;
-        Some(if by_us { Code::Deleted } else { Code::Gone })
+        let lacks_its_end = self.account.may_lack_its_end;
+        match known {
+            Known::Decided { code, told } if is_gone(code) && (!told || lacks_its_end) => {
+                match is_at_its_place(root, c) {
+                    true if c.shape == Shape::Tree && lacks_files(root, c) => {
+                        fate(Code::Failed, false, HALF_REMOVED)
+                    }
+                    true => None,
+                    false => fate(code, told, ""),
+                }
+            }
+            Known::Decided { code, told } => fate(code, told, "see the agent's log of that time"),
+            Known::Nothing if !lacks_its_end => None,
+            Known::Begun | Known::Nothing if is_at_its_place(root, c) => None,
+            // An empty directory is removed before anything is written down of it.
+            _ if c.shape == Shape::EmptyDirectory || lacks_its_end => fate(Code::Deleted, false, ""),
+            _ => fate(Code::Gone, false, ""),
+        }
     }
+}
+
+/// What became of a candidate.
+struct Fate {
+    code: Code,
+    /// The audit log has it.
+    told: bool,
+    /// Of one that failed.
+    why: String,
+}
+
+/// The run has said so, and nothing of it is left to be done.
+const TRASHED: Known = Known::Decided {
+    code: Code::Trashed,
+    told: true,
+};
+
+const HALF_REMOVED: &str =
+    "the agent was killed while it removed this directory: some of it is gone, the rest is back at its place";
+
+fn is_gone(code: Code) -> bool {
+    matches!(code, Code::Deleted | Code::Trashed)
+}
+
+/// Whether a directory has fewer files in it than went with it. In doubt it has not.
+fn lacks_files(root: &OwnedFd, c: &Candidate) -> bool {
+    beneath::open_dir(root, &c.path())
+        .and_then(|dir| files_below(&dir, 0))
+        .is_ok_and(|files| files < c.files)
+}
+
+fn files_below(dir: &OwnedFd, depth: usize) -> io::Result<u64> {
+    if depth > tree::DEPTH_MAX {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let mut files = 0u64;
+    for name in list(dir)? {
+        files += match stat::entry(dir, &name)?.stat.kind {
+            Kind::Directory => files_below(&beneath::open_dir(dir, name.to_bytes())?, depth + 1)?,
+            Kind::File => 1,
+            Kind::Symlink | Kind::Special => 0,
+        };
+    }
+    Ok(files)
 }
 
 fn is_at_its_place(root: &OwnedFd, c: &Candidate) -> bool {
@@ -357,11 +417,11 @@ fn is_at_its_place(root: &OwnedFd, c: &Candidate) -> bool {
     there.is_ok_and(|found| found.stat.ino == c.ino)
 }
 
-/// The audit log may say that it is gone.
+/// What the audit log has said of it holds no longer.
 fn tell_undone(lines: &mut Lines, time: &str, heading: &Heading, c: &Candidate) {
     let event = Event {
         event: "restored",
-        reason: "a power cut undid its removal",
+        reason: "the run was cut short",
         path: &c.path_below(&heading.root),
         kind: c.kind(),
         bytes: c.size,
@@ -370,11 +430,4 @@ fn tell_undone(lines: &mut Lines, time: &str, heading: &Heading, c: &Candidate) 
         rule: "",
     };
     lines.add(time, heading, &event);
-}
-
-fn ignore_missing(error: io::Error) -> io::Result<()> {
-    match error.kind() {
-        io::ErrorKind::NotFound => Ok(()),
-        _ => Err(error),
-    }
 }

@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use rustix::fs::{AtFlags, Mode, RenameFlags};
 
 use super::bin::split;
@@ -17,6 +17,9 @@ use crate::index::StoreError;
 use crate::model::{Inode, Kind};
 use crate::sys::{beneath, stat};
 
+/// What somebody's file is called whose name was lost with the run that had it in hand; its inode follows.
+const FOUND: &str = "purge-agent-found.";
+
 /// What is to go back.
 #[derive(Debug, Clone, Copy)]
 pub enum Which<'a> {
@@ -24,15 +27,16 @@ pub enum Which<'a> {
     All,
     /// What lies at or below one of these paths, relative to the volume.
     Below(&'a [Vec<u8>]),
-    /// What a killed run had in hand.
-    InHand(&'a InHand),
+    /// What a killed run had not come to an end with.
+    Unsettled(&'a Settled),
 }
 
-/// What a killed run had in hand.
+/// What is known of a killed run's share. Whatever else lies in it, also somebody's file that had taken a candidate's name in the
+/// last moment, goes back.
 #[derive(Debug, Default)]
-pub struct InHand {
-    /// Which.
-    pub inodes: FxHashSet<Inode>,
+pub struct Settled {
+    /// What is in the trash for good, in order.
+    pub trashed: Vec<Inode>,
     /// Where those belong whose place in the trash does not tell.
     pub paths: FxHashMap<Inode, Vec<u8>>,
 }
@@ -42,14 +46,14 @@ impl Which<'_> {
         match self {
             Self::All => true,
             Self::Below(paths) => paths.iter().any(|p| is_below(path, p)),
-            Self::InHand(in_hand) => in_hand.inodes.contains(&ino),
+            Self::Unsettled(settled) => settled.trashed.binary_search(&ino).is_err(),
         }
     }
 
     /// Whether something below `path`, but not all of it, may be meant.
     fn has_part_of(self, path: &[u8]) -> bool {
         match self {
-            Self::All | Self::InHand(_) => false,
+            Self::All | Self::Unsettled(_) => false,
             Self::Below(paths) => paths.iter().any(|p| is_below(p, path)),
         }
     }
@@ -197,15 +201,18 @@ impl Restore<'_> {
         Ok(())
     }
 
-    /// Files that a killed run was about to unlink, or not yet: only the run knows where they belong.
+    /// Files that a killed run was about to remove, or not yet: only its plan knows where they belong.
     fn flat(&mut self, trash: &Trash, flat: &OwnedFd) -> io::Result<()> {
-        let Which::InHand(in_hand) = self.which else {
+        let Which::Unsettled(settled) = self.which else {
             return Ok(());
         };
         for name in list(flat)? {
             let found = stat::entry(flat, &name)?;
             let ino = found.stat.ino;
-            let Some(path) = in_hand.paths.get(&ino).filter(|_| in_hand.inodes.contains(&ino)) else {
+            let Some(path) = settled.paths.get(&ino) else {
+                let unknown = io::Error::other("nobody knows what its name was");
+                let at_the_root = format!("{FOUND}{ino}");
+                self.tell_of(Err(unknown), (flat, &name), at_the_root.as_bytes(), &found);
                 continue;
             };
             let (above, last) = split(path);

@@ -216,11 +216,6 @@ impl Trash {
         Ok(Lanes::new(dirs))
     }
 
-    /// Whether all that could not be put back is kept apart.
-    pub fn is_whole(&self) -> bool {
-        !self.failed.load(SeqCst)
-    }
-
     /// Where what cannot be put back is kept.
     ///
     /// # Errors

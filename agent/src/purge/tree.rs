@@ -16,7 +16,7 @@ use crate::model::{Inode, Kind, Seconds};
 use crate::sys::{beneath, lease, stat};
 
 /// Deeper trees are refused: each level takes a descriptor and stack.
-const DEPTH_MAX: usize = 512;
+pub(super) const DEPTH_MAX: usize = 512;
 /// Leases that are kept until the directory is removed. What else lies in it is leased twice, for a moment each.
 const LEASES_MAX: usize = 1024;
 
