@@ -243,6 +243,8 @@ fn somebody_elses_file_that_a_killed_run_had_in_hand_is_kept() {
         Some((root, agent, caught))
     });
     let (root, mut agent, mut caught) = caught.expect("a run with files in hand");
+    // Files that are removed are older than this; it may get the inode of one of them.
+    std::thread::sleep(Duration::from_millis(1100));
     let theirs = root.join("theirs");
     fs::write(&theirs, NEW).unwrap();
     let ino = inode(&theirs);

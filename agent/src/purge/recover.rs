@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use purge_proto::v1;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use super::apply::Taken;
 use super::audit::{self, Audit, Event, Heading, Lines};
@@ -29,7 +29,7 @@ use super::trash::{Share, Trash, list};
 use super::tree;
 use crate::collect::Watched;
 use crate::index::StoreError;
-use crate::model::{Inode, Kind, Seconds};
+use crate::model::{Inode, Kind, Seconds, Stat};
 use crate::policy::evaluate::Shape;
 use crate::sys::{beneath, stat};
 
@@ -118,12 +118,12 @@ impl Unfinished {
     /// goes back.
     fn put_back_the_rest(&self, trash: &Trash, share: &Share) -> io::Result<()> {
         let mut settled = Settled::default();
-        let flat: FxHashSet<Inode> = trash.flat(share)?.into_iter().collect();
+        let flat = flat(trash, [share])?;
         let plan = self.ended.get(&share.run).filter(|_| !flat.is_empty());
         if let Some((id, plan)) = plan.and_then(|id| Some((id, self.plans.get(id).ok()?))) {
             for chunk in 0..plan.chunks {
                 let candidates = self.plans.chunk(id, chunk).map_err(io::Error::other)?;
-                for c in candidates.iter().filter(|c| flat.contains(&c.ino)) {
+                for c in candidates.iter().filter(|c| is_one_of(&flat, c)) {
                     settled.paths.insert(c.ino, c.path());
                 }
             }
@@ -235,13 +235,10 @@ impl Closing<'_> {
     /// What the run has told to be in the trash, and where the rest belongs whose place there does not tell.
     fn settled(&self, chunks: u32, trash: &Trash, shares: &[Share]) -> io::Result<Settled> {
         let mut settled = Settled::default();
-        let mut flat: FxHashSet<Inode> = FxHashSet::default();
-        for share in shares {
-            flat.extend(trash.flat(share)?);
-        }
+        let flat = flat(trash, shares)?;
         for number in self.chunks_begun(chunks) {
             for (position, c) in self.chunk(number)?.iter().enumerate() {
-                if flat.contains(&c.ino) {
+                if is_one_of(&flat, c) {
                     settled.paths.insert(c.ino, c.path());
                 } else if self.account.known(number, position) == TRASHED {
                     settled.trashed.push(c.ino);
@@ -412,9 +409,29 @@ fn files_below(dir: &OwnedFd, depth: usize) -> io::Result<u64> {
     Ok(files)
 }
 
+fn flat<'s>(
+    trash: &Trash,
+    shares: impl IntoIterator<Item = &'s Share>,
+) -> io::Result<FxHashMap<Inode, Stat>> {
+    let mut flat = FxHashMap::default();
+    for share in shares {
+        flat.extend(trash.flat(share)?.into_iter().map(|s| (s.ino, s)));
+    }
+    Ok(flat)
+}
+
+fn is_one_of(flat: &FxHashMap<Inode, Stat>, c: &Candidate) -> bool {
+    flat.get(&c.ino).is_some_and(|found| is_it(c, found))
+}
+
 fn is_at_its_place(root: &OwnedFd, c: &Candidate) -> bool {
     let there = beneath::open_anchor(root, &c.dir).and_then(|dir| stat::entry(&dir, &c.name));
-    there.is_ok_and(|found| found.stat.ino == c.ino)
+    there.is_ok_and(|found| is_it(c, &found.stat))
+}
+
+/// An inode that was freed is soon a new file's. Where births are not kept, a rename counts as one, and what is in the file tells.
+fn is_it(c: &Candidate, found: &Stat) -> bool {
+    found.ino == c.ino && (found.birth == c.birth || (found.size, found.mtime) == (c.size, c.mtime))
 }
 
 /// What the audit log has said of it holds no longer.

@@ -24,7 +24,7 @@ use rustix::fs::{Access, AtFlags, Gid, IFlags, Mode, RawDir, Uid};
 use super::bin::{Bin, Lanes};
 use super::kept::Kept;
 use crate::collect::Watched;
-use crate::model::Inode;
+use crate::model::Stat;
 use crate::sys::{beneath, stat};
 
 /// Its name at the volume's root.
@@ -279,24 +279,24 @@ impl Trash {
         }
     }
 
-    /// The inodes whose place in a share does not tell where they came from.
+    /// Things whose place in a share does not tell where they came from.
     ///
     /// # Errors
     /// When the share cannot be listed.
-    pub fn flat(&self, share: &Share) -> io::Result<Vec<Inode>> {
+    pub fn flat(&self, share: &Share) -> io::Result<Vec<Stat>> {
         let path = format!("{}/{FLAT}", share.name());
         let flat = match beneath::open_dir(&self.dir, path.as_bytes()) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             dir => dir?,
         };
-        let mut inodes = Vec::new();
+        let mut found = Vec::new();
         for lane in list(&flat)? {
             let lane = beneath::open_dir(&flat, lane.to_bytes())?;
             for name in list(&lane)? {
-                inodes.push(stat::entry(&lane, &name)?.stat.ino);
+                found.push(stat::entry(&lane, &name)?.stat);
             }
         }
-        Ok(inodes)
+        Ok(found)
     }
 
     /// Frees what a share holds.
