@@ -191,6 +191,14 @@ impl Volume {
         self.windows.hide_own(dir);
     }
 
+    /// The agent alone uses this mount of the volume, and need not hear of it.
+    ///
+    /// # Errors
+    /// Where the kernel cannot leave it out.
+    pub fn hide_mount(&self, mount: impl AsFd) -> std::io::Result<()> {
+        self.windows.hide_mount(mount)
+    }
+
     /// Accesses that wait in the kernel's queue.
     pub fn queued(&self) -> u64 {
         self.windows.queued()

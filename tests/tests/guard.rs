@@ -243,15 +243,18 @@ fn a_large_directory_goes_as_a_whole() {
 
 /// A name that goes with a directory must not be one of a file that stays.
 #[test]
-fn a_directory_with_a_file_of_several_names_stays() {
+fn a_directory_with_a_file_of_several_names_goes_if_they_are_all_in_it() {
     let mount = need!(Mount::new(Fs::Ext4));
     let root = mount.dir("volume");
     let outside = mount.dir("outside");
-    for name in ["a", "b", "c"] {
+    for name in ["a", "b", "c", "d"] {
         make(&root.join(name), 20);
     }
+    fs::create_dir(root.join("a/sub")).unwrap();
     fs::hard_link(root.join("a/f000003"), root.join("a/second")).unwrap();
+    fs::hard_link(root.join("a/f000003"), root.join("a/sub/third")).unwrap();
     fs::hard_link(root.join("b/f000003"), outside.join("mine")).unwrap();
+    fs::hard_link(root.join("c/f000003"), root.join("d/second")).unwrap();
     age_tree(&root);
     let before = regular_files(&root);
     let agent = Agent::tracking(&directories(&root, ""));
@@ -259,12 +262,13 @@ fn a_directory_with_a_file_of_several_names_stays() {
     let plan = ctl.plan();
     let run = ctl.apply(&plan).ok().json();
     let counts = tally(&plan, &run);
-    assert_eq!((counts.deleted, skipped(&run, "hardlinked")), (1, 2), "{run}");
+    assert_eq!((counts.deleted, skipped(&run, "hardlinked")), (1, 3), "{run}");
     let left = before
         .into_iter()
-        .filter(|p| !p.starts_with(root.join("c")))
+        .filter(|p| !p.starts_with(root.join("a")))
         .collect();
-    assert_same("all of the two", &regular_files(&root), &left);
+    assert_same("all of the others", &regular_files(&root), &left);
+    assert!(!root.join("a").exists());
 }
 
 #[test]

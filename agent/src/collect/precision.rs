@@ -95,6 +95,14 @@ impl Windows {
         let _ = self.access.ignore_names_in(dir.as_fd());
     }
 
+    /// The same for what it does by way of a mount that nobody else uses.
+    ///
+    /// # Errors
+    /// Where the kernel cannot leave it out.
+    pub fn hide_mount(&self, mount: impl AsFd) -> io::Result<()> {
+        self.access.ignore_mount(mount.as_fd())
+    }
+
     fn is_off(&self) -> bool {
         self.length == 0
     }

@@ -254,6 +254,9 @@ impl apply::Surroundings for Around<'_> {
     fn hide_own(&self, dir: BorrowedFd<'_>) {
         self.volume.hide_own(dir);
     }
+    fn hide_mount(&self, mount: BorrowedFd<'_>) -> std::io::Result<()> {
+        self.volume.hide_mount(mount)
+    }
     fn no_new_holds(&self) -> RwLockReadGuard<'_, ()> {
         self.host.holds.taking()
     }

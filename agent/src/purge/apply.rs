@@ -3,7 +3,8 @@
 //! Before each batch the event queue is drained, so that every use up to that moment is in the index the batch is
 //! compared with. Directories that are empty only when everything else is gone come last, one after another.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard, RwLockReadGuard};
@@ -26,6 +27,7 @@ use super::tally;
 use super::trash::{Share, Trash};
 use crate::collect::Watched;
 use crate::model::{Inode, Seconds};
+use crate::sys::beneath;
 
 /// With more uses waiting than this, the index catches up before anything is leased.
 const BACKLOG_MAX: u64 = 1000;
@@ -42,6 +44,11 @@ pub trait Surroundings: Sync {
     fn backlog(&self) -> u64;
     /// Names in this directory are changed by nobody else: what the run does there need not come back as events.
     fn hide_own(&self, dir: BorrowedFd<'_>);
+    /// This mount of the volume is used by nobody else: what the run does by way of it need not come back as events.
+    ///
+    /// # Errors
+    /// Where the kernel cannot do that.
+    fn hide_mount(&self, mount: BorrowedFd<'_>) -> io::Result<()>;
     /// No hold that is added while the guard lives is in force before it is dropped.
     fn no_new_holds(&self) -> RwLockReadGuard<'_, ()>;
     /// The same for whoever has one already; none while somebody waits for that to be dropped.
@@ -100,6 +107,7 @@ pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, li
     };
     let runner = Runner {
         watched,
+        quiet: quiet(watched, around),
         order,
         around,
         live,
@@ -121,6 +129,8 @@ pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, li
 
 struct Runner<'a> {
     watched: &'a Watched,
+    /// See [`Ground::new`].
+    quiet: Option<OwnedFd>,
     order: &'a Order<'a>,
     around: &'a dyn Surroundings,
     live: &'a LiveRun,
@@ -340,18 +350,18 @@ impl Runner<'_> {
             }
         };
         let bin = self.trash.bin(share).map_err(broken)?;
-        Ground::new(self.watched, bin, lanes).map_err(broken)
+        Ground::new(self.watched, bin, lanes, self.quiet.as_ref()).map_err(broken)
     }
 
     /// Those of the batch before, with the names that were given there, or new ones.
-    fn lanes(&self, share: &Share, chain: &Chain<'_>) -> std::io::Result<Lanes> {
+    fn lanes(&self, share: &Share, chain: &Chain<'_>) -> io::Result<Lanes> {
         let before = chain.last.as_ref().and_then(|last| last.batch.lanes());
         let lanes = before.map_or_else(|| self.trash.lanes(share, chain.worker), Ok)?;
         lanes.dirs().for_each(|dir| self.around.hide_own(dir.as_fd()));
         Ok(lanes)
     }
 
-    fn tell(&self, fates: &[(&Candidate, Fate)]) -> std::io::Result<()> {
+    fn tell(&self, fates: &[(&Candidate, Fate)]) -> io::Result<()> {
         let mut lines = Lines::default();
         let time = audit::rfc3339(Seconds::now());
         let (heading, rules) = (&self.order.heading, &self.order.plan.rules);
@@ -447,16 +457,22 @@ impl Runner<'_> {
     }
 }
 
-/// One more than there are processors: one of them waits for its turn.
+/// As many as there are processors: with more of them the one whose turn it is would have to share his.
 fn workers() -> u8 {
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    u8::try_from(processors)
-        .unwrap_or(WORKERS_MAX)
-        .saturating_add(1)
-        .min(WORKERS_MAX)
+    u8::try_from(processors).unwrap_or(WORKERS_MAX).min(WORKERS_MAX)
 }
 
-fn ledger_broken(error: std::io::Error) -> Stop {
+/// The volume by way of a mount of which no events come: every file is opened once, and to be told of that takes as long as to do it.
+fn quiet(watched: &Watched, around: &dyn Surroundings) -> Option<OwnedFd> {
+    let mount = watched.open_root().and_then(beneath::mount_apart);
+    let quiet = mount.and_then(|mount| around.hide_mount(mount.as_fd()).map(|()| mount));
+    quiet
+        .inspect_err(|error| tracing::debug!(%error, "the run hears of everything it does itself"))
+        .ok()
+}
+
+fn ledger_broken(error: io::Error) -> Stop {
     Stop::Broken(format!(
         "the run's ledger in the state directory cannot be written: {error}"
     ))

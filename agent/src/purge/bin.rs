@@ -18,6 +18,8 @@ pub struct Bin {
     pub(super) volume: OwnedFd,
     pub(super) files: OwnedFd,
     pub(super) trees: OwnedFd,
+    /// Where that is, relative to the volume.
+    pub(super) trees_path: String,
     /// The directory made last, and the one that holds it or its like: candidates come in runs.
     pub(super) last: Option<Place>,
     pub(super) above: Option<Place>,
@@ -113,6 +115,11 @@ impl Bin {
         let dir = beneath::open_anchor(&self.trees, name.as_bytes())?;
         rustix::fs::symlinkat(path, &dir, ORIGIN)?;
         Ok(dir)
+    }
+
+    /// Where the place of a directory is, relative to the volume.
+    pub fn path_of_tree(&self, ino: Inode) -> Vec<u8> {
+        format!("{}/{ino}", self.trees_path).into_bytes()
     }
 
     /// The place of a tree that is not there any more.

@@ -21,7 +21,7 @@ use super::bin::{Bin, Lanes};
 use super::candidate::Candidate;
 use crate::collect::Watched;
 use crate::index::DirId;
-use crate::model::{Inode, Kind};
+use crate::model::{Inode, Kind, Stat};
 use crate::policy::evaluate::Shape;
 use crate::sys::lease::{self, Asked, Lease};
 use crate::sys::{beneath, stat};
@@ -117,9 +117,19 @@ pub struct Verified {
 #[derive(Debug, Clone)]
 struct Anchor {
     path: Arc<[u8]>,
+    by: By,
     fd: Arc<OwnedFd>,
     /// Somebody has a lock on it, or on one above it.
     locked: bool,
+}
+
+/// By way of which mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// The volume as everybody sees it.
+    Itself,
+    /// The quiet one, if there is one.
+    Quiet,
 }
 
 /// What a batch of candidates is compared with.
@@ -127,6 +137,7 @@ struct Anchor {
 pub struct Ground<'a> {
     pub(super) watched: &'a Watched,
     root: OwnedFd,
+    quiet: Option<&'a OwnedFd>,
     pub(super) held: FxHashSet<Inode>,
     /// The directory opened last: candidates come in runs.
     anchor: Option<Anchor>,
@@ -138,14 +149,22 @@ pub struct Ground<'a> {
 }
 
 impl<'a> Ground<'a> {
-    /// The live state for one batch. What is taken goes into `bin` and stays there, unless there are `lanes`.
+    /// The live state for one batch. What is taken goes into `bin` and stays there, unless there are `lanes`. What is only opened is opened by
+    /// way of `quiet`, a mount of the volume of which no events come, if there is one: a name that is renamed is looked for in the
+    /// volume itself, where other mounts are seen.
     ///
     /// # Errors
     /// When the volume's root cannot be opened.
-    pub fn new(watched: &'a Watched, bin: Bin, lanes: Option<Lanes>) -> io::Result<Self> {
+    pub fn new(
+        watched: &'a Watched,
+        bin: Bin,
+        lanes: Option<Lanes>,
+        quiet: Option<&'a OwnedFd>,
+    ) -> io::Result<Self> {
         Ok(Self {
             watched,
             root: watched.open_root()?,
+            quiet,
             held: FxHashSet::default(),
             anchor: None,
             locked: FxHashMap::default(),
@@ -171,7 +190,7 @@ impl<'a> Ground<'a> {
     /// # Errors
     /// The fate of a candidate that does not go.
     pub fn lease(&mut self, candidate: &Candidate) -> Result<Leased, Fate> {
-        let name = self.find(candidate)?;
+        let name = self.look(candidate, By::Quiet)?;
         self.lease_file(&name.dir, &name.name)
     }
 
@@ -191,7 +210,11 @@ impl<'a> Ground<'a> {
     /// # Errors
     /// The fate of a candidate that does not go.
     pub fn find(&mut self, candidate: &Candidate) -> Result<Name, Fate> {
-        let anchor = self.anchor_of(candidate)?;
+        self.look(candidate, By::Itself)
+    }
+
+    fn look(&mut self, candidate: &Candidate, by: By) -> Result<Name, Fate> {
+        let anchor = self.anchor_of(candidate, by)?;
         if anchor.locked {
             return Err(Fate::Skipped(Skip::Locked));
         }
@@ -216,7 +239,7 @@ impl<'a> Ground<'a> {
     /// # Errors
     /// The fate of a candidate that does not go.
     pub fn verify(&mut self, candidate: &Candidate, file: Option<&Leased>) -> Result<Verified, Fate> {
-        let name = self.anchor_of(candidate)?.name(candidate);
+        let name = self.anchor_of(candidate, By::Itself)?.name(candidate);
         let found = match file {
             Some(file) => stat::open_file(file.file()),
             None => stat::entry(&name.dir, &name.name),
@@ -251,21 +274,22 @@ impl<'a> Ground<'a> {
         Ok(Verified { names })
     }
 
-    fn anchor_of(&mut self, candidate: &Candidate) -> Result<Anchor, Fate> {
+    fn anchor_of(&mut self, candidate: &Candidate, by: By) -> Result<Anchor, Fate> {
         let dir = &candidate.dir;
-        let is_it = |a: &&Anchor| Arc::ptr_eq(&a.path, dir) || a.path == *dir;
+        let is_it = |a: &&Anchor| a.by == by && (Arc::ptr_eq(&a.path, dir) || a.path == *dir);
         if let Some(anchor) = self.anchor.as_ref().filter(is_it) {
             return Ok(anchor.clone());
         }
         let (fd, locked) = match self.locked.get(dir) {
             Some(locked) => (
-                beneath::open_anchor(&self.root, dir).map_err(gone_or_failed)?,
+                beneath::open_anchor(self.root(by), dir).map_err(gone_or_failed)?,
                 *locked,
             ),
-            None => self.open_and_ask(dir)?,
+            None => self.open_and_ask(dir, by)?,
         };
         let anchor = Anchor {
             path: Arc::clone(dir),
+            by,
             fd: Arc::new(fd),
             locked,
         };
@@ -273,15 +297,37 @@ impl<'a> Ground<'a> {
         Ok(anchor)
     }
 
+    /// A directory of the volume, by way of the quiet mount.
+    pub(super) fn open_quietly(&self, path: &[u8]) -> io::Result<OwnedFd> {
+        beneath::open_anchor(self.root(By::Quiet), path)
+    }
+
+    /// The renames and removals of a run are not in what the agent reads: the index hears of a file that stays from here.
+    pub(super) fn refresh(&self, mut found: Stat) -> io::Result<()> {
+        let mut index = self.watched.index.write();
+        // Asking might mean opening, which would break what is left of the lease.
+        if let Some((known, _)) = index.get(found.ino) {
+            found.project = known.project;
+        }
+        index.refresh(&found).map(drop).map_err(io::Error::other)
+    }
+
+    fn root(&self, by: By) -> &OwnedFd {
+        match by {
+            By::Itself => &self.root,
+            By::Quiet => self.quiet.unwrap_or(&self.root),
+        }
+    }
+
     /// Opens a directory and finds out whether somebody has a lock on it or on one above it.
-    fn open_and_ask(&mut self, path: &Arc<[u8]>) -> Result<(OwnedFd, bool), Fate> {
-        let fd = beneath::open_dir(&self.root, path).map_err(gone_or_failed)?;
+    fn open_and_ask(&mut self, path: &Arc<[u8]>, by: By) -> Result<(OwnedFd, bool), Fate> {
+        let fd = beneath::open_dir(self.root(by), path).map_err(gone_or_failed)?;
         let own = lease::is_locked(&fd).map_err(Fate::Failed)?;
         let locked = own
             || match parent_path(path) {
                 Some(above) => match self.locked.get(above) {
                     Some(locked) => *locked,
-                    None => self.open_and_ask(&above.into())?.1,
+                    None => self.open_and_ask(&above.into(), by)?.1,
                 },
                 None => false,
             };

@@ -9,7 +9,7 @@ use super::candidate::Candidate;
 const BATCH_CANDIDATES: usize = 256;
 const BATCH_CANDIDATES_MIN: usize = 16;
 /// Who opens a file of a batch waits until its end: batches that take longer become smaller, those that take much less larger.
-const HOLD_MAX: Duration = Duration::from_millis(20);
+const HOLD_MAX: Duration = Duration::from_millis(40);
 /// Files of a batch of directories: they are out of reach while they are verified.
 const BATCH_FILES: u64 = 2048;
 /// A wait looks so often whether it is cancelled.

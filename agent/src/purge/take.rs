@@ -34,7 +34,7 @@ use crate::sys::stat;
 
 /// So many are verified, then moved: what was verified must not get old, and those who wait for their turn must not be woken
 /// for each.
-const MOVED_AT_ONCE: usize = 32;
+const MOVED_AT_ONCE: usize = 128;
 
 /// A batch on its way.
 #[derive(Debug)]
@@ -461,16 +461,11 @@ fn put_back(ground: &Ground<'_>, candidate: &Candidate, moved: &[Move]) -> io::R
             result = Err(kept);
         }
     }
-    // The renames have moved its change time, and its own renames are not in what the agent reads.
+    // The renames have moved its change time.
     if let Some(m) = moved.first()
-        && let Ok(mut found) = stat::entry(&m.from.dir, &m.from.name)
+        && let Ok(found) = stat::entry(&m.from.dir, &m.from.name)
     {
-        let mut index = ground.watched.index.write();
-        // Asking might mean opening, which would break what is left of the lease.
-        if let Some((known, _)) = index.get(found.stat.ino) {
-            found.stat.project = known.project;
-        }
-        index.refresh(&found.stat).map_err(io::Error::other)?;
+        ground.refresh(found.stat)?;
     }
     result
 }

@@ -19,12 +19,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use rustix::fs::{Access, AtFlags, Gid, IFlags, Mode, RawDir, Uid};
+use rustix::fs::{Access, AtFlags, FileType, Gid, IFlags, Mode, RawDir, RawDirEntry, Uid};
 
 use super::bin::{Bin, Lanes};
 use super::kept::Kept;
 use crate::collect::Watched;
-use crate::model::Stat;
+use crate::model::{Inode, Kind, Stat};
 use crate::sys::{beneath, stat};
 
 /// Its name at the volume's root.
@@ -190,6 +190,7 @@ impl Trash {
             volume: rustix::io::dup(&self.volume)?,
             files: beneath::open_anchor(&dir, FILES.as_bytes())?,
             trees: beneath::open_anchor(&dir, TREES.as_bytes())?,
+            trees_path: format!("{NAME}/{}/{TREES}", share.name()),
             last: None,
             above: None,
             kept: self.kept(&share.run)?,
@@ -348,16 +349,53 @@ pub(super) fn make_alike(dir: &OwnedFd, name: &[u8], model: &rustix::fs::Stat) -
 
 /// The names in a directory.
 pub(super) fn list(dir: impl AsFd) -> io::Result<Vec<CString>> {
+    let mut names = Vec::new();
+    each(dir, |entry| {
+        names.push(entry.file_name().to_owned());
+        Ok(())
+    })?;
+    Ok(names)
+}
+
+/// What a directory says of an entry.
+#[derive(Debug)]
+pub(super) struct Listed {
+    pub name: CString,
+    pub ino: Inode,
+    pub kind: Kind,
+}
+
+/// What is in a directory. Few file systems leave out what an entry is; there each is looked at.
+pub(super) fn list_kinds(dir: impl AsFd) -> io::Result<Vec<Listed>> {
+    let mut all = Vec::new();
+    each(&dir, |entry| {
+        let kind = match entry.file_type() {
+            FileType::RegularFile => Kind::File,
+            FileType::Directory => Kind::Directory,
+            FileType::Symlink => Kind::Symlink,
+            FileType::Unknown => stat::entry(&dir, entry.file_name())?.stat.kind,
+            _ => Kind::Special,
+        };
+        all.push(Listed {
+            name: entry.file_name().to_owned(),
+            ino: entry.ino(),
+            kind,
+        });
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+fn each(dir: impl AsFd, mut take: impl FnMut(RawDirEntry<'_>) -> io::Result<()>) -> io::Result<()> {
     let mut buffer = vec![std::mem::MaybeUninit::uninit(); 16 << 10];
     let mut entries = RawDir::new(dir, &mut buffer);
-    let mut names = Vec::new();
     while let Some(entry) = entries.next() {
         let entry = entry?;
         if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            names.push(entry.file_name().to_owned());
+            take(entry)?;
         }
     }
-    Ok(names)
+    Ok(())
 }
 
 /// Whether anything lies at `name`.

@@ -1,7 +1,7 @@
 //! Directories that go as a whole: renamed into the trash first, where nobody finds them by a path any more, then
 //! verified inside, and put back as a whole if anything in them was used.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -11,9 +11,10 @@ use rustix::fs::{AtFlags, RenameFlags};
 use super::candidate::Candidate;
 use super::guard::{Fate, Ground, Leased, Name, Skip, gone_or_failed};
 use super::take::{Finished, Freed};
-use super::trash::{TREE, list};
+use super::trash::{Listed, TREE, list_kinds};
 use crate::model::{Inode, Kind, Seconds};
-use crate::sys::{beneath, lease, stat};
+use crate::sys::stat::{self, Located};
+use crate::sys::{beneath, lease};
 
 /// Deeper trees are refused: each level takes a descriptor and stack.
 pub(super) const DEPTH_MAX: usize = 512;
@@ -28,6 +29,8 @@ pub struct Tree {
     unused_since: Seconds,
     from: Name,
     place: OwnedFd,
+    /// The same by way of the quiet mount: what lies in it is looked for there.
+    quiet: OwnedFd,
     leases: FxHashMap<Inode, Leased>,
     inodes: Vec<Inode>,
 }
@@ -50,19 +53,14 @@ impl Tree {
             ino,
             unused_since: candidate.access.at.max(candidate.last.at),
             place: rustix::io::dup(&from.dir).map_err(|e| Fate::Failed(e.into()))?,
+            quiet: rustix::io::dup(&from.dir).map_err(|e| Fate::Failed(e.into()))?,
             from,
             leases: FxHashMap::default(),
             inodes: Vec::new(),
         };
         // Most that does not go is found here, before anything is moved.
         ground.verify(candidate, None)?;
-        tree.walk(ground, &tree.from.dir, &tree.from.name, 0, &mut |_, _, entry| {
-            // Its other name may lie elsewhere, and a second lease on it would meet the first.
-            match entry.known.kind == Kind::File && entry.known.links > 1 {
-                true => Err(Fate::Skipped(Skip::Hardlinked)),
-                false => Ok(()),
-            }
-        })?;
+        tree.look_at_all(ground)?;
         if ground.keeps() {
             // Its owners and modes are remembered for the directories above, should they be gone when it is restored.
             ground
@@ -74,20 +72,39 @@ impl Tree {
             .bin
             .place_tree(ino, &candidate.path())
             .map_err(Fate::Failed)?;
-        let moved = rustix::fs::renameat_with(
-            &tree.from.dir,
-            &*tree.from.name,
-            &tree.place,
-            TREE,
-            RenameFlags::NOREPLACE,
-        );
+        let moved = ground
+            .open_quietly(&ground.bin.path_of_tree(ino))
+            .and_then(|quiet| {
+                tree.quiet = quiet;
+                let (dir, name) = (&tree.from.dir, &*tree.from.name);
+                rustix::fs::renameat_with(dir, name, &tree.place, TREE, RenameFlags::NOREPLACE)?;
+                Ok(())
+            });
         if let Err(e) = moved {
             ground.bin.clear_tree(ino);
-            return Err(gone_or_failed(e.into()));
+            return Err(gone_or_failed(e));
         }
         match tree.lease_all(ground) {
             Ok(()) => Ok(tree),
             Err(fate) => Err(tree.put_back(ground).map_or_else(Fate::Failed, |()| fate)),
+        }
+    }
+
+    /// Everything in it is as the index says, before anything is moved, and no file in it has a name elsewhere.
+    fn look_at_all(&self, ground: &Ground<'_>) -> Result<(), Fate> {
+        let mut names_left: FxHashMap<Inode, u32> = FxHashMap::default();
+        let from = (&*self.from.dir, &*self.from.name);
+        self.walk(ground, from, 0, &mut |_, _, entry| {
+            let Freed { ino, known } = entry;
+            if known.kind == Kind::File && known.links > 1 {
+                let left = names_left.entry(ino).or_insert(known.links);
+                *left = left.saturating_sub(1);
+            }
+            Ok(())
+        })?;
+        match names_left.values().all(|left| *left == 0) {
+            true => Ok(()),
+            false => Err(Fate::Skipped(Skip::Hardlinked)),
         }
     }
 
@@ -97,15 +114,7 @@ impl Tree {
             return Err(Fate::Skipped(Skip::Changed));
         }
         let mut leases = FxHashMap::default();
-        self.walk(ground, &self.place, TREE, 0, &mut |dir, name, entry| {
-            if entry.known.kind == Kind::File {
-                let lease = ground.lease_file(dir, name)?;
-                if leases.len() < LEASES_MAX {
-                    leases.insert(entry.ino, lease);
-                }
-            }
-            Ok(())
-        })?;
+        lease_below(ground, (&self.quiet, TREE), 0, &mut leases)?;
         self.leases = leases;
         Ok(())
     }
@@ -117,7 +126,7 @@ impl Tree {
     pub fn verify(&mut self, ground: &Ground<'_>) -> Result<(), Fate> {
         ground.check_held(self.ino)?;
         let mut inodes = Vec::new();
-        self.walk(ground, &self.place, TREE, 0, &mut |_, _, entry| {
+        self.walk(ground, (&self.quiet, TREE), 0, &mut |_, _, entry| {
             inodes.push(entry.ino);
             Ok(())
         })?;
@@ -182,19 +191,24 @@ impl Tree {
         }
     }
 
+    /// Each name is compared once more before it goes: `leases` are no longer this tree's, and so it is looked at and not they.
     fn remove(
         &self,
         ground: &Ground<'_>,
         mut leases: FxHashMap<Inode, Leased>,
         freed: &mut Vec<Freed>,
     ) -> Result<(), Fate> {
-        self.walk(ground, &self.place, TREE, 0, &mut |dir, name, entry| {
+        self.walk(ground, (&self.quiet, TREE), 0, &mut |dir, name, entry| {
             let flags = match entry.known.kind {
                 Kind::Directory => AtFlags::REMOVEDIR,
                 _ => AtFlags::empty(),
             };
             let lease = match (entry.known.kind, leases.remove(&entry.ino)) {
-                (Kind::File, None) => Some(ground.lease_file(dir, name)?),
+                (Kind::File, None) => {
+                    let lease = ground.lease_file(dir, name)?;
+                    leased_as(&lease, entry.ino).map_err(gone_or_failed)?;
+                    Some(lease)
+                }
                 (_, lease) => lease,
             };
             if lease.as_ref().is_some_and(|lease| !lease.is_whole()) {
@@ -203,7 +217,13 @@ impl Tree {
             match rustix::fs::unlinkat(dir, name, flags) {
                 Ok(()) => {
                     freed.push(entry);
-                    Ok(())
+                    match lease.filter(|_| entry.known.links > 1) {
+                        // The next of its names is compared with what is left of it.
+                        Some(lease) => stat::open_file(lease.file())
+                            .and_then(|found| ground.refresh(found.stat))
+                            .map_err(Fate::Failed),
+                        None => Ok(()),
+                    }
                 }
                 Err(rustix::io::Errno::NOTEMPTY | rustix::io::Errno::EXIST) => {
                     Err(Fate::Skipped(Skip::Changed))
@@ -213,20 +233,17 @@ impl Tree {
         })
     }
 
-    /// Visits everything below and then the directory itself, each entry compared with the index first.
+    /// Visits everything below and then the directory itself, each entry compared with the index first. What is leased is looked at by way
+    /// of its lease.
     fn walk(
         &self,
         ground: &Ground<'_>,
-        parent: &OwnedFd,
-        name: &std::ffi::CStr,
+        (parent, name): (&OwnedFd, &CStr),
         depth: usize,
         visit: &mut Visit<'_>,
     ) -> Result<(), Fate> {
-        if depth > DEPTH_MAX {
-            let why = format!("more than {DEPTH_MAX} levels deep");
-            return Err(Fate::Failed(io::Error::other(why)));
-        }
-        let this = self.check(ground, parent, name)?;
+        check_depth(depth)?;
+        let this = self.check(ground, stat::entry(parent, name))?;
         if this.known.kind != Kind::Directory {
             return Err(Fate::Skipped(Skip::Changed));
         }
@@ -234,10 +251,14 @@ impl Tree {
         if lease::is_locked(&fd).map_err(Fate::Failed)? {
             return Err(Fate::Skipped(Skip::Locked));
         }
-        for name in list(&fd).map_err(Fate::Failed)? {
-            let entry = self.check(ground, &fd, &name)?;
+        for Listed { name, ino, .. } in list_kinds(&fd).map_err(Fate::Failed)? {
+            let found = match self.leases.get(&ino) {
+                Some(lease) => leased_as(lease, ino),
+                None => stat::entry(&fd, &name),
+            };
+            let entry = self.check(ground, found)?;
             match entry.known.kind {
-                Kind::Directory => self.walk(ground, &fd, &name, depth + 1, visit)?,
+                Kind::Directory => self.walk(ground, (&fd, &name), depth + 1, visit)?,
                 _ => visit(&fd, &name, entry)?,
             }
         }
@@ -245,9 +266,9 @@ impl Tree {
     }
 
     /// The entry must be known to the index as it is, and be used no later than the plan says of the whole.
-    fn check(&self, ground: &Ground<'_>, dir: &OwnedFd, name: &std::ffi::CStr) -> Result<Entry, Fate> {
+    fn check(&self, ground: &Ground<'_>, found: io::Result<Located>) -> Result<Entry, Fate> {
         let watched = ground.watched;
-        let found = stat::entry(dir, name).map_err(gone_or_failed)?;
+        let found = found.map_err(gone_or_failed)?;
         let s = found.stat;
         if found.device != watched.device || found.mount_root || s.kind == Kind::Special {
             return Err(Fate::Skipped(Skip::Changed));
@@ -269,10 +290,60 @@ impl Tree {
         if s.kind == Kind::File && access.at > self.unused_since {
             return Err(Fate::Skipped(Skip::Accessed));
         }
-        let known = (known.size, known.mtime, known.ctime, known.ctime_nanos);
-        match known == (s.size, s.mtime, s.ctime, s.ctime_nanos) {
+        let known = (
+            known.size,
+            known.mtime,
+            known.ctime,
+            known.ctime_nanos,
+            known.links,
+        );
+        match known == (s.size, s.mtime, s.ctime, s.ctime_nanos, s.links) {
             true => Ok(entry),
             false => Err(Fate::Skipped(Skip::Changed)),
         }
+    }
+}
+
+/// Takes a lease on every file below. Whether each of them is what the index knows is looked at afterwards.
+fn lease_below(
+    ground: &Ground<'_>,
+    (parent, name): (&OwnedFd, &CStr),
+    depth: usize,
+    leases: &mut FxHashMap<Inode, Leased>,
+) -> Result<(), Fate> {
+    check_depth(depth)?;
+    let fd = beneath::open_dir(parent.as_fd(), name.to_bytes()).map_err(gone_or_failed)?;
+    for listed in list_kinds(&fd).map_err(Fate::Failed)? {
+        match listed.kind {
+            Kind::Directory => lease_below(ground, (&fd, &listed.name), depth + 1, leases)?,
+            // Under another of its names.
+            Kind::File if leases.contains_key(&listed.ino) => {}
+            Kind::File => {
+                let lease = ground.lease_file(&fd, &listed.name)?;
+                if leases.len() < LEASES_MAX {
+                    leases.insert(listed.ino, lease);
+                }
+            }
+            Kind::Symlink | Kind::Special => {}
+        }
+    }
+    Ok(())
+}
+
+fn check_depth(depth: usize) -> Result<(), Fate> {
+    match depth > DEPTH_MAX {
+        true => Err(Fate::Failed(io::Error::other(format!(
+            "more than {DEPTH_MAX} levels deep"
+        )))),
+        false => Ok(()),
+    }
+}
+
+/// What is leased, if it is what it was leased as: a name may have been another's in the moment between the list and the lease.
+fn leased_as(lease: &Leased, ino: Inode) -> io::Result<Located> {
+    let found = stat::open_file(lease.file())?;
+    match found.stat.ino == ino {
+        true => Ok(found),
+        false => Err(rustix::io::Errno::STALE.into()),
     }
 }

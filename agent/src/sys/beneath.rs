@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::mount::OpenTreeFlags;
 
 /// The kernel takes paths of less than this many bytes (PATH_MAX); longer ones are walked in steps.
 const STEP_BYTES_MAX: usize = 4000;
@@ -34,6 +35,17 @@ pub fn open_root(path: &Path) -> io::Result<OwnedFd> {
 pub fn open_mount(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+/// The tree of directories below `dir` as a mount of its own, which nobody else sees and which ends with the descriptor. What is mounted
+/// below `dir` is not in it.
+///
+/// # Errors
+/// What `open_tree(2)` says: ENOSYS before Linux 5.2, EPERM without CAP_SYS_ADMIN.
+pub fn mount_apart(dir: impl AsFd) -> io::Result<OwnedFd> {
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    Ok(rustix::mount::open_tree(dir, c"", flags)?)
 }
 
 /// Opens the directory at `relative` (empty: the root itself) for listing, without moving its access time.

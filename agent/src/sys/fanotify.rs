@@ -180,7 +180,27 @@ impl Group {
         fan::fanotify_mark(self.0.as_raw_fd(), how, names, fan::AT_FDCWD, Path::new(&path))
     }
 
-    /// Takes all ignore marks away: when this returns, every event is queued again.
+    /// From now on the [`IGNORABLE`] events of what is done by way of this mount are not queued, for as long as it lasts. `mount` may
+    /// be an O_PATH descriptor.
+    ///
+    /// # Errors
+    /// What `fanotify_mark(2)` says.
+    pub fn ignore_mount(&self, mount: BorrowedFd<'_>) -> io::Result<()> {
+        let how = fan::FAN_MARK_ADD
+            | fan::FAN_MARK_MOUNT
+            | fan::FAN_MARK_IGNORED_MASK
+            | fan::FAN_MARK_IGNORED_SURV_MODIFY;
+        let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
+        fan::fanotify_mark(
+            self.0.as_raw_fd(),
+            how,
+            IGNORABLE,
+            fan::AT_FDCWD,
+            Path::new(&path),
+        )
+    }
+
+    /// Takes all ignore marks of inodes away: when this returns, every event of every file is queued again.
     ///
     /// # Errors
     /// What `fanotify_mark(2)` says.
