@@ -64,8 +64,16 @@ impl Purger {
     }
 }
 
+/// What the peers are called in the shell; find is everywhere.
+const PEER_TOOLS: [&str; 2] = ["tmpreaper", "systemd-tmpfiles"];
+
 /// Races on every kind of file system until the agent has stood `accesses` accesses on each, `rate` a second; the peers too, unless `only_ours`.
 pub fn measure(bench: &Bench, accesses: u64, rate: u64, only_ours: bool) -> Result<()> {
+    for tool in PEER_TOOLS.into_iter().filter(|_| !only_ours) {
+        let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+            .any(|dir| dir.join(tool).is_file());
+        ensure!(found, "{tool} is not here: install it, or race --ours alone");
+    }
     println!(
         "{:<8}{:<20}{:>10}{:>10}{:>10}{:>10}{:>8}{:>16}{:>14}{:>12}",
         "", "", "accesses", "files", "deleted", "used", "lost", "untouched gone", "wait p99.9", "longest"

@@ -247,7 +247,7 @@ fn a_directory_with_a_file_of_several_names_goes_if_they_are_all_in_it() {
     let mount = need!(Mount::new(Fs::Ext4));
     let root = mount.dir("volume");
     let outside = mount.dir("outside");
-    for name in ["a", "b", "c", "d"] {
+    for name in ["a", "b", "c", "d", "e"] {
         make(&root.join(name), 20);
     }
     fs::create_dir(root.join("a/sub")).unwrap();
@@ -255,6 +255,8 @@ fn a_directory_with_a_file_of_several_names_goes_if_they_are_all_in_it() {
     fs::hard_link(root.join("a/f000003"), root.join("a/sub/third")).unwrap();
     fs::hard_link(root.join("b/f000003"), outside.join("mine")).unwrap();
     fs::hard_link(root.join("c/f000003"), root.join("d/second")).unwrap();
+    std::os::unix::fs::symlink("nowhere", root.join("e/link")).unwrap();
+    fs::hard_link(root.join("e/link"), root.join("e/second")).unwrap();
     age_tree(&root);
     let before = regular_files(&root);
     let agent = Agent::tracking(&directories(&root, ""));
@@ -262,7 +264,7 @@ fn a_directory_with_a_file_of_several_names_goes_if_they_are_all_in_it() {
     let plan = ctl.plan();
     let run = ctl.apply(&plan).ok().json();
     let counts = tally(&plan, &run);
-    assert_eq!((counts.deleted, skipped(&run, "hardlinked")), (1, 3), "{run}");
+    assert_eq!((counts.deleted, skipped(&run, "hardlinked")), (1, 4), "{run}");
     let left = before
         .into_iter()
         .filter(|p| !p.starts_with(root.join("a")))

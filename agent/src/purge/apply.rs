@@ -5,7 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard, RwLockReadGuard};
 use purge_proto::v1;
@@ -33,6 +33,9 @@ use crate::sys::beneath;
 const BACKLOG_MAX: u64 = 1000;
 /// Workers of one run: renames are one at a time in a whole file system, so that more would only wait.
 const WORKERS_MAX: u8 = 4;
+/// What was moved is looked at once more after at least so long: somebody who had found a file by its name, and lost his processor before he
+/// came to its lease, has it again by then.
+const SETTLED_AFTER: Duration = Duration::from_millis(5);
 /// Fewer failures than this never stop a run: one undeletable file among ten is no sign of a broken volume.
 const ERRORS_TOLERATED: u64 = 10;
 
@@ -146,7 +149,8 @@ struct Runner<'a> {
     renaming: Mutex<()>,
 }
 
-/// The batches of one worker, each of which removes what was decided on the one before it (see [`super::take`]).
+/// The batches of one worker. One comes to its end when the next is decided: those who are late have that long to come to what was moved, and
+/// what has no grace is removed by the next (see [`super::take`]).
 struct Chain<'r> {
     worker: u8,
     last: Option<Decided<'r>>,
@@ -156,12 +160,20 @@ struct Chain<'r> {
 struct Decided<'r> {
     at: Position,
     batch: Batch<'r>,
+    since: Instant,
     _no_new_holds: RwLockReadGuard<'r, ()>,
 }
 
 impl<'r> Chain<'r> {
     fn of(worker: u8) -> Self {
         Self { worker, last: None }
+    }
+
+    /// Waits until nobody can be on his way any more to what was decided last.
+    fn settle(&self) {
+        if let Some(last) = &self.last {
+            std::thread::sleep(SETTLED_AFTER.saturating_sub(last.since.elapsed()));
+        }
     }
 
     fn last_batch(&mut self) -> Option<&mut Batch<'r>> {
@@ -252,6 +264,7 @@ impl Runner<'_> {
         let no_new_holds = self.no_new_holds(chain);
         let decided = match seen && !self.live.is_cancelled() {
             true => {
+                chain.settle();
                 batch.take(self.around.held(), &self.renaming, chain.last_batch());
                 self.order
                     .ledger
@@ -278,10 +291,11 @@ impl Runner<'_> {
         }
         self.end_chain(chain);
         // With a rate it is long until there is another.
-        let ends_here = batch.keeps() || self.order.max_rate > 0;
+        let ends_here = self.order.max_rate > 0;
         chain.last = Some(Decided {
             at,
             batch,
+            since: Instant::now(),
             _no_new_holds: no_new_holds,
         });
         if ends_here {
@@ -301,6 +315,7 @@ impl Runner<'_> {
 
     /// Carries out what was decided last.
     fn end_chain(&self, chain: &mut Chain<'_>) {
+        chain.settle();
         if let Some(Decided { at, batch, .. }) = chain.last.take()
             && let Err(stop) = self.end_batch(at, batch)
         {
@@ -339,15 +354,12 @@ impl Runner<'_> {
         forgotten.map_err(|e| Stop::Broken(e.to_string()))
     }
 
-    fn ground<'r>(&'r self, share: &Share, chain: &mut Chain<'r>) -> Result<Ground<'r>, Stop> {
+    fn ground<'r>(&'r self, share: &Share, chain: &Chain<'r>) -> Result<Ground<'r>, Stop> {
         let broken = |e| Stop::Broken(format!("cannot open the volume: {e}"));
         let lanes = match share.until {
             0 => Some(self.lanes(share, chain).map_err(broken)?),
             // What is kept takes the place of nothing.
-            _ => {
-                self.end_chain(chain);
-                None
-            }
+            _ => None,
         };
         let bin = self.trash.bin(share).map_err(broken)?;
         Ground::new(self.watched, bin, lanes, self.quiet.as_ref()).map_err(broken)

@@ -165,11 +165,6 @@ impl<'a> Batch<'a> {
         self.steps.iter().map(move |step| step.decision(keep))
     }
 
-    /// Whether what it takes stays in the trash.
-    pub fn keeps(&self) -> bool {
-        self.ground.keeps()
-    }
-
     /// The lanes, for the batch that follows.
     pub fn lanes(&self) -> Option<Lanes> {
         self.ground.lanes.clone()

@@ -96,6 +96,10 @@ impl Tree {
         let from = (&*self.from.dir, &*self.from.name);
         self.walk(ground, from, 0, &mut |_, _, entry| {
             let Freed { ino, known } = entry;
+            if known.kind == Kind::Symlink && known.links > 1 {
+                // There is no lease that tells what is left of it when one name is gone.
+                return Err(Fate::Skipped(Skip::Hardlinked));
+            }
             if known.kind == Kind::File && known.links > 1 {
                 let left = names_left.entry(ino).or_insert(known.links);
                 *left = left.saturating_sub(1);
