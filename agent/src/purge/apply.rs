@@ -469,10 +469,13 @@ impl Runner<'_> {
     }
 }
 
-/// As many as there are processors: with more of them the one whose turn it is would have to share his.
+/// One more than there are processors: one of them waits for its turn, or for what it moved to settle.
 fn workers() -> u8 {
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    u8::try_from(processors).unwrap_or(WORKERS_MAX).min(WORKERS_MAX)
+    u8::try_from(processors)
+        .unwrap_or(WORKERS_MAX)
+        .saturating_add(1)
+        .min(WORKERS_MAX)
 }
 
 /// The volume by way of a mount of which no events come: every file is opened once, and to be told of that takes as long as to do it.
