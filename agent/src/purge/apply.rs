@@ -478,7 +478,7 @@ fn workers() -> u8 {
         .min(WORKERS_MAX)
 }
 
-/// The volume by way of a mount of which no events come: every file is opened once, and to be told of that takes as long as to do it.
+/// The volume by way of a mount of which no events come: every file is opened once, and each open and close would be an event of the run's own.
 fn quiet(watched: &Watched, around: &dyn Surroundings) -> Option<OwnedFd> {
     let mount = watched.open_root().and_then(beneath::mount_apart);
     let quiet = mount.and_then(|mount| around.hide_mount(mount.as_fd()).map(|()| mount));

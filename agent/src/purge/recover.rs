@@ -323,14 +323,15 @@ impl Closing<'_> {
         end.min(seconds(self.run.trash_until))
     }
 
-    /// The audit log may say that it is gone, and it is not: the file system lost its removal in a power cut, or it is back from the trash.
+    /// The audit log may say that it is gone, and it is at its place: the file system lost its removal in a power cut, or it is back from the
+    /// trash. Of what could not go back, or not as a whole, a line of its own tells.
     fn was_undone(&self, known: Known, fate: Option<&Fate>) -> bool {
         let may_be_told = match known {
             Known::Decided { code, .. } if self.account.may_lack_its_end => is_gone(code),
             Known::Decided { code, .. } => code == Code::Trashed,
             Known::Begun | Known::Nothing => false,
         };
-        may_be_told && !fate.is_some_and(|fate| is_gone(fate.code))
+        may_be_told && fate.is_none()
     }
 
     /// What became of a candidate; none: it is as if the run had not come to it.

@@ -152,19 +152,7 @@ impl Group {
     /// # Errors
     /// EINVAL on kernels older than 5.19.
     pub fn ignore(&self, inode: BorrowedFd<'_>) -> io::Result<()> {
-        let how = fan::FAN_MARK_ADD
-            | FAN_MARK_EVICTABLE
-            | fan::FAN_MARK_IGNORED_MASK
-            | fan::FAN_MARK_IGNORED_SURV_MODIFY;
-        // fanotify_mark(2) refuses O_PATH descriptors, but follows this link to what they stand for.
-        let path = format!("/proc/self/fd/{}", inode.as_raw_fd());
-        fan::fanotify_mark(
-            self.0.as_raw_fd(),
-            how,
-            IGNORABLE,
-            fan::AT_FDCWD,
-            Path::new(&path),
-        )
+        self.leave_out(IGNORABLE, FAN_MARK_EVICTABLE | fan::FAN_MARK_IGNORED_MASK, inode)
     }
 
     /// From now on names that come into this directory or leave it are not queued, as long as it is open and until
@@ -173,11 +161,8 @@ impl Group {
     /// # Errors
     /// EINVAL on kernels older than 6.0.
     pub fn ignore_names_in(&self, dir: BorrowedFd<'_>) -> io::Result<()> {
-        let how =
-            fan::FAN_MARK_ADD | FAN_MARK_EVICTABLE | FAN_MARK_IGNORE | fan::FAN_MARK_IGNORED_SURV_MODIFY;
-        let path = format!("/proc/self/fd/{}", dir.as_raw_fd());
         let names = mask::RENAME | mask::DELETE;
-        fan::fanotify_mark(self.0.as_raw_fd(), how, names, fan::AT_FDCWD, Path::new(&path))
+        self.leave_out(names, FAN_MARK_EVICTABLE | FAN_MARK_IGNORE, dir)
     }
 
     /// From now on the [`IGNORABLE`] events of what is done by way of this mount are not queued, for as long as it lasts. `mount` may
@@ -186,18 +171,14 @@ impl Group {
     /// # Errors
     /// What `fanotify_mark(2)` says.
     pub fn ignore_mount(&self, mount: BorrowedFd<'_>) -> io::Result<()> {
-        let how = fan::FAN_MARK_ADD
-            | fan::FAN_MARK_MOUNT
-            | fan::FAN_MARK_IGNORED_MASK
-            | fan::FAN_MARK_IGNORED_SURV_MODIFY;
-        let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
-        fan::fanotify_mark(
-            self.0.as_raw_fd(),
-            how,
-            IGNORABLE,
-            fan::AT_FDCWD,
-            Path::new(&path),
-        )
+        self.leave_out(IGNORABLE, fan::FAN_MARK_MOUNT | fan::FAN_MARK_IGNORED_MASK, mount)
+    }
+
+    fn leave_out(&self, events: u64, mark: u32, of: BorrowedFd<'_>) -> io::Result<()> {
+        let how = fan::FAN_MARK_ADD | fan::FAN_MARK_IGNORED_SURV_MODIFY | mark;
+        // fanotify_mark(2) refuses O_PATH descriptors, but follows this link to what they stand for.
+        let path = format!("/proc/self/fd/{}", of.as_raw_fd());
+        fan::fanotify_mark(self.0.as_raw_fd(), how, events, fan::AT_FDCWD, Path::new(&path))
     }
 
     /// Takes all ignore marks of inodes away: when this returns, every event of every file is queued again.
