@@ -7,6 +7,7 @@
 //! - [`rpc`]    gRPC without it
 //! - [`certs`]  certificates
 //! - [`cable`]  a network that can be cut
+//! - [`scanner`] a virus scanner
 //! - [`files`]  making, ageing and using files
 //! - [`wait`]   polling with a deadline
 //! - [`nfs`]    an NFS server and clients of it
@@ -36,6 +37,7 @@ pub mod nfs;
 pub mod notices;
 pub mod package;
 pub mod rpc;
+pub mod scanner;
 pub mod sinks;
 pub mod skip;
 #[allow(unsafe_code)]

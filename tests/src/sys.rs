@@ -1,9 +1,11 @@
 //! What the tests need and has no safe wrapper: a mapping whose descriptor is closed before it is read, the end of a file
-//! system in mid-flight, coming in as somebody else, and a thread that gets no further.
+//! system in mid-flight, coming in as somebody else, a thread that gets no further, and being asked before files are opened.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -97,6 +99,30 @@ impl Drop for Mapping {
         // SAFETY: mapped by `of` with this length, and looked into by nobody.
         unsafe { rustix::mm::munmap(self.0, PAGE).expect("munmap") };
     }
+}
+
+/// A fanotify group that is asked before a file is opened by way of the mount at `path`.
+pub(crate) fn ask_before_opens(path: &Path) -> io::Result<File> {
+    let class = libc::FAN_CLASS_CONTENT | libc::FAN_CLOEXEC | libc::FAN_NONBLOCK;
+    // SAFETY: numbers only.
+    let raw = unsafe { libc::fanotify_init(class, (libc::O_RDONLY | libc::O_CLOEXEC).cast_unsigned()) };
+    if raw < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let group = File::from(received(raw));
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let how = libc::FAN_MARK_ADD | libc::FAN_MARK_MOUNT;
+    // SAFETY: the path ends with a zero and outlives the call.
+    match unsafe { libc::fanotify_mark(raw, how, libc::FAN_OPEN_PERM, libc::AT_FDCWD, path.as_ptr()) } {
+        0 => Ok(group),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A descriptor that the kernel has just given.
+pub(crate) fn received(fd: i32) -> OwnedFd {
+    // SAFETY: the callers have just got it from the kernel, and nobody else knows of it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
 /// A thread of another process that is held where it is, while the rest of its process goes on.

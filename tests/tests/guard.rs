@@ -9,18 +9,14 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use purge_tests::ctl::{number, tally};
 use purge_tests::files::{age_tree, assert_same, make, make_one, read, regular_files};
 use purge_tests::sys::Mapping;
-use purge_tests::wait::Ends;
 use purge_tests::{Agent, Config, Fs, Mount, need};
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, open};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::fs::{FlockOperation, flock};
 use serde_json::Value;
 
 fn skipped(run: &Value, reason: &str) -> u64 {
@@ -97,126 +93,6 @@ fn what_is_open_mapped_or_running_stays_on_btrfs() {
 #[test]
 fn what_is_open_mapped_or_running_stays_on_tmpfs() {
     open_files_stay(Fs::Tmpfs);
-}
-
-/// Files that somebody has found by their names and not opened yet.
-struct Found {
-    path: PathBuf,
-    file: OwnedFd,
-}
-
-impl Found {
-    fn all(files: Vec<PathBuf>) -> Vec<Self> {
-        let found = |path: PathBuf| Self {
-            file: open(&path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty()).unwrap(),
-            path,
-        };
-        files.into_iter().map(found).collect()
-    }
-
-    /// It is neither at its place nor removed: somebody has it in hand.
-    fn is_in_hand(&self) -> bool {
-        self.links() > 0 && !self.path.exists()
-    }
-
-    fn links(&self) -> u64 {
-        fstat(&self.file).unwrap().st_nlink
-    }
-
-    /// Opens it, and says whether it was there still.
-    fn open(&self) -> bool {
-        let opened = File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd())).unwrap();
-        fstat(&opened).unwrap().st_nlink > 0
-    }
-}
-
-/// Between the look at a lease and the removal there is a moment in which somebody comes who has found the file before it was moved: he has
-/// a file that is gone. Whoever has one that is there finds it at its place afterwards.
-fn whoever_comes_late_finds_his_file(filesystem: Fs) {
-    const FILES: usize = 3000;
-    const LATE: usize = 50;
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: Some(20_000),
-            maximum: Some(20_000),
-        },
-    )
-    .unwrap();
-    let (mut late, mut too_late) = (0, 0);
-    for round in 0..20 {
-        if late >= LATE {
-            // Others than those who came in that moment find it.
-            assert!(too_late * 3 < late, "{too_late} came too late, {late} did not");
-            return;
-        }
-        let mount = need!(Mount::new(filesystem));
-        let root = mount.path();
-        let files = make(&root.join("d"), FILES);
-        age_tree(&root);
-        let agent = Agent::tracking(&files_only(&root));
-        let ctl = agent.ctl();
-        let plan = ctl.plan();
-        let found = Found::all(files);
-        let stop = AtomicBool::new(false);
-        let (run, mine) = std::thread::scope(|scope| {
-            let ends = Ends(&stop);
-            let openers: Vec<_> = (0..3)
-                .map(|nth| {
-                    let (found, stop) = (&found, &stop);
-                    scope.spawn(move || {
-                        let mut mine = Vec::new();
-                        while !stop.load(Relaxed) {
-                            let mine_to_try = found.iter().skip(nth).step_by(3);
-                            let late = mine_to_try.filter(|one| one.is_in_hand());
-                            mine.extend(late.map(|one| (one, one.open())));
-                        }
-                        mine
-                    })
-                })
-                .collect();
-            let run = ctl.apply(&plan).ok().json();
-            drop(ends);
-            let mine: Vec<_> = openers.into_iter().flat_map(|o| o.join().unwrap()).collect();
-            (run, mine)
-        });
-        let (there, gone): (Vec<_>, Vec<_>) = mine.into_iter().partition(|(_, there)| *there);
-        let lost: Vec<_> = there
-            .iter()
-            .filter(|(f, _)| !f.path.exists())
-            .map(|(f, _)| &f.path)
-            .collect();
-        assert!(
-            lost.is_empty(),
-            "round {round}: {lost:?} were there when they were opened: {run}"
-        );
-        assert_eq!(number(&run, "/failed_total"), 0, "{run}");
-        let counts = tally(&plan, &run);
-        let left = found.iter().filter(|f| f.path.exists()).count();
-        assert_eq!(counts.deleted + left as u64, FILES as u64, "{run}");
-        assert!(
-            !root.join(".purge-agent-trash").exists(),
-            "nothing is left behind"
-        );
-        late += there.len();
-        too_late += gone.len();
-    }
-    panic!("only {late} came while the agent had a file in hand");
-}
-
-#[test]
-fn whoever_comes_late_finds_his_file_on_ext4() {
-    whoever_comes_late_finds_his_file(Fs::Ext4);
-}
-
-#[test]
-fn whoever_comes_late_finds_his_file_on_xfs() {
-    whoever_comes_late_finds_his_file(Fs::Xfs);
-}
-
-#[test]
-fn whoever_comes_late_finds_his_file_on_tmpfs() {
-    whoever_comes_late_finds_his_file(Fs::Tmpfs);
 }
 
 /// More files than there are leases for one directory.

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard, RwLockReadGuard};
 use purge_proto::v1;
@@ -33,9 +33,6 @@ use crate::sys::beneath;
 const BACKLOG_MAX: u64 = 1000;
 /// Workers of one run: renames are one at a time in a whole file system, so that more would only wait.
 const WORKERS_MAX: u8 = 4;
-/// What was moved is looked at once more after at least so long: somebody who had found a file by its name, and lost his processor before he
-/// came to its lease, has it again by then.
-const SETTLED_AFTER: Duration = Duration::from_millis(5);
 /// Fewer failures than this never stop a run: one undeletable file among ten is no sign of a broken volume.
 const ERRORS_TOLERATED: u64 = 10;
 
@@ -160,20 +157,12 @@ struct Chain<'r> {
 struct Decided<'r> {
     at: Position,
     batch: Batch<'r>,
-    since: Instant,
     _no_new_holds: RwLockReadGuard<'r, ()>,
 }
 
 impl<'r> Chain<'r> {
     fn of(worker: u8) -> Self {
         Self { worker, last: None }
-    }
-
-    /// Waits until nobody can be on his way any more to what was decided last.
-    fn settle(&self) {
-        if let Some(last) = &self.last {
-            std::thread::sleep(SETTLED_AFTER.saturating_sub(last.since.elapsed()));
-        }
     }
 
     fn last_batch(&mut self) -> Option<&mut Batch<'r>> {
@@ -264,7 +253,6 @@ impl Runner<'_> {
         let no_new_holds = self.no_new_holds(chain);
         let decided = match seen && !self.live.is_cancelled() {
             true => {
-                chain.settle();
                 batch.take(self.around.held(), &self.renaming, chain.last_batch());
                 self.order
                     .ledger
@@ -295,7 +283,6 @@ impl Runner<'_> {
         chain.last = Some(Decided {
             at,
             batch,
-            since: Instant::now(),
             _no_new_holds: no_new_holds,
         });
         if ends_here {
@@ -315,7 +302,6 @@ impl Runner<'_> {
 
     /// Carries out what was decided last.
     fn end_chain(&self, chain: &mut Chain<'_>) {
-        chain.settle();
         if let Some(Decided { at, batch, .. }) = chain.last.take()
             && let Err(stop) = self.end_batch(at, batch)
         {
@@ -469,13 +455,9 @@ impl Runner<'_> {
     }
 }
 
-/// One more than there are processors: one of them waits for its turn, or for what it moved to settle.
 fn workers() -> u8 {
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    u8::try_from(processors)
-        .unwrap_or(WORKERS_MAX)
-        .saturating_add(1)
-        .min(WORKERS_MAX)
+    u8::try_from(processors).unwrap_or(WORKERS_MAX).min(WORKERS_MAX)
 }
 
 /// The volume by way of a mount of which no events come: every file is opened once, and each open and close would be an event of the run's own.

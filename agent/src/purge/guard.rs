@@ -83,6 +83,14 @@ impl Leased {
             Self::Unguarded(_) => true,
         }
     }
+
+    /// The last look, at what nobody can find by its name any more: whether nobody is on his way to it either.
+    pub fn is_still_granted(&self) -> bool {
+        match self {
+            Self::Guarded(lease) => lease.is_still_granted(),
+            Self::Unguarded(_) => true,
+        }
+    }
 }
 
 /// One name of a candidate.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::candidate::Candidate;
 
 /// Candidates that are leased at once, at most and at least.
-const BATCH_CANDIDATES: usize = 256;
+const BATCH_CANDIDATES: usize = 512;
 const BATCH_CANDIDATES_MIN: usize = 16;
 /// Who opens a file of a batch waits until its end: batches that take longer become smaller, those that take much less larger.
 const HOLD_MAX: Duration = Duration::from_millis(40);

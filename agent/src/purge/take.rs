@@ -17,6 +17,7 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
@@ -36,6 +37,10 @@ use crate::sys::stat;
 /// for each.
 const MOVED_AT_ONCE: usize = 128;
 
+/// What was moved is looked at once more after at least so long: somebody who had found a file by its name, and lost his processor before he
+/// came to open it, has it again by then. About as long as a batch takes until it comes to the moves, so that few have to wait.
+const SETTLED_AFTER: Duration = Duration::from_millis(10);
+
 /// A batch on its way.
 #[derive(Debug)]
 pub struct Batch<'a> {
@@ -43,6 +48,8 @@ pub struct Batch<'a> {
     part: Part,
     /// How far each of them is.
     steps: Vec<Step>,
+    /// When the last of them was moved, if any was.
+    moved: Option<Instant>,
     /// Those before this position have given way to a file of the batch that follows, or cannot.
     gave_way: usize,
 }
@@ -107,6 +114,7 @@ impl<'a> Batch<'a> {
             ground,
             part,
             steps,
+            moved: None,
             gave_way: 0,
         }
     }
@@ -137,6 +145,9 @@ impl<'a> Batch<'a> {
             for (candidate, step) in candidates.iter().zip(&mut *steps) {
                 advance(step, |step| verify(ground, candidate, step));
             }
+            if let Some(before) = &before {
+                before.settle();
+            }
             let _turn = turn.lock();
             for (candidate, step) in candidates.iter().zip(steps) {
                 advance(step, |step| match step {
@@ -148,6 +159,8 @@ impl<'a> Batch<'a> {
                 });
             }
         }
+        let is_moved = |step: &Step| matches!(step, Step::Moved(..) | Step::Tree(_));
+        self.moved = self.steps.iter().any(is_moved).then(Instant::now);
         for (candidate, step) in part.iter().zip(&mut self.steps) {
             let Step::Moved(leased, moved) = step else {
                 continue;
@@ -170,13 +183,20 @@ impl<'a> Batch<'a> {
         self.ground.lanes.clone()
     }
 
+    /// Waits until nobody can be on his way any more to what was moved.
+    fn settle(&self) {
+        if let Some(moved) = self.moved {
+            std::thread::sleep(SETTLED_AFTER.saturating_sub(moved.elapsed()));
+        }
+    }
+
     /// Where the next file lies that is decided on and that nobody has come for: whatever is renamed to there removes it.
     fn giving_way(&mut self) -> Option<(Arc<OwnedFd>, Arc<CStr>)> {
         while let Some(step) = self.steps.get(self.gave_way) {
             if let Step::Moved(leased, moved) = step
                 && let [only] = &**moved
                 && only.in_lane
-                && leased.is_whole()
+                && leased.is_still_granted()
             {
                 return Some((Arc::clone(&only.place), Arc::clone(&only.there)));
             }
@@ -198,6 +218,7 @@ impl<'a> Batch<'a> {
 
     /// Removes what has no grace and has not given way.
     pub fn finish(self) -> (Part, Finished) {
+        self.settle();
         let (ground, part) = (&self.ground, self.part);
         let mut finished = Finished::default();
         for (position, (candidate, step)) in part.iter().zip(self.steps).enumerate() {
@@ -206,8 +227,10 @@ impl<'a> Batch<'a> {
                 Step::Done(fate) => fate,
                 Step::Leased(_) | Step::Verified(..) | Step::Empty(None) => Fate::Skipped(Skip::Changed),
                 // It can still be put back, for those who came a moment later.
-                Step::Moved(leased, moved) if !leased.is_whole() => put_back(ground, candidate, &moved)
-                    .map_or_else(Fate::Failed, |()| Fate::Skipped(Skip::Open)),
+                Step::Moved(leased, moved) if !leased.is_still_granted() => {
+                    put_back(ground, candidate, &moved)
+                        .map_or_else(Fate::Failed, |()| Fate::Skipped(Skip::Open))
+                }
                 Step::Moved(leased, moved) => {
                     let fate = finish_file(ground, candidate, &moved);
                     if matches!(fate, Fate::Deleted | Fate::Trashed) {

@@ -163,7 +163,7 @@ impl Tree {
 
     /// Removes it, if it has no grace.
     pub fn finish(mut self, ground: &Ground<'_>, finished: &mut Finished) -> Fate {
-        if !self.leases.values().all(Leased::is_whole) {
+        if !self.leases.values().all(Leased::is_still_granted) {
             return self
                 .put_back(ground)
                 .map_or_else(Fate::Failed, |()| Fate::Skipped(Skip::Open));
@@ -215,7 +215,7 @@ impl Tree {
                 }
                 (_, lease) => lease,
             };
-            if lease.as_ref().is_some_and(|lease| !lease.is_whole()) {
+            if lease.as_ref().is_some_and(|lease| !lease.is_still_granted()) {
                 return Err(Fate::Skipped(Skip::Open));
             }
             match rustix::fs::unlinkat(dir, name, flags) {

@@ -35,6 +35,18 @@ impl Lease {
         now == libc::F_WRLCK
     }
 
+    /// Whether nobody has begun to open the file either. An opener counts before he comes to the lease, and may wait on the way there: for
+    /// his processor, or for the answer of a virus scanner (`FAN_OPEN_PERM`, fanotify(7)). A lease that is asked for again is refused then.
+    pub fn is_still_granted(&self) -> bool {
+        self.set() && self.is_whole()
+    }
+
+    fn set(&self) -> bool {
+        // SAFETY: F_SETLEASE takes an integer and touches no memory; the descriptor is open.
+        let set = unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) };
+        set == 0
+    }
+
     /// The file.
     pub fn file(&self) -> &OwnedFd {
         &self.0
@@ -47,12 +59,12 @@ impl Lease {
 /// What `fcntl(2)` says; EACCES without CAP_LEASE on somebody else's file.
 pub fn ask(file: OwnedFd) -> io::Result<Asked> {
     ignore_breaks();
-    // SAFETY: F_SETLEASE takes an integer and touches no memory; the descriptor is open.
-    let set = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) };
-    if set == 0 {
-        return Ok(Asked::Granted(Lease(file)));
+    let lease = Lease(file);
+    if lease.set() {
+        return Ok(Asked::Granted(lease));
     }
     let error = io::Error::last_os_error();
+    let Lease(file) = lease;
     match error.raw_os_error() {
         Some(libc::EAGAIN) if is_locked(&file)? => Ok(Asked::Locked),
         Some(libc::EAGAIN) => Ok(Asked::Open),
@@ -128,7 +140,7 @@ mod tests {
         let Asked::Granted(lease) = ask(open(&path)).unwrap() else {
             panic!("nobody has it open")
         };
-        assert!(lease.is_whole());
+        assert!(lease.is_whole() && lease.is_still_granted());
         let opener = std::thread::spawn({
             let path = path.clone();
             move || File::open(path).unwrap()
@@ -136,6 +148,7 @@ mod tests {
         while lease.is_whole() {
             std::thread::yield_now();
         }
+        assert!(!lease.is_still_granted());
         drop(lease);
         opener.join().unwrap();
     }

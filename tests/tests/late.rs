@@ -1,0 +1,245 @@
+//! Whoever has found a file by its name before a run moved it, and opens it while the run has it in hand, finds it at its place.
+//!
+//! Between the last look and the removal there is a moment in which somebody comes too late: he has a file that is gone. That must be the
+//! exception among those who come.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use purge_tests::ctl::{number, tally};
+use purge_tests::files::{age_tree, make, regular_files};
+use purge_tests::scanner::Scanner;
+use purge_tests::wait::Ends;
+use purge_tests::{Agent, Config, Ctl, Fs, Mount, Plan, need};
+use rustix::fs::{Mode, OFlags, fstat, open};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use serde_json::Value;
+
+const FILES: usize = 3000;
+/// So many must have come before it is judged.
+const COMERS: usize = 50;
+const ROUNDS: usize = 20;
+const OPENERS: usize = 3;
+
+/// A file that somebody has found by its name and not opened yet.
+struct Found {
+    path: PathBuf,
+    file: OwnedFd,
+}
+
+/// What a comer met.
+enum Met {
+    /// The file was there, or the run still had it in hand.
+    InTime,
+    /// It was gone.
+    TooLate,
+}
+
+impl Found {
+    fn all(files: Vec<PathBuf>) -> Vec<Self> {
+        let found = |path: PathBuf| Self {
+            file: open(&path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty()).unwrap(),
+            path,
+        };
+        files.into_iter().map(found).collect()
+    }
+
+    /// Opens it if it is neither at its place nor removed: somebody has it in hand.
+    fn open_in_hand(&self) -> Option<Met> {
+        if self.links() == 0 || self.path.exists() {
+            return None;
+        }
+        let opened = File::open(self.link()).unwrap();
+        Some(match fstat(&opened).unwrap().st_nlink > 0 {
+            true => Met::InTime,
+            false => Met::TooLate,
+        })
+    }
+
+    /// Comes to open it, if it is not at its place and under a lease: what stays in the trash is there to be opened for good.
+    fn come_to_lease(&self) -> Option<Met> {
+        if self.path.exists() {
+            return None;
+        }
+        let no_wait = OFlags::RDONLY | OFlags::NONBLOCK;
+        match open(self.link(), no_wait, Mode::empty()) {
+            Err(rustix::io::Errno::AGAIN) => Some(Met::InTime),
+            _ => None,
+        }
+    }
+
+    fn links(&self) -> u64 {
+        fstat(&self.file).unwrap().st_nlink
+    }
+
+    fn link(&self) -> String {
+        format!("/proc/self/fd/{}", self.file.as_raw_fd())
+    }
+}
+
+/// Applies a plan while `come` is tried on every file, and returns the run and who came to what.
+fn apply_beside<'f>(
+    ctl: &Ctl,
+    plan: &Plan,
+    found: &'f [Found],
+    come: impl Fn(&Found) -> Option<Met> + Sync,
+) -> (Value, Vec<(&'f Found, Met)>) {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let ends = Ends(&stop);
+        let openers: Vec<_> = (0..OPENERS)
+            .map(|nth| {
+                let (come, stop) = (&come, &stop);
+                scope.spawn(move || {
+                    let mut met = Vec::new();
+                    while !stop.load(Relaxed) {
+                        let mine = found.iter().skip(nth).step_by(OPENERS);
+                        met.extend(mine.filter_map(|one| Some((one, come(one)?))));
+                    }
+                    met
+                })
+            })
+            .collect();
+        let run = ctl.apply(plan).ok().json();
+        drop(ends);
+        let met = openers.into_iter().flat_map(|o| o.join().unwrap()).collect();
+        (run, met)
+    })
+}
+
+/// Files only: the counts are those of the files then.
+fn files_only(root: &Path, more: &str) -> Config {
+    Config::backdated_with(root, &format!("remove_empty_dirs = false\n{more}"))
+}
+
+/// Room for a descriptor of every file.
+fn raise_limit() {
+    let limit = Some(20_000);
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit,
+            maximum: limit,
+        },
+    )
+    .unwrap();
+}
+
+fn is_lost(found: &Found) -> bool {
+    !found.path.exists()
+}
+
+fn whoever_comes_late_finds_his_file(filesystem: Fs, is_scanned: bool) {
+    raise_limit();
+    let (mut in_time, mut too_late) = (0, 0);
+    for round in 0..ROUNDS {
+        let mount = need!(Mount::new(filesystem));
+        let root = mount.path();
+        let files = make(&root.join("d"), FILES);
+        age_tree(&root);
+        let agent = Agent::tracking(&files_only(&root, ""));
+        let ctl = agent.ctl();
+        let plan = ctl.plan();
+        let found = Found::all(files);
+        let scanner = is_scanned.then(|| Scanner::of(&root));
+        let (run, met) = apply_beside(&ctl, &plan, &found, Found::open_in_hand);
+        drop(scanner);
+        let (there, gone): (Vec<_>, Vec<_>) =
+            met.into_iter().partition(|(_, met)| matches!(met, Met::InTime));
+        let lost: Vec<_> = there
+            .iter()
+            .filter(|(f, _)| is_lost(f))
+            .map(|(f, _)| &f.path)
+            .collect();
+        assert!(
+            lost.is_empty(),
+            "round {round}: {lost:?} were there when they were opened: {run}"
+        );
+        assert_eq!(number(&run, "/failed_total"), 0, "{run}");
+        let counts = tally(&plan, &run);
+        assert_eq!(
+            counts.deleted as usize + regular_files(&root).len(),
+            FILES,
+            "{run}"
+        );
+        assert!(
+            !root.join(".purge-agent-trash").exists(),
+            "nothing is left behind"
+        );
+        in_time += there.len();
+        too_late += gone.len();
+        if in_time >= COMERS {
+            assert!(
+                too_late * 3 < in_time,
+                "{too_late} came too late, {in_time} did not"
+            );
+            return;
+        }
+    }
+    panic!("only {in_time} came in time while the agent had a file in hand, and {too_late} too late");
+}
+
+#[test]
+fn whoever_comes_late_finds_his_file_on_ext4() {
+    whoever_comes_late_finds_his_file(Fs::Ext4, false);
+}
+
+#[test]
+fn whoever_comes_late_finds_his_file_on_xfs() {
+    whoever_comes_late_finds_his_file(Fs::Xfs, false);
+}
+
+#[test]
+fn whoever_comes_late_finds_his_file_on_tmpfs() {
+    whoever_comes_late_finds_his_file(Fs::Tmpfs, false);
+}
+
+/// The kernel asks a virus scanner before he comes to the lease, and he waits for the answer longer than a batch takes.
+#[test]
+fn whoever_waits_for_a_virus_scanner_finds_his_file_on_ext4() {
+    whoever_comes_late_finds_his_file(Fs::Ext4, true);
+}
+
+#[test]
+fn whoever_waits_for_a_virus_scanner_finds_his_file_on_xfs() {
+    whoever_comes_late_finds_his_file(Fs::Xfs, true);
+}
+
+#[test]
+fn whoever_comes_to_a_lease_finds_his_file_also_with_a_grace() {
+    raise_limit();
+    let (mut came, mut too_late) = (0, 0);
+    for _ in 0..ROUNDS {
+        let mount = need!(Mount::new(Fs::Ext4));
+        let root = mount.path();
+        let files = make(&root.join("d"), FILES);
+        age_tree(&root);
+        let agent = Agent::tracking(&files_only(&root, "grace = \"1h\""));
+        let ctl = agent.ctl();
+        let plan = ctl.plan();
+        let found = Found::all(files);
+        let (run, met) = apply_beside(&ctl, &plan, &found, Found::come_to_lease);
+        assert_eq!(number(&run, "/failed_total"), 0, "{run}");
+        let left = found.iter().filter(|f| !is_lost(f)).count();
+        assert_eq!(number(&run, "/trashed/files") as usize + left, FILES, "{run}");
+        came += met.len();
+        too_late += met.iter().filter(|(f, _)| is_lost(f)).count();
+        if came >= COMERS {
+            assert!(
+                too_late * 3 < came,
+                "{too_late} of {came} who came are without their file"
+            );
+            return;
+        }
+    }
+    panic!("only {came} came while the agent had a file in hand");
+}
