@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use purge_tests::ctl::{Plan, number, text};
+use purge_tests::ctl::{Plan, number, tally, text};
 use purge_tests::files::{age_tree, inode, make, regular_files};
 use purge_tests::wait::{SOON, until};
-use purge_tests::{Agent, Config, Fs, Mount, binary, need};
+use purge_tests::{Agent, Config, Fs, Mount, binary, need, sh};
 use serde_json::Value;
 
 const TRASH: &str = ".purge-agent-trash";
@@ -81,6 +81,10 @@ fn frozen_when<T>(agent: &Agent, run: &mut Child, something: impl Fn() -> Option
         std::thread::sleep(Duration::from_micros(700));
     }
     None
+}
+
+fn copy(from: &Path, to: &Path) {
+    sh(Command::new("cp").arg("-a").arg(from).arg(to)).unwrap();
 }
 
 fn kept(root: &Path) -> Vec<PathBuf> {
@@ -226,6 +230,33 @@ fn what_is_opened_while_it_is_taken_is_kept_if_its_name_is_taken() {
             assert!(number(&run, "/failed_total") >= there.len() as u64, "{run}");
             assert!(run.to_string().contains("cannot be put back"), "{run}");
         }
+        contents
+    });
+}
+
+/// The second process was killed as well, after it had put back what it could and before it wrote that down.
+#[test]
+fn a_second_kill_does_not_make_a_kept_file_one_that_was_deleted() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    caught_until_kept(&mount, |agent, root, caught| {
+        agent.kill();
+        caught.client.wait().unwrap();
+        let contents = contents_of(&caught.files);
+        contents.keys().for_each(|p| fs::write(p, NEW).unwrap());
+        let (state, before) = (agent.state_dir(), root.with_extension("state"));
+        copy(&state, &before);
+        agent.launch();
+        agent.wait_until_tracking();
+        agent.kill();
+        fs::remove_dir_all(&state).unwrap();
+        copy(&before, &state);
+        agent.launch();
+        agent.wait_until_tracking();
+        let run = run_of(agent, &caught.plan);
+        let run = agent.ctl().run(["run", text(&run, "run_id"), "--output", "json"]);
+        let run = run.ok().json();
+        assert_eq!(number(&run, "/failed_total"), kept(root).len() as u64, "{run}");
+        tally(&caught.plan, &run);
         contents
     });
 }

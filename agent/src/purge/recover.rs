@@ -200,10 +200,16 @@ impl Closing<'_> {
         let plan = self.plans.get(&self.run.plan_id);
         let plan = plan.map_err(|e| io::Error::other(e.to_string()))?;
         if let Some(trash) = self.trash {
-            let mut shares = trash.shares()?;
-            shares.retain(|s| s.open && s.run == self.run.run_id);
-            let settled = self.settled(plan.chunks, trash, &shares)?;
-            for share in shares {
+            let mut mine = trash.shares()?;
+            mine.retain(|s| s.run == self.run.run_id);
+            // By the run itself, or by a process before this one that did not come to its end either.
+            for share in mine.iter().filter(|s| s.is_kept()) {
+                let kept = trash.origins(share)?.into_iter();
+                self.refusals.extend(kept.map(|path| (path, KEPT_BEFORE.into())));
+            }
+            mine.retain(|s| s.open);
+            let settled = self.settled(plan.chunks, trash, &mine)?;
+            for share in mine {
                 self.refusals.extend(put_back(trash, &share, &settled)?);
                 if let Err(error) = trash.end(&share) {
                     tracing::error!(run = %share.run, %error, "the trash");
@@ -340,7 +346,12 @@ impl Closing<'_> {
             let why = why.into();
             Some(Fate { code, told, why })
         };
+        let failed = Known::Decided {
+            code: Code::Failed,
+            told: true,
+        };
         if !self.refusals.is_empty()
+            && known != failed
             && let Some(why) = self.refusals.get(&c.path())
         {
             return fate(Code::Failed, false, why);
@@ -380,6 +391,9 @@ const TRASHED: Known = Known::Decided {
     code: Code::Trashed,
     told: true,
 };
+
+const KEPT_BEFORE: &str = "it may have been used while it was being taken, and could not be put back: it is kept in the trash; move away \
+                           what has its name, then restore the run";
 
 const HALF_REMOVED: &str =
     "the agent was killed while it removed this directory: some of it is gone, the rest is back at its place";

@@ -300,6 +300,26 @@ impl Trash {
         Ok(found)
     }
 
+    /// Where those things of a share belong that say so themselves, relative to the volume.
+    ///
+    /// # Errors
+    /// When the share cannot be listed.
+    pub fn origins(&self, share: &Share) -> io::Result<Vec<Vec<u8>>> {
+        let path = format!("{}/{TREES}", share.name());
+        let trees = match beneath::open_dir(&self.dir, path.as_bytes()) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            dir => dir?,
+        };
+        let mut origins = Vec::new();
+        for name in list(&trees)? {
+            let dir = beneath::open_anchor(&trees, name.to_bytes())?;
+            if is_there(&dir, TREE) {
+                origins.push(rustix::fs::readlinkat(&dir, ORIGIN, Vec::new())?.into_bytes());
+            }
+        }
+        Ok(origins)
+    }
+
     /// Frees what a share holds.
     ///
     /// # Errors
