@@ -63,7 +63,7 @@ impl Pace {
     pub fn adapt(&self, count: usize, held: Duration) {
         let fitting = if held > HOLD_MAX {
             count / 2
-        } else if held < HOLD_MAX / 3 && count >= self.together.load(Relaxed) {
+        } else if held < HOLD_MAX / 2 && count >= self.together.load(Relaxed) {
             count.saturating_mul(2)
         } else {
             return;
