@@ -15,6 +15,7 @@
 //! - `stages`    what is measured: scan, plan, storm
 //! - `race`      uses while files are purged
 //! - `purging`   applying plans beside find -delete
+//! - `bare`      what the guarded delete cannot do without, alone
 //! - `collecting` what collecting costs those who use files, and the agent
 //! - `reading`   readers of hot files, and of each file once
 //! - `growth`    how costs grow with the number of files
@@ -27,6 +28,7 @@
 //! also after an error or a signal.
 
 mod agent;
+mod bare;
 mod collecting;
 mod command;
 mod growth;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::agent::{Agent, Volume};
+use crate::bare;
 use crate::collecting;
 use crate::command::output;
 use crate::image::{Image, Tree};
@@ -122,6 +123,14 @@ fn measure_share(bench: &Bench, report: &mut Report, tree: Tree, words: &str) ->
         "the same, unwatched",
         find.seconds,
     );
+    if tree.old_share == HALF {
+        say("the bare mechanism");
+        let bare = remove_bare(&bench.image("bare", tree)?)?;
+        let what = "open, lease, rename, close, and nothing else";
+        report.beside(what, Unit::PerSecond, bare.rate(), peer, find.rate());
+        let cpu = (bare.cpu_a_file(), find.cpu_a_file());
+        report.beside("processor time a file", Unit::Seconds, cpu.0, peer, cpu.1);
+    }
     if find.files != at_once.files || find.files != by_trash.files {
         report.remark(format!(
             "find deleted {}, apply {}, with a grace {}",
@@ -146,6 +155,19 @@ fn apply(agent: &Agent, plan: &Value, how: &str, report: &mut Report) -> Result<
         seconds: time.as_secs_f64(),
         cpu: cpu_seconds(agent.pid())? - cpu,
         files,
+    })
+}
+
+/// Removes what is old with what the guarded delete cannot do without.
+fn remove_bare(image: &Image) -> Result<Removal> {
+    let old = bare::old_files(&image.tree())?;
+    let this = std::process::id();
+    let cpu = cpu_seconds(this)?;
+    let (time, ()) = timed(|| bare::remove(&old, image.root()))?;
+    Ok(Removal {
+        seconds: time.as_secs_f64(),
+        cpu: cpu_seconds(this)? - cpu,
+        files: old.len() as f64,
     })
 }
 
