@@ -9,7 +9,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use purge_tests::ctl::{number, text};
 use purge_tests::files::{age_tree, append, assert_same, make, make_one, read, regular_files};
@@ -276,4 +278,32 @@ fn a_plan_from_before_a_long_gap_is_refused() {
         20,
         "a gap counts as a use of every file"
     );
+}
+
+/// A process that an agent had begun to start when it was killed (getent, for a name) holds its socket until it is another program.
+#[test]
+fn a_socket_that_is_let_go_in_a_moment_is_waited_for_and_another_agents_is_not_taken() {
+    let mount = need!(Mount::new(Fs::Tmpfs));
+    let mut agent = Agent::of_volume(&mount.path(), "10d");
+    agent.kill();
+    fs::remove_file(agent.socket()).unwrap();
+    let held = UnixListener::bind(agent.socket()).unwrap();
+    let child = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        drop(held);
+    });
+    agent.launch();
+    child.join().unwrap();
+    agent.wait_until_tracking();
+
+    agent.kill();
+    fs::remove_file(agent.socket()).unwrap();
+    let other = UnixListener::bind(agent.socket()).unwrap();
+    let (status, said) = agent.launch_in_vain();
+    assert!(
+        !status.success() && said.contains("another agent listens"),
+        "{status} {said}"
+    );
+    assert!(agent.socket().exists(), "the other's socket is left alone");
+    drop(other);
 }

@@ -37,7 +37,7 @@ pub fn listen(listen: &Listen, access: &Access) -> Result<UnixListener, ServeErr
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).map_err(failed)?;
     }
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+    if somebody_listens(path) {
         return Err(ServeError::Taken(path.display().to_string()));
     }
     match std::fs::remove_file(path) {
@@ -51,6 +51,19 @@ pub fn listen(listen: &Listen, access: &Access) -> Result<UnixListener, ServeErr
     let listener = bound.map_err(failed)?;
     open_to(listen, access)?;
     Ok(listener)
+}
+
+/// A process that an agent had just begun to start when it was killed holds the agent's socket until it is another program: that is no agent,
+/// and over in a moment.
+fn somebody_listens(path: &Path) -> bool {
+    const LOOKS: u32 = 10;
+    const APART: Duration = Duration::from_millis(100);
+    (0..LOOKS).all(|look| {
+        if look > 0 {
+            std::thread::sleep(APART);
+        }
+        std::os::unix::net::UnixStream::connect(path).is_ok()
+    })
 }
 
 /// Gives the socket its owner, group and mode: 0660, or 0666 where any local user may ask for what is theirs.
