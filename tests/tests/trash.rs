@@ -112,7 +112,11 @@ fn everything_comes_back(filesystem: Fs) {
         "whoever restores a file uses it"
     );
     let again = ctl.run(["restore", id]).ends_with(3);
-    assert!(again.stderr.contains("nothing of run"), "{}", again.stderr);
+    assert!(
+        again.stderr.contains("all of it has been restored"),
+        "{}",
+        again.stderr
+    );
 }
 
 #[test]
@@ -352,4 +356,27 @@ fn a_watermark_counts_the_trash_and_may_empty_it() {
     });
     assert!(old.iter().all(|f| !f.exists()));
     assert_eq!(trashed(&agent), 0);
+    let late = ctl.run(["restore", text(&run, "run_id")]).ends_with(3);
+    assert!(late.stderr.contains("to make room"), "{}", late.stderr);
+}
+
+#[test]
+fn a_run_that_took_nothing_says_so() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.path();
+    let files = make(&root.join("a"), 5);
+    age_tree(&root);
+    let agent = Agent::tracking(&with_grace(&root, "1h", ""));
+    let ctl = agent.ctl();
+    let plan = ctl.plan();
+    let in_use: Vec<_> = files.iter().map(|f| fs::File::open(f).unwrap()).collect();
+    let run = ctl.apply(&plan).ok().json();
+    assert_eq!(number(&run, "/trashed/files"), 0, "{run}");
+    drop(in_use);
+    let nothing = ctl.run(["restore", text(&run, "run_id")]).ends_with(3);
+    assert!(
+        nothing.stderr.contains("put nothing into the trash\n"),
+        "{}",
+        nothing.stderr
+    );
 }

@@ -46,15 +46,7 @@ impl Host {
         let _one = volume.trash_work.lock();
         let broken =
             |e: std::io::Error| HostError::Refused(format!("the trash of volume {}: {e}", run.volume));
-        let nothing = || {
-            HostError::Refused(match &run.trash_until {
-                Some(until) => format!(
-                    "nothing of run {run_id} is in the trash any more: its grace ended {}",
-                    audit::rfc3339(Seconds::from_unix(until.seconds))
-                ),
-                None => format!("run {run_id} put nothing into the trash: it had no grace"),
-            })
-        };
+        let nothing = || HostError::Refused(why_nothing(&run));
         let trash = Trash::open(&volume.watched)
             .map_err(broken)?
             .ok_or_else(nothing)?;
@@ -215,6 +207,31 @@ fn left_in_trash(run: &v1::Run) -> v1::Totals {
             bytes: all.bytes.saturating_sub(back.bytes),
         },
     }
+}
+
+/// Why nothing of a run lies in the trash.
+fn why_nothing(run: &v1::Run) -> String {
+    let id = &run.run_id;
+    let rfc3339 = |at: i64| audit::rfc3339(Seconds::from_unix(at));
+    let Some(until) = run.trash_until.map(|t| t.seconds) else {
+        return format!("run {id} put nothing into the trash: it had no grace");
+    };
+    let all = run.trashed.unwrap_or_default();
+    if (all.files, all.directories) == (0, 0) {
+        return format!("run {id} put nothing into the trash");
+    }
+    let why = match run.trash_freed_at.map(|t| t.seconds) {
+        Some(freed) if freed < until => {
+            format!(
+                "it was freed {} to make room, before its grace ended",
+                rfc3339(freed)
+            )
+        }
+        Some(_) => format!("its grace ended {}", rfc3339(until)),
+        None if left_in_trash(run) == v1::Totals::default() => "all of it has been restored".into(),
+        None => "somebody has taken it out of there".into(),
+    };
+    format!("nothing of run {id} is in the trash any more: {why}")
 }
 
 /// What comes back while a restore goes on.
