@@ -346,12 +346,8 @@ impl Closing<'_> {
             let why = why.into();
             Some(Fate { code, told, why })
         };
-        let failed = Known::Decided {
-            code: Code::Failed,
-            told: true,
-        };
         if !self.refusals.is_empty()
-            && known != failed
+            && known != FAILED
             && let Some(why) = self.refusals.get(&c.path())
         {
             return fate(Code::Failed, false, why);
@@ -389,6 +385,12 @@ struct Fate {
 /// The run has said so, and nothing of it is left to be done.
 const TRASHED: Known = Known::Decided {
     code: Code::Trashed,
+    told: true,
+};
+
+/// The run has said so, and why.
+const FAILED: Known = Known::Decided {
+    code: Code::Failed,
     told: true,
 };
 

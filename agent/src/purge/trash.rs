@@ -234,10 +234,8 @@ impl Trash {
     pub fn end(&self, share: &Share) -> io::Result<()> {
         if share.until == 0 {
             // Of files with several names the directories are left.
-            let files = format!("{}/{FILES}", share.name());
-            match beneath::open_dir(&self.dir, files.as_bytes()) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                files => prune(&files?)?,
+            if let Some(files) = self.part(share, FILES)? {
+                prune(&files)?;
             }
         }
         // What is left is in its parts; a share of which nothing is left goes.
@@ -285,10 +283,8 @@ impl Trash {
     /// # Errors
     /// When the share cannot be listed.
     pub fn flat(&self, share: &Share) -> io::Result<Vec<Stat>> {
-        let path = format!("{}/{FLAT}", share.name());
-        let flat = match beneath::open_dir(&self.dir, path.as_bytes()) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            dir => dir?,
+        let Some(flat) = self.part(share, FLAT)? else {
+            return Ok(Vec::new());
         };
         let mut found = Vec::new();
         for lane in list(&flat)? {
@@ -305,19 +301,29 @@ impl Trash {
     /// # Errors
     /// When the share cannot be listed.
     pub fn origins(&self, share: &Share) -> io::Result<Vec<Vec<u8>>> {
-        let path = format!("{}/{TREES}", share.name());
-        let trees = match beneath::open_dir(&self.dir, path.as_bytes()) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            dir => dir?,
+        let Some(trees) = self.part(share, TREES)? else {
+            return Ok(Vec::new());
         };
         let mut origins = Vec::new();
         for name in list(&trees)? {
             let dir = beneath::open_anchor(&trees, name.to_bytes())?;
-            if is_there(&dir, TREE) {
-                origins.push(rustix::fs::readlinkat(&dir, ORIGIN, Vec::new())?.into_bytes());
+            // After a power cut it may have lost that, and is kept all the same.
+            if is_there(&dir, TREE)
+                && let Ok(origin) = rustix::fs::readlinkat(&dir, ORIGIN, Vec::new())
+            {
+                origins.push(origin.into_bytes());
             }
         }
         Ok(origins)
+    }
+
+    /// A part of a share, open; none if the run had not come to make it.
+    fn part(&self, share: &Share, part: &str) -> io::Result<Option<OwnedFd>> {
+        let path = format!("{}/{part}", share.name());
+        match beneath::open_dir(&self.dir, path.as_bytes()) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other.map(Some),
+        }
     }
 
     /// Frees what a share holds.
