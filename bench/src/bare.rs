@@ -83,7 +83,7 @@ fn remove_batches<'o>(next: &impl Fn() -> Option<&'o [Old]>, lane: &OwnedFd, tur
                 other => bail!("no lease: {other:?}"),
             }
         }
-        let _turn = turn.lock();
+        let my_turn = turn.lock();
         let mut dirs = dirs.iter().peekable();
         for (n, old) in batch.iter().enumerate() {
             while dirs.next_if(|(path, _)| *path != old.dir).is_some() {}
@@ -91,7 +91,7 @@ fn remove_batches<'o>(next: &impl Fn() -> Option<&'o [Old]>, lane: &OwnedFd, tur
             ensure!(before.get(n).is_none_or(Lease::is_still_granted), "somebody came");
             rustix::fs::renameat(dir, &*old.name, lane, place_of(n))?;
         }
-        drop(_turn);
+        drop(my_turn);
         before = leased;
     }
     for n in 0..before.len() {

@@ -24,6 +24,7 @@ use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use serde_json::Value;
 
+const TRASH: &str = ".purge-agent-trash";
 const FILES: usize = 3000;
 /// So many must have come before it is judged.
 const COMERS: usize = 50;
@@ -153,33 +154,12 @@ fn judge(met: &[(&Found, Met)], run: &Value) -> (usize, usize) {
     (there.len(), gone.len())
 }
 
-fn whoever_comes_late_finds_his_file(filesystem: Fs, is_scanned: bool) {
+/// A volume of its own for each round, until enough have come: how many did in time, and how many too late.
+fn until_enough_came(mount: &Mount, round: impl Fn(&Path) -> (usize, usize)) {
     raise_limit();
     let (mut in_time, mut too_late) = (0, 0);
-    for _ in 0..ROUNDS {
-        let mount = need!(Mount::new(filesystem));
-        let root = mount.path();
-        let files = make(&root.join("d"), FILES);
-        age_tree(&root);
-        let agent = Agent::tracking(&files_only(&root, ""));
-        let ctl = agent.ctl();
-        let plan = ctl.plan();
-        let found = Found::all(files);
-        let scanner = is_scanned.then(|| Scanner::of(&root));
-        let (run, met) = apply_beside(&ctl, &plan, &found, Found::open_in_hand);
-        drop(scanner);
-        let (there, gone) = judge(&met, &run);
-        assert_eq!(number(&run, "/failed_total"), 0, "{run}");
-        let counts = tally(&plan, &run);
-        assert_eq!(
-            counts.deleted as usize + regular_files(&root).len(),
-            FILES,
-            "{run}"
-        );
-        assert!(
-            !root.join(".purge-agent-trash").exists(),
-            "nothing is left behind"
-        );
+    for n in 0..ROUNDS {
+        let (there, gone) = round(&mount.dir(&format!("v{n}")));
         in_time += there;
         too_late += gone;
         if in_time >= COMERS {
@@ -191,6 +171,26 @@ fn whoever_comes_late_finds_his_file(filesystem: Fs, is_scanned: bool) {
         }
     }
     panic!("only {in_time} came in time while the agent had a file in hand, and {too_late} too late");
+}
+
+fn whoever_comes_late_finds_his_file(filesystem: Fs, is_scanned: bool) {
+    let mount = need!(Mount::new(filesystem));
+    until_enough_came(&mount, |root| {
+        let files = make(&root.join("d"), FILES);
+        age_tree(root);
+        let agent = Agent::tracking(&files_only(root, ""));
+        let ctl = agent.ctl();
+        let plan = ctl.plan();
+        let found = Found::all(files);
+        let scanner = is_scanned.then(|| Scanner::of(root));
+        let (run, met) = apply_beside(&ctl, &plan, &found, Found::open_in_hand);
+        drop(scanner);
+        assert_eq!(number(&run, "/failed_total"), 0, "{run}");
+        let deleted = tally(&plan, &run).deleted as usize;
+        assert_eq!(deleted + regular_files(root).len(), FILES, "{run}");
+        assert!(!root.join(TRASH).exists(), "nothing is left behind");
+        judge(&met, &run)
+    });
 }
 
 #[test]
@@ -222,51 +222,32 @@ fn whoever_waits_for_a_virus_scanner_finds_his_file_on_xfs() {
 /// A directory of which some was removed when he came is named as failed, with the rest at its place.
 #[test]
 fn whoever_waits_for_a_virus_scanner_finds_his_file_in_a_directory_that_goes_as_a_whole() {
-    raise_limit();
-    let (mut in_time, mut too_late) = (0, 0);
-    for _ in 0..ROUNDS {
-        let mount = need!(Mount::new(Fs::Ext4));
-        let root = mount.path();
+    let mount = need!(Mount::new(Fs::Ext4));
+    until_enough_came(&mount, |root| {
         let dirs = (0..60).map(|n| root.join(format!("d{n}")));
         let files = dirs.flat_map(|dir| make(&dir, 50)).collect();
-        age_tree(&root);
-        let config = Config::backdated_with(&root, "target = \"directory\"\ndepth = 1");
+        age_tree(root);
+        let config = Config::backdated_with(root, "target = \"directory\"\ndepth = 1");
         let agent = Agent::tracking(&config);
         let ctl = agent.ctl();
         let plan = ctl.plan();
         let found = Found::all(files);
-        let scanner = Scanner::of(&root);
+        let scanner = Scanner::of(root);
         let (run, met) = apply_beside(&ctl, &plan, &found, Found::open_in_hand);
         drop(scanner);
-        let (there, gone) = judge(&met, &run);
         tally(&plan, &run);
-        assert!(
-            !root.join(".purge-agent-trash").exists(),
-            "nothing is left behind"
-        );
-        in_time += there;
-        too_late += gone;
-        if in_time >= COMERS {
-            assert!(
-                too_late * 3 < in_time,
-                "{too_late} came too late, {in_time} did not"
-            );
-            return;
-        }
-    }
-    panic!("only {in_time} came in time while the agent had a directory in hand, and {too_late} too late");
+        assert!(!root.join(TRASH).exists(), "nothing is left behind");
+        judge(&met, &run)
+    });
 }
 
 #[test]
 fn whoever_comes_to_a_lease_finds_his_file_also_with_a_grace() {
-    raise_limit();
-    let (mut came, mut too_late) = (0, 0);
-    for _ in 0..ROUNDS {
-        let mount = need!(Mount::new(Fs::Ext4));
-        let root = mount.path();
+    let mount = need!(Mount::new(Fs::Ext4));
+    until_enough_came(&mount, |root| {
         let files = make(&root.join("d"), FILES);
-        age_tree(&root);
-        let agent = Agent::tracking(&files_only(&root, "grace = \"1h\""));
+        age_tree(root);
+        let agent = Agent::tracking(&files_only(root, "grace = \"1h\""));
         let ctl = agent.ctl();
         let plan = ctl.plan();
         let found = Found::all(files);
@@ -274,15 +255,7 @@ fn whoever_comes_to_a_lease_finds_his_file_also_with_a_grace() {
         assert_eq!(number(&run, "/failed_total"), 0, "{run}");
         let left = found.iter().filter(|f| !is_lost(f)).count();
         assert_eq!(number(&run, "/trashed/files") as usize + left, FILES, "{run}");
-        came += met.len();
-        too_late += met.iter().filter(|(f, _)| is_lost(f)).count();
-        if came >= COMERS {
-            assert!(
-                too_late * 3 < came,
-                "{too_late} of {came} who came are without their file"
-            );
-            return;
-        }
-    }
-    panic!("only {came} came while the agent had a file in hand");
+        let too_late = met.iter().filter(|(f, _)| is_lost(f)).count();
+        (met.len() - too_late, too_late)
+    });
 }

@@ -54,7 +54,8 @@ pub fn listen(listen: &Listen, access: &Access) -> Result<UnixListener, ServeErr
 }
 
 /// A process that an agent had just begun to start when it was killed holds the agent's socket until it is another program: that is no agent,
-/// and over in a moment.
+/// and over in a moment. What else it holds (ports, the lock of the index) it lets go of in the same moment, so this is asked before those
+/// are needed.
 fn somebody_listens(path: &Path) -> bool {
     const LOOKS: u32 = 10;
     const APART: Duration = Duration::from_millis(100);
