@@ -1,5 +1,6 @@
-//! Applying plans beside `find -delete`, on equal trees of which a part goes: a hundredth, as a nightly purge finds it, a tenth, and
-//! half, where find wastes next to nothing on files that stay.
+//! Applying plans beside `find -delete`, on equal trees of which a part goes: a hundredth, as a nightly purge finds it, a tenth, three
+//! tenths, and half, where find wastes next to nothing on files that stay. First with nothing of the trees in the kernel's caches, as it is with what
+//! nobody has used for months, then with all of it there, as it is only after somebody has just looked at every file.
 
 use std::path::Path;
 
@@ -11,17 +12,46 @@ use crate::bare;
 use crate::collecting;
 use crate::command::output;
 use crate::image::{Image, Tree};
-use crate::measure::{children_cpu_seconds, cpu_seconds, resident_bytes, timed};
+use crate::measure::{Forget, children_cpu_seconds, cpu_seconds, drop_caches, resident_bytes, timed};
 use crate::report::{Report, Unit};
 use crate::stages::{Bench, find_old, lines, number, say, warm_up};
 
 /// Files that an apply takes at most.
 const FILES_MAX: usize = 100_000;
 /// Which share of the files goes.
-const SHARES: [(&str, f64); 3] = [("a hundredth", 0.01), ("a tenth", 0.1), ("half", HALF)];
+const SHARES: [(&str, f64); 4] = [
+    ("a hundredth", 0.01),
+    ("a tenth", 0.1),
+    ("three tenths", 0.3),
+    ("half", HALF),
+];
 const HALF: f64 = 0.5;
 
-/// One removal of the older half of a tree.
+/// What the kernel's caches hold of a tree that is about to be purged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Caches {
+    Cold,
+    Warm,
+}
+
+impl Caches {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Cold => "cold",
+            Self::Warm => "warm",
+        }
+    }
+
+    /// Makes them so.
+    fn bring_about(self, image: &Image) -> Result<()> {
+        match self {
+            Self::Cold => drop_caches(Forget::Everything),
+            Self::Warm => warm_up(&image.tree()),
+        }
+    }
+}
+
+/// One removal of the older part of a tree.
 struct Removal {
     seconds: f64,
     cpu: f64,
@@ -47,13 +77,16 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
             old_share: share,
             seed: 2,
         };
-        measure_share(bench, report, tree, words)?;
+        for caches in [Caches::Cold, Caches::Warm] {
+            measure_share(bench, report, tree, words, caches)?;
+        }
     }
     Ok(())
 }
 
-fn measure_share(bench: &Bench, report: &mut Report, tree: Tree, words: &str) -> Result<()> {
-    say(&format!("growing four equal trees, {words} of them old"));
+fn measure_share(bench: &Bench, report: &mut Report, tree: Tree, words: &str, caches: Caches) -> Result<()> {
+    let state = caches.words();
+    say(&format!("growing four equal trees, {words} of them old, {state}"));
     let images = ["ours", "kept", "watched", "unwatched"].map(|name| bench.image(name, tree));
     let [ours, kept, watched, unwatched] = images;
     let (ours, kept, watched, unwatched) = (ours?, kept?, watched?, unwatched?);
@@ -72,31 +105,32 @@ fn measure_share(bench: &Bench, report: &mut Report, tree: Tree, words: &str) ->
     let mut agent = Agent::start(
         &bench.programs,
         &bench.place,
-        &format!("agent-apply-{}", words.replace(' ', "-")),
+        &format!("agent-apply-{}-{state}", words.replace(' ', "-")),
         &volumes,
     )?;
     agent.wait_tracking()?;
 
-    if tree.old_share == HALF {
+    if (tree.old_share, caches) == (HALF, Caches::Warm) {
         say("a full queue");
         collecting::drain(report, &agent, &watched, "watched", tree.files)?;
     }
-    for image in [&ours, &kept, &watched, &unwatched] {
-        warm_up(&image.tree())?;
-    }
     say("apply");
+    caches.bring_about(&ours)?;
     let (planned, plan) = timed(|| agent.json(&["plan", "--rule", "ours"]))?;
     let at_once = apply(&agent, &plan, "deleted", report)?;
     say("find -delete");
+    caches.bring_about(&unwatched)?;
     let find = find_delete(&unwatched)?;
     say("apply with a grace");
+    caches.bring_about(&kept)?;
     let plan = agent.json(&["plan", "--rule", "kept"])?;
     let by_trash = apply(&agent, &plan, "trashed", report)?;
+    caches.bring_about(&watched)?;
     let find_watched = find_delete(&watched)?;
 
     let peer = "find -atime +90 -delete";
     report.beside(
-        &format!("plan and apply, {} files, {words} of all", at_once.files),
+        &format!("plan and apply, {} files, {words} of all, {state}", at_once.files),
         Unit::Seconds,
         planned.as_secs_f64() + at_once.seconds,
         peer,
@@ -125,7 +159,7 @@ fn measure_share(bench: &Bench, report: &mut Report, tree: Tree, words: &str) ->
     );
     if tree.old_share == HALF {
         say("the bare mechanism");
-        let bare = remove_bare(&bench.image("bare", tree)?)?;
+        let bare = remove_bare(&bench.image("bare", tree)?, caches)?;
         let what = "open, lease, rename, close, and nothing else";
         report.beside(what, Unit::PerSecond, bare.rate(), peer, find.rate());
         let cpu = (bare.cpu_a_file(), find.cpu_a_file());
@@ -159,8 +193,9 @@ fn apply(agent: &Agent, plan: &Value, how: &str, report: &mut Report) -> Result<
 }
 
 /// Removes what is old with what the guarded delete cannot do without.
-fn remove_bare(image: &Image) -> Result<Removal> {
+fn remove_bare(image: &Image, caches: Caches) -> Result<Removal> {
     let old = bare::old_files(&image.tree())?;
+    caches.bring_about(image)?;
     let this = std::process::id();
     let cpu = cpu_seconds(this)?;
     let (time, ()) = timed(|| bare::remove(&old, image.root()))?;
