@@ -241,8 +241,8 @@ impl<'a> Ground<'a> {
         Ok(name)
     }
 
-    /// Compares a candidate with what is there now. Of a file that is open it is the file that counts: whether it still has its name
-    /// is looked at when that is taken.
+    /// Compares a candidate with what is there now. Of a file that is open it is the file that counts: its name may have led to another in the
+    /// moment when it was opened, and the lease would be on that. Whether it still has its name is looked at when that is taken.
     ///
     /// # Errors
     /// The fate of a candidate that does not go.
