@@ -88,7 +88,7 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
 fn measure_share(bench: &Bench, report: &mut Report, tree: Tree, words: &str, caches: Caches) -> Result<()> {
     let state = caches.words();
     say(&format!(
-        "growing four equal trees, of which {words} is old, {state}"
+        "growing four equal trees; old: {words}; caches: {state}"
     ));
     let images = ["ours", "kept", "watched", "unwatched"].map(|name| bench.image(name, tree));
     let [ours, kept, watched, unwatched] = images;

@@ -213,22 +213,23 @@ fn left_in_trash(run: &v1::Run) -> v1::Totals {
 fn why_nothing(run: &v1::Run) -> String {
     let id = &run.run_id;
     let rfc3339 = |at: i64| audit::rfc3339(Seconds::from_unix(at));
-    let Some(until) = run.trash_until.map(|t| t.seconds) else {
-        return format!("run {id} put nothing into the trash: it had no grace");
-    };
-    let all = run.trashed.unwrap_or_default();
-    if (all.files, all.directories) == (0, 0) {
-        return format!("run {id} put nothing into the trash");
-    }
+    let nothing = v1::Totals::default();
+    let (all, back) = (run.trashed.unwrap_or_default(), run.restored.unwrap_or_default());
+    let until = run.trash_until.map_or(i64::MAX, |t| t.seconds);
     let why = match run.trash_freed_at.map(|t| t.seconds) {
-        Some(freed) if freed < until => {
-            format!(
-                "it was freed {} to make room, before its grace ended",
-                rfc3339(freed)
-            )
-        }
+        Some(freed) if freed < until => format!(
+            "it was freed {} to make room, before its grace ended",
+            rfc3339(freed)
+        ),
         Some(_) => format!("its grace ended {}", rfc3339(until)),
-        None if left_in_trash(run) == v1::Totals::default() => "all of it has been restored".into(),
+        // Also what a run without a grace could not put back, and kept.
+        None if back != nothing && left_in_trash(run) == nothing => "all of it has been restored".into(),
+        None if run.trash_until.is_none() => {
+            return format!("run {id} put nothing into the trash: it had no grace");
+        }
+        None if (all.files, all.directories) == (0, 0) => {
+            return format!("run {id} put nothing into the trash");
+        }
         None => "somebody has taken it out of there".into(),
     };
     format!("nothing of run {id} is in the trash any more: {why}")

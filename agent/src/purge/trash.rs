@@ -307,11 +307,15 @@ impl Trash {
         let mut origins = Vec::new();
         for name in list(&trees)? {
             let dir = beneath::open_anchor(&trees, name.to_bytes())?;
-            // After a power cut it may have lost that, and is kept all the same.
-            if is_there(&dir, TREE)
-                && let Ok(origin) = rustix::fs::readlinkat(&dir, ORIGIN, Vec::new())
-            {
-                origins.push(origin.into_bytes());
+            if !is_there(&dir, TREE) {
+                continue;
+            }
+            match rustix::fs::readlinkat(&dir, ORIGIN, Vec::new()) {
+                Ok(origin) => origins.push(origin.into_bytes()),
+                // It is kept all the same, and one that is damaged must not keep the volume from starting.
+                Err(error) => {
+                    tracing::warn!(run = %share.run, ?name, %error, "kept in the trash, and where it was cannot be read")
+                }
             }
         }
         Ok(origins)
