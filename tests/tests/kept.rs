@@ -130,6 +130,12 @@ fn stays_until_it_is_restored(
     }
     let report = agent.ctl().run(["restore", run, "--output", "json"]).ok().json();
     assert_eq!(number(&report, "/restored/files"), there.len() as u64, "{report}");
+    let again = agent.ctl().run(["restore", run]).ends_with(3);
+    assert!(
+        again.stderr.contains("all of it has been restored"),
+        "{}",
+        again.stderr
+    );
     assert!(kept(root).is_empty());
     assert!(!root.join(TRASH).exists(), "nothing is left behind");
 }

@@ -10,7 +10,7 @@
     reason = "a test fails by panicking"
 )]
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -19,7 +19,7 @@ use purge_tests::ctl::{number, tally};
 use purge_tests::files::{age_tree, make, regular_files};
 use purge_tests::scanner::Scanner;
 use purge_tests::wait::Ends;
-use purge_tests::{Agent, Config, Ctl, Fs, Mount, Plan, need};
+use purge_tests::{Agent, Config, Fs, Mount, Plan, need};
 use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use serde_json::Value;
@@ -87,34 +87,46 @@ impl Found {
     }
 }
 
-/// Applies a plan while `come` is tried on every file, and returns the run and who came to what.
-fn apply_beside<'f>(
-    ctl: &Ctl,
-    plan: &Plan,
-    found: &'f [Found],
-    come: impl Fn(&Found) -> Option<Met> + Sync,
-) -> (Value, Vec<(&'f Found, Met)>) {
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let ends = Ends(&stop);
-        let openers: Vec<_> = (0..OPENERS)
-            .map(|nth| {
-                let (come, stop) = (&come, &stop);
-                scope.spawn(move || {
-                    let mut met = Vec::new();
-                    while !stop.load(Relaxed) {
-                        let mine = found.iter().skip(nth).step_by(OPENERS);
-                        met.extend(mine.filter_map(|one| Some((one, come(one)?))));
-                    }
-                    met
+/// A plan that is about to be applied, and its files, each of which somebody has found.
+struct Ready {
+    agent: Agent,
+    plan: Plan,
+    found: Vec<Found>,
+}
+
+impl Ready {
+    fn new(root: &Path, files: Vec<PathBuf>, config: &Config) -> Self {
+        age_tree(root);
+        let agent = Agent::tracking(config);
+        let plan = agent.ctl().plan();
+        let found = Found::all(files);
+        Self { agent, plan, found }
+    }
+
+    /// Applies the plan while `come` is tried on every file, and returns the run and who came to what.
+    fn apply_beside(&self, come: impl Fn(&Found) -> Option<Met> + Sync) -> (Value, Vec<(&Found, Met)>) {
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let ends = Ends(&stop);
+            let openers: Vec<_> = (0..OPENERS)
+                .map(|nth| {
+                    let (come, stop) = (&come, &stop);
+                    scope.spawn(move || {
+                        let mut met = Vec::new();
+                        while !stop.load(Relaxed) {
+                            let mine = self.found.iter().skip(nth).step_by(OPENERS);
+                            met.extend(mine.filter_map(|one| Some((one, come(one)?))));
+                        }
+                        met
+                    })
                 })
-            })
-            .collect();
-        let run = ctl.apply(plan).json();
-        drop(ends);
-        let met = openers.into_iter().flat_map(|o| o.join().unwrap()).collect();
-        (run, met)
-    })
+                .collect();
+            let run = self.agent.ctl().apply(&self.plan).json();
+            drop(ends);
+            let met = openers.into_iter().flat_map(|o| o.join().unwrap()).collect();
+            (run, met)
+        })
+    }
 }
 
 /// Files only: the counts are those of the files then.
@@ -159,7 +171,10 @@ fn until_enough_came(mount: &Mount, round: impl Fn(&Path) -> (usize, usize)) {
     raise_limit();
     let (mut in_time, mut too_late) = (0, 0);
     for n in 0..ROUNDS {
-        let (there, gone) = round(&mount.dir(&format!("v{n}")));
+        let root = mount.dir(&format!("v{n}"));
+        let (there, gone) = round(&root);
+        // The next needs its room.
+        fs::remove_dir_all(&root).unwrap();
         in_time += there;
         too_late += gone;
         if in_time >= COMERS {
@@ -176,17 +191,12 @@ fn until_enough_came(mount: &Mount, round: impl Fn(&Path) -> (usize, usize)) {
 fn whoever_comes_late_finds_his_file(filesystem: Fs, is_scanned: bool) {
     let mount = need!(Mount::new(filesystem));
     until_enough_came(&mount, |root| {
-        let files = make(&root.join("d"), FILES);
-        age_tree(root);
-        let agent = Agent::tracking(&files_only(root, ""));
-        let ctl = agent.ctl();
-        let plan = ctl.plan();
-        let found = Found::all(files);
+        let ready = Ready::new(root, make(&root.join("d"), FILES), &files_only(root, ""));
         let scanner = is_scanned.then(|| Scanner::of(root));
-        let (run, met) = apply_beside(&ctl, &plan, &found, Found::open_in_hand);
+        let (run, met) = ready.apply_beside(Found::open_in_hand);
         drop(scanner);
         assert_eq!(number(&run, "/failed_total"), 0, "{run}");
-        let deleted = tally(&plan, &run).deleted as usize;
+        let deleted = tally(&ready.plan, &run).deleted as usize;
         assert_eq!(deleted + regular_files(root).len(), FILES, "{run}");
         assert!(!root.join(TRASH).exists(), "nothing is left behind");
         judge(&met, &run)
@@ -226,16 +236,12 @@ fn whoever_waits_for_a_virus_scanner_finds_his_file_in_a_directory_that_goes_as_
     until_enough_came(&mount, |root| {
         let dirs = (0..60).map(|n| root.join(format!("d{n}")));
         let files = dirs.flat_map(|dir| make(&dir, 50)).collect();
-        age_tree(root);
         let config = Config::backdated_with(root, "target = \"directory\"\ndepth = 1");
-        let agent = Agent::tracking(&config);
-        let ctl = agent.ctl();
-        let plan = ctl.plan();
-        let found = Found::all(files);
+        let ready = Ready::new(root, files, &config);
         let scanner = Scanner::of(root);
-        let (run, met) = apply_beside(&ctl, &plan, &found, Found::open_in_hand);
+        let (run, met) = ready.apply_beside(Found::open_in_hand);
         drop(scanner);
-        tally(&plan, &run);
+        tally(&ready.plan, &run);
         assert!(!root.join(TRASH).exists(), "nothing is left behind");
         judge(&met, &run)
     });
@@ -245,15 +251,11 @@ fn whoever_waits_for_a_virus_scanner_finds_his_file_in_a_directory_that_goes_as_
 fn whoever_comes_to_a_lease_finds_his_file_also_with_a_grace() {
     let mount = need!(Mount::new(Fs::Ext4));
     until_enough_came(&mount, |root| {
-        let files = make(&root.join("d"), FILES);
-        age_tree(root);
-        let agent = Agent::tracking(&files_only(root, "grace = \"1h\""));
-        let ctl = agent.ctl();
-        let plan = ctl.plan();
-        let found = Found::all(files);
-        let (run, met) = apply_beside(&ctl, &plan, &found, Found::come_to_lease);
+        let config = files_only(root, "grace = \"1h\"");
+        let ready = Ready::new(root, make(&root.join("d"), FILES), &config);
+        let (run, met) = ready.apply_beside(Found::come_to_lease);
         assert_eq!(number(&run, "/failed_total"), 0, "{run}");
-        let left = found.iter().filter(|f| !is_lost(f)).count();
+        let left = ready.found.iter().filter(|f| !is_lost(f)).count();
         assert_eq!(number(&run, "/trashed/files") as usize + left, FILES, "{run}");
         let too_late = met.iter().filter(|(f, _)| is_lost(f)).count();
         (met.len() - too_late, too_late)
