@@ -97,8 +97,8 @@ pub struct WriteBack {
     record: Option<(Vec<u8>, Vec<u8>)>,
 }
 
-/// Rows of one batch. Measured: sled took 200 MB for a batch of 16,000 rows of 1 KB, and 50 MB for the same rows in
-/// batches of 2,000.
+/// Rows of one batch: what sled replaces by one is freed at its end. Measured with 480,000 rows of 500 bytes: 34 MB in batches of 1,000, 41 of 2,000,
+/// 280 of 16,000.
 const ROWS_PER_BATCH: usize = 1000;
 
 impl WriteBack {
