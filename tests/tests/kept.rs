@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -305,6 +306,32 @@ fn somebody_elses_file_that_a_killed_run_had_in_hand_is_kept() {
     let found = root.join(format!("purge-agent-found.{ino}"));
     assert_eq!(fs::read(found).unwrap(), NEW.as_bytes());
     assert!(!root.join(TRASH).exists(), "nothing is left behind");
+}
+
+/// The note beside it, which says where it belongs, is lost.
+#[test]
+fn what_is_kept_stays_also_if_nobody_knows_any_more_where_it_belongs() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.dir("v");
+    make(&root.join("d"), 10);
+    age_tree(&root);
+    let mut agent = Agent::tracking(&Config::backdated_with(&root, "grace = \"1s\""));
+    agent.kill();
+    let lost = root.join(TRASH).join("r1.kept/d/77");
+    fs::create_dir_all(&lost).unwrap();
+    fs::set_permissions(root.join(TRASH), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(lost.join("t"), NEW).unwrap();
+    agent.launch();
+    agent.wait_until_tracking();
+    let plan = agent.ctl().plan();
+    let _ = agent.ctl().run(["apply", &plan.id, "--yes"]).ok();
+    until("the run's share is freed", SOON, || {
+        let left = regular_files(&root.join(TRASH)).len();
+        (left == 1).then_some(())
+    });
+    assert_eq!(fs::read(lost.join("t")).unwrap(), NEW.as_bytes());
+    let doctor = agent.ctl().run(["doctor"]).text();
+    assert!(doctor.contains("kept"), "{doctor}");
 }
 
 /// Nobody has seen what happened to it between the kill and the next start.
