@@ -6,6 +6,7 @@
 //! purge-bench hot              files that are used all the time only
 //! purge-bench race [ACCESSES [A_SECOND]] [--ours]   is anything lost that was used while it was purged?
 //! purge-bench growth FILES...  how costs grow with the number of files, in one table
+//! purge-bench plans FILES...   what the agent's memory does while it removes as many files, in one table
 //! purge-bench storm ...        a reader of the event storm; see `storm`
 //! purge-bench read ...         another reader; see `reading`
 //! ```
@@ -19,6 +20,7 @@
 //! - `collecting` what collecting costs those who use files, and the agent
 //! - `reading`   readers of hot files, and of each file once
 //! - `growth`    how costs grow with the number of files
+//! - `plans`     memory by the size of a plan
 //! - `storm`     readers that open files as fast as they can
 //! - `measure`   stopwatch, medians, memory, space
 //! - `machine`   what it all ran on
@@ -35,6 +37,7 @@ mod growth;
 mod image;
 mod machine;
 mod measure;
+mod plans;
 mod purging;
 mod race;
 mod reading;
@@ -50,7 +53,7 @@ use anyhow::{Context, Result, bail, ensure};
 use report::Report;
 use stages::Bench;
 
-const USAGE: &str = "usage: purge-bench [FILES] | purge-bench apply [FILES] | purge-bench hot | purge-bench race [ACCESSES [A_SECOND]] [--ours] | purge-bench growth FILES...";
+const USAGE: &str = "usage: purge-bench [FILES] | purge-bench apply [FILES] | purge-bench hot | purge-bench race [ACCESSES [A_SECOND]] [--ours] | purge-bench growth FILES... | purge-bench plans FILES...";
 const FILES_DEFAULT: usize = 1_000_000;
 /// As many on each kind of file system.
 const ACCESSES_DEFAULT: u64 = 1_000_000;
@@ -66,19 +69,8 @@ fn main() -> ExitCode {
     let done = match args.split_first() {
         Some((mode, rest)) if mode == storm::MODE => storm::read_files(rest),
         Some((mode, rest)) if mode == reading::MODE => reading::read_files(rest),
-        Some((mode, rest)) if mode == "growth" => {
-            let sizes: Result<Vec<usize>, _> = rest.iter().map(|size| size.parse()).collect();
-            match sizes {
-                Ok(sizes) if !sizes.is_empty() => {
-                    in_a_place(sizes.iter().copied().max().unwrap_or(0), |bench| {
-                        growth::measure(bench, &sizes)
-                    })
-                }
-                _ => Err(anyhow::anyhow!(
-                    "growth takes numbers of files: growth 1000000 3000000 10000000"
-                )),
-            }
-        }
+        Some((mode, rest)) if mode == "growth" => by_size(mode, rest, growth::measure),
+        Some((mode, rest)) if mode == "plans" => by_size(mode, rest, plans::measure),
         Some((mode, rest)) if mode == "race" => {
             let ours = rest.iter().any(|arg| arg == "--ours");
             let numbers: Result<Vec<u64>, _> = rest
@@ -123,6 +115,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn by_size(mode: &str, sizes: &[String], measure: fn(&Bench, &[usize]) -> Result<()>) -> Result<()> {
+    let sizes: Result<Vec<usize>, _> = sizes.iter().map(|size| size.parse()).collect();
+    let sizes = sizes.ok().filter(|sizes| !sizes.is_empty());
+    let sizes =
+        sizes.with_context(|| format!("{mode} takes numbers of files: {mode} 1000000 3000000 10000000"))?;
+    let most = sizes.iter().copied().max().unwrap_or(0);
+    in_a_place(most, |bench| measure(bench, &sizes))
 }
 
 fn files_wanted(args: &[String]) -> Result<usize> {
