@@ -1,7 +1,7 @@
-//! What plans of many files cost of memory: everything there is goes, of trees of several sizes; one line a size, at once and by way of
+//! What plans of many files cost of memory: everything there is goes, of trees of several sizes; two lines a size, at once and by way of
 //! the trash.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -53,7 +53,8 @@ pub fn measure(bench: &Bench, sizes: &[usize]) -> Result<()> {
         );
     }
     println!(
-        "the agent's resident memory after the first scan, and at its highest while it plans, and in both halves of the time that it applies the plan;\n\
+        "the agent's resident memory after the first scan, and at its highest (looked at five times a second) while it plans, and in both halves of\n\
+         the time that it applies the plan;\n\
          the time of plan and apply as purgectl takes; done: files that went"
     );
     Ok(())
@@ -116,18 +117,22 @@ fn highest(looks: &[u64]) -> u64 {
 
 /// What `work` gives, and the resident memory of a process meanwhile.
 fn looking_on<T>(pid: u32, work: impl FnOnce() -> Result<T>) -> Result<(T, Vec<u64>)> {
-    let over = AtomicBool::new(false);
+    // Dropped when the work has ended, however it ends.
+    let (working, ended) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
-        let looks = scope.spawn(|| {
+        let working = working;
+        let looks = scope.spawn(move || {
             let mut looks = vec![];
-            while !over.load(Relaxed) {
+            loop {
                 looks.extend(resident_bytes(pid).map(|(now, _)| now));
-                std::thread::sleep(LOOK_EVERY);
+                if ended.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout) {
+                    break;
+                }
             }
             looks
         });
         let done = work();
-        over.store(true, Relaxed);
+        drop(working);
         let looks = looks.join().map_err(|_| anyhow::anyhow!("nobody looked on"))?;
         Ok((done?, looks))
     })
