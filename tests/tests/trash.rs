@@ -170,7 +170,7 @@ fn parts_are_restored_and_nothing_is_overwritten() {
         "{refused}"
     );
     assert!(
-        text(&refused["failed"][0], "error").contains("no directory"),
+        text(&refused["failed"][0], "error").contains("not a directory"),
         "{refused}"
     );
     fs::remove_file(root.join("a")).unwrap();

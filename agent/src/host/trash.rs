@@ -9,8 +9,10 @@ use super::{Host, HostError};
 use crate::model::Seconds;
 use crate::purge::audit::{self, Event, Heading, Lines};
 use crate::purge::holds::timestamp;
-use crate::purge::restore::{Item, Refused, Restore, Which, take_in};
+use crate::purge::restore::{Destination, Item, Refused, Restore, Which, take_in};
 use crate::purge::trash::{Share, Trash};
+use crate::sys::beneath;
+use crate::sys::walk::Removal;
 use crate::volume::{State, Volume};
 use crate::work::Outcome;
 
@@ -22,7 +24,13 @@ impl Host {
     ///
     /// # Errors
     /// When there is no such run, or nothing of it lies in the trash any more.
-    pub fn restore(&self, run_id: &str, paths: &[Vec<u8>], by: &str) -> Result<v1::RestoreReport, HostError> {
+    pub fn restore(
+        &self,
+        run_id: &str,
+        paths: &[Vec<u8>],
+        to: Option<&[u8]>,
+        by: &str,
+    ) -> Result<v1::RestoreReport, HostError> {
         let mut run = self.runs.get(run_id)?;
         let volume = Arc::clone(self.volume(&run.volume)?);
         volume
@@ -38,6 +46,7 @@ impl Host {
                 }),
             })
             .collect::<Result<_, HostError>>()?;
+        let to = to.map(|to| self.destination(&volume, to)).transpose()?;
         if self.runs.live(run_id).is_some() {
             return Err(HostError::Refused(format!(
                 "run {run_id} is going on; wait for it or `purgectl cancel {run_id}`"
@@ -74,6 +83,7 @@ impl Host {
         for share in mine {
             let mut restore = Restore {
                 which,
+                to: to.as_ref(),
                 tell: &mut |told| back.take(told),
                 placed: &mut |dir, name| {
                     if let Err(error) = take_in(&volume.watched, dir, name) {
@@ -81,6 +91,7 @@ impl Host {
                     }
                 },
                 kept: None,
+                knows: &|_, _| false,
             };
             restore.run(&trash, share).map_err(broken)?;
         }
@@ -99,6 +110,33 @@ impl Host {
         restored.bytes = restored.bytes.saturating_add(done.bytes);
         self.runs.save(&run)?;
         Ok(back.report)
+    }
+
+    /// A directory of the volume to which things are restored instead of where they came from.
+    fn destination(&self, volume: &Volume, to: &[u8]) -> Result<Destination, HostError> {
+        let invalid = |why: String| HostError::Invalid { field: "to", why };
+        let below = match self.locate(to)? {
+            (at, below) if at.config.name == volume.config.name => below,
+            _ => {
+                let name = &volume.config.name;
+                return Err(invalid(format!(
+                    "{} is not on volume {name}: a file cannot be moved to another volume",
+                    super::lossy(to)
+                )));
+            }
+        };
+        let root = volume.watched.open_root();
+        let dir = root.and_then(|root| beneath::open_dir(&root, below));
+        let dir = dir.map_err(|e| {
+            invalid(format!(
+                "{}: {e}; name a directory that exists, without links on the way",
+                super::lossy(to)
+            ))
+        })?;
+        Ok(Destination {
+            dir,
+            path: below.to_vec(),
+        })
     }
 
     /// Frees what lies in the trash and whose grace has ended.
@@ -139,13 +177,13 @@ impl Host {
             if is_enough(share) {
                 break;
             }
-            let freed = trash.free(share);
-            let outcome = match freed {
-                Ok(()) => Outcome::Done,
-                Err(_) => Outcome::Failed,
-            };
+            let is_freed = is_freed(volume, share, trash.free(share));
+            let outcome = if is_freed { Outcome::Done } else { Outcome::Failed };
             volume.keeping.work.freed.count(outcome);
-            freed?;
+            if !is_freed {
+                // Whatever keeps it there, the others' grace has ended as well.
+                continue;
+            }
             tracing::info!(run = %share.run, volume = %volume.config.name, "freed from the trash");
             let more = trash.shares()?.iter().any(|s| s.run == share.run && !s.is_kept());
             if let Err(error) = self.note_freed(volume, share, more) {
@@ -193,6 +231,29 @@ impl Host {
             }
         }
         sum
+    }
+}
+
+/// Whether all of a share was freed; what was not is named in the log.
+fn is_freed(volume: &Volume, share: &Share, freed: std::io::Result<Removal>) -> bool {
+    let (run, volume) = (&share.run, &volume.config.name);
+    match freed {
+        Ok(removal) if removal.stuck_total == 0 => true,
+        Ok(removal) => {
+            let left = removal.stuck_total;
+            let (path, why) = removal
+                .stuck
+                .first()
+                .map_or_else(Default::default, |(path, error)| {
+                    (super::lossy(path), error.to_string())
+                });
+            tracing::error!(%run, %volume, left, path, why, "some of the trash cannot be freed; look at it with lsattr(1)");
+            false
+        }
+        Err(error) => {
+            tracing::error!(%run, %volume, %error, "the trash cannot be freed");
+            false
+        }
     }
 }
 

@@ -5,12 +5,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode};
-
 use super::kept::Kept;
-use super::trash::{ORIGIN, make_alike};
+use super::trash::ORIGIN;
 use crate::model::Inode;
-use crate::sys::beneath;
+use crate::sys::likeness::Likeness;
+use crate::sys::{beneath, inside};
 
 /// Where a run puts what it takes away.
 #[derive(Debug)]
@@ -110,10 +109,11 @@ impl Bin {
     /// # Errors
     /// When it cannot be made.
     pub fn place_tree(&self, ino: Inode, path: &[u8]) -> io::Result<OwnedFd> {
-        let name = ino.to_string();
-        rustix::fs::mkdirat(&self.trees, &*name, Mode::RWXU)?;
-        let dir = beneath::open_anchor(&self.trees, name.as_bytes())?;
-        rustix::fs::symlinkat(path, &dir, ORIGIN)?;
+        let (dir, is_new) = inside::make_own_dir(&self.trees, ino.to_string().as_bytes())?;
+        if !is_new {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        inside::write_note(&dir, ORIGIN, path)?;
         Ok(dir)
     }
 
@@ -126,9 +126,9 @@ impl Bin {
     pub fn clear_tree(&self, ino: Inode) {
         let name = ino.to_string();
         if let Ok(dir) = beneath::open_anchor(&self.trees, name.as_bytes()) {
-            let _ = rustix::fs::unlinkat(&dir, ORIGIN, AtFlags::empty());
+            let _ = inside::unlink(&dir, ORIGIN);
         }
-        let _ = rustix::fs::unlinkat(&self.trees, name, AtFlags::REMOVEDIR);
+        let _ = inside::remove_dir(&self.trees, name);
     }
 }
 
@@ -147,16 +147,18 @@ pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// The directory `name` in another; if it is new, with the owner and mode of `like`.
+/// The directory `name` in another; if it is new, it remembers what `like` is like.
 fn made_alike(here: &OwnedFd, name: &[u8], like: &OwnedFd) -> io::Result<OwnedFd> {
-    let model = rustix::fs::fstat(like)?;
-    // Nobody but root reaches the trash, whatever the modes in it.
-    let made = rustix::fs::mkdirat(here, name, Mode::from_raw_mode(model.st_mode));
-    let fd = beneath::open_anchor(here, name)?;
-    match made {
-        Ok(()) => make_alike(here, name, &model)?,
-        Err(rustix::io::Errno::EXIST) => {}
-        Err(e) => return Err(e.into()),
+    match beneath::open_anchor(here, name) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        other => return other,
     }
-    Ok(fd)
+    // By descriptors that can be read: those of the volume are anchors only.
+    let like = Likeness::of(&beneath::open_dir(like, b"")?)?;
+    let (anchor, is_new) = inside::make_dir(here, name)?;
+    // Another worker may have made it at the same time, for the same directory.
+    if is_new {
+        like.record_in(&beneath::open_dir(&anchor, b"")?)?;
+    }
+    Ok(anchor)
 }

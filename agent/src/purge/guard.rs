@@ -121,6 +121,9 @@ pub struct Verified {
     pub(super) names: Vec<Name>,
 }
 
+/// So many directories above a candidate are remembered as locked or not.
+const LEVELS_REMEMBERED: usize = 64;
+
 /// A directory of the volume, open.
 #[derive(Debug, Clone)]
 struct Anchor {
@@ -327,20 +330,41 @@ impl<'a> Ground<'a> {
         }
     }
 
-    /// Opens a directory and finds out whether somebody has a lock on it or on one above it.
+    /// Opens a directory and finds out whether a process has a lock on it or on one above it.
     fn open_and_ask(&mut self, path: &Arc<[u8]>, by: By) -> Result<(OwnedFd, bool), Fate> {
-        let fd = beneath::open_dir(self.root(by), path).map_err(gone_or_failed)?;
-        let own = lease::is_locked(&fd).map_err(Fate::Failed)?;
-        let locked = own
-            || match parent_path(path) {
-                Some(above) => match self.locked.get(above) {
-                    Some(locked) => *locked,
-                    None => self.open_and_ask(&above.into(), by)?.1,
-                },
-                None => false,
-            };
+        // From the nearest one above that was asked before.
+        let mut known: &[u8] = path;
+        let before = loop {
+            if let Some(locked) = self.locked.get(known) {
+                break Some(*locked);
+            }
+            match parent_path(known) {
+                Some(above) => known = above,
+                None => break None,
+            }
+        };
+        let mut dir = beneath::open_dir(self.root(by), known).map_err(gone_or_failed)?;
+        let mut locked = match before {
+            Some(locked) => locked,
+            None => lease::is_locked(&dir).map_err(Fate::Failed)?,
+        };
+        self.locked.insert(known.into(), locked);
+        let below = path.get(known.len()..).unwrap_or_default();
+        let mut asked = known.len();
+        let names = below.split(|b| *b == b'/').filter(|name| !name.is_empty());
+        for (level, name) in names.enumerate() {
+            dir = beneath::open_dir(&dir, name).map_err(gone_or_failed)?;
+            locked |= lease::is_locked(&dir).map_err(Fate::Failed)?;
+            asked += name.len() + usize::from(asked > 0);
+            // Paths of all levels of a very deep directory would fill the memory.
+            if level < LEVELS_REMEMBERED
+                && let Some(so_far) = path.get(..asked)
+            {
+                self.locked.insert(so_far.into(), locked);
+            }
+        }
         self.locked.insert(Arc::clone(path), locked);
-        Ok((fd, locked))
+        Ok((dir, locked))
     }
 
     /// The index must still say what the plan says, and nobody may hold the candidate.

@@ -7,11 +7,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use rustix::fs::{Mode, RenameFlags};
-
 use super::trash::{NAME, ORIGIN, Share, TREE, TREES};
 use crate::model::Inode;
-use crate::sys::beneath;
+use crate::sys::inside;
 
 /// As many names of one file are kept, no more: with that many something else is wrong.
 const NAMES_MAX: u32 = 1000;
@@ -45,10 +43,8 @@ impl Kept {
         error: &io::Error,
     ) -> io::Error {
         let what = format!("it may have been used while it was being taken, and cannot be put back: {error}");
-        match self.place(ino, path).and_then(|place| {
-            let flags = RenameFlags::NOREPLACE;
-            Ok(rustix::fs::renameat_with(dir, name, place, TREE, flags)?)
-        }) {
+        let place = self.place(ino, path);
+        match place.and_then(|place| inside::move_to(dir, name, place, TREE)) {
             Ok(()) => io::Error::other(format!(
                 "{what}; it is kept in {NAME}/{}: move away what has its name, then `purgectl restore {}`",
                 self.share.name(),
@@ -65,31 +61,19 @@ impl Kept {
     fn place(&self, ino: Inode, path: &[u8]) -> io::Result<OwnedFd> {
         let mut at = self.trash.try_clone()?;
         for part in [&*self.share.name(), TREES] {
-            make(&at, part)?;
-            at = beneath::open_anchor(&at, part.as_bytes())?;
+            at = inside::make_own_dir(&at, part.as_bytes())?.0;
         }
-        let free = (0..NAMES_MAX).find_map(|n| {
-            let name = if n == 0 {
-                ino.to_string()
-            } else {
-                format!("{ino}.{n}")
+        for n in 0..NAMES_MAX {
+            let name = match n {
+                0 => ino.to_string(),
+                n => format!("{ino}.{n}"),
             };
-            match rustix::fs::mkdirat(&at, &*name, Mode::RWXU) {
-                Ok(()) => Some(Ok(name)),
-                Err(rustix::io::Errno::EXIST) => None,
-                Err(e) => Some(Err(e)),
+            let (place, is_new) = inside::make_own_dir(&at, name.as_bytes())?;
+            if is_new {
+                inside::write_note(&place, ORIGIN, path)?;
+                return Ok(place);
             }
-        });
-        let name = free.ok_or(io::ErrorKind::AlreadyExists)??;
-        let place = beneath::open_anchor(&at, name.as_bytes())?;
-        rustix::fs::symlinkat(path, &place, ORIGIN)?;
-        Ok(place)
-    }
-}
-
-fn make(dir: &OwnedFd, name: &str) -> io::Result<()> {
-    match rustix::fs::mkdirat(dir, name, Mode::RWXU) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
-        Err(e) => Err(e.into()),
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
     }
 }

@@ -14,6 +14,7 @@
 //! - [`tree`]      the same for directories that go as a whole
 //! - [`trash`]     where things lie between being taken away and their end
 //! - [`restore`]   putting back what lies there
+//! - [`way`]       the directories on the way back: compared, or made again
 //! - [`ledger`]    what a run has begun and decided, for the case that it is killed
 //! - [`recover`]   closing runs that were
 //! - [`tally`]     counting fates (pure)
@@ -50,3 +51,4 @@ pub mod take;
 pub mod tally;
 pub mod trash;
 pub mod tree;
+pub mod way;

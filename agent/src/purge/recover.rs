@@ -8,6 +8,7 @@
 //! of a run without a grace that is nowhere counts as deleted by it. Or the ledger remembers what the file system does not:
 //! then what lies at its place counts as not reached.
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -25,12 +26,12 @@ use super::plans::Plans;
 use super::restore::{Restore, Settled, Which};
 use super::runs::Runs;
 use super::tally;
-use super::trash::{Share, Trash, list};
-use super::tree;
+use super::trash::{Share, Trash};
 use crate::collect::Watched;
 use crate::index::StoreError;
 use crate::model::{Inode, Kind, Seconds, Stat};
 use crate::policy::evaluate::Shape;
+use crate::sys::walk::{self, Listed, Visitor};
 use crate::sys::{beneath, stat};
 
 /// Runs that earlier processes did not end, and what is needed to end them.
@@ -107,7 +108,7 @@ impl Unfinished {
         }
         if let Some(trash) = trash {
             for share in trash.shares()?.into_iter().filter(|s| s.open) {
-                self.put_back_the_rest(&trash, &share)?;
+                self.put_back_the_rest(watched, &trash, &share)?;
             }
             trash.remove_if_empty(watched);
         }
@@ -116,7 +117,7 @@ impl Unfinished {
 
     /// Runs that ended and could not put everything back (a disk that failed), or of which no record tells: all that lies there
     /// goes back.
-    fn put_back_the_rest(&self, trash: &Trash, share: &Share) -> io::Result<()> {
+    fn put_back_the_rest(&self, watched: &Watched, trash: &Trash, share: &Share) -> io::Result<()> {
         let mut settled = Settled::default();
         let flat = flat(trash, [share])?;
         let plan = self.ended.get(&share.run).filter(|_| !flat.is_empty());
@@ -128,7 +129,7 @@ impl Unfinished {
                 }
             }
         }
-        put_back(trash, share, &settled)?;
+        put_back(watched, trash, share, &settled)?;
         if let Err(error) = trash.end(share) {
             tracing::error!(run = %share.run, %error, "nobody knows where this belongs");
         }
@@ -159,12 +160,14 @@ impl Unfinished {
 type Refusals = FxHashMap<Vec<u8>, String>;
 
 /// Puts back what is not settled, and keeps what cannot go back.
-fn put_back(trash: &Trash, share: &Share, settled: &Settled) -> io::Result<Refusals> {
+fn put_back(watched: &Watched, trash: &Trash, share: &Share, settled: &Settled) -> io::Result<Refusals> {
     let mut back = 0u64;
     let mut refusals = Refusals::default();
     let kept = trash.kept(&share.run)?;
     let mut restore = Restore {
         which: Which::Unsettled(settled),
+        to: None,
+        knows: &|dir, path| is_known(watched, dir, path),
         tell: &mut |told| match told {
             Ok(_) => back += 1,
             Err(refused) => {
@@ -210,7 +213,8 @@ impl Closing<'_> {
             mine.retain(|s| s.open);
             let settled = self.settled(plan.chunks, trash, &mine)?;
             for share in mine {
-                self.refusals.extend(put_back(trash, &share, &settled)?);
+                self.refusals
+                    .extend(put_back(self.watched, trash, &share, &settled)?);
                 if let Err(error) = trash.end(&share) {
                     tracing::error!(run = %share.run, %error, "the trash");
                 }
@@ -406,24 +410,46 @@ fn is_gone(code: Code) -> bool {
 
 /// Whether a directory has fewer files in it than went with it. In doubt it has not.
 fn lacks_files(root: &OwnedFd, c: &Candidate) -> bool {
-    beneath::open_dir(root, &c.path())
-        .and_then(|dir| files_below(&dir, 0))
-        .is_ok_and(|files| files < c.files)
+    let mut files = Files::default();
+    let counted =
+        beneath::open_anchor(root, &c.dir).and_then(|parent| walk::walk(&parent, &c.name, &mut files));
+    counted.is_ok() && files.count < c.files
 }
 
-fn files_below(dir: &OwnedFd, depth: usize) -> io::Result<u64> {
-    if depth > tree::DEPTH_MAX {
-        return Err(io::ErrorKind::Unsupported.into());
+/// Counts the files below a directory.
+#[derive(Debug, Default)]
+struct Files {
+    count: u64,
+}
+
+impl Visitor for Files {
+    type Stop = io::Error;
+
+    fn enter(&mut self, _: &OwnedFd, _: &CStr, _: &OwnedFd) -> io::Result<bool> {
+        Ok(true)
     }
-    let mut files = 0u64;
-    for name in list(dir)? {
-        files += match stat::entry(dir, &name)?.stat.kind {
-            Kind::Directory => files_below(&beneath::open_dir(dir, name.to_bytes())?, depth + 1)?,
-            Kind::File => 1,
-            Kind::Symlink | Kind::Special => 0,
-        };
+
+    fn meet(&mut self, _: &OwnedFd, entry: &Listed) -> io::Result<()> {
+        self.count = self.count.saturating_add(u64::from(entry.kind == Kind::File));
+        Ok(())
     }
-    Ok(files)
+
+    fn leave(&mut self, _: &OwnedFd, _: &CStr) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whether an open directory is the one that the index knows by this path.
+fn is_known(watched: &Watched, dir: &OwnedFd, path: &[u8]) -> bool {
+    let Ok(found) = stat::open_file(dir) else {
+        return false;
+    };
+    let index = watched.index.read();
+    let known = index.dirs().of_inode(found.stat.ino);
+    let birth = index.get(found.stat.ino).map(|(known, _)| known.birth);
+    found.device == watched.device
+        && birth == Some(found.stat.birth)
+        && known.and_then(|id| index.dirs().path(id)).as_deref() == Some(path)
 }
 
 fn flat<'s>(

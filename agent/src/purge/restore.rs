@@ -1,21 +1,31 @@
-//! Putting back what lies in the trash: when somebody asks for it, and after a run that was killed. Never over anything
+//! Putting back what lies in the trash: when an operator asks for it, and after a run that was killed. Never over anything
 //! that is there now.
+//!
+//! ```text
+//!   trash   f/alice/results/a.dat          VOLUME/alice/results/a.dat
+//!             |     |                              |     |
+//!             +-----+---- what they were like ---> way: compared, or made again
+//! ```
+//! The directories on the way to a place may be other directories by now, and other users may change them while this goes on. See
+//! [`super::way`] for what may take a file back.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::OwnedFd;
 
 use rustc_hash::FxHashMap;
-use rustix::fs::{AtFlags, Mode, RenameFlags};
 
 use super::bin::split;
 use super::kept::Kept;
-use super::trash::{FILES, FLAT, ORIGIN, Share, TREE, TREES, Trash, is_there, list, make_alike};
+use super::trash::{FILES, FLAT, ORIGIN, Share, TREE, TREES, Trash};
+use super::way::{Stage, Was, Way};
 use crate::collect::Watched;
 use crate::collect::namespace::take_entry_locked;
 use crate::index::StoreError;
 use crate::model::{Inode, Kind};
-use crate::sys::{beneath, stat};
+use crate::sys::likeness::Likeness;
+use crate::sys::walk::{Listed, Visitor, list, walk};
+use crate::sys::{beneath, inside, stat};
 
 /// What somebody's file is called whose name was lost with the run that had it in hand; its inode follows.
 const FOUND: &str = "purge-agent-found.";
@@ -88,16 +98,32 @@ pub struct Refused {
     pub why: String,
 }
 
+/// Another directory of the volume than the one it came from.
+#[derive(Debug)]
+pub struct Destination {
+    /// The directory.
+    pub dir: OwnedFd,
+    /// Its path, relative to the volume.
+    pub path: Vec<u8>,
+}
+
+/// Whether an open directory is the one that had this path, relative to the volume, when the agent looked last.
+pub type Knows<'a> = &'a dyn Fn(&OwnedFd, &[u8]) -> bool;
+
 /// Puts things back.
 pub struct Restore<'a> {
     /// What.
     pub which: Which<'a>,
+    /// Below which directory; none: where it came from.
+    pub to: Option<&'a Destination>,
     /// Called for each thing that is back, and each that could not be.
     pub tell: &'a mut dyn FnMut(Result<Item, Refused>),
     /// Called with the directory and name of each entry that is there now.
     pub placed: &'a mut dyn FnMut(&OwnedFd, &CStr),
     /// What cannot go back goes there, if anywhere.
     pub kept: Option<&'a Kept>,
+    /// Tells of directories that the trash remembers nothing of.
+    pub knows: Knows<'a>,
 }
 
 impl Restore<'_> {
@@ -112,97 +138,107 @@ impl Restore<'_> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             other => other.map(Some),
         };
+        let stage = trash.stage()?;
         let files = part(FILES)?;
         if let Some(trees) = part(TREES)? {
-            self.trees(trash, &trees, files.as_ref())?;
+            self.trees(trash, &stage, &trees, files.as_ref())?;
         }
-        if let Some(files) = &files {
-            self.files(trash, files, &[])?;
-        }
-        if let Some(flat) = part(FLAT)? {
-            for lane in list(&flat)? {
-                self.flat(trash, &beneath::open_dir(&flat, lane.to_bytes())?)?;
-            }
+        if files.is_some() {
+            let way = self.way(trash, &stage)?;
+            self.files((&dir, FILES_NAME), way, Vec::new(), Likeness::recorded)?;
         }
         drop(files);
+        if let Some(flat) = part(FLAT)? {
+            for lane in list(&flat)? {
+                self.flat(trash, &stage, &beneath::open_dir(&flat, lane.to_bytes())?)?;
+            }
+        }
         trash.sweep(share);
         Ok(())
     }
 
-    fn trees(&mut self, trash: &Trash, trees: &OwnedFd, files: Option<&OwnedFd>) -> io::Result<()> {
-        for name in list(trees)? {
-            let dir = beneath::open_anchor(trees, name.to_bytes())?;
-            let origin = rustix::fs::readlinkat(&dir, ORIGIN, Vec::new());
-            let path = origin.map(|at| at.into_bytes()).unwrap_or_default();
-            let there = stat::entry(&dir, TREE);
-            if let Ok(found) = &there {
-                let ino = found.stat.ino;
-                if self.which.has(&path, ino) {
-                    self.tree(trash, &dir, files, &path, found);
-                } else if found.stat.kind == Kind::Directory && self.which.has_part_of(&path) {
-                    self.files(trash, &beneath::open_dir(&dir, TREE.to_bytes())?, &path)?;
-                }
-            }
-            if !is_there(&dir, TREE) {
-                let _ = rustix::fs::unlinkat(&dir, ORIGIN, AtFlags::empty());
-                let _ = rustix::fs::unlinkat(trees, &name, AtFlags::REMOVEDIR);
-            }
-        }
-        Ok(())
+    /// To where things go back.
+    fn way<'s>(&self, trash: &Trash, stage: &'s Stage) -> io::Result<Way<'s>> {
+        let root = self.to.map_or(&trash.volume, |to| &to.dir);
+        Ok(Way::from(rustix::io::dup(root)?, stage))
     }
 
-    fn tree(
+    fn trees(
         &mut self,
         trash: &Trash,
-        dir: &OwnedFd,
+        stage: &Stage,
+        trees: &OwnedFd,
         files: Option<&OwnedFd>,
-        path: &[u8],
-        found: &stat::Located,
-    ) {
-        let (above, name) = split(path);
-        // The directories above it are remembered beside the files.
-        let model = files.and_then(|files| beneath::open_anchor(files, above).ok());
-        let parent = match &model {
-            Some(model) => self.parent(trash, above, model),
-            None => beneath::open_anchor(&trash.volume, above),
-        };
-        let name = std::ffi::CString::new(name).unwrap_or_default();
-        let moved = parent.and_then(|parent| self.rename(dir, TREE, &parent, &name));
-        self.tell_of(moved, (dir, TREE), path, found);
-    }
-
-    /// What lies in a directory of the trash goes to the directory of the volume that it stands for.
-    fn files(&mut self, trash: &Trash, here: &OwnedFd, path: &[u8]) -> io::Result<()> {
-        let mut parent: Option<io::Result<OwnedFd>> = None;
-        for name in list(here)? {
-            let below = join(path, name.to_bytes());
-            let found = stat::entry(here, &name)?;
-            if found.stat.kind == Kind::Directory {
-                self.files(trash, &beneath::open_dir(here, name.to_bytes())?, &below)?;
-                if self.which.has(&below, found.stat.ino) || !self.which.has_part_of(&below) {
-                    // Full if something in it was not wanted or could not go back.
-                    let _ = rustix::fs::unlinkat(here, &name, AtFlags::REMOVEDIR);
+    ) -> io::Result<()> {
+        for name in list(trees)? {
+            let dir = beneath::open_anchor(trees, name.to_bytes())?;
+            let path = inside::read_note(&dir, ORIGIN).unwrap_or_default();
+            if let Ok(found) = stat::entry(&dir, TREE) {
+                let is_wanted = self.which.has(&path, found.stat.ino);
+                let is_in_part = found.stat.kind == Kind::Directory && self.which.has_part_of(&path);
+                if is_wanted || is_in_part {
+                    let (above, last) = split(&path);
+                    let mut way = self.way(trash, stage)?;
+                    way.follow(above, files, found.stat.uid)?;
+                    if !is_wanted || !self.tree(&dir, &mut way, last, (&path, &found)) {
+                        self.files((&dir, TREE), way, path, Likeness::of)?;
+                        // Full if something in it was not wanted or could not go back.
+                        let _ = inside::remove_dir(&dir, TREE);
+                    }
                 }
-                continue;
             }
-            if !self.which.has(&below, found.stat.ino) {
-                continue;
+            if !inside::is_there(&dir, TREE)? {
+                let _ = inside::unlink(&dir, ORIGIN);
+                let _ = inside::remove_dir(trees, &*name);
             }
-            if parent.is_none() {
-                parent = Some(self.parent(trash, path, here));
-            }
-            let moved = match &parent {
-                Some(Ok(parent)) => self.rename(here, &name, parent, &name),
-                Some(Err(e)) => Err(io::Error::new(e.kind(), in_words(e))),
-                None => Ok(()),
-            };
-            self.tell_of(moved, (here, &name), &below, &found);
         }
         Ok(())
+    }
+
+    /// Puts a tree back as a whole. False: a directory has its name, and takes what was in it.
+    fn tree(&mut self, dir: &OwnedFd, way: &mut Way<'_>, name: &[u8], what: (&[u8], &stat::Located)) -> bool {
+        let name = CString::new(name).unwrap_or_default();
+        let moved =
+            way.place(self.placed)
+                .and_then(|parent| match inside::move_to(dir, TREE, parent, &name) {
+                    Ok(()) => Ok(Some(parent)),
+                    Err(e) if e.kind() == io::ErrorKind::AlreadyExists && is_dir(parent, &name) => Ok(None),
+                    Err(e) => Err(e),
+                });
+        let moved = match moved {
+            Ok(Some(parent)) => {
+                (self.placed)(parent, &name);
+                Ok(())
+            }
+            // What was being taken by a run that was killed goes back as it was, or not at all.
+            Ok(None) if self.kept.is_none() && what.1.stat.kind == Kind::Directory => return false,
+            Ok(None) => Err(io::Error::from_raw_os_error(libc::EEXIST)),
+            Err(e) => Err(e),
+        };
+        self.tell_of(moved, (dir, TREE), what.0, what.1);
+        true
+    }
+
+    /// What lies in a directory of the trash goes to the directory of the volume that it stands for, at `path`.
+    fn files(
+        &mut self,
+        (parent, name): (&OwnedFd, &CStr),
+        way: Way<'_>,
+        path: Vec<u8>,
+        like: fn(&OwnedFd) -> io::Result<Likeness>,
+    ) -> io::Result<()> {
+        let mut back = Back {
+            restore: self,
+            way,
+            path,
+            like,
+            open: Vec::new(),
+        };
+        walk(parent, name, &mut back)
     }
 
     /// Files that a killed run was about to remove, or not yet: only its plan knows where they belong.
-    fn flat(&mut self, trash: &Trash, flat: &OwnedFd) -> io::Result<()> {
+    fn flat(&mut self, trash: &Trash, stage: &Stage, flat: &OwnedFd) -> io::Result<()> {
         let Which::Unsettled(settled) = self.which else {
             return Ok(());
         };
@@ -210,42 +246,28 @@ impl Restore<'_> {
             let found = stat::entry(flat, &name)?;
             let ino = found.stat.ino;
             let Some(path) = settled.paths.get(&ino) else {
-                let unknown = io::Error::other("nobody knows what its name was");
+                let unknown = io::Error::other("its name was lost with the run");
                 let at_the_root = format!("{FOUND}{ino}");
                 self.tell_of(Err(unknown), (flat, &name), at_the_root.as_bytes(), &found);
                 continue;
             };
             let (above, last) = split(path);
-            let last = std::ffi::CString::new(last).unwrap_or_default();
-            let parent = beneath::open_anchor(&trash.volume, above);
-            let moved = parent.and_then(|parent| self.rename(flat, &name, &parent, &last));
+            let last = CString::new(last).unwrap_or_default();
+            let mut way = self.way(trash, stage)?;
+            let known = match beneath::open_dir(&trash.volume, above) {
+                Ok(dir) if (self.knows)(&dir, above) => Some(dir),
+                _ => None,
+            };
+            let moved = match &known {
+                Some(dir) => Ok(dir),
+                None => way
+                    .follow(above, None, found.stat.uid)
+                    .and_then(|()| way.place(self.placed)),
+            };
+            let moved = moved.and_then(|dir| inside::move_to(flat, &name, dir, &last).map(|()| dir));
+            let moved = moved.map(|dir| (self.placed)(dir, &last));
             self.tell_of(moved, (flat, &name), path, &found);
         }
-        Ok(())
-    }
-
-    /// The directory of the volume at `path`; where it is gone it is made again, like the one of the trash.
-    fn parent(&mut self, trash: &Trash, path: &[u8], here: &OwnedFd) -> io::Result<OwnedFd> {
-        match beneath::open_anchor(&trash.volume, path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound && !path.is_empty() => {}
-            other => return other,
-        }
-        let (above, name) = split(path);
-        let parent = self.parent(trash, above, &beneath::open_parent(here)?)?;
-        match rustix::fs::mkdirat(&parent, name, Mode::RWXU) {
-            Ok(()) => {
-                make_alike(&parent, name, &rustix::fs::fstat(here)?)?;
-                (self.placed)(&parent, &std::ffi::CString::new(name).unwrap_or_default());
-            }
-            Err(rustix::io::Errno::EXIST) => {}
-            Err(e) => return Err(e.into()),
-        }
-        beneath::open_anchor(&parent, name)
-    }
-
-    fn rename(&mut self, from: &OwnedFd, name: &CStr, to: &OwnedFd, as_name: &CStr) -> io::Result<()> {
-        rustix::fs::renameat_with(from, name, to, as_name, RenameFlags::NOREPLACE)?;
-        (self.placed)(to, as_name);
         Ok(())
     }
 
@@ -259,7 +281,7 @@ impl Restore<'_> {
         let s = found.stat;
         (self.tell)(match moved {
             Ok(()) => Ok(Item {
-                path: path.to_vec(),
+                path: self.to.map_or(path.to_vec(), |to| join(&to.path, path)),
                 ino: s.ino,
                 kind: s.kind,
                 bytes: if s.kind == Kind::Directory { 0 } else { s.size },
@@ -274,6 +296,77 @@ impl Restore<'_> {
             }),
         });
     }
+}
+
+const FILES_NAME: &CStr = c"f";
+
+/// A walk through directories of the trash, file by file.
+struct Back<'r, 'a, 'w> {
+    restore: &'r mut Restore<'a>,
+    way: Way<'w>,
+    /// Where the directory that is being visited belongs, relative to the volume.
+    path: Vec<u8>,
+    /// What a directory was like.
+    like: fn(&OwnedFd) -> io::Result<Likeness>,
+    /// The directories that are being visited: the length of the path above, and which.
+    open: Vec<(usize, Inode)>,
+}
+
+impl Visitor for Back<'_, '_, '_> {
+    type Stop = io::Error;
+
+    fn enter(&mut self, _: &OwnedFd, name: &CStr, dir: &OwnedFd) -> io::Result<bool> {
+        let above = self.path.len();
+        // The first one is the share itself, which has no name, or a tree, whose name is known.
+        let name = match self.open.is_empty() {
+            true => CString::new(split(&self.path).1).unwrap_or_default(),
+            false => {
+                self.path = join(&self.path, name.to_bytes());
+                name.to_owned()
+            }
+        };
+        let ino = stat::open_file(dir)?.stat.ino;
+        if !self.restore.which.has(&self.path, ino) && !self.restore.which.has_part_of(&self.path) {
+            self.path.truncate(above);
+            return Ok(false);
+        }
+        if !name.is_empty() {
+            self.way.down(name, Was::Like(Box::new((self.like)(dir)?)));
+        }
+        self.open.push((above, ino));
+        Ok(true)
+    }
+
+    fn meet(&mut self, dir: &OwnedFd, entry: &Listed) -> io::Result<()> {
+        let path = join(&self.path, entry.name.to_bytes());
+        let found = stat::entry(dir, &entry.name)?;
+        if !self.restore.which.has(&path, found.stat.ino) {
+            return Ok(());
+        }
+        let place = self.way.place(self.restore.placed);
+        let moved = place.and_then(|to| inside::move_to(dir, &entry.name, to, &entry.name).map(|()| to));
+        let moved = moved.map(|to| (self.restore.placed)(to, &entry.name));
+        self.restore.tell_of(moved, (dir, &entry.name), &path, &found);
+        Ok(())
+    }
+
+    fn leave(&mut self, parent: &OwnedFd, name: &CStr) -> io::Result<()> {
+        let Some((above, ino)) = self.open.pop() else {
+            return Ok(());
+        };
+        self.way.up();
+        let which = self.restore.which;
+        if !self.open.is_empty() && (which.has(&self.path, ino) || !which.has_part_of(&self.path)) {
+            // Full if something in it was not wanted or could not go back.
+            let _ = inside::remove_dir(parent, name);
+        }
+        self.path.truncate(above);
+        Ok(())
+    }
+}
+
+fn is_dir(dir: &OwnedFd, name: &CStr) -> bool {
+    stat::entry(dir, name).is_ok_and(|found| found.stat.kind == Kind::Directory)
 }
 
 /// Tells the index of an entry that the agent itself has put where it lies: it was used just now.
@@ -306,10 +399,7 @@ fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
 
 fn in_words(error: &io::Error) -> String {
     match error.raw_os_error() {
-        Some(libc::EEXIST) => "something else has its name by now; move that away and restore again".into(),
-        Some(libc::ELOOP | libc::ENOTDIR | libc::EXDEV) => {
-            "what lies on its way is no directory of the volume any more".into()
-        }
+        Some(libc::EEXIST) => "something else has its name now; move that away and restore again".into(),
         _ => error.to_string(),
     }
 }

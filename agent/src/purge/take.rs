@@ -21,7 +21,6 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
-use rustix::fs::{AtFlags, RenameFlags};
 
 use super::bin::Lanes;
 use super::candidate::{Candidate, Part};
@@ -31,7 +30,7 @@ use super::tree::Tree;
 use crate::index::codec::Attributes;
 use crate::model::Inode;
 use crate::policy::evaluate::Shape;
-use crate::sys::stat;
+use crate::sys::{inside, stat};
 
 /// So many are verified, then moved: what was verified must not get old, and those who wait for their turn must not be woken
 /// for each.
@@ -374,14 +373,13 @@ fn move_one(
     if found.stat.ino != ino {
         return Err(Fate::Skipped(Skip::Changed));
     }
-    let refused = |e: rustix::io::Errno| gone_or_failed(e.into());
     let (place, there, in_lane) = match to {
         To::ItsLike(place) => {
-            rename(&from, &place, &from.name).map_err(refused)?;
+            rename(&from, &place, &from.name).map_err(gone_or_failed)?;
             (place, Arc::clone(&from.name), false)
         }
         To::ALane => {
-            let (place, there) = into_a_lane(ground.lanes.as_mut(), &from, before).map_err(refused)?;
+            let (place, there) = into_a_lane(ground.lanes.as_mut(), &from, before).map_err(gone_or_failed)?;
             (place, there, true)
         }
     };
@@ -398,28 +396,28 @@ fn into_a_lane(
     lanes: Option<&mut Lanes>,
     from: &Name,
     before: Option<&mut Batch<'_>>,
-) -> rustix::io::Result<(Arc<OwnedFd>, Arc<CStr>)> {
+) -> io::Result<(Arc<OwnedFd>, Arc<CStr>)> {
     if let Some(before) = before
         && let Some((place, there)) = before.giving_way()
     {
-        rustix::fs::renameat(&from.dir, &*from.name, &place, &*there)?;
+        inside::move_over(&from.dir, &from.name, &place, &there)?;
         before.has_given_way();
         return Ok((place, there));
     }
     // Without lanes everything is kept.
-    let lanes = lanes.ok_or(rustix::io::Errno::NOENT)?;
+    let lanes = lanes.ok_or(io::ErrorKind::NotFound)?;
     loop {
         let (place, there) = lanes.free();
         match rename(from, &place, &there) {
             // Something is stranded there.
-            Err(rustix::io::Errno::EXIST) => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             other => return other.map(|()| (place, there)),
         }
     }
 }
 
-fn rename(from: &Name, place: &OwnedFd, there: &CStr) -> rustix::io::Result<()> {
-    rustix::fs::renameat_with(&from.dir, &*from.name, place, there, RenameFlags::NOREPLACE)
+fn rename(from: &Name, place: &OwnedFd, there: &CStr) -> io::Result<()> {
+    inside::move_to(&from.dir, &from.name, place, there)
 }
 
 /// What lies in the trash must be the file that is leased, as the plan knows it, and nobody may be waiting for it.
@@ -443,24 +441,27 @@ fn finish_file(ground: &Ground<'_>, candidate: &Candidate, moved: &[Move]) -> Fa
         return Fate::Trashed;
     }
     for (n, m) in moved.iter().enumerate() {
-        if let Err(e) = rustix::fs::unlinkat(&m.place, &*m.there, AtFlags::empty()) {
+        if let Err(e) = inside::unlink(&m.place, &*m.there) {
             let left = moved.get(n..).unwrap_or_default();
-            return Fate::Failed(
-                put_back(ground, candidate, left)
-                    .err()
-                    .unwrap_or_else(|| e.into()),
-            );
+            return Fate::Failed(put_back(ground, candidate, left).err().unwrap_or(e));
         }
     }
     Fate::Deleted
 }
 
 fn remove_empty(name: &Name) -> Fate {
-    match rustix::fs::unlinkat(&name.dir, &*name.name, AtFlags::REMOVEDIR) {
+    match inside::remove_dir(&name.dir, &*name.name) {
         Ok(()) => Fate::Deleted,
         // Something is in it that the plan did not know of.
-        Err(rustix::io::Errno::NOTEMPTY | rustix::io::Errno::EXIST) => Fate::Skipped(Skip::Changed),
-        Err(e) => gone_or_failed(e.into()),
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
+            ) =>
+        {
+            Fate::Skipped(Skip::Changed)
+        }
+        Err(e) => gone_or_failed(e),
     }
 }
 
@@ -468,14 +469,10 @@ fn remove_empty(name: &Name) -> Fate {
 fn put_back(ground: &Ground<'_>, candidate: &Candidate, moved: &[Move]) -> io::Result<()> {
     let mut result = Ok(());
     for m in moved.iter().rev() {
-        let flags = RenameFlags::NOREPLACE;
-        let back = rustix::fs::renameat_with(&m.place, &*m.there, &m.from.dir, &*m.from.name, flags);
+        let back = inside::move_to(&m.place, &m.there, &m.from.dir, &m.from.name);
         if let Err(e) = back {
             let from = (&*m.place, &*m.there);
-            let kept = ground
-                .bin
-                .kept
-                .take(from, candidate.ino, &m.from.full(), &e.into());
+            let kept = ground.bin.kept.take(from, candidate.ino, &m.from.full(), &e);
             result = Err(kept);
         }
     }

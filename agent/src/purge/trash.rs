@@ -5,6 +5,7 @@
 //!     RUN.UNTIL.open/                 a run that is going on, or was killed; UNTIL in unix seconds, 0: no grace
 //!     RUN.UNTIL/                      a finished run, restorable until then
 //!     RUN.kept/                       what could not be put back: never freed, see [`super::kept`]
+//!     new/                            where a directory is made that goes back, see [`super::way`]
 //!       f/DIR/DIR/NAME                files below the directories they came from, which carry owner and mode
 //!       d/INODE/t                     a directory that was taken as a whole, or anything that is kept,
 //!       d/INODE/at -> PATH            and where it came from
@@ -14,18 +15,19 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use rustix::fs::{Access, AtFlags, FileType, Gid, IFlags, Mode, RawDir, RawDirEntry, Uid};
+use rustix::fs::IFlags;
 
 use super::bin::{Bin, Lanes};
 use super::kept::Kept;
+use super::way::Stage;
 use crate::collect::Watched;
-use crate::model::{Inode, Kind, Stat};
-use crate::sys::{beneath, stat};
+use crate::model::Stat;
+use crate::sys::walk::{Removal, list};
+use crate::sys::{beneath, inside, stat};
 
 /// Its name at the volume's root.
 pub const NAME: &str = ".purge-agent-trash";
@@ -37,6 +39,8 @@ pub(super) const ORIGIN: &CStr = c"at";
 const OPEN: &str = ".open";
 /// In the place of a grace's end in a share's name: there is none.
 const KEPT: &str = "kept";
+/// Where directories are made. No share is called so.
+const STAGE: &CStr = c"new";
 /// The parts of a share.
 pub(super) const FILES: &str = "f";
 pub(super) const TREES: &str = "d";
@@ -104,10 +108,9 @@ impl Trash {
     /// When it cannot be made, or what lies there is not root's alone: somebody else could reach what is in it.
     pub fn open_or_make(watched: &Watched) -> io::Result<Self> {
         let volume = watched.open_root()?;
-        match rustix::fs::mkdirat(&volume, NAME, Mode::RWXU) {
-            Ok(()) => may_take_any_project(&volume),
-            Err(rustix::io::Errno::EXIST) => {}
-            Err(e) => return Err(e.into()),
+        let (_, is_new) = inside::make_own_dir(&volume, NAME.as_bytes())?;
+        if is_new {
+            may_take_any_project(&volume);
         }
         Self::open(watched)?.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
@@ -140,7 +143,8 @@ impl Trash {
 
     /// Takes the trash away if nothing is in it.
     pub fn remove_if_empty(self, watched: &Watched) {
-        if rustix::fs::unlinkat(&self.volume, NAME, AtFlags::REMOVEDIR).is_ok() {
+        let _ = inside::remove_dir(&self.dir, STAGE);
+        if inside::remove_dir(&self.volume, NAME).is_ok() {
             // Its inode may be a user's directory from now on.
             watched.trash.store(0, SeqCst);
         }
@@ -165,19 +169,22 @@ impl Trash {
     /// # Errors
     /// When it cannot be made.
     pub fn begin(&self, share: &Share) -> io::Result<()> {
-        let at = share.name();
-        for dir in [
-            at.clone(),
-            format!("{at}/{FILES}"),
-            format!("{at}/{TREES}"),
-            format!("{at}/{FLAT}"),
-        ] {
-            match rustix::fs::mkdirat(&self.dir, dir, Mode::RWXU) {
-                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-                Err(e) => return Err(e.into()),
-            }
+        let (dir, _) = inside::make_own_dir(&self.dir, share.name().as_bytes())?;
+        for part in [FILES, TREES, FLAT] {
+            inside::make_own_dir(&dir, part.as_bytes())?;
         }
         Ok(())
+    }
+
+    /// Where directories are made before they are moved to their places. What a process that was killed has left there goes.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(super) fn stage(&self) -> io::Result<Stage> {
+        if inside::is_there(&self.dir, STAGE)? {
+            Removal::of(&self.dir, STAGE)?;
+        }
+        inside::make_own_dir(&self.dir, STAGE.to_bytes()).map(|(dir, _)| Stage::of(dir))
     }
 
     /// Where a batch's things go.
@@ -206,11 +213,7 @@ impl Trash {
         let flat = beneath::open_anchor(&self.dir, flat.as_bytes())?;
         let lane = |n: usize| {
             let name = format!("{worker}.{n}");
-            match rustix::fs::mkdirat(&flat, &*name, Mode::RWXU) {
-                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-                Err(e) => return Err(e.into()),
-            }
-            beneath::open_anchor(&flat, name.as_bytes()).map(Arc::new)
+            inside::make_own_dir(&flat, name.as_bytes()).map(|(dir, _)| Arc::new(dir))
         };
         let dirs: Vec<_> = (0..Lanes::COUNT).map(lane).collect::<io::Result<_>>()?;
         let dirs = dirs.try_into().map_err(|_| io::ErrorKind::NotFound)?;
@@ -234,18 +237,17 @@ impl Trash {
     pub fn end(&self, share: &Share) -> io::Result<()> {
         if share.until == 0 {
             // Of files with several names the directories are left.
-            if let Some(files) = self.part(share, FILES)? {
-                prune(&files)?;
+            match beneath::open_anchor(&self.dir, share.name().as_bytes()) {
+                Ok(dir) => Removal::of_empty(&dir, c"f")?,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
             }
         }
         // What is left is in its parts; a share of which nothing is left goes.
         self.sweep(share);
         let name = share.name();
-        let is_there = match rustix::fs::accessat(&self.dir, &*name, Access::EXISTS, AtFlags::empty()) {
-            Ok(()) => true,
-            Err(rustix::io::Errno::NOENT) => false,
-            Err(e) => return Err(e.into()),
-        };
+        let here = CString::new(name.as_str()).unwrap_or_default();
+        let is_there = inside::is_there(&self.dir, &here)?;
         if is_there && (share.until == 0 || self.failed.load(SeqCst)) {
             return Err(io::Error::other(format!(
                 "something may have been used while it was being taken, and could neither be put back nor be kept apart: \
@@ -256,9 +258,10 @@ impl Trash {
             open: false,
             ..share.clone()
         };
-        match rustix::fs::renameat(&self.dir, name, &self.dir, closed.name()) {
-            Err(rustix::io::Errno::NOENT) => Ok(()),
-            other => Ok(other?),
+        let closed = CString::new(closed.name()).unwrap_or_default();
+        match inside::move_to(&self.dir, &here, &self.dir, &closed) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
         }
     }
 
@@ -268,13 +271,13 @@ impl Trash {
         if let Ok(dir) = beneath::open_anchor(&self.dir, name.as_bytes()) {
             if let Ok(flat) = beneath::open_dir(&dir, FLAT.as_bytes()) {
                 for lane in list(&flat).unwrap_or_default() {
-                    let _ = rustix::fs::unlinkat(&flat, lane, AtFlags::REMOVEDIR);
+                    let _ = inside::remove_dir(&flat, lane);
                 }
             }
             for part in [TREES, FILES, FLAT] {
-                let _ = rustix::fs::unlinkat(&dir, part, AtFlags::REMOVEDIR);
+                let _ = inside::remove_dir(&dir, part);
             }
-            let _ = rustix::fs::unlinkat(&self.dir, name, AtFlags::REMOVEDIR);
+            let _ = inside::remove_dir(&self.dir, name);
         }
     }
 
@@ -307,11 +310,11 @@ impl Trash {
         let mut origins = Vec::new();
         for name in list(&trees)? {
             let dir = beneath::open_anchor(&trees, name.to_bytes())?;
-            if !is_there(&dir, TREE) {
+            if !inside::is_there(&dir, TREE)? {
                 continue;
             }
-            match rustix::fs::readlinkat(&dir, ORIGIN, Vec::new()) {
-                Ok(origin) => origins.push(origin.into_bytes()),
+            match inside::read_note(&dir, ORIGIN) {
+                Ok(origin) => origins.push(origin),
                 // It is kept all the same, and one that is damaged must not keep the volume from starting.
                 Err(error) => {
                     tracing::warn!(run = %share.run, ?name, %error, "kept in the trash, and where it was cannot be read")
@@ -330,14 +333,13 @@ impl Trash {
         }
     }
 
-    /// Frees what a share holds.
+    /// Frees what a share holds. What cannot be freed is in the answer, and everything else is freed.
     ///
     /// # Errors
-    /// What removing it says.
-    pub fn free(&self, share: &Share) -> io::Result<()> {
-        // Nobody but root reaches the trash, and the library's removal is anchored by descriptors itself.
-        let path = PathBuf::from(format!("/proc/self/fd/{}", self.dir.as_raw_fd()));
-        std::fs::remove_dir_all(path.join(share.name()))
+    /// When the share cannot be opened or listed.
+    pub fn free(&self, share: &Share) -> io::Result<Removal> {
+        // Users may still have directories of a tree open, and change what is in them.
+        Removal::of(&self.dir, &CString::new(share.name()).unwrap_or_default())
     }
 }
 
@@ -350,87 +352,6 @@ fn may_take_any_project(volume: &OwnedFd) {
     {
         let _ = rustix::fs::ioctl_setflags(&dir, flags - IFlags::PROJECT_INHERIT);
     }
-}
-
-/// Removes the empty directories below a directory.
-fn prune(dir: &OwnedFd) -> io::Result<()> {
-    for name in list(dir)? {
-        if let Ok(below) = beneath::open_dir(dir, name.to_bytes()) {
-            prune(&below)?;
-            let _ = rustix::fs::unlinkat(dir, &name, AtFlags::REMOVEDIR);
-        }
-    }
-    Ok(())
-}
-
-/// Gives the directory `name` the owner and mode of another.
-pub(super) fn make_alike(dir: &OwnedFd, name: &[u8], model: &rustix::fs::Stat) -> io::Result<()> {
-    // Each change is a transaction of the file system and an event.
-    let before = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    if (before.st_uid, before.st_gid) != (model.st_uid, model.st_gid) {
-        let (uid, gid) = (Uid::from_raw(model.st_uid), Gid::from_raw(model.st_gid));
-        rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-    }
-    if before.st_mode != model.st_mode {
-        rustix::fs::chmodat(dir, name, Mode::from_raw_mode(model.st_mode), AtFlags::empty())?;
-    }
-    Ok(())
-}
-
-/// The names in a directory.
-pub(super) fn list(dir: impl AsFd) -> io::Result<Vec<CString>> {
-    let mut names = Vec::new();
-    each(dir, |entry| {
-        names.push(entry.file_name().to_owned());
-        Ok(())
-    })?;
-    Ok(names)
-}
-
-/// What a directory says of an entry.
-#[derive(Debug)]
-pub(super) struct Listed {
-    pub name: CString,
-    pub ino: Inode,
-    pub kind: Kind,
-}
-
-/// What is in a directory. Few file systems leave out what an entry is; there each is looked at.
-pub(super) fn list_kinds(dir: impl AsFd) -> io::Result<Vec<Listed>> {
-    let mut all = Vec::new();
-    each(&dir, |entry| {
-        let kind = match entry.file_type() {
-            FileType::RegularFile => Kind::File,
-            FileType::Directory => Kind::Directory,
-            FileType::Symlink => Kind::Symlink,
-            FileType::Unknown => stat::entry(&dir, entry.file_name())?.stat.kind,
-            _ => Kind::Special,
-        };
-        all.push(Listed {
-            name: entry.file_name().to_owned(),
-            ino: entry.ino(),
-            kind,
-        });
-        Ok(())
-    })?;
-    Ok(all)
-}
-
-fn each(dir: impl AsFd, mut take: impl FnMut(RawDirEntry<'_>) -> io::Result<()>) -> io::Result<()> {
-    let mut buffer = vec![std::mem::MaybeUninit::uninit(); 16 << 10];
-    let mut entries = RawDir::new(dir, &mut buffer);
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            take(entry)?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether anything lies at `name`.
-pub(super) fn is_there(dir: impl AsFd, name: &CStr) -> bool {
-    stat::entry(dir, name).is_ok()
 }
 
 #[cfg(test)]

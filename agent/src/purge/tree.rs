@@ -1,25 +1,28 @@
 //! Directories that go as a whole: renamed into the trash first, where nobody finds them by a path any more, then
 //! verified inside, and put back as a whole if anything in them was used.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustc_hash::FxHashMap;
-use rustix::fs::{AtFlags, RenameFlags};
 
 use super::candidate::Candidate;
+use super::forget::forget;
 use super::guard::{Fate, Ground, Leased, Name, Skip, gone_or_failed};
 use super::take::{Finished, Freed};
-use super::trash::{Listed, TREE, list_kinds};
+use super::trash::TREE;
 use crate::model::{Inode, Kind, Seconds};
 use crate::sys::stat::{self, Located};
-use crate::sys::{beneath, lease};
+use crate::sys::walk::{Listed, Visitor, walk};
+use crate::sys::{inside, lease};
 
-/// Deeper trees are refused: each level takes a descriptor and stack.
-pub(super) const DEPTH_MAX: usize = 512;
 /// Leases that are kept until the directory is removed. What else lies in it is leased twice, for a moment each.
 const LEASES_MAX: usize = 1024;
+/// With more entries than this no lease is kept: to compare them all takes longer than an opener may wait.
+const ENTRIES_LEASED_MAX: u64 = 10_000;
+/// So many are removed before the index forgets them.
+const FORGOTTEN_AT_ONCE: usize = 4096;
 
 /// A directory in the trash, with all that is in it.
 #[derive(Debug)]
@@ -32,14 +35,28 @@ pub struct Tree {
     /// The same by way of the quiet mount: what lies in it is looked for there.
     quiet: OwnedFd,
     leases: FxHashMap<Inode, Leased>,
+    /// How many files were leased, for however long.
+    files: u64,
     inodes: Vec<Inode>,
 }
 
 /// Something in the tree, as the index knows it.
 type Entry = Freed;
 
-/// Called for everything in a directory, and for the directory itself last.
-type Visit<'v> = dyn FnMut(&OwnedFd, &CString, Entry) -> Result<(), Fate> + 'v;
+/// Ends a walk.
+struct Ended(Fate);
+
+impl From<io::Error> for Ended {
+    fn from(error: io::Error) -> Self {
+        Self(gone_or_failed(error))
+    }
+}
+
+impl From<Fate> for Ended {
+    fn from(fate: Fate) -> Self {
+        Self(fate)
+    }
+}
 
 impl Tree {
     /// Takes a directory out of everybody's reach. Whoever has a file in it open is found.
@@ -56,6 +73,7 @@ impl Tree {
             quiet: rustix::io::dup(&from.dir).map_err(|e| Fate::Failed(e.into()))?,
             from,
             leases: FxHashMap::default(),
+            files: 0,
             inodes: Vec::new(),
         };
         // Most that does not go is found here, before anything is moved.
@@ -76,9 +94,7 @@ impl Tree {
             .open_quietly(&ground.bin.path_of_tree(ino))
             .and_then(|quiet| {
                 tree.quiet = quiet;
-                let (dir, name) = (&tree.from.dir, &*tree.from.name);
-                rustix::fs::renameat_with(dir, name, &tree.place, TREE, RenameFlags::NOREPLACE)?;
-                Ok(())
+                inside::move_to(&tree.from.dir, &tree.from.name, &tree.place, TREE)
             });
         if let Err(e) = moved {
             ground.bin.clear_tree(ino);
@@ -94,7 +110,7 @@ impl Tree {
     fn look_at_all(&self, ground: &Ground<'_>) -> Result<(), Fate> {
         let mut names_left: FxHashMap<Inode, u32> = FxHashMap::default();
         let from = (&*self.from.dir, &*self.from.name);
-        self.walk(ground, from, 0, &mut |_, _, entry| {
+        self.compare(ground, from, &mut |_, _, entry| {
             let Freed { ino, known } = entry;
             if known.kind == Kind::Symlink && known.links > 1 {
                 // There is no lease that tells what is left of it when one name is gone.
@@ -117,9 +133,16 @@ impl Tree {
         if stat::entry(&self.place, TREE).map_err(gone_or_failed)?.stat.ino != self.ino {
             return Err(Fate::Skipped(Skip::Changed));
         }
-        let mut leases = FxHashMap::default();
-        lease_below(ground, (&self.quiet, TREE), 0, &mut leases)?;
-        self.leases = leases;
+        self.leases = FxHashMap::default();
+        let mut leasing = Leasing {
+            ground,
+            leases: Some(FxHashMap::default()),
+            entries: 0,
+            files: 0,
+        };
+        walk(&self.quiet, TREE, &mut leasing).map_err(|Ended(fate)| fate)?;
+        self.files = leasing.files;
+        self.leases = leasing.leases.unwrap_or_default();
         Ok(())
     }
 
@@ -130,7 +153,7 @@ impl Tree {
     pub fn verify(&mut self, ground: &Ground<'_>) -> Result<(), Fate> {
         ground.check_held(self.ino)?;
         let mut inodes = Vec::new();
-        self.walk(ground, (&self.quiet, TREE), 0, &mut |_, _, entry| {
+        self.compare(ground, (&self.quiet, TREE), &mut |_, _, entry| {
             inodes.push(entry.ino);
             Ok(())
         })?;
@@ -146,16 +169,10 @@ impl Tree {
     /// # Errors
     /// When something else has taken its place.
     pub fn put_back(self, ground: &Ground<'_>) -> io::Result<()> {
-        let back = rustix::fs::renameat_with(
-            &self.place,
-            TREE,
-            &self.from.dir,
-            &*self.from.name,
-            RenameFlags::NOREPLACE,
-        );
+        let back = inside::move_to(&self.place, TREE, &self.from.dir, &self.from.name);
         let back = back.map_err(|e| {
             let from = (&self.place, TREE);
-            ground.bin.kept.take(from, self.ino, &self.from.full(), &e.into())
+            ground.bin.kept.take(from, self.ino, &self.from.full(), &e)
         });
         ground.bin.clear_tree(self.ino);
         back
@@ -163,25 +180,20 @@ impl Tree {
 
     /// Removes it, if it has no grace.
     pub fn finish(mut self, ground: &Ground<'_>, finished: &mut Finished) -> Fate {
-        if !self.leases.values().all(Leased::is_still_granted) {
-            return self
-                .put_back(ground)
-                .map_or_else(Fate::Failed, |()| Fate::Skipped(Skip::Open));
+        if let Err(fate) = self.last_look(ground) {
+            return self.put_back(ground).map_or_else(Fate::Failed, |()| fate);
         }
         if ground.keeps() {
             finished.gone.append(&mut self.inodes);
             return Fate::Trashed;
         }
-        let freed = &mut finished.freed;
-        let before = freed.len();
         let leases = std::mem::take(&mut self.leases);
-        match self.remove(ground, leases, freed) {
-            Ok(()) => {
+        match self.remove(ground, leases, &mut finished.freed) {
+            (_, Ok(())) => {
                 ground.bin.clear_tree(self.ino);
                 Fate::Deleted
             }
-            Err(fate) => {
-                let removed = freed.len().saturating_sub(before);
+            (removed, Err(fate)) => {
                 let back = self.put_back(ground);
                 match (fate, back) {
                     (_, Err(e)) | (Fate::Failed(e), Ok(())) => Fate::Failed(e),
@@ -195,18 +207,28 @@ impl Tree {
         }
     }
 
-    /// Each name is compared once more before it goes: `leases` are no longer this tree's, and so it is looked at and not they.
+    /// Nobody has come to what is in it, by a directory that was open before it was moved.
+    fn last_look(&mut self, ground: &Ground<'_>) -> Result<(), Fate> {
+        if !self.leases.values().all(Leased::is_still_granted) {
+            return Err(Fate::Skipped(Skip::Open));
+        }
+        // What is removed is leased once more then.
+        match ground.keeps() && (self.leases.len() as u64) < self.files {
+            true => self.lease_all(ground),
+            false => Ok(()),
+        }
+    }
+
+    /// Each name is compared once more before it goes: `leases` are no longer this tree's, and so it is looked at and not they. Returns also
+    /// how many were removed.
     fn remove(
         &self,
         ground: &Ground<'_>,
         mut leases: FxHashMap<Inode, Leased>,
         freed: &mut Vec<Freed>,
-    ) -> Result<(), Fate> {
-        self.walk(ground, (&self.quiet, TREE), 0, &mut |dir, name, entry| {
-            let flags = match entry.known.kind {
-                Kind::Directory => AtFlags::REMOVEDIR,
-                _ => AtFlags::empty(),
-            };
+    ) -> (u64, Result<(), Fate>) {
+        let mut removed = 0u64;
+        let done = self.compare(ground, (&self.quiet, TREE), &mut |dir, name, entry| {
             let lease = match (entry.known.kind, leases.remove(&entry.ino)) {
                 (Kind::File, None) => {
                     let lease = ground.lease_file(dir, name)?;
@@ -218,61 +240,53 @@ impl Tree {
             if lease.as_ref().is_some_and(|lease| !lease.is_still_granted()) {
                 return Err(Fate::Skipped(Skip::Open));
             }
-            match rustix::fs::unlinkat(dir, name, flags) {
-                Ok(()) => {
-                    freed.push(entry);
-                    match lease.filter(|_| entry.known.links > 1) {
-                        // The next of its names is compared with what is left of it.
-                        Some(lease) => stat::open_file(lease.file())
-                            .and_then(|found| ground.refresh(found.stat))
-                            .map_err(Fate::Failed),
-                        None => Ok(()),
-                    }
+            let is_away = match entry.known.kind {
+                Kind::Directory => inside::remove_dir(dir, name),
+                _ => inside::unlink(dir, name),
+            };
+            is_away.map_err(|e| match e.kind() {
+                io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => {
+                    Fate::Skipped(Skip::Changed)
                 }
-                Err(rustix::io::Errno::NOTEMPTY | rustix::io::Errno::EXIST) => {
-                    Err(Fate::Skipped(Skip::Changed))
-                }
-                Err(e) => Err(Fate::Failed(e.into())),
+                _ => Fate::Failed(e),
+            })?;
+            removed = removed.saturating_add(1);
+            freed.push(entry);
+            if let Some(lease) = lease.filter(|_| entry.known.links > 1) {
+                // The next of its names is compared with what is left of it.
+                let left = stat::open_file(lease.file()).and_then(|found| ground.refresh(found.stat));
+                left.map_err(Fate::Failed)?;
             }
-        })
+            if freed.len() >= FORGOTTEN_AT_ONCE {
+                let forgotten = forget(ground.watched, Vec::new(), freed);
+                forgotten.map_err(|e| Fate::Failed(io::Error::other(e)))?;
+                freed.clear();
+            }
+            Ok(())
+        });
+        (removed, done)
     }
 
-    /// Visits everything below and then the directory itself, each entry compared with the index first. What is leased is looked at by way
-    /// of its lease.
-    fn walk(
+    /// Visits everything below and then the directory itself, each entry compared with the index first. What is leased is looked at by its
+    /// lease.
+    fn compare(
         &self,
         ground: &Ground<'_>,
         (parent, name): (&OwnedFd, &CStr),
-        depth: usize,
         visit: &mut Visit<'_>,
     ) -> Result<(), Fate> {
-        check_depth(depth)?;
-        let this = self.check(ground, stat::entry(parent, name))?;
-        if this.known.kind != Kind::Directory {
-            return Err(Fate::Skipped(Skip::Changed));
-        }
-        let fd = beneath::open_dir(parent.as_fd(), name.to_bytes()).map_err(gone_or_failed)?;
-        if lease::is_locked(&fd).map_err(Fate::Failed)? {
-            return Err(Fate::Skipped(Skip::Locked));
-        }
-        for Listed { name, ino, .. } in list_kinds(&fd).map_err(Fate::Failed)? {
-            let found = match self.leases.get(&ino) {
-                Some(lease) => leased_as(lease, ino),
-                None => stat::entry(&fd, &name),
-            };
-            let entry = self.check(ground, found)?;
-            match entry.known.kind {
-                Kind::Directory => self.walk(ground, (&fd, &name), depth + 1, visit)?,
-                _ => visit(&fd, &name, entry)?,
-            }
-        }
-        visit(parent, &name.to_owned(), this)
+        let mut comparing = Comparing {
+            tree: self,
+            ground,
+            visit,
+            open: Vec::new(),
+        };
+        walk(parent, name, &mut comparing).map_err(|Ended(fate)| fate)
     }
 
     /// The entry must be known to the index as it is, and be used no later than the plan says of the whole.
-    fn check(&self, ground: &Ground<'_>, found: io::Result<Located>) -> Result<Entry, Fate> {
+    fn check(&self, ground: &Ground<'_>, found: &Located) -> Result<Entry, Fate> {
         let watched = ground.watched;
-        let found = found.map_err(gone_or_failed)?;
         let s = found.stat;
         if found.device != watched.device || found.mount_root || s.kind == Kind::Special {
             return Err(Fate::Skipped(Skip::Changed));
@@ -308,38 +322,88 @@ impl Tree {
     }
 }
 
-/// Takes a lease on every file below. Whether each of them is what the index knows is looked at afterwards.
-fn lease_below(
-    ground: &Ground<'_>,
-    (parent, name): (&OwnedFd, &CStr),
-    depth: usize,
-    leases: &mut FxHashMap<Inode, Leased>,
-) -> Result<(), Fate> {
-    check_depth(depth)?;
-    let fd = beneath::open_dir(parent.as_fd(), name.to_bytes()).map_err(gone_or_failed)?;
-    for listed in list_kinds(&fd).map_err(Fate::Failed)? {
-        match listed.kind {
-            Kind::Directory => lease_below(ground, (&fd, &listed.name), depth + 1, leases)?,
-            // Under another of its names.
-            Kind::File if leases.contains_key(&listed.ino) => {}
-            Kind::File => {
-                let lease = ground.lease_file(&fd, &listed.name)?;
-                if leases.len() < LEASES_MAX {
-                    leases.insert(listed.ino, lease);
-                }
-            }
-            Kind::Symlink | Kind::Special => {}
-        }
-    }
-    Ok(())
+/// Called for everything in a directory, and for the directory itself last.
+type Visit<'v> = dyn FnMut(&OwnedFd, &CStr, Entry) -> Result<(), Fate> + 'v;
+
+/// Compares what it meets with the index.
+struct Comparing<'c, 'g, 'v> {
+    tree: &'c Tree,
+    ground: &'c Ground<'g>,
+    visit: &'c mut Visit<'v>,
+    /// The directories that are being visited.
+    open: Vec<Entry>,
 }
 
-fn check_depth(depth: usize) -> Result<(), Fate> {
-    match depth > DEPTH_MAX {
-        true => Err(Fate::Failed(io::Error::other(format!(
-            "more than {DEPTH_MAX} levels deep"
-        )))),
-        false => Ok(()),
+impl Visitor for Comparing<'_, '_, '_> {
+    type Stop = Ended;
+
+    fn enter(&mut self, _: &OwnedFd, _: &CStr, dir: &OwnedFd) -> Result<bool, Ended> {
+        let entry = self.tree.check(self.ground, &stat::open_file(dir)?)?;
+        if lease::is_locked(dir).map_err(Fate::Failed)? {
+            return Err(Fate::Skipped(Skip::Locked).into());
+        }
+        self.open.push(entry);
+        Ok(true)
+    }
+
+    fn meet(&mut self, dir: &OwnedFd, entry: &Listed) -> Result<(), Ended> {
+        let found = match self.tree.leases.get(&entry.ino) {
+            Some(lease) => leased_as(lease, entry.ino),
+            None => stat::entry(dir, &entry.name),
+        };
+        let found = found?;
+        if found.stat.kind == Kind::Directory {
+            // It was no directory when it was listed.
+            return Err(Fate::Skipped(Skip::Changed).into());
+        }
+        let entry_known = self.tree.check(self.ground, &found)?;
+        Ok((self.visit)(dir, &entry.name, entry_known)?)
+    }
+
+    fn leave(&mut self, parent: &OwnedFd, name: &CStr) -> Result<(), Ended> {
+        match self.open.pop() {
+            Some(entry) => Ok((self.visit)(parent, name, entry)?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Takes a lease on every file below. Whether each of them is what the index knows is looked at afterwards.
+struct Leasing<'c, 'g> {
+    ground: &'c Ground<'g>,
+    /// None: there are too many to keep them.
+    leases: Option<FxHashMap<Inode, Leased>>,
+    entries: u64,
+    files: u64,
+}
+
+impl Visitor for Leasing<'_, '_> {
+    type Stop = Ended;
+
+    fn enter(&mut self, _: &OwnedFd, _: &CStr, _: &OwnedFd) -> Result<bool, Ended> {
+        self.entries = self.entries.saturating_add(1);
+        Ok(true)
+    }
+
+    fn meet(&mut self, dir: &OwnedFd, entry: &Listed) -> Result<(), Ended> {
+        self.entries = self.entries.saturating_add(1);
+        if self.entries > ENTRIES_LEASED_MAX {
+            self.leases = None;
+        }
+        let under_another_name = self.leases.as_ref().is_some_and(|l| l.contains_key(&entry.ino));
+        if entry.kind != Kind::File || under_another_name {
+            return Ok(());
+        }
+        let lease = self.ground.lease_file(dir, &entry.name)?;
+        self.files = self.files.saturating_add(1);
+        if let Some(leases) = self.leases.as_mut().filter(|l| l.len() < LEASES_MAX) {
+            leases.insert(entry.ino, lease);
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, _: &OwnedFd, _: &CStr) -> Result<(), Ended> {
+        Ok(())
     }
 }
 

@@ -233,7 +233,9 @@ impl PurgeAgent for Service {
     ) -> Result<Response<v1::RestoreReport>, Status> {
         let by = Caller::of(&request)?.name;
         let r = request.into_inner();
-        let report = self.wait(move |host| host.restore(&r.run_id, &r.paths, &by));
+        let report = self.wait(move |host| {
+            host.restore(&r.run_id, &r.paths, Some(&*r.to).filter(|to| !to.is_empty()), &by)
+        });
         Ok(Response::new(report.await?))
     }
 

@@ -99,6 +99,15 @@ pub fn open_parent(dir: impl AsFd) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(dir, c"..", flags, Mode::empty())?)
 }
 
+/// The same, open so that it can be listed.
+///
+/// # Errors
+/// What `openat(2)` says.
+pub fn open_listable_parent(dir: impl AsFd) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOATIME | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(dir, c"..", flags, Mode::empty())?)
+}
+
 /// The last name of an open file's path, as the kernel knows it; none for the top of a mount. The file may have been
 /// renamed by the time this returns: look there before believing it.
 ///

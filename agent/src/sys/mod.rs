@@ -12,6 +12,9 @@
 //! - [`stat`]     statx -> [`crate::model::Stat`], and what a mount is
 //! - [`time`]     the clocks, and which boot this is
 //! - [`beneath`]  opening what lies below a volume's root and nowhere else
+//! - [`inside`]   changing names in directories that others may write to
+//! - [`likeness`] owner, mode, ACLs and attributes of a directory, read and given by descriptor
+//! - [`walk`]     a tree of any depth, without recursion
 //!
 //! Every function names its man page. Nothing here knows of volumes, rules or plans.
 
@@ -19,7 +22,9 @@ pub mod beneath;
 pub mod descriptor;
 pub mod fanotify;
 pub mod handle;
+pub mod inside;
 pub mod lease;
+pub mod likeness;
 pub mod limits;
 pub mod memory;
 pub mod peer;
@@ -27,3 +32,4 @@ pub mod project;
 pub mod shared;
 pub mod stat;
 pub mod time;
+pub mod walk;

@@ -13,6 +13,11 @@ const SYS_FILE_GETATTR: libc::c_long = 468;
 /// `_IOR('X', 31, struct fsxattr)` of linux/fs.h; `_IOR` is the same on the architectures that the agent is built for.
 const FS_IOC_FSGETXATTR: libc::c_ulong = 0x801c_581f;
 
+/// `_IOW('X', 32, struct fsxattr)`.
+const FS_IOC_FSSETXATTR: libc::c_ulong = 0x401c_5820;
+/// What is made in a directory gets its project id (`FS_XFLAG_PROJINHERIT` of linux/fs.h).
+const PROJINHERIT: u32 = 0x200;
+
 /// `struct file_attr` of linux/fs.h, version 0.
 #[repr(C)]
 #[derive(Default)]
@@ -94,12 +99,59 @@ fn reopen(fd: impl AsFd) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(link(&fd), flags, Mode::empty())?)
 }
 
+/// The project of a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Project {
+    /// Its id; 0: none.
+    pub id: u32,
+    /// What is made in the directory gets the id.
+    pub is_inherited: bool,
+}
+
+/// The project of an open directory; none where the file system keeps none.
+///
+/// # Errors
+/// What `FS_IOC_FSGETXATTR` says.
+pub fn of_dir(dir: impl AsFd) -> io::Result<Option<Project>> {
+    match attr_of(dir.as_fd().as_raw_fd()) {
+        Ok(attr) => Ok(Some(Project {
+            id: attr.project,
+            is_inherited: attr.xflags & PROJINHERIT != 0,
+        })),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTTY | libc::EOPNOTSUPP)) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Gives an open directory a project.
+///
+/// # Errors
+/// What `FS_IOC_FSSETXATTR` says.
+pub fn set_of_dir(dir: impl AsFd, project: Project) -> io::Result<()> {
+    let fd = dir.as_fd().as_raw_fd();
+    let mut attr = attr_of(fd)?;
+    attr.project = project.id;
+    attr.xflags &= !PROJINHERIT;
+    if project.is_inherited {
+        attr.xflags |= PROJINHERIT;
+    }
+    // SAFETY: the kernel reads one `struct fsxattr` from the address, which is that of one.
+    match unsafe { libc::ioctl(fd, FS_IOC_FSSETXATTR as _, &raw const attr) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 fn ask_open(fd: &OwnedFd) -> io::Result<u32> {
+    attr_of(fd.as_raw_fd()).map(|attr| attr.project)
+}
+
+fn attr_of(fd: RawFd) -> io::Result<FsxAttr> {
     let mut attr = FsxAttr::default();
     // SAFETY: the kernel writes one `struct fsxattr` to the address, which is that of one: plain integers without padding.
-    let done = unsafe { libc::ioctl(fd.as_raw_fd(), FS_IOC_FSGETXATTR as _, &raw mut attr) };
+    let done = unsafe { libc::ioctl(fd, FS_IOC_FSGETXATTR as _, &raw mut attr) };
     match done {
-        0 => Ok(attr.project),
+        0 => Ok(attr),
         _ => Err(io::Error::last_os_error()),
     }
 }

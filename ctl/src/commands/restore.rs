@@ -19,13 +19,17 @@ const FAILURES_SHOWN: usize = 10;
 /// Arguments.
 #[derive(Debug, Args)]
 #[command(after_help = "Nothing is put over anything that is there now.\n\n\
-    Examples:\n  purgectl restore RUN\n  purgectl restore RUN /export/scratch/alice/results")]
+    Examples:\n  purgectl restore RUN\n  purgectl restore RUN /export/scratch/alice/results\n  \
+    purgectl restore RUN --to /export/scratch/restored")]
 pub struct Restore {
     /// The run that moved it to the trash; `purgectl runs` names them.
     run: String,
     /// Only what lies at or below these paths.
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
+    /// Put everything below this directory of the same volume, not where it came from.
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
 }
 
 impl Restore {
@@ -34,6 +38,7 @@ impl Restore {
         let request = v1::RestoreRequest {
             run_id: self.run.clone(),
             paths: self.paths.iter().map(absolute).collect::<Result<_, CtlError>>()?,
+            to: self.to.as_ref().map(absolute).transpose()?.unwrap_or_default(),
         };
         let report = client.restore(request).await?.into_inner();
         match out.is_table() {

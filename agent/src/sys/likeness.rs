@@ -1,0 +1,310 @@
+//! What makes one directory like another: owner, mode, ACLs, extended attributes, times and project. Read by descriptor, given by
+//! descriptor, and compared: whether a directory that lies at a place now protects what is put into it as the one before it did.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use super::project::{self, Project};
+
+/// The access ACL (`acl(5)`), and the one that new entries get.
+const ACCESS_ACL: &CStr = c"system.posix_acl_access";
+const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
+/// A directory of the trash has its times and its project here: its own times move when something is put into it, and with a project
+/// that is inherited it would take nothing of another.
+const NOTE: &CStr = c"trusted.purge_agent.was";
+/// The longest list of attribute names, and the longest value, that the kernel gives (`xattr(7)`).
+const KERNEL_MAX: usize = 64 << 10;
+/// So many bytes of attributes are remembered of a directory: users can give it many.
+const ATTRIBUTES_MAX: usize = 256 << 10;
+
+/// What is known of a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Likeness {
+    uid: u32,
+    gid: u32,
+    /// Permission bits, set-id bits and the sticky bit.
+    mode: u32,
+    atime: (i64, i64),
+    mtime: (i64, i64),
+    project: Option<Project>,
+    attributes: Vec<(CString, Vec<u8>)>,
+}
+
+impl Likeness {
+    /// Of an open directory.
+    ///
+    /// # Errors
+    /// What `fstat(2)`, `flistxattr(2)` and `fgetxattr(2)` say; EBADF for an O_PATH descriptor.
+    pub fn of(dir: &OwnedFd) -> io::Result<Self> {
+        let s = rustix::fs::fstat(dir)?;
+        Ok(Self {
+            uid: s.st_uid,
+            gid: s.st_gid,
+            mode: s.st_mode & 0o7777,
+            atime: (s.st_atime, s.st_atime_nsec.cast_signed()),
+            mtime: (s.st_mtime, s.st_mtime_nsec.cast_signed()),
+            project: project::of_dir(dir)?,
+            attributes: attributes(dir)?,
+        })
+    }
+
+    /// Of the directory that an open directory of the trash stands for.
+    ///
+    /// # Errors
+    /// As for [`Likeness::of`].
+    pub fn recorded(dir: &OwnedFd) -> io::Result<Self> {
+        let mut likeness = Self::of(dir)?;
+        let note = value(dir, NOTE)?.unwrap_or_default();
+        if let Some(was) = Was::parse(&note) {
+            (likeness.atime, likeness.mtime) = (was.atime, was.mtime);
+            likeness.project = was.project;
+        }
+        Ok(likeness)
+    }
+
+    /// Owner.
+    pub fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// Gives a directory of the trash all of it but times and project, which it notes.
+    ///
+    /// # Errors
+    /// As for [`Likeness::give`].
+    pub fn record_in(&self, dir: &OwnedFd) -> io::Result<()> {
+        self.give_access(dir)?;
+        let was = Was {
+            atime: self.atime,
+            mtime: self.mtime,
+            project: self.project.filter(|p| *p != Project::default()),
+        };
+        let noted = rustix::fs::fsetxattr(dir, NOTE, was.to_string().as_bytes(), XattrFlags::empty());
+        // What is not noted is not restored, and access does not depend on it.
+        noted.or_else(|e| if is_optional(e) { Ok(()) } else { Err(e.into()) })
+    }
+
+    /// Gives all of it to a new directory that nobody else can reach yet, but for the times: those move with what is put into it.
+    ///
+    /// # Errors
+    /// What `fchown(2)`, `fchmod(2)` and `fsetxattr(2)` say.
+    pub fn give(&self, dir: &OwnedFd) -> io::Result<()> {
+        self.give_access(dir)?;
+        match self.project {
+            Some(project) if project != Project::default() => project::set_of_dir(dir, project),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the times, last of all.
+    ///
+    /// # Errors
+    /// What `futimens(3)` says.
+    pub fn give_times(&self, dir: impl AsFd) -> io::Result<()> {
+        let spec = |(tv_sec, tv_nsec)| Timespec { tv_sec, tv_nsec };
+        let times = Timestamps {
+            last_access: spec(self.atime),
+            last_modification: spec(self.mtime),
+        };
+        Ok(rustix::fs::futimens(dir, &times)?)
+    }
+
+    fn give_access(&self, dir: &OwnedFd) -> io::Result<()> {
+        let now = rustix::fs::fstat(dir)?;
+        if (now.st_uid, now.st_gid) != (self.uid, self.gid) {
+            let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+            rustix::fs::fchown(dir, Some(uid), Some(gid))?;
+        }
+        // A default ACL of the directory in which it was made has given it one.
+        for (name, _) in attributes(dir)? {
+            let is_acl = [ACCESS_ACL, DEFAULT_ACL].contains(&&*name);
+            if is_acl && self.attribute(&name).is_none() {
+                rustix::fs::fremovexattr(dir, &*name)?;
+            }
+        }
+        for (name, value) in &self.attributes {
+            let given = rustix::fs::fsetxattr(dir, &**name, value, XattrFlags::empty());
+            let is_acl = [ACCESS_ACL, DEFAULT_ACL].contains(&&**name);
+            match given {
+                Err(e) if is_acl || !is_optional(e) => return Err(e.into()),
+                _ => {}
+            }
+        }
+        // Owner and ACLs change the mode, so it comes last.
+        if rustix::fs::fstat(dir)?.st_mode & 0o7777 != self.mode {
+            rustix::fs::fchmod(dir, Mode::from_raw_mode(self.mode))?;
+        }
+        Ok(())
+    }
+
+    fn attribute(&self, name: &CStr) -> Option<&[u8]> {
+        let found = self.attributes.iter().find(|(known, _)| **known == *name);
+        found.map(|(_, value)| &**value)
+    }
+
+    /// Why a directory that is like `self` must not take what a directory like `before` protected; none: it may.
+    pub fn is_less_safe_than(&self, before: &Self) -> Option<String> {
+        if self.uid != before.uid {
+            return Some(format!(
+                "it belongs to user {} now, and belonged to user {}",
+                self.uid, before.uid
+            ));
+        }
+        let (own, others) = (self.mode >> 3 & 7, self.mode & 7);
+        // With an ACL the bits of the group are a mask over all its entries.
+        let group_before = before
+            .attribute(ACCESS_ACL)
+            .map_or(Some(before.mode >> 3 & 7), group_entry);
+        let others_before = before.mode & 7;
+        let allowed = match self.gid == before.gid {
+            true => group_before.unwrap_or(0),
+            false => others_before & group_before.unwrap_or(0),
+        };
+        match self.attribute(ACCESS_ACL) {
+            None if own & !allowed == 0 => {}
+            // Entries are compared as a whole; the mask is in the mode.
+            Some(acl) if before.attribute(ACCESS_ACL) == Some(acl) && self.gid == before.gid => {}
+            Some(_) => return Some("it has another ACL now".into()),
+            None => return Some(self.opened_to("its group", before)),
+        }
+        if others & !others_before != 0 {
+            return Some(self.opened_to("others", before));
+        }
+        let is_shared = self.mode & 0o022 != 0;
+        if is_shared && before.mode & 0o1000 != 0 && self.mode & 0o1000 == 0 {
+            return Some("its sticky bit is not set any more".into());
+        }
+        None
+    }
+
+    fn opened_to(&self, whom: &str, before: &Self) -> String {
+        format!(
+            "it is more open to {whom} now: mode {:04o}, and it was {:04o}",
+            self.mode, before.mode
+        )
+    }
+
+    /// Why a directory must not take a file of `uid` of which it is not known who could reach it before; none: it may.
+    pub fn is_unsafe_for(&self, uid: u32) -> Option<String> {
+        if ![0, uid].contains(&self.uid) {
+            return Some(format!(
+                "it belongs to user {}, and the file to user {uid}",
+                self.uid
+            ));
+        }
+        let is_shared = self.mode & 0o022 != 0 && self.mode & 0o1000 == 0;
+        is_shared.then(|| format!("others may write to it: mode {:04o}", self.mode))
+    }
+}
+
+/// What the owning group may, by an access ACL; none if it cannot be read.
+fn group_entry(acl: &[u8]) -> Option<u32> {
+    /// `ACL_GROUP_OBJ` of linux/posix_acl.h, whose entries of eight bytes follow a version of four.
+    const GROUP_OBJ: u16 = 0x04;
+    acl.get(4..)?.chunks_exact(8).find_map(|entry| match entry {
+        [t0, t1, p0, p1, ..] if u16::from_le_bytes([*t0, *t1]) == GROUP_OBJ => {
+            Some(u32::from(u16::from_le_bytes([*p0, *p1])) & 7)
+        }
+        _ => None,
+    })
+}
+
+/// Attributes that a file system does not keep, or has no room for, are left out.
+fn is_optional(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::OPNOTSUPP
+            | Errno::NOSPC
+            | Errno::DQUOT
+            | Errno::TOOBIG
+            | Errno::RANGE
+            | Errno::INVAL
+            | Errno::PERM
+    )
+}
+
+/// Extended attributes: what decides about access first, so that a user's own cannot keep it out.
+fn attributes(dir: &OwnedFd) -> io::Result<Vec<(CString, Vec<u8>)>> {
+    let mut list = Vec::with_capacity(KERNEL_MAX);
+    match rustix::fs::flistxattr(dir, rustix::buffer::spare_capacity(&mut list)) {
+        Ok(_) => {}
+        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        Err(e) => return Err(e.into()),
+    }
+    let names = list.split(|b| *b == 0).filter(|name| !name.is_empty());
+    let mut names: Vec<CString> = names.filter_map(|name| CString::new(name).ok()).collect();
+    names.retain(|name| **name != *NOTE);
+    names.sort_by_key(|name| name.as_bytes().starts_with(b"user."));
+    let mut room = ATTRIBUTES_MAX;
+    let mut attributes = Vec::new();
+    for name in names {
+        if let Some(value) = value(dir, &name)? {
+            let Some(left) = room.checked_sub(name.count_bytes() + value.len()) else {
+                continue;
+            };
+            room = left;
+            attributes.push((name, value));
+        }
+    }
+    attributes.sort_unstable();
+    Ok(attributes)
+}
+
+/// An attribute; none: the directory does not have it, or it is not for the agent.
+fn value(dir: &OwnedFd, name: &CStr) -> io::Result<Option<Vec<u8>>> {
+    let mut value = Vec::with_capacity(KERNEL_MAX);
+    match rustix::fs::fgetxattr(dir, name, rustix::buffer::spare_capacity(&mut value)) {
+        Ok(_) => {
+            value.shrink_to_fit();
+            Ok(Some(value))
+        }
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// What the note of a directory of the trash says: version, access time, modification time, project and whether it is inherited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Was {
+    atime: (i64, i64),
+    mtime: (i64, i64),
+    project: Option<Project>,
+}
+
+impl std::fmt::Display for Was {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let project = self.project.unwrap_or_default();
+        let inherited = u8::from(project.is_inherited);
+        let ((a, an), (m, mn)) = (self.atime, self.mtime);
+        write!(f, "1 {a} {an} {m} {mn} {} {inherited}", project.id)
+    }
+}
+
+impl Was {
+    fn parse(note: &[u8]) -> Option<Self> {
+        let mut fields = std::str::from_utf8(note).ok()?.split(' ');
+        if fields.next()? != "1" {
+            return None;
+        }
+        let mut number = || fields.next()?.parse::<i64>().ok();
+        let (atime, mtime) = ((number()?, number()?), (number()?, number()?));
+        let project = Project {
+            id: u32::try_from(number()?).ok()?,
+            is_inherited: number()? == 1,
+        };
+        let nanos = 0..1_000_000_000;
+        let is_sound = nanos.contains(&atime.1) && nanos.contains(&mtime.1);
+        is_sound.then_some(Self {
+            atime,
+            mtime,
+            project: Some(project).filter(|p| *p != Project::default()),
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "likeness_tests.rs"]
+mod tests;
