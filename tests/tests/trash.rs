@@ -380,3 +380,37 @@ fn a_run_that_took_nothing_says_so() {
         nothing.stderr
     );
 }
+
+#[test]
+fn what_a_user_puts_in_the_place_of_the_trash_stops_no_run() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.path();
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o1777)).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let place = root.join(TRASH);
+    for (round, what) in ["directory", "file", "link"].iter().enumerate() {
+        let files = make(&root.join("old"), 10);
+        match *what {
+            "directory" => fs::create_dir(&place).unwrap(),
+            "file" => fs::write(&place, "mine").unwrap(),
+            _ => std::os::unix::fs::symlink(elsewhere.path(), &place).unwrap(),
+        }
+        std::os::unix::fs::lchown(&place, Some(1234), Some(1234)).unwrap();
+        let ino = fs::symlink_metadata(&place).unwrap().ino();
+        age_tree(&root.join("old"));
+        let agent = Agent::tracking(&with_grace(&root, "1h", "exclude = [\"purge-agent-set-aside*\"]"));
+        let run = apply_all(&agent.ctl());
+        assert_eq!(number(&run, "/trashed/files"), 10, "{what}: {run}");
+        let aside = root.join(format!("purge-agent-set-aside.{round}"));
+        let kept = fs::symlink_metadata(aside).unwrap();
+        assert_eq!(
+            (kept.ino(), kept.uid()),
+            (ino, 1234),
+            "{what}: it stays the user's"
+        );
+        agent.wait_until_it_says("it has another name now");
+        let _ = agent.ctl().run(["restore", text(&run, "run_id")]).ok();
+        assert!(files.iter().all(|f| f.exists()));
+        assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+    }
+}

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use super::trash::{NAME, ORIGIN, Share, TREE, TREES};
+use super::trash::{ORIGIN, Share, TRASH, TREE, TREES};
 use crate::model::Inode;
 use crate::sys::inside;
 
@@ -46,13 +46,13 @@ impl Kept {
         let place = self.place(ino, path);
         match place.and_then(|place| inside::move_to(dir, name, place, TREE)) {
             Ok(()) => io::Error::other(format!(
-                "{what}; it is kept in {NAME}/{}: move away what has its name, then `purgectl restore {}`",
+                "{what}; it is kept in {TRASH}/{}: move away what has its name, then `purgectl restore {}`",
                 self.share.name(),
                 self.share.run
             )),
             Err(e) => {
                 self.failed.store(true, SeqCst);
-                io::Error::other(format!("{what}; it stays in {NAME} ({e})"))
+                io::Error::other(format!("{what}; it stays in {TRASH} ({e})"))
             }
         }
     }

@@ -30,7 +30,10 @@ use crate::sys::walk::{Removal, list};
 use crate::sys::{beneath, inside, stat};
 
 /// Its name at the volume's root.
-pub const NAME: &str = ".purge-agent-trash";
+pub const TRASH: &str = ".purge-agent-trash";
+const NAME: &CStr = c".purge-agent-trash";
+/// So many things that users have put in its place are set aside.
+const ASIDE_MAX: u32 = 1000;
 /// What a directory that was taken as a whole is called in its place.
 pub(super) const TREE: &CStr = c"t";
 /// Where it came from, beside it.
@@ -102,13 +105,16 @@ impl Share {
 }
 
 impl Trash {
-    /// Opens the trash of a volume, and makes it if there is none.
+    /// Opens the trash of a volume, and makes it if there is none. What a user has put in its place is set aside.
     ///
     /// # Errors
-    /// When it cannot be made, or what lies there is not root's alone: somebody else could reach what is in it.
+    /// When it cannot be made, or the one that lies there is open to others: they could reach what is in it.
     pub fn open_or_make(watched: &Watched) -> io::Result<Self> {
         let volume = watched.open_root()?;
-        let (_, is_new) = inside::make_own_dir(&volume, NAME.as_bytes())?;
+        if let Place::Foreign = look(watched, &volume)? {
+            set_aside(watched, &volume)?;
+        }
+        let (_, is_new) = inside::make_own_dir(&volume, NAME.to_bytes())?;
         if is_new {
             may_take_any_project(&volume);
         }
@@ -118,22 +124,13 @@ impl Trash {
     /// Opens the trash of a volume, if there is one.
     ///
     /// # Errors
-    /// As for [`Trash::open_or_make`].
+    /// When the one that lies there is open to others.
     pub fn open(watched: &Watched) -> io::Result<Option<Self>> {
         let volume = watched.open_root()?;
-        let dir = match beneath::open_dir(&volume, NAME.as_bytes()) {
-            Ok(dir) => dir,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e),
+        let Place::Own(dir) = look(watched, &volume)? else {
+            return Ok(None);
         };
-        let found = rustix::fs::fstat(&dir)?;
-        if found.st_uid != rustix::process::geteuid().as_raw() || found.st_mode & 0o077 != 0 {
-            return Err(io::Error::other(format!(
-                "{}/{NAME} is not root's alone: look at it, then remove it or make it root's with mode 0700",
-                watched.path.display()
-            )));
-        }
-        watched.trash.store(found.st_ino, SeqCst);
+        watched.trash.store(stat::open_file(&dir)?.stat.ino, SeqCst);
         Ok(Some(Self {
             volume,
             dir,
@@ -197,7 +194,7 @@ impl Trash {
             volume: rustix::io::dup(&self.volume)?,
             files: beneath::open_anchor(&dir, FILES.as_bytes())?,
             trees: beneath::open_anchor(&dir, TREES.as_bytes())?,
-            trees_path: format!("{NAME}/{}/{TREES}", share.name()),
+            trees_path: format!("{TRASH}/{}/{TREES}", share.name()),
             last: None,
             above: None,
             kept: self.kept(&share.run)?,
@@ -251,7 +248,7 @@ impl Trash {
         if is_there && (share.until == 0 || self.failed.load(SeqCst)) {
             return Err(io::Error::other(format!(
                 "something may have been used while it was being taken, and could neither be put back nor be kept apart: \
-                 it stays in {NAME}/{name}, and the agent frees nothing there"
+                 it stays in {TRASH}/{name}, and the agent frees nothing there"
             )));
         }
         let closed = Share {
@@ -343,10 +340,61 @@ impl Trash {
     }
 }
 
+/// What lies where the trash belongs.
+enum Place {
+    Nothing,
+    /// The trash.
+    Own(OwnedFd),
+    /// Something that a user put there.
+    Foreign,
+}
+
+fn look(watched: &Watched, volume: &OwnedFd) -> io::Result<Place> {
+    let dir = match beneath::open_dir(volume, NAME.to_bytes()) {
+        Ok(dir) => dir,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Place::Nothing),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) => return Ok(Place::Foreign),
+        Err(e) => return Err(e),
+    };
+    let found = rustix::fs::fstat(&dir)?;
+    if found.st_uid != rustix::process::geteuid().as_raw() {
+        return Ok(Place::Foreign);
+    }
+    match found.st_mode & 0o077 {
+        0 => Ok(Place::Own(dir)),
+        _ => Err(io::Error::other(format!(
+            "{}/{TRASH} is open to other users: look at what is in it, then remove it, or give it the mode 0700",
+            watched.path.display()
+        ))),
+    }
+}
+
+/// Gives what a user has put in the place of the trash another name there: it stays a user's, as everything else in the volume.
+fn set_aside(watched: &Watched, volume: &OwnedFd) -> io::Result<()> {
+    for n in 0..ASIDE_MAX {
+        let aside = format!("purge-agent-set-aside.{n}");
+        let name = CString::new(aside.as_str())?;
+        match inside::move_to(volume, NAME, volume, &name) {
+            Ok(()) => {
+                let volume = watched.path.display();
+                tracing::warn!(%volume, %aside, "a user had made {TRASH} at the root of the volume; it has another name now");
+                return Ok(());
+            }
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(e),
+        }
+    }
+    Err(io::Error::other(format!(
+        "{}/{TRASH} belongs to a user, and there are {ASIDE_MAX} that were set aside already (purge-agent-set-aside.*): remove them",
+        watched.path.display()
+    )))
+}
+
 /// A directory with a project id of its own takes nothing of another project (EXDEV): the trash must not inherit one.
 fn may_take_any_project(volume: &OwnedFd) {
     // Where there are no projects, none is inherited.
-    if let Ok(dir) = beneath::open_dir(volume, NAME.as_bytes())
+    if let Ok(dir) = beneath::open_dir(volume, NAME.to_bytes())
         && let Ok(flags) = rustix::fs::ioctl_getflags(&dir)
         && flags.contains(IFlags::PROJECT_INHERIT)
     {
