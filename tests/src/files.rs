@@ -230,3 +230,18 @@ pub fn assert_same(what: &str, found: &BTreeSet<PathBuf>, expected: &BTreeSet<Pa
         some(expected, found)
     );
 }
+
+/// What the agent keeps in a volume's trash for the day on which the volume is full.
+const RESERVE: [&str; 2] = ["ready", "ballast"];
+
+/// Whether nothing of a user's lies in the trash of the volume at `root`.
+///
+/// # Panics
+/// When it cannot be listed.
+pub fn trash_is_empty(root: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(root.join(".purge-agent-trash")) else {
+        return true;
+    };
+    let mut names = entries.map(|entry| entry.expect("an entry of the trash").file_name());
+    names.all(|name| RESERVE.iter().any(|kept| name == *kept))
+}

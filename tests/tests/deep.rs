@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use purge_tests::ctl::{number, text};
-use purge_tests::files::{age_tree, make, set_times};
+use purge_tests::files::{age_tree, make, set_times, trash_is_empty};
 use purge_tests::wait::{LONG, SOON, until};
 use purge_tests::{Agent, Config, Fs, Mount, need};
 use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
@@ -146,6 +146,6 @@ fn a_tree_of_any_depth_is_freed_when_its_grace_ends() {
     let ctl = agent.ctl();
     let _ = ctl.apply(&ctl.plan()).ok();
     until("the trash is empty", SOON.max(Duration::from_secs(60)), || {
-        (!root.join(".purge-agent-trash").exists()).then_some(())
+        trash_is_empty(&root).then_some(())
     });
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use purge_tests::ctl::{number, tally};
-use purge_tests::files::{age_tree, assert_same, make, make_one, read, regular_files};
+use purge_tests::files::{age_tree, assert_same, make, make_one, read, regular_files, trash_is_empty};
 use purge_tests::sys::Mapping;
 use purge_tests::{Agent, Config, Fs, Mount, need};
 use rustix::fs::{FlockOperation, flock};
@@ -243,10 +243,7 @@ fn a_directory_goes_as_a_whole_or_not_at_all() {
         .collect();
     assert_same("the three that are in use", &regular_files(&root), &expected);
     assert!(!root.join("a").exists() && root.join("b/empty").is_dir());
-    assert!(
-        !root.join(".purge-agent-trash").exists(),
-        "nothing is left behind"
-    );
+    assert!(trash_is_empty(&root), "nothing is left behind");
     // The index still knows what was put back.
     let again = ctl.plan();
     assert_eq!(

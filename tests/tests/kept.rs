@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use purge_tests::ctl::{Plan, number, tally, text};
-use purge_tests::files::{age_tree, inode, make, regular_files};
+use purge_tests::files::{age_tree, inode, make, regular_files, trash_is_empty};
 use purge_tests::wait::{SOON, until};
 use purge_tests::{Agent, Config, Fs, Mount, binary, need, sh};
 use serde_json::Value;
@@ -138,7 +138,7 @@ fn stays_until_it_is_restored(
         again.stderr
     );
     assert!(kept(root).is_empty());
-    assert!(!root.join(TRASH).exists(), "nothing is left behind");
+    assert!(trash_is_empty(&root), "nothing is left behind");
 }
 
 /// Leases of a process that somebody waits for.
@@ -305,7 +305,7 @@ fn somebody_elses_file_that_a_killed_run_had_in_hand_is_kept() {
     let _ = agent.ctl().run(["restore", run]).ok();
     let found = root.join(format!("purge-agent-found.{ino}"));
     assert_eq!(fs::read(found).unwrap(), NEW.as_bytes());
-    assert!(!root.join(TRASH).exists(), "nothing is left behind");
+    assert!(trash_is_empty(&root), "nothing is left behind");
 }
 
 /// The note beside it, which says where it belongs, is lost.
@@ -359,7 +359,7 @@ fn the_rest_of_a_directory_that_a_killed_run_was_removing_goes_back() {
     agent.launch();
     agent.wait_until_tracking();
     assert_eq!(regular_files(&root.join("d/sub")).len(), left);
-    assert!(!root.join(TRASH).exists(), "nothing is left behind");
+    assert!(trash_is_empty(&root), "nothing is left behind");
     let run = run_of(&agent, &plan);
     let run = agent.ctl().run(["run", text(&run, "run_id"), "--output", "json"]);
     let run = run.ok().json();

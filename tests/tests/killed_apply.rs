@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use purge_agent::index::frame::{Frames, put_frame};
 use purge_tests::ctl::{Plan, number, tally, text};
-use purge_tests::files::{age_tree, assert_same, make, make_one, regular_files};
+use purge_tests::files::{age_tree, assert_same, make, make_one, regular_files, trash_is_empty};
 use purge_tests::wait::{LONG, SOON, until};
 use purge_tests::{Agent, Config, Fs, Mount, binary, need};
 use serde_json::Value;
@@ -136,10 +136,7 @@ fn killed(grace: bool) {
         if grace {
             assert_eq!(counts.deleted, 0);
         } else {
-            assert!(
-                !root.join(".purge-agent-trash").exists(),
-                "nothing lies half moved"
-            );
+            assert!(trash_is_empty(&root), "nothing lies half moved");
         }
         let mut told: BTreeMap<PathBuf, u32> = BTreeMap::new();
         for line in audit_lines(&agent, text(&run, "run_id")) {

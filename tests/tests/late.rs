@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use purge_tests::ctl::{number, tally};
-use purge_tests::files::{age_tree, make, regular_files};
+use purge_tests::files::{age_tree, make, regular_files, trash_is_empty};
 use purge_tests::scanner::Scanner;
 use purge_tests::wait::Ends;
 use purge_tests::{Agent, Config, Fs, Mount, Plan, need};
@@ -198,7 +198,7 @@ fn whoever_comes_late_finds_his_file(filesystem: Fs, is_scanned: bool) {
         assert_eq!(number(&run, "/failed_total"), 0, "{run}");
         let deleted = tally(&ready.plan, &run).deleted as usize;
         assert_eq!(deleted + regular_files(root).len(), FILES, "{run}");
-        assert!(!root.join(TRASH).exists(), "nothing is left behind");
+        assert!(trash_is_empty(&root), "nothing is left behind");
         judge(&met, &run)
     });
 }
@@ -242,7 +242,7 @@ fn whoever_waits_for_a_virus_scanner_finds_his_file_in_a_directory_that_goes_as_
         let (run, met) = ready.apply_beside(Found::open_in_hand);
         drop(scanner);
         tally(&ready.plan, &run);
-        assert!(!root.join(TRASH).exists(), "nothing is left behind");
+        assert!(trash_is_empty(&root), "nothing is left behind");
         judge(&met, &run)
     });
 }

@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use purge_tests::ctl::{number, text};
-use purge_tests::files::{age_tree, make, make_one, set_times, walk};
+use purge_tests::files::{age_tree, make, make_one, set_times, trash_is_empty, walk};
 use purge_tests::wait::{Ends, SOON, until};
 use purge_tests::{Agent, Config, Fs, Mount, binary, need};
 use rustix::fs::{CWD, RenameFlags, XattrFlags, renameat_with};
@@ -504,6 +504,6 @@ fn what_cannot_be_freed_keeps_nothing_else_in_the_trash() {
     });
     chattr("-i");
     until("it is freed as well", SOON, || {
-        (!root.join(".purge-agent-trash").exists()).then_some(())
+        trash_is_empty(&root).then_some(())
     });
 }

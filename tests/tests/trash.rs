@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use purge_tests::ctl::{Ctl, number, tally, text};
-use purge_tests::files::{age_tree, assert_same, inode, make, make_one, regular_files};
+use purge_tests::files::{age_tree, assert_same, inode, make, make_one, regular_files, trash_is_empty};
 use purge_tests::wait::{SOON, until, until_same};
 use purge_tests::{Agent, Config, Fs, Mount, need};
 use serde_json::Value;
@@ -44,7 +44,7 @@ fn trashed(agent: &Agent) -> u64 {
 }
 
 fn is_empty(root: &Path) -> bool {
-    !root.join(TRASH).exists()
+    trash_is_empty(root)
 }
 
 fn everything_comes_back(filesystem: Fs) {
@@ -97,7 +97,7 @@ fn everything_comes_back(filesystem: Fs) {
         &files_of_users(&root),
         &files.iter().cloned().collect(),
     );
-    assert!(is_empty(&root), "the trash goes with what was in it");
+    assert!(is_empty(&root), "nothing is left in the trash");
     let found: Vec<u64> = files.iter().map(|f| inode(f)).collect();
     assert_eq!(found, inodes, "the very same files");
     let dir = fs::metadata(root.join("a/b")).unwrap();

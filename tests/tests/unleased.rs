@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 
 use purge_tests::ctl::{number, tally, text};
-use purge_tests::files::{age_tree, make};
+use purge_tests::files::{age_tree, make, trash_is_empty};
 use purge_tests::{Agent, Config, Fs, Mount, need};
 
 /// Leases are off while this lives.
@@ -58,5 +58,5 @@ fn without_leases_what_is_taken_stays_in_the_trash_for_a_day() {
     drop(off);
     let _ = ctl.run(["restore", text(&run, "run_id")]).ok();
     assert!(files.iter().all(|f| f.exists()));
-    assert!(!Path::new(&root).join(".purge-agent-trash").exists());
+    assert!(trash_is_empty(Path::new(&root)));
 }

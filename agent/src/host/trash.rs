@@ -95,7 +95,7 @@ impl Host {
             };
             restore.run(&trash, share).map_err(broken)?;
         }
-        trash.remove_if_empty(&volume.watched);
+        trash.tidy();
         if let Some(error) = trouble {
             tracing::error!(run = run_id, %error, "what was restored is not in the index yet: a scan will find it");
             volume.request_scan(crate::scan::Extent::Volume);
@@ -143,10 +143,25 @@ impl Host {
     pub fn tend_trash(&self) {
         let now = Seconds::judged().unix();
         for volume in &self.volumes {
+            self.keep_reserve(volume);
             let due = |s: &Share| i64::try_from(s.until).is_ok_and(|until| until <= now);
             if let Err(error) = self.free_shares(volume, due, |_| false) {
                 tracing::error!(volume = %volume.config.name, %error, "the trash cannot be looked after");
             }
+        }
+    }
+
+    /// Makes what a run needs of a volume that will be full by then.
+    fn keep_reserve(&self, volume: &Volume) {
+        if !matches!(volume.condition().state, State::Tracking) || volume.check_identity().is_err() {
+            return;
+        }
+        let Some(_one) = volume.trash_work.try_lock() else {
+            return;
+        };
+        match Trash::open_or_make(&volume.watched) {
+            Ok(trash) => trash.keep_reserve(),
+            Err(error) => tracing::debug!(volume = %volume.config.name, %error, "the trash cannot be made"),
         }
     }
 
@@ -190,7 +205,7 @@ impl Host {
                 tracing::error!(run = %share.run, %error, "freed from the trash, and the run's record does not say so");
             }
         }
-        trash.remove_if_empty(&volume.watched);
+        trash.keep_reserve();
         Ok(())
     }
 

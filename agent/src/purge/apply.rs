@@ -32,7 +32,7 @@ use crate::sys::beneath;
 /// With more uses waiting than this, the index catches up before anything is leased.
 const BACKLOG_MAX: u64 = 1000;
 /// Workers of one run: renames are one at a time in a whole file system, so that more would only wait.
-const WORKERS_MAX: u8 = 4;
+pub const WORKERS_MAX: u8 = 4;
 /// Fewer failures than this never stop a run: one undeletable file among ten is no sign of a broken volume.
 const ERRORS_TOLERATED: u64 = 10;
 
@@ -123,7 +123,7 @@ pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, li
     drop(alone);
     let run = runner.run();
     let _alone = around.alone_in_the_trash();
-    trash.remove_if_empty(watched);
+    trash.keep_reserve();
     run
 }
 

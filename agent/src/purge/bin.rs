@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::kept::Kept;
+use super::reserve;
 use super::trash::ORIGIN;
 use crate::model::Inode;
 use crate::sys::likeness::Likeness;
@@ -24,6 +25,8 @@ pub struct Bin {
     pub(super) above: Option<Place>,
     /// For what cannot be put back.
     pub kept: Kept,
+    /// The trash itself.
+    pub(super) trash: OwnedFd,
 }
 
 /// A worker's directories for files that are removed in a moment. There are some, because the kernel reads a directory's names one by one
@@ -72,7 +75,10 @@ impl Bin {
         let (above, name) = split(dir);
         let fd = match name.is_empty() {
             true => rustix::io::dup(&self.files)?,
-            false => made_alike(&*self.place_above(above)?, name, like)?,
+            false => {
+                let above = self.place_above(above)?;
+                reserve::with_ballast(&self.trash, || made_alike(&above, name, like))?
+            }
         };
         let fd = Arc::new(fd);
         self.last = Some((dir.to_vec(), Arc::clone(&fd)));
@@ -99,7 +105,7 @@ impl Bin {
         let mut here = rustix::io::dup(&self.files)?;
         for name in dir.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
             there = beneath::open_anchor(&there, name)?;
-            here = made_alike(&here, name, &there)?;
+            here = reserve::with_ballast(&self.trash, || made_alike(&here, name, &there))?;
         }
         Ok(here)
     }
@@ -109,11 +115,15 @@ impl Bin {
     /// # Errors
     /// When it cannot be made.
     pub fn place_tree(&self, ino: Inode, path: &[u8]) -> io::Result<OwnedFd> {
-        let (dir, is_new) = inside::make_own_dir(&self.trees, ino.to_string().as_bytes())?;
+        let name = ino.to_string();
+        let (dir, is_new) =
+            reserve::with_ballast(&self.trash, || inside::make_own_dir(&self.trees, name.as_bytes()))?;
         if !is_new {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        inside::write_note(&dir, ORIGIN, path)?;
+        reserve::with_ballast(&self.trash, || inside::write_note(&dir, ORIGIN, path)).inspect_err(|_| {
+            let _ = inside::remove_dir(&self.trees, &*name);
+        })?;
         Ok(dir)
     }
 

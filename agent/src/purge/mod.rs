@@ -13,6 +13,7 @@
 //! - [`take`]      takes a batch of them away
 //! - [`tree`]      the same for directories that go as a whole
 //! - [`trash`]     where things lie between being taken away and their end
+//! - [`reserve`]   what a run needs of a volume that is full
 //! - [`restore`]   putting back what lies there
 //! - [`way`]       the directories on the way back: compared, or made again
 //! - [`ledger`]    what a run has begun and decided, for the case that it is killed
@@ -45,6 +46,7 @@ pub mod pace;
 pub mod parts;
 pub mod plans;
 pub mod recover;
+pub mod reserve;
 pub mod restore;
 pub mod runs;
 pub mod take;

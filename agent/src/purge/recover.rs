@@ -110,7 +110,7 @@ impl Unfinished {
             for share in trash.shares()?.into_iter().filter(|s| s.open) {
                 self.put_back_the_rest(watched, &trash, &share)?;
             }
-            trash.remove_if_empty(watched);
+            trash.tidy();
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 //!     RUN.UNTIL/                      a finished run, restorable until then
 //!     RUN.kept/                       what could not be put back: never freed, see [`super::kept`]
 //!     new/                            where a directory is made that goes back, see [`super::way`]
+//!     ready/, ballast/                for a volume that is full, see [`super::reserve`]
 //!       f/DIR/DIR/NAME                files below the directories they came from, which carry owner and mode
 //!       d/INODE/t                     a directory that was taken as a whole, or anything that is kept,
 //!       d/INODE/at -> PATH            and where it came from
@@ -21,8 +22,10 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use rustix::fs::IFlags;
 
+use super::apply::WORKERS_MAX;
 use super::bin::{Bin, Lanes};
 use super::kept::Kept;
+use super::reserve;
 use super::way::Stage;
 use crate::collect::Watched;
 use crate::model::Stat;
@@ -138,13 +141,16 @@ impl Trash {
         }))
     }
 
-    /// Takes the trash away if nothing is in it.
-    pub fn remove_if_empty(self, watched: &Watched) {
-        let _ = inside::remove_dir(&self.dir, STAGE);
-        if inside::remove_dir(&self.volume, NAME).is_ok() {
-            // Its inode may be a user's directory from now on.
-            watched.trash.store(0, SeqCst);
+    /// Keeps what a run needs of a volume that is full. Without space for it now a run may do without.
+    pub fn keep_reserve(&self) {
+        if let Err(error) = reserve::keep(&self.dir, WORKERS_MAX) {
+            tracing::debug!(%error, "there is no space for the reserve of the trash");
         }
+    }
+
+    /// Takes away what only a restore needs.
+    pub fn tidy(&self) {
+        let _ = inside::remove_dir(&self.dir, STAGE);
     }
 
     /// The runs that have something here, oldest first.
@@ -166,11 +172,19 @@ impl Trash {
     /// # Errors
     /// When it cannot be made.
     pub fn begin(&self, share: &Share) -> io::Result<()> {
-        let (dir, _) = inside::make_own_dir(&self.dir, share.name().as_bytes())?;
-        for part in [FILES, TREES, FLAT] {
-            inside::make_own_dir(&dir, part.as_bytes())?;
+        let name = share.name();
+        let make = || reserve::make_share(&self.dir, name.as_bytes());
+        match make() {
+            Err(e) if reserve::is_full(&e) => {
+                self.sweep(share);
+                let here = CString::new(name.as_str()).unwrap_or_default();
+                match share.until {
+                    0 if reserve::take(&self.dir, &here).is_ok() => Ok(()),
+                    _ => reserve::with_ballast(&self.dir, make),
+                }
+            }
+            other => other,
         }
-        Ok(())
     }
 
     /// Where directories are made before they are moved to their places. What a process that was killed has left there goes.
@@ -198,6 +212,7 @@ impl Trash {
             last: None,
             above: None,
             kept: self.kept(&share.run)?,
+            trash: rustix::io::dup(&self.dir)?,
         })
     }
 
@@ -210,7 +225,8 @@ impl Trash {
         let flat = beneath::open_anchor(&self.dir, flat.as_bytes())?;
         let lane = |n: usize| {
             let name = format!("{worker}.{n}");
-            inside::make_own_dir(&flat, name.as_bytes()).map(|(dir, _)| Arc::new(dir))
+            let made = reserve::with_ballast(&self.dir, || inside::make_own_dir(&flat, name.as_bytes()));
+            made.map(|(dir, _)| Arc::new(dir))
         };
         let dirs: Vec<_> = (0..Lanes::COUNT).map(lane).collect::<io::Result<_>>()?;
         let dirs = dirs.try_into().map_err(|_| io::ErrorKind::NotFound)?;
@@ -240,10 +256,12 @@ impl Trash {
                 Err(e) => return Err(e),
             }
         }
-        // What is left is in its parts; a share of which nothing is left goes.
-        self.sweep(share);
         let name = share.name();
         let here = CString::new(name.as_str()).unwrap_or_default();
+        // What is left is in its parts; a share of which nothing is left goes.
+        if share.until != 0 || !reserve::give_back(&self.dir, &here) {
+            self.sweep(share);
+        }
         let is_there = inside::is_there(&self.dir, &here)?;
         if is_there && (share.until == 0 || self.failed.load(SeqCst)) {
             return Err(io::Error::other(format!(

@@ -298,7 +298,7 @@ impl Removal {
         Ok(removal)
     }
 
-    /// Removes the directory `name` of `parent` and those below it, as far as they are empty.
+    /// Removes the directories below the directory `name` of `parent`, as far as they are empty.
     ///
     /// # Errors
     /// When the walk cannot go on.
@@ -345,6 +345,9 @@ impl Visitor for Removal {
     fn leave(&mut self, parent: &OwnedFd, name: &CStr) -> io::Result<()> {
         let above = self.path.len().saturating_sub(name.count_bytes() + 1);
         self.path.truncate(above);
+        if self.only_empty && above == 0 {
+            return Ok(());
+        }
         match inside::remove_dir(parent, name) {
             // What is in it has been named, or was not to be removed.
             Err(error) if self.only_empty || error.kind() == io::ErrorKind::DirectoryNotEmpty => {}

@@ -193,7 +193,10 @@ fn only_empty_directories_go_where_only_these_are_meant() {
         fs::create_dir_all(tmp.path().join(dir)).unwrap();
     }
     fs::write(tmp.path().join("t/full/file"), "").unwrap();
+    fs::create_dir_all(tmp.path().join("all-empty/a/b")).unwrap();
     Removal::of_empty(&anchor(tmp.path()), c"t").unwrap();
+    Removal::of_empty(&anchor(tmp.path()), c"all-empty").unwrap();
+    assert_eq!(fs::read_dir(tmp.path().join("all-empty")).unwrap().count(), 0);
     let left: Vec<_> = fs::read_dir(tmp.path().join("t")).unwrap().flatten().collect();
     assert_eq!(left.len(), 1, "{left:?}");
     assert!(tmp.path().join("t/full/file").exists());
