@@ -24,7 +24,6 @@ use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use serde_json::Value;
 
-const TRASH: &str = ".purge-agent-trash";
 const FILES: usize = 3000;
 /// So many must have come before it is judged.
 const COMERS: usize = 50;

@@ -390,6 +390,8 @@ fn what_a_user_puts_in_the_place_of_the_trash_stops_no_run() {
     let place = root.join(TRASH);
     for (round, what) in ["directory", "file", "link"].iter().enumerate() {
         let files = make(&root.join("old"), 10);
+        // What the agent of the round before keeps there.
+        let _ = fs::remove_dir_all(&place);
         match *what {
             "directory" => fs::create_dir(&place).unwrap(),
             "file" => fs::write(&place, "mine").unwrap(),
