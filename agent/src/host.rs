@@ -46,7 +46,7 @@ use crate::purge::audit::Audit;
 use crate::purge::holds::{HoldError, Holds};
 use crate::purge::plans::{PlanError, Plans};
 use crate::purge::runs::{RunError, Runs};
-use crate::sys::stat;
+use crate::sys::{stat, trusted};
 use crate::volume::{Home, Volume};
 
 /// At the end, all volumes together may take so long to read what waits. The unit's TimeoutStopSec leaves three times as much for
@@ -146,6 +146,15 @@ impl Host {
         use anyhow::Context;
         std::fs::create_dir_all(&config.state_dir)
             .with_context(|| format!("cannot make the state directory {}", config.state_dir.display()))?;
+        // Everything in it is used by name: nobody else may be able to exchange it.
+        trusted::directory(&config.state_dir)
+            .map_err(std::io::Error::from)
+            .with_context(|| {
+                format!(
+                    "the state directory {} is not root's alone",
+                    config.state_dir.display()
+                )
+            })?;
         let own = stat::path(&config.state_dir)
             .map(|l| vec![(l.device, l.stat.ino)])
             .unwrap_or_default();

@@ -8,6 +8,7 @@ use toml::de::DeTable;
 
 use super::access::{Access, read_access};
 use super::environment::{self, Overridden};
+use super::exposed;
 use super::fault::Fault;
 use super::limit;
 use super::listen::{Listen, read_listen};
@@ -18,6 +19,10 @@ use super::section::{Section, Source, suggest};
 use super::volume::read_volume;
 use super::{AUDIT_LOG, Config, DEFAULT_STATE_DIR, Notify, Rule, VolumeConfig};
 use crate::policy::scope::Globs;
+use crate::sys::trusted::{self, Distrust};
+
+/// A configuration is not longer.
+const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// A file's content, still to be checked against the other files.
 #[derive(Default)]
@@ -44,7 +49,12 @@ pub(super) fn load(path: &Path) -> Result<Config, Vec<Fault>> {
     for file in rule_files(path, &mut parts.faults) {
         read_file(&file, false, &mut parts);
     }
-    finish(&path.display().to_string(), parts, |name| std::env::var_os(name))
+    let config = finish(&path.display().to_string(), parts, |name| std::env::var_os(name))?;
+    let exposed = exposed::faults(&config);
+    match exposed.is_empty() {
+        true => Ok(config),
+        false => Err(exposed),
+    }
 }
 
 /// Texts instead of files: the configuration, then those of `rules.d`, each with its name.
@@ -98,6 +108,11 @@ fn finish(
 /// `rules.d/*.toml` beside the file, in name order.
 fn rule_files(path: &Path, faults: &mut Vec<Fault>) -> Vec<PathBuf> {
     let dir = path.parent().unwrap_or(Path::new(".")).join("rules.d");
+    match trusted::look(&dir) {
+        // Whatever it is instead is said by what reads it.
+        Ok(()) | Err(Distrust::Kind { .. } | Distrust::Io { .. }) => {}
+        Err(e) => faults.push(exposed::fault(&dir, "rules are taken from there", &e)),
+    }
     let entries = match fs::read_dir(&dir) {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
@@ -118,13 +133,19 @@ fn rule_files(path: &Path, faults: &mut Vec<Fault>) -> Vec<PathBuf> {
 
 fn read_file(path: &Path, main: bool, parts: &mut Parts) {
     let file = path.display().to_string();
-    let text = match fs::read_to_string(path) {
+    let text = match trusted::read(path, FILE_BYTES_MAX) {
         Ok(text) => text,
-        Err(e) => {
+        Err(Distrust::Io { source, .. }) => {
             let mend = "give an existing file with --config; systemd/agent.toml is an example";
             parts
                 .faults
-                .push(Fault::elsewhere(&file, format!("cannot be read: {e}"), mend));
+                .push(Fault::elsewhere(&file, format!("cannot be read: {source}"), mend));
+            return;
+        }
+        Err(e) => {
+            parts
+                .faults
+                .push(exposed::fault(path, "the agent does as root what it says", &e));
             return;
         }
     };

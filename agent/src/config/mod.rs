@@ -5,6 +5,7 @@
 //! - `check`       sections -> typed configuration
 //! - `volume`, `rule`, `scope` their tables
 //! - `unsupported` what the contract knows and this version does not do yet
+//! - `exposed`     places that others than root can change
 //! - `limit`       quota and watermark tables -> [`limits`]
 //! - [`access`]    who may ask what
 //! - [`listen`]    where clients come in
@@ -25,6 +26,7 @@ mod accounts;
 mod check;
 mod command_line;
 pub mod environment;
+mod exposed;
 pub mod fault;
 mod limit;
 pub mod limits;

@@ -1,11 +1,13 @@
 //! What this host gives, each with a verdict and the cure. Looks only, and answers at any time, whatever state things are in.
 //!
 //! - `machine`  the kernel, what the process may do, its limits, systemd
+//! - `memory`   the bound of the unit's memory
 //! - `nfs`      servers that stand between the volumes and their users
 //! - `standing` its certificate, and changes that wait for a restart
 //! - `volumes`  each volume: troubles, mount, leases, coverage
 
 mod machine;
+mod memory;
 mod nfs;
 mod standing;
 mod volumes;
@@ -87,8 +89,14 @@ pub fn examine(host: &Host, in_force: &InForce) -> Vec<Finding> {
     findings.push(machine::inotify());
     findings.push(machine::leases());
     findings.extend(machine::systemd());
+    let entries = host.volumes().iter().map(|v| {
+        let totals = v.watched.index.read().totals();
+        totals.files.saturating_add(totals.directories)
+    });
+    findings.push(memory::examine(entries.fold(0, u64::saturating_add)));
     findings.push(machine::state_dir(host.state_dir()));
     findings.push(nfs::server(&kernel));
+    findings.extend(standing::lists(&host.unpublished()));
     findings.extend(standing::examine(in_force));
     findings
 }

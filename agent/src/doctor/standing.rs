@@ -1,4 +1,4 @@
-//! The agent's own certificate, and what of the configuration waits for a restart.
+//! The agent's own certificate, what of the configuration waits for a restart, and lists that could not be published.
 
 use super::Finding;
 use crate::model::Seconds;
@@ -31,6 +31,17 @@ pub fn examine(in_force: &InForce) -> Vec<Finding> {
     findings
 }
 
+/// The rules whose lists people cannot read, each with why.
+pub fn lists(unpublished: &[(String, String)]) -> Option<Finding> {
+    let rules: Vec<String> = unpublished
+        .iter()
+        .map(|(rule, why)| format!("rule {rule}: {why}"))
+        .collect();
+    let cure = "correct the directory that announce_to names: the lists are tried again each minute, and until then nothing new is \
+                announced and so nothing new is taken";
+    (!rules.is_empty()).then(|| Finding::bad("lists", rules.join("; "), cure))
+}
+
 fn certificate(not_after: i64, now: i64) -> Finding {
     let left = not_after.saturating_sub(now);
     let cure = "replace the files that listen.tls names: they are read again at once";
@@ -56,6 +67,13 @@ fn certificate(not_after: i64, now: i64) -> Finding {
 mod tests {
     use super::super::Verdict;
     use super::*;
+
+    #[test]
+    fn lists_that_could_not_be_published_are_bad() {
+        assert!(lists(&[]).is_none());
+        let found = lists(&[("r".into(), "no room".into())]);
+        assert!(found.is_some_and(|f| f.verdict == Verdict::Bad && f.found == "rule r: no room"));
+    }
 
     #[test]
     fn a_certificate_is_judged_by_what_is_left_of_it() {

@@ -28,8 +28,20 @@ const LISTS: u64 = 14;
 const NAME_BYTES: usize = 20;
 const NAMES_A_FRAME: usize = 100_000;
 
-/// When the rules' lists were published last.
-pub type Published = HashMap<String, Seconds>;
+/// A list that could not be published is tried again after so many seconds.
+const RETRY_EVERY: u64 = 60;
+
+/// How it stands with the rules' lists.
+pub type Published = HashMap<String, Standing>;
+
+/// How it stands with a rule's lists.
+#[derive(Debug, Default)]
+pub struct Standing {
+    /// When they were published last.
+    at: Option<Seconds>,
+    /// Why that failed since, and when it was tried.
+    failed: Option<(Seconds, String)>,
+}
 
 impl Host {
     /// Publishes the lists that are due.
@@ -38,27 +50,52 @@ impl Host {
             let Ok(volume) = self.volume(&rule.volume) else {
                 continue;
             };
-            let now = Seconds::judged();
-            let every = (rule.announce / LISTS).clamp(PUBLISH_EVERY_MIN, PUBLISH_EVERY_MAX);
-            let last = self.last_published(&rule.name);
-            let is_due = last.is_none_or(|last| last > now || last.age_at(now) >= every);
             // A volume that is not wholly seen would drop names, which are then missing from one list.
-            if is_due
-                && self.check_certain(volume).is_ok()
-                && let Err(error) = self.publish_rule(volume, rule)
-            {
-                tracing::error!(rule = %rule.name, %error, "what the rule will take cannot be announced");
+            if !self.is_due(rule) || self.check_certain(volume).is_err() {
+                continue;
             }
+            let failed = self.publish_rule(volume, rule).err().map(|e| e.to_string());
+            if let Some(error) = &failed {
+                tracing::error!(
+                    rule = %rule.name,
+                    error,
+                    "the lists of what the rule will take cannot be written: nothing new is announced, and it is tried again"
+                );
+            }
+            let mut published = self.published.lock();
+            published.entry(rule.name.clone()).or_default().failed =
+                failed.map(|why| (Seconds::judged(), why));
         }
+    }
+
+    fn is_due(&self, rule: &Rule) -> bool {
+        let now = Seconds::judged();
+        let has_passed = |since: Seconds, seconds: u64| since > now || since.age_at(now) >= seconds;
+        let every = (rule.announce / LISTS).clamp(PUBLISH_EVERY_MIN, PUBLISH_EVERY_MAX);
+        let last = self.last_published(&rule.name);
+        let known = self.published.lock();
+        let tried = known.get(&rule.name).and_then(|s| Some(s.failed.as_ref()?.0));
+        last.is_none_or(|last| has_passed(last, every))
+            && tried.is_none_or(|tried| has_passed(tried, RETRY_EVERY.min(every)))
+    }
+
+    /// The rules whose lists could not be published when that was tried last, and why.
+    pub fn unpublished(&self) -> Vec<(String, String)> {
+        let rules = self.rules();
+        let known = self.published.lock();
+        let announcing = rules.iter().filter(|r| r.announce > 0);
+        let failed =
+            announcing.filter_map(|r| Some((r.name.clone(), known.get(&r.name)?.failed.as_ref()?.1.clone())));
+        failed.collect()
     }
 
     fn last_published(&self, rule: &str) -> Option<Seconds> {
         let mut known = self.published.lock();
-        if let Some(at) = known.get(rule) {
-            return Some(*at);
+        if let Some(at) = known.get(rule).and_then(|s| s.at) {
+            return Some(at);
         }
         let (at, _) = self.read_list(rule)?;
-        known.insert(rule.to_owned(), at);
+        known.entry(rule.to_owned()).or_default().at = Some(at);
         Some(at)
     }
 
@@ -71,15 +108,15 @@ impl Host {
             .map(|(_, named)| named)
             .unwrap_or_default();
         let next = before.next(names.into_iter(), at.now);
+        // For people first: what they could not read is not announced, and its time does not begin.
+        if let Some(to) = &rule.announce_to {
+            lists::write(volume, rule, to, &next)
+                .map_err(|e| HostError::Refused(format!("announce_to {}: {e}", to.display())))?;
+        }
         let failed =
             |e: io::Error| HostError::Refused(format!("{}: {e}", self.list_of(&rule.name).display()));
         self.write_list(&rule.name, at.now, &next).map_err(failed)?;
-        self.published.lock().insert(rule.name.clone(), at.now);
-        if let Some(to) = &rule.announce_to
-            && let Err(error) = lists::write(volume, rule, to, &next)
-        {
-            tracing::error!(rule = %rule.name, %error, "the lists for people cannot be written");
-        }
+        self.published.lock().entry(rule.name.clone()).or_default().at = Some(at.now);
         tracing::info!(rule = %rule.name, files = next.names().len(), "announced what the rule will take");
         Ok(())
     }

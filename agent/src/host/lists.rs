@@ -1,14 +1,17 @@
 //! What an announcing rule will take, as files that people can read without the agent: `announce_to/RULE/USER`, a file each
 //! owner, for that owner's eyes.
 //!
+//! Root writes there, so the directory is one that only root can change ([`trusted`]), and everything in it is made, given to its owner
+//! and put in place by descriptors: a list is a new file under a name of its own, and takes the old one's place when it is whole.
+//!
 //! A line a file: when it goes if nobody uses it, its bytes, its path; separated by tabs, with `\`, tabs, newlines and what
 //! else is no printable character written as escapes.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::ffi::OsStr;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustc_hash::FxHashMap;
 
@@ -18,19 +21,20 @@ use crate::index::codec::PAGE_INODES;
 use crate::model::Seconds;
 use crate::policy::announced::{Name, Named};
 use crate::policy::last_use::expires_at;
+use crate::sys::trusted::{self, Own};
 use crate::volume::Volume;
 
 /// Lines that wait in memory to be written.
 const WAITING_BYTES_MAX: usize = 8 << 20;
 
+/// Everyone can look for their list in it, whatever the umask.
+const DIR_MODE: u32 = 0o755;
+const LIST_MODE: u32 = 0o400;
+
 /// Writes the lists of a rule, and takes away those of owners of whom nothing is named any more.
 pub(super) fn write(volume: &Volume, rule: &Rule, to: &Path, named: &Named) -> io::Result<()> {
-    check(to)?;
-    let dir = to.join(&rule.name);
-    DirBuilder::new().recursive(true).mode(0o755).create(&dir)?;
-    check(&dir)?;
     let mut lists = Lists {
-        dir,
+        dir: Own::make(to, DIR_MODE)?.inside(&rule.name, DIR_MODE)?,
         waiting: FxHashMap::default(),
         bytes: 0,
         begun: FxHashMap::default(),
@@ -47,21 +51,8 @@ pub(super) fn write(volume: &Volume, rule: &Rule, to: &Path, named: &Named) -> i
     lists.finish()
 }
 
-/// Root writes there: nobody else may be able to put something in the way.
-fn check(dir: &Path) -> io::Result<()> {
-    let is = fs::symlink_metadata(dir)?;
-    let own = rustix::process::geteuid().as_raw();
-    match is.is_dir() && is.uid() == own && is.mode() & 0o022 == 0 {
-        true => Ok(()),
-        false => Err(io::Error::other(format!(
-            "{} must be a directory that belongs to root and that nobody else can write (chown root, chmod 755)",
-            dir.display()
-        ))),
-    }
-}
-
 struct Lists {
-    dir: PathBuf,
+    dir: Own,
     /// By uid: lines.
     waiting: FxHashMap<u32, Vec<u8>>,
     bytes: usize,
@@ -105,17 +96,13 @@ impl Lists {
         Ok(())
     }
 
-    fn new_of(&self, uid: u32) -> PathBuf {
-        self.dir.join(format!(".{uid}.new"))
-    }
-
     fn flush(&mut self) -> io::Result<()> {
         self.bytes = 0;
         for (uid, lines) in std::mem::take(&mut self.waiting) {
-            let path = self.new_of(uid);
+            let new = new_of(uid);
             let mut file = match self.begun.contains_key(&uid) {
-                true => OpenOptions::new().append(true).open(&path)?,
-                false => begin(&path)?,
+                true => self.dir.go_on(&new)?,
+                false => self.dir.begin(&new)?,
             };
             self.begun.entry(uid).or_insert_with(|| file_name(uid));
             file.write_all(&lines)?;
@@ -126,32 +113,30 @@ impl Lists {
     fn finish(mut self) -> io::Result<()> {
         self.flush()?;
         for (uid, name) in &self.begun {
-            let path = self.new_of(*uid);
-            fchown(File::open(&path)?, Some(*uid), None)?;
-            fs::rename(path, self.dir.join(name))?;
+            let new = new_of(*uid);
+            give(self.dir.go_on(&new)?, *uid)?;
+            self.dir.rename(&new, name)?;
         }
-        for entry in fs::read_dir(&self.dir)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if !self.begun.values().any(|known| **known == *name) {
-                fs::remove_file(entry.path())?;
+        for name in self.dir.names()? {
+            if !self.begun.values().any(|known| OsStr::new(known) == name) {
+                self.dir.remove(&name)?;
             }
         }
         Ok(())
     }
 }
 
-/// A new file that nobody but root and, in the end, its owner can read.
-fn begin(path: &Path) -> io::Result<File> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
+/// A list that is being written.
+fn new_of(uid: u32) -> String {
+    format!(".{uid}.new")
+}
+
+/// Gives a list to its reader. One whose disk quota is full reads it by an access control list: it stays root's, and stops no other list.
+fn give(file: impl AsFd, uid: u32) -> io::Result<()> {
+    match trusted::give(&file, uid, LIST_MODE) {
+        Err(e) if e.kind() == io::ErrorKind::QuotaExceeded => trusted::let_read(&file, uid),
+        given => given,
     }
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o400)
-        .open(path)
 }
 
 /// The owner's name, if it can be a file's.

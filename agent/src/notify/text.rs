@@ -12,6 +12,7 @@ use purge_proto::units::{format_duration, format_size};
 
 use super::event::{Audience, Entry};
 use super::notice::Notice;
+use crate::sys::trusted;
 
 /// File name and built-in text. The first two speak to an owner, the others to the operator.
 const BUILT_IN: [(&str, &str); 4] = [
@@ -27,6 +28,8 @@ const BUILT_IN: [(&str, &str); 4] = [
 const OWN: &str = "built-in/";
 /// Characters of a subject: more is cut off by those who show it.
 const SUBJECT_MAX: usize = 200;
+/// A template is not longer.
+const TEXT_BYTES_MAX: u64 = 1 << 20;
 /// Instructions that a template may take: one that never ends must not hold up a sink.
 const FUEL: u64 = 5_000_000;
 
@@ -73,11 +76,9 @@ impl Texts {
         for (name, text) in BUILT_IN {
             let own = templates.add_template_owned(format!("{OWN}{name}"), text);
             own.map_err(|e| format!("built-in {name}: {e:#}"))?;
-            let file = dir.map(|d| d.join(name)).filter(|f| f.exists());
-            let replaced = match &file {
-                Some(file) => {
-                    std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?
-                }
+            let file = dir.map(|d| d.join(name));
+            let replaced = match file.as_deref().map(own_text).transpose()?.flatten() {
+                Some(replaced) => replaced,
                 None => text.to_owned(),
             };
             templates
@@ -133,6 +134,14 @@ impl Texts {
                 tracing::error!(template = name, error = %format!("{error:#}"), "the built-in template fails");
                 "See `purgectl notices`.".to_owned()
             })
+    }
+}
+
+/// A text of the administrator's own; none where there is no such file.
+fn own_text(file: &Path) -> Result<Option<String>, String> {
+    match trusted::read(file, TEXT_BYTES_MAX) {
+        Err(e) if e.is_absent() => Ok(None),
+        read => read.map(Some).map_err(|e| std::io::Error::from(e).to_string()),
     }
 }
 

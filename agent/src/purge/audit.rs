@@ -1,11 +1,12 @@
 //! The audit log: one JSON line for each thing that was deleted, trashed, restored, freed, or left alone, with who asked.
 //!
 //! It is only appended to, by one `write(2)` for a batch. Rotate it with the usual tools: after SIGHUP the file is opened
-//! anew. What cannot be written stops the run: nothing goes without a trace.
+//! anew: a regular file in a directory that only root can change ([`trusted`]), never what a link leads to. What cannot be written stops
+//! the run: nothing goes without a trace.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use base64::Engine;
@@ -15,9 +16,13 @@ use serde::Serialize;
 use super::candidate::Candidate;
 use super::ledger::Code;
 use crate::model::{Kind, LastUse, Seconds, Source};
+use crate::sys::trusted;
 
 /// No line is longer: a path has 4 KiB, and six times that in JSON.
 const LINE_MAX: u64 = 64 << 10;
+
+/// Of the file, where the agent makes it, whatever the umask: it names everybody's files.
+const MODE: u32 = 0o600;
 
 /// The file.
 #[derive(Debug)]
@@ -60,12 +65,7 @@ impl Audit {
 }
 
 fn append_to(path: &std::path::Path) -> io::Result<File> {
-    let opened = OpenOptions::new()
-        .append(true)
-        .read(true)
-        .create(true)
-        .mode(0o640)
-        .open(path);
+    let opened = trusted::append(path, MODE).map_err(io::Error::from);
     let opened = opened.and_then(|file| {
         end_torn_line(&file)?;
         Ok(file)

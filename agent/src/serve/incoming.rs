@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -34,21 +33,11 @@ pub fn listen(listen: &Listen, access: &Access) -> Result<UnixListener, ServeErr
         path: path.display().to_string(),
         source,
     };
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir).map_err(failed)?;
-    }
     if somebody_listens(path) {
         return Err(ServeError::Taken(path.display().to_string()));
     }
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
-        _ => {}
-    }
-    // Nobody may come in before owner and mode are right.
-    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-    let bound = UnixListener::bind(path);
-    rustix::process::umask(before);
-    let listener = bound.map_err(failed)?;
+    let listener = sys::socket::listen(path).map_err(failed)?;
+    let listener = UnixListener::from_std(listener).map_err(failed)?;
     open_to(listen, access)?;
     Ok(listener)
 }
@@ -83,14 +72,13 @@ pub fn open_to(listen: &Listen, access: &Access) -> Result<(), ServeError> {
     let group = listen
         .group
         .unwrap_or_else(|| rustix::process::getegid().as_raw());
-    std::os::unix::fs::chown(path, Some(owner), Some(group)).map_err(failed)?;
     let mode = if access.own { 0o666 } else { 0o660 };
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)
+    sys::socket::open_to(path, owner, group, mode).map_err(failed)
 }
 
 /// Removes the socket when the agent ends.
 pub fn unlisten(path: &Path) {
-    let _ = std::fs::remove_file(path);
+    let _ = sys::socket::remove(path);
 }
 
 /// Takes the address for clients with certificates.

@@ -10,6 +10,8 @@
 //! - [`project`]  project ids
 //! - [`shared`]   a buffer that outlives the process
 //! - [`stat`]     statx -> [`crate::model::Stat`], and what a mount is
+//! - [`socket`]   the unix socket that clients come by
+//! - [`trusted`]  places that only root can change
 //! - [`time`]     the clocks, and which boot this is
 //! - [`beneath`]  opening what lies below a volume's root and nowhere else
 //! - [`inside`]   changing names in directories that others may write to
@@ -30,6 +32,8 @@ pub mod memory;
 pub mod peer;
 pub mod project;
 pub mod shared;
+pub mod socket;
 pub mod stat;
 pub mod time;
+pub mod trusted;
 pub mod walk;

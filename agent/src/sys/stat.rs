@@ -180,7 +180,8 @@ pub mod magic {
 /// # Errors
 /// What `statfs(2)` says.
 pub fn mount(path: &Path) -> io::Result<Mount> {
-    let dir = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(path, flags, Mode::empty())?;
     let flags = rustix::fs::fstatvfs(&dir)?.f_flag;
     // The kernel gives a signed long; the magic numbers have 32 bits.
     let magic = u64::from(rustix::fs::fstatfs(&dir)?.f_type as u32);

@@ -1,13 +1,18 @@
 //! A program that gets the notice as JSON on its standard input. It has taken it when it ends with 0.
 
+use std::io;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 use super::{Letter, Receipt, SendError};
 use crate::config::Exec;
+use crate::sys::descriptor::keep_standard_only;
+use crate::sys::trusted;
 
 /// So much of what a failing program says is told on.
 const WORDS_BYTES_MAX: u64 = 2000;
@@ -30,6 +35,13 @@ impl Program {
         let Some((program, arguments)) = self.config.command.split_first() else {
             return Err(SendError::Never("there is no program".into()));
         };
+        // It may have been exchanged since the configuration was read.
+        if let Err(e) = trusted::file(Path::new(program)) {
+            return Err(SendError::Down(format!(
+                "cannot start the program: {}",
+                io::Error::from(e)
+            )));
+        }
         let limit = Duration::from_secs(self.config.timeout);
         let mut command = Command::new(program);
         command
@@ -41,10 +53,14 @@ impl Program {
             )
             .env("PURGE_NOTICE_ID", &letter.notice.notice_id)
             .env("PURGE_EVENT", letter.kind())
+            .current_dir("/")
+            // A group of its own: what it has started ends with it, if it takes too long.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
+        keep_standard_only(command.as_std_mut());
         match tokio::time::timeout(limit, run(command, letter.json().to_string(), receipt)).await {
             Ok(done) => done,
             Err(_) => Err(SendError::Refused(format!(
@@ -55,9 +71,34 @@ impl Program {
     }
 }
 
+/// The processes of the program; killed with it where it did not end by itself.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        let id = child.id().and_then(|id| i32::try_from(id).ok());
+        Self(id.and_then(Pid::from_raw))
+    }
+
+    /// The program has ended: what it left in the background goes on.
+    fn ended(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // The program itself has not been waited for, so the number is still its own.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
 async fn run(mut command: Command, text: String, receipt: &Receipt) -> Result<(), SendError> {
-    let failed = |doing: &str, e: std::io::Error| SendError::Down(format!("cannot {doing}: {e}"));
+    let failed = |doing: &str, e: io::Error| SendError::Down(format!("cannot {doing}: {e}"));
     let mut child = command.spawn().map_err(|e| failed("start the program", e))?;
+    let group = Group::of(&child);
     let mut input = child.stdin.take();
     let feed = async {
         if let Some(mut input) = input.take() {
@@ -83,6 +124,7 @@ async fn run(mut command: Command, text: String, receipt: &Receipt) -> Result<()
         status = child.wait() => (status, false),
         _ = &mut talk => (child.wait().await, true),
     };
+    group.ended();
     if status.as_ref().is_ok_and(std::process::ExitStatus::success) {
         receipt.taken();
     } else if !heard {
