@@ -22,10 +22,11 @@ use purge_tests::wait::{LONG, until};
 use purge_tests::{Fs, Mount, binary, need, sh};
 use serde_json::Value;
 
-const INSTALLED: [&str; 14] = [
+const INSTALLED: [&str; 17] = [
     "usr/sbin/purge-agent",
     "usr/bin/purgectl",
     "usr/share/purge-agent/agent.toml",
+    "usr/share/purge-agent/network.conf",
     "etc/logrotate.d/purge-agent",
     "usr/share/man/man8/purge-agent.8",
     "usr/share/man/man1/purgectl.1",
@@ -37,6 +38,8 @@ const INSTALLED: [&str; 14] = [
     "usr/share/purge-agent/monitoring/grafana.json",
     "usr/share/doc/purge-agent/README.md",
     "usr/share/doc/purge-agent/handbook/README.md",
+    "usr/share/doc/purge-agent/handbook/THREAT-MODEL.md",
+    "usr/share/doc/purge-agent/SECURITY.md",
 ];
 
 fn file_name(path: &Path) -> String {

@@ -46,7 +46,7 @@ use crate::reload::InForce;
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The socket cannot be made.
-    #[error("cannot listen on {path}: {source}")]
+    #[error("cannot listen on {path}: {source}{}", cure(source))]
     Socket {
         /// Where.
         path: String,
@@ -65,6 +65,14 @@ pub enum ServeError {
     /// Reflection cannot be offered.
     #[error("server reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// What to do about an error, after a semicolon.
+fn cure(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(crate::sys::socket::EAFNOSUPPORT) => format!("; {}", crate::sys::socket::NETWORK_CURE),
+        _ => String::new(),
+    }
 }
 
 /// A request's message may have this many bytes: the largest holds a path.

@@ -15,6 +15,7 @@ use super::receipts::Receipt;
 use super::text::{About, Texts, Words, with_entries};
 use crate::config::{Means, Notify, Sink};
 use crate::model::Seconds;
+use crate::sys::socket::{EAFNOSUPPORT, NETWORK_CURE};
 
 /// A notice ready to be sent.
 #[derive(Debug, Clone)]
@@ -71,12 +72,18 @@ impl Teller {
     /// # Errors
     /// [`SendError`] says whether it is worth trying again.
     pub async fn send(&mut self, letter: &Letter, receipt: &Receipt) -> Result<(), SendError> {
-        match self {
+        let sent = match self {
             Self::Smtp(mailer) => mailer.send(letter, receipt).await,
             Self::Webhook(poster) => poster.send(letter, receipt).await,
             Self::Amqp(publisher) => publisher.send(letter, receipt).await,
             Self::Exec(program) => program.send(letter, receipt).await,
-        }
+        };
+        sent.map_err(|e| match e {
+            SendError::Down(why) if is_without_network(&why) => {
+                SendError::Down(format!("{why}; {NETWORK_CURE}"))
+            }
+            other => other,
+        })
     }
 
     /// Where a reader of its notices finds a list.
@@ -137,6 +144,11 @@ impl Letter {
             Audience::Operator => None,
         }
     }
+}
+
+/// Whether an error of a library says that the process may not have sockets of the internet.
+fn is_without_network(why: &str) -> bool {
+    why.contains(&std::io::Error::from_raw_os_error(EAFNOSUPPORT).to_string())
 }
 
 /// A secret from its file, without the end of its line.
