@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, StatVfsMountFlags};
 use rustix::io::Errno;
 
 /// As many links as the kernel follows in one path.
@@ -342,7 +342,7 @@ fn walk(path: &Path, end: End) -> Result<Found, Distrust> {
     let mut left: VecDeque<OsString> = names_of(&path).collect();
     let (mut at, mut place, mut links) = (root()?, PathBuf::from("/"), 0u32);
     loop {
-        let stat = rustix::fs::fstat(&at).map_err(|e| Distrust::io(&place, e))?;
+        let stat = stat_of(&at).map_err(|e| Distrust::io(&place, e))?;
         check_above(&place, &stat)?;
         let name = left.pop_front().unwrap_or_else(|| ".".into());
         let here = place.join(&name);
@@ -402,10 +402,23 @@ fn follow(place: &Path, link: &OwnedFd, stat: &Stat, links: u32) -> Result<PathB
     Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
 }
 
+/// Kubernetes gives a container its configuration in a directory of mode 0777 that is mounted read-only: who may write there cannot.
+fn stat_of(entry: &OwnedFd) -> Result<Stat, Errno> {
+    let mut stat = rustix::fs::fstat(entry)?;
+    if kind(&stat) == FileType::Directory
+        && rustix::fs::fstatvfs(entry)?
+            .f_flag
+            .contains(StatVfsMountFlags::RDONLY)
+    {
+        stat.st_mode &= !OTHERS_WRITE;
+    }
+    Ok(stat)
+}
+
 fn look_at(dir: impl AsFd, name: &OsStr) -> Result<(OwnedFd, Stat), Errno> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let entry = rustix::fs::openat(dir, name.as_bytes(), flags, Mode::empty())?;
-    let stat = rustix::fs::fstat(&entry)?;
+    let stat = stat_of(&entry)?;
     Ok((entry, stat))
 }
 

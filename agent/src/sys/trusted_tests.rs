@@ -153,3 +153,28 @@ fn what_is_made_has_its_mode_and_takes_nothing_elses_place() {
     chown(inside.join("theirs"), Some(4321), None).unwrap();
     assert!(own.inside("theirs", 0o755).is_err());
 }
+
+#[test]
+fn a_directory_that_is_mounted_read_only_may_have_any_mode() {
+    let Some(tmp) = temp() else { return };
+    let (from, at) = (tmp.path().join("from"), tmp.path().join("at"));
+    fs::create_dir(&from).unwrap();
+    fs::create_dir(&at).unwrap();
+    fs::write(from.join("file"), "text").unwrap();
+    mode(&from, 0o777);
+    let run = |program: &str, arguments: &[&std::ffi::OsStr]| {
+        let done = std::process::Command::new(program).args(arguments).status();
+        done.is_ok_and(|status| status.success())
+    };
+    let bind = [OsStr::new("--bind"), from.as_os_str(), at.as_os_str()];
+    let read_only = [OsStr::new("-o"), OsStr::new("remount,bind,ro"), at.as_os_str()];
+    if !run("mount", &bind) {
+        eprintln!("skipped: no mounts here");
+        return;
+    }
+    let writable = read(&at.join("file"), 9).is_ok();
+    let is_mounted = run("mount", &read_only);
+    let trusted = read(&at.join("file"), 9).is_ok();
+    assert!(run("umount", &[at.as_os_str()]));
+    assert_eq!((writable, is_mounted, trusted), (false, true, true));
+}
