@@ -138,7 +138,7 @@ fn stays_until_it_is_restored(
         again.stderr
     );
     assert!(kept(root).is_empty());
-    assert!(trash_is_empty(&root), "nothing is left behind");
+    assert!(trash_is_empty(root), "nothing is left behind");
 }
 
 /// Leases of a process that somebody waits for.

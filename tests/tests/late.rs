@@ -197,7 +197,7 @@ fn whoever_comes_late_finds_his_file(filesystem: Fs, is_scanned: bool) {
         assert_eq!(number(&run, "/failed_total"), 0, "{run}");
         let deleted = tally(&ready.plan, &run).deleted as usize;
         assert_eq!(deleted + regular_files(root).len(), FILES, "{run}");
-        assert!(trash_is_empty(&root), "nothing is left behind");
+        assert!(trash_is_empty(root), "nothing is left behind");
         judge(&met, &run)
     });
 }
@@ -241,7 +241,7 @@ fn whoever_waits_for_a_virus_scanner_finds_his_file_in_a_directory_that_goes_as_
         let (run, met) = ready.apply_beside(Found::open_in_hand);
         drop(scanner);
         tally(&ready.plan, &run);
-        assert!(trash_is_empty(&root), "nothing is left behind");
+        assert!(trash_is_empty(root), "nothing is left behind");
         judge(&met, &run)
     });
 }

@@ -22,9 +22,9 @@ const BALLAST_DIRS: u32 = 48;
 /// Removed at a time: what is removed may be taken by users.
 const BALLAST_DROPPED: usize = 4;
 
-/// Whether a file system refuses for lack of space.
+/// Whether a file system refuses for lack of space. A quota that is used up (EDQUOT) is one user's, and none of the reserve's.
 pub fn is_full(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+    error.raw_os_error() == Some(libc::ENOSPC)
 }
 
 /// Makes what is missing of it.

@@ -5,13 +5,18 @@
 //! directory that only root can enter, and is moved to its place afterwards: see [`super::likeness`].
 
 use std::ffi::CStr;
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, RenameFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::path::Arg;
 
 use super::{beneath, stat};
+
+/// A link that is no longer than this fits into a block of 1 KiB, the smallest there is.
+const LINK_BYTES_MAX: usize = 1000;
+/// Longer notes are cut: no path of a candidate is as long.
+const NOTE_BYTES_MAX: u64 = 1 << 20;
 
 /// Moves a name to a place that is free (`renameat2(2)`, RENAME_NOREPLACE).
 ///
@@ -76,20 +81,37 @@ pub fn make_own_dir(dir: impl AsFd, name: &[u8]) -> io::Result<(OwnedFd, bool)> 
     }
 }
 
-/// Makes a symbolic link that is never followed: what it holds is a note.
+/// Writes a note in a directory that is root's alone: a symbolic link that is never followed, or, where the note is longer than a link may be
+/// on some file systems, a file (0600).
 ///
 /// # Errors
-/// What `symlinkat(2)` says.
+/// What `symlinkat(2)`, `openat(2)` and `write(2)` say.
 pub fn write_note(dir: impl AsFd, name: &CStr, note: &[u8]) -> io::Result<()> {
-    Ok(rustix::fs::symlinkat(note, dir, name)?)
+    if note.len() < LINK_BYTES_MAX {
+        return Ok(rustix::fs::symlinkat(note, dir, name)?);
+    }
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(&dir, name, flags, Mode::RUSR | Mode::WUSR)?;
+    let written = std::fs::File::from(file).write_all(note);
+    written.inspect_err(|_| drop(unlink(&dir, name)))
 }
 
-/// What such a link holds.
+/// What such a note says.
 ///
 /// # Errors
-/// What `readlinkat(2)` says.
+/// What `readlinkat(2)`, `openat(2)` and `read(2)` say.
 pub fn read_note(dir: impl AsFd, name: &CStr) -> io::Result<Vec<u8>> {
-    Ok(rustix::fs::readlinkat(dir, name, Vec::new())?.into_bytes())
+    match rustix::fs::readlinkat(&dir, name, Vec::new()) {
+        Ok(note) => Ok(note.into_bytes()),
+        // It is no link.
+        Err(rustix::io::Errno::INVAL) => {
+            let mut note = Vec::new();
+            let file = std::fs::File::from(beneath::open_file(dir, name)?);
+            file.take(NOTE_BYTES_MAX).read_to_end(&mut note)?;
+            Ok(note)
+        }
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// Whether something has this name.
@@ -101,5 +123,24 @@ pub fn is_there(dir: impl AsFd, name: &CStr) -> io::Result<bool> {
         Ok(_) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn notes_of_any_length_are_read_as_they_were_written() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = beneath::open_root(tmp.path()).unwrap();
+        for (name, len) in [(c"short", 5), (c"link", LINK_BYTES_MAX - 1), (c"file", 100_000)] {
+            let note = vec![b'/'; len];
+            write_note(&dir, name, &note).unwrap();
+            assert_eq!(read_note(&dir, name).unwrap(), note);
+            assert!(write_note(&dir, name, b"again").is_err());
+        }
+        assert!(read_note(&dir, c"nothing").is_err());
     }
 }

@@ -14,7 +14,7 @@ use super::project::{self, Project};
 const ACCESS_ACL: &CStr = c"system.posix_acl_access";
 const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
 /// A directory of the trash has its times and its project here: its own times move when something is put into it, and with a project
-/// that is inherited it would take nothing of another.
+/// that is inherited it would take nothing of another. Also its owner and mode: an owner whose quota is used up gets no directory.
 const NOTE: &CStr = c"trusted.purge_agent.was";
 /// The longest list of attribute names, and the longest value, that the kernel gives (`xattr(7)`).
 const KERNEL_MAX: usize = 64 << 10;
@@ -60,6 +60,7 @@ impl Likeness {
         let mut likeness = Self::of(dir)?;
         let note = value(dir, NOTE)?.unwrap_or_default();
         if let Some(was) = Was::parse(&note) {
+            (likeness.uid, likeness.gid, likeness.mode) = was.access;
             (likeness.atime, likeness.mtime) = (was.atime, was.mtime);
             likeness.project = was.project;
         }
@@ -76,15 +77,20 @@ impl Likeness {
     /// # Errors
     /// As for [`Likeness::give`].
     pub fn record_in(&self, dir: &OwnedFd) -> io::Result<()> {
-        self.give_access(dir)?;
         let was = Was {
+            access: (self.uid, self.gid, self.mode),
             atime: self.atime,
             mtime: self.mtime,
             project: self.project.filter(|p| *p != Project::default()),
         };
         let noted = rustix::fs::fsetxattr(dir, NOTE, was.to_string().as_bytes(), XattrFlags::empty());
-        // What is not noted is not restored, and access does not depend on it.
-        noted.or_else(|e| if is_optional(e) { Ok(()) } else { Err(e.into()) })
+        match (noted, self.give_access(dir)) {
+            (Ok(()), Err(e)) if e.raw_os_error() == Some(libc::EDQUOT) => Ok(()),
+            // What else the note says is not restored without it, and access does not depend on it.
+            (Err(e), Ok(())) if is_optional(e) => Ok(()),
+            (Err(e), Ok(())) => Err(e.into()),
+            (_, given) => given,
+        }
     }
 
     /// Gives all of it to a new directory that nobody else can reach yet, but for the times: those move with what is put into it.
@@ -266,9 +272,11 @@ fn value(dir: &OwnedFd, name: &CStr) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// What the note of a directory of the trash says: version, access time, modification time, project and whether it is inherited.
+/// What the note of a directory of the trash says: version, owner, group and mode, access time, modification time, project and whether it
+/// is inherited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Was {
+    access: (u32, u32, u32),
     atime: (i64, i64),
     mtime: (i64, i64),
     project: Option<Project>,
@@ -278,8 +286,9 @@ impl std::fmt::Display for Was {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let project = self.project.unwrap_or_default();
         let inherited = u8::from(project.is_inherited);
-        let ((a, an), (m, mn)) = (self.atime, self.mtime);
-        write!(f, "1 {a} {an} {m} {mn} {} {inherited}", project.id)
+        let ((uid, gid, mode), (a, an), (m, mn)) = (self.access, self.atime, self.mtime);
+        let id = project.id;
+        write!(f, "1 {uid} {gid} {mode} {a} {an} {m} {mn} {id} {inherited}")
     }
 }
 
@@ -290,6 +299,8 @@ impl Was {
             return None;
         }
         let mut number = || fields.next()?.parse::<i64>().ok();
+        let mut small = || u32::try_from(number()?).ok();
+        let access = (small()?, small()?, small()? & 0o7777);
         let (atime, mtime) = ((number()?, number()?), (number()?, number()?));
         let project = Project {
             id: u32::try_from(number()?).ok()?,
@@ -298,6 +309,7 @@ impl Was {
         let nanos = 0..1_000_000_000;
         let is_sound = nanos.contains(&atime.1) && nanos.contains(&mtime.1);
         is_sound.then_some(Self {
+            access,
             atime,
             mtime,
             project: Some(project).filter(|p| *p != Project::default()),

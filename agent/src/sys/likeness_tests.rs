@@ -184,9 +184,9 @@ fn an_acl_that_was_inherited_is_taken_away() {
 
 proptest! {
     #[test]
-    fn notes_are_read_as_they_were_written(a: i64, an in 0i64..1_000_000_000, m: i64, mn in 0i64..1_000_000_000, id: u32, is_inherited: bool) {
+    fn notes_are_read_as_they_were_written(a: i64, an in 0i64..1_000_000_000, m: i64, mn in 0i64..1_000_000_000, id: u32, is_inherited: bool, uid: u32, gid: u32, mode in 0u32..0o10000) {
         let project = Project { id, is_inherited };
-        let was = Was { atime: (a, an), mtime: (m, mn), project: Some(project).filter(|p| *p != Project::default()) };
+        let was = Was { access: (uid, gid, mode), atime: (a, an), mtime: (m, mn), project: Some(project).filter(|p| *p != Project::default()) };
         prop_assert_eq!(Was::parse(was.to_string().as_bytes()), Some(was));
     }
 

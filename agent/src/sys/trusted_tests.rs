@@ -162,7 +162,7 @@ fn a_directory_that_is_mounted_read_only_may_have_any_mode() {
     fs::create_dir(&at).unwrap();
     fs::write(from.join("file"), "text").unwrap();
     mode(&from, 0o777);
-    let run = |program: &str, arguments: &[&std::ffi::OsStr]| {
+    let run = |program: &str, arguments: &[&OsStr]| {
         let done = std::process::Command::new(program).args(arguments).status();
         done.is_ok_and(|status| status.success())
     };
