@@ -229,6 +229,10 @@ fn failure(f: &v1::Failure) -> Value {
     Value::Object(o)
 }
 
+fn owner_failures(o: &v1::OwnerFailures) -> Value {
+    json!({ "uid": o.uid, "owner": o.owner, "failed": o.failed })
+}
+
 /// `restore`.
 pub fn restore(r: &v1::RestoreReport) -> Value {
     json!({
@@ -273,6 +277,11 @@ pub fn run(r: &v1::Run) -> Value {
             "held": s.held,
             "gone": s.gone,
             "hardlinked": s.hardlinked,
+            "leased": s.leased,
+            "deep": s.deep,
+            "quota": s.quota,
+            "mounted": s.mounted,
+            "protected": s.protected,
             "cancelled": s.cancelled,
         },
         "failed": r.failed.iter().map(failure).collect::<Vec<_>>(),
@@ -280,6 +289,7 @@ pub fn run(r: &v1::Run) -> Value {
         "error": r.error,
         "seconds": r.seconds,
         "files_per_second": rate,
+        "failed_by_owner": r.failed_by_owner.iter().map(owner_failures).collect::<Vec<_>>(),
     })
 }
 

@@ -193,6 +193,21 @@ impl Mount {
         self.mount().expect("mounts in spite of the damage");
     }
 
+    /// Makes files of an ext4 that nobody can open, though they can be looked at: the block of their attributes is none (EUCLEAN). They must be
+    /// another user's than root's, and open to their group.
+    ///
+    /// # Panics
+    /// When debugfs or mount says no.
+    pub fn spoil(&mut self, files: &[PathBuf]) {
+        let root = self.path();
+        let command = |file: &PathBuf| {
+            let inside = file.strip_prefix(&root).expect("a file of this mount");
+            format!("sif {} file_acl 7000", inside.display())
+        };
+        let commands: Vec<String> = files.iter().map(command).collect();
+        self.damage(&commands.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
     /// Unmounts it; its directory stays. Comes back when the kernel has let go of it: a mount namespace that another test
     /// made in the meantime has a copy of the mount, and what is mounted anew before that one ends is the same file system,
     /// be it read-only after an error.

@@ -2,16 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::chown;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::ctl::text;
 use crate::files::{now, set_times};
-use crate::{Config, Ctl, sh};
+use crate::{Config, Ctl, Mount};
 
 const HOUR: i64 = 3600;
 /// The uid of an owner with files that have expired and some that soon will.
@@ -36,13 +35,13 @@ pub fn put(path: PathBuf, bytes: usize, uid: u32, hours: i64) -> PathBuf {
 pub struct Tree {
     /// Where.
     pub root: PathBuf,
-    /// It cannot be removed: its run fails in part.
-    stuck: PathBuf,
 }
 
 impl Tree {
-    /// Alice's and Bob's files have expired, some of Alice's soon will, and Carol's lie where a rule only tells.
-    pub fn make(root: &Path) -> Self {
+    /// Alice's and Bob's files have expired, some of Alice's soon will, and Carol's lie where a rule only tells. One of Bob's cannot be opened:
+    /// its run fails in part.
+    pub fn make(mount: &mut Mount) -> Self {
+        let root = mount.path();
         for i in 0..5 {
             put(root.join(format!("alice/old{i}")), 100, ALICE, 100);
         }
@@ -53,11 +52,9 @@ impl Tree {
         put(root.join("idle/carol"), 70, CAROL, 100 * 24);
         put(root.join("big.keep"), 3_000_000, 0, 1);
         let stuck = put(root.join("bob/stuck"), 50, BOB, 100);
-        sh(Command::new("chattr").arg("+i").arg(&stuck)).unwrap();
-        Self {
-            root: root.to_owned(),
-            stuck,
-        }
+        fs::set_permissions(&stuck, fs::Permissions::from_mode(0o660)).unwrap();
+        mount.spoil(&[stuck]);
+        Self { root }
     }
 
     /// Rules, a quota and a watermark under which something is to be told of all of them.
@@ -82,12 +79,6 @@ impl Tree {
                 "rule = \"old\"\nhigh = \"2%\"\nlow = \"1%\"\nmin_age = \"3650d\"",
             )
             .notifying(notify)
-    }
-}
-
-impl Drop for Tree {
-    fn drop(&mut self) {
-        let _ = sh(Command::new("chattr").arg("-i").arg(&self.stuck));
     }
 }
 

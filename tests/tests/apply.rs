@@ -285,11 +285,13 @@ fn a_plan_made_under_other_rules_is_refused() {
 
 #[test]
 fn what_cannot_be_deleted_is_listed_and_the_exit_code_says_so() {
-    let mount = need!(Mount::new(Fs::Ext4));
+    let mut mount = need!(Mount::new(Fs::Ext4));
     let root = mount.path();
     let files = make(&root.join("d"), 100);
+    shell(&root.join("d"), "chown 54321 *; chmod g=rw *; chmod o= *");
     age_tree(&root);
-    shell(&root.join("d"), "chattr +i f000007 f000050");
+    let stuck = [files[7].clone(), files[50].clone()];
+    mount.spoil(&stuck);
     // However many fail, the others go.
     let config = Config::backdated_with(&root, "remove_empty_dirs = false\nmax_errors = 1.0");
     let agent = Agent::tracking(&config);
@@ -302,14 +304,9 @@ fn what_cannot_be_deleted_is_listed_and_the_exit_code_says_so() {
     assert_eq!(text(&run, "state"), "partial");
     let failed = run.get("failed").and_then(Value::as_array).unwrap();
     let named: BTreeSet<PathBuf> = failed.iter().map(path_of).collect();
-    assert_same(
-        "the immutable ones",
-        &named,
-        &BTreeSet::from([files[7].clone(), files[50].clone()]),
-    );
+    assert_same("those that cannot be opened", &named, &BTreeSet::from(stuck));
     assert!(failed.iter().all(|f| !text(f, "error").is_empty()));
     assert_same("they are still there", &regular_files(&root), &named);
-    shell(&root.join("d"), "chattr -i f000007 f000050");
 }
 
 #[test]

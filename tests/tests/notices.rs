@@ -37,8 +37,8 @@ fn signature(secret: &str, posted: &Posted) -> String {
 
 #[test]
 fn a_webhook_that_was_down_gets_every_notice_once_though_the_agent_was_killed() {
-    let mount = need!(Mount::sized(Fs::Ext4, 64, 2000));
-    let tree = Tree::make(&mount.path());
+    let mut mount = need!(Mount::sized(Fs::Ext4, 64, 2000));
+    let tree = Tree::make(&mut mount);
     let port = free_port();
     let dir = temp_dir();
     let secret = dir.path().join("secret");
@@ -158,8 +158,8 @@ fn kept(dir: &Path) -> Vec<Value> {
 
 #[test]
 fn a_program_gets_what_it_asked_for_once_and_a_stuck_one_holds_up_nobody() {
-    let mount = need!(Mount::sized(Fs::Ext4, 64, 2000));
-    let tree = Tree::make(&mount.path());
+    let mut mount = need!(Mount::sized(Fs::Ext4, 64, 2000));
+    let tree = Tree::make(&mut mount);
     let dir = temp_dir();
     let program = keeper(dir.path());
     fs::write(dir.path().join("broken"), "").unwrap();

@@ -110,8 +110,8 @@ impl Queue {
 
 #[test]
 fn a_broker_that_was_down_gets_every_notice_once_though_the_agent_was_killed() {
-    let mount = need!(Mount::sized(Fs::Ext4, 64, 2000));
-    let tree = Tree::make(&mount.path());
+    let mut mount = need!(Mount::sized(Fs::Ext4, 64, 2000));
+    let tree = Tree::make(&mut mount);
     let mut broker = need!(Broker::new(free_port()));
     let sink = format!("amqp = {{ url = {:?}, exchange = \"purge\" }}", broker.url());
     let mut agent = Agent::tracking(&tree.config(&sink));
@@ -154,13 +154,13 @@ fn a_broker_that_was_down_gets_every_notice_once_though_the_agent_was_killed() {
 
 #[test]
 fn a_broker_is_told_over_tls_only_if_somebody_who_is_trusted_vouches_for_it() {
-    let mount = need!(Mount::sized(Fs::Ext4, 64, 2000));
+    let mut mount = need!(Mount::sized(Fs::Ext4, 64, 2000));
     let dir = temp_dir();
     let (known, unknown) = (Authority::new("Known"), Authority::new("Unknown"));
     let ca = [&known, &unknown].map(|a| a.write(&dir.path().join(format!("{a:p}.pem"))));
     let mut broker = need!(Broker::new(free_port()));
     broker.vouched_for(&known);
-    let tree = Tree::make(&mount.path());
+    let tree = Tree::make(&mut mount);
     let sink = |ca: &std::path::Path| {
         let url = broker.tls_url();
         tree.config(&format!(

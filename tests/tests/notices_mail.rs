@@ -22,8 +22,8 @@ use purge_tests::{Agent, Config, Fs, Mount, need};
 
 #[test]
 fn owners_get_one_mail_a_day_and_the_operator_each_at_once_though_the_server_was_down() {
-    let mount = need!(Mount::sized(Fs::Ext4, 64, 2000));
-    let tree = Tree::make(&mount.path());
+    let mut mount = need!(Mount::sized(Fs::Ext4, 64, 2000));
+    let tree = Tree::make(&mut mount);
     let mut server = need!(MailServer::new(free_port(), true));
     let dir = temp_dir();
     fs::write(dir.path().join("password"), "pass word\n").unwrap();

@@ -3,7 +3,7 @@
 use super::page::Page;
 use crate::config::Rule;
 use crate::host::Host;
-use crate::purge::counts::{FATES, RunCounts, STATES};
+use crate::purge::counts::{FATES, RunCounts, STATES, reasons};
 use crate::volume::Volume;
 use crate::work::rules::{Amount, How};
 use crate::work::{Outcome, Outcomes};
@@ -40,6 +40,9 @@ fn runs(page: &mut Page, host: &Host) {
     let rows = labelled("fate", FATES.to_vec(), |c| &c.candidates);
     let help = "Files and directories of plans, by what became of them.";
     page.metric("run_candidates_total", "counter", help, rows);
+    let rows = labelled("reason", reasons().to_vec(), |c| &c.skipped);
+    let help = "Files and directories of plans that were left alone, by the reason.";
+    page.metric("run_skipped_total", "counter", help, rows);
     let rows = labelled("fate", vec!["deleted", "trashed"], |c| &c.bytes);
     page.metric(
         "run_bytes_total",

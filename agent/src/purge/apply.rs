@@ -21,11 +21,13 @@ use super::ledger::{Code, Ledger, Position};
 use super::pace::Pace;
 use super::parts::Parts;
 use super::plans::{PlanRecord, Plans};
+use super::refusal;
 use super::runs::{LiveRun, Progress};
 use super::take::{Batch, Finished};
-use super::tally;
+use super::tally::{self, Faults};
 use super::trash::{Share, Trash};
 use crate::collect::Watched;
+use crate::config::user_name;
 use crate::model::{Inode, Seconds};
 use crate::sys::beneath;
 
@@ -33,7 +35,7 @@ use crate::sys::beneath;
 const BACKLOG_MAX: u64 = 1000;
 /// Workers of one run: renames are one at a time in a whole file system, so that more would only wait.
 pub const WORKERS_MAX: u8 = 4;
-/// Fewer failures than this never stop a run: one undeletable file among ten is no sign of a broken volume.
+/// Fewer faults than this never stop a run: one file among ten that cannot be read is no sign of a broken volume.
 const ERRORS_TOLERATED: u64 = 10;
 
 /// What a run needs from the volume around it.
@@ -115,6 +117,7 @@ pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, li
         started: Seconds::now(),
         trash: &trash,
         tally: Mutex::new(progress),
+        faults: Mutex::default(),
         pace: Pace::begin(order.max_rate),
         stop: Mutex::new(None),
         renaming: Mutex::default(),
@@ -139,6 +142,7 @@ struct Runner<'a> {
     started: Seconds,
     trash: &'a Trash,
     tally: Mutex<Progress>,
+    faults: Mutex<Faults>,
     pace: Pace,
     stop: Mutex<Option<Stop>>,
     /// Whose turn it is to rename. The kernel lets only one at a time rename from one directory to another, and those who
@@ -413,27 +417,39 @@ impl Runner<'_> {
         }
         let mut tally = self.tally.lock();
         let Progress { run, total, done } = &mut *tally;
+        let mut faults = self.faults.lock();
         for (candidate, fate) in fates {
-            *done += 1;
+            *done = done.saturating_add(1);
             tally::count(run, candidate, Code::of(fate));
             if let Fate::Failed(error) = fate {
-                tally::name_failure(run, candidate.path_below(&self.watched.path), error.to_string());
+                let words = error.to_string();
+                if refusal::is_fault(error) {
+                    faults.count(candidate.uid, &words);
+                }
+                tally::name_failure(run, candidate.path_below(&self.watched.path), words);
             }
         }
         let limit = self.order.plan.max_errors * *total as f64;
-        let too_many = run.failed_total > ERRORS_TOLERATED && run.failed_total as f64 > limit;
-        let reason = too_many.then(|| {
-            format!(
-                "stopped: more than {:.0}% of the candidates failed (max_errors); see `failed` for why",
-                self.order.plan.max_errors * 100.0
-            )
-        });
+        let too_many = faults.total > ERRORS_TOLERATED && faults.total as f64 > limit;
+        let too_many = too_many.then(|| faults.clone());
+        drop(faults);
         run.seconds = self.pace.elapsed().as_secs_f64();
         let progress = tally.clone();
         drop(tally);
         self.live.publish(progress);
-        if let Some(reason) = reason {
-            self.halt(Stop::TooManyErrors(reason));
+        if let Some(faults) = too_many {
+            self.halt_for(&faults);
+        }
+    }
+
+    /// Too much is wrong with the system. The names of the owners may take a while.
+    fn halt_for(&self, faults: &Faults) {
+        if self.stop.lock().is_none() {
+            self.halt(Stop::TooManyErrors(format!(
+                "stopped: more than {:.0}% of the candidates failed (max_errors): {}",
+                self.order.plan.max_errors * 100.0,
+                faults.describe(user_name)
+            )));
         }
     }
 

@@ -191,13 +191,7 @@ impl Lines {
         let (event, reason) = match code {
             Code::Deleted => ("deleted", ""),
             Code::Trashed => ("trashed", ""),
-            Code::Accessed => ("skipped", "accessed"),
-            Code::Changed => ("skipped", "changed"),
-            Code::Held => ("skipped", "held"),
-            Code::Gone => ("skipped", "gone"),
-            Code::Hardlinked => ("skipped", "hardlinked"),
-            Code::Open => ("skipped", "open"),
-            Code::Locked => ("skipped", "locked"),
+            Code::Skipped(why) => ("skipped", why.name()),
             Code::Failed => ("failed", error),
         };
         self.add(

@@ -119,8 +119,9 @@ impl Bin {
         let (dir, is_new) =
             reserve::with_ballast(&self.trash, || inside::make_own_dir(&self.trees, name.as_bytes()))?;
         if !is_new {
-            return Err(io::ErrorKind::AlreadyExists.into());
+            return Err(rustix::io::Errno::EXIST.into());
         }
+        // A place that does not say whose it is must not be left: the run could not end.
         reserve::with_ballast(&self.trash, || inside::write_note(&dir, ORIGIN, path)).inspect_err(|_| {
             let _ = inside::remove_dir(&self.trees, &*name);
         })?;

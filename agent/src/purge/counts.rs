@@ -4,6 +4,8 @@
 use parking_lot::Mutex;
 use purge_proto::v1;
 
+use super::tally::{REASONS, by_reason};
+
 /// States that a run can end in, as the contract names them.
 pub const STATES: [(&str, v1::RunState); 4] = [
     ("completed", v1::RunState::Completed),
@@ -23,6 +25,8 @@ pub struct RunCounts {
     pub runs: [u64; STATES.len()],
     /// Files and directories, in the order of [`FATES`].
     pub candidates: [u64; FATES.len()],
+    /// What was left alone, in the order of [`reasons`].
+    pub skipped: [u64; REASONS],
     /// Bytes that were deleted, and trashed.
     pub bytes: [u64; 2],
     /// What the runs took together, seconds.
@@ -71,12 +75,18 @@ impl RunCounts {
                 .map_or(0, |t| t.files.saturating_add(t.directories))
         };
         let bytes = |totals: &Option<v1::Totals>| totals.as_ref().map_or(0, |t| t.bytes);
+        let skipped = run.skipped.unwrap_or_default();
         let fates = [
             things(&run.deleted),
             things(&run.trashed),
-            run.skipped.as_ref().map_or(0, skipped),
+            by_reason(&skipped)
+                .into_iter()
+                .fold(0, |sum, (_, n)| sum.saturating_add(n)),
             run.failed_total,
         ];
+        for (count, (_, more)) in self.skipped.iter_mut().zip(by_reason(&skipped)) {
+            *count = count.saturating_add(more);
+        }
         for (count, more) in self.candidates.iter_mut().zip(fates) {
             *count = count.saturating_add(more);
         }
@@ -92,19 +102,9 @@ impl RunCounts {
     }
 }
 
-fn skipped(of: &v1::Skipped) -> u64 {
-    [
-        of.accessed,
-        of.changed,
-        of.open,
-        of.locked,
-        of.held,
-        of.gone,
-        of.hardlinked,
-        of.cancelled,
-    ]
-    .into_iter()
-    .fold(0, u64::saturating_add)
+/// Why candidates are left alone, as the contract names it.
+pub fn reasons() -> [&'static str; REASONS] {
+    by_reason(&v1::Skipped::default()).map(|(name, _)| name)
 }
 
 #[cfg(test)]
@@ -126,8 +126,9 @@ mod tests {
             deleted: totals(3, 1, 100),
             trashed: totals(2, 0, 10),
             skipped: Some(v1::Skipped {
-                open: 4,
+                open: 3,
                 held: 1,
+                leased: 1,
                 ..v1::Skipped::default()
             }),
             failed_total: 7,
@@ -140,6 +141,12 @@ mod tests {
         let of = runs.of("a");
         assert_eq!(of.runs, [0, 2, 0, 0]);
         assert_eq!(of.candidates, [8, 4, 10, 14]);
+        let skipped: Vec<_> = reasons()
+            .into_iter()
+            .zip(of.skipped)
+            .filter(|(_, n)| *n > 0)
+            .collect();
+        assert_eq!(skipped, [("held", 2), ("open", 6), ("leased", 2)]);
         assert_eq!(of.bytes, [200, 20]);
         assert!((of.seconds - 3.0).abs() < f64::EPSILON);
         assert_eq!(runs.of("b"), RunCounts::default());

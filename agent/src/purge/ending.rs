@@ -4,6 +4,7 @@ use purge_proto::v1;
 
 use super::runs::{LiveRun, Progress};
 use super::{holds, tally};
+use crate::config::{know_user_names, user_name};
 use crate::model::Seconds;
 
 /// Why a run ends before its last candidate.
@@ -11,10 +12,16 @@ use crate::model::Seconds;
 pub enum Stop {
     /// Somebody asked for it.
     Cancelled,
-    /// More candidates failed than the rule allows.
+    /// More candidates failed for faults of the system than the rule allows.
     TooManyErrors(String),
     /// It cannot go on.
     Broken(String),
+}
+
+/// Names the owners of failures in a run's record.
+pub fn name_owners(run: &mut v1::Run) {
+    know_user_names(run.failed_by_owner.iter().map(|owner| owner.uid));
+    tally::name_owners(run, user_name);
 }
 
 /// Ends a run and returns its record. What it has not come to is counted as such.
@@ -25,6 +32,7 @@ pub fn end(mut progress: Progress, stop: Option<Stop>, live: &LiveRun) -> v1::Ru
     tally::count_unreached(run, unreached);
     progress.done = progress.total;
     run.deleted.get_or_insert_default();
+    name_owners(run);
     run.finished_at = Some(holds::timestamp(Seconds::now()));
     let state = match stop {
         Some(Stop::Broken(why)) => {

@@ -19,11 +19,13 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::bin::{Bin, Lanes};
 use super::candidate::Candidate;
+use super::refusal::{self, Room};
 use crate::collect::Watched;
 use crate::index::DirId;
 use crate::model::{Inode, Kind, Stat};
 use crate::policy::evaluate::Shape;
 use crate::sys::lease::{self, Asked, Lease};
+use crate::sys::stat::Located;
 use crate::sys::{beneath, stat};
 
 /// Why a candidate is left alone.
@@ -43,6 +45,52 @@ pub enum Skip {
     Open,
     /// Somebody has a lock on it, or on a directory above it.
     Locked,
+    /// Another process holds a write lease on it.
+    Leased,
+    /// It is too deep, or its path too long.
+    Deep,
+    /// The trash has no place for it: a quota, or a limit of directories, is used up.
+    Quota,
+    /// Something is mounted on it.
+    Mounted,
+    /// The kernel removes it for nobody: it is immutable, append-only, encrypted, or has a name that is refused.
+    Protected,
+}
+
+impl Skip {
+    /// All there are.
+    pub const ALL: [Self; 12] = [
+        Self::Accessed,
+        Self::Changed,
+        Self::Held,
+        Self::Gone,
+        Self::Hardlinked,
+        Self::Open,
+        Self::Locked,
+        Self::Leased,
+        Self::Deep,
+        Self::Quota,
+        Self::Mounted,
+        Self::Protected,
+    ];
+
+    /// As the contract names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Accessed => "accessed",
+            Self::Changed => "changed",
+            Self::Held => "held",
+            Self::Gone => "gone",
+            Self::Hardlinked => "hardlinked",
+            Self::Open => "open",
+            Self::Locked => "locked",
+            Self::Leased => "leased",
+            Self::Deep => "deep",
+            Self::Quota => "quota",
+            Self::Mounted => "mounted",
+            Self::Protected => "protected",
+        }
+    }
 }
 
 /// What became of a candidate.
@@ -54,7 +102,7 @@ pub enum Fate {
     Trashed,
     /// Left alone.
     Skipped(Skip),
-    /// The kernel refused.
+    /// Something is wrong with the system, or it could not be put back.
     Failed(io::Error),
 }
 
@@ -205,9 +253,10 @@ impl<'a> Ground<'a> {
         self.lease_file(&name.dir, &name.name)
     }
 
-    /// Takes a lease on a regular file. Without one nothing is removed for good.
+    /// Takes a lease on a regular file. Without one nothing is removed for good. Another process's lease is not waited for: the file is opened
+    /// without blocking (EAGAIN, `fcntl(2)`). A lease is refused by the system only, so what it says is no user's matter.
     pub(super) fn lease_file(&self, dir: &OwnedFd, name: &CStr) -> Result<Leased, Fate> {
-        let file = beneath::open_file(dir, name).map_err(gone_or_failed)?;
+        let file = beneath::open_file(dir, name).map_err(refusal::fate)?;
         match lease::ask(file).map_err(Fate::Failed)? {
             Asked::Granted(lease) => Ok(Leased::Guarded(lease)),
             Asked::Unsupported(file) if self.keeps() => Ok(Leased::Unguarded(file)),
@@ -231,12 +280,15 @@ impl<'a> Ground<'a> {
         }
         let name = anchor.name(candidate);
         // Before anything is opened: opening a device or a fifo that has taken its place would do something.
-        let found = stat::entry(&name.dir, &name.name).map_err(gone_or_failed)?;
+        let found = stat::entry(&name.dir, &name.name).map_err(refusal::fate)?;
+        if found.mount_root {
+            return Err(Fate::Skipped(Skip::Mounted));
+        }
         if (found.stat.ino, found.stat.kind) != (candidate.ino, candidate.kind()) {
             return Err(Fate::Skipped(Skip::Changed));
         }
         if candidate.kind() == Kind::Directory {
-            let dir = beneath::open_dir(&name.dir, candidate.name.to_bytes()).map_err(gone_or_failed)?;
+            let dir = beneath::open_dir(&name.dir, candidate.name.to_bytes()).map_err(refusal::fate)?;
             if lease::is_locked(&dir).map_err(Fate::Failed)? {
                 return Err(Fate::Skipped(Skip::Locked));
             }
@@ -255,10 +307,8 @@ impl<'a> Ground<'a> {
             Some(file) => stat::open_file(file.file()),
             None => stat::entry(&name.dir, &name.name),
         };
-        let found = found.map_err(gone_or_failed)?;
-        if found.device != self.watched.device || found.mount_root {
-            return Err(Fate::Skipped(Skip::Changed));
-        }
+        let found = found.map_err(refusal::fate)?;
+        check_place(self.watched, &found)?;
         let s = &found.stat;
         let same_file = (s.ino, s.birth, s.kind) == (candidate.ino, candidate.birth, candidate.kind());
         // Removing its last files has changed a directory that is empty by now; rmdir itself refuses a full one.
@@ -293,7 +343,7 @@ impl<'a> Ground<'a> {
         }
         let (fd, locked) = match self.locked.get(dir) {
             Some(locked) => (
-                beneath::open_anchor(self.root(by), dir).map_err(gone_or_failed)?,
+                beneath::open_anchor(self.root(by), dir).map_err(refusal::fate)?,
                 *locked,
             ),
             None => self.open_and_ask(dir, by)?,
@@ -311,6 +361,14 @@ impl<'a> Ground<'a> {
     /// A directory of the volume, by way of the quiet mount.
     pub(super) fn open_quietly(&self, path: &[u8]) -> io::Result<OwnedFd> {
         beneath::open_anchor(self.root(By::Quiet), path)
+    }
+
+    /// What it means that the trash took a candidate not.
+    pub(super) fn not_taken(&self, error: io::Error) -> Fate {
+        refusal::fate_with(error, || match stat::has_room(&self.root) {
+            Ok(true) => Room::Left,
+            _ => Room::Unknown,
+        })
     }
 
     /// The renames and removals of a run are not in what the agent reads: the index hears of a file that stays from here.
@@ -343,7 +401,7 @@ impl<'a> Ground<'a> {
                 None => break None,
             }
         };
-        let mut dir = beneath::open_dir(self.root(by), known).map_err(gone_or_failed)?;
+        let mut dir = beneath::open_dir(self.root(by), known).map_err(refusal::fate)?;
         let mut locked = match before {
             Some(locked) => locked,
             None => lease::is_locked(&dir).map_err(Fate::Failed)?,
@@ -353,7 +411,7 @@ impl<'a> Ground<'a> {
         let mut asked = known.len();
         let names = below.split(|b| *b == b'/').filter(|name| !name.is_empty());
         for (level, name) in names.enumerate() {
-            dir = beneath::open_dir(&dir, name).map_err(gone_or_failed)?;
+            dir = beneath::open_dir(&dir, name).map_err(refusal::fate)?;
             locked |= lease::is_locked(&dir).map_err(Fate::Failed)?;
             asked += name.len() + usize::from(asked > 0);
             // Paths of all levels of a very deep directory would fill the memory.
@@ -417,7 +475,7 @@ impl<'a> Ground<'a> {
         drop(index);
         let mut all = Vec::new();
         for (dir, name) in paths.ok_or(Fate::Skipped(Skip::Hardlinked))? {
-            let fd = beneath::open_anchor(&self.root, &dir).map_err(gone_or_failed)?;
+            let fd = beneath::open_anchor(&self.root, &dir).map_err(refusal::fate)?;
             let name: Arc<CStr> = CString::new(name)
                 .map_err(|_| Fate::Skipped(Skip::Changed))?
                 .into();
@@ -456,11 +514,13 @@ fn parent_path(path: &[u8]) -> Option<&[u8]> {
     path.get(..cut)
 }
 
-pub(super) fn gone_or_failed(error: io::Error) -> Fate {
-    match error.raw_os_error() {
-        Some(libc::ENOENT | libc::ESTALE) => Fate::Skipped(Skip::Gone),
-        // A symlink, a mount or a file has taken the place of a directory on the way.
-        Some(libc::ELOOP | libc::EXDEV | libc::ENOTDIR) => Fate::Skipped(Skip::Changed),
-        _ => Fate::Failed(error),
-    }
+/// What lies there is of this volume, and the kernel would remove it.
+pub(super) fn check_place(watched: &Watched, found: &Located) -> Result<(), Fate> {
+    let why = match found {
+        found if found.mount_root => Skip::Mounted,
+        found if found.device != watched.device => Skip::Changed,
+        found if found.protected => Skip::Protected,
+        _ => return Ok(()),
+    };
+    Err(Fate::Skipped(why))
 }

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
+use super::refusal;
 use super::trash::{ORIGIN, Share, TRASH, TREE, TREES};
 use crate::model::Inode;
 use crate::sys::inside;
@@ -45,14 +46,17 @@ impl Kept {
         let what = format!("it may have been used while it was being taken, and cannot be put back: {error}");
         let place = self.place(ino, path);
         match place.and_then(|place| inside::move_to(dir, name, place, TREE)) {
-            Ok(()) => io::Error::other(format!(
-                "{what}; it is kept in {TRASH}/{}: move away what has its name, then `purgectl restore {}`",
-                self.share.name(),
-                self.share.run
-            )),
+            Ok(()) => refusal::failure(
+                format!(
+                    "{what}; it is kept in {TRASH}/{}: move away what has its name, then `purgectl restore {}`",
+                    self.share.name(),
+                    self.share.run
+                ),
+                &[error],
+            ),
             Err(e) => {
                 self.failed.store(true, SeqCst);
-                io::Error::other(format!("{what}; it stays in {TRASH} ({e})"))
+                refusal::failure(format!("{what}; it stays in {TRASH} ({e})"), &[error, &e])
             }
         }
     }

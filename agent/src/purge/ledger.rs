@@ -8,7 +8,10 @@
 //!     decided  2  chunk first fate*            a byte each; written before anything is removed for good
 //!     amended  3  chunk position fate          a removal that failed after all
 //!     told     4  chunk first count            the batch is in the audit log
+//!     finer    4  chunk first 0 (position fate)*   a reason that earlier versions do not know, right after the frame that says `changed` for it
 //! ```
+//! An earlier version reads all of it: in a frame of kind 4 with a count of 0 it finds nothing to do.
+//!
 //! The page cache keeps it when the process is killed. A power cut may take its end: see [`super::recover`].
 
 use std::collections::BTreeMap;
@@ -25,62 +28,69 @@ use crate::sys::time::{BootId, boot_id};
 
 /// A candidate's fate, as it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Code {
     /// Removed.
-    Deleted = 1,
+    Deleted,
     /// In the trash.
-    Trashed = 2,
+    Trashed,
     /// Left alone, and why.
-    Accessed = 3,
-    /// See [`Skip::Changed`].
-    Changed = 4,
-    /// See [`Skip::Held`].
-    Held = 5,
-    /// See [`Skip::Gone`].
-    Gone = 6,
-    /// See [`Skip::Hardlinked`].
-    Hardlinked = 7,
-    /// See [`Skip::Open`].
-    Open = 8,
-    /// See [`Skip::Locked`].
-    Locked = 9,
-    /// The kernel refused.
-    Failed = 10,
+    Skipped(Skip),
+    /// Something is wrong with the system, or it could not be put back.
+    Failed,
 }
 
+/// Bytes up to here are known to every version.
+const PLAIN_MAX: u8 = 10;
+
 impl Code {
-    const ALL: [Self; 10] = [
-        Self::Deleted,
-        Self::Trashed,
-        Self::Accessed,
-        Self::Changed,
-        Self::Held,
-        Self::Gone,
-        Self::Hardlinked,
-        Self::Open,
-        Self::Locked,
-        Self::Failed,
-    ];
+    /// As it is written. What a byte means never changes.
+    fn byte(self) -> u8 {
+        match self {
+            Self::Deleted => 1,
+            Self::Trashed => 2,
+            Self::Skipped(Skip::Accessed) => 3,
+            Self::Skipped(Skip::Changed) => 4,
+            Self::Skipped(Skip::Held) => 5,
+            Self::Skipped(Skip::Gone) => 6,
+            Self::Skipped(Skip::Hardlinked) => 7,
+            Self::Skipped(Skip::Open) => 8,
+            Self::Skipped(Skip::Locked) => 9,
+            Self::Failed => PLAIN_MAX,
+            Self::Skipped(Skip::Leased) => 11,
+            Self::Skipped(Skip::Deep) => 12,
+            Self::Skipped(Skip::Quota) => 13,
+            Self::Skipped(Skip::Mounted) => 14,
+            Self::Skipped(Skip::Protected) => 15,
+        }
+    }
+
+    /// As a version before these reasons says it.
+    fn plain(self) -> u8 {
+        match self.byte() {
+            byte if byte <= PLAIN_MAX => byte,
+            _ => Self::Skipped(Skip::Changed).byte(),
+        }
+    }
+
+    fn all() -> impl Iterator<Item = Self> {
+        let skipped = Skip::ALL.into_iter().map(Self::Skipped);
+        [Self::Deleted, Self::Trashed, Self::Failed]
+            .into_iter()
+            .chain(skipped)
+    }
 
     /// The code of a fate.
     pub fn of(fate: &Fate) -> Self {
         match fate {
             Fate::Deleted => Self::Deleted,
             Fate::Trashed => Self::Trashed,
-            Fate::Skipped(Skip::Accessed) => Self::Accessed,
-            Fate::Skipped(Skip::Changed) => Self::Changed,
-            Fate::Skipped(Skip::Held) => Self::Held,
-            Fate::Skipped(Skip::Gone) => Self::Gone,
-            Fate::Skipped(Skip::Hardlinked) => Self::Hardlinked,
-            Fate::Skipped(Skip::Open) => Self::Open,
-            Fate::Skipped(Skip::Locked) => Self::Locked,
+            Fate::Skipped(why) => Self::Skipped(*why),
             Fate::Failed(_) => Self::Failed,
         }
     }
 
     fn from_u8(byte: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|c| *c as u8 == byte)
+        Self::all().find(|c| c.byte() == byte)
     }
 }
 
@@ -158,10 +168,8 @@ impl Ledger {
     /// # Errors
     /// As above. Nothing may be removed then.
     pub fn decided<'a>(&self, at: Position, fates: impl Iterator<Item = &'a Fate>) -> io::Result<()> {
-        self.write(2, |out| {
-            put_position(out, at);
-            out.extend(fates.map(|f| Code::of(f) as u8));
-        })
+        let codes: Vec<Code> = fates.map(Code::of).collect();
+        self.write_codes(2, at, &codes)
     }
 
     /// One of them turned out otherwise.
@@ -169,10 +177,7 @@ impl Ledger {
     /// # Errors
     /// As above.
     pub fn amended(&self, at: Position, fate: &Fate) -> io::Result<()> {
-        self.write(3, |out| {
-            put_position(out, at);
-            out.push(Code::of(fate) as u8);
-        })
+        self.write_codes(3, at, &[Code::of(fate)])
     }
 
     /// The batch is in the audit log.
@@ -186,7 +191,34 @@ impl Ledger {
         })
     }
 
-    /// One `write(2)` for each frame, at the end of the file: what other threads write is never in between.
+    /// Codes from a position on, and what earlier versions do not know of them.
+    fn write_codes(&self, kind: u8, at: Position, codes: &[Code]) -> io::Result<()> {
+        let mut out = Vec::with_capacity(600);
+        put_frame(&mut out, |body| {
+            body.push(kind);
+            put_position(body, at);
+            body.extend(codes.iter().map(|code| code.plain()));
+        });
+        let finer = || {
+            (at.first..)
+                .zip(codes)
+                .filter(|(_, code)| code.byte() > PLAIN_MAX)
+        };
+        if finer().next().is_some() {
+            put_frame(&mut out, |body| {
+                body.push(4);
+                put_position(body, at);
+                put_varint(body, 0);
+                for (position, code) in finer() {
+                    put_varint(body, position.into());
+                    body.push(code.byte());
+                }
+            });
+        }
+        (&self.file).write_all(&out)
+    }
+
+    /// One `write(2)` at the end of the file: what other threads write is never in between.
     fn write(&self, kind: u8, fill: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
         let mut out = Vec::with_capacity(300);
         put_frame(&mut out, |body| {
@@ -262,6 +294,12 @@ impl Account {
                     };
                     self.note(at.chunk, position, known);
                 }
+                while kind == 4 && !from.is_empty() {
+                    let (position, finer) = (from.varint32()?, code(from.byte()?)?);
+                    if let Known::Decided { told, .. } = self.known(at.chunk, position as usize) {
+                        self.note(at.chunk, position, Known::Decided { code: finer, told });
+                    }
+                }
             }
             2 | 3 => {
                 let mut n = 0;
@@ -317,12 +355,44 @@ mod tests {
     use proptest::prelude::*;
 
     fn fate(n: u8) -> Fate {
-        match n % 4 {
+        match n % 6 {
             0 => Fate::Deleted,
             1 => Fate::Trashed,
-            2 => Fate::Skipped(Skip::Open),
-            _ => Fate::Failed(io::ErrorKind::Other.into()),
+            2 => Fate::Failed(io::ErrorKind::Other.into()),
+            _ => Fate::Skipped(Skip::ALL[usize::from(n) % Skip::ALL.len()]),
         }
+    }
+
+    /// What an earlier version takes from a ledger: it knows the codes 1 to 10, and takes each other byte for damage.
+    fn read_before(bytes: &[u8]) -> Result<BTreeMap<(u32, u32), u8>, Damaged> {
+        let mut codes = BTreeMap::new();
+        for body in Frames::new(bytes) {
+            let mut from = Cursor::new(body, "ledger");
+            let kind = from.byte()?;
+            if kind == 0 {
+                continue;
+            }
+            let (chunk, first) = (from.varint32()?, from.varint32()?);
+            match kind {
+                1 | 4 => {
+                    from.varint32()?;
+                }
+                2 | 3 => {
+                    for position in first.. {
+                        if from.is_empty() {
+                            break;
+                        }
+                        let code = from.byte()?;
+                        if !(1..=10).contains(&code) {
+                            return Err(Damaged { row: "ledger", at: 0 });
+                        }
+                        codes.insert((chunk, position), code);
+                    }
+                }
+                _ => return Err(Damaged { row: "ledger", at: 0 }),
+            }
+        }
+        Ok(codes)
     }
 
     proptest! {
@@ -360,6 +430,36 @@ mod tests {
         fn damaged_ledgers_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = Account::read(&bytes, &[0; 16]);
         }
+    }
+
+    #[test]
+    fn an_earlier_version_reads_every_reason_and_this_one_reads_the_earlier_ones() {
+        let tmp = tempfile::tempdir().unwrap();
+        let ledger = Ledger::create(tmp.path(), "r1").unwrap();
+        let at = Position { chunk: 2, first: 5 };
+        let fates: Vec<Fate> = Skip::ALL.into_iter().map(Fate::Skipped).collect();
+        ledger.begun(at, fates.len()).unwrap();
+        ledger.decided(at, fates.iter()).unwrap();
+        ledger.amended(at, &Fate::Skipped(Skip::Quota)).unwrap();
+        ledger.told(at, fates.len()).unwrap();
+        let bytes = std::fs::read(path(tmp.path(), "r1")).unwrap();
+        let before = read_before(&bytes).unwrap();
+        let codes: Vec<u8> = before.into_values().collect();
+        assert_eq!(codes, [4, 4, 5, 6, 7, 8, 9, 4, 4, 4, 4, 4]);
+        let now = Account::read(&bytes, &boot_id());
+        assert!(!now.may_lack_its_end);
+        for (position, why) in (5..).zip(Skip::ALL) {
+            let why = if position == 5 { Skip::Quota } else { why };
+            let (code, told) = (Code::Skipped(why), true);
+            assert_eq!(now.known(2, position), Known::Decided { code, told });
+        }
+    }
+
+    #[test]
+    fn bytes_of_codes_differ() {
+        let mut bytes: Vec<u8> = Code::all().map(Code::byte).collect();
+        bytes.sort_unstable();
+        assert_eq!(bytes, (1..=15).collect::<Vec<u8>>());
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! - [`plans`]     saved plans
 //! - [`holds`]     paths that stay, whatever the rules say
 //! - [`guard`]     compares a candidate with the live file and the live index
+//! - [`refusal`]   what an error of the kernel means for a candidate (pure)
 //! - [`take`]      takes a batch of them away
 //! - [`tree`]      the same for directories that go as a whole
 //! - [`trash`]     where things lie between being taken away and their end
@@ -46,6 +47,7 @@ pub mod pace;
 pub mod parts;
 pub mod plans;
 pub mod recover;
+pub mod refusal;
 pub mod reserve;
 pub mod restore;
 pub mod runs;

@@ -21,6 +21,8 @@ use rustc_hash::FxHashMap;
 use super::apply::Taken;
 use super::audit::{self, Audit, Event, Heading, Lines};
 use super::candidate::Candidate;
+use super::ending::name_owners;
+use super::guard::Skip;
 use super::ledger::{self, Account, Code, Known};
 use super::plans::Plans;
 use super::restore::{Restore, Settled, Which};
@@ -279,6 +281,7 @@ impl Closing<'_> {
         run.trashed = Some(v1::Totals::default());
         run.skipped = Some(v1::Skipped::default());
         (run.failed, run.failed_total) = (Vec::new(), 0);
+        run.failed_by_owner = Vec::new();
         let heading = Heading {
             volume: run.volume.clone(),
             root: self.watched.path.clone(),
@@ -320,6 +323,7 @@ impl Closing<'_> {
             witness(&taken);
         }
         tally::count_unreached(&mut run, plan.candidates().saturating_sub(counted));
+        name_owners(&mut run);
         self.run = run;
         Ok(())
     }
@@ -372,7 +376,7 @@ impl Closing<'_> {
             Known::Begun | Known::Nothing if is_at_its_place(root, c) => None,
             // An empty directory is removed before anything is written down of it.
             _ if c.shape == Shape::EmptyDirectory || lacks_its_end => fate(Code::Deleted, false, ""),
-            _ => fate(Code::Gone, false, ""),
+            _ => fate(Code::Skipped(Skip::Gone), false, ""),
         }
     }
 }

@@ -24,8 +24,9 @@ use rustc_hash::FxHashSet;
 
 use super::bin::Lanes;
 use super::candidate::{Candidate, Part};
-use super::guard::{Fate, Ground, Leased, Name, Skip, Verified, gone_or_failed};
+use super::guard::{Fate, Ground, Leased, Name, Skip, Verified};
 use super::ledger::Code;
+use super::refusal::{self, settled};
 use super::tree::Tree;
 use crate::index::codec::Attributes;
 use crate::model::Inode;
@@ -106,7 +107,7 @@ impl<'a> Batch<'a> {
                 Shape::Tree => Tree::take(&mut ground, candidate).map(|tree| Step::Tree(Box::new(tree))),
                 Shape::EmptyDirectory => Ok(Step::Empty(None)),
             };
-            step.unwrap_or_else(Step::Done)
+            step.unwrap_or_else(|fate| Step::Done(settled(fate)))
         };
         let steps = part.iter().map(begin).collect();
         Self {
@@ -244,7 +245,7 @@ impl<'a> Batch<'a> {
                     finished.leases.push(leased);
                     Fate::Deleted
                 }
-                Step::Tree(tree) => tree.finish(ground, &mut finished),
+                Step::Tree(tree) => settled(tree.finish(ground, &mut finished)),
                 Step::Empty(Some(entry)) => {
                     let (name, freed) = *entry;
                     let fate = remove_empty(&name);
@@ -302,7 +303,7 @@ impl Step {
 /// Goes on with a candidate, or ends it.
 fn advance(step: &mut Step, next: impl FnOnce(Step) -> Result<Step, Fate>) {
     let now = std::mem::replace(step, Step::Empty(None));
-    *step = next(now).unwrap_or_else(Step::Done);
+    *step = next(now).unwrap_or_else(|fate| Step::Done(settled(fate)));
 }
 
 /// The step after the barrier.
@@ -341,7 +342,7 @@ fn ways(ground: &mut Ground<'_>, verified: Verified) -> Result<Vec<Way>, Fate> {
         Ok(Way { from, to })
     };
     let ways: io::Result<Vec<Way>> = verified.names.into_iter().map(way).collect();
-    ways.map_err(gone_or_failed)
+    ways.map_err(|e| ground.not_taken(e))
 }
 
 /// Moves a verified file into the trash, with all its names or none.
@@ -369,17 +370,21 @@ fn move_one(
 ) -> Result<Move, Fate> {
     let Way { from, to } = way;
     // Nothing waits between this look and the rename: what has taken the name meanwhile should not be seen to leave.
-    let found = stat::entry(&from.dir, &from.name).map_err(gone_or_failed)?;
+    let found = stat::entry(&from.dir, &from.name).map_err(refusal::fate)?;
+    if found.mount_root {
+        return Err(Fate::Skipped(Skip::Mounted));
+    }
     if found.stat.ino != ino {
         return Err(Fate::Skipped(Skip::Changed));
     }
     let (place, there, in_lane) = match to {
         To::ItsLike(place) => {
-            rename(&from, &place, &from.name).map_err(gone_or_failed)?;
+            rename(&from, &place, &from.name).map_err(|e| ground.not_taken(e))?;
             (place, Arc::clone(&from.name), false)
         }
         To::ALane => {
-            let (place, there) = into_a_lane(ground.lanes.as_mut(), &from, before).map_err(gone_or_failed)?;
+            let moved = into_a_lane(ground.lanes.as_mut(), &from, before);
+            let (place, there) = moved.map_err(|e| ground.not_taken(e))?;
             (place, there, true)
         }
     };
@@ -424,7 +429,7 @@ fn rename(from: &Name, place: &OwnedFd, there: &CStr) -> io::Result<()> {
 fn check_moved(candidate: &Candidate, leased: &Leased, moved: &[Move]) -> Result<(), Fate> {
     let c = candidate;
     for m in moved {
-        let found = stat::entry(&m.place, &m.there).map_err(gone_or_failed)?.stat;
+        let found = stat::entry(&m.place, &m.there).map_err(refusal::fate)?.stat;
         // A lease stops openers only: not truncate(2) by a kernel's NFS server, not link(2).
         if (found.ino, found.size, found.mtime, found.links) != (c.ino, c.size, c.mtime, c.links) {
             return Err(Fate::Skipped(Skip::Changed));
@@ -443,7 +448,14 @@ fn finish_file(ground: &Ground<'_>, candidate: &Candidate, moved: &[Move]) -> Fa
     for (n, m) in moved.iter().enumerate() {
         if let Err(e) = inside::unlink(&m.place, &*m.there) {
             let left = moved.get(n..).unwrap_or_default();
-            return Fate::Failed(put_back(ground, candidate, left).err().unwrap_or(e));
+            return match put_back(ground, candidate, left) {
+                Err(kept) => Fate::Failed(kept),
+                Ok(()) if n == 0 => refusal::fate(e),
+                Ok(()) => Fate::Failed(refusal::failure(
+                    format!("some of its names are deleted, and it is back at the others: {e}"),
+                    &[&e],
+                )),
+            };
         }
     }
     Fate::Deleted
@@ -452,16 +464,8 @@ fn finish_file(ground: &Ground<'_>, candidate: &Candidate, moved: &[Move]) -> Fa
 fn remove_empty(name: &Name) -> Fate {
     match inside::remove_dir(&name.dir, &*name.name) {
         Ok(()) => Fate::Deleted,
-        // Something is in it that the plan did not know of.
-        Err(e)
-            if matches!(
-                e.kind(),
-                io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
-            ) =>
-        {
-            Fate::Skipped(Skip::Changed)
-        }
-        Err(e) => gone_or_failed(e),
+        // Also when something is in it that the plan did not know of: ENOTEMPTY.
+        Err(e) => refusal::fate(e),
     }
 }
 

@@ -9,7 +9,8 @@ use rustc_hash::FxHashMap;
 
 use super::candidate::Candidate;
 use super::forget::forget;
-use super::guard::{Fate, Ground, Leased, Name, Skip, gone_or_failed};
+use super::guard::{Fate, Ground, Leased, Name, Skip, check_place};
+use super::refusal;
 use super::take::{Finished, Freed};
 use super::trash::TREE;
 use crate::model::{Inode, Kind, Seconds};
@@ -48,7 +49,7 @@ struct Ended(Fate);
 
 impl From<io::Error> for Ended {
     fn from(error: io::Error) -> Self {
-        Self(gone_or_failed(error))
+        Self(refusal::fate(error))
     }
 }
 
@@ -84,12 +85,12 @@ impl Tree {
             ground
                 .bin
                 .place(&candidate.dir, &tree.from.dir)
-                .map_err(gone_or_failed)?;
+                .map_err(|e| ground.not_taken(e))?;
         }
         tree.place = ground
             .bin
             .place_tree(ino, &candidate.path())
-            .map_err(Fate::Failed)?;
+            .map_err(|e| ground.not_taken(e))?;
         let moved = ground
             .open_quietly(&ground.bin.path_of_tree(ino))
             .and_then(|quiet| {
@@ -98,7 +99,7 @@ impl Tree {
             });
         if let Err(e) = moved {
             ground.bin.clear_tree(ino);
-            return Err(gone_or_failed(e));
+            return Err(ground.not_taken(e));
         }
         match tree.lease_all(ground) {
             Ok(()) => Ok(tree),
@@ -130,7 +131,7 @@ impl Tree {
 
     /// Finds out whether anybody has a file in it open or locked. What happens after this is seen by the barrier.
     fn lease_all(&mut self, ground: &Ground<'_>) -> Result<(), Fate> {
-        if stat::entry(&self.place, TREE).map_err(gone_or_failed)?.stat.ino != self.ino {
+        if stat::entry(&self.place, TREE).map_err(refusal::fate)?.stat.ino != self.ino {
             return Err(Fate::Skipped(Skip::Changed));
         }
         self.leases = FxHashMap::default();
@@ -195,13 +196,17 @@ impl Tree {
             }
             (removed, Err(fate)) => {
                 let back = self.put_back(ground);
-                match (fate, back) {
+                match (refusal::settled(fate), back) {
                     (_, Err(e)) | (Fate::Failed(e), Ok(())) => Fate::Failed(e),
                     (fate, Ok(())) if removed == 0 => fate,
-                    (_, Ok(())) => Fate::Failed(io::Error::other(format!(
-                        "something in it was used while it was being removed: {removed} entries are gone, the rest is \
-                         back at its place"
-                    ))),
+                    // Not a skip, for it is not as it was.
+                    (_, Ok(())) => Fate::Failed(refusal::failure(
+                        format!(
+                            "something in it was used while it was being removed: {removed} entries are gone, the rest \
+                             is back at its place"
+                        ),
+                        &[],
+                    )),
                 }
             }
         }
@@ -232,7 +237,7 @@ impl Tree {
             let lease = match (entry.known.kind, leases.remove(&entry.ino)) {
                 (Kind::File, None) => {
                     let lease = ground.lease_file(dir, name)?;
-                    leased_as(&lease, entry.ino).map_err(gone_or_failed)?;
+                    leased_as(&lease, entry.ino).map_err(refusal::fate)?;
                     Some(lease)
                 }
                 (_, lease) => lease,
@@ -288,7 +293,8 @@ impl Tree {
     fn check(&self, ground: &Ground<'_>, found: &Located) -> Result<Entry, Fate> {
         let watched = ground.watched;
         let s = found.stat;
-        if found.device != watched.device || found.mount_root || s.kind == Kind::Special {
+        check_place(watched, &found)?;
+        if s.kind == Kind::Special {
             return Err(Fate::Skipped(Skip::Changed));
         }
         let index = watched.index.read();

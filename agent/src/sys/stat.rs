@@ -27,6 +27,8 @@ pub struct Located {
     pub device: Device,
     /// Something is mounted here.
     pub mount_root: bool,
+    /// It is immutable, or may only be appended to (`chattr(1)`): not even root renames or removes it.
+    pub protected: bool,
     /// The change time with nanoseconds, and whether the access and modification times are exactly the same.
     pub fine: FineTimes,
 }
@@ -116,6 +118,9 @@ fn located(x: &Statx) -> Located {
             minor: x.stx_dev_minor,
         },
         mount_root: x.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+        protected: x
+            .stx_attributes
+            .intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND),
         fine: FineTimes {
             atime_is_ctime: exact(&x.stx_atime) == exact(&x.stx_ctime),
             mtime_is_ctime: exact(&x.stx_mtime) == exact(&x.stx_ctime),
@@ -161,6 +166,21 @@ pub fn space(path: &Path) -> io::Result<Space> {
         inodes: s.f_files,
         inodes_used: s.f_files.saturating_sub(s.f_ffree),
     })
+}
+
+/// A file system with less is taken for full.
+const ROOM_BYTES: u64 = 1 << 20;
+const ROOM_INODES: u64 = 16;
+
+/// Whether the file system that holds an open directory has room for more, so that an ENOSPC there comes of somebody's limit.
+///
+/// # Errors
+/// What `fstatvfs(3)` says.
+pub fn has_room(dir: impl AsFd) -> io::Result<bool> {
+    let s = rustix::fs::fstatvfs(dir)?;
+    let bytes = s.f_bavail.saturating_mul(s.f_frsize);
+    // Where the number of inodes is not fixed there are 0.
+    Ok(bytes >= ROOM_BYTES && (s.f_files == 0 || s.f_ffree >= ROOM_INODES))
 }
 
 /// Magic numbers of `statfs(2)`.

@@ -37,6 +37,8 @@ pub struct Apply {
 
 /// Failures that are named.
 const FAILURES_SHOWN: usize = 10;
+/// Owners of failures that are shown.
+const OWNERS_SHOWN: usize = 5;
 
 impl Apply {
     /// Whether anybody can be asked.
@@ -150,6 +152,26 @@ fn stamp(at: prost_types::Timestamp) -> String {
     views::rfc3339(at).unwrap_or_default()
 }
 
+/// Whose candidates failed, in brackets; nothing if that is not known.
+fn owners(all: &[v1::OwnerFailures]) -> String {
+    let name = |of: &v1::OwnerFailures| match of.owner.is_empty() {
+        true => of.uid.to_string(),
+        false => paths::printable(of.owner.as_bytes()),
+    };
+    let mut words: Vec<String> = all
+        .iter()
+        .take(OWNERS_SHOWN)
+        .map(|of| format!("{} of {}", count(of.failed), name(of)))
+        .collect();
+    if all.len() > OWNERS_SHOWN {
+        words.push("the rest of others".into());
+    }
+    match words.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", words.join(", ")),
+    }
+}
+
 /// What became of a run.
 pub(super) fn print(run: &v1::Run, out: &mut Out) -> Result<(), CtlError> {
     let (deleted, trashed) = (run.deleted.unwrap_or_default(), run.trashed.unwrap_or_default());
@@ -192,6 +214,11 @@ pub(super) fn print(run: &v1::Run, out: &mut Out) -> Result<(), CtlError> {
         (s.held, "held"),
         (s.gone, "gone already"),
         (s.hardlinked, "with a name outside the plan"),
+        (s.leased, "leased by another process"),
+        (s.deep, "too deep, or with a path too long"),
+        (s.quota, "no place in the trash: a quota or limit is used up"),
+        (s.mounted, "with something mounted on it"),
+        (s.protected, "immutable, append-only or otherwise protected"),
         (s.cancelled, "not reached"),
     ];
     let mut kept = Table::new(&[("LEFT ALONE", Align::Right), ("WHY", Align::Left)]);
@@ -205,8 +232,9 @@ pub(super) fn print(run: &v1::Run, out: &mut Out) -> Result<(), CtlError> {
     if run.failed_total > 0 {
         out.line("")?;
         out.line(&format!(
-            "  {} failed:",
-            plural(run.failed_total, "candidate", "candidates")
+            "  {} failed{}:",
+            plural(run.failed_total, "candidate", "candidates"),
+            owners(&run.failed_by_owner)
         ))?;
         for f in run.failed.iter().take(FAILURES_SHOWN) {
             out.line(&format!("    {}: {}", paths::printable(&f.path), f.error))?;

@@ -124,16 +124,25 @@ pub fn run(state: RunState, failed: bool) -> Run {
             accessed: 11,
             changed: 3,
             gone: 5,
+            leased: 2,
             ..Skipped::default()
         }),
         failed: match failed {
             true => vec![Failure {
                 path: b"/export/scratch/fixed\n".to_vec(),
-                error: "Operation not permitted".into(),
+                error: "Structure needs cleaning (os error 117)".into(),
             }],
             false => Vec::new(),
         },
         failed_total: failed.into(),
+        failed_by_owner: match failed {
+            true => vec![OwnerFailures {
+                uid: 1000,
+                owner: "alice".into(),
+                failed: 1,
+            }],
+            false => Vec::new(),
+        },
         seconds: 2.5,
         requested_by: "uid 0".into(),
         ..Run::default()
