@@ -204,7 +204,16 @@ impl Runner<'_> {
         }
         let mut progress = self.tally.into_inner();
         progress.run.seconds = self.pace.elapsed().as_secs_f64();
-        end(progress, self.stop.into_inner(), self.live)
+        let stop = self.stop.into_inner();
+        if matches!(stop, Some(Stop::TooManyErrors)) {
+            // Only now have all workers counted, and the names of the owners may take a while.
+            progress.run.error = format!(
+                "stopped: more than {:.0}% of the candidates failed (max_errors): {}",
+                self.order.plan.max_errors * 100.0,
+                self.faults.into_inner().describe(user_name)
+            );
+        }
+        end(progress, stop, self.live)
     }
 
     fn work(&self, worker: u8, parts: &Parts<'_>) {
@@ -431,25 +440,13 @@ impl Runner<'_> {
         }
         let limit = self.order.plan.max_errors * *total as f64;
         let too_many = faults.total > ERRORS_TOLERATED && faults.total as f64 > limit;
-        let too_many = too_many.then(|| faults.clone());
         drop(faults);
         run.seconds = self.pace.elapsed().as_secs_f64();
         let progress = tally.clone();
         drop(tally);
         self.live.publish(progress);
-        if let Some(faults) = too_many {
-            self.halt_for(&faults);
-        }
-    }
-
-    /// Too much is wrong with the system. The names of the owners may take a while.
-    fn halt_for(&self, faults: &Faults) {
-        if self.stop.lock().is_none() {
-            self.halt(Stop::TooManyErrors(format!(
-                "stopped: more than {:.0}% of the candidates failed (max_errors): {}",
-                self.order.plan.max_errors * 100.0,
-                faults.describe(user_name)
-            )));
+        if too_many {
+            self.halt(Stop::TooManyErrors);
         }
     }
 

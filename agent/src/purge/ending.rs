@@ -12,8 +12,8 @@ use crate::model::Seconds;
 pub enum Stop {
     /// Somebody asked for it.
     Cancelled,
-    /// More candidates failed for faults of the system than the rule allows.
-    TooManyErrors(String),
+    /// More candidates failed for faults of the system than the rule allows; the record says already whose and why.
+    TooManyErrors,
     /// It cannot go on.
     Broken(String),
 }
@@ -39,10 +39,7 @@ pub fn end(mut progress: Progress, stop: Option<Stop>, live: &LiveRun) -> v1::Ru
             run.error = why;
             v1::RunState::Failed
         }
-        Some(Stop::TooManyErrors(why)) => {
-            run.error = why;
-            v1::RunState::Partial
-        }
+        Some(Stop::TooManyErrors) => v1::RunState::Partial,
         Some(Stop::Cancelled) => v1::RunState::Cancelled,
         None if run.skipped.is_some_and(|s| s.cancelled > 0) => v1::RunState::Cancelled,
         None if run.failed_total > 0 => v1::RunState::Partial,
