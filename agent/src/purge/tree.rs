@@ -293,7 +293,7 @@ impl Tree {
     fn check(&self, ground: &Ground<'_>, found: &Located) -> Result<Entry, Fate> {
         let watched = ground.watched;
         let s = found.stat;
-        check_place(watched, &found)?;
+        check_place(watched, found)?;
         if s.kind == Kind::Special {
             return Err(Fate::Skipped(Skip::Changed));
         }
