@@ -8,6 +8,12 @@
 //! - [`error`]    what went wrong, and the exit code
 //! - [`paths`]    paths from and for people
 
+#![deny(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what is printed passes through `output`"
+)]
+
 pub mod commands;
 pub mod connect;
 pub mod error;
@@ -67,10 +73,13 @@ pub async fn run(arguments: Vec<OsString>) -> u8 {
     let cli = match parsed {
         Ok(cli) => cli,
         Err(e) => {
-            // Help and version are asked for; everything else is a usage error.
-            let code = if e.use_stderr() { exit::USAGE } else { exit::DONE };
+            // Help and version are asked for; everything else is a usage error, which repeats what was given.
+            if e.use_stderr() {
+                output::complain_in_lines(e.render().to_string().trim_end());
+                return exit::USAGE;
+            }
             let _ = e.print();
-            return code;
+            return exit::DONE;
         }
     };
     let mut out = Out::new(cli.output, cli.quiet);
@@ -87,7 +96,7 @@ pub async fn run(arguments: Vec<OsString>) -> u8 {
         // Whoever read the output has enough.
         Err(CtlError::Pipe) => exit::DONE,
         Err(e) => {
-            eprintln!("purgectl: {e}");
+            output::complain(&format!("purgectl: {e}"));
             e.exit_code()
         }
     }

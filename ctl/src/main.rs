@@ -6,7 +6,7 @@ fn main() -> ExitCode {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => ExitCode::from(runtime.block_on(purgectl::run(std::env::args_os().collect()))),
         Err(error) => {
-            eprintln!("purgectl: cannot start: {error}");
+            purgectl::output::complain(&format!("purgectl: cannot start: {error}"));
             ExitCode::FAILURE
         }
     }

@@ -1,8 +1,10 @@
 //! The contract between `purge-agent` and everyone who speaks to it.
 //!
 //! [`v1`] holds the messages, client and server generated from `purge/v1/purge.proto`;
-//! [`units`] parses and prints the durations and sizes that people write (`28d`, `10GB`).
+//! [`units`] parses and prints the durations and sizes that people write (`28d`, `10GB`);
+//! [`shown`] is how text that others chose is shown.
 
+pub mod shown;
 pub mod units;
 
 /// Messages, client and server of package `purge.v1`.

@@ -1,6 +1,6 @@
 //! `purgectl apply`
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 
 use clap::Args;
 use purge_proto::units::format_size;
@@ -9,7 +9,7 @@ use purge_proto::v1;
 use crate::connect::Client;
 use crate::error::{CtlError, exit};
 use crate::output::table::{Align, Table, count, plural};
-use crate::output::{Out, progress};
+use crate::output::{self, Out, progress};
 use crate::{paths, views};
 
 /// Arguments.
@@ -102,14 +102,14 @@ impl Apply {
         let t = plan.candidates.unwrap_or_default();
         loop {
             out.flush()?;
-            eprint!(
+            let question = format!(
                 "Remove {} and {} ({}) from volume {}? [y/N/d] ",
                 plural(t.files, "file", "files"),
                 plural(t.directories, "directory", "directories"),
                 format_size(t.bytes),
                 plan.volume
             );
-            std::io::stderr().flush()?;
+            output::ask(&question)?;
             let mut answer = String::new();
             if std::io::stdin().lock().read_line(&mut answer)? == 0 {
                 return Ok(false);

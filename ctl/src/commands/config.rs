@@ -66,7 +66,8 @@ impl Config {
             out.line(&format!("No key begins with {prefix}."))?;
         }
         if !pending.is_empty() {
-            out.line("\nWritten, and in force after a restart (systemctl restart purge-agent):")?;
+            out.line("")?;
+            out.line("Written, and in force after a restart (systemctl restart purge-agent):")?;
             pending.iter().try_for_each(|line| out.line(line))?;
         }
         Ok(exit::DONE)

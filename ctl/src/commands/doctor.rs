@@ -76,10 +76,11 @@ fn print(findings: &[v1::Finding], worst: v1::Verdict, out: &mut Out) -> Result<
             out.line(&format!("{:22}-> {}", "", f.cure))?;
         }
     }
+    out.line("")?;
     out.line(match worst {
-        v1::Verdict::Bad => "\nSomething is bad: the agent does not do all that it is there for.",
-        v1::Verdict::Note => "\nNothing is bad.",
-        v1::Verdict::Good | v1::Verdict::Unspecified => "\nAll is well.",
+        v1::Verdict::Bad => "Something is bad: the agent does not do all that it is there for.",
+        v1::Verdict::Note => "Nothing is bad.",
+        v1::Verdict::Good | v1::Verdict::Unspecified => "All is well.",
     })?;
     Ok(())
 }

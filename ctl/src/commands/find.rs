@@ -1,5 +1,6 @@
 //! `purgectl find`
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -49,7 +50,7 @@ pub struct Find {
     /// Files or directories only.
     #[arg(long = "type", value_enum)]
     kind: Option<Type>,
-    /// Paths only, each ended by NUL.
+    /// Paths only, each ended by NUL and not escaped; not to a terminal.
     #[arg(short = '0', long)]
     null: bool,
     /// In this order.
@@ -70,6 +71,12 @@ enum Type {
 
 impl Find {
     pub(super) async fn run(&self, mut client: Client, out: &mut Out) -> Result<u8, CtlError> {
+        if self.null && std::io::stdout().is_terminal() {
+            return Err(CtlError::Usage(
+                "-0 writes names as they are, and a terminal may obey them; pipe them into a program, or leave -0 out"
+                    .into(),
+            ));
+        }
         let kind = match self.kind {
             None => v1::Kind::Unspecified,
             Some(Type::F) => v1::Kind::File,

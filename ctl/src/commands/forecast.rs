@@ -9,6 +9,7 @@ use crate::connect::Client;
 use crate::error::{CtlError, exit};
 use crate::output::Out;
 use crate::output::table::{Align, Table, age, count};
+use crate::paths;
 use crate::views::time;
 
 /// Rows for every day of some thousand subjects.
@@ -69,7 +70,7 @@ impl Forecast {
         let mut client = client.max_decoding_message_size(FORECAST_BYTES_MAX);
         let told = client.get_forecast(request).await?.into_inner();
         match out.is_table() {
-            true => print(&told, out)?,
+            true => print(&told, self.by, out)?,
             false => out.one(&view(&told))?,
         }
         Ok(exit::DONE)
@@ -107,7 +108,7 @@ fn view(f: &v1::Forecast) -> Value {
     })
 }
 
-fn print(f: &v1::Forecast, out: &mut Out) -> std::io::Result<()> {
+fn print(f: &v1::Forecast, by: Option<By>, out: &mut Out) -> std::io::Result<()> {
     let heading = format!(
         "Volume {}: expires if nothing is used ({})",
         f.volume,
@@ -139,7 +140,7 @@ fn print(f: &v1::Forecast, out: &mut Out) -> std::io::Result<()> {
     }
     if !f.subjects.is_empty() {
         out.line("")?;
-        subjects(f).print(out, 2)?;
+        subjects(f, by).print(out, 2)?;
     }
     if !f.limits.is_empty() {
         out.line("")?;
@@ -154,7 +155,7 @@ fn print(f: &v1::Forecast, out: &mut Out) -> std::io::Result<()> {
     Ok(())
 }
 
-fn subjects(f: &v1::Forecast) -> Table {
+fn subjects(f: &v1::Forecast, by: Option<By>) -> Table {
     let mut table = Table::new(&[
         ("FILES", Align::Right),
         ("SIZE", Align::Right),
@@ -166,7 +167,11 @@ fn subjects(f: &v1::Forecast) -> Table {
             Some(_) => "already".into(),
             None => s.days.first().map_or_else(String::new, |d| date(d.until)),
         };
-        table.row([count(s.files), format_size(s.bytes), first, s.subject.clone()]);
+        let subject = match by {
+            Some(By::Directory) => paths::printable(s.subject.as_bytes()),
+            Some(By::User) | None => s.subject.clone(),
+        };
+        table.row([count(s.files), format_size(s.bytes), first, subject]);
     }
     table
 }

@@ -129,12 +129,9 @@ fn print(notices: &[v1::Notice], out: &mut Out) -> Result<(), CtlError> {
             Some(_) => format!(", again at {}", stamp(n.due_at)),
             None => ", given up".into(),
         };
-        out.line(&format!(
-            "{} ({}{again}):\n  {}",
-            n.notice_id,
-            plural(n.attempts.into(), "attempt", "attempts"),
-            paths::printable(n.error.as_bytes())
-        ))?;
+        let attempts = plural(n.attempts.into(), "attempt", "attempts");
+        out.line(&format!("{} ({attempts}{again}):", n.notice_id))?;
+        out.line(&format!("  {}", n.error))?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::connect::Client;
 use crate::error::{CtlError, exit};
 use crate::output::Out;
 use crate::output::table::{Align, Table, age, count};
-use crate::views;
+use crate::{paths, views};
 
 /// Nobody reads more, and half a million rows take a second to align.
 const TABLE_ROWS: u64 = 1000;
@@ -48,6 +48,16 @@ enum By {
     Directory,
 }
 
+impl By {
+    /// A subject in a table: a directory is a path.
+    fn shown(self, subject: &str) -> String {
+        match self {
+            Self::Directory => paths::printable(subject.as_bytes()),
+            Self::User | Self::Group | Self::Project => subject.to_owned(),
+        }
+    }
+}
+
 impl Usage {
     pub(super) async fn run(&self, mut client: Client, out: &mut Out) -> Result<u8, CtlError> {
         if self.touched {
@@ -83,8 +93,8 @@ impl Usage {
             report.subjects = part.subjects;
         }
         match self.age {
-            true => ages(&report).print(out, 0)?,
-            false => totals(&report).print(out, 0)?,
+            true => ages(&report, self.by).print(out, 0)?,
+            false => totals(&report, self.by).print(out, 0)?,
         }
         let hidden = report.subjects.saturating_sub(report.rows.len() as u64);
         if hidden > 0 {
@@ -146,7 +156,7 @@ impl Usage {
     }
 }
 
-fn totals(report: &v1::UsageReport) -> Table {
+fn totals(report: &v1::UsageReport, by: By) -> Table {
     let mut table = Table::new(&[
         ("FILES", Align::Right),
         ("SIZE", Align::Right),
@@ -166,13 +176,13 @@ fn totals(report: &v1::UsageReport) -> Table {
             age(super::age_of(r.oldest)),
             age(super::age_of(r.newest)),
             r.volume.clone(),
-            r.subject.clone(),
+            by.shown(&r.subject),
         ]);
     }
     table
 }
 
-fn ages(report: &v1::UsageReport) -> Table {
+fn ages(report: &v1::UsageReport, by: By) -> Table {
     const HEADS: [&str; 7] = ["<1d", "<7d", "<30d", "<90d", "<180d", "<1y", "older"];
     let mut columns: Vec<(&'static str, Align)> = HEADS.iter().map(|h| (*h, Align::Right)).collect();
     columns.push(("SUBJECT (bytes by last use)", Align::Left));
@@ -182,7 +192,7 @@ fn ages(report: &v1::UsageReport) -> Table {
             .ages
             .iter()
             .map(|a| short_size(a.bytes))
-            .chain([r.subject.clone()]);
+            .chain([by.shown(&r.subject)]);
         table.row(cells);
     }
     table

@@ -1,4 +1,7 @@
 //! What is printed: tables for people, JSON and CSV for programs, progress on stderr.
+//!
+//! Whatever is printed passes through [`purge_proto::shown`] here, at the last moment: no command can forget it. The only ways around
+//! that are [`Out::raw`] and the colours of [`Out::heading`].
 
 pub mod progress;
 pub mod table;
@@ -6,7 +9,10 @@ pub mod table;
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
+use purge_proto::shown::{self, Shown, csv_field};
 use serde_json::Value;
+
+use crate::paths;
 
 /// How to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -57,19 +63,23 @@ impl Out {
 
     /// A line of text.
     pub fn line(&mut self, text: &str) -> io::Result<()> {
-        self.to.write_all(text.as_bytes())?;
-        self.to.write_all(b"\n")
+        self.raw(Shown::text(text).as_str().as_bytes())?;
+        self.raw(b"\n")
     }
 
     /// A heading.
     pub fn heading(&mut self, text: &str) -> io::Result<()> {
         match self.colour {
-            true => self.line(&format!("\x1b[1m{text}\x1b[0m")),
+            true => {
+                self.raw(b"\x1b[1m")?;
+                self.raw(Shown::text(text).as_str().as_bytes())?;
+                self.raw(b"\x1b[0m\n")
+            }
             false => self.line(text),
         }
     }
 
-    /// Bytes as they are.
+    /// Bytes as they are: for programs that asked for just that.
     pub fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.to.write_all(bytes)
     }
@@ -77,7 +87,7 @@ impl Out {
     /// A remark for a person, on stderr.
     pub fn remark(&self, text: &str) {
         if !self.quiet {
-            eprintln!("{text}");
+            complain(text);
         }
     }
 
@@ -86,7 +96,8 @@ impl Out {
         match self.format {
             Format::Json => {
                 let text = serde_json::to_string_pretty(value).map_err(io::Error::other)?;
-                self.line(&text)
+                self.raw(shown::json(&text).as_bytes())?;
+                self.raw(b"\n")
             }
             Format::Ndjson | Format::Csv | Format::Table => self.item(value),
         }
@@ -104,13 +115,12 @@ impl Out {
         self.items += 1;
         match self.format {
             Format::Ndjson | Format::Table => {
-                serde_json::to_writer(&mut self.to, value).map_err(io::Error::other)?;
-                self.to.write_all(b"\n")
+                self.json(value)?;
+                self.raw(b"\n")
             }
             Format::Json => {
-                self.to
-                    .write_all(if self.items == 1 { b"[\n  " } else { b",\n  " })?;
-                serde_json::to_writer(&mut self.to, value).map_err(io::Error::other)
+                self.raw(if self.items == 1 { b"[\n  " } else { b",\n  " })?;
+                self.json(value)
             }
             Format::Csv => self.csv_row(value),
         }
@@ -120,32 +130,92 @@ impl Out {
     pub fn end(&mut self) -> io::Result<()> {
         match (self.format, self.items) {
             (Format::Json, 0) => self.line("[]"),
-            (Format::Json, _) => self.line("\n]"),
+            (Format::Json, _) => self.raw(b"\n]\n"),
             _ => Ok(()),
         }
+    }
+
+    fn json(&mut self, value: &Value) -> io::Result<()> {
+        let text = serde_json::to_string(value).map_err(io::Error::other)?;
+        self.raw(shown::json(&text).as_bytes())
     }
 
     fn csv_row(&mut self, value: &Value) -> io::Result<()> {
         let Value::Object(object) = value else {
             return Ok(());
         };
-        let mut writer = csv::Writer::from_writer(Vec::new());
         if self.columns.is_empty() {
             self.columns = object.keys().cloned().collect();
-            writer.write_record(&self.columns).map_err(io::Error::other)?;
+            let heads: Vec<String> = self.columns.iter().map(|c| field_of_text(c)).collect();
+            self.raw(format!("{}\n", heads.join(",")).as_bytes())?;
         }
-        let cells = self.columns.iter().map(|c| match object.get(c) {
-            None | Some(Value::Null) => String::new(),
-            Some(Value::String(text)) => text.clone(),
-            Some(other) => other.to_string(),
-        });
-        writer.write_record(cells).map_err(io::Error::other)?;
-        let bytes = writer.into_inner().map_err(|e| io::Error::other(e.to_string()))?;
-        self.to.write_all(&bytes)
+        let fields: Vec<String> = self.columns.iter().map(|c| field(object, c)).collect();
+        self.raw(format!("{}\n", fields.join(",")).as_bytes())
     }
 
     /// Everything printed so far goes out.
     pub fn flush(&mut self) -> io::Result<()> {
         self.to.flush()
+    }
+}
+
+/// What went wrong, or a remark, on stderr.
+pub fn complain(text: &str) {
+    complain_in_lines(Shown::text(text).as_str());
+}
+
+/// The same in several lines of our own.
+#[expect(clippy::print_stderr, reason = "this is where stderr is written")]
+pub fn complain_in_lines(text: &str) {
+    eprintln!("{}", shown::page(text));
+}
+
+/// A question on stderr; the answer comes on its line.
+#[expect(clippy::print_stderr, reason = "this is where stderr is written")]
+pub fn ask(question: &str) -> io::Result<()> {
+    eprint!("{}", Shown::text(question));
+    io::stderr().flush()
+}
+
+/// A value as a field of CSV. A path is written as in tables, from its bytes, because a field has no second form for what is no UTF-8.
+fn field(object: &serde_json::Map<String, Value>, column: &str) -> String {
+    match object.get(column) {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) if column == paths::PATH => match paths::bytes_of(object) {
+            Some(bytes) => csv_field(&Shown::name(&bytes)),
+            None => field_of_text(text),
+        },
+        Some(Value::String(text)) => field_of_text(text),
+        Some(number @ (Value::Number(_) | Value::Bool(_))) => number.to_string(),
+        // Lists and objects: JSON in a field, which escapes in JSON's way.
+        Some(other) => csv_field(&Shown::text(&shown::json(&other.to_string()))),
+    }
+}
+
+fn field_of_text(text: &str) -> String {
+    csv_field(&Shown::name(text.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn fields_of_csv_are_texts_numbers_and_json() {
+        let value = json!({
+            "path": "/v/\u{fffd}", "path_bytes": "L3Yv/w==", "subject": "=cmd|' /C calc'!A0", "a": -5, "b": null,
+            "c": [{"x": "\u{202e}\u{1b}"}], "d": "a\nb\\", "e": true,
+        });
+        let Value::Object(object) = &value else { return };
+        let of = |column: &str| field(object, column);
+        assert_eq!(of("path"), "/v/\\xff");
+        assert_eq!(of("subject"), "\"'=cmd|' /C calc'!A0\"");
+        assert_eq!(
+            (of("a"), of("b"), of("none"), of("e")),
+            ("-5".into(), "".into(), "".into(), "true".into())
+        );
+        assert_eq!(of("c"), "\"[{\"\"x\"\":\"\"\\u202e\\u001b\"\"}]\"");
+        assert_eq!(of("d"), "a\\nb\\\\");
     }
 }

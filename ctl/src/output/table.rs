@@ -2,6 +2,8 @@
 
 use std::io;
 
+use purge_proto::shown::Shown;
+
 use super::Out;
 
 /// How a column stands.
@@ -17,7 +19,7 @@ pub enum Align {
 #[derive(Debug)]
 pub struct Table {
     columns: Vec<(&'static str, Align)>,
-    rows: Vec<Vec<String>>,
+    rows: Vec<Vec<Shown<'static>>>,
 }
 
 impl Table {
@@ -29,9 +31,9 @@ impl Table {
         }
     }
 
-    /// Adds a row.
+    /// Adds a row. A cell can only hold what is escaped, so its width is that of what is seen.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
+        self.rows.push(cells.into_iter().map(Shown::from).collect());
     }
 
     /// Whether there is no row.
@@ -46,7 +48,7 @@ impl Table {
                 .rows
                 .iter()
                 .filter_map(|r| r.get(i))
-                .map(|c| c.chars().count());
+                .map(|c| c.as_str().chars().count());
             cells.max().unwrap_or(0).max(head.chars().count())
         };
         let widths: Vec<usize> = self
@@ -55,7 +57,7 @@ impl Table {
             .enumerate()
             .map(|(i, (head, _))| width(i, head))
             .collect();
-        let line = |cells: &[String]| {
+        let line = |cells: &[Shown<'_>]| {
             let mut text = " ".repeat(indent);
             for (i, (cell, (_, align))) in cells.iter().zip(&self.columns).enumerate() {
                 let width = widths.get(i).copied().unwrap_or(0);
@@ -67,8 +69,8 @@ impl Table {
             }
             text.trim_end().to_owned()
         };
-        let heads: Vec<String> = self.columns.iter().map(|(head, _)| (*head).to_owned()).collect();
-        if heads.iter().any(|h| !h.is_empty()) {
+        let heads: Vec<Shown<'_>> = self.columns.iter().map(|(head, _)| Shown::from(*head)).collect();
+        if heads.iter().any(|h| !h.as_str().is_empty()) {
             out.heading(&line(&heads))?;
         }
         self.rows.iter().try_for_each(|row| out.line(&line(row)))
