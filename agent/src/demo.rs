@@ -5,12 +5,14 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use purge_proto::shown::Shown;
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -124,7 +126,8 @@ async fn on_small_tree(scratch: &Scratch, ttl: u64) -> anyhow::Result<()> {
 
     say("What is left, and why:");
     for file in files_below(&tree)? {
-        println!("  {}", file.strip_prefix(&tree).unwrap_or(&file).display());
+        let below = file.strip_prefix(&tree).unwrap_or(&file);
+        println!("  {}", Shown::name(below.as_os_str().as_bytes()));
     }
     for file in [
         "projects/alice/result-2.dat",
@@ -146,7 +149,7 @@ async fn on_small_tree(scratch: &Scratch, ttl: u64) -> anyhow::Result<()> {
 
 fn shell(dir: &Path, line: &str) -> anyhow::Result<()> {
     // A process of its own: what the agent itself reads is no use.
-    println!("  $ {line}");
+    println!("  $ {}", Shown::text(line));
     let status = Command::new("sh")
         .args(["-c", line])
         .current_dir(dir)
@@ -265,7 +268,7 @@ impl Agent {
 
     /// Runs purgectl in this process and shows what it prints.
     async fn purgectl(&self, arguments: &[&str]) -> anyhow::Result<()> {
-        println!("\n  $ purgectl {}", arguments.join(" "));
+        println!("\n  $ purgectl {}", Shown::from(arguments.join(" ")));
         let all = ["purgectl", "--endpoint", &self.endpoint]
             .into_iter()
             .chain(arguments.iter().copied());

@@ -144,8 +144,19 @@ impl Host {
     /// When the index or a volume cannot be had.
     pub fn start(config: &Config, mut handover: Handover) -> anyhow::Result<Arc<Self>> {
         use anyhow::Context;
-        std::fs::create_dir_all(&config.state_dir)
+        // Before anything is changed there: what is above it leads where root wants it to.
+        if let Some(above) = config.state_dir.parent() {
+            trusted::holder(above, 0o755)
+                .map_err(std::io::Error::from)
+                .context("the state directory")?;
+        }
+        crate::private::dir(&config.state_dir)
             .with_context(|| format!("cannot make the state directory {}", config.state_dir.display()))?;
+        let loose = crate::private::tighten(&config.state_dir).context("the state directory")?;
+        if loose > 0 {
+            let dir = config.state_dir.display();
+            tracing::warn!(%dir, loose, "others could open what is in the state directory: it is root's alone now");
+        }
         // Everything in it is used by name: nobody else may be able to exchange it.
         trusted::directory(&config.state_dir)
             .map_err(std::io::Error::from)

@@ -1,5 +1,6 @@
 //! `purge-agent`: arguments, configuration, wiring.
 
+use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -16,6 +17,7 @@ use purge_agent::reload::{InForce, Reload};
 use purge_agent::serve::gate::Doors;
 use purge_agent::serve::tls::Certificates;
 use purge_agent::{demo, schedule, serve, watchdog};
+use purge_proto::shown::{Shown, page};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How often it is looked whether the agent must be started again.
@@ -25,10 +27,19 @@ const RELOADED_WITHIN: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     purge_agent::sys::memory::few_arenas();
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        // Help and version; everything else repeats what was given.
+        Err(e) if !e.use_stderr() => e.exit(),
+        Err(e) => {
+            eprint!("{}", page(&e.render().to_string()));
+            return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(u8::MAX));
+        }
+    };
     let done = match arguments.command {
         Command::Run(run) => {
             purge_agent::log::init();
+            purge_agent::private::by_default();
             purge_agent::sys::limits::raise_open_files();
             let handover = Handover::take();
             read_config(&run)
@@ -43,7 +54,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("purge-agent: {error:#}");
+            eprintln!("purge-agent: {}", page(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
@@ -91,20 +102,19 @@ fn in_lines(faults: &[Fault]) -> String {
 fn check(file: &std::path::Path) -> ExitCode {
     match Config::load(file) {
         Ok(config) => {
-            config.warnings().iter().for_each(|w| eprintln!("warning: {w}"));
+            let mut warnings = config.warnings();
             let files = config
                 .listen
                 .tls
                 .as_ref()
                 .filter(|files| !files.are_credentials());
-            let unfit = files.and_then(|files| Certificates::load(files).err().map(|e| e.to_string()));
-            let exposed = files.and_then(serve::tls::exposed);
-            unfit
-                .into_iter()
-                .chain(exposed)
-                .for_each(|w| eprintln!("warning: {w}"));
+            warnings.extend(files.and_then(|files| Certificates::load(files).err().map(|e| e.to_string())));
+            warnings
+                .iter()
+                .for_each(|w| eprintln!("warning: {}", Shown::text(w)));
             let (volumes, rules) = (config.volumes.len(), config.rules.len());
-            println!("{}: good ({volumes} volumes, {rules} rules)", file.display());
+            let file = Shown::name(file.as_os_str().as_bytes());
+            println!("{file}: good ({volumes} volumes, {rules} rules)");
             ExitCode::SUCCESS
         }
         Err(faults) => {

@@ -117,6 +117,11 @@ impl Agent {
         agent
     }
 
+    /// A further variable in its environment, from its next start on.
+    pub fn environment(&mut self, name: &str, value: &Path) {
+        self.environment.push((name.into(), value.into()));
+    }
+
     fn prepare() -> Self {
         let dir = files::temp_dir();
         Self {
@@ -407,6 +412,14 @@ impl Agent {
             assert_ne!(state, "degraded", "{status}");
             (state == "tracking").then_some(())
         });
+    }
+
+    /// All of its log since it was started last.
+    ///
+    /// # Panics
+    /// When a thread that reads it has.
+    pub fn said(&self) -> String {
+        self.log.lock().unwrap().join("\n")
     }
 
     /// The end of its log.

@@ -7,6 +7,7 @@ use purgectl::tls::Tls;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 
 use crate::cable::HERE;
+use crate::files;
 
 /// Somebody who vouches for others.
 #[derive(Debug)]
@@ -78,7 +79,7 @@ impl Authority {
             key: dir.join(format!("{name}.key")),
         };
         std::fs::write(&pair.cert, cert.pem()).expect("writing a certificate");
-        std::fs::write(&pair.key, key.serialize_pem()).expect("writing a key");
+        files::write_secret(&pair.key, &key.serialize_pem());
         pair
     }
 }

@@ -11,6 +11,7 @@ pub struct Config {
     listen_keys: String,
     access: String,
     rules: String,
+    first: String,
 }
 
 /// The volume's name.
@@ -27,6 +28,7 @@ impl Config {
             listen_keys: String::new(),
             access: String::new(),
             rules: String::new(),
+            first: String::new(),
         }
     }
 
@@ -92,6 +94,13 @@ impl Config {
         self
     }
 
+    /// With further lines before all tables.
+    #[must_use]
+    pub fn first(mut self, keys: &str) -> Self {
+        self.first = keys.to_owned();
+        self
+    }
+
     /// As TOML.
     pub fn text(&self, state_dir: &Path, socket: &Path) -> String {
         let precision = if self.volume_keys.contains("precision") {
@@ -100,9 +109,9 @@ impl Config {
             "precision = \"1s\"\n"
         };
         format!(
-            "state_dir = {state_dir:?}\n\n[listen]\nunix = {socket:?}\n{}\n{}\n[[volume]]\nname = \"{VOLUME}\"\npath = {:?}\n\
+            "state_dir = {state_dir:?}\n{}\n[listen]\nunix = {socket:?}\n{}\n{}\n[[volume]]\nname = \"{VOLUME}\"\npath = {:?}\n\
              {precision}{}\n{}",
-            self.listen_keys, self.access, self.volume, self.volume_keys, self.rules
+            self.first, self.listen_keys, self.access, self.volume, self.volume_keys, self.rules
         )
     }
 }

@@ -54,6 +54,23 @@ pub fn make_one(path: &Path) -> PathBuf {
     path.to_owned()
 }
 
+/// Writes a file that nobody but its owner can read.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn write_secret(path: &Path, text: &str) {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = File::options();
+    let file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path);
+    let written = file.and_then(|mut f| f.write_all(text.as_bytes()));
+    written.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+}
+
 /// Sets a file's atime and mtime, to the second since 1970; does not open it or follow it.
 ///
 /// # Panics

@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use purge_tests::ctl::{number, text};
-use purge_tests::files::{age_tree, make, regular_files, temp_dir};
+use purge_tests::files::{age_tree, make, regular_files, temp_dir, write_secret};
 use purge_tests::notices::{
     ALICE, AT_FIRST, BOB, OF_THE_RUN, PATIENCE, Tree, assert_each_once, events, notices, told,
     until_nothing_waits, until_told,
@@ -42,7 +42,7 @@ fn a_webhook_that_was_down_gets_every_notice_once_though_the_agent_was_killed() 
     let port = free_port();
     let dir = temp_dir();
     let secret = dir.path().join("secret");
-    fs::write(&secret, "a shared secret\n").unwrap();
+    write_secret(&secret, "a shared secret\n");
     let sink = format!("webhook = {{ url = \"http://127.0.0.1:{port}/hook\", secret_file = {secret:?} }}");
     // The kill becomes a gap that counts.
     let mut agent = Agent::tracking(&tree.config_with("gap_tolerance = \"1s\"", &sink));

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use purge_tests::ctl::text;
-use purge_tests::files::temp_dir;
+use purge_tests::files::{temp_dir, write_secret};
 use purge_tests::notices::{
     ALICE, AT_FIRST, BOB, PATIENCE, Tree, notices, told, until_nothing_waits, until_told,
 };
@@ -26,7 +26,7 @@ fn owners_get_one_mail_a_day_and_the_operator_each_at_once_though_the_server_was
     let tree = Tree::make(&mut mount);
     let mut server = need!(MailServer::new(free_port(), true));
     let dir = temp_dir();
-    fs::write(dir.path().join("password"), "pass word\n").unwrap();
+    write_secret(&dir.path().join("password"), "pass word\n");
     fs::write(
         dir.path().join("addresses"),
         format!("# who\n{ALICE}  alice@example.org\n{BOB}: nobody@example.org\n"),
@@ -119,7 +119,7 @@ fn a_mail_server_that_is_not_who_it_says_gets_no_mail_and_no_password() {
     let mut server = need!(MailServer::new(free_port(), true));
     server.start();
     let dir = temp_dir();
-    fs::write(dir.path().join("password"), "pass word").unwrap();
+    write_secret(&dir.path().join("password"), "pass word");
     let sink = |more: &str| {
         let keys = format!(
             "smtp = {{ host = \"localhost\", port = {}, from = \"purge@host.example\", to = \"{{user}}@example.org\", {more} }}",

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use purge_proto::shown::Shown;
+
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
@@ -49,13 +51,12 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.position {
-            Some((line, column)) => write!(f, "{}:{line}:{column}: {}", self.place, self.what)?,
-            None => write!(f, "{}: {}", self.place, self.what)?,
-        }
-        if !self.mend.is_empty() {
-            write!(f, "; {}", self.mend)?;
-        }
-        Ok(())
+        let position = self
+            .position
+            .map_or_else(String::new, |(line, column)| format!("{line}:{column}:"));
+        let cure = if self.mend.is_empty() { "" } else { "; " };
+        // Keys and values of the file stand in it.
+        let words = format!("{}:{position} {}{cure}{}", self.place, self.what, self.mend);
+        Shown::from(words).fmt(f)
     }
 }

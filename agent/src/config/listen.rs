@@ -110,6 +110,9 @@ fn read_tls(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option<TlsFiles> {
             .ok()
     };
     let (cert, key, client_ca) = (file("cert"), file("key"), file("client_ca"));
+    if let Some((what, cure)) = key.as_deref().and_then(secret::exposed) {
+        src.fault(&s.span_of("key"), format!("key {what}"), cure);
+    }
     s.finish(src);
     Some(TlsFiles {
         cert: cert?,

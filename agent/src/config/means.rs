@@ -1,10 +1,14 @@
 //! The means of telling: the tables below `[notify]`, checked.
 
+use std::ops::Range;
 use std::path::PathBuf;
+
+use lapin::uri::{AMQPScheme, AMQPUri};
 
 use super::secret;
 use super::section::{Section, Source};
 use super::sinks::{Amqp, Exec, Means, Smtp, Tls, Webhook};
+use super::url::{Url, is_loopback};
 
 const DEFAULT_TIMEOUT: u64 = 30;
 /// Whoever answers later than this answers nobody.
@@ -23,6 +27,16 @@ fn file(s: &mut Section<'_, '_>, src: &mut Source<'_>, key: &'static str) -> Opt
     if !path.is_file() && !secret::is_of_the_service_only(&path) {
         let what = format!("{key} {} is no file", path.display());
         src.fault(&span, what, "write it, readable for root only");
+    }
+    Some(path)
+}
+
+/// A file with a secret, which is root's alone.
+fn secret_file(s: &mut Section<'_, '_>, src: &mut Source<'_>, key: &'static str) -> Option<PathBuf> {
+    let span = s.span_of(key);
+    let path = file(s, src, key)?;
+    if let Some((what, cure)) = secret::exposed(&path) {
+        src.fault(&span, format!("{key} {what}"), cure);
     }
     Some(path)
 }
@@ -84,7 +98,7 @@ pub(super) fn read_smtp(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option
         }),
     };
     let ca = file(s, src, "ca_file");
-    let password = file(s, src, "password_file");
+    let password = secret_file(s, src, "password_file");
     if user.is_some() != (password.is_some() || s.has("password_file")) {
         src.fault(
             &s.span.clone(),
@@ -140,40 +154,54 @@ fn address(
 
 pub(super) fn read_webhook(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option<Means> {
     let url = s.needed(src, "url", "http://127.0.0.1:8080/hook");
-    if let Some((url, span)) = &url {
-        let parsed = url.parse::<hyper::Uri>().ok();
-        let good = parsed.is_some_and(|u| {
-            matches!(u.scheme_str(), Some("http" | "https")) && u.host().is_some_and(|h| !h.is_empty())
-        });
-        if !good {
-            let mend = "write such as \"https://example.org/hook\"";
-            src.fault(span, format!("url {url:?} is no http or https address"), mend);
-        }
+    let url = url.map(|(text, span)| (Url::new(text), span));
+    let host = url
+        .as_ref()
+        .and_then(|(url, span)| webhook_host(src, url, span.clone()));
+    let secret = secret_file(s, src, "secret_file");
+    let token_file = secret_file(s, src, "token_file");
+    let encrypted = url.as_ref().is_some_and(|(u, _)| u.is("https"));
+    if s.has("token_file") && !encrypted && host.is_some_and(|host| !is_loopback(&host)) {
+        let mend = "write a url that starts with https://";
+        src.fault(
+            &s.span_of("token_file"),
+            "the token would go over the network unprotected",
+            mend,
+        );
     }
-    let secret_file = file(s, src, "secret_file");
-    let ca = ca_file(
-        s,
-        src,
-        url.as_ref().is_some_and(|(u, _)| u.starts_with("https:")),
-        "https",
-    );
+    let ca = ca_file(s, src, encrypted, "https");
     let timeout = timeout(s, src);
     Some(Means::Webhook(Webhook {
         url: url?.0,
-        secret_file,
+        secret_file: secret,
+        token_file,
         ca,
         timeout,
     }))
 }
 
+/// The host of a webhook's address, if it is one that can be used.
+fn webhook_host(src: &mut Source<'_>, url: &Url, span: Range<usize>) -> Option<String> {
+    let parsed = url.reveal().parse::<hyper::Uri>().ok();
+    let parsed = parsed.filter(|u| matches!(u.scheme_str(), Some("http" | "https")));
+    let host = parsed.and_then(|u| Some(u.host()?.to_owned()));
+    let host = host.filter(|h| !h.is_empty());
+    if host.is_none() {
+        let mend = "write such as \"https://example.org/hook\"";
+        src.fault(&span, format!("url {url} is no http or https address"), mend);
+    } else if url.login().is_some() {
+        let mend = "leave them out, write the token into a file that is root's alone (chmod 600) and name that: token_file = \
+                    \"/etc/purge-agent/hook.token\"";
+        src.fault(&span, format!("url {url} has a user or a password in it"), mend);
+    }
+    host
+}
+
 pub(super) fn read_amqp(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option<Means> {
     let url = s.needed(src, "url", "amqp://127.0.0.1:5672/%2f");
-    if let Some((url, span)) = &url
-        && let Err(e) = url.parse::<lapin::uri::AMQPUri>()
-    {
-        let mend =
-            "write such as \"amqp://user@127.0.0.1:5672/%2f\" or \"amqps://user@broker.example.org/%2f\"";
-        src.fault(span, format!("url is no AMQP address: {e}"), mend);
+    let url = url.map(|(text, span)| (Url::new(text), span));
+    if let Some((url, span)) = &url {
+        check_broker(src, url, span, s.has("password_file"));
     }
     let exchange = s.needed(src, "exchange", "purge");
     if let Some((name, span)) = &exchange
@@ -186,13 +214,8 @@ pub(super) fn read_amqp(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option
         );
     }
     let routing_key = s.string(src, "routing_key").map(|(key, _)| key);
-    let password_file = file(s, src, "password_file");
-    let ca = ca_file(
-        s,
-        src,
-        url.as_ref().is_some_and(|(u, _)| u.starts_with("amqps:")),
-        "amqps",
-    );
+    let password_file = secret_file(s, src, "password_file");
+    let ca = ca_file(s, src, url.as_ref().is_some_and(|(u, _)| u.is("amqps")), "amqps");
     Some(Means::Amqp(Amqp {
         url: url?.0,
         exchange: exchange?.0,
@@ -200,6 +223,28 @@ pub(super) fn read_amqp(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option
         password_file,
         ca,
     }))
+}
+
+fn check_broker(src: &mut Source<'_>, url: &Url, span: &Range<usize>, has_file: bool) {
+    match url.reveal().parse::<AMQPUri>() {
+        Err(e) => {
+            let mend =
+                "write such as \"amqp://user@127.0.0.1:5672/%2f\" or \"amqps://user@broker.example.org/%2f\"";
+            // Some of its errors repeat all of it.
+            let why = e.replace(url.reveal(), &url.to_string());
+            src.fault(span, format!("url is no AMQP address: {why}"), mend);
+        }
+        Ok(uri) => {
+            let has_password = has_file || url.login().is_some_and(|(_, word)| word.is_some());
+            if uri.scheme == AMQPScheme::AMQP && has_password && !is_loopback(&uri.authority.host) {
+                src.fault(
+                    span,
+                    format!("url {url}: the password would go over the network unprotected"),
+                    "write amqps://, or name a broker on this host (127.0.0.1)",
+                );
+            }
+        }
+    }
 }
 
 pub(super) fn read_exec(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option<Means> {

@@ -11,6 +11,7 @@
 //! - [`listen`]    where clients come in
 //! - [`subject`]   names in certificates
 //! - [`secret`]    where secrets are
+//! - [`url`]       addresses that may hold a secret
 //! - [`environment`] what the environment says instead of a file
 //! - `command_line` what the command line puts in force
 //! - [`origin`]    where every value comes from
@@ -41,6 +42,7 @@ mod section;
 pub mod sinks;
 pub mod subject;
 mod unsupported;
+pub mod url;
 mod volume;
 
 use std::ffi::OsString;
@@ -56,6 +58,7 @@ pub use listen::{Listen, TlsFiles};
 pub use origin::Shown;
 pub use sinks::{Addresses, Amqp, Exec, Means, Notify, Sink, Smtp, Tls, Webhook};
 pub use subject::Subject;
+pub use url::Url;
 
 use crate::collect::accessors::Accessor;
 use crate::model::Clocks;

@@ -3,7 +3,10 @@
 //! Sections are recorded as they are read, so what is shown is what was asked for, and nothing is listed twice by hand but the
 //! defaults; a test reads these as configuration and compares.
 
+use toml::de::DeValue;
+
 use super::fault::Fault;
+use super::url;
 
 /// A value in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,16 +92,16 @@ pub(super) fn prefix(kind: &str) -> Option<&str> {
     }
 }
 
-/// A section's key with its value as it is written, or with its default; none where there is nothing to be shown.
+/// A section's key with its value, or with its default; none where there is nothing to be shown.
 pub(super) fn shown(
     kind: &str,
     name: Option<&str>,
     key: &str,
-    given: Option<(&str, &Fault)>,
+    given: Option<(&DeValue<'_>, &Fault)>,
 ) -> Option<Shown> {
     let parts = [prefix(kind)?, name.unwrap_or_default(), key];
     let (value, origin) = match given {
-        Some((text, place)) => (in_a_line(text), place_of(place)),
+        Some((value, place)) => (in_a_line(value), place_of(place)),
         None => {
             let (_, _, value) = DEFAULTS.iter().find(|(k, name, _)| *k == kind && *name == key)?;
             (value.unwrap_or("none").to_owned(), DEFAULT.to_owned())
@@ -131,18 +134,66 @@ fn place_of(place: &Fault) -> String {
     }
 }
 
-/// Without comments' line breaks, and without a password that somebody has put into an address after all.
-fn in_a_line(text: &str) -> String {
-    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let Some((scheme, rest)) = words.split_once("://") else {
-        return words;
-    };
-    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let login = host.rsplit_once('@');
-    match login.and_then(|(login, at)| Some((login.split_once(':')?.0, at))) {
-        Some((user, at)) => format!("{scheme}://{user}:***@{at}{path}"),
-        None => words,
+/// A value as TOML in one line, without the secrets that somebody has put into it after all: of an address only scheme and host, of
+/// a program's command not the arguments. From what was read and not from the text, where `\u002f` is a slash as well.
+fn in_a_line(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => string(text),
+        DeValue::Integer(number) => match number.radix() {
+            10 => number.as_str().to_owned(),
+            _ => number.to_string(),
+        },
+        DeValue::Float(number) => number.as_str().to_owned(),
+        DeValue::Boolean(is) => is.to_string(),
+        DeValue::Datetime(at) => at.to_string(),
+        DeValue::Array(items) => {
+            let items: Vec<String> = items.iter().map(|i| in_a_line(i.get_ref())).collect();
+            format!("[{}]", items.join(", "))
+        }
+        DeValue::Table(table) => {
+            let mut pairs: Vec<_> = table.iter().collect();
+            // As it is written.
+            pairs.sort_by_key(|(key, _)| key.span().start);
+            let pairs = pairs.into_iter().map(|(key, value)| {
+                let value = match key.get_ref().as_ref() {
+                    COMMAND => without_arguments(value.get_ref()),
+                    _ => in_a_line(value.get_ref()),
+                };
+                format!("{} = {value}", key.get_ref())
+            });
+            let pairs: Vec<String> = pairs.collect();
+            match pairs.is_empty() {
+                true => "{}".into(),
+                false => format!("{{ {} }}", pairs.join(", ")),
+            }
+        }
     }
+}
+
+/// The key of a program and its arguments.
+const COMMAND: &str = "command";
+
+fn without_arguments(command: &DeValue<'_>) -> String {
+    let Some(words) = command.as_array() else {
+        return in_a_line(command);
+    };
+    let shown = |(position, word): (usize, &toml::Spanned<DeValue<'_>>)| match position {
+        0 => in_a_line(word.get_ref()),
+        _ => string(STARS),
+    };
+    let words: Vec<String> = words.iter().enumerate().map(shown).collect();
+    format!("[{}]", words.join(", "))
+}
+
+/// Stands for what is not shown.
+const STARS: &str = "***";
+
+fn string(text: &str) -> String {
+    let text = match text.contains("://") {
+        true => url::shown(text),
+        false => text.to_owned(),
+    };
+    toml::Value::from(text).to_string()
 }
 
 /// What is in force after a reload: what needs a restart stays as it was, and says what it will be.
@@ -286,11 +337,38 @@ mod tests {
     }
 
     #[test]
-    fn no_password_is_shown() {
-        assert_eq!(
-            in_a_line("\"amqp://me:secret@host:5672/%2f\""),
-            "\"amqp://me:***@host:5672/%2f\""
-        );
-        assert_eq!(in_a_line("\"http://host:80/a@b\""), "\"http://host:80/a@b\"");
+    fn no_secret_is_shown() {
+        let shown = |text: &str| {
+            let text = format!("x = {text}");
+            let table = toml::de::DeTable::parse(&text).unwrap();
+            in_a_line(table.get_ref().get("x").unwrap().get_ref())
+        };
+        for (text, expected) in [
+            (
+                "\"amqp://me:secret@host:5672/%2f\"",
+                "\"amqp://me:***@host:5672/%2f\"",
+            ),
+            ("[\"http://host:80/a@b\"]", "[\"http://host:80/…\"]"),
+            (
+                "{ url = \"https:\\u002f/u:secret@host/secret\", n = 1_000 }",
+                "{ url = \"https://***@host/…\", n = 1000 }",
+            ),
+            (
+                "{ url = '''https://host/secret''' }",
+                "{ url = \"https://host/…\" }",
+            ),
+            (
+                "[ { url = \"https://a/s1\" }, { url = \"https://b/s2\" } ]",
+                "[{ url = \"https://a/…\" }, { url = \"https://b/…\" }]",
+            ),
+            (
+                "{ command = [\"/bin/tell\", \"--token\", \"secret\"] }",
+                "{ command = [\"/bin/tell\", \"***\", \"***\"] }",
+            ),
+            ("{}", "{}"),
+            ("[\"a/**\", # these\n 'b']", "[\"a/**\", \"b\"]"),
+        ] {
+            assert_eq!(shown(text), expected);
+        }
     }
 }

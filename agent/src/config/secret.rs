@@ -1,9 +1,13 @@
 //! Where secrets are: in files, or in what systemd hands over (`LoadCredential=`, systemd.exec(5)). Never in the configuration.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Before the name of a credential.
 const CREDENTIAL: &str = "credential:";
+
+/// Bits of a mode that let the group or all others read or write; an ACL's mask is the group's.
+const OF_OTHERS: u32 = 0o066;
 
 const DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
@@ -40,10 +44,59 @@ pub fn credentials_dir() -> PathBuf {
     std::env::var_os(DIRECTORY).map_or_else(|| "/run/credentials/purge-agent.service".into(), PathBuf::from)
 }
 
+/// A secret from its file, without the end of its line; none: it cannot be read.
+pub fn read(file: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(file).ok()?;
+    Some(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// How others than root can come at a file with a secret, and the cure; none: they cannot. What systemd hands over is looked after
+/// by systemd.
+pub fn exposed(file: &Path) -> Option<(String, String)> {
+    if file.starts_with(credentials_dir()) {
+        return None;
+    }
+    let is = std::fs::metadata(file).ok()?;
+    let shown = file.display();
+    if is.uid() != 0 && is.uid() != rustix::process::geteuid().as_raw() {
+        let what = format!("{shown} belongs to uid {}, who can read it", is.uid());
+        return Some((what, format!("chown root {shown} && chmod 600 {shown}")));
+    }
+    let mode = is.mode() & 0o777;
+    (mode & OF_OTHERS != 0).then(|| {
+        let what = format!("{shown} can be read or written by others than root (mode {mode:04o})");
+        (what, format!("chmod 600 {shown}"))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_secret_that_others_can_read_is_told() {
+        use std::os::unix::fs::PermissionsExt;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (mode, is_exposed) in [
+            (0o600, false),
+            (0o400, false),
+            (0o711, false),
+            (0o640, true),
+            (0o604, true),
+            (0o620, true),
+        ] {
+            std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            let found = exposed(file.path());
+            assert_eq!(found.is_some(), is_exposed, "{mode:o}");
+            assert!(found.is_none_or(|(_, cure)| cure.starts_with("chmod 600 /")));
+        }
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o600)).unwrap();
+        if std::os::unix::fs::chown(file.path(), Some(12345), None).is_ok() {
+            assert!(exposed(file.path()).unwrap().0.contains("uid 12345"));
+        }
+        assert!(exposed(Path::new("/nowhere/at/all")).is_none());
+    }
 
     #[test]
     fn secrets_are_in_files_and_credentials() {

@@ -303,9 +303,9 @@ impl Section<'_, '_> {
             }
             let given = given.map(|value| {
                 let place = Fault::at(src.file, src.text, &value.span(), "", "");
-                (src.text.get(value.span()).unwrap_or_default(), place)
+                (value.get_ref(), place)
             });
-            let given = given.as_ref().map(|(text, place)| (*text, place));
+            let given = given.as_ref().map(|(value, place)| (*value, place));
             let shown = origin::shown(self.kind, name, key, given);
             src.shown.extend(shown);
         }

@@ -1,7 +1,13 @@
 //! Who is told of what happens on a volume, and by what means.
 
+use std::fmt;
 use std::path::PathBuf;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::secret;
+use super::url::Url;
 use crate::notify::event::Kind;
 
 /// The `[notify]` table.
@@ -107,7 +113,9 @@ pub struct Smtp {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Webhook {
     /// Where to.
-    pub url: String,
+    pub url: Url,
+    /// The file with the token that goes with each request.
+    pub token_file: Option<PathBuf>,
     /// The file with the key of the signature.
     pub secret_file: Option<PathBuf>,
     /// Certificates (PEM) to trust besides the system's.
@@ -120,7 +128,7 @@ pub struct Webhook {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Amqp {
     /// Where it is, and with which user and virtual host.
-    pub url: String,
+    pub url: Url,
     /// Declared (durable, topic) unless it is there.
     pub exchange: String,
     /// Of every message; none: `KIND.VOLUME`.
@@ -132,10 +140,54 @@ pub struct Amqp {
 }
 
 /// A program.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Exec {
     /// The program, by its absolute path, and its arguments.
     pub command: Vec<String>,
     /// Seconds after which it is killed.
     pub timeout: u64,
+}
+
+/// Arguments may be secrets.
+impl fmt::Debug for Exec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exec")
+            .field("program", &self.command.first())
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Means {
+    /// What must not come back in an error: servers repeat what they were sent. Secrets are read from their files as they are now.
+    pub fn secrets(&self) -> Vec<String> {
+        let read = |file: &Option<PathBuf>| file.as_deref().and_then(secret::read);
+        match self {
+            Self::Smtp(c) => {
+                let login = c.login.as_ref();
+                let read = login.and_then(|(user, file)| Some((user, secret::read(file)?)));
+                read.into_iter()
+                    .flat_map(|(user, word)| {
+                        // As AUTH PLAIN and AUTH LOGIN send it.
+                        let plain = STANDARD.encode(format!("\0{user}\0{word}"));
+                        [STANDARD.encode(&word), plain, word]
+                    })
+                    .collect()
+            }
+            Self::Webhook(c) => {
+                let files = [read(&c.secret_file), read(&c.token_file)];
+                files.into_iter().flatten().chain(c.url.secrets()).collect()
+            }
+            Self::Amqp(c) => {
+                let uri = c.url.reveal().parse::<lapin::uri::AMQPUri>().ok();
+                let decoded = uri.map(|u| u.authority.userinfo.password);
+                let login = c.url.login();
+                // What holds where nothing is said is no secret.
+                let written = login.and_then(|(_, word)| Some([word?.to_owned(), decoded?]));
+                let written = written.into_iter().flatten();
+                written.chain(read(&c.password_file)).collect()
+            }
+            Self::Exec(_) => Vec::new(),
+        }
+    }
 }

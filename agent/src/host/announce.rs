@@ -6,7 +6,7 @@
 //! A list that is damaged or missing names nothing: what it named waits anew.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -153,10 +153,10 @@ impl Host {
     fn write_list(&self, rule: &str, published: Seconds, named: &Named) -> io::Result<()> {
         let path = self.list_of(rule);
         if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir)?;
+            crate::private::dir(dir)?;
         }
         let next = self.state_dir.join("announced").join(format!("{rule} new"));
-        let mut file = File::create(&next)?;
+        let mut file = crate::private::create(&next)?;
         file.write_all(&encode(published, named))?;
         file.sync_all()?;
         fs::rename(&next, &path)

@@ -4,8 +4,8 @@
 //! Root writes there, so the directory is one that only root can change ([`trusted`]), and everything in it is made, given to its owner
 //! and put in place by descriptors: a list is a new file under a name of its own, and takes the old one's place when it is whole.
 //!
-//! A line a file: when it goes if nobody uses it, its bytes, its path; separated by tabs, with `\`, tabs, newlines and what
-//! else is no printable character written as escapes.
+//! A line a file: when it goes if nobody uses it, its bytes, its path; separated by tabs, the path written as purgectl's
+//! tables have it: what is no printable character stands as an escape, and so does `\`.
 
 use std::ffi::OsStr;
 use std::io::{self, Write};
@@ -13,6 +13,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use purge_proto::shown::Shown;
 use rustc_hash::FxHashMap;
 
 use crate::config::{Rule, user_name};
@@ -152,23 +153,11 @@ fn line(root: &Path, due: Seconds, bytes: u64, below: &[u8]) -> Vec<u8> {
     let due = chrono::DateTime::<chrono::Utc>::from_timestamp(due.unix(), 0).unwrap_or_default();
     let due = due.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
     let mut line = format!("{due}\t{bytes}\t").into_bytes();
-    escape(root.as_os_str().as_bytes(), &mut line);
+    line.extend(Shown::name(root.as_os_str().as_bytes()).as_str().bytes());
     line.push(b'/');
-    escape(below, &mut line);
+    line.extend(Shown::name(below).as_str().bytes());
     line.push(b'\n');
     line
-}
-
-fn escape(path: &[u8], out: &mut Vec<u8>) {
-    for byte in path {
-        match byte {
-            b'\\' => out.extend(b"\\\\"),
-            b'\t' => out.extend(b"\\t"),
-            b'\n' => out.extend(b"\\n"),
-            0..=0x1f | 0x7f => out.extend(format!("\\x{byte:02x}").bytes()),
-            _ => out.push(*byte),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -178,6 +167,6 @@ mod tests {
     #[test]
     fn a_line_is_one_line_whatever_the_name() {
         let line = line(Path::new("/v"), Seconds(86_400), 7, b"a\n\\\t\x07\xff/b");
-        assert_eq!(line, b"1970-01-02T00:00:00Z\t7\t/v/a\\n\\\\\\t\\x07\xff/b\n");
+        assert_eq!(line, b"1970-01-02T00:00:00Z\t7\t/v/a\\n\\\\\\t\\x07\\xff/b\n");
     }
 }

@@ -4,7 +4,7 @@
 //! place; clocks come back from checkpoint and journal, the rest by a scan. Holds are no knowledge that a scan brings back
 //! either, so they (and the heads of runs) are mirrored in `STATE_DIR/records`: frames of `tag:u8 len:u8 key value`.
 
-use std::fs::{self, File};
+use std::fs::{self};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -105,7 +105,7 @@ fn forget_oldest(state_dir: &Path) {
 /// # Errors
 /// When that cannot be noted.
 pub fn condemn(state_dir: &Path, why: &str) -> io::Result<()> {
-    let mut file = File::create(mark(state_dir))?;
+    let mut file = crate::private::create(&mark(state_dir))?;
     file.write_all(why.as_bytes())?;
     file.sync_all()
 }
@@ -150,7 +150,7 @@ fn collect(store: &Store) -> Result<Vec<u8>, StoreError> {
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
+    let mut file = crate::private::create(&new)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(new, path)

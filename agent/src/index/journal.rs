@@ -20,7 +20,7 @@
 
 mod entries;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -87,7 +87,7 @@ impl Journal {
     /// # Errors
     /// When the directory cannot be made or read.
     pub fn open(dir: &Path, identity: Identity) -> io::Result<(Self, Left)> {
-        fs::create_dir_all(dir)?;
+        crate::private::dir(dir)?;
         let mut left = Left {
             whole: true,
             ..Left::default()
@@ -192,7 +192,7 @@ impl Journal {
     fn write(&self, writing: &mut Writing, bytes: &[u8]) -> io::Result<()> {
         if writing.file.is_none() {
             let path = self.dir.join(format!("uses.{}", writing.number));
-            let mut file = match OpenOptions::new().create_new(true).write(true).open(path) {
+            let mut file = match crate::private::options().create_new(true).write(true).open(path) {
                 Ok(file) => file,
                 Err(error) => return self.count(writing, 0, Err(error)),
             };

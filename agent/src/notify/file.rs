@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// How the name of one ends that is being written.
@@ -20,14 +19,7 @@ pub(super) enum Sync {
 /// Puts a file in place of another, whole or not at all.
 pub(super) fn replace(path: &Path, bytes: &[u8], sync: Sync) -> io::Result<()> {
     let new = path.with_extension(UNFINISHED);
-    let mut file = BufWriter::new(
-        fs::OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(&new)?,
-    );
+    let mut file = BufWriter::new(crate::private::create(&new)?);
     file.write_all(bytes)?;
     let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
     if sync == Sync::First {

@@ -12,7 +12,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,7 +23,7 @@ use super::event::{Audience, Entry, Event};
 use super::file::{Sync, remove, replace};
 use super::notice::{Fate, Notice};
 use super::receipts::{Left, Receipt, Receipts};
-use crate::config::Sink;
+use crate::config::{Sink, url};
 use crate::model::Seconds;
 use crate::purge::id::new_id;
 
@@ -63,10 +62,7 @@ impl Outbox {
     /// # Errors
     /// When the directory cannot be made or read. A notice that cannot be read is set aside and said aloud.
     pub fn open(dir: &Path) -> io::Result<Self> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir.join("lists"))?;
+        crate::private::dir(&dir.join("lists"))?;
         let mut inner = Inner::default();
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
@@ -420,7 +416,9 @@ impl Inner {
 }
 
 fn read(path: &Path) -> io::Result<Notice> {
-    Ok(serde_json::from_slice(&fs::read(path)?)?)
+    let mut notice: Notice = serde_json::from_slice(&fs::read(path)?)?;
+    notice.error = url::shown_at_begin(&notice.error);
+    Ok(notice)
 }
 
 #[cfg(test)]

@@ -4,9 +4,8 @@
 //! is counted anew from its ledger, and so is its tally.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
@@ -60,16 +59,8 @@ impl Tally {
     /// # Errors
     /// When it cannot be written: owners hear nothing of the run then.
     pub fn begin(outbox: &Path, run: &str, root: &Path, named_max: usize) -> io::Result<Self> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(outbox.join("runs"))?;
-        let file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(place(outbox, run))?;
+        crate::private::dir(&outbox.join("runs"))?;
+        let file = crate::private::create(&place(outbox, run))?;
         Ok(Self {
             inner: Mutex::new(Inner {
                 file,
@@ -231,7 +222,7 @@ mod tests {
         tally
             .add(&[taken(&all[0], Some(400)), taken(&tree, None)])
             .unwrap();
-        let mut file = OpenOptions::new()
+        let mut file = fs::OpenOptions::new()
             .append(true)
             .open(place(dir.path(), "r1"))
             .unwrap();

@@ -8,6 +8,7 @@ use std::path::Path;
 use chrono::DateTime;
 use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, context};
+use purge_proto::shown::{Shown, page};
 use purge_proto::units::{format_duration, format_size};
 
 use super::event::{Audience, Entry};
@@ -97,14 +98,17 @@ impl Texts {
             Audience::Owner { .. } => "owner",
             Audience::Operator => "operator",
         };
+        // Names of others are escaped here, so a template cannot forget it; the ends of its own lines stay.
         let events: Vec<serde_json::Value> = notice
             .events
             .iter()
             .zip(lists.iter().map(Some).chain(std::iter::repeat(None)))
             .map(|(event, entries)| with_entries(event, entries.map_or(&[], Vec::as_slice)))
+            .map(in_words)
             .collect();
+        let to = in_words(serde_json::to_value(&notice.to).unwrap_or_default());
         let values = context! {
-            to => Value::from(Serde(&notice.to)),
+            to => Value::from(Serde(&to)),
             events => Value::from(Serde(&events)),
             host => about.host,
             notice_id => notice.notice_id.as_str(),
@@ -114,12 +118,8 @@ impl Texts {
         let subject = self.render(&format!("{who}-subject.txt"), &values);
         let line: String = subject.split_whitespace().collect::<Vec<_>>().join(" ");
         Words {
-            subject: line
-                .chars()
-                .filter(|c| !c.is_control())
-                .take(SUBJECT_MAX)
-                .collect(),
-            body: self.render(&format!("{who}-body.txt"), &values),
+            subject: Shown::text(&line).as_str().chars().take(SUBJECT_MAX).collect(),
+            body: page(&self.render(&format!("{who}-body.txt"), &values)).into_owned(),
         }
     }
 
@@ -167,6 +167,20 @@ pub(super) fn with_entries(event: &super::event::Event, entries: &[Entry]) -> se
         );
     }
     value
+}
+
+/// Every text in it escaped.
+fn in_words(value: serde_json::Value) -> serde_json::Value {
+    use serde_json::Value as Json;
+    match value {
+        Json::String(text) => Json::String(Shown::from(text).into_string()),
+        Json::Array(items) => items.into_iter().map(in_words).collect(),
+        Json::Object(fields) => {
+            let fields = fields.into_iter().map(|(key, value)| (key, in_words(value)));
+            Json::Object(fields.collect())
+        }
+        other => other,
+    }
 }
 
 fn moment(text: &str, format: &str) -> String {

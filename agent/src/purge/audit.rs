@@ -1,6 +1,6 @@
 //! The audit log: one JSON line for each thing that was deleted, trashed, restored, freed, or left alone, with who asked.
 //!
-//! It is only appended to, by one `write(2)` for a batch. Rotate it with the usual tools: after SIGHUP the file is opened
+//! It is root's alone (0600) and only appended to, by one `write(2)` for a batch. Rotate it with the usual tools: after SIGHUP the file is opened
 //! anew: a regular file in a directory that only root can change ([`trusted`]), never what a link leads to. What cannot be written stops
 //! the run: nothing goes without a trace.
 
@@ -11,11 +11,13 @@ use std::path::PathBuf;
 
 use base64::Engine;
 use parking_lot::RwLock;
+use purge_proto::shown;
 use serde::Serialize;
 
 use super::candidate::Candidate;
 use super::ledger::Code;
 use crate::model::{Kind, LastUse, Seconds, Source};
+use crate::private;
 use crate::sys::trusted;
 
 /// No line is longer: a path has 4 KiB, and six times that in JSON.
@@ -67,6 +69,7 @@ impl Audit {
 fn append_to(path: &std::path::Path) -> io::Result<File> {
     let opened = trusted::append(path, MODE).map_err(io::Error::from);
     let opened = opened.and_then(|file| {
+        private::close_file(&file, path)?;
         end_torn_line(&file)?;
         Ok(file)
     });
@@ -175,7 +178,8 @@ impl Lines {
             by: &heading.by,
         };
         // Strings and numbers always become JSON.
-        if serde_json::to_writer(&mut self.0, &line).is_ok() {
+        if let Ok(line) = serde_json::to_string(&line) {
+            self.0.extend_from_slice(shown::json(&line).as_bytes());
             self.0.push(b'\n');
         }
     }

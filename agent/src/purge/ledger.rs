@@ -15,9 +15,8 @@
 //! The page cache keeps it when the process is killed. A power cut may take its end: see [`super::recover`].
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::candidate::CHUNK_CANDIDATES;
@@ -139,12 +138,11 @@ impl Ledger {
     pub fn create(state_dir: &Path, run: &str) -> io::Result<Self> {
         let path = path(state_dir, run);
         if let Some(dir) = path.parent() {
-            std::fs::create_dir_all(dir)?;
+            crate::private::dir(dir)?;
         }
-        let file = OpenOptions::new()
+        let file = crate::private::options()
             .append(true)
             .create_new(true)
-            .mode(0o600)
             .open(&path)?;
         let ledger = Self { file };
         ledger.write(0, |out| out.extend_from_slice(&boot_id()))?;

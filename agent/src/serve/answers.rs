@@ -132,10 +132,8 @@ pub(super) fn scans(
         }
         last.finished = true;
         if let State::Degraded(reason) = volume.condition().state {
-            return Err(Status::internal(format!(
-                "volume {}: {reason}",
-                volume.config.name
-            )));
+            let words = format!("volume {}: {reason}", volume.config.name);
+            return Err(Status::internal(convert::plain(words)));
         }
         each(last);
     }
@@ -161,7 +159,7 @@ pub(super) fn show(
     let chunk = |n| {
         host.plans
             .chunk(&plan.plan_id, n)
-            .map_err(|e| Status::internal(e.to_string()))
+            .map_err(|e| Status::internal(convert::plain(e.to_string())))
     };
     if sort == v1::Sort::Unspecified {
         for number in 0..record.chunks {

@@ -4,6 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 
+use purge_proto::shown;
 use purge_proto::v1;
 use tonic::Status;
 
@@ -24,7 +25,8 @@ use crate::query::rows::Row;
 use crate::volume::{Gap, State, Volume};
 
 pub(super) fn status(error: HostError) -> Status {
-    let words = error.to_string();
+    // Names that the caller gave, or that others gave to files, stand in it.
+    let words = plain(error.to_string());
     match error {
         HostError::Invalid { .. } => Status::invalid_argument(words),
         HostError::NotFound(_) => Status::not_found(words),
@@ -38,8 +40,13 @@ pub(super) fn status(error: HostError) -> Status {
 pub(super) fn find_status(error: FindError) -> Status {
     match error {
         FindError::Gone => Status::cancelled("the client has gone"),
-        FindError::Store(e) => Status::internal(e.to_string()),
+        FindError::Store(e) => Status::internal(plain(e.to_string())),
     }
+}
+
+/// The words of a [`Status`].
+pub(super) fn plain(words: String) -> String {
+    shown::Shown::from(words).into_string()
 }
 
 pub(super) fn kind(kind: Kind) -> v1::Kind {

@@ -4,6 +4,7 @@ use chrono::DateTime;
 use purge_proto::v1;
 use tonic::Status;
 
+use super::convert;
 use crate::model::Seconds;
 use crate::notify::event::{Audience, Event};
 use crate::notify::notice::{Fate, Notice};
@@ -11,9 +12,10 @@ use crate::notify::sender::TestError;
 use crate::purge::holds::timestamp;
 
 pub(super) fn status(error: &TestError) -> Status {
+    let words = convert::plain(error.to_string());
     match error {
-        TestError::Unknown(_) => Status::not_found(error.to_string()),
-        TestError::Failed { .. } => Status::aborted(error.to_string()),
+        TestError::Unknown(_) => Status::not_found(words),
+        TestError::Failed { .. } => Status::aborted(words),
     }
 }
 

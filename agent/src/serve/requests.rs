@@ -118,7 +118,7 @@ fn filter_of(r: &v1::FindRequest) -> Result<Filter, Status> {
         "" => None,
         glob => {
             let globs = Globs::compile(&[glob.to_owned()]);
-            Some(globs.map_err(|e| Status::invalid_argument(format!("name: {e}")))?)
+            Some(globs.map_err(|e| Status::invalid_argument(super::convert::plain(format!("name: {e}"))))?)
         }
     };
     let kind = match r.kind() {

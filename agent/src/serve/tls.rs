@@ -139,18 +139,6 @@ impl Certificates {
     }
 }
 
-/// What is no fault of the certificates but should not be: a key that others may read.
-pub fn exposed(files: &TlsFiles) -> Option<String> {
-    let mode = fs::metadata(&files.key).ok()?.mode();
-    (mode & 0o077 != 0).then(|| {
-        format!(
-            "the key {} is not for root alone (mode {:03o}): chmod 600 it",
-            files.key.display(),
-            mode & 0o777
-        )
-    })
-}
-
 fn load(files: &TlsFiles) -> Result<Loaded, TlsError> {
     // Before the content: what changes in between is read again.
     let stamps = files.all().map(stamp);

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use purge_proto::shown::Shown;
+
 use super::super::triggered::namer;
 use super::{DAY, LookError, Lookout};
 use crate::config::{Quota, QuotaSubject, Rule, user_name};
@@ -220,7 +222,7 @@ fn use_of(q: &Quota, over: &Over) -> Use {
     Use {
         quota: q.name.clone(),
         subject_kind: kind_of(q.subject).into(),
-        subject: over.name.chars().flat_map(printable).collect(),
+        subject: Shown::text(&over.name).into_string(),
         files: over.used.files,
         used_bytes: clamp(over.used.bytes),
         limit_bytes: over.hard,
@@ -228,12 +230,6 @@ fn use_of(q: &Quota, over: &Over) -> Use {
         limit_byte_days: over.temporal,
         purges: q.purges,
     }
-}
-
-fn printable(c: char) -> impl Iterator<Item = char> {
-    let escaped = c.is_control().then(|| c.escape_default());
-    let plain = escaped.is_none().then_some(c);
-    escaped.into_iter().flatten().chain(plain)
 }
 
 /// Changes when the rule means other times.

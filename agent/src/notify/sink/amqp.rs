@@ -45,7 +45,7 @@ impl Publisher {
 
     /// The broker, without a password.
     fn place(&self) -> String {
-        let uri: Result<AMQPUri, _> = self.config.url.parse();
+        let uri: Result<AMQPUri, _> = self.config.url.reveal().parse();
         uri.map_or_else(
             |_| "the broker".into(),
             |u| format!("{}:{}", u.authority.host, u.authority.port),
@@ -89,7 +89,7 @@ impl Publisher {
                 self.config.exchange.as_str().into(),
                 key.as_str().into(),
                 options,
-                letter.json().to_string().as_bytes(),
+                letter.text().as_bytes(),
                 properties,
             )
             .await
@@ -116,6 +116,7 @@ impl Publisher {
         let mut uri: AMQPUri = self
             .config
             .url
+            .reveal()
             .parse()
             .map_err(|e| SendError::Never(format!("{place}: {e}")))?;
         if let Some(file) = &self.config.password_file {

@@ -61,7 +61,7 @@ impl Program {
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         keep_standard_only(command.as_std_mut());
-        match tokio::time::timeout(limit, run(command, letter.json().to_string(), receipt)).await {
+        match tokio::time::timeout(limit, run(command, letter.text(), receipt)).await {
             Ok(done) => done,
             Err(_) => Err(SendError::Refused(format!(
                 "{program} did not end within {} s and was killed",

@@ -7,6 +7,7 @@ mod smtp;
 mod tls;
 mod webhook;
 
+use purge_proto::shown::{self, Shown};
 use serde_json::{Value, json};
 
 use super::event::{Audience, Entry};
@@ -44,8 +45,37 @@ pub enum SendError {
     Never(String),
 }
 
+impl SendError {
+    /// Without what must not be repeated, and without what a terminal would obey.
+    fn cleared(self, secrets: &[String]) -> Self {
+        let clear = |words: String| {
+            let mut secrets: Vec<&String> = secrets.iter().filter(|s| s.len() >= SECRET_BYTES_MIN).collect();
+            secrets.sort_by_key(|s| std::cmp::Reverse(s.len()));
+            let hidden = secrets
+                .iter()
+                .fold(words, |words, s| words.replace(s.as_str(), HIDDEN));
+            Shown::from(hidden).into_string()
+        };
+        match self {
+            Self::Down(words) => Self::Down(clear(words)),
+            Self::Refused(words) => Self::Refused(clear(words)),
+            Self::Never(words) => Self::Never(clear(words)),
+        }
+    }
+}
+
+/// What stands for a secret.
+const HIDDEN: &str = "***";
+/// What is shorter is found in any text.
+const SECRET_BYTES_MIN: usize = 3;
+
 /// Somebody who can be told.
-pub enum Teller {
+pub struct Teller {
+    means: Means,
+    by: By,
+}
+
+enum By {
     /// By mail.
     Smtp(smtp::Mailer),
     /// By HTTP.
@@ -59,11 +89,15 @@ pub enum Teller {
 impl Teller {
     /// Gets ready. Nobody is connected to yet.
     pub fn new(sink: &Sink, all: &Notify) -> Self {
-        match &sink.means {
-            Means::Smtp(c) => Self::Smtp(smtp::Mailer::new(c.clone(), all.addresses.clone())),
-            Means::Webhook(c) => Self::Webhook(webhook::Poster::new(c.clone())),
-            Means::Amqp(c) => Self::Amqp(amqp::Publisher::new(c.clone())),
-            Means::Exec(c) => Self::Exec(exec::Program::new(c.clone())),
+        let by = match &sink.means {
+            Means::Smtp(c) => By::Smtp(smtp::Mailer::new(c.clone(), all.addresses.clone())),
+            Means::Webhook(c) => By::Webhook(webhook::Poster::new(c.clone())),
+            Means::Amqp(c) => By::Amqp(amqp::Publisher::new(c.clone())),
+            Means::Exec(c) => By::Exec(exec::Program::new(c.clone())),
+        };
+        Self {
+            means: sink.means.clone(),
+            by,
         }
     }
 
@@ -72,18 +106,19 @@ impl Teller {
     /// # Errors
     /// [`SendError`] says whether it is worth trying again.
     pub async fn send(&mut self, letter: &Letter, receipt: &Receipt) -> Result<(), SendError> {
-        let sent = match self {
-            Self::Smtp(mailer) => mailer.send(letter, receipt).await,
-            Self::Webhook(poster) => poster.send(letter, receipt).await,
-            Self::Amqp(publisher) => publisher.send(letter, receipt).await,
-            Self::Exec(program) => program.send(letter, receipt).await,
+        let sent = match &mut self.by {
+            By::Smtp(mailer) => mailer.send(letter, receipt).await,
+            By::Webhook(poster) => poster.send(letter, receipt).await,
+            By::Amqp(publisher) => publisher.send(letter, receipt).await,
+            By::Exec(program) => program.send(letter, receipt).await,
         };
-        sent.map_err(|e| match e {
+        let sent = sent.map_err(|e| match e {
             SendError::Down(why) if is_without_network(&why) => {
                 SendError::Down(format!("{why}; {NETWORK_CURE}"))
             }
             other => other,
-        })
+        });
+        sent.map_err(|error| error.cleared(&self.means.secrets()))
     }
 
     /// Where a reader of its notices finds a list.
@@ -127,6 +162,11 @@ impl Letter {
             "text": self.words.body,
             "events": events,
         })
+    }
+
+    /// [`Self::json`] as it is sent.
+    pub fn text(&self) -> String {
+        shown::json(&self.json().to_string()).into_owned()
     }
 
     /// The kind of its only event, or "digest".

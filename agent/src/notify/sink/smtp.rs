@@ -5,6 +5,8 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use lettre::message::header::ContentType;
 use lettre::message::{Attachment, Mailbox, Message, MultiPart, SinglePart};
 use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
@@ -12,7 +14,10 @@ use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParam
 use lettre::transport::smtp::extension::ClientId;
 use lettre::transport::smtp::{self};
 
+use purge_proto::shown::Shown;
+
 use super::super::address;
+use super::super::event::Entry;
 use super::{Letter, Receipt, SendError, secret, tls};
 use crate::config::{Addresses, Smtp, Tls};
 
@@ -189,22 +194,17 @@ fn list_of(letter: &Letter) -> String {
             if let Some(at) = &entry.expires_at {
                 let _ = write!(text, "{at}  ");
             }
-            let _ = writeln!(text, "{:>15}  {}", entry.bytes, printable(&entry.path));
+            let _ = writeln!(text, "{:>15}  {}", entry.bytes, path_of(entry));
         }
     }
     text
 }
 
-/// On one line.
-fn printable(path: &str) -> String {
-    let mut out = String::with_capacity(path.len());
-    for c in path.chars() {
-        match c.is_control() || c == '\\' {
-            true => out.extend(c.escape_default()),
-            false => out.push(c),
-        }
-    }
-    out
+/// On one line, from its bytes where it is no UTF-8.
+fn path_of(entry: &Entry) -> String {
+    let raw = entry.path_bytes.as_deref().and_then(|b| STANDARD.decode(b).ok());
+    let raw = raw.unwrap_or_else(|| entry.path.clone().into_bytes());
+    Shown::name(&raw).into_string()
 }
 
 /// An error and what is behind it.

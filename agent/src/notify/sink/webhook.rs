@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
+use hyper::header::{AUTHORIZATION, HeaderValue};
 use hyper::{Request, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -56,22 +57,22 @@ impl Poster {
 
     /// Where nothing is encrypted, nobody needs to be trusted.
     fn tls(&self) -> Result<ClientConfig, SendError> {
-        match self.config.url.starts_with("https:") {
+        match self.config.url.is("https") {
             true => tls::client(self.config.ca.as_deref()),
             false => tls::nobody(),
         }
     }
 
     pub async fn send(&mut self, letter: &Letter, receipt: &Receipt) -> Result<(), SendError> {
-        let url: Uri = self
-            .config
-            .url
+        let url = self.config.url.clone();
+        let place: Uri = url
+            .reveal()
             .parse()
-            .map_err(|e| SendError::Never(format!("{}: {e}", self.config.url)))?;
-        let body = letter.json().to_string();
+            .map_err(|e| SendError::Never(format!("{url}: {e}")))?;
+        let body = letter.text();
         let id = &letter.notice.notice_id;
         let now = crate::model::Seconds::wall().unix();
-        let mut request = Request::post(&url)
+        let mut request = Request::post(place)
             .header("content-type", "application/json")
             .header("user-agent", concat!("purge-agent/", env!("CARGO_PKG_VERSION")))
             .header("webhook-id", id)
@@ -79,6 +80,9 @@ impl Poster {
             .header("webhook-timestamp", now);
         if let Some(file) = &self.config.secret_file {
             request = request.header("webhook-signature", signature(&secret(file)?, id, now, &body)?);
+        }
+        if let Some(file) = &self.config.token_file {
+            request = request.header(AUTHORIZATION, bearer(&secret(file)?)?);
         }
         let request = request
             .body(Full::new(Bytes::from(body)))
@@ -130,6 +134,15 @@ fn in_full(error: &dyn std::error::Error) -> String {
         source = e.source();
     }
     words
+}
+
+/// The token as RFC 6750 has it.
+fn bearer(token: &str) -> Result<HeaderValue, SendError> {
+    let value = HeaderValue::try_from(format!("Bearer {token}"));
+    let unfit = "the token cannot stand in a header: write it in one line of ASCII";
+    let mut value = value.map_err(|_| SendError::Down(unfit.into()))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// `v1,BASE64`. A secret that begins with `whsec_` is base64, as the convention has it; another is taken as it is.
