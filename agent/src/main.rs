@@ -1,5 +1,6 @@
 //! `purge-agent`: arguments, configuration, wiring.
 
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use purge_agent::arguments::{Arguments, Command, Run};
 use purge_agent::config::{Config, Fault};
 use purge_agent::handover::Handover;
@@ -32,7 +33,8 @@ fn main() -> ExitCode {
         // Help and version; everything else repeats what was given.
         Err(e) if !e.use_stderr() => e.exit(),
         Err(e) => {
-            eprint!("{}", page(&e.render().to_string()));
+            let given: Vec<OsString> = std::env::args_os().collect();
+            purgectl::output::complain_of_arguments(Arguments::command(), &given, &e);
             return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(u8::MAX));
         }
     };

@@ -68,14 +68,14 @@ pub struct Cli {
 /// Runs one command line (the program's name first) and returns the exit code. Prints to stdout and stderr.
 pub async fn run(arguments: Vec<OsString>) -> u8 {
     let parsed = Cli::command()
-        .try_get_matches_from(arguments)
+        .try_get_matches_from(&arguments)
         .and_then(|m| Cli::from_arg_matches(&m));
     let cli = match parsed {
         Ok(cli) => cli,
         Err(e) => {
             // Help and version are asked for; everything else is a usage error, which repeats what was given.
             if e.use_stderr() {
-                output::complain_in_lines(e.render().to_string().trim_end());
+                output::complain_of_arguments(Cli::command(), &arguments, &e);
                 return exit::USAGE;
             }
             let _ = e.print();

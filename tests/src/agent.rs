@@ -117,6 +117,14 @@ impl Agent {
         agent
     }
 
+    /// With its configuration file written, but not started: see [`Agent::launch`].
+    pub fn prepared(config: &Config) -> Self {
+        let mut agent = Self::prepare();
+        agent.write_config(config);
+        agent.arguments = vec!["run".into(), "--config".into(), agent.config_file().into()];
+        agent
+    }
+
     /// A further variable in its environment, from its next start on.
     pub fn environment(&mut self, name: &str, value: &Path) {
         self.environment.push((name.into(), value.into()));

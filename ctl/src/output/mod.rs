@@ -6,6 +6,7 @@
 pub mod progress;
 pub mod table;
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
@@ -168,6 +169,17 @@ pub fn complain(text: &str) {
 #[expect(clippy::print_stderr, reason = "this is where stderr is written")]
 pub fn complain_in_lines(text: &str) {
     eprintln!("{}", shown::page(text));
+}
+
+/// What is wrong with a command line. The error repeats arguments among lines of its own, so it is made from arguments that are escaped
+/// already.
+pub fn complain_of_arguments(command: clap::Command, arguments: &[OsString], error: &clap::Error) {
+    let escaped = |a: &OsString| OsString::from(Shown::text(&a.to_string_lossy()).as_str());
+    let again = command.try_get_matches_from(arguments.iter().map(escaped));
+    match again {
+        Err(e) if e.use_stderr() => complain_in_lines(e.render().to_string().trim_end()),
+        _ => complain(error.render().to_string().trim_end()),
+    }
 }
 
 /// A question on stderr; the answer comes on its line.
