@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use purge_agent::arguments::{Arguments, Command, Run};
-use purge_agent::config::{Config, Fault};
+use purge_agent::config::{Config, Fault, Means, Sink, secret};
 use purge_agent::handover::Handover;
 use purge_agent::host::Host;
 use purge_agent::reload::answer::{self, Answers};
@@ -111,6 +111,7 @@ fn check(file: &std::path::Path) -> ExitCode {
                 .as_ref()
                 .filter(|files| !files.are_credentials());
             warnings.extend(files.and_then(|files| Certificates::load(files).err().map(|e| e.to_string())));
+            warnings.extend(password_for_others(&config, file));
             warnings
                 .iter()
                 .for_each(|w| eprintln!("warning: {}", Shown::text(w)));
@@ -124,6 +125,21 @@ fn check(file: &std::path::Path) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A broker's password may stand in its address, and then the configuration is a file with a secret.
+fn password_for_others(config: &Config, file: &std::path::Path) -> Option<String> {
+    let has_password = |sink: &Sink| match &sink.means {
+        Means::Amqp(broker) => broker.url.login().is_some_and(|(_, word)| word.is_some()),
+        _ => false,
+    };
+    if !config.notify.sinks.iter().any(has_password) {
+        return None;
+    }
+    let (what, cure) = secret::exposed(file)?;
+    Some(format!(
+        "a broker's password stands in the configuration, and {what}: {cure}, or use password_file"
+    ))
 }
 
 fn reload(file: &std::path::Path, pid: i32) -> anyhow::Result<()> {
