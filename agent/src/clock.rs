@@ -259,7 +259,7 @@ impl Keeper {
 
 fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = file.with_extension("new");
-    let mut out = crate::private::create(&new)?;
+    let mut out = crate::sys::private::create(&new)?;
     out.write_all(bytes)?;
     out.sync_data()?;
     std::fs::rename(new, file)

@@ -150,9 +150,9 @@ impl Host {
                 .map_err(std::io::Error::from)
                 .context("the state directory")?;
         }
-        crate::private::dir(&config.state_dir)
+        crate::sys::private::dir(&config.state_dir)
             .with_context(|| format!("cannot make the state directory {}", config.state_dir.display()))?;
-        let loose = crate::private::tighten(&config.state_dir).context("the state directory")?;
+        let loose = crate::sys::private::tighten(&config.state_dir).context("the state directory")?;
         if loose > 0 {
             let dir = config.state_dir.display();
             tracing::warn!(%dir, loose, "others could open what is in the state directory: it is root's alone now");

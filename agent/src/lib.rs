@@ -6,7 +6,6 @@
 //! - [`clock`]   the agent's own time, which no step of the wall clock moves
 //! - [`work`]    what a volume's work came to, for metrics
 //! - [`config`]  TOML -> checked, typed configuration
-//! - [`private`] files and directories that are root's alone
 //! - [`sys`]     the only `unsafe`: fanotify, file handles, openat2, statx, getdents
 //! - [`collect`] kernel events -> accesses and namespace changes as values
 //! - [`index`]   the clock column, pages, paths, totals and coverage, kept in sled
@@ -39,7 +38,6 @@ pub mod metrics;
 pub mod model;
 pub mod notify;
 pub mod policy;
-pub mod private;
 pub mod purge;
 pub mod query;
 pub mod reload;

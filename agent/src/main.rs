@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Run(run) => {
             purge_agent::log::init();
-            purge_agent::private::by_default();
+            purge_agent::sys::private::by_default();
             purge_agent::sys::limits::raise_open_files();
             let handover = Handover::take();
             read_config(&run)

@@ -153,10 +153,10 @@ impl Host {
     fn write_list(&self, rule: &str, published: Seconds, named: &Named) -> io::Result<()> {
         let path = self.list_of(rule);
         if let Some(dir) = path.parent() {
-            crate::private::dir(dir)?;
+            crate::sys::private::dir(dir)?;
         }
         let next = self.state_dir.join("announced").join(format!("{rule} new"));
-        let mut file = crate::private::create(&next)?;
+        let mut file = crate::sys::private::create(&next)?;
         file.write_all(&encode(published, named))?;
         file.sync_all()?;
         fs::rename(&next, &path)

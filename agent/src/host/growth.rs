@@ -112,7 +112,7 @@ impl History {
             put_frame(&mut bytes, |body| body.extend(sample.encode_to_vec()));
         }
         let next = self.path.with_extension("new");
-        let mut file = crate::private::create(&next)?;
+        let mut file = crate::sys::private::create(&next)?;
         file.write_all(&bytes)?;
         fs::rename(&next, &self.path)
     }

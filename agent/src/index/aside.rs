@@ -105,7 +105,7 @@ fn forget_oldest(state_dir: &Path) {
 /// # Errors
 /// When that cannot be noted.
 pub fn condemn(state_dir: &Path, why: &str) -> io::Result<()> {
-    let mut file = crate::private::create(&mark(state_dir))?;
+    let mut file = crate::sys::private::create(&mark(state_dir))?;
     file.write_all(why.as_bytes())?;
     file.sync_all()
 }
@@ -150,7 +150,7 @@ fn collect(store: &Store) -> Result<Vec<u8>, StoreError> {
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
-    let mut file = crate::private::create(&new)?;
+    let mut file = crate::sys::private::create(&new)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(new, path)

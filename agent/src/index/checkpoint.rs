@@ -54,7 +54,10 @@ impl<'a> Writer<'a> {
         let mut writer = Self {
             dir,
             number: head.number,
-            out: BufWriter::with_capacity(BUFFER_BYTES, crate::private::create(&dir.join("clocks.new"))?),
+            out: BufWriter::with_capacity(
+                BUFFER_BYTES,
+                crate::sys::private::create(&dir.join("clocks.new"))?,
+            ),
             body: Vec::new(),
             page: 0,
             frame: Vec::new(),

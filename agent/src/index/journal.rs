@@ -87,7 +87,7 @@ impl Journal {
     /// # Errors
     /// When the directory cannot be made or read.
     pub fn open(dir: &Path, identity: Identity) -> io::Result<(Self, Left)> {
-        crate::private::dir(dir)?;
+        crate::sys::private::dir(dir)?;
         let mut left = Left {
             whole: true,
             ..Left::default()
@@ -192,7 +192,11 @@ impl Journal {
     fn write(&self, writing: &mut Writing, bytes: &[u8]) -> io::Result<()> {
         if writing.file.is_none() {
             let path = self.dir.join(format!("uses.{}", writing.number));
-            let mut file = match crate::private::options().create_new(true).write(true).open(path) {
+            let mut file = match crate::sys::private::options()
+                .create_new(true)
+                .write(true)
+                .open(path)
+            {
                 Ok(file) => file,
                 Err(error) => return self.count(writing, 0, Err(error)),
             };

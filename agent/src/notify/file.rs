@@ -19,7 +19,7 @@ pub(super) enum Sync {
 /// Puts a file in place of another, whole or not at all.
 pub(super) fn replace(path: &Path, bytes: &[u8], sync: Sync) -> io::Result<()> {
     let new = path.with_extension(UNFINISHED);
-    let mut file = BufWriter::new(crate::private::create(&new)?);
+    let mut file = BufWriter::new(crate::sys::private::create(&new)?);
     file.write_all(bytes)?;
     let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
     if sync == Sync::First {

@@ -62,7 +62,7 @@ impl Outbox {
     /// # Errors
     /// When the directory cannot be made or read. A notice that cannot be read is set aside and said aloud.
     pub fn open(dir: &Path) -> io::Result<Self> {
-        crate::private::dir(&dir.join("lists"))?;
+        crate::sys::private::dir(&dir.join("lists"))?;
         let mut inner = Inner::default();
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();

@@ -59,8 +59,8 @@ impl Tally {
     /// # Errors
     /// When it cannot be written: owners hear nothing of the run then.
     pub fn begin(outbox: &Path, run: &str, root: &Path, named_max: usize) -> io::Result<Self> {
-        crate::private::dir(&outbox.join("runs"))?;
-        let file = crate::private::create(&place(outbox, run))?;
+        crate::sys::private::dir(&outbox.join("runs"))?;
+        let file = crate::sys::private::create(&place(outbox, run))?;
         Ok(Self {
             inner: Mutex::new(Inner {
                 file,

@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::candidate::Candidate;
 use super::ledger::Code;
 use crate::model::{Kind, LastUse, Seconds, Source};
-use crate::private;
+use crate::sys::private;
 use crate::sys::trusted;
 
 /// No line is longer: a path has 4 KiB, and six times that in JSON.

@@ -138,9 +138,9 @@ impl Ledger {
     pub fn create(state_dir: &Path, run: &str) -> io::Result<Self> {
         let path = path(state_dir, run);
         if let Some(dir) = path.parent() {
-            crate::private::dir(dir)?;
+            crate::sys::private::dir(dir)?;
         }
-        let file = crate::private::options()
+        let file = crate::sys::private::options()
             .append(true)
             .create_new(true)
             .open(&path)?;

@@ -74,7 +74,7 @@ impl Answers {
 
     fn write(&self) {
         let new = self.file.with_extension("new");
-        let written = crate::private::write(&new, self.last.to_string().as_bytes())
+        let written = crate::sys::private::write(&new, self.last.to_string().as_bytes())
             .and_then(|()| fs::rename(&new, &self.file));
         if let Err(error) = written {
             tracing::warn!(%error, file = %self.file.display(), "whoever asked for the reload is not told how it went");

@@ -7,6 +7,7 @@
 //! - [`limits`]   how many files may be open
 //! - [`memory`]   keeping the allocator from holding on to what a scan needed
 //! - [`peer`]     who is at the other end of a unix socket
+//! - [`private`]  files and directories that are root's alone
 //! - [`project`]  project ids
 //! - [`shared`]   a buffer that outlives the process
 //! - [`stat`]     statx -> [`crate::model::Stat`], and what a mount is
@@ -30,6 +31,7 @@ pub mod likeness;
 pub mod limits;
 pub mod memory;
 pub mod peer;
+pub mod private;
 pub mod project;
 pub mod shared;
 pub mod socket;

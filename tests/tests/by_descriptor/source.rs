@@ -10,64 +10,51 @@ const PROC: &str = "/proc, /sys: the kernel's own";
 
 /// Each file with the calls that it may have, and why.
 const KNOWN: &[(&str, &str, &str)] = &[
-    ("agent/src/clock.rs", "File::create fs::read fs::rename", STATE),
-    ("agent/src/host.rs", "fs::create_dir_all", STATE),
-    (
-        "agent/src/host/announce.rs",
-        "File::create fs::create_dir_all fs::read fs::rename",
-        STATE,
-    ),
-    (
-        "agent/src/host/growth.rs",
-        "File::create fs::read fs::rename",
-        STATE,
-    ),
+    ("agent/src/clock.rs", "fs::read fs::rename", STATE),
+    ("agent/src/host/announce.rs", "fs::read fs::rename", STATE),
+    ("agent/src/host/growth.rs", "fs::read fs::rename", STATE),
     ("agent/src/host/purges.rs", "fs::remove_file", STATE),
     (
         "agent/src/index/aside.rs",
-        ".exists File::create fs::read fs::read_dir fs::read_to_string fs::remove_dir_all fs::remove_file fs::rename",
+        ".exists fs::read fs::read_dir fs::read_to_string fs::remove_dir_all fs::remove_file fs::rename",
         STATE,
     ),
     (
         "agent/src/index/checkpoint.rs",
-        ".exists File::create File::open fs::read fs::rename",
+        ".exists File::open fs::read fs::rename",
         STATE,
     ),
     (
         "agent/src/index/journal.rs",
-        "File::open OpenOptions::new fs::create_dir_all fs::metadata fs::read fs::read_dir fs::remove_file fs::rename",
+        "File::open fs::metadata fs::read fs::read_dir fs::remove_file fs::rename",
         STATE,
     ),
     ("agent/src/index/store.rs", "File::open", STATE),
     (
         "agent/src/notify/file.rs",
-        "File::open OpenOptions::new fs::remove_file fs::rename",
+        "File::open fs::remove_file fs::rename",
         STATE,
     ),
     ("agent/src/notify/memory.rs", "fs::read", STATE),
     (
         "agent/src/notify/outbox.rs",
-        ".exists DirBuilder::new fs::read fs::read_dir fs::read_to_string fs::rename",
+        ".exists fs::read fs::read_dir fs::read_to_string fs::rename",
         STATE,
     ),
     (
         "agent/src/notify/tally.rs",
-        "DirBuilder::new OpenOptions::new fs::read_dir fs::read_to_string fs::remove_file",
+        "fs::read_dir fs::read_to_string fs::remove_file",
         STATE,
     ),
-    (
-        "agent/src/purge/ledger.rs",
-        "OpenOptions::new fs::create_dir_all fs::read",
-        STATE,
-    ),
+    ("agent/src/purge/ledger.rs", "fs::read", STATE),
     (
         "agent/src/reload/answer.rs",
-        "fs::read_to_string fs::rename fs::write",
+        "fs::read_to_string fs::rename",
         STATE,
     ),
     (
         "agent/src/volume/keeper/flush.rs",
-        "File::open fs::remove_file fs::write",
+        "File::open fs::remove_file",
         STATE,
     ),
     ("agent/src/volume/opening.rs", "fs::read", STATE),
@@ -104,6 +91,11 @@ const KNOWN: &[(&str, &str, &str)] = &[
         "agent/src/config/mod.rs",
         ".is_dir",
         "a look at the volume that the command line names",
+    ),
+    (
+        "agent/src/config/secret.rs",
+        "fs::metadata fs::read_to_string",
+        "secrets that the configuration names; read only",
     ),
     (
         "agent/src/config/means.rs",

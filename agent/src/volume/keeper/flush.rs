@@ -153,7 +153,7 @@ impl Volume {
 fn probe(dir: &Path) -> io::Result<()> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let file = dir.join(format!("probe.{}", NUMBER.fetch_add(1, Relaxed)));
-    let written = crate::private::write(&file, &[0xA5; PROBE_BYTES])
+    let written = crate::sys::private::write(&file, &[0xA5; PROBE_BYTES])
         .and_then(|()| std::fs::File::open(&file))
         .and_then(|f| f.sync_all());
     // Whatever became of it, it must not stay.
