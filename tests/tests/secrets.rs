@@ -68,8 +68,8 @@ fn echo() -> u16 {
 
 #[test]
 fn secrets_come_out_nowhere() {
-    let mount = need!(Mount::sized(Fs::Ext4, 64, 2000));
-    let tree = Tree::make(&mount.path());
+    let mut mount = need!(Mount::sized(Fs::Ext4, 64, 2000));
+    let tree = Tree::make(&mut mount);
     let dir = temp_dir();
     let (token, key) = (dir.path().join("token"), dir.path().join("key"));
     write_secret(&token, "BEARERTOKEN\n");
