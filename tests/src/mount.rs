@@ -199,10 +199,11 @@ impl Mount {
     /// # Panics
     /// When debugfs or mount says no.
     pub fn spoil(&mut self, files: &[PathBuf]) {
-        let root = self.path();
         let command = |file: &PathBuf| {
-            let inside = file.strip_prefix(&root).expect("a file of this mount");
-            format!("sif {} file_acl 7000", inside.display())
+            let ino = std::fs::symlink_metadata(file)
+                .expect("a file of this mount")
+                .ino();
+            format!("sif <{ino}> file_acl 7000")
         };
         let commands: Vec<String> = files.iter().map(command).collect();
         self.damage(&commands.iter().map(String::as_str).collect::<Vec<_>>());

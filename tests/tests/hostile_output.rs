@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -22,7 +22,7 @@ use purge_tests::files::{age_tree, make_one, regular_files, set_times, temp_dir,
 use purge_tests::notices::PATIENCE;
 use purge_tests::rpc;
 use purge_tests::wait::until;
-use purge_tests::{Agent, Config, Ctl, Fs, Mount, binary, need, sh};
+use purge_tests::{Agent, Config, Ctl, Fs, Mount, binary, need};
 use purgectl::connect::{Client, Connect};
 use purgectl::tls::Tls;
 use serde_json::Value;
@@ -110,20 +110,11 @@ fn make_tree(root: &Path) -> BTreeSet<PathBuf> {
     files
 }
 
-/// A file that cannot be removed: its run fails. Made before the agent looks, because chattr opens the file.
-struct Stuck(PathBuf);
-
-impl Stuck {
-    fn make(path: PathBuf) -> Self {
-        sh(Command::new("chattr").arg("+i").arg(&path)).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Stuck {
-    fn drop(&mut self) {
-        let _ = sh(Command::new("chattr").arg("-i").arg(&self.0));
-    }
+/// Makes a file of which nothing but its name can be read: its run fails in part.
+fn spoil(mount: &mut Mount, path: &Path) {
+    chown(path, Some(54321), Some(54321)).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660)).unwrap();
+    mount.spoil(&[path.to_owned()]);
 }
 
 fn config(root: &Path, more: &str) -> Config {
@@ -195,10 +186,11 @@ fn keeper(dir: &Path) -> PathBuf {
 
 #[test]
 fn nothing_that_others_chose_comes_out_raw() {
-    let mount = need!(Mount::sized(Fs::Ext4, 64, 4000));
+    let mut mount = need!(Mount::sized(Fs::Ext4, 64, 4000));
     let root = mount.dir("v");
     let files = make_tree(&root);
-    let stuck = Stuck::make(files.iter().last().unwrap().clone());
+    let stuck = files.iter().last().unwrap();
+    spoil(&mut mount, stuck);
     let dir = temp_dir();
     let program = keeper(dir.path());
     let lists = mount.dir("lists");
@@ -250,7 +242,7 @@ fn nothing_that_others_chose_comes_out_raw() {
     let runs = every_form(&ctl, &words(["runs"]));
     let id = text(&runs[0][0], "run_id").to_owned();
     let told = every_form(&ctl, &words(["run", &id]));
-    assert_eq!(path_of(&told[0]["failed"][0]), stuck.0);
+    assert_eq!(path_of(&told[0]["failed"][0]), *stuck);
     for file in files.iter().skip(2).take(4) {
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(file, "in the way").unwrap();
@@ -517,10 +509,10 @@ fn on_a_terminal(agent: &Agent, command: &str) -> (i32, String) {
 
 #[test]
 fn a_terminal_gets_no_other_escapes_than_those_of_headings() {
-    let mount = need!(Mount::sized(Fs::Ext4, 64, 4000));
+    let mut mount = need!(Mount::sized(Fs::Ext4, 64, 4000));
     let root = mount.dir("v");
     make_tree(&root);
-    let _stuck = Stuck::make(root.join(&names()[0]).join(&names()[0]));
+    spoil(&mut mount, &root.join(&names()[0]).join(&names()[0]));
     let mut agent = Agent::prepared(&config(&root, ""));
     // The form that a person reads.
     agent.environment("PURGE_AGENT_LOG", Path::new("human"));
