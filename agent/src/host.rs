@@ -5,9 +5,11 @@
 //! - [`forecast`] what will expire, and which limits will be reached; `growth`: what there was before
 //! - `left`      what earlier processes left
 //! - [`mine`]     what will expire soon, for those whose it is
+//! - [`place`]    where a path from a client leads
 //! - `plans`     plans that rules ask for
 //! - `purges`    runs; `trash`: what they leave in the trash
-//! - `questions` what can be asked of one path
+//! - [`questions`] what can be asked of one path
+//! - `tidy`      removes what is over, so that what clients make is not kept for ever
 //! - `telling`   what people are told of
 //! - `triggered` what quotas and watermarks ask for
 
@@ -18,15 +20,16 @@ mod left;
 mod lists;
 pub mod mine;
 mod own;
+pub mod place;
 mod plans;
 mod purges;
-mod questions;
+pub mod questions;
 pub mod telling;
+mod tidy;
 mod trash;
 mod triggered;
 
 use std::collections::BTreeSet;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,7 +37,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 
 use self::left::Left;
-pub use self::own::Wish;
+pub use self::own::{User, Wish};
 pub use self::plans::Wanted;
 pub use self::purges::Manner;
 use crate::clock;
@@ -85,6 +88,8 @@ impl From<PlanError> for HostError {
     fn from(e: PlanError) -> Self {
         match e {
             PlanError::Unknown(_) => Self::NotFound(e.to_string()),
+            PlanError::Full(_) => Self::TooMuch(e.to_string()),
+            PlanError::Busy(_) => Self::Refused(e.to_string()),
             PlanError::Store(e) => Self::Store(e),
         }
     }
@@ -103,8 +108,9 @@ impl From<RunError> for HostError {
 impl From<HoldError> for HostError {
     fn from(e: HoldError) -> Self {
         match e {
-            HoldError::Path { .. } | HoldError::Unknown(_) => Self::NotFound(e.to_string()),
+            HoldError::Unknown(_) => Self::NotFound(e.to_string()),
             HoldError::NotTheirs { .. } => Self::Denied(e.to_string()),
+            HoldError::Full(_) => Self::TooMuch(e.to_string()),
             HoldError::Store(e) => Self::Store(e),
         }
     }
@@ -334,30 +340,18 @@ impl Host {
         found
             .ok_or_else(|| HostError::NotFound(format!("there is no volume {name:?}; there are {}", names())))
     }
-
-    /// The volume that holds a path, and the path below it.
-    ///
-    /// # Errors
-    /// When no volume holds it.
-    pub fn locate<'p>(&self, path: &'p [u8]) -> Result<(&Arc<Volume>, &'p [u8]), HostError> {
-        for volume in &self.volumes {
-            let root = volume.config.path.as_os_str().as_bytes();
-            if let Some(rest) = path.strip_prefix(root) {
-                match rest.split_first() {
-                    None => return Ok((volume, rest)),
-                    Some((b'/', below)) => return Ok((volume, below)),
-                    Some(_) => {}
-                }
-            }
-        }
-        Err(HostError::NotFound(format!(
-            "no volume holds {}; `purgectl status` names the volumes",
-            lossy(path)
-        )))
-    }
 }
 
 /// A path for a message.
 pub fn lossy(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()
+}
+
+/// The beginning of a client's words for an error, which travels in the headers of an answer.
+pub fn shown(words: &[u8]) -> String {
+    const BYTES_SHOWN: usize = 1000;
+    match words.get(..BYTES_SHOWN) {
+        Some(beginning) if words.len() > BYTES_SHOWN => format!("{}...", lossy(beginning)),
+        _ => lossy(words),
+    }
 }

@@ -3,6 +3,7 @@
 //! Data flows down this list; nothing imports from below itself, except that `serve` may ask everyone.
 //!
 //! - [`model`]   the few values that every module speaks of: times, kinds, identities
+//! - [`path`]    paths that come from clients, by their words alone
 //! - [`clock`]   the agent's own time, which no step of the wall clock moves
 //! - [`work`]    what a volume's work came to, for metrics
 //! - [`config`]  TOML -> checked, typed configuration
@@ -37,6 +38,7 @@ pub mod log;
 pub mod metrics;
 pub mod model;
 pub mod notify;
+pub mod path;
 pub mod policy;
 pub mod purge;
 pub mod query;

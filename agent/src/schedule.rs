@@ -14,6 +14,9 @@ use crate::model::Seconds;
 /// The clock is looked at this often: a schedule is due to the minute, and a stepped clock is noticed.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
+/// The records of runs that are long past are looked for this often: all are read.
+const RUNS_TIDIED_EVERY: Duration = Duration::from_secs(3600);
+
 /// The first scan of a small volume is over by then.
 const FIRST_LOOK_AFTER: Duration = Duration::from_secs(5);
 /// A volume's space is looked at this often.
@@ -88,7 +91,8 @@ async fn look(mut lookout: Lookout) -> JoinError {
 /// Runs until it is aborted.
 pub async fn keep(host: Arc<Host>) {
     let mut looked = Seconds::wall();
-    let (mut freeing, mut publishing) = (None, None);
+    let (mut freeing, mut publishing, mut tidying) = (None, None, None);
+    let mut runs_tidied: Option<Instant> = None;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let now = Seconds::wall();
@@ -101,6 +105,19 @@ pub async fn keep(host: Arc<Host>) {
         // A list of a million files takes a while, and delays no plan.
         if publishing.as_ref().is_none_or(JoinHandle::is_finished) {
             publishing = Some(tokio::task::spawn_blocking(move || publisher.publish()));
+        }
+        if tidying.as_ref().is_none_or(JoinHandle::is_finished) {
+            let runs_too = runs_tidied.is_none_or(|at| at.elapsed() >= RUNS_TIDIED_EVERY);
+            if runs_too {
+                runs_tidied = Some(Instant::now());
+            }
+            let tidied = Arc::clone(&host);
+            tidying = Some(tokio::task::spawn_blocking(move || {
+                tidied.tidy();
+                if runs_too {
+                    tidied.tidy_runs();
+                }
+            }));
         }
         for rule in host.rules() {
             let due = rule.schedule.as_ref().and_then(|s| s.next_after(looked.unix()));

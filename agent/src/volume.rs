@@ -122,6 +122,8 @@ pub struct Volume {
     /// One write-back at a time.
     writing: Mutex<()>,
     scans: Mutex<Option<mpsc::Sender<Extent>>>,
+    /// A scan of the whole volume is asked for and has not begun: however often it is asked for, it is made once.
+    whole_scan_waits: AtomicBool,
     scan_number: AtomicU32,
     stopping: Arc<AtomicBool>,
     threads: Mutex<Vec<JoinHandle<()>>>,

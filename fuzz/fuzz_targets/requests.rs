@@ -48,7 +48,7 @@ static KEPT: LazyLock<Kept> = LazyLock::new(|| {
         ..v1::Run::default()
     };
     runs.save(&run).expect("a run is saved");
-    let holds = Holds::open(store).expect("there are no holds");
+    let holds = Holds::open(store, &[]).expect("there are no holds");
     Kept { plans, runs, holds }
 });
 

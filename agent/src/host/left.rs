@@ -6,7 +6,6 @@ use rustc_hash::FxHashSet;
 
 use crate::config::Config;
 use crate::index::StoreError;
-use crate::model::Seconds;
 use crate::notify::sender::Notifier;
 use crate::purge::audit::Audit;
 use crate::purge::holds::Holds;
@@ -32,12 +31,14 @@ impl Left {
         notifier: &Arc<Notifier>,
     ) -> Result<Self, LeftError> {
         let store = &home.store;
-        let holds = Holds::open(store.clone())?;
+        let roots = config.volumes.iter();
+        let roots: Vec<_> = roots.map(|v| (v.name.clone(), v.path.clone())).collect();
+        let holds = Holds::open(store.clone(), &roots)?;
+        holds.tidy()?;
         let runs = Runs::new(store.clone());
-        let plans = Plans::new(store.clone());
+        let plans = Plans::open(store.clone(), &runs)?;
         let witnesses = Box::new(Arc::clone(notifier));
         let unfinished = Unfinished::find(&runs, plans.clone(), &config.state_dir, audit, witnesses)?;
-        plans.tidy(Seconds::now())?;
         let volumes: Result<Vec<_>, VolumeError> =
             config.volumes.iter().map(|v| volume::open(v, home)).collect();
         let volumes = volumes?;

@@ -1,18 +1,19 @@
-//! What ordinary users may ask for: what is theirs. What is not is told apart from what is not there only for its owner.
-
-use std::sync::Arc;
+//! What ordinary users may ask for: what is theirs.
+//!
+//! That something is another's, and that it is not there, is answered with the same words, after the same work. So nothing is learnt of
+//! what lies in a directory that its owner keeps closed.
 
 use purge_proto::v1;
 
-use super::{Host, HostError, lossy};
-use crate::policy::explain::{Subject, Verdict};
-use crate::purge::holds::Owned;
-use crate::volume::Volume;
+use super::place::Place;
+use super::questions::{Answer, known};
+use super::{Host, HostError, shown};
+use crate::model::Kind;
+use crate::policy::explain::Subject;
+use crate::purge::holds::{Asker, PATH_BYTES_MAX, Wanted};
+use crate::sys::stat::Located;
 
-/// Each hold is looked up again for every batch of a run.
-const HOLDS_MAX: usize = 100;
-
-/// What an ordinary user wants to hold.
+/// What somebody wants to hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Wish<'a> {
     /// What.
@@ -23,61 +24,130 @@ pub struct Wish<'a> {
     pub seconds: Option<u64>,
 }
 
+/// Who asks for what is theirs.
+#[derive(Debug, Clone, Copy)]
+pub struct User<'a> {
+    /// Which user.
+    pub uid: u32,
+    /// As they stand in records.
+    pub name: &'a str,
+}
+
 impl Host {
-    /// [`Host::explain`] of what `uid` owns.
+    /// [`Host::explain`] of what a user owns, and of its holds their own: of others' only that there is one.
     ///
     /// # Errors
     /// When nothing of theirs lies there, or it is not in the index.
-    pub fn explain_own(
-        &self,
-        path: &[u8],
-        uid: u32,
-    ) -> Result<(Arc<Volume>, Subject, Vec<Verdict>), HostError> {
-        match self.explain(path) {
-            // The index knows the owner of the very inode that is explained, whatever lies at the path by now.
-            Ok(found) if found.1.attributes.uid == uid => Ok(found),
-            Ok(_) | Err(HostError::NotFound(_)) => Err(not_theirs(path, uid)),
-            Err(other) => Err(other),
+    pub fn explain_own(&self, path: &[u8], user: User<'_>) -> Result<Answer, HostError> {
+        let place = self.locate("path", path).or_else(|e| hidden(e, path, user.uid))?;
+        let (_, known) = self.theirs(&place, user.uid)?;
+        // The index knows the owner of the very inode that is explained, whatever lies at the path by now.
+        let known = known.filter(|s| s.attributes.uid == user.uid);
+        let subject = known.ok_or_else(|| not_theirs(&place.path(), user.uid))?;
+        let mut answer = self.told_of(place, subject)?;
+        let count = answer.holds.len();
+        answer.holds.retain(|h| h.created_by == user.name);
+        if answer.holds.len() < count {
+            answer.holds.push(v1::Hold {
+                path: answer.path.clone(),
+                reason: "a hold of another user keeps it".into(),
+                ..v1::Hold::default()
+            });
         }
+        Ok(answer)
     }
 
-    /// Holds what `uid` owns, for at most `hold_max` seconds.
+    /// Holds something, for somebody with a role.
+    ///
+    /// # Errors
+    /// When nothing lies there, or it is a symbolic link, or there are too many holds.
+    pub fn hold(&self, wish: &Wish<'_>, by: &str, asker: Asker) -> Result<v1::Hold, HostError> {
+        let place = self.place_to_hold(wish.path)?;
+        let found = place.look()?;
+        self.keep(&place, &found, (wish, by, asker))
+    }
+
+    /// Holds what a user owns, for at most `hold_max` seconds.
     ///
     /// # Errors
     /// When it is not theirs, or they ask for more than they may have.
-    pub fn hold_own(
-        &self,
-        wish: &Wish<'_>,
-        (uid, hold_max): (u32, u64),
-        by: &str,
-    ) -> Result<v1::Hold, HostError> {
+    pub fn hold_own(&self, wish: &Wish<'_>, user: User<'_>, hold_max: u64) -> Result<v1::Hold, HostError> {
         if wish.seconds.is_some_and(|s| s > hold_max) {
             return Err(HostError::Invalid {
                 field: "for_seconds",
                 why: format!("you may hold for {hold_max} seconds at most (self_hold_max)"),
             });
         }
-        if self.holds.list().iter().filter(|h| h.created_by == by).count() >= HOLDS_MAX {
-            return Err(HostError::TooMuch(format!(
-                "you hold {HOLDS_MAX} paths already; remove some of them, or hold a directory as a whole"
-            )));
-        }
-        let (volume, below) = self.locate(wish.path).map_err(|_| not_theirs(wish.path, uid))?;
-        let owned = Owned {
-            uid,
-            root: &volume.config.path,
-            below,
+        let place = self.place_to_hold(wish.path);
+        let place = place.or_else(|e| hidden(e, wish.path, user.uid))?;
+        let (found, _) = self.theirs(&place, user.uid)?;
+        let wish = Wish {
+            seconds: wish.seconds.or(Some(hold_max)),
+            ..*wish
         };
-        let seconds = wish.seconds.unwrap_or(hold_max);
-        Ok(self
-            .holds
-            .add_own(&volume.config.name, &owned, wish.reason, seconds, by)?)
+        self.keep(&place, &found, (&wish, user.name, Asker::User(user.uid)))
+    }
+
+    fn place_to_hold(&self, path: &[u8]) -> Result<Place, HostError> {
+        let place = self.locate("path", path)?;
+        if place.path().len() > PATH_BYTES_MAX {
+            let why = format!("is longer than {PATH_BYTES_MAX} bytes; hold a directory above it");
+            return Err(HostError::Invalid { field: "path", why });
+        }
+        Ok(place)
+    }
+
+    fn keep(
+        &self,
+        place: &Place,
+        found: &Located,
+        (wish, by, asker): (&Wish<'_>, &str, Asker),
+    ) -> Result<v1::Hold, HostError> {
+        if found.stat.kind == Kind::Symlink {
+            let why = format!(
+                "{} is a symbolic link: a hold would keep the link and not what it leads to; give the path of what it leads to",
+                shown(&place.path())
+            );
+            return Err(HostError::Invalid { field: "path", why });
+        }
+        Ok(self.holds.add(&Wanted {
+            volume: &place.volume.config.name,
+            root: &place.volume.config.path,
+            below: &place.below,
+            ino: found.stat.ino,
+            reason: wish.reason,
+            seconds: wish.seconds,
+            by,
+            asker,
+        })?)
+    }
+
+    /// What lies at a place and what the index knows of it, if it is theirs.
+    fn theirs(&self, place: &Place, uid: u32) -> Result<(Located, Option<Subject>), HostError> {
+        place.volume.sync();
+        let looked = place.look_evenly();
+        let (found, is_there) =
+            looked.map_err(|e| HostError::Refused(format!("volume {}: {e}", place.volume.config.name)))?;
+        // Asked in any case: how long it takes does not tell whose it is.
+        let known = known(place, &found);
+        match is_there && found.stat.uid == uid {
+            true => Ok((found, known)),
+            false => Err(not_theirs(&place.path(), uid)),
+        }
+    }
+}
+
+/// What lies in no volume is not theirs either.
+fn hidden<T>(error: HostError, path: &[u8], uid: u32) -> Result<T, HostError> {
+    match error {
+        HostError::NotFound(_) => Err(not_theirs(path, uid)),
+        other => Err(other),
     }
 }
 
 fn not_theirs(path: &[u8], uid: u32) -> HostError {
     HostError::Denied(format!(
         "uid {uid} owns nothing that is watched at {}",
-        lossy(path)
+        shown(path)
     ))
 }

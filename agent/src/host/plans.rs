@@ -8,7 +8,7 @@ use crate::config::{AUTO_MAX_FRACTION, Rule, user_name};
 use crate::model::Seconds;
 use crate::policy::apart::TOGETHER_MAX;
 use crate::policy::evaluate::{Circumstances, Evaluation, evaluate_with};
-use crate::purge::plans::{Occasion, PlanRecord};
+use crate::purge::plans::{By, Occasion, PlanRecord};
 use crate::volume::{State, Volume, VolumeError};
 use crate::work::{Outcome, Phase};
 
@@ -32,9 +32,9 @@ impl Host {
     ///
     /// # Errors
     /// When the rules are unknown or do not belong together, or the volume is in doubt.
-    pub fn create_plan(&self, wanted: &Wanted) -> Result<PlanRecord, HostError> {
+    pub fn create_plan(&self, wanted: &Wanted, by: By<'_>) -> Result<PlanRecord, HostError> {
         let (volume, rules) = self.choose_rules(wanted)?;
-        let made = self.make_plan(volume, rules, wanted);
+        let made = self.make_plan(volume, rules, wanted, by);
         volume.keeping.work.plans.count(outcome_of(made.as_ref()));
         made
     }
@@ -44,6 +44,7 @@ impl Host {
         volume: &Volume,
         mut rules: Vec<Rule>,
         wanted: &Wanted,
+        by: By<'_>,
     ) -> Result<PlanRecord, HostError> {
         self.check_certain(volume)?;
         if wanted.unattended {
@@ -76,6 +77,7 @@ impl Host {
             owner_name: user_name,
             trigger: None,
             guard: volume.guard(),
+            by,
         };
         self.save_plan(volume, found, &occasion)
     }
@@ -175,7 +177,7 @@ impl Host {
         Circumstances {
             now,
             gap_end: volume.condition().gap_end,
-            held: self.holds.held(&volume.config.name),
+            held: self.holds.held(&volume.config.name, &volume.config.path),
             announced: self.announced(volume, now),
         }
     }
@@ -189,7 +191,8 @@ impl Host {
             unattended: rule.auto_apply,
             candidates_max: None,
         };
-        let done = self.create_plan(&wanted).and_then(|record| {
+        let by = format!("rule {}", rule.name);
+        let done = self.create_plan(&wanted, By::agent(&by)).and_then(|record| {
             let plan = record.plan.unwrap_or_default();
             tracing::info!(rule = %rule.name, plan = %plan.plan_id, candidates = ?plan.candidates, "scheduled plan");
             if rule.tells_only {
@@ -202,7 +205,7 @@ impl Host {
         });
         if let Err(error) = done {
             tracing::error!(rule = %rule.name, %error, "the scheduled plan was not made or not applied");
-            self.tell_of_failure(&rule.volume, &format!("rule {}", rule.name), &error);
+            self.tell_of_failure(&rule.volume, &by, &error);
         }
     }
 }

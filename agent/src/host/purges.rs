@@ -45,6 +45,8 @@ impl Host {
         how: Manner,
         by: &str,
     ) -> Result<(String, Arc<LiveRun>), HostError> {
+        // It stays until the run has ended, and no other run gets it.
+        let mut claim = self.plans.claim(plan_id)?;
         let mut record = self.plans.get(plan_id)?;
         let plan = record.plan.clone().unwrap_or_default();
         let now = Seconds::now();
@@ -104,6 +106,7 @@ impl Host {
         if let Some(plan) = &mut record.plan {
             plan.run_id.clone_from(&run_id);
         }
+        claim.used();
         self.plans.put(&record)?;
         let (host, running) = (Arc::clone(self), Arc::clone(&live));
         let spawned = std::thread::Builder::new().name("run".into()).spawn(move || {
@@ -133,6 +136,9 @@ impl Host {
                     end(progress, Some(Stop::Broken(why)), &running)
                 }
             };
+            if run.failed_total > 0 {
+                claim.failed();
+            }
             volume.keeping.work.phases.observe(Phase::Apply, run.seconds);
             tracing::info!(run = %run.run_id, state = ?run.state(), deleted = ?run.deleted, trashed = ?run.trashed, "run ended");
             match host.runs.end(&run) {
@@ -140,6 +146,7 @@ impl Host {
                 Ok(()) => drop(std::fs::remove_file(ledger::path(&host.state_dir, &run.run_id))),
                 Err(error) => tracing::error!(run = %run.run_id, %error, "cannot save the run's record"),
             }
+            drop(claim);
         });
         spawned.map_err(|e| HostError::Refused(format!("cannot start a thread for the run: {e}")))?;
         Ok((run_id, live))
@@ -264,7 +271,8 @@ impl apply::Surroundings for Around<'_> {
         self.host.holds.taking_at_once()
     }
     fn held(&self) -> FxHashSet<Inode> {
-        self.host.holds.held(&self.volume.config.name)
+        let volume = &self.volume.config;
+        self.host.holds.held(&volume.name, &volume.path)
     }
     fn alone_in_the_trash(&self) -> MutexGuard<'_, ()> {
         self.volume.trash_work.lock()

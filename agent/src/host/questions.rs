@@ -1,59 +1,233 @@
 //! What can be asked of one path.
 
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use purge_proto::v1;
 
-use super::{Host, HostError, lossy};
+use super::place::Place;
+use super::{Host, HostError, shown};
 use crate::config::Rule;
+use crate::index::{DirId, Index};
+use crate::model::Inode;
 use crate::policy::explain::{self, Subject, Verdict};
-use crate::sys::stat;
+use crate::sys::stat::Located;
 use crate::volume::Volume;
+
+/// Stands for a directory that is not there: nothing lies below it, and looking for that takes as long as below any other.
+const NOWHERE: DirId = DirId(u32::MAX);
+
+/// What is known of a path.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its volume.
+    pub volume: Arc<Volume>,
+    /// Its path, in plain words.
+    pub path: Vec<u8>,
+    /// What lies there.
+    pub subject: Subject,
+    /// What each rule says of it.
+    pub verdicts: Vec<Verdict>,
+    /// What holds it.
+    pub holds: Vec<v1::Hold>,
+}
+
+/// Where something is looked for: a volume by name, and a directory of it.
+pub type Below = (String, DirId);
 
 impl Host {
     /// What the index knows of a path, and what every rule says of it.
     ///
     /// # Errors
-    /// When no volume holds it or nothing lies there.
-    pub fn explain(&self, path: &[u8]) -> Result<(Arc<Volume>, Subject, Vec<Verdict>), HostError> {
-        let (volume, below) = self.locate(path)?;
-        volume.sync();
-        let unknown = |why: &str| HostError::NotFound(format!("{}: {why}", lossy(path)));
-        let found =
-            stat::path(Path::new(std::ffi::OsStr::from_bytes(path))).map_err(|e| unknown(&e.to_string()))?;
-        let at = self.circumstances(volume);
-        let index = volume.watched.index.read();
-        let known = index
-            .get(found.stat.ino)
-            .filter(|_| found.device == volume.watched.device);
-        let (attributes, access) =
-            known.ok_or_else(|| unknown("is not in the index (yet); `purgectl rescan` looks again"))?;
-        let subject = Subject {
-            ino: found.stat.ino,
-            attributes,
-            access,
-            path: below.to_vec(),
-        };
-        let rules: Vec<Rule> = self
-            .rules()
-            .into_iter()
-            .filter(|r| r.volume == volume.config.name)
-            .collect();
-        let verdicts = explain::explain(&index, &rules, &at, &subject)?;
-        drop(index);
-        Ok((Arc::clone(volume), subject, verdicts))
+    /// When the path is no clean one, no volume holds it or nothing lies there.
+    pub fn explain(&self, path: &[u8]) -> Result<Answer, HostError> {
+        let place = self.locate("path", path)?;
+        place.volume.sync();
+        let found = place.look()?;
+        let known = known(&place, &found);
+        let subject = known.ok_or_else(|| {
+            let why = "is not in the index (yet); `purgectl rescan` looks again";
+            HostError::NotFound(format!("{}: {why}", shown(&place.path())))
+        })?;
+        self.told_of(place, subject)
     }
 
-    /// The holds that keep an entry: on itself or on a directory above.
-    pub fn holds_over(&self, path: &[u8]) -> Vec<v1::Hold> {
-        let covers =
-            |hold: &[u8]| path == hold || path.strip_prefix(hold).is_some_and(|r| r.first() == Some(&b'/'));
-        self.holds
-            .list()
-            .into_iter()
-            .filter(|h| covers(&h.path))
-            .collect()
+    /// What is told of something that lies at a place.
+    pub(super) fn told_of(&self, place: Place, subject: Subject) -> Result<Answer, HostError> {
+        let volume = &place.volume;
+        let at = self.circumstances(volume);
+        let rules = self.rules().into_iter();
+        let rules: Vec<Rule> = rules.filter(|r| r.volume == volume.config.name).collect();
+        let (verdicts, chain) = {
+            let index = volume.watched.index.read();
+            let verdicts = explain::explain(&index, &rules, &at, &subject)?;
+            (verdicts, chain(&index, &subject))
+        };
+        let holds = self
+            .holds
+            .over(&volume.config.name, &volume.config.path, &place.below, &chain);
+        Ok(Answer {
+            path: place.path(),
+            volume: place.volume,
+            subject,
+            verdicts,
+            holds,
+        })
+    }
+
+    /// The volumes and directories that a path means; an empty one means everything.
+    ///
+    /// With `only`, somebody asks who may know only of what is theirs: a directory that there is not is answered with the same work as one
+    /// that there is, and holds nothing of theirs.
+    ///
+    /// # Errors
+    /// When the path is no clean one, no volume holds it or no directory lies there.
+    pub fn places(&self, path: &[u8], only: Option<u32>) -> Result<Vec<Below>, HostError> {
+        if path.is_empty() {
+            let all = self.volumes.iter();
+            return Ok(all
+                .map(|volume| {
+                    volume.sync();
+                    (volume.config.name.clone(), DirId::ROOT)
+                })
+                .collect());
+        }
+        let place = match self.locate("path", path) {
+            // The words alone say so: nothing was looked at.
+            Err(HostError::NotFound(_)) if only.is_some() => return Ok(Vec::new()),
+            located => located?,
+        };
+        place.volume.sync();
+        let found = directory(&place.volume.watched.index.read(), &place.below);
+        let found = match only {
+            Some(_) => Some(found.unwrap_or(NOWHERE)),
+            None => found,
+        };
+        let found = found.ok_or_else(|| {
+            HostError::NotFound(format!("{} is no directory in the index", shown(&place.path())))
+        })?;
+        Ok(vec![(place.volume.config.name.clone(), found)])
+    }
+}
+
+/// The directory of this place. All directories are gone through, whether it is found or not: how long that takes does not tell.
+fn directory(index: &Index, below: &[u8]) -> Option<DirId> {
+    if below.is_empty() {
+        return Some(DirId::ROOT);
+    }
+    let dirs = index.dirs();
+    let name = below.rsplit(|b| *b == b'/').next().unwrap_or_default();
+    let mut found = None;
+    for (id, entry) in dirs.iter() {
+        if *entry.name == *name && id != DirId::ROOT && dirs.path(id).is_some_and(|p| p == below) {
+            found = Some(id);
+        }
+    }
+    found
+}
+
+/// What the index knows of what was found at a place.
+pub(super) fn known(place: &Place, found: &Located) -> Option<Subject> {
+    let watched = &place.volume.watched;
+    let index = watched.index.read();
+    let known = index
+        .get(found.stat.ino)
+        .filter(|_| found.device == watched.device);
+    let (attributes, access) = known?;
+    Some(Subject {
+        ino: found.stat.ino,
+        attributes,
+        access,
+        path: place.below.clone(),
+    })
+}
+
+/// The inodes of an entry and of the directories above it.
+fn chain(index: &Index, subject: &Subject) -> Vec<Inode> {
+    let dirs = index.dirs();
+    let mut chain = vec![subject.ino];
+    let mut at = subject.attributes.parent;
+    for _ in 0..=dirs.table_len() {
+        let Some(entry) = dirs.get(at) else { break };
+        chain.push(entry.ino);
+        if at == DirId::ROOT {
+            break;
+        }
+        at = entry.parent;
+    }
+    chain
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use parking_lot::RwLock;
+
+    use super::*;
+    use crate::index::{Found, Store, VolumeId, testing};
+    use crate::model::{Kind, LastUse, Seconds, Source};
+    use crate::query::find::{Filter, Order, find};
+
+    /// A directory of somebody else's with their files, and one of the asker's.
+    fn index() -> Index {
+        let mut index = Index::new(Store::temporary().unwrap(), VolumeId(1));
+        index.set_root(&testing::stat(2, Kind::Directory, 0, 1));
+        let mut put = |ino, kind, parent, name: &str, uid| {
+            let mut stat = testing::stat(ino, kind, 1, 1);
+            stat.uid = uid;
+            let first_use = LastUse {
+                at: Seconds(1),
+                source: Source::Observed,
+            };
+            let found = Found {
+                stat,
+                parent,
+                name: name.as_bytes(),
+                first_use,
+            };
+            index.upsert(found).unwrap();
+            index.dirs().of_inode(ino)
+        };
+        let theirs = put(10, Kind::Directory, DirId::ROOT, "theirs", 8).unwrap();
+        let inner = put(11, Kind::Directory, theirs, "inner", 8).unwrap();
+        put(12, Kind::File, inner, "f", 8);
+        let own = put(20, Kind::Directory, DirId::ROOT, "own", 7).unwrap();
+        put(21, Kind::File, own, "f", 7);
+        index
+    }
+
+    #[test]
+    fn a_directory_is_found_by_its_whole_path() {
+        let index = index();
+        let of = |path: &str| directory(&index, path.as_bytes()).and_then(|id| index.dirs().path(id));
+        assert_eq!(of("theirs/inner"), Some(b"theirs/inner".to_vec()));
+        assert_eq!(of(""), Some(vec![]));
+        for absent in ["inner", "own/inner", "theirs/inner/f", "theirs/inner/x", "x"] {
+            assert_eq!(of(absent), None, "{absent}");
+        }
+    }
+
+    /// What is not there goes the same way as what is somebody else's: through the whole index, to the same answer.
+    #[test]
+    fn nothing_is_found_nowhere() {
+        let index = RwLock::new(index());
+        let theirs = directory(&index.read(), b"theirs").unwrap();
+        let own = directory(&index.read(), b"own").unwrap();
+        for order in [Order::None, Order::Path, Order::Age, Order::Size] {
+            let hits = |below| {
+                let filter = Filter {
+                    below: Some(below),
+                    uid: Some(7),
+                    ..Filter::default()
+                };
+                let mut hits = Vec::new();
+                let mut each = |hit| {
+                    hits.push(hit);
+                    true
+                };
+                find(&index, &filter, order, 0, (Seconds(9), None), &mut each).unwrap();
+                hits.len()
+            };
+            assert_eq!((hits(theirs), hits(NOWHERE), hits(own)), (0, 0, 2), "{order:?}");
+        }
     }
 }

@@ -38,11 +38,11 @@ impl Host {
             .map_err(|e| HostError::Refused(e.to_string()))?;
         let below: Vec<Vec<u8>> = paths
             .iter()
-            .map(|path| match self.locate(path)? {
-                (at, below) if at.config.name == volume.config.name => Ok(below.to_vec()),
+            .map(|path| match self.locate("paths", path)? {
+                at if at.volume.config.name == volume.config.name => Ok(at.below),
                 _ => Err(HostError::Invalid {
                     field: "paths",
-                    why: format!("{} is not on volume {}", super::lossy(path), run.volume),
+                    why: format!("{} is not on volume {}", super::shown(path), run.volume),
                 }),
             })
             .collect::<Result<_, HostError>>()?;

@@ -10,7 +10,7 @@ use purge_proto::v1;
 use crate::config::{AUTO_MAX_FRACTION, Limits, Quota, Rule, Watermark, group_name, user_name};
 use crate::policy::evaluate::Circumstances;
 use crate::policy::quota::{self, Need, Over, Triggered};
-use crate::purge::plans::{Occasion, PlanRecord, Trigger};
+use crate::purge::plans::{By, Occasion, PlanRecord, Trigger};
 use crate::sys::stat::{self, Space};
 use crate::volume::Volume;
 
@@ -59,9 +59,10 @@ impl Host {
         &self,
         name: &str,
         candidates_max: Option<u64>,
+        by: By<'_>,
     ) -> Result<PlanRecord, HostError> {
         let asker = Asker::Quota(self.quota(name)?);
-        self.plan_for(&asker, false, candidates_max)?
+        self.plan_for(&asker, false, candidates_max, by)?
             .ok_or_else(|| HostError::Refused(format!("quota {name} asks for nothing")))
     }
 
@@ -73,6 +74,7 @@ impl Host {
         &self,
         volume: &str,
         candidates_max: Option<u64>,
+        by: By<'_>,
     ) -> Result<PlanRecord, HostError> {
         let volume = &self.volume(volume)?.config.name;
         let watermark = self.limits().watermarks.into_iter().find(|w| w.volume == *volume);
@@ -81,7 +83,7 @@ impl Host {
                 "volume {volume} has no [[watermark]] in the configuration"
             ))
         })?;
-        self.plan_for(&Asker::Watermark(watermark), false, candidates_max)?
+        self.plan_for(&Asker::Watermark(watermark), false, candidates_max, by)?
             .ok_or_else(|| HostError::Refused(format!("the watermark of {volume} asks for nothing")))
     }
 
@@ -124,9 +126,10 @@ impl Host {
         asker: &Asker,
         unattended: bool,
         candidates_max: Option<u64>,
+        by: By<'_>,
     ) -> Result<Option<PlanRecord>, HostError> {
         let volume = self.volume(asker.volume())?;
-        let made = self.make_plan_for(volume, asker, unattended, candidates_max);
+        let made = self.make_plan_for(volume, asker, (unattended, candidates_max), by);
         if let Some(made) = made.as_ref().map(Option::as_ref).transpose() {
             volume.keeping.work.plans.count(outcome_of(made));
         }
@@ -137,8 +140,8 @@ impl Host {
         &self,
         volume: &Volume,
         asker: &Asker,
-        unattended: bool,
-        candidates_max: Option<u64>,
+        (unattended, candidates_max): (bool, Option<u64>),
+        by: By<'_>,
     ) -> Result<Option<PlanRecord>, HostError> {
         self.check_certain(volume)?;
         let configured = self.rule_of(asker)?;
@@ -175,6 +178,7 @@ impl Host {
             owner_name: user_name,
             trigger: Some(&trigger),
             guard: volume.guard(),
+            by,
         };
         self.save_plan(volume, found.evaluation, &occasion).map(Some)
     }
@@ -261,7 +265,8 @@ impl Host {
         if self.runs.any_live() {
             return;
         }
-        let done = self.plan_for(asker, true, None).and_then(|record| {
+        let name = asker.name();
+        let done = self.plan_for(asker, true, None, By::agent(&name)).and_then(|record| {
             let Some(plan) = record.and_then(|r| r.plan) else {
                 if let Asker::Watermark(w) = asker {
                     let why = "everything is younger than min_age, held or excluded";

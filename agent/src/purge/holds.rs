@@ -1,21 +1,38 @@
 //! Holds: paths and trees that stay, whatever the rules say, at once and also for a run in progress.
 //!
-//! A hold protects the inode that lay at its path when it was made, wherever it moves, and whatever lies at the
-//! path now: in doubt both.
+//! A hold protects the inode that lay at its place when it was made, wherever it moves, and whatever lies at the
+//! place now: in doubt both. A place is names below the volume's root, and is looked up without following a link.
+//!
+//! What clients can make the agent keep is bounded (`bounds`), and what has expired is removed: when a hold is added, at a regular
+//! tick, and at the start.
 
-use std::ffi::OsStr;
+mod bounds;
+#[cfg(test)]
+mod tests;
+
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use parking_lot::{RwLock, RwLockReadGuard};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use prost::Message;
 use purge_proto::v1;
 use rustc_hash::FxHashSet;
 
+use self::bounds::Taken;
+pub use self::bounds::{Asker, HOLDS_OF_USER_MAX, PATH_BYTES_MAX, REASON_BYTES_MAX};
 use super::id::new_id;
 use crate::index::{Batch, Record, Store, StoreError};
 use crate::model::{Inode, Seconds};
+use crate::path;
 use crate::sys::{beneath, stat};
+
+/// Expired holds that are removed from the store in one batch.
+const REMOVED_AT_ONCE: usize = 1000;
+/// A page of a list has at most so many holds, and ends when they have so many bytes.
+const PAGE_HOLDS_MAX: usize = 1000;
+const PAGE_BYTES_MAX: usize = 2 << 20;
 
 /// A stored hold: the contract's message, and what it holds.
 #[derive(Clone, PartialEq, Message)]
@@ -26,6 +43,9 @@ struct HoldRecord {
     ino: u64,
     #[prost(string, tag = "3")]
     volume: String,
+    /// The place below the volume's root. Older records have only the path of `hold`: see [`Holds::open`].
+    #[prost(bytes = "vec", optional, tag = "4")]
+    below: Option<Vec<u8>>,
     /// An ordinary user's: it holds only what is theirs.
     #[prost(message, optional, tag = "20")]
     own: Option<OwnRecord>,
@@ -36,181 +56,212 @@ struct HoldRecord {
 struct OwnRecord {
     #[prost(uint32, tag = "1")]
     uid: u32,
-    /// The volume's root, and the path below it: no symlink leads the hold elsewhere.
+    /// The volume's root, and the place below it, as older agents read them.
     #[prost(bytes = "vec", tag = "2")]
     root: Vec<u8>,
     #[prost(bytes = "vec", tag = "3")]
     below: Vec<u8>,
 }
 
-/// Something that an ordinary user wants to hold.
+/// A hold that is to be made, of something that was looked at.
 #[derive(Debug, Clone, Copy)]
-pub struct Owned<'a> {
-    /// Who.
-    pub uid: u32,
-    /// The volume's root.
+pub struct Wanted<'a> {
+    /// The volume's name.
+    pub volume: &'a str,
+    /// Its root.
     pub root: &'a Path,
-    /// What, below it.
+    /// The place below it.
     pub below: &'a [u8],
+    /// What lies there.
+    pub ino: Inode,
+    /// Why it is held.
+    pub reason: &'a str,
+    /// For how long; none: until it is removed.
+    pub seconds: Option<u64>,
+    /// By whom, as it stands in records.
+    pub by: &'a str,
+    /// What they are.
+    pub asker: Asker,
 }
 
 /// All holds.
 #[derive(Debug)]
 pub struct Holds {
     store: Store,
-    all: RwLock<Vec<HoldRecord>>,
+    all: RwLock<Vec<Arc<HoldRecord>>>,
+    /// Held by whoever adds or removes: what is counted is what the new one is added to.
+    writing: Mutex<()>,
     /// Held for reading by batches that are being taken, from asking what is held to their end.
     taking: RwLock<()>,
 }
 
-/// Why a hold cannot be made.
+/// Why a hold cannot be made or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum HoldError {
-    /// Nothing lies at the path.
-    #[error("cannot hold {path}: {source}")]
-    Path {
-        /// Which path.
-        path: String,
-        /// What the kernel said.
-        source: std::io::Error,
-    },
     /// It belongs to somebody else, or is not there: the two are not told apart.
-    #[error("uid {uid} owns nothing at {path}")]
+    #[error("uid {uid} holds nothing of the name {id}")]
     NotTheirs {
         /// Who asked.
         uid: u32,
-        /// Which path.
-        path: String,
+        /// Which hold.
+        id: String,
     },
     /// No hold has this name.
     #[error("there is no hold {0}; `purgectl hold list` names them")]
     Unknown(String),
+    /// There are too many, or they are too large together.
+    #[error("{0}")]
+    Full(String),
     /// The store cannot be written.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl Holds {
-    /// The holds in the store.
+    /// The holds in the store. `roots` are the volumes' names and roots: an older record says only which path was given, and its place is
+    /// found by the words. A path that leads through `..` or outside holds the inode that it led to, and nothing else.
     ///
     /// # Errors
     /// When the store cannot be read. There must be no purge then.
-    pub fn open(store: Store) -> Result<Self, StoreError> {
+    pub fn open(store: Store, roots: &[(String, PathBuf)]) -> Result<Self, StoreError> {
         let mut all = Vec::new();
         for record in store.records(Record::Hold, b"") {
             let (_, value) = record?;
-            let record = HoldRecord::decode(&*value).map_err(|e| StoreError::Call {
+            let mut record = HoldRecord::decode(&*value).map_err(|e| StoreError::Call {
                 doing: "read a hold",
                 why: e.to_string(),
             })?;
-            all.push(record);
+            record.find_place(roots);
+            all.push(Arc::new(record));
         }
         Ok(Self {
             store,
             all: RwLock::new(all),
+            writing: Mutex::default(),
             taking: RwLock::default(),
         })
     }
 
-    /// Holds what lies at `path` on `volume`.
+    /// Holds something. What has expired is removed first, so that nothing counts that holds nothing.
     ///
     /// # Errors
-    /// When nothing lies there, or the hold cannot be made durable.
-    pub fn add(
-        &self,
-        volume: &str,
-        path: &[u8],
-        reason: &str,
-        for_seconds: Option<u64>,
-        by: &str,
-    ) -> Result<v1::Hold, HoldError> {
-        let here = Path::new(OsStr::from_bytes(path));
-        let found = stat::path(here).map_err(|source| HoldError::Path {
-            path: here.display().to_string(),
-            source,
-        })?;
-        self.keep(HoldRecord {
-            hold: Some(new_hold(path, reason, for_seconds, by)),
-            ino: found.stat.ino,
-            volume: volume.into(),
-            own: None,
-        })
-    }
-
-    /// Holds what an ordinary user owns.
-    ///
-    /// # Errors
-    /// When nothing of theirs lies there, or the hold cannot be made durable.
-    pub fn add_own(
-        &self,
-        volume: &str,
-        owned: &Owned<'_>,
-        reason: &str,
-        seconds: u64,
-        by: &str,
-    ) -> Result<v1::Hold, HoldError> {
-        let mut path = owned.root.as_os_str().as_bytes().to_vec();
-        if !owned.below.is_empty() {
-            path.push(b'/');
-            path.extend_from_slice(owned.below);
-        }
-        let own = OwnRecord {
-            uid: owned.uid,
-            root: owned.root.as_os_str().as_bytes().to_vec(),
-            below: owned.below.to_vec(),
-        };
-        let ino = own.inode().ok_or_else(|| HoldError::NotTheirs {
-            uid: owned.uid,
-            path: String::from_utf8_lossy(&path).into_owned(),
-        })?;
-        self.keep(HoldRecord {
-            hold: Some(new_hold(&path, reason, Some(seconds), by)),
-            ino,
-            volume: volume.into(),
-            own: Some(own),
-        })
-    }
-
-    fn keep(&self, record: HoldRecord) -> Result<v1::Hold, HoldError> {
-        let hold = record.hold.clone().unwrap_or_default();
-        let mut all = self.all.write();
-        let mut batch = Batch::default();
-        batch.put(Record::Hold, hold.hold_id.as_bytes(), &record.encode_to_vec());
-        self.store.apply(batch)?;
-        self.store.flush()?;
-        all.push(record);
-        drop(all);
+    /// When there are too many, or the hold cannot be made durable.
+    pub fn add(&self, wanted: &Wanted<'_>) -> Result<v1::Hold, HoldError> {
+        let hold = self.insert(wanted)?;
         // Batches that asked before this hold was there come to their end first: from here on nothing of it goes.
         drop(self.taking.write());
         Ok(hold)
     }
 
-    /// Removes a hold and returns it.
+    fn insert(&self, wanted: &Wanted<'_>) -> Result<v1::Hold, HoldError> {
+        let _one = self.writing.lock();
+        self.remove_expired(Seconds::judged())?;
+        let mut record = HoldRecord::new(wanted, Seconds::now());
+        {
+            let all = self.all.read();
+            bounds::room_for(wanted, record.bytes(), all.iter().map(|r| r.taken()))?;
+            // Two of one second may have drawn the same name.
+            while all.iter().any(|r| r.id() == record.id()) {
+                record = HoldRecord::new(wanted, Seconds::now());
+            }
+        }
+        let hold = record.hold.clone().unwrap_or_default();
+        let mut batch = Batch::default();
+        batch.put(Record::Hold, hold.hold_id.as_bytes(), &record.encode_to_vec());
+        self.store.apply(batch)?;
+        self.store.flush()?;
+        self.all.write().push(Arc::new(record));
+        Ok(hold)
+    }
+
+    /// Removes a hold and returns it. With `only`, none but this user's: others' are not told apart from those that there are not.
     ///
     /// # Errors
     /// When there is none of this name, or the store cannot be written: the hold stays then.
-    pub fn remove(&self, id: &str) -> Result<v1::Hold, HoldError> {
-        let mut all = self.all.write();
-        let at = all
-            .iter()
-            .position(|r| r.hold.as_ref().is_some_and(|h| h.hold_id == id));
-        let at = at.ok_or_else(|| HoldError::Unknown(id.into()))?;
+    pub fn remove(&self, id: &str, only: Option<(u32, &str)>) -> Result<v1::Hold, HoldError> {
+        let _one = self.writing.lock();
+        let found = self.all.read().iter().find(|r| r.id() == id).cloned();
+        let found = match only {
+            Some((uid, by)) => found
+                .filter(|r| r.by() == by)
+                .ok_or(HoldError::NotTheirs { uid, id: id.into() }),
+            None => found.ok_or_else(|| HoldError::Unknown(id.into())),
+        }?;
         let mut batch = Batch::default();
         batch.remove(Record::Hold, id.as_bytes());
         self.store.apply(batch)?;
         self.store.flush()?;
-        all.remove(at).hold.ok_or_else(|| HoldError::Unknown(id.into()))
+        self.all.write().retain(|r| r.id() != id);
+        Ok(found.hold.clone().unwrap_or_default())
     }
 
-    /// The holds in force, oldest first.
-    pub fn list(&self) -> Vec<v1::Hold> {
-        let now = Seconds::now();
-        self.all
-            .read()
-            .iter()
-            .filter(|r| r.in_force(now))
-            .filter_map(|r| r.hold.clone())
-            .collect()
+    /// Removes what has expired.
+    ///
+    /// # Errors
+    /// When the store cannot be written: what is still in it stays.
+    pub fn tidy(&self) -> Result<(), StoreError> {
+        let now = Seconds::judged();
+        if self.all.read().iter().all(|r| r.in_force(now)) {
+            return Ok(());
+        }
+        let _one = self.writing.lock();
+        self.remove_expired(now)?;
+        self.store.flush()
+    }
+
+    /// By the earlier of the agent's clocks: a wall clock that stands ahead at boot must not take a hold away for good.
+    fn remove_expired(&self, now: Seconds) -> Result<(), StoreError> {
+        let expired: Vec<String> = {
+            let all = self.all.read();
+            let expired = all.iter().filter(|r| !r.in_force(now));
+            expired.map(|r| r.id().to_owned()).collect()
+        };
+        for some in expired.chunks(REMOVED_AT_ONCE) {
+            let mut batch = Batch::default();
+            some.iter()
+                .for_each(|id| batch.remove(Record::Hold, id.as_bytes()));
+            self.store.apply(batch)?;
+            let gone: FxHashSet<&str> = some.iter().map(String::as_str).collect();
+            self.all.write().retain(|r| !gone.contains(r.id()));
+        }
+        Ok(())
+    }
+
+    /// How many there are, in force or not.
+    pub fn len(&self) -> usize {
+        self.all.read().len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.all.read().is_empty()
+    }
+
+    /// A page of the holds in force, in the order of their names, which is that of their making: those after `after`, at most `size` (0: as
+    /// many as a page may have), and the name to go on after; none at the end. With `by`, only those that they made.
+    pub fn page(&self, after: &str, size: usize, by: Option<&str>) -> (Vec<v1::Hold>, Option<String>) {
+        let now = Seconds::judged();
+        let mut found: Vec<Arc<HoldRecord>> = {
+            let all = self.all.read();
+            let wanted =
+                |r: &&Arc<HoldRecord>| r.in_force(now) && r.id() > after && by.is_none_or(|by| r.by() == by);
+            all.iter().filter(wanted).cloned().collect()
+        };
+        found.sort_unstable_by(|a, b| a.id().cmp(b.id()));
+        let size = match size {
+            0 => PAGE_HOLDS_MAX,
+            n => n.min(PAGE_HOLDS_MAX),
+        };
+        let (mut page, mut bytes) = (Vec::new(), 0usize);
+        for record in &found {
+            if page.len() >= size || bytes >= PAGE_BYTES_MAX {
+                let last = page.last().map(|h: &v1::Hold| h.hold_id.clone());
+                return (page, last);
+            }
+            bytes = bytes.saturating_add(record.bytes());
+            page.extend(record.hold.clone());
+        }
+        (page, None)
     }
 
     /// No hold that is added while this lives is in force before it is dropped.
@@ -224,58 +275,120 @@ impl Holds {
     }
 
     /// The inodes held on a volume now.
-    pub fn held(&self, volume: &str) -> FxHashSet<Inode> {
-        let now = Seconds::now();
+    pub fn held(&self, volume: &str, root: &Path) -> FxHashSet<Inode> {
+        let of_volume = self.of_volume(volume);
+        // What holds protect lies below this very root; the agent looks elsewhere whether the volume is there.
+        let root = beneath::open_root(root).ok();
         let mut held = FxHashSet::default();
-        for record in self
-            .all
-            .read()
-            .iter()
-            .filter(|r| r.volume == volume && r.in_force(now))
-        {
+        for record in of_volume {
             held.insert(record.ino);
-            if let Some(own) = &record.own {
-                held.extend(own.inode());
-                continue;
-            }
-            let path = record
-                .hold
-                .as_ref()
-                .map(|h| h.path.as_slice())
-                .unwrap_or_default();
-            if let Ok(found) = stat::path(Path::new(OsStr::from_bytes(path))) {
-                held.insert(found.stat.ino);
-            }
+            held.extend(root.as_ref().and_then(|root| record.inode_now(root)));
         }
         held
+    }
+
+    /// The holds that keep something: on itself or on a directory above. `chain` is its inode and those of the directories above, `place`
+    /// its names below the volume's root.
+    pub fn over(&self, volume: &str, root: &Path, place: &[u8], chain: &[Inode]) -> Vec<v1::Hold> {
+        let root = beneath::open_root(root).ok();
+        let keeps = |r: &Arc<HoldRecord>| {
+            if chain.contains(&r.ino) {
+                return true;
+            }
+            let may = r.below.as_ref().is_some_and(|b| path::is_within(b, place));
+            let now = || root.as_ref().and_then(|root| r.inode_now(root));
+            may && now().is_some_and(|ino| chain.contains(&ino))
+        };
+        let of_volume = self.of_volume(volume).into_iter();
+        of_volume.filter(keeps).filter_map(|r| r.hold.clone()).collect()
+    }
+
+    /// Those in force. They are looked at without a lock: whoever adds one does not wait for that.
+    fn of_volume(&self, volume: &str) -> Vec<Arc<HoldRecord>> {
+        let now = Seconds::judged();
+        let all = self.all.read();
+        let of_volume = all.iter().filter(|r| r.volume == volume && r.in_force(now));
+        of_volume.cloned().collect()
     }
 }
 
 impl HoldRecord {
+    fn new(wanted: &Wanted<'_>, now: Seconds) -> Self {
+        let root = wanted.root.as_os_str().as_bytes();
+        Self {
+            hold: Some(v1::Hold {
+                hold_id: new_id('h', now),
+                path: path::absolute(root, wanted.below),
+                reason: wanted.reason.into(),
+                created_at: Some(timestamp(now)),
+                expires_at: wanted.seconds.map(|s| timestamp(now.plus(s))),
+                created_by: wanted.by.into(),
+            }),
+            ino: wanted.ino,
+            volume: wanted.volume.into(),
+            below: Some(wanted.below.to_vec()),
+            own: match wanted.asker {
+                Asker::User(uid) => Some(OwnRecord {
+                    uid,
+                    root: root.to_vec(),
+                    below: wanted.below.to_vec(),
+                }),
+                Asker::Root | Asker::Role => None,
+            },
+        }
+    }
+
+    fn id(&self) -> &str {
+        self.hold.as_ref().map_or("", |h| &h.hold_id)
+    }
+
+    fn by(&self) -> &str {
+        self.hold.as_ref().map_or("", |h| &h.created_by)
+    }
+
     fn in_force(&self, now: Seconds) -> bool {
         let expires = self.hold.as_ref().and_then(|h| h.expires_at.as_ref());
         expires.is_none_or(|t| Seconds::from_unix(t.seconds) > now)
     }
-}
 
-impl OwnRecord {
-    /// What lies at the path, if it is theirs.
-    fn inode(&self) -> Option<Inode> {
-        let root = beneath::open_root(Path::new(OsStr::from_bytes(&self.root))).ok()?;
-        let found = stat::open_file(beneath::open_entry(&root, &self.below).ok()?).ok()?;
-        (found.stat.uid == self.uid).then_some(found.stat.ino)
+    /// What it takes of memory and of the store, about.
+    fn bytes(&self) -> usize {
+        let words = self
+            .hold
+            .as_ref()
+            .map_or(0, |h| h.path.len().saturating_add(h.reason.len()));
+        words.saturating_add(bounds::HOLD_BYTES)
     }
-}
 
-fn new_hold(path: &[u8], reason: &str, for_seconds: Option<u64>, by: &str) -> v1::Hold {
-    let now = Seconds::now();
-    v1::Hold {
-        hold_id: new_id('h', now),
-        path: path.to_vec(),
-        reason: reason.into(),
-        created_at: Some(timestamp(now)),
-        expires_at: for_seconds.map(|s| timestamp(now.plus(s))),
-        created_by: by.into(),
+    fn taken(&self) -> Taken<'_> {
+        Taken {
+            by: self.by(),
+            is_users: self.own.is_some(),
+            bytes: self.bytes(),
+        }
+    }
+
+    /// An older record knows its place by its path.
+    fn find_place(&mut self, roots: &[(String, PathBuf)]) {
+        if self.below.is_some() {
+            return;
+        }
+        self.below = match (&self.own, &self.hold) {
+            (Some(own), _) => Some(own.below.clone()),
+            (None, Some(hold)) => path::clean(&hold.path).ok().and_then(|clean| {
+                let (_, root) = roots.iter().find(|(name, _)| *name == self.volume)?;
+                path::below(root.as_os_str().as_bytes(), &clean)
+            }),
+            (None, None) => None,
+        };
+    }
+
+    /// What lies at its place, if the hold may hold that.
+    fn inode_now(&self, root: &OwnedFd) -> Option<Inode> {
+        let below = self.below.as_ref()?;
+        let found = stat::open_file(beneath::open_entry(root, below).ok()?).ok()?;
+        let may = self.own.as_ref().is_none_or(|own| own.uid == found.stat.uid);
+        may.then_some(found.stat.ino)
     }
 }
 

@@ -2,16 +2,26 @@
 //!
 //! The head is the contract's own message; candidates lie beside it in chunks, so that neither saving nor showing
 //! nor applying holds all of them in memory.
+//!
+//! What clients can make the agent keep is bounded (`shelf`). A head is written first, as that of a plan that is being made, and last, as
+//! that of one that can be applied: what a process that was killed has left of a plan is found by it, and removed.
 
+mod shelf;
 mod writer;
 
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use prost::Message;
 use purge_proto::v1;
 
+pub use self::shelf::By;
+use self::shelf::{Leaving, Shelf, State, Stored};
 use self::writer::ChunkWriter;
 use super::candidate::{Candidate, decode};
 use super::holds::timestamp;
 use super::id::new_id;
+use super::runs::Runs;
 use crate::config::Rule;
 use crate::index::{Batch, Index, Record, Store, StoreError};
 use crate::model::Seconds;
@@ -58,9 +68,34 @@ pub struct PlanRecord {
     /// Beside each of `rules`: how long what it takes stays in the trash, in seconds.
     #[prost(uint64, repeated, tag = "10")]
     pub graces: Vec<u64>,
+    /// Who asked for it.
+    #[prost(string, tag = "11")]
+    pub created_by: String,
+    /// What its chunks take.
+    #[prost(uint64, tag = "12")]
+    pub bytes: u64,
+    /// It is being made, or being removed: nobody sees it.
+    #[prost(bool, tag = "13")]
+    pub is_partial: bool,
 }
 
 impl PlanRecord {
+    /// What it is on the shelf.
+    fn stored(&self, state: State) -> Stored {
+        let plan = self.plan.clone().unwrap_or_default();
+        Stored {
+            by: self.created_by.clone(),
+            created: Seconds::from_unix(plan.created_at.map_or(0, |t| t.seconds)),
+            // Older records do not say it.
+            bytes: match self.bytes {
+                0 => Shelf::estimate(self.candidates()),
+                bytes => bytes.saturating_add(self.encoded_len() as u64),
+            },
+            chunks: self.chunks,
+            state,
+        }
+    }
+
     /// Number of candidates.
     pub fn candidates(&self) -> u64 {
         let totals = self.plan.as_ref().and_then(|p| p.candidates);
@@ -74,6 +109,12 @@ pub enum PlanError {
     /// No plan has this name.
     #[error("there is no plan {0}; `purgectl plans` names them")]
     Unknown(String),
+    /// There is no room for another.
+    #[error("{0}")]
+    Full(String),
+    /// It is being applied already.
+    #[error("plan {0} is being applied already; `purgectl runs` names the run")]
+    Busy(String),
     /// The store cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -83,7 +124,40 @@ pub enum PlanError {
 #[derive(Debug, Clone)]
 pub struct Plans {
     store: Store,
+    shelf: Arc<Mutex<Shelf>>,
 }
+
+/// A plan that a run needs: it stays until this is dropped.
+#[derive(Debug)]
+pub struct Claim {
+    shelf: Arc<Mutex<Shelf>>,
+    id: String,
+    /// What it is afterwards.
+    then: State,
+}
+
+impl Claim {
+    /// Its run has begun: it cannot be applied again.
+    pub fn used(&mut self) {
+        self.then = State::Used;
+    }
+
+    /// Its run has ended and could not do all that it should.
+    pub fn failed(&mut self) {
+        self.then = State::Failed;
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(stored) = self.shelf.lock().get_mut(&self.id) {
+            stored.state = self.then;
+        }
+    }
+}
+
+/// Chunks that are removed in one batch.
+const REMOVED_AT_ONCE: u32 = 500;
 
 /// What a plan is made from, besides the evaluation.
 pub struct Occasion<'a> {
@@ -105,6 +179,8 @@ pub struct Occasion<'a> {
     pub trigger: Option<&'a Trigger>,
     /// What keeps a file that is used in the moment of its removal.
     pub guard: Guard,
+    /// Who asked for the plan.
+    pub by: By<'a>,
 }
 
 /// A quota or watermark that asks for a plan.
@@ -123,23 +199,127 @@ pub fn fingerprint(rules: &[Rule]) -> String {
 }
 
 impl Plans {
-    /// The plans in the store.
+    /// Plans in a store that has none yet, or of which only some are looked at.
     pub fn new(store: Store) -> Self {
-        Self { store }
+        Self {
+            store,
+            shelf: Arc::default(),
+        }
+    }
+
+    /// The plans in the store. What a process that was killed has left of plans is removed.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub fn open(store: Store, runs: &Runs) -> Result<Self, StoreError> {
+        let plans = Self::new(store);
+        for record in plans.records()? {
+            let plan = record.plan.clone().unwrap_or_default();
+            if record.is_partial {
+                plans.remove_rows(&plan.plan_id, None)?;
+                continue;
+            }
+            let run = match plan.run_id.as_str() {
+                "" => None,
+                run => runs.get(run).ok(),
+            };
+            let state = match run {
+                Some(run) if run.state() == v1::RunState::Running => State::Running,
+                Some(run) if run.failed_total > 0 => State::Failed,
+                _ if !plan.run_id.is_empty() => State::Used,
+                _ => State::Ready,
+            };
+            plans.shelf.lock().put(&plan.plan_id, record.stored(state));
+        }
+        Ok(plans)
     }
 
     /// Saves what an evaluation found. Reads names from the index, which is asked page by page.
     ///
     /// # Errors
-    /// When the store cannot be read or written.
+    /// When there is no room for it, or the store cannot be read or written.
     pub fn save(
         &self,
         index: &parking_lot::RwLock<Index>,
         found: Evaluation,
         on: &Occasion<'_>,
+    ) -> Result<PlanRecord, PlanError> {
+        let plan_id = self.begin(on, found.candidates())?;
+        let saved = self.write(index, found, on, &plan_id).and_then(|record| {
+            self.put(&record)?;
+            Ok(record)
+        });
+        match saved {
+            Ok(record) => {
+                self.shelf.lock().put(&plan_id, record.stored(State::Ready));
+                Ok(record)
+            }
+            Err(error) => {
+                let removed = self.remove_rows(&plan_id, None);
+                self.shelf.lock().remove(&plan_id);
+                removed?;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Makes room for a plan, and writes down that it is being made.
+    fn begin(&self, on: &Occasion<'_>, candidates: u64) -> Result<String, PlanError> {
+        let now = on.at.now;
+        let bytes = Shelf::estimate(candidates);
+        let (plan_id, leaving, room) = {
+            let mut shelf = self.shelf.lock();
+            let (leaving, room) = shelf.make_room(on.by, bytes, now);
+            let mut plan_id = new_id('p', now);
+            // Two of one second may have drawn the same name.
+            while shelf.get(&plan_id).is_some() {
+                plan_id = new_id('p', now);
+            }
+            if room.is_ok() {
+                let stored = Stored {
+                    by: on.by.name.to_owned(),
+                    created: now,
+                    bytes,
+                    chunks: 0,
+                    state: State::Making,
+                };
+                shelf.put(&plan_id, stored);
+            }
+            (plan_id, leaving, room)
+        };
+        let made = self.remove_all(leaving).map_err(PlanError::from);
+        let made = made.and_then(|()| {
+            room.map_err(PlanError::Full)?;
+            let head = v1::Plan {
+                plan_id: plan_id.clone(),
+                created_at: Some(timestamp(now)),
+                volume: on.volume.into(),
+                ..v1::Plan::default()
+            };
+            self.put(&PlanRecord {
+                plan: Some(head),
+                is_partial: true,
+                ..PlanRecord::default()
+            })?;
+            Ok(())
+        });
+        match made {
+            Ok(()) => Ok(plan_id),
+            Err(error) => {
+                self.shelf.lock().remove(&plan_id);
+                Err(error)
+            }
+        }
+    }
+
+    fn write(
+        &self,
+        index: &parking_lot::RwLock<Index>,
+        found: Evaluation,
+        on: &Occasion<'_>,
+        plan_id: &str,
     ) -> Result<PlanRecord, StoreError> {
         let now = on.at.now;
-        let plan_id = new_id('p', now);
         let clocks = on.rules.iter().map(|r| r.clocks).collect();
         let names: Vec<&str> = match on.trigger {
             Some(trigger) => trigger.reasons.iter().map(|r| r.name.as_str()).collect(),
@@ -150,7 +330,7 @@ impl Plans {
         let split = picks.iter().position(|p| p.shape == Shape::EmptyDirectory);
         let empty = picks.split_off(split.unwrap_or(picks.len()));
         let mut saving = Saving {
-            writer: ChunkWriter::new(&self.store, &plan_id, index, now, clocks),
+            writer: ChunkWriter::new(&self.store, plan_id, index, now, clocks),
             totals: v1::Totals::default(),
             by_rule: vec![v1::Totals::default(); names.len()],
         };
@@ -174,6 +354,7 @@ impl Plans {
             by_rule,
         } = saving;
         let chunks = writer.finish()?;
+        let bytes = writer.bytes;
         let kept = found.kept;
         let mut by_owner: Vec<_> = found.by_owner.into_iter().collect();
         by_owner.sort_unstable_by_key(|(uid, (_, bytes))| (std::cmp::Reverse(*bytes), *uid));
@@ -184,7 +365,7 @@ impl Plans {
         };
         let rule_shares = names.iter().zip(&by_rule);
         let plan = v1::Plan {
-            plan_id: plan_id.clone(),
+            plan_id: plan_id.to_owned(),
             created_at: Some(timestamp(now)),
             expires_at: Some(timestamp(now.plus(EXPIRES_AFTER_SECONDS))),
             volume: on.volume.into(),
@@ -239,8 +420,10 @@ impl Plans {
             reasons: on.trigger.map_or_else(Vec::new, |t| {
                 t.reasons.iter().map(|r| r.because.clone()).collect()
             }),
+            created_by: on.by.name.to_owned(),
+            bytes,
+            is_partial: false,
         };
-        self.put(&record)?;
         Ok(record)
     }
 
@@ -269,12 +452,33 @@ impl Plans {
             .store
             .get(Record::Plan, id.as_bytes())?
             .ok_or_else(|| PlanError::Unknown(id.into()))?;
-        PlanRecord::decode(&*value).map_err(|e| {
-            StoreError::Call {
-                doing: "read a plan",
-                why: e.to_string(),
-            }
-            .into()
+        let record = PlanRecord::decode(&*value).map_err(|e| StoreError::Call {
+            doing: "read a plan",
+            why: e.to_string(),
+        })?;
+        match record.is_partial {
+            true => Err(PlanError::Unknown(id.into())),
+            false => Ok(record),
+        }
+    }
+
+    /// Keeps a plan for a run: it stays while the run needs it, and no other run can have it.
+    ///
+    /// # Errors
+    /// When there is none of this name, or a run has it.
+    pub fn claim(&self, id: &str) -> Result<Claim, PlanError> {
+        let mut shelf = self.shelf.lock();
+        let stored = shelf.get_mut(id).ok_or_else(|| PlanError::Unknown(id.into()))?;
+        let then = stored.state;
+        match then {
+            State::Making => return Err(PlanError::Unknown(id.into())),
+            State::Running => return Err(PlanError::Busy(id.into())),
+            State::Ready | State::Used | State::Failed => stored.state = State::Running,
+        }
+        Ok(Claim {
+            shelf: Arc::clone(&self.shelf),
+            id: id.into(),
+            then,
         })
     }
 
@@ -283,13 +487,19 @@ impl Plans {
     /// # Errors
     /// When the store cannot be read.
     pub fn list(&self) -> Result<Vec<PlanRecord>, StoreError> {
+        let mut all = self.records()?;
+        all.retain(|r| !r.is_partial);
+        all.reverse();
+        Ok(all)
+    }
+
+    fn records(&self) -> Result<Vec<PlanRecord>, StoreError> {
         let mut all = Vec::new();
         for record in self.store.records(Record::Plan, b"") {
             let (_, value) = record?;
             // A head that cannot be read is a plan that cannot be applied: leaving it out harms nobody.
             all.extend(PlanRecord::decode(&*value).ok());
         }
-        all.reverse();
         Ok(all)
     }
 
@@ -312,20 +522,57 @@ impl Plans {
     /// Forgets plans that are long past.
     ///
     /// # Errors
-    /// When the store cannot be read or written.
+    /// When the store cannot be written.
     pub fn tidy(&self, now: Seconds) -> Result<(), StoreError> {
-        for record in self.list()? {
-            let Some(plan) = record.plan else { continue };
-            let created = plan.created_at.map_or(0, |t| t.seconds);
-            if Seconds::from_unix(created).age_at(now) > KEPT_SECONDS {
-                let mut batch = Batch::default();
-                batch.remove(Record::Plan, plan.plan_id.as_bytes());
-                (0..record.chunks)
-                    .for_each(|n| batch.remove(Record::PlanChunk, &chunk_key(&plan.plan_id, n)));
-                self.store.apply(batch)?;
-            }
+        let old = self.shelf.lock().older_than(KEPT_SECONDS, now);
+        self.remove_all(old)
+    }
+
+    fn remove_all(&self, leaving: Leaving) -> Result<(), StoreError> {
+        for (id, chunks) in leaving {
+            tracing::info!(plan = %id, "removed: it is past, or its client has made later ones");
+            self.remove_rows(&id, Some(chunks))?;
         }
         Ok(())
+    }
+
+    /// Removes a plan from the store. Its head says so first and goes last: if this is cut short, the next start goes on. How many chunks there
+    /// are is not known of one that was being made; they lie side by side.
+    fn remove_rows(&self, id: &str, chunks: Option<u32>) -> Result<(), StoreError> {
+        let head = v1::Plan {
+            plan_id: id.into(),
+            ..v1::Plan::default()
+        };
+        self.put(&PlanRecord {
+            plan: Some(head),
+            is_partial: true,
+            ..PlanRecord::default()
+        })?;
+        let mut next = 0u32;
+        loop {
+            let mut batch = Batch::default();
+            let first = next;
+            while next.saturating_sub(first) < REMOVED_AT_ONCE {
+                let key = chunk_key(id, next);
+                let is_there = match chunks {
+                    Some(chunks) => next < chunks,
+                    None => self.store.get(Record::PlanChunk, &key)?.is_some(),
+                };
+                if !is_there {
+                    break;
+                }
+                batch.remove(Record::PlanChunk, &key);
+                next = next.saturating_add(1);
+            }
+            let is_last = next.saturating_sub(first) < REMOVED_AT_ONCE;
+            if is_last {
+                batch.remove(Record::Plan, id.as_bytes());
+            }
+            self.store.apply(batch)?;
+            if is_last {
+                return Ok(());
+            }
+        }
     }
 }
 

@@ -11,9 +11,19 @@ use tokio::sync::watch;
 
 use super::counts::EndedRuns;
 use crate::index::{Batch, Record, Store, StoreError};
+use crate::model::Seconds;
 
 /// Failures that a run's record names; the others are counted.
 pub const FAILURES_NAMED_MAX: usize = 1000;
+/// And so many bytes of them: paths may be long.
+const FAILURES_BYTES_MAX: usize = 256 << 10;
+
+/// Records of past runs that are kept: the newest, of so many days, and so many bytes of them.
+const RUNS_MAX: usize = 10_000;
+const RUN_SECONDS_MAX: u64 = 366 * 86_400;
+const RUN_BYTES_MAX: usize = 64 << 20;
+/// Records that are removed in one batch.
+const REMOVED_AT_ONCE: usize = 1000;
 
 /// How far a run is.
 #[derive(Debug, Clone, Default)]
@@ -199,8 +209,127 @@ impl Runs {
     /// When the store cannot be written.
     pub fn save(&self, run: &v1::Run) -> Result<(), StoreError> {
         let mut batch = Batch::default();
-        batch.put(Record::Run, run.run_id.as_bytes(), &run.encode_to_vec());
+        let value = match named_failures(run) {
+            all if all == run.failed.len() => run.encode_to_vec(),
+            some => {
+                let mut shorter = run.clone();
+                shorter.failed.truncate(some);
+                shorter.encode_to_vec()
+            }
+        };
+        batch.put(Record::Run, run.run_id.as_bytes(), &value);
         self.store.apply(batch)?;
         self.store.flush()
+    }
+
+    /// Removes the records of runs that are long past, and returns their names. What is going on stays, and what `is_needed` names.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub fn tidy(&self, now: Seconds, is_needed: impl Fn(&str) -> bool) -> Result<Vec<String>, StoreError> {
+        let mut past = Vec::new();
+        for record in self.store.records(Record::Run, b"") {
+            let (key, value) = record?;
+            let (Ok(id), Ok(run)) = (String::from_utf8(key), v1::Run::decode(&*value)) else {
+                continue;
+            };
+            if run.state() == v1::RunState::Running || self.live(&id).is_some() || is_needed(&id) {
+                continue;
+            }
+            let ended = run.finished_at.or(run.started_at).map_or(0, |t| t.seconds);
+            past.push((Seconds::from_unix(ended), id, value.len()));
+        }
+        // Newest first.
+        past.sort_unstable_by(|a, b| b.cmp(a));
+        let (mut count, mut bytes) = (0usize, 0usize);
+        let is_over = |(ended, _, size): &(Seconds, String, usize)| {
+            count = count.saturating_add(1);
+            bytes = bytes.saturating_add(*size);
+            count > RUNS_MAX || bytes > RUN_BYTES_MAX || ended.age_at(now) > RUN_SECONDS_MAX
+        };
+        let kept = past.iter().map(is_over).take_while(|over| !over).count();
+        let gone: Vec<String> = past.into_iter().skip(kept).map(|(_, id, _)| id).collect();
+        for some in gone.chunks(REMOVED_AT_ONCE) {
+            let mut batch = Batch::default();
+            some.iter()
+                .for_each(|id| batch.remove(Record::Run, id.as_bytes()));
+            self.store.apply(batch)?;
+        }
+        Ok(gone)
+    }
+}
+
+/// How many of the failures that a run names its record has room for.
+fn named_failures(run: &v1::Run) -> usize {
+    let mut bytes = 0usize;
+    let has_room = |f: &&v1::Failure| {
+        bytes = bytes.saturating_add(f.path.len()).saturating_add(f.error.len());
+        bytes <= FAILURES_BYTES_MAX
+    };
+    run.failed.iter().take_while(has_room).count()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::holds::timestamp;
+    use super::*;
+
+    fn run(id: &str, ended: u32, state: v1::RunState) -> v1::Run {
+        v1::Run {
+            run_id: id.into(),
+            state: state.into(),
+            finished_at: Some(timestamp(Seconds(ended))),
+            ..v1::Run::default()
+        }
+    }
+
+    #[test]
+    fn runs_that_are_long_past_are_forgotten_but_for_what_is_needed() {
+        let now = Seconds(2_000_000_000);
+        let long_past = now.0 - 367 * 86_400;
+        let runs = Runs::new(Store::temporary().unwrap());
+        for (id, ended, state) in [
+            ("r1", long_past, v1::RunState::Completed),
+            ("r2", long_past, v1::RunState::Running),
+            ("r3", long_past, v1::RunState::Completed),
+            ("r4", now.0, v1::RunState::Partial),
+        ] {
+            runs.save(&run(id, ended, state)).unwrap();
+        }
+        assert_eq!(runs.tidy(now, |id| id == "r3").unwrap(), ["r1"]);
+        let left: Vec<String> = runs.list().unwrap().into_iter().map(|r| r.run_id).collect();
+        assert_eq!(left, ["r4", "r3", "r2"]);
+    }
+
+    #[test]
+    fn the_newest_runs_are_kept_and_no_more_than_there_may_be() {
+        let now = Seconds(2_000_000_000);
+        let store = Store::temporary().unwrap();
+        let runs = Runs::new(store.clone());
+        let mut batch = Batch::default();
+        for n in 0..=RUNS_MAX as u32 {
+            let run = run(&format!("r{n:05}"), now.0 - 100_000 + n, v1::RunState::Completed);
+            batch.put(Record::Run, run.run_id.as_bytes(), &run.encode_to_vec());
+        }
+        store.apply(batch).unwrap();
+        assert_eq!(runs.tidy(now, |_| false).unwrap(), ["r00000"]);
+        assert!(runs.tidy(now, |_| false).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_record_names_failures_while_it_has_room() {
+        let runs = Runs::new(Store::temporary().unwrap());
+        let mut run = run("r1", 1, v1::RunState::Partial);
+        let failure = v1::Failure {
+            path: vec![b'x'; 4000],
+            error: "no".into(),
+        };
+        run.failed = vec![failure; FAILURES_NAMED_MAX];
+        run.failed_total = FAILURES_NAMED_MAX as u64;
+        runs.save(&run).unwrap();
+        let read = runs.get("r1").unwrap();
+        assert!((50..70).contains(&read.failed.len()), "{}", read.failed.len());
+        assert_eq!(read.failed_total, 1000);
     }
 }

@@ -8,8 +8,8 @@ use tonic::Status;
 
 use super::convert;
 use super::requests::FindAsked;
-use crate::host::{Host, HostError, lossy};
-use crate::index::DirId;
+use crate::host::questions::Below;
+use crate::host::{Host, HostError};
 use crate::model::Seconds;
 use crate::purge::candidate::Candidate;
 use crate::purge::holds::timestamp;
@@ -22,35 +22,11 @@ const SORTED_AT_ONCE: usize = 200_000;
 /// How often a client hears of a scan.
 const SCAN_NEWS_EVERY: Duration = Duration::from_millis(200);
 
-/// The volumes and directories that a path means; an empty one means everything.
-pub(super) fn places(host: &Host, path: &[u8]) -> Result<Vec<(String, DirId)>, HostError> {
-    if path.is_empty() {
-        for volume in host.volumes() {
-            volume.sync();
-        }
-        return Ok(host
-            .volumes()
-            .iter()
-            .map(|v| (v.config.name.clone(), DirId::ROOT))
-            .collect());
-    }
-    let (volume, below) = host.locate(path)?;
-    volume.sync();
-    let index = volume.watched.index.read();
-    let dir = index
-        .dirs()
-        .iter()
-        .find(|(id, _)| index.dirs().path(*id).is_some_and(|p| p == below));
-    let (id, _) =
-        dir.ok_or_else(|| HostError::NotFound(format!("{} is no directory in the index", lossy(path))))?;
-    Ok(vec![(volume.config.name.clone(), id)])
-}
-
 /// Sends what is found below these places.
 pub(super) fn find(
     host: &Host,
     asked: &FindAsked,
-    places: Vec<(String, DirId)>,
+    places: Vec<Below>,
     each: &mut dyn FnMut(v1::Entry) -> bool,
 ) -> Result<(), Status> {
     let mut left = if asked.limit == 0 { u64::MAX } else { asked.limit };

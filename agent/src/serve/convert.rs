@@ -11,11 +11,11 @@ use tonic::Status;
 use crate::collect::touched::Touched;
 use crate::config::{Shown, group_name, user_name};
 use crate::doctor::{self, Finding};
+use crate::host::questions::Answer;
 use crate::host::{Host, HostError};
 use crate::index::sums::AGE_BOUNDS;
 use crate::model::{Kind, LastUse, Seconds, Source};
 use crate::policy::evaluate::Shape;
-use crate::policy::explain::{Subject, Verdict};
 use crate::policy::last_use::{covered, last_use};
 use crate::purge::candidate::Candidate;
 use crate::purge::holds::timestamp;
@@ -23,6 +23,9 @@ use crate::purge::plans::PlanRecord;
 use crate::query::find::{FindError, Hit};
 use crate::query::rows::Row;
 use crate::volume::{Gap, State, Volume};
+
+/// Holds that an explanation names; of the others it says how many there are.
+const HOLDS_NAMED_MAX: usize = 100;
 
 pub(super) fn status(error: HostError) -> Status {
     // Names that the caller gave, or that others gave to files, stand in it.
@@ -72,12 +75,7 @@ pub(super) fn source(source: Source) -> v1::Source {
 
 /// The absolute path of something below a volume.
 pub(super) fn absolute(root: &Path, below: &[u8]) -> Vec<u8> {
-    let mut path = root.as_os_str().as_bytes().to_vec();
-    if !below.is_empty() {
-        path.push(b'/');
-        path.extend_from_slice(below);
-    }
-    path
+    crate::path::absolute(root.as_os_str().as_bytes(), below)
 }
 
 pub(super) fn volume(host: &Host, volume: &Volume) -> v1::VolumeStatus {
@@ -206,16 +204,19 @@ fn seen(last: LastUse) -> Seconds {
     }
 }
 
-pub(super) fn explanation(
-    volume: &Volume,
-    path: Vec<u8>,
-    subject: &Subject,
-    verdicts: Vec<Verdict>,
-    holds: Vec<v1::Hold>,
-) -> v1::Explanation {
+pub(super) fn explanation(answer: Answer) -> v1::Explanation {
+    let Answer {
+        volume,
+        path,
+        subject,
+        verdicts,
+        mut holds,
+    } = answer;
     let condition = volume.condition();
     let a = &subject.attributes;
     let access = covered(subject.access, condition.gap_end);
+    let holds_total = holds.len() as u64;
+    holds.truncate(HOLDS_NAMED_MAX);
     let last = last_use(a, access, crate::model::Clocks::ALL);
     v1::Explanation {
         path,
@@ -235,6 +236,7 @@ pub(super) fn explanation(
             })
             .collect(),
         holds,
+        holds_total,
         access: Some(timestamp(seen(access))),
         access_source: source(access.source).into(),
         modify: Some(timestamp(a.mtime)),

@@ -15,6 +15,7 @@ use tonic::{Request, Status};
 use super::roles::{self, Peer, Scope};
 use super::tally::{Counted, Tally};
 use crate::config::Access;
+use crate::host::User;
 use crate::model::Seconds;
 
 /// Calls that one client may have open at a time, over all of its connections. Those of root are as many as its scripts need.
@@ -53,6 +54,12 @@ impl Caller {
     pub fn of<T>(request: &Request<T>) -> Result<Self, Status> {
         let found = request.extensions().get::<Self>().cloned();
         found.ok_or_else(|| Status::permission_denied("the caller is not known"))
+    }
+
+    /// Who asks, if only for what is theirs.
+    pub fn user(&self) -> Option<User<'_>> {
+        let name = &self.name;
+        self.only().map(|uid| User { uid, name })
     }
 
     /// The user that all of this is for; none: everybody.

@@ -4,13 +4,14 @@
 use purge_proto::v1;
 use tonic::Status;
 
-use crate::config::{group_id, user_id};
+use crate::config::{group_id, user_id, user_name};
 use crate::host::forecast::DAYS_MAX;
 use crate::host::mine::Whose;
 use crate::host::{Manner, Wanted};
 use crate::model::Kind;
 use crate::policy::forecast;
 use crate::policy::scope::Globs;
+use crate::purge::holds::REASON_BYTES_MAX;
 use crate::query::find::{Filter, Order};
 use crate::query::usage::By;
 
@@ -21,6 +22,16 @@ const FORECAST_DAYS: u32 = 30;
 /// How far ahead `mine` looks, in seconds, and how deep it tells directories apart, unless the client says otherwise.
 const MINE_WITHIN: u64 = 30 * 86_400;
 const MINE_DEPTH: u32 = 2;
+
+/// Names of volumes, rules, users and the like have at most so many bytes: a configuration or a system has no longer ones.
+const NAME_BYTES_MAX: usize = 256;
+/// Names that the agent gives have fewer bytes.
+const ID_BYTES_MAX: usize = 64;
+/// A glob is compiled, which takes a multiple of its length.
+const GLOB_BYTES_MAX: usize = 4096;
+/// Rules that a request names, and paths that a restore does: each candidate is compared with each.
+const RULES_NAMED_MAX: usize = 1000;
+const PATHS_NAMED_MAX: usize = 10_000;
 
 /// Whom a plan is made for.
 #[derive(Debug)]
@@ -51,6 +62,7 @@ pub struct FindAsked {
 /// # Errors
 /// When it is for several things at once.
 pub fn plan(r: v1::CreatePlanRequest, candidates_max: Option<u64>) -> Result<PlanAsked, Status> {
+    names([("quota", &r.quota), ("volume", &r.volume)])?;
     let of_rules = !r.rules.is_empty() || r.ttl_seconds.is_some();
     let asked = [!r.quota.is_empty(), r.watermark, of_rules];
     if asked.into_iter().filter(|a| *a).count() > 1 {
@@ -64,7 +76,7 @@ pub fn plan(r: v1::CreatePlanRequest, candidates_max: Option<u64>) -> Result<Pla
         PlanAsked::Quota(r.quota)
     } else {
         PlanAsked::Rules(Wanted {
-            rules: r.rules,
+            rules: rules(r.rules)?,
             volume: r.volume,
             ttl: r.ttl_seconds,
             unattended: false,
@@ -86,9 +98,9 @@ pub fn manner(r: &v1::ApplyRequest) -> Manner {
 /// # Errors
 /// When something is unknown or no glob, or the caller asks for what is not theirs.
 pub fn find(r: &v1::FindRequest, only: Option<u32>) -> Result<FindAsked, Status> {
-    let mut filter = filter_of(r)?;
+    let mut filter = filter_of(r, only.is_some())?;
     if let Some(uid) = only {
-        if filter.uid.is_some_and(|asked| asked != uid) {
+        if !is_named(uid, &r.user) {
             return Err(theirs("user"));
         }
         filter.uid = Some(uid);
@@ -107,7 +119,13 @@ pub fn find(r: &v1::FindRequest, only: Option<u32>) -> Result<FindAsked, Status>
     })
 }
 
-fn filter_of(r: &v1::FindRequest) -> Result<Filter, Status> {
+/// Whether somebody's words for a user mean themselves. Names of others are not looked up for them.
+fn is_named(uid: u32, user: &str) -> bool {
+    user.is_empty() || user == uid.to_string() || user == user_name(uid)
+}
+
+fn filter_of(r: &v1::FindRequest, of_own: bool) -> Result<Filter, Status> {
+    names([("user", &r.user), ("group", &r.group)])?;
     let unknown =
         |field: &str, name: &str| Status::invalid_argument(format!("{field}: {name:?} is unknown here"));
     let id = |field, name: &str, of: fn(&str) -> Option<u32>| match name {
@@ -117,6 +135,7 @@ fn filter_of(r: &v1::FindRequest) -> Result<Filter, Status> {
     let name = match r.name.as_str() {
         "" => None,
         glob => {
+            at_most("name", glob, GLOB_BYTES_MAX)?;
             let globs = Globs::compile(&[glob.to_owned()]);
             Some(globs.map_err(|e| Status::invalid_argument(super::convert::plain(format!("name: {e}"))))?)
         }
@@ -132,7 +151,10 @@ fn filter_of(r: &v1::FindRequest) -> Result<Filter, Status> {
         below: None,
         older: r.older_seconds,
         newer: r.newer_seconds,
-        uid: id("user", &r.user, user_id)?,
+        uid: match of_own {
+            true => None,
+            false => id("user", &r.user, user_id)?,
+        },
         gid: id("group", &r.group, group_id)?,
         min_size: r.min_size,
         max_size: r.max_size,
@@ -147,16 +169,20 @@ fn filter_of(r: &v1::FindRequest) -> Result<Filter, Status> {
 /// # Errors
 /// When the user is unknown or another, or the caller is none.
 pub fn mine(r: v1::MineRequest, caller: Option<u32>, only: Option<u32>) -> Result<Whose, Status> {
+    names([("user", &r.user), ("volume", &r.volume)])?;
+    if only.is_some_and(|own| !is_named(own, &r.user)) {
+        return Err(theirs("user"));
+    }
     let unknown = || Status::invalid_argument(format!("user: {:?} is unknown here", r.user));
     let uid = match r.user.as_str() {
         "" => caller.ok_or_else(|| {
             Status::invalid_argument("user: a certificate owns no files; say whose you mean")
         })?,
-        name => user_id(name).ok_or_else(unknown)?,
+        name => match only {
+            Some(own) => own,
+            None => user_id(name).ok_or_else(unknown)?,
+        },
     };
-    if only.is_some_and(|own| own != uid) {
-        return Err(theirs("user"));
-    }
     let or = |given: u64, default: u64| if given == 0 { default } else { given };
     Ok(Whose {
         uid,
@@ -189,8 +215,9 @@ pub fn forecast(r: v1::ForecastRequest) -> Result<(Wanted, u32, forecast::By), S
         }
         n => n,
     };
+    names([("volume", &r.volume)])?;
     let wanted = Wanted {
-        rules: r.rules,
+        rules: rules(r.rules)?,
         volume: r.volume,
         ttl: r.ttl_seconds,
         unattended: false,
@@ -204,6 +231,7 @@ pub fn forecast(r: v1::ForecastRequest) -> Result<(Wanted, u32, forecast::By), S
 /// # Errors
 /// When the caller may not see it.
 pub fn usage(r: &v1::UsageRequest, only: Option<u32>) -> Result<By, Status> {
+    names([("volume", &r.volume)])?;
     let by = match r.by() {
         v1::UsageBy::Unspecified | v1::UsageBy::User => By::User,
         v1::UsageBy::Group => By::Group,
@@ -219,8 +247,9 @@ pub fn usage(r: &v1::UsageRequest, only: Option<u32>) -> Result<By, Status> {
 /// Whether a hold can be what it asks to be.
 ///
 /// # Errors
-/// When it says no reason, or ends at once.
+/// When it says no reason or too long a one, or ends at once.
 pub fn hold(r: &v1::AddHoldRequest) -> Result<(), Status> {
+    at_most("reason", &r.reason, REASON_BYTES_MAX)?;
     if r.reason.trim().is_empty() {
         return Err(Status::invalid_argument(
             "reason: say why, so that others know when it may go",
@@ -252,6 +281,70 @@ pub fn page<T>(all: Vec<T>, size: u32, token: &str, id: impl Fn(&T) -> &str) -> 
         .map(|last| id(last).to_owned())
         .unwrap_or_default();
     (rows, next)
+}
+
+/// The name of a plan, run or hold: as the agent gives them.
+///
+/// # Errors
+/// When it cannot be one.
+pub fn id(field: &str, id: String) -> Result<String, Status> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    match id.len() <= ID_BYTES_MAX && id.bytes().all(fits) {
+        true => Ok(id),
+        false => Err(Status::invalid_argument(format!(
+            "{field}: is no name that the agent gives; `purgectl plans`, `runs` and `hold list` name them"
+        ))),
+    }
+}
+
+/// Names of the configuration, of users and groups: they are looked up, and stand in errors.
+///
+/// # Errors
+/// When one is too long.
+pub fn names<'r>(given: impl IntoIterator<Item = (&'r str, &'r String)>) -> Result<(), Status> {
+    given
+        .into_iter()
+        .try_for_each(|(field, name)| at_most(field, name, NAME_BYTES_MAX))
+}
+
+/// Rules by name, each once.
+fn rules(given: Vec<String>) -> Result<Vec<String>, Status> {
+    let mut rules: Vec<String> = Vec::new();
+    for name in given {
+        at_most("rules", &name, NAME_BYTES_MAX)?;
+        if rules.contains(&name) {
+            continue;
+        }
+        if rules.len() >= RULES_NAMED_MAX {
+            let why = format!("rules: more than {RULES_NAMED_MAX} are named; name fewer");
+            return Err(Status::invalid_argument(why));
+        }
+        rules.push(name);
+    }
+    Ok(rules)
+}
+
+/// What is to be put back of which run.
+///
+/// # Errors
+/// When the run cannot be one, or too many paths are named.
+pub fn restore(r: v1::RestoreRequest) -> Result<v1::RestoreRequest, Status> {
+    if r.paths.len() > PATHS_NAMED_MAX {
+        let why =
+            format!("paths: more than {PATHS_NAMED_MAX} are named; name fewer, or a directory above them");
+        return Err(Status::invalid_argument(why));
+    }
+    let run_id = id("run_id", r.run_id)?;
+    Ok(v1::RestoreRequest { run_id, ..r })
+}
+
+fn at_most(field: &str, text: &str, bytes: usize) -> Result<(), Status> {
+    match text.len() {
+        n if n > bytes => Err(Status::invalid_argument(format!(
+            "{field}: has {n} bytes; it may have {bytes}"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn theirs(field: &str) -> Status {

@@ -19,7 +19,8 @@ use super::roles::Scope;
 use super::{answers, convert, notices, usage};
 use crate::doctor;
 use crate::host::{Host, HostError, Wish};
-use crate::purge::plans::PlanRecord;
+use crate::purge::holds::Asker;
+use crate::purge::plans::{By, PlanRecord};
 use crate::purge::runs::LiveRun;
 use crate::reload::InForce;
 use crate::scan::Extent;
@@ -71,6 +72,14 @@ impl Service {
     }
 }
 
+/// Parses a request where names may have to be looked up, which can take a while.
+async fn parsed<T: Send + 'static>(
+    parse: impl FnOnce() -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
+    let parsed = tokio::task::spawn_blocking(parse).await;
+    parsed.map_err(|e| Status::internal(format!("the request failed inside the agent: {e}")))?
+}
+
 fn plan_of(record: PlanRecord) -> v1::Plan {
     record.plan.unwrap_or_default()
 }
@@ -116,12 +125,16 @@ impl PurgeAgent for Service {
         &self,
         request: Request<v1::CreatePlanRequest>,
     ) -> Result<Response<Self::CreatePlanStream>, Status> {
-        let max = Some(Caller::of(&request)?.candidates_max);
+        let caller = Caller::of(&request)?;
+        let max = Some(caller.candidates_max);
         let asked = requests::plan(request.into_inner(), max)?;
-        let made = self.wait(move |host| match asked {
-            PlanAsked::Quota(name) => host.create_quota_plan(&name, max),
-            PlanAsked::Watermark(volume) => host.create_watermark_plan(&volume, max),
-            PlanAsked::Rules(wanted) => host.create_plan(&wanted),
+        let made = self.wait(move |host| {
+            let by = By::client(&caller.name);
+            match asked {
+                PlanAsked::Quota(name) => host.create_quota_plan(&name, max, by),
+                PlanAsked::Watermark(volume) => host.create_watermark_plan(&volume, max, by),
+                PlanAsked::Rules(wanted) => host.create_plan(&wanted, by),
+            }
         });
         let plan = plan_of(made.await?);
         let last = v1::PlanProgress {
@@ -131,7 +144,7 @@ impl PurgeAgent for Service {
     }
 
     async fn get_plan(&self, request: Request<v1::GetPlanRequest>) -> Result<Response<v1::Plan>, Status> {
-        let id = request.into_inner().plan_id;
+        let id = requests::id("plan_id", request.into_inner().plan_id)?;
         let record = self.wait(move |host| Ok(host.plans.get(&id)?)).await?;
         Ok(Response::new(plan_of(record)))
     }
@@ -157,7 +170,7 @@ impl PurgeAgent for Service {
     ) -> Result<Response<Self::ShowPlanStream>, Status> {
         let caller = Caller::of(&request)?;
         let r = request.into_inner();
-        let id = r.plan_id.clone();
+        let id = requests::id("plan_id", r.plan_id.clone())?;
         let record = self.wait(move |host| Ok(host.plans.get(&id)?)).await?;
         Ok(self.stream(&caller, move |host, each| {
             answers::show(host, &record, r.sort(), r.limit, each)
@@ -169,8 +182,9 @@ impl PurgeAgent for Service {
         let caller = Caller::of(&request)?;
         let by = caller.name.clone();
         let r = request.into_inner();
+        let id = requests::id("plan_id", r.plan_id.clone())?;
         let (_, live) = self
-            .wait(move |host| host.apply(&r.plan_id, requests::manner(&r), &by))
+            .wait(move |host| host.apply(&id, requests::manner(&r), &by))
             .await?;
         Ok(Response::new(follow(&live, &caller)))
     }
@@ -181,7 +195,7 @@ impl PurgeAgent for Service {
         request: Request<v1::WatchRunRequest>,
     ) -> Result<Response<Self::WatchRunStream>, Status> {
         let caller = Caller::of(&request)?;
-        let id = request.into_inner().run_id;
+        let id = requests::id("run_id", request.into_inner().run_id)?;
         if let Some(live) = self.host.runs.live(&id) {
             return Ok(Response::new(follow(&live, &caller)));
         }
@@ -195,7 +209,7 @@ impl PurgeAgent for Service {
     }
 
     async fn get_run(&self, request: Request<v1::GetRunRequest>) -> Result<Response<v1::Run>, Status> {
-        let id = request.into_inner().run_id;
+        let id = requests::id("run_id", request.into_inner().run_id)?;
         Ok(Response::new(
             self.wait(move |host| Ok(host.runs.get(&id)?)).await?,
         ))
@@ -215,7 +229,7 @@ impl PurgeAgent for Service {
     }
 
     async fn cancel_run(&self, request: Request<v1::CancelRunRequest>) -> Result<Response<v1::Run>, Status> {
-        let id = request.into_inner().run_id;
+        let id = requests::id("run_id", request.into_inner().run_id)?;
         let run = self.wait(move |host| {
             let run = host.runs.get(&id)?;
             match host.runs.live(&id) {
@@ -232,7 +246,7 @@ impl PurgeAgent for Service {
         request: Request<v1::RestoreRequest>,
     ) -> Result<Response<v1::RestoreReport>, Status> {
         let by = Caller::of(&request)?.name;
-        let r = request.into_inner();
+        let r = requests::restore(request.into_inner())?;
         let report = self.wait(move |host| {
             host.restore(&r.run_id, &r.paths, Some(&*r.to).filter(|to| !to.is_empty()), &by)
         });
@@ -243,15 +257,13 @@ impl PurgeAgent for Service {
         &self,
         request: Request<v1::ExplainRequest>,
     ) -> Result<Response<v1::Explanation>, Status> {
-        let only = Caller::of(&request)?.only();
+        let caller = Caller::of(&request)?;
         let path = request.into_inner().path;
         let answer = self.wait(move |host| {
-            let (volume, subject, verdicts) = match only {
+            Ok(convert::explanation(match caller.user() {
                 None => host.explain(&path)?,
-                Some(uid) => host.explain_own(&path, uid)?,
-            };
-            let holds = host.holds_over(&path);
-            Ok(convert::explanation(&volume, path, &subject, verdicts, holds))
+                Some(user) => host.explain_own(&path, user)?,
+            }))
         });
         Ok(Response::new(answer.await?))
     }
@@ -260,15 +272,10 @@ impl PurgeAgent for Service {
     async fn find(&self, request: Request<v1::FindRequest>) -> Result<Response<Self::FindStream>, Status> {
         let caller = Caller::of(&request)?;
         let only = caller.only();
-        let r = request.into_inner();
-        let asked = requests::find(&r, only)?;
-        let path = r.path;
-        let places = self.wait(move |host| match (answers::places(host, &path), only) {
-            // Whether a directory of others exists is not theirs to know.
-            (Err(HostError::NotFound(_)), Some(_)) => Ok(Vec::new()),
-            (found, _) => found,
-        });
-        let places = places.await?;
+        let mut r = request.into_inner();
+        let path = std::mem::take(&mut r.path);
+        let asked = parsed(move || requests::find(&r, only)).await?;
+        let places = self.wait(move |host| host.places(&path, only)).await?;
         Ok(self.stream(&caller, move |host, each| {
             answers::find(host, &asked, places, each)
         }))
@@ -279,13 +286,16 @@ impl PurgeAgent for Service {
         request: Request<v1::TouchedRequest>,
     ) -> Result<Response<v1::TouchedReport>, Status> {
         let r = request.into_inner();
+        requests::names([("volume", &r.volume)])?;
         let told = self.wait(move |host| answers::touched(host, &r.volume));
         Ok(Response::new(told.await?))
     }
 
     async fn mine(&self, request: Request<v1::MineRequest>) -> Result<Response<v1::MineReport>, Status> {
         let caller = Caller::of(&request)?;
-        let whose = requests::mine(request.into_inner(), caller.uid, caller.only())?;
+        let r = request.into_inner();
+        let (uid, only) = (caller.uid, caller.only());
+        let whose = parsed(move || requests::mine(r, uid, only)).await?;
         Ok(Response::new(self.wait(move |host| host.mine(&whose)).await?))
     }
 
@@ -328,20 +338,16 @@ impl PurgeAgent for Service {
         let caller = Caller::of(&request)?;
         let r = request.into_inner();
         requests::hold(&r)?;
-        let hold = self.wait(move |host| match caller.scope {
-            Scope::All => {
-                let name = host.locate(&r.path)?.0.config.name.clone();
-                Ok(host
-                    .holds
-                    .add(&name, &r.path, &r.reason, r.for_seconds, &caller.name)?)
-            }
-            Scope::Own { uid, hold_max } => {
-                let wanted = Wish {
-                    path: &r.path,
-                    reason: &r.reason,
-                    seconds: r.for_seconds,
-                };
-                host.hold_own(&wanted, (uid, hold_max), &caller.name)
+        let hold = self.wait(move |host| {
+            let wish = Wish {
+                path: &r.path,
+                reason: &r.reason,
+                seconds: r.for_seconds,
+            };
+            match (caller.scope, caller.user()) {
+                (Scope::Own { hold_max, .. }, Some(user)) => host.hold_own(&wish, user, hold_max),
+                _ if caller.uid == Some(0) => host.hold(&wish, &caller.name, Asker::Root),
+                _ => host.hold(&wish, &caller.name, Asker::Role),
             }
         });
         Ok(Response::new(hold.await?))
@@ -352,11 +358,17 @@ impl PurgeAgent for Service {
         request: Request<v1::ListHoldsRequest>,
     ) -> Result<Response<v1::ListHoldsResponse>, Status> {
         let caller = Caller::of(&request)?;
-        let mut holds = self.wait(|host| Ok(host.holds.list())).await?;
-        if caller.only().is_some() {
-            holds.retain(|h| h.created_by == caller.name);
-        }
-        Ok(Response::new(v1::ListHoldsResponse { holds }))
+        let r = request.into_inner();
+        let listed = self.wait(move |host| {
+            let by = caller.user().map(|user| user.name);
+            let size = usize::try_from(r.page_size).unwrap_or(usize::MAX);
+            Ok(host.holds.page(&r.page_token, size, by))
+        });
+        let (holds, next) = listed.await?;
+        Ok(Response::new(v1::ListHoldsResponse {
+            holds,
+            next_page_token: next.unwrap_or_default(),
+        }))
     }
 
     async fn remove_hold(
@@ -364,16 +376,10 @@ impl PurgeAgent for Service {
         request: Request<v1::RemoveHoldRequest>,
     ) -> Result<Response<v1::Hold>, Status> {
         let caller = Caller::of(&request)?;
-        let id = request.into_inner().hold_id;
+        let id = requests::id("hold_id", request.into_inner().hold_id)?;
         let removed = self.wait(move |host| {
-            let is_theirs = |h: &v1::Hold| h.hold_id == id && h.created_by == caller.name;
-            if caller.only().is_some() && !host.holds.list().iter().any(is_theirs) {
-                return Err(HostError::Denied(format!(
-                    "{} holds nothing of the name {id}",
-                    caller.name
-                )));
-            }
-            Ok(host.holds.remove(&id)?)
+            let only = caller.user().map(|user| (user.uid, user.name));
+            Ok(host.holds.remove(&id, only)?)
         });
         Ok(Response::new(removed.await?))
     }
@@ -385,6 +391,7 @@ impl PurgeAgent for Service {
     ) -> Result<Response<Self::RescanStream>, Status> {
         let caller = Caller::of(&request)?;
         let name = request.into_inner().volume;
+        requests::names([("volume", &name)])?;
         let volumes = self.wait(move |host| match name.is_empty() {
             true => Ok(host.volumes().to_vec()),
             false => Ok(vec![Arc::clone(host.volume(&name)?)]),
@@ -431,6 +438,7 @@ impl PurgeAgent for Service {
         request: Request<v1::TestNoticeRequest>,
     ) -> Result<Response<v1::TestNoticeResponse>, Status> {
         let sink = request.into_inner().sink;
+        requests::names([("sink", &sink)])?;
         let tested = self.host.notifier.test(&sink).await;
         let notice_id = tested.map_err(|e| notices::status(&e))?;
         Ok(Response::new(v1::TestNoticeResponse { sink, notice_id }))

@@ -1,6 +1,6 @@
 //! The scanner's thread: one scan after another, as they are asked for.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
@@ -25,6 +25,10 @@ impl Volume {
 
     fn queue_scan(&self, extent: Extent) {
         if extent == Extent::Volume {
+            // One that waits sees all that was there when it was asked for again.
+            if self.whole_scan_waits.swap(true, SeqCst) {
+                return;
+            }
             let mut health = self.health.lock();
             health
                 .scan
@@ -40,6 +44,9 @@ impl Volume {
         while let Ok(extent) = inbox.recv() {
             if self.stopping.load(Relaxed) {
                 return;
+            }
+            if extent == Extent::Volume {
+                self.whole_scan_waits.store(false, SeqCst);
             }
             self.scan(&extent);
         }

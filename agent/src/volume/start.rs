@@ -193,6 +193,7 @@ impl Volume {
             windows,
             writing: Mutex::new(()),
             scans: Mutex::new(Some(scans)),
+            whole_scan_waits: AtomicBool::new(false),
             scan_number: AtomicU32::new(0),
             stopping: Arc::default(),
             threads: Mutex::default(),

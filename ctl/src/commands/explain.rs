@@ -77,7 +77,14 @@ fn print(e: &v1::Explanation, out: &mut Out) -> Result<(), CtlError> {
         let until = hold
             .expires_at
             .map_or_else(String::new, |at| format!(", until {}", stamp(Some(at))));
-        row("held", format!("{} ({}{until})", hold.reason, hold.hold_id));
+        let name = match hold.hold_id.as_str() {
+            "" => String::new(),
+            id => format!(" ({id}{until})"),
+        };
+        row("held", format!("{}{name}", hold.reason));
+    }
+    if e.holds_total > e.holds.len() as u64 {
+        row("", format!("{} holds in all", e.holds_total));
     }
     t.print(out, 2)?;
     if !e.rules.is_empty() {

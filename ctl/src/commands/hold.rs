@@ -64,16 +64,21 @@ impl Hold {
                     .into_inner();
                 answer(&hold, "is no longer held", out)?;
             }
-            Command::List => {
-                let holds = client
-                    .list_holds(v1::ListHoldsRequest {})
-                    .await?
-                    .into_inner()
-                    .holds;
-                list(&holds, out)?;
-            }
+            Command::List => list(&all(&mut client).await?, out)?,
         }
         Ok(exit::DONE)
+    }
+}
+
+async fn all(client: &mut Client) -> Result<Vec<v1::Hold>, CtlError> {
+    let (mut holds, mut request) = (Vec::new(), v1::ListHoldsRequest::default());
+    loop {
+        let page = client.list_holds(request.clone()).await?.into_inner();
+        holds.extend(page.holds);
+        request.page_token = page.next_page_token;
+        if request.page_token.is_empty() {
+            return Ok(holds);
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! `purgectl restore`
 
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -34,11 +33,10 @@ pub struct Restore {
 
 impl Restore {
     pub(super) async fn run(&self, mut client: Client, out: &mut Out) -> Result<u8, CtlError> {
-        let absolute = |path: &PathBuf| Ok(std::path::absolute(path)?.as_os_str().as_bytes().to_vec());
         let request = v1::RestoreRequest {
             run_id: self.run.clone(),
-            paths: self.paths.iter().map(absolute).collect::<Result<_, CtlError>>()?,
-            to: self.to.as_ref().map(absolute).transpose()?.unwrap_or_default(),
+            paths: self.paths.iter().map(|path| paths::absolute(path)).collect(),
+            to: self.to.as_deref().map(paths::absolute).unwrap_or_default(),
         };
         let report = client.restore(request).await?.into_inner();
         match out.is_table() {

@@ -197,7 +197,10 @@ impl PurgeAgent for Fake {
         }))
     }
     async fn list_holds(&self, _: Request<ListHoldsRequest>) -> Result<Response<ListHoldsResponse>, Status> {
-        Ok(Response::new(ListHoldsResponse { holds: vec![hold()] }))
+        Ok(Response::new(ListHoldsResponse {
+            holds: vec![hold()],
+            next_page_token: String::new(),
+        }))
     }
     async fn remove_hold(&self, _: Request<RemoveHoldRequest>) -> Result<Response<Hold>, Status> {
         Ok(Response::new(hold()))

@@ -285,6 +285,7 @@ pub fn explanation(path: Vec<u8>) -> Explanation {
         inode: 4711,
         links: 1,
         volume: "scratch".into(),
+        holds_total: 1,
         gaps: vec![Gap {
             from: at(-90),
             to: at(-80),

@@ -83,6 +83,7 @@ proptest! {
             owner_name: |uid| uid.to_string(),
             trigger: None,
             guard: Guard::Leases,
+            by: By::client("uid 7"),
         };
         let plan = plans.save(&index, found, &occasion).unwrap();
         let id = plan.plan.as_ref().unwrap().plan_id.clone();

@@ -31,6 +31,8 @@ pub(super) struct ChunkWriter<'a> {
     batched: usize,
     /// Chunks that are stored.
     pub(super) chunks: u32,
+    /// What they take.
+    pub(super) bytes: u64,
     /// Names of the page looked at last, by offset.
     names: (Option<u64>, FirstNames),
     /// Path of the directory looked at last.
@@ -55,6 +57,7 @@ impl<'a> ChunkWriter<'a> {
             batch: Batch::default(),
             batched: 0,
             chunks: 0,
+            bytes: 0,
             names: Default::default(),
             dir: (None, Arc::default()),
         }
@@ -151,11 +154,10 @@ impl<'a> ChunkWriter<'a> {
         if self.chunk.is_empty() {
             return Ok(());
         }
-        self.batch.put(
-            Record::PlanChunk,
-            &chunk_key(self.id, self.chunks),
-            &encode(&self.chunk),
-        );
+        let encoded = encode(&self.chunk);
+        self.bytes = self.bytes.saturating_add(encoded.len() as u64);
+        let key = chunk_key(self.id, self.chunks);
+        self.batch.put(Record::PlanChunk, &key, &encoded);
         self.chunk.clear();
         self.chunks += 1;
         self.batched += 1;
