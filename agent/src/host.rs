@@ -221,6 +221,7 @@ impl Host {
         }
         handover.drop_rest();
         unfinished.save(&runs)?;
+        plans.settle(&runs)?;
         let rules = RwLock::new(config.rules.clone());
         let limits = RwLock::new(config.limits.clone());
         let host = Arc::new(Self {

@@ -119,7 +119,7 @@ fn holds_that_are_over_leave_nothing() {
     let mut world = need!(World::new(3));
     let alice = world.client(ALICE);
     assert_eq!(
-        world.hold(&alice, "x".repeat(1 << 20), 1),
+        world.hold(&alice, "x".repeat(1_000_000), 1),
         Err(Code::InvalidArgument)
     );
     assert_eq!(

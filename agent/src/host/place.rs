@@ -33,7 +33,7 @@ impl Host {
         for volume in &self.volumes {
             let root = volume.config.path.as_os_str().as_bytes();
             if let Some(below) = path::below(root, &clean) {
-                if path::is_within(trash::NAME.as_bytes(), &below) {
+                if path::is_within(trash::NAME.to_bytes(), &below) {
                     let why = format!(
                         "{} lies in the agent's own trash; see `purgectl restore`",
                         shown(path)

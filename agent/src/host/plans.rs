@@ -59,6 +59,7 @@ impl Host {
                 volume.config.name
             )));
         }
+        self.holds.look_up(&volume.config.name, &volume.config.path);
         let at = self.circumstances(volume);
         let began = Instant::now();
         let (found, volume_bytes) = {

@@ -14,6 +14,11 @@ impl Host {
         if let Err(error) = self.holds.tidy() {
             tracing::error!(%error, "expired holds cannot be removed: it is tried again");
         }
+        if self.runs.any_live() {
+            for volume in &self.volumes {
+                self.holds.look_up_again(&volume.config.name, &volume.config.path);
+            }
+        }
         if let Err(error) = self.plans.tidy(Seconds::now()) {
             tracing::error!(%error, "old plans cannot be removed: it is tried again");
         }

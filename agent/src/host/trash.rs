@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use purge_proto::v1;
 
+use super::place::Place;
 use super::purges::heading_of;
 use super::{Host, HostError};
 use crate::model::Seconds;
@@ -31,22 +32,26 @@ impl Host {
         to: Option<&[u8]>,
         by: &str,
     ) -> Result<v1::RestoreReport, HostError> {
+        // Whether a path is one at all does not depend on the run.
+        let places = paths.iter().map(|path| self.locate("paths", path));
+        let places: Vec<Place> = places.collect::<Result<_, HostError>>()?;
+        let to = to.map(|to| self.locate("to", to)).transpose()?;
         let mut run = self.runs.get(run_id)?;
         let volume = Arc::clone(self.volume(&run.volume)?);
         volume
             .check_identity()
             .map_err(|e| HostError::Refused(e.to_string()))?;
-        let below: Vec<Vec<u8>> = paths
-            .iter()
-            .map(|path| match self.locate("paths", path)? {
-                at if at.volume.config.name == volume.config.name => Ok(at.below),
-                _ => Err(HostError::Invalid {
+        let below: Vec<Vec<u8>> = places
+            .into_iter()
+            .map(|place| match place.volume.config.name == volume.config.name {
+                true => Ok(place.below),
+                false => Err(HostError::Invalid {
                     field: "paths",
-                    why: format!("{} is not on volume {}", super::shown(path), run.volume),
+                    why: format!("{} is not on volume {}", super::shown(&place.path()), run.volume),
                 }),
             })
             .collect::<Result<_, HostError>>()?;
-        let to = to.map(|to| self.destination(&volume, to)).transpose()?;
+        let to = to.map(|to| destination(&volume, to)).transpose()?;
         if self.runs.live(run_id).is_some() {
             return Err(HostError::Refused(format!(
                 "run {run_id} is going on; wait for it or `purgectl cancel {run_id}`"
@@ -110,33 +115,6 @@ impl Host {
         restored.bytes = restored.bytes.saturating_add(done.bytes);
         self.runs.save(&run)?;
         Ok(back.report)
-    }
-
-    /// A directory of the volume to which things are restored instead of where they came from.
-    fn destination(&self, volume: &Volume, to: &[u8]) -> Result<Destination, HostError> {
-        let invalid = |why: String| HostError::Invalid { field: "to", why };
-        let below = match self.locate(to)? {
-            (at, below) if at.config.name == volume.config.name => below,
-            _ => {
-                let name = &volume.config.name;
-                return Err(invalid(format!(
-                    "{} is not on volume {name}: a file cannot be moved to another volume",
-                    super::lossy(to)
-                )));
-            }
-        };
-        let root = volume.watched.open_root();
-        let dir = root.and_then(|root| beneath::open_dir(&root, below));
-        let dir = dir.map_err(|e| {
-            invalid(format!(
-                "{}: {e}; name a directory that exists, without links on the way",
-                super::lossy(to)
-            ))
-        })?;
-        Ok(Destination {
-            dir,
-            path: below.to_vec(),
-        })
     }
 
     /// Frees what lies in the trash and whose grace has ended.
@@ -270,6 +248,27 @@ fn is_freed(volume: &Volume, share: &Share, freed: std::io::Result<Removal>) -> 
             false
         }
     }
+}
+
+/// A directory of the volume to which things are restored instead of where they came from.
+fn destination(volume: &Volume, to: Place) -> Result<Destination, HostError> {
+    let invalid = |why: String| HostError::Invalid { field: "to", why };
+    let name = &volume.config.name;
+    if to.volume.config.name != *name {
+        return Err(invalid(format!(
+            "{} is not on volume {name}: a file cannot be moved to another volume",
+            super::shown(&to.path())
+        )));
+    }
+    let root = volume.watched.open_root();
+    let dir = root.and_then(|root| beneath::open_dir(&root, &to.below));
+    let dir = dir.map_err(|e| {
+        invalid(format!(
+            "{}: {e}; name a directory that exists, without links on the way",
+            super::shown(&to.path())
+        ))
+    })?;
+    Ok(Destination { dir, path: to.below })
 }
 
 /// What of a run lies in the trash.

@@ -153,6 +153,7 @@ impl Host {
             let why = format!("volume {}: the collector is not running", volume.config.name);
             return Err(HostError::Refused(why));
         }
+        self.holds.look_up(&volume.config.name, &volume.config.path);
         let at = self.circumstances(volume);
         let began = Instant::now();
         let (found, volume_bytes) = {

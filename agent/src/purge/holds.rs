@@ -10,10 +10,12 @@ mod bounds;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use prost::Message;
@@ -27,6 +29,12 @@ use crate::index::{Batch, Record, Store, StoreError};
 use crate::model::{Inode, Seconds};
 use crate::path;
 use crate::sys::{beneath, stat};
+
+/// As many places are looked up for every batch of a run, whose files others may be waiting for. With more holds than that, batches go by what
+/// was found at the last plan or the last tick: see [`Holds::held`].
+const LOOKED_UP_AT_ONCE: usize = 1000;
+/// What was found is not believed for longer.
+const BELIEVED_FOR: Duration = Duration::from_secs(60);
 
 /// Expired holds that are removed from the store in one batch.
 const REMOVED_AT_ONCE: usize = 1000;
@@ -84,6 +92,9 @@ pub struct Wanted<'a> {
     pub asker: Asker,
 }
 
+/// When places were looked up, and what lay there.
+type Found = (Instant, Arc<FxHashSet<Inode>>);
+
 /// All holds.
 #[derive(Debug)]
 pub struct Holds {
@@ -91,6 +102,8 @@ pub struct Holds {
     all: RwLock<Vec<Arc<HoldRecord>>>,
     /// Held by whoever adds or removes: what is counted is what the new one is added to.
     writing: Mutex<()>,
+    /// By volume: what lay at the places of its holds, and when that was looked up.
+    found: Mutex<HashMap<String, Found>>,
     /// Held for reading by batches that are being taken, from asking what is held to their end.
     taking: RwLock<()>,
 }
@@ -138,6 +151,7 @@ impl Holds {
             store,
             all: RwLock::new(all),
             writing: Mutex::default(),
+            found: Mutex::default(),
             taking: RwLock::default(),
         })
     }
@@ -275,16 +289,51 @@ impl Holds {
     }
 
     /// The inodes held on a volume now.
+    ///
+    /// Of many holds not every place is looked up each time. That suffices for a batch: a candidate is opened by the path with which it was
+    /// planned, so it lies at a held place by now only if it did so when the plan was made, for which all places are looked up
+    /// ([`Holds::look_up`]), or when the hold was made, which knows what lay there.
     pub fn held(&self, volume: &str, root: &Path) -> FxHashSet<Inode> {
         let of_volume = self.of_volume(volume);
-        // What holds protect lies below this very root; the agent looks elsewhere whether the volume is there.
-        let root = beneath::open_root(root).ok();
-        let mut held = FxHashSet::default();
-        for record in of_volume {
-            held.insert(record.ino);
-            held.extend(root.as_ref().and_then(|root| record.inode_now(root)));
+        let mut held: FxHashSet<Inode> = of_volume.iter().map(|r| r.ino).collect();
+        let known = match of_volume.len() > LOOKED_UP_AT_ONCE {
+            true => self.found.lock().get(volume).cloned(),
+            false => None,
+        };
+        match known.filter(|(at, _)| at.elapsed() < BELIEVED_FOR) {
+            Some((_, found)) => held.extend(found.iter()),
+            None => held.extend(self.find(volume, root, &of_volume).iter()),
         }
         held
+    }
+
+    /// Looks up what lies at the places of a volume's holds now. To be called before a plan is made.
+    pub fn look_up(&self, volume: &str, root: &Path) {
+        self.find(volume, root, &self.of_volume(volume));
+    }
+
+    /// Looks it up again if batches go by what was found before.
+    pub fn look_up_again(&self, volume: &str, root: &Path) {
+        let of_volume = self.of_volume(volume);
+        if of_volume.len() > LOOKED_UP_AT_ONCE {
+            self.find(volume, root, &of_volume);
+        }
+    }
+
+    fn find(&self, volume: &str, root: &Path, holds: &[Arc<HoldRecord>]) -> Arc<FxHashSet<Inode>> {
+        let began = Instant::now();
+        // The agent looks elsewhere whether the volume is there.
+        let root = beneath::open_root(root).ok();
+        let now = |r: &Arc<HoldRecord>| root.as_ref().and_then(|root| r.inode_now(root));
+        let found: Arc<FxHashSet<Inode>> = Arc::new(holds.iter().filter_map(now).collect());
+        if holds.len() > LOOKED_UP_AT_ONCE {
+            let mut all = self.found.lock();
+            // Another may have looked later and been faster.
+            if all.get(volume).is_none_or(|(at, _)| *at < began) {
+                all.insert(volume.to_owned(), (began, Arc::clone(&found)));
+            }
+        }
+        found
     }
 
     /// The holds that keep something: on itself or on a directory above. `chain` is its inode and those of the directories above, `place`

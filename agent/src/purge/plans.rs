@@ -83,17 +83,13 @@ impl PlanRecord {
     /// What it is on the shelf.
     fn stored(&self, state: State) -> Stored {
         let plan = self.plan.clone().unwrap_or_default();
-        Stored {
-            by: self.created_by.clone(),
-            created: Seconds::from_unix(plan.created_at.map_or(0, |t| t.seconds)),
+        let created = Seconds::from_unix(plan.created_at.map_or(0, |t| t.seconds));
+        let bytes = match self.bytes {
             // Older records do not say it.
-            bytes: match self.bytes {
-                0 => Shelf::estimate(self.candidates()),
-                bytes => bytes.saturating_add(self.encoded_len() as u64),
-            },
-            chunks: self.chunks,
-            state,
-        }
+            0 => Shelf::estimate(self.candidates()),
+            bytes => bytes.saturating_add(self.encoded_len() as u64),
+        };
+        Stored::new(&self.created_by, created, (bytes, self.chunks), state)
     }
 
     /// Number of candidates.
@@ -219,19 +215,27 @@ impl Plans {
                 plans.remove_rows(&plan.plan_id, None)?;
                 continue;
             }
-            let run = match plan.run_id.as_str() {
-                "" => None,
-                run => runs.get(run).ok(),
-            };
-            let state = match run {
-                Some(run) if run.state() == v1::RunState::Running => State::Running,
-                Some(run) if run.failed_total > 0 => State::Failed,
-                _ if !plan.run_id.is_empty() => State::Used,
-                _ => State::Ready,
-            };
+            let state = state_of(&plan, runs);
             plans.shelf.lock().put(&plan.plan_id, record.stored(state));
         }
         Ok(plans)
+    }
+
+    /// Runs that earlier processes left have been closed, and none goes on: their plans are needed no more.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn settle(&self, runs: &Runs) -> Result<(), StoreError> {
+        for record in self.list()? {
+            let plan = record.plan.unwrap_or_default();
+            let state = state_of(&plan, runs);
+            if let Some(stored) = self.shelf.lock().get_mut(&plan.plan_id)
+                && stored.state == State::Running
+            {
+                stored.state = state;
+            }
+        }
+        Ok(())
     }
 
     /// Saves what an evaluation found. Reads names from the index, which is asked page by page.
@@ -276,13 +280,7 @@ impl Plans {
                 plan_id = new_id('p', now);
             }
             if room.is_ok() {
-                let stored = Stored {
-                    by: on.by.name.to_owned(),
-                    created: now,
-                    bytes,
-                    chunks: 0,
-                    state: State::Making,
-                };
+                let stored = Stored::new(on.by.name, now, (bytes, 0), State::Making);
                 shelf.put(&plan_id, stored);
             }
             (plan_id, leaving, room)
@@ -573,6 +571,18 @@ impl Plans {
                 return Ok(());
             }
         }
+    }
+}
+
+/// How far a plan is, by what its run says.
+fn state_of(plan: &v1::Plan, runs: &Runs) -> State {
+    if plan.run_id.is_empty() {
+        return State::Ready;
+    }
+    match runs.get(&plan.run_id) {
+        Ok(run) if run.state() == v1::RunState::Running => State::Running,
+        Ok(run) if run.failed_total > 0 => State::Failed,
+        _ => State::Used,
     }
 }
 

@@ -34,7 +34,7 @@ use crate::sys::{beneath, inside, stat};
 
 /// Its name at the volume's root.
 pub const TRASH: &str = ".purge-agent-trash";
-const NAME: &CStr = c".purge-agent-trash";
+pub(crate) const NAME: &CStr = c".purge-agent-trash";
 /// So many things that users have put in its place are set aside.
 const ASIDE_MAX: u32 = 1000;
 /// What a directory that was taken as a whole is called in its place.

@@ -179,3 +179,44 @@ fn older_records_hold_what_they_held_and_lead_nowhere_else() {
     assert_eq!(holds.over("v", &root, b"e/f", &chain[..1]).len(), 0);
     assert_eq!(holds.over("w", &root, b"d/f", &chain).len(), 0);
 }
+
+/// Batches do not look up thousands of places while others wait for their files, and a hold that is made meanwhile holds at once.
+#[test]
+fn of_many_holds_a_batch_goes_by_what_the_plan_found() {
+    let tmp = tempfile::tempdir().unwrap();
+    let root = tmp.path();
+    let inode = |name: &str| stat::path(&root.join(name)).unwrap().stat.ino;
+    let make = |name: &str| fs::write(root.join(name), "").unwrap();
+    let record = |n: usize, below: &str| {
+        let wanted = Wanted {
+            below: below.as_bytes(),
+            ino: 1_000_000 + n as u64,
+            ..wanted("uid 9", Asker::Role, None)
+        };
+        Arc::new(HoldRecord::new(&wanted, Seconds::now()))
+    };
+    make("first");
+    let holds = Holds::open(Store::temporary().unwrap(), &[]).unwrap();
+    holds.all.write().push(record(0, "first"));
+    holds.all.write().push(record(1, "second"));
+    make("second");
+    assert!(
+        holds.held("v", root).contains(&inode("second")),
+        "few are always looked up"
+    );
+    fs::remove_file(root.join("second")).unwrap();
+    for n in 2..LOOKED_UP_AT_ONCE + 2 {
+        holds.all.write().push(record(n, &format!("none{n}")));
+    }
+    holds.look_up("v", root);
+    make("second");
+    let held = holds.held("v", root);
+    assert!(held.contains(&inode("first")) && !held.contains(&inode("second")));
+    holds.all.write().push(record(5000, "third"));
+    assert!(
+        holds.held("v", root).contains(&1_005_000),
+        "what lay there when it was made"
+    );
+    holds.look_up_again("v", root);
+    assert!(holds.held("v", root).contains(&inode("second")));
+}

@@ -63,6 +63,22 @@ pub(super) struct Stored {
     pub(super) bytes: u64,
     pub(super) chunks: u32,
     pub(super) state: State,
+    /// Among those of one second the one with the lowest was made first.
+    order: u64,
+}
+
+impl Stored {
+    /// A plan of so many bytes and chunks.
+    pub(super) fn new(by: &str, created: Seconds, (bytes, chunks): (u64, u32), state: State) -> Self {
+        Self {
+            by: by.to_owned(),
+            created,
+            bytes,
+            chunks,
+            state,
+            order: 0,
+        }
+    }
 }
 
 /// How soon a plan goes when room is needed; none: it stays.
@@ -79,6 +95,8 @@ enum Worth {
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
     plans: BTreeMap<String, Stored>,
+    /// How many there have been.
+    order: u64,
 }
 
 /// Plans that have to go, with their chunks.
@@ -98,7 +116,10 @@ impl Shelf {
         self.plans.get_mut(id)
     }
 
-    pub(super) fn put(&mut self, id: &str, stored: Stored) {
+    /// Puts a plan there; one that is there already keeps its place in the order.
+    pub(super) fn put(&mut self, id: &str, mut stored: Stored) {
+        self.order = self.order.saturating_add(1);
+        stored.order = self.plans.get(id).map_or(self.order, |known| known.order);
         self.plans.insert(id.to_owned(), stored);
     }
 
@@ -186,8 +207,11 @@ impl Shelf {
     /// The one that can be spared most easily, at most so worthy.
     fn oldest(&self, counts: impl Fn(&Stored) -> bool, most: Worth, now: Seconds) -> Option<String> {
         let all = self.plans.iter().filter(|(_, p)| counts(p));
-        let spared = all.filter_map(|(id, p)| Some((worth(p, now).filter(|w| *w <= most)?, p.created, id)));
-        spared.min().map(|(_, _, id)| id.clone())
+        let spared = all.filter_map(|(id, p)| {
+            let worth = worth(p, now).filter(|w| *w <= most)?;
+            Some(((worth, p.created, p.order), id))
+        });
+        spared.min().map(|(_, id)| id.clone())
     }
 
     fn leave(&mut self, id: &str) -> (String, u32) {
@@ -214,13 +238,7 @@ mod tests {
     const NOW: Seconds = Seconds(10_000_000);
 
     fn stored(by: u8, age: u32, bytes: u64, state: State) -> Stored {
-        Stored {
-            by: format!("uid {by}"),
-            created: Seconds(NOW.0 - age),
-            bytes,
-            chunks: 1,
-            state,
-        }
+        Stored::new(&format!("uid {by}"), Seconds(NOW.0 - age), (bytes, 1), state)
     }
 
     fn states() -> impl Strategy<Value = State> {
@@ -273,12 +291,13 @@ mod tests {
     #[test]
     fn the_oldest_of_the_same_client_goes_and_the_newest_stays() {
         let mut shelf = Shelf::default();
-        for n in 0..PLANS_OF_ONE_MAX as u32 {
-            shelf.put(&format!("p{n:03}"), stored(1, 1000 - n, 1, State::Ready));
+        for n in (0..PLANS_OF_ONE_MAX as u32).rev() {
+            shelf.put(&format!("p{n:03}"), stored(1, 1000 + n / 2, 1, State::Ready));
             shelf.put(&format!("q{n:03}"), stored(2, 5000, 1, State::Ready));
         }
+        // Of one second the one that was made first, whatever the two are called.
         let (leaving, room) = shelf.make_room(By::client("uid 1"), 1, NOW);
-        assert_eq!((leaving, room), (vec![("p000".to_owned(), 1)], Ok(())));
+        assert_eq!((leaving, room), (vec![("p099".to_owned(), 1)], Ok(())));
     }
 
     #[test]
