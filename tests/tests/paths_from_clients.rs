@@ -174,6 +174,7 @@ impl<'r> Client<'r> {
         let request = v1::RestoreRequest {
             run_id: "rnone".into(),
             paths: vec![path.to_vec()],
+            ..v1::RestoreRequest::default()
         };
         let answer = self.runtime.block_on(self.grpc.clone().restore(request));
         answer.map(|a| a.into_inner())
