@@ -14,6 +14,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("agent/src/host/announce.rs", "fs::read fs::rename", STATE),
     ("agent/src/host/growth.rs", "fs::read fs::rename", STATE),
     ("agent/src/host/purges.rs", "fs::remove_file", STATE),
+    ("agent/src/host/tidy.rs", "fs::remove_file", STATE),
     (
         "agent/src/index/aside.rs",
         ".exists fs::read fs::read_dir fs::read_to_string fs::remove_dir_all fs::remove_file fs::rename",
