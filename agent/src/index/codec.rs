@@ -14,6 +14,7 @@
 //! name row       entries { offset:u8  parent~  shared:u8  length:u8  rest of the name }, ascending offsets; several for
 //!                one offset: hard links. A name begins with `shared` bytes of the name before
 //!                (while its names are changed, a row is kept unpacked: { offset:u8  parent  length:u8  name })
+//! link row       the same, of one inode that has more than a few names; the page's name row then has none of it
 //! directory row  for each of 64 consecutive directory ids: state:u8 and, unless free, ino parent length:u8 name
 //! ```
 //! Parents are directory ids. The first byte of every stored row is [`VERSION`]; `store` adds and checks it.
@@ -28,7 +29,7 @@ pub use self::attributes::{AttributeReader, Attributes, put_attributes};
 pub use self::clocks::{put_clocks, read_clocks, split_present};
 pub use self::dirs::{DirEntry, put_dir, read_dirs};
 pub use self::integers::{Cursor, put_signed, put_varint};
-pub use self::names::{NameEntry, names, pack_names, put_name, unpack_names};
+pub use self::names::{NameEntry, cut_name, names, pack_names, put_name, unpack_names};
 
 /// Version of all rows that are written. An index with another version is set aside and rebuilt, never misread.
 pub const VERSION: u8 = 2;

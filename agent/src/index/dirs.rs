@@ -14,6 +14,12 @@ use crate::model::Inode;
 /// another one in its place.
 const RESTING_IDS: usize = 16_384;
 
+/// Longer paths are not made: whatever lies there is known and counted, and is no candidate. The kernel takes 4,095 bytes in one call; a
+/// chain of directories can be of any length, and to spell out each of its places would take the square of it.
+pub const PATH_BYTES_MAX: usize = 32 << 10;
+/// A path of so many names is longer in any case.
+const LEVELS_MAX: usize = PATH_BYTES_MAX / 2;
+
 /// Most paths are shorter.
 const PATH_USUAL: usize = 128;
 
@@ -34,7 +40,7 @@ struct Branch {
 impl Tree {
     /// As [`Directories::path`]. Of a directory that there was not, it may be any.
     pub fn path(&self, id: DirId) -> Option<Vec<u8>> {
-        path_by(id, self.directories.len(), |id| {
+        path_by(id, |id| {
             let branch = self.directories.get(id.index())?;
             let next = self.directories.get(id.index().saturating_add(1));
             let end = next.map_or(self.names.len(), |next| next.begin);
@@ -121,6 +127,7 @@ impl Directories {
             name: name.into(),
             unreadable: false,
             has_mounts: false,
+            crowded: false,
         };
         let slot = Some(Slot {
             entry,
@@ -216,6 +223,29 @@ impl Directories {
         }
     }
 
+    /// Notes whether a directory holds names that are not kept.
+    pub(super) fn set_crowded(&mut self, id: DirId, crowded: bool) {
+        if let Some(slot) = self.slots.get_mut(id.index()).and_then(Option::as_mut)
+            && slot.entry.crowded != crowded
+        {
+            slot.entry.crowded = crowded;
+            self.touch(id);
+        }
+    }
+
+    /// No directory but these holds names that are not kept.
+    pub(super) fn keep_crowded(&mut self, still: impl Fn(DirId) -> bool) {
+        let crowded = self.iter().filter(|(id, entry)| entry.crowded && !still(*id));
+        let no_more: Vec<DirId> = crowded.map(|(id, _)| id).collect();
+        no_more.into_iter().for_each(|id| self.set_crowded(id, false));
+    }
+
+    /// How many entries have a directory as their first parent.
+    pub(super) fn children(&self, id: DirId) -> u32 {
+        let slot = self.slots.get(id.index()).and_then(Option::as_ref);
+        slot.map_or(0, |slot| slot.children)
+    }
+
     /// Notes that scan number `scan` has listed the directory.
     pub fn set_listed(&mut self, id: DirId, scan: u32) {
         if let Some(slot) = self.slots.get_mut(id.index()).and_then(Option::as_mut) {
@@ -236,10 +266,10 @@ impl Directories {
     }
 
     /// The path of a directory relative to the volume, without a leading slash; empty for the root. None where an
-    /// ancestor is missing.
+    /// ancestor is missing, or if it would be longer than [`PATH_BYTES_MAX`].
     pub fn path(&self, id: DirId) -> Option<Vec<u8>> {
         self.get(DirId::ROOT)?;
-        path_by(id, self.slots.len(), |id| {
+        path_by(id, |id| {
             let entry = self.get(id)?;
             Some((&*entry.name, entry.parent))
         })
@@ -263,10 +293,32 @@ impl Directories {
         tree
     }
 
-    /// Whether `id` is `ancestor` or lies below it.
+    /// For each directory, whether its path is longer than [`PATH_BYTES_MAX`].
+    pub fn too_deep(&self) -> Vec<bool> {
+        let lengths = self.inherit(0usize, |_, entry, above| {
+            above.saturating_add(entry.name.len()).saturating_add(1)
+        });
+        // A slash for each name but the first.
+        lengths.into_iter().map(|len| len > PATH_BYTES_MAX + 1).collect()
+    }
+
+    /// Whether so many directories lie above this one, or it does not lead to the root, that it has no path.
+    pub fn is_too_deep(&self, id: DirId) -> bool {
+        let mut at = id;
+        for _ in 0..=LEVELS_MAX {
+            match self.get(at) {
+                Some(entry) if at != DirId::ROOT => at = entry.parent,
+                Some(_) => return self.path(id).is_none(),
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Whether `id` is `ancestor` or lies below it. What lies too deep to have a path may lie anywhere.
     pub fn is_below(&self, id: DirId, ancestor: DirId) -> bool {
         let mut at = id;
-        for _ in 0..=self.slots.len() {
+        for _ in 0..=LEVELS_MAX {
             if at == ancestor {
                 return true;
             }
@@ -275,7 +327,7 @@ impl Directories {
                 _ => return false,
             }
         }
-        false
+        true
     }
 
     /// For each directory id, what `of` gives for the root, or for the directory with its parent's value.
@@ -370,16 +422,15 @@ fn has_inode(slots: &[Option<Slot>], ino: Inode) -> impl Fn(&DirId) -> bool {
     move |id| matches!(slots.get(id.index()), Some(Some(slot)) if slot.entry.ino == ino)
 }
 
-/// The path that names and parents make, up to the root: it climbs at most so high.
-fn path_by<'a>(
-    id: DirId,
-    highest: usize,
-    name_and_parent: impl Fn(DirId) -> Option<(&'a [u8], DirId)>,
-) -> Option<Vec<u8>> {
+/// The path that names and parents make, up to the root.
+fn path_by<'a>(id: DirId, name_and_parent: impl Fn(DirId) -> Option<(&'a [u8], DirId)>) -> Option<Vec<u8>> {
     // From its end to its beginning, and turned round when the root is reached.
     let mut path = Vec::with_capacity(PATH_USUAL);
     let mut at = id;
-    for _ in 0..=highest {
+    for _ in 0..=LEVELS_MAX {
+        if path.len() > PATH_BYTES_MAX {
+            return None;
+        }
         if at == DirId::ROOT {
             path.reverse();
             return Some(path);
@@ -391,7 +442,7 @@ fn path_by<'a>(
         path.extend(name.iter().rev());
         at = parent;
     }
-    // A cycle cannot be made by the kernel, but by damage.
+    // Too long. A cycle, which the kernel does not make but damage can, is without end.
     None
 }
 
@@ -419,6 +470,24 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_is_too_long_is_not_made() {
+        let mut dirs = Directories::default();
+        let root = dirs.upsert(2, DirId::ROOT, b"");
+        let (mut at, mut all) = (root, Vec::new());
+        for n in 0..40_000u64 {
+            at = dirs.upsert(10 + n, at, b"d");
+            all.push(at);
+        }
+        let (last, first) = (all[PATH_BYTES_MAX / 2 - 1], all[PATH_BYTES_MAX / 2]);
+        let deep = dirs.too_deep();
+        for (id, is_deep) in [(root, false), (last, false), (first, true), (at, true)] {
+            assert_eq!(dirs.path(id).is_none(), is_deep);
+            assert_eq!((dirs.is_too_deep(id), deep[id.index()]), (is_deep, is_deep));
+        }
+        assert!(dirs.is_below(all[5000], all[3]) && !dirs.is_below(all[3], all[5000]));
+    }
+
+    #[test]
     fn a_cycle_made_by_damage_has_no_path() {
         let mut dirs = Directories::default();
         dirs.upsert(2, DirId::ROOT, b"");
@@ -426,7 +495,7 @@ mod tests {
         let b = dirs.upsert(11, a, b"b");
         assert_eq!(b, DirId(2));
         assert_eq!(dirs.path(a), None);
-        assert!(!dirs.is_below(a, DirId::ROOT));
+        assert!(dirs.is_below(a, DirId::ROOT), "it may lie anywhere");
         assert_eq!(dirs.inherit(1u32, |_, _, v| v + 1), vec![1, 0, 0]);
     }
 

@@ -40,4 +40,4 @@ pub use codec::{Attributes, DirId};
 pub use dirs::Directories;
 pub use page::PageView;
 pub use store::{Batch, Record, Store, StoreError, VolumeId};
-pub use table::{Found, Index, Totals, Uses};
+pub use table::{Found, Index, NAMES_MAX, Totals, Uses};

@@ -27,6 +27,7 @@ use super::account::{Account, Ledger};
 use super::checkpoint::Remembered;
 use super::codec::{Attributes, DirId};
 use super::dirs::Directories;
+pub use super::names::NAMES_MAX;
 use super::names::Names;
 use super::page::{Page, PageView, place};
 use super::store::{Store, StoreError, VolumeId};
@@ -192,7 +193,7 @@ impl Index {
         page.last_use(rank)
     }
 
-    /// The names of one inode: directories and names there. For directories and files alike.
+    /// The names of one inode: directories and names there. For directories and files alike; of a file at most [`NAMES_MAX`].
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -204,6 +205,11 @@ impl Index {
                 None => Ok(Vec::new()),
             },
         }
+    }
+
+    /// Whether a file has names that are not kept: it has, or had, more than [`NAMES_MAX`].
+    pub fn has_more_names(&self, ino: Inode) -> bool {
+        self.names.has_more(ino)
     }
 
     /// Calls `each(offset, parent, name)` with the names of all files of a page.

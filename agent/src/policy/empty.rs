@@ -1,7 +1,10 @@
 //! Directories that are empty, or will be.
 
+use rustc_hash::FxHashMap;
+
 use super::evaluate::{Circumstances, Evaluation, Pick, Shape, Tables, numbered};
 use super::last_use::{covered, is_expired, last_use};
+use super::verdicts::Verdicts;
 use crate::config::{Rule, Target};
 use crate::index::{DirId, Index};
 
@@ -33,6 +36,10 @@ pub(super) fn empty_directories(
         return empty;
     }
     let dirs = index.dirs();
+    let verdicts: FxHashMap<u16, Verdicts> = removers
+        .iter()
+        .map(|(number, ..)| (*number, Verdicts::new(dirs)))
+        .collect();
     let mut left: Vec<u32> = dirs.children_table();
     let mut tree = vec![false; left.len()];
     for (dir, count) in found.apart.iter().flat_map(|apart| apart.by_directory()) {
@@ -60,10 +67,12 @@ pub(super) fn empty_directories(
         let stays = id == DirId::ROOT
             || dir.unreadable
             || dir.has_mounts
+            || dir.crowded
             || Tables::is(&tree, id)
             || Tables::is(&tables.held, id)
             || Tables::is(&tables.protected, id)
-            || !Tables::is(&tables.connected, id);
+            || !Tables::is(&tables.connected, id)
+            || Tables::is(&tables.deep, id);
         if stays {
             continue;
         }
@@ -75,9 +84,9 @@ pub(super) fn empty_directories(
             let takes = *room > 0
                 && is_expired(last.at, at.now, *ttl)
                 && rule.scope.admits_owner(attributes.uid, attributes.gid)
-                && dirs
-                    .path(id)
-                    .is_some_and(|path| rule.scope.admits_path(&path, true));
+                && verdicts
+                    .get(number)
+                    .is_some_and(|v| v.admits(dirs, &rule.scope, (dir.parent, &dir.name), true));
             takes.then(|| {
                 *room -= 1;
                 (*number, last)

@@ -100,6 +100,8 @@ pub(super) struct Tables {
     pub protected: Vec<bool>,
     /// Connected to the root: the others' paths are not known.
     pub connected: Vec<bool>,
+    /// Too deep to have a path.
+    pub deep: Vec<bool>,
 }
 
 /// Names at the root of a file system that belong to it, not to users.
@@ -236,6 +238,7 @@ impl Tables {
             held,
             protected,
             connected,
+            deep: dirs.too_deep(),
         }
     }
 

@@ -3,10 +3,12 @@
 use purge_proto::units::format_duration;
 
 use super::evaluate::{Circumstances, is_quota_file};
+use super::files::has_too_many_names;
 use super::last_use::{covered, expires_at, is_expired, last_use};
 use super::units;
 use crate::config::{Rule, Target};
-use crate::index::{Attributes, DirId, Index, StoreError};
+use crate::index::dirs::PATH_BYTES_MAX;
+use crate::index::{Attributes, DirId, Index, NAMES_MAX, StoreError};
 use crate::model::{Inode, Kind, LastUse, Seconds, Source};
 
 /// What one rule says of one entry.
@@ -119,10 +121,24 @@ fn never(index: &Index, subject: &Subject) -> Option<String> {
         .get(DirId::ROOT)
         .is_some_and(|d| d.ino == subject.ino);
     let quota = is_quota_file(subject.attributes.parent, &subject.path);
+    let crowded = (subject.attributes.kind == Kind::File
+        && has_too_many_names(index, subject.ino, &subject.attributes))
+    .then(|| {
+        let names = subject.attributes.links;
+        format!(
+            "it has {names} names, and of a file with more than {NAMES_MAX} nobody could say where it is used: it is kept"
+        )
+    });
+    let deep = index
+        .dirs()
+        .is_too_deep(subject.attributes.parent)
+        .then(|| format!("it lies too deep: of a path longer than {PATH_BYTES_MAX} bytes nothing is taken"));
     let lost = subject.path.split(|b| *b == b'/').next() == Some(b"lost+found");
     kind.or(root.then_some("the volume's root is never a candidate"))
         .or((quota || lost).then_some("the file system's own files are never candidates"))
         .map(Into::into)
+        .or(crowded)
+        .or(deep)
 }
 
 fn is_held(index: &Index, at: &Circumstances, subject: &Subject) -> bool {

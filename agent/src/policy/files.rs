@@ -6,14 +6,17 @@ use rustc_hash::FxHashMap;
 
 use super::evaluate::{Circumstances, Evaluation, Pick, Shape, Tables, add_owner, is_quota_file, numbered};
 use super::last_use::{covered, expires_at, is_expired, last_use};
+use super::verdicts::Verdicts;
 use crate::config::{Rule, Target};
-use crate::index::{Attributes, DirId, Index, PageView, StoreError};
+use crate::index::{Attributes, DirId, Index, NAMES_MAX, PageView, StoreError};
 use crate::model::{Inode, Kind, LastUse, Seconds};
 
 /// The file rules of a volume, ready to run.
 pub(super) struct FilePass<'a> {
     index: &'a Index,
     rules: Vec<(u16, &'a Rule, u64)>,
+    /// What the globs of each rule say of directories, by the rule's number; none for a rule without globs.
+    verdicts: FxHashMap<u16, Verdicts>,
     at: &'a Circumstances,
     tables: &'a Tables,
     /// Directories that go as a whole, and all below.
@@ -47,15 +50,19 @@ impl<'a> FilePass<'a> {
         let all_ask_for_access = rules.iter().all(|(_, r, _)| r.clocks.access);
         let shortest = rules.iter().map(|(_, _, ttl)| *ttl).min().unwrap_or(u64::MAX);
         let young_from = all_ask_for_access.then(|| at.now.minus(shortest));
-        let needs_names = rules.iter().any(|(_, r, _)| r.scope.needs_path());
+        let with_globs = rules.iter().filter(|(_, r, _)| r.scope.needs_path());
+        let verdicts: FxHashMap<_, _> = with_globs
+            .map(|(n, _, _)| (*n, Verdicts::new(index.dirs())))
+            .collect();
         Self {
             index,
+            needs_names: !verdicts.is_empty(),
             rules,
+            verdicts,
             at,
             tables,
             taken,
             young_from,
-            needs_names,
             within: 0..usize::MAX,
             together: usize::MAX,
         }
@@ -118,11 +125,11 @@ impl<'a> FilePass<'a> {
         paths: &mut Paths,
     ) -> Result<Option<Seconds>, StoreError> {
         let mut first = None;
-        for (_, rule, ttl) in &self.rules {
+        for (number, rule, ttl) in &self.rules {
             let last = last_use(entry, covered(access, self.at.gap_end), rule.clocks);
             if is_expired(last.at, self.at.now, *ttl)
                 && Tables::is(&self.tables.connected, entry.parent)
-                && self.is_in_scope(page, ino, entry, rule, paths)?
+                && self.is_in_scope(page, ino, entry, (*number, rule), paths)?
             {
                 let announced = self.at.announced.allows_from(rule, ino, entry.birth, last.at);
                 let due = expires_at(last.at, *ttl).max(announced);
@@ -214,7 +221,7 @@ impl<'a> FilePass<'a> {
                 uncovered = true;
                 continue;
             }
-            if !self.is_in_scope(page, ino, entry, rule, paths)? {
+            if !self.is_in_scope(page, ino, entry, (*number, rule), paths)? {
                 excluded = true;
                 continue;
             }
@@ -246,10 +253,12 @@ impl<'a> FilePass<'a> {
         page: &PageView<'_>,
         ino: Inode,
         entry: &Attributes,
-        rule: &Rule,
+        (number, rule): (u16, &Rule),
         paths: &mut Paths,
     ) -> Result<bool, StoreError> {
         if Tables::is(&self.tables.protected, entry.parent)
+            || Tables::is(&self.tables.deep, entry.parent)
+            || has_too_many_names(self.index, ino, entry)
             || !rule.scope.admits_attributes(entry.uid, entry.gid, entry.size)
         {
             return Ok(false);
@@ -267,19 +276,19 @@ impl<'a> FilePass<'a> {
             if is_quota_file(*parent, name) {
                 return Ok(false);
             }
-            let Some(mut path) = self.index.dirs().path(*parent) else {
-                return Ok(false);
-            };
-            if !path.is_empty() {
-                path.push(b'/');
-            }
-            path.extend_from_slice(name);
-            if !rule.scope.admits_path(&path, false) {
+            let verdicts = self.verdicts.get(&number);
+            let admits = |v: &Verdicts| v.admits(self.index.dirs(), &rule.scope, (*parent, name), false);
+            if !verdicts.is_none_or(admits) {
                 return Ok(false);
             }
         }
         Ok(true)
     }
+}
+
+/// Whether a file has more names than are kept: it is used where nobody knows, and stays.
+pub(super) fn has_too_many_names(index: &Index, ino: Inode, entry: &Attributes) -> bool {
+    entry.links as usize > NAMES_MAX || entry.links > 1 && index.has_more_names(ino)
 }
 
 /// By offset: the directories and names of one page's files.

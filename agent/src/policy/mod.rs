@@ -10,6 +10,7 @@
 //! - [`quota`]    owners and directories over their limit, volumes over their watermark, and what goes then
 //! - `empty`      directories that are empty once the rest is gone
 //! - [`units`]    directory rules: the newest use of anything below
+//! - `verdicts`   what globs say of directories, each asked once
 //! - [`announced`] rules that take only what was named long enough before
 //! - [`expiring`] what expires soon
 //! - [`forecast`], [`growth`]  what will expire when, and when a limit will be reached
@@ -32,3 +33,4 @@ pub mod quota;
 pub mod schedule;
 pub mod scope;
 pub mod units;
+mod verdicts;

@@ -108,6 +108,12 @@ impl Globs {
         }
     }
 
+    /// Whether a pattern names `path` itself; what covers a directory above it is not asked for.
+    fn names(&self, path: &[u8], is_dir: bool) -> bool {
+        let path = Path::new(OsStr::from_bytes(path));
+        matches!(self.compiled.matched(path, is_dir), ignore::Match::Ignore(_))
+    }
+
     fn is_everything(&self) -> bool {
         self.patterns.iter().any(|p| p == "**")
     }
@@ -174,6 +180,27 @@ impl Scope {
                 .exclude
                 .as_ref()
                 .is_none_or(|e| e.matching(path, is_dir).is_none())
+    }
+
+    /// Whether a pattern of `include` names `path` itself.
+    pub(super) fn includes(&self, path: &[u8], is_dir: bool) -> bool {
+        self.include.names(path, is_dir)
+    }
+
+    /// Whether a pattern of `exclude` names `path` itself.
+    pub(super) fn excludes(&self, path: &[u8], is_dir: bool) -> bool {
+        self.exclude.as_ref().is_some_and(|e| e.names(path, is_dir))
+    }
+
+    /// As [`Scope::admits_path`], for an entry of a directory that is not excluded, and `included` or not.
+    pub(super) fn admits_below(&self, included: bool, path: &[u8], is_dir: bool) -> bool {
+        let included = included || self.include.is_everything() || self.includes(path, is_dir);
+        included && !self.excludes(path, is_dir)
+    }
+
+    /// Whether [`Scope::admits_below`] can say no.
+    pub(super) fn needs_path_below(&self, included: bool) -> bool {
+        self.exclude.is_some() || !(included || self.include.is_everything())
     }
 
     /// Whether [`Scope::admits_path`] can say no: without globs no path need be built.

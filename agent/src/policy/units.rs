@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 
 use super::evaluate::{Circumstances, Pick, Shape, Tables, is_quota_file};
 use super::last_use::{covered, is_expired, last_use};
+use super::verdicts::Verdicts;
 use crate::config::Rule;
 use crate::index::{Attributes, DirId, Index, StoreError};
 use crate::model::{Inode, Kind, LastUse, Seconds, Source};
@@ -207,7 +208,7 @@ impl Pass<'_> {
                 .index
                 .dirs()
                 .get(dir)
-                .is_none_or(|d| d.unreadable || d.has_mounts);
+                .is_none_or(|d| d.unreadable || d.has_mounts || d.crowded);
         }
         if entry.kind == Kind::File {
             unit.files += 1;
@@ -238,6 +239,7 @@ fn check_scope(
     if !rule.scope.needs_path() {
         return Ok(units);
     }
+    let verdicts = Verdicts::new(index.dirs());
     for page in index.pages() {
         let mut wanted = false;
         let mut attributes = page.attributes();
@@ -258,10 +260,8 @@ fn check_scope(
             else {
                 return;
             };
-            let mut path = index.dirs().path(parent).unwrap_or_default();
-            path.push(b'/');
-            path.extend_from_slice(name);
-            unit.excluded |= is_quota_file(parent, name) || !rule.scope.admits_path(&path, false);
+            unit.excluded |= is_quota_file(parent, name)
+                || !verdicts.admits(index.dirs(), &rule.scope, (parent, name), false);
         })?;
     }
     Ok(units)

@@ -10,6 +10,9 @@ use crate::index::table::Index;
 use crate::model::Inode;
 use crate::sys::{beneath, stat};
 
+/// A file with more names than this is not looked for: the collector waits meanwhile.
+const LOOKED_AT_MAX: usize = 16;
+
 /// Forgets what is `gone`, and of what was `freed` whatever is not something new: an inode that was freed may be a new
 /// file's, whose creation the collector has told already.
 ///
@@ -32,7 +35,11 @@ fn is_at_its_place(watched: &Watched, index: &Index, ino: Inode) -> Result<bool,
     let Ok(root) = watched.open_root() else {
         return Ok(true);
     };
-    for (dir, name) in index.names(ino)? {
+    let names = index.names(ino)?;
+    if names.len() > LOOKED_AT_MAX {
+        return Ok(true);
+    }
+    for (dir, name) in names {
         let Some(path) = index.dirs().path(dir) else {
             continue;
         };

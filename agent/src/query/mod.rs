@@ -12,3 +12,6 @@ pub mod usage;
 
 /// Pages that are read before the index is let go.
 const PAGES_AT_ONCE: usize = 2048;
+
+#[cfg(test)]
+mod deep_tests;

@@ -22,11 +22,14 @@ pub struct DirEntry {
     pub unreadable: bool,
     /// It holds a mount point.
     pub has_mounts: bool,
+    /// It holds a name that is not kept, of a file with too many.
+    pub crowded: bool,
 }
 
 const DIR_USED: u8 = 1;
 const DIR_UNREADABLE: u8 = 2;
 const DIR_MOUNTS: u8 = 4;
+const DIR_CROWDED: u8 = 8;
 
 /// Appends one slot of a directory row.
 pub fn put_dir(out: &mut Vec<u8>, slot: Option<&DirEntry>) {
@@ -34,7 +37,8 @@ pub fn put_dir(out: &mut Vec<u8>, slot: Option<&DirEntry>) {
         out.push(0);
         return;
     };
-    out.push(DIR_USED | flag(dir.unreadable, DIR_UNREADABLE) | flag(dir.has_mounts, DIR_MOUNTS));
+    let doubts = flag(dir.unreadable, DIR_UNREADABLE) | flag(dir.has_mounts, DIR_MOUNTS);
+    out.push(DIR_USED | doubts | flag(dir.crowded, DIR_CROWDED));
     put_varint(out, dir.ino);
     put_varint(out, dir.parent.0.into());
     let name = dir.name.get(..dir.name.len().min(255)).unwrap_or(&[]);
@@ -66,6 +70,7 @@ pub fn read_dirs(row: &[u8]) -> Result<Vec<Option<DirEntry>>, Damaged> {
             name,
             unreadable,
             has_mounts,
+            crowded: state & DIR_CROWDED != 0,
         }));
     }
     Ok(slots)
@@ -81,10 +86,10 @@ mod tests {
         #[test]
         fn directories_come_back_as_they_were_put(
             slots in prop::collection::vec(
-                prop::option::of((any::<u64>(), any::<u32>(), prop::collection::vec(any::<u8>(), 0..=255), any::<bool>(), any::<bool>())), 0..64)
+                prop::option::of((any::<u64>(), any::<u32>(), prop::collection::vec(any::<u8>(), 0..=255), any::<[bool; 3]>())), 0..64)
         ) {
-            let slots: Vec<Option<DirEntry>> = slots.into_iter().map(|s| s.map(|(ino, parent, name, unreadable, has_mounts)|
-                DirEntry { ino, parent: DirId(parent), name: name.into(), unreadable, has_mounts })).collect();
+            let slots: Vec<Option<DirEntry>> = slots.into_iter().map(|s| s.map(|(ino, parent, name, [unreadable, has_mounts, crowded])|
+                DirEntry { ino, parent: DirId(parent), name: name.into(), unreadable, has_mounts, crowded })).collect();
             let mut row = Vec::new();
             for slot in &slots {
                 put_dir(&mut row, slot.as_ref());

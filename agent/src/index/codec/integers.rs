@@ -39,6 +39,11 @@ impl<'a> Cursor<'a> {
         self.at >= self.bytes.len()
     }
 
+    /// How much has been read.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
     pub(super) fn damaged(&self) -> Damaged {
         Damaged {
             row: self.row,

@@ -51,6 +51,22 @@ fn read_name<'a>(from: &mut Cursor<'a>) -> Result<NameEntry<'a>, Damaged> {
     })
 }
 
+/// Takes an entry out of an unpacked row, if it is there. Returns how many bytes that were.
+pub fn cut_name(row: &mut Vec<u8>, entry: NameEntry<'_>) -> usize {
+    let mut from = Cursor::new(row, "name");
+    let found = loop {
+        let begin = from.at();
+        match read_name(&mut from) {
+            Ok(other) if other == entry => break begin..from.at(),
+            Ok(_) => {}
+            Err(_) => return 0,
+        }
+    };
+    let len = found.len();
+    row.drain(found);
+    len
+}
+
 /// The form in which a name row is stored: neighbours in inode order mostly lie in one directory and have names that
 /// begin alike. Names of one inode stay in their order.
 pub fn pack_names(unpacked: &[u8]) -> Vec<u8> {
@@ -123,6 +139,12 @@ mod tests {
             }
             let back: Vec<_> = names(&row).map(|e| e.unwrap()).map(|e| (e.offset, e.parent.0, e.name.to_vec())).collect();
             prop_assert_eq!(&back, &entries);
+            if let Some((offset, parent, name)) = entries.first() {
+                let (mut cut, one) = (row.clone(), NameEntry { offset: *offset, parent: DirId(*parent), name });
+                prop_assert_eq!(cut_name(&mut cut, one) + cut.len(), row.len());
+                let left: Vec<_> = names(&cut).map(|e| e.unwrap()).map(|e| (e.offset, e.parent.0, e.name.to_vec())).collect();
+                prop_assert_eq!(&left, &entries[1..]);
+            }
             let packed = pack_names(&row);
             let unpacked = unpack_names(&packed).unwrap();
             let mut sorted = entries;

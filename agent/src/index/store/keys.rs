@@ -4,6 +4,7 @@
 //! c vol:u16 page:u64        clock row         all numbers big-endian, so that rows of
 //! a vol:u16 page:u64        attribute row     one kind and volume lie together
 //! n vol:u16 page:u64        name row
+//! l vol:u16 inode:u64       link row: the names of a file that has more than a few
 //! d vol:u16 row:u64         directory row
 //! v NAME                    volume record
 //! p ID  / P ID chunk:u32    plan / its candidates
@@ -24,18 +25,27 @@ pub enum Row {
     Attributes,
     /// File names.
     Names,
+    /// Names of one file that has more than a few.
+    Links,
     /// Directories.
     Directories,
 }
 
 impl Row {
-    pub(super) const ALL: [Self; 4] = [Self::Clocks, Self::Attributes, Self::Names, Self::Directories];
+    pub(super) const ALL: [Self; 5] = [
+        Self::Clocks,
+        Self::Attributes,
+        Self::Names,
+        Self::Links,
+        Self::Directories,
+    ];
 
     fn tag(self) -> u8 {
         match self {
             Self::Clocks => b'c',
             Self::Attributes => b'a',
             Self::Names => b'n',
+            Self::Links => b'l',
             Self::Directories => b'd',
         }
     }

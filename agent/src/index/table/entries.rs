@@ -121,6 +121,7 @@ impl Index {
                 if let Some(rank) = page.remove_clock(offset) {
                     all.remove(rank);
                 }
+                names.forget(f.stat.ino);
                 names.removed(page);
                 known = None;
             }
@@ -133,21 +134,17 @@ impl Index {
             } else if known.is_none() {
                 names.add_first(page, f.stat.ino, f.parent, f.name)?;
             } else {
-                let this = (f.parent, f.name.to_vec());
                 // The only name, or the first of several that this scan meets: names that are no more are forgotten.
                 let whole = scan.as_ref().is_some_and(|s| s.whole);
-                let replace = f.stat.links <= 1 || (scanned && whole && page.seen & bit == 0);
-                let mut first = f.parent;
-                names.edit(page, f.stat.ino, |all| {
-                    if replace {
-                        all.clear();
+                let is_only = f.stat.links <= 1 || (scanned && whole && page.seen & bit == 0);
+                let added = names.add(page, f.stat.ino, (f.parent, f.name), is_only)?;
+                if added.left_out {
+                    dirs.set_crowded(f.parent, true);
+                    if let Some(scan) = scan {
+                        scan.crowded.insert(f.parent);
                     }
-                    if !all.contains(&this) {
-                        all.push(this);
-                    }
-                    first = all.first().map_or(first, |(parent, _)| *parent);
-                })?;
-                parent = first;
+                }
+                parent = added.first;
             }
             let new = attributes_of(&f.stat, parent);
             totals.add(&new);

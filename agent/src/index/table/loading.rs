@@ -57,7 +57,16 @@ impl Index {
         for counted in count_all(&index.pages, index.dirs.table_len()) {
             index.take_over(counted);
         }
+        index.load_links(&store)?;
         Ok(index)
+    }
+
+    /// Rows of files that have one of their own.
+    fn load_links(&mut self, store: &Store) -> Result<(), StoreError> {
+        store.rows(Row::Links, self.volume, |ino, row| {
+            let is_file = self.find(ino).is_some() && self.dirs.of_inode(ino).is_none();
+            Ok(self.names.load(ino, row, is_file)?)
+        })
     }
 
     /// Directories, and pages that have no attributes yet.

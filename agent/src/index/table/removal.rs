@@ -29,21 +29,28 @@ impl Index {
         let Some(page) = page.filter(|p| p.rank(offset).is_some()) else {
             return Ok(());
         };
-        let (mut left, mut removed) = (None, 0);
-        self.names.edit(page, ino, |all| {
-            let before = all.len();
-            all.retain(|(p, n)| (*p, n.as_slice()) != (parent, name));
-            removed = before - all.len();
-            left = all.first().map(|(parent, _)| *parent);
-        })?;
-        match left {
+        let removed = self.names.remove(page, ino, (parent, name))?;
+        match removed.first {
+            // It lies where nobody knows: a scan finds out, or whoever looks at it again finds that it is no more.
+            None if removed.has_more => self.count_link_less(ino, removed.was_there, None),
             None => self.remove(&[ino]),
-            Some(_) if removed == 0 => Ok(()),
-            Some(first) => self.edit_attributes(ino, |known| {
-                known.parent = first;
-                known.links = known.links.saturating_sub(1).max(1);
-            }),
+            Some(first) => self.count_link_less(ino, removed.was_there, Some(first)),
         }
+    }
+
+    fn count_link_less(
+        &mut self,
+        ino: Inode,
+        was_there: bool,
+        first: Option<DirId>,
+    ) -> Result<(), StoreError> {
+        if !was_there {
+            return Ok(());
+        }
+        self.edit_attributes(ino, |known| {
+            known.parent = first.unwrap_or(known.parent);
+            known.links = known.links.saturating_sub(1).max(1);
+        })
     }
 
     /// Forgets inodes with everything that is known of them.
@@ -75,6 +82,7 @@ impl Index {
                 let (Some(used), Some(rank)) = (used, page.remove_clock(offset)) else {
                     continue;
                 };
+                self.names.forget(*ino);
                 let old = all.remove(rank.min(all.len().saturating_sub(1)));
                 self.totals.subtract(&old);
                 self.account.change(slot, Some((&old, used)), None);
@@ -100,6 +108,11 @@ impl Index {
         let Some(top) = self.dirs.of_inode(ino) else {
             return Ok(0);
         };
+        // Most directories that go were emptied before: nothing else needs to be looked through.
+        if self.dirs.children(top) == 0 {
+            self.remove(&[ino])?;
+            return Ok(1);
+        }
         let below = self
             .dirs
             .inherit(false, |id, _, parent_is| parent_is || id == top);

@@ -18,6 +18,8 @@ pub(super) struct ScanState {
     pub(super) whole: bool,
     /// Inodes whose names changed while the scan ran: what it read of them may be stale.
     pub(super) touched: FxHashSet<Inode>,
+    /// Directories in which it met names that are not kept.
+    pub(super) crowded: FxHashSet<DirId>,
 }
 
 impl Index {
@@ -31,6 +33,7 @@ impl Index {
             number,
             whole,
             touched: FxHashSet::default(),
+            crowded: FxHashSet::default(),
         });
     }
 
@@ -94,6 +97,7 @@ impl Index {
             return Ok(0);
         }
         self.remembered = Remembered::default();
+        self.dirs.keep_crowded(|id| scan.crowded.contains(&id));
         let root = self.dirs.get(DirId::ROOT).map(|d| d.ino);
         // Not seen is not gone: what lies below an unreadable directory, or one that could not be met because it moved, stays as it was.
         let moved = |id: DirId, ino: Inode| {
