@@ -5,7 +5,10 @@
 
 use std::ffi::CString;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::RawDir;
 
 use super::Watched;
 use super::namespace::{is_gone, take_entry};
@@ -18,6 +21,11 @@ use crate::sys::stat::{self, Located};
 const LEVELS_MAX: usize = 100_000;
 /// A directory that moves while its name is read is read again, so many times.
 const TRIES: usize = 3;
+
+/// Entries of a directory among which one is looked for that has no name otherwise.
+const LISTED_MAX: usize = 10_000;
+/// One `getdents64(2)`.
+const LISTING_BYTES: usize = 32 << 10;
 
 /// A directory's place: its parent, and its name there.
 struct Seat {
@@ -37,8 +45,16 @@ pub fn follow_directory(watched: &Watched, dir: &OwnedFd, ino: Inode) -> Result<
     if root == Some(ino) {
         return Ok(true);
     }
-    let Ok(Some(seat)) = seat_of(watched, dir.as_fd(), ino) else {
-        return Ok(false);
+    let (is_there, is_too_deep) = is_where_it_was(watched, dir, ino);
+    if is_there {
+        return Ok(true);
+    }
+    let seat = match seat_of(watched, dir.as_fd(), ino) {
+        Ok(Some(seat)) => seat,
+        // A scan finds where it is.
+        Err(e) if e.kind() == io::ErrorKind::InvalidFilename => return Ok(true),
+        // Whatever lies there is no candidate.
+        Ok(None) | Err(_) => return Ok(is_too_deep),
     };
     let (parent, known) = {
         let index = watched.index.read();
@@ -53,6 +69,31 @@ pub fn follow_directory(watched: &Watched, dir: &OwnedFd, ino: Inode) -> Result<
         (Some(parent), Some(_)) => watched.index.write().move_dir(ino, parent, &seat.name),
         (None, Some(_)) => take_in_from_above(watched, seat, ino),
     }
+}
+
+/// Whether a directory lies where the index has it: neither asks for its name, which the kernel does not tell of what lies deep. And
+/// whether it lies too deep to have a path.
+fn is_where_it_was(watched: &Watched, dir: &OwnedFd, ino: Inode) -> (bool, bool) {
+    let (above, name, is_too_deep) = {
+        let index = watched.index.read();
+        let dirs = index.dirs();
+        let known = dirs.of_inode(ino).and_then(|id| Some((id, dirs.get(id)?)));
+        let Some((id, entry)) = known else {
+            return (false, false);
+        };
+        let above = dirs.get(entry.parent).map(|parent| parent.ino);
+        (above, entry.name.to_vec(), dirs.is_too_deep(id))
+    };
+    let is_there = || -> io::Result<bool> {
+        let parent = beneath::open_parent(dir)?;
+        let found = stat::open_file(&parent)?;
+        if found.device != watched.device || Some(found.stat.ino) != above {
+            return Ok(false);
+        }
+        let name = CString::new(name.as_slice()).map_err(|_| io::ErrorKind::InvalidFilename)?;
+        Ok(stat::entry(&parent, &name)?.stat.ino == ino)
+    };
+    (is_there().unwrap_or(false), is_too_deep)
 }
 
 /// The directory's parent is not in the index: either it has left the volume, or what is above it came in and is not
@@ -92,8 +133,11 @@ fn seat_of(watched: &Watched, dir: impl AsFd, ino: Inode) -> io::Result<Option<S
         if parent_is.stat.ino == ino {
             return Ok(None);
         }
-        let Some(name) = beneath::last_name(&dir)? else {
-            return Ok(None);
+        let name = match beneath::last_name(&dir) {
+            Ok(Some(name)) => name,
+            Ok(None) => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::InvalidFilename => listed_name(&parent, ino)?,
+            Err(e) => return Err(e),
         };
         let as_c = CString::new(name.as_slice()).map_err(|_| io::ErrorKind::InvalidFilename)?;
         match watched.projects.entry(&parent, &as_c) {
@@ -113,6 +157,25 @@ fn seat_of(watched: &Watched, dir: impl AsFd, ino: Inode) -> io::Result<Option<S
     Err(io::ErrorKind::ResourceBusy.into())
 }
 
+/// The name of an entry of a directory whose path is longer than the kernel tells: among so many entries at most.
+fn listed_name(parent: &OwnedFd, ino: Inode) -> io::Result<Vec<u8>> {
+    let dir = beneath::open_dir(parent, b"")?;
+    let mut listing = vec![MaybeUninit::uninit(); LISTING_BYTES];
+    let mut entries = RawDir::new(&dir, &mut listing);
+    let mut left = LISTED_MAX;
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        if entry.ino() == ino {
+            return Ok(entry.file_name().to_bytes().to_vec());
+        }
+        left = match left {
+            0 => break,
+            left => left - 1,
+        };
+    }
+    Err(io::ErrorKind::InvalidFilename.into())
+}
+
 /// What lies at a place in a directory of the index.
 enum Lies {
     /// This inode.
@@ -121,6 +184,19 @@ enum Lies {
     NotHere,
     /// The directory is not where the index has it.
     Unknown,
+}
+
+/// An inode is no more: forgets the places where it was, and with them what names it had besides.
+///
+/// # Errors
+/// When the index cannot be read.
+pub fn drop_gone(watched: &Watched, ino: Inode) -> Result<bool, StoreError> {
+    let is_known_by_name = !watched.index.read().names(ino)?.is_empty();
+    if is_known_by_name {
+        return drop_stale_names(watched, ino);
+    }
+    watched.index.write().remove(&[ino])?;
+    Ok(true)
 }
 
 /// Looks at every place where the index has this inode, and forgets those where it is not. The inode goes with its
@@ -159,7 +235,14 @@ fn lies(watched: &Watched, volume: &OwnedFd, dir: DirId, name: &[u8], ino: Inode
         };
         (dir_ino, index.dirs().path(dir))
     };
-    let (Some(path), Ok(name)) = (path, CString::new(name)) else {
+    let Some(path) = path else {
+        // Nobody comes that far by a path: it stays as it is known until a scan meets it.
+        return match watched.index.read().dirs().is_too_deep(dir) {
+            true => Lies::Here,
+            false => Lies::Unknown,
+        };
+    };
+    let Ok(name) = CString::new(name) else {
         return Lies::Unknown;
     };
     let Ok(fd) = beneath::open_anchor(volume, &path) else {

@@ -2,7 +2,8 @@
 //!
 //! Events flow while it runs. What it read may be stale by the time it is written into the index, so names that an
 //! event changed meanwhile are not taken from the walk; their places are looked at again at the end. Directories
-//! are found by their present path each time, and their inode is compared: one that moved is listed where it is.
+//! are opened by the handle that they had when they were met, and their inode is compared: one that moved is listed where it is,
+//! and how deep it lies makes no difference.
 //!
 //! - [`run`]   the walk
 //! - `walk`    the workers
@@ -142,6 +143,7 @@ pub fn run(
         source,
     };
     let root = watched.open_root().map_err(unopenable)?;
+    let mount = watched.open_mount().map_err(unopenable)?;
     let top = watched.projects.open_file(&root).map_err(unopenable)?;
     let mut next = {
         let mut index = watched.index.write();
@@ -158,7 +160,15 @@ pub fn run(
     for _ in 0..ROUNDS_MAX {
         let these = std::mem::take(&mut next);
         let listed = progress.directories.load(Relaxed);
-        let missed = match walk::walk(watched, &root, these, belief, progress, around, &mut doubtful) {
+        let missed = match walk::walk(
+            watched,
+            (&root, &mount),
+            these,
+            belief,
+            progress,
+            around,
+            &mut doubtful,
+        ) {
             Ok(missed) => missed,
             Err(error) => {
                 walked = Err(error);
@@ -212,15 +222,26 @@ fn look_again(
     root: &OwnedFd,
     places: &mut Vec<(DirId, Vec<u8>)>,
 ) -> Result<(), ScanError> {
-    for (dir, name) in std::mem::take(places) {
-        let (ino, path) = {
-            let index = watched.index.read();
-            let Some(known) = index.dirs().get(dir) else {
+    let mut last: Option<(DirId, Option<OwnedFd>)> = None;
+    // Those of one directory together: to open it takes as many steps as lie above it.
+    let mut these = std::mem::take(places);
+    these.sort_unstable_by_key(|(dir, _)| *dir);
+    for (dir, name) in these {
+        if last.as_ref().is_none_or(|(opened, _)| *opened != dir) {
+            let known = {
+                let index = watched.index.read();
+                // What lies too deep has no path; what events told of it is in the index.
+                let known = index.dirs().get(dir).filter(|_| !index.dirs().is_too_deep(dir));
+                let known = known.map(|known| known.ino);
+                known.map(|ino| (ino, index.dirs().path(dir)))
+            };
+            let Some((ino, path)) = known else {
                 continue;
             };
-            (known.ino, index.dirs().path(dir))
-        };
-        let opened = path.and_then(|path| walk::open_expected(root, &path, ino).ok().flatten());
+            let opened = path.and_then(|path| walk::open_expected(root, &path, ino).ok().flatten());
+            last = Some((dir, opened));
+        }
+        let opened = last.as_ref().and_then(|(_, opened)| opened.as_ref());
         let (Some(fd), Ok(as_c)) = (opened, CString::new(name.as_slice())) else {
             places.push((dir, name));
             continue;

@@ -16,6 +16,7 @@ use super::{Belief, Progress, ScanError, Surroundings};
 use crate::collect::Watched;
 use crate::index::{DirId, Found, StoreError};
 use crate::model::{Inode, Kind, Seconds, Stat};
+use crate::sys::handle::Handle;
 use crate::sys::{beneath, stat};
 
 /// Entries that a worker gathers before it takes the index's lock.
@@ -33,8 +34,8 @@ const UNREADABLE_LOGGED_MAX: u64 = 20;
 
 /// Something to do for a worker.
 enum Task {
-    /// List this directory.
-    List(DirId),
+    /// List this directory, to which the handle leads: to open it by its path would take as many steps as lie above it.
+    List(DirId, Option<Handle>),
     /// Ask for the attributes of these entries, each name ended by NUL.
     Ask {
         dir: DirId,
@@ -52,6 +53,8 @@ struct Queue {
 struct Shared<'a> {
     watched: &'a Watched,
     root: &'a OwnedFd,
+    /// The mount that handles belong to.
+    mount: &'a OwnedFd,
     belief: Belief,
     progress: &'a Progress,
     around: &'a dyn Surroundings,
@@ -68,7 +71,7 @@ struct Shared<'a> {
 /// meanwhile are added to `doubtful`. Returns the directories that had moved and are still to be listed.
 pub(super) fn walk(
     watched: &Watched,
-    root: &OwnedFd,
+    (root, mount): (&OwnedFd, &OwnedFd),
     dirs: Vec<DirId>,
     belief: Belief,
     progress: &Progress,
@@ -76,10 +79,11 @@ pub(super) fn walk(
     doubtful: &mut Vec<(DirId, Vec<u8>)>,
 ) -> Result<Vec<DirId>, ScanError> {
     let workers = available_parallelism().map_or(2, |n| n.get().clamp(2, WORKERS_MAX));
-    let tasks = dirs.into_iter().map(Task::List).collect();
+    let tasks = dirs.into_iter().map(|dir| Task::List(dir, None)).collect();
     let shared = Shared {
         watched,
         root,
+        mount,
         belief,
         progress,
         around,
@@ -122,7 +126,7 @@ struct Worker<'a> {
     entries: Vec<Pending>,
     arena: Vec<u8>,
     /// Directories among the entries: they are listed once the index knows them.
-    subdirs: Vec<Inode>,
+    subdirs: Vec<(Inode, Option<Handle>)>,
     /// Directories that were listed to their end: unreadable, with mount points.
     listed: Vec<(DirId, bool, bool)>,
 }
@@ -142,7 +146,7 @@ impl<'a> Worker<'a> {
         let mut listing = vec![MaybeUninit::uninit(); LISTING_BYTES];
         while let Some(task) = self.next_task() {
             match task {
-                Task::List(dir) => self.list(dir, &mut listing),
+                Task::List(dir, handle) => self.list(dir, handle, &mut listing),
                 Task::Ask { dir, fd, names } => self.ask_all(dir, &fd, &names),
             }
             if self.entries.len() >= BATCH_ENTRIES || self.shared.queue.lock().tasks.is_empty() {
@@ -180,25 +184,15 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn list(&mut self, dir: DirId, listing: &mut [MaybeUninit<u8>]) {
-        let (ino, path) = {
-            let index = self.shared.watched.index.read();
+    fn list(&mut self, dir: DirId, handle: Option<Handle>, listing: &mut [MaybeUninit<u8>]) {
+        let fd = match self.open(dir, handle) {
+            Ok(Opened::Here(fd)) => fd,
             // It may have been met at another place before.
-            let Some(known) = index.dirs().get(dir).filter(|_| !index.is_listed(dir)) else {
-                return;
-            };
-            (known.ino, index.dirs().path(dir))
-        };
-        // What lies above it is on the move.
-        let Some(path) = path else {
-            return self.shared.missed.lock().push(dir);
-        };
-        let fd = match open_expected(self.shared.root, &path, ino) {
-            Ok(Some(fd)) => fd,
+            Ok(Opened::NotWanted) => return,
             // Moved or removed meanwhile: it stays unlisted and is tried again where it is then.
-            Ok(None) => return self.shared.missed.lock().push(dir),
+            Ok(Opened::Elsewhere) => return self.shared.missed.lock().push(dir),
             Err(error) => {
-                self.note_unreadable(&path, b"", &error);
+                self.note_unreadable(dir, b"", &error);
                 self.listed.push((dir, true, false));
                 return;
             }
@@ -212,7 +206,7 @@ impl<'a> Worker<'a> {
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(error) => {
-                    self.note_unreadable(&path, b"", &error.into());
+                    self.note_unreadable(dir, b"", &error.into());
                     unreadable = true;
                     break;
                 }
@@ -232,7 +226,7 @@ impl<'a> Worker<'a> {
             match self.ask(dir, &fd, name) {
                 Ok(is_mount) => mounts |= is_mount,
                 Err(error) => {
-                    self.note_unreadable(&path, name.to_bytes(), &error);
+                    self.note_unreadable(dir, name.to_bytes(), &error);
                     unreadable = true;
                 }
             }
@@ -242,6 +236,28 @@ impl<'a> Worker<'a> {
         }
         self.shared.progress.directories.fetch_add(1, Relaxed);
         self.listed.push((dir, unreadable, mounts));
+    }
+
+    /// By its handle, wherever it lies by now: that it moved is told by an event. Otherwise by its present path.
+    fn open(&self, dir: DirId, handle: Option<Handle>) -> io::Result<Opened> {
+        let (ino, path) = {
+            let index = self.shared.watched.index.read();
+            let Some(known) = index.dirs().get(dir).filter(|_| !index.is_listed(dir)) else {
+                return Ok(Opened::NotWanted);
+            };
+            let path = handle.is_none().then(|| index.dirs().path(dir)).flatten();
+            if handle.is_none() && path.is_none() && index.dirs().is_too_deep(dir) {
+                return Err(io::ErrorKind::InvalidFilename.into());
+            }
+            (known.ino, path)
+        };
+        let opened = match (handle, path) {
+            (Some(handle), _) => open_by_handle(self.shared.mount, handle, ino)?,
+            (None, Some(path)) => open_expected(self.shared.root, &path, ino)?,
+            // What lies above it is on the move.
+            (None, None) => None,
+        };
+        Ok(opened.map_or(Opened::Elsewhere, Opened::Here))
     }
 
     fn share(&self, dir: DirId, fd: &Arc<OwnedFd>, names: Vec<u8>) {
@@ -263,7 +279,7 @@ impl<'a> Worker<'a> {
                 // Whichever it is, the directory must never be a candidate.
                 Ok(true) => drop(self.shared.unreadable.lock().insert(dir)),
                 Err(error) => {
-                    self.note_unreadable(b"", name.to_bytes(), &error);
+                    self.note_unreadable(dir, name.to_bytes(), &error);
                     self.shared.unreadable.lock().insert(dir);
                 }
             }
@@ -282,7 +298,8 @@ impl<'a> Worker<'a> {
             return Ok(true);
         }
         if found.stat.kind == Kind::Directory {
-            self.subdirs.push(found.stat.ino);
+            self.subdirs
+                .push((found.stat.ino, Handle::of_entry(fd, name).ok()));
         }
         self.arena.extend_from_slice(name.to_bytes());
         self.entries.push(Pending {
@@ -307,10 +324,10 @@ impl<'a> Worker<'a> {
         let tasks: Vec<Task> = {
             let index = self.shared.watched.index.read();
             subdirs
-                .iter()
-                .filter_map(|ino| index.dirs().of_inode(*ino))
-                .filter(|dir| index.needs_listing(*dir))
-                .map(Task::List)
+                .into_iter()
+                .filter_map(|(ino, handle)| Some((index.dirs().of_inode(ino)?, handle)))
+                .filter(|(dir, _)| index.needs_listing(*dir))
+                .map(|(dir, handle)| Task::List(dir, handle))
                 .collect()
         };
         let mut queue = self.shared.queue.lock();
@@ -370,15 +387,47 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    fn note_unreadable(&self, dir: &[u8], name: &[u8], error: &io::Error) {
+    fn note_unreadable(&self, dir: DirId, name: &[u8], error: &io::Error) {
         let before = self.shared.progress.unreadable.fetch_add(1, Relaxed);
         if before < UNREADABLE_LOGGED_MAX {
-            let (dir, name) = (String::from_utf8_lossy(dir), String::from_utf8_lossy(name));
+            let dir = self
+                .shared
+                .watched
+                .index
+                .read()
+                .dirs()
+                .path(dir)
+                .unwrap_or_default();
+            let (dir, name) = (String::from_utf8_lossy(&dir), String::from_utf8_lossy(name));
             tracing::warn!(%error, %dir, %name, "cannot read; it and the directories above it stay");
         } else if before == UNREADABLE_LOGGED_MAX {
             tracing::warn!("more entries cannot be read; see `unreadable` in status");
         }
     }
+}
+
+/// A directory that was to be listed.
+enum Opened {
+    Here(OwnedFd),
+    Elsewhere,
+    NotWanted,
+}
+
+/// Opens a directory by its handle, if it still is the one with this inode.
+fn open_by_handle(mount: &OwnedFd, handle: Handle, ino: Inode) -> io::Result<Option<OwnedFd>> {
+    let fd = match handle.open_dir(mount) {
+        Ok(fd) => fd,
+        Err(e)
+            if matches!(
+                e.raw_os_error(),
+                Some(libc::ESTALE | libc::ENOENT | libc::ENOTDIR)
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(e) => return Err(e),
+    };
+    Ok((stat::open_file(&fd)?.stat.ino == ino).then_some(fd))
 }
 
 /// Opens a directory by its path, if it still is the one with this inode.

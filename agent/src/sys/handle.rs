@@ -1,8 +1,8 @@
 //! File handles (`name_to_handle_at(2)`, `open_by_handle_at(2)`): a name for a file that survives renames.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -48,6 +48,18 @@ impl Handle {
     /// EOPNOTSUPP where the file system has no handles, and what a path lookup may say.
     pub fn of_path(path: &Path) -> io::Result<Self> {
         let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        Self::at(libc::AT_FDCWD, &path)
+    }
+
+    /// The handle of the entry `name` of a directory, not following a symlink.
+    ///
+    /// # Errors
+    /// As for [`Handle::of_path`].
+    pub fn of_entry(dir: impl AsFd, name: &CStr) -> io::Result<Self> {
+        Self::at(dir.as_fd().as_raw_fd(), name)
+    }
+
+    fn at(dir: RawFd, path: &CStr) -> io::Result<Self> {
         let mut raw = RawHandle {
             len: 0,
             kind: 0,
@@ -58,13 +70,7 @@ impl Handle {
         // SAFETY: `path` ends with NUL, `raw` is a struct file_handle with room for `raw.len` bytes, and both
         // outlive the call.
         let rc = unsafe {
-            libc::name_to_handle_at(
-                libc::AT_FDCWD,
-                path.as_ptr(),
-                (&raw mut raw).cast(),
-                &raw mut mount_id,
-                0,
-            )
+            libc::name_to_handle_at(dir, path.as_ptr(), (&raw mut raw).cast(), &raw mut mount_id, 0)
         };
         if rc != 0 {
             return Err(io::Error::last_os_error());
@@ -82,6 +88,23 @@ impl Handle {
     /// # Errors
     /// ESTALE when the file is gone.
     pub fn open_path(&self, mount: impl AsFd) -> io::Result<OwnedFd> {
+        self.open(mount, libc::O_PATH)
+    }
+
+    /// Opens the directory for listing, without moving its access time, wherever it lies: what is above it need not be walked.
+    ///
+    /// # Errors
+    /// ESTALE when it is gone, ENOTDIR if it is none.
+    pub fn open_dir(&self, mount: impl AsFd) -> io::Result<OwnedFd> {
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+        match self.open(&mount, flags | libc::O_NOATIME) {
+            // Only the owner and CAP_FOWNER may ask for it.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => self.open(mount, flags),
+            other => other,
+        }
+    }
+
+    fn open(&self, mount: impl AsFd, flags: i32) -> io::Result<OwnedFd> {
         let mut raw = RawHandle {
             len: u32::from(self.len),
             kind: self.kind,
@@ -90,7 +113,7 @@ impl Handle {
         for (to, from) in raw.bytes.iter_mut().zip(self.content()) {
             *to = *from;
         }
-        let flags = libc::O_PATH | libc::O_CLOEXEC;
+        let flags = flags | libc::O_CLOEXEC;
         // SAFETY: `raw` is a struct file_handle with `raw.len` bytes of content and outlives the call.
         let fd = unsafe { libc::open_by_handle_at(mount.as_fd().as_raw_fd(), (&raw mut raw).cast(), flags) };
         if fd < 0 {
