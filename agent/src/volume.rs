@@ -43,7 +43,7 @@ use self::start::identity;
 pub use self::start::open;
 use crate::clock;
 use crate::collect::Watched;
-use crate::collect::collector::Collector;
+use crate::collect::collector::{Barrier, Collector};
 use crate::collect::precision::Windows;
 use crate::config::VolumeConfig;
 use crate::index::Store;
@@ -184,8 +184,12 @@ impl Volume {
     }
 
     /// The same, though what was no use after all may be one for a second more: asked often, it makes nobody wait for that.
-    pub fn barrier(&self) -> bool {
-        self.collector.read().as_ref().is_some_and(Collector::barrier)
+    /// Waits so long at most.
+    pub fn barrier(&self, at_most: Duration) -> Barrier {
+        let collector = self.collector.read();
+        collector
+            .as_ref()
+            .map_or(Barrier::Dead, |collector| collector.barrier(at_most))
     }
 
     /// The agent alone changes names in this directory, and need not hear of it. Ask again now and then: windows end.

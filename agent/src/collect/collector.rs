@@ -1,10 +1,17 @@
 //! The thread that reads the kernel's queue.
 //!
-//! One pass reads a buffer of events, then applies first the names in it and then the accesses: a file's creation is
-//! queued before its first access, so by the time the access is applied the file is known, or it lies outside the volume
-//! and is dropped with one look-up.
+//! One pass reads a buffer of events, notes the names in it and records the accesses. To look at what the names mean takes a hundred times as
+//! long as reading them, so that is done between the passes, some milliseconds at a time, and so is the settlement: whoever fills the
+//! queue is kept up with, and a barrier waits for no look.
+//!
+//! - `armed`     a group of the kernel's that is marked
+//! - `backlog`   when more waits than is read (pure)
+//! - `rounds`    what the thread does when
+//! - `settling`  what an event alone cannot decide
 
 mod armed;
+mod backlog;
+mod rounds;
 mod settling;
 
 use std::io;
@@ -12,12 +19,14 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
-use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use rustix::event::EventfdFlags;
 
 pub use self::armed::Armed;
+use self::backlog::Backlog;
+use self::settling::Settlement;
 use super::Watched;
 use super::accessors::Accessors;
 use super::doubt::{Suspect, is_proof};
@@ -37,10 +46,8 @@ use crate::sys::shared::SharedBuffer;
 const BUFFER_BYTES: usize = 256 << 10;
 /// With descriptors of processes: some 300 events, and as many descriptors open at a time.
 const BUFFER_BYTES_WITH_PROCESSES: usize = 32 << 10;
-/// How often suspects are settled and changed attributes are read again.
-const SETTLE_EVERY: Duration = Duration::from_secs(1);
-/// Events gather for this long before they are read.
-const GATHER: Duration = Duration::from_millis(4);
+/// Inodes of which it is remembered at most that their metadata changed. Those beyond count as used.
+const ATTRIB_SEEN_MAX: usize = 1 << 17;
 
 /// What others ask of the collector.
 #[derive(Debug)]
@@ -70,6 +77,15 @@ pub enum CollectError {
     /// The kernel dropped events, so accesses may be unknown.
     #[error("the kernel's event queue overflowed")]
     Overflow,
+    /// More events waited than may lie in the kernel's memory: they were let go.
+    #[error("{0} events waited, more than can be read in time, and were let go")]
+    Backlog(u64),
+    /// More names changed than can be followed. No use is lost by that, but where files lie.
+    #[error("more names changed than can be followed; a scan looks where everything is")]
+    Names {
+        /// Since when.
+        since: Seconds,
+    },
     /// What the kernel writes cannot be read.
     #[error(transparent)]
     Decode(#[from] super::fanotify::decode::DecodeError),
@@ -82,6 +98,19 @@ pub struct Collector {
     wake: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
     gives_up: Arc<AtomicBool>,
+    /// Somebody asks: whatever else is done can wait.
+    asked: Arc<AtomicBool>,
+}
+
+/// What came of a barrier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Barrier {
+    /// Everything that was queued before is in the index.
+    Passed,
+    /// Not in time.
+    Late,
+    /// The collector is dead.
+    Dead,
 }
 
 impl Collector {
@@ -107,8 +136,10 @@ impl Collector {
         });
         let buffer = buffer.map_err(kernel("make a buffer"))?;
         let gives_up = Arc::new(AtomicBool::new(false));
+        let asked = Arc::new(AtomicBool::new(false));
         let reader = Reader {
             gives_up: Arc::clone(&gives_up),
+            asked: Arc::clone(&asked),
             armed,
             layout,
             namespace: Namespace::new(layout),
@@ -117,6 +148,13 @@ impl Collector {
             attrib_seen: FxHashMap::default(),
             suspicion: Suspicion::default(),
             progress: Progress::default(),
+            backlog: Backlog::default(),
+            read_total: 0,
+            is_full: false,
+            is_empty: false,
+            names_lost: None,
+            settlement: None,
+            waiting: Vec::new(),
             used: Vec::new(),
             own_pid: std::process::id().cast_signed(),
             read_at_once: match judges.accessors.is_empty() {
@@ -136,6 +174,7 @@ impl Collector {
             wake,
             thread: Some(thread),
             gives_up,
+            asked,
         })
     }
 
@@ -146,10 +185,18 @@ impl Collector {
         self.ask(Request::Sync(done)) && wait.recv().is_ok()
     }
 
-    /// The same without settling anything: what may turn out to be no use is one, and attributes may be older than the files.
-    pub fn barrier(&self) -> bool {
+    /// The same of the accesses alone, and without settling anything: what may turn out to be no use is one, and names and attributes may be
+    /// older than the files. Waits so long at most.
+    pub fn barrier(&self, at_most: Duration) -> Barrier {
         let (done, wait) = mpsc::sync_channel(1);
-        self.ask(Request::Barrier(done)) && wait.recv().is_ok()
+        if !self.ask(Request::Barrier(done)) {
+            return Barrier::Dead;
+        }
+        match wait.recv_timeout(at_most) {
+            Ok(()) => Barrier::Passed,
+            Err(mpsc::RecvTimeoutError::Timeout) => Barrier::Late,
+            Err(mpsc::RecvTimeoutError::Disconnected) => Barrier::Dead,
+        }
     }
 
     /// The same before the end, for so long at most. After a false one nothing more is read: what still waits is for the next
@@ -163,6 +210,7 @@ impl Collector {
 
     fn ask(&self, request: Request) -> bool {
         let sent = self.requests.send(request).is_ok();
+        self.asked.store(true, Relaxed);
         // The counter cannot overflow before it is read: a failed write means that the thread is awake anyway.
         let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
         sent
@@ -176,15 +224,6 @@ impl Drop for Collector {
             let _ = thread.join();
         }
     }
-}
-
-/// Waits until one of `fds` is ready. An interrupted wait is a short wait.
-fn poll(fds: &mut [PollFd<'_>], at_most: Duration) {
-    let timeout = rustix::event::Timespec {
-        tv_sec: i64::try_from(at_most.as_secs()).unwrap_or(1),
-        tv_nsec: at_most.subsec_nanos().into(),
-    };
-    let _ = rustix::event::poll(fds, Some(&timeout));
 }
 
 /// What the descriptors of processes in event records are.
@@ -210,6 +249,8 @@ struct Reader {
     judges: Judges,
     /// The agent ends, and cannot wait until all is read.
     gives_up: Arc<AtomicBool>,
+    /// Somebody asks.
+    asked: Arc<AtomicBool>,
     armed: Armed,
     layout: Layout,
     namespace: Namespace,
@@ -219,6 +260,19 @@ struct Reader {
     attrib_seen: FxHashMap<Inode, i32>,
     suspicion: Suspicion,
     progress: Progress,
+    backlog: Backlog,
+    /// Events read so far.
+    read_total: u64,
+    /// The last pass has filled its buffer: more waits.
+    is_full: bool,
+    /// The last pass has found nothing, or could not look.
+    is_empty: bool,
+    /// Since when names have been let go that nobody was told of yet.
+    names_lost: Option<Seconds>,
+    /// A settlement on its way.
+    settlement: Option<Settlement>,
+    /// Who waits until names are looked at and all is settled.
+    waiting: Vec<Waiting>,
     /// Files whose clocks a pass has moved: for the journal.
     used: Vec<Inode>,
     own_pid: i32,
@@ -229,61 +283,21 @@ struct Reader {
     read_at_once: usize,
 }
 
+/// Somebody who waits until what was queued is read, looked at and settled.
+struct Waiting {
+    until: Until,
+    done: mpsc::SyncSender<()>,
+}
+
+/// What somebody waits for next.
+enum Until {
+    /// So many events have been read, or none is left.
+    Read(u64),
+    /// See [`super::pending::Pending::mark`].
+    LookedAt(u64),
+}
+
 impl Reader {
-    fn run(mut self, inbox: &mpsc::Receiver<Request>, wake: &OwnedFd, on_error: impl Fn(CollectError)) {
-        let mut settled = Instant::now();
-        if let Err(e) = self.take_what_was_left() {
-            on_error(e);
-        }
-        loop {
-            let left = SETTLE_EVERY.saturating_sub(settled.elapsed());
-            self.wait(wake, left);
-            if let Err(e) = self.pass() {
-                on_error(e);
-            }
-            let mut stop = false;
-            while let Ok(request) = inbox.try_recv() {
-                let settles = !matches!(request, Request::Barrier(_));
-                let caught_up = self.catch_up();
-                if let Err(e) = caught_up.and_then(|()| if settles { self.settle(false) } else { Ok(()) }) {
-                    on_error(e);
-                }
-                match request {
-                    // Whoever waits hears that this was not done.
-                    Request::Sync(_) | Request::Barrier(_) if self.gives_up.load(Relaxed) => {}
-                    Request::Sync(done) | Request::Barrier(done) => drop(done.send(())),
-                    Request::Stop => stop = true,
-                }
-            }
-            if stop {
-                return;
-            }
-            if settled.elapsed() >= SETTLE_EVERY {
-                settled = Instant::now();
-                self.suspicion.tick();
-                if let Err(e) = self.settle(true) {
-                    on_error(e);
-                }
-            }
-        }
-    }
-
-    /// Waits for events, but lets them gather for a moment first: whoever makes an event must not pay for waking
-    /// this thread each time. A request ends either wait at once.
-    fn wait(&self, wake: &OwnedFd, at_most: Duration) {
-        let mut asked = [PollFd::new(wake, PollFlags::IN)];
-        poll(&mut asked, GATHER.min(at_most));
-        if asked.iter().all(|fd| fd.revents().is_empty()) {
-            let mut all = [
-                PollFd::new(&self.armed.queue, PollFlags::IN),
-                PollFd::new(wake, PollFlags::IN),
-            ];
-            poll(&mut all, at_most.saturating_sub(GATHER));
-        }
-        let mut count = [0; 8];
-        let _ = rustix::io::read(wake, &mut count);
-    }
-
     /// Reads one buffer of events. Returns how many that were.
     fn pass(&mut self) -> Result<u64, CollectError> {
         self.watched.counters.pulse.beat();
@@ -297,13 +311,26 @@ impl Reader {
         let bytes = buffer.bytes();
         let bytes = bytes.get_mut(..self.read_at_once).unwrap_or(&mut []);
         let began = Seconds::now();
-        let queue = &self.armed.queue;
-        self.progress.about_to_read(began, || queue.queued());
+        let mut too_many = None;
+        let (queue, backlog) = (&self.armed.queue, &mut self.backlog);
+        self.progress.about_to_read(began, || {
+            let queued = queue.queued();
+            too_many = backlog.is_too_much(queued).then_some(queued);
+            queued
+        });
+        if let Some(queued) = too_many {
+            let let_go = self.let_go(bytes, queued);
+            self.buffer = Some(buffer);
+            self.progress.failed();
+            return Err(let_go.err().unwrap_or(CollectError::Backlog(queued)));
+        }
         let read = self.armed.queue.read(bytes).map_err(kernel("read events"));
+        self.is_full = read.as_ref().is_ok_and(|n| *n > bytes.len() / 2);
+        self.is_empty = read.as_ref().map_or(true, |n| *n == 0);
         let applied = read.and_then(|n| {
             let events = bytes.get_mut(..n).unwrap_or(&mut []);
-            let names = there.and_then(|_| self.apply_names(events));
-            let applied = self.apply_accesses(events, Process::Known);
+            let names = there.map(drop);
+            let applied = self.apply(events, Process::Known, names.is_ok());
             // They are in the journal now.
             events.fill(0);
             // Lost events are the worst that can be told.
@@ -330,45 +357,54 @@ impl Reader {
             return Ok(());
         };
         let left = whole_events(buffer.bytes());
-        let applied = self.apply_accesses(left, Process::Gone);
+        // A scan looks at the names.
+        let applied = self.apply(left, Process::Gone, false);
         buffer.bytes().fill(0);
         self.buffer = Some(buffer);
         applied.map(drop)
     }
 
-    /// Every event is taken, also after one that could not be: the first error is told.
-    fn apply_names(&mut self, bytes: &[u8]) -> Result<(), CollectError> {
-        // What cannot be decoded is told with the accesses. What the agent itself changes, it tells the index itself.
-        let own = self.own_pid;
-        let names = |event: &Event<'_>| event.mask & NAMESPACE_EVENTS != 0 && event.pid != own;
-        let mut events = decode_events(bytes)
-            .map_while(Result::ok)
-            .filter(names)
-            .peekable();
-        if events.peek().is_none() {
-            return Ok(());
-        }
-        // Only now: that the agent opens the volume is an event as well, and would wake it again.
-        let kernel = |source| CollectError::Kernel {
-            doing: "open the volume",
-            source,
-        };
-        let root = self.watched.open_mount().map_err(kernel)?;
-        events
-            .map(|event| self.apply_name(&root, &event))
-            .fold(Ok(()), Result::and)
-    }
-
-    fn apply_name(&mut self, root: &OwnedFd, event: &Event<'_>) -> Result<(), CollectError> {
+    fn note_name(&mut self, event: &Event<'_>) {
         if event.mask & mask::ATTRIB != 0
             && let Some(ino) = event.file.and_then(|h| self.layout.inode(&h))
+            && (self.attrib_seen.len() < ATTRIB_SEEN_MAX || self.attrib_seen.contains_key(&ino))
         {
             self.attrib_seen.insert(ino, event.pid);
         }
-        Ok(self.namespace.apply(&self.watched, root, event)?)
+        if !self.namespace.note(event) {
+            self.names_lost.get_or_insert_with(Seconds::now);
+        }
     }
 
-    fn apply_accesses(&mut self, bytes: &[u8], processes: Process) -> Result<u64, CollectError> {
+    /// So many events have been waiting for longer than it takes to read them: what they told is lost, and the kernel has its memory back.
+    fn let_go(&mut self, bytes: &mut [u8], queued: u64) -> Result<(), CollectError> {
+        let mut read = 0;
+        while read < queued && !self.gives_up.load(Relaxed) {
+            self.watched.counters.pulse.beat();
+            let n = self.armed.queue.read(bytes);
+            let n = n.map_err(|source| CollectError::Kernel {
+                doing: "read events",
+                source,
+            })?;
+            let events = bytes.get(..n).unwrap_or(&[]);
+            for event in decode_events(events).map_while(Result::ok) {
+                read += 1;
+                drop(event.pidfd.and_then(descriptor::adopt));
+            }
+            bytes.get_mut(..n).unwrap_or(&mut []).fill(0);
+            if n == 0 {
+                break;
+            }
+        }
+        self.read_total = self.read_total.wrapping_add(read);
+        self.watched.counters.lost.fetch_add(read, Relaxed);
+        self.watched.journal.gap(Seconds::now(), "backlog");
+        Ok(())
+    }
+
+    /// Records the accesses among these events, and notes the names if they can be looked at. What the agent itself changes, it tells the
+    /// index itself.
+    fn apply(&mut self, bytes: &[u8], processes: Process, notes: bool) -> Result<u64, CollectError> {
         if bytes.is_empty() {
             return Ok(0);
         }
@@ -398,6 +434,9 @@ impl Reader {
                 watched.journal.gap(now, "overflow");
                 result = Err(CollectError::Overflow);
                 continue;
+            }
+            if notes && event.mask & NAMESPACE_EVENTS != 0 && event.pid != self.own_pid {
+                self.note_name(&event);
             }
             // Whoever looks into a directory uses no file.
             if event.mask & ACCESS_EVENTS == 0 || event.mask & mask::ONDIR != 0 || event.pid == self.own_pid {
@@ -443,26 +482,9 @@ impl Reader {
         drop(uses);
         drop(index);
         watched.journal.uses(now, &self.used);
+        self.read_total = self.read_total.wrapping_add(count);
         watched.counters.events.fetch_add(count, Relaxed);
         watched.counters.folded.fetch_add(folded, Relaxed);
         result.map(|()| count)
-    }
-
-    /// Everything that is queued now reaches the index.
-    fn catch_up(&mut self) -> Result<(), CollectError> {
-        // New events merge into queued ones or come after them, so having read as many as were there, none of those is
-        // left.
-        let began = Seconds::now();
-        let queued = self.armed.queue.queued();
-        let mut read = 0;
-        while !self.gives_up.load(Relaxed) {
-            let n = self.pass()?;
-            read += n;
-            if n == 0 || read >= queued {
-                self.note_progress(began, 0);
-                break;
-            }
-        }
-        Ok(())
     }
 }

@@ -3,12 +3,13 @@
 //! ```text
 //!   kernel queue --read--> fanotify::decode --> Event
 //!      accesses:   Event --> doubt (what was it?) --> Index::record_use
-//!      names:      Event --> namespace (what is there now?) --> Index::upsert, remove_name, refresh
+//!      names:      Event --> pending --> namespace (what is there now?) --> Index::upsert, remove_name, refresh
 //! ```
 //! - [`fanotify`]  decoding records and file handles (pure)
 //! - [`doubt`]     which events are uses: metadata changes look alike (pure)
 //! - [`accessors`] whose reads do not count
 //! - [`precision`] files that are used again and again cost nothing for the rest of a window
+//! - [`pending`] what events named and nobody has looked at yet (pure)
 //! - [`namespace`] looks again at every place an event named
 //! - [`nfsd`]      what clients of the kernel's NFS server hold, of which no event tells
 //! - [`whereabouts`] where an inode lies now, whatever the events said
@@ -26,6 +27,7 @@ pub mod doubt;
 pub mod fanotify;
 pub mod namespace;
 pub mod nfsd;
+pub mod pending;
 pub mod precision;
 pub mod progress;
 pub mod projects;
@@ -38,6 +40,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use parking_lot::{Mutex, RwLock};
+use rustc_hash::FxHashSet;
 
 use self::projects::Projects;
 use crate::index::journal::Journal;
@@ -71,7 +74,7 @@ pub struct Watched {
     /// Directories that came in from outside the volume and must be listed.
     pub unlisted: Mutex<Vec<DirId>>,
     /// Files with several names, of which the index may have one too many.
-    pub doubtful_links: Mutex<Vec<Inode>>,
+    pub doubtful_links: Mutex<FxHashSet<Inode>>,
     /// What happened so far.
     pub counters: Counters,
 }

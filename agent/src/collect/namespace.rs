@@ -3,7 +3,9 @@
 //! The kernel merges equal events that wait in its queue: create, delete, create of one name may arrive as one
 //! event with both bits, and of renames to and fro the order is lost. So an event is taken as a hint only: the
 //! place it names is looked at *now*, and the index is made to agree with what is there. That is right whatever was
-//! merged, because every later change puts a later event into the queue.
+//! merged, because every later change puts a later event into the queue. And so it need not be done at once: what an event named waits
+//! ([`super::pending`]) while the queue is read. Who uses an entry that the index does not know yet loses nothing by that: it counts as
+//! used when it is taken in, and that is later.
 
 use std::ffi::CString;
 use std::io;
@@ -13,6 +15,7 @@ use rustc_hash::FxHashMap;
 
 use super::fanotify::decode::{Event, Place};
 use super::fanotify::layout::Layout;
+use super::pending::{Pending, Spot};
 use super::{Watched, whereabouts};
 use crate::index::{DirId, Found, Index, StoreError};
 use crate::model::{Inode, Kind, LastUse, Seconds, Source};
@@ -20,12 +23,20 @@ use crate::sys::fanotify::mask;
 use crate::sys::handle::Handle;
 use crate::sys::stat::Located;
 
+/// Inodes whose attributes are still to be read again, at most: some 10 MB.
+const DIRTY_MAX: usize = 1 << 17;
+
+/// A file with so many names is looked for at each of them at once.
+const LOOKED_AT_ONCE: usize = 8;
+
 /// Brings the index up to what namespace events told.
 #[derive(Debug)]
 pub struct Namespace {
     layout: Layout,
     /// The directory looked into last: events come in runs.
     last_dir: Option<(Handle, OwnedFd)>,
+    /// Places to look at.
+    pending: Pending,
     /// Inodes whose attributes must be read again, and how to find them.
     dirty: FxHashMap<Inode, Handle>,
 }
@@ -44,13 +55,19 @@ impl Namespace {
         Self {
             layout,
             last_dir: None,
+            pending: Pending::default(),
             dirty: FxHashMap::default(),
         }
     }
 
-    /// The attributes of this inode must be read again at the next settlement.
-    pub fn mark_dirty(&mut self, ino: Inode, handle: Handle) {
+    /// The attributes of this inode must be read again at the next settlement. False if that must be done for so many that a scan is as
+    /// good.
+    pub fn mark_dirty(&mut self, ino: Inode, handle: Handle) -> bool {
+        if self.dirty.len() >= DIRTY_MAX && !self.dirty.contains_key(&ino) {
+            return false;
+        }
         self.dirty.insert(ino, handle);
+        true
     }
 
     /// The inodes that were marked since the last call.
@@ -59,65 +76,98 @@ impl Namespace {
         std::mem::take(&mut self.dirty)
     }
 
-    /// Takes one namespace event. `root` comes from [`Watched::open_mount`].
-    ///
-    /// # Errors
-    /// When the index cannot be read.
-    pub fn apply(&mut self, watched: &Watched, root: &OwnedFd, event: &Event<'_>) -> Result<(), StoreError> {
+    /// Takes one namespace event: what it names is looked at later, with [`Namespace::work`]. False if so much waits already that a scan must
+    /// look instead.
+    pub fn note(&mut self, event: &Event<'_>) -> bool {
         let target = event.file.and_then(|h| Some((self.layout.inode(&h)?, h)));
-        if event.mask & (mask::CREATE | mask::DELETE | mask::RENAME) != 0 {
+        let mut noted = true;
+        let names = event.mask & (mask::CREATE | mask::DELETE | mask::RENAME);
+        if names != 0 {
             // Where a moved entry lies now comes first: a directory is then known to have moved, not to be gone.
             for place in [event.new, event.place, event.old].into_iter().flatten() {
-                let is_destination = event.new == Some(place);
-                self.look_again(
-                    watched,
-                    root,
-                    place,
-                    target.map(|(ino, _)| ino),
-                    event.mask,
-                    is_destination,
-                )?;
+                // A directory's own events name the directory itself.
+                if !matches!(place.name, b"" | b".") {
+                    let target = target.map(|(ino, _)| ino);
+                    let is_destination = event.new == Some(place);
+                    noted &= self.pending.note(place, target, names, is_destination);
+                }
             }
         }
         // The kernel merges events, so what they told last need not be what happened last: whoever lost or changed
         // a name is looked at once more when all is quiet.
         if event.mask & (mask::ATTRIB | mask::DELETE_SELF | mask::DELETE | mask::RENAME) != 0 {
-            // A directory's own events name the directory itself.
             let own = event.place.filter(|p| matches!(p.name, b"" | b"."));
             let own = own.and_then(|p| Some((self.layout.inode(&p.dir)?, p.dir)));
             if let Some((ino, handle)) = target.or(own) {
-                self.mark_dirty(ino, handle);
+                noted &= self.mark_dirty(ino, handle);
             }
         }
-        Ok(())
+        noted
     }
 
-    fn look_again(
+    /// What is still to be looked at.
+    pub fn pending(&self) -> &Pending {
+        &self.pending
+    }
+
+    /// Nothing is to be looked at any more: a scan will look.
+    pub fn give_up(&mut self) {
+        self.pending.clear();
+        self.last_dir = None;
+    }
+
+    /// Looks at places until none is left or it `is_time` for something else. `root` comes from [`Watched::open_mount`].
+    ///
+    /// # Errors
+    /// When the index cannot be read. The first is told; the places after it are looked at all the same.
+    pub fn work(
         &mut self,
         watched: &Watched,
         root: &OwnedFd,
-        place: Place<'_>,
-        target: Option<Inode>,
-        events: u64,
-        is_destination: bool,
+        is_time: impl Fn() -> bool,
     ) -> Result<(), StoreError> {
+        let mut result = Ok(());
+        while let Some(spot) = self.pending.take() {
+            result = result.and(self.look_again(watched, root, &spot));
+            if is_time() {
+                break;
+            }
+        }
+        // It keeps the file system from being unmounted.
+        if self.pending.is_empty() {
+            self.last_dir = None;
+        }
+        result
+    }
+
+    fn look_again(&mut self, watched: &Watched, root: &OwnedFd, spot: &Spot) -> Result<(), StoreError> {
+        let Spot {
+            target,
+            events,
+            is_destination,
+            ..
+        } = *spot;
+        let place = Place {
+            dir: spot.dir,
+            name: &spot.name,
+        };
         let Some(dir_ino) = self.layout.inode(&place.dir) else {
             return Ok(());
         };
         let Some(dir) = watched.index.read().dirs().of_inode(dir_ino) else {
             return Ok(());
         };
-        if matches!(place.name, b"" | b".") {
-            return Ok(());
-        }
         self.mark_dirty(dir_ino, place.dir);
         match self.look(watched, root, place) {
             Ok(Look::Entry(found)) => {
                 if let Some(target) = target.filter(|t| *t != found.stat.ino) {
                     watched.index.write().remove_name(target, dir, place.name)?;
                 }
-                // Everything in a directory that was made just now is told by events that come after this one.
-                let made = events & mask::CREATE != 0 && target == Some(found.stat.ino);
+                // Everything in a directory that was made just now is told by events that come after this one. Not so if it was moved
+                // since: what came before that found no directory.
+                let made = events & mask::CREATE != 0
+                    && events & mask::RENAME == 0
+                    && target == Some(found.stat.ino);
                 take_entry(watched, dir, place.name, &found, !made)
             }
             Ok(Look::Absent) => {
@@ -252,15 +302,20 @@ pub fn refresh(watched: &Watched, root: &OwnedFd, ino: Inode, handle: Handle) ->
                 return whereabouts::follow_directory(watched, &fd, ino);
             }
             // A rename over a name tells nobody which file lost it.
-            let several = found.stat.links > 1 || watched.index.read().names(ino)?.len() > 1;
-            match several {
-                true => whereabouts::drop_stale_names(watched, ino),
-                false => Ok(true),
+            let names = watched.index.read().names(ino)?.len();
+            match names {
+                0 | 1 if found.stat.links <= 1 => Ok(true),
+                ..=LOOKED_AT_ONCE => whereabouts::drop_stale_names(watched, ino),
+                // In their turn.
+                _ => {
+                    watched.doubtful_links.lock().insert(ino);
+                    Ok(true)
+                }
             }
         }
         // The handle's file is gone. Its inode may be another file's by now: only what lies at its places tells.
-        Ok(_) => whereabouts::drop_stale_names(watched, ino),
-        Err(e) if is_gone(&e) => whereabouts::drop_stale_names(watched, ino),
+        Ok(_) => whereabouts::drop_gone(watched, ino),
+        Err(e) if is_gone(&e) => whereabouts::drop_gone(watched, ino),
         // Not seen is not gone.
         Err(error) => {
             tracing::warn!(%error, ino, "cannot read a changed file's attributes");

@@ -2,17 +2,19 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{MutexGuard, RwLockReadGuard};
 use purge_proto::v1;
 use rustc_hash::FxHashSet;
 
 use super::{Host, HostError};
+use crate::collect::collector::Barrier;
 use crate::config::Rule;
 use crate::model::{Inode, Seconds};
 use crate::notify::tally::Tally;
 use crate::policy::evaluate::Shape;
-use crate::purge::apply::{self, Order, Taken};
+use crate::purge::apply::{self, Order, Seen, Taken};
 use crate::purge::audit::Heading;
 use crate::purge::candidate::Candidate;
 use crate::purge::ending::{Stop, end};
@@ -252,8 +254,12 @@ struct Around<'a> {
 }
 
 impl apply::Surroundings for Around<'_> {
-    fn sync(&self) -> bool {
-        self.volume.barrier() && is_watched_since(self.volume, self.planned_at)
+    fn sync(&self, at_most: Duration) -> Seen {
+        match self.volume.barrier(at_most) {
+            Barrier::Passed if is_watched_since(self.volume, self.planned_at) => Seen::Everything,
+            Barrier::Passed | Barrier::Dead => Seen::NotEverything,
+            Barrier::Late => Seen::Late,
+        }
     }
     fn backlog(&self) -> u64 {
         self.volume.queued()

@@ -5,7 +5,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard, RwLockReadGuard};
 use purge_proto::v1;
@@ -33,6 +34,16 @@ use crate::sys::beneath;
 
 /// With more uses waiting than this, the index catches up before anything is leased.
 const BACKLOG_MAX: u64 = 1000;
+/// Whoever opens a file of a batch waits until its end, and that is decided by the end of the next. So long may either wait for the uses
+/// before it, and nobody waits for longer than a second.
+const BARRIER_MAX: Duration = Duration::from_millis(250);
+/// So long is waited where nothing is leased.
+const UNLEASED_MAX: Duration = Duration::from_secs(5);
+/// A batch that could not wait any longer is tried again, so many times in all, and each time after a rest that is twice as long.
+const TRIES: u32 = 8;
+/// With so many batches given up, the rest of the run would fare no better.
+const GIVEN_UP_MAX: u32 = 3;
+const REST_MIN: Duration = Duration::from_millis(50);
 /// Workers of one run: renames are one at a time in a whole file system, so that more would only wait.
 pub const WORKERS_MAX: u8 = 4;
 /// Fewer faults than this never stop a run: one file among ten that cannot be read is no sign of a broken volume.
@@ -40,8 +51,8 @@ const ERRORS_TOLERATED: u64 = 10;
 
 /// What a run needs from the volume around it.
 pub trait Surroundings: Sync {
-    /// Every use that the kernel has queued reaches the index, in doubt as a use; false when one since the plan may have gone unseen.
-    fn sync(&self) -> bool;
+    /// Every use that the kernel has queued reaches the index, in doubt as a use, within so long.
+    fn sync(&self, at_most: Duration) -> Seen;
     /// How many uses wait to reach the index, about.
     fn backlog(&self) -> u64;
     /// Names in this directory are changed by nobody else: what the run does there need not come back as events.
@@ -61,6 +72,17 @@ pub trait Surroundings: Sync {
     fn alone_in_the_trash(&self) -> MutexGuard<'_, ()>;
     /// These were taken; what can be restored, until then.
     fn taken(&self, candidates: &[Taken<'_>]);
+}
+
+/// What has reached the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// Every use that was queued.
+    Everything,
+    /// A use since the plan may have gone unseen.
+    NotEverything,
+    /// Nobody knows yet: more was queued than could be read in time.
+    Late,
 }
 
 /// A candidate that was taken.
@@ -121,6 +143,7 @@ pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, li
         pace: Pace::begin(order.max_rate),
         stop: Mutex::new(None),
         renaming: Mutex::default(),
+        given_up: AtomicU32::new(0),
     };
     runner.begin();
     drop(alone);
@@ -148,6 +171,8 @@ struct Runner<'a> {
     /// Whose turn it is to rename. The kernel lets only one at a time rename from one directory to another, and those who
     /// wait for it there burn their processor; here they sleep, and others unlink.
     renaming: Mutex<()>,
+    /// Batches that were tried in vain.
+    given_up: AtomicU32,
 }
 
 /// The batches of one worker. One comes to its end when the next is decided: those who are late have that long to come to what was moved, and
@@ -242,54 +267,77 @@ impl Runner<'_> {
     /// Candidates whose grace is the same go to the same share of the trash. Every one of them is counted, also if this fails.
     fn batch<'r>(&'r self, at: Position, part: Part, chain: &mut Chain<'r>) -> Result<(), Stop> {
         let count = part.len();
-        let share = self.share(part.first().map_or(0, |c| c.rule));
-        let ground = self.ground(&share, chain).and_then(|ground| {
-            let noted = self.order.ledger.begun(at, count);
-            noted.map_err(ledger_broken).map(|()| ground)
-        });
-        let ground = match ground {
-            Ok(ground) => ground,
-            Err(stop) => {
-                self.count_unreached(count);
-                return Err(stop);
+        if let Err(error) = self.order.ledger.begun(at, count) {
+            self.count_unreached(count);
+            return Err(ledger_broken(error));
+        }
+        let mut part = part;
+        for tries in 0..TRIES {
+            part = match self.try_batch(at, part, chain)? {
+                None => return Ok(()),
+                Some(part) => part,
+            };
+            // Somebody fills the queue faster than it is read. Nobody waits for us meanwhile.
+            self.end_chain(chain);
+            if self.should_stop() {
+                break;
             }
-        };
+            std::thread::sleep(REST_MIN.saturating_mul(1 << tries.min(16)));
+        }
+        self.count_unreached(count);
+        let given_up = self.given_up.fetch_add(1, Relaxed).saturating_add(1);
+        if given_up < GIVEN_UP_MAX || self.should_stop() {
+            tracing::warn!(run = %self.run_id, count, "events come faster than they can be read: these stay for another run");
+            return Ok(());
+        }
+        let why = "stopped: events come faster than they can be read, so that nobody could say what is in use; apply another plan later";
+        Err(Stop::Broken(why.into()))
+    }
+
+    /// One try; what it gives back is still to be done.
+    fn try_batch<'r>(
+        &'r self,
+        at: Position,
+        part: Part,
+        chain: &mut Chain<'r>,
+    ) -> Result<Option<Part>, Stop> {
+        let count = part.len();
+        let share = self.share(part.first().map_or(0, |c| c.rule));
+        let ground = self
+            .ground(&share, chain)
+            .inspect_err(|_| self.count_unreached(count))?;
         // Those who open one of them wait until the batch's end, and so not for what others have queued before.
         if self.around.backlog() > BACKLOG_MAX {
             self.end_chain(chain);
-            self.around.sync();
+            if self.around.sync(UNLEASED_MAX) == Seen::Late {
+                return Ok(Some(part));
+            }
         }
         // Whoever opens one of them waits from here until the end of the batch.
         let began = Instant::now();
         let mut batch = Batch::begin(ground, part);
-        let seen = self.around.sync();
-        let no_new_holds = self.no_new_holds(chain);
-        let decided = match seen && !self.live.is_cancelled() {
-            true => {
-                batch.take(self.around.held(), &self.renaming, chain.last_batch());
-                self.order
-                    .ledger
-                    .decided(at, batch.decisions())
-                    .map_err(ledger_broken)
-            }
-            false if seen => Err(Stop::Cancelled),
-            false => {
+        let decided = match self.around.sync(BARRIER_MAX) {
+            Seen::Late => return self.give_back(batch).map(Some),
+            _ if self.live.is_cancelled() => Err(Stop::Cancelled),
+            Seen::Everything => Ok(self.no_new_holds(chain)),
+            Seen::NotEverything => {
                 let why = "uses may have gone unseen since the plan was made; see `purgectl status`, then make a new plan";
                 Err(Stop::Broken(why.into()))
             }
         };
+        let decided = decided.and_then(|no_new_holds| {
+            batch.take(self.around.held(), &self.renaming, chain.last_batch());
+            let noted = self.order.ledger.decided(at, batch.decisions());
+            noted.map_err(ledger_broken).map(|()| no_new_holds)
+        });
         self.pace.adapt(count, began.elapsed());
-        if let Err(stop) = decided {
-            let (part, fates) = batch.abandon();
-            let fates: Vec<_> = part
-                .iter()
-                .zip(fates)
-                .filter_map(|(c, f)| Some((c, f?)))
-                .collect();
-            self.count(&fates);
-            self.count_unreached(count.saturating_sub(fates.len()));
-            return Err(stop);
-        }
+        let no_new_holds = match decided {
+            Ok(no_new_holds) => no_new_holds,
+            Err(stop) => {
+                self.abandon(batch);
+                return Err(stop);
+            }
+        };
         self.end_chain(chain);
         // With a rate it is long until there is another.
         let ends_here = self.order.max_rate > 0;
@@ -301,7 +349,34 @@ impl Runner<'_> {
         if ends_here {
             self.end_chain(chain);
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// Everything of a batch is at its place again, and whoever waits for it has it.
+    fn give_back(&self, batch: Batch<'_>) -> Result<Part, Stop> {
+        self.pace.adapt(batch.len(), BARRIER_MAX);
+        let (part, fates) = batch.abandon();
+        let is_lost =
+            |fate: &Option<Fate>| matches!(fate, Some(Fate::Failed(_) | Fate::Deleted | Fate::Trashed));
+        if !fates.iter().any(is_lost) {
+            return Ok(part);
+        }
+        self.count_abandoned(&part, fates);
+        let why =
+            "events came faster than they could be read, and not everything could be put back: see `failed`";
+        Err(Stop::Broken(why.into()))
+    }
+
+    fn abandon(&self, batch: Batch<'_>) {
+        let (part, fates) = batch.abandon();
+        self.count_abandoned(&part, fates);
+    }
+
+    fn count_abandoned(&self, part: &Part, fates: Vec<Option<Fate>>) {
+        let known = part.iter().zip(fates);
+        let fates: Vec<_> = known.filter_map(|(c, f)| Some((c, f?))).collect();
+        self.count(&fates);
+        self.count_unreached(part.len().saturating_sub(fates.len()));
     }
 
     /// Whoever adds a hold waits for the batches before it, and so these must come to an end.

@@ -119,6 +119,16 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// How many candidates there are.
+    pub fn len(&self) -> usize {
+        self.part.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.part.is_empty()
+    }
+
     /// The batch will not be taken: everything goes back to its place. A candidate has a fate only if it could not.
     pub fn abandon(self) -> (Part, Vec<Option<Fate>>) {
         let (ground, part) = (self.ground, self.part);

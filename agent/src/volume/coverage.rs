@@ -20,6 +20,10 @@ pub enum Cause {
     Stopped,
     /// The kernel dropped events.
     Overflow,
+    /// More events waited than may lie in the kernel's memory.
+    Backlog,
+    /// More names changed than can be followed: no use is lost by that, and a scan finds them.
+    Names,
     /// The volume was not mounted, or another file system lay there.
     Unmounted,
     /// Events could not be read.
@@ -36,6 +40,8 @@ impl Cause {
         match self {
             Self::Stopped => "stopped",
             Self::Overflow => "overflow",
+            Self::Backlog => "backlog",
+            Self::Names => "names",
             Self::Unmounted => "unmounted",
             Self::Collector => "collector",
             Self::ClockJump => "clock-jump",

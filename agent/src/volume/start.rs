@@ -264,6 +264,7 @@ fn start_collector(
         let now = Seconds::now();
         let lost = match &error {
             CollectError::Overflow => Some(Cause::Overflow),
+            CollectError::Backlog(_) => Some(Cause::Backlog),
             CollectError::Decode(_) => Some(Cause::Collector),
             _ => None,
         };
@@ -273,6 +274,14 @@ fn start_collector(
             health.urgent = true;
             health.missed_names = true;
             tracing::error!(volume = %name, %error, "events were lost: every file counts as used now");
+            return;
+        }
+        if let CollectError::Names { since } = error {
+            // Every use was recorded, so none counts for the others: only where files lie is not known.
+            health.record.add_gap(since, now, Cause::Names, u64::MAX, false);
+            health.urgent = true;
+            health.missed_names = true;
+            tracing::warn!(volume = %name, %error, "names were not followed");
             return;
         }
         let words = error.to_string();
