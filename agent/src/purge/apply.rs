@@ -30,6 +30,7 @@ use super::trash::{Share, Trash};
 use crate::collect::Watched;
 use crate::config::user_name;
 use crate::model::{Inode, Seconds};
+use crate::policy::evaluate::Shape;
 use crate::sys::beneath;
 
 /// With more uses waiting than this, the index catches up before anything is leased.
@@ -312,6 +313,10 @@ impl Runner<'_> {
             if self.around.sync(UNLEASED_MAX) == Seen::Late {
                 return Ok(Some(part));
             }
+        }
+        // Directories that go as a whole take long to compare: the files of the batch before are let go first.
+        if part.first().is_some_and(|c| c.shape == Shape::Tree) {
+            self.end_chain(chain);
         }
         // Whoever opens one of them waits from here until the end of the batch.
         let began = Instant::now();
