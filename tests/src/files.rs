@@ -146,9 +146,17 @@ pub fn walk(root: &Path) -> Vec<Entry> {
     found
 }
 
-/// Files and directories below `root`, by path.
+/// Everything of the users' below `root`: not the trash.
+pub fn walk_users(root: &Path) -> Vec<Entry> {
+    let trash = root.join(".purge-agent-trash");
+    let mut all = walk(root);
+    all.retain(|entry| !entry.path.starts_with(&trash));
+    all
+}
+
+/// Files and directories of the users' below `root`, by path.
 pub fn files_and_directories(root: &Path) -> BTreeSet<PathBuf> {
-    let all = walk(root).into_iter();
+    let all = walk_users(root).into_iter();
     all.filter(|e| e.stat.is_file() || e.stat.is_dir())
         .map(|e| e.path)
         .collect()

@@ -117,3 +117,21 @@ fn a_hold_needs_a_reason_and_something_to_hold() {
     let _ = ctl.run(["hold", "add", &nothing, "--reason", "x"]).ends_with(1);
     assert!(held(&ctl).is_empty());
 }
+
+#[test]
+fn a_hold_on_any_directory_of_a_file_with_several_names_keeps_it() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.path();
+    let files = make(&root.join("a"), 3);
+    for kept in ["z", "a/below/kept"] {
+        fs::create_dir_all(root.join(kept)).unwrap();
+        fs::hard_link(&files[1], root.join(kept).join("other")).unwrap();
+    }
+    age_tree(&root);
+    let agent = Agent::tracking(&Config::backdated(&root));
+    let ctl = agent.ctl();
+    ctl.hold(&root.join("z"), &[]);
+    let run = ctl.apply(&ctl.plan()).ok().json();
+    assert_eq!(number(&run, "/deleted/files"), 2, "{run}");
+    assert!(files[1].exists() && root.join("z/other").exists());
+}

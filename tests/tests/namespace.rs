@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use purge_tests::ctl::{number, tally};
 use purge_tests::files::{
     age, age_tree, assert_same, count_files, files_and_directories, make, make_one, read, regular_files,
-    set_times, shell, walk,
+    set_times, shell, walk_users,
 };
 use purge_tests::mount::Bind;
 use purge_tests::wait::{SOON, until, until_same};
@@ -383,7 +383,7 @@ impl Dice {
 
 /// Makes, links, renames or removes a file or a tree somewhere below `root`.
 fn operate(root: &Path, dice: &mut Dice, round: usize) {
-    let (dirs, files): (Vec<_>, Vec<_>) = walk(root).into_iter().partition(|e| e.stat.is_dir());
+    let (dirs, files): (Vec<_>, Vec<_>) = walk_users(root).into_iter().partition(|e| e.stat.is_dir());
     let dirs: Vec<PathBuf> = dirs.into_iter().map(|e| e.path).collect();
     let files: Vec<PathBuf> = files.into_iter().map(|e| e.path).collect();
     let parent = if dirs.is_empty() { root } else { dice.pick(&dirs) };

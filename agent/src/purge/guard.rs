@@ -468,11 +468,17 @@ impl<'a> Ground<'a> {
         let names = index
             .names(candidate.ino)
             .map_err(|e| Fate::Failed(io::Error::other(e)))?;
+        let dir_of = |(dir, _): &(DirId, Vec<u8>)| index.dirs().get(*dir).map(|dir| dir.ino);
+        let dirs: Vec<Inode> = names.iter().filter_map(dir_of).collect();
         let paths: Option<Vec<_>> = names
             .into_iter()
             .map(|(dir, name)| Some((index.dirs().path(dir)?, name)))
             .collect();
         drop(index);
+        // A hold on any of the directories keeps the file.
+        for dir in dirs {
+            self.check_held(dir)?;
+        }
         let mut all = Vec::new();
         for (dir, name) in paths.ok_or(Fate::Skipped(Skip::Hardlinked))? {
             let fd = beneath::open_anchor(&self.root, &dir).map_err(refusal::fate)?;
