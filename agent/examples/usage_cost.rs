@@ -43,10 +43,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             let first = report.part(0..512.min(report.len())).encode_to_vec().len();
             let answered = began.elapsed();
             let (count, mut bytes) = (report.len(), 0);
-            let _ = report.send(&mut |part| {
-                bytes += part.encode_to_vec().len();
-                true
-            });
+            for begin in (0..count).step_by(512) {
+                bytes += report.part(begin..count.min(begin + 512)).encode_to_vec().len();
+            }
             println!(
                 "{by:?}, ages {with_ages}: {} rows; the index is let go after {taken:?}, the first {first} bytes are there after {answered:?}, \
                  all {bytes} bytes after {:?}, {} MiB",

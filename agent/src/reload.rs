@@ -10,7 +10,7 @@ use crate::config::{Config, Fault, Listen, Shown, origin};
 use crate::host::Host;
 use crate::serve::gate::Doors;
 use crate::serve::incoming;
-use crate::serve::tls::Certificates;
+use crate::serve::tls::{Certificates, RevocationList};
 
 /// The configuration in force, for those who ask.
 #[derive(Debug, Default)]
@@ -38,6 +38,11 @@ impl InForce {
     /// When the agent's certificate ends, in seconds since 1970; none: it has none.
     pub fn certificate_ends(&self) -> Option<i64> {
         self.certificates.as_ref()?.ends()
+    }
+
+    /// The agent's lists of revoked certificates.
+    pub fn revocation_lists(&self) -> Vec<RevocationList> {
+        self.certificates.as_ref().map(|c| c.lists()).unwrap_or_default()
     }
 
     fn replace(&self, config: &Config) {

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use base64::Engine;
 use purgectl::tls::Tls;
@@ -13,7 +14,7 @@ use serde_json::Value;
 use crate::binary;
 
 /// Longer than anything the tests ask for.
-const PATIENCE_SECONDS: &str = "600";
+const PATIENCE: Duration = Duration::from_secs(600);
 /// What timeout(1) ends with when it has ended what it ran, by SIGTERM or by SIGKILL.
 const OUT_OF_TIME: [i32; 2] = [124, 137];
 
@@ -93,9 +94,28 @@ impl Ctl {
     /// # Panics
     /// When it cannot be started or does not end.
     pub fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Answer {
+        let answer = self.run_within(PATIENCE, arguments);
+        assert!(
+            !OUT_OF_TIME.contains(&answer.code),
+            "{} did not end within {PATIENCE:?}; it said {:?}",
+            answer.asked,
+            answer.stderr
+        );
+        answer
+    }
+
+    /// The same, ended by force if it takes longer than that: then its code is none of its own.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn run_within<S: AsRef<OsStr>>(
+        &self,
+        within: Duration,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Answer {
         let arguments: Vec<OsString> = arguments.into_iter().map(|a| a.as_ref().to_owned()).collect();
         let mut command = Command::new("timeout");
-        command.args(["-k", "5", PATIENCE_SECONDS]);
+        command.args(["-k", "5", &within.as_secs().to_string()]);
         if let Some(uid) = self.as_uid {
             command.arg("setpriv");
             command.args([format!("--reuid={uid}"), format!("--regid={uid}")]);
@@ -114,12 +134,6 @@ impl Ctl {
             .map(|a| a.to_string_lossy().into_owned())
             .collect();
         let code = out.status.code().unwrap_or(-1);
-        assert!(
-            !OUT_OF_TIME.contains(&code),
-            "purgectl {} did not end within {PATIENCE_SECONDS} s; it said {:?}",
-            words.join(" "),
-            String::from_utf8_lossy(&out.stderr)
-        );
         Answer {
             asked: format!("purgectl {}", words.join(" ")),
             code,

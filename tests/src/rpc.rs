@@ -77,6 +77,26 @@ where
     channel.map_err(io::Error::other)
 }
 
+/// A channel of one user's own whose client takes one byte of each answer, until it is asked for more.
+///
+/// # Errors
+/// When the socket is not for them, or the agent lets nobody in.
+pub fn channel_of_a_closed_window(runtime: &Runtime, agent: &Agent, uid: u32) -> io::Result<Channel> {
+    let stream = agent.connect_as(uid, &[])?;
+    stream.set_nonblocking(true)?;
+    let once = Mutex::new(Some(stream));
+    let dial = tower::service_fn(move |_| {
+        let stream = once.lock().unwrap().take();
+        async move {
+            let stream = stream.ok_or(io::Error::other("one connection only"))?;
+            tokio::net::UnixStream::from_std(stream).map(TokioIo::new)
+        }
+    });
+    let endpoint = Endpoint::from_static("http://agent").initial_stream_window_size(1);
+    let channel = runtime.block_on(endpoint.connect_with_connector(dial));
+    channel.map_err(io::Error::other)
+}
+
 /// A channel of one user's own, over one connection that is made now.
 ///
 /// # Errors

@@ -187,7 +187,7 @@ fn connections_that_say_nothing_keep_nobody_out() {
     );
     let config = Config::backdated(&mount.path())
         .listening(&keys)
-        .access("viewer = { certificates = [\"CN=viewer\"] }");
+        .access("viewer = { certificates = [\"CN=viewer,O=Example\"] }");
     let agent = Agent::tracking(&config);
     let files = client_files(&ca, &authority.vouch(dir.path(), "viewer", Validity::Long));
     let silent: Vec<TcpStream> = (0..300)

@@ -60,7 +60,7 @@ fn clients_whose_network_is_cut_are_let_go_and_their_runs_go_on() {
     let listen = listen_keys(port, &shown, &ca).replace("127.0.0.1", HERE);
     let config = Config::backdated_with(&mount.path(), "remove_empty_dirs = false")
         .listening(&listen)
-        .access("admin = { certificates = [\"CN=admin\"] }");
+        .access("admin = { certificates = [\"CN=admin,O=Example\"] }");
     let agent = Agent::tracking(&config);
     let admin = authority.vouch(dir.path(), "admin", Validity::Long);
     let far = |words: &[&str]| {

@@ -78,7 +78,7 @@ impl World {
         let shown = servers.vouch(certificates.path(), "agent", Validity::Long);
         let ca = clients.write(&certificates.path().join("clients.pem"));
         let access = format!(
-            "self = true\nviewer = {{ users = [\"{VIEWER}\"], certificates = [\"CN=viewer\"] }}\n\
+            "self = true\nviewer = {{ users = [\"{VIEWER}\"], certificates = [\"CN=viewer,O=Example\"] }}\n\
              operator = {{ users = [\"{OPERATOR}\"] }}\nadmin = {{ users = [\"{ADMIN}\"] }}"
         );
         let config = Config::backdated_with(&root, "remove_empty_dirs = false")

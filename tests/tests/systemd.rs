@@ -228,7 +228,7 @@ fn keys_come_as_credentials_reloads_are_checked_and_the_journal_has_fields() {
         let config = Config::new(&mount.path(), "baseline = \"mtime\"")
             .rule("old", &format!("ttl = \"{ttl}\""))
             .listening(&listen)
-            .access("viewer = { certificates = [\"CN=viewer\"] }");
+            .access("viewer = { certificates = [\"CN=viewer,O=Example\"] }");
         let state = Path::new("/var/lib/purge-agent");
         let text = config.text(state, Path::new("/run/purge-agent/agent.sock"));
         machine.write("/etc/purge-agent/agent.toml", &text);

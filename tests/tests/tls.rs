@@ -11,7 +11,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use purge_tests::certs::{Authority, Pair, Validity, client_files, free_port, listen_keys};
+use purge_tests::certs::{
+    Authority, Pair, Validity, client_files, free_port, listen_keys, listen_keys_with_list,
+};
 use purge_tests::ctl::{number, text};
 use purge_tests::files::{age_tree, make, temp_dir};
 use purge_tests::rpc::{CALLS, call, channel_over, channel_tls, is_refused, runtime};
@@ -25,9 +27,9 @@ use tempfile::TempDir;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-const ACCESS: &str = "self = true\nviewer = { certificates = [\"CN=viewer\"] }\n\
-                      operator = { certificates = [\"O=Example, CN=operator\"] }\n\
-                      admin = { certificates = [\"CN=admin\"] }\n";
+const ACCESS: &str = "self = true\nviewer = { certificates = [\"CN=viewer,O=Example\"] }\n\
+                      operator = { certificates = [\"O=Example, CN=operator\", \"CN=backup\"] }\n\
+                      admin = { certificates = [\"CN=admin,O=Example\"] }\n";
 
 struct World {
     mount: Mount,
@@ -43,6 +45,18 @@ struct World {
 
 impl World {
     fn new() -> Result<Self, Unmet> {
+        Self::with(|port, shown, ca, _, _| listen_keys(port, shown, ca))
+    }
+
+    /// With a list of what is revoked, `crl.pem`: nothing, yet.
+    fn with_list() -> Result<Self, Unmet> {
+        Self::with(|port, shown, ca, clients, dir| {
+            let list = clients.write_list(&dir.join("crl.pem"), &[], Validity::Long);
+            listen_keys_with_list(port, shown, ca, &list)
+        })
+    }
+
+    fn with(keys: impl Fn(u16, &Pair, &Path, &Authority, &Path) -> String) -> Result<Self, Unmet> {
         let mount = Mount::new(Fs::Ext4)?;
         make(&mount.path().join("d"), 12);
         age_tree(&mount.path());
@@ -52,7 +66,7 @@ impl World {
         let shown = servers.vouch(dir.path(), "agent", Validity::Long);
         let ca = clients.write(&dir.path().join("clients.pem"));
         let config = Config::backdated_with(&mount.path(), "remove_empty_dirs = false")
-            .listening(&listen_keys(port, &shown, &ca))
+            .listening(&keys(port, &shown, &ca, &clients, dir.path()))
             .access(ACCESS);
         Ok(Self {
             servers: servers.write(&dir.path().join("servers.pem")),
@@ -209,6 +223,87 @@ fn purgectl_works_over_tls_and_the_audit_log_names_the_certificate() {
         .run(["status"])
         .ends_with(2);
     assert!(without.stderr.contains("--ca FILE --cert FILE --key FILE"));
+}
+
+#[test]
+fn a_subject_is_meant_whole() {
+    let world = need!(World::new());
+    let runtime = runtime();
+    // "CN=backup" is an operator: nobody is, by having that name among others.
+    let asks = |pair: &Pair| {
+        let files = client_files(&world.servers, pair);
+        let channel = channel_tls(&runtime, world.port, &files).unwrap();
+        runtime.block_on(call(&channel, "CreatePlan"))
+    };
+    let dir = world.dir.path();
+    let two = [["eve", "backup"], ["backup", "eve"], ["backup", "backup"]];
+    for names in two {
+        let answer = asks(&world.clients.vouch_for_two(dir, "eve", names));
+        assert!(is_refused(&answer), "{names:?}: {answer:?}");
+        let said = answer.unwrap_err();
+        assert!(
+            said.message()
+                .contains(&format!("CN={},CN={}", names[0], names[1])),
+            "{said}"
+        );
+    }
+    for name in ["backup", "eve,CN=backup", "eve+CN=backup", "backup\0"] {
+        // All of them have O=Example as well.
+        let answer = asks(&world.clients.vouch_as(dir, "named", name));
+        assert!(is_refused(&answer), "{name}: {answer:?}");
+    }
+    let operator = asks(&world.clients.vouch(dir, "operator", Validity::Long));
+    assert!(!is_refused(&operator), "{operator:?}");
+}
+
+#[test]
+fn who_is_revoked_is_refused_at_the_next_call() {
+    let world = need!(World::with_list());
+    let runtime = runtime();
+    let list = world.dir.path().join("crl.pem");
+    let admin = channel_tls(&runtime, world.port, &world.files_of("admin")).unwrap();
+    let viewer = channel_tls(&runtime, world.port, &world.files_of("viewer")).unwrap();
+    let asks = |channel: &Channel| runtime.block_on(call(channel, "GetStatus"));
+    asks(&admin).unwrap();
+    asks(&viewer).unwrap();
+    let doctor = |word: &str| {
+        let said = world.agent.ctl().run(["doctor"]).text();
+        assert!(said.contains(word), "{said}");
+    };
+    doctor("is good for");
+
+    world.clients.write_list(&list, &["admin"], Validity::Long);
+    let refused = until("the admin is out", SOON, || asks(&admin).err());
+    assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+    assert!(refused.message().contains("revoked"), "{refused}");
+    let again = channel_tls(&runtime, world.port, &world.files_of("admin")).map(|c| asks(&c));
+    assert!(is_not_let_in(again), "nor do they come in again");
+    asks(&viewer).unwrap();
+
+    // One that cannot be read leaves that in force.
+    fs::write(&list, "nonsense").unwrap();
+    world
+        .agent
+        .wait_until_it_says("holds no list of revoked certificates");
+    assert!(asks(&admin).is_err());
+    asks(&viewer).unwrap();
+
+    world.clients.write_list(&list, &[], Validity::Over);
+    let refused = until("a list that has ended vouches for nobody", SOON, || {
+        asks(&viewer).err()
+    });
+    assert!(refused.message().contains("has ended"), "{refused}");
+    let again = channel_tls(&runtime, world.port, &world.files_of("viewer")).map(|c| asks(&c));
+    assert!(is_not_let_in(again), "doubt is no");
+    doctor("has ended: clients of its authority are refused");
+    world
+        .agent
+        .wait_until_it_says("the list of revoked certificates has ended");
+
+    world.clients.write_list(&list, &[], Validity::Long);
+    until("all are good again", SOON, || {
+        (asks(&admin).is_ok() && asks(&viewer).is_ok()).then_some(())
+    });
 }
 
 /// The subject of what the agent shows.

@@ -185,6 +185,12 @@ impl Collector {
         self.ask(Request::Sync(done)) && wait.recv().is_ok()
     }
 
+    /// The same for so long at most. False: what was used last may be missing.
+    pub fn sync_within(&self, at_most: Duration) -> bool {
+        let (done, wait) = mpsc::sync_channel(1);
+        self.ask(Request::Sync(done)) && wait.recv_timeout(at_most).is_ok()
+    }
+
     /// The same of the accesses alone, and without settling anything: what may turn out to be no use is one, and names and attributes may be
     /// older than the files. Waits so long at most.
     pub fn barrier(&self, at_most: Duration) -> Barrier {

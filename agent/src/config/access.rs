@@ -38,6 +38,14 @@ impl Default for Access {
     }
 }
 
+impl Access {
+    /// Whether being in a group gives a role.
+    pub fn names_group(&self, gid: u32) -> bool {
+        let roles = [&self.viewer, &self.operator, &self.admin];
+        roles.iter().any(|members| members.groups.contains(&gid))
+    }
+}
+
 /// Those who have a role.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Members {
@@ -90,7 +98,7 @@ fn read_subjects(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Vec<Subject> 
         match Subject::parse(&name) {
             Ok(subject) => subjects.push(subject),
             Err(why) => {
-                let mend = "write attributes of the certificate's subject, such as \"CN=slurm,O=Example\"";
+                let mend = "write the certificate's whole subject, such as \"CN=slurm,O=Example\"";
                 src.fault(&span, format!("certificates: {name:?}: {why}"), mend);
             }
         }

@@ -49,6 +49,77 @@ pub fn user_gecos(name: &str) -> Option<String> {
         .or_else(|| field(&valid.then(|| getent("passwd", &[name]))??))
 }
 
+/// What the host's accounts say of a user and of some groups.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// Whether there is such a user.
+    pub is_known: bool,
+    /// The user's groups, the primary one among them.
+    pub groups: Vec<u32>,
+    /// Those of the groups asked for that there are.
+    pub known_groups: Vec<u32>,
+}
+
+/// Asks for a user's groups, and which of `gids` there are. None: a directory service does not answer.
+pub fn membership(uid: u32, gids: &[u32]) -> Option<Membership> {
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let group = fs::read_to_string("/etc/group").unwrap_or_default();
+    let mut known_groups = Vec::new();
+    for gid in gids {
+        if find(&group, &gid.to_string()).is_some() || !getent("group", &[&gid.to_string()])?.is_empty() {
+            known_groups.push(*gid);
+        }
+    }
+    let user = match user_of(&passwd, uid) {
+        Some(user) => Some(user),
+        None => user_of(&getent("passwd", &[&uid.to_string()])?, uid),
+    };
+    let Some((name, primary)) = user else {
+        return Some(Membership {
+            known_groups,
+            ..Membership::default()
+        });
+    };
+    let mut groups = vec![primary];
+    groups.extend(groups_with(&group, &name));
+    if !name.starts_with('-') {
+        let line = getent("initgroups", &[&name])?;
+        groups.extend(
+            line.split_whitespace()
+                .skip(1)
+                .filter_map(|gid| gid.parse::<u32>().ok()),
+        );
+    }
+    Some(Membership {
+        is_known: true,
+        groups,
+        known_groups,
+    })
+}
+
+/// The name and primary group of a uid in the lines of a user database.
+fn user_of(lines: &str, uid: u32) -> Option<(String, u32)> {
+    lines.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        match fields.as_slice() {
+            [name, _, id, gid, ..] if id.parse() == Ok(uid) => Some(((*name).to_owned(), gid.parse().ok()?)),
+            _ => None,
+        }
+    })
+}
+
+/// The groups that name a user among their members.
+fn groups_with(lines: &str, user: &str) -> Vec<u32> {
+    let of = |line: &str| {
+        let fields: Vec<&str> = line.split(':').collect();
+        match fields.as_slice() {
+            [_, _, gid, members, ..] if members.split(',').any(|m| m.trim() == user) => gid.parse().ok(),
+            _ => None,
+        }
+    };
+    lines.lines().filter_map(of).collect()
+}
+
 /// Names are asked for again after this long; until the answer is there, the old one is given.
 const CACHED_FOR: Duration = Duration::from_secs(300);
 /// Nobody's name is older than this.
@@ -197,14 +268,18 @@ fn ask(database: &str, key: &str) -> Option<(String, u32)> {
 
 /// What `getent DATABASE KEY...` prints; nothing when the directory service behind it does not answer in time.
 fn getent(database: &str, keys: &[&str]) -> Option<String> {
-    let mut child = Command::new("getent")
-        .arg(database)
-        .args(keys)
+    let mut command = Command::new("getent");
+    command.arg(database).args(keys);
+    command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .ok()?;
+        .stderr(Stdio::null());
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        // Where there is none, there is no directory service either.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Some(String::new()),
+        Err(_) => return None,
+    };
     let mut stdout = child.stdout.take()?;
     let (give, take) = mpsc::channel();
     // It ends with the child.
@@ -241,6 +316,19 @@ fn find(lines: &str, key: &str) -> Option<(String, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn groups_of_a_user_are_those_that_name_them_and_the_primary_one() {
+        let root = membership(0, &[0, 4_000_000_001]).unwrap_or_default();
+        assert!(root.is_known && root.groups.contains(&0));
+        assert_eq!(root.known_groups, [0]);
+        let nobody = membership(4_000_000_001, &[]);
+        assert_eq!(nobody, Some(Membership::default()));
+        let passwd = "a:x:5:50:x:/:/bin/sh\nbad\nb:x:6:60::/:\n";
+        assert_eq!(user_of(passwd, 6), Some(("b".into(), 60)));
+        assert_eq!(user_of(passwd, 7), None);
+        assert_eq!(groups_with("g:x:1:a,b\nh:x:2:ab\ni:x:3:\nj:x:4:b", "b"), [1, 4]);
+    }
 
     #[test]
     fn names_and_numbers_are_found() {

@@ -33,12 +33,17 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// The authorities whose clients may come in.
     pub client_ca: PathBuf,
+    /// Their lists of what they have revoked; none: nothing is.
+    pub crl: Vec<PathBuf>,
 }
 
 impl TlsFiles {
     /// All of them.
-    pub fn all(&self) -> [&Path; 3] {
-        [&self.cert, &self.key, &self.client_ca]
+    pub fn all(&self) -> Vec<&Path> {
+        let own: [&Path; 3] = [&self.cert, &self.key, &self.client_ca];
+        own.into_iter()
+            .chain(self.crl.iter().map(PathBuf::as_path))
+            .collect()
     }
 
     /// Whether only the service itself can read them.
@@ -113,11 +118,23 @@ fn read_tls(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option<TlsFiles> {
     if let Some((what, cure)) = key.as_deref().and_then(secret::exposed) {
         src.fault(&s.span_of("key"), format!("key {what}"), cure);
     }
+    let mut crl = Vec::new();
+    for (text, span) in s.strings(src, "crl").map(|(all, _)| all).unwrap_or_default() {
+        match secret::file_of(&text, &credentials) {
+            Ok(file) => crl.push(file),
+            Err((what, mend)) => src.fault(&span, format!("crl {what}"), mend),
+        }
+    }
+    if crl.is_empty() && s.has("crl") {
+        let mend = "add: crl = \"/etc/purge-agent/tls/crl.pem\", or take crl out";
+        src.fault(&s.span_of("crl"), "crl names no file", mend);
+    }
     s.finish(src);
     Some(TlsFiles {
         cert: cert?,
         key: key?,
         client_ca: client_ca?,
+        crl,
     })
 }
 

@@ -50,7 +50,8 @@ use std::path::{Path, PathBuf};
 
 pub use access::{Access, Members};
 pub use accounts::{
-    expect_names, group_id, group_name, know_group_names, know_user_names, user_gecos, user_id, user_name,
+    Membership, expect_names, group_id, group_name, know_group_names, know_user_names, membership,
+    user_gecos, user_id, user_name,
 };
 pub use fault::Fault;
 pub use limits::{Limits, Quota, QuotaSubject, Watermark};

@@ -3,9 +3,12 @@
 use super::Finding;
 use crate::model::Seconds;
 use crate::reload::InForce;
+use crate::serve::tls::RevocationList;
 
 /// A certificate that ends sooner than this is to be replaced.
 const CERTIFICATE_DAYS_MIN: i64 = 21;
+/// A list of revoked certificates that ends sooner than this is to be replaced.
+const LIST_DAYS_MIN: i64 = 2;
 const DAY: i64 = 86_400;
 
 /// Looks at what is in force.
@@ -14,6 +17,13 @@ pub fn examine(in_force: &InForce) -> Vec<Finding> {
     if let Some(not_after) = in_force.certificate_ends() {
         findings.push(certificate(not_after, Seconds::wall().unix()));
     }
+    let now = Seconds::wall().unix();
+    findings.extend(
+        in_force
+            .revocation_lists()
+            .iter()
+            .map(|l| revocation_list(l, now)),
+    );
     let shown = in_force.shown();
     let pending: Vec<String> = shown
         .into_iter()
@@ -63,6 +73,36 @@ fn certificate(not_after: i64, now: i64) -> Finding {
     }
 }
 
+fn revocation_list(list: &RevocationList, now: i64) -> Finding {
+    let file = list.file.display();
+    let cure = "put the authority's newest list there (listen.tls.crl): it is read again at once";
+    let Some(ends) = list.ends else {
+        return Finding::note(
+            "certificate",
+            format!("the list of revoked certificates {file} does not say when it ends"),
+            cure,
+        );
+    };
+    match ends.saturating_sub(now).div_euclid(DAY) {
+        ..0 => Finding::bad(
+            "certificate",
+            format!(
+                "the list of revoked certificates {file} has ended: clients of its authority are refused"
+            ),
+            cure,
+        ),
+        days if days < LIST_DAYS_MIN => Finding::note(
+            "certificate",
+            format!("the list of revoked certificates {file} ends in {days} days"),
+            cure,
+        ),
+        days => Finding::good(
+            "certificate",
+            format!("the list of revoked certificates {file} is good for {days} days"),
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Verdict;
@@ -82,5 +122,16 @@ mod tests {
         assert_eq!(verdict(0), Verdict::Note);
         assert_eq!(verdict(20 * DAY), Verdict::Note);
         assert_eq!(verdict(22 * DAY), Verdict::Good);
+        let list = |left: Option<i64>| {
+            let ends = left.map(|left| 1_000_000_000 + left);
+            let list = RevocationList {
+                file: "/crl".into(),
+                ends,
+            };
+            revocation_list(&list, 1_000_000_000).verdict
+        };
+        assert_eq!(list(Some(-1)), Verdict::Bad);
+        assert_eq!([list(Some(DAY)), list(None)], [Verdict::Note; 2]);
+        assert_eq!(list(Some(30 * DAY)), Verdict::Good);
     }
 }

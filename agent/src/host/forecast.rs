@@ -83,6 +83,28 @@ impl Host {
         all.filter(|q| q.volume == volume.config.name).collect()
     }
 
+    /// How many bytes [`Host::forecast`] takes at most, besides what rules take to be evaluated.
+    ///
+    /// # Errors
+    /// When the rules are unknown or do not belong together.
+    pub fn forecast_bytes(&self, wanted: &Wanted, days: u32, by: By) -> Result<u64, HostError> {
+        const DAY_BYTES: u64 = size_of::<forecast::Share>() as u64;
+        let (volume, _) = self.choose_rules(wanted)?;
+        let index = volume.watched.index.read();
+        let subjects = match by {
+            By::Nothing => 1,
+            By::User => index.ledger().users().len(),
+            By::Directory(depth) => {
+                let levels = index.dirs().inherit(0u32, |_, _, above| above.saturating_add(1));
+                levels
+                    .into_iter()
+                    .filter(|level| *level <= depth.saturating_add(1))
+                    .count()
+            }
+        };
+        Ok((subjects as u64).saturating_mul(u64::from(days).saturating_mul(DAY_BYTES)))
+    }
+
     /// What the rules take on which of the next days, and which limits will be reached in that time.
     ///
     /// # Errors
@@ -90,7 +112,7 @@ impl Host {
     pub fn forecast(&self, wanted: &Wanted, days: u32, by: By) -> Result<v1::Forecast, HostError> {
         let (volume, rules) = self.choose_rules(wanted)?;
         self.check_certain(volume)?;
-        volume.sync();
+        volume.sync_soon();
         let at = self.circumstances(volume);
         let (outlook, subjects) = {
             let index = volume.watched.index.read();
@@ -113,6 +135,7 @@ impl Host {
             due: (!days_told.is_empty()).then(|| days_told.remove(0)),
             days: days_told,
             subjects,
+            subjects_total: 0,
             limits: self.limits_ahead(volume, &at, days)?,
         })
     }

@@ -4,13 +4,15 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use prost::Message;
 use purge_proto::v1;
 use rustc_hash::FxHashMap;
 
 use super::{Host, HostError};
-use crate::config::{Rule, user_name};
+use crate::config::{Rule, Target, user_name};
+use crate::index::DirId;
 use crate::model::{Inode, Seconds};
-use crate::policy::expiring::{expiring, of_owner};
+use crate::policy::expiring::{Share, expiring, of_owner};
 use crate::purge::holds::timestamp;
 use crate::volume::Volume;
 
@@ -28,21 +30,34 @@ pub struct Whose {
 }
 
 impl Host {
-    /// What the volume's rules take within so many seconds, and from when on.
+    /// What the volume's rules take within so many seconds, and from when on; of one owner's files if only those are asked for.
     ///
     /// # Errors
     /// When the index is damaged.
-    pub fn expiring(&self, volume: &Volume, within: u64) -> Result<FxHashMap<Inode, Seconds>, HostError> {
+    pub fn expiring(
+        &self,
+        volume: &Volume,
+        (within, only): (u64, Option<u32>),
+    ) -> Result<FxHashMap<Inode, Seconds>, HostError> {
         let at = self.circumstances(volume);
+        let mut rules = self.rules_that_delete(volume);
+        if let Some(uid) = only {
+            for rule in rules.iter_mut().filter(|r| r.target == Target::File) {
+                // Nobody else's files need be looked at, or remembered.
+                let is_theirs = rule.scope.users.as_ref().is_none_or(|users| users.contains(&uid));
+                rule.scope.users = Some(if is_theirs { vec![uid] } else { Vec::new() });
+            }
+        }
         let index = volume.watched.index.read();
-        Ok(expiring(&index, &self.rules_that_delete(volume), &at, within)?)
+        Ok(expiring(&index, &rules, &at, within)?)
     }
 
     /// One owner's files that the rules take soon, by directory; what expires first comes first.
     ///
     /// # Errors
     /// When the volume is unknown or the index damaged.
-    pub fn mine(&self, whose: &Whose) -> Result<v1::MineReport, HostError> {
+    /// At most `bytes_max` bytes of directories are told one by one; the sums are of all of them.
+    pub fn mine(&self, whose: &Whose, bytes_max: usize) -> Result<v1::MineReport, HostError> {
         let mut report = v1::MineReport {
             user: user_name(whose.uid),
             ..v1::MineReport::default()
@@ -52,26 +67,47 @@ impl Host {
         }
         let wanted = |v: &&std::sync::Arc<Volume>| whose.volume.is_empty() || v.config.name == whose.volume;
         for volume in self.volumes().iter().filter(wanted) {
-            volume.sync();
+            volume.sync_soon();
             let at = self.circumstances(volume);
             let index = volume.watched.index.read();
             let rules = self.rules_that_delete(volume);
-            for (dir, share) in of_owner(&index, &rules, &at, whose.within, (whose.uid, whose.depth))? {
+            let mut shares: Vec<(DirId, Share)> =
+                of_owner(&index, &rules, &at, whose.within, (whose.uid, whose.depth))?
+                    .into_iter()
+                    .collect();
+            shares.sort_unstable_by_key(|(dir, share)| (share.first, *dir));
+            let mut room = bytes_max;
+            for (dir, share) in shares {
                 let bytes = u64::try_from(share.bytes).unwrap_or(u64::MAX);
                 report.files = report.files.saturating_add(share.files);
                 report.bytes = report.bytes.saturating_add(bytes);
+                report.directories_total = report.directories_total.saturating_add(1);
+                // Paths are made of those alone that may be told.
+                if room == 0 {
+                    continue;
+                }
                 let below = index.dirs().path(dir).unwrap_or_default();
-                report.directories.push(v1::MineDirectory {
+                let told = v1::MineDirectory {
                     volume: volume.config.name.clone(),
                     path: absolute(&volume.config.path, &below),
                     files: share.files,
                     bytes,
                     first_expires_at: Some(timestamp(share.first)),
-                });
+                };
+                room = room.saturating_sub(told.encoded_len());
+                report.directories.push(told);
             }
         }
         let key = |d: &v1::MineDirectory| (d.first_expires_at.map_or(0, |t| t.seconds), d.path.clone());
-        report.directories.sort_by_key(key);
+        report.directories.sort_by_cached_key(key);
+        let mut bytes = 0usize;
+        let fitting = report.directories.iter().take_while(|d| {
+            bytes = bytes.saturating_add(d.encoded_len());
+            bytes <= bytes_max
+        });
+        let fitting = fitting.count();
+        report.directories.truncate(fitting);
+        report.directories.shrink_to_fit();
         Ok(report)
     }
 

@@ -124,7 +124,7 @@ impl Host {
 
     /// What lies at a place and what the index knows of it, if it is theirs.
     fn theirs(&self, place: &Place, uid: u32) -> Result<(Located, Option<Subject>), HostError> {
-        place.volume.sync();
+        place.volume.sync_soon();
         let looked = place.look_evenly();
         let (found, is_there) =
             looked.map_err(|e| HostError::Refused(format!("volume {}: {e}", place.volume.config.name)))?;

@@ -41,7 +41,7 @@ impl Host {
     /// When the path is no clean one, no volume holds it or nothing lies there.
     pub fn explain(&self, path: &[u8]) -> Result<Answer, HostError> {
         let place = self.locate("path", path)?;
-        place.volume.sync();
+        place.volume.sync_soon();
         let found = place.look()?;
         let known = known(&place, &found);
         let subject = known.ok_or_else(|| {
@@ -86,7 +86,7 @@ impl Host {
             let all = self.volumes.iter();
             return Ok(all
                 .map(|volume| {
-                    volume.sync();
+                    volume.sync_soon();
                     (volume.config.name.clone(), DirId::ROOT)
                 })
                 .collect());
@@ -96,7 +96,7 @@ impl Host {
             Err(HostError::NotFound(_)) if only.is_some() => return Ok(Vec::new()),
             located => located?,
         };
-        place.volume.sync();
+        place.volume.sync_soon();
         let found = directory(&place.volume.watched.index.read(), &place.below);
         let found = match only {
             Some(_) => Some(found.unwrap_or(NOWHERE)),
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
     use crate::index::{Found, Store, VolumeId, testing};
     use crate::model::{Kind, LastUse, Seconds, Source};
-    use crate::query::find::{Filter, Order, find};
+    use crate::query::find::{Filter, Order, Search, find};
 
     /// A directory of somebody else's with their files, and one of the asker's.
     fn index() -> Index {
@@ -224,7 +224,8 @@ mod tests {
                     hits.push(hit);
                     true
                 };
-                find(&index, &filter, order, 0, (Seconds(9), None), &mut each).unwrap();
+                let search = Search::new(&index, filter, order, (0, 1000), (Seconds(9), None));
+                find(&index, search, &mut each).unwrap();
                 hits.len()
             };
             assert_eq!((hits(theirs), hits(NOWHERE), hits(own)), (0, 0, 2), "{order:?}");

@@ -3,7 +3,7 @@
 
 use parking_lot::RwLock;
 
-use super::find::{Filter, Order, find};
+use super::find::{Filter, Order, Search, find};
 use super::snapshot::Snapshot;
 use super::usage::By;
 use crate::config::{Rule, Target};
@@ -123,7 +123,8 @@ fn every_question_is_answered_on_a_small_stack() {
                 hits += 1;
                 true
             };
-            find(&index, &filter, order, 0, (NOW, None), &mut each).unwrap();
+            let search = Search::new(&index, filter, order, (0, 1 << 20), (NOW, None));
+            find(&index, search, &mut each).unwrap();
             assert_eq!(hits, named - 1, "the first lies above");
         }
         let mut index = index.into_inner();

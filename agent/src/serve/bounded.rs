@@ -1,21 +1,24 @@
-//! TCP connections of which there are only so many, and which do not stay when nothing moves on them.
+//! TCP connections for metrics and health: there are only so many, those that do not ask make room for those that do, and none stays for
+//! long without asking or without taking its answer.
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Sleep, sleep};
+
+use super::line::{Busy, Lines, Place};
 
 /// Who scrapes has one connection or two.
-const CONNECTIONS_MAX: usize = 32;
+const CONNECTIONS_MAX: usize = 64;
+/// A request is here, whole, after so long, and its answer is taken after so long: however slowly bytes trickle.
+const ASKED_WITHIN: Duration = Duration::from_secs(5);
 /// Longer than anybody's scrape interval: who keeps a connection open between scrapes keeps it.
 const IDLE_MAX: Duration = Duration::from_secs(120);
 /// When the system has no descriptor left, it is asked again after this.
@@ -25,8 +28,8 @@ const AFTER_AN_ERROR: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Bounded {
     listener: TcpListener,
-    places: Arc<Semaphore>,
-    idle_max: Duration,
+    lines: Lines,
+    asked_within: Duration,
 }
 
 impl Bounded {
@@ -34,8 +37,8 @@ impl Bounded {
     pub fn new(listener: TcpListener) -> Self {
         Self {
             listener,
-            places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-            idle_max: IDLE_MAX,
+            lines: Lines::new(CONNECTIONS_MAX),
+            asked_within: ASKED_WITHIN,
         }
     }
 }
@@ -46,15 +49,17 @@ impl Listener for Bounded {
 
     async fn accept(&mut self) -> (Visitor, SocketAddr) {
         loop {
-            // The semaphore is never closed.
-            let place = Arc::clone(&self.places).acquire_owned().await.ok();
             match self.listener.accept().await {
                 Ok((stream, from)) => {
+                    // Where all are asking something, one more is let go.
+                    let Some(place) = self.lines.take() else { continue };
                     let visitor = Visitor {
                         stream,
-                        idle: Box::pin(sleep(self.idle_max)),
-                        idle_max: self.idle_max,
-                        _place: place,
+                        place,
+                        busy: None,
+                        turn: Turn::Silent,
+                        over: Box::pin(sleep(self.asked_within)),
+                        asked_within: self.asked_within,
                     };
                     return (visitor, from);
                 }
@@ -71,26 +76,42 @@ impl Listener for Bounded {
     }
 }
 
-/// A connection that ends when nothing has moved on it for a while.
+/// What a connection is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// It has not asked yet.
+    Silent,
+    /// A request is coming, or its answer is made or taken.
+    Asking,
+    /// An answer was given.
+    Answered,
+}
+
+/// A connection that ends when it takes too long to ask, or to take an answer.
 #[derive(Debug)]
 pub struct Visitor {
     stream: TcpStream,
-    idle: Pin<Box<Sleep>>,
-    idle_max: Duration,
-    _place: Option<OwnedSemaphorePermit>,
+    place: Place,
+    /// While it asks it does not make room for others.
+    busy: Option<Busy>,
+    turn: Turn,
+    over: Pin<Box<Sleep>>,
+    asked_within: Duration,
 }
 
 impl Visitor {
-    /// Something moved, or it is seen whether nothing has for too long.
-    fn watch<T>(&mut self, cx: &mut Context<'_>, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if done.is_ready() {
-            let until = Instant::now() + self.idle_max;
-            self.idle.as_mut().reset(until);
-            return done;
-        }
-        match self.idle.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
+    fn turn(&mut self, turn: Turn, most: Duration) {
+        self.turn = turn;
+        self.busy = (turn == Turn::Asking).then(|| self.place.line.call());
+        self.over.as_mut().reset((Instant::now() + most).into());
+    }
+
+    /// An error once it takes too long, or has to make room.
+    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.place.line.check(cx)?;
+        match self.over.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+            Poll::Pending => Ok(()),
         }
     }
 }
@@ -101,15 +122,25 @@ impl AsyncRead for Visitor {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.check(cx)?;
         let done = Pin::new(&mut self.stream).poll_read(cx, buf);
-        self.watch(cx, done)
+        // The first byte begins a request. Later ones do not give it more time.
+        if done.is_ready() && self.turn != Turn::Asking {
+            let most = self.asked_within;
+            self.turn(Turn::Asking, most);
+        }
+        done
     }
 }
 
 impl AsyncWrite for Visitor {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
         let done = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.watch(cx, done)
+        if done.is_ready() {
+            self.turn(Turn::Answered, IDLE_MAX);
+        }
+        done
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -128,24 +159,45 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test]
-    async fn who_says_nothing_makes_room_for_others() {
+    async fn who_says_nothing_makes_room_for_others_and_goes() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
         let mut bounded = Bounded {
-            places: Arc::new(Semaphore::new(1)),
-            idle_max: Duration::from_millis(100),
+            lines: Lines::new(1),
+            asked_within: Duration::from_millis(100),
             ..Bounded::new(listener)
         };
         let _silent = TcpStream::connect(at).await.unwrap();
+        let (mut first, _) = bounded.accept().await;
         let mut other = TcpStream::connect(at).await.unwrap();
         other.write_all(b"x").await.unwrap();
-        let (mut first, _) = bounded.accept().await;
-        let full = tokio::time::timeout(Duration::from_millis(20), bounded.accept()).await;
-        assert!(full.is_err(), "one at a time");
-        let mut byte = [0];
-        assert!(first.read(&mut byte).await.is_err(), "it was silent for too long");
-        drop(first);
         let (mut second, _) = bounded.accept().await;
+        let mut byte = [0];
+        assert!(first.read(&mut byte).await.is_err(), "it made room");
         assert_eq!(second.read(&mut byte).await.unwrap(), 1);
+        // It is asking now, and nobody takes its place.
+        let _third = TcpStream::connect(at).await.unwrap();
+        let full = tokio::time::timeout(Duration::from_millis(20), bounded.accept()).await;
+        assert!(full.is_err());
+        let began = Instant::now();
+        let trickle = async {
+            loop {
+                second.read_exact(&mut byte).await?;
+            }
+        };
+        let other = tokio::spawn(async move {
+            while other.write_all(b"x").await.is_ok() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        });
+        let ended: io::Result<()> = trickle.await;
+        assert_eq!(
+            ended.unwrap_err().kind(),
+            io::ErrorKind::TimedOut,
+            "a request comes whole in time"
+        );
+        assert!(began.elapsed() < Duration::from_secs(10));
+        drop(second);
+        other.await.unwrap();
     }
 }

@@ -13,6 +13,7 @@ use crate::config::{Shown, group_name, user_name};
 use crate::doctor::{self, Finding};
 use crate::host::questions::Answer;
 use crate::host::{Host, HostError};
+use crate::index::Totals;
 use crate::index::sums::AGE_BOUNDS;
 use crate::model::{Kind, LastUse, Seconds, Source};
 use crate::policy::evaluate::Shape;
@@ -20,7 +21,7 @@ use crate::policy::last_use::{covered, last_use};
 use crate::purge::candidate::Candidate;
 use crate::purge::holds::timestamp;
 use crate::purge::plans::PlanRecord;
-use crate::query::find::{FindError, Hit};
+use crate::query::find::Hit;
 use crate::query::rows::Row;
 use crate::volume::{Gap, State, Volume};
 
@@ -37,13 +38,6 @@ pub(super) fn status(error: HostError) -> Status {
         HostError::TooMuch(_) => Status::resource_exhausted(words),
         HostError::Refused(_) => Status::failed_precondition(words),
         HostError::Store(_) => Status::internal(words),
-    }
-}
-
-pub(super) fn find_status(error: FindError) -> Status {
-    match error {
-        FindError::Gone => Status::cancelled("the client has gone"),
-        FindError::Store(e) => Status::internal(plain(e.to_string())),
     }
 }
 
@@ -78,9 +72,8 @@ pub(super) fn absolute(root: &Path, below: &[u8]) -> Vec<u8> {
     crate::path::absolute(root.as_os_str().as_bytes(), below)
 }
 
-pub(super) fn volume(host: &Host, volume: &Volume) -> v1::VolumeStatus {
+pub(super) fn volume(host: &Host, volume: &Volume, totals: Totals) -> v1::VolumeStatus {
     let condition = volume.condition();
-    let totals = volume.watched.index.read().totals();
     let counters = &volume.watched.counters;
     let (state, reason) = match condition.state {
         State::Scanning => (v1::VolumeState::Scanning, String::new()),

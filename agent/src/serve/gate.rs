@@ -1,17 +1,22 @@
-//! Stands before the service: looks who calls, whether they may, and how many of their calls are open already.
+//! Stands before every service: looks who calls, whether they may, how many of their calls are open already, and whether there is
+//! memory for one more.
 
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 use tonic::body::Body;
-use tonic::codegen::{Body as HttpBody, BoxFuture, Service, http};
+use tonic::codegen::{BoxFuture, Service, http};
 use tonic::server::NamedService;
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
+use super::budget::{Budget, Charge, Share};
+use super::incoming::Visit;
+use super::members::Memberships;
+use super::open::{AskedBody, Open, Watch};
+use super::pages::ANSWER_BYTES_MAX;
 use super::roles::{self, Peer, Scope};
 use super::tally::{Counted, Tally};
 use crate::config::Access;
@@ -21,6 +26,20 @@ use crate::model::Seconds;
 /// Calls that one client may have open at a time, over all of its connections. Those of root are as many as its scripts need.
 const OPEN_CALLS_MAX: usize = 32;
 const OPEN_CALLS_OF_ROOT_MAX: usize = 256;
+/// What any call takes: its request, a step of its answer that waits, and what lies with HTTP/2.
+const CALL_BYTES: u64 = 256 << 10;
+/// Answers that are streams: others are made whole, and charged so before they are.
+const STREAMS: [&str; 7] = [
+    "CreatePlan",
+    "ShowPlan",
+    "Apply",
+    "WatchRun",
+    "Find",
+    "ListUsage",
+    "Rescan",
+];
+/// Answers that go on for as long as what they tell of. They hold the latest news, and nothing else.
+const ENDLESS: [&str; 3] = ["Apply", "WatchRun", "Rescan"];
 /// What stands for "no deadline" where a client gives one that lies further ahead (`grpc-timeout` has up to eight digits of hours).
 const DEADLINE_MAX: Duration = Duration::from_secs(365 * 86_400);
 
@@ -29,6 +48,11 @@ const DEADLINE_MAX: Duration = Duration::from_secs(365 * 86_400);
 pub struct Doors {
     access: RwLock<Access>,
     open: Tally,
+    /// Memory of answers.
+    pub budget: Budget,
+    /// Open calls.
+    pub watch: Watch,
+    members: Memberships,
 }
 
 /// Who calls, for the call itself.
@@ -44,6 +68,10 @@ pub struct Caller {
     pub deadline: Option<Instant>,
     /// A plan of theirs has at most so many candidates.
     pub candidates_max: u64,
+    /// To whose memory and threads the call belongs.
+    pub share: Share,
+    /// The call, for what is charged to it.
+    pub open: Arc<Open>,
 }
 
 impl Caller {
@@ -76,7 +104,7 @@ impl Doors {
     pub fn new(access: Access) -> Self {
         Self {
             access: RwLock::new(access),
-            open: Tally::default(),
+            ..Self::default()
         }
     }
 
@@ -85,48 +113,102 @@ impl Doors {
         *self.access.write() = access;
     }
 
-    fn admit(&self, peer: &Peer, call: &str) -> Result<(Caller, Counted), Status> {
+    /// Who is at the other end by now: groups that they were taken off since they connected are no longer theirs. And why that is in
+    /// doubt, if it is.
+    async fn present(&self, peer: &Peer) -> (Peer, Option<String>) {
+        let Peer::Local { uid, gids } = peer else {
+            return (peer.clone(), None);
+        };
+        let with_roles: Vec<u32> = {
+            let access = self.access.read();
+            gids.iter()
+                .copied()
+                .filter(|gid| access.names_group(*gid))
+                .collect()
+        };
+        // Root is root, and whoever has no role by a group loses none.
+        let (gids, doubt) = match *uid == 0 || with_roles.is_empty() {
+            true => (Vec::new(), None),
+            false => match self.members.still_in(*uid, &with_roles).await {
+                Ok(gids) => (gids, None),
+                Err(doubt) => (Vec::new(), Some(doubt)),
+            },
+        };
+        (Peer::Local { uid: *uid, gids }, doubt)
+    }
+
+    /// Whether they may, and have room for one more.
+    fn admit(&self, peer: &Peer, (what, call): (What, &str)) -> Result<Admitted, Status> {
         peer.still_stands(Seconds::wall().unix())
             .map_err(Status::unauthenticated)?;
         let access = self.access.read();
-        let caller = Caller {
-            name: peer.name(),
-            uid: match peer {
-                Peer::Local { uid, .. } => Some(*uid),
-                _ => None,
-            },
-            scope: roles::permit(peer, &access, call).map_err(Status::permission_denied)?,
-            deadline: None,
-            candidates_max: match (peer, access.max_plan_files) {
-                (Peer::Local { uid: 0, .. }, _) | (_, 0) => u64::MAX,
-                (_, max) => max,
-            },
+        let scope = match what {
+            What::Agent => roles::permit(peer, &access, call).map_err(Status::permission_denied)?,
+            // Health and reflection tell nothing of anybody.
+            What::Probe => Scope::All,
         };
-        let max = match peer {
-            Peer::Local { uid: 0, .. } => OPEN_CALLS_OF_ROOT_MAX,
-            _ => OPEN_CALLS_MAX,
+        let (share, max) = match (peer, scope, what) {
+            (Peer::Local { uid: 0, .. }, ..) => (Share::Root, OPEN_CALLS_OF_ROOT_MAX),
+            (_, Scope::All, What::Agent) => (Share::Role, OPEN_CALLS_MAX),
+            _ => (Share::Ordinary, OPEN_CALLS_MAX),
         };
-        let open = self.open.count(&caller.name, max).ok_or_else(|| {
-            let who = &caller.name;
+        let who = peer.name();
+        let counted = self.open.count(&who, max).ok_or_else(|| {
             Status::resource_exhausted(format!(
                 "{who} has {max} calls open already; let some of them end first"
             ))
         })?;
-        Ok((caller, open))
+        let allowance = match what == What::Probe || STREAMS.contains(&call) {
+            true => 0,
+            false => ANSWER_BYTES_MAX as u64,
+        };
+        let charge = self
+            .budget
+            .charge(&who, share, CALL_BYTES.saturating_add(allowance))?;
+        Ok(Admitted {
+            scope,
+            share,
+            counted,
+            charge: (charge, allowance),
+            candidates_max: match (share, access.max_plan_files) {
+                (Share::Root, _) | (_, 0) => u64::MAX,
+                (_, max) => max,
+            },
+        })
     }
+}
+
+/// A call that may come in.
+#[derive(Debug)]
+struct Admitted {
+    scope: Scope,
+    share: Share,
+    counted: Counted,
+    charge: (Charge, u64),
+    candidates_max: u64,
+}
+
+/// Which service stands behind a gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// The agent's own: roles decide.
+    Agent,
+    /// Health and reflection: for whoever may connect, but counted as all calls are.
+    Probe,
 }
 
 /// A service behind the gate.
 #[derive(Debug, Clone)]
 pub struct Gate<S> {
     inner: S,
+    what: What,
     doors: Arc<Doors>,
 }
 
 impl<S> Gate<S> {
     /// Puts the gate before a service.
-    pub fn before(inner: S, doors: Arc<Doors>) -> Self {
-        Self { inner, doors }
+    pub fn before(inner: S, what: What, doors: Arc<Doors>) -> Self {
+        Self { inner, what, doors }
     }
 }
 
@@ -137,6 +219,7 @@ impl<S: NamedService> NamedService for Gate<S> {
 impl<S> Service<http::Request<Body>> for Gate<S>
 where
     S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+    S: Clone + Send + 'static,
     S::Future: Send + 'static,
 {
     type Response = http::Response<Body>;
@@ -147,29 +230,81 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let peer = request.extensions().get::<Peer>().unwrap_or(&Peer::Unknown);
-        let call = request.uri().path().rsplit('/').next().unwrap_or_default();
-        let (mut caller, open) = match self.doors.admit(peer, call) {
-            Ok(admitted) => admitted,
-            Err(status) => {
-                tracing::debug!(peer = %peer.name(), call, why = status.message(), "a call was refused");
-                return Box::pin(async move { Ok(status.into_http()) });
-            }
-        };
-        let timeout = request.headers().get("grpc-timeout");
-        caller.deadline = timeout
-            .and_then(|t| t.to_str().ok())
-            .and_then(parse_timeout)
-            .and_then(|t| Instant::now().checked_add(t));
-        request.extensions_mut().insert(caller);
-        let answer = self.inner.call(request);
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        // The one that is ready answers; a clone need not be.
+        let next = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, next);
+        let (doors, what) = (Arc::clone(&self.doors), self.what);
         Box::pin(async move {
-            let answer = answer.await?;
-            // The call is open as long as its answer is being read.
-            Ok(answer.map(|body| Body::new(CountedBody { body, _open: open })))
+            let (head, body) = request.into_parts();
+            match come_in(&doors, what, &head).await {
+                Ok((caller, open)) => {
+                    let request = http::Request::from_parts(head, body);
+                    pass(inner, request, caller, open, what).await
+                }
+                Err(status) => Ok(status.into_http()),
+            }
         })
     }
+}
+
+/// Who calls, if they may.
+async fn come_in(
+    doors: &Doors,
+    what: What,
+    head: &http::request::Parts,
+) -> Result<(Caller, Arc<Open>), Status> {
+    let visit = head.extensions.get::<Visit>();
+    let visit = visit.ok_or_else(|| Status::permission_denied("the caller is not known"))?;
+    // From here on the connection is not silent.
+    let busy = visit.line.call();
+    let call = head.uri.path().rsplit('/').next().unwrap_or_default();
+    let (peer, doubt) = doors.present(&visit.peer).await;
+    let admitted = doors.admit(&peer, (what, call)).map_err(|status| {
+        tracing::debug!(peer = %peer.name(), call, why = status.message(), ?doubt, "a call was refused");
+        match doubt {
+            Some(doubt) if status.code() == Code::PermissionDenied => Status::unavailable(doubt),
+            _ => status,
+        }
+    })?;
+    let is_endless = admitted.share == Share::Root || what == What::Agent && ENDLESS.contains(&call);
+    let open = Open::new(admitted.charge, busy, admitted.counted, is_endless);
+    doors.watch.add(&open);
+    let timeout = head.headers.get("grpc-timeout");
+    let deadline = timeout.and_then(|t| t.to_str().ok()).and_then(parse_timeout);
+    let caller = Caller {
+        name: peer.name(),
+        uid: match &peer {
+            Peer::Local { uid, .. } => Some(*uid),
+            _ => None,
+        },
+        scope: admitted.scope,
+        deadline: deadline.and_then(|t| Instant::now().checked_add(t)),
+        candidates_max: admitted.candidates_max,
+        share: admitted.share,
+        open: Arc::clone(&open),
+    };
+    Ok((caller, open))
+}
+
+/// Lets a call through, and its answer out.
+async fn pass<S>(
+    mut inner: S,
+    request: http::Request<Body>,
+    caller: Caller,
+    open: Arc<Open>,
+    what: What,
+) -> Result<http::Response<Body>, Infallible>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+{
+    let asked = Arc::clone(&open);
+    // Reflection is asked again and again in one call.
+    let mut request = request.map(|body| Body::new(AskedBody::new(asked, body, what == What::Probe)));
+    request.extensions_mut().insert(caller);
+    let answer = inner.call(request).await?;
+    // The call is open until the last byte of its answer is taken.
+    Ok(answer.map(|body| open.answer(body)))
 }
 
 /// `grpc-timeout`: up to eight digits and a unit.
@@ -189,29 +324,6 @@ pub fn parse_timeout(text: &str) -> Option<Duration> {
         _ => return None,
     };
     Some(time.min(DEADLINE_MAX))
-}
-
-/// An answer's body that counts as an open call.
-struct CountedBody {
-    body: Body,
-    _open: Counted,
-}
-
-impl HttpBody for CountedBody {
-    type Data = <Body as HttpBody>::Data;
-    type Error = <Body as HttpBody>::Error;
-
-    #[allow(clippy::type_complexity, reason = "the trait's own")]
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
 }
 
 #[cfg(test)]
@@ -238,15 +350,15 @@ mod tests {
         });
         let peer = |uid| Peer::Local { uid, gids: vec![] };
         let mut held: Vec<_> = (0..OPEN_CALLS_MAX)
-            .map(|_| doors.admit(&peer(7), "Find").unwrap())
+            .map(|_| doors.admit(&peer(7), (What::Agent, "Find")).unwrap())
             .collect();
-        let refused = doors.admit(&peer(7), "Find").unwrap_err();
-        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+        let refused = doors.admit(&peer(7), (What::Agent, "Find")).unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
         assert!(
-            doors.admit(&peer(8), "Find").is_ok(),
+            doors.admit(&peer(8), (What::Agent, "Find")).is_ok(),
             "another client is another client"
         );
         held.pop();
-        assert!(doors.admit(&peer(7), "Find").is_ok());
+        assert!(doors.admit(&peer(7), (What::Agent, "Find")).is_ok());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -27,11 +28,14 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
         })
 }
 
+/// The page that was made last, and when that began. One makes it; whoever asked before it was begun takes it as well.
+type Page = Arc<tokio::sync::Mutex<Option<(Instant, Arc<str>)>>>;
+
 /// Answers until it is dropped.
 pub async fn serve(listener: TcpListener, host: Arc<Host>) {
     let metrics = {
-        let host = Arc::clone(&host);
-        move || async move { page(host).await }
+        let (host, last) = (Arc::clone(&host), Page::default());
+        move || async move { page(host, last).await }
     };
     let health = move || async move {
         match metrics::health(&host) {
@@ -47,10 +51,22 @@ pub async fn serve(listener: TcpListener, host: Arc<Host>) {
     }
 }
 
-async fn page(host: Arc<Host>) -> impl IntoResponse {
-    // The index may be held by others for a moment: not on a thread that serves others.
-    match tokio::task::spawn_blocking(move || metrics::render(&host)).await {
-        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
+async fn page(host: Arc<Host>, last: Page) -> impl IntoResponse {
+    let asked = Instant::now();
+    let mut last = last.lock().await;
+    let text = match &*last {
+        Some((began, text)) if *began >= asked => Arc::clone(text),
+        _ => {
+            let began = Instant::now();
+            // The index may be held by others for a moment: not on a thread that serves others.
+            let made = tokio::task::spawn_blocking(move || metrics::render(&host)).await;
+            let Ok(made) = made else {
+                return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+            };
+            let made = Arc::from(made);
+            *last = Some((began, Arc::clone(&made)));
+            made
+        }
+    };
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text.to_string()).into_response()
 }

@@ -7,16 +7,18 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use super::ServeError;
+use super::line::{Line, Lines, Place};
 use super::roles::Peer;
 use super::tally::{Counted, Tally};
 use super::tls::Certificates;
@@ -103,31 +105,127 @@ const GREETINGS_MAX: usize = 64;
 const UNTAKEN_MS_MAX: u32 = 60_000;
 /// They have so long for it.
 const GREETED_WITHIN: Duration = Duration::from_secs(10);
-/// When the system has no descriptor left, it is asked again after this.
+/// When the system has no descriptor left, it is asked again after this, and the log tells of it only now and then.
 const AFTER_AN_ERROR: Duration = Duration::from_millis(200);
+const TOLD_EVERY: Duration = Duration::from_secs(30);
 
-type Arrivals = mpsc::Sender<io::Result<Connection>>;
+/// Places for connections. There are only so many for all but root together, and root's are its own.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// Root's, on the unix socket.
+    pub root: Lines,
+    /// Other local users'.
+    pub local: Lines,
+    /// For clients with certificates.
+    pub remote: Lines,
+    each: Tally,
+}
 
-/// Takes in who comes by the unix socket, until nobody asks for more.
-pub async fn accept_local(listener: UnixListener, arrivals: Arrivals, tally: Tally) {
-    while !arrivals.is_closed() {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let peer = peer_of(&stream);
-                let max = match peer {
-                    Peer::Local { uid: 0, .. } => CONNECTIONS_OF_ROOT_MAX,
-                    _ => CONNECTIONS_MAX,
-                };
-                let Some(counted) = tally.count(&peer.name(), max) else {
-                    tracing::debug!(peer = %peer.name(), "too many connections: one was closed");
-                    continue;
-                };
-                let connection = Connection::new(Stream::Local(stream), peer, counted);
-                if arrivals.send(Ok(connection)).await.is_err() {
-                    return;
-                }
+impl Places {
+    /// Far fewer than the files that this process may have open: collector, runs and root need theirs.
+    pub fn among(files_max: u64) -> Self {
+        let part = |divisor: u64, least: usize, most: usize| {
+            let part = usize::try_from(files_max.checked_div(divisor).unwrap_or(0)).unwrap_or(most);
+            Lines::new(part.clamp(least, most))
+        };
+        Self {
+            root: part(16, 16, CONNECTIONS_OF_ROOT_MAX),
+            local: part(32, 16, 256),
+            remote: part(64, 16, 128),
+            each: Tally::default(),
+        }
+    }
+
+    /// Ends connections that have been quiet for too long.
+    pub fn sweep(&self) {
+        [&self.root, &self.local, &self.remote]
+            .into_iter()
+            .for_each(Lines::sweep);
+    }
+
+    /// Counts a connection of a client, and gives it a place; none: it has enough, or all are busy.
+    fn take(&self, peer: &Peer) -> Option<(Counted, Place)> {
+        let (lines, max) = match peer {
+            Peer::Local { uid: 0, .. } => (&self.root, CONNECTIONS_OF_ROOT_MAX),
+            Peer::Certificate { .. } => (&self.remote, CONNECTIONS_MAX),
+            _ => (&self.local, CONNECTIONS_MAX),
+        };
+        let counted = self.each.count(&peer.name(), max)?;
+        Some((counted, lines.take()?))
+    }
+}
+
+/// Somebody who has a place, on the way to where they are served.
+#[derive(Debug)]
+pub struct Arrival {
+    stream: Arriving,
+    visit: Visit,
+    counted: Counted,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Arriving {
+    /// Not tied to the runtime that took it in.
+    Local(std::os::unix::net::UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Arrival {
+    /// Ties the connection to the runtime that asks.
+    ///
+    /// # Errors
+    /// When that has no room for it.
+    pub fn connect(self) -> io::Result<Connection> {
+        let stream = match self.stream {
+            Arriving::Local(stream) => Stream::Local(UnixStream::from_std(stream)?),
+            Arriving::Tls(stream) => Stream::Tls(stream),
+        };
+        Ok(Connection {
+            stream,
+            visit: self.visit,
+            _counted: self.counted,
+            _place: self.place,
+        })
+    }
+
+    fn new(stream: Arriving, peer: Peer, (counted, place): (Counted, Place)) -> Self {
+        Self {
+            stream,
+            visit: Visit {
+                peer,
+                line: Arc::clone(&place.line),
+            },
+            counted,
+            place,
+        }
+    }
+}
+
+type Arrivals = mpsc::Sender<Arrival>;
+
+/// Takes in who comes by the unix socket, until nobody asks for more. Nobody waits for anybody: who cannot be served now is let go.
+pub async fn accept_local(listener: UnixListener, root: Arrivals, others: Arrivals, places: Places) {
+    let mut log = Log::default();
+    while !root.is_closed() && !others.is_closed() {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                log.wait_after(&error).await;
+                continue;
             }
-            Err(error) => wait_after(&error).await,
+        };
+        let peer = peer_of(&stream);
+        let Some(place) = places.take(&peer) else {
+            tracing::debug!(peer = %peer.name(), "too many connections: one was closed");
+            continue;
+        };
+        let arrivals = match peer {
+            Peer::Local { uid: 0, .. } => &root,
+            _ => &others,
+        };
+        if let Ok(stream) = stream.into_std() {
+            let _ = arrivals.try_send(Arrival::new(Arriving::Local(stream), peer, place));
         }
     }
 }
@@ -137,18 +235,20 @@ pub async fn accept_local(listener: UnixListener, arrivals: Arrivals, tally: Tal
 pub async fn accept_tls(
     listener: TcpListener,
     certificates: Arc<Certificates>,
-    arrivals: Arrivals,
-    tally: Tally,
+    (served, arrivals): (Handle, Arrivals),
+    places: Places,
 ) {
     let mut greetings: VecDeque<AbortHandle> = VecDeque::new();
+    let mut log = Log::default();
     while !arrivals.is_closed() {
         let (stream, from) = match listener.accept().await {
-            Ok(accepted) => accepted,
+            Ok((stream, from)) => (stream.into_std(), from),
             Err(error) => {
-                wait_after(&error).await;
+                log.wait_after(&error).await;
                 continue;
             }
         };
+        let Ok(stream) = stream else { continue };
         greetings.retain(|greeting| !greeting.is_finished());
         if greetings.len() >= GREETINGS_MAX
             && let Some(slowest) = greetings.pop_front()
@@ -156,18 +256,28 @@ pub async fn accept_tls(
             slowest.abort();
         }
         let certificates = Arc::clone(&certificates);
-        let greeting = tokio::spawn(greet(stream, from, certificates, arrivals.clone(), tally.clone()));
+        // Where it will be served: greeting takes arithmetic, which is not for the agent's own threads.
+        let greeting = served.spawn(greet(
+            stream,
+            from,
+            certificates,
+            arrivals.clone(),
+            places.clone(),
+        ));
         greetings.push_back(greeting.abort_handle());
     }
 }
 
 async fn greet(
-    stream: TcpStream,
+    stream: std::net::TcpStream,
     from: SocketAddr,
     certificates: Arc<Certificates>,
     arrivals: Arrivals,
-    tally: Tally,
+    places: Places,
 ) {
+    let Ok(stream) = TcpStream::from_std(stream) else {
+        return;
+    };
     // Small messages to and fro: nothing is gained by gathering them.
     let _ = stream.set_nodelay(true);
     // HTTP/2's own pings never leave where an answer that nobody takes lies before them: the kernel looks as well (tcp(7)).
@@ -175,20 +285,31 @@ async fn greet(
     let greeted = tokio::time::timeout(GREETED_WITHIN, certificates.greet(stream)).await;
     match greeted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok((stream, peer)) => {
-            let Some(counted) = tally.count(&peer.name(), CONNECTIONS_MAX) else {
+            let Some(place) = places.take(&peer) else {
                 tracing::debug!(peer = %peer.name(), %from, "too many connections: one was closed");
                 return;
             };
-            let connection = Connection::new(Stream::Tls(Box::new(stream)), peer, counted);
-            let _ = arrivals.send(Ok(connection)).await;
+            let _ = arrivals.try_send(Arrival::new(Arriving::Tls(Box::new(stream)), peer, place));
         }
         Err(error) => tracing::info!(%from, %error, "a client was not let in"),
     }
 }
 
-async fn wait_after(error: &io::Error) {
-    tracing::warn!(%error, "a client cannot be let in");
-    tokio::time::sleep(AFTER_AN_ERROR).await;
+/// What the log says of connections that cannot be taken in.
+#[derive(Debug, Default)]
+struct Log {
+    told: Option<Instant>,
+}
+
+impl Log {
+    /// What is wrong is still wrong in a moment: who asks at once asks in vain, as fast as a processor goes.
+    async fn wait_after(&mut self, error: &io::Error) {
+        if self.told.is_none_or(|told| told.elapsed() > TOLD_EVERY) {
+            tracing::warn!(%error, "a client cannot be let in");
+            self.told = Some(Instant::now());
+        }
+        tokio::time::sleep(AFTER_AN_ERROR).await;
+    }
 }
 
 /// Asks the kernel who it is, once: it is about the process that connected.
@@ -207,12 +328,22 @@ fn peer_of(stream: &UnixStream) -> Peer {
     }
 }
 
+/// Who is at the other end of a connection, and the connection as others see it: each call on it knows them.
+#[derive(Debug, Clone)]
+pub struct Visit {
+    /// Who.
+    pub peer: Peer,
+    /// The connection.
+    pub line: Arc<Line>,
+}
+
 /// Somebody who has come in.
 #[derive(Debug)]
 pub struct Connection {
     stream: Stream,
-    peer: Peer,
+    visit: Visit,
     _counted: Counted,
+    _place: Place,
 }
 
 #[derive(Debug)]
@@ -221,21 +352,11 @@ enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Connection {
-    fn new(stream: Stream, peer: Peer, counted: Counted) -> Self {
-        Self {
-            stream,
-            peer,
-            _counted: counted,
-        }
-    }
-}
-
 impl Connected for Connection {
-    type ConnectInfo = Peer;
+    type ConnectInfo = Visit;
 
-    fn connect_info(&self) -> Peer {
-        self.peer.clone()
+    fn connect_info(&self) -> Visit {
+        self.visit.clone()
     }
 }
 
@@ -245,6 +366,7 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.visit.line.check(cx)?;
         match &mut self.stream {
             Stream::Local(s) => Pin::new(s).poll_read(cx, buf),
             Stream::Tls(s) => Pin::new(s).poll_read(cx, buf),
@@ -254,6 +376,7 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.visit.line.check(cx)?;
         match &mut self.stream {
             Stream::Local(s) => Pin::new(s).poll_write(cx, buf),
             Stream::Tls(s) => Pin::new(s).poll_write(cx, buf),

@@ -1,46 +1,63 @@
 //! gRPC. Translates, decides nothing but who may call.
 //!
-//! - [`incoming`] the unix socket and TCP, and who is at the other end of a connection
+//! - [`incoming`] the unix socket and TCP, and who is at the other end of a connection; [`line`](mod@line): connections that are quiet make room
 //! - [`tls`]      the agent's certificates
 //! - [`tally`]    how many calls and connections a client has
-//! - [`gate`]     stands before every call: may they, and how many are open
+//! - [`gate`]     stands before every call: may they, how many are open, is there memory for one more
+//! - [`members`]  whether they are still in the groups that give a role
 //! - [`roles`]    who may call what (pure)
 //! - [`service`]  the calls; [`requests`]: what they ask for, checked (pure); `answers`: those that take a walk
-//! - [`outlet`]   streams to clients that may be slow
+//! - [`budget`]   memory that answers may take; [`open`]: calls until the last byte of their answer is taken
+//! - [`walk`]     answers made bit by bit, as clients take them; [`crew`]: the threads for that; [`pages`]: others, cut to what a message holds (pure)
 //! - [`http`]     metrics and health
 //! - `bounded`    its connections
 //! - `convert`    the contract's messages from the agent's values; `notices` its notices, `usage` the report of usage
+//!
+//! Root is served by a runtime of its own, all others share another one, and neither runs the agent's own work: what clients take up, they
+//! take from each other.
 
 mod answers;
 mod bounded;
+pub mod budget;
 mod convert;
+pub mod crew;
+mod deadline;
 pub mod gate;
 pub mod http;
 pub mod incoming;
+pub mod line;
+pub mod members;
 mod notices;
-pub mod outlet;
+pub mod open;
+pub mod pages;
 pub mod requests;
 pub mod roles;
 pub mod service;
 pub mod tally;
 pub mod tls;
 pub mod usage;
+pub mod walk;
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use purge_proto::v1::purge_agent_server::PurgeAgentServer;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::mpsc;
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 
-use self::gate::{Doors, Gate};
-use self::tally::Tally;
+use self::gate::{Doors, Gate, What};
+use self::incoming::{Arrival, Places};
 use self::tls::Certificates;
 use crate::host::Host;
+use crate::model::Seconds;
 use crate::reload::InForce;
+use crate::sys;
 
 /// Why clients cannot come in.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +76,9 @@ pub enum ServeError {
     /// The certificates cannot be used.
     #[error("listen.tcp: {0}")]
     Tls(#[from] tls::TlsError),
+    /// What serves cannot be started, or ended.
+    #[error("cannot serve clients: {0}")]
+    Runtime(io::Error),
     /// The server ended.
     #[error("the gRPC server ended: {0}")]
     Transport(#[from] tonic::transport::Error),
@@ -70,15 +90,20 @@ pub enum ServeError {
 /// What to do about an error, after a semicolon.
 fn cure(error: &io::Error) -> String {
     match error.raw_os_error() {
-        Some(crate::sys::socket::EAFNOSUPPORT) => format!("; {}", crate::sys::socket::NETWORK_CURE),
+        Some(sys::socket::EAFNOSUPPORT) => format!("; {}", sys::socket::NETWORK_CURE),
         _ => String::new(),
     }
 }
 
-/// A request's message may have this many bytes: the largest holds a path.
+/// A request's message may have this many bytes: the largest holds paths.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
+/// No answer that is no stream is larger, whatever it tells.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// A request's headers may have this many bytes together.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
+/// Bytes of requests that a connection may send before they are looked at; and of one of them.
+const UNREAD_BYTES_MAX: u32 = 128 << 10;
+const UNREAD_BYTES_OF_ONE_MAX: u32 = 64 << 10;
 /// Calls that one connection may have open.
 const STREAMS_MAX: u32 = 64;
 /// A connection on which nothing moves is asked whether it lives, and closed if it does not answer.
@@ -86,9 +111,20 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 const PONG_WITHIN: Duration = Duration::from_secs(20);
 
 /// Clients that have come in and wait for the server to look at them.
-const ARRIVED_MAX: usize = 16;
+const ARRIVED_MAX: usize = 64;
 /// How often it is looked whether a certificate's file has changed.
 const FOLLOW_EVERY: Duration = Duration::from_secs(5);
+/// How often it is looked who says nothing, or takes nothing.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Memory that clients have let go of goes back to the system once it is so much, and not more often than this.
+const GIVEN_BACK_AT: u64 = 4 << 20;
+const GIVEN_BACK_EVERY: Duration = Duration::from_secs(5);
+/// Threads that move bytes, of each runtime for clients.
+const MOVERS: usize = 2;
+/// Threads that wait for index, store or disk, for root.
+const THREADS_OF_ROOT: usize = 32;
+/// And for all others: the crew's, and those that ask for members of groups.
+const THREADS_OF_OTHERS: usize = crew::THREADS_OF_OTHERS + 8;
 
 /// Where clients come in.
 #[derive(Debug)]
@@ -113,52 +149,155 @@ pub async fn serve(
     in_force: Arc<InForce>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
+    let service = service::Service::new(host, in_force);
+    let (ending, ended) = watch::channel(false);
+    let (for_root, for_others) = (
+        Hall::open("root", THREADS_OF_ROOT)?,
+        Hall::open("clients", THREADS_OF_OTHERS)?,
+    );
+    let (root, root_served) = for_root.attend(service.clone(), &doors, ended.clone());
+    let (others, others_served) = for_others.attend(service, &doors, ended.clone());
+    let places = Places::among(sys::limits::open_files());
+    let mut keepers = tokio::task::JoinSet::new();
+    keepers.spawn(incoming::accept_local(
+        entrances.local,
+        root,
+        others.clone(),
+        places.clone(),
+    ));
+    if let Some((listener, certificates)) = entrances.tls {
+        keepers.spawn(follow(Arc::clone(&certificates)));
+        let served = (for_others.handle().clone(), others);
+        keepers.spawn(incoming::accept_tls(
+            listener,
+            certificates,
+            served,
+            places.clone(),
+        ));
+    }
+    keepers.spawn(look_after(places, doors));
+    let both = async { tokio::try_join!(joined(root_served), joined(others_served)) };
+    tokio::pin!(both);
+    tokio::select! {
+        served = &mut both => return served.map(drop),
+        () = shutdown => {}
+    }
+    let _ = ending.send(true);
+    match tokio::time::timeout(CLIENTS_LEAVE, both).await {
+        Ok(served) => served.map(drop),
+        Err(_) => Ok(()),
+    }
+}
+
+async fn joined(served: JoinHandle<Result<(), ServeError>>) -> Result<(), ServeError> {
+    served
+        .await
+        .map_err(|e| ServeError::Runtime(io::Error::other(e)))?
+}
+
+/// Ends connections and answers that nobody cares for, and gives memory back that they took.
+async fn look_after(places: Places, doors: Arc<Doors>) {
+    let (mut freed, mut given_back) = (0u64, Instant::now());
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        places.sweep();
+        doors.watch.sweep();
+        freed = freed.saturating_add(doors.budget.take_freed());
+        if freed >= GIVEN_BACK_AT && given_back.elapsed() >= GIVEN_BACK_EVERY {
+            (freed, given_back) = (0, Instant::now());
+            let _ = tokio::task::spawn_blocking(sys::memory::give_back).await;
+        }
+    }
+}
+
+/// A runtime for clients.
+struct Hall(Option<Runtime>, Handle);
+
+impl Hall {
+    fn open(name: &str, threads: usize) -> Result<Self, ServeError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(MOVERS)
+            .max_blocking_threads(threads)
+            .thread_name(name)
+            .enable_all()
+            .build()
+            .map_err(ServeError::Runtime)?;
+        let handle = runtime.handle().clone();
+        Ok(Self(Some(runtime), handle))
+    }
+
+    fn handle(&self) -> &Handle {
+        &self.1
+    }
+
+    /// Serves those who are sent to it.
+    fn attend(
+        &self,
+        service: service::Service,
+        doors: &Arc<Doors>,
+        ended: watch::Receiver<bool>,
+    ) -> (mpsc::Sender<Arrival>, JoinHandle<Result<(), ServeError>>) {
+        let (arrivals, incoming) = mpsc::channel(ARRIVED_MAX);
+        let served = attend(service, Arc::clone(doors), incoming, ended);
+        (arrivals, self.handle().spawn(served))
+    }
+}
+
+impl Drop for Hall {
+    fn drop(&mut self) {
+        // What still waits for a disk is not waited for.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+async fn attend(
+    service: service::Service,
+    doors: Arc<Doors>,
+    incoming: mpsc::Receiver<Arrival>,
+    mut ended: watch::Receiver<bool>,
+) -> Result<(), ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<PurgeAgentServer<service::Service>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(purge_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let agent = PurgeAgentServer::new(service::Service::new(host, in_force))
-        .max_decoding_message_size(REQUEST_BYTES_MAX);
-    let (ending, ended) = tokio::sync::oneshot::channel();
-    let (arrivals, incoming) = mpsc::channel(ARRIVED_MAX);
-    let mut keepers = tokio::task::JoinSet::new();
-    let tally = Tally::default();
-    keepers.spawn(incoming::accept_local(
-        entrances.local,
-        arrivals.clone(),
-        tally.clone(),
-    ));
-    if let Some((listener, certificates)) = entrances.tls {
-        keepers.spawn(follow(Arc::clone(&certificates)));
-        keepers.spawn(incoming::accept_tls(listener, certificates, arrivals, tally));
-    }
-    let served = Server::builder()
+    let agent = PurgeAgentServer::new(service)
+        .max_decoding_message_size(REQUEST_BYTES_MAX)
+        .max_encoding_message_size(ANSWER_BYTES_MAX);
+    let incoming = ReceiverStream::new(incoming).map(Arrival::connect);
+    Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
+        .initial_connection_window_size(UNREAD_BYTES_MAX)
+        .initial_stream_window_size(UNREAD_BYTES_OF_ONE_MAX)
         .http2_max_header_list_size(HEADER_BYTES_MAX)
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PONG_WITHIN))
-        .add_service(health_service)
-        .add_service(reflection)
-        .add_service(Gate::before(agent, doors))
-        .serve_with_incoming_shutdown(ReceiverStream::new(incoming), async {
-            shutdown.await;
-            let _ = ending.send(());
-        });
-    tokio::select! {
-        served = served => Ok(served?),
-        () = async {
-            let _ = ended.await;
-            tokio::time::sleep(CLIENTS_LEAVE).await;
-        } => Ok(()),
-    }
+        .add_service(Gate::before(health_service, What::Probe, Arc::clone(&doors)))
+        .add_service(Gate::before(reflection, What::Probe, Arc::clone(&doors)))
+        .add_service(Gate::before(agent, What::Agent, doors))
+        .serve_with_incoming_shutdown(incoming, async move {
+            // An error: whoever would say so has ended.
+            let _ = ended.wait_for(|ended| *ended).await;
+        })
+        .await?;
+    Ok(())
 }
 
 /// Takes up certificates whose files have changed.
 async fn follow(certificates: Arc<Certificates>) {
+    let mut ended = Vec::new();
     loop {
         tokio::time::sleep(FOLLOW_EVERY).await;
+        let now = Seconds::wall().unix();
+        let mut lists = certificates.lists();
+        lists.retain(|list| list.ends.is_some_and(|ends| ends < now));
+        for list in lists.iter().filter(|list| !ended.contains(*list)) {
+            tracing::error!(file = %list.file.display(), "the list of revoked certificates has ended: clients of its authority are refused until a newer one is there");
+        }
+        ended = lists;
         match certificates.follow() {
             Ok(false) => {}
             Ok(true) => tracing::info!("the certificates were read again"),

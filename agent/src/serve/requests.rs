@@ -15,8 +15,6 @@ use crate::purge::holds::REASON_BYTES_MAX;
 use crate::query::find::{Filter, Order};
 use crate::query::usage::By;
 
-/// Rows of a page of a list, unless the client asks for fewer.
-const PAGE_ROWS_MAX: usize = 100;
 /// Days of a forecast, unless the client asks for another number.
 const FORECAST_DAYS: u32 = 30;
 /// How far ahead `mine` looks, in seconds, and how deep it tells directories apart, unless the client says otherwise.
@@ -261,26 +259,6 @@ pub fn hold(r: &v1::AddHoldRequest) -> Result<(), Status> {
         ));
     }
     Ok(())
-}
-
-/// A page of `all` (newest first) after the one that `token` names, and the next token.
-pub fn page<T>(all: Vec<T>, size: u32, token: &str, id: impl Fn(&T) -> &str) -> (Vec<T>, String) {
-    let size = match size {
-        0 => PAGE_ROWS_MAX,
-        n => (n as usize).min(PAGE_ROWS_MAX),
-    };
-    let rest = all
-        .into_iter()
-        .skip_while(|item| !token.is_empty() && id(item) >= token);
-    let mut rows: Vec<T> = rest.take(size + 1).collect();
-    let more = rows.len() > size;
-    rows.truncate(size);
-    let next = rows
-        .last()
-        .filter(|_| more)
-        .map(|last| id(last).to_owned())
-        .unwrap_or_default();
-    (rows, next)
 }
 
 /// The name of a plan, run or hold: as the agent gives them.

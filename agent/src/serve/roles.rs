@@ -2,8 +2,8 @@
 //!
 //! A call that is not in [`CALLS`] is for admins only: whoever adds one to the contract adds a row here.
 
+use std::fmt::Debug;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::config::{Access, Members, Subject};
 
@@ -68,6 +68,15 @@ pub const CALLS: [(&str, Role, OfOwn); 26] = [
     ("Restore", Role::Admin, OfOwn::MayNot),
 ];
 
+/// Whether a certificate that was good when its client connected still is.
+pub trait Standing: Debug + Send + Sync {
+    /// Asks once more.
+    ///
+    /// # Errors
+    /// Why not.
+    fn check(&self) -> Result<(), &'static str>;
+}
+
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone)]
 pub enum Peer {
@@ -84,8 +93,8 @@ pub enum Peer {
         subject: Subject,
         /// When it ends, in seconds since 1970.
         not_after: i64,
-        /// False once the authority that vouched for it may no longer do so.
-        trusted: Arc<AtomicBool>,
+        /// Knows whether the authorities still vouch for it.
+        standing: Arc<dyn Standing>,
     },
     /// The kernel does not say who it is.
     Unknown,
@@ -110,9 +119,7 @@ impl Peer {
             Self::Certificate { not_after, .. } if *not_after < now => {
                 Err("the client's certificate has ended; connect with a new one")
             }
-            Self::Certificate { trusted, .. } if !trusted.load(Relaxed) => {
-                Err("the authorities that clients may come from have changed; connect again")
-            }
+            Self::Certificate { standing, .. } => standing.check(),
             _ => Ok(()),
         }
     }
@@ -153,7 +160,7 @@ fn is_member(peer: &Peer, members: &Members) -> bool {
         Peer::Local { uid, gids } => {
             members.users.contains(uid) || gids.iter().any(|gid| members.groups.contains(gid))
         }
-        Peer::Certificate { subject, .. } => members.certificates.iter().any(|c| subject.fits(c)),
+        Peer::Certificate { subject, .. } => members.certificates.iter().any(|c| subject.is(c)),
         Peer::Unknown => false,
     }
 }
@@ -240,11 +247,20 @@ mod tests {
         }
     }
 
+    #[derive(Debug)]
+    struct Stands(bool);
+
+    impl Standing for Stands {
+        fn check(&self) -> Result<(), &'static str> {
+            if self.0 { Ok(()) } else { Err("no") }
+        }
+    }
+
     fn certificate(subject: &str, not_after: i64, trusted: bool) -> Peer {
         Peer::Certificate {
             subject: Subject::parse(subject).unwrap(),
             not_after,
-            trusted: Arc::new(AtomicBool::new(trusted)),
+            standing: Arc::new(Stands(trusted)),
         }
     }
 
@@ -255,8 +271,16 @@ mod tests {
             ..access()
         };
         let role = |subject| role_of(&certificate(subject, 0, true), &access);
-        assert_eq!(role("CN=c20,O=x"), Some(Role::Operator));
-        assert_eq!(role("O=c20"), None);
+        assert_eq!(role("CN=c20"), Some(Role::Operator));
+        for other in [
+            "O=c20",
+            "CN=c20,O=x",
+            "CN=eve,CN=c20",
+            "CN=c20,CN=eve",
+            "CN=c20+CN=eve",
+        ] {
+            assert_eq!(role(other), None, "{other}");
+        }
         assert!(permit(&certificate("CN=other", 0, true), &access, "Find").is_err());
     }
 

@@ -1,32 +1,38 @@
 //! The calls of `purge.v1.PurgeAgent`.
 //!
-//! What reads the index or the store runs on blocking threads; streams go through bounded channels, so a slow
-//! client holds one message back, never memory or a lock.
+//! What reads the index or the store runs on threads that are set aside for clients (`crew`); streams are made bit by bit, as the client
+//! takes them (`walk`), so a slow one holds some tens of KiB, and no thread and no lock.
 
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use purge_proto::v1::{self, purge_agent_server::PurgeAgent};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
+use super::budget::Share;
+use super::crew::Crew;
+use super::deadline::Until;
 use super::gate::Caller;
-use super::outlet::{Outlet, Until};
 use super::requests::{self, PlanAsked};
 use super::roles::Scope;
-use super::{answers, convert, notices, usage};
+use super::walk::{self, Walk};
+use super::{answers, convert, notices, pages, usage};
 use crate::doctor;
 use crate::host::{Host, HostError, Wish};
+use crate::index::Totals;
 use crate::purge::holds::Asker;
 use crate::purge::plans::{By, PlanRecord};
 use crate::purge::runs::LiveRun;
 use crate::reload::InForce;
 use crate::scan::Extent;
+use crate::volume::Volume;
 
-/// Messages that wait for a slow client.
-const WAITING_MAX: usize = 256;
+/// Status waits so long for the index, and then tells how much there was a moment ago.
+const TOTALS_WITHIN: Duration = Duration::from_millis(100);
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// The service.
@@ -34,54 +40,75 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 pub struct Service {
     host: Arc<Host>,
     in_force: Arc<InForce>,
+    crew: Crew,
+    /// How much there was on each volume when it was asked last.
+    totals: Arc<Mutex<HashMap<String, Totals>>>,
 }
 
 impl Service {
     /// Serves this host, with this configuration.
     pub fn new(host: Arc<Host>, in_force: Arc<InForce>) -> Self {
-        Self { host, in_force }
+        Self {
+            host,
+            in_force,
+            crew: Crew::default(),
+            totals: Arc::default(),
+        }
     }
 
     /// Runs something that waits for the index, the store or the disk.
     async fn wait<T: Send + 'static>(
         &self,
+        caller: &Caller,
         work: impl FnOnce(&Arc<Host>) -> Result<T, HostError> + Send + 'static,
     ) -> Result<T, Status> {
         let host = Arc::clone(&self.host);
-        // A panic is contained to the request that met it.
-        let done = tokio::task::spawn_blocking(move || work(&host)).await;
-        done.map_err(|e| Status::internal(format!("the request failed inside the agent: {e}")))?
+        let whose = (caller.name.as_str(), caller.share);
+        self.crew
+            .run(whose, move || work(&host))
+            .await?
             .map_err(convert::status)
     }
 
-    /// Streams what `work` sends; `work` ends when the client has gone, is too slow, or waits no longer.
-    fn stream<T: Send + 'static>(
+    /// Parses a request where names may have to be looked up, which can take a while.
+    async fn parsed<T: Send + 'static>(
         &self,
         caller: &Caller,
-        work: impl FnOnce(&Host, &mut dyn FnMut(T) -> bool) -> Result<(), Status> + Send + 'static,
-    ) -> Response<Answers<T>> {
-        let (send, receive) = mpsc::channel(WAITING_MAX);
-        let host = Arc::clone(&self.host);
-        let outlet = Outlet::new(send, caller.deadline);
-        tokio::task::spawn_blocking(move || {
-            if let Err(status) = work(&host, &mut |item| outlet.give(item)) {
-                outlet.end(status);
+        parse: impl FnOnce() -> Result<T, Status> + Send + 'static,
+    ) -> Result<T, Status> {
+        self.crew.run((&caller.name, caller.share), parse).await?
+    }
+
+    /// Streams what a walk finds; it ends when the client has gone, takes nothing, or waits no longer.
+    fn stream<W: Walk>(&self, caller: &Caller, walk: W) -> Response<Answers<W::Item>> {
+        let whose = (caller.name.clone(), caller.share);
+        let found = walk::start(self.crew.clone(), whose, walk);
+        Response::new(match caller.deadline {
+            Some(deadline) => Box::pin(Until::new(found, deadline)),
+            None => Box::pin(found),
+        })
+    }
+
+    /// What is on a volume; while others hold its index, what there was a moment ago.
+    fn totals_of(&self, volume: &Volume) -> Totals {
+        let now = volume
+            .watched
+            .index
+            .try_read_for(TOTALS_WITHIN)
+            .map(|index| index.totals());
+        let mut known = self.totals.lock();
+        match now {
+            Some(now) => {
+                known.insert(volume.config.name.clone(), now);
+                now
             }
-        });
-        Response::new(Box::pin(ReceiverStream::new(receive)))
+            None => known.get(&volume.config.name).copied().unwrap_or_default(),
+        }
     }
 }
 
-/// Parses a request where names may have to be looked up, which can take a while.
-async fn parsed<T: Send + 'static>(
-    parse: impl FnOnce() -> Result<T, Status> + Send + 'static,
-) -> Result<T, Status> {
-    let parsed = tokio::task::spawn_blocking(parse).await;
-    parsed.map_err(|e| Status::internal(format!("the request failed inside the agent: {e}")))?
-}
-
 fn plan_of(record: PlanRecord) -> v1::Plan {
-    record.plan.unwrap_or_default()
+    pages::plan(record.plan.unwrap_or_default())
 }
 
 /// What a client hears of a run; a slow one hears the latest only.
@@ -89,7 +116,7 @@ fn follow(live: &LiveRun, caller: &Caller) -> Answers<v1::RunProgress> {
     let news = tokio_stream::wrappers::WatchStream::new(live.watch());
     let news = news.map(|p| {
         Ok(v1::RunProgress {
-            run: Some(p.run),
+            run: Some(pages::run(p.run)),
             total: p.total,
             done: p.done,
         })
@@ -104,16 +131,21 @@ fn follow(live: &LiveRun, caller: &Caller) -> Answers<v1::RunProgress> {
 impl PurgeAgent for Service {
     async fn get_status(
         &self,
-        _: Request<v1::GetStatusRequest>,
+        request: Request<v1::GetStatusRequest>,
     ) -> Result<Response<v1::AgentStatus>, Status> {
-        let status = self.wait(|host| {
+        let caller = Caller::of(&request)?;
+        let service = self.clone();
+        let status = self.wait(&caller, move |host| {
             let mut last_runs = host.runs.list()?;
             last_runs.truncate(10);
+            let volumes = host.volumes().iter();
             Ok(v1::AgentStatus {
                 version: env!("CARGO_PKG_VERSION").into(),
                 uptime_seconds: host.uptime().as_secs(),
-                volumes: host.volumes().iter().map(|v| convert::volume(host, v)).collect(),
-                last_runs,
+                volumes: volumes
+                    .map(|v| convert::volume(host, v, service.totals_of(v)))
+                    .collect(),
+                last_runs: last_runs.into_iter().map(pages::run_in_list).collect(),
                 resident_bytes: crate::sys::memory::resident_bytes(),
             })
         });
@@ -128,8 +160,9 @@ impl PurgeAgent for Service {
         let caller = Caller::of(&request)?;
         let max = Some(caller.candidates_max);
         let asked = requests::plan(request.into_inner(), max)?;
-        let made = self.wait(move |host| {
-            let by = By::client(&caller.name);
+        let name = caller.name.clone();
+        let made = self.wait(&caller, move |host| {
+            let by = By::client(&name);
             match asked {
                 PlanAsked::Quota(name) => host.create_quota_plan(&name, max, by),
                 PlanAsked::Watermark(volume) => host.create_watermark_plan(&volume, max, by),
@@ -144,8 +177,9 @@ impl PurgeAgent for Service {
     }
 
     async fn get_plan(&self, request: Request<v1::GetPlanRequest>) -> Result<Response<v1::Plan>, Status> {
+        let caller = Caller::of(&request)?;
         let id = requests::id("plan_id", request.into_inner().plan_id)?;
-        let record = self.wait(move |host| Ok(host.plans.get(&id)?)).await?;
+        let record = self.wait(&caller, move |host| Ok(host.plans.get(&id)?)).await?;
         Ok(Response::new(plan_of(record)))
     }
 
@@ -153,10 +187,13 @@ impl PurgeAgent for Service {
         &self,
         request: Request<v1::ListPlansRequest>,
     ) -> Result<Response<v1::ListPlansResponse>, Status> {
+        let caller = Caller::of(&request)?;
         let r = request.into_inner();
-        let all = self.wait(|host| Ok(host.plans.list()?)).await?;
-        let all: Vec<v1::Plan> = all.into_iter().map(plan_of).collect();
-        let (plans, next_page_token) = requests::page(all, r.page_size, &r.page_token, |p| &p.plan_id);
+        let page = self.wait(&caller, move |host| {
+            let all = host.plans.list()?.into_iter().map(plan_of).collect();
+            Ok(pages::plans(all, r.page_size, &r.page_token))
+        });
+        let (plans, next_page_token) = page.await?;
         Ok(Response::new(v1::ListPlansResponse {
             plans,
             next_page_token,
@@ -171,10 +208,10 @@ impl PurgeAgent for Service {
         let caller = Caller::of(&request)?;
         let r = request.into_inner();
         let id = requests::id("plan_id", r.plan_id.clone())?;
-        let record = self.wait(move |host| Ok(host.plans.get(&id)?)).await?;
-        Ok(self.stream(&caller, move |host, each| {
-            answers::show(host, &record, r.sort(), r.limit, each)
-        }))
+        let record = self.wait(&caller, move |host| Ok(host.plans.get(&id)?)).await?;
+        let asked = (r.sort(), r.limit);
+        let shown = answers::Shown::new(Arc::clone(&self.host), &caller, record, asked)?;
+        Ok(self.stream(&caller, shown))
     }
 
     type ApplyStream = Answers<v1::RunProgress>;
@@ -184,7 +221,7 @@ impl PurgeAgent for Service {
         let r = request.into_inner();
         let id = requests::id("plan_id", r.plan_id.clone())?;
         let (_, live) = self
-            .wait(move |host| host.apply(&id, requests::manner(&r), &by))
+            .wait(&caller, move |host| host.apply(&id, requests::manner(&r), &by))
             .await?;
         Ok(Response::new(follow(&live, &caller)))
     }
@@ -199,9 +236,9 @@ impl PurgeAgent for Service {
         if let Some(live) = self.host.runs.live(&id) {
             return Ok(Response::new(follow(&live, &caller)));
         }
-        let run = self.wait(move |host| Ok(host.runs.get(&id)?)).await?;
+        let run = self.wait(&caller, move |host| Ok(host.runs.get(&id)?)).await?;
         let last = v1::RunProgress {
-            run: Some(run),
+            run: Some(pages::run(run)),
             total: 0,
             done: 0,
         };
@@ -209,19 +246,22 @@ impl PurgeAgent for Service {
     }
 
     async fn get_run(&self, request: Request<v1::GetRunRequest>) -> Result<Response<v1::Run>, Status> {
+        let caller = Caller::of(&request)?;
         let id = requests::id("run_id", request.into_inner().run_id)?;
-        Ok(Response::new(
-            self.wait(move |host| Ok(host.runs.get(&id)?)).await?,
-        ))
+        let run = self.wait(&caller, move |host| Ok(host.runs.get(&id)?)).await?;
+        Ok(Response::new(pages::run(run)))
     }
 
     async fn list_runs(
         &self,
         request: Request<v1::ListRunsRequest>,
     ) -> Result<Response<v1::ListRunsResponse>, Status> {
+        let caller = Caller::of(&request)?;
         let r = request.into_inner();
-        let all = self.wait(|host| Ok(host.runs.list()?)).await?;
-        let (runs, next_page_token) = requests::page(all, r.page_size, &r.page_token, |r| &r.run_id);
+        let page = self.wait(&caller, move |host| {
+            Ok(pages::runs(host.runs.list()?, r.page_size, &r.page_token))
+        });
+        let (runs, next_page_token) = page.await?;
         Ok(Response::new(v1::ListRunsResponse {
             runs,
             next_page_token,
@@ -229,8 +269,9 @@ impl PurgeAgent for Service {
     }
 
     async fn cancel_run(&self, request: Request<v1::CancelRunRequest>) -> Result<Response<v1::Run>, Status> {
+        let caller = Caller::of(&request)?;
         let id = requests::id("run_id", request.into_inner().run_id)?;
-        let run = self.wait(move |host| {
+        let run = self.wait(&caller, move |host| {
             let run = host.runs.get(&id)?;
             match host.runs.live(&id) {
                 Some(live) => live.cancel(),
@@ -238,19 +279,20 @@ impl PurgeAgent for Service {
             }
             Ok(run)
         });
-        Ok(Response::new(run.await?))
+        Ok(Response::new(pages::run(run.await?)))
     }
 
     async fn restore(
         &self,
         request: Request<v1::RestoreRequest>,
     ) -> Result<Response<v1::RestoreReport>, Status> {
-        let by = Caller::of(&request)?.name;
+        let caller = Caller::of(&request)?;
+        let by = caller.name.clone();
         let r = requests::restore(request.into_inner())?;
-        let report = self.wait(move |host| {
+        let report = self.wait(&caller, move |host| {
             host.restore(&r.run_id, &r.paths, Some(&*r.to).filter(|to| !to.is_empty()), &by)
         });
-        Ok(Response::new(report.await?))
+        Ok(Response::new(pages::restored(report.await?)))
     }
 
     async fn explain(
@@ -259,8 +301,9 @@ impl PurgeAgent for Service {
     ) -> Result<Response<v1::Explanation>, Status> {
         let caller = Caller::of(&request)?;
         let path = request.into_inner().path;
-        let answer = self.wait(move |host| {
-            Ok(convert::explanation(match caller.user() {
+        let by = caller.clone();
+        let answer = self.wait(&caller, move |host| {
+            Ok(convert::explanation(match by.user() {
                 None => host.explain(&path)?,
                 Some(user) => host.explain_own(&path, user)?,
             }))
@@ -274,20 +317,20 @@ impl PurgeAgent for Service {
         let only = caller.only();
         let mut r = request.into_inner();
         let path = std::mem::take(&mut r.path);
-        let asked = parsed(move || requests::find(&r, only)).await?;
-        let places = self.wait(move |host| host.places(&path, only)).await?;
-        Ok(self.stream(&caller, move |host, each| {
-            answers::find(host, &asked, places, each)
-        }))
+        let asked = self.parsed(&caller, move || requests::find(&r, only)).await?;
+        let places = self.wait(&caller, move |host| host.places(&path, only)).await?;
+        let found = answers::Found::new(Arc::clone(&self.host), &caller, asked, places);
+        Ok(self.stream(&caller, found))
     }
 
     async fn get_touched(
         &self,
         request: Request<v1::TouchedRequest>,
     ) -> Result<Response<v1::TouchedReport>, Status> {
+        let caller = Caller::of(&request)?;
         let r = request.into_inner();
         requests::names([("volume", &r.volume)])?;
-        let told = self.wait(move |host| answers::touched(host, &r.volume));
+        let told = self.wait(&caller, move |host| answers::touched(host, &r.volume));
         Ok(Response::new(told.await?))
     }
 
@@ -295,26 +338,41 @@ impl PurgeAgent for Service {
         let caller = Caller::of(&request)?;
         let r = request.into_inner();
         let (uid, only) = (caller.uid, caller.only());
-        let whose = parsed(move || requests::mine(r, uid, only)).await?;
-        Ok(Response::new(self.wait(move |host| host.mine(&whose)).await?))
+        let whose = self.parsed(&caller, move || requests::mine(r, uid, only)).await?;
+        let told = self.wait(&caller, move |host| host.mine(&whose, pages::ANSWER_BYTES_MAX));
+        Ok(Response::new(told.await?))
     }
 
     async fn get_forecast(
         &self,
         request: Request<v1::ForecastRequest>,
     ) -> Result<Response<v1::Forecast>, Status> {
+        let caller = Caller::of(&request)?;
         let (wanted, days, by) = requests::forecast(request.into_inner())?;
-        let told = self.wait(move |host| host.forecast(&wanted, days, by));
-        Ok(Response::new(told.await?))
+        let open = Arc::clone(&caller.open);
+        let told = self.wait(&caller, move |host| {
+            if caller.share != Share::Root {
+                let takes = host.forecast_bytes(&wanted, days, by)?;
+                open.charge(takes)
+                    .map_err(|full| HostError::TooMuch(full.message().into()))?;
+            }
+            host.forecast(&wanted, days, by)
+        });
+        let mut told = told.await?;
+        told.subjects_total = told.subjects.len() as u64;
+        told.subjects = pages::first(told.subjects, pages::FORECAST_BYTES_MAX);
+        Ok(Response::new(told))
     }
 
     async fn usage(&self, request: Request<v1::UsageRequest>) -> Result<Response<v1::UsageReport>, Status> {
-        let only = Caller::of(&request)?.only();
+        let caller = Caller::of(&request)?;
+        let only = caller.only();
         let r = request.into_inner();
         let by = requests::usage(&r, only)?;
-        let report = self.wait(move |host| {
-            let mut report = usage::Report::take(host, &r, by, only)?;
-            Ok(report.part(0..report.len()))
+        let open = Arc::clone(&caller.open);
+        let report = self.wait(&caller, move |host| {
+            let mut report = usage::Report::take(host, &r, by, only, &open)?;
+            Ok(answers::first_rows(&mut report, pages::SUMS_BYTES_MAX))
         });
         Ok(Response::new(report.await?))
     }
@@ -328,17 +386,21 @@ impl PurgeAgent for Service {
         let only = caller.only();
         let r = request.into_inner();
         let by = requests::usage(&r, only)?;
+        let open = Arc::clone(&caller.open);
         let report = self
-            .wait(move |host| usage::Report::take(host, &r, by, only))
+            .wait(&caller, move |host| {
+                usage::Report::take(host, &r, by, only, &open)
+            })
             .await?;
-        Ok(self.stream(&caller, move |_, each| report.send(each)))
+        Ok(self.stream(&caller, answers::Rows::of(report)))
     }
 
     async fn add_hold(&self, request: Request<v1::AddHoldRequest>) -> Result<Response<v1::Hold>, Status> {
         let caller = Caller::of(&request)?;
         let r = request.into_inner();
         requests::hold(&r)?;
-        let hold = self.wait(move |host| {
+        let by = caller.clone();
+        let hold = self.wait(&by, move |host| {
             let wish = Wish {
                 path: &r.path,
                 reason: &r.reason,
@@ -359,7 +421,8 @@ impl PurgeAgent for Service {
     ) -> Result<Response<v1::ListHoldsResponse>, Status> {
         let caller = Caller::of(&request)?;
         let r = request.into_inner();
-        let listed = self.wait(move |host| {
+        let by = caller.clone();
+        let listed = self.wait(&by, move |host| {
             let by = caller.user().map(|user| user.name);
             let size = usize::try_from(r.page_size).unwrap_or(usize::MAX);
             Ok(host.holds.page(&r.page_token, size, by))
@@ -377,7 +440,8 @@ impl PurgeAgent for Service {
     ) -> Result<Response<v1::Hold>, Status> {
         let caller = Caller::of(&request)?;
         let id = requests::id("hold_id", request.into_inner().hold_id)?;
-        let removed = self.wait(move |host| {
+        let by = caller.clone();
+        let removed = self.wait(&by, move |host| {
             let only = caller.user().map(|user| (user.uid, user.name));
             Ok(host.holds.remove(&id, only)?)
         });
@@ -392,13 +456,17 @@ impl PurgeAgent for Service {
         let caller = Caller::of(&request)?;
         let name = request.into_inner().volume;
         requests::names([("volume", &name)])?;
-        let volumes = self.wait(move |host| match name.is_empty() {
+        let volumes = self.wait(&caller, move |host| match name.is_empty() {
             true => Ok(host.volumes().to_vec()),
             false => Ok(vec![Arc::clone(host.volume(&name)?)]),
         });
         let volumes = volumes.await?;
         volumes.iter().for_each(|v| v.request_scan(Extent::Volume));
-        Ok(self.stream(&caller, move |_, each| answers::scans(&volumes, each)))
+        let told = answers::scans(volumes);
+        Ok(Response::new(match caller.deadline {
+            Some(deadline) => Box::pin(Until::new(told, deadline)),
+            None => Box::pin(told),
+        }))
     }
 
     async fn get_config(
@@ -408,10 +476,14 @@ impl PurgeAgent for Service {
         Ok(Response::new(convert::config(&self.in_force.shown())))
     }
 
-    async fn doctor(&self, _: Request<v1::DoctorRequest>) -> Result<Response<v1::DoctorReport>, Status> {
+    async fn doctor(
+        &self,
+        request: Request<v1::DoctorRequest>,
+    ) -> Result<Response<v1::DoctorReport>, Status> {
+        let caller = Caller::of(&request)?;
         let in_force = Arc::clone(&self.in_force);
         let findings = self
-            .wait(move |host| Ok(doctor::examine(host, &in_force)))
+            .wait(&caller, move |host| Ok(doctor::examine(host, &in_force)))
             .await?;
         Ok(Response::new(convert::findings(findings)))
     }
@@ -426,9 +498,10 @@ impl PurgeAgent for Service {
             (r.sink.is_empty() || n.sink == r.sink)
                 && (state == v1::NoticeState::Unspecified || notices::state(n.fate) == state)
         });
-        let (rows, next_page_token) = requests::page(all, r.page_size, &r.page_token, |n| &n.notice_id);
+        let all = all.iter().map(notices::notice).collect();
+        let (notices, next_page_token) = pages::notices(all, r.page_size, &r.page_token);
         Ok(Response::new(v1::ListNoticesResponse {
-            notices: rows.iter().map(notices::notice).collect(),
+            notices,
             next_page_token,
         }))
     }

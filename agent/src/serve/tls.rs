@@ -7,19 +7,22 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-use rustls::RootCertStore;
-use rustls::ServerConfig;
+use parking_lot::{Mutex, RwLock};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{CertificateError, RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use x509_parser::asn1_rs::{Tag, ToDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::roles::Peer;
+use super::roles::{Peer, Standing};
+use crate::config::subject::Value;
 use crate::config::{Subject, TlsFiles};
 
 /// Why certificates cannot be used.
@@ -64,9 +67,77 @@ struct Loaded {
     authorities: Vec<CertificateDer<'static>>,
     /// When the agent's own certificate ends, in seconds since 1970.
     ends: Option<i64>,
-    /// Of everybody who came in under these authorities.
-    trusted: Arc<AtomicBool>,
-    stamps: [Stamp; 3],
+    lists: Vec<RevocationList>,
+    /// What everybody who came in under these authorities is looked at with.
+    trust: Arc<Trust>,
+    stamps: Vec<Stamp>,
+}
+
+/// What decides about clients that have come in.
+#[derive(Debug)]
+struct Trust {
+    /// False once the authorities are others: everybody has to come in again.
+    stands: AtomicBool,
+    /// Looks at a certificate, with the lists of what is revoked that are in force.
+    now: RwLock<Verifier>,
+}
+
+#[derive(Debug, Clone)]
+struct Verifier {
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// Another one has another number.
+    number: u64,
+}
+
+/// A list of revoked certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RevocationList {
+    /// Where it was read.
+    pub file: PathBuf,
+    /// When the next one is due, in seconds since 1970; none: it does not say.
+    pub ends: Option<i64>,
+}
+
+/// A certificate that has come in is looked at again after so long: its list of revoked ones may have ended.
+const LOOKED_AT_EVERY: Duration = Duration::from_secs(30);
+
+/// What a client has shown.
+#[derive(Debug)]
+struct Shown {
+    chain: Vec<CertificateDer<'static>>,
+    trust: Arc<Trust>,
+    /// With which verifier, and when, it was found good.
+    good: Mutex<(u64, Instant)>,
+}
+
+impl Standing for Shown {
+    fn check(&self) -> Result<(), &'static str> {
+        if !self.trust.stands.load(Relaxed) {
+            return Err("the authorities that clients may come from have changed; connect again");
+        }
+        let now = self.trust.now.read().clone();
+        let (number, at) = *self.good.lock();
+        if number == now.number && at.elapsed() < LOOKED_AT_EVERY {
+            return Ok(());
+        }
+        let (own, between) = self
+            .chain
+            .split_first()
+            .ok_or("the client has shown no certificate")?;
+        let found = now.verifier.verify_client_cert(own, between, UnixTime::now());
+        found.map_err(|error| match error {
+            rustls::Error::InvalidCertificate(CertificateError::Revoked) => "the client's certificate has been revoked",
+            rustls::Error::InvalidCertificate(CertificateError::UnknownRevocationStatus) => {
+                "the agent has no list of revoked certificates (listen.tls.crl) of the authority that issued the client's"
+            }
+            rustls::Error::InvalidCertificate(
+                CertificateError::ExpiredRevocationList | CertificateError::ExpiredRevocationListContext { .. },
+            ) => "the agent's list of revoked certificates (listen.tls.crl) has ended; its operator has to put a newer one there",
+            _ => "the client's certificate is no longer good; connect with another",
+        })?;
+        *self.good.lock() = (now.number, Instant::now());
+        Ok(())
+    }
 }
 
 /// The certificates in force.
@@ -91,9 +162,16 @@ impl Certificates {
         let mut fresh = load(files)?;
         let mut loaded = self.0.lock();
         if fresh.authorities == loaded.authorities {
-            fresh.trusted = Arc::clone(&loaded.trusted);
+            // Those who are connected are looked at once more, with the lists of now.
+            let mut now = loaded.trust.now.write();
+            *now = Verifier {
+                verifier: Arc::clone(&fresh.trust.now.read().verifier),
+                number: now.number.saturating_add(1),
+            };
+            drop(now);
+            fresh.trust = Arc::clone(&loaded.trust);
         } else {
-            loaded.trusted.store(false, Relaxed);
+            loaded.trust.stands.store(false, Relaxed);
         }
         *loaded = fresh;
         Ok(())
@@ -106,7 +184,7 @@ impl Certificates {
     pub fn follow(&self) -> Result<bool, TlsError> {
         let files = {
             let mut loaded = self.0.lock();
-            let stamps = loaded.files.all().map(stamp);
+            let stamps = stamps(&loaded.files);
             if stamps == loaded.stamps {
                 return Ok(false);
             }
@@ -121,27 +199,37 @@ impl Certificates {
         self.0.lock().ends
     }
 
+    /// Lists of revoked certificates, and when each ends.
+    pub fn lists(&self) -> Vec<RevocationList> {
+        self.0.lock().lists.clone()
+    }
+
     /// Greets a client, which must show a certificate.
     ///
     /// # Errors
     /// When it does not, or nobody vouches for it.
     pub async fn greet(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Peer)> {
-        let (config, trusted) = {
+        let (config, trust, number) = {
             let loaded = self.0.lock();
-            (Arc::clone(&loaded.config), Arc::clone(&loaded.trusted))
+            let number = loaded.trust.now.read().number;
+            (Arc::clone(&loaded.config), Arc::clone(&loaded.trust), number)
         };
         let stream = TlsAcceptor::from(config).accept(stream).await?;
-        let shown = stream.get_ref().1.peer_certificates().and_then(|c| c.first());
-        let peer = shown
-            .and_then(|der| peer_of(der, trusted))
-            .ok_or_else(|| io::Error::other("the client's certificate cannot be read"))?;
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let shown = Shown {
+            chain: chain.iter().map(|c| c.clone().into_owned()).collect(),
+            trust,
+            good: Mutex::new((number, Instant::now())),
+        };
+        let peer =
+            peer_of(shown).ok_or_else(|| io::Error::other("the client's certificate cannot be read"))?;
         Ok((stream, peer))
     }
 }
 
 fn load(files: &TlsFiles) -> Result<Loaded, TlsError> {
     // Before the content: what changes in between is read again.
-    let stamps = files.all().map(stamp);
+    let stamps = stamps(files);
     let chain = certificates(&files.cert)?;
     let ends = chain.first().and_then(|own| {
         let (_, parsed) = X509Certificate::from_der(own).ok()?;
@@ -163,13 +251,18 @@ fn load(files: &TlsFiles) -> Result<Loaded, TlsError> {
         roots.add(authority.clone()).map_err(|e| unfit(e.to_string()))?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-        .build()
-        .map_err(|e| unfit(e.to_string()))?;
+    let (revoked, lists) = revocation_lists(files)?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+    // With lists, every certificate of a chain must be on none of them, and each authority must have one that has not ended: doubt is no.
+    let verifier = match revoked.is_empty() {
+        true => verifier,
+        false => verifier.with_crls(revoked).enforce_revocation_expiration(),
+    };
+    let verifier = verifier.build().map_err(|e| unfit(e.to_string()))?;
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| unfit(e.to_string()))?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(Arc::clone(&verifier))
         .with_single_cert(chain, key);
     let mut config = config.map_err(|e| unfit(e.to_string()))?;
     config.alpn_protocols = vec![b"h2".to_vec()];
@@ -181,9 +274,47 @@ fn load(files: &TlsFiles) -> Result<Loaded, TlsError> {
         config: Arc::new(config),
         authorities,
         ends,
-        trusted: Arc::new(AtomicBool::new(true)),
+        lists,
+        trust: Arc::new(Trust {
+            stands: AtomicBool::new(true),
+            now: RwLock::new(Verifier { verifier, number: 0 }),
+        }),
         stamps,
     })
+}
+
+fn stamps(files: &TlsFiles) -> Vec<Stamp> {
+    files.all().into_iter().map(stamp).collect()
+}
+
+/// The lists in the files, and when they end.
+fn revocation_lists(
+    files: &TlsFiles,
+) -> Result<(Vec<CertificateRevocationListDer<'static>>, Vec<RevocationList>), TlsError> {
+    let (mut ders, mut lists) = (Vec::new(), Vec::new());
+    for file in &files.crl {
+        let wrong = |why: String| TlsError::Pem {
+            path: file.clone(),
+            what: "list of revoked certificates (PEM)",
+            why,
+        };
+        let text = read(file)?;
+        let before = ders.len();
+        for der in CertificateRevocationListDer::pem_slice_iter(&text) {
+            let der = der.map_err(|e| wrong(e.to_string()))?;
+            let (_, list) = x509_parser::revocation_list::CertificateRevocationList::from_der(&der)
+                .map_err(|e| wrong(e.to_string()))?;
+            lists.push(RevocationList {
+                file: file.clone(),
+                ends: list.next_update().map(|at| at.timestamp()),
+            });
+            ders.push(der.clone());
+        }
+        if ders.len() == before {
+            return Err(wrong("there is none in it".into()));
+        }
+    }
+    Ok((ders, lists))
 }
 
 fn stamp(path: &Path) -> Stamp {
@@ -213,19 +344,26 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     }
 }
 
-fn peer_of(der: &CertificateDer<'_>, trusted: Arc<AtomicBool>) -> Option<Peer> {
-    let (_, certificate) = X509Certificate::from_der(der).ok()?;
-    let attributes = certificate.subject().iter_attributes().filter_map(|a| {
-        let kind = match x509_parser::objects::oid2abbrev(a.attr_type(), x509_parser::objects::oid_registry())
-        {
-            Ok(short) => short.to_ascii_uppercase(),
-            Err(_) => a.attr_type().to_id_string(),
-        };
-        Some((kind, a.as_str().ok()?.to_owned()))
+fn peer_of(shown: Shown) -> Option<Peer> {
+    let (_, certificate) = X509Certificate::from_der(shown.chain.first()?).ok()?;
+    let value = |a: &x509_parser::x509::AttributeTypeAndValue<'_>| match (a.attr_value().tag(), a.as_str()) {
+        // Whatever is no plain string is taken as it is encoded: nothing of a name is passed over.
+        (Tag::Utf8String | Tag::PrintableString | Tag::Ia5String, Ok(text)) => Value::Text(text.to_owned()),
+        _ => Value::Encoded(encoded(a)),
+    };
+    let steps = certificate.subject().iter().map(|step| {
+        let attributes = step.iter().map(|a| (a.attr_type().to_id_string(), value(a)));
+        attributes.collect()
     });
     Some(Peer::Certificate {
-        subject: Subject::new(attributes),
+        subject: Subject::new(steps)?,
         not_after: certificate.validity().not_after.timestamp(),
-        trusted,
+        standing: Arc::new(shown),
     })
+}
+
+/// As it stands in the certificate.
+fn encoded(a: &x509_parser::x509::AttributeTypeAndValue<'_>) -> Vec<u8> {
+    // One that cannot be written again is still nothing that a configuration can name.
+    a.attr_value().to_der_vec().unwrap_or_default()
 }

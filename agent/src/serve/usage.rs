@@ -4,18 +4,23 @@ use std::ops::Range;
 
 use purge_proto::v1;
 use rustc_hash::FxHashMap;
-use tonic::Status;
 
 use super::convert;
+use super::open::Open;
 use crate::config::{group_name, know_group_names, know_user_names, user_name};
 use crate::host::{Host, HostError, lossy};
+use crate::index::Index;
 use crate::model::Seconds;
 use crate::purge::holds::timestamp;
 use crate::query::snapshot::{Snapshot, lightness};
 use crate::query::usage::{self, By, Subject};
 
-/// A message of a stream has so many rows at most, and is some tens of KiB.
-const ROWS_AT_ONCE: usize = 512;
+/// Bytes of a row, of one among many, and of a directory in a copy of the tree.
+const ROW_BYTES: usize = 512;
+const PACKED_ROW_BYTES: usize = 48;
+const DIRECTORY_BYTES: usize = 32;
+/// More rows than these are packed.
+const MANY: usize = 10_000;
 
 /// So many rows are sorted before the first is sent.
 const SORTED_FIRST: usize = 4096;
@@ -62,11 +67,17 @@ struct OfVolume {
 }
 
 impl Report {
-    /// Asks every volume that is wanted; with `only`, for this user alone.
+    /// Asks every volume that is wanted; with `only`, for this user alone. What it takes is charged to the call before.
     ///
     /// # Errors
-    /// When there is no such volume, the index is damaged, or project ids are not told.
-    pub fn take(host: &Host, r: &v1::UsageRequest, by: By, only: Option<u32>) -> Result<Self, HostError> {
+    /// When there is no such volume or no room, the index is damaged, or project ids are not told.
+    pub fn take(
+        host: &Host,
+        r: &v1::UsageRequest,
+        by: By,
+        only: Option<u32>,
+        open: &Open,
+    ) -> Result<Self, HostError> {
         let volumes = host.volumes();
         let mut wanted = volumes
             .iter()
@@ -85,10 +96,13 @@ impl Report {
                     volume.config.name
                 )));
             }
-            volume.sync();
+            volume.sync_soon();
             let at = (Seconds::judged(), volume.condition().gap_end);
             usage::refresh(&volume.watched.index, &volume.watched.counting, at)?;
             let index = volume.watched.index.read();
+            let takes = bytes_of(&index, by, limit);
+            open.charge(takes)
+                .map_err(|full| HostError::TooMuch(full.message().into()))?;
             let of_volume = Snapshot::of(&index, by, limit, only, !r.without_ages);
             taken.push((volume.config.name.clone(), of_volume));
         }
@@ -190,21 +204,25 @@ impl Report {
             subjects: u64::try_from(subjects).unwrap_or(u64::MAX),
         }
     }
+}
 
-    /// Sends all rows, a few at a time, in one message at least.
-    ///
-    /// # Errors
-    /// None: whoever takes no more has heard enough.
-    pub fn send(mut self, each: &mut dyn FnMut(v1::UsageReport) -> bool) -> Result<(), Status> {
-        let mut begin = 0usize;
-        loop {
-            let end = begin.saturating_add(ROWS_AT_ONCE).min(self.len());
-            if !each(self.part(begin..end)) || end >= self.len() {
-                return Ok(());
-            }
-            begin = end;
-        }
-    }
+/// How many bytes the rows of a volume take at most.
+fn bytes_of(index: &Index, by: By, limit: usize) -> u64 {
+    let ledger = index.ledger();
+    let (rows, more) = match by {
+        By::User => (ledger.users().len(), 0),
+        By::Group => (ledger.groups().len(), 0),
+        By::Project => (ledger.projects().len(), 0),
+        // Tables over all directories, and their names.
+        By::Directory(_) => (
+            index.dirs().len(),
+            index.dirs().table_len().saturating_mul(DIRECTORY_BYTES),
+        ),
+    };
+    let rows = if limit == 0 { rows } else { rows.min(limit) };
+    // Many are packed.
+    let each = if rows > MANY { PACKED_ROW_BYTES } else { ROW_BYTES };
+    rows.saturating_mul(each).saturating_add(more) as u64
 }
 
 impl OfVolume {
@@ -264,7 +282,7 @@ mod tests {
     use std::cmp::Reverse;
 
     use super::*;
-    use crate::index::{Found, Index, Store, VolumeId, testing};
+    use crate::index::{Found, Store, VolumeId, testing};
     use crate::model::{Kind, LastUse, Source};
 
     /// Bytes, directory, volume.
@@ -311,17 +329,15 @@ mod tests {
         for sizes in [1, 2, 3, 100, 1_000_000] {
             let (taken, expected) = snapshots(3000, sizes);
             let mut rows = Vec::new();
-            let report = Report::of(By::Directory(1), taken, 0);
-            report
-                .send(&mut |part| {
-                    rows.extend(
-                        part.rows
-                            .into_iter()
-                            .map(|row| (row.bytes, row.subject, row.volume)),
-                    );
-                    true
-                })
-                .unwrap();
+            let mut report = Report::of(By::Directory(1), taken, 0);
+            for begin in (0..report.len()).step_by(512) {
+                let part = report.part(begin..report.len().min(begin + 512));
+                rows.extend(
+                    part.rows
+                        .into_iter()
+                        .map(|row| (row.bytes, row.subject, row.volume)),
+                );
+            }
             assert!(rows == expected, "{sizes} sizes");
         }
     }

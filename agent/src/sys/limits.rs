@@ -23,6 +23,11 @@ pub fn raise_open_files() {
     make_room();
 }
 
+/// How many files may be open.
+pub fn open_files() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 /// The kernel's table of descriptors becomes large when the first of a high number is made, and stays so. It would grow all the same, but then
 /// whoever opens a file waits for RCU in all threads (`expand_files` of the kernel's fs/file.c), tens of milliseconds each time.
 fn make_room() {

@@ -74,7 +74,15 @@ impl Mine {
                 paths::printable(&d.path),
             ]);
         }
-        table.print(out, 2)
+        table.print(out, 2)?;
+        let told = u64::try_from(report.directories.len()).unwrap_or(u64::MAX);
+        match report.directories_total.saturating_sub(told) {
+            0 => Ok(()),
+            more => out.line(&format!(
+                "And {} that expire later; ask for a smaller --depth or a shorter --expiring to see all.",
+                plural(more, "directory", "directories")
+            )),
+        }
     }
 }
 
@@ -92,6 +100,7 @@ fn view(report: &v1::MineReport) -> Value {
         "user": report.user,
         "files": report.files,
         "bytes": report.bytes,
+        "directories_total": report.directories_total,
         "directories": report.directories.iter().map(directory).collect::<Vec<_>>(),
     })
 }

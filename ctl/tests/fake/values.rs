@@ -326,6 +326,7 @@ pub fn mine() -> MineReport {
         files: 46,
         bytes: 46_000_000,
         directories: vec![directory("alice/run1", 12), directory("alice/run2", 34)],
+        directories_total: 2,
     }
 }
 
@@ -351,6 +352,7 @@ pub fn forecast() -> Forecast {
         }),
     };
     Forecast {
+        subjects_total: 0,
         volume: "scratch".into(),
         rules: vec!["scratch-28d".into()],
         from: at(0),

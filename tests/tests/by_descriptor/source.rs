@@ -119,6 +119,11 @@ const KNOWN: &[(&str, &str, &str)] = &[
         "a look, to say what is missing",
     ),
     (
+        "agent/src/serve/members.rs",
+        "fs::metadata",
+        "/etc/passwd, /etc/group and /etc/nsswitch.conf",
+    ),
+    (
         "agent/src/serve/tls.rs",
         "fs::metadata fs::read",
         "keys and certificates that the configuration names; read only",
