@@ -3,6 +3,7 @@
 //! - `own`       what ordinary users may ask for: what is theirs
 //! - `announce`  publishes what announcing rules will take; `lists`: as files for people
 //! - [`forecast`] what will expire, and which limits will be reached; `growth`: what there was before
+//! - `freed`     what triggered runs free, and when they stop; `sharing`: what a file would free
 //! - `left`      what earlier processes left
 //! - [`mine`]     what will expire soon, for those whose it is
 //! - [`place`]    where a path from a client leads
@@ -15,6 +16,7 @@
 
 mod announce;
 pub mod forecast;
+mod freed;
 mod growth;
 mod left;
 mod lists;
@@ -24,6 +26,7 @@ pub mod place;
 mod plans;
 mod purges;
 pub mod questions;
+mod sharing;
 pub mod telling;
 mod tidy;
 mod trash;
@@ -138,6 +141,8 @@ pub struct Host {
     published: Mutex<announce::Published>,
     /// How much there was at earlier times.
     history: growth::History,
+    /// What triggered runs have freed.
+    brakes: freed::Brakes,
     store: Store,
     state_dir: PathBuf,
     started: Instant,
@@ -236,6 +241,7 @@ impl Host {
             audit,
             published: Mutex::default(),
             history: growth::History::load(&config.state_dir),
+            brakes: freed::Brakes::load(&config.state_dir),
             store,
             state_dir: config.state_dir.clone(),
             started: Instant::now(),

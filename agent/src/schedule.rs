@@ -93,6 +93,7 @@ pub async fn keep(host: Arc<Host>) {
     let mut looked = Seconds::wall();
     let (mut freeing, mut publishing, mut tidying) = (None, None, None);
     let mut runs_tidied: Option<Instant> = None;
+    let mut measuring = None;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let now = Seconds::wall();
@@ -100,6 +101,11 @@ pub async fn keep(host: Arc<Host>) {
         // Freeing a million files takes a while, and delays no plan.
         if freeing.as_ref().is_none_or(JoinHandle::is_finished) {
             freeing = Some(tokio::task::spawn_blocking(move || tended.tend_trash()));
+        }
+        let measured = Arc::clone(&host);
+        // A file system that is slow to write delays no plan.
+        if measuring.as_ref().is_none_or(JoinHandle::is_finished) {
+            measuring = Some(tokio::task::spawn_blocking(move || measured.look_at_freed()));
         }
         let publisher = Arc::clone(&host);
         // A list of a million files takes a while, and delays no plan.

@@ -109,10 +109,36 @@ fn volume(v: &v1::VolumeStatus) -> Value {
         "scan": v.scan.as_ref().map(scan),
         "trash": totals(v.trash),
         "guard": v.guard,
+        "triggers": v.triggers.iter().map(trigger).collect::<Vec<_>>(),
         "keeping": v.keeping.as_ref().map(keeping),
     });
     extend(&mut o, rest);
     Value::Object(o)
+}
+
+fn trigger(t: &v1::TriggerStatus) -> Value {
+    let measured = t.measured.map(|m| {
+        json!({
+            "deleted_bytes": m.deleted_bytes,
+            "promised_bytes": m.promised_bytes,
+            "freed_bytes": m.freed_bytes,
+            "promised_files": m.promised_files,
+            "freed_files": m.freed_files,
+        })
+    });
+    json!({
+        "name": t.name,
+        "state": word(t.state().as_str_name(), "TRIGGER_STATE_"),
+        "reason": t.reason,
+        "since": time(t.since),
+        "measured": measured,
+        "taken_lately": totals(t.taken_lately),
+    })
+}
+
+/// `resume`.
+pub fn resumed(r: &v1::ResumeTriggerResponse) -> Value {
+    json!({ "volume": r.volume, "triggers": r.triggers.iter().map(trigger).collect::<Vec<_>>() })
 }
 
 /// The state of a notice, in a word.

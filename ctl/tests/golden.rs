@@ -50,6 +50,8 @@ const CASES: &[(&str, i32, &[&str])] = &[
     ("run", 0, &["run", "r1"]),
     ("runs-csv", 0, &["runs", "--output", "csv"]),
     ("cancel", 0, &["cancel", "r1"]),
+    ("resume", 0, &["resume", "scratch"]),
+    ("resume-json", 0, &["resume", "--output", "json"]),
     ("status-json", 0, &["status", "--output", "json"]),
     (
         "explain-json",

@@ -15,7 +15,7 @@ use tonic_prost::ProstCodec;
 use crate::Agent;
 
 /// Each call, and the first of viewer, operator, admin that may make it; true: any user may, for what is theirs.
-pub const CALLS: [(&str, &str, bool); 26] = [
+pub const CALLS: [(&str, &str, bool); 27] = [
     ("GetStatus", "viewer", false),
     ("GetPlan", "viewer", false),
     ("ListPlans", "viewer", false),
@@ -42,6 +42,7 @@ pub const CALLS: [(&str, &str, bool); 26] = [
     ("Apply", "admin", false),
     ("CancelRun", "admin", false),
     ("Restore", "admin", false),
+    ("ResumeTrigger", "admin", false),
 ];
 
 /// What runs clients.

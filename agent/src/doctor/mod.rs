@@ -4,12 +4,14 @@
 //! - `memory`   the bound of the unit's memory
 //! - `nfs`      servers that stand between the volumes and their users
 //! - `standing` its certificate, and changes that wait for a restart
+//! - `triggers` watermarks and quotas that ought to delete and do not
 //! - `volumes`  each volume: troubles, mount, leases, coverage
 
 mod machine;
 mod memory;
 mod nfs;
 mod standing;
+mod triggers;
 mod volumes;
 
 use crate::host::Host;
@@ -83,6 +85,7 @@ pub fn examine(host: &Host, in_force: &InForce) -> Vec<Finding> {
         .iter()
         .flat_map(|volume| volumes::examine(volume))
         .collect();
+    findings.extend(triggers::examine(host));
     findings.push(machine::kernel(&kernel));
     findings.push(machine::capabilities());
     findings.push(machine::open_files());

@@ -63,6 +63,27 @@ impl Host {
         }
     }
 
+    /// A watermark has stopped because what it deletes does not come free.
+    pub(super) fn tell_of_stop(
+        &self,
+        volume: &str,
+        reason: &str,
+        (deleted_bytes, promised_bytes, freed_bytes): (u64, u64, u64),
+    ) {
+        let what = What::TriggerStopped {
+            by: format!("watermark {volume}"),
+            reason: reason.to_owned(),
+            deleted_bytes,
+            promised_bytes,
+            freed_bytes,
+        };
+        let id = format!("trigger-stopped/{volume}/{}", Seconds::wall().0);
+        let event = self.event(id, volume, Audience::Operator, what);
+        if let Err(error) = self.notifier.tell(event, &[]) {
+            tracing::error!(volume, %error, "the operators cannot be told that the watermark has stopped");
+        }
+    }
+
     fn event(&self, event_id: String, volume: &str, to: Audience, what: What) -> Event {
         let path = self.volumes.iter().find(|v| v.config.name == volume);
         Event {

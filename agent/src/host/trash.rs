@@ -147,9 +147,9 @@ impl Host {
     pub(super) fn free_trash_early(
         &self,
         volume: &Volume,
-        is_enough: impl Fn() -> bool,
+        is_enough: impl Fn(&Share) -> bool,
     ) -> std::io::Result<()> {
-        self.free_shares(volume, |_| true, |_| is_enough())
+        self.free_shares(volume, |_| true, is_enough)
     }
 
     fn free_shares(
@@ -166,10 +166,12 @@ impl Host {
             return Ok(());
         };
         let shares = trash.shares()?;
+        let (mut before, mut freed) = (None, Vec::new());
         for share in shares.iter().filter(|s| !s.open && !s.is_kept() && due(s)) {
             if is_enough(share) {
                 break;
             }
+            before = before.or_else(|| self.before_freeing(volume));
             let is_freed = is_freed(volume, share, trash.free(share));
             let outcome = if is_freed { Outcome::Done } else { Outcome::Failed };
             volume.keeping.work.freed.count(outcome);
@@ -179,15 +181,27 @@ impl Host {
             }
             tracing::info!(run = %share.run, volume = %volume.config.name, "freed from the trash");
             let more = trash.shares()?.iter().any(|s| s.run == share.run && !s.is_kept());
-            if let Err(error) = self.note_freed(volume, share, more) {
-                tracing::error!(run = %share.run, %error, "freed from the trash, and the run's record does not say so");
+            match self.note_freed(volume, share, more) {
+                Ok(run) => freed.extend(run),
+                Err(error) => {
+                    tracing::error!(run = %share.run, %error, "freed from the trash, and the run's record does not say so");
+                }
             }
+        }
+        if let Some(before) = before {
+            self.after_freeing(volume, before, &freed);
         }
         trash.keep_reserve();
         Ok(())
     }
 
-    fn note_freed(&self, volume: &Volume, share: &Share, more: bool) -> Result<(), HostError> {
+    /// The run, and what of it lay in the trash, once all of that is freed.
+    fn note_freed(
+        &self,
+        volume: &Volume,
+        share: &Share,
+        more: bool,
+    ) -> Result<Option<(v1::Run, v1::Totals)>, HostError> {
         let mut run = self.runs.get(&share.run)?;
         let mut lines = Lines::default();
         let (now, left) = (Seconds::now(), left_in_trash(&run));
@@ -209,7 +223,14 @@ impl Host {
             run.trash_freed_at = Some(timestamp(now));
             self.runs.save(&run)?;
         }
-        Ok(())
+        Ok((!more).then_some((run, left)))
+    }
+
+    /// What of a run lies in the trash.
+    pub(super) fn in_trash_of(&self, run: &str) -> v1::Totals {
+        self.runs
+            .get(run)
+            .map_or_else(|_| v1::Totals::default(), |run| left_in_trash(&run))
     }
 
     /// What lies in the trash of a volume.

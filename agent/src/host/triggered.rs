@@ -1,16 +1,20 @@
 //! Plans that a quota or a watermark asks for, and looking now and then whether one does.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::plans::{check_size, outcome_of};
+use super::sharing::{Looked, Sharing};
 use super::{Host, HostError, Manner};
 use purge_proto::v1;
 
 use crate::config::{AUTO_MAX_FRACTION, Limits, Quota, Rule, Watermark, group_name, user_name};
 use crate::policy::evaluate::Circumstances;
+use crate::policy::freed::scaled;
 use crate::policy::quota::{self, Need, Over, Triggered};
-use crate::purge::plans::{By, Occasion, PlanRecord, Trigger};
+use crate::purge::plans::{By, Occasion, PlanRecord, Promise, Trigger};
+use crate::purge::trash::Share;
 use crate::sys::stat::{self, Space};
 use crate::volume::Volume;
 
@@ -148,6 +152,7 @@ impl Host {
         let mut rule = configured.clone();
         if unattended {
             rule.max_fraction.get_or_insert(AUTO_MAX_FRACTION);
+            self.bind_to_window(volume, &mut rule)?;
         }
         if !volume.sync() {
             let why = format!("volume {}: the collector is not running", volume.config.name);
@@ -156,12 +161,15 @@ impl Host {
         self.holds.look_up(&volume.config.name, &volume.config.path);
         let at = self.circumstances(volume);
         let began = Instant::now();
-        let (found, volume_bytes) = {
-            let index = volume.watched.index.read();
-            (self.ask(asker, volume, &rule, &at)?, index.totals().bytes)
-        };
-        if unattended && found.evaluation.picks.is_empty() {
-            return Ok(None);
+        let Asked { found, promise, kept } = self.ask(asker, volume, &rule, &at)?;
+        let volume_bytes = volume.watched.index.read().totals().bytes;
+        if unattended {
+            let picks = &found.evaluation.picks;
+            if picks.is_empty() {
+                return kept.map_or(Ok(None), |why| Err(HostError::Refused(why)));
+            }
+            let bytes = picks.iter().map(|p| p.bytes).fold(0, u64::saturating_add);
+            self.check_window(volume, &rule, (found.evaluation.files(), bytes))?;
         }
         check_size(&found.evaluation, candidates_max)?;
         let trigger = Trigger {
@@ -181,7 +189,12 @@ impl Host {
             guard: volume.guard(),
             by,
         };
-        self.save_plan(volume, found.evaluation, &occasion).map(Some)
+        let mut record = self.save_plan(volume, found.evaluation, &occasion)?;
+        if let Some(promise) = promise {
+            record.promise = Some(promise.of(&record));
+            self.plans.put(&record)?;
+        }
+        Ok(Some(record))
     }
 
     fn ask(
@@ -190,22 +203,41 @@ impl Host {
         volume: &Volume,
         rule: &Rule,
         at: &Circumstances,
-    ) -> Result<Triggered, HostError> {
-        let index = &volume.watched.index;
+    ) -> Result<Asked, HostError> {
         match asker {
-            Asker::Quota(q) => Ok(quota::quota(&index.read(), q, rule, at, namer(q))?),
-            Asker::Watermark(w) => {
-                let space = space_of(volume)?;
-                let (need, because) = above(w, &space, &self.trash_of(&w.volume));
-                Ok(quota::watermark(
-                    &index.read(),
-                    (rule, w.min_age),
-                    need,
-                    because,
-                    at,
-                )?)
-            }
+            Asker::Quota(q) => Ok(Asked {
+                found: quota::quota(&volume.watched.index.read(), q, rule, at, namer(q))?,
+                promise: None,
+                kept: None,
+            }),
+            Asker::Watermark(w) => self.ask_watermark(w, volume, rule, at),
         }
+    }
+
+    fn ask_watermark(
+        &self,
+        w: &Watermark,
+        volume: &Volume,
+        rule: &Rule,
+        at: &Circumstances,
+    ) -> Result<Asked, HostError> {
+        let space = space_of(volume)?;
+        let (need, because) = above(w, &space, &self.trash_of(&w.volume));
+        let index = &volume.watched.index;
+        let (evaluation, picks) = quota::may_go(&index.read(), (rule, w.min_age), at)?;
+        // The files are asked without the index: whoever makes a use known does not wait for that.
+        let mut sharing = Sharing::new(volume);
+        let chosen = quota::choose(picks, need, |pick| sharing.gain(pick));
+        let found = quota::settled(&index.read(), evaluation, chosen, rule, (because, at.now));
+        let kept = sharing
+            .in_words()
+            .map(|why| format!("nothing may go that would help: {why}"));
+        let wants = (need.0 > 0, need.1 > 0);
+        let promise = Some(Promised {
+            useful: sharing.useful,
+            wants,
+        });
+        Ok(Asked { found, promise, kept })
     }
 
     /// Whether the quota or watermark that asked for a plan is still what it was then.
@@ -235,23 +267,44 @@ impl Host {
         let Ok(volume) = self.volume(&watermark.volume) else {
             return;
         };
-        let is_over = |trash: &v1::Totals| Ok(above(watermark, &space_of(volume)?, trash).0 != (0, 0));
-        let look = || -> Result<bool, HostError> {
-            if watermark.free_trash && is_over(&v1::Totals::default())? {
-                // The trash goes first: nobody has missed it yet.
-                let is_enough = || is_over(&v1::Totals::default()).is_ok_and(|over| !over);
-                let freed = self.free_trash_early(volume, is_enough);
-                freed.map_err(|e| HostError::Refused(format!("the trash: {e}")))?;
-            }
-            is_over(&self.trash_of(&watermark.volume))
-        };
-        match look() {
-            Ok(true) => self.plan_and_apply(&Asker::Watermark(watermark.clone())),
-            Ok(false) => {}
+        if !self.may_trigger(watermark) {
+            return;
+        }
+        let asker = Asker::Watermark(watermark.clone());
+        match self.is_over(watermark, volume) {
+            Ok(true) => self.plan_and_apply(&asker),
+            Ok(false) => self.brakes.goes_on(&asker.name()),
             Err(error) => {
-                tracing::error!(volume = %watermark.volume, %error, "its space cannot be looked after")
+                tracing::error!(volume = %watermark.volume, %error, "its space cannot be looked after");
             }
         }
+    }
+
+    /// Whether a volume is over its watermark, once what may be freed of its trash for that is.
+    fn is_over(&self, watermark: &Watermark, volume: &Volume) -> Result<bool, HostError> {
+        let needs = |trash: &v1::Totals| Ok(above(watermark, &space_of(volume)?, trash).0);
+        let all: Result<Need, HostError> = needs(&v1::Totals::default());
+        let all = all?;
+        if watermark.free_trash && all != (0, 0) {
+            // The trash goes first: nobody has missed it yet. No more of it than ought to do: whether it did is measured.
+            let freed = Cell::new((0u128, 0u128));
+            let is_enough = |share: &Share| {
+                let (bytes, files) = freed.get();
+                let left = self.in_trash_of(&share.run);
+                freed.set((
+                    bytes.saturating_add(left.bytes.into()),
+                    files.saturating_add(left.files.into()),
+                ));
+                let promised = bytes >= all.0 && files >= all.1;
+                promised || needs(&v1::Totals::default()).is_ok_and(|need| need == (0, 0))
+            };
+            let freed = self.free_trash_early(volume, is_enough);
+            freed.map_err(|e| HostError::Refused(format!("the trash: {e}")))?;
+            if !self.may_trigger(watermark) {
+                return Ok(false);
+            }
+        }
+        Ok(needs(&self.trash_of(&watermark.volume))? != (0, 0))
     }
 
     /// Applies what a quota with `action = "purge"` asks for.
@@ -267,23 +320,80 @@ impl Host {
             return;
         }
         let name = asker.name();
-        let done = self.plan_for(asker, true, None, By::agent(&name)).and_then(|record| {
-            let Some(plan) = record.and_then(|r| r.plan) else {
-                if let Asker::Watermark(w) = asker {
-                    let why = "everything is younger than min_age, held or excluded";
-                    tracing::warn!(volume = %w.volume, why, "over the watermark, and nothing may go");
+        let done = self
+            .plan_for(asker, true, None, By::agent(&name))
+            .and_then(|record| match record.and_then(|r| r.plan) {
+                Some(plan) => self.apply_triggered(asker, &plan).map(|()| None),
+                None if matches!(asker, Asker::Watermark(_)) => {
+                    let why = "over the watermark, and nothing may go: everything is younger than min_age, held or excluded";
+                    Ok(Some(why))
                 }
-                return Ok(());
-            };
-            tracing::info!(by = %asker.name(), plan = %plan.plan_id, candidates = ?plan.candidates, "plan");
-            if !self.rule_of(asker)?.tells_only {
-                self.apply(&plan.plan_id, Manner::default(), &asker.name())?;
+                None => Ok(None),
+            });
+        match done {
+            Ok(None) => self.brakes.goes_on(&name),
+            Ok(Some(why)) => {
+                if self.brakes.waits(&name, why) {
+                    tracing::warn!(volume = %asker.volume(), why, "nothing is deleted");
+                }
             }
-            Ok(())
-        });
-        if let Err(error) = done {
-            tracing::error!(by = %asker.name(), %error, "the plan was not made or not applied");
-            self.tell_of_failure(asker.volume(), &asker.name(), &error);
+            Err(error) => {
+                if self.brakes.waits(&name, &error.to_string()) {
+                    tracing::error!(by = %name, %error, "the plan was not made or not applied");
+                }
+                self.tell_of_failure(asker.volume(), &name, &error);
+            }
+        }
+    }
+
+    fn apply_triggered(self: &Arc<Self>, asker: &Asker, plan: &v1::Plan) -> Result<(), HostError> {
+        tracing::info!(by = %asker.name(), plan = %plan.plan_id, candidates = ?plan.candidates, "plan");
+        if self.rule_of(asker)?.tells_only {
+            return Ok(());
+        }
+        let is_measured = matches!(asker, Asker::Watermark(_));
+        if is_measured {
+            self.before_run(self.volume(asker.volume())?, &plan.plan_id)?;
+        }
+        let applied = self.apply(&plan.plan_id, Manner::default(), &asker.name());
+        if applied.is_err() && is_measured {
+            self.no_run(asker.volume());
+        }
+        applied.map(|_| ())
+    }
+}
+
+/// What would go.
+struct Asked {
+    found: Triggered,
+    /// Of a watermark: what would come free.
+    promise: Option<Promised>,
+    /// Why nothing that may go would help, if that is so.
+    kept: Option<String>,
+}
+
+/// What would come free of the files that were looked at.
+struct Promised {
+    useful: Looked,
+    wants: (bool, bool),
+}
+
+impl Promised {
+    /// As much of it as a plan takes.
+    fn of(&self, record: &PlanRecord) -> Promise {
+        let totals = record
+            .plan
+            .as_ref()
+            .and_then(|p| p.candidates)
+            .unwrap_or_default();
+        let all = self.useful;
+        let part = |whole: u64| scaled(whole, (totals.bytes, all.bytes), (0, 0));
+        Promise {
+            bytes: part(all.frees),
+            files: totals.files,
+            allocated: part(all.allocated),
+            wants_bytes: self.wants.0,
+            wants_files: self.wants.1,
         }
     }
 }

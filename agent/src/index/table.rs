@@ -42,6 +42,8 @@ pub struct Totals {
     pub directories: u64,
     /// Apparent bytes of the regular files.
     pub bytes: u64,
+    /// What the regular files take on disk.
+    pub allocated: u64,
 }
 
 /// An entry that a scan or an event found.
@@ -243,6 +245,7 @@ impl Totals {
             Kind::File => {
                 self.files = self.files.saturating_add(1);
                 self.bytes = self.bytes.saturating_add(a.size);
+                self.allocated = self.allocated.saturating_add(a.allocated);
             }
             Kind::Directory => self.directories = self.directories.saturating_add(1),
             Kind::Symlink | Kind::Special => {}
@@ -253,6 +256,7 @@ impl Totals {
         self.files = self.files.saturating_add(other.files);
         self.directories = self.directories.saturating_add(other.directories);
         self.bytes = self.bytes.saturating_add(other.bytes);
+        self.allocated = self.allocated.saturating_add(other.allocated);
     }
 
     fn subtract(&mut self, a: &Attributes) {
@@ -260,6 +264,7 @@ impl Totals {
             Kind::File => {
                 self.files = self.files.saturating_sub(1);
                 self.bytes = self.bytes.saturating_sub(a.size);
+                self.allocated = self.allocated.saturating_sub(a.allocated);
             }
             Kind::Directory => self.directories = self.directories.saturating_sub(1),
             Kind::Symlink | Kind::Special => {}

@@ -3,6 +3,8 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
+use purge_proto::v1;
+
 use super::page::Page;
 use crate::collect::Counters;
 use crate::host::Host;
@@ -12,6 +14,7 @@ use crate::volume::{Condition, State, Volume};
 pub(super) fn render(page: &mut Page, host: &Host) {
     let volumes: Vec<Looked<'_>> = host.volumes().iter().map(|v| Looked::at(v)).collect();
     states(page, &volumes);
+    triggers(page, host);
     for (name, kind, help, value) in VOLUME_METRICS {
         page.metric(name, kind, help, volumes.iter().map(|v| (v.label(), value(v))));
     }
@@ -185,6 +188,54 @@ fn count(counter: &AtomicU64) -> f64 {
 fn seconds(micros: &AtomicU64) -> f64 {
     count(micros) / 1e6
 }
+
+/// Watermarks and quotas that ought to delete and do not.
+fn triggers(page: &mut Page, host: &Host) {
+    let mut all = Vec::new();
+    for volume in host.volumes() {
+        let name = &volume.config.name;
+        all.extend(host.triggers(name).into_iter().map(|t| (name, t)));
+    }
+    let mut state = |metric: &str, help: &str, wanted: v1::TriggerState| {
+        let rows = all.iter().map(|(volume, t)| {
+            let labels = format!("volume={volume:?},trigger={:?}", t.name);
+            (labels, u8::from(t.state() == wanted))
+        });
+        page.metric(metric, "gauge", help, rows);
+    };
+    state(
+        "trigger_stopped",
+        "1: what it deleted did not come free, and it has stopped.",
+        v1::TriggerState::Stopped,
+    );
+    state(
+        "trigger_waiting",
+        "1: it ought to delete and may not; status says why.",
+        v1::TriggerState::Waiting,
+    );
+    for (metric, help, value) in FREED_METRICS {
+        let rows = all.iter().filter_map(|(volume, t)| {
+            let labels = format!("volume={volume:?},trigger={:?}", t.name);
+            Some((labels, value(&t.measured?)))
+        });
+        page.metric(metric, "gauge", help, rows);
+    }
+}
+
+type FreedMetric = (&'static str, &'static str, fn(&v1::Freed) -> u64);
+
+const FREED_METRICS: [FreedMetric; 2] = [
+    (
+        "trigger_promised_bytes",
+        "What was to come free of what was deleted, when that was measured last.",
+        |m| m.promised_bytes,
+    ),
+    (
+        "trigger_freed_bytes",
+        "What did come free, when that was measured last.",
+        |m| m.freed_bytes,
+    ),
+];
 
 fn states(page: &mut Page, volumes: &[Looked<'_>]) {
     let rows = volumes.iter().flat_map(|v| {

@@ -27,13 +27,15 @@ pub enum Kind {
     WatermarkReached,
     /// And no longer.
     WatermarkEnded,
+    /// What a watermark deletes does not come free: it has stopped.
+    TriggerStopped,
     /// Somebody tries whether a sink works.
     Test,
 }
 
 impl Kind {
     /// All kinds that a sink can be told of.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::OverQuota,
         Self::BackUnder,
         Self::WillExpire,
@@ -43,6 +45,7 @@ impl Kind {
         Self::CoverageGap,
         Self::WatermarkReached,
         Self::WatermarkEnded,
+        Self::TriggerStopped,
     ];
 
     /// As configuration and JSON have it.
@@ -57,6 +60,7 @@ impl Kind {
             Self::CoverageGap => "coverage-gap",
             Self::WatermarkReached => "watermark-reached",
             Self::WatermarkEnded => "watermark-ended",
+            Self::TriggerStopped => "trigger-stopped",
             Self::Test => "test",
         }
     }
@@ -191,6 +195,19 @@ pub enum What {
     WatermarkReached(Fill),
     /// See [`Kind::WatermarkEnded`].
     WatermarkEnded(Fill),
+    /// See [`Kind::TriggerStopped`].
+    TriggerStopped {
+        /// The watermark.
+        by: String,
+        /// What happened, for a person.
+        reason: String,
+        /// Apparent size of what was deleted.
+        deleted_bytes: u64,
+        /// What ought to have come free.
+        promised_bytes: u64,
+        /// What did.
+        freed_bytes: u64,
+    },
     /// See [`Kind::Test`].
     Test {
         /// The sink that is tried.
@@ -287,6 +304,7 @@ impl What {
             Self::CoverageGap { .. } => Kind::CoverageGap,
             Self::WatermarkReached(_) => Kind::WatermarkReached,
             Self::WatermarkEnded(_) => Kind::WatermarkEnded,
+            Self::TriggerStopped { .. } => Kind::TriggerStopped,
             Self::Test { .. } => Kind::Test,
         }
     }

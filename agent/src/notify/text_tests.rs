@@ -181,6 +181,17 @@ fn every_kind_has_words_of_its_own() {
         ),
         (
             Audience::Operator,
+            What::TriggerStopped {
+                by: "watermark scratch".into(),
+                reason: "deleted 12 GB, 0 B came free: snapshots?".into(),
+                deleted_bytes: 12_000_000_000,
+                promised_bytes: 12_000_000_000,
+                freed_bytes: 0,
+            },
+            "purgectl resume scratch",
+        ),
+        (
+            Audience::Operator,
             What::Test { sink: "mail".into() },
             "a test of sink mail",
         ),

@@ -13,6 +13,7 @@
 //! - `verdicts`   what globs say of directories, each asked once
 //! - [`announced`] rules that take only what was named long enough before
 //! - [`expiring`] what expires soon
+//! - [`freed`]    whether what was deleted came free
 //! - [`forecast`], [`growth`]  what will expire when, and when a limit will be reached
 //! - [`explain`]  the same verdicts for one path, in words
 //!
@@ -26,6 +27,7 @@ pub mod expiring;
 pub mod explain;
 mod files;
 pub mod forecast;
+pub mod freed;
 pub mod growth;
 pub mod last_use;
 pub mod limits;

@@ -320,7 +320,7 @@ pub fn quota(
     Ok(Triggered { evaluation, reasons })
 }
 
-/// What a volume over its watermark would lose: `need` is (bytes, files).
+/// What a volume over its watermark would lose: `need` is (bytes, files). Of each file counts what it takes on disk.
 ///
 /// # Errors
 /// When the index is damaged or its names cannot be read.
@@ -331,16 +331,46 @@ pub fn watermark(
     because: String,
     at: &Circumstances,
 ) -> Result<Triggered, StoreError> {
+    let (evaluation, picks) = may_go(index, (rule, min_age), at)?;
+    let gain = |p: &Pick| {
+        let entry = index.get(p.ino);
+        let frees = entry.map_or(0, |(entry, _)| entry.allocated);
+        (u128::from(frees), u128::from(p.files))
+    };
+    let chosen = choose(picks, need, gain);
+    Ok(settled(index, evaluation, chosen, rule, (because, at.now)))
+}
+
+/// What may go at all of a volume over its watermark, in the order in which it would.
+///
+/// # Errors
+/// When the index is damaged or its names cannot be read.
+pub fn may_go(
+    index: &Index,
+    (rule, min_age): (&Rule, u64),
+    at: &Circumstances,
+) -> Result<(Evaluation, Vec<Pick>), StoreError> {
     let mut evaluation = evaluate(index, &[eligible(rule, min_age)], at)?;
-    let picks = std::mem::take(&mut evaluation.picks);
-    let gain = |p: &Pick| (u128::from(p.bytes), u128::from(p.files));
-    let chosen = select(picks, rule.sequence, at.now, need, gain, |_| false);
-    settle(index, &mut evaluation, rule, at.now, chosen);
+    let mut picks = std::mem::take(&mut evaluation.picks);
+    picks.retain(|p| p.shape == Shape::File);
+    sort(&mut picks, rule.sequence, at.now);
+    Ok((evaluation, picks))
+}
+
+/// The plan of a watermark, of what was chosen.
+pub fn settled(
+    index: &Index,
+    mut evaluation: Evaluation,
+    chosen: (Vec<Pick>, Vec<Pick>),
+    rule: &Rule,
+    (because, now): (String, Seconds),
+) -> Triggered {
+    settle(index, &mut evaluation, rule, now, chosen);
     let reasons = vec![Reason {
         name: format!("watermark/{}", rule.name),
         because,
     }];
-    Ok(Triggered { evaluation, reasons })
+    Triggered { evaluation, reasons }
 }
 
 /// Takes picks in their order until `need` is met, after those that go in any case. Returns what goes and what stays.
@@ -359,8 +389,24 @@ fn select(
         let brings = gain(pick);
         need = (need.0.saturating_sub(brings.0), need.1.saturating_sub(brings.1));
     }
-    let mut left = Vec::new();
-    for pick in rest {
+    let (more, left) = choose(rest, need, gain);
+    taken.extend(more);
+    (taken, left)
+}
+
+/// What goes and what stays of `picks`, which are in order: the first that bring it nearer go, until `need` is met. `gain` is asked
+/// only while something is needed.
+pub fn choose(
+    picks: Vec<Pick>,
+    mut need: Need,
+    mut gain: impl FnMut(&Pick) -> Need,
+) -> (Vec<Pick>, Vec<Pick>) {
+    let (mut taken, mut left) = (Vec::new(), Vec::new());
+    for pick in picks {
+        if need == (0, 0) {
+            left.push(pick);
+            continue;
+        }
         let brings = gain(&pick);
         let helps = need.0.min(brings.0) > 0 || need.1.min(brings.1) > 0;
         if helps {

@@ -77,6 +77,29 @@ pub struct PlanRecord {
     /// It is being made, or being removed: nobody sees it.
     #[prost(bool, tag = "13")]
     pub is_partial: bool,
+    /// For a watermark: what comes free when all of it goes, and what it is for.
+    #[prost(message, optional, tag = "20")]
+    pub promise: Option<Promise>,
+}
+
+/// What comes free when everything that a plan names goes.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct Promise {
+    /// Bytes on disk that nothing else uses.
+    #[prost(uint64, tag = "1")]
+    pub bytes: u64,
+    /// Inodes.
+    #[prost(uint64, tag = "2")]
+    pub files: u64,
+    /// Bytes on disk.
+    #[prost(uint64, tag = "3")]
+    pub allocated: u64,
+    /// Space was to come free.
+    #[prost(bool, tag = "4")]
+    pub wants_bytes: bool,
+    /// Inodes were to come free.
+    #[prost(bool, tag = "5")]
+    pub wants_files: bool,
 }
 
 impl PlanRecord {
@@ -421,6 +444,7 @@ impl Plans {
             created_by: on.by.name.to_owned(),
             bytes,
             is_partial: false,
+            promise: None,
         };
         Ok(record)
     }

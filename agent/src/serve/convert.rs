@@ -93,6 +93,7 @@ pub(super) fn volume(host: &Host, volume: &Volume, totals: Totals) -> v1::Volume
         gaps: condition.gaps.iter().map(gap).collect(),
         keeping: Some(keeping(volume, condition.gaps_total)),
         trash: Some(host.trash_of(&volume.config.name)),
+        triggers: host.triggers(&volume.config.name),
         guard: volume.last_guard().name().into(),
         events_total: counters.events.load(Relaxed),
         events_lost_total: counters.lost.load(Relaxed),

@@ -448,6 +448,20 @@ impl PurgeAgent for Service {
         Ok(Response::new(removed.await?))
     }
 
+    async fn resume_trigger(
+        &self,
+        request: Request<v1::ResumeTriggerRequest>,
+    ) -> Result<Response<v1::ResumeTriggerResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let volume = request.into_inner().volume;
+        let resumed = self.wait(move |host| {
+            let triggers = host.resume(&volume, &caller.name)?;
+            let volume = host.volume(&volume)?.config.name.clone();
+            Ok(v1::ResumeTriggerResponse { volume, triggers })
+        });
+        Ok(Response::new(resumed.await?))
+    }
+
     type RescanStream = Answers<v1::ScanProgress>;
     async fn rescan(
         &self,

@@ -1,5 +1,6 @@
 //! The operating system, in small safe wrappers. The only place where `unsafe` and libc are allowed.
 //!
+//! - [`extents`]  blocks of a file that others use as well
 //! - [`fanotify`] groups and marks; reading gives raw bytes, the decoder is in `collect`
 //! - [`descriptor`] descriptors that are handed over as numbers
 //! - [`handle`]   file handles: from a path, and back to an open file
@@ -23,6 +24,7 @@
 
 pub mod beneath;
 pub mod descriptor;
+pub mod extents;
 pub mod fanotify;
 pub mod handle;
 pub mod inside;

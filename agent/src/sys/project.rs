@@ -90,7 +90,7 @@ fn link(fd: &impl AsFd) -> String {
 
 /// Opens a file or directory that is held by an O_PATH descriptor: what it is was looked at, so no device is opened and no fifo
 /// waits for anybody. O_NONBLOCK does not wait for the end of a lease.
-fn reopen(fd: impl AsFd) -> io::Result<OwnedFd> {
+pub(super) fn reopen(fd: impl AsFd) -> io::Result<OwnedFd> {
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode);
     if !matches!(kind, FileType::RegularFile | FileType::Directory) {
         return Err(io::ErrorKind::Unsupported.into());

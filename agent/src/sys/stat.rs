@@ -168,6 +168,14 @@ pub fn space(path: &Path) -> io::Result<Space> {
     })
 }
 
+/// Has the file system of an open directory write down what it only remembers (`syncfs(2)`): btrfs frees space then.
+///
+/// # Errors
+/// What `syncfs(2)` says.
+pub fn sync(dir: impl AsFd) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(dir)?)
+}
+
 /// A file system with less is taken for full.
 const ROOM_BYTES: u64 = 1 << 20;
 const ROOM_INODES: u64 = 16;

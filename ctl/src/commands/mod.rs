@@ -15,6 +15,7 @@ mod plan;
 mod plans;
 mod rescan;
 mod restore;
+mod resume;
 mod runs;
 mod show;
 mod status;
@@ -48,6 +49,8 @@ pub enum Command {
     Cancel(cancel::Cancel),
     /// Put back what a run moved to the trash.
     Restore(restore::Restore),
+    /// Let a watermark go on that has stopped because what it deleted did not come free.
+    Resume(resume::Resume),
     /// When a path was last used, and what every rule says of it.
     Explain(explain::Explain),
     /// Entries of the index that match.
@@ -94,6 +97,7 @@ impl Command {
             Self::Run(c) => c.run(client, out).await,
             Self::Cancel(c) => c.run(client, out).await,
             Self::Restore(c) => c.run(client, out).await,
+            Self::Resume(c) => c.run(client, out).await,
             Self::Explain(c) => c.run(client, out).await,
             Self::Find(c) => c.run(client, out).await,
             Self::Usage(c) => c.run(client, out).await,

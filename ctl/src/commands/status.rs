@@ -81,6 +81,9 @@ fn print_volume(v: &v1::VolumeStatus, out: &mut Out) -> Result<(), CtlError> {
             format!("{files}, {directories}, {}", format_size(t.bytes)),
         );
     }
+    for trigger in v.triggers.iter().filter(|t| t.state() != v1::TriggerState::Ready) {
+        row(&trigger.name, trigger_in_words(&v.name, trigger));
+    }
     if v.guard == "grace" {
         let what = "no leases on this file system: what is taken stays in the trash for a day at least";
         row("guard", what.to_owned());
@@ -137,6 +140,17 @@ fn print_volume(v: &v1::VolumeStatus, out: &mut Out) -> Result<(), CtlError> {
     row("index", format!("{} on disk", format_size(v.index_bytes)));
     t.print(out, 2)?;
     Ok(())
+}
+
+fn trigger_in_words(volume: &str, trigger: &v1::TriggerStatus) -> String {
+    let (reason, since) = (&trigger.reason, age(super::age_of(trigger.since)));
+    match trigger.state() {
+        v1::TriggerState::Stopped => {
+            format!("STOPPED {since} ago: {reason} When that is cleared up: purgectl resume {volume}")
+        }
+        v1::TriggerState::Waiting => format!("waits for {since}: {reason}"),
+        _ => reason.clone(),
+    }
 }
 
 /// What a gap means for every file.

@@ -202,6 +202,19 @@ impl PurgeAgent for Fake {
             next_page_token: String::new(),
         }))
     }
+    async fn resume_trigger(
+        &self,
+        _: Request<ResumeTriggerRequest>,
+    ) -> Result<Response<ResumeTriggerResponse>, Status> {
+        Ok(Response::new(ResumeTriggerResponse {
+            volume: "scratch".into(),
+            triggers: vec![TriggerStatus {
+                name: "watermark scratch".into(),
+                state: TriggerState::Ready.into(),
+                ..TriggerStatus::default()
+            }],
+        }))
+    }
     async fn remove_hold(&self, _: Request<RemoveHoldRequest>) -> Result<Response<Hold>, Status> {
         Ok(Response::new(hold()))
     }

@@ -242,6 +242,7 @@ pub fn status() -> AgentStatus {
             bytes: 4096,
         }),
         guard: "leases".into(),
+        triggers: vec![stopped()],
     };
     AgentStatus {
         version: "0.1.0".into(),
@@ -393,6 +394,26 @@ pub fn config() -> ConfigReport {
         ),
     ];
     ConfigReport { values }
+}
+
+/// A watermark that has stopped.
+pub fn stopped() -> TriggerStatus {
+    TriggerStatus {
+        name: "watermark scratch".into(),
+        state: TriggerState::Stopped.into(),
+        reason: "deleted 12.0 GB, 0 B came free: snapshots?".into(),
+        since: at(1_790_000_000),
+        measured: Some(Freed {
+            deleted_bytes: 12_000_000_000,
+            promised_bytes: 12_000_000_000,
+            ..Freed::default()
+        }),
+        taken_lately: Some(Totals {
+            files: 40,
+            directories: 0,
+            bytes: 12_000_000_000,
+        }),
+    }
 }
 
 pub fn doctor() -> DoctorReport {

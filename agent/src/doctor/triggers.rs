@@ -1,0 +1,35 @@
+//! Watermarks and quotas that ought to delete and do not.
+
+use purge_proto::v1;
+
+use super::Finding;
+use crate::host::Host;
+
+const STOPPED: &str = "find what keeps the blocks: snapshots, copies that share blocks (cp --reflink), deleted files that processes hold \
+                       open (lsof +L1); remove that, then: purgectl resume VOLUME";
+const WAITING: &str = "see what it says; purgectl plan --watermark (or --quota NAME) shows what would go, and an operator may apply that";
+
+/// Those of every volume.
+pub(super) fn examine(host: &Host) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for volume in host.volumes() {
+        let name = &volume.config.name;
+        for trigger in host.triggers(name) {
+            let found = format!("{}: {}", trigger.name, trigger.reason);
+            let finding = match trigger.state() {
+                v1::TriggerState::Stopped => Finding::bad(
+                    "trigger",
+                    format!("{}: stopped, {}", trigger.name, trigger.reason),
+                    STOPPED.replace("VOLUME", name),
+                ),
+                v1::TriggerState::Waiting => Finding::bad("trigger", found, WAITING),
+                _ => Finding::good(
+                    "trigger",
+                    format!("{}: deletes when it is asked to", trigger.name),
+                ),
+            };
+            findings.push(finding.of(name));
+        }
+    }
+    findings
+}

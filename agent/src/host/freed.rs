@@ -1,0 +1,725 @@
+//! Nothing goes on deleting when deleting does not help: what a watermark's runs free is measured, and one that frees too little
+//! stops until an operator or the space itself says otherwise. And all that quotas and watermarks take within a day is bound by the
+//! limits of their rules together.
+//!
+//! What is known of a volume lies in `STATE_DIR/freed`, so that no restart lets a trigger go on.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+use prost::Message;
+use purge_proto::units::format_size;
+use purge_proto::v1;
+
+use super::triggered::{Asker, shares, space_of};
+use super::{Host, HostError};
+use crate::config::{Rule, Watermark};
+use crate::index::frame::{Frames, put_frame};
+use crate::model::Seconds;
+use crate::policy::freed::{Amount, Moment, Verdict, freed, grown, judge, scaled};
+use crate::purge::holds::timestamp;
+use crate::purge::plans::{PlanRecord, Promise};
+use crate::volume::Volume;
+
+/// What triggered plans took counts for so long.
+pub(super) const WINDOW_SECONDS: u64 = 86_400;
+/// A file system frees later than it answers: nothing is held against a run before so many seconds have passed.
+const SETTLES_WITHIN: u64 = 15;
+
+/// What is known of a volume.
+#[derive(Clone, PartialEq, Message)]
+struct Known {
+    #[prost(string, tag = "1")]
+    volume: String,
+    /// A run, or the freeing of trash, whose effect is not known yet.
+    #[prost(message, optional, tag = "2")]
+    pending: Option<Pending>,
+    /// What was promised and came free since the last verdict.
+    #[prost(message, optional, tag = "3")]
+    sum: Option<Sum>,
+    /// Why nothing more is deleted.
+    #[prost(message, optional, tag = "4")]
+    stopped: Option<Stopped>,
+    /// The last verdict's figures.
+    #[prost(message, optional, tag = "5")]
+    last: Option<Sum>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Pending {
+    /// The plan; empty: only trash was freed.
+    #[prost(string, tag = "1")]
+    plan: String,
+    #[prost(message, optional, tag = "2")]
+    before: Option<Stored>,
+    /// When it was over; 0: it is not, as far as is known.
+    #[prost(uint32, tag = "3")]
+    ended: u32,
+    #[prost(message, optional, tag = "4")]
+    at_end: Option<Stored>,
+    /// When it began.
+    #[prost(uint32, tag = "5")]
+    began: u32,
+    /// What the trash promised that was freed meanwhile.
+    #[prost(message, optional, tag = "6")]
+    trash: Option<Sum>,
+}
+
+/// A [`Moment`].
+#[derive(Clone, Copy, PartialEq, Message)]
+struct Stored {
+    #[prost(uint64, tag = "1")]
+    used: u64,
+    #[prost(uint64, tag = "2")]
+    inodes_used: u64,
+    #[prost(uint64, tag = "3")]
+    allocated: u64,
+    #[prost(uint64, tag = "4")]
+    files: u64,
+}
+
+/// What was promised, and what became of it.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct Sum {
+    #[prost(uint64, tag = "1")]
+    promised_bytes: u64,
+    #[prost(uint64, tag = "2")]
+    promised_files: u64,
+    #[prost(uint64, tag = "3")]
+    freed_bytes: u64,
+    #[prost(uint64, tag = "4")]
+    freed_files: u64,
+    /// Apparent bytes that were deleted.
+    #[prost(uint64, tag = "5")]
+    deleted_bytes: u64,
+    #[prost(uint64, tag = "6")]
+    deleted_files: u64,
+    #[prost(bool, tag = "7")]
+    wants_bytes: bool,
+    #[prost(bool, tag = "8")]
+    wants_files: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Stopped {
+    #[prost(uint32, tag = "1")]
+    at: u32,
+    #[prost(message, optional, tag = "2")]
+    sum: Option<Sum>,
+    /// Use at that time.
+    #[prost(message, optional, tag = "3")]
+    moment: Option<Stored>,
+}
+
+/// Why a trigger waits; forgotten at a restart, found out again at the next look.
+#[derive(Debug, Clone)]
+struct Waiting {
+    why: String,
+    since: Seconds,
+}
+
+/// What is known of all volumes.
+#[derive(Debug)]
+pub(super) struct Brakes {
+    path: PathBuf,
+    all: Mutex<BTreeMap<String, Known>>,
+    waiting: Mutex<BTreeMap<String, Waiting>>,
+}
+
+impl Brakes {
+    /// What earlier processes knew.
+    pub(super) fn load(state_dir: &Path) -> Self {
+        let path = state_dir.join("freed");
+        let bytes = fs::read(&path).unwrap_or_default();
+        let frames = Frames::new(&bytes).filter_map(|body| Known::decode(body).ok());
+        Self {
+            path,
+            all: Mutex::new(frames.map(|k| (k.volume.clone(), k)).collect()),
+            waiting: Mutex::default(),
+        }
+    }
+
+    fn get(&self, volume: &str) -> Known {
+        self.all.lock().get(volume).cloned().unwrap_or_default()
+    }
+
+    /// Changes what is known of a volume, on disk as well.
+    fn change(&self, volume: &str, change: impl FnOnce(&mut Known)) {
+        let mut all = self.all.lock();
+        let known = all.entry(volume.to_owned()).or_insert_with(|| Known {
+            volume: volume.to_owned(),
+            ..Known::default()
+        });
+        let before = known.clone();
+        change(known);
+        if *known == before {
+            return;
+        }
+        if let Err(error) = write(&self.path, &all) {
+            let path = self.path.display();
+            tracing::error!(volume, %path, %error, "what the volume's watermark freed cannot be written; a restart forgets it");
+        }
+    }
+
+    /// Notes why a trigger waits; true if that is new.
+    pub(super) fn waits(&self, asker: &str, why: &str) -> bool {
+        let mut all = self.waiting.lock();
+        let is_new = all.get(asker).is_none_or(|w| w.why != why);
+        if is_new {
+            let since = all.get(asker).map_or_else(Seconds::now, |w| w.since);
+            let why = why.to_owned();
+            all.insert(asker.to_owned(), Waiting { why, since });
+        }
+        is_new
+    }
+
+    pub(super) fn goes_on(&self, asker: &str) {
+        self.waiting.lock().remove(asker);
+    }
+}
+
+fn write(path: &Path, all: &BTreeMap<String, Known>) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    for known in all.values() {
+        put_frame(&mut bytes, |body| body.extend(known.encode_to_vec()));
+    }
+    let next = path.with_extension("new");
+    let mut file = crate::sys::private::create(&next)?;
+    file.write_all(&bytes)?;
+    file.sync_all()?;
+    fs::rename(&next, path)
+}
+
+impl Stored {
+    fn moment(self) -> Moment {
+        Moment {
+            used: self.used,
+            inodes_used: self.inodes_used,
+            allocated: self.allocated,
+            files: self.files,
+        }
+    }
+}
+
+impl Sum {
+    fn promised(self) -> Amount {
+        Amount {
+            bytes: self.promised_bytes,
+            files: self.promised_files,
+        }
+    }
+
+    fn freed(self) -> Amount {
+        Amount {
+            bytes: self.freed_bytes,
+            files: self.freed_files,
+        }
+    }
+
+    fn plus(self, o: Self) -> Self {
+        let (promised, freed) = (self.promised().plus(o.promised()), self.freed().plus(o.freed()));
+        Self {
+            promised_bytes: promised.bytes,
+            promised_files: promised.files,
+            freed_bytes: freed.bytes,
+            freed_files: freed.files,
+            deleted_bytes: self.deleted_bytes.saturating_add(o.deleted_bytes),
+            deleted_files: self.deleted_files.saturating_add(o.deleted_files),
+            wants_bytes: self.wants_bytes || o.wants_bytes,
+            wants_files: self.wants_files || o.wants_files,
+        }
+    }
+
+    /// What was deleted and came free, for a person.
+    fn in_words(self) -> String {
+        let deleted = format_size(self.deleted_bytes.max(self.promised_bytes));
+        match self.wants_bytes {
+            true => format!("deleted {deleted}, {} came free", format_size(self.freed_bytes)),
+            false => format!(
+                "deleted {} files, {} inodes came free",
+                self.promised_files, self.freed_files
+            ),
+        }
+    }
+}
+
+impl Stopped {
+    fn why(&self) -> String {
+        format!(
+            "{}: snapshots, copies that share blocks (reflinks), or files that processes hold open?",
+            self.sum.unwrap_or_default().in_words()
+        )
+    }
+
+    /// Whether the space has moved since: as much came free as was promised.
+    fn has_moved(&self, now: Moment) -> bool {
+        let (then, sum) = (
+            self.moment.unwrap_or_default().moment(),
+            self.sum.unwrap_or_default(),
+        );
+        let (bytes, files) = (
+            then.used.saturating_sub(now.used),
+            then.inodes_used.saturating_sub(now.inodes_used),
+        );
+        (sum.wants_bytes && sum.promised_bytes > 0 && bytes >= sum.promised_bytes)
+            || (sum.wants_files && sum.promised_files > 0 && files >= sum.promised_files)
+    }
+}
+
+fn stored(volume: &Volume) -> Result<Stored, HostError> {
+    let space = space_of(volume)?;
+    let totals = volume.watched.index.read().totals();
+    Ok(Stored {
+        used: space.used,
+        inodes_used: space.inodes_used,
+        allocated: totals.allocated,
+        files: totals.files,
+    })
+}
+
+/// Who asks for runs that no person looked at.
+fn is_triggered(run: &v1::Run) -> bool {
+    run.requested_by.starts_with("watermark ") || run.requested_by.starts_with("quota ")
+}
+
+fn is_of_watermark(run: &v1::Run) -> bool {
+    run.requested_by == format!("watermark {}", run.volume)
+}
+
+/// What a run took: deleted, or moved to the trash and not put back.
+fn taken(run: &v1::Run) -> (u64, u64) {
+    let (deleted, trashed) = (run.deleted.unwrap_or_default(), run.trashed.unwrap_or_default());
+    let back = run.restored.unwrap_or_default();
+    let part = |a: u64, b: u64, back: u64| a.saturating_add(b).saturating_sub(back);
+    (
+        part(deleted.files, trashed.files, back.files),
+        part(deleted.bytes, trashed.bytes, back.bytes),
+    )
+}
+
+impl Host {
+    // ------------------------------------------------------------ the window
+
+    /// What was taken of a volume within the last day and no person looked at before: (by quotas and watermarks; by schedules too).
+    fn taken_lately(&self, volume: &str) -> Result<(v1::Totals, v1::Totals), HostError> {
+        let now = Seconds::now();
+        let (mut triggered, mut all) = (v1::Totals::default(), v1::Totals::default());
+        for run in self.runs.list()? {
+            let over = run.finished_at.map_or(now, |t| Seconds::from_unix(t.seconds));
+            if run.volume != volume || over.age_at(now) >= WINDOW_SECONDS {
+                continue;
+            }
+            let (files, bytes) = taken(&run);
+            let add = |sum: &mut v1::Totals| {
+                sum.files = sum.files.saturating_add(files);
+                sum.bytes = sum.bytes.saturating_add(bytes);
+            };
+            if is_triggered(&run) {
+                add(&mut triggered);
+            }
+            if is_triggered(&run) || run.requested_by == "schedule" {
+                add(&mut all);
+            }
+        }
+        Ok((triggered, all))
+    }
+
+    /// Leaves of a rule's limits what triggers have not taken within the last day.
+    ///
+    /// # Errors
+    /// When nothing is left.
+    pub(super) fn bind_to_window(&self, volume: &Volume, rule: &mut Rule) -> Result<(), HostError> {
+        let (triggered, _) = self.taken_lately(&volume.config.name)?;
+        let limits = [
+            ("max_files", &mut rule.max_files, triggered.files),
+            ("max_bytes", &mut rule.max_bytes, triggered.bytes),
+        ];
+        for (key, limit, taken) in limits {
+            // 0: there is no limit.
+            if *limit > 0 && taken >= *limit {
+                let reached = format!("{key} of rule {} ({limit})", rule.name);
+                return Err(HostError::Refused(used_up(&reached, &triggered)));
+            }
+            *limit = limit.saturating_sub(taken);
+        }
+        Ok(())
+    }
+
+    /// Whether so much more of the volume may go within the same day.
+    ///
+    /// # Errors
+    /// When it is too much.
+    pub(super) fn check_window(
+        &self,
+        volume: &Volume,
+        rule: &Rule,
+        (files, bytes): (u64, u64),
+    ) -> Result<(), HostError> {
+        let (_, taken) = self.taken_lately(&volume.config.name)?;
+        let Some(limit) = rule.max_fraction.filter(|_| (taken.files, taken.bytes) != (0, 0)) else {
+            // The plan alone is compared when it is saved.
+            return Ok(());
+        };
+        let there = volume.watched.index.read().totals();
+        let share = |part: u64, taken: u64, there: u64| {
+            let all = there.saturating_add(taken);
+            let part = part.saturating_add(taken);
+            if all == 0 { 0.0 } else { part as f64 / all as f64 }
+        };
+        let most = share(files, taken.files, there.files).max(share(bytes, taken.bytes, there.bytes));
+        if most <= limit {
+            return Ok(());
+        }
+        let reached = format!(
+            "max_fraction of rule {} ({}%; with what is wanted now it would be {:.1}%)",
+            rule.name,
+            limit * 100.0,
+            most * 100.0
+        );
+        Err(HostError::Refused(used_up(&reached, &taken)))
+    }
+
+    // ------------------------------------------------------------ measuring
+
+    /// Whether a volume's watermark may plan: not while the effect of its last run is unknown, and not when that had none.
+    pub(super) fn may_trigger(&self, w: &Watermark) -> bool {
+        let known = self.brakes.get(&w.volume);
+        if known.pending.is_some() {
+            return false;
+        }
+        let Some(stopped) = known.stopped else {
+            return true;
+        };
+        let moved = self.volume(&w.volume).and_then(|volume| {
+            let (space, inodes) = shares(&space_of(volume)?);
+            Ok(space.max(inodes) <= w.high || stopped.has_moved(stored(volume)?.moment()))
+        });
+        // A volume that cannot be looked at has freed nothing.
+        if !moved.unwrap_or(false) {
+            return false;
+        }
+        tracing::info!(volume = %w.volume, "space came free: the watermark goes on");
+        self.brakes
+            .change(&w.volume, |k| (k.stopped, k.sum) = (None, None));
+        true
+    }
+
+    /// Notes how full the volume is before a plan of its watermark is applied.
+    pub(super) fn before_run(&self, volume: &Volume, plan: &str) -> Result<(), HostError> {
+        let before = stored(volume)?;
+        self.brakes.change(&volume.config.name, |k| {
+            k.pending = Some(Pending {
+                plan: plan.to_owned(),
+                before: Some(before),
+                began: Seconds::now().0,
+                ..Pending::default()
+            });
+        });
+        Ok(())
+    }
+
+    /// The plan is not applied.
+    pub(super) fn no_run(&self, volume: &str) {
+        self.brakes.change(volume, |k| k.pending = None);
+    }
+
+    /// How full a volume with a watermark is before trash is freed.
+    pub(super) fn before_freeing(&self, volume: &Volume) -> Option<Moment> {
+        let name = &volume.config.name;
+        let has_one = self.limits.read().watermarks.iter().any(|w| w.volume == *name);
+        has_one.then(|| stored(volume).ok().map(Stored::moment)).flatten()
+    }
+
+    /// What the watermark's runs among these promised must come free now that their trash is freed.
+    pub(super) fn after_freeing(&self, volume: &Volume, before: Moment, freed: &[(v1::Run, v1::Totals)]) {
+        let mut sum = Sum::default();
+        for (run, left) in freed.iter().filter(|(run, _)| is_of_watermark(run)) {
+            let plan = self.plans.get(&run.plan_id).ok();
+            sum = sum.plus(promise_of(plan.as_ref(), (left.files, left.bytes)).0);
+        }
+        if (sum.promised_bytes, sum.promised_files) == (0, 0) {
+            return;
+        }
+        self.brakes.change(&volume.config.name, |k| match &mut k.pending {
+            Some(pending) => {
+                pending.trash = Some(pending.trash.unwrap_or_default().plus(sum));
+                pending.ended = 0;
+            }
+            None => {
+                k.pending = Some(Pending {
+                    before: Some(Stored {
+                        used: before.used,
+                        inodes_used: before.inodes_used,
+                        allocated: before.allocated,
+                        files: before.files,
+                    }),
+                    began: Seconds::now().0,
+                    trash: Some(sum),
+                    ..Pending::default()
+                });
+            }
+        });
+    }
+
+    /// Looks at what runs have freed by now.
+    pub fn look_at_freed(&self) {
+        for volume in &self.volumes {
+            let name = &volume.config.name;
+            if let Some(pending) = self.brakes.get(name).pending
+                && let Err(error) = self.measure(volume, pending)
+            {
+                tracing::debug!(volume = %name, %error, "what came free cannot be measured now");
+            }
+        }
+    }
+
+    fn measure(&self, volume: &Volume, mut pending: Pending) -> Result<(), HostError> {
+        let name = &volume.config.name;
+        let plan = match pending.plan.as_str() {
+            "" => None,
+            id => self.plans.get(id).ok(),
+        };
+        let run_id = plan
+            .as_ref()
+            .and_then(|p| p.plan.as_ref())
+            .map(|p| p.run_id.clone());
+        let run_id = run_id.unwrap_or_default();
+        if self.runs.live(&run_id).is_some() {
+            return Ok(());
+        }
+        let now = Seconds::now();
+        if pending.ended == 0 {
+            // What is freed only when the file system has written it down is free now.
+            volume.sync();
+            let synced = volume.watched.open_mount().and_then(crate::sys::stat::sync);
+            synced.map_err(|e| HostError::Refused(e.to_string()))?;
+            (pending.ended, pending.at_end) = (Seconds::now().0.max(1), Some(stored(volume)?));
+            let ended = pending.clone();
+            self.brakes.change(name, |k| k.pending = Some(ended));
+        }
+        let run = self.runs.get(&run_id).ok();
+        let (deleted, went) = run.as_ref().map_or(((0, 0), (0, 0)), |run| {
+            let deleted = run.deleted.unwrap_or_default();
+            ((deleted.files, deleted.bytes), taken(run))
+        });
+        let (promised, _) = promise_of(plan.as_ref(), deleted);
+        let (_, gone) = promise_of(plan.as_ref(), went);
+        let mut sum = promised.plus(pending.trash.unwrap_or_default());
+        let settling = Seconds(pending.ended).age_at(now);
+        let is_settled = settling >= SETTLES_WITHIN;
+        let (before, after) = (
+            pending.before.unwrap_or_default().moment(),
+            stored(volume)?.moment(),
+        );
+        let outside = match (is_settled, pending.at_end) {
+            (true, Some(end)) => grown(
+                end.moment(),
+                after,
+                settling.max(1),
+                Seconds(pending.began).age_at(now),
+            ),
+            _ => Amount::default(),
+        };
+        let free = freed(before, after, gone, outside);
+        (sum.freed_bytes, sum.freed_files) = (free.bytes, free.files);
+        match (sum.promised_bytes, sum.promised_files) {
+            // All of it went into the trash, or stayed.
+            (0, 0) => self.no_run(name),
+            _ => self.conclude(volume, sum, is_settled, after),
+        }
+        Ok(())
+    }
+
+    fn conclude(&self, volume: &Volume, sum: Sum, is_settled: bool, after: Moment) {
+        let name = &volume.config.name;
+        let all = self.brakes.get(name).sum.unwrap_or_default().plus(sum);
+        let verdict = judge(all.promised(), all.freed(), (all.wants_bytes, all.wants_files));
+        if !is_settled && verdict != Verdict::Helps {
+            return;
+        }
+        let stopped = Stopped {
+            at: Seconds::now().0,
+            sum: Some(all),
+            moment: Some(Stored {
+                used: after.used,
+                inodes_used: after.inodes_used,
+                allocated: after.allocated,
+                files: after.files,
+            }),
+        };
+        if verdict == Verdict::Useless {
+            tracing::error!(volume = %name, why = %stopped.why(), "the watermark stops: deleting does not help; see `purgectl resume`");
+            self.tell_of_stop(
+                name,
+                &stopped.why(),
+                (all.deleted_bytes, all.promised_bytes, all.freed_bytes),
+            );
+        }
+        self.brakes.change(name, |k| {
+            k.pending = None;
+            k.last = Some(sum);
+            match verdict {
+                Verdict::Unclear => k.sum = Some(all),
+                Verdict::Helps => k.sum = None,
+                Verdict::Useless => (k.sum, k.stopped) = (None, Some(stopped)),
+            }
+        });
+    }
+
+    // ------------------------------------------------------------ operators
+
+    /// Lets a volume's watermark go on that has stopped.
+    ///
+    /// # Errors
+    /// When there is no such volume, or its watermark has not stopped.
+    pub fn resume(&self, volume: &str, by: &str) -> Result<Vec<v1::TriggerStatus>, HostError> {
+        let name = self.volume(volume)?.config.name.clone();
+        let known = self.brakes.get(&name);
+        if known.stopped.is_none() {
+            return Err(HostError::Refused(format!(
+                "no trigger of volume {name} has stopped; `purgectl status` says how they are"
+            )));
+        }
+        self.brakes.change(&name, |k| (k.stopped, k.sum) = (None, None));
+        tracing::info!(volume = %name, by, "the watermark goes on: an operator said so");
+        Ok(self.triggers(&name))
+    }
+
+    /// How the watermark and the purging quotas of a volume are.
+    pub fn triggers(&self, volume: &str) -> Vec<v1::TriggerStatus> {
+        let limits = self.limits();
+        let watermarks = limits.watermarks.into_iter().filter(|w| w.volume == volume);
+        let quotas = limits
+            .quotas
+            .into_iter()
+            .filter(|q| q.volume == volume && q.purges);
+        let askers = watermarks.map(Asker::Watermark).chain(quotas.map(Asker::Quota));
+        let askers: Vec<Asker> = askers.collect();
+        if askers.is_empty() {
+            return Vec::new();
+        }
+        let lately = self.taken_lately(volume).map(|(triggered, _)| triggered).ok();
+        askers
+            .iter()
+            .map(|asker| self.trigger(asker, volume, lately))
+            .collect()
+    }
+
+    fn trigger(&self, asker: &Asker, volume: &str, taken_lately: Option<v1::Totals>) -> v1::TriggerStatus {
+        let mut status = v1::TriggerStatus {
+            name: asker.name(),
+            state: v1::TriggerState::Ready.into(),
+            taken_lately,
+            ..v1::TriggerStatus::default()
+        };
+        let waiting = self.brakes.waiting.lock().get(&status.name).cloned();
+        if let Some(waiting) = waiting {
+            status.state = v1::TriggerState::Waiting.into();
+            status.reason = waiting.why;
+            status.since = Some(timestamp(waiting.since));
+        }
+        if !matches!(asker, Asker::Watermark(_)) {
+            return status;
+        }
+        let known = self.brakes.get(volume);
+        let sum = known.stopped.as_ref().and_then(|s| s.sum).or(known.last);
+        status.measured = sum.map(|s| v1::Freed {
+            deleted_bytes: s.deleted_bytes,
+            promised_bytes: s.promised_bytes,
+            freed_bytes: s.freed_bytes,
+            promised_files: s.promised_files,
+            freed_files: s.freed_files,
+        });
+        if let Some(pending) = &known.pending {
+            status.state = v1::TriggerState::Measuring.into();
+            status.since = Some(timestamp(Seconds(pending.began)));
+            status.reason = "what its run frees is being measured".into();
+        }
+        if let Some(stopped) = known.stopped {
+            status.state = v1::TriggerState::Stopped.into();
+            status.since = Some(timestamp(Seconds(stopped.at)));
+            status.reason = stopped.why();
+        }
+        status
+    }
+}
+
+/// What came free if all of that was what its plan said: the promise, and what it took on disk.
+fn promise_of(plan: Option<&PlanRecord>, (files, bytes): (u64, u64)) -> (Sum, Amount) {
+    let totals = plan.and_then(|p| p.plan.as_ref()).and_then(|p| p.candidates);
+    let totals = totals.unwrap_or(v1::Totals {
+        files,
+        directories: 0,
+        bytes,
+    });
+    // A plan that is forgotten promised what was deleted.
+    let promise = plan.and_then(|p| p.promise).unwrap_or(Promise {
+        bytes: totals.bytes,
+        files: totals.files,
+        allocated: totals.bytes,
+        wants_bytes: true,
+        wants_files: false,
+    });
+    let part = |whole: u64| scaled(whole, (bytes, totals.bytes), (files, totals.files));
+    let sum = Sum {
+        promised_bytes: part(promise.bytes),
+        promised_files: part(promise.files),
+        deleted_bytes: bytes,
+        deleted_files: files,
+        wants_bytes: promise.wants_bytes,
+        wants_files: promise.wants_files,
+        ..Sum::default()
+    };
+    let gone = Amount {
+        bytes: part(promise.allocated),
+        files,
+    };
+    (sum, gone)
+}
+
+fn used_up(limit: &str, taken: &v1::Totals) -> String {
+    format!(
+        "{limit} is used up: {} files, {}, were taken within the last 24 h without a person; it waits until these 24 h have passed. \
+         To take more now, look at a plan and apply it (purgectl plan, purgectl apply), or raise the limit in the rule and reload",
+        taken.files,
+        format_size(taken.bytes)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_stop_outlives_the_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let sum = Sum {
+            promised_bytes: 100,
+            wants_bytes: true,
+            ..Sum::default()
+        };
+        let stopped = Stopped {
+            at: 7,
+            sum: Some(sum),
+            moment: Some(Stored {
+                used: 1000,
+                ..Stored::default()
+            }),
+        };
+        let brakes = Brakes::load(dir.path());
+        brakes.change("v", |k| k.stopped = Some(stopped.clone()));
+        let again = Brakes::load(dir.path()).get("v").stopped.unwrap();
+        assert_eq!(again, stopped);
+        let now = |used| Moment {
+            used,
+            ..Moment::default()
+        };
+        assert!(!again.has_moved(now(901)) && again.has_moved(now(900)));
+        brakes.change("v", |k| k.stopped = None);
+        assert_eq!(Brakes::load(dir.path()).get("v").stopped, None);
+    }
+}

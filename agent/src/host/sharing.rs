@@ -1,0 +1,144 @@
+//! What really comes free when a file goes: not the blocks that a snapshot or a copy by reflink uses as well, and nothing at all
+//! while it has a name outside of the volume.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use purge_proto::units::format_size;
+
+use crate::index::Attributes;
+use crate::policy::evaluate::Pick;
+use crate::policy::quota::Need;
+use crate::sys::extents;
+use crate::sys::stat::magic;
+use crate::volume::Volume;
+
+/// So many files are asked for one plan, and for so long: the others are taken to be like these.
+const ASKED_MAX: u64 = 50_000;
+const ASKED_FOR: Duration = Duration::from_secs(20);
+
+/// Bytes of the files that were looked at.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Looked {
+    /// Apparent.
+    pub bytes: u64,
+    /// On disk.
+    pub allocated: u64,
+    /// On disk, and used by nothing else.
+    pub frees: u64,
+}
+
+/// Looks at candidates.
+pub(super) struct Sharing<'a> {
+    volume: &'a Volume,
+    /// None: the file system does not tell.
+    root: Option<OwnedFd>,
+    began: Instant,
+    asked: u64,
+    all: Looked,
+    /// Of those that bring something.
+    pub(super) useful: Looked,
+    /// Files with names outside of the volume.
+    elsewhere: u64,
+}
+
+impl<'a> Sharing<'a> {
+    pub(super) fn new(volume: &'a Volume) -> Self {
+        // Others have no blocks that are shared, or do not tell.
+        let tells = matches!(volume.mount.magic, magic::BTRFS | magic::XFS);
+        Self {
+            volume,
+            root: tells.then(|| volume.watched.open_root().ok()).flatten(),
+            began: Instant::now(),
+            asked: 0,
+            all: Looked::default(),
+            useful: Looked::default(),
+            elsewhere: 0,
+        }
+    }
+
+    /// Bytes and inodes that come free when this goes.
+    pub(super) fn gain(&mut self, pick: &Pick) -> Need {
+        let Some((entry, path)) = self.find(pick) else {
+            return (0, 0);
+        };
+        let Some(path) = path else {
+            self.elsewhere = self.elsewhere.saturating_add(1);
+            return (0, 0);
+        };
+        let frees = self.frees(pick, entry.allocated, &path);
+        self.all.add(entry.size, entry.allocated, frees);
+        if frees > 0 {
+            self.useful.add(entry.size, entry.allocated, frees);
+        }
+        (frees.into(), pick.files.into())
+    }
+
+    /// What the index says, and the path below the volume; without one the file has names that the index does not know.
+    fn find(&self, pick: &Pick) -> Option<(Attributes, Option<Vec<u8>>)> {
+        let index = self.volume.watched.index.read();
+        let (entry, _) = index.get(pick.ino)?;
+        if self.root.is_none() && entry.links <= 1 {
+            return Some((entry, Some(Vec::new())));
+        }
+        let names = index.names(pick.ino).ok()?;
+        if usize::try_from(entry.links).unwrap_or(usize::MAX) > names.len().max(1) {
+            return Some((entry, None));
+        }
+        let (parent, name) = names.first()?;
+        let mut path = index.dirs().path(*parent)?;
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        Some((entry, Some(path)))
+    }
+
+    fn frees(&mut self, pick: &Pick, allocated: u64, path: &[u8]) -> u64 {
+        let Some(root) = &self.root else {
+            return allocated;
+        };
+        if self.asked >= ASKED_MAX || self.began.elapsed() > ASKED_FOR {
+            let like = u128::from(allocated).saturating_mul(self.all.frees.into());
+            let like = like.checked_div(self.all.allocated.into());
+            return like.map_or(allocated, |n| u64::try_from(n).unwrap_or(u64::MAX));
+        }
+        self.asked = self.asked.saturating_add(1);
+        match extents::of(root, path, pick.ino) {
+            Ok(found) => found.frees(allocated),
+            Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {
+                self.root = None;
+                allocated
+            }
+            // What cannot be looked at is measured once it has gone.
+            Err(_) => allocated,
+        }
+    }
+
+    /// What was passed over, for a person; nothing where nothing was.
+    pub(super) fn in_words(&self) -> Option<String> {
+        let shared = self.all.allocated.saturating_sub(self.all.frees);
+        let mut parts = Vec::new();
+        if shared > 0 {
+            parts.push(format!(
+                "{} of the files that may go lie in blocks that a snapshot or a copy (reflink) uses as well, and would not come free",
+                format_size(shared)
+            ));
+        }
+        if self.elsewhere > 0 {
+            parts.push(format!(
+                "{} of the files have names outside of the volume",
+                self.elsewhere
+            ));
+        }
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+}
+
+impl Looked {
+    fn add(&mut self, bytes: u64, allocated: u64, frees: u64) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.allocated = self.allocated.saturating_add(allocated);
+        self.frees = self.frees.saturating_add(frees.min(allocated));
+    }
+}
