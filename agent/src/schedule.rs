@@ -93,7 +93,7 @@ pub async fn keep(host: Arc<Host>) {
     let mut looked = Seconds::wall();
     let (mut freeing, mut publishing, mut tidying) = (None, None, None);
     let mut runs_tidied: Option<Instant> = None;
-    let mut measuring = None;
+    let mut measuring: Vec<Option<JoinHandle<()>>> = host.volumes().iter().map(|_| None).collect();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let now = Seconds::wall();
@@ -102,10 +102,12 @@ pub async fn keep(host: Arc<Host>) {
         if freeing.as_ref().is_none_or(JoinHandle::is_finished) {
             freeing = Some(tokio::task::spawn_blocking(move || tended.tend_trash()));
         }
-        let measured = Arc::clone(&host);
-        // A file system that is slow to write delays no plan.
-        if measuring.as_ref().is_none_or(JoinHandle::is_finished) {
-            measuring = Some(tokio::task::spawn_blocking(move || measured.look_at_freed()));
+        // A file system that is slow to write delays no plan, and no other volume.
+        for (volume, task) in host.volumes().iter().zip(&mut measuring) {
+            if task.as_ref().is_none_or(JoinHandle::is_finished) {
+                let (host, volume) = (Arc::clone(&host), Arc::clone(volume));
+                *task = Some(tokio::task::spawn_blocking(move || host.look_at_freed(&volume)));
+            }
         }
         let publisher = Arc::clone(&host);
         // A list of a million files takes a while, and delays no plan.

@@ -4,6 +4,7 @@ use purge_proto::v1;
 
 use super::Finding;
 use crate::host::Host;
+use crate::volume::State;
 
 const STOPPED: &str = "find what keeps the blocks: snapshots, copies that share blocks (cp --reflink), deleted files that processes hold \
                        open (lsof +L1); remove that, then: purgectl resume VOLUME";
@@ -22,6 +23,10 @@ pub(super) fn examine(host: &Host) -> Vec<Finding> {
                     format!("{}: stopped, {}", trigger.name, trigger.reason),
                     STOPPED.replace("VOLUME", name),
                 ),
+                // What the volume itself waits for has a finding of its own.
+                v1::TriggerState::Waiting if volume.condition().state != State::Tracking => {
+                    Finding::note("trigger", found, WAITING)
+                }
                 v1::TriggerState::Waiting => Finding::bad("trigger", found, WAITING),
                 _ => Finding::good(
                     "trigger",

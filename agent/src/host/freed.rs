@@ -464,15 +464,13 @@ impl Host {
         });
     }
 
-    /// Looks at what runs have freed by now.
-    pub fn look_at_freed(&self) {
-        for volume in &self.volumes {
-            let name = &volume.config.name;
-            if let Some(pending) = self.brakes.get(name).pending
-                && let Err(error) = self.measure(volume, pending)
-            {
-                tracing::debug!(volume = %name, %error, "what came free cannot be measured now");
-            }
+    /// Looks at what a volume's runs have freed by now.
+    pub fn look_at_freed(&self, volume: &Volume) {
+        let name = &volume.config.name;
+        if let Some(pending) = self.brakes.get(name).pending
+            && let Err(error) = self.measure(volume, pending)
+        {
+            tracing::debug!(volume = %name, %error, "what came free cannot be measured now");
         }
     }
 
@@ -494,8 +492,10 @@ impl Host {
         if pending.ended == 0 {
             // What is freed only when the file system has written it down is free now.
             volume.sync();
-            let synced = volume.watched.open_mount().and_then(crate::sys::stat::sync);
-            synced.map_err(|e| HostError::Refused(e.to_string()))?;
+            let mount = volume.watched.open_mount();
+            if let Err(error) = mount.and_then(crate::sys::stat::sync) {
+                tracing::warn!(volume = %name, %error, "the file system cannot be synced; what came free is measured without");
+            }
             (pending.ended, pending.at_end) = (Seconds::now().0.max(1), Some(stored(volume)?));
             let ended = pending.clone();
             self.brakes.change(name, |k| k.pending = Some(ended));

@@ -234,6 +234,38 @@ proptest! {
         }
     }
 
+    /// However often a quota purges, and whatever is added meanwhile, it ends: nobody is over it, or nothing old enough is left.
+    #[test]
+    fn a_quota_ends(
+        mut files in prop::collection::vec(file(), 0..40),
+        added in prop::collection::vec(prop::collection::vec(file(), 0..6), 0..4),
+        hard in 1u64..100,
+    ) {
+        let mut q = a_quota(QuotaSubject::User);
+        (q.hard, q.min_age) = (Some(hard), u64::from(DAY));
+        let mut rounds = added.into_iter();
+        loop {
+            let index = build(&mut files);
+            let found = quota(&index, &q, &rule(Sequence::Oldest), &at(&[]), |u| u.to_string()).unwrap();
+            let goes: BTreeSet<Inode> = found.evaluation.picks.iter().map(|p| p.ino).collect();
+            let more = rounds.next();
+            // With nothing added, what is left is asked once more, and no more.
+            if more.is_none() && goes.is_empty() {
+                break;
+            }
+            let before = files.len();
+            files.retain(|f| !goes.contains(&f.ino));
+            prop_assert_eq!(files.len() + goes.len(), before);
+            if more.is_none() {
+                let index = build(&mut files);
+                let again = quota(&index, &q, &rule(Sequence::Oldest), &at(&[]), |u| u.to_string()).unwrap();
+                prop_assert!(again.evaluation.picks.is_empty(), "one run without new files is the last");
+                break;
+            }
+            files.extend(more.unwrap_or_default());
+        }
+    }
+
     /// A watermark takes the first in order until enough is free, and no file that brings nothing.
     #[test]
     fn watermarks_equal_a_naive_model_and_are_minimal(
