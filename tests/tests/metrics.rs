@@ -165,10 +165,11 @@ fn alerts_and_dashboard_ask_for_what_is_there() {
     make(&mount.path().join("d"), 5);
     let port = a_free_port();
     let listening = format!("metrics = \"127.0.0.1:{port}\"");
-    // What is said of sinks is there where there is one.
+    // What is said of sinks and of watermarks is there where there is one.
     let config = Config::backdated(&mount.path())
         .listening(&listening)
-        .notifying("exec = { command = [\"/bin/true\"] }");
+        .notifying("exec = { command = [\"/bin/true\"] }")
+        .table("watermark", "rule = \"old\"\nhigh = \"99%\"\nlow = \"98%\"");
     let _agent = Agent::tracking(&config);
     let page: Vec<String> = samples(port).into_keys().collect();
     for (file, text) in [
@@ -186,7 +187,7 @@ fn alerts_and_dashboard_ask_for_what_is_there() {
                 let (found, has) = sample.split_once('{').unwrap_or((sample, ""));
                 // The volume of a test file is none of this test's.
                 let known = |label: &&String| {
-                    ["job=", "instance=", "volume=", "sink=", "rule="]
+                    ["job=", "instance=", "volume=", "sink=", "rule=", "trigger="]
                         .iter()
                         .any(|l| label.starts_with(l))
                 };
