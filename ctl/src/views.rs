@@ -223,6 +223,11 @@ pub fn plan(p: &v1::Plan) -> Value {
         "run_id": p.run_id,
         "guard": p.guard,
         "grace_seconds": p.grace_seconds,
+        "forgiven": p.forgiven.map(|f| json!({
+            "stretches": f.stretches,
+            "seconds": f.seconds,
+            "candidates": f.candidates,
+        })),
     })
 }
 

@@ -81,7 +81,8 @@ impl Config {
     pub fn and_volume(mut self, name: &str, path: &Path) -> Self {
         let _ = write!(
             self.rules,
-            "\n[[volume]]\nname = \"{name}\"\npath = {path:?}\nbaseline = \"mtime\"\n\n[[rule]]\nname = \"{name}\"\n\
+            "\n[[volume]]\nname = \"{name}\"\npath = {path:?}\nbaseline = \"mtime\"\n\
+             gap_tolerance = \"10m\"\n\n[[rule]]\nname = \"{name}\"\n\
              volume = \"{name}\"\nttl = \"1h\"\nclock = [\"access\"]\n"
         );
         self
@@ -108,9 +109,14 @@ impl Config {
         } else {
             "precision = \"1s\"\n"
         };
+        // A restart is no gap under systemd, and is to be none here, unless a test looks at just that.
+        let tolerance = match self.volume_keys.contains("gap_tolerance") {
+            true => "",
+            false => "gap_tolerance = \"10m\"\n",
+        };
         format!(
             "state_dir = {state_dir:?}\n{}\n[listen]\nunix = {socket:?}\n{}\n{}\n[[volume]]\nname = \"{VOLUME}\"\npath = {:?}\n\
-             {precision}{}\n{}",
+             {precision}{tolerance}{}\n{}",
             self.first, self.listen_keys, self.access, self.volume, self.volume_keys, self.rules
         )
     }

@@ -126,7 +126,7 @@ fn every_value_in_force_is_shown_with_its_place() {
     let (ttl, origin, _) = value(&agent, "rule.r.ttl");
     assert_eq!(ttl, "\"28d\"");
     assert!(origin.starts_with(&place_of("ttl", "28d")), "{origin}");
-    assert_eq!(value(&agent, "volume.v.gap_tolerance").1, "default");
+    assert_eq!(value(&agent, "volume.v.sweep_interval").1, "default");
     assert_eq!(
         value(&agent, "audit_log"),
         (

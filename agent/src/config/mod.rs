@@ -110,7 +110,7 @@ pub struct VolumeConfig {
     pub precision: u64,
     /// Whose reads do not count.
     pub ignore_accessors: Vec<Accessor>,
-    /// An unobserved stretch of more seconds than this counts as an access of every file.
+    /// An unobserved stretch of more seconds than this counts as an access of every file; 0: each one does, however short.
     pub gap_tolerance: u64,
     /// Seconds between two write-backs of the index: what a power cut may lose at most.
     pub flush_interval: u64,

@@ -46,7 +46,7 @@ pub(super) const DEFAULTS: &[(&str, &str, Option<&str>)] = &[
     ("volume", "collector", Some("\"auto\"")),
     ("volume", "precision", Some("\"1h\"")),
     ("volume", "ignore_accessors", Some("[]")),
-    ("volume", "gap_tolerance", Some("\"10m\"")),
+    ("volume", "gap_tolerance", Some("\"0s\"")),
     ("volume", "flush_interval", Some("\"1s\"")),
     ("volume", "checkpoint_interval", Some("\"5m\"")),
     ("volume", "sweep_interval", Some("\"7d\"")),
@@ -303,7 +303,7 @@ mod tests {
             found.map(|s| (s.value.as_str(), s.origin.as_str()))
         };
         assert_eq!(of("volume.s.precision"), Some(("\"5m\"", "/agent.toml:4:13")));
-        assert_eq!(of("volume.s.gap_tolerance"), Some(("\"10m\"", "default")));
+        assert_eq!(of("volume.s.gap_tolerance"), Some(("\"0s\"", "default")));
         assert_eq!(of("rule.r.ttl"), Some(("\"28d\"", "/agent.toml:8:7")));
         assert_eq!(of("access.viewer.users"), Some(("\"root\"", "/agent.toml:13:9")));
         assert_eq!(of("access.self"), Some(("false", "default")));

@@ -8,7 +8,8 @@ use super::section::{Section, Source};
 use super::{Baseline, VolumeConfig};
 
 pub(super) const DEFAULT_PRECISION: u64 = 3600;
-pub(super) const DEFAULT_GAP_TOLERANCE: u64 = 600;
+/// Any file may have been used while nobody watched: none of it is forgiven unless the operator says so.
+pub(super) const DEFAULT_GAP_TOLERANCE: u64 = 0;
 pub(super) const DEFAULT_FLUSH_INTERVAL: u64 = 1;
 pub(super) const DEFAULT_CHECKPOINT_INTERVAL: u64 = 300;
 pub(super) const DEFAULT_SWEEP_INTERVAL: u64 = 7 * 86_400;

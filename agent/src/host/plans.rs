@@ -175,9 +175,11 @@ impl Host {
     /// What besides index and rules decides, now.
     pub fn circumstances(&self, volume: &Volume) -> Circumstances {
         let now = Seconds::judged();
+        let condition = volume.condition();
         Circumstances {
             now,
-            gap_end: volume.condition().gap_end,
+            gap_end: condition.gap_end,
+            forgiven: condition.forgiven,
             held: self.holds.held(&volume.config.name, &volume.config.path),
             announced: self.announced(volume, now),
         }

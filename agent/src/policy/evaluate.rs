@@ -22,6 +22,8 @@ pub struct Circumstances {
     pub now: Seconds,
     /// End of the last unobserved stretch that was too long to overlook: counts as a use of every file.
     pub gap_end: Option<Seconds>,
+    /// Later unobserved stretches that the operator forgives, from and to: a file may have been used in them.
+    pub forgiven: Vec<(Seconds, Seconds)>,
     /// Inodes on which a hold lies; a held directory holds everything below.
     pub held: FxHashSet<Inode>,
     /// What announcing rules have named.

@@ -4,6 +4,7 @@ use purge_proto::units::format_duration;
 
 use super::evaluate::{Circumstances, is_quota_file};
 use super::files::has_too_many_names;
+use super::forgiven::forgiven;
 use super::last_use::{covered, expires_at, is_expired, last_use};
 use super::units;
 use crate::config::{Rule, Target};
@@ -104,10 +105,26 @@ fn one(index: &Index, rule: &Rule, at: &Circumstances, subject: &Subject) -> Res
             let needed = format_duration(rule.announce);
             format!("expired, but the rule takes only what was announced for {needed}: {since}; {by}")
         }
-        (false, true) => format!("expired: {by}"),
+        (false, true) => format!("expired: {by}{}", in_forgiven(rule, at)),
         (false, false) => format!("young: {by}"),
     };
     Ok(verdict(true, (!held).then_some(expires), because))
+}
+
+/// The stretches that were not watched and in which it may have been used after all.
+fn in_forgiven(rule: &Rule, at: &Circumstances) -> String {
+    let found = forgiven(&at.forgiven, at.now, std::iter::once((rule, 1)));
+    match found.stretches {
+        0 => String::new(),
+        1 => format!(
+            "; it may have been used in 1 unwatched stretch ({} s), which gap_tolerance forgives",
+            found.seconds
+        ),
+        n => format!(
+            "; it may have been used in {n} unwatched stretches ({} s in all), which gap_tolerance forgives",
+            found.seconds
+        ),
+    }
 }
 
 fn never(index: &Index, subject: &Subject) -> Option<String> {

@@ -144,6 +144,7 @@ proptest! {
         let at = Circumstances {
             now: Seconds(NOW),
             gap_end,
+            forgiven: Vec::new(),
             announced: Announced {
                 now: Seconds(NOW),
                 by_rule: [("a".to_owned(), Arc::new(list))].into_iter().collect(),

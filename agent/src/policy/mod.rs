@@ -27,6 +27,7 @@ pub mod expiring;
 pub mod explain;
 mod files;
 pub mod forecast;
+pub mod forgiven;
 pub mod freed;
 pub mod growth;
 pub mod last_use;

@@ -22,11 +22,12 @@ use super::candidate::{Candidate, decode};
 use super::holds::timestamp;
 use super::id::new_id;
 use super::runs::Runs;
-use crate::config::Rule;
+use crate::config::{Rule, Target};
 use crate::index::{Batch, Index, Record, Store, StoreError};
 use crate::model::Seconds;
 use crate::policy::apart::TOGETHER_MAX;
 use crate::policy::evaluate::{Circumstances, Evaluation, Pick, Shape};
+use crate::policy::forgiven::forgiven;
 use crate::policy::quota::Reason;
 use crate::volume::Guard;
 
@@ -212,6 +213,29 @@ pub struct Trigger {
     pub reasons: Vec<Reason>,
 }
 
+/// The forgiven stretches that a plan rests on, if there are any.
+fn forgiven_in(on: &Occasion<'_>, by_rule: &[v1::Totals]) -> Option<v1::Forgiven> {
+    // A directory that a file rule takes is empty.
+    let taken = |rule: &Rule, t: &v1::Totals| match rule.target {
+        Target::File => t.files,
+        Target::Directory { .. } => t.files.saturating_add(t.directories),
+    };
+    let by_rule: Vec<(&Rule, u64)> = match (on.trigger, on.rules) {
+        // A quota or watermark has one rule, and as many totals as reasons.
+        (Some(_), [rule, ..]) => by_rule.iter().map(|t| (rule, taken(rule, t))).collect(),
+        _ => {
+            let pairs = on.rules.iter().zip(by_rule);
+            pairs.map(|(rule, t)| (rule, taken(rule, t))).collect()
+        }
+    };
+    let found = forgiven(&on.at.forgiven, on.at.now, by_rule.iter().copied());
+    (found.taken > 0).then_some(v1::Forgiven {
+        stretches: found.stretches,
+        seconds: found.seconds,
+        candidates: found.taken,
+    })
+}
+
 /// What two equal rule sets have in common, and different ones do not.
 pub fn fingerprint(rules: &[Rule]) -> String {
     format!("{rules:?}")
@@ -376,6 +400,7 @@ impl Plans {
         } = saving;
         let chunks = writer.finish()?;
         let bytes = writer.bytes;
+        let forgiven = forgiven_in(on, &by_rule);
         let kept = found.kept;
         let mut by_owner: Vec<_> = found.by_owner.into_iter().collect();
         by_owner.sort_unstable_by_key(|(uid, (_, bytes))| (std::cmp::Reverse(*bytes), *uid));
@@ -425,6 +450,7 @@ impl Plans {
                 .max()
                 .unwrap_or(0)
                 .max(on.guard.least_grace()),
+            forgiven,
         };
         let record = PlanRecord {
             plan: Some(plan),

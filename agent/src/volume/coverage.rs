@@ -1,7 +1,8 @@
 //! Coverage: since when a volume is observed, the stretches that were not, and what they count as. Pure.
 //!
-//! A gap longer than `gap_tolerance`, or one whose length nobody knows, counts as a use of every file at its end
-//! ([`VolumeRecord::gap_end`]). All times are the agent's own ([`crate::clock`]).
+//! A gap longer than `gap_tolerance`, or one whose length is not known, counts as a use of every file at its end
+//! ([`VolumeRecord::gap_end`]). By default the tolerance is 0, and every gap counts, also one within a second. Any
+//! other is forgiven: it is listed, and a plan names it ([`crate::policy::forgiven`]). All times are the agent's own ([`crate::clock`]).
 
 use prost::Message;
 
@@ -202,12 +203,40 @@ impl VolumeRecord {
         let length = from.age_at(at.armed_at);
         // What waited then is lost with its queue, and nobody knows how old it was.
         let lost = std::mem::take(&mut self.unread) && !at.queued;
-        let missed = (!at.queued && length > 0) || at.unknown || lost || away.0 > 0;
+        // Times are whole seconds: also a stretch within one may have had a use in it.
+        let unwatched = !at.queued && (length > 0 || tolerance == 0);
+        let missed = unwatched || at.unknown || lost || away.0 > 0;
         // What still waits in a queue that is taken over has yet to be read.
         if !at.queued {
             self.last_alive = at.armed_at.0;
         }
-        missed && self.add_gap(from, at.armed_at, cause, tolerance, at.unknown || lost)
+        let counts = at.unknown || lost || tolerance == 0;
+        missed && self.add_gap(from, at.armed_at, cause, tolerance, counts)
+    }
+
+    /// A lower tolerance than earlier holds for the gaps that are remembered too. Returns whether another of them counts now.
+    pub fn forgive_no_more_than(&mut self, tolerance: u64) -> bool {
+        let mut more = false;
+        for gap in &mut self.gaps {
+            // A clock that was set back left no stretch unwatched.
+            let is_stretch = gap.cause != Cause::ClockJump.as_str();
+            let length = Seconds(gap.from).age_at(Seconds(gap.to));
+            if !gap.counts && is_stretch && (length > tolerance || tolerance == 0) {
+                gap.counts = true;
+                self.gap_end = self.gap_end.max(gap.to);
+                more = true;
+            }
+        }
+        more
+    }
+
+    /// The remembered stretches that do not count as a use: from and to.
+    pub fn forgiven(&self) -> Vec<(Seconds, Seconds)> {
+        let forgiven = self
+            .gaps
+            .iter()
+            .filter(|g| !g.counts && g.cause != Cause::ClockJump.as_str());
+        forgiven.map(|g| (Seconds(g.from), Seconds(g.to))).collect()
     }
 
     /// Everything was seen until `seen`; never said of a moment that is yet to come: the agent's time may have been set back since.
@@ -285,6 +314,44 @@ mod tests {
         assert_eq!((record.counted_until(), record.gaps.len()), (None, 1));
         assert!(record.resume(broken(1000, 1601), 600));
         assert_eq!(record.counted_until(), Some(Seconds(1601)));
+    }
+
+    #[test]
+    fn without_a_tolerance_every_gap_counts_also_one_within_a_second() {
+        for to in [100, 101, 102, 700] {
+            let mut record = VolumeRecord::default();
+            assert!(record.resume(broken(100, to), 0), "until {to}");
+            assert_eq!(record.counted_until(), Some(Seconds(to)));
+            assert_eq!(record.forgiven(), []);
+            // What the kernel kept for this process was seen.
+            let mut record = VolumeRecord::default();
+            let at = Break {
+                queued: true,
+                ..broken(100, to)
+            };
+            assert!(!record.resume(at, 0), "until {to}");
+            assert_eq!(record.counted_until(), None);
+        }
+    }
+
+    #[test]
+    fn a_gap_that_was_forgiven_counts_when_the_tolerance_is_lower() {
+        let mut record = VolumeRecord::default();
+        record.resume(broken(100, 400), 600);
+        record.resume(broken(1000, 1030), 600);
+        record.add_gap(Seconds(2000), Seconds(2000), Cause::ClockJump, 600, false);
+        let both = [(Seconds(100), Seconds(400)), (Seconds(1000), Seconds(1030))];
+        assert_eq!(record.forgiven(), both);
+        assert!(!record.forgive_no_more_than(300));
+        assert!(record.forgive_no_more_than(60));
+        assert_eq!(record.counted_until(), Some(Seconds(400)));
+        assert!(record.forgive_no_more_than(0));
+        assert_eq!(
+            record.counted_until(),
+            Some(Seconds(1030)),
+            "a clock is no stretch"
+        );
+        assert_eq!(record.forgiven(), []);
     }
 
     #[test]

@@ -125,6 +125,8 @@ pub struct Condition {
     pub gaps_total: u64,
     /// End of the last gap that counts as a use of every file.
     pub gap_end: Option<Seconds>,
+    /// The last stretches that were not, and do not count: from and to.
+    pub forgiven: Vec<(Seconds, Seconds)>,
     /// The running scan: entries, directories, unreadable, seconds.
     pub scan: Option<(u64, u64, u64, f64)>,
     /// Entries that the last scan could not read.
@@ -166,6 +168,7 @@ impl Volume {
             gaps: health.record.gaps.clone(),
             gaps_total: health.record.gaps_total,
             gap_end: health.record.counted_until(),
+            forgiven: health.record.forgiven(),
             scan,
             unreadable: health.unreadable,
             rate: seen as f64 / seconds,

@@ -115,8 +115,11 @@ impl Volume {
         } = opened;
         if past == Past::Unknown {
             (record.coverage_since, record.last_alive) = (armed_at.0, armed_at.0);
-        } else if record.resume(watching, config.gap_tolerance) && past == Past::Interrupted {
-            past = Past::Indexed;
+        } else {
+            let counts = record.forgive_no_more_than(config.gap_tolerance);
+            if (record.resume(watching, config.gap_tolerance) || counts) && past == Past::Interrupted {
+                past = Past::Indexed;
+            }
         }
         let baseline = match (config.baseline, mount.keeps_atime) {
             (Baseline::Atime, _) | (Baseline::Auto, true) => "atime",

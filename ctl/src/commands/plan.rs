@@ -164,6 +164,12 @@ pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
         stays.print(out, 2)?;
         out.line("")?;
     }
+    if let Some(forgiven) = &p.forgiven {
+        for line in in_words(*forgiven) {
+            out.line(&format!("  {line}"))?;
+        }
+        out.line("")?;
+    }
     if p.grace_seconds > 0 {
         let why = match p.guard.as_str() {
             "grace" => " (no leases on this file system: at least a day)",
@@ -185,6 +191,17 @@ pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
         out.line(&format!("  Remove: purgectl apply {}", p.plan_id))?;
     }
     Ok(())
+}
+
+/// What a plan takes although its use may not have been seen.
+fn in_words(f: v1::Forgiven) -> [String; 2] {
+    let stretches = match f.stretches {
+        1 => format!("1 unwatched stretch, {} s, is forgiven:", f.seconds),
+        n => format!("{n} unwatched stretches, {} s in all, are forgiven:", f.seconds),
+    };
+    let candidates = plural(f.candidates, "candidate", "candidates");
+    let them = if f.stretches == 1 { "it" } else { "them" };
+    [stretches, format!("{candidates} might have been used in {them}")]
 }
 
 /// A plan's age and what it holds, in a line.

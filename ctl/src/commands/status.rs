@@ -155,10 +155,11 @@ fn trigger_in_words(volume: &str, trigger: &v1::TriggerStatus) -> String {
 
 /// What a gap means for every file.
 pub(super) fn counted(gap: &v1::Gap) -> &'static str {
-    if gap.counts {
-        "; counts as a use of every file"
-    } else {
-        ""
+    match (gap.counts, gap.cause.as_str()) {
+        (true, _) => "; counts as a use of every file",
+        // The clock was set back: no stretch was left unwatched.
+        (false, "clock-jump") => "",
+        (false, _) => "; forgiven: a use in it is not known",
     }
 }
 

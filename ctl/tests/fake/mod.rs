@@ -43,6 +43,7 @@ impl PurgeAgent for Fake {
             plan.rules.truncate(1);
             plan.rules[0].totals = Some(Totals::default());
             plan.by_owner.clear();
+            plan.forgiven = None;
         }
         let examined = PlanProgress {
             step: Some(plan_progress::Step::Examined(5)),

@@ -34,6 +34,11 @@ pub fn plan(id: &str) -> Plan {
             },
         ],
         evaluation_seconds: 0.031,
+        forgiven: Some(Forgiven {
+            stretches: 2,
+            seconds: 34,
+            candidates: 120,
+        }),
         index_files: 1_000_000,
         examined_files: 25_013,
         candidates: totals(25_000, 12, 123_456_789_012),
