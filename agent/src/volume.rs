@@ -12,6 +12,7 @@
 //! - `guard`      whether files can be leased here
 //! - `presence`   whether the file system is still mounted
 
+mod closing;
 pub mod coverage;
 mod error;
 mod guard;
@@ -116,6 +117,8 @@ pub struct Volume {
     /// Figures for the operator.
     pub keeping: Keeping,
     belief: Belief,
+    /// A gap that the first scan may close.
+    closing: Option<closing::Closing>,
     home: Home,
     store: Store,
     health: Arc<Mutex<Health>>,

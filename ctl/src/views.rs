@@ -64,7 +64,7 @@ pub fn status(s: &v1::AgentStatus) -> Value {
 }
 
 fn gap(g: &v1::Gap) -> Value {
-    json!({ "from": time(g.from), "to": time(g.to), "cause": g.cause, "counts": g.counts })
+    json!({ "from": time(g.from), "to": time(g.to), "cause": g.cause, "counts": g.counts, "closed": g.closed })
 }
 
 fn keeping(k: &v1::Keeping) -> Value {

@@ -22,6 +22,7 @@
 //! before it happened. Times are taken when events are read: late, never early.
 
 pub mod accessors;
+pub mod atimes;
 pub mod collector;
 pub mod doubt;
 pub mod fanotify;

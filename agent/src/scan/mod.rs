@@ -12,7 +12,7 @@
 
 mod walk;
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
@@ -116,6 +116,8 @@ pub trait Surroundings: Sync {
     fn write_back(&self);
     /// This scan has found `entries` so far: waits, if it is to be slow.
     fn pace(&self, entries: u64);
+    /// The walk has met an entry, and is the first to tell of it.
+    fn met(&self, _dir: &OwnedFd, _name: &CStr, _stat: &Stat) {}
     /// Whether the agent is shutting down.
     fn stopping(&self) -> bool;
 }

@@ -301,6 +301,7 @@ impl<'a> Worker<'a> {
             self.subdirs
                 .push((found.stat.ino, Handle::of_entry(fd, name).ok()));
         }
+        self.shared.around.met(fd, name, &found.stat);
         self.arena.extend_from_slice(name.to_bytes());
         self.entries.push(Pending {
             stat: found.stat,

@@ -124,6 +124,7 @@ fn gap(g: &Gap) -> v1::Gap {
         to: Some(timestamp(Seconds(g.to))),
         cause: g.cause.clone(),
         counts: g.counts,
+        closed: g.closed,
     }
 }
 

@@ -18,6 +18,9 @@ const FS_IOC_FSSETXATTR: libc::c_ulong = 0x401c_5820;
 /// What is made in a directory gets its project id (`FS_XFLAG_PROJINHERIT` of linux/fs.h).
 const PROJINHERIT: u32 = 0x200;
 
+/// A read leaves the access time as it is (`FS_XFLAG_NOATIME` of linux/fs.h).
+const NOATIME: u32 = 0x40;
+
 /// `struct file_attr` of linux/fs.h, version 0.
 #[repr(C)]
 #[derive(Default)]
@@ -156,7 +159,29 @@ fn attr_of(fd: RawFd) -> io::Result<FsxAttr> {
     }
 }
 
+/// Whether a read moves the access time of the file `name` of the directory `dir`: `chattr +A` keeps it.
+///
+/// # Errors
+/// As for [`Way::of_entry`].
+pub fn moves_atime(dir: impl AsFd, name: &CStr) -> io::Result<bool> {
+    let by_name = ask_all(dir.as_fd().as_raw_fd(), name, libc::AT_SYMLINK_NOFOLLOW);
+    let xflags = match by_name {
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let fd = reopen(rustix::fs::openat(dir, name, flags, Mode::empty())?)?;
+            attr_of(fd.as_raw_fd())?.xflags
+        }
+        // The flags of linux/fs.h have 32 bits so far.
+        asked => u32::try_from(asked?.xflags).map_err(io::Error::other)?,
+    };
+    Ok(xflags & NOATIME == 0)
+}
+
 fn ask(dir: RawFd, name: &CStr, flags: libc::c_int) -> io::Result<u32> {
+    ask_all(dir, name, flags).map(|attr| attr.project)
+}
+
+fn ask_all(dir: RawFd, name: &CStr, flags: libc::c_int) -> io::Result<FileAttr> {
     let mut attr = FileAttr::default();
     // SAFETY: the name ends with a zero byte, and the kernel writes at most the size that is given into the struct, which is
     // plain integers without padding.
@@ -171,7 +196,7 @@ fn ask(dir: RawFd, name: &CStr, flags: libc::c_int) -> io::Result<u32> {
         )
     };
     match done {
-        0 => Ok(attr.project),
+        0 => Ok(attr),
         _ => Err(io::Error::last_os_error()),
     }
 }

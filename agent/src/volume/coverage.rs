@@ -66,6 +66,22 @@ pub struct Gap {
     /// It counts as a use of every file.
     #[prost(bool, tag = "4")]
     pub counts: bool,
+    /// Access times have shown which files were not used in it; the others were.
+    #[prost(bool, tag = "5")]
+    pub closed: bool,
+}
+
+impl Gap {
+    /// The agent did not run, and nothing else is to be doubted.
+    pub fn is_a_stop(&self) -> bool {
+        self.counts && self.cause == Cause::Stopped.as_str()
+    }
+
+    /// Files may have been used in it that do not count as used.
+    fn is_forgiven(&self) -> bool {
+        // A clock that was set back left no stretch unwatched.
+        !self.counts && !self.closed && self.cause != Cause::ClockJump.as_str()
+    }
 }
 
 /// What the store remembers of a volume.
@@ -113,6 +129,9 @@ pub struct VolumeRecord {
     /// The process that watched last ended before it had read every event that waited.
     #[prost(bool, tag = "14")]
     pub unread: bool,
+    /// How the volume's access times are kept ([`crate::collect::atimes`]); empty: not so that they tell each read.
+    #[prost(string, tag = "15")]
+    pub atimes: String,
 }
 
 /// What is known of the stretch between an earlier process and this one.
@@ -168,6 +187,7 @@ impl VolumeRecord {
             to: to.0,
             cause: cause.as_str().into(),
             counts,
+            closed: false,
         };
         if let Some(last) = self.gaps.last()
             && last.cause == gap.cause
@@ -218,10 +238,8 @@ impl VolumeRecord {
     pub fn forgive_no_more_than(&mut self, tolerance: u64) -> bool {
         let mut more = false;
         for gap in &mut self.gaps {
-            // A clock that was set back left no stretch unwatched.
-            let is_stretch = gap.cause != Cause::ClockJump.as_str();
             let length = Seconds(gap.from).age_at(Seconds(gap.to));
-            if !gap.counts && is_stretch && (length > tolerance || tolerance == 0) {
+            if gap.is_forgiven() && (length > tolerance || tolerance == 0) {
                 gap.counts = true;
                 self.gap_end = self.gap_end.max(gap.to);
                 more = true;
@@ -232,11 +250,26 @@ impl VolumeRecord {
 
     /// The remembered stretches that do not count as a use: from and to.
     pub fn forgiven(&self) -> Vec<(Seconds, Seconds)> {
-        let forgiven = self
-            .gaps
-            .iter()
-            .filter(|g| !g.counts && g.cause != Cause::ClockJump.as_str());
+        let forgiven = self.gaps.iter().filter(|g| g.is_forgiven());
         forgiven.map(|g| (Seconds(g.from), Seconds(g.to))).collect()
+    }
+
+    /// What was used in the gap is known: it does not count for the others. `earlier_end` is [`VolumeRecord::gap_end`] before it.
+    pub fn close_gap(&mut self, from: Seconds, to: Seconds, earlier_end: u32) {
+        for gap in self.gaps.iter_mut().filter(|g| g.is_a_stop()) {
+            if (gap.from, gap.to) == (from.0, to.0) {
+                (gap.counts, gap.closed) = (false, true);
+            }
+        }
+        let later = self.gaps.iter().filter(|g| g.counts && g.to >= to.0);
+        // Another gap came meanwhile, or this one is not remembered any more.
+        let is_known = self.gaps.iter().any(|g| g.closed && g.to == to.0);
+        let still = later.map(|g| g.to).max();
+        match (still, is_known) {
+            (Some(end), _) => self.gap_end = self.gap_end.max(end),
+            (None, true) => self.gap_end = earlier_end,
+            (None, false) => {}
+        }
     }
 
     /// Everything was seen until `seen`; never said of a moment that is yet to come: the agent's time may have been set back since.
@@ -352,6 +385,23 @@ mod tests {
             "a clock is no stretch"
         );
         assert_eq!(record.forgiven(), []);
+    }
+
+    #[test]
+    fn a_gap_that_is_closed_counts_no_more_and_no_other_gap_is() {
+        let mut record = VolumeRecord::default();
+        record.resume(broken(100, 110), 0);
+        let earlier = record.gap_end;
+        record.resume(broken(200, 210), 0);
+        let mut interrupted = record.clone();
+        record.close_gap(Seconds(200), Seconds(210), earlier);
+        assert_eq!(record.counted_until(), Some(Seconds(110)));
+        assert!(!record.forgive_no_more_than(0), "and stays so");
+        assert_eq!(record.forgiven(), []);
+        // Events were lost before the scan was through.
+        interrupted.add_gap(Seconds(300), Seconds(300), Cause::Overflow, 0, true);
+        interrupted.close_gap(Seconds(200), Seconds(210), earlier);
+        assert_eq!(interrupted.counted_until(), Some(Seconds(300)));
     }
 
     #[test]

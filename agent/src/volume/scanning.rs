@@ -1,11 +1,13 @@
 //! The scanner's thread: one scan after another, as they are asked for.
 
+use std::ffi::CStr;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use super::Volume;
-use crate::model::Seconds;
+use crate::model::{Seconds, Stat};
 use crate::scan::{self, Belief, Extent, Progress, ScanError};
 use crate::work::Phase;
 
@@ -69,6 +71,9 @@ impl Volume {
             Extent::Volume | Extent::Trees(_) => Belief::Since(Seconds::now()),
         };
         let result = scan::run(&self.watched, extent, belief, number, &progress, self);
+        if number == 1 && result.is_ok() {
+            self.close_gap();
+        }
         {
             let mut health = self.health.lock();
             let mut phase = Phase::Scan;
@@ -121,6 +126,13 @@ impl scan::Surroundings for Volume {
     }
     fn pace(&self, entries: u64) {
         self.keep_pace(entries);
+    }
+    fn met(&self, dir: &OwnedFd, name: &CStr, stat: &Stat) {
+        if let Some(closing) = &self.closing
+            && self.scan_number.load(Relaxed) == 1
+        {
+            closing.met(dir, name, stat);
+        }
     }
     fn stopping(&self) -> bool {
         self.stopping.load(Relaxed)

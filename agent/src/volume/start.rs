@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 
+use super::closing::Closing;
 use super::coverage::Cause;
 use super::guard::LastGuard;
 use super::health::{Health, Trouble};
@@ -15,6 +16,7 @@ use super::opening::{self, Opened, Past};
 use super::presence::Presence;
 use super::{Home, Keeping, Volume, VolumeError};
 use crate::collect::accessors::Accessors;
+use crate::collect::atimes::AtimeKeeping;
 use crate::collect::collector::{Armed, CollectError, Collector, Judges};
 use crate::collect::fanotify::layout::Layout;
 use crate::collect::precision::{Windows, end_window_of_another};
@@ -106,6 +108,7 @@ impl Volume {
         let armed_at = Seconds::now();
         let layout = probe(&config, &mount, root.stat.ino).map_err(collect)?;
         let watching = opened.time_between(armed_at, nothing_missed, home.clock.start.unknown);
+        let keeping = AtimeKeeping::find(&mount, root.device);
         let Opened {
             mut record,
             mut past,
@@ -113,14 +116,21 @@ impl Volume {
             journal,
             ..
         } = opened;
+        let mut closing = None;
         if past == Past::Unknown {
             (record.coverage_since, record.last_alive) = (armed_at.0, armed_at.0);
         } else {
             let counts = record.forgive_no_more_than(config.gap_tolerance);
-            if (record.resume(watching, config.gap_tolerance) || counts) && past == Past::Interrupted {
+            let (earlier_end, unread) = (record.gap_end, record.unread);
+            let missed = record.resume(watching, config.gap_tolerance);
+            if missed && past == Past::Indexed && record.scanned && !watching.unknown && !unread {
+                closing = Closing::of(&record, earlier_end, &record.atimes, keeping.as_ref());
+            }
+            if (missed || counts) && past == Past::Interrupted {
                 past = Past::Indexed;
             }
         }
+        record.atimes = keeping.map_or_else(String::new, |k| k.word().to_owned());
         let baseline = match (config.baseline, mount.keeps_atime) {
             (Baseline::Atime, _) | (Baseline::Auto, true) => "atime",
             (Baseline::Mtime, _) => "mtime",
@@ -189,6 +199,7 @@ impl Volume {
             baseline,
             keeping: Keeping::default(),
             belief,
+            closing,
             home: home.clone(),
             store: store.clone(),
             health,

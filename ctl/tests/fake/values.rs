@@ -223,6 +223,7 @@ pub fn status() -> AgentStatus {
             to: at(200),
             cause: "stopped".into(),
             counts: true,
+            closed: false,
         }],
         events_total: 5,
         events_lost_total: 0,
@@ -297,6 +298,7 @@ pub fn explanation(path: Vec<u8>) -> Explanation {
             to: at(-80),
             cause: "overflow".into(),
             counts: true,
+            closed: false,
         }],
     }
 }

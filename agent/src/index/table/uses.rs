@@ -34,9 +34,21 @@ impl Index {
 
     /// No clock lies ahead of `latest` any more: the clock they were taken from was wrong.
     pub fn clamp_uses(&mut self, latest: Seconds) {
-        self.change_clocks(|last| LastUse {
+        self.change_clocks(|_, last| LastUse {
             at: last.at.min(latest),
             ..last
+        });
+    }
+
+    /// The files of which `may_be` says so count as used at `at`, as in a gap.
+    pub fn use_all_but(&mut self, at: Seconds, may_be: impl Fn(Inode) -> bool) {
+        let gap = LastUse {
+            at,
+            source: Source::Gap,
+        };
+        self.change_clocks(|ino, last| match at > last.at && may_be(ino) {
+            true => gap,
+            false => last,
         });
     }
 
@@ -46,19 +58,20 @@ impl Index {
             at,
             source: Source::Observed,
         };
-        self.change_clocks(|last| if last == used(from) { used(to) } else { last });
+        self.change_clocks(|_, last| if last == used(from) { used(to) } else { last });
     }
 
-    fn change_clocks(&mut self, change: impl Fn(LastUse) -> LastUse) {
+    fn change_clocks(&mut self, change: impl Fn(Inode, LastUse) -> LastUse) {
         let mut uses = self.uses();
         for slot in 0..u32::try_from(uses.index.pages.len()).unwrap_or(u32::MAX) {
-            let len = uses.index.pages.get(slot as usize).map_or(0, |p| p.clocks.len());
-            for rank in 0..len {
+            let page = uses.index.pages.get(slot as usize);
+            let inodes: Vec<Inode> = page.map(|p| p.inodes().collect()).unwrap_or_default();
+            for (rank, ino) in inodes.into_iter().enumerate() {
                 let page = uses.index.pages.get(slot as usize);
                 if let Some(last) = page.and_then(|page| page.last_use(rank))
-                    && change(last) != last
+                    && change(ino, last) != last
                 {
-                    uses.set(slot, rank, last, change(last));
+                    uses.set(slot, rank, last, change(ino, last));
                 }
             }
         }

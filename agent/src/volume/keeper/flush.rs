@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use prost::Message;
 
 use super::{RETRY_EVERY, Rounds};
+use crate::collect::atimes::clocks_agree;
 use crate::index::{Batch, Record, StoreError};
 use crate::volume::Volume;
 
@@ -19,7 +20,14 @@ const PROBE_BYTES: usize = 256 << 10;
 impl Volume {
     pub(in crate::volume) fn save_record(&self) -> Result<(), StoreError> {
         let mut batch = Batch::default();
-        let record = self.health.lock().record.encode_to_vec();
+        let record = {
+            let mut health = self.health.lock();
+            if !clocks_agree() {
+                // Access times of this stretch are from another clock than the agent's.
+                health.record.atimes.clear();
+            }
+            health.record.encode_to_vec()
+        };
         batch.put(Record::Volume, self.config.name.as_bytes(), &record);
         self.store.apply(batch)?;
         self.store.flush()

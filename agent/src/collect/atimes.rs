@@ -1,0 +1,120 @@
+//! Whether each read of a volume leaves an access time, whoever reads and by which way.
+//!
+//! ```text
+//! ext4                    btrfs and xfs copy files by sharing their blocks, and leave no access time
+//! every mount of it       in each mount namespace: relatime or strictatime, writable, no lazytime, no mapped ids
+//! no file server          that is seen: its clients read from their own caches after an open
+//! clocks                  the wall clock, which access times are from, goes with the agent's own
+//! ```
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use crate::sys::stat::{Device, Mount, magic};
+use crate::sys::time;
+
+/// The wall clock may differ by so many seconds.
+const APART_MAX: u64 = 2;
+/// Processes that answer clients which keep what they have read.
+const SERVERS: [&str; 3] = ["nfsd", "ganesha.nfsd", "smbd"];
+
+/// Access times are kept, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AtimeKeeping(String);
+
+impl AtimeKeeping {
+    /// Looks at the host; none where a read may leave no trace, or that cannot be told.
+    pub fn find(mount: &Mount, device: Device) -> Option<Self> {
+        if mount.magic != magic::EXT4 || !mount.keeps_atime || mount.read_only || !clocks_agree() {
+            return None;
+        }
+        // In a process namespace of its own the agent does not see who else mounts the volume, or serves it.
+        if fs::read_to_string("/proc/2/comm").ok()?.trim() != "kthreadd" {
+            return None;
+        }
+        let own = fs::read("/proc/self/mountinfo").ok()?;
+        let own = mounts_of(&String::from_utf8_lossy(&own), device);
+        let mut namespaces = BTreeSet::new();
+        for process in fs::read_dir("/proc").ok()? {
+            let path = process.ok()?.path();
+            let is_process = path
+                .file_name()
+                .is_some_and(|n| n.to_string_lossy().parse::<u32>().is_ok());
+            if !is_process {
+                continue;
+            }
+            // A process that has ended reads nothing.
+            let Ok(name) = fs::read_to_string(path.join("comm")) else {
+                continue;
+            };
+            if SERVERS.contains(&name.trim()) {
+                return None;
+            }
+            let Ok(namespace) = fs::read_link(path.join("ns/mnt")) else {
+                continue;
+            };
+            if namespaces.insert(namespace)
+                && let Ok(mounts) = fs::read(path.join("mountinfo"))
+            {
+                let mounts = mounts_of(&String::from_utf8_lossy(&mounts), device);
+                if !mounts.iter().all(|m| keeps(m)) {
+                    return None;
+                }
+            }
+        }
+        let boot: String = time::boot_id().iter().map(|b| format!("{b:02x}")).collect();
+        let known = !own.is_empty() && own.iter().all(|m| keeps(m)) && boot.contains(|c| c != '0');
+        known.then(|| Self(format!("{boot} {}", own.join(" "))))
+    }
+
+    /// The same as long as nothing changes: the boot, and the mounts with their options.
+    pub fn word(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Whether the wall clock goes with the agent's own.
+pub fn clocks_agree() -> bool {
+    crate::clock::ahead_seconds().unsigned_abs() <= APART_MAX
+}
+
+/// The mounts of a device: `number:options:options of the file system`.
+fn mounts_of(mountinfo: &str, device: Device) -> Vec<String> {
+    let number = format!("{}:{}", device.major, device.minor);
+    let of_line = |line: &str| {
+        let (mount, own) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ');
+        let (id, _, dev) = (fields.next()?, fields.next()?, fields.next()?);
+        let options = fields.nth(2)?;
+        let own = own.split(' ').nth(2)?;
+        (dev == number).then(|| format!("{id}:{options}:{own}"))
+    };
+    let mut mounts: Vec<String> = mountinfo.lines().filter_map(of_line).collect();
+    mounts.sort_unstable();
+    mounts
+}
+
+fn keeps(mount: &str) -> bool {
+    let mut options = mount.split([':', ',']);
+    !options.any(|o| matches!(o, "noatime" | "ro" | "lazytime" | "idmapped"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_mount_without_access_times_is_enough() {
+        let info = "36 35 7:1 / /mnt/a\\040b rw,relatime shared:1 - ext4 /dev/loop1 rw\n\
+                    37 35 7:1 /sub /mnt/c rw,nosuid - ext4 /dev/loop1 rw,errors=remount-ro\n\
+                    38 35 7:2 / /c rw,noatime - ext4 /dev/loop3 rw\n\
+                    39 35 7:3 / /d rw,relatime,idmapped - ext4 /dev/loop3 rw\n\
+                    40 35 7:4 / /d rw,relatime - ext4 /dev/loop3 rw,lazytime\n\
+                    41 35 7:5 / /d rw,relatime - ext4 /dev/loop3 ro\n";
+        let of = |minor| mounts_of(info, Device { major: 7, minor });
+        assert_eq!(of(1), ["36:rw,relatime:rw", "37:rw,nosuid:rw,errors=remount-ro"]);
+        let all_keep = |minor| of(minor).iter().all(|m| keeps(m));
+        assert_eq!([1, 2, 3, 4, 5].map(all_keep), [true, false, false, false, false]);
+        assert!(of(6).is_empty());
+    }
+}
