@@ -79,8 +79,11 @@ impl Gap {
 
     /// Files may have been used in it that do not count as used.
     fn is_forgiven(&self) -> bool {
-        // A clock that was set back left no stretch unwatched.
-        !self.counts && !self.closed && self.cause != Cause::ClockJump.as_str()
+        // Of these no use was lost: a clock was set back, or only names were not followed.
+        let is_watched = [Cause::ClockJump, Cause::Names]
+            .iter()
+            .any(|c| c.as_str() == self.cause);
+        !self.counts && !self.closed && !is_watched
     }
 }
 
@@ -373,6 +376,7 @@ mod tests {
         record.resume(broken(100, 400), 600);
         record.resume(broken(1000, 1030), 600);
         record.add_gap(Seconds(2000), Seconds(2000), Cause::ClockJump, 600, false);
+        record.add_gap(Seconds(2100), Seconds(2300), Cause::Names, u64::MAX, false);
         let both = [(Seconds(100), Seconds(400)), (Seconds(1000), Seconds(1030))];
         assert_eq!(record.forgiven(), both);
         assert!(!record.forgive_no_more_than(300));
@@ -382,7 +386,7 @@ mod tests {
         assert_eq!(
             record.counted_until(),
             Some(Seconds(1030)),
-            "a clock is no stretch"
+            "no use was lost later"
         );
         assert_eq!(record.forgiven(), []);
     }

@@ -158,8 +158,8 @@ pub(super) fn counted(gap: &v1::Gap) -> &'static str {
     match (gap.counts, gap.cause.as_str()) {
         (true, _) => "; counts as a use of every file",
         (false, _) if gap.closed => "; access times show what was used",
-        // The clock was set back: no stretch was left unwatched.
-        (false, "clock-jump") => "",
+        // No use was lost.
+        (false, "clock-jump" | "names") => "",
         (false, _) => "; forgiven: a use in it is not known",
     }
 }
