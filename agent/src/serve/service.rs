@@ -454,8 +454,9 @@ impl PurgeAgent for Service {
     ) -> Result<Response<v1::ResumeTriggerResponse>, Status> {
         let caller = Caller::of(&request)?;
         let volume = request.into_inner().volume;
-        let resumed = self.wait(move |host| {
-            let triggers = host.resume(&volume, &caller.name)?;
+        let by = caller.name.clone();
+        let resumed = self.wait(&caller, move |host| {
+            let triggers = host.resume(&volume, &by)?;
             let volume = host.volume(&volume)?.config.name.clone();
             Ok(v1::ResumeTriggerResponse { volume, triggers })
         });
