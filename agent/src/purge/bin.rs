@@ -69,43 +69,62 @@ impl Bin {
     /// # Errors
     /// When it cannot be made.
     pub fn place(&mut self, dir: &[u8], like: &OwnedFd) -> io::Result<Arc<OwnedFd>> {
-        if let Some(fd) = of_path(self.last.as_ref(), dir) {
+        let ino = ino_of(like)?;
+        if let Some(fd) = of_path(self.last.as_ref(), dir, ino)? {
             return Ok(fd);
         }
         let (above, name) = split(dir);
         let fd = match name.is_empty() {
             true => rustix::io::dup(&self.files)?,
             false => {
-                let above = self.place_above(above)?;
+                // Asked of the directory itself: by a path it may be another one's at this moment.
+                let parent = beneath::open_parent(like)?;
+                let above = self.place_above(above, &parent)?;
                 reserve::with_ballast(&self.trash, || made_alike(&above, name, like))?
             }
         };
         let fd = Arc::new(fd);
-        self.last = Some((dir.to_vec(), Arc::clone(&fd)));
+        self.last = Some((dir.to_vec(), ino, Arc::clone(&fd)));
         Ok(fd)
     }
 
-    /// The place of a directory that holds others.
-    fn place_above(&mut self, dir: &[u8]) -> io::Result<Arc<OwnedFd>> {
-        if let Some(fd) = of_path(self.above.as_ref(), dir) {
+    /// The place of a directory that holds others, and that is open as `like`.
+    fn place_above(&mut self, dir: &[u8], like: &OwnedFd) -> io::Result<Arc<OwnedFd>> {
+        let ino = ino_of(like)?;
+        if let Some(fd) = of_path(self.above.as_ref(), dir, ino)? {
             return Ok(fd);
         }
         let fd = match beneath::open_anchor(&self.files, dir) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => self.make(dir)?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.make(dir, like)?,
             other => other?,
         };
+        if !dir.is_empty() && !Likeness::is_of(&beneath::open_dir(&fd, b"")?, like)? {
+            return Err(another_directory());
+        }
         let fd = Arc::new(fd);
-        self.above = Some((dir.to_vec(), Arc::clone(&fd)));
+        self.above = Some((dir.to_vec(), ino, Arc::clone(&fd)));
         Ok(fd)
     }
 
-    /// Directories like those of the volume: the same owners and modes.
-    fn make(&self, dir: &[u8]) -> io::Result<OwnedFd> {
+    /// Directories like those of the volume: the same owners and modes. They are found by their names from the root down, and must then be
+    /// those that lie above `like`.
+    fn make(&self, dir: &[u8], like: &OwnedFd) -> io::Result<OwnedFd> {
         let mut there = rustix::io::dup(&self.volume)?;
         let mut here = rustix::io::dup(&self.files)?;
+        let mut passed = vec![ino_of(&there)?];
         for name in dir.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
             there = beneath::open_anchor(&there, name)?;
             here = reserve::with_ballast(&self.trash, || made_alike(&here, name, &there))?;
+            passed.push(ino_of(&there)?);
+        }
+        let mut up = rustix::io::dup(like)?;
+        for (n, ino) in passed.iter().rev().enumerate() {
+            if n > 0 {
+                up = beneath::open_parent(&up)?;
+            }
+            if ino_of(&up)? != *ino {
+                return Err(another_directory());
+            }
         }
         Ok(here)
     }
@@ -143,11 +162,24 @@ impl Bin {
     }
 }
 
-/// The path of a directory, and its place.
-pub(super) type Place = (Vec<u8>, Arc<OwnedFd>);
+/// The path of a directory, which it is, and its place.
+pub(super) type Place = (Vec<u8>, Inode, Arc<OwnedFd>);
 
-fn of_path(place: Option<&Place>, path: &[u8]) -> Option<Arc<OwnedFd>> {
-    place.filter(|(of, _)| of == path).map(|(_, fd)| Arc::clone(fd))
+fn of_path(place: Option<&Place>, path: &[u8], ino: Inode) -> io::Result<Option<Arc<OwnedFd>>> {
+    match place.filter(|(of, ..)| of == path) {
+        Some((_, known, fd)) if *known == ino => Ok(Some(Arc::clone(fd))),
+        Some(_) => Err(another_directory()),
+        None => Ok(None),
+    }
+}
+
+fn ino_of(dir: &OwnedFd) -> io::Result<Inode> {
+    Ok(rustix::fs::fstat(dir)?.st_ino)
+}
+
+/// A user has put another directory in the place of one: what lies in it stays.
+fn another_directory() -> io::Error {
+    io::Error::from_raw_os_error(libc::EXDEV)
 }
 
 /// The directory that holds a path, and its name there.
@@ -162,7 +194,13 @@ pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
 fn made_alike(here: &OwnedFd, name: &[u8], like: &OwnedFd) -> io::Result<OwnedFd> {
     match beneath::open_anchor(here, name) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        other => return other,
+        Err(e) => return Err(e),
+        Ok(anchor) => {
+            return match Likeness::is_of(&beneath::open_dir(&anchor, b"")?, like)? {
+                true => Ok(anchor),
+                false => Err(another_directory()),
+            };
+        }
     }
     // By descriptors that can be read: those of the volume are anchors only.
     let like = Likeness::of(&beneath::open_dir(like, b"")?)?;

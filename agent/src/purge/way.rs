@@ -15,6 +15,9 @@ use crate::sys::{beneath, inside, stat};
 
 /// Directories of the volume that are open at a time; those above them are opened again when they are needed.
 const OPEN_MAX: usize = 64;
+/// So many bytes of attributes are kept of all directories on the way; users can give them many. Beyond that only ACLs are kept, and beyond
+/// twice as many nothing is put back there.
+const ATTRIBUTES_MAX: usize = 4 << 20;
 /// How often a directory is made that somebody else makes at the same moment, and takes away again.
 const TRIES: usize = 8;
 
@@ -67,6 +70,7 @@ pub struct Way<'s> {
     root: OwnedFd,
     stage: &'s Stage,
     levels: Vec<Level>,
+    attribute_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -94,16 +98,27 @@ impl<'s> Way<'s> {
             root,
             stage,
             levels: Vec::new(),
+            attribute_bytes: 0,
         }
     }
 
     /// One directory further down.
     pub fn down(&mut self, name: CString, was: Was) {
-        self.levels.push(Level {
-            name,
-            was,
-            place: None,
-        });
+        let (mut was, mut place) = (was, None);
+        if let Was::Like(like) = &mut was {
+            if self.attribute_bytes > ATTRIBUTES_MAX {
+                like.forget_attributes();
+            }
+            self.attribute_bytes = self.attribute_bytes.saturating_add(like.attribute_bytes());
+            if self.attribute_bytes > 2 * ATTRIBUTES_MAX {
+                self.attribute_bytes = self.attribute_bytes.saturating_sub(like.attribute_bytes());
+                was = Was::Of(0);
+                place = Some(Place::Refused(
+                    "the directories above it have more attributes than can be remembered; move some away, and restore to another directory (restore --to DIR)".into(),
+                ));
+            }
+        }
+        self.levels.push(Level { name, was, place });
         self.close_far(self.levels.len());
     }
 
@@ -120,12 +135,13 @@ impl<'s> Way<'s> {
 
     /// Back to the directory above. One that was made again gets its times: nothing is put into it any more.
     pub fn up(&mut self) {
-        let Some(Level {
-            was,
-            place: Some(Place::Open { dir, made }),
-            ..
-        }) = self.levels.pop()
-        else {
+        let Some(Level { was, place, .. }) = self.levels.pop() else {
+            return;
+        };
+        if let Was::Like(like) = &was {
+            self.attribute_bytes = self.attribute_bytes.saturating_sub(like.attribute_bytes());
+        }
+        let Some(Place::Open { dir, made }) = place else {
             return;
         };
         if let (Was::Like(like), true) = (was, made)

@@ -9,6 +9,7 @@ use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::project::{self, Project};
+use crate::model::Inode;
 
 /// The access ACL (`acl(5)`), and the one that new entries get.
 const ACCESS_ACL: &CStr = c"system.posix_acl_access";
@@ -18,12 +19,17 @@ const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
 const NOTE: &CStr = c"trusted.purge_agent.was";
 /// The longest list of attribute names, and the longest value, that the kernel gives (`xattr(7)`).
 const KERNEL_MAX: usize = 64 << 10;
-/// So many bytes of attributes are remembered of a directory: users can give it many.
-const ATTRIBUTES_MAX: usize = 256 << 10;
+/// So many bytes of attributes are remembered of a directory, names and values: users can give it many. With the note they must stay below
+/// what the kernel lists (XATTR_LIST_MAX).
+const ATTRIBUTES_MAX: usize = 32 << 10;
+/// What is asked for where there are more names than the kernel lists.
+const OF_ACCESS: [&CStr; 4] = [ACCESS_ACL, DEFAULT_ACL, c"security.selinux", c"security.SMACK64"];
 
 /// What is known of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Likeness {
+    /// Of which directory.
+    ino: Inode,
     uid: u32,
     gid: u32,
     /// Permission bits, set-id bits and the sticky bit.
@@ -42,6 +48,7 @@ impl Likeness {
     pub fn of(dir: &OwnedFd) -> io::Result<Self> {
         let s = rustix::fs::fstat(dir)?;
         Ok(Self {
+            ino: s.st_ino,
             uid: s.st_uid,
             gid: s.st_gid,
             mode: s.st_mode & 0o7777,
@@ -60,6 +67,7 @@ impl Likeness {
         let mut likeness = Self::of(dir)?;
         let note = value(dir, NOTE)?.unwrap_or_default();
         if let Some(was) = Was::parse(&note) {
+            likeness.ino = was.ino;
             (likeness.uid, likeness.gid, likeness.mode) = was.access;
             (likeness.atime, likeness.mtime) = (was.atime, was.mtime);
             likeness.project = was.project;
@@ -67,9 +75,33 @@ impl Likeness {
         Ok(likeness)
     }
 
-    /// Owner.
-    pub fn uid(&self) -> u32 {
-        self.uid
+    /// Whether a directory of the trash stands for this one: another may have had its name when it was made.
+    ///
+    /// # Errors
+    /// What `fgetxattr(2)` and `fstat(2)` say.
+    pub fn is_of(trash: &OwnedFd, dir: impl AsFd) -> io::Result<bool> {
+        let dir = rustix::fs::fstat(dir)?;
+        let note = value(trash, NOTE)?.unwrap_or_default();
+        Ok(match Was::parse(&note) {
+            Some(was) => was.ino == dir.st_ino,
+            // It could not be noted: then it must be as safe.
+            None => {
+                let made = rustix::fs::fstat(trash)?;
+                let access = |s: &rustix::fs::Stat| (s.st_uid, s.st_gid, s.st_mode & 0o7777);
+                access(&made) == access(&dir)
+            }
+        })
+    }
+
+    /// How many bytes of attributes it has.
+    pub fn attribute_bytes(&self) -> usize {
+        let bytes = |(name, value): &(CString, Vec<u8>)| name.count_bytes() + value.len();
+        self.attributes.iter().map(bytes).sum()
+    }
+
+    /// Forgets what users can give a directory without end, and what does not decide about access.
+    pub fn forget_attributes(&mut self) {
+        self.attributes.retain(|(name, _)| is_acl(name));
     }
 
     /// Gives a directory of the trash all of it but times and project, which it notes.
@@ -78,6 +110,7 @@ impl Likeness {
     /// As for [`Likeness::give`].
     pub fn record_in(&self, dir: &OwnedFd) -> io::Result<()> {
         let was = Was {
+            ino: self.ino,
             access: (self.uid, self.gid, self.mode),
             atime: self.atime,
             mtime: self.mtime,
@@ -119,31 +152,33 @@ impl Likeness {
     }
 
     fn give_access(&self, dir: &OwnedFd) -> io::Result<()> {
-        let now = rustix::fs::fstat(dir)?;
-        if (now.st_uid, now.st_gid) != (self.uid, self.gid) {
-            let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
-            rustix::fs::fchown(dir, Some(uid), Some(gid))?;
-        }
         // A default ACL of the directory in which it was made has given it one.
         for (name, _) in attributes(dir)? {
-            let is_acl = [ACCESS_ACL, DEFAULT_ACL].contains(&&*name);
-            if is_acl && self.attribute(&name).is_none() {
+            if is_acl(&name) && self.attribute(&name).is_none() {
                 rustix::fs::fremovexattr(dir, &*name)?;
             }
         }
         for (name, value) in &self.attributes {
             let given = rustix::fs::fsetxattr(dir, &**name, value, XattrFlags::empty());
-            let is_acl = [ACCESS_ACL, DEFAULT_ACL].contains(&&**name);
             match given {
-                Err(e) if is_acl || !is_optional(e) => return Err(e.into()),
+                Err(e) if is_acl(name) || !is_optional(e) => return Err(e.into()),
                 _ => {}
             }
         }
+        // The owner's quota may be used up: what protects the directory is there by then.
+        let now = rustix::fs::fstat(dir)?;
+        let given = match (now.st_uid, now.st_gid) == (self.uid, self.gid) {
+            true => Ok(()),
+            false => {
+                let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+                rustix::fs::fchown(dir, Some(uid), Some(gid))
+            }
+        };
         // Owner and ACLs change the mode, so it comes last.
         if rustix::fs::fstat(dir)?.st_mode & 0o7777 != self.mode {
             rustix::fs::fchmod(dir, Mode::from_raw_mode(self.mode))?;
         }
-        Ok(())
+        Ok(given?)
     }
 
     fn attribute(&self, name: &CStr) -> Option<&[u8]> {
@@ -206,6 +241,10 @@ impl Likeness {
     }
 }
 
+fn is_acl(name: &CStr) -> bool {
+    [ACCESS_ACL, DEFAULT_ACL].contains(&name)
+}
+
 /// What the owning group may, by an access ACL; none if it cannot be read.
 fn group_entry(acl: &[u8]) -> Option<u32> {
     /// `ACL_GROUP_OBJ` of linux/posix_acl.h, whose entries of eight bytes follow a version of four.
@@ -238,6 +277,14 @@ fn attributes(dir: &OwnedFd) -> io::Result<Vec<(CString, Vec<u8>)>> {
     match rustix::fs::flistxattr(dir, rustix::buffer::spare_capacity(&mut list)) {
         Ok(_) => {}
         Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        // A user has given it more names than the kernel lists.
+        Err(Errno::TOOBIG | Errno::RANGE) => {
+            list = OF_ACCESS
+                .iter()
+                .flat_map(|name| name.to_bytes_with_nul())
+                .copied()
+                .collect();
+        }
         Err(e) => return Err(e.into()),
     }
     let names = list.split(|b| *b == 0).filter(|name| !name.is_empty());
@@ -247,12 +294,16 @@ fn attributes(dir: &OwnedFd) -> io::Result<Vec<(CString, Vec<u8>)>> {
     let mut room = ATTRIBUTES_MAX;
     let mut attributes = Vec::new();
     for name in names {
+        if room == 0 {
+            break;
+        }
         if let Some(value) = value(dir, &name)? {
-            let Some(left) = room.checked_sub(name.count_bytes() + value.len()) else {
-                continue;
-            };
-            room = left;
-            attributes.push((name, value));
+            let bytes = name.count_bytes() + value.len();
+            // What decides about access is never left out.
+            if bytes <= room || is_acl(&name) {
+                room = room.saturating_sub(bytes);
+                attributes.push((name, value));
+            }
         }
     }
     attributes.sort_unstable();
@@ -272,10 +323,11 @@ fn value(dir: &OwnedFd, name: &CStr) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// What the note of a directory of the trash says: version, owner, group and mode, access time, modification time, project and whether it
+/// What the note of a directory of the trash says: version, inode, owner, group and mode, access time, modification time, project and whether it
 /// is inherited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Was {
+    ino: Inode,
     access: (u32, u32, u32),
     atime: (i64, i64),
     mtime: (i64, i64),
@@ -288,7 +340,8 @@ impl std::fmt::Display for Was {
         let inherited = u8::from(project.is_inherited);
         let ((uid, gid, mode), (a, an), (m, mn)) = (self.access, self.atime, self.mtime);
         let id = project.id;
-        write!(f, "1 {uid} {gid} {mode} {a} {an} {m} {mn} {id} {inherited}")
+        let ino = self.ino;
+        write!(f, "1 {ino} {uid} {gid} {mode} {a} {an} {m} {mn} {id} {inherited}")
     }
 }
 
@@ -298,6 +351,7 @@ impl Was {
         if fields.next()? != "1" {
             return None;
         }
+        let ino = fields.next()?.parse().ok()?;
         let mut number = || fields.next()?.parse::<i64>().ok();
         let mut small = || u32::try_from(number()?).ok();
         let access = (small()?, small()?, small()? & 0o7777);
@@ -309,6 +363,7 @@ impl Was {
         let nanos = 0..1_000_000_000;
         let is_sound = nanos.contains(&atime.1) && nanos.contains(&mtime.1);
         is_sound.then_some(Self {
+            ino,
             access,
             atime,
             mtime,

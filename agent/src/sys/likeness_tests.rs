@@ -8,6 +8,7 @@ use crate::sys::beneath;
 
 fn of(mode: u32, uid: u32, gid: u32) -> Likeness {
     Likeness {
+        ino: 7,
         uid,
         gid,
         mode,
@@ -147,6 +148,7 @@ fn a_directory_gets_what_another_has() {
     assert_eq!(
         now,
         Likeness {
+            ino: now.ino,
             project: now.project,
             ..like
         }
@@ -186,7 +188,7 @@ proptest! {
     #[test]
     fn notes_are_read_as_they_were_written(a: i64, an in 0i64..1_000_000_000, m: i64, mn in 0i64..1_000_000_000, id: u32, is_inherited: bool, uid: u32, gid: u32, mode in 0u32..0o10000) {
         let project = Project { id, is_inherited };
-        let was = Was { access: (uid, gid, mode), atime: (a, an), mtime: (m, mn), project: Some(project).filter(|p| *p != Project::default()) };
+        let was = Was { ino: u64::from(uid), access: (uid, gid, mode), atime: (a, an), mtime: (m, mn), project: Some(project).filter(|p| *p != Project::default()) };
         prop_assert_eq!(Was::parse(was.to_string().as_bytes()), Some(was));
     }
 
