@@ -2,6 +2,7 @@
 //!
 //! - `own`       what ordinary users may ask for: what is theirs
 //! - `announce`  publishes what announcing rules will take; `lists`: as files for people
+//! - `due`       rules whose time has come
 //! - [`forecast`] what will expire, and which limits will be reached; `growth`: what there was before
 //! - `freed`     what triggered runs free, and when they stop; `sharing`: what a file would free
 //! - `left`      what earlier processes left
@@ -9,12 +10,14 @@
 //! - [`place`]    where a path from a client leads
 //! - `plans`     plans that rules ask for
 //! - `purges`    runs; `trash`: what they leave in the trash
+//! - `served`    until when schedules were served
 //! - [`questions`] what can be asked of one path
 //! - `tidy`      removes what is over, so that what clients make is not kept for ever
 //! - `telling`   what people are told of
 //! - `triggered` what quotas and watermarks ask for
 
 mod announce;
+mod due;
 pub mod forecast;
 mod freed;
 mod growth;
@@ -26,6 +29,7 @@ pub mod place;
 mod plans;
 mod purges;
 pub mod questions;
+mod served;
 mod sharing;
 pub mod telling;
 mod tidy;
@@ -53,7 +57,7 @@ use crate::purge::holds::{HoldError, Holds};
 use crate::purge::plans::{PlanError, Plans};
 use crate::purge::runs::{RunError, Runs};
 use crate::sys::{stat, trusted};
-use crate::volume::{Home, Volume};
+use crate::volume::{Absent, Home, Volume, VolumeError};
 
 /// At the end, all volumes together may take so long to read what waits. The unit's TimeoutStopSec leaves three times as much for
 /// that, for runs that end, for notices in hand, and for writing the index.
@@ -123,6 +127,8 @@ impl From<HoldError> for HostError {
 #[derive(Debug)]
 pub struct Host {
     volumes: Vec<Arc<Volume>>,
+    /// Those that cannot be watched for now.
+    absent: Vec<Absent>,
     rules: RwLock<Vec<Rule>>,
     limits: RwLock<Limits>,
     /// Saved plans.
@@ -146,6 +152,10 @@ pub struct Host {
     store: Store,
     state_dir: PathBuf,
     started: Instant,
+    /// Rules whose time has come.
+    schedules: due::Schedules,
+    /// Until when their schedules were served.
+    served: served::Served,
 }
 
 impl Host {
@@ -214,23 +224,35 @@ impl Host {
             unfinished,
             volumes: opened,
         } = left;
-        let mut volumes: Vec<Arc<Volume>> = Vec::new();
-        for (volume, opened) in config.volumes.iter().zip(opened) {
-            match Volume::start(volume.clone(), &home, opened, &mut handover, &unfinished) {
+        let (mut volumes, mut absent): (Vec<Arc<Volume>>, Vec<Absent>) = Default::default();
+        let mut unwatchable = None;
+        for (place, (volume, opened)) in config.volumes.iter().zip(opened).enumerate() {
+            let start = |opened| Volume::start(volume.clone(), &home, opened, &mut handover, &unfinished);
+            match opened.and_then(start) {
                 Ok(started) => volumes.push(started),
+                // One volume's trouble is no other's.
+                Err(error) if error.is_absence() || matches!(error, VolumeError::Collect { .. }) => {
+                    absent.push(Absent::new(volume, place, &home, &error));
+                    unwatchable = Some(error).filter(|e| !e.is_absence()).or(unwatchable);
+                }
                 Err(error) => {
                     volumes.iter().for_each(|v| v.stop(Duration::ZERO));
                     return Err(error.into());
                 }
             }
         }
+        // It is this kernel, or what the agent may do.
+        if let Some(error) = unwatchable.filter(|_| volumes.is_empty()) {
+            return Err(error.into());
+        }
         handover.drop_rest();
-        unfinished.save(&runs)?;
+        unfinished.save(&runs, |volume| absent.iter().any(|a| a.config.name == volume))?;
         plans.settle(&runs)?;
         let rules = RwLock::new(config.rules.clone());
         let limits = RwLock::new(config.limits.clone());
         let host = Arc::new(Self {
             volumes,
+            absent,
             rules,
             limits,
             plans,
@@ -245,6 +267,8 @@ impl Host {
             store,
             state_dir: config.state_dir.clone(),
             started: Instant::now(),
+            schedules: due::Schedules::default(),
+            served: served::Served::load(&config.state_dir),
         });
         host.want_projects();
         Ok(host)
@@ -261,13 +285,16 @@ impl Host {
                 }
             };
         }
-        let back = self.volumes.iter().find(|v| v.is_back())?;
-        Some(format!("volume {} is mounted again", back.config.name))
+        if let Some(back) = self.volumes.iter().find(|v| v.is_back()) {
+            return Some(format!("volume {} is mounted again", back.config.name));
+        }
+        let come = self.absent.iter().find(|v| v.is_back())?;
+        Some(format!("volume {} is there now", come.config.name))
     }
 
     /// Ends everything; what was seen is in the store afterwards.
     pub fn stop(&self) {
-        self.runs.cancel_all();
+        self.begin_nothing();
         let patience = Instant::now();
         while self.runs.any_live() && patience.elapsed() < Duration::from_secs(10) {
             std::thread::sleep(Duration::from_millis(20));
@@ -281,6 +308,11 @@ impl Host {
     /// The volumes.
     pub fn volumes(&self) -> &[Arc<Volume>] {
         &self.volumes
+    }
+
+    /// Volumes of the configuration that cannot be watched for now.
+    pub fn absent(&self) -> &[Absent] {
+        &self.absent
     }
 
     /// Where the index lies.
@@ -328,20 +360,24 @@ impl Host {
     /// When there is none of this name, or several and none was named.
     pub fn volume(&self, name: &str) -> Result<&Arc<Volume>, HostError> {
         let names = || {
-            self.volumes
-                .iter()
-                .map(|v| v.config.name.as_str())
-                .collect::<Vec<_>>()
-                .join(", ")
+            let there = self.volumes.iter().map(|v| v.config.name.as_str());
+            let absent = self.absent.iter().map(|v| v.config.name.as_str());
+            there.chain(absent).collect::<Vec<_>>().join(", ")
         };
         if name.is_empty() {
             return match self.volumes.as_slice() {
-                [only] => Ok(only),
+                [only] if self.absent.is_empty() => Ok(only),
                 _ => Err(HostError::Invalid {
                     field: "volume",
                     why: format!("name one of {}", names()),
                 }),
             };
+        }
+        if let Some(absent) = self.absent.iter().find(|v| v.config.name == name) {
+            return Err(HostError::Refused(format!(
+                "volume {name} is not watched now: {}",
+                absent.words
+            )));
         }
         let found = self.volumes.iter().find(|v| v.config.name == name);
         found

@@ -211,7 +211,7 @@ fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<b
                 }
             }
             // Clients that follow a run hear how it ended before the server does.
-            reloads.host.runs.cancel_all();
+            reloads.host.begin_nothing();
         };
         let served = serve::serve(Arc::clone(&host), entrances, doors, in_force, shutdown).await;
         sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]).ok();

@@ -1,6 +1,7 @@
 //! Makes the plans of rules whose time has come, empties the trash, looks at watermarks and quotas, and for what people
 //! must be told.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,51 @@ const WATERMARKS_EVERY: Duration = Duration::from_secs(60);
 /// Sums of owners and directories are made this often: a pass over the index.
 const QUOTAS_EVERY: Duration = Duration::from_secs(600);
 
+/// What is looked at by itself: nothing that takes long on one volume delays the look at another.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Look {
+    Watermark(String),
+    Quotas(String),
+    Growth,
+}
+
+impl Look {
+    fn take(&self, host: &Arc<Host>) {
+        let limits = host.limits();
+        match self {
+            Self::Watermark(volume) => {
+                let mine = limits.watermarks.iter().filter(|w| w.volume == *volume);
+                mine.for_each(|w| host.keep_watermark(w));
+            }
+            Self::Quotas(volume) => {
+                for quota in limits.quotas.iter().filter(|q| q.volume == *volume) {
+                    // Each has its turn: one whose users are always over theirs keeps no other waiting for ever.
+                    if host.await_quiet(volume) {
+                        host.keep_quota(quota);
+                    }
+                }
+            }
+            Self::Growth => host.note_growth(),
+        }
+    }
+}
+
+/// Looks that are being taken.
+#[derive(Debug, Default)]
+struct Looks(BTreeMap<Look, JoinHandle<()>>);
+
+impl Looks {
+    /// Takes a look unless the last one is still being taken.
+    fn take(&mut self, look: Look, host: &Arc<Host>) {
+        if self.0.get(&look).is_some_and(|taken| !taken.is_finished()) {
+            return;
+        }
+        let (host, taken) = (Arc::clone(host), look.clone());
+        let task = tokio::task::spawn_blocking(move || taken.take(&host));
+        self.0.insert(look, task);
+    }
+}
+
 /// Looks at watermarks and quotas until it is aborted.
 pub async fn keep_limits(host: Arc<Host>) {
     let mut watermarks = interval_at(Instant::now() + FIRST_LOOK_AFTER, WATERMARKS_EVERY);
@@ -31,23 +77,24 @@ pub async fn keep_limits(host: Arc<Host>) {
     // A suspended machine has missed nothing: once is enough.
     watermarks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     quotas.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut looks = Looks::default();
     loop {
         let of_quotas = tokio::select! {
             _ = watermarks.tick() => false,
             _ = quotas.tick() => true,
         };
-        let host = Arc::clone(&host);
-        let looked = tokio::task::spawn_blocking(move || {
-            let limits = host.limits();
-            if of_quotas {
-                limits.quotas.iter().for_each(|q| host.keep_quota(q));
-            } else {
-                limits.watermarks.iter().for_each(|w| host.keep_watermark(w));
-                host.note_growth();
-            }
-        });
-        if let Err(error) = looked.await {
-            tracing::error!(%error, "looking at quotas or watermarks failed");
+        let limits = host.limits();
+        if of_quotas {
+            let volumes: BTreeSet<String> = limits.quotas.into_iter().map(|q| q.volume).collect();
+            volumes
+                .into_iter()
+                .for_each(|v| looks.take(Look::Quotas(v), &host));
+        } else {
+            let volumes: BTreeSet<String> = limits.watermarks.into_iter().map(|w| w.volume).collect();
+            volumes
+                .into_iter()
+                .for_each(|v| looks.take(Look::Watermark(v), &host));
+            looks.take(Look::Growth, &host);
         }
     }
 }
@@ -90,17 +137,22 @@ async fn look(mut lookout: Lookout) -> JoinError {
 
 /// Runs until it is aborted.
 pub async fn keep(host: Arc<Host>) {
-    let mut looked = Seconds::wall();
-    let (mut freeing, mut publishing, mut tidying) = (None, None, None);
+    let began = Seconds::wall().unix();
+    let (mut publishing, mut tidying) = (None, None);
+    let mut freeing: BTreeMap<String, JoinHandle<()>> = BTreeMap::new();
     let mut runs_tidied: Option<Instant> = None;
     let mut measuring: Vec<Option<JoinHandle<()>>> = host.volumes().iter().map(|_| None).collect();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let now = Seconds::wall();
-        let tended = Arc::clone(&host);
-        // Freeing a million files takes a while, and delays no plan.
-        if freeing.as_ref().is_none_or(JoinHandle::is_finished) {
-            freeing = Some(tokio::task::spawn_blocking(move || tended.tend_trash()));
+        let now = Seconds::wall().unix();
+        // Freeing a million files takes a while, and delays no plan and no other volume.
+        for volume in host.volumes() {
+            let name = &volume.config.name;
+            if freeing.get(name).is_none_or(JoinHandle::is_finished) {
+                let (tended, volume) = (Arc::clone(&host), Arc::clone(volume));
+                let task = tokio::task::spawn_blocking(move || tended.tend_trash(&volume));
+                freeing.insert(name.clone(), task);
+            }
         }
         // A file system that is slow to write delays no plan, and no other volume.
         for (volume, task) in host.volumes().iter().zip(&mut measuring) {
@@ -128,13 +180,8 @@ pub async fn keep(host: Arc<Host>) {
             }));
         }
         for rule in host.rules() {
-            let due = rule.schedule.as_ref().and_then(|s| s.next_after(looked.unix()));
-            if due.is_some_and(|due| due <= now.unix()) {
-                let host = Arc::clone(&host);
-                // One rule's plan must not delay another's.
-                tokio::task::spawn_blocking(move || host.run_scheduled(&rule));
-            }
+            host.look_at_schedule(&rule, (began, now));
         }
-        looked = now;
+        host.run_due();
     }
 }

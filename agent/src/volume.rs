@@ -3,6 +3,7 @@
 //! Three threads: the collector reads events, the scanner walks when asked, the keeper writes the index back every
 //! second. Accesses are recorded from the moment [`Volume::start`] returns, even while the first scan runs.
 //!
+//! - `absent`     one that cannot be watched for now
 //! - `start`      from a configuration to a volume that is watched
 //! - [`coverage`] since when everything is seen, and the gaps (pure)
 //! - `opening`    what an earlier process left: store, journal, checkpoint
@@ -12,6 +13,7 @@
 //! - `guard`      whether files can be leased here
 //! - `presence`   whether the file system is still mounted
 
+mod absent;
 mod closing;
 pub mod coverage;
 mod error;
@@ -32,6 +34,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
+pub use self::absent::Absent;
 pub use self::coverage::Gap;
 pub use self::error::VolumeError;
 pub use self::guard::Guard;
@@ -40,8 +43,8 @@ use self::health::Health;
 pub use self::health::{Ailment, Condition, State};
 pub use self::opening::Opened;
 use self::presence::Presence;
-use self::start::identity;
 pub use self::start::open;
+use self::start::{identity, identity_at_a_glance};
 use crate::clock;
 use crate::collect::Watched;
 use crate::collect::collector::{Barrier, Collector};
@@ -234,11 +237,12 @@ impl Volume {
             path: path.clone(),
             why: e.to_string(),
         })?;
-        let health = self.health.lock();
-        let same = found.stat.ino == health.record.root_ino
-            && found.stat.birth.0 == health.record.root_birth
-            && found.device == self.watched.device;
-        if same {
+        let identity = identity_at_a_glance(&self.config.path).map_err(|e| VolumeError::Missing {
+            name: name.clone(),
+            path: path.clone(),
+            why: e.to_string(),
+        })?;
+        if self.watched.journal.identity().is(identity) && found.device == self.watched.device {
             Ok(())
         } else {
             Err(VolumeError::Replaced { name, path })

@@ -60,6 +60,17 @@ pub fn status(s: &v1::AgentStatus) -> Value {
         "resident_bytes": s.resident_bytes,
         "volumes": s.volumes.iter().map(volume).collect::<Vec<_>>(),
         "last_runs": s.last_runs.iter().map(run).collect::<Vec<_>>(),
+        "schedules": s.schedules.iter().map(due).collect::<Vec<_>>(),
+    })
+}
+
+fn due(d: &v1::DueSchedule) -> Value {
+    json!({
+        "rule": d.rule,
+        "volume": d.volume,
+        "state": d.state,
+        "since": time(d.since),
+        "next_at": time(d.next_at),
     })
 }
 

@@ -90,6 +90,14 @@ impl Windows {
         self.access.queued()
     }
 
+    /// Whether the file system is still marked: unmounting takes the mark away.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn is_watching(&self) -> io::Result<bool> {
+        self.access.is_marked()
+    }
+
     /// What the agent itself does in a directory that is its own need not be told to it, where the kernel can leave it out.
     pub fn hide_own(&self, dir: impl AsFd) {
         let _ = self.access.ignore_names_in(dir.as_fd());

@@ -120,6 +120,8 @@ pub struct VolumeConfig {
     pub sweep_interval: u64,
     /// Entries that a slow scan looks at in a second; 0: as many as it can.
     pub sweep_rate: u64,
+    /// Another file system than the one in the index is taken in its place.
+    pub adopt: bool,
 }
 
 /// What to believe of the time before observation.
@@ -183,6 +185,8 @@ pub struct Rule {
     pub tells_only: bool,
     /// When its plans are made; none: only on request.
     pub schedule: Option<Schedule>,
+    /// What came due while the agent was not running is caught up, once.
+    pub catches_up: bool,
     /// Plans made on schedule are applied.
     pub auto_apply: bool,
     /// Seconds for which a list must have named what it takes; 0: it is taken without an announcement.
@@ -220,6 +224,7 @@ impl Rule {
             sequence: Sequence::Oldest,
             tells_only: false,
             schedule: None,
+            catches_up: false,
             auto_apply: false,
             max_files: 0,
             max_bytes: 0,
@@ -295,6 +300,7 @@ impl Config {
             checkpoint_interval: volume::DEFAULT_CHECKPOINT_INTERVAL,
             sweep_interval: volume::DEFAULT_SWEEP_INTERVAL,
             sweep_rate: volume::DEFAULT_SWEEP_RATE,
+            adopt: false,
         };
         let shown = command_line::shown(&volume, ttl, &state_dir, &socket);
         let rules = ttl

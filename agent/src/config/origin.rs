@@ -51,6 +51,7 @@ pub(super) const DEFAULTS: &[(&str, &str, Option<&str>)] = &[
     ("volume", "checkpoint_interval", Some("\"5m\"")),
     ("volume", "sweep_interval", Some("\"7d\"")),
     ("volume", "sweep_rate", Some("5000")),
+    ("volume", "adopt", Some("false")),
     ("rule", "target", Some("\"file\"")),
     (
         "rule",
@@ -66,6 +67,7 @@ pub(super) const DEFAULTS: &[(&str, &str, Option<&str>)] = &[
     ("rule", "grace", Some("\"0s\"")),
     ("rule", "order", Some("\"oldest\"")),
     ("rule", "schedule", None),
+    ("rule", "schedule_missed", Some("\"skip\"")),
     ("rule", "auto_apply", Some("false")),
     ("rule", "max_files", Some("0")),
     ("rule", "max_bytes", Some("\"0B\"")),

@@ -72,6 +72,8 @@ pub(super) fn read_rule(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &mu
             .map_err(|e| src.fault(&span, format!("schedule {text:?} {e}"), ""))
             .ok()
     });
+    let missed = [("skip", false), ("run", true)];
+    let catches_up = s.choice(src, "schedule_missed", &missed).unwrap_or(false);
     let auto_apply = s.flag(src, "auto_apply").unwrap_or(false);
     if auto_apply && !s.has("schedule") {
         src.fault(
@@ -122,6 +124,7 @@ pub(super) fn read_rule(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &mu
         sequence,
         tells_only,
         schedule,
+        catches_up,
         auto_apply,
         max_files,
         max_bytes,

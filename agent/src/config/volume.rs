@@ -101,6 +101,7 @@ pub(super) fn read_volume(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &
         .duration(src, "sweep_interval")
         .map_or(DEFAULT_SWEEP_INTERVAL, |(n, _)| n);
     let sweep_rate = s.count(src, "sweep_rate").map_or(DEFAULT_SWEEP_RATE, |(n, _)| n);
+    let adopt = s.flag(src, "adopt").unwrap_or(false);
     let ignore_accessors = read_accessors(&mut s, src);
     s.finish(src);
     let (Some(name), Some((path, span))) = (name, path) else {
@@ -123,5 +124,6 @@ pub(super) fn read_volume(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &
         checkpoint_interval,
         sweep_interval,
         sweep_rate,
+        adopt,
     });
 }

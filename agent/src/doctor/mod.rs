@@ -86,6 +86,7 @@ pub fn examine(host: &Host, in_force: &InForce) -> Vec<Finding> {
         .flat_map(|volume| volumes::examine(volume))
         .collect();
     findings.extend(triggers::examine(host));
+    findings.extend(host.absent().iter().map(volumes::absent));
     findings.push(machine::kernel(&kernel));
     findings.push(machine::capabilities());
     findings.push(machine::open_files());

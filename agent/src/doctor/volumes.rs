@@ -7,7 +7,7 @@ use purge_proto::units::format_duration;
 use super::{Finding, Verdict};
 use crate::model::Seconds;
 use crate::purge::trash::{Share, Trash};
-use crate::volume::{Ailment, Guard, State, Volume};
+use crate::volume::{Absent, Ailment, Guard, State, Volume};
 
 pub(super) fn examine(volume: &Volume) -> Vec<Finding> {
     let name = &volume.config.name;
@@ -20,6 +20,14 @@ pub(super) fn examine(volume: &Volume) -> Vec<Finding> {
     findings.push(coverage(volume));
     findings.extend(trash(volume));
     findings.into_iter().map(|f| f.of(name)).collect()
+}
+
+/// A volume that cannot be watched for now.
+pub(super) fn absent(volume: &Absent) -> Finding {
+    let since = format_duration(volume.since.elapsed().as_secs());
+    let found = format!("not watched for {since}: {}", volume.words);
+    let cure = "mount it, or correct the configuration: it is taken up by itself, and what happened meanwhile counts as use";
+    Finding::bad("mount", found, cure).of(&volume.config.name)
 }
 
 /// What is wrong, and what to do about it.

@@ -20,7 +20,8 @@ pub(super) struct Left {
     pub(super) runs: Runs,
     pub(super) plans: Plans,
     pub(super) unfinished: Unfinished,
-    pub(super) volumes: Vec<volume::Opened>,
+    /// Those that lie at their paths, and why others do not.
+    pub(super) volumes: Vec<Result<volume::Opened, VolumeError>>,
 }
 
 impl Left {
@@ -39,11 +40,16 @@ impl Left {
         let plans = Plans::open(store.clone(), &runs)?;
         let witnesses = Box::new(Arc::clone(notifier));
         let unfinished = Unfinished::find(&runs, plans.clone(), &config.state_dir, audit, witnesses)?;
-        let volumes: Result<Vec<_>, VolumeError> =
-            config.volumes.iter().map(|v| volume::open(v, home)).collect();
-        let volumes = volumes?;
+        let mut volumes = Vec::new();
+        for config in &config.volumes {
+            match volume::open(config, home) {
+                Err(error) if !error.is_absence() => return Err(error.into()),
+                opened => volumes.push(opened),
+            }
+        }
         let mut numbers = FxHashSet::default();
-        if let Some(twice) = volumes.iter().find(|v| !numbers.insert(v.number())) {
+        let mut there = volumes.iter().flatten();
+        if let Some(twice) = there.find(|v| !numbers.insert(v.number())) {
             return Err(LeftError::Store(StoreError::Corrupt {
                 doing: "tell volumes apart",
                 why: format!("two of them have the number {}", twice.number()),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Host, HostError, Manner};
+use super::{Host, HostError};
 use crate::config::{AUTO_MAX_FRACTION, Rule, user_name};
 use crate::model::Seconds;
 use crate::policy::apart::TOGETHER_MAX;
@@ -182,33 +182,6 @@ impl Host {
             forgiven: condition.forgiven,
             held: self.holds.held(&volume.config.name, &volume.config.path),
             announced: self.announced(volume, now),
-        }
-    }
-
-    /// Makes (and with `auto_apply` applies) the plan of one rule whose time has come.
-    pub fn run_scheduled(self: &Arc<Self>, rule: &Rule) {
-        let wanted = Wanted {
-            rules: vec![rule.name.clone()],
-            volume: rule.volume.clone(),
-            ttl: None,
-            unattended: rule.auto_apply,
-            candidates_max: None,
-        };
-        let by = format!("rule {}", rule.name);
-        let done = self.create_plan(&wanted, By::agent(&by)).and_then(|record| {
-            let plan = record.plan.unwrap_or_default();
-            tracing::info!(rule = %rule.name, plan = %plan.plan_id, candidates = ?plan.candidates, "scheduled plan");
-            if rule.tells_only {
-                self.to_tell.lock().insert(rule.name.clone());
-            }
-            if rule.auto_apply && !rule.tells_only {
-                self.apply(&plan.plan_id, Manner::default(), "schedule")?;
-            }
-            Ok(())
-        });
-        if let Err(error) = done {
-            tracing::error!(rule = %rule.name, %error, "the scheduled plan was not made or not applied");
-            self.tell_of_failure(&rule.volume, &by, &error);
         }
     }
 }

@@ -218,7 +218,11 @@ pub(super) fn heading_of(run: &v1::Run, volume: &Volume, by: &str) -> Heading {
 /// Whether every use since then has been seen.
 fn is_watched_since(volume: &Volume, at: Seconds) -> bool {
     let condition = volume.condition();
-    !matches!(condition.state, State::Degraded(_)) && condition.gap_end.is_none_or(|end| end < at)
+    // A file system that was adopted since is another one.
+    let is_newer = condition.coverage_since > at;
+    !is_newer
+        && !matches!(condition.state, State::Degraded(_))
+        && condition.gap_end.is_none_or(|end| end < at)
 }
 
 /// What a run's rules are called in metrics. A quota has a reason for everybody over it, but one name.

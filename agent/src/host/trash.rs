@@ -117,15 +117,13 @@ impl Host {
         Ok(back.report)
     }
 
-    /// Frees what lies in the trash and whose grace has ended.
-    pub fn tend_trash(&self) {
+    /// Frees what lies in a volume's trash and whose grace has ended.
+    pub fn tend_trash(&self, volume: &Volume) {
         let now = Seconds::judged().unix();
-        for volume in &self.volumes {
-            self.keep_reserve(volume);
-            let due = |s: &Share| i64::try_from(s.until).is_ok_and(|until| until <= now);
-            if let Err(error) = self.free_shares(volume, due, |_| false) {
-                tracing::error!(volume = %volume.config.name, %error, "the trash cannot be looked after");
-            }
+        self.keep_reserve(volume);
+        let due = |s: &Share| i64::try_from(s.until).is_ok_and(|until| until <= now);
+        if let Err(error) = self.free_shares(volume, due, |_| false) {
+            tracing::error!(volume = %volume.config.name, %error, "the trash cannot be looked after");
         }
     }
 

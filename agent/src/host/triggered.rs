@@ -316,7 +316,7 @@ impl Host {
 
     fn plan_and_apply(self: &Arc<Self>, asker: &Asker) {
         // A run frees space by itself; what is still needed afterwards is asked for the next time.
-        if self.runs.any_live() {
+        if self.runs.is_live_on(asker.volume()) {
             return;
         }
         let name = asker.name();

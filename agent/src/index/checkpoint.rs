@@ -149,7 +149,7 @@ fn heads(dir: &Path) -> Vec<(Head, &'static str)> {
 /// The newest checkpoint's own words, for this file system, without its clocks.
 pub fn newest_head(dir: &Path, identity: Identity) -> Option<Head> {
     let newest = heads(dir).into_iter().map(|(head, _)| head);
-    newest.into_iter().find(|head| head.identity == identity)
+    newest.into_iter().find(|head| head.identity.is(identity))
 }
 
 /// Whether there is a checkpoint, readable or not, of whatever file system.
@@ -167,7 +167,7 @@ pub fn recall(dir: &Path, identity: Identity) -> Option<(Head, Remembered, bool)
     let mut is_newest = true;
     for (head, name) in heads(dir) {
         let whole = fs::read(dir.join(name)).ok().and_then(|bytes| read(&bytes));
-        if let Some((_, remembered)) = whole.filter(|(h, _)| h.identity == identity && *h == head) {
+        if let Some((_, remembered)) = whole.filter(|(h, _)| h.identity.is(identity) && *h == head) {
             return Some((head, remembered, is_newest));
         }
         is_newest = false;

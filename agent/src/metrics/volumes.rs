@@ -13,7 +13,7 @@ use crate::volume::{Condition, State, Volume};
 /// The figures of every volume.
 pub(super) fn render(page: &mut Page, host: &Host) {
     let volumes: Vec<Looked<'_>> = host.volumes().iter().map(|v| Looked::at(v)).collect();
-    states(page, &volumes);
+    states(page, &volumes, host);
     triggers(page, host);
     for (name, kind, help, value) in VOLUME_METRICS {
         page.metric(name, kind, help, volumes.iter().map(|v| (v.label(), value(v))));
@@ -237,15 +237,20 @@ const FREED_METRICS: [FreedMetric; 2] = [
     ),
 ];
 
-fn states(page: &mut Page, volumes: &[Looked<'_>]) {
-    let rows = volumes.iter().flat_map(|v| {
+fn states(page: &mut Page, volumes: &[Looked<'_>], host: &Host) {
+    let watched = volumes.iter().map(|v| {
         let is = match v.condition.state {
             State::Scanning => "scanning",
             State::Tracking => "tracking",
             State::Degraded(_) => "degraded",
         };
+        (v.label(), is)
+    });
+    let absent = host.absent().iter();
+    let absent = absent.map(|v| (format!("volume={:?}", v.config.name), "degraded"));
+    let rows = watched.chain(absent).flat_map(|(label, is)| {
         ["scanning", "tracking", "degraded"]
-            .map(|state| (format!("{},state=\"{state}\"", v.label()), u8::from(state == is)))
+            .map(|state| (format!("{label},state=\"{state}\""), u8::from(state == is)))
     });
     page.metric(
         "volume_state",

@@ -138,16 +138,20 @@ impl Unfinished {
         Ok(())
     }
 
-    /// Saves the records of what was ended. A run whose volume is no longer configured stays as it is.
+    /// Saves the records of what was ended. A run whose volume is no longer configured stays as it is; one whose volume comes later is
+    /// ended then.
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub fn save(&self, runs: &Runs) -> Result<(), StoreError> {
+    pub fn save(&self, runs: &Runs, comes_later: impl Fn(&str) -> bool) -> Result<(), StoreError> {
         for run in self.closed.lock().drain(..) {
             runs.save(&run)?;
             let _ = std::fs::remove_file(ledger::path(&self.state_dir, &run.run_id));
         }
         for mut run in self.runs.lock().drain(..) {
+            if comes_later(&run.volume) {
+                continue;
+            }
             run.set_state(v1::RunState::Failed);
             run.error =
                 "the agent ended while the run was going on, and its volume is not configured any more"

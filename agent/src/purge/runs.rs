@@ -159,6 +159,12 @@ impl Runs {
         self.live.lock().values().for_each(|run| run.cancel());
     }
 
+    /// Whether a run is going on on this volume.
+    pub fn is_live_on(&self, volume: &str) -> bool {
+        let live = self.live.lock();
+        live.values().any(|l| l.progress.borrow().run.volume == volume)
+    }
+
     /// Whether any run is going on.
     pub fn any_live(&self) -> bool {
         !self.live.lock().is_empty()

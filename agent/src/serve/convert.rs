@@ -23,7 +23,7 @@ use crate::purge::holds::timestamp;
 use crate::purge::plans::PlanRecord;
 use crate::query::find::Hit;
 use crate::query::rows::Row;
-use crate::volume::{Gap, State, Volume};
+use crate::volume::{Absent, Gap, State, Volume};
 
 /// Holds that an explanation names; of the others it says how many there are.
 const HOLDS_NAMED_MAX: usize = 100;
@@ -70,6 +70,33 @@ pub(super) fn source(source: Source) -> v1::Source {
 /// The absolute path of something below a volume.
 pub(super) fn absolute(root: &Path, below: &[u8]) -> Vec<u8> {
     crate::path::absolute(root.as_os_str().as_bytes(), below)
+}
+
+/// Every volume of the configuration, in its order.
+pub(super) fn volumes(host: &Host, totals: impl Fn(&Volume) -> Totals) -> Vec<v1::VolumeStatus> {
+    let there = host.volumes().iter();
+    let mut all: Vec<v1::VolumeStatus> = there.map(|v| volume(host, v, totals(v))).collect();
+    for away in host.absent() {
+        let status = absent(host, away);
+        all.insert(away.place.min(all.len()), status);
+    }
+    all
+}
+
+/// A volume that cannot be watched for now: of its content nothing is known.
+fn absent(host: &Host, volume: &Absent) -> v1::VolumeStatus {
+    v1::VolumeStatus {
+        name: volume.config.name.clone(),
+        path: volume.config.path.as_os_str().as_bytes().to_vec(),
+        collector: v1::Collector::Fanotify.into(),
+        state: v1::VolumeState::Degraded.into(),
+        reason: format!(
+            "it is not watched, and is taken up when it is there: {}",
+            volume.words
+        ),
+        trash: Some(host.trash_of(&volume.config.name)),
+        ..v1::VolumeStatus::default()
+    }
 }
 
 pub(super) fn volume(host: &Host, volume: &Volume, totals: Totals) -> v1::VolumeStatus {

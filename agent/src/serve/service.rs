@@ -138,15 +138,13 @@ impl PurgeAgent for Service {
         let status = self.wait(&caller, move |host| {
             let mut last_runs = host.runs.list()?;
             last_runs.truncate(10);
-            let volumes = host.volumes().iter();
             Ok(v1::AgentStatus {
                 version: env!("CARGO_PKG_VERSION").into(),
                 uptime_seconds: host.uptime().as_secs(),
-                volumes: volumes
-                    .map(|v| convert::volume(host, v, service.totals_of(v)))
-                    .collect(),
+                volumes: convert::volumes(host, |v| service.totals_of(v)),
                 last_runs: last_runs.into_iter().map(pages::run_in_list).collect(),
                 resident_bytes: crate::sys::memory::resident_bytes(),
+                schedules: host.schedules(),
             })
         });
         Ok(Response::new(status.await?))

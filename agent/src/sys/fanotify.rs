@@ -135,6 +135,14 @@ impl Group {
         Ok((group.watched_filesystems()? == 1).then_some(group))
     }
 
+    /// Whether its file system is still marked.
+    ///
+    /// # Errors
+    /// When `/proc` does not tell.
+    pub fn is_marked(&self) -> io::Result<bool> {
+        Ok(self.watched_filesystems()? > 0)
+    }
+
     /// How many file systems are marked: the kernel takes a mark away when its file system is unmounted.
     fn watched_filesystems(&self) -> io::Result<usize> {
         let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.0.as_raw_fd()))?;

@@ -26,6 +26,7 @@ pub mod beneath;
 pub mod descriptor;
 pub mod extents;
 pub mod fanotify;
+pub mod filesystem;
 pub mod handle;
 pub mod inside;
 pub mod lease;

@@ -29,6 +29,8 @@ pub struct Located {
     pub mount_root: bool,
     /// It is immutable, or may only be appended to (`chattr(1)`): not even root renames or removes it.
     pub protected: bool,
+    /// The file system keeps births: `stat.birth` is one. Elsewhere it is the change time.
+    pub keeps_birth: bool,
     /// The change time with nanoseconds, and whether the access and modification times are exactly the same.
     pub fine: FineTimes,
 }
@@ -121,6 +123,7 @@ fn located(x: &Statx) -> Located {
         protected: x
             .stx_attributes
             .intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND),
+        keeps_birth: has_birth,
         fine: FineTimes {
             atime_is_ctime: exact(&x.stx_atime) == exact(&x.stx_ctime),
             mtime_is_ctime: exact(&x.stx_mtime) == exact(&x.stx_ctime),

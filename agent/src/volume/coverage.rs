@@ -93,7 +93,7 @@ pub struct VolumeRecord {
     /// Its number in keys.
     #[prost(uint32, tag = "1")]
     pub id: u32,
-    /// Identity of the file system: its type and its root's inode and birth.
+    /// Identity of the file system: its type and own id, and its root's inode and birth.
     #[prost(uint64, tag = "2")]
     pub magic: u64,
     /// See `magic`.
@@ -164,6 +164,13 @@ impl VolumeRecord {
             last_alive: now.0,
             ..Self::default()
         }
+    }
+
+    /// Takes over what is known of the file system now.
+    pub fn identify(&mut self, identity: Identity) {
+        self.magic = identity.magic;
+        self.root_ino = identity.root;
+        self.root_birth = identity.birth.0;
     }
 
     /// Which file system it is.

@@ -6,6 +6,13 @@ use std::path::PathBuf;
 use crate::collect::collector::CollectError;
 use crate::index::StoreError;
 
+impl VolumeError {
+    /// The file system that the configuration means does not lie there now; it may come.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::Missing { .. } | Self::Replaced { .. })
+    }
+}
+
 /// Why a volume cannot be watched.
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeError {
@@ -22,7 +29,7 @@ pub enum VolumeError {
     /// Another file system than the one that was indexed.
     #[error(
         "volume {name}: {path} is another file system than the one in the index (is it mounted?); if it was replaced \
-         on purpose, give the volume another name"
+         on purpose, write adopt = true in its [[volume]], or give the volume another name"
     )]
     Replaced {
         /// The volume.

@@ -38,6 +38,8 @@ pub(super) struct Health {
     pub(super) checkpoint_trouble: Option<String>,
     /// The file system is not mounted any more.
     pub(super) away: Option<String>,
+    /// Something else lies at its path.
+    pub(super) hidden: Option<String>,
     /// The store says that its content makes no sense.
     pub(super) damage: Option<String>,
     /// The record must be saved at once.
@@ -61,6 +63,7 @@ impl Health {
             journal_trouble: None,
             checkpoint_trouble: None,
             away: None,
+            hidden: None,
             damage: None,
             urgent: false,
             missed_names: false,
@@ -72,6 +75,7 @@ impl Health {
         let collector = self.collector_trouble.as_ref().map(|t| t.words.clone());
         let all = [
             (Ailment::Away, &self.away),
+            (Ailment::Away, &self.hidden),
             (Ailment::Damage, &self.damage),
             (Ailment::Collector, &collector),
             (Ailment::Index, &self.index_trouble),
@@ -88,7 +92,7 @@ impl Health {
 /// What can be wrong with a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ailment {
-    /// It is not mounted any more.
+    /// It is not mounted any more, or something else lies at its path.
     Away,
     /// The index makes no sense.
     Damage,

@@ -18,6 +18,7 @@ use crate::index::checkpoint::{self, Remembered};
 use crate::index::journal::{self, Entry, Identity, Journal, Left};
 use crate::index::{Index, Record, Store, StoreError, VolumeId};
 use crate::model::{Inode, Seconds};
+use crate::sys::stat::{self, magic};
 
 /// What an earlier process left of a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,22 +90,32 @@ pub(super) fn open(
     };
     let (store, precision) = (&home.store, config.precision);
     let dir = directory(&home.state_dir, &config.name);
-    let (journal, left) = Journal::open(&dir, identity).map_err(|source| VolumeError::Journal {
+    let broken = |source| VolumeError::Journal {
         name: config.name.clone(),
         path: dir.clone(),
         source,
-    })?;
+    };
+    let mut stored = stored_record(store, &config.name).map_err(failed)?;
+    if let Some(record) = stored.as_ref().filter(|r| !r.identity().is(identity)) {
+        if !is_adopted(config, record.identity(), identity) {
+            return Err(replaced());
+        }
+        tracing::warn!(volume = %config.name, "a new file system lies at the volume's path, and is adopted: its index starts from nothing");
+        let id = VolumeId(u16::try_from(record.id).unwrap_or(u16::MAX));
+        store.clear_volume(id).map_err(failed)?;
+        remove_dir(&dir).map_err(broken)?;
+        stored = None;
+    }
+    let (journal, left) = Journal::open(&dir, identity).map_err(broken)?;
     let newest = checkpoint::newest_head(&dir, identity);
     if let Some(head) = &newest {
         journal.begin_after(head.journal);
     }
-    let stored = stored_record(store, &config.name).map_err(failed)?;
-    if stored.as_ref().is_some_and(|r| r.identity() != identity) {
-        return Err(replaced());
-    }
-    let Some(record) = stored else {
+    let Some(mut record) = stored else {
         return rebuild(home, journal, left, None, now, precision).map_err(failed);
     };
+    // What an earlier agent did not know of it.
+    record.identify(identity);
     let beside = newest
         .as_ref()
         .and_then(|head| VolumeRecord::decode(&*head.record).ok())
@@ -125,7 +136,6 @@ pub(super) fn open(
     let id = VolumeId(u16::try_from(record.id).unwrap_or(u16::MAX));
     let mut index = Index::load(store.clone(), id).map_err(failed)?;
     let mut opened_until = Seconds(record.last_alive);
-    let mut record = record;
     for entry in &left.uses {
         match entry {
             // What lies ahead was written before the agent's time was set back, and says nothing of this one.
@@ -153,7 +163,22 @@ pub(super) fn open(
     })
 }
 
-fn stored_record(store: &Store, name: &str) -> Result<Option<VolumeRecord>, StoreError> {
+/// Whether another file system than the one in the index is taken in its place: a tmpfs is a new one with each mount; else the
+/// configuration says so. A directory on which nothing is mounted is none: its file system may be about to be mounted.
+pub(super) fn is_adopted(config: &VolumeConfig, known: Identity, found: Identity) -> bool {
+    let is_tmpfs = |i: Identity| i.kind() == magic::TMPFS;
+    let may_be = config.adopt || (is_tmpfs(known) && is_tmpfs(found));
+    may_be && stat::path(&config.path).is_ok_and(|root| root.mount_root)
+}
+
+fn remove_dir(dir: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn stored_record(store: &Store, name: &str) -> Result<Option<VolumeRecord>, StoreError> {
     let stored = store.get(Record::Volume, name.as_bytes())?;
     stored
         .map(|value| {
@@ -234,6 +259,7 @@ fn rebuild(
     let mut record = stored
         .or(checkpointed)
         .unwrap_or_else(|| VolumeRecord::new(id, identity, now));
+    record.identify(identity);
     (record.id, record.scanned) = (id, false);
     record.stored_journal = record.stored_journal.max(left.stored_until);
     let mut seen_until = match past {

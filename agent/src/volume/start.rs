@@ -25,10 +25,11 @@ use crate::collect::{Counters, Watched};
 use crate::config::{Baseline, VolumeConfig};
 use crate::handover::Handover;
 use crate::index::journal::Identity;
-use crate::model::{Inode, Seconds};
+use crate::model::{Inode, Kind, Seconds};
 use crate::purge::recover::Unfinished;
 use crate::scan::{Belief, Extent};
 use crate::sys::fanotify::Who;
+use crate::sys::filesystem;
 use crate::sys::handle::Handle;
 use crate::sys::stat::{self, Mount};
 
@@ -42,6 +43,10 @@ pub fn open(config: &VolumeConfig, home: &Home) -> Result<Opened, VolumeError> {
         path: config.path.display().to_string(),
         why,
     };
+    let root = stat::path(&config.path).map_err(|e| missing(format!("cannot be read: {e}")))?;
+    if root.stat.kind != Kind::Directory {
+        return Err(missing("is no directory".into()));
+    }
     let identity = identity(&config.path).map_err(|e| missing(format!("cannot be read: {e}")))?;
     let mut opened = opening::open(home, config, identity, Seconds::now())?;
     // The clock's own file was lost, and the wall clock lies behind what is recorded: nobody knows how much time has passed.
@@ -51,11 +56,25 @@ pub fn open(config: &VolumeConfig, home: &Home) -> Result<Opened, VolumeError> {
 
 /// Which file system lies at a path.
 pub(super) fn identity(path: &Path) -> io::Result<Identity> {
+    identity_by(path, filesystem::id)
+}
+
+/// The same, as far as it is told without an event of our own: the root is not opened for it.
+pub(super) fn identity_at_a_glance(path: &Path) -> io::Result<Identity> {
+    identity_by(path, filesystem::id_at_a_glance)
+}
+
+fn identity_by(path: &Path, id: impl Fn(&Path, u64) -> io::Result<u64>) -> io::Result<Identity> {
     let root = stat::path(path)?;
+    let kind = stat::mount(path)?.magic;
     Ok(Identity {
-        magic: stat::mount(path)?.magic,
+        magic: Identity::fold(kind, id(path, kind)?),
         root: root.stat.ino,
-        birth: root.stat.birth,
+        // The change time, which stands for it elsewhere, moves with everything that is done to the root.
+        birth: match root.keeps_birth {
+            true => root.stat.birth,
+            false => Seconds::MIN,
+        },
     })
 }
 
@@ -83,7 +102,7 @@ impl Volume {
             source,
         };
         let root = stat::path(&config.path).map_err(|e| missing(format!("cannot be read: {e}")))?;
-        if root.stat.kind != crate::model::Kind::Directory {
+        if root.stat.kind != Kind::Directory {
             return Err(missing("is no directory".into()));
         }
         let mount = stat::mount(&config.path).map_err(|e| missing(format!("cannot be read: {e}")))?;
@@ -93,12 +112,11 @@ impl Volume {
             filesystem: filesystem.clone(),
             source,
         };
-        let identity = (mount.magic, root.stat.ino, root.stat.birth);
         let who = match config.ignore_accessors.is_empty() {
             true => Who::Pid,
             false => Who::Process,
         };
-        let key = queue_key(&name, identity, who);
+        let key = queue_key(&name, opened.journal.identity(), who);
         let left = Armed::take_over(handover, &key, &config.path);
         let nothing_missed = left.is_some();
         let armed = left
@@ -255,12 +273,12 @@ fn probe(config: &VolumeConfig, mount: &Mount, ino: Inode) -> Result<Layout, Col
 
 /// What the event queues of a volume are called in systemd's keeping: another file system, or another kind of queue, has
 /// another name.
-fn queue_key(name: &str, (magic, ino, birth): (u64, Inode, Seconds), who: Who) -> String {
+fn queue_key(name: &str, of: Identity, who: Who) -> String {
     let who = match who {
         Who::Pid => "p",
         Who::Process => "fd",
     };
-    format!("{name}.{magic:x}.{ino:x}.{:x}.{who}", birth.0)
+    format!("{name}.{:x}.{:x}.{:x}.{who}", of.magic, of.root, of.birth.0)
 }
 
 fn start_collector(

@@ -30,12 +30,35 @@ impl Status {
         for volume in &status.volumes {
             print_volume(volume, out)?;
         }
+        print_due(&status.schedules, out)?;
         if !status.last_runs.is_empty() {
             out.line("")?;
             super::runs::table(&status.last_runs).print(out, 0)?;
         }
         Ok(exit::DONE)
     }
+}
+
+/// Rules whose time has come.
+fn print_due(schedules: &[v1::DueSchedule], out: &mut Out) -> Result<(), CtlError> {
+    if schedules.is_empty() {
+        return Ok(());
+    }
+    let left = |name| (name, Align::Left);
+    let columns = ["SCHEDULE", "VOLUME", "STATE", "SINCE", "NEXT"].map(left);
+    let mut t = Table::new(&columns);
+    for due in schedules {
+        t.row([
+            due.rule.clone(),
+            due.volume.clone(),
+            due.state.clone(),
+            stamp(due.since),
+            stamp(due.next_at),
+        ]);
+    }
+    out.line("")?;
+    t.print(out, 0)?;
+    Ok(())
 }
 
 fn print_volume(v: &v1::VolumeStatus, out: &mut Out) -> Result<(), CtlError> {

@@ -256,6 +256,7 @@ pub fn status() -> AgentStatus {
         volumes: vec![volume],
         last_runs: Vec::new(),
         resident_bytes: 120 << 20,
+        schedules: Vec::new(),
     }
 }
 

@@ -4,24 +4,48 @@ use crate::index::codec::{Cursor, Damaged, put_signed, put_varint};
 use crate::index::frame::{Frames, put_frame};
 use crate::model::{Inode, Seconds};
 
+/// The part of [`Identity::magic`] that names the type.
+const LOW: u64 = 0xffff_ffff;
+
 const VERSION: u8 = 1;
 const HEAD: u8 = 1;
 const USES: u8 = 2;
 const GAP: u8 = 3;
 const SEEN: u8 = 4;
 
-/// Which file system a file beside the store speaks of: its type and its root's inode and birth.
+/// Which file system a file beside the store speaks of: its type, its own id, and its root's inode and birth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
-    /// Magic number of the type.
+    /// Magic number of the type: 32 bits. Above them the file system's own id ([`fold`](Self::fold)); 0: not known, as earlier agents
+    /// wrote it.
     pub magic: u64,
     /// Inode of the volume's root.
     pub root: Inode,
-    /// Its birth.
+    /// Its birth; [`Seconds::MIN`]: the file system keeps none.
     pub birth: Seconds,
 }
 
 impl Identity {
+    /// The type and the file system's own id, as they lie in [`Identity::magic`].
+    pub fn fold(magic: u64, id: u64) -> u64 {
+        let folded = (id ^ (id >> 32)) & LOW;
+        (magic & LOW) | (folded << 32)
+    }
+
+    /// The type alone.
+    pub fn kind(self) -> u64 {
+        self.magic & LOW
+    }
+
+    /// Whether `found` is the file system that this was written of. What one of them does not know tells nothing.
+    pub fn is(self, found: Self) -> bool {
+        let agree = |a: u64, b: u64| a == b || a == 0 || b == 0;
+        self.kind() == found.kind()
+            && self.root == found.root
+            && agree(self.magic >> 32, found.magic >> 32)
+            && agree(self.birth.0.into(), found.birth.0.into())
+    }
+
     pub(in crate::index) fn put(self, out: &mut Vec<u8>) {
         put_varint(out, self.magic);
         put_varint(out, self.root);
@@ -57,7 +81,7 @@ pub fn read_segment(bytes: &[u8], identity: Identity) -> (Vec<Entry>, bool) {
         // Killed before the head was there: nothing was recorded.
         return (entries, bytes.is_empty());
     };
-    if read_head(head).is_none_or(|i| i != identity) {
+    if read_head(head).is_none_or(|i| !i.is(identity)) {
         return (entries, false);
     }
     for body in frames.by_ref() {

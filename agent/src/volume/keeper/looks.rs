@@ -8,7 +8,7 @@ use crate::clock::Step;
 use crate::model::Seconds;
 use crate::scan::Extent;
 use crate::volume::coverage::Cause;
-use crate::volume::{Volume, identity};
+use crate::volume::{Volume, identity, opening};
 
 /// A collector that made no error for so long works again.
 const WELL_AFTER: Duration = Duration::from_secs(3);
@@ -16,9 +16,12 @@ const WELL_AFTER: Duration = Duration::from_secs(3);
 impl Volume {
     /// Tells whether the volume was unmounted; when it is back, only a restart watches it again.
     pub(super) fn look_for_the_volume(&self, last: &mut Rounds) {
-        if !self.presence.lock().is_gone() {
-            last.present = Seconds::now();
-            return;
+        let lost = self.presence.lock().is_lost(|| self.windows.is_watching());
+        if !matches!(lost, Ok(true)) {
+            if lost.is_ok() {
+                last.present = Seconds::now();
+            }
+            return self.look_for_the_root(lost.err());
         }
         let mut health = self.health.lock();
         if health.away.is_none() {
@@ -33,10 +36,34 @@ impl Volume {
         }
     }
 
+    /// Whether something else lies at the volume's path though it is still mounted: its files are watched, and none can be removed.
+    fn look_for_the_root(&self, blind: Option<std::io::Error>) {
+        let unknown = |e: std::io::Error| {
+            let path = self.config.path.display();
+            format!(
+                "nothing tells whether {path} is still watched: inotify gives no watch, and the marks in /proc cannot be read ({e})"
+            )
+        };
+        let hidden = self.check_identity().err().map(|e| e.to_string());
+        let hidden = hidden.or(blind.map(unknown));
+        let mut health = self.health.lock();
+        if health.hidden == hidden {
+            return;
+        }
+        match &hidden {
+            Some(words) => tracing::error!(volume = %self.config.name, "{words}"),
+            None => tracing::info!(volume = %self.config.name, "the volume lies at its path again"),
+        }
+        health.hidden = hidden;
+        // A scan that found the other one has failed meanwhile.
+        health.missed_names = true;
+    }
+
     /// The volume was away and lies there again, the same as before.
     pub fn is_back(&self) -> bool {
-        let journal = self.watched.journal.identity();
-        self.health.lock().away.is_some() && identity(&self.config.path).is_ok_and(|found| found == journal)
+        let known = self.watched.journal.identity();
+        let is_ours = |found| known.is(found) || opening::is_adopted(&self.config, known, found);
+        self.health.lock().away.is_some() && identity(&self.config.path).is_ok_and(is_ours)
     }
 
     /// A collector that has made no error for a while works again; what it may have missed is a gap.

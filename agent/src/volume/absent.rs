@@ -1,0 +1,64 @@
+//! A volume that cannot be watched for now: it is told as degraded, and taken up when what it waits for has come.
+
+use std::path::Path;
+use std::time::Instant;
+
+use super::opening::{is_adopted, stored_record};
+use super::start::identity;
+use super::{Home, VolumeError};
+use crate::config::VolumeConfig;
+use crate::index::journal::Identity;
+use crate::model::Kind;
+use crate::sys::stat;
+
+/// A volume of the configuration that is not watched.
+#[derive(Debug)]
+pub struct Absent {
+    /// Its configuration.
+    pub config: VolumeConfig,
+    /// Its place among the volumes of the configuration.
+    pub place: usize,
+    /// Why, in words.
+    pub words: String,
+    /// Since when.
+    pub since: Instant,
+    /// What lay at its path when it could not be watched; none: nothing.
+    found: Option<Identity>,
+    /// What is in the index; none: nothing yet.
+    known: Option<Identity>,
+}
+
+impl Absent {
+    /// Remembers why a volume cannot be watched.
+    pub fn new(config: &VolumeConfig, place: usize, home: &Home, why: &VolumeError) -> Self {
+        let words = why.to_string();
+        tracing::error!(volume = %config.name, why = %words, "the volume is not watched: it is taken up when it is there");
+        let record = stored_record(&home.store, &config.name).ok().flatten();
+        Self {
+            config: config.clone(),
+            place,
+            words,
+            since: Instant::now(),
+            found: directory(&config.path),
+            known: record.map(|r| r.identity()),
+        }
+    }
+
+    /// What it waits for has come. What lay there already when it could not be watched is nothing new: the agent does not begin again for
+    /// that.
+    pub fn is_back(&self) -> bool {
+        let now = directory(&self.config.path);
+        let Some(found) = now.filter(|_| now != self.found) else {
+            return false;
+        };
+        let is_ours = |known: Identity| known.is(found) || is_adopted(&self.config, known, found);
+        self.known.is_none_or(is_ours)
+    }
+}
+
+/// The file system of the directory at a path.
+fn directory(path: &Path) -> Option<Identity> {
+    let root = stat::path(path).ok()?;
+    let found = identity(path).ok()?;
+    (root.stat.kind == Kind::Directory).then_some(found)
+}
