@@ -95,6 +95,13 @@ impl Config {
         self
     }
 
+    /// With further tables.
+    #[must_use]
+    pub fn tables(mut self, text: &str) -> Self {
+        let _ = write!(self.rules, "\n{text}\n");
+        self
+    }
+
     /// With further lines before all tables.
     #[must_use]
     pub fn first(mut self, keys: &str) -> Self {
