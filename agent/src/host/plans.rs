@@ -61,7 +61,7 @@ impl Host {
         }
         self.holds.look_up(&volume.config.name, &volume.config.path);
         let at = self.circumstances(volume);
-        let began = Instant::now();
+        let (began, wall) = (Instant::now(), crate::sys::time::wall());
         let (found, volume_bytes) = {
             let index = volume.watched.index.read();
             let found = evaluate_with(&index, &rules, &at, TOGETHER_MAX)?;
@@ -72,6 +72,7 @@ impl Host {
             volume: &volume.config.name,
             rules: &rules,
             at: &at,
+            began: wall,
             seconds: began.elapsed().as_secs_f64(),
             volume_bytes,
             own_ttl: wanted.ttl.is_some() || wanted.unattended,

@@ -160,7 +160,7 @@ impl Host {
         }
         self.holds.look_up(&volume.config.name, &volume.config.path);
         let at = self.circumstances(volume);
-        let began = Instant::now();
+        let (began, wall) = (Instant::now(), crate::sys::time::wall());
         let Asked { found, promise, kept } = self.ask(asker, volume, &rule, &at)?;
         let volume_bytes = volume.watched.index.read().totals().bytes;
         if unattended {
@@ -181,6 +181,7 @@ impl Host {
             volume: &volume.config.name,
             rules: &[rule],
             at: &at,
+            began: wall,
             seconds: began.elapsed().as_secs_f64(),
             volume_bytes,
             own_ttl: true,

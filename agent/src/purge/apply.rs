@@ -441,7 +441,9 @@ impl Runner<'_> {
             _ => None,
         };
         let bin = self.trash.bin(share).map_err(broken)?;
-        Ground::new(self.watched, bin, lanes, self.quiet.as_ref()).map_err(broken)
+        let mut ground = Ground::new(self.watched, bin, lanes, self.quiet.as_ref()).map_err(broken)?;
+        ground.evaluated = self.order.plan.evaluated();
+        Ok(ground)
     }
 
     /// Those of the batch before, with the names that were given there, or new ones.

@@ -198,6 +198,8 @@ pub struct Ground<'a> {
     root: OwnedFd,
     quiet: Option<&'a OwnedFd>,
     pub(super) held: FxHashSet<Inode>,
+    /// When the plan was evaluated, in nanoseconds since 1970.
+    pub(super) evaluated: i128,
     /// The directory opened last: candidates come in runs.
     anchor: Option<Anchor>,
     /// Whether somebody has a lock on a directory, or on one above it.
@@ -225,11 +227,21 @@ impl<'a> Ground<'a> {
             root: watched.open_root()?,
             quiet,
             held: FxHashSet::default(),
+            evaluated: 0,
             anchor: None,
             locked: FxHashMap::default(),
             bin,
             lanes,
         })
+    }
+
+    /// Whether a directory may have been changed since the plan was evaluated: something was moved into it, or out of it. Users cannot set a
+    /// change time.
+    pub(super) fn is_changed_since_plan(&self, dir: &Stat) -> bool {
+        /// The kernel's times of changes are those of its last tick.
+        const TICK_NANOS: i128 = 20_000_000;
+        let changed = i128::from(dir.ctime.unix()) * 1_000_000_000 + i128::from(dir.ctime_nanos);
+        changed > self.evaluated - TICK_NANOS
     }
 
     /// Whether what is taken stays in the trash.

@@ -15,6 +15,7 @@
 //! - [`tree`]      the same for directories that go as a whole
 //! - [`trash`]     where things lie between being taken away and their end
 //! - [`reserve`]   what a run needs of a volume that is full
+//! - [`freeing`]   frees what went as a whole, unless it was used in the trash
 //! - [`restore`]   putting back what lies there
 //! - [`way`]       the directories on the way back: compared, or made again
 //! - [`ledger`]    what a run has begun and decided, for the case that it is killed
@@ -38,6 +39,7 @@ pub mod candidate;
 pub mod counts;
 pub mod ending;
 pub mod forget;
+pub mod freeing;
 pub mod guard;
 pub mod holds;
 pub mod id;

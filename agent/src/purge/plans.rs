@@ -78,6 +78,9 @@ pub struct PlanRecord {
     /// It is being made, or being removed: nobody sees it.
     #[prost(bool, tag = "13")]
     pub is_partial: bool,
+    /// When its evaluation began, in nanoseconds since 1970, by the wall clock.
+    #[prost(int64, tag = "14")]
+    pub evaluated_nanos: i64,
     /// For a watermark: what comes free when all of it goes, and what it is for.
     #[prost(message, optional, tag = "20")]
     pub promise: Option<Promise>,
@@ -104,6 +107,17 @@ pub struct Promise {
 }
 
 impl PlanRecord {
+    /// When its evaluation began, in nanoseconds since 1970.
+    pub fn evaluated(&self) -> i128 {
+        match (self.evaluated_nanos, &self.plan) {
+            // An agent of before has made it.
+            (0, Some(plan)) => plan
+                .created_at
+                .map_or(0, |t| i128::from(t.seconds) * 1_000_000_000),
+            (nanos, _) => i128::from(nanos),
+        }
+    }
+
     /// What it is on the shelf.
     fn stored(&self, state: State) -> Stored {
         let plan = self.plan.clone().unwrap_or_default();
@@ -187,6 +201,8 @@ pub struct Occasion<'a> {
     pub rules: &'a [Rule],
     /// When it was evaluated, and what decided besides.
     pub at: &'a Circumstances,
+    /// When that began, in nanoseconds since 1970, by the wall clock: what is in the index by then was seen.
+    pub began: i64,
     /// How long that took.
     pub seconds: f64,
     /// Apparent bytes of all files of the volume.
@@ -470,6 +486,7 @@ impl Plans {
             created_by: on.by.name.to_owned(),
             bytes,
             is_partial: false,
+            evaluated_nanos: on.began,
             promise: None,
         };
         Ok(record)

@@ -96,6 +96,7 @@ impl Unfinished {
         };
         let trash = Trash::open(watched)?;
         for run in mine {
+            let id = run.run_id.clone();
             let closed = Closing {
                 watched,
                 trash: trash.as_ref(),
@@ -106,11 +107,17 @@ impl Unfinished {
                 run,
                 refusals: Refusals::default(),
             };
-            self.closed.lock().push(closed.close()?);
+            match closed.close() {
+                Ok(run) => self.closed.lock().push(run),
+                // Its share stays as it is, and the next start tries again. The others' runs end.
+                Err(error) => tracing::error!(run = %id, %error, "a run that was killed cannot be ended"),
+            }
         }
         if let Some(trash) = trash {
             for share in trash.shares()?.into_iter().filter(|s| s.open) {
-                self.put_back_the_rest(watched, &trash, &share)?;
+                if let Err(error) = self.put_back_the_rest(watched, &trash, &share) {
+                    tracing::error!(run = %share.run, %error, "what a killed run had taken cannot be put back");
+                }
             }
             trash.tidy();
         }

@@ -182,6 +182,8 @@ impl Restore<'_> {
                     way.follow(above, files, found.stat.uid)?;
                     if !is_wanted || !self.tree(&dir, &mut way, last, (&path, &found)) {
                         self.files((&dir, TREE), way, path, Likeness::of)?;
+                        // What was taken out has changed the directories: from here on that is no use of them.
+                        let _ = inside::touch(&dir);
                         // Full if something in it was not wanted or could not go back.
                         let _ = inside::remove_dir(&dir, TREE);
                     }
@@ -331,7 +333,10 @@ impl Visitor for Back<'_, '_, '_> {
             return Ok(false);
         }
         if !name.is_empty() {
-            self.way.down(name, Was::Like(Box::new((self.like)(dir)?)));
+            match (self.like)(dir) {
+                Ok(like) => self.way.down(name, Was::Like(Box::new(like))),
+                Err(error) => self.way.down_refused(name, &error),
+            }
         }
         self.open.push((above, ino));
         Ok(true)

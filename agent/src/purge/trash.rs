@@ -24,6 +24,7 @@ use rustix::fs::IFlags;
 
 use super::apply::WORKERS_MAX;
 use super::bin::{Bin, Lanes};
+use super::freeing::free_tree;
 use super::kept::Kept;
 use super::reserve;
 use super::way::Stage;
@@ -353,8 +354,28 @@ impl Trash {
     /// # Errors
     /// When the share cannot be opened or listed.
     pub fn free(&self, share: &Share) -> io::Result<Removal> {
-        // Users may still have directories of a tree open, and change what is in them.
-        Removal::of(&self.dir, &CString::new(share.name()).unwrap_or_default())
+        let mut left = Removal::default();
+        let kept = self.kept(&share.run)?;
+        if let Some(trees) = self.part(share, TREES)? {
+            for name in list(&trees)? {
+                // Users may move directories of one while it is visited: that is a matter of this one.
+                match free_tree(&trees, &name, &kept) {
+                    Ok(removal) => left.add(removal),
+                    Err(error) => left.leave_behind(name.to_bytes(), error),
+                }
+            }
+        }
+        let name = share.name();
+        let dir = beneath::open_anchor(&self.dir, name.as_bytes())?;
+        for part in [FILES, FLAT] {
+            let part = CString::new(part).unwrap_or_default();
+            left.add(Removal::of(&dir, &part)?);
+        }
+        let _ = inside::remove_dir(&dir, TREES);
+        match inside::remove_dir(&self.dir, name) {
+            Err(error) if left.stuck_total == 0 && error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(left),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
@@ -38,6 +39,8 @@ pub struct Tree {
     leases: FxHashMap<Inode, Leased>,
     /// How many files were leased, for however long.
     files: u64,
+    /// What was in it before it was moved, in order; none: that is being found out.
+    planned: Option<Vec<Inode>>,
     inodes: Vec<Inode>,
 }
 
@@ -75,6 +78,7 @@ impl Tree {
             from,
             leases: FxHashMap::default(),
             files: 0,
+            planned: None,
             inodes: Vec::new(),
         };
         // Most that does not go is found here, before anything is moved.
@@ -94,6 +98,10 @@ impl Tree {
         let moved = ground
             .open_quietly(&ground.bin.path_of_tree(ino))
             .and_then(|quiet| {
+                // By its path, which users may change where the volume's root is theirs.
+                if stat::open_file(&quiet)?.stat.ino != stat::open_file(&tree.place)?.stat.ino {
+                    return Err(io::Error::from_raw_os_error(libc::EXDEV));
+                }
                 tree.quiet = quiet;
                 inside::move_to(&tree.from.dir, &tree.from.name, &tree.place, TREE)
             });
@@ -108,11 +116,14 @@ impl Tree {
     }
 
     /// Everything in it is as the index says, before anything is moved, and no file in it has a name elsewhere.
-    fn look_at_all(&self, ground: &Ground<'_>) -> Result<(), Fate> {
+    fn look_at_all(&mut self, ground: &Ground<'_>) -> Result<(), Fate> {
         let mut names_left: FxHashMap<Inode, u32> = FxHashMap::default();
-        let from = (&*self.from.dir, &*self.from.name);
+        let (dir, name) = (Arc::clone(&self.from.dir), Arc::clone(&self.from.name));
+        let from = (&*dir, &*name);
+        let mut planned = Vec::new();
         self.compare(ground, from, &mut |_, _, entry| {
             let Freed { ino, known } = entry;
+            planned.push(ino);
             if known.kind == Kind::Symlink && known.links > 1 {
                 // There is no lease that tells what is left of it when one name is gone.
                 return Err(Fate::Skipped(Skip::Hardlinked));
@@ -123,6 +134,8 @@ impl Tree {
             }
             Ok(())
         })?;
+        planned.sort_unstable();
+        self.planned = Some(planned);
         match names_left.values().all(|left| *left == 0) {
             true => Ok(()),
             false => Err(Fate::Skipped(Skip::Hardlinked)),
@@ -295,6 +308,14 @@ impl Tree {
         let s = found.stat;
         check_place(watched, found)?;
         if s.kind == Kind::Special {
+            return Err(Fate::Skipped(Skip::Changed));
+        }
+        // What a user moves into it meanwhile is in no plan.
+        let is_planned = match &self.planned {
+            Some(planned) => planned.binary_search(&s.ino).is_ok(),
+            None => s.kind != Kind::Directory || !ground.is_changed_since_plan(&s),
+        };
+        if !is_planned {
             return Err(Fate::Skipped(Skip::Changed));
         }
         let index = watched.index.read();

@@ -122,6 +122,17 @@ impl<'s> Way<'s> {
         self.close_far(self.levels.len());
     }
 
+    /// One directory further down, of which it cannot be known what it was like: nothing goes back below it.
+    pub fn down_refused(&mut self, name: CString, error: &io::Error) {
+        let why = format!(
+            "what its directory was like cannot be read: {error}; restore to another directory (restore --to DIR)"
+        );
+        let place = Some(Place::Refused(why));
+        let was = Was::Of(0);
+        self.levels.push(Level { name, was, place });
+        self.close_far(self.levels.len());
+    }
+
     /// Closes what is too far above the first `depth` levels.
     fn close_far(&mut self, depth: usize) {
         let far = depth.checked_sub(OPEN_MAX).and_then(|n| self.levels.get_mut(n));
@@ -171,11 +182,12 @@ impl<'s> Way<'s> {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => None,
                 other => other?,
             };
-            let was = match &model {
-                Some(model) => Was::Like(Box::new(Likeness::recorded(model)?)),
-                None => Was::Of(uid),
-            };
-            self.down(CString::new(name).unwrap_or_default(), was);
+            let name = CString::new(name).unwrap_or_default();
+            match model.as_ref().map(Likeness::recorded) {
+                Some(Ok(like)) => self.down(name, Was::Like(Box::new(like))),
+                Some(Err(error)) => self.down_refused(name, &error),
+                None => self.down(name, Was::Of(uid)),
+            }
         }
         Ok(())
     }

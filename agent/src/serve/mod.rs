@@ -252,6 +252,9 @@ impl Drop for Hall {
     }
 }
 
+/// What a question of health or reflection takes: the name of a service.
+const PROBE_BYTES_MAX: usize = 16 << 10;
+
 async fn attend(
     service: service::Service,
     doors: Arc<Doors>,
@@ -263,7 +266,9 @@ async fn attend(
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(purge_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
+        .build_v1()?
+        .max_decoding_message_size(PROBE_BYTES_MAX);
+    let health_service = health_service.max_decoding_message_size(PROBE_BYTES_MAX);
     let agent = PurgeAgentServer::new(service)
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(ANSWER_BYTES_MAX);

@@ -282,6 +282,8 @@ pub struct Removal {
     pub stuck_total: u64,
     /// What it is for: only directories, and only if they are empty.
     only_empty: bool,
+    /// What was changed after that, in seconds and nanoseconds, stays.
+    unchanged_since: Option<(i64, u32)>,
 }
 
 impl Removal {
@@ -296,6 +298,45 @@ impl Removal {
         let mut removal = Self::default();
         walk(parent, name, &mut removal)?;
         Ok(removal)
+    }
+
+    /// The same, but for what was changed after a moment, in seconds and nanoseconds: somebody has put it there, or has written to it.
+    ///
+    /// # Errors
+    /// When the walk cannot go on.
+    pub fn of_unchanged(parent: &OwnedFd, name: &CStr, since: (i64, u32)) -> io::Result<Self> {
+        let mut removal = Self {
+            unchanged_since: Some(since),
+            ..Self::default()
+        };
+        walk(parent, name, &mut removal)?;
+        Ok(removal)
+    }
+
+    /// Adds what another removal has left.
+    pub fn add(&mut self, other: Self) {
+        self.stuck_total = self.stuck_total.saturating_add(other.stuck_total);
+        let room = Self::STUCK_MAX.saturating_sub(self.stuck.len());
+        self.stuck.extend(other.stuck.into_iter().take(room));
+    }
+
+    /// Something that could not be removed, outside of a walk.
+    pub fn leave_behind(&mut self, path: &[u8], error: io::Error) {
+        self.stuck_total = self.stuck_total.saturating_add(1);
+        if self.stuck.len() < Self::STUCK_MAX {
+            self.stuck.push((path.to_vec(), error));
+        }
+    }
+
+    fn check(&self, found: io::Result<stat::Located>) -> io::Result<()> {
+        let Some(since) = self.unchanged_since else {
+            return Ok(());
+        };
+        let s = found?.stat;
+        match (s.ctime.unix(), s.ctime_nanos) > since {
+            true => Err(io::Error::other("it was changed after it went to the trash")),
+            false => Ok(()),
+        }
     }
 
     /// Removes the directories below the directory `name` of `parent`, as far as they are empty.
@@ -327,7 +368,14 @@ impl Removal {
 impl Visitor for Removal {
     type Stop = io::Error;
 
-    fn enter(&mut self, _: &OwnedFd, name: &CStr, _: &OwnedFd) -> io::Result<bool> {
+    fn enter(&mut self, _: &OwnedFd, name: &CStr, dir: &OwnedFd) -> io::Result<bool> {
+        // The first one was moved here.
+        if !self.path.is_empty()
+            && let Err(error) = self.check(stat::open_file(dir))
+        {
+            self.is_stuck(name, error);
+            return Ok(false);
+        }
         self.path.extend_from_slice(name.to_bytes());
         self.path.push(b'/');
         Ok(true)
@@ -335,7 +383,9 @@ impl Visitor for Removal {
 
     fn meet(&mut self, dir: &OwnedFd, entry: &Listed) -> io::Result<()> {
         if !self.only_empty
-            && let Err(error) = inside::unlink(dir, &entry.name)
+            && let Err(error) = self
+                .check(stat::entry(dir, &entry.name))
+                .and_then(|()| inside::unlink(dir, &*entry.name))
         {
             self.is_stuck(&entry.name, error);
         }

@@ -77,6 +77,7 @@ proptest! {
             volume: "v",
             rules: &[rule],
             at: &at,
+            began: 0,
             seconds: 0.0,
             volume_bytes: 400,
             own_ttl: false,
