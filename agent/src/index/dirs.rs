@@ -302,23 +302,24 @@ impl Directories {
         lengths.into_iter().map(|len| len > PATH_BYTES_MAX + 1).collect()
     }
 
-    /// Whether so many directories lie above this one, or it does not lead to the root, that it has no path.
+    /// Whether so many directories lie above this one that it has no path. One that does not lead to the root now is on the move, and has one
+    /// later: of renames to and fro the index may know the one and not yet the other.
     pub fn is_too_deep(&self, id: DirId) -> bool {
         let mut at = id;
-        for _ in 0..=LEVELS_MAX {
+        for _ in 0..=self.slots.len() {
             match self.get(at) {
                 Some(entry) if at != DirId::ROOT => at = entry.parent,
                 Some(_) => return self.path(id).is_none(),
                 None => return false,
             }
         }
-        true
+        false
     }
 
-    /// Whether `id` is `ancestor` or lies below it. What lies too deep to have a path may lie anywhere.
+    /// Whether `id` is `ancestor` or lies below it. What does not lead to the root now lies below nothing: it must be movable to where it is.
     pub fn is_below(&self, id: DirId, ancestor: DirId) -> bool {
         let mut at = id;
-        for _ in 0..=LEVELS_MAX {
+        for _ in 0..=self.slots.len() {
             if at == ancestor {
                 return true;
             }
@@ -327,7 +328,7 @@ impl Directories {
                 _ => return false,
             }
         }
-        true
+        false
     }
 
     /// For each directory id, what `of` gives for the root, or for the directory with its parent's value.
@@ -495,7 +496,8 @@ mod tests {
         let b = dirs.upsert(11, a, b"b");
         assert_eq!(b, DirId(2));
         assert_eq!(dirs.path(a), None);
-        assert!(dirs.is_below(a, DirId::ROOT), "it may lie anywhere");
+        assert!(!dirs.is_below(a, DirId::ROOT));
+        assert!(!dirs.is_too_deep(a), "it is on the move, and a scan looks again where it is then");
         assert_eq!(dirs.inherit(1u32, |_, _, v| v + 1), vec![1, 0, 0]);
     }
 
