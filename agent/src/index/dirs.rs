@@ -497,7 +497,10 @@ mod tests {
         assert_eq!(b, DirId(2));
         assert_eq!(dirs.path(a), None);
         assert!(!dirs.is_below(a, DirId::ROOT));
-        assert!(!dirs.is_too_deep(a), "it is on the move, and a scan looks again where it is then");
+        assert!(
+            !dirs.is_too_deep(a),
+            "it is on the move, and a scan looks again where it is then"
+        );
         assert_eq!(dirs.inherit(1u32, |_, _, v| v + 1), vec![1, 0, 0]);
     }
 

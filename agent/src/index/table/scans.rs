@@ -56,14 +56,13 @@ impl Index {
             .unwrap_or_default()
     }
 
-    /// Files with several names that changed while the scan of the whole volume ran: it has not forgotten those of their names that are
-    /// no more.
+    /// Files of which events told while the scan of the whole volume ran: it has not forgotten those of their names that are no more. An inode
+    /// may also be known as a file that was removed before the scan began, and be a new file's that was removed while it ran.
     pub fn links_not_settled(&self) -> Vec<Inode> {
         let whole = self.scan.as_ref().filter(|s| s.whole);
         let touched = whole.into_iter().flat_map(|s| s.touched.iter().copied());
-        let has_several =
-            |ino: &Inode| matches!(self.get(*ino), Some((a, _)) if a.links > 1 && a.kind != Kind::Directory);
-        touched.filter(has_several).collect()
+        let is_file = |ino: &Inode| matches!(self.get(*ino), Some((a, _)) if a.kind != Kind::Directory);
+        touched.filter(is_file).collect()
     }
 
     /// Whether the running scan has listed a directory already, wherever it lay then: events tell the rest.
