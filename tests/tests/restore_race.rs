@@ -11,14 +11,13 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use purge_tests::ctl::{number, text};
-use purge_tests::files::{age_tree, make, make_one, set_times, trash_is_empty, walk};
+use purge_tests::files::{age_tree, make, set_times, walk};
 use purge_tests::wait::{Ends, SOON, until};
 use purge_tests::{Agent, Config, Fs, Mount, binary, need};
 use rustix::fs::{CWD, RenameFlags, XattrFlags, renameat_with};
@@ -473,37 +472,61 @@ fn directories_come_back_as_they_were_on_btrfs() {
     directories_come_back_as_they_were(Fs::Btrfs);
 }
 
+/// The files in the trash, which the agent changes at the same time.
+fn files_in_trash(root: &Path) -> Vec<String> {
+    let found = Command::new("find")
+        .arg(root.join(".purge-agent-trash"))
+        .args(["-type", "f"])
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&found.stdout)
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
 #[test]
-fn what_cannot_be_freed_keeps_nothing_else_in_the_trash() {
+fn what_was_changed_in_the_trash_is_kept_and_keeps_nothing_else_there() {
     let mount = need!(Mount::new(Fs::Ext4));
     let root = mount.dir("volume");
     make(&root.join("a"), 3);
     make(&root.join("team/project"), 3);
-    make_one(&root.join("team/project/stuck"));
     age_tree(&root);
     let keys = "grace = \"4s\"\ntarget = \"directory\"\ndepth = 2";
     let more = "ttl = \"1h\"\nclock = [\"access\"]\ngrace = \"4s\"\ninclude = [\"a/**\"]";
     let agent = Agent::tracking(&Config::backdated_with(&root, keys).rule("files", more));
     let ctl = agent.ctl();
+    // A process whose working directory lies in what goes as a whole.
+    let inside = fs::File::open(root.join("team/project")).unwrap();
     let _ = ctl.apply(&ctl.plan_with(["--rule", "old"])).ok();
-    let in_trash = walk(&root.join(".purge-agent-trash"))
-        .into_iter()
-        .find(|e| e.path.as_os_str().as_bytes().ends_with(b"/stuck"))
-        .expect("it is in the trash")
-        .path;
-    let chattr = |flag: &str| {
-        let done = Command::new("chattr").arg(flag).arg(&in_trash).status().unwrap();
-        assert!(done.success());
-    };
-    chattr("+i");
     let _ = ctl.apply(&ctl.plan_with(["--rule", "files"])).ok();
+    assert!(!root.join("team/project").exists());
+    let flags = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY;
+    rustix::fs::openat(&inside, "new", flags, rustix::fs::Mode::RWXU).unwrap();
     until("everything else is freed", SOON, || {
-        let left = walk(&root.join(".purge-agent-trash"));
-        let files = left.iter().filter(|e| e.path.is_file()).count();
-        (files == 1).then_some(())
+        let left = files_in_trash(&root);
+        (left.len() == 4 && left.iter().all(|path| path.contains(".kept/"))).then_some(())
     });
-    chattr("-i");
-    until("it is freed as well", SOON, || {
-        trash_is_empty(&root).then_some(())
-    });
+    agent.wait_until_it_says("it was used in the trash");
+    assert!(files_in_trash(&root).iter().any(|path| path.ends_with("/new")));
+}
+
+#[test]
+fn what_a_user_moves_into_a_directory_after_the_plan_stays() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.dir("volume");
+    for n in 0..3 {
+        make(&root.join(format!("old/d{n}")), 3);
+    }
+    make(&root.join("other/thesis"), 2);
+    make(&root.join("other/kept"), 1);
+    age_tree(&root);
+    let keys = "target = \"directory\"\ndepth = 2\nexclude = [\"other/**\"]";
+    let agent = Agent::tracking(&Config::backdated_with(&root, keys));
+    let ctl = agent.ctl();
+    let plan = ctl.plan();
+    fs::rename(root.join("other/thesis"), root.join("old/d1/thesis")).unwrap();
+    let run = ctl.apply(&plan).ok().json();
+    assert_eq!(number(&run, "/deleted/directories"), 2, "{run}");
+    assert_eq!(fs::read_dir(root.join("old/d1/thesis")).unwrap().count(), 2);
 }

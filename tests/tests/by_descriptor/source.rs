@@ -12,8 +12,10 @@ const PROC: &str = "/proc, /sys: the kernel's own";
 const KNOWN: &[(&str, &str, &str)] = &[
     ("agent/src/clock.rs", "fs::read fs::rename", STATE),
     ("agent/src/host/announce.rs", "fs::read fs::rename", STATE),
+    ("agent/src/host/freed.rs", "fs::read fs::rename", STATE),
     ("agent/src/host/growth.rs", "fs::read fs::rename", STATE),
     ("agent/src/host/purges.rs", "fs::remove_file", STATE),
+    ("agent/src/host/served.rs", "fs::read_to_string fs::rename", STATE),
     ("agent/src/host/tidy.rs", "fs::remove_file", STATE),
     (
         "agent/src/index/aside.rs",
@@ -58,7 +60,11 @@ const KNOWN: &[(&str, &str, &str)] = &[
         "File::open fs::remove_file",
         STATE,
     ),
-    ("agent/src/volume/opening.rs", "fs::read", STATE),
+    (
+        "agent/src/volume/opening.rs",
+        "fs::read fs::remove_dir_all",
+        STATE,
+    ),
     (
         "agent/src/collect/accessors.rs",
         "fs::read fs::read_link fs::read_to_string",
@@ -67,6 +73,11 @@ const KNOWN: &[(&str, &str, &str)] = &[
     (
         "agent/src/collect/nfsd.rs",
         ".exists File::open fs::read fs::read_dir fs::read_to_string",
+        PROC,
+    ),
+    (
+        "agent/src/collect/atimes.rs",
+        "fs::read fs::read_dir fs::read_link fs::read_to_string",
         PROC,
     ),
     ("agent/src/collect/projects.rs", "fs::read", PROC),
