@@ -90,6 +90,14 @@ fn read_config(run: &Run) -> Result<Config, Vec<Fault>> {
             "write unix:/absolute/path",
         )]
     })?;
+    // Named by hand: a directory that is not there is a mistake, and nothing to wait for.
+    if !volume.is_dir() {
+        return Err(vec![Fault::elsewhere(
+            "--volume",
+            format!("{} is no directory", volume.display()),
+            "name the directory of the volume; is it mounted?",
+        )]);
+    }
     Config::for_volume(volume, run.ttl, run.state_dir.clone(), socket.into())
 }
 
