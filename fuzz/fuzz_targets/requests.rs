@@ -78,7 +78,7 @@ fuzz_target!(|input: &[u8]| {
         11 => with::<v1::CancelRunRequest>(bytes, |r| a_run(&r.run_id)),
         12 => with::<v1::RestoreRequest>(bytes, |r| a_run(&r.run_id)),
         13 => with::<v1::RemoveHoldRequest>(bytes, |r| {
-            assert!(KEPT.holds.remove(&r.hold_id).is_err(), "there are no holds");
+            assert!(KEPT.holds.remove(&r.hold_id, None).is_err(), "there are no holds");
         }),
         14 => with::<v1::ListPlansRequest>(bytes, |r| pages(r.page_size, &r.page_token)),
         15 => with::<v1::ListRunsRequest>(bytes, |r| pages(r.page_size, &r.page_token)),
@@ -172,25 +172,6 @@ fn a_run(id: &str) {
     assert_eq!(KEPT.runs.get(id).is_ok(), id == "r1");
 }
 
-/// Page after page, everything after the token comes once.
-fn pages(size: u32, token: &str) {
-    let all: Vec<String> = (0..250).rev().map(|n| format!("r{n:03}")).collect();
-    let expected = all.iter().filter(|id| token.is_empty() || id.as_str() < token);
-    let expected: Vec<String> = expected.cloned().collect();
-    let mut came: Vec<String> = Vec::new();
-    let mut token = token.to_owned();
-    loop {
-        let (rows, next) = requests::page(all.clone(), size, &token, |id| id);
-        assert!(rows.len() <= 100 && (size == 0 || rows.len() <= size as usize));
-        came.extend(rows);
-        if next.is_empty() {
-            break;
-        }
-        token = next;
-    }
-    assert_eq!(came, expected);
-}
-
 fn timeout(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = parse_timeout(text);
@@ -221,8 +202,8 @@ fn subject(bytes: &[u8]) {
     if shown.chars().all(is_plain) {
         assert_eq!(Subject::parse(&shown).as_ref(), Ok(&pattern));
     }
-    assert!(pattern.fits(&pattern));
+    assert!(pattern.is(&pattern));
     if let Ok(subject) = Subject::parse(subject) {
-        let _ = subject.fits(&pattern);
+        let _ = subject.is(&pattern);
     }
 }
