@@ -85,8 +85,8 @@ impl Visitor for Untouched {
     fn meet(&mut self, dir: &OwnedFd, entry: &Listed) -> io::Result<()> {
         self.check(stat::entry(dir, &entry.name))?;
         if entry.kind == Kind::File {
-            let asked = beneath::open_file(dir, &entry.name).and_then(lease::ask);
-            if matches!(asked, Ok(Asked::Open | Asked::Locked)) {
+            // An error is doubt: a file under a user's own lease cannot be opened without waiting.
+            if let Asked::Open | Asked::Locked = beneath::open_file(dir, &entry.name).and_then(lease::ask)? {
                 return Err(io::Error::other("a process has something in it open"));
             }
         }
