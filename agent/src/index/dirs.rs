@@ -72,6 +72,17 @@ struct Slot {
     children: u32,
 }
 
+/// Where the way from a directory towards the root ends.
+enum Climb {
+    Root,
+    /// Where the caller wanted to know no more.
+    Stopped,
+    /// At a directory that is not known, or in a cycle.
+    Nowhere,
+    /// After more steps than any path has.
+    Deep,
+}
+
 impl Directories {
     /// The directory with this inode.
     pub fn of_inode(&self, ino: Inode) -> Option<DirId> {
@@ -302,33 +313,46 @@ impl Directories {
         lengths.into_iter().map(|len| len > PATH_BYTES_MAX + 1).collect()
     }
 
-    /// Whether so many directories lie above this one that it has no path. One that does not lead to the root now is on the move, and has one
-    /// later: of renames to and fro the index may know the one and not yet the other.
+    /// Whether this directory lies so deep that it has no path. One that does not lead to the root now is being moved, and has a path
+    /// later: of two renames the index may know one and not yet the other.
     pub fn is_too_deep(&self, id: DirId) -> bool {
-        let mut at = id;
-        for _ in 0..=self.slots.len() {
-            match self.get(at) {
-                Some(entry) if at != DirId::ROOT => at = entry.parent,
-                Some(_) => return self.path(id).is_none(),
-                None => return false,
-            }
+        match self.climb(id, |_| false) {
+            Climb::Root => self.path(id).is_none(),
+            Climb::Deep => true,
+            Climb::Nowhere | Climb::Stopped => false,
         }
-        false
     }
 
-    /// Whether `id` is `ancestor` or lies below it. What does not lead to the root now lies below nothing: it must be movable to where it is.
+    /// Whether `id` is `ancestor` or lies below it. A directory that does not lead to the root now lies below nothing: it must be movable
+    /// to where it is. One that is too deep may lie anywhere.
     pub fn is_below(&self, id: DirId, ancestor: DirId) -> bool {
-        let mut at = id;
-        for _ in 0..=self.slots.len() {
-            if at == ancestor {
-                return true;
+        matches!(
+            self.climb(id, |above| above == ancestor),
+            Climb::Stopped | Climb::Deep
+        )
+    }
+
+    /// From `id` towards the root, until `stop`. Any user can make the way long, so it ends after [`LEVELS_MAX`] steps. A cycle ends it
+    /// sooner (R. P. Brent, "An improved Monte Carlo factorization algorithm", BIT 20, 1980, section 2).
+    fn climb(&self, id: DirId, mut stop: impl FnMut(DirId) -> bool) -> Climb {
+        let (mut at, mut mark, mut next_mark) = (id, None, 1);
+        for step in 0..=LEVELS_MAX {
+            if stop(at) {
+                return Climb::Stopped;
             }
             match self.get(at) {
-                Some(entry) if at != DirId::ROOT => at = entry.parent,
-                _ => return false,
+                Some(_) if at == DirId::ROOT => return Climb::Root,
+                Some(_) if mark == Some(at) => return Climb::Nowhere,
+                Some(entry) => {
+                    if step == next_mark {
+                        (mark, next_mark) = (Some(at), 2 * step);
+                    }
+                    at = entry.parent;
+                }
+                None => return Climb::Nowhere,
             }
         }
-        false
+        Climb::Deep
     }
 
     /// For each directory id, what `of` gives for the root, or for the directory with its parent's value.

@@ -100,6 +100,11 @@ const KNOWN: &[(&str, &str, &str)] = &[
         "rules.d, which sys::trusted has looked at; its files are opened by sys",
     ),
     (
+        "agent/src/main.rs",
+        ".is_dir",
+        "a look at the volume that the command line names",
+    ),
+    (
         "agent/src/config/mod.rs",
         ".is_dir",
         "a look at the volume that the command line names",
