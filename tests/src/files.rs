@@ -126,11 +126,18 @@ pub struct Entry {
 /// # Panics
 /// When something cannot be read.
 pub fn walk(root: &Path) -> Vec<Entry> {
+    walk_but(root, None)
+}
+
+fn walk_but(root: &Path, left_out: Option<&Path>) -> Vec<Entry> {
     let mut found = Vec::new();
     let mut left = vec![root.to_owned()];
     while let Some(dir) = left.pop() {
         for entry in fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())) {
             let path = entry.expect("a directory entry").path();
+            if left_out == Some(&*path) {
+                continue;
+            }
             let stat = match fs::symlink_metadata(&path) {
                 Ok(stat) => stat,
                 // A purge may be running.
@@ -148,10 +155,13 @@ pub fn walk(root: &Path) -> Vec<Entry> {
 
 /// Everything of the users' below `root`: not the trash.
 pub fn walk_users(root: &Path) -> Vec<Entry> {
-    let trash = root.join(".purge-agent-trash");
-    let mut all = walk(root);
-    all.retain(|entry| !entry.path.starts_with(&trash));
-    all
+    walk_but(root, Some(&root.join(".purge-agent-trash")))
+}
+
+/// Regular files of the users' below `root`, by path.
+pub fn files_of_users(root: &Path) -> BTreeSet<PathBuf> {
+    let all = walk_users(root).into_iter();
+    all.filter(|e| e.stat.is_file()).map(|e| e.path).collect()
 }
 
 /// Files and directories of the users' below `root`, by path.
@@ -168,6 +178,22 @@ pub fn regular_files(root: &Path) -> BTreeSet<PathBuf> {
         .into_iter()
         .filter(|e| e.stat.is_file())
         .map(|e| e.path)
+        .collect()
+}
+
+/// The files in the trash of a volume, which the agent changes at the same time.
+///
+/// # Panics
+/// When `find` cannot be started.
+pub fn files_in_trash(root: &Path) -> Vec<String> {
+    let found = Command::new("find")
+        .arg(root.join(".purge-agent-trash"))
+        .args(["-type", "f"])
+        .output();
+    let found = found.expect("find");
+    String::from_utf8_lossy(&found.stdout)
+        .lines()
+        .map(str::to_owned)
         .collect()
 }
 

@@ -17,7 +17,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use purge_tests::ctl::{number, text};
-use purge_tests::files::{age_tree, make, set_times, walk};
+use purge_tests::files::{age_tree, files_in_trash, make, set_times, walk};
 use purge_tests::wait::{Ends, SOON, until};
 use purge_tests::{Agent, Config, Fs, Mount, binary, need};
 use rustix::fs::{CWD, RenameFlags, XattrFlags, renameat_with};
@@ -470,19 +470,6 @@ fn directories_come_back_as_they_were_on_xfs() {
 #[test]
 fn directories_come_back_as_they_were_on_btrfs() {
     directories_come_back_as_they_were(Fs::Btrfs);
-}
-
-/// The files in the trash, which the agent changes at the same time.
-fn files_in_trash(root: &Path) -> Vec<String> {
-    let found = Command::new("find")
-        .arg(root.join(".purge-agent-trash"))
-        .args(["-type", "f"])
-        .output()
-        .unwrap();
-    String::from_utf8_lossy(&found.stdout)
-        .lines()
-        .map(str::to_owned)
-        .collect()
 }
 
 #[test]

@@ -462,7 +462,8 @@ impl Reader {
             // Names may have been merged into it.
             let events = event.mask & ACCESS_EVENTS;
             let before = uses.record(ino, now);
-            let is_news = before.map_or(unknown_may_be_found, |b| {
+            let was_trashed = before.is_none() && watched.trashed.note(ino);
+            let is_news = before.map_or(unknown_may_be_found || was_trashed, |b| {
                 b.at < now || (b.at == now && b.source != Source::Observed)
             });
             if is_news {

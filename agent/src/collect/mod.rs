@@ -15,6 +15,7 @@
 //! - [`whereabouts`] where an inode lies now, whatever the events said
 //! - [`projects`] project ids, where they are used
 //! - [`progress`] until when everything was read
+//! - [`trashed`] what is used in the trash
 //! - [`touched`] who keeps files alive without using them
 //! - [`collector`] the thread that reads, and what it answers to
 //!
@@ -33,6 +34,7 @@ pub mod precision;
 pub mod progress;
 pub mod projects;
 pub mod touched;
+pub mod trashed;
 pub mod whereabouts;
 
 use std::io;
@@ -62,6 +64,8 @@ pub struct Watched {
     pub own: Vec<Inode>,
     /// The trash, while there is one: neither indexed nor entered. 0: none.
     pub trash: AtomicU64,
+    /// What lies in the trash and is used there.
+    pub trashed: trashed::Trashed,
     /// What is known of its files.
     pub index: RwLock<Index>,
     /// Whether it uses project ids.

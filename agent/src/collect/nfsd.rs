@@ -120,10 +120,11 @@ pub fn record(watched: &Watched) -> io::Result<usize> {
     let may_be_found = index.remembers_unknown();
     let mut used = Vec::new();
     for ino in &held {
-        if index
-            .record_use(*ino, now)
-            .map_or(may_be_found, |before| before.at < now)
-        {
+        let is_news = match index.record_use(*ino, now) {
+            Some(before) => before.at < now,
+            None => watched.trashed.note(*ino) || may_be_found,
+        };
+        if is_news {
             used.push(*ino);
         }
     }

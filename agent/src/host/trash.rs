@@ -170,7 +170,7 @@ impl Host {
                 break;
             }
             before = before.or_else(|| self.before_freeing(volume));
-            let is_freed = is_freed(volume, share, trash.free(share));
+            let is_freed = is_freed(volume, share, trash.free(share, &volume.watched.trashed));
             let outcome = if is_freed { Outcome::Done } else { Outcome::Failed };
             volume.keeping.work.freed.count(outcome);
             if !is_freed {

@@ -39,5 +39,5 @@ pub(crate) mod testing;
 pub use codec::{Attributes, DirId};
 pub use dirs::Directories;
 pub use page::PageView;
-pub use store::{Batch, Record, Store, StoreError, VolumeId};
+pub use store::{Batch, Record, Row, Store, StoreError, VolumeId};
 pub use table::{Found, Index, NAMES_MAX, Totals, Uses};

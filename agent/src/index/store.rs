@@ -249,12 +249,12 @@ impl Store {
         Ok(last.map(|key| number_of(&key)).transpose()?)
     }
 
-    /// Removes every row of a volume.
+    /// Removes every row of a volume's index.
     ///
     /// # Errors
     /// When the store cannot be read or written.
     pub fn clear_volume(&self, volume: VolumeId) -> Result<(), StoreError> {
-        for row in Row::ALL {
+        for row in Row::OF_THE_INDEX {
             let cleared = |db: &sled::Db| {
                 let mut batch = sled::Batch::default();
                 let mut found = false;

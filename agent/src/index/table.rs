@@ -90,6 +90,11 @@ pub struct Index {
 }
 
 impl Index {
+    /// Where it is stored.
+    pub fn home(&self) -> (&Store, VolumeId) {
+        (&self.store, self.volume)
+    }
+
     /// An empty index that writes to `store`.
     pub fn new(store: Store, volume: VolumeId) -> Self {
         Self {

@@ -16,7 +16,7 @@ use super::audit::{self, Audit, Heading, Lines};
 use super::bin::Lanes;
 use super::candidate::{Candidate, Part};
 use super::ending::{Stop, end};
-use super::forget::forget;
+use super::forget::{enter_trash, forget};
 use super::guard::{Fate, Ground};
 use super::ledger::{Code, Ledger, Position};
 use super::pace::Pace;
@@ -409,11 +409,12 @@ impl Runner<'_> {
             fates,
             amended,
             gone,
+            trashed,
             leases,
             freed,
         } = finished;
         let fates: Vec<_> = part.iter().zip(fates).collect();
-        let forgotten = forget(self.watched, gone, &freed);
+        let forgotten = enter_trash(self.watched, &trashed).and_then(|()| forget(self.watched, gone, &freed));
         drop(leases);
         let amended = amended.into_iter().try_for_each(|position| {
             let at = Position {

@@ -79,6 +79,11 @@ impl Deref for Part {
 }
 
 impl Candidate {
+    /// The last use that was known when the plan was made.
+    pub fn last_use(&self) -> Seconds {
+        self.access.at.max(self.last.at)
+    }
+
     /// Path relative to the volume.
     pub fn path(&self) -> Vec<u8> {
         let mut path = Vec::new();

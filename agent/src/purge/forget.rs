@@ -5,9 +5,9 @@ use std::io;
 
 use super::take::Freed;
 use crate::collect::Watched;
-use crate::index::StoreError;
 use crate::index::table::Index;
-use crate::model::Inode;
+use crate::index::{Attributes, StoreError};
+use crate::model::{Inode, Kind, LastUse, Seconds};
 use crate::sys::{beneath, stat};
 
 /// A file with more names than this is not looked for: the collector waits meanwhile.
@@ -28,6 +28,22 @@ pub fn forget(watched: &Watched, mut gone: Vec<Inode>, freed: &[Freed]) -> Resul
         }
     }
     index.remove(&gone)
+}
+
+/// Forgets what lies in the trash now, and was used no later than this when it was decided on. What was used since is remembered.
+///
+/// # Errors
+/// When the index cannot be read or written.
+pub fn enter_trash(watched: &Watched, trashed: &[(Inode, Seconds)]) -> Result<(), StoreError> {
+    let mut index = watched.index.write();
+    for (ino, unused_since) in trashed {
+        let since =
+            |(known, access): (Attributes, LastUse)| known.kind == Kind::File && access.at > *unused_since;
+        let was_used = index.get(*ino).is_some_and(since);
+        watched.trashed.enter(*ino, was_used);
+    }
+    let all: Vec<Inode> = trashed.iter().map(|(ino, _)| *ino).collect();
+    index.remove(&all)
 }
 
 /// Whether an inode has one of the names that the index knows. Doubt is yes: a scan finds what is not there.

@@ -120,6 +120,7 @@ impl Unfinished {
                 }
             }
             trash.tidy();
+            trash.remember(&watched.trashed)?;
         }
         Ok(())
     }

@@ -29,7 +29,7 @@ use super::ledger::Code;
 use super::refusal::{self, settled};
 use super::tree::Tree;
 use crate::index::codec::Attributes;
-use crate::model::Inode;
+use crate::model::{Inode, Seconds};
 use crate::policy::evaluate::Shape;
 use crate::sys::{inside, stat};
 
@@ -243,8 +243,10 @@ impl<'a> Batch<'a> {
                 }
                 Step::Moved(leased, moved) => {
                     let fate = finish_file(ground, candidate, &moved);
-                    if matches!(fate, Fate::Deleted | Fate::Trashed) {
-                        finished.gone.push(candidate.ino);
+                    match fate {
+                        Fate::Deleted => finished.gone.push(candidate.ino),
+                        Fate::Trashed => finished.trashed.push((candidate.ino, candidate.last_use())),
+                        _ => {}
                     }
                     // Those who wait at the lease come when all is over.
                     finished.leases.push(leased);
@@ -283,6 +285,8 @@ pub struct Finished {
     pub amended: Vec<usize>,
     /// Inodes that are no more at their places. Their leases keep them from being given to new files.
     pub gone: Vec<Inode>,
+    /// The same of what lies in the trash now, and the last use of it that was known when it was decided on.
+    pub trashed: Vec<(Inode, Seconds)>,
     /// To be dropped once the index has forgotten those.
     pub leases: Vec<Leased>,
     /// What was removed and may have left its inode to a new file by now.

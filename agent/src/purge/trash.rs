@@ -24,13 +24,14 @@ use rustix::fs::IFlags;
 
 use super::apply::WORKERS_MAX;
 use super::bin::{Bin, Lanes};
-use super::freeing::free_tree;
+use super::freeing::{free_files, free_tree};
 use super::kept::Kept;
 use super::reserve;
 use super::way::Stage;
 use crate::collect::Watched;
+use crate::collect::trashed::Trashed;
 use crate::model::Stat;
-use crate::sys::walk::{Removal, list};
+use crate::sys::walk::{Listed, Removal, Visitor, list, walk};
 use crate::sys::{beneath, inside, stat};
 
 /// Its name at the volume's root.
@@ -349,17 +350,30 @@ impl Trash {
         }
     }
 
-    /// Frees what a share holds. What cannot be freed is in the answer, and everything else is freed.
+    /// Notes what lies in the shares whose grace will end, so that its uses are known.
+    ///
+    /// # Errors
+    /// When one cannot be listed.
+    pub fn remember(&self, trashed: &Trashed) -> io::Result<()> {
+        let mut lying = Lying(trashed);
+        for share in self.shares()?.iter().filter(|s| !s.is_kept()) {
+            let name = CString::new(share.name()).unwrap_or_default();
+            walk(&self.dir, &name, &mut lying)?;
+        }
+        Ok(())
+    }
+
+    /// Frees what a share holds. What cannot be freed is in the answer, and everything else is freed. What was used is kept.
     ///
     /// # Errors
     /// When the share cannot be opened or listed.
-    pub fn free(&self, share: &Share) -> io::Result<Removal> {
+    pub fn free(&self, share: &Share, trashed: &Trashed) -> io::Result<Removal> {
         let mut left = Removal::default();
         let kept = self.kept(&share.run)?;
         if let Some(trees) = self.part(share, TREES)? {
             for name in list(&trees)? {
                 // Users may move directories of one while it is visited: that is a matter of this one.
-                match free_tree(&trees, &name, &kept) {
+                match free_tree(&trees, &name, (&kept, trashed)) {
                     Ok(removal) => left.add(removal),
                     Err(error) => left.leave_behind(name.to_bytes(), error),
                 }
@@ -369,13 +383,33 @@ impl Trash {
         let dir = beneath::open_anchor(&self.dir, name.as_bytes())?;
         for part in [FILES, FLAT] {
             let part = CString::new(part).unwrap_or_default();
-            left.add(Removal::of(&dir, &part)?);
+            left.add(free_files(&dir, &part, (&kept, trashed))?);
         }
         let _ = inside::remove_dir(&dir, TREES);
         match inside::remove_dir(&self.dir, name) {
             Err(error) if left.stuck_total == 0 && error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(left),
         }
+    }
+}
+
+/// Notes everything that it meets.
+struct Lying<'t>(&'t Trashed);
+
+impl Visitor for Lying<'_> {
+    type Stop = io::Error;
+
+    fn enter(&mut self, _: &OwnedFd, _: &CStr, _: &OwnedFd) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    fn meet(&mut self, _: &OwnedFd, entry: &Listed) -> io::Result<()> {
+        self.0.found(entry.ino);
+        Ok(())
+    }
+
+    fn leave(&mut self, _: &OwnedFd, _: &CStr) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -72,7 +72,7 @@ impl Tree {
         let ino = candidate.ino;
         let mut tree = Self {
             ino,
-            unused_since: candidate.access.at.max(candidate.last.at),
+            unused_since: candidate.last_use(),
             place: rustix::io::dup(&from.dir).map_err(|e| Fate::Failed(e.into()))?,
             quiet: rustix::io::dup(&from.dir).map_err(|e| Fate::Failed(e.into()))?,
             from,
@@ -198,7 +198,8 @@ impl Tree {
             return self.put_back(ground).map_or_else(Fate::Failed, |()| fate);
         }
         if ground.keeps() {
-            finished.gone.append(&mut self.inodes);
+            let moved = self.inodes.drain(..).map(|ino| (ino, self.unused_since));
+            finished.trashed.extend(moved);
             return Fate::Trashed;
         }
         let leases = std::mem::take(&mut self.leases);

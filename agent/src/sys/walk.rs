@@ -210,11 +210,9 @@ fn id(dir: &OwnedFd) -> io::Result<Id> {
     Ok((found.device, found.stat.ino))
 }
 
+/// A directory was moved while it was being visited, which any user can do.
 fn stale() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::StaleNetworkFileHandle,
-        "a directory was moved while it was being visited",
-    )
+    rustix::io::Errno::STALE.into()
 }
 
 /// Some entries of a directory, from a position on, each with the position that follows it. Few file systems leave out what an entry is;

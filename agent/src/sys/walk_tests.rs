@@ -217,3 +217,43 @@ fn links_are_removed_and_not_followed() {
     assert_eq!(removal.stuck_total, 1, "a link is no directory");
     assert!(tmp.path().join("outside/file").exists());
 }
+
+/// Moves a directory above the one that is visited, once it lies too far above to be open.
+struct Mover<'p> {
+    top: &'p Path,
+    depth: usize,
+}
+
+impl Visitor for Mover<'_> {
+    type Stop = io::Error;
+
+    fn enter(&mut self, _: &OwnedFd, _: &CStr, _: &OwnedFd) -> io::Result<bool> {
+        self.depth += 1;
+        if self.depth == OPEN_MAX + 10 {
+            fs::rename(self.top.join("t/x/m"), self.top.join("t/y/m"))?;
+        }
+        Ok(true)
+    }
+
+    fn meet(&mut self, _: &OwnedFd, _: &Listed) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn leave(&mut self, _: &OwnedFd, _: &CStr) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_move_by_a_user_is_told_as_what_it_is() {
+    let tmp = tempfile::tempdir().unwrap();
+    fs::create_dir_all(tmp.path().join("t/y")).unwrap();
+    let levels = ["d"; OPEN_MAX + 20].join("/");
+    fs::create_dir_all(tmp.path().join("t/x/m").join(levels)).unwrap();
+    let mut mover = Mover {
+        top: tmp.path(),
+        depth: 0,
+    };
+    let error = walk(&anchor(tmp.path()), c"t", &mut mover).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "no fault of the system");
+}

@@ -21,6 +21,7 @@ use crate::collect::collector::{Armed, CollectError, Collector, Judges};
 use crate::collect::fanotify::layout::Layout;
 use crate::collect::precision::{Windows, end_window_of_another};
 use crate::collect::projects::Projects;
+use crate::collect::trashed::Trashed;
 use crate::collect::{Counters, Watched};
 use crate::config::{Baseline, VolumeConfig};
 use crate::handover::Handover;
@@ -132,6 +133,7 @@ impl Volume {
             mut past,
             index,
             journal,
+            used_unknown,
             ..
         } = opened;
         let mut closing = None;
@@ -163,6 +165,8 @@ impl Volume {
             _ => Belief::Since(armed_at),
         };
         let uses_projects = index.ledger().projects().keys().any(|id| *id != 0);
+        let (indexed_in, id) = index.home();
+        let trashed = Trashed::load(indexed_in, id).map_err(failed)?;
         let watched = Arc::new(Watched {
             path: config.path.clone(),
             device: root.device,
@@ -173,6 +177,7 @@ impl Volume {
                 .map(|(_, ino)| *ino)
                 .collect(),
             trash: AtomicU64::new(0),
+            trashed,
             projects: Projects::new(uses_projects, root.device),
             touched: Mutex::default(),
             index: RwLock::new(index),
@@ -186,6 +191,9 @@ impl Volume {
         if let Err(error) = unfinished.end_those_of(&name, &watched) {
             tracing::error!(volume = %name, %error, "a run that was killed cannot be ended");
         }
+        used_unknown.into_iter().for_each(|ino| {
+            watched.trashed.note(ino);
+        });
         let ended = end_window_of_another(&watched, &armed.queue, Seconds(record.window_end));
         ended.map_err(|source| {
             collect(CollectError::Kernel {

@@ -6,6 +6,7 @@
 //! n vol:u16 page:u64        name row
 //! l vol:u16 inode:u64       link row: the names of a file that has more than a few
 //! d vol:u16 row:u64         directory row
+//! t vol:u16 inode:u64       used while it lay in the trash
 //! v NAME                    volume record
 //! p ID  / P ID chunk:u32    plan / its candidates
 //! r ID  / R ID chunk:u32    run / its failures
@@ -16,7 +17,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VolumeId(pub u16);
 
-/// The kinds of row that belong to a volume's pages.
+/// The kinds of row that belong to a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Row {
     /// Access times.
@@ -29,10 +30,13 @@ pub enum Row {
     Links,
     /// Directories.
     Directories,
+    /// Inodes in the trash that were used there.
+    Trashed,
 }
 
 impl Row {
-    pub(super) const ALL: [Self; 5] = [
+    /// Those that a scan makes again.
+    pub(super) const OF_THE_INDEX: [Self; 5] = [
         Self::Clocks,
         Self::Attributes,
         Self::Names,
@@ -47,6 +51,7 @@ impl Row {
             Self::Names => b'n',
             Self::Links => b'l',
             Self::Directories => b'd',
+            Self::Trashed => b't',
         }
     }
 }

@@ -55,6 +55,12 @@ impl Volume {
             };
             (write_back, segment, seen_until)
         };
+        // The journal knows of these as well, until the end of this write-back.
+        if let Err(error) = self.save_trashed() {
+            self.watched.index.write().written_back(false);
+            self.index_trouble(&error);
+            return false;
+        }
         let rows = write_back.len();
         let Some(segment) = segment else {
             self.watched.index.write().written_back(true);
@@ -94,6 +100,15 @@ impl Volume {
         }
         self.keeping.stored_until.store(seen_until, Relaxed);
         true
+    }
+
+    fn save_trashed(&self) -> Result<(), StoreError> {
+        let (store, id) = {
+            let index = self.watched.index.read();
+            let (store, id) = index.home();
+            (store.clone(), id)
+        };
+        self.watched.trashed.save(&store, id)
     }
 
     fn count_flush(&self, took: Duration, ok: bool) {
