@@ -390,11 +390,7 @@ pub fn lossy(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()
 }
 
-/// The beginning of a client's words for an error, which travels in the headers of an answer.
+/// As much of a client's words, or of a path, as an error or a line of the log has room for: errors travel in the headers of an answer.
 pub fn shown(words: &[u8]) -> String {
-    const BYTES_SHOWN: usize = 1000;
-    match words.get(..BYTES_SHOWN) {
-        Some(beginning) if words.len() > BYTES_SHOWN => format!("{}...", lossy(beginning)),
-        _ => lossy(words),
-    }
+    lossy(&purge_proto::shown::cut(words, purge_proto::shown::LOGGED_MAX))
 }

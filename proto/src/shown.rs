@@ -115,6 +115,25 @@ impl From<String> for Shown<'_> {
     }
 }
 
+/// So much of a path stands in a line of the log.
+pub const LOGGED_MAX: usize = 1000;
+
+/// As much of a path as a line of a log has room for: a user may make one of 32 KiB, and 100,000 files there. What is longer than
+/// `bytes_max` loses its middle.
+pub fn cut(path: &[u8], bytes_max: usize) -> Cow<'_, [u8]> {
+    let rest = path.len().saturating_sub(bytes_max);
+    let (Some(head), Some(tail)) = (
+        path.get(..bytes_max - bytes_max / 3),
+        path.get(path.len() - (bytes_max / 3).min(path.len())..),
+    ) else {
+        return Cow::Borrowed(path);
+    };
+    match rest {
+        0 => Cow::Borrowed(path),
+        rest => Cow::Owned([head, format!("...[{rest} bytes]...").as_bytes(), tail].concat()),
+    }
+}
+
 /// Several lines: only their ends stay, each line is as by [`Shown::text`].
 pub fn page(text: &str) -> Cow<'_, str> {
     let stays = |c| c == '\n';

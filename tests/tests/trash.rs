@@ -14,9 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use purge_tests::ctl::{Ctl, number, tally, text};
-use purge_tests::files::{
-    age_tree, assert_same, files_of_users, inode, make, make_one, trash_is_empty,
-};
+use purge_tests::files::{age_tree, assert_same, files_of_users, inode, make, make_one, trash_is_empty};
 use purge_tests::wait::{SOON, until, until_same};
 use purge_tests::{Agent, Config, Fs, Mount, need};
 use serde_json::Value;

@@ -8,7 +8,7 @@ use super::place::Place;
 use super::purges::heading_of;
 use super::{Host, HostError};
 use crate::model::Seconds;
-use crate::purge::audit::{self, Event, Heading, Lines};
+use crate::purge::audit::{self, Audit, Event, Heading, Lines};
 use crate::purge::holds::timestamp;
 use crate::purge::restore::{Destination, Item, Refused, Restore, Which, take_in};
 use crate::purge::trash::{Share, Trash};
@@ -74,6 +74,8 @@ impl Host {
             heading,
             lines: Lines::default(),
             time: audit::rfc3339(Seconds::now()),
+            audit: &self.audit,
+            untold: None,
             report: v1::RestoreReport {
                 run_id: run_id.into(),
                 restored: Some(v1::Totals::default()),
@@ -105,8 +107,9 @@ impl Host {
             tracing::error!(run = run_id, %error, "what was restored is not in the index yet: a scan will find it");
             volume.request_scan(crate::scan::Extent::Volume);
         }
-        if let Err(error) = self.audit.write(&back.lines) {
-            tracing::error!(%error, "restored, and the audit log does not say so");
+        back.write();
+        if let Some(error) = &back.untold {
+            tracing::error!(%error, "restored, and the audit log does not say so of all");
         }
         let done = back.report.restored.unwrap_or_default();
         let restored = run.restored.get_or_insert_default();
@@ -257,7 +260,7 @@ fn is_freed(volume: &Volume, share: &Share, freed: std::io::Result<Removal>) -> 
                 .stuck
                 .first()
                 .map_or_else(Default::default, |(path, error)| {
-                    (super::lossy(path), error.to_string())
+                    (super::shown(path), error.to_string())
                 });
             tracing::error!(%run, %volume, left, path, why, "some of the trash cannot be freed; look at it with lsattr(1)");
             false
@@ -330,14 +333,25 @@ fn why_nothing(run: &v1::Run) -> String {
 }
 
 /// What comes back while a restore goes on.
-struct Back {
+struct Back<'a> {
     heading: Heading,
+    audit: &'a Audit,
+    /// The audit log could not be written.
+    untold: Option<std::io::Error>,
     lines: Lines,
     time: String,
     report: v1::RestoreReport,
 }
 
-impl Back {
+impl Back<'_> {
+    /// Writes the lines that were gathered.
+    fn write(&mut self) {
+        let lines = std::mem::take(&mut self.lines);
+        if let Err(error) = self.audit.write(&lines) {
+            self.untold.get_or_insert(error);
+        }
+    }
+
     fn take(&mut self, told: Result<Item, Refused>) {
         let absolute = |path: &[u8]| {
             let mut all = self.heading.root.as_os_str().as_encoded_bytes().to_vec();
@@ -358,6 +372,9 @@ impl Back {
                     rule: "",
                 };
                 self.lines.add(&self.time, &self.heading, &event);
+                if self.lines.are_many() {
+                    self.write();
+                }
                 let restored = self.report.restored.get_or_insert_default();
                 match item.kind {
                     crate::model::Kind::Directory => restored.directories += 1,

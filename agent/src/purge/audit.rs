@@ -4,6 +4,7 @@
 //! anew: a regular file in a directory that only root can change ([`trusted`]), never what a link leads to. What cannot be written stops
 //! the run: nothing goes without a trace.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -13,6 +14,7 @@ use base64::Engine;
 use parking_lot::RwLock;
 use purge_proto::shown;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use super::candidate::Candidate;
 use super::ledger::Code;
@@ -20,8 +22,17 @@ use crate::model::{Kind, LastUse, Seconds, Source};
 use crate::sys::private;
 use crate::sys::trusted;
 
-/// No line is longer: a path has 4 KiB, and six times that in JSON.
+/// No line is longer.
 const LINE_MAX: u64 = 64 << 10;
+/// A path that takes more than this in JSON is cut: a path of the kernel's calls has 4 KiB, and users make longer ones, of characters
+/// that take six bytes each.
+const PATH_WRITTEN_MAX: usize = 4352;
+/// So many bytes are left of it.
+const CUT_TO: usize = 600;
+/// An error may name paths as well.
+const REASON_MAX: usize = 1000;
+/// Lines are written when there are so many bytes of them.
+const MANY_BYTES: usize = 64 << 10;
 
 /// Of the file, where the agent makes it, whatever the umask: it names everybody's files.
 const MODE: u32 = 0o600;
@@ -140,6 +151,11 @@ struct Line<'a> {
     path: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     path_bytes: Option<String>,
+    /// Of a path that is cut: how long all of it is, and what `printf %s PATH | sha256sum` says of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_length: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_sha256: Option<String>,
     kind: &'a str,
     bytes: u64,
     uid: u32,
@@ -158,13 +174,23 @@ struct Line<'a> {
 impl Lines {
     /// Adds a line. `time` comes from [`rfc3339`], once for a batch.
     pub fn add(&mut self, time: &str, heading: &Heading, event: &Event<'_>) {
-        let path = String::from_utf8_lossy(event.path);
+        let whole = String::from_utf8_lossy(event.path);
+        let is_cut = is_too_long(&whole);
+        let cut = shown::cut(event.path, CUT_TO);
+        let path = if is_cut {
+            String::from_utf8_lossy(&cut)
+        } else {
+            whole
+        };
+        let is_other = !is_cut && matches!(path, Cow::Owned(_));
+        let reason = shown::cut(event.reason.as_bytes(), REASON_MAX);
         let line = Line {
             time,
             event: event.event,
-            reason: event.reason,
-            path_bytes: matches!(path, std::borrow::Cow::Owned(_))
-                .then(|| base64::engine::general_purpose::STANDARD.encode(event.path)),
+            reason: &String::from_utf8_lossy(&reason),
+            path_bytes: is_other.then(|| base64::engine::general_purpose::STANDARD.encode(event.path)),
+            path_length: is_cut.then_some(event.path.len()),
+            path_sha256: is_cut.then(|| in_hex(&Sha256::digest(event.path))),
             path: &path,
             kind: kind_name(event.kind),
             bytes: event.bytes,
@@ -182,6 +208,11 @@ impl Lines {
             self.0.extend_from_slice(shown::json(&line).as_bytes());
             self.0.push(b'\n');
         }
+    }
+
+    /// Whether it is time to write them.
+    pub fn are_many(&self) -> bool {
+        self.0.len() >= MANY_BYTES
     }
 
     /// Adds what became of a candidate: its fate, and the error if it failed.
@@ -213,6 +244,26 @@ impl Lines {
             },
         );
     }
+}
+
+fn is_too_long(path: &str) -> bool {
+    let written = |c: char| match c {
+        '"' | '\\' => 2,
+        c if shown::is_hostile(c) => 6 * c.len_utf16(),
+        c => c.len_utf8(),
+    };
+    let mut room = PATH_WRITTEN_MAX;
+    path.chars().any(|c| match room.checked_sub(written(c)) {
+        Some(left) => {
+            room = left;
+            false
+        }
+        None => true,
+    })
+}
+
+fn in_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// A moment, UTC.
@@ -298,5 +349,46 @@ mod tests {
         assert_eq!(first["last_access"], "1970-01-02T00:00:00Z");
         assert!(first.get("path_bytes").is_none());
         assert_eq!(read("old")[1]["path_bytes"], "L3Yv/w==");
+    }
+
+    #[test]
+    fn a_line_has_a_bound_whatever_users_name_their_files() {
+        let heading = Heading {
+            volume: "v".into(),
+            root: "/v".into(),
+            plan: "p1".into(),
+            run: "r1".into(),
+            by: "uid 0".into(),
+        };
+        let line = |path: &[u8]| -> (usize, serde_json::Value) {
+            let mut lines = Lines::default();
+            let event = Event {
+                event: "failed",
+                reason: &"x".repeat(40_000),
+                path,
+                kind: Kind::File,
+                bytes: 3,
+                uid: 7,
+                last: None,
+                rule: "old",
+            };
+            lines.add("1970-01-02T00:00:00Z", &heading, &event);
+            (lines.0.len(), serde_json::from_slice(&lines.0).unwrap())
+        };
+        for hostile in [
+            &b"\x01"[..],
+            b"\xff",
+            "\u{202e}".as_bytes(),
+            "\u{e0001}".as_bytes(),
+            b"a",
+        ] {
+            let (length, told) = line(&hostile.repeat(32_000 / hostile.len()));
+            assert!(length < 8000, "{length}");
+            assert!(told["path"].as_str().unwrap().contains("bytes]..."));
+            assert_eq!(told["path_sha256"].as_str().unwrap().len(), 64);
+        }
+        // What the kernel takes as a path is told whole.
+        let (_, told) = line(&b"a".repeat(4095));
+        assert_eq!(told["path"].as_str().unwrap().len(), 4095);
     }
 }

@@ -8,6 +8,7 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
 
+use purge_proto::shown;
 use roaring::RoaringTreemap;
 
 use super::kept::Kept;
@@ -160,7 +161,8 @@ impl Visitor for Freeing<'_> {
 }
 
 fn tell_kept(path: &[u8], said: &io::Error) {
-    let path = String::from_utf8_lossy(path).into_owned();
+    let path = shown::cut(path, shown::LOGGED_MAX);
+    let path = String::from_utf8_lossy(&path).into_owned();
     tracing::error!(path, error = %said, "not freed: it was used in the trash");
 }
 

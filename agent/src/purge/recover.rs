@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use purge_proto::v1;
+use purge_proto::{shown, v1};
 use rustc_hash::FxHashMap;
 
 use super::apply::Taken;
@@ -185,7 +185,8 @@ fn put_back(watched: &Watched, trash: &Trash, share: &Share, settled: &Settled) 
         tell: &mut |told| match told {
             Ok(_) => back += 1,
             Err(refused) => {
-                let (path, why) = (String::from_utf8_lossy(&refused.path), &refused.why);
+                let path = shown::cut(&refused.path, shown::LOGGED_MAX);
+                let (path, why) = (String::from_utf8_lossy(&path), &refused.why);
                 tracing::error!(run = %share.run, %path, why, "a killed run had it in hand");
                 refusals.insert(refused.path, refused.why);
             }

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::available_parallelism;
 
 use parking_lot::{Condvar, Mutex};
+use purge_proto::shown;
 use rustix::fs::RawDir;
 
 use super::{Belief, Progress, ScanError, Surroundings};
@@ -399,6 +400,7 @@ impl<'a> Worker<'a> {
                 .dirs()
                 .path(dir)
                 .unwrap_or_default();
+            let dir = shown::cut(&dir, shown::LOGGED_MAX);
             let (dir, name) = (String::from_utf8_lossy(&dir), String::from_utf8_lossy(name));
             tracing::warn!(%error, %dir, %name, "cannot read; it and the directories above it stay");
         } else if before == UNREADABLE_LOGGED_MAX {
