@@ -7,14 +7,13 @@
 //! A line a file: when it goes if nobody uses it, its bytes, its path; separated by tabs, the path written as purgectl's
 //! tables have it: what is no printable character stands as an escape, and so does `\`.
 
-use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use purge_proto::shown::Shown;
-use rustc_hash::FxHashMap;
+use purge_proto::shown::{self, Shown};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::config::{Rule, user_name};
 use crate::index::DirId;
@@ -25,6 +24,10 @@ use crate::policy::last_use::expires_at;
 use crate::sys::trusted::{self, Own};
 use crate::volume::Volume;
 
+/// The bytes of a path that a line has room for: what is longer loses its middle.
+const PATH_BYTES_MAX: usize = 4096;
+/// A list ends after so many bytes, and says how many files it does not name.
+const LIST_BYTES_MAX: u64 = 64 << 20;
 /// Lines that wait in memory to be written.
 const WAITING_BYTES_MAX: usize = 8 << 20;
 
@@ -57,8 +60,16 @@ struct Lists {
     /// By uid: lines.
     waiting: FxHashMap<u32, Vec<u8>>,
     bytes: usize,
-    /// By uid: the list under its final name.
-    begun: FxHashMap<u32, String>,
+    /// By uid: the list.
+    begun: FxHashMap<u32, Begun>,
+}
+
+#[derive(Default)]
+struct Begun {
+    is_made: bool,
+    bytes: u64,
+    /// Files that it has no room for.
+    left_out: u64,
 }
 
 impl Lists {
@@ -91,6 +102,13 @@ impl Lists {
             let Some(below) = below else { continue };
             let due = expires_at(name.last, rule.ttl.unwrap_or(0)).max(expires_at(name.at, rule.announce));
             let line = line(&volume.config.path, due, attributes.size, &below);
+            let list = self.begun.entry(attributes.uid).or_default();
+            let more = line.len() as u64;
+            if list.bytes.saturating_add(more) > LIST_BYTES_MAX {
+                list.left_out = list.left_out.saturating_add(1);
+                continue;
+            }
+            list.bytes = list.bytes.saturating_add(more);
             self.bytes = self.bytes.saturating_add(line.len());
             self.waiting.entry(attributes.uid).or_default().extend(line);
         }
@@ -101,11 +119,12 @@ impl Lists {
         self.bytes = 0;
         for (uid, lines) in std::mem::take(&mut self.waiting) {
             let new = new_of(uid);
-            let mut file = match self.begun.contains_key(&uid) {
+            let list = self.begun.entry(uid).or_default();
+            let mut file = match list.is_made {
                 true => self.dir.go_on(&new)?,
                 false => self.dir.begin(&new)?,
             };
-            self.begun.entry(uid).or_insert_with(|| file_name(uid));
+            list.is_made = true;
             file.write_all(&lines)?;
         }
         Ok(())
@@ -113,13 +132,23 @@ impl Lists {
 
     fn finish(mut self) -> io::Result<()> {
         self.flush()?;
-        for (uid, name) in &self.begun {
-            let new = new_of(*uid);
-            give(self.dir.go_on(&new)?, *uid)?;
-            self.dir.rename(&new, name)?;
+        let mut written = FxHashSet::default();
+        for (uid, list) in &self.begun {
+            let (new, name) = (new_of(*uid), file_name(*uid));
+            let mut file = self.dir.go_on(&new)?;
+            if list.left_out > 0 {
+                writeln!(
+                    file,
+                    "{} more files: this list has no room for them",
+                    list.left_out
+                )?;
+            }
+            give(file, *uid)?;
+            self.dir.rename(&new, &name)?;
+            written.insert(name);
         }
         for name in self.dir.names()? {
-            if !self.begun.values().any(|known| OsStr::new(known) == name) {
+            if !name.to_str().is_some_and(|name| written.contains(name)) {
                 self.dir.remove(&name)?;
             }
         }
@@ -155,7 +184,7 @@ fn line(root: &Path, due: Seconds, bytes: u64, below: &[u8]) -> Vec<u8> {
     let mut line = format!("{due}\t{bytes}\t").into_bytes();
     line.extend(Shown::name(root.as_os_str().as_bytes()).as_str().bytes());
     line.push(b'/');
-    line.extend(Shown::name(below).as_str().bytes());
+    line.extend(Shown::name(&shown::cut(below, PATH_BYTES_MAX)).as_str().bytes());
     line.push(b'\n');
     line
 }
