@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::config::Config;
 use crate::ctl::Ctl;
+use crate::queue::Queues;
 use crate::sys::Held;
 use crate::wait::{LONG, SOON, until};
 use crate::{binary, files};
@@ -344,6 +345,14 @@ impl Agent {
         if let Some(mut child) = self.child.take() {
             child.wait().expect("waiting for the killed agent");
         }
+    }
+
+    /// A second hold on its queues: see [`Queues`].
+    ///
+    /// # Panics
+    /// When it has none.
+    pub fn queues(&self) -> Queues {
+        Queues::of(self.pid())
     }
 
     /// Holds the thread that reads the kernel's queue, and nothing else.

@@ -10,6 +10,7 @@
 //! - [`scanner`] a virus scanner
 //! - [`files`]  making, ageing and using files
 //! - [`wait`]   polling with a deadline
+//! - [`queue`]  what the agent has not read of the kernel's queue
 //! - [`nfs`]    an NFS server and clients of it
 //! - [`systemd`] a machine with a real systemd
 //! - [`sinks`]  those whom the agent tells: an HTTP endpoint, a mail server, a broker
@@ -36,6 +37,7 @@ pub mod mount;
 pub mod nfs;
 pub mod notices;
 pub mod package;
+pub mod queue;
 pub mod rpc;
 pub mod scanner;
 pub mod sinks;
