@@ -7,6 +7,7 @@
 //! - [`clock`]   the agent's own time, which no step of the wall clock moves
 //! - [`work`]    what a volume's work came to, for metrics
 //! - [`config`]  TOML -> checked, typed configuration
+//! - [`descriptors`] who may have how many descriptors open
 //! - [`sys`]     the only `unsafe`: fanotify, file handles, openat2, statx, getdents
 //! - [`collect`] kernel events -> accesses and namespace changes as values
 //! - [`index`]   the clock column, pages, paths, totals and coverage, kept in sled
@@ -30,6 +31,7 @@ pub mod clock;
 pub mod collect;
 pub mod config;
 pub mod demo;
+pub mod descriptors;
 pub mod doctor;
 pub mod handover;
 pub mod host;

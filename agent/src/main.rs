@@ -17,7 +17,7 @@ use purge_agent::reload::answer::{self, Answers};
 use purge_agent::reload::{InForce, Reload};
 use purge_agent::serve::gate::Doors;
 use purge_agent::serve::tls::Certificates;
-use purge_agent::{demo, schedule, serve, watchdog};
+use purge_agent::{demo, descriptors, schedule, serve, watchdog};
 use purge_proto::shown::{Shown, page};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -157,6 +157,8 @@ fn reload(file: &std::path::Path, pid: i32) -> anyhow::Result<()> {
 
 /// True: it is to be started again.
 fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<bool> {
+    let ask_who = config.volumes.iter().filter(|v| !v.ignore_accessors.is_empty());
+    descriptors::divide(config.volumes.len(), ask_who.count());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -324,6 +324,7 @@ pub fn run(r: &v1::Run) -> Value {
             "quota": s.quota,
             "mounted": s.mounted,
             "protected": s.protected,
+            "many_names": s.many_names,
             "cancelled": s.cancelled,
         },
         "failed": r.failed.iter().map(failure).collect::<Vec<_>>(),

@@ -36,6 +36,7 @@ use super::namespace::Namespace;
 use super::precision::Windows;
 use super::progress::Progress;
 use super::touched::Suspicion;
+use crate::descriptors;
 use crate::index::StoreError;
 use crate::model::{Inode, Seconds, Source};
 use crate::sys::descriptor;
@@ -44,10 +45,21 @@ use crate::sys::shared::SharedBuffer;
 
 /// One `read(2)` takes at most this much: some 2,500 events.
 const BUFFER_BYTES: usize = 256 << 10;
-/// With descriptors of processes: some 300 events, and as many descriptors open at a time.
+/// With descriptors of processes at most this much: some 300 events, and as many descriptors open at a time.
 const BUFFER_BYTES_WITH_PROCESSES: usize = 32 << 10;
+/// An event with two of the longest names needs less than half of this.
+const BUFFER_BYTES_MIN: usize = 2 << 10;
+/// No event that carries a name and a process is shorter.
+const EVENT_BYTES_MIN: usize = 64;
 /// Inodes of which it is remembered at most that their metadata changed. Those beyond count as used.
 const ATTRIB_SEEN_MAX: usize = 1 << 17;
+
+/// What one read may take, so that it brings so many descriptors of processes at most.
+fn bytes_with_processes(descriptors: usize) -> usize {
+    descriptors
+        .saturating_mul(EVENT_BYTES_MIN)
+        .clamp(BUFFER_BYTES_MIN, BUFFER_BYTES_WITH_PROCESSES)
+}
 
 /// What others ask of the collector.
 #[derive(Debug)]
@@ -159,7 +171,7 @@ impl Collector {
             own_pid: std::process::id().cast_signed(),
             read_at_once: match judges.accessors.is_empty() {
                 true => BUFFER_BYTES,
-                false => BUFFER_BYTES_WITH_PROCESSES,
+                false => bytes_with_processes(descriptors::shares().events),
             },
             buffer: Some(buffer),
             judges,

@@ -7,6 +7,7 @@ use purge_proto::units::format_size;
 use rustix::process::{Resource, getrlimit};
 
 use super::Finding;
+use crate::descriptors;
 use crate::sys::stat;
 
 /// The first kernel with what the collector asks for (FAN_REPORT_TARGET_FID).
@@ -88,8 +89,17 @@ fn judge_capabilities(effective: Option<u64>) -> Finding {
 
 pub(super) fn open_files() -> Finding {
     let limit = getrlimit(Resource::Nofile).current;
+    let shares = descriptors::shares();
+    let clients = shares
+        .root
+        .saturating_add(shares.local)
+        .saturating_add(shares.remote);
+    let of_them = format!(
+        "{} of them for runs of all volumes, {clients} for clients",
+        shares.runs
+    );
     let found = match limit {
-        Some(n) => format!("{n} files may be open"),
+        Some(n) => format!("{n} files may be open, {of_them}"),
         None => "any number of files may be open".into(),
     };
     match limit {
@@ -97,7 +107,8 @@ pub(super) fn open_files() -> Finding {
             "files",
             found,
             format!(
-                "large directories and many clients need more: LimitNOFILE=65536 in the unit, or ulimit -n {FILES_MIN}"
+                "batches are smaller than they could be, and a file whose names lie in very many directories stays \
+                 (many_names): LimitNOFILE=65536 in the unit, or ulimit -n {FILES_MIN}"
             ),
         ),
         _ => Finding::good("files", found),

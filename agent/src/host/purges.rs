@@ -11,6 +11,7 @@ use rustc_hash::FxHashSet;
 use super::{Host, HostError};
 use crate::collect::collector::Barrier;
 use crate::config::Rule;
+use crate::descriptors;
 use crate::model::{Inode, Seconds};
 use crate::notify::tally::Tally;
 use crate::policy::evaluate::Shape;
@@ -122,6 +123,7 @@ impl Host {
                         ledger: &ledger,
                         audit: &host.audit,
                         heading: heading.clone(),
+                        descriptors: descriptors::for_runs(),
                     };
                     let around = Around {
                         host: &host,

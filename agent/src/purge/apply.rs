@@ -23,12 +23,14 @@ use super::pace::Pace;
 use super::parts::Parts;
 use super::plans::{PlanRecord, Plans};
 use super::refusal;
+use super::room::Room;
 use super::runs::{LiveRun, Progress};
 use super::take::{Batch, Finished};
 use super::tally::{self, Faults};
 use super::trash::{Share, Trash};
 use crate::collect::Watched;
 use crate::config::user_name;
+use crate::descriptors::{Pool, Taken as Descriptors};
 use crate::model::{Inode, Seconds};
 use crate::policy::evaluate::Shape;
 use crate::sys::beneath;
@@ -112,6 +114,8 @@ pub struct Order<'a> {
     pub audit: &'a Audit,
     /// For the audit log.
     pub heading: Heading,
+    /// What its batches may have open, with those of other runs.
+    pub descriptors: &'a Pool,
 }
 
 /// Applies a plan and returns the finished run.
@@ -130,8 +134,11 @@ pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, li
             return end(progress, Some(Stop::Broken(why)), live);
         }
     };
+    let workers = Room::workers(order.descriptors.max(), workers());
+    let room = Room::of(order.descriptors.max(), workers.into());
     let runner = Runner {
         watched,
+        workers,
         quiet: quiet(watched, around),
         order,
         around,
@@ -141,7 +148,7 @@ pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, li
         trash: &trash,
         tally: Mutex::new(progress),
         faults: Mutex::default(),
-        pace: Pace::begin(order.max_rate),
+        pace: Pace::begin(order.max_rate, room),
         stop: Mutex::new(None),
         renaming: Mutex::default(),
         given_up: AtomicU32::new(0),
@@ -156,6 +163,7 @@ pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, li
 
 struct Runner<'a> {
     watched: &'a Watched,
+    workers: u8,
     /// See [`Ground::new`].
     quiet: Option<OwnedFd>,
     order: &'a Order<'a>,
@@ -188,6 +196,7 @@ struct Decided<'r> {
     at: Position,
     batch: Batch<'r>,
     _no_new_holds: RwLockReadGuard<'r, ()>,
+    _descriptors: Descriptors<'r>,
 }
 
 impl<'r> Chain<'r> {
@@ -216,7 +225,7 @@ impl Runner<'_> {
         let files = Parts::of(self.order.plans, id, 0..first_empty);
         let work = |worker| self.work(worker, &files);
         std::thread::scope(|scope| {
-            for worker in 1..workers() {
+            for worker in 1..self.workers {
                 // Where the system gives no thread, fewer do the work.
                 let _ = std::thread::Builder::new().spawn_scoped(scope, move || work(worker));
             }
@@ -303,10 +312,12 @@ impl Runner<'_> {
         chain: &mut Chain<'r>,
     ) -> Result<Option<Part>, Stop> {
         let count = part.len();
+        let descriptors = self.descriptors(&part, chain);
         let share = self.share(part.first().map_or(0, |c| c.rule));
-        let ground = self
+        let mut ground = self
             .ground(&share, chain)
             .inspect_err(|_| self.count_unreached(count))?;
+        ground.directories_max = Room::directories(descriptors.count());
         // Those who open one of them wait until the batch's end, and so not for what others have queued before.
         if self.around.backlog() > BACKLOG_MAX {
             self.end_chain(chain);
@@ -350,11 +361,21 @@ impl Runner<'_> {
             at,
             batch,
             _no_new_holds: no_new_holds,
+            _descriptors: descriptors,
         });
         if ends_here {
             self.end_chain(chain);
         }
         Ok(None)
+    }
+
+    /// What these may have open. To wait for it nothing else is held.
+    fn descriptors<'r>(&'r self, part: &Part, chain: &mut Chain<'r>) -> Descriptors<'r> {
+        let (pool, needed) = (self.order.descriptors, self.pace.room.needed(part));
+        pool.try_take(needed).unwrap_or_else(|| {
+            self.end_chain(chain);
+            pool.take(needed)
+        })
     }
 
     /// Everything of a batch is at its place again, and whoever waits for it has it.
@@ -444,6 +465,7 @@ impl Runner<'_> {
         let bin = self.trash.bin(share).map_err(broken)?;
         let mut ground = Ground::new(self.watched, bin, lanes, self.quiet.as_ref()).map_err(broken)?;
         ground.evaluated = self.order.plan.evaluated();
+        ground.leases_of_a_tree = self.pace.room.leases_of_a_tree();
         Ok(ground)
     }
 

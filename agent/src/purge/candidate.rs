@@ -231,6 +231,38 @@ fn read_bytes<'a>(from: &mut Cursor<'a>) -> Result<&'a [u8], Damaged> {
 }
 
 #[cfg(test)]
+pub mod testing {
+    //! Candidates for tests.
+    use super::*;
+
+    /// A file of one name, or a directory with that many files.
+    pub fn candidate(ino: u64, rule: u16, files: u64) -> Candidate {
+        let shape = if files > 3000 { Shape::Tree } else { Shape::File };
+        let at = LastUse {
+            at: Seconds(0),
+            source: Source::Observed,
+        };
+        Candidate {
+            ino,
+            shape,
+            rule,
+            dir: Arc::default(),
+            name: c"f".into(),
+            size: 0,
+            files,
+            uid: 0,
+            links: 1,
+            mtime: Seconds(0),
+            ctime: Seconds(0),
+            ctime_nanos: 0,
+            birth: Seconds(0),
+            access: at,
+            last: at,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;

@@ -10,6 +10,7 @@
 //! Everything is anchored below the volume's root by `openat2(2)`: no symlink, mount or `..` that anybody puts into
 //! the path while the run goes on leads out of the volume.
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -20,6 +21,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::bin::{Bin, Lanes};
 use super::candidate::Candidate;
 use super::refusal::{self, Room};
+use super::room::LEASES_OF_A_TREE_MAX;
 use crate::collect::Watched;
 use crate::index::DirId;
 use crate::model::{Inode, Kind, Stat};
@@ -53,13 +55,15 @@ pub enum Skip {
     Quota,
     /// Something is mounted on it.
     Mounted,
+    /// Its names lie in more directories than the agent may have open together.
+    ManyNames,
     /// The kernel removes it for nobody: it is immutable, append-only, encrypted, or has a name that is refused.
     Protected,
 }
 
 impl Skip {
     /// All there are.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Accessed,
         Self::Changed,
         Self::Held,
@@ -72,6 +76,7 @@ impl Skip {
         Self::Quota,
         Self::Mounted,
         Self::Protected,
+        Self::ManyNames,
     ];
 
     /// As the contract names it.
@@ -89,6 +94,7 @@ impl Skip {
             Self::Quota => "quota",
             Self::Mounted => "mounted",
             Self::Protected => "protected",
+            Self::ManyNames => "many_names",
         }
     }
 }
@@ -200,6 +206,10 @@ pub struct Ground<'a> {
     pub(super) held: FxHashSet<Inode>,
     /// When the plan was evaluated, in nanoseconds since 1970.
     pub(super) evaluated: i128,
+    /// In how many directories the names of one file may lie: all of them are open together.
+    pub(super) directories_max: usize,
+    /// Leases that a directory which goes as a whole may keep.
+    pub(super) leases_of_a_tree: usize,
     /// The directory opened last: candidates come in runs.
     anchor: Option<Anchor>,
     /// Whether somebody has a lock on a directory, or on one above it.
@@ -228,6 +238,8 @@ impl<'a> Ground<'a> {
             quiet,
             held: FxHashSet::default(),
             evaluated: 0,
+            directories_max: usize::MAX,
+            leases_of_a_tree: LEASES_OF_A_TREE_MAX,
             anchor: None,
             locked: FxHashMap::default(),
             bin,
@@ -474,42 +486,55 @@ impl<'a> Ground<'a> {
         }
     }
 
-    /// A file with several names goes with all of them or stays.
+    /// A file with several names goes with all of them or stays. Names in one directory follow each other and share its descriptor.
     fn all_names(&self, candidate: &Candidate) -> Result<Vec<Name>, Fate> {
-        let index = self.watched.index.read();
-        let names = index
-            .names(candidate.ino)
-            .map_err(|e| Fate::Failed(io::Error::other(e)))?;
-        let dir_of = |(dir, _): &(DirId, Vec<u8>)| index.dirs().get(*dir).map(|dir| dir.ino);
-        let dirs: Vec<Inode> = names.iter().filter_map(dir_of).collect();
-        let paths: Option<Vec<_>> = names
-            .into_iter()
-            .map(|(dir, name)| Some((index.dirs().path(dir)?, name)))
-            .collect();
-        drop(index);
-        // A hold on any of the directories keeps the file.
-        for dir in dirs {
-            self.check_held(dir)?;
-        }
         let mut all = Vec::new();
-        for (dir, name) in paths.ok_or(Fate::Skipped(Skip::Hardlinked))? {
-            let fd = beneath::open_anchor(&self.root, &dir).map_err(refusal::fate)?;
-            let name: Arc<CStr> = CString::new(name)
-                .map_err(|_| Fate::Skipped(Skip::Changed))?
-                .into();
-            match stat::entry(&fd, &name) {
-                Ok(found) if found.stat.ino == candidate.ino => all.push(Name {
-                    dir: Arc::new(fd),
-                    path: dir.into(),
-                    name,
-                }),
-                _ => return Err(Fate::Skipped(Skip::Hardlinked)),
+        for (path, names) in self.names_by_directory(candidate)? {
+            let dir = Arc::new(beneath::open_anchor(&self.root, &path).map_err(refusal::fate)?);
+            let path: Arc<[u8]> = path.into();
+            for name in names {
+                let name: Arc<CStr> = CString::new(name)
+                    .map_err(|_| Fate::Skipped(Skip::Changed))?
+                    .into();
+                let is_it = |found: Located| found.stat.ino == candidate.ino;
+                if !stat::entry(&dir, &name).is_ok_and(is_it) {
+                    return Err(Fate::Skipped(Skip::Hardlinked));
+                }
+                let (dir, path) = (Arc::clone(&dir), Arc::clone(&path));
+                all.push(Name { dir, path, name });
             }
         }
         match all.len() == candidate.links as usize {
             true => Ok(all),
             false => Err(Fate::Skipped(Skip::Hardlinked)),
         }
+    }
+
+    /// The paths of all directories that hold a file's names, and these.
+    fn names_by_directory(&self, candidate: &Candidate) -> Result<Vec<(Vec<u8>, Vec<Vec<u8>>)>, Fate> {
+        let index = self.watched.index.read();
+        let names = index
+            .names(candidate.ino)
+            .map_err(|e| Fate::Failed(io::Error::other(e)))?;
+        let mut dirs: BTreeMap<DirId, Vec<Vec<u8>>> = BTreeMap::new();
+        for (dir, name) in names {
+            dirs.entry(dir).or_default().push(name);
+        }
+        if dirs.len() > self.directories_max {
+            return Err(Fate::Skipped(Skip::ManyNames));
+        }
+        let dir_of = |dir: &DirId| index.dirs().get(*dir).map(|dir| dir.ino);
+        let inodes: Vec<Inode> = dirs.keys().filter_map(dir_of).collect();
+        let paths: Option<Vec<_>> = dirs
+            .into_iter()
+            .map(|(dir, names)| Some((index.dirs().path(dir)?, names)))
+            .collect();
+        drop(index);
+        // A hold on any of the directories keeps the file.
+        for dir in inodes {
+            self.check_held(dir)?;
+        }
+        paths.ok_or(Fate::Skipped(Skip::Hardlinked))
     }
 }
 

@@ -60,6 +60,7 @@ impl Code {
             Self::Skipped(Skip::Quota) => 13,
             Self::Skipped(Skip::Mounted) => 14,
             Self::Skipped(Skip::Protected) => 15,
+            Self::Skipped(Skip::ManyNames) => 16,
         }
     }
 

@@ -25,6 +25,7 @@
 //! - [`apply`]     one run: workers over the candidates of a plan
 //! - [`parts`]     hands them out
 //! - [`pace`]      how many together, and how many in a second
+//! - [`room`]      how many descriptors that takes (pure)
 //! - [`ending`]    what its record says in the end
 //! - [`runs`]      past and current runs
 //! - [`counts`]    what they came to since the start, for metrics
@@ -52,6 +53,7 @@ pub mod recover;
 pub mod refusal;
 pub mod reserve;
 pub mod restore;
+pub mod room;
 pub mod runs;
 pub mod take;
 pub mod tally;

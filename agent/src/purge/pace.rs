@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::candidate::Candidate;
+use super::room::Room;
 
 /// Candidates that are leased at once, at most and at least.
 const BATCH_CANDIDATES: usize = 512;
@@ -20,6 +21,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub struct Pace {
     /// Candidates a second; 0: unlimited.
     max_rate: u64,
+    /// Descriptors for its batches.
+    pub room: Room,
     began: Instant,
     /// Candidates begun.
     taken: AtomicU64,
@@ -29,9 +32,10 @@ pub struct Pace {
 
 impl Pace {
     /// Of a run that begins now and takes at most `max_rate` candidates a second; 0: as many as it can.
-    pub fn begin(max_rate: u64) -> Self {
+    pub fn begin(max_rate: u64, room: Room) -> Self {
         Self {
             max_rate,
+            room,
             began: Instant::now(),
             taken: AtomicU64::new(0),
             together: AtomicUsize::new(BATCH_CANDIDATES / 4),
@@ -56,7 +60,8 @@ impl Pace {
             files = files.saturating_add(c.files);
             files <= BATCH_FILES
         });
-        fit.count().max(1).min(candidates.len())
+        let fit = fit.count().max(1).min(candidates.len());
+        self.room.fitting(candidates.get(..fit).unwrap_or_default())
     }
 
     /// A batch of `count` was held for so long: more or fewer go together from now on.
@@ -92,7 +97,7 @@ mod tests {
 
     #[test]
     fn batches_shrink_while_others_wait_long_and_grow_again_within_bounds() {
-        let pace = Pace::begin(0);
+        let pace = Pace::begin(0, Room::of(10_000, 4));
         let together = || pace.together.load(Relaxed);
         for _ in 0..20 {
             pace.adapt(together(), HOLD_MAX * 2);

@@ -86,33 +86,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{LastUse, Seconds, Source};
-    use crate::policy::evaluate::Shape;
-
-    fn candidate(ino: u64, rule: u16, files: u64) -> Candidate {
-        let shape = if files > 3000 { Shape::Tree } else { Shape::File };
-        let at = LastUse {
-            at: Seconds(0),
-            source: Source::Observed,
-        };
-        Candidate {
-            ino,
-            shape,
-            rule,
-            dir: Arc::default(),
-            name: c"f".into(),
-            size: 0,
-            files,
-            uid: 0,
-            links: 1,
-            mtime: Seconds(0),
-            ctime: Seconds(0),
-            ctime_nanos: 0,
-            birth: Seconds(0),
-            access: at,
-            last: at,
-        }
-    }
+    use crate::purge::candidate::testing::candidate;
+    use crate::purge::room::Room;
 
     proptest! {
         #[test]
@@ -123,7 +98,7 @@ mod tests {
             let chunk: Arc<[Candidate]> =
                 (0..).zip(&rows).map(|(ino, (rule, files))| candidate(ino, *rule, *files)).collect();
             let mut left = Left { chunks: 0..0, chunk, at: Position { chunk: 7, first: 0 } };
-            let pace = Pace::begin(max_rate);
+            let pace = Pace::begin(max_rate, Room::of(10_000, 4));
             let mut given = Vec::new();
             while let Some((at, part)) = left.next(&pace) {
                 prop_assert_eq!((at.chunk, at.first as usize), (7, given.len()));

@@ -42,6 +42,7 @@ fn counter(skipped: &mut v1::Skipped, why: Skip) -> &mut u64 {
         Skip::Quota => &mut skipped.quota,
         Skip::Mounted => &mut skipped.mounted,
         Skip::Protected => &mut skipped.protected,
+        Skip::ManyNames => &mut skipped.many_names,
     }
 }
 

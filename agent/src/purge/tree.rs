@@ -19,8 +19,6 @@ use crate::sys::stat::{self, Located};
 use crate::sys::walk::{Listed, Visitor, walk};
 use crate::sys::{inside, lease};
 
-/// Leases that are kept until the directory is removed. What else lies in it is leased twice, for a moment each.
-const LEASES_MAX: usize = 1024;
 /// With more entries than this no lease is kept: to compare them all takes longer than an opener may wait.
 const ENTRIES_LEASED_MAX: u64 = 10_000;
 /// So many are removed before the index forgets them.
@@ -424,7 +422,9 @@ impl Visitor for Leasing<'_, '_> {
         }
         let lease = self.ground.lease_file(dir, &entry.name)?;
         self.files = self.files.saturating_add(1);
-        if let Some(leases) = self.leases.as_mut().filter(|l| l.len() < LEASES_MAX) {
+        // What has no place is leased twice, for a moment each.
+        let max = self.ground.leases_of_a_tree;
+        if let Some(leases) = self.leases.as_mut().filter(|l| l.len() < max) {
             leases.insert(entry.ino, lease);
         }
         Ok(())

@@ -14,7 +14,7 @@ use crate::sys::likeness::Likeness;
 use crate::sys::{beneath, inside, stat};
 
 /// Directories of the volume that are open at a time; those above them are opened again when they are needed.
-const OPEN_MAX: usize = 64;
+const OPEN_MAX: usize = 24;
 /// So many bytes of attributes are kept of all directories on the way; users can give them many. Beyond that only ACLs are kept, and beyond
 /// twice as many nothing is put back there.
 const ATTRIBUTES_MAX: usize = 4 << 20;

@@ -15,6 +15,7 @@ use rustix::fs::RawDir;
 
 use super::{Belief, Progress, ScanError, Surroundings};
 use crate::collect::Watched;
+use crate::descriptors;
 use crate::index::{DirId, Found, StoreError};
 use crate::model::{Inode, Kind, Seconds, Stat};
 use crate::sys::handle::Handle;
@@ -47,6 +48,8 @@ enum Task {
 
 struct Queue {
     tasks: Vec<Task>,
+    /// How many of them ask, and hold the descriptor of a directory.
+    asking: usize,
     busy: usize,
     error: Option<ScanError>,
 }
@@ -59,6 +62,8 @@ struct Shared<'a> {
     belief: Belief,
     progress: &'a Progress,
     around: &'a dyn Surroundings,
+    /// Chunks of directories that may wait together: each holds a descriptor, and users can make large directories in one another.
+    shared_max: usize,
     queue: Mutex<Queue>,
     wake: Condvar,
     /// Directories of which a shared chunk could not be read.
@@ -88,8 +93,10 @@ pub(super) fn walk(
         belief,
         progress,
         around,
+        shared_max: descriptors::shares().scan,
         queue: Mutex::new(Queue {
             tasks,
+            asking: 0,
             busy: 0,
             error: None,
         }),
@@ -166,6 +173,7 @@ impl<'a> Worker<'a> {
             }
             if let Some(task) = queue.tasks.pop() {
                 queue.busy += 1;
+                queue.asking -= usize::from(matches!(task, Task::Ask { .. }));
                 return Some(task);
             }
             if queue.busy == 0 && self.entries.is_empty() && self.listed.is_empty() {
@@ -261,12 +269,20 @@ impl<'a> Worker<'a> {
         Ok(opened.map_or(Opened::Elsewhere, Opened::Here))
     }
 
-    fn share(&self, dir: DirId, fd: &Arc<OwnedFd>, names: Vec<u8>) {
-        self.shared.queue.lock().tasks.push(Task::Ask {
+    /// Has another worker ask for these, or asks for them where enough wait already.
+    fn share(&mut self, dir: DirId, fd: &Arc<OwnedFd>, names: Vec<u8>) {
+        let mut queue = self.shared.queue.lock();
+        if queue.asking >= self.shared.shared_max {
+            drop(queue);
+            return self.ask_all(dir, fd, &names);
+        }
+        queue.asking += 1;
+        queue.tasks.push(Task::Ask {
             dir,
             fd: Arc::clone(fd),
             names,
         });
+        drop(queue);
         self.shared.wake.notify_one();
     }
 

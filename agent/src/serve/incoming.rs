@@ -23,6 +23,7 @@ use super::roles::Peer;
 use super::tally::{Counted, Tally};
 use super::tls::Certificates;
 use crate::config::{Access, Listen};
+use crate::descriptors::Shares;
 use crate::sys;
 
 /// Makes the socket.
@@ -123,15 +124,11 @@ pub struct Places {
 
 impl Places {
     /// Far fewer than the files that this process may have open: collector, runs and root need theirs.
-    pub fn among(files_max: u64) -> Self {
-        let part = |divisor: u64, least: usize, most: usize| {
-            let part = usize::try_from(files_max.checked_div(divisor).unwrap_or(0)).unwrap_or(most);
-            Lines::new(part.clamp(least, most))
-        };
+    pub fn among(shares: Shares) -> Self {
         Self {
-            root: part(16, 16, CONNECTIONS_OF_ROOT_MAX),
-            local: part(32, 16, 256),
-            remote: part(64, 16, 128),
+            root: Lines::new(shares.root),
+            local: Lines::new(shares.local),
+            remote: Lines::new(shares.remote),
             each: Tally::default(),
         }
     }

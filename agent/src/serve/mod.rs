@@ -54,6 +54,7 @@ use tonic::transport::Server;
 use self::gate::{Doors, Gate, What};
 use self::incoming::{Arrival, Places};
 use self::tls::Certificates;
+use crate::descriptors;
 use crate::host::Host;
 use crate::model::Seconds;
 use crate::reload::InForce;
@@ -157,7 +158,7 @@ pub async fn serve(
     );
     let (root, root_served) = for_root.attend(service.clone(), &doors, ended.clone());
     let (others, others_served) = for_others.attend(service, &doors, ended.clone());
-    let places = Places::among(sys::limits::open_files());
+    let places = Places::among(descriptors::shares());
     let mut keepers = tokio::task::JoinSet::new();
     keepers.spawn(incoming::accept_local(
         entrances.local,

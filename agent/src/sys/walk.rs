@@ -21,7 +21,7 @@ use super::{beneath, inside, stat};
 use crate::model::{Inode, Kind};
 
 /// Directories that are open at a time.
-pub const OPEN_MAX: usize = 32;
+pub const OPEN_MAX: usize = 16;
 /// Names of directories that are kept of each open directory; the others are listed when these were visited.
 const NAMES_MAX: usize = 1024;
 /// What one call lists.

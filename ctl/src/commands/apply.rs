@@ -219,6 +219,10 @@ pub(super) fn print(run: &v1::Run, out: &mut Out) -> Result<(), CtlError> {
         (s.quota, "no place in the trash: a quota or limit is used up"),
         (s.mounted, "with something mounted on it"),
         (s.protected, "immutable, append-only or otherwise protected"),
+        (
+            s.many_names,
+            "with names in more directories than the agent may open (LimitNOFILE)",
+        ),
         (s.cancelled, "not reached"),
     ];
     let mut kept = Table::new(&[("LEFT ALONE", Align::Right), ("WHY", Align::Left)]);
