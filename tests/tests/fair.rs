@@ -13,12 +13,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use purge_tests::ctl::{number, tally, text};
 use purge_tests::files::{age, age_tree, count_files, make, make_one, regular_files};
 use purge_tests::mount::Bind;
 use purge_tests::notices::{ALICE, BOB};
+use purge_tests::wait::Ends;
 use purge_tests::{Agent, Config, Ctl, Fs, Mount, need, sh};
 use rustix::fs::{CWD, Mode, OFlags, Timespec, Timestamps, mkdirat, openat};
 use serde_json::Value;
@@ -289,6 +291,62 @@ fn trees_of_many_levels_do_not_fail() {
 }
 
 /// The trash cannot say of a directory where it was, if its path is longer than a link takes.
+/// The kernel and the agent have to look at each name of a file, while openers of other files of its batch wait.
+#[test]
+fn names_at_the_ends_of_long_paths_keep_no_opener_waiting() {
+    const FILES: usize = 60;
+    const NAMES: usize = 30;
+    const LEVELS: usize = 110;
+    /// The promise is one second. The rest is for a machine that does other things as well.
+    const WAIT_MAX: Duration = Duration::from_secs(2);
+    let mount = need!(Mount::sized(Fs::Ext4, 600, 40_000));
+    let root = mount.path();
+    let level = || "d".repeat(250);
+    let leaves: Vec<OwnedFd> = (0..NAMES)
+        .map(|n| {
+            dig(
+                &root,
+                std::iter::once(format!("alice{n}")).chain((0..LEVELS).map(|_| level())),
+            )
+        })
+        .collect();
+    let others = make(&root.join("others"), OTHERS);
+    for n in 0..FILES {
+        let name = format!("f{n}");
+        put_old(&leaves[0], &name);
+        for leaf in &leaves[1..] {
+            rustix::fs::linkat(&leaves[0], &name, leaf, &name, rustix::fs::AtFlags::empty()).unwrap();
+        }
+    }
+    drop(leaves);
+    others.iter().for_each(|file| age(file));
+    let agent = Agent::tracking(&files_only(&root, "grace = \"1h\""));
+    let plan = agent.ctl().plan();
+    let stop = AtomicBool::new(false);
+    let longest = std::thread::scope(|scope| {
+        let opener = scope.spawn(|| {
+            let mut longest = Duration::ZERO;
+            while !stop.load(Relaxed) {
+                for file in &others {
+                    let began = Instant::now();
+                    drop(fs::File::open(file));
+                    longest = longest.max(began.elapsed());
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+            }
+            longest
+        });
+        let ends = Ends(&stop);
+        let run = agent.ctl().apply(&plan).json();
+        drop(ends);
+        // The run as a whole is megabytes of paths.
+        assert_eq!(number(&run, "/failed_total"), 0);
+        opener.join().unwrap()
+    });
+    println!("the longest wait of an opener: {longest:?}");
+    assert!(longest < WAIT_MAX, "{longest:?}");
+}
+
 #[test]
 fn directories_with_a_path_that_is_too_long_do_not_fail() {
     const DIRS: usize = 20;

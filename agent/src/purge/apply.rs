@@ -209,6 +209,16 @@ impl<'r> Chain<'r> {
     }
 }
 
+/// What came of a try with a batch.
+enum Tried {
+    /// All of it is decided on.
+    All,
+    /// So many are, and for the rest there was no time.
+    Some(usize, Part),
+    /// Nothing is: the uses before it could not be awaited.
+    Late(Part),
+}
+
 impl Runner<'_> {
     /// Makes the run's places in the trash: from here on it is not empty, and nobody takes it away.
     fn begin(&self) {
@@ -281,19 +291,30 @@ impl Runner<'_> {
             self.count_unreached(count);
             return Err(ledger_broken(error));
         }
-        let mut part = part;
-        for tries in 0..TRIES {
+        let (mut at, mut part, mut tries) = (at, part, 0);
+        loop {
             part = match self.try_batch(at, part, chain)? {
-                None => return Ok(()),
-                Some(part) => part,
+                Tried::All => return Ok(()),
+                Tried::Some(count, rest) => {
+                    tries = 0;
+                    at = at.plus(count);
+                    rest
+                }
+                // A process fills the queue faster than it is read. Nothing is leased meanwhile.
+                Tried::Late(part) => {
+                    tries += 1;
+                    part
+                }
             };
-            // Somebody fills the queue faster than it is read. Nobody waits for us meanwhile.
             self.end_chain(chain);
-            if self.should_stop() {
+            if self.should_stop() || tries == TRIES {
                 break;
             }
-            std::thread::sleep(REST_MIN.saturating_mul(1 << tries.min(16)));
+            if tries > 0 {
+                std::thread::sleep(REST_MIN.saturating_mul(1 << (tries - 1).min(16)));
+            }
         }
+        let count = part.len();
         self.count_unreached(count);
         let given_up = self.given_up.fetch_add(1, Relaxed).saturating_add(1);
         if given_up < GIVEN_UP_MAX || self.should_stop() {
@@ -304,25 +325,20 @@ impl Runner<'_> {
         Err(Stop::Broken(why.into()))
     }
 
-    /// One try; what it gives back is still to be done.
-    fn try_batch<'r>(
-        &'r self,
-        at: Position,
-        part: Part,
-        chain: &mut Chain<'r>,
-    ) -> Result<Option<Part>, Stop> {
-        let count = part.len();
+    /// One try.
+    fn try_batch<'r>(&'r self, at: Position, part: Part, chain: &mut Chain<'r>) -> Result<Tried, Stop> {
+        let whole = part.clone();
         let descriptors = self.descriptors(&part, chain);
         let share = self.share(part.first().map_or(0, |c| c.rule));
         let mut ground = self
             .ground(&share, chain)
-            .inspect_err(|_| self.count_unreached(count))?;
+            .inspect_err(|_| self.count_unreached(whole.len()))?;
         ground.directories_max = Room::directories(descriptors.count());
         // Those who open one of them wait until the batch's end, and so not for what others have queued before.
         if self.around.backlog() > BACKLOG_MAX {
             self.end_chain(chain);
             if self.around.sync(UNLEASED_MAX) == Seen::Late {
-                return Ok(Some(part));
+                return Ok(Tried::Late(part));
             }
         }
         // Directories that go as a whole take long to compare: the files of the batch before are let go first.
@@ -333,7 +349,12 @@ impl Runner<'_> {
         let began = Instant::now();
         let mut batch = Batch::begin(ground, part);
         let decided = match self.around.sync(BARRIER_MAX) {
-            Seen::Late => return self.give_back(batch).map(Some),
+            Seen::Late => {
+                let rest = whole.len().saturating_sub(batch.len());
+                self.give_back(batch)
+                    .inspect_err(|_| self.count_unreached(rest))?;
+                return Ok(Tried::Late(whole));
+            }
             _ if self.live.is_cancelled() => Err(Stop::Cancelled),
             Seen::Everything => Ok(self.no_new_holds(chain)),
             Seen::NotEverything => {
@@ -346,10 +367,12 @@ impl Runner<'_> {
             let noted = self.order.ledger.decided(at, batch.decisions());
             noted.map_err(ledger_broken).map(|()| no_new_holds)
         });
+        let (count, rest) = (batch.len(), whole.split(batch.len()).1);
         self.pace.adapt(count, began.elapsed());
         let no_new_holds = match decided {
             Ok(no_new_holds) => no_new_holds,
             Err(stop) => {
+                self.count_unreached(rest.len());
                 self.abandon(batch);
                 return Err(stop);
             }
@@ -366,7 +389,10 @@ impl Runner<'_> {
         if ends_here {
             self.end_chain(chain);
         }
-        Ok(None)
+        Ok(match rest.is_empty() {
+            true => Tried::All,
+            false => Tried::Some(count, rest),
+        })
     }
 
     /// What these may have open. To wait for it nothing else is held.
@@ -379,13 +405,13 @@ impl Runner<'_> {
     }
 
     /// Everything of a batch is at its place again, and whoever waits for it has it.
-    fn give_back(&self, batch: Batch<'_>) -> Result<Part, Stop> {
+    fn give_back(&self, batch: Batch<'_>) -> Result<(), Stop> {
         self.pace.adapt(batch.len(), BARRIER_MAX);
         let (part, fates) = batch.abandon();
         let is_lost =
             |fate: &Option<Fate>| matches!(fate, Some(Fate::Failed(_) | Fate::Deleted | Fate::Trashed));
         if !fates.iter().any(is_lost) {
-            return Ok(part);
+            return Ok(());
         }
         self.count_abandoned(&part, fates);
         let why =
@@ -438,12 +464,7 @@ impl Runner<'_> {
         let forgotten = enter_trash(self.watched, &trashed).and_then(|()| forget(self.watched, gone, &freed));
         drop(leases);
         let amended = amended.into_iter().try_for_each(|position| {
-            let at = Position {
-                first: at
-                    .first
-                    .saturating_add(u32::try_from(position).unwrap_or(u32::MAX)),
-                ..at
-            };
+            let at = at.plus(position);
             let fate = fates.get(position).map(|(_, fate)| fate);
             fate.map_or(Ok(()), |fate| self.order.ledger.amended(at, fate))
         });

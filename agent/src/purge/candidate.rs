@@ -68,6 +68,13 @@ impl Part {
             range,
         }
     }
+
+    /// The first `count`, and the rest.
+    pub fn split(self, count: usize) -> (Self, Self) {
+        let middle = self.range.start.saturating_add(count).min(self.range.end);
+        let first = Self::of(&self.chunk, self.range.start..middle);
+        (first, Self::of(&self.chunk, middle..self.range.end))
+    }
 }
 
 impl Deref for Part {

@@ -15,6 +15,7 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -55,7 +56,7 @@ pub enum Skip {
     Quota,
     /// Something is mounted on it.
     Mounted,
-    /// Its names lie in more directories than the agent may have open together.
+    /// Its names lie in more directories than the agent may have open together, or than it can look at in time.
     ManyNames,
     /// The kernel removes it for nobody: it is immutable, append-only, encrypted, or has a name that is refused.
     Protected,
@@ -206,6 +207,8 @@ pub struct Ground<'a> {
     pub(super) held: FxHashSet<Inode>,
     /// When the plan was evaluated, in nanoseconds since 1970.
     pub(super) evaluated: i128,
+    /// A candidate that takes longer stays.
+    pub(super) until: Option<Instant>,
     /// In how many directories the names of one file may lie: all of them are open together.
     pub(super) directories_max: usize,
     /// Leases that a directory which goes as a whole may keep.
@@ -238,6 +241,7 @@ impl<'a> Ground<'a> {
             quiet,
             held: FxHashSet::default(),
             evaluated: 0,
+            until: None,
             directories_max: usize::MAX,
             leases_of_a_tree: LEASES_OF_A_TREE_MAX,
             anchor: None,
@@ -486,10 +490,18 @@ impl<'a> Ground<'a> {
         }
     }
 
+    /// Whether the names of a candidate have taken too long: openers of the file wait.
+    pub(super) fn is_late(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() > until)
+    }
+
     /// A file with several names goes with all of them or stays. Names in one directory follow each other and share its descriptor.
     fn all_names(&self, candidate: &Candidate) -> Result<Vec<Name>, Fate> {
         let mut all = Vec::new();
         for (path, names) in self.names_by_directory(candidate)? {
+            if self.is_late() {
+                return Err(Fate::Skipped(Skip::ManyNames));
+            }
             let dir = Arc::new(beneath::open_anchor(&self.root, &path).map_err(refusal::fate)?);
             let path: Arc<[u8]> = path.into();
             for name in names {

@@ -120,6 +120,17 @@ pub struct Position {
     pub first: u32,
 }
 
+impl Position {
+    /// So many candidates later in the same chunk.
+    pub fn plus(self, count: usize) -> Self {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        Self {
+            first: self.first.saturating_add(count),
+            ..self
+        }
+    }
+}
+
 /// A ledger that is being written.
 #[derive(Debug)]
 pub struct Ledger {

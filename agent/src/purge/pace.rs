@@ -13,6 +13,8 @@ const BATCH_CANDIDATES_MIN: usize = 16;
 const HOLD_MAX: Duration = Duration::from_millis(40);
 /// Files of a batch of directories: they are out of reach while they are verified.
 const BATCH_FILES: u64 = 2048;
+/// Names of the files of a batch: each is looked at and moved while others wait. A file with more goes by itself.
+const BATCH_NAMES: u64 = 1024;
 /// A wait looks so often whether it is cancelled.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -55,10 +57,11 @@ impl Pace {
             0 => together,
             rate => usize::try_from(rate).map_or(together, |n| n.clamp(1, together)),
         };
-        let mut files = 0u64;
+        let (mut files, mut names) = (0u64, 0u64);
         let fit = candidates.iter().take(most).take_while(|c| {
             files = files.saturating_add(c.files);
-            files <= BATCH_FILES
+            names = names.saturating_add(c.links.max(1).into());
+            files <= BATCH_FILES && names <= BATCH_NAMES
         });
         let fit = fit.count().max(1).min(candidates.len());
         self.room.fitting(candidates.get(..fit).unwrap_or_default())

@@ -41,6 +41,12 @@ const MOVED_AT_ONCE: usize = 128;
 /// came to open it, has it again by then. About as long as a batch takes until it comes to the moves, so that few have to wait.
 const SETTLED_AFTER: Duration = Duration::from_millis(10);
 
+/// What is not decided on after so long goes back, and is for another batch: openers wait meanwhile, and what a candidate costs is up to
+/// the user whose it is.
+const HELD_MAX: Duration = Duration::from_millis(150);
+/// One candidate alone has so long.
+const ONE_HELD_MAX: Duration = Duration::from_millis(400);
+
 /// A batch on its way.
 #[derive(Debug)]
 pub struct Batch<'a> {
@@ -48,6 +54,7 @@ pub struct Batch<'a> {
     part: Part,
     /// How far each of them is.
     steps: Vec<Step>,
+    began: Instant,
     /// When the last of them was moved, if any was.
     moved: Option<Instant>,
     /// Those before this position have given way to a file of the batch that follows, or cannot.
@@ -99,9 +106,10 @@ struct Move {
 }
 
 impl<'a> Batch<'a> {
-    /// Takes leases on files, and directories out of reach.
+    /// Takes leases on files, and directories out of reach: on as many of the first as there is time for ([`Self::len`]).
     pub fn begin(mut ground: Ground<'a>, part: Part) -> Self {
-        let begin = |candidate: &Candidate| {
+        let began = Instant::now();
+        let mut begin = |candidate: &Candidate| {
             let step = match candidate.shape {
                 Shape::File => ground.lease(candidate).map(Step::Leased),
                 Shape::Tree => Tree::take(&mut ground, candidate).map(|tree| Step::Tree(Box::new(tree))),
@@ -109,11 +117,18 @@ impl<'a> Batch<'a> {
             };
             step.unwrap_or_else(|fate| Step::Done(settled(fate)))
         };
-        let steps = part.iter().map(begin).collect();
+        let mut steps = Vec::with_capacity(part.len());
+        for candidate in part.iter() {
+            if !steps.is_empty() && began.elapsed() > HELD_MAX && candidate.shape == Shape::File {
+                break;
+            }
+            steps.push(begin(candidate));
+        }
         Self {
             ground,
-            part,
+            part: part.split(steps.len()).0,
             steps,
+            began,
             moved: None,
             gave_way: 0,
         }
@@ -144,17 +159,26 @@ impl<'a> Batch<'a> {
     }
 
     /// Verifies everything and moves it into the trash, a few at a time and when it is this worker's `turn`, over what is decided of the
-    /// batch `before`. To be called when every use up to the leases is in the index, with what is held after that.
+    /// batch `before`; as many of the first as there is time for ([`Self::len`]). To be called when every use up to the leases is in the
+    /// index, with what is held after that.
     pub fn take(&mut self, held: FxHashSet<Inode>, turn: &Mutex<()>, mut before: Option<&mut Self>) {
         let (ground, part) = (&mut self.ground, &self.part);
         ground.hold(held);
         let few = part
             .chunks(MOVED_AT_ONCE)
             .zip(self.steps.chunks_mut(MOVED_AT_ONCE));
+        let mut done = 0;
         for (candidates, steps) in few {
+            let before_these = done;
             for (candidate, step) in candidates.iter().zip(&mut *steps) {
+                if done > 0 && self.began.elapsed() > HELD_MAX && matches!(step, Step::Leased(_)) {
+                    break;
+                }
+                ground.until = Instant::now().checked_add(ONE_HELD_MAX);
                 advance(step, |step| verify(ground, candidate, step));
+                done += 1;
             }
+            let steps = steps.get_mut(..done - before_these).unwrap_or_default();
             if let Some(before) = &before {
                 before.settle();
             }
@@ -169,6 +193,10 @@ impl<'a> Batch<'a> {
                 });
             }
         }
+        // The others have their leases back, and come with another batch.
+        self.steps.truncate(done);
+        self.part = self.part.clone().split(done).0;
+        let (ground, part) = (&mut self.ground, &self.part);
         let is_moved = |step: &Step| matches!(step, Step::Moved(..) | Step::Tree(_));
         self.moved = self.steps.iter().any(is_moved).then(Instant::now);
         for (candidate, step) in part.iter().zip(&mut self.steps) {
@@ -349,14 +377,21 @@ fn verify(ground: &mut Ground<'_>, candidate: &Candidate, step: Step) -> Result<
 fn ways(ground: &mut Ground<'_>, verified: Verified) -> Result<Vec<Way>, Fate> {
     let in_its_place = ground.keeps() || verified.names.len() > 1;
     let way = |from: Name| {
+        if ground.is_late() {
+            return Err(Fate::Skipped(Skip::ManyNames));
+        }
         let to = match in_its_place {
-            true => To::ItsLike(ground.bin.place(&from.path, &from.dir)?),
+            true => To::ItsLike(
+                ground
+                    .bin
+                    .place(&from.path, &from.dir)
+                    .map_err(|e| ground.not_taken(e))?,
+            ),
             false => To::ALane,
         };
         Ok(Way { from, to })
     };
-    let ways: io::Result<Vec<Way>> = verified.names.into_iter().map(way).collect();
-    ways.map_err(|e| ground.not_taken(e))
+    verified.names.into_iter().map(way).collect()
 }
 
 /// Moves a verified file into the trash, with all its names or none.

@@ -221,7 +221,7 @@ pub(super) fn print(run: &v1::Run, out: &mut Out) -> Result<(), CtlError> {
         (s.protected, "immutable, append-only or otherwise protected"),
         (
             s.many_names,
-            "with names in more directories than the agent may open (LimitNOFILE)",
+            "with names in more directories than the agent may open together, or can look at in time",
         ),
         (s.cancelled, "not reached"),
     ];
