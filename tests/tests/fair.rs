@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use purge_tests::ctl::{number, tally, text};
@@ -27,6 +27,8 @@ use serde_json::Value;
 
 /// Files of others in each plan: with fewer of them, a few failures would be less than `max_errors`.
 const OTHERS: usize = 300;
+/// The promise to openers is one second. The rest is for a machine that does other things as well.
+const WAIT_MAX: Duration = Duration::from_secs(2);
 
 fn skipped(run: &Value, reason: &str) -> u64 {
     number(run, &format!("/skipped/{reason}"))
@@ -297,8 +299,6 @@ fn names_at_the_ends_of_long_paths_keep_no_opener_waiting() {
     const FILES: usize = 60;
     const NAMES: usize = 30;
     const LEVELS: usize = 110;
-    /// The promise is one second. The rest is for a machine that does other things as well.
-    const WAIT_MAX: Duration = Duration::from_secs(2);
     let mount = need!(Mount::sized(Fs::Ext4, 600, 40_000));
     let root = mount.path();
     let level = || "d".repeat(250);
@@ -322,29 +322,74 @@ fn names_at_the_ends_of_long_paths_keep_no_opener_waiting() {
     others.iter().for_each(|file| age(file));
     let agent = Agent::tracking(&files_only(&root, "grace = \"1h\""));
     let plan = agent.ctl().plan();
+    let next = AtomicUsize::new(0);
+    let longest = longest_wait_beside(
+        || drop(fs::File::open(&others[next.fetch_add(1, Relaxed) % OTHERS])),
+        || {
+            let run = agent.ctl().apply(&plan).json();
+            // The run as a whole is megabytes of paths.
+            assert_eq!(number(&run, "/failed_total"), 0);
+        },
+    );
+    assert!(longest < WAIT_MAX, "{longest:?}");
+}
+
+/// A large directory is compared for seconds. One of another user is not away for that long.
+#[test]
+fn large_trees_keep_no_opener_in_another_tree_waiting() {
+    const TREES: usize = 8;
+    const DIRECTORIES: usize = 3000;
+    let mount = need!(Mount::sized(Fs::Ext4, 256, 40_000));
+    let root = mount.path();
+    let file = make(&root.join("bob"), 1).remove(0);
+    for tree in 0..TREES {
+        let tree = root.join(format!("z{tree}"));
+        (0..DIRECTORIES).for_each(|n| fs::create_dir_all(tree.join(n.to_string())).unwrap());
+        make(&tree, 1);
+    }
+    age_tree(&root);
+    let dir = openat(CWD, file.parent().unwrap(), OFlags::PATH, Mode::empty()).unwrap();
+    let agent = Agent::tracking(&Config::backdated_with(
+        &root,
+        "target = \"directory\"\ndepth = 1",
+    ));
+    let plan = agent.ctl().plan();
+    let is_moved = || !root.join("bob").exists();
+    let longest = longest_wait_beside(
+        // Not before: it would be in use.
+        || drop(is_moved().then(|| openat(&dir, "f000000", OFlags::RDONLY, Mode::empty()))),
+        || {
+            let run = agent.ctl().apply(&plan).json();
+            assert_eq!(
+                number(&run, "/deleted/directories") + skipped(&run, "accessed") + skipped(&run, "open"),
+                1 + TREES as u64
+            );
+        },
+    );
+    assert!(longest < WAIT_MAX, "{longest:?}");
+}
+
+/// How long the slowest of many calls took that were made while something else ran.
+fn longest_wait_beside(call: impl Fn() + Sync, work: impl FnOnce()) -> Duration {
     let stop = AtomicBool::new(false);
-    let longest = std::thread::scope(|scope| {
-        let opener = scope.spawn(|| {
+    std::thread::scope(|scope| {
+        let caller = scope.spawn(|| {
             let mut longest = Duration::ZERO;
             while !stop.load(Relaxed) {
-                for file in &others {
-                    let began = Instant::now();
-                    drop(fs::File::open(file));
-                    longest = longest.max(began.elapsed());
-                    std::thread::sleep(Duration::from_millis(2));
-                }
+                let began = Instant::now();
+                call();
+                longest = longest.max(began.elapsed());
+                std::thread::sleep(Duration::from_millis(2));
             }
             longest
         });
         let ends = Ends(&stop);
-        let run = agent.ctl().apply(&plan).json();
+        work();
         drop(ends);
-        // The run as a whole is megabytes of paths.
-        assert_eq!(number(&run, "/failed_total"), 0);
-        opener.join().unwrap()
-    });
-    println!("the longest wait of an opener: {longest:?}");
-    assert!(longest < WAIT_MAX, "{longest:?}");
+        let longest = caller.join().unwrap();
+        println!("the longest wait: {longest:?}");
+        longest
+    })
 }
 
 #[test]

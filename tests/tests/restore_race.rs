@@ -17,7 +17,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use purge_tests::ctl::{number, text};
-use purge_tests::files::{age_tree, files_in_trash, make, set_times, walk};
+use purge_tests::files::{age_tree, files_in_trash, files_of_users, make, set_times, walk};
 use purge_tests::wait::{Ends, SOON, until};
 use purge_tests::{Agent, Config, Fs, Mount, binary, need};
 use rustix::fs::{CWD, RenameFlags, XattrFlags, renameat_with};
@@ -516,4 +516,50 @@ fn what_a_user_moves_into_a_directory_after_the_plan_stays() {
     let run = ctl.apply(&plan).ok().json();
     assert_eq!(number(&run, "/deleted/directories"), 2, "{run}");
     assert_eq!(fs::read_dir(root.join("old/d1/thesis")).unwrap().count(), 2);
+}
+
+/// A process in a tree that was moved makes directories there for as long as a restore comes to them.
+#[test]
+fn what_is_made_in_the_trash_meanwhile_keeps_no_restore_going() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.dir("volume");
+    make(&root.join("alice/old"), 20);
+    make(&root.join("bob/old"), 20);
+    age_tree(&root);
+    let config = Config::backdated_with(&root, "grace = \"1h\"\ntarget = \"directory\"\ndepth = 2");
+    let agent = Agent::tracking(&config);
+    let inside = fs::File::open(root.join("alice/old")).unwrap();
+    let run = apply_all(&agent);
+    assert!(!root.join("bob/old").exists());
+    // It cannot go back as a whole.
+    fs::create_dir(root.join("alice/old")).unwrap();
+    let stop = AtomicBool::new(false);
+    let answer = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut dir = inside.try_clone().unwrap();
+            while !stop.load(Relaxed) {
+                if rustix::fs::mkdirat(&dir, "n", rustix::fs::Mode::RWXU).is_err() {
+                    std::thread::sleep(Duration::from_millis(5));
+                } else if let Ok(below) = rustix::fs::openat(
+                    &dir,
+                    "n",
+                    rustix::fs::OFlags::DIRECTORY,
+                    rustix::fs::Mode::empty(),
+                ) {
+                    dir = below.into();
+                }
+            }
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        let ends = Ends(&stop);
+        let answer = agent.ctl().run(["restore", &run, "--output", "json"]);
+        drop(ends);
+        answer
+    });
+    let said = answer.json();
+    assert_eq!(files_of_users(&root).len(), 40, "{said}");
+    assert!(answer.text().contains("changed in the trash"), "{said}");
+    let told = fs::read_to_string(agent.state_dir().join("audit.jsonl")).unwrap();
+    let told = told.lines().filter(|line| line.contains("\"restored\"")).count();
+    assert_eq!(told, 21, "20 files and a directory");
 }

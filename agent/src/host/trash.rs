@@ -100,7 +100,14 @@ impl Host {
                 kept: None,
                 knows: &|_, _| false,
             };
-            restore.run(&trash, share).map_err(broken)?;
+            if let Err(error) = restore.run(&trash, share) {
+                // The next share follows, and what is back is told and counted whatever happens.
+                let why = format!("what the run left in the trash until {}: {error}", share.until);
+                back.take(Err(Refused {
+                    path: Vec::new(),
+                    why,
+                }));
+            }
         }
         trash.tidy();
         if let Some(error) = trouble {

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! chunk      candidate*
-//! candidate  flags:u8  [dir length, bytes]  name length, bytes  ino rule size files uid links ctime nanoseconds
+//! candidate  flags:u8  [[shared:varint] dir length, bytes]  name length, bytes  ino rule size files uid links ctime nanoseconds
 //!            mtime:u32 ctime:u32 birth:u32 access:u32 last:u32     flags: 0-1 shape, 2 directory as before
 //!            access source:u8 last source:u8                       integers without a width are varints
+//!            flags: 7 the directory begins with so many bytes of the one before
 //! ```
 
 use std::ffi::{CStr, CString};
@@ -15,8 +16,10 @@ use crate::index::codec::{Cursor, Damaged, put_varint};
 use crate::model::{Inode, Kind, LastUse, Seconds, Source};
 use crate::policy::evaluate::Shape;
 
-/// Candidates of one chunk.
+/// Candidates of one chunk, at most.
 pub const CHUNK_CANDIDATES: usize = 1024;
+/// The paths of the directories of one chunk, at most: a user can make each of them 32 KiB long.
+pub const CHUNK_DIR_BYTES: usize = 1 << 20;
 
 /// One entry of a saved plan: where it was, and everything it is compared with before it goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,6 +129,9 @@ impl Candidate {
 }
 
 const DIR_AS_BEFORE: u8 = 1 << 2;
+const DIR_SHARES: u8 = 1 << 7;
+/// Shorter beginnings are not worth while.
+const SHARED_MIN: usize = 16;
 
 /// A chunk's row.
 pub fn encode(candidates: &[Candidate]) -> Vec<u8> {
@@ -133,15 +139,22 @@ pub fn encode(candidates: &[Candidate]) -> Vec<u8> {
     let mut before: Option<&[u8]> = None;
     for c in candidates {
         let same = before == Some(&c.dir);
+        let shared = before.map_or(0, |b| b.iter().zip(&*c.dir).take_while(|(a, b)| a == b).count());
+        let shares = !same && shared >= SHARED_MIN;
         let shape = match c.shape {
             Shape::File => 0,
             Shape::Tree => 1,
             Shape::EmptyDirectory => 2,
         };
-        out.push(shape | if same { DIR_AS_BEFORE } else { 0 });
+        let as_before = if same { DIR_AS_BEFORE } else { 0 };
+        out.push(shape | as_before | if shares { DIR_SHARES } else { 0 });
+        if shares {
+            put_varint(&mut out, shared as u64);
+        }
         if !same {
-            put_varint(&mut out, c.dir.len() as u64);
-            out.extend_from_slice(&c.dir);
+            let rest = c.dir.get(if shares { shared } else { 0 }..).unwrap_or_default();
+            put_varint(&mut out, rest.len() as u64);
+            out.extend_from_slice(rest);
         }
         put_varint(&mut out, c.name.count_bytes() as u64);
         out.extend_from_slice(c.name.to_bytes());
@@ -172,6 +185,7 @@ pub fn encode(candidates: &[Candidate]) -> Vec<u8> {
 pub fn decode(row: &[u8]) -> Result<Vec<Candidate>, Damaged> {
     let mut from = Cursor::new(row, "candidate");
     let mut out: Vec<Candidate> = Vec::new();
+    let mut shared_bytes = 0usize;
     while !from.is_empty() {
         let damaged = Damaged {
             row: "candidate",
@@ -186,6 +200,18 @@ pub fn decode(row: &[u8]) -> Result<Vec<Candidate>, Damaged> {
         };
         let dir = match flags & DIR_AS_BEFORE != 0 {
             true => Arc::clone(&out.last().ok_or(damaged)?.dir),
+            false if flags & DIR_SHARES != 0 => {
+                let shared = usize::try_from(from.varint()?).map_err(|_| damaged)?;
+                let before = &out.last().ok_or(damaged)?.dir;
+                let shared = before.get(..shared).ok_or(damaged)?;
+                let dir: Arc<[u8]> = [shared, read_bytes(&mut from)?].concat().into();
+                // Of a damaged row, few bytes could become many.
+                shared_bytes = shared_bytes.saturating_add(dir.len());
+                if shared_bytes > 2 * CHUNK_DIR_BYTES {
+                    return Err(damaged);
+                }
+                dir
+            }
             false => read_bytes(&mut from)?.into(),
         };
         let name = CString::new(read_bytes(&mut from)?).map_err(|_| damaged)?.into();
@@ -278,6 +304,14 @@ mod tests {
     fn candidate() -> impl Strategy<Value = Candidate> {
         let shape = prop_oneof![Just(Shape::File), Just(Shape::Tree), Just(Shape::EmptyDirectory)];
         let bytes = || prop::collection::vec(1..=u8::MAX, 0..20);
+        let dir = (any::<bool>(), bytes()).prop_map(|(is_long, end)| {
+            let begin = if is_long {
+                &b"some/directory/of/many/names/"[..]
+            } else {
+                b""
+            };
+            [begin, &end].concat()
+        });
         let numbers = (
             any::<u64>(),
             any::<u16>(),
@@ -286,8 +320,8 @@ mod tests {
             any::<u32>(),
             any::<u32>(),
         );
-        (shape, bytes(), bytes(), numbers, any::<[u32; 5]>(), 0u8..7).prop_map(
-            |(shape, dir, name, n, t, s)| Candidate {
+        (shape, dir, bytes(), numbers, any::<[u32; 5]>(), 0u8..7).prop_map(|(shape, dir, name, n, t, s)| {
+            Candidate {
                 ino: n.0,
                 shape,
                 rule: n.1,
@@ -309,8 +343,8 @@ mod tests {
                     at: Seconds(t[4]),
                     source: Source::from_u8(6 - s).unwrap(),
                 },
-            },
-        )
+            }
+        })
     }
 
     proptest! {

@@ -145,7 +145,7 @@ impl Restore<'_> {
         }
         if files.is_some() {
             let way = self.way(trash, &stage)?;
-            self.files((&dir, FILES_NAME), way, Vec::new(), Likeness::recorded)?;
+            self.files((&dir, FILES_NAME), way, Vec::new(), (Likeness::recorded, None))?;
         }
         drop(files);
         if let Some(flat) = part(FLAT)? {
@@ -173,6 +173,8 @@ impl Restore<'_> {
         for name in list(trees)? {
             let dir = beneath::open_anchor(trees, name.to_bytes())?;
             let path = inside::read_note(&dir, ORIGIN).unwrap_or_default();
+            // Only the agent changes it, and the last change was the move.
+            let moved = changed_at(&dir)?;
             if let Ok(found) = stat::entry(&dir, TREE) {
                 let is_wanted = self.which.has(&path, found.stat.ino);
                 let is_in_part = found.stat.kind == Kind::Directory && self.which.has_part_of(&path);
@@ -181,7 +183,12 @@ impl Restore<'_> {
                     let mut way = self.way(trash, stage)?;
                     way.follow(above, files, found.stat.uid)?;
                     if !is_wanted || !self.tree(&dir, &mut way, last, (&path, &found)) {
-                        self.files((&dir, TREE), way, path, Likeness::of)?;
+                        // Users move and make things there meanwhile: that is a matter of this one.
+                        let merged = self.files((&dir, TREE), way, path.clone(), (Likeness::of, Some(moved)));
+                        if let Err(error) = merged {
+                            let why = in_words(&error);
+                            (self.tell)(Err(Refused { path, why }));
+                        }
                         // What was taken out has changed the directories: from here on that is no use of them.
                         let _ = inside::touch(&dir);
                         // Full if something in it was not wanted or could not go back.
@@ -227,13 +234,14 @@ impl Restore<'_> {
         (parent, name): (&OwnedFd, &CStr),
         way: Way<'_>,
         path: Vec<u8>,
-        like: fn(&OwnedFd) -> io::Result<Likeness>,
+        (like, unchanged_since): (LikenessOf, Option<Moment>),
     ) -> io::Result<()> {
         let mut back = Back {
             restore: self,
             way,
             path,
             like,
+            unchanged_since,
             open: Vec::new(),
         };
         walk(parent, name, &mut back)
@@ -302,6 +310,16 @@ impl Restore<'_> {
 
 const FILES_NAME: &CStr = c"f";
 
+type LikenessOf = fn(&OwnedFd) -> io::Result<Likeness>;
+
+/// Seconds and nanoseconds since 1970.
+type Moment = (i64, u32);
+
+fn changed_at(dir: &OwnedFd) -> io::Result<Moment> {
+    let found = rustix::fs::fstat(dir)?;
+    Ok((found.st_mtime, u32::try_from(found.st_mtime_nsec).unwrap_or(0)))
+}
+
 /// A walk through directories of the trash, file by file.
 struct Back<'r, 'a, 'w> {
     restore: &'r mut Restore<'a>,
@@ -309,9 +327,28 @@ struct Back<'r, 'a, 'w> {
     /// Where the directory that is being visited belongs, relative to the volume.
     path: Vec<u8>,
     /// What a directory was like.
-    like: fn(&OwnedFd) -> io::Result<Likeness>,
+    like: LikenessOf,
+    /// What was made or changed after this is none of the run's: a process that has a directory of the tree open could make more than a
+    /// restore ever comes to the end of.
+    unchanged_since: Option<Moment>,
     /// The directories that are being visited: the length of the path above, and which.
     open: Vec<(usize, Inode)>,
+}
+
+impl Back<'_, '_, '_> {
+    fn is_changed(&self, found: &stat::Located) -> bool {
+        let changed = (found.stat.ctime.unix(), found.stat.ctime_nanos);
+        self.unchanged_since.is_some_and(|since| changed > since)
+    }
+
+    fn refuse_changed(&mut self) {
+        let why =
+            "it was changed in the trash; all of the directory goes to another place with `restore --to DIR`";
+        (self.restore.tell)(Err(Refused {
+            path: self.path.clone(),
+            why: why.into(),
+        }));
+    }
 }
 
 impl Visitor for Back<'_, '_, '_> {
@@ -327,7 +364,14 @@ impl Visitor for Back<'_, '_, '_> {
                 name.to_owned()
             }
         };
-        let ino = stat::open_file(dir)?.stat.ino;
+        let found = stat::open_file(dir)?;
+        let ino = found.stat.ino;
+        // The first one was moved here.
+        if !self.open.is_empty() && self.is_changed(&found) {
+            self.refuse_changed();
+            self.path.truncate(above);
+            return Ok(false);
+        }
         if !self.restore.which.has(&self.path, ino) && !self.restore.which.has_part_of(&self.path) {
             self.path.truncate(above);
             return Ok(false);
@@ -346,6 +390,13 @@ impl Visitor for Back<'_, '_, '_> {
         let path = join(&self.path, entry.name.to_bytes());
         let found = stat::entry(dir, &entry.name)?;
         if !self.restore.which.has(&path, found.stat.ino) {
+            return Ok(());
+        }
+        if self.is_changed(&found) {
+            let above = self.path.len();
+            self.path = path;
+            self.refuse_changed();
+            self.path.truncate(above);
             return Ok(());
         }
         let place = self.way.place(self.restore.placed);

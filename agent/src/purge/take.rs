@@ -27,7 +27,7 @@ use super::candidate::{Candidate, Part};
 use super::guard::{Fate, Ground, Leased, Name, Skip, Verified};
 use super::ledger::Code;
 use super::refusal::{self, settled};
-use super::tree::Tree;
+use super::tree::{ENTRIES_TOGETHER_MAX, Tree};
 use crate::index::codec::Attributes;
 use crate::model::{Inode, Seconds};
 use crate::policy::evaluate::Shape;
@@ -74,7 +74,9 @@ enum Step {
     Moved(Leased, Vec<Move>),
     /// A file that is gone: one of the batch that follows has its name in the trash.
     Replaced(Leased),
-    /// A directory, and everything in it, in the trash.
+    /// A directory at its place, and what is in it.
+    Found(Box<Tree>),
+    /// The same in the trash.
     Tree(Box<Tree>),
     /// A directory that should be empty, at its place; verified, if it says where.
     Empty(Option<Box<(Name, Freed)>>),
@@ -109,20 +111,41 @@ impl<'a> Batch<'a> {
     /// Takes leases on files, and directories out of reach: on as many of the first as there is time for ([`Self::len`]).
     pub fn begin(mut ground: Ground<'a>, part: Part) -> Self {
         let began = Instant::now();
-        let mut begin = |candidate: &Candidate| {
+        let mut steps = Vec::with_capacity(part.len());
+        let mut entries = 0usize;
+        for candidate in part.iter() {
             let step = match candidate.shape {
+                Shape::File if !steps.is_empty() && began.elapsed() > HELD_MAX => break,
                 Shape::File => ground.lease(candidate).map(Step::Leased),
-                Shape::Tree => Tree::take(&mut ground, candidate).map(|tree| Step::Tree(Box::new(tree))),
+                // What the plan knows of it says whether to look at all.
+                Shape::Tree
+                    if !steps.is_empty()
+                        && entries.saturating_add(files_of(candidate)) > ENTRIES_TOGETHER_MAX =>
+                {
+                    break;
+                }
+                Shape::Tree => Tree::find(&mut ground, candidate).map(|tree| Step::Found(Box::new(tree))),
                 Shape::EmptyDirectory => Ok(Step::Empty(None)),
             };
-            step.unwrap_or_else(|fate| Step::Done(settled(fate)))
-        };
-        let mut steps = Vec::with_capacity(part.len());
-        for candidate in part.iter() {
-            if !steps.is_empty() && began.elapsed() > HELD_MAX && candidate.shape == Shape::File {
-                break;
+            if let Ok(Step::Found(tree)) = &step {
+                entries = entries.saturating_add(tree.entries());
+                if entries > ENTRIES_TOGETHER_MAX && !steps.is_empty() {
+                    break;
+                }
             }
-            steps.push(begin(candidate));
+            steps.push(step.unwrap_or_else(|fate| Step::Done(settled(fate))));
+        }
+        // All of them have been looked at: those that are moved first are not away for as long as that takes.
+        let has_trees = part.first().is_some_and(|c| c.shape == Shape::Tree);
+        let began = if has_trees { Instant::now() } else { began };
+        for (candidate, step) in part.iter().zip(&mut steps) {
+            advance(step, |step| match step {
+                Step::Found(tree) => {
+                    let tree = tree.take(&mut ground, candidate)?;
+                    Ok(Step::Tree(Box::new(tree)))
+                }
+                other => Ok(other),
+            });
         }
         Self {
             ground,
@@ -151,7 +174,7 @@ impl<'a> Batch<'a> {
             Step::Done(fate) => Some(fate),
             Step::Tree(tree) => tree.put_back(&ground).err().map(Fate::Failed),
             Step::Moved(_, moved) => put_back(&ground, candidate, &moved).err().map(Fate::Failed),
-            Step::Leased(_) | Step::Verified(..) | Step::Empty(..) => None,
+            Step::Leased(_) | Step::Verified(..) | Step::Found(_) | Step::Empty(..) => None,
             Step::Replaced(_) => Some(Fate::Deleted),
         };
         let fates = part.iter().zip(self.steps).map(back).collect();
@@ -263,7 +286,9 @@ impl<'a> Batch<'a> {
             let decided = Code::of(step.decision(ground.keeps()));
             let fate = match step {
                 Step::Done(fate) => fate,
-                Step::Leased(_) | Step::Verified(..) | Step::Empty(None) => Fate::Skipped(Skip::Changed),
+                Step::Leased(_) | Step::Verified(..) | Step::Found(_) | Step::Empty(None) => {
+                    Fate::Skipped(Skip::Changed)
+                }
                 // It can still be put back, for those who came a moment later.
                 Step::Moved(leased, moved) if !leased.is_still_granted() => {
                     put_back(ground, candidate, &moved)
@@ -335,7 +360,9 @@ impl Step {
     fn decision(&self, keep: bool) -> &Fate {
         match self {
             Self::Done(fate) => fate,
-            Self::Leased(_) | Self::Verified(..) | Self::Empty(None) => &Fate::Skipped(Skip::Changed),
+            Self::Leased(_) | Self::Verified(..) | Self::Found(_) | Self::Empty(None) => {
+                &Fate::Skipped(Skip::Changed)
+            }
             Self::Moved(..) | Self::Tree(_) if keep => &Fate::Trashed,
             Self::Moved(..) | Self::Replaced(_) | Self::Tree(_) | Self::Empty(Some(_)) => &Fate::Deleted,
         }
@@ -346,6 +373,10 @@ impl Step {
 fn advance(step: &mut Step, next: impl FnOnce(Step) -> Result<Step, Fate>) {
     let now = std::mem::replace(step, Step::Empty(None));
     *step = next(now).unwrap_or_else(|fate| Step::Done(settled(fate)));
+}
+
+fn files_of(candidate: &Candidate) -> usize {
+    usize::try_from(candidate.files).unwrap_or(usize::MAX)
 }
 
 /// The step after the barrier.
@@ -369,7 +400,11 @@ fn verify(ground: &mut Ground<'_>, candidate: &Candidate, step: Step) -> Result<
             let freed = known.map(|(known, _)| Freed { ino, known });
             Ok(Step::Empty(names.pop().zip(freed).map(Box::new)))
         }
-        other @ (Step::Done(_) | Step::Verified(..) | Step::Moved(..) | Step::Replaced(_)) => Ok(other),
+        other @ (Step::Done(_)
+        | Step::Verified(..)
+        | Step::Moved(..)
+        | Step::Replaced(_)
+        | Step::Found(_)) => Ok(other),
     }
 }
 

@@ -19,8 +19,9 @@ use crate::sys::stat::{self, Located};
 use crate::sys::walk::{Listed, Visitor, walk};
 use crate::sys::{inside, lease};
 
-/// With more entries than this no lease is kept: to compare them all takes longer than an opener may wait.
-const ENTRIES_LEASED_MAX: u64 = 10_000;
+/// Entries of the directories that are out of reach together. One with more goes by itself, and no lease is kept on what lies in it: to
+/// compare them all takes longer than an opener may wait.
+pub const ENTRIES_TOGETHER_MAX: usize = 2000;
 /// So many are removed before the index forgets them.
 const FORGOTTEN_AT_ONCE: usize = 4096;
 
@@ -61,11 +62,11 @@ impl From<Fate> for Ended {
 }
 
 impl Tree {
-    /// Takes a directory out of everybody's reach. Whoever has a file in it open is found.
+    /// Looks at a directory at its place. Most that does not go is found here, before anything is moved.
     ///
     /// # Errors
-    /// The fate of a candidate that does not go: it lies at its place.
-    pub fn take(ground: &mut Ground<'_>, candidate: &Candidate) -> Result<Self, Fate> {
+    /// The fate of a candidate that does not go.
+    pub fn find(ground: &mut Ground<'_>, candidate: &Candidate) -> Result<Self, Fate> {
         let from = ground.find(candidate)?;
         let ino = candidate.ino;
         let mut tree = Self {
@@ -79,9 +80,23 @@ impl Tree {
             planned: None,
             inodes: Vec::new(),
         };
-        // Most that does not go is found here, before anything is moved.
         ground.verify(candidate, None)?;
         tree.look_at_all(ground)?;
+        Ok(tree)
+    }
+
+    /// How many entries it has.
+    pub fn entries(&self) -> usize {
+        self.planned.as_ref().map_or(0, Vec::len)
+    }
+
+    /// Takes it out of reach. A process that has a file in it open is found.
+    ///
+    /// # Errors
+    /// The fate of a candidate that does not go: it lies at its place.
+    pub fn take(self, ground: &mut Ground<'_>, candidate: &Candidate) -> Result<Self, Fate> {
+        let mut tree = self;
+        let ino = tree.ino;
         if ground.keeps() {
             // Its owners and modes are remembered for the directories above, should they be gone when it is restored.
             ground
@@ -399,7 +414,7 @@ struct Leasing<'c, 'g> {
     ground: &'c Ground<'g>,
     /// None: there are too many to keep them.
     leases: Option<FxHashMap<Inode, Leased>>,
-    entries: u64,
+    entries: usize,
     files: u64,
 }
 
@@ -413,7 +428,7 @@ impl Visitor for Leasing<'_, '_> {
 
     fn meet(&mut self, dir: &OwnedFd, entry: &Listed) -> Result<(), Ended> {
         self.entries = self.entries.saturating_add(1);
-        if self.entries > ENTRIES_LEASED_MAX {
+        if self.entries > ENTRIES_TOGETHER_MAX {
             self.leases = None;
         }
         let under_another_name = self.leases.as_ref().is_some_and(|l| l.contains_key(&entry.ino));

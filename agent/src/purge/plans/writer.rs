@@ -10,10 +10,10 @@ use crate::index::{Batch, DirId, Index, Record, Store, StoreError};
 use crate::model::{Clocks, LastUse, Seconds};
 use crate::policy::evaluate::{Pick, Shape};
 use crate::policy::last_use::last_use;
-use crate::purge::candidate::{CHUNK_CANDIDATES, Candidate, encode};
+use crate::purge::candidate::{CHUNK_CANDIDATES, CHUNK_DIR_BYTES, Candidate, encode};
 
-/// Chunks of one batch while a plan is being saved.
-const CHUNKS_PER_BATCH: usize = 64;
+/// Bytes of one batch while a plan is being saved.
+const BATCH_BYTES: usize = 4 << 20;
 
 /// By offset: the first directory and name of one page's files.
 type FirstNames = FxHashMap<u8, (DirId, Vec<u8>)>;
@@ -27,6 +27,8 @@ pub(super) struct ChunkWriter<'a> {
     /// What each rule believes; a quota's or watermark's one rule stands for all.
     clocks: Vec<Clocks>,
     chunk: Vec<Candidate>,
+    /// What the paths of its directories take.
+    dir_bytes: usize,
     batch: Batch,
     batched: usize,
     /// Chunks that are stored.
@@ -54,6 +56,7 @@ impl<'a> ChunkWriter<'a> {
             now,
             clocks,
             chunk: Vec::with_capacity(CHUNK_CANDIDATES),
+            dir_bytes: 0,
             batch: Batch::default(),
             batched: 0,
             chunks: 0,
@@ -68,8 +71,15 @@ impl<'a> ChunkWriter<'a> {
         let Some(candidate) = self.candidate(pick)? else {
             return Ok(false);
         };
+        let is_same = self
+            .chunk
+            .last()
+            .is_some_and(|last| Arc::ptr_eq(&last.dir, &candidate.dir));
+        if !is_same {
+            self.dir_bytes = self.dir_bytes.saturating_add(candidate.dir.len());
+        }
         self.chunk.push(candidate);
-        if self.chunk.len() >= CHUNK_CANDIDATES {
+        if self.chunk.len() >= CHUNK_CANDIDATES || self.dir_bytes >= CHUNK_DIR_BYTES {
             self.end_chunk()?;
         }
         Ok(true)
@@ -159,9 +169,10 @@ impl<'a> ChunkWriter<'a> {
         let key = chunk_key(self.id, self.chunks);
         self.batch.put(Record::PlanChunk, &key, &encoded);
         self.chunk.clear();
+        self.dir_bytes = 0;
         self.chunks += 1;
-        self.batched += 1;
-        if self.batched >= CHUNKS_PER_BATCH {
+        self.batched = self.batched.saturating_add(encoded.len());
+        if self.batched >= BATCH_BYTES {
             self.store.apply(std::mem::take(&mut self.batch))?;
             self.batched = 0;
         }
