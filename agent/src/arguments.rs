@@ -71,6 +71,11 @@ pub struct Run {
     /// Where clients come in, as unix:PATH.
     #[arg(long, requires = "volume", default_value = "unix:/run/purge-agent/agent.sock")]
     pub listen: String,
+    /// Do without the parent process that keeps the event queues over a crash where systemd does not.
+    ///
+    /// PURGE_AGENT_SINGLE_PROCESS=1 in the environment does the same.
+    #[arg(long)]
+    pub single_process: bool,
 }
 
 fn duration(text: &str) -> Result<u64, String> {

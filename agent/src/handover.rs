@@ -1,11 +1,13 @@
-//! Event queues that outlive the process: systemd keeps their descriptors (`FileDescriptorStoreMax=`, sd_notify(3)), the
-//! kernel goes on queueing, and the next process drains what came in between. So a restart, an upgrade or a crash is no gap.
+//! Event queues that outlive the process: systemd keeps their descriptors (`FileDescriptorStoreMax=`, sd_notify(3)), or the agent's parent
+//! does ([`crate::parent`]). The kernel goes on queueing, and the next process drains what came in between. So a restart by systemd, an
+//! upgrade or a crash is no gap.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 
 use sd_notify::NotifyState;
 
+use crate::parent;
 use crate::sys::descriptor;
 
 /// What an earlier process of this service left.
@@ -15,8 +17,12 @@ pub struct Handover {
 }
 
 impl Handover {
-    /// Takes over what systemd has passed (`LISTEN_FDS`). To be called once, before any thread is started.
+    /// Takes over what systemd or the parent has passed (`LISTEN_FDS`). To be called once, before any thread is started.
     pub fn take() -> Self {
+        if parent::of_this_process().is_some() {
+            let left = parent::kept().into_iter().collect();
+            return Self { left };
+        }
         let passed = match sd_notify::listen_fds_with_names(true) {
             Ok(passed) => passed,
             Err(error) => {
@@ -43,7 +49,7 @@ impl Handover {
     }
 }
 
-/// Gives a descriptor into systemd's keeping. Without systemd nothing happens.
+/// Gives a descriptor into systemd's keeping, or the parent's. Without either nothing happens.
 pub fn keep(name: &str, fd: impl AsFd) {
     forget(name);
     // FDPOLL=0: systemd must not drop a queue because it looks at it (version 246).
@@ -53,11 +59,11 @@ pub fn keep(name: &str, fd: impl AsFd) {
         NotifyState::Custom("FDPOLL=0"),
     ];
     if let Err(error) = sd_notify::notify_with_fds(false, &state, &[fd.as_fd()]) {
-        tracing::warn!(%error, name, "systemd does not keep the event queue: a restart will be a gap");
+        tracing::warn!(%error, name, "the event queue is not kept: a restart will be a gap");
     }
 }
 
-/// Takes what is kept under this name out of systemd's keeping.
+/// What is kept under this name is kept no longer.
 fn forget(name: &str) {
     let _ = sd_notify::notify(false, &[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
 }

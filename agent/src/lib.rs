@@ -21,7 +21,8 @@
 //! - [`log`]     where the log goes, and in which form
 //! - [`serve`]   gRPC; translates, decides nothing
 //! - [`reload`]  a configuration that changes while the agent runs
-//! - [`handover`] event queues that outlive the process, in systemd's keeping
+//! - [`handover`] event queues that outlive the process, in systemd's keeping or the parent's
+//! - [`parent`]  keeps them where no systemd does, and starts the agent again
 //! - [`watchdog`] tells systemd that the loops go round
 //! - [`arguments`] the command line
 //! - [`demo`]    the main job in one command
@@ -40,6 +41,7 @@ pub mod log;
 pub mod metrics;
 pub mod model;
 pub mod notify;
+pub mod parent;
 pub mod path;
 pub mod policy;
 pub mod purge;

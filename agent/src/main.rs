@@ -17,7 +17,7 @@ use purge_agent::reload::answer::{self, Answers};
 use purge_agent::reload::{InForce, Reload};
 use purge_agent::serve::gate::Doors;
 use purge_agent::serve::tls::Certificates;
-use purge_agent::{demo, descriptors, schedule, serve, watchdog};
+use purge_agent::{demo, descriptors, parent, schedule, serve, watchdog};
 use purge_proto::shown::{Shown, page};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -41,6 +41,11 @@ fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Run(run) => {
             purge_agent::log::init();
+            if parent::is_wanted(run.single_process)
+                && let Some(done) = parent::run().transpose()
+            {
+                return done.unwrap_or_else(|error| complain(&error));
+            }
             purge_agent::sys::private::by_default();
             purge_agent::sys::limits::raise_open_files();
             let handover = Handover::take();
@@ -55,14 +60,16 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("purge-agent: {}", page(&format!("{error:#}")));
-            ExitCode::FAILURE
-        }
+        Err(error) => complain(&error),
     }
 }
 
-/// Starts the program anew. Under systemd by ending, so that the event queues in its keeping are handed over.
+fn complain(error: &anyhow::Error) -> ExitCode {
+    eprintln!("purge-agent: {}", page(&format!("{error:#}")));
+    ExitCode::FAILURE
+}
+
+/// Starts the program again. Under systemd, or a parent, by ending, so that the event queues in its keeping are handed over.
 fn start_again() -> anyhow::Result<()> {
     use std::os::unix::process::CommandExt;
     if std::env::var_os("NOTIFY_SOCKET").is_some() {

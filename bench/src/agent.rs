@@ -59,6 +59,8 @@ impl Agent {
         let child = Command::new(programs.join("purge-agent"))
             .args(["run", "--config"])
             .arg(&config)
+            // What is measured is the process that was started.
+            .env("PURGE_AGENT_SINGLE_PROCESS", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log)?)

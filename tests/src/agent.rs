@@ -20,6 +20,8 @@ use crate::sys::Held;
 use crate::wait::{LONG, SOON, until};
 use crate::{binary, files};
 
+/// Set to 1: the agent has no parent, so that its process is the one that was started.
+const SINGLE_PROCESS: &str = "PURGE_AGENT_SINGLE_PROCESS";
 /// What the unit's TimeoutStopSec gives it.
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
@@ -131,6 +133,11 @@ impl Agent {
         self.environment.push((name.into(), value.into()));
     }
 
+    /// A further argument, from its next start on.
+    pub fn argument(&mut self, argument: &str) {
+        self.arguments.push(argument.into());
+    }
+
     fn prepare() -> Self {
         let dir = files::temp_dir();
         Self {
@@ -226,6 +233,7 @@ impl Agent {
         let mut child = command
             .args(&self.arguments)
             .env_remove("NOTIFY_SOCKET")
+            .env(SINGLE_PROCESS, "1")
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -260,6 +268,20 @@ impl Agent {
     /// When it is not running.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("a running agent").id()
+    }
+
+    /// With the parent process that keeps its queues, which other tests do without.
+    #[must_use]
+    pub fn with_parent(mut self) -> Self {
+        self.environment(SINGLE_PROCESS, Path::new("0"));
+        self
+    }
+
+    /// Its process where it has a parent: that is [`Agent::pid`] then.
+    pub fn below_parent(&self) -> Option<u32> {
+        let pid = self.pid();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        children.ok()?.split_whitespace().next()?.parse().ok()
     }
 
     fn send(&self, signal: Signal) {

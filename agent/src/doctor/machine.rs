@@ -8,6 +8,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::Finding;
 use crate::descriptors;
+use crate::parent;
 use crate::sys::stat;
 
 /// The first kernel with what the collector asks for (FAN_REPORT_TARGET_FID).
@@ -148,12 +149,19 @@ pub(super) fn leases() -> Finding {
 
 pub(super) fn systemd() -> Vec<Finding> {
     let variable = |name| std::env::var(name).ok().filter(|v| !v.is_empty());
+    if let Some(parent) = parent::of_this_process() {
+        let parent = parent.as_raw_nonzero();
+        return vec![Finding::good(
+            "fd-store",
+            format!("the agent's parent (process {parent}) keeps the event queues over a crash"),
+        )];
+    }
     if variable("NOTIFY_SOCKET").is_none() {
         return vec![Finding::note(
             "fd-store",
-            "not started by systemd",
+            "not started by systemd, and as a single process",
             "what happens while the agent is restarted goes unseen and counts as use: run it as purge-agent.service, which keeps \
-             the event queues",
+             the event queues, or without --single-process",
         )];
     }
     let store = match variable("FDSTORE").map(|n| n.parse::<u32>().unwrap_or(0)) {

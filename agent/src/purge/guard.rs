@@ -523,7 +523,7 @@ impl<'a> Ground<'a> {
     }
 
     /// The paths of all directories that hold a file's names, and these.
-    fn names_by_directory(&self, candidate: &Candidate) -> Result<Vec<(Vec<u8>, Vec<Vec<u8>>)>, Fate> {
+    fn names_by_directory(&self, candidate: &Candidate) -> Result<Vec<Directory>, Fate> {
         let index = self.watched.index.read();
         let names = index
             .names(candidate.ino)
@@ -549,6 +549,9 @@ impl<'a> Ground<'a> {
         paths.ok_or(Fate::Skipped(Skip::Hardlinked))
     }
 }
+
+/// The path of a directory, and names in it.
+type Directory = (Vec<u8>, Vec<Vec<u8>>);
 
 impl Anchor {
     fn name(&self, candidate: &Candidate) -> Name {

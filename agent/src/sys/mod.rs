@@ -23,6 +23,7 @@
 //! Every function names its man page. Nothing here knows of volumes, rules or plans.
 
 pub mod beneath;
+pub mod child;
 pub mod descriptor;
 pub mod extents;
 pub mod fanotify;
