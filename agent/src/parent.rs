@@ -115,7 +115,7 @@ struct Message {
 
 impl Inbox {
     fn open() -> io::Result<Self> {
-        let mut dirs = [env::temp_dir(), "/run".into(), "/dev/shm".into()].into_iter();
+        let mut dirs = ["/run".into(), "/dev/shm".into(), env::temp_dir()].into_iter();
         let made = |dir| tempfile::Builder::new().prefix("purge-agent-").tempdir_in(dir);
         // Its mode is 0700, and it goes when the socket's inode is in hand.
         let dir = dirs

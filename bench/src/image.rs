@@ -39,35 +39,22 @@ pub struct Image {
 impl Image {
     /// Makes and mounts the image `name` below `place` and grows `tree` on it.
     pub fn make(programs: &Path, place: &Path, name: &str, tree: Tree) -> Result<Self> {
-        let image = Self {
-            root: place.join(name),
-            file: place.join(format!("{name}.img")),
-            files: tree.files,
-            manifest: place.join(format!("{name}.manifest")),
-        };
-        fs::create_dir(&image.root).with_context(|| format!("cannot make {}", image.root.display()))?;
-        let bytes = BYTES_BASE + BYTES_PER_FILE * tree.files as u64;
-        File::create_new(&image.file)
-            .and_then(|file| file.set_len(bytes))
-            .with_context(|| format!("cannot make {}", image.file.display()))?;
         let inodes = (tree.files as f64 * INODES_PER_FILE) as u64 + 1_024;
+        let mut mkfs = Command::new("mkfs.ext4");
         // Tables are written now: the kernel's thread that does it later would disturb what is measured.
-        run(Command::new("mkfs.ext4")
-            .args([
-                "-q",
-                "-F",
-                "-m",
-                "0",
-                "-E",
-                "lazy_itable_init=0,lazy_journal_init=0",
-                "-N",
-            ])
-            .arg(inodes.to_string())
-            .arg(&image.file))?;
-        run(Command::new("mount")
-            .args(["-o", "loop,noatime"])
-            .arg(&image.file)
-            .arg(&image.root))?;
+        mkfs.args([
+            "-q",
+            "-F",
+            "-m",
+            "0",
+            "-E",
+            "lazy_itable_init=0,lazy_journal_init=0",
+            "-N",
+        ])
+        .arg(inodes.to_string());
+        let bytes = BYTES_BASE + BYTES_PER_FILE * tree.files as u64;
+        let mut image = Self::mounted(place, name, bytes, &mut mkfs)?;
+        image.files = tree.files;
         run(Command::new(programs.join("gentree"))
             .arg(image.tree())
             .arg(tree.files.to_string())
@@ -75,6 +62,30 @@ impl Image {
             .args(["--seed", &tree.seed.to_string()])
             .arg("--manifest")
             .arg(&image.manifest))?;
+        Ok(image)
+    }
+
+    /// An empty xfs, of which a file may have more names than ext4 allows.
+    pub fn xfs(place: &Path, name: &str, bytes: u64) -> Result<Self> {
+        Self::mounted(place, name, bytes, Command::new("mkfs.xfs").args(["-q", "-f"]))
+    }
+
+    fn mounted(place: &Path, name: &str, bytes: u64, mkfs: &mut Command) -> Result<Self> {
+        let image = Self {
+            root: place.join(name),
+            file: place.join(format!("{name}.img")),
+            files: 0,
+            manifest: place.join(format!("{name}.manifest")),
+        };
+        fs::create_dir(&image.root).with_context(|| format!("cannot make {}", image.root.display()))?;
+        File::create_new(&image.file)
+            .and_then(|file| file.set_len(bytes))
+            .with_context(|| format!("cannot make {}", image.file.display()))?;
+        run(mkfs.arg(&image.file))?;
+        run(Command::new("mount")
+            .args(["-o", "loop,noatime"])
+            .arg(&image.file)
+            .arg(&image.root))?;
         Ok(image)
     }
 

@@ -6,6 +6,7 @@
 //! purge-bench hot              files that are used all the time only
 //! purge-bench race [ACCESSES [A_SECOND]] [--ours]   is anything lost that was used while it was purged?
 //! purge-bench growth FILES...  how costs grow with the number of files, in one table
+//! purge-bench links [NAMES [INODES]]   files with very many names
 //! purge-bench plans FILES...   what the agent's memory does while it removes as many files, in one table
 //! purge-bench storm ...        a reader of the event storm; see `storm`
 //! purge-bench read ...         another reader; see `reading`
@@ -20,6 +21,7 @@
 //! - `collecting` what collecting costs those who use files, and the agent
 //! - `reading`   readers of hot files, and of each file once
 //! - `growth`    how costs grow with the number of files
+//! - `links`     files with very many names
 //! - `plans`     memory by the size of a plan
 //! - `storm`     readers that open files as fast as they can
 //! - `measure`   stopwatch, medians, memory, space
@@ -35,6 +37,7 @@ mod collecting;
 mod command;
 mod growth;
 mod image;
+mod links;
 mod machine;
 mod measure;
 mod plans;
@@ -53,7 +56,7 @@ use anyhow::{Context, Result, bail, ensure};
 use report::Report;
 use stages::Bench;
 
-const USAGE: &str = "usage: purge-bench [FILES] | purge-bench apply [FILES] | purge-bench hot | purge-bench race [ACCESSES [A_SECOND]] [--ours] | purge-bench growth FILES... | purge-bench plans FILES...";
+const USAGE: &str = "usage: purge-bench [FILES] | purge-bench apply [FILES] | purge-bench hot | purge-bench race [ACCESSES [A_SECOND]] [--ours] | purge-bench growth FILES... | purge-bench links [NAMES [INODES]] | purge-bench plans FILES...";
 const FILES_DEFAULT: usize = 1_000_000;
 /// As many on each kind of file system.
 const ACCESSES_DEFAULT: u64 = 1_000_000;
@@ -91,6 +94,17 @@ fn main() -> ExitCode {
                 )),
             }
         }
+        Some((mode, rest)) if mode == "links" => match rest.iter().map(|n| n.parse()).collect() {
+            Ok(numbers) => {
+                let numbers: Vec<usize> = numbers;
+                let names = numbers.first().copied().unwrap_or(links::NAMES_DEFAULT);
+                let inodes = numbers.get(1).copied().unwrap_or(links::INODES_DEFAULT);
+                in_a_place(names, |bench| links::measure(bench, names, inodes))
+            }
+            Err(_) => Err(anyhow::anyhow!(
+                "links takes a number of names, and how many inodes share them: links 1000000 10"
+            )),
+        },
         Some((mode, rest)) if mode == "apply" => match files_wanted(rest) {
             Ok(files) => bench(files, purging::measure),
             Err(error) => Err(error),

@@ -84,6 +84,14 @@ impl Mount {
     /// # Errors
     /// See [`Mount::new`].
     pub fn sized(fs: Fs, mib: u64, inodes: u64) -> Result<Self, Unmet> {
+        Self::made(fs, mib, inodes, &[])
+    }
+
+    /// The same, made with further arguments of its mkfs.
+    ///
+    /// # Errors
+    /// See [`Mount::new`].
+    pub fn made(fs: Fs, mib: u64, inodes: u64, arguments: &[&str]) -> Result<Self, Unmet> {
         can_watch()?;
         let dir = tempfile::Builder::new()
             .prefix("purge-tests-")
@@ -107,7 +115,7 @@ impl Mount {
                 Fs::Ext4 | Fs::Ext4Relatime => mkfs.args(["-qF", "-I", "256", "-N"]).arg(inodes.to_string()),
                 Fs::Xfs | Fs::Btrfs | Fs::Tmpfs => mkfs.args(["-q", "-f"]),
             };
-            sh(mkfs.arg(&image)).map_err(Unmet)?;
+            sh(mkfs.args(arguments).arg(&image)).map_err(Unmet)?;
         }
         mount.mount().map_err(Unmet)?;
         Ok(mount)
