@@ -1,6 +1,7 @@
 //! One host: its volumes, rules, plans, runs and holds, and what can be asked of them together.
 //!
 //! - `own`       what ordinary users may ask for: what is theirs
+//! - `owners`    whom the names of rules and overrides mean
 //! - `announce`  publishes what announcing rules will take; `lists`: as files for people
 //! - `due`       rules whose time has come
 //! - [`forecast`] what will expire, and which limits will be reached; `growth`: what there was before
@@ -25,6 +26,7 @@ mod left;
 mod lists;
 pub mod mine;
 mod own;
+mod owners;
 pub mod place;
 mod plans;
 mod purges;

@@ -35,6 +35,9 @@ enum Look {
 
 impl Look {
     fn take(&self, host: &Arc<Host>) {
+        if let Self::Watermark(volume) | Self::Quotas(volume) = self {
+            host.meet_owners(volume);
+        }
         let limits = host.limits();
         match self {
             Self::Watermark(volume) => {

@@ -3,6 +3,7 @@
 //! - [`mount`]  file systems of their own, in loop-mounted images or in memory
 //! - [`config`] the agent's configuration as text
 //! - [`agent`]  a running `purge-agent`
+//! - [`accounts`] users and groups that it sees
 //! - [`ctl`]    `purgectl` and what it answered
 //! - [`rpc`]    gRPC without it
 //! - [`certs`]  certificates
@@ -26,6 +27,7 @@
     reason = "a test harness fails by panicking"
 )]
 
+pub mod accounts;
 pub mod agent;
 pub mod cable;
 pub mod certs;

@@ -13,6 +13,7 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use prost::Message;
+use purge_tests::accounts::Accounts;
 use purge_tests::ctl::{number, text};
 use purge_tests::files::{age_tree, assert_same, make, temp_dir};
 use purge_tests::rpc::{CALLS, call, channel_as, is_refused, runtime};
@@ -128,38 +129,13 @@ fn who_may_connect_follows_the_socket_and_who_may_ask_follows_a_reload() {
     assert!(!may("ListHolds"));
 }
 
-/// Lines of `/etc/passwd` and `/etc/group` that an agent sees instead of this machine's.
-struct Accounts(tempfile::TempDir);
-
-impl Accounts {
-    fn new(group: &str) -> Self {
-        let accounts = Self(temp_dir());
-        let passwd = format!("root:x:0:0:root:/root:/bin/sh\nalice:x:{ALICE}:{ALICE}::/:/bin/sh\n");
-        fs::write(accounts.0.path().join("passwd"), passwd).unwrap();
-        fs::set_permissions(accounts.0.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        accounts.set(group);
-        accounts
-    }
-
-    /// In place: the agent sees this very file.
-    fn set(&self, group: &str) {
-        fs::write(self.0.path().join("group"), format!("root:x:0:\n{group}\n")).unwrap();
-    }
-
-    fn agent(&self, config: &Config) -> Agent {
-        let dir = self.0.path().display();
-        let line = format!(
-            "mount --bind {dir}/passwd /etc/passwd && mount --bind {dir}/group /etc/group && exec \"$@\""
-        );
-        Agent::tracking_under(config, &["unshare", "--mount", "sh", "-c", &line, "sh"])
-    }
-}
-
 #[test]
 fn being_taken_off_a_group_counts_at_the_next_call() {
     let mount = need!(Mount::new(Fs::Ext4));
     make(&mount.path().join("d"), 3);
-    let accounts = Accounts::new(&format!("viewers:x:{VIEWERS}:alice"));
+    let alice_only = format!("alice:x:{ALICE}:{ALICE}::/:/bin/sh\n");
+    let accounts = Accounts::new(&alice_only, &format!("viewers:x:{VIEWERS}:alice\n"));
+    let groups = |line: &str| accounts.set("group", &format!("root:x:0:\n{line}\n"));
     let agent = accounts.agent(&Config::backdated(&mount.path()).access(&access(false)));
     agent.reachable();
     fs::set_permissions(agent.socket(), fs::Permissions::from_mode(0o666)).unwrap();
@@ -169,7 +145,7 @@ fn being_taken_off_a_group_counts_at_the_next_call() {
     let (alice, nameless) = (connect(ALICE), connect(BOB));
     assert!(may(&alice) && may(&nameless));
 
-    accounts.set(&format!("viewers:x:{VIEWERS}:"));
+    groups(&format!("viewers:x:{VIEWERS}:"));
     assert!(!may(&alice), "at the next call");
     assert!(
         !may(&connect(ALICE)),
@@ -178,17 +154,13 @@ fn being_taken_off_a_group_counts_at_the_next_call() {
     assert!(may(&nameless), "what no account gave, none takes away");
     assert!(agent.ctl().run(["status"]).code == 0, "root is root");
 
-    accounts.set(&format!("viewers:x:{VIEWERS}:bob,alice"));
+    groups(&format!("viewers:x:{VIEWERS}:bob,alice"));
     assert!(may(&alice), "and back");
-    accounts.set("others:x:1:alice");
+    groups("others:x:1:alice");
     assert!(!may(&alice), "the group is no more");
-    accounts.set(&format!("viewers:x:{VIEWERS}:alice"));
+    groups(&format!("viewers:x:{VIEWERS}:alice"));
     assert!(may(&alice));
-    fs::write(
-        accounts.0.path().join("passwd"),
-        "root:x:0:0:root:/root:/bin/sh\n",
-    )
-    .unwrap();
+    accounts.set("passwd", "root:x:0:0:root:/root:/bin/sh\n");
     assert!(!may(&alice), "the user is no more");
 }
 

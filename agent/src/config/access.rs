@@ -1,6 +1,6 @@
 //! `[access]`: who may ask what. Root on the unix socket may everything; nobody else is anything until it is said here.
 
-use super::accounts::{group_id, user_id};
+use super::accounts::{group_ids, user_ids};
 use super::scope::read_ids;
 use super::section::{Section, Source};
 use super::subject::Subject;
@@ -81,8 +81,8 @@ fn read_members(s: &mut Section<'_, '_>, src: &mut Source<'_>, role: &'static st
     let mut members = Members::default();
     for (table, span) in s.tables(src, role) {
         let mut s = Section::new(role, table, span);
-        members.users = read_ids(&mut s, src, "users", user_id, false).unwrap_or_default();
-        members.groups = read_ids(&mut s, src, "groups", group_id, false).unwrap_or_default();
+        members.users = read_ids(&mut s, src, ("users", user_ids));
+        members.groups = read_ids(&mut s, src, ("groups", group_ids));
         members.certificates = read_subjects(&mut s, src);
         s.finish(src);
     }

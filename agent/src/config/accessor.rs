@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::accounts::{group_id, user_id};
+use super::accounts::{Unclear, group_id, user_id};
 use super::section::{At, Section, Source};
 use crate::collect::accessors::{Accessor, What};
 
@@ -96,7 +96,7 @@ fn account(
     let (name, span) = s.string(src, key)?;
     let id = id_of(&name);
     if id.is_none() {
-        super::scope::unknown_account(src, key, &name, &span);
+        super::scope::unclear_account(src, key, &name, &span, &Unclear::Unknown);
     }
     id
 }

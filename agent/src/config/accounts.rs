@@ -1,40 +1,110 @@
 //! User and group names. The files are asked first, then `getent(1)`, which knows of LDAP and the like.
 
-use std::collections::HashMap;
+mod known;
+
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{LazyLock, mpsc};
-use std::time::{Duration, Instant};
+use std::sync::mpsc;
+use std::time::Duration;
 
-use parking_lot::Mutex;
+pub use self::known::{
+    expect_names, group_name, group_names, know_group_names, know_user_names, user_account, user_name,
+    user_names,
+};
 
-/// `chown(2)` takes this for "leave it": nobody has it.
-const NOBODYS_ID: u32 = u32::MAX;
+/// `chown(2)` takes this for "leave it": no account has it.
+const NO_ACCOUNT: u32 = u32::MAX;
+/// A directory service that takes longer is taken for dead.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
-/// The id of a user's name, or the number itself.
+/// Why a word means no account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unclear {
+    /// This host knows no such account.
+    Unknown,
+    /// It is a number, and the name of an account with another number.
+    NameOfAnother(u32),
+}
+
+/// The one id of a user's name, or the number itself.
 pub fn user_id(name: &str) -> Option<u32> {
-    number(name).or_else(|| ask("passwd", name).map(|(_, id)| id))
+    first_id("passwd", name)
 }
 
-/// The id of a group's name, or the number itself.
+/// The one id of a group's name, or the number itself.
 pub fn group_id(name: &str) -> Option<u32> {
-    number(name).or_else(|| ask("group", name).map(|(_, id)| id))
+    first_id("group", name)
 }
 
-fn number(name: &str) -> Option<u32> {
-    name.parse().ok().filter(|id| *id != NOBODYS_ID)
+/// All ids of a user's name, or the number itself: nothing keeps two numbers from having one name.
+///
+/// # Errors
+/// When there is no such user, or it cannot be told whether a number or a name is meant.
+pub fn user_ids(name: &str) -> Result<Vec<u32>, Unclear> {
+    all_ids("passwd", name)
 }
 
-/// The user's name, or the number where the host knows none.
-pub fn user_name(uid: u32) -> String {
-    cached_name("passwd", uid)
+/// The same for a group.
+///
+/// # Errors
+/// As for [`user_ids`].
+pub fn group_ids(name: &str) -> Result<Vec<u32>, Unclear> {
+    all_ids("group", name)
 }
 
-/// The group's name, or the number where the host knows none.
-pub fn group_name(gid: u32) -> String {
-    cached_name("group", gid)
+/// Whether a word stands for an id: `4711`, or `+4711` where an account has the name 4711.
+pub fn is_number(word: &str) -> bool {
+    number(word).is_some()
+}
+
+fn number(word: &str) -> Option<u32> {
+    word.parse().ok().filter(|id| *id != NO_ACCOUNT)
+}
+
+fn first_id(database: &str, name: &str) -> Option<u32> {
+    all_ids(database, name).ok()?.first().copied()
+}
+
+fn all_ids(database: &str, name: &str) -> Result<Vec<u32>, Unclear> {
+    let file = fs::read_to_string(format!("/etc/{database}")).unwrap_or_default();
+    let mut ids = ids_of(&file, name);
+    if let Some(id) = number(name) {
+        return match ids.first() {
+            Some(other) if *other != id => Err(Unclear::NameOfAnother(*other)),
+            _ => Ok(vec![id]),
+        };
+    }
+    if ids.is_empty() && known::can_be_asked(name) {
+        // A directory may print another form of the name than the one asked for: other case, a domain before or behind it.
+        let answer = getent(database, &[name]).unwrap_or_default();
+        ids.extend(entries(&answer).map(|(_, id)| id));
+    }
+    match ids.is_empty() {
+        true => Err(Unclear::Unknown),
+        false => Ok(ids),
+    }
+}
+
+/// Names and ids in the lines of a database. A name may have blanks, backslashes and `@` in it.
+fn entries(lines: &str) -> impl Iterator<Item = (&str, u32)> {
+    lines.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let (name, id) = (fields.next()?, fields.nth(1)?);
+        let id = id.parse().ok().filter(|id| *id != NO_ACCOUNT)?;
+        (!name.is_empty()).then_some((name, id))
+    })
+}
+
+fn ids_of(lines: &str, name: &str) -> Vec<u32> {
+    let mut ids = Vec::new();
+    for (_, id) in entries(lines).filter(|(known, _)| *known == name) {
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+    ids
 }
 
 /// What the user database says of a person besides the name: gecos.
@@ -66,7 +136,7 @@ pub fn membership(uid: u32, gids: &[u32]) -> Option<Membership> {
     let group = fs::read_to_string("/etc/group").unwrap_or_default();
     let mut known_groups = Vec::new();
     for gid in gids {
-        if find(&group, &gid.to_string()).is_some() || !getent("group", &[&gid.to_string()])?.is_empty() {
+        if entries(&group).any(|(_, id)| id == *gid) || !getent("group", &[&gid.to_string()])?.is_empty() {
             known_groups.push(*gid);
         }
     }
@@ -84,11 +154,7 @@ pub fn membership(uid: u32, gids: &[u32]) -> Option<Membership> {
     groups.extend(groups_with(&group, &name));
     if !name.starts_with('-') {
         let line = getent("initgroups", &[&name])?;
-        groups.extend(
-            line.split_whitespace()
-                .skip(1)
-                .filter_map(|gid| gid.parse::<u32>().ok()),
-        );
+        groups.extend(groups_in(&line, &name));
     }
     Some(Membership {
         is_known: true,
@@ -108,6 +174,15 @@ fn user_of(lines: &str, uid: u32) -> Option<(String, u32)> {
     })
 }
 
+/// The groups in what `getent initgroups NAME` prints: the name, padded, and the numbers. A name may have blanks and digits in it.
+fn groups_in(line: &str, name: &str) -> Vec<u32> {
+    let numbers = line.strip_prefix(name).unwrap_or_default();
+    numbers
+        .split_whitespace()
+        .filter_map(|gid| gid.parse().ok())
+        .collect()
+}
+
 /// The groups that name a user among their members.
 fn groups_with(lines: &str, user: &str) -> Vec<u32> {
     let of = |line: &str| {
@@ -120,154 +195,8 @@ fn groups_with(lines: &str, user: &str) -> Vec<u32> {
     lines.lines().filter_map(of).collect()
 }
 
-/// Names are asked for again after this long; until the answer is there, the old one is given.
-const CACHED_FOR: Duration = Duration::from_secs(300);
-/// Nobody's name is older than this.
-const CACHED_MAX: Duration = Duration::from_secs(86_400);
-/// A directory service that takes longer is taken for dead.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
-/// Ids asked for by one command.
-const ASKED_AT_ONCE: usize = 1000;
-
-type Names = HashMap<(&'static str, u32), (Instant, String)>;
-
-static NAMES: LazyLock<Mutex<Names>> = LazyLock::new(Mutex::default);
-
-/// Asks for the names of users that are not known yet, all at once: one by one, each takes milliseconds.
-pub fn know_user_names(uids: impl Iterator<Item = u32>) {
-    know("passwd", uids);
-}
-
-/// The same for groups.
-pub fn know_group_names(gids: impl Iterator<Item = u32>) {
-    know("group", gids);
-}
-
-fn cached_name(database: &'static str, id: u32) -> String {
-    know(database, std::iter::once(id));
-    let names = NAMES.lock();
-    names
-        .get(&(database, id))
-        .map_or_else(|| id.to_string(), |(_, name)| name.clone())
-}
-
-/// Asks for the names that are not known yet, while others go on: a question that comes later need not wait for them.
-pub fn expect_names(uids: impl Iterator<Item = u32>, gids: impl Iterator<Item = u32>) {
-    let (users, groups) = (lookup("passwd", uids), lookup("group", gids));
-    if !users.unknown.is_empty() || !groups.unknown.is_empty() {
-        in_background(move || {
-            learn("passwd", &users.unknown);
-            learn("group", &groups.unknown);
-        });
-    }
-}
-
-fn know(database: &'static str, ids: impl Iterator<Item = u32>) {
-    let found = lookup(database, ids);
-    if !found.unknown.is_empty() {
-        learn(database, &found.unknown);
-    }
-    if found.some_are_old {
-        in_background(renew);
-    }
-}
-
-/// What is known of names.
-struct Lookup {
-    unknown: Vec<u32>,
-    /// Some are known, but were asked for long ago.
-    some_are_old: bool,
-}
-
-fn lookup(database: &'static str, ids: impl Iterator<Item = u32>) -> Lookup {
-    let (mut unknown, mut some_are_old) = (Vec::new(), false);
-    let names = NAMES.lock();
-    for id in ids {
-        match names.get(&(database, id)).map(|(asked, _)| asked.elapsed()) {
-            Some(age) if age < CACHED_FOR => {}
-            Some(age) if age < CACHED_MAX => some_are_old = true,
-            _ => unknown.push(id),
-        }
-    }
-    Lookup {
-        unknown,
-        some_are_old,
-    }
-}
-
-/// Asks again for all names that were asked for long ago.
-fn renew() {
-    for database in ["passwd", "group"] {
-        let old = |(key, (asked, _)): (&(&str, u32), &(Instant, String))| {
-            (key.0 == database && asked.elapsed() >= CACHED_FOR).then_some(key.1)
-        };
-        let ids: Vec<u32> = NAMES.lock().iter().filter_map(old).collect();
-        learn(database, &ids);
-    }
-}
-
-/// Only one works at a time: what is left undone is asked for again.
-fn in_background(work: impl FnOnce() + Send + 'static) {
-    static RUNS: AtomicBool = AtomicBool::new(false);
-    if RUNS.swap(true, SeqCst) {
-        return;
-    }
-    let work = || {
-        work();
-        RUNS.store(false, SeqCst);
-    };
-    let begun = std::thread::Builder::new().name("names".into()).spawn(work);
-    if begun.is_err() {
-        RUNS.store(false, SeqCst);
-    }
-}
-
-fn learn(database: &'static str, ids: &[u32]) {
-    let mut found = by_id(&fs::read_to_string(format!("/etc/{database}")).unwrap_or_default());
-    let elsewhere: Vec<String> = ids
-        .iter()
-        .filter(|id| !found.contains_key(id))
-        .map(u32::to_string)
-        .collect();
-    for some in elsewhere.chunks(ASKED_AT_ONCE) {
-        let keys: Vec<&str> = some.iter().map(String::as_str).collect();
-        // One that does not answer is not asked for the others.
-        let Some(lines) = getent(database, &keys) else {
-            break;
-        };
-        found.extend(by_id(&lines));
-    }
-    let now = Instant::now();
-    let mut names = NAMES.lock();
-    for id in ids {
-        let name = found.remove(id).unwrap_or_else(|| id.to_string());
-        names.insert((database, *id), (now, name));
-    }
-}
-
-/// The first name of each id counts, as for the C library.
-fn by_id(lines: &str) -> HashMap<u32, String> {
-    let mut names = HashMap::new();
-    for line in lines.lines() {
-        let mut fields = line.split(':');
-        if let (Some(name), Some(Ok(id))) = (fields.next(), fields.nth(1).map(str::parse)) {
-            names.entry(id).or_insert_with(|| name.to_owned());
-        }
-    }
-    names
-}
-
-fn ask(database: &str, key: &str) -> Option<(String, u32)> {
-    let lines = fs::read_to_string(format!("/etc/{database}")).unwrap_or_default();
-    find(&lines, key).or_else(|| {
-        // No shell, and a name that looks like an option is none.
-        let valid = !key.is_empty() && !key.starts_with('-');
-        find(&valid.then(|| getent(database, &[key]))??, key)
-    })
-}
-
 /// What `getent DATABASE KEY...` prints; nothing when the directory service behind it does not answer in time.
-fn getent(database: &str, keys: &[&str]) -> Option<String> {
+fn getent<K: AsRef<OsStr>>(database: &str, keys: &[K]) -> Option<String> {
     let mut command = Command::new("getent");
     command.arg(database).args(keys);
     command
@@ -304,15 +233,6 @@ fn getent(database: &str, keys: &[&str]) -> Option<String> {
     Some(String::from_utf8_lossy(&printed?).into_owned())
 }
 
-fn find(lines: &str, key: &str) -> Option<(String, u32)> {
-    lines.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let (name, id) = (fields.next()?, fields.nth(1)?);
-        (name == key || id == key).then_some(())?;
-        Some((name.to_owned(), id.parse().ok()?))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -334,33 +254,33 @@ mod tests {
     fn names_and_numbers_are_found() {
         assert_eq!(user_id("root"), Some(0));
         assert_eq!(user_id("4711"), Some(4711));
+        assert_eq!(user_ids("+4711"), Ok(vec![4711]));
+        assert_eq!(user_ids("4294967294"), Ok(vec![4_294_967_294]));
         assert_eq!(user_id("no-such-user-here"), None);
+        assert_eq!(user_ids("DOM\\no-such-user"), Err(Unclear::Unknown));
         assert_eq!(user_id("4294967295"), None);
-        assert_eq!(user_name(0), "root");
         assert_eq!(user_gecos("root").as_deref(), Some("root"));
         assert_eq!(user_gecos("no-such-user-here"), None);
-        assert_eq!(group_name(4_000_000_001), "4000000001");
-        know_group_names([0, 4_000_000_002].into_iter());
-        expect_names([4_000_000_003].into_iter(), [].into_iter());
-        let until = Instant::now() + Duration::from_secs(10);
-        while !lookup("passwd", [4_000_000_003].into_iter()).unknown.is_empty() {
-            assert!(
-                Instant::now() < until,
-                "a name that is expected was not asked for"
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        assert_eq!(
-            (group_name(0), group_name(4_000_000_002)),
-            ("root".into(), "4000000002".into())
-        );
         let many: Vec<String> = (0..3000)
             .map(|n| (n % 2 * 4_000_000_000u32).to_string())
             .collect();
-        let keys: Vec<&str> = many.iter().map(String::as_str).collect();
-        let printed = getent("passwd", &keys).unwrap_or_default();
+        let printed = getent("passwd", &many).unwrap_or_default();
         assert_eq!(printed.lines().count(), 1500, "more than a pipe holds");
-        assert_eq!(by_id("a:x:5:\nb:x:5:\nbad\n"), HashMap::from([(5, "a".into())]));
-        assert_eq!(find("a:x:5:\nb:x:6:", "b"), Some(("b".into(), 6)));
+    }
+
+    #[test]
+    fn a_name_has_all_its_numbers() {
+        let lines = "a:x:5:\nb c:x:6:\na:x:7:\na:x:5:\nno:x:-1:\nnot:x:4294967295:\n:x:9:\n";
+        assert_eq!(ids_of(lines, "a"), [5, 7]);
+        assert_eq!(ids_of(lines, "b c"), [6]);
+        assert!(
+            ids_of(lines, "no").is_empty() && ids_of(lines, "not").is_empty() && ids_of(lines, "").is_empty()
+        );
+    }
+
+    #[test]
+    fn digits_in_a_name_are_no_group() {
+        assert_eq!(groups_in("ann 0 x              5 6\n", "ann 0 x"), [5, 6]);
+        assert_eq!(groups_in("other 7", "ann"), [0u32; 0]);
     }
 }

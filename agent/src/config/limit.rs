@@ -1,10 +1,9 @@
 //! `[[quota]]` and `[[watermark]]` tables, checked.
 
-use globset::Glob;
-
 use super::fault::Fault;
 use super::limits::{DEFAULT_MIN_AGE, Limits, Override, Quota, QuotaSubject, Watermark};
 use super::section::{Section, Source, suggest};
+use super::whom::Whom;
 use super::{Rule, VolumeConfig};
 
 /// The limits of a file, and where each stands, for the check that needs all files.
@@ -44,7 +43,7 @@ pub(super) fn read_quota(mut s: Section<'_, '_>, src: &mut Source<'_>, read: &mu
     let overrides = s.tables(src, "overrides");
     let overrides: Vec<_> = overrides
         .into_iter()
-        .filter_map(|(table, span)| read_override(Section::new("quota.overrides", table, span), src))
+        .filter_map(|(table, span)| read_override(Section::new("quota.overrides", table, span), src, subject))
         .collect();
     if let Some((0, span)) = &max_age {
         src.fault(
@@ -178,17 +177,13 @@ fn read_subject(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> QuotaSubject {
     }
 }
 
-fn read_override(mut s: Section<'_, '_>, src: &mut Source<'_>) -> Option<Override> {
+fn read_override(mut s: Section<'_, '_>, src: &mut Source<'_>, subject: QuotaSubject) -> Option<Override> {
     let (pattern, span) = s.needed(src, "match", "alice")?;
     let hard = s.size(src, "hard").map(|(n, _)| n);
     let temporal = s.size(src, "temporal").map(|(n, _)| n);
     s.finish(src);
-    match Glob::new(&pattern) {
-        Ok(glob) => Some(Override {
-            matches: glob.compile_matcher(),
-            hard,
-            temporal,
-        }),
+    match Whom::new(&pattern, subject) {
+        Ok(whom) => Some(Override { whom, hard, temporal }),
         Err(e) => {
             src.fault(&span, format!("match {pattern:?} is no glob: {}", e.kind()), "");
             None

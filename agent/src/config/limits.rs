@@ -1,6 +1,6 @@
 //! How much there may be: quotas of owners and directories, watermarks of volumes.
 
-use globset::GlobMatcher;
+use super::whom::Whom;
 
 /// All of them.
 #[derive(Debug, Clone, Default)]
@@ -58,21 +58,14 @@ pub struct Quota {
 }
 
 /// Other limits for some subjects.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Override {
-    /// Whom: a glob against the user, the group or the directory's path.
-    pub matches: GlobMatcher,
+    /// Whom: a name or a glob of the user, the group or the directory's path.
+    pub whom: Whom,
     /// Instead of the quota's own.
     pub hard: Option<u64>,
     /// Instead of the quota's own.
     pub temporal: Option<u64>,
-}
-
-/// The glob alone: what is compiled holds caches, and quotas are compared by these words.
-impl std::fmt::Debug for Override {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        (self.matches.glob().glob(), self.hard, self.temporal).fmt(f)
-    }
 }
 
 /// How full a volume may be.
@@ -93,9 +86,9 @@ pub struct Watermark {
 }
 
 impl Quota {
-    /// The limits of one subject: (bytes, byte-days).
-    pub fn limits_of(&self, subject: &str) -> (Option<u64>, Option<u64>) {
-        let other = self.overrides.iter().find(|o| o.matches.is_match(subject));
+    /// The limits of one subject, which may have an id: (bytes, byte-days).
+    pub fn limits_of(&self, id: Option<u32>, name: &str) -> (Option<u64>, Option<u64>) {
+        let other = self.overrides.iter().find(|o| o.whom.is(id, name));
         let hard = other.and_then(|o| o.hard).or(self.hard);
         let temporal = other.and_then(|o| o.temporal).or(self.temporal);
         (hard, temporal)

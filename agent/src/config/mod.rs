@@ -17,7 +17,7 @@
 //! - [`origin`]    where every value comes from
 //! - `notify`      the notify table -> [`sinks`]; `means` its tables
 //! - `accessor`    whose reads do not count
-//! - `accounts`    user and group names -> ids
+//! - `accounts`    user and group names -> ids; `whom` whom an override means
 //!
 //! What may never happen: a rule that selects everything because something was left out or mistyped.
 
@@ -44,14 +44,15 @@ pub mod subject;
 mod unsupported;
 pub mod url;
 mod volume;
+mod whom;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 pub use access::{Access, Members};
 pub use accounts::{
-    Membership, expect_names, group_id, group_name, know_group_names, know_user_names, membership,
-    user_gecos, user_id, user_name,
+    Membership, Unclear, expect_names, group_ids, group_name, group_names, know_group_names, know_user_names,
+    membership, user_account, user_gecos, user_id, user_ids, user_name, user_names,
 };
 pub use fault::Fault;
 pub use limits::{Limits, Quota, QuotaSubject, Watermark};
@@ -60,6 +61,7 @@ pub use origin::Shown;
 pub use sinks::{Addresses, Amqp, Exec, Means, Notify, Sink, Smtp, Tls, Webhook};
 pub use subject::Subject;
 pub use url::Url;
+pub use whom::Whom;
 
 use crate::collect::accessors::Accessor;
 use crate::model::Clocks;
@@ -330,6 +332,20 @@ impl Config {
                 v.path.display()
             )
         };
-        self.volumes.iter().filter(missing).map(words).collect()
+        let mut all: Vec<String> = self.volumes.iter().filter(missing).map(words).collect();
+        for quota in &self.limits.quotas {
+            let unknown = quota
+                .overrides
+                .iter()
+                .filter_map(|o| o.whom.unknown(quota.subject));
+            all.extend(unknown.map(|name| {
+                format!(
+                    "quota {}: override match {name:?} is no account of this host, so its limits are not used; \
+                     correct the name, or write its number in quotes",
+                    quota.name
+                )
+            }));
+        }
+        all
     }
 }

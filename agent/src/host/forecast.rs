@@ -60,7 +60,7 @@ impl Host {
         let mut shares = Vec::new();
         for q in self.quotas_of(volume) {
             let used = quota::used(&volume.watched.index.read(), &q, now, namer(&q))?;
-            shares.extend(used.into_iter().map(|(subject, used)| Share {
+            shares.extend(used.into_iter().map(|(_, subject, used)| Share {
                 quota: q.name.clone(),
                 subject,
                 bytes: used.bytes as f64,
@@ -262,7 +262,8 @@ impl Host {
             Asker::Quota(q) => {
                 let limit = of_subject(q, &limited.subject, (limited.measure, need), |q| {
                     let used = quota::used(&index, q, then.now, namer(q))?;
-                    Ok(used.get(&limited.subject).copied().unwrap_or_default())
+                    let theirs = used.into_iter().find(|(_, name, _)| *name == limited.subject);
+                    Ok(theirs.map(|(_, _, sums)| sums).unwrap_or_default())
                 })?;
                 let found = quota::quota(&index, &limit, &rule, then, namer(q))?;
                 let wanted = format!("{}/{}", q.name, limited.subject);
@@ -320,8 +321,8 @@ fn limited_by_quota<'a>(
             values.push((Seconds(sample.at), share.bytes, share.byte_days));
         }
     }
-    for (subject, sums) in used {
-        let (hard, temporal) = q.limits_of(&subject);
+    for (whose, subject, sums) in used {
+        let (hard, temporal) = q.limits_of(whose.id(), &subject);
         let of = |measure, used: u128, most: u64, pick: fn(&(Seconds, f64, f64)) -> f64| Limited {
             asker,
             measure,

@@ -100,6 +100,7 @@ impl Host {
     }
 
     pub(super) fn choose_rules(&self, wanted: &Wanted) -> Result<(&Arc<Volume>, Vec<Rule>), HostError> {
+        self.meet_all_owners();
         let all = self.rules();
         let mut chosen = Vec::new();
         for name in &wanted.rules {

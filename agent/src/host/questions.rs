@@ -42,6 +42,7 @@ impl Host {
     pub fn explain(&self, path: &[u8]) -> Result<Answer, HostError> {
         let place = self.locate("path", path)?;
         place.volume.sync_soon();
+        self.meet_owners(&place.volume.config.name);
         let found = place.look()?;
         let known = known(&place, &found);
         let subject = known.ok_or_else(|| {
@@ -216,7 +217,7 @@ mod tests {
             let hits = |below| {
                 let filter = Filter {
                     below: Some(below),
-                    uid: Some(7),
+                    uids: Some(vec![7]),
                     ..Filter::default()
                 };
                 let mut hits = Vec::new();

@@ -12,7 +12,7 @@ use purge_proto::v1;
 
 use super::triggered::{shares, space_of};
 use super::{Host, HostError};
-use crate::config::{Watermark, user_name};
+use crate::config::{Watermark, user_account};
 use crate::index::StoreError;
 use crate::model::Seconds;
 use crate::notify::event::{Audience, Entry, Event, Fill, List, Purged, What, rfc3339};
@@ -181,6 +181,7 @@ impl Lookout {
             }
         }
         if self.quotas.is_due() {
+            self.host.meet_all_owners();
             let began = Instant::now();
             for quota in self.host.limits().quotas {
                 let looked = self.quota(&quota);
@@ -277,7 +278,7 @@ impl Lookout {
 
     fn lost(&self, run: &v1::Run, rules: &[String], lost: Lost) -> Result<(), LookError> {
         let to = Audience::Owner {
-            user: user_name(lost.uid),
+            user: user_account(lost.uid),
             uid: lost.uid,
         };
         let what = What::Purged(Purged {

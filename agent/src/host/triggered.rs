@@ -65,6 +65,7 @@ impl Host {
         candidates_max: Option<u64>,
         by: By<'_>,
     ) -> Result<PlanRecord, HostError> {
+        self.meet_all_owners();
         let asker = Asker::Quota(self.quota(name)?);
         self.plan_for(&asker, false, candidates_max, by)?
             .ok_or_else(|| HostError::Refused(format!("quota {name} asks for nothing")))
@@ -81,6 +82,7 @@ impl Host {
         by: By<'_>,
     ) -> Result<PlanRecord, HostError> {
         let volume = &self.volume(volume)?.config.name;
+        self.meet_owners(volume);
         let watermark = self.limits().watermarks.into_iter().find(|w| w.volume == *volume);
         let watermark = watermark.ok_or_else(|| {
             HostError::NotFound(format!(

@@ -6,6 +6,8 @@ use crate::config::Addresses;
 use crate::config::user_gecos;
 use crate::sys::trusted;
 
+/// Between a name and its address.
+const SEPARATORS: [char; 3] = [' ', '\t', ':'];
 /// A million lines.
 const MAP_BYTES_MAX: u64 = 64 << 20;
 
@@ -37,8 +39,14 @@ fn in_file(file: &Path, user: &str) -> Result<Option<String>, String> {
 fn in_map(text: &str, user: &str) -> Option<String> {
     let lines = text.lines().map(|l| l.split('#').next().unwrap_or_default());
     lines.into_iter().find_map(|line| {
-        let (name, address) = line.trim().split_once([' ', '\t', ':'])?;
-        (name == user).then(|| address.trim_start_matches([' ', '\t', ':']).trim().to_owned())
+        // Names may have blanks in them; an address has some only where `<` is in it.
+        let line = line.trim();
+        let (name, address) = match line.contains('<') {
+            true => line.split_once(SEPARATORS)?,
+            false => line.rsplit_once(SEPARATORS)?,
+        };
+        let name = name.trim_end_matches(SEPARATORS);
+        (name == user).then(|| address.trim_start_matches(SEPARATORS).to_owned())
     })
 }
 
@@ -56,10 +64,13 @@ mod tests {
 
     #[test]
     fn the_map_comes_first_then_gecos_then_the_pattern() {
-        let map = "# who\nalice  a.liddell@example.org # left\nbob:\tbob@b.example\nrob bob@other\n";
+        let map = "# who\nalice  a.liddell@example.org # left\nbob:\tbob@b.example\nrob bob@other\njohn smith : js@x\njohn j@x\neve Eve M <e@x>\n";
         assert_eq!(in_map(map, "alice").as_deref(), Some("a.liddell@example.org"));
         assert_eq!(in_map(map, "bob").as_deref(), Some("bob@b.example"));
         assert_eq!(in_map(map, "ali"), None);
+        assert_eq!(in_map(map, "john smith").as_deref(), Some("js@x"));
+        assert_eq!(in_map(map, "john").as_deref(), Some("j@x"));
+        assert_eq!(in_map(map, "eve").as_deref(), Some("Eve M <e@x>"));
         assert_eq!(
             in_gecos("Alice L,Room 1,<alice@x.example>").as_deref(),
             Some("alice@x.example")

@@ -138,7 +138,7 @@ pub fn over(
     over_among(index, quota, now, &Owners::new(index, quota.subject), name)
 }
 
-/// What each subject of the quota uses, by name. `name` names a uid or gid.
+/// What each subject of the quota uses. `name` names a uid or gid.
 ///
 /// # Errors
 /// When the index is damaged.
@@ -147,9 +147,11 @@ pub fn used(
     quota: &Quota,
     now: Seconds,
     name: impl Fn(u32) -> String,
-) -> Result<FxHashMap<String, Sums>, StoreError> {
+) -> Result<Vec<(Subject, String, Sums)>, StoreError> {
     let sums = Owners::new(index, quota.subject).sums(index, now)?;
-    let named = sums.into_iter().map(|(s, used)| (name_of(index, s, &name), used));
+    let named = sums
+        .into_iter()
+        .map(|(s, used)| (s, name_of(index, s, &name), used));
     Ok(named.collect())
 }
 
@@ -197,7 +199,7 @@ fn uses_among(
     let mut all = Vec::new();
     for (subject, used) in owners.sums(index, now)? {
         let name = name_of(index, subject, &name);
-        let (hard, temporal) = quota.limits_of(&name);
+        let (hard, temporal) = quota.limits_of(subject.id(), &name);
         let hard = hard.filter(|limit| used.bytes > u128::from(*limit));
         let temporal = temporal.filter(|limit| used.byte_days > u128::from(*limit));
         all.push(Over {
@@ -448,7 +450,8 @@ fn settle(
 }
 
 impl Subject {
-    fn id(self) -> Option<u32> {
+    /// The id of a subject that has one.
+    pub fn id(self) -> Option<u32> {
         match self {
             Self::Id(id) => Some(id),
             Self::Directory(_) => None,

@@ -176,7 +176,7 @@ proptest! {
         q.max_age = max_age.map(|d| u64::from(d * DAY));
         q.min_age = u64::from(min_days * DAY);
         q.overrides = special.map(|(who, hard)| crate::config::limits::Override {
-            matches: globset::Glob::new(&who.to_string()).unwrap().compile_matcher(),
+            whom: crate::config::Whom::new(&who.to_string(), q.subject).unwrap(),
             hard: Some(hard),
             temporal: None,
         }).into_iter().collect();

@@ -119,6 +119,19 @@ impl Globs {
     }
 }
 
+/// Accounts of a scope as the configuration names them. A name may lead to more ids than the host told when it was read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Called {
+    /// Of `users`.
+    pub users: Vec<String>,
+    /// Of `groups`.
+    pub groups: Vec<String>,
+    /// Of `exclude_users`.
+    pub exclude_users: Vec<String>,
+    /// Of `exclude_groups`.
+    pub exclude_groups: Vec<String>,
+}
+
 /// What a rule speaks of.
 #[derive(Debug, Clone)]
 pub struct Scope {
@@ -134,6 +147,8 @@ pub struct Scope {
     pub exclude_users: Vec<u32>,
     /// The group must be none of these.
     pub exclude_groups: Vec<u32>,
+    /// The names that stand for some of these ids.
+    pub called: Called,
     /// At least so many bytes.
     pub min_size: u64,
     /// At most so many bytes.
@@ -154,9 +169,32 @@ impl Scope {
             groups: None,
             exclude_users: Vec::new(),
             exclude_groups: Vec::new(),
+            called: Called::default(),
             min_size: 0,
             max_size: u64::MAX,
         }
+    }
+
+    /// Takes in a user that goes by a name of the scope.
+    pub fn meet_user(&mut self, uid: u32, names: &[String]) {
+        meet(self.users.as_mut(), &self.called.users, uid, names);
+        meet(
+            Some(&mut self.exclude_users),
+            &self.called.exclude_users,
+            uid,
+            names,
+        );
+    }
+
+    /// The same for a group.
+    pub fn meet_group(&mut self, gid: u32, names: &[String]) {
+        meet(self.groups.as_mut(), &self.called.groups, gid, names);
+        meet(
+            Some(&mut self.exclude_groups),
+            &self.called.exclude_groups,
+            gid,
+            names,
+        );
     }
 
     /// Whether owner and size are in scope.
@@ -228,6 +266,15 @@ impl Scope {
             return Some(format!("larger than max_size ({} bytes)", self.max_size));
         }
         None
+    }
+}
+
+fn meet(ids: Option<&mut Vec<u32>>, called: &[String], id: u32, names: &[String]) {
+    if let Some(ids) = ids
+        && !ids.contains(&id)
+        && names.iter().any(|name| called.contains(name))
+    {
+        ids.push(id);
     }
 }
 

@@ -21,10 +21,10 @@ pub struct Filter {
     pub older: Option<u64>,
     /// Last used less than so many seconds ago.
     pub newer: Option<u64>,
-    /// Owner.
-    pub uid: Option<u32>,
-    /// Group.
-    pub gid: Option<u32>,
+    /// One of these owners.
+    pub uids: Option<Vec<u32>>,
+    /// One of these groups.
+    pub gids: Option<Vec<u32>>,
     /// At least so many bytes.
     pub min_size: Option<u64>,
     /// At most so many bytes.
@@ -508,8 +508,8 @@ impl Asked {
             None => matches!(a.kind, Kind::File | Kind::Directory),
         };
         let age = last.at.age_at(self.now);
-        kind && f.uid.is_none_or(|u| u == a.uid)
-            && f.gid.is_none_or(|g| g == a.gid)
+        kind && f.uids.as_ref().is_none_or(|all| all.contains(&a.uid))
+            && f.gids.as_ref().is_none_or(|all| all.contains(&a.gid))
             && f.min_size.is_none_or(|n| a.size >= n)
             && f.max_size.is_none_or(|n| a.size <= n)
             && f.older.is_none_or(|n| age > n)

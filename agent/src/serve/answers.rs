@@ -73,7 +73,10 @@ impl Found {
     }
 
     fn search(&self, volume: &Volume, below: DirId) -> Result<Search, Status> {
-        let only = self.asked.filter.uid;
+        let only = match self.asked.filter.uids.as_deref() {
+            Some([one]) => Some(*one),
+            _ => None,
+        };
         let (entries, theirs, directories) = {
             let index = volume.watched.index.read();
             let totals = index.totals();

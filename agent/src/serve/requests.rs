@@ -4,7 +4,7 @@
 use purge_proto::v1;
 use tonic::Status;
 
-use crate::config::{group_id, user_id, user_name};
+use crate::config::{Unclear, group_ids, user_ids, user_names};
 use crate::host::forecast::DAYS_MAX;
 use crate::host::mine::Whose;
 use crate::host::{Manner, Wanted};
@@ -101,7 +101,7 @@ pub fn find(r: &v1::FindRequest, only: Option<u32>) -> Result<FindAsked, Status>
         if !is_named(uid, &r.user) {
             return Err(theirs("user"));
         }
-        filter.uid = Some(uid);
+        filter.uids = Some(vec![uid]);
     }
     let order = match r.sort() {
         v1::Sort::Unspecified => Order::None,
@@ -119,16 +119,16 @@ pub fn find(r: &v1::FindRequest, only: Option<u32>) -> Result<FindAsked, Status>
 
 /// Whether somebody's words for a user mean themselves. Names of others are not looked up for them.
 fn is_named(uid: u32, user: &str) -> bool {
-    user.is_empty() || user == uid.to_string() || user == user_name(uid)
+    user.is_empty() || user == uid.to_string() || user_names(uid).iter().any(|name| name == user)
 }
 
 fn filter_of(r: &v1::FindRequest, of_own: bool) -> Result<Filter, Status> {
     names([("user", &r.user), ("group", &r.group)])?;
     let unknown =
         |field: &str, name: &str| Status::invalid_argument(format!("{field}: {name:?} is unknown here"));
-    let id = |field, name: &str, of: fn(&str) -> Option<u32>| match name {
+    let ids = |field, name: &str, of: fn(&str) -> Result<Vec<u32>, Unclear>| match name {
         "" => Ok(None),
-        name => of(name).map(Some).ok_or_else(|| unknown(field, name)),
+        name => of(name).map(Some).map_err(|_| unknown(field, name)),
     };
     let name = match r.name.as_str() {
         "" => None,
@@ -149,11 +149,11 @@ fn filter_of(r: &v1::FindRequest, of_own: bool) -> Result<Filter, Status> {
         below: None,
         older: r.older_seconds,
         newer: r.newer_seconds,
-        uid: match of_own {
+        uids: match of_own {
             true => None,
-            false => id("user", &r.user, user_id)?,
+            false => ids("user", &r.user, user_ids)?,
         },
-        gid: id("group", &r.group, group_id)?,
+        gids: ids("group", &r.group, group_ids)?,
         min_size: r.min_size,
         max_size: r.max_size,
         name,
@@ -178,7 +178,18 @@ pub fn mine(r: v1::MineRequest, caller: Option<u32>, only: Option<u32>) -> Resul
         })?,
         name => match only {
             Some(own) => own,
-            None => user_id(name).ok_or_else(unknown)?,
+            None => match user_ids(name).unwrap_or_default().as_slice() {
+                [] => return Err(unknown()),
+                [one] => *one,
+                several => {
+                    let all: Vec<String> = several.iter().map(u32::to_string).collect();
+                    let why = format!(
+                        "user: {name:?} is the name of the users {}; give the number",
+                        all.join(" and ")
+                    );
+                    return Err(Status::invalid_argument(super::convert::plain(why)));
+                }
+            },
         },
     };
     let or = |given: u64, default: u64| if given == 0 { default } else { given };

@@ -95,6 +95,11 @@ const KNOWN: &[(&str, &str, &str)] = &[
         "/etc/passwd and /etc/group",
     ),
     (
+        "agent/src/config/accounts/known.rs",
+        "fs::read_to_string",
+        "/etc/passwd and /etc/group",
+    ),
+    (
         "agent/src/config/check.rs",
         "fs::read_dir",
         "rules.d, which sys::trusted has looked at; its files are opened by sys",

@@ -6,7 +6,7 @@ use purge_proto::shown::Shown;
 
 use super::super::triggered::namer;
 use super::{DAY, LookError, Lookout};
-use crate::config::{Quota, QuotaSubject, Rule, user_name};
+use crate::config::{Quota, QuotaSubject, Rule, user_account};
 use crate::index::{Index, StoreError};
 use crate::model::Seconds;
 use crate::notify::event::{Audience, Entry, Expiring, Use, What, rfc3339};
@@ -135,7 +135,7 @@ impl Lookout {
             false => What::WillExpire(expiring),
         };
         let to = Audience::Owner {
-            user: user_name(uid),
+            user: user_account(uid),
             uid,
         };
         let id = format!(
@@ -201,7 +201,7 @@ fn kind_of(subject: QuotaSubject) -> &'static str {
 /// A user hears of their own quota, a directory's owner of its, the operator of a group's or a project's.
 fn audience(index: &Index, over: &Over, by: QuotaSubject) -> Audience {
     let owner = |uid: u32| Audience::Owner {
-        user: user_name(uid),
+        user: user_account(uid),
         uid,
     };
     match (over.subject, by) {
