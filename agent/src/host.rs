@@ -8,6 +8,7 @@
 //! - `freed`     what triggered runs free, and when they stop; `sharing`: what a file would free
 //! - `left`      what earlier processes left
 //! - [`mine`]     what will expire soon, for those whose it is
+//! - `patterns`  exclude patterns that match nothing
 //! - [`place`]    where a path from a client leads
 //! - `plans`     plans that rules ask for
 //! - `purges`    runs; `trash`: what they leave in the trash
@@ -27,6 +28,7 @@ mod lists;
 pub mod mine;
 mod own;
 mod owners;
+mod patterns;
 pub mod place;
 mod plans;
 mod purges;
@@ -145,6 +147,8 @@ pub struct Host {
     to_tell: Mutex<BTreeSet<String>>,
     /// What was done.
     pub audit: Arc<Audit>,
+    /// Patterns that were looked for.
+    patterns: patterns::Looked,
     /// When lists of announcing rules were published.
     published: Mutex<announce::Published>,
     /// How much there was at earlier times.
@@ -271,6 +275,7 @@ impl Host {
             started: Instant::now(),
             schedules: due::Schedules::default(),
             served: served::Served::load(&config.state_dir),
+            patterns: patterns::Looked::default(),
         });
         host.want_projects();
         Ok(host)

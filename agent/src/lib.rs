@@ -25,6 +25,7 @@
 //! - [`parent`]  keeps them where no systemd does, and starts the agent again
 //! - [`watchdog`] tells systemd that the loops go round
 //! - [`arguments`] the command line
+//! - [`patterns`] what `check` asks a running agent
 //! - [`demo`]    the main job in one command
 
 pub mod arguments;
@@ -43,6 +44,7 @@ pub mod model;
 pub mod notify;
 pub mod parent;
 pub mod path;
+pub mod patterns;
 pub mod policy;
 pub mod purge;
 pub mod query;

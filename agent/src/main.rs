@@ -127,6 +127,7 @@ fn check(file: &std::path::Path) -> ExitCode {
                 .filter(|files| !files.are_credentials());
             warnings.extend(files.and_then(|files| Certificates::load(files).err().map(|e| e.to_string())));
             warnings.extend(password_for_others(&config, file));
+            warnings.extend(purge_agent::patterns::warnings(&config));
             warnings
                 .iter()
                 .for_each(|w| eprintln!("warning: {}", Shown::text(w)));

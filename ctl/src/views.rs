@@ -239,7 +239,13 @@ pub fn plan(p: &v1::Plan) -> Value {
             "seconds": f.seconds,
             "candidates": f.candidates,
         })),
+        "idle_patterns": p.idle_patterns.iter().map(idle_pattern).collect::<Vec<_>>(),
     })
+}
+
+fn idle_pattern(i: &v1::IdlePattern) -> Value {
+    let meant = (!i.did_you_mean.is_empty()).then_some(&i.did_you_mean);
+    json!({ "rule": i.rule, "pattern": i.pattern, "did_you_mean": meant })
 }
 
 /// One line of `show`.

@@ -15,7 +15,7 @@ use tonic_prost::ProstCodec;
 use crate::Agent;
 
 /// Each call, and the first of viewer, operator, admin that may make it; true: any user may, for what is theirs.
-pub const CALLS: [(&str, &str, bool); 27] = [
+pub const CALLS: [(&str, &str, bool); 28] = [
     ("GetStatus", "viewer", false),
     ("GetPlan", "viewer", false),
     ("ListPlans", "viewer", false),
@@ -38,6 +38,7 @@ pub const CALLS: [(&str, &str, bool); 27] = [
     ("AddHold", "operator", true),
     ("RemoveHold", "operator", true),
     ("Rescan", "operator", false),
+    ("CheckPatterns", "operator", false),
     ("TestNotice", "admin", false),
     ("Apply", "admin", false),
     ("CancelRun", "admin", false),

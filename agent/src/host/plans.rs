@@ -41,7 +41,7 @@ impl Host {
 
     fn make_plan(
         &self,
-        volume: &Volume,
+        volume: &Arc<Volume>,
         mut rules: Vec<Rule>,
         wanted: &Wanted,
         by: By<'_>,
@@ -68,6 +68,7 @@ impl Host {
             (found, index.totals().bytes)
         };
         check_size(&found, wanted.candidates_max)?;
+        let idle = self.idle_patterns(volume, &rules);
         let occasion = Occasion {
             volume: &volume.config.name,
             rules: &rules,
@@ -78,6 +79,7 @@ impl Host {
             own_ttl: wanted.ttl.is_some() || wanted.unattended,
             owner_name: user_name,
             trigger: None,
+            idle,
             guard: volume.guard(),
             by,
         };

@@ -144,7 +144,7 @@ impl Host {
 
     fn make_plan_for(
         &self,
-        volume: &Volume,
+        volume: &Arc<Volume>,
         asker: &Asker,
         (unattended, candidates_max): (bool, Option<u64>),
         by: By<'_>,
@@ -179,6 +179,7 @@ impl Host {
             fingerprint: asker.fingerprint(&configured),
             reasons: found.reasons,
         };
+        let idle = self.idle_patterns(volume, std::slice::from_ref(&rule));
         let occasion = Occasion {
             volume: &volume.config.name,
             rules: &[rule],
@@ -189,6 +190,7 @@ impl Host {
             own_ttl: true,
             owner_name: user_name,
             trigger: Some(&trigger),
+            idle,
             guard: volume.guard(),
             by,
         };

@@ -15,6 +15,7 @@
 //! - [`expiring`] what expires soon
 //! - [`freed`]    whether what was deleted came free
 //! - [`forecast`], [`growth`]  what will expire when, and when a limit will be reached
+//! - [`idle`]     patterns that match nothing, and what may have been meant
 //! - [`explain`]  the same verdicts for one path, in words
 //!
 //! What may never happen: a candidate that the index does not know to be expired.
@@ -30,6 +31,7 @@ pub mod forecast;
 pub mod forgiven;
 pub mod freed;
 pub mod growth;
+pub mod idle;
 pub mod last_use;
 pub mod limits;
 pub mod quota;

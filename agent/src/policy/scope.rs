@@ -109,7 +109,7 @@ impl Globs {
     }
 
     /// Whether a pattern names `path` itself; what covers a directory above it is not asked for.
-    fn names(&self, path: &[u8], is_dir: bool) -> bool {
+    pub(super) fn names(&self, path: &[u8], is_dir: bool) -> bool {
         let path = Path::new(OsStr::from_bytes(path));
         matches!(self.compiled.matched(path, is_dir), ignore::Match::Ignore(_))
     }

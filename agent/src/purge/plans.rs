@@ -213,6 +213,8 @@ pub struct Occasion<'a> {
     pub owner_name: fn(u32) -> String,
     /// The quota or watermark that asked for it.
     pub trigger: Option<&'a Trigger>,
+    /// Exclude patterns of the rules that match nothing.
+    pub idle: Vec<v1::IdlePattern>,
     /// What keeps a file that is used in the moment of its removal.
     pub guard: Guard,
     /// Who asked for the plan.
@@ -467,6 +469,7 @@ impl Plans {
                 .unwrap_or(0)
                 .max(on.guard.least_grace()),
             forgiven,
+            idle_patterns: on.idle.clone(),
         };
         let record = PlanRecord {
             plan: Some(plan),

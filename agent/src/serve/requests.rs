@@ -27,6 +27,8 @@ const NAME_BYTES_MAX: usize = 256;
 const ID_BYTES_MAX: usize = 64;
 /// A glob is compiled, which takes a multiple of its length.
 const GLOB_BYTES_MAX: usize = 4096;
+/// Patterns that are looked for at once: each is tried on each path, with its other readings.
+const PATTERNS_MAX: usize = 1000;
 /// Rules that a request names, and paths that a restore does: each candidate is compared with each.
 const RULES_NAMED_MAX: usize = 1000;
 const PATHS_NAMED_MAX: usize = 10_000;
@@ -294,6 +296,31 @@ pub fn names<'r>(given: impl IntoIterator<Item = (&'r str, &'r String)>) -> Resu
     given
         .into_iter()
         .try_for_each(|(field, name)| at_most(field, name, NAME_BYTES_MAX))
+}
+
+/// Patterns that are looked for on a volume.
+///
+/// # Errors
+/// When they are too many, too long or no patterns.
+pub fn patterns(r: v1::CheckPatternsRequest) -> Result<v1::CheckPatternsRequest, Status> {
+    names([("volume", &r.volume)])?;
+    let mut count = 0usize;
+    for rule in &r.rules {
+        at_most("rules", &rule.rule, NAME_BYTES_MAX)?;
+        for pattern in &rule.exclude {
+            at_most("exclude", pattern, GLOB_BYTES_MAX)?;
+            count = count.saturating_add(1);
+            let globs = Globs::compile(std::slice::from_ref(pattern));
+            globs.map_err(|e| Status::invalid_argument(super::convert::plain(format!("exclude: {e}"))))?;
+        }
+    }
+    match count {
+        0..=PATTERNS_MAX => Ok(r),
+        _ => {
+            let why = format!("exclude: {count} patterns are asked for; {PATTERNS_MAX} may be");
+            Err(Status::invalid_argument(why))
+        }
+    }
 }
 
 /// Rules by name, each once.

@@ -39,7 +39,7 @@ pub enum OfOwn {
 }
 
 /// Every call of `purge.v1.PurgeAgent`, the role it needs, and whether ordinary users may make it for what is theirs.
-pub const CALLS: [(&str, Role, OfOwn); 27] = [
+pub const CALLS: [(&str, Role, OfOwn); 28] = [
     ("GetStatus", Role::Viewer, OfOwn::MayNot),
     ("GetPlan", Role::Viewer, OfOwn::MayNot),
     ("ListPlans", Role::Viewer, OfOwn::MayNot),
@@ -62,6 +62,7 @@ pub const CALLS: [(&str, Role, OfOwn); 27] = [
     ("AddHold", Role::Operator, OfOwn::May),
     ("RemoveHold", Role::Operator, OfOwn::May),
     ("Rescan", Role::Operator, OfOwn::MayNot),
+    ("CheckPatterns", Role::Operator, OfOwn::MayNot),
     ("TestNotice", Role::Admin, OfOwn::MayNot),
     ("Apply", Role::Admin, OfOwn::MayNot),
     ("CancelRun", Role::Admin, OfOwn::MayNot),

@@ -461,6 +461,19 @@ impl PurgeAgent for Service {
         Ok(Response::new(resumed.await?))
     }
 
+    async fn check_patterns(
+        &self,
+        request: Request<v1::CheckPatternsRequest>,
+    ) -> Result<Response<v1::CheckPatternsResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let asked = requests::patterns(request.into_inner())?;
+        let looked = self.wait(&caller, move |host| {
+            let idle = host.check_patterns(&asked)?;
+            Ok(v1::CheckPatternsResponse { idle })
+        });
+        Ok(Response::new(looked.await?))
+    }
+
     type RescanStream = Answers<v1::ScanProgress>;
     async fn rescan(
         &self,

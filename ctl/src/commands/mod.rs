@@ -11,7 +11,7 @@ mod forecast;
 mod hold;
 mod mine;
 mod notices;
-mod plan;
+pub mod plan;
 mod plans;
 mod rescan;
 mod restore;

@@ -170,6 +170,12 @@ pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
         }
         out.line("")?;
     }
+    for idle in &p.idle_patterns {
+        out.line(&format!("  Warning: {}", idle_in_words(idle)))?;
+    }
+    if !p.idle_patterns.is_empty() {
+        out.line("")?;
+    }
     if p.grace_seconds > 0 {
         let why = match p.guard.as_str() {
             "grace" => " (no leases on this file system: at least a day)",
@@ -191,6 +197,18 @@ pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
         out.line(&format!("  Remove: purgectl apply {}", p.plan_id))?;
     }
     Ok(())
+}
+
+/// That a pattern protects nothing.
+pub fn idle_in_words(idle: &v1::IdlePattern) -> String {
+    let meant = match idle.did_you_mean.as_str() {
+        "" => String::new(),
+        meant => format!("; did you mean {meant:?}?"),
+    };
+    format!(
+        "exclude pattern {:?} of rule {} matches nothing on the volume{meant}",
+        idle.pattern, idle.rule
+    )
 }
 
 /// What a plan takes although its use may not have been seen.

@@ -203,6 +203,13 @@ impl PurgeAgent for Fake {
             next_page_token: String::new(),
         }))
     }
+    async fn check_patterns(
+        &self,
+        _: Request<CheckPatternsRequest>,
+    ) -> Result<Response<CheckPatternsResponse>, Status> {
+        Err(Status::unimplemented("purgectl does not ask for it"))
+    }
+
     async fn resume_trigger(
         &self,
         _: Request<ResumeTriggerRequest>,

@@ -39,6 +39,18 @@ pub fn plan(id: &str) -> Plan {
             seconds: 34,
             candidates: 120,
         }),
+        idle_patterns: vec![
+            IdlePattern {
+                rule: "scratch-28d".into(),
+                pattern: "~/keep".into(),
+                did_you_mean: "/keep".into(),
+            },
+            IdlePattern {
+                rule: "tmp-7d".into(),
+                pattern: "nothing".into(),
+                did_you_mean: String::new(),
+            },
+        ],
         index_files: 1_000_000,
         examined_files: 25_013,
         candidates: totals(25_000, 12, 123_456_789_012),

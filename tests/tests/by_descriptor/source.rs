@@ -140,6 +140,11 @@ const KNOWN: &[(&str, &str, &str)] = &[
         "a look, to say what is missing",
     ),
     (
+        "agent/src/patterns.rs",
+        "fs::symlink_metadata",
+        "a look whether `check` can ask a running agent",
+    ),
+    (
         "agent/src/serve/members.rs",
         "fs::metadata",
         "/etc/passwd, /etc/group and /etc/nsswitch.conf",

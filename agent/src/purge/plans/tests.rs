@@ -83,6 +83,7 @@ proptest! {
             own_ttl: false,
             owner_name: |uid| uid.to_string(),
             trigger: None,
+            idle: Vec::new(),
             guard: Guard::Leases,
             by: By::client("uid 7"),
         };
