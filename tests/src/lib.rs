@@ -9,6 +9,7 @@
 //! - [`certs`]  certificates
 //! - [`cable`]  a network that can be cut
 //! - [`scanner`] a virus scanner
+//! - [`elsewhere`] another mount namespace
 //! - [`files`]  making, ageing and using files
 //! - [`wait`]   polling with a deadline
 //! - [`queue`]  what the agent has not read of the kernel's queue
@@ -33,6 +34,7 @@ pub mod cable;
 pub mod certs;
 pub mod config;
 pub mod ctl;
+pub mod elsewhere;
 pub mod files;
 pub mod handbook;
 pub mod mount;

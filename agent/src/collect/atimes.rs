@@ -10,11 +10,15 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use super::mounted::namespace_of;
+use crate::sys::mountinfo;
 use crate::sys::stat::{Device, Mount, magic};
 use crate::sys::time;
 
 /// The wall clock may differ by so many seconds.
 const APART_MAX: u64 = 2;
+/// A longer table of mounts is not read.
+const TABLE_BYTES: u64 = 64 << 20;
 /// Processes that answer clients which keep what they have read.
 const SERVERS: [&str; 3] = ["nfsd", "ganesha.nfsd", "smbd"];
 
@@ -50,14 +54,15 @@ impl AtimeKeeping {
             if SERVERS.contains(&name.trim()) {
                 return None;
             }
-            let Ok(namespace) = fs::read_link(path.join("ns/mnt")) else {
+            let id = path.file_name().and_then(|n| n.to_str()?.parse().ok());
+            let Some(namespace) = id.and_then(namespace_of) else {
                 continue;
             };
             if namespaces.insert(namespace)
-                && let Ok(mounts) = fs::read(path.join("mountinfo"))
+                && let Ok((mounts, whole)) = mountinfo::read(&path.join("mountinfo"), TABLE_BYTES)
             {
                 let mounts = mounts_of(&String::from_utf8_lossy(&mounts), device);
-                if !mounts.iter().all(|m| keeps(m)) {
+                if !whole || !mounts.iter().all(|m| keeps(m)) {
                     return None;
                 }
             }

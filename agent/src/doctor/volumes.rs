@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use purge_proto::units::format_duration;
 
 use super::{Finding, Verdict};
+use crate::collect::mounted;
 use crate::model::Seconds;
 use crate::purge::trash::{Share, Trash};
 use crate::volume::{Absent, Ailment, Guard, State, Volume};
@@ -19,6 +20,7 @@ pub(super) fn examine(volume: &Volume) -> Vec<Finding> {
     findings.push(guard(volume));
     findings.push(coverage(volume));
     findings.extend(trash(volume));
+    findings.push(mounts(volume));
     findings.into_iter().map(|f| f.of(name)).collect()
 }
 
@@ -107,6 +109,42 @@ fn mount(volume: &Volume) -> Finding {
             "filesystem",
             found,
             "the agent needs no access times: mount it noatime and spare the writes",
+        ),
+    }
+}
+
+/// What mounts of all namespaces keep, and what of them is not seen.
+fn mounts(volume: &Volume) -> Finding {
+    let seen = volume.watched.mounted.lately(&volume.watched);
+    if let Some(why) = &seen.failed {
+        let cure =
+            "mount /proc for the agent: until then everything counts as in use, and runs remove nothing";
+        return Finding::bad(
+            "mounts",
+            format!("the mounts of this host cannot be read: {why}"),
+            cure,
+        );
+    }
+    let found = format!(
+        "{} files and directories are kept as mount points, or as mounted elsewhere, in {} mount namespaces",
+        seen.len(),
+        seen.namespaces
+    );
+    if !mounted::sees_all_processes() {
+        return Finding::note(
+            "mounts",
+            format!(
+                "{found}; the agent has a process namespace of its own, and does not see the mounts of the host's other processes"
+            ),
+            "run the agent in the host's process namespace (docker --pid=host, Kubernetes hostPID): a run may detach mounts of containers and jobs",
+        );
+    }
+    match seen.unknown {
+        0 => Finding::good("mounts", found),
+        n => Finding::note(
+            "mounts",
+            format!("{found}; of {n} namespaces not every mount is known"),
+            "a user has very many mounts, or a process has another root directory in its namespace (chroot): a run may detach those",
         ),
     }
 }

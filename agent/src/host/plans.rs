@@ -186,6 +186,12 @@ impl Host {
             forgiven: condition.forgiven,
             held: self.holds.held(&volume.config.name, &volume.config.path),
             announced: self.announced(volume, now),
+            mounted: volume
+                .watched
+                .mounted
+                .lately(&volume.watched)
+                .inodes()
+                .unwrap_or_default(),
         }
     }
 }

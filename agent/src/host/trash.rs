@@ -1,6 +1,7 @@
 //! What runs leave in the trash: put back, or freed when its time is over.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use purge_proto::v1;
 
@@ -180,7 +181,9 @@ impl Host {
                 break;
             }
             before = before.or_else(|| self.before_freeing(volume));
-            let is_freed = is_freed(volume, share, trash.free(share, &volume.watched.trashed));
+            let mounted = volume.watched.mounted.look(&volume.watched, Instant::now());
+            let removal = trash.free(share, &volume.watched.trashed, &mounted);
+            let is_freed = is_freed(volume, share, removal);
             let outcome = if is_freed { Outcome::Done } else { Outcome::Failed };
             volume.keeping.work.freed.count(outcome);
             if !is_freed {

@@ -3,6 +3,8 @@
 //! File rules are one linear pass over the clock column: a page whose files were all used lately is passed over
 //! without a look at its attributes. Whole directories come first ([`super::units`]), empty ones last.
 
+use std::sync::Arc;
+
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::announced::Announced;
@@ -28,6 +30,8 @@ pub struct Circumstances {
     pub held: FxHashSet<Inode>,
     /// What announcing rules have named.
     pub announced: Announced,
+    /// Inodes that are in use by mounts: a run keeps them.
+    pub mounted: Arc<FxHashSet<Inode>>,
 }
 
 /// Why an entry goes.

@@ -97,6 +97,11 @@ fn one(index: &Index, rule: &Rule, at: &Circumstances, subject: &Subject) -> Res
     let by = source_in_words(last.source);
     let because = match (held, is_expired(last.at, at.now, ttl)) {
         (true, _) => "held".into(),
+        (false, true) if at.mounted.contains(&subject.ino) => {
+            format!(
+                "expired: {by}; a run keeps it (mounted): something is mounted on it, or it is mounted elsewhere"
+            )
+        }
         (false, true) if announced > at.now => {
             let since = at.announced.since(rule, subject.ino, a.birth, last.at);
             let since = since.map_or("no list has named it yet".into(), |since| {

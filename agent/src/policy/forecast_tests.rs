@@ -150,6 +150,7 @@ proptest! {
                 by_rule: [("a".to_owned(), Arc::new(list))].into_iter().collect(),
             },
             held: if held { FxHashSet::from_iter([101, 12]) } else { FxHashSet::default() },
+            mounted: Arc::default(),
         };
         for by in [By::Nothing, By::User, By::Directory(1)] {
             let expected = naive(&index, &rules, &at, 20, by);

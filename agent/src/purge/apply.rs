@@ -344,6 +344,8 @@ impl Runner<'_> {
         // Directories that go as a whole take long to compare: the files of the batch before are let go first.
         if part.first().is_some_and(|c| c.shape == Shape::Tree) {
             self.end_chain(chain);
+            // They are moved before the barrier.
+            ground.mounted = self.watched.mounted.look(self.watched, Instant::now());
         }
         // Whoever opens one of them waits from here until the end of the batch.
         let began = Instant::now();
@@ -363,7 +365,9 @@ impl Runner<'_> {
             }
         };
         let decided = decided.and_then(|no_new_holds| {
-            batch.take(self.around.held(), &self.renaming, chain.last_batch());
+            let mounted = self.watched.mounted.look(self.watched, Instant::now());
+            let kept = (self.around.held(), mounted);
+            batch.take(kept, &self.renaming, chain.last_batch());
             let noted = self.order.ledger.decided(at, batch.decisions());
             noted.map_err(ledger_broken).map(|()| no_new_holds)
         });
@@ -451,7 +455,9 @@ impl Runner<'_> {
 
     /// Carries out what was decided on a batch, and tells it.
     fn end_batch(&self, at: Position, batch: Batch<'_>) -> Result<(), Stop> {
-        let (part, finished) = batch.finish();
+        let moved = batch.moved_at();
+        let mounted = moved.map(|moved| self.watched.mounted.look(self.watched, moved));
+        let (part, finished) = batch.finish(mounted.unwrap_or_else(|| self.watched.mounted.last()));
         let Finished {
             fates,
             amended,

@@ -7,40 +7,55 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use purge_proto::shown;
 use roaring::RoaringTreemap;
+use rustc_hash::FxHashSet;
 
 use super::kept::Kept;
 use super::trash::{ORIGIN, TREE};
 use crate::collect::trashed::Trashed;
-use crate::model::Kind;
+use crate::model::{Inode, Kind};
 use crate::sys::lease::{self, Asked};
 use crate::sys::walk::{Listed, Removal, Visitor, walk};
 use crate::sys::{beneath, inside, stat};
 
-/// Frees the files below the directory `part` of a share, each by itself. What was used is kept.
+/// Inodes that are in use by mounts.
+pub type Busy = Arc<FxHashSet<Inode>>;
+
+/// Frees the files below the directory `part` of a share, each by itself. What was used is kept, and what is busy stays.
 ///
 /// # Errors
 /// When the walk cannot go on.
-pub fn free_files(share: &OwnedFd, part: &CStr, (kept, trashed): (&Kept, &Trashed)) -> io::Result<Removal> {
+pub fn free_files(
+    share: &OwnedFd,
+    part: &CStr,
+    (kept, trashed): (&Kept, &Trashed),
+    busy: &Busy,
+) -> io::Result<Removal> {
     let mut freeing = Freeing {
-        removal: Removal::default(),
+        removal: Removal::sparing(Arc::clone(busy)),
         kept,
         uses: Uses::of(trashed),
         path: Vec::new(),
         levels: Vec::new(),
     };
     walk(share, part, &mut freeing)?;
-    freeing.uses.end();
+    freeing.uses.end(&freeing.removal);
     Ok(freeing.removal)
 }
 
-/// Frees what lies in the directory `name` of `trees`, or keeps it. The answer says what could not be removed.
+/// Frees what lies in the directory `name` of `trees`, or keeps it. What is busy stays. The answer says what could not be removed.
 ///
 /// # Errors
 /// When it cannot be opened or looked at.
-pub fn free_tree(trees: &OwnedFd, name: &CStr, (kept, trashed): (&Kept, &Trashed)) -> io::Result<Removal> {
+pub fn free_tree(
+    trees: &OwnedFd,
+    name: &CStr,
+    (kept, trashed): (&Kept, &Trashed),
+    busy: &Busy,
+) -> io::Result<Removal> {
     let place = beneath::open_dir(trees, name.to_bytes())?;
     let mut left = Removal::default();
     if let Ok(top) = stat::entry(&place, TREE) {
@@ -55,9 +70,10 @@ pub fn free_tree(trees: &OwnedFd, name: &CStr, (kept, trashed): (&Kept, &Trashed
                     uses: Uses::of(trashed),
                 };
                 walk(&place, TREE, &mut looking)
-                    .and_then(|()| Removal::of_unchanged(&place, TREE, since))
-                    .inspect(|_| looking.uses.end())
+                    .and_then(|()| Removal::of_unchanged(&place, TREE, since, Arc::clone(busy)))
+                    .inspect(|removal| looking.uses.end(removal))
             }
+            _ if busy.contains(&top.stat.ino) => return Err(rustix::io::Errno::BUSY.into()),
             // What was kept by itself.
             _ => inside::unlink(&place, TREE).map(|()| Removal::default()),
         };
@@ -110,9 +126,11 @@ impl<'t> Uses<'t> {
         }
     }
 
-    /// All that was asked about is free, or kept without end.
-    fn end(&self) {
-        self.trashed.leave(&self.asked);
+    /// All that was asked about is free, or kept without end, unless something is left for another time.
+    fn end(&self, removal: &Removal) {
+        if removal.stuck_total == 0 {
+            self.trashed.leave(&self.asked);
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use super::candidate::Candidate;
 use super::refusal::{self, Room};
 use super::room::LEASES_OF_A_TREE_MAX;
 use crate::collect::Watched;
+use crate::collect::mounted::InUse;
 use crate::index::DirId;
 use crate::model::{Inode, Kind, Stat};
 use crate::policy::evaluate::Shape;
@@ -54,7 +55,7 @@ pub enum Skip {
     Deep,
     /// The trash has no place for it: a quota, or a limit of directories, is used up.
     Quota,
-    /// Something is mounted on it.
+    /// Something is mounted on it, or it is mounted elsewhere, in any mount namespace.
     Mounted,
     /// Its names lie in more directories than the agent may have open together, or than it can look at in time.
     ManyNames,
@@ -205,6 +206,7 @@ pub struct Ground<'a> {
     root: OwnedFd,
     quiet: Option<&'a OwnedFd>,
     pub(super) held: FxHashSet<Inode>,
+    pub(super) mounted: Arc<InUse>,
     /// When the plan was evaluated, in nanoseconds since 1970.
     pub(super) evaluated: i128,
     /// A candidate that takes longer stays.
@@ -240,6 +242,7 @@ impl<'a> Ground<'a> {
             root: watched.open_root()?,
             quiet,
             held: FxHashSet::default(),
+            mounted: watched.mounted.last(),
             evaluated: 0,
             until: None,
             directories_max: usize::MAX,
@@ -265,9 +268,10 @@ impl<'a> Ground<'a> {
         self.lanes.is_none()
     }
 
-    /// What is held now: ask after every use up to the leases is in the index.
-    pub fn hold(&mut self, held: FxHashSet<Inode>) {
+    /// What is held now, and what is in use by mounts: ask after every use up to the leases is in the index.
+    pub fn hold(&mut self, held: FxHashSet<Inode>, mounted: Arc<InUse>) {
         self.held = held;
+        self.mounted = mounted;
         // The path may lead elsewhere by now.
         self.anchor = None;
     }
@@ -352,6 +356,7 @@ impl<'a> Ground<'a> {
         if !same_file {
             return Err(Fate::Skipped(Skip::Changed));
         }
+        self.check_mounted(s.ino)?;
         self.check_index(candidate)?;
         if !same_content {
             return Err(Fate::Skipped(Skip::Changed));
@@ -464,6 +469,14 @@ impl<'a> Ground<'a> {
         }
         drop(index);
         self.check_held(candidate.ino)
+    }
+
+    /// No mount of any namespace may lie on an inode, or be of it.
+    pub(super) fn check_mounted(&self, ino: Inode) -> Result<(), Fate> {
+        match self.mounted.has(ino) {
+            true => Err(Fate::Skipped(Skip::Mounted)),
+            false => Ok(()),
+        }
     }
 
     /// Nobody may hold an entry, or a directory above it.

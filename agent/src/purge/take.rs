@@ -28,6 +28,7 @@ use super::guard::{Fate, Ground, Leased, Name, Skip, Verified};
 use super::ledger::Code;
 use super::refusal::{self, settled};
 use super::tree::{ENTRIES_TOGETHER_MAX, Tree};
+use crate::collect::mounted::InUse;
 use crate::index::codec::Attributes;
 use crate::model::{Inode, Seconds};
 use crate::policy::evaluate::Shape;
@@ -183,10 +184,19 @@ impl<'a> Batch<'a> {
 
     /// Verifies everything and moves it into the trash, a few at a time and when it is this worker's `turn`, over what is decided of the
     /// batch `before`; as many of the first as there is time for ([`Self::len`]). To be called when every use up to the leases is in the
-    /// index, with what is held after that.
-    pub fn take(&mut self, held: FxHashSet<Inode>, turn: &Mutex<()>, mut before: Option<&mut Self>) {
+    /// index, with what is held and what is in use by mounts after that. Mounts that were made before the moves of the batch `before` are
+    /// among these.
+    pub fn take(
+        &mut self,
+        (held, mounted): (FxHashSet<Inode>, Arc<InUse>),
+        turn: &Mutex<()>,
+        mut before: Option<&mut Self>,
+    ) {
         let (ground, part) = (&mut self.ground, &self.part);
-        ground.hold(held);
+        if let Some(before) = &mut before {
+            before.ground.mounted = Arc::clone(&mounted);
+        }
+        ground.hold(held, mounted);
         let few = part
             .chunks(MOVED_AT_ONCE)
             .zip(self.steps.chunks_mut(MOVED_AT_ONCE));
@@ -254,9 +264,11 @@ impl<'a> Batch<'a> {
     /// Where the next file lies that is decided on and that nobody has come for: whatever is renamed to there removes it.
     fn giving_way(&mut self) -> Option<(Arc<OwnedFd>, Arc<CStr>)> {
         while let Some(step) = self.steps.get(self.gave_way) {
+            let ino = self.part.get(self.gave_way).map(|candidate| candidate.ino);
             if let Step::Moved(leased, moved) = step
                 && let [only] = &**moved
                 && only.in_lane
+                && ino.is_some_and(|ino| !self.ground.mounted.has(ino))
                 && leased.is_still_granted()
             {
                 return Some((Arc::clone(&only.place), Arc::clone(&only.there)));
@@ -277,9 +289,17 @@ impl<'a> Batch<'a> {
         self.gave_way += 1;
     }
 
+    /// When the last candidate was moved, if any was: what is said to be in use by mounts at the end must have been looked at later.
+    pub fn moved_at(&self) -> Option<Instant> {
+        let is_empty = |step: &Step| matches!(step, Step::Empty(Some(_)));
+        let empty = || self.steps.iter().any(is_empty).then(Instant::now);
+        self.moved.or_else(empty)
+    }
+
     /// Removes what has no grace and has not given way.
-    pub fn finish(self) -> (Part, Finished) {
+    pub fn finish(mut self, mounted: Arc<InUse>) -> (Part, Finished) {
         self.settle();
+        self.ground.mounted = mounted;
         let (ground, part) = (&self.ground, self.part);
         let mut finished = Finished::default();
         for (position, (candidate, step)) in part.iter().zip(self.steps).enumerate() {
@@ -289,7 +309,11 @@ impl<'a> Batch<'a> {
                 Step::Leased(_) | Step::Verified(..) | Step::Found(_) | Step::Empty(None) => {
                     Fate::Skipped(Skip::Changed)
                 }
-                // It can still be put back, for those who came a moment later.
+                // It can still be put back, for a mount that was made, or a process that came, a moment before it was moved.
+                Step::Moved(_, moved) if ground.mounted.has(candidate.ino) => {
+                    put_back(ground, candidate, &moved)
+                        .map_or_else(Fate::Failed, |()| Fate::Skipped(Skip::Mounted))
+                }
                 Step::Moved(leased, moved) if !leased.is_still_granted() => {
                     put_back(ground, candidate, &moved)
                         .map_or_else(Fate::Failed, |()| Fate::Skipped(Skip::Open))
@@ -311,6 +335,7 @@ impl<'a> Batch<'a> {
                     Fate::Deleted
                 }
                 Step::Tree(tree) => settled(tree.finish(ground, &mut finished)),
+                Step::Empty(Some(_)) if ground.mounted.has(candidate.ino) => Fate::Skipped(Skip::Mounted),
                 Step::Empty(Some(entry)) => {
                     let (name, freed) = *entry;
                     let fate = remove_empty(&name);

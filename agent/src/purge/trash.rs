@@ -29,6 +29,7 @@ use super::kept::Kept;
 use super::reserve;
 use super::way::Stage;
 use crate::collect::Watched;
+use crate::collect::mounted::InUse;
 use crate::collect::trashed::Trashed;
 use crate::model::Stat;
 use crate::sys::walk::{Listed, Removal, Visitor, list, walk};
@@ -366,14 +367,15 @@ impl Trash {
     /// Frees what a share holds. What cannot be freed is in the answer, and everything else is freed. What was used is kept.
     ///
     /// # Errors
-    /// When the share cannot be opened or listed.
-    pub fn free(&self, share: &Share, trashed: &Trashed) -> io::Result<Removal> {
+    /// When the share cannot be opened or listed, or nothing is known of mounts.
+    pub fn free(&self, share: &Share, trashed: &Trashed, mounted: &InUse) -> io::Result<Removal> {
+        let busy = mounted.inodes()?;
         let mut left = Removal::default();
         let kept = self.kept(&share.run)?;
         if let Some(trees) = self.part(share, TREES)? {
             for name in list(&trees)? {
                 // Users may move directories of one while it is visited: that is a matter of this one.
-                match free_tree(&trees, &name, (&kept, trashed)) {
+                match free_tree(&trees, &name, (&kept, trashed), &busy) {
                     Ok(removal) => left.add(removal),
                     Err(error) => left.leave_behind(name.to_bytes(), error),
                 }
@@ -383,7 +385,7 @@ impl Trash {
         let dir = beneath::open_anchor(&self.dir, name.as_bytes())?;
         for part in [FILES, FLAT] {
             let part = CString::new(part).unwrap_or_default();
-            left.add(free_files(&dir, &part, (&kept, trashed))?);
+            left.add(free_files(&dir, &part, (&kept, trashed), &busy)?);
         }
         let _ = inside::remove_dir(&dir, TREES);
         match inside::remove_dir(&self.dir, name) {

@@ -244,6 +244,9 @@ impl Tree {
         if !self.leases.values().all(Leased::is_still_granted) {
             return Err(Fate::Skipped(Skip::Open));
         }
+        self.inodes
+            .iter()
+            .try_for_each(|ino| ground.check_mounted(*ino))?;
         // What is removed is leased once more then.
         match ground.keeps() && (self.leases.len() as u64) < self.files {
             true => self.lease_all(ground),
@@ -342,6 +345,8 @@ impl Tree {
         if (known.kind, known.birth) != (s.kind, s.birth) {
             return Err(Fate::Skipped(Skip::Changed));
         }
+        drop(index);
+        ground.check_mounted(s.ino)?;
         let entry = Freed { ino: s.ino, known };
         if s.kind == Kind::Directory {
             return Ok(entry);

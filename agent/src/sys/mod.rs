@@ -7,6 +7,7 @@
 //! - [`lease`]    write leases and advisory locks
 //! - [`limits`]   how many files may be open
 //! - [`memory`]   keeping the allocator from holding on to what a scan needed
+//! - [`mountinfo`] the kernel's tables of mounts
 //! - [`peer`]     who is at the other end of a unix socket
 //! - [`private`]  files and directories that are root's alone
 //! - [`project`]  project ids
@@ -34,6 +35,7 @@ pub mod lease;
 pub mod likeness;
 pub mod limits;
 pub mod memory;
+pub mod mountinfo;
 pub mod peer;
 pub mod private;
 pub mod project;

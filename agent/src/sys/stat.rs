@@ -70,6 +70,15 @@ pub fn open_file(fd: impl AsFd) -> io::Result<Located> {
     )?))
 }
 
+/// The number of the mount by way of which something is open (Linux 5.8).
+///
+/// # Errors
+/// What `statx(2)` says.
+pub fn mount_id(fd: impl AsFd) -> io::Result<u64> {
+    let found = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+    Ok(found.stx_mnt_id)
+}
+
 /// The file at `path`, not followed if it is a symlink.
 ///
 /// # Errors

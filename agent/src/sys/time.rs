@@ -28,3 +28,9 @@ pub fn boot_id() -> BootId {
         u8::try_from(high << 4 | low).unwrap_or(0)
     })
 }
+/// The processor time that the calling thread has taken (CLOCK_THREAD_CPUTIME_ID).
+pub fn of_this_thread() -> std::time::Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    std::time::Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
+}

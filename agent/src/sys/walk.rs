@@ -14,7 +14,9 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
+use rustc_hash::FxHashSet;
 use rustix::fs::{FileType, RawDir, SeekFrom};
 
 use super::{beneath, inside, stat};
@@ -282,6 +284,8 @@ pub struct Removal {
     only_empty: bool,
     /// What was changed after that, in seconds and nanoseconds, stays.
     unchanged_since: Option<(i64, u32)>,
+    /// Inodes that stay, with what lies below them: they are in use by mounts.
+    busy: Arc<FxHashSet<Inode>>,
 }
 
 impl Removal {
@@ -298,12 +302,26 @@ impl Removal {
         Ok(removal)
     }
 
+    /// For a walk that spares inodes, and what lies below them.
+    pub fn sparing(busy: Arc<FxHashSet<Inode>>) -> Self {
+        Self {
+            busy,
+            ..Self::default()
+        }
+    }
+
     /// The same, but for what was changed after a moment, in seconds and nanoseconds: somebody has put it there, or has written to it.
     ///
     /// # Errors
     /// When the walk cannot go on.
-    pub fn of_unchanged(parent: &OwnedFd, name: &CStr, since: (i64, u32)) -> io::Result<Self> {
+    pub fn of_unchanged(
+        parent: &OwnedFd,
+        name: &CStr,
+        since: (i64, u32),
+        busy: Arc<FxHashSet<Inode>>,
+    ) -> io::Result<Self> {
         let mut removal = Self {
+            busy,
             unchanged_since: Some(since),
             ..Self::default()
         };
@@ -323,6 +341,16 @@ impl Removal {
         self.stuck_total = self.stuck_total.saturating_add(1);
         if self.stuck.len() < Self::STUCK_MAX {
             self.stuck.push((path.to_vec(), error));
+        }
+    }
+
+    fn check_idle(&self, ino: Inode) -> io::Result<()> {
+        match self.busy.contains(&ino) {
+            true => Err(io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "a process has it mounted, or something is mounted on it: it is freed when that has ended",
+            )),
+            false => Ok(()),
         }
     }
 
@@ -367,6 +395,12 @@ impl Visitor for Removal {
     type Stop = io::Error;
 
     fn enter(&mut self, _: &OwnedFd, name: &CStr, dir: &OwnedFd) -> io::Result<bool> {
+        if !self.busy.is_empty()
+            && let Err(error) = stat::open_file(dir).and_then(|found| self.check_idle(found.stat.ino))
+        {
+            self.is_stuck(name, error);
+            return Ok(false);
+        }
         // The first one was moved here.
         if !self.path.is_empty()
             && let Err(error) = self.check(stat::open_file(dir))
@@ -382,7 +416,8 @@ impl Visitor for Removal {
     fn meet(&mut self, dir: &OwnedFd, entry: &Listed) -> io::Result<()> {
         if !self.only_empty
             && let Err(error) = self
-                .check(stat::entry(dir, &entry.name))
+                .check_idle(entry.ino)
+                .and_then(|()| self.check(stat::entry(dir, &entry.name)))
                 .and_then(|()| inside::unlink(dir, &*entry.name))
         {
             self.is_stuck(&entry.name, error);

@@ -19,6 +19,7 @@ use crate::collect::accessors::Accessors;
 use crate::collect::atimes::AtimeKeeping;
 use crate::collect::collector::{Armed, CollectError, Collector, Judges};
 use crate::collect::fanotify::layout::Layout;
+use crate::collect::mounted::Mounted;
 use crate::collect::precision::{Windows, end_window_of_another};
 use crate::collect::projects::Projects;
 use crate::collect::trashed::Trashed;
@@ -180,6 +181,7 @@ impl Volume {
             trashed,
             projects: Projects::new(uses_projects, root.device),
             touched: Mutex::default(),
+            mounted: Mounted::default(),
             index: RwLock::new(index),
             counting: Mutex::default(),
             journal,
