@@ -5,6 +5,7 @@
 //!
 //! - `absent`     one that cannot be watched for now
 //! - `start`      from a configuration to a volume that is watched
+//! - `claim`      one agent for each volume
 //! - [`coverage`] since when everything is seen, and the gaps (pure)
 //! - `opening`    what an earlier process left: store, journal, checkpoint
 //! - `keeper`     writing back, checkpoints, and mending what can be mended while the agent runs
@@ -14,6 +15,7 @@
 //! - `presence`   whether the file system is still mounted
 
 mod absent;
+mod claim;
 mod closing;
 pub mod coverage;
 mod error;
@@ -137,6 +139,7 @@ pub struct Volume {
     threads: Mutex<Vec<JoinHandle<()>>>,
     presence: Mutex<Presence>,
     guard: LastGuard,
+    claim: Mutex<claim::Claim>,
     /// One at a time makes, frees, restores from or removes the trash.
     pub trash_work: Mutex<()>,
     /// The running scan is a slow one.
@@ -174,6 +177,7 @@ impl Volume {
             tracing::error!(volume = %self.config.name, %error, "cannot save the volume's record");
         }
         self.take_checkpoint();
+        self.give_up_claim();
     }
 
     /// What keeps a file that somebody comes to use in the moment of its removal, asked now.

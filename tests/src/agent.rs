@@ -60,6 +60,16 @@ impl Agent {
     /// # Panics
     /// When it does not get there.
     pub fn tracking_in(config: &Config, state: Option<PathBuf>, environment: &[(&str, &Path)]) -> Self {
+        let agent = Self::start_in(config, state, environment);
+        agent.wait_until_tracking();
+        agent
+    }
+
+    /// The same, and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it does not get there.
+    pub fn start_in(config: &Config, state: Option<PathBuf>, environment: &[(&str, &Path)]) -> Self {
         let mut agent = Self::prepare();
         if let Some(state) = state {
             agent.state = state;
@@ -71,7 +81,6 @@ impl Agent {
         agent.write_config(config);
         agent.arguments = vec!["run".into(), "--config".into(), agent.config_file().into()];
         agent.launch();
-        agent.wait_until_tracking();
         agent
     }
 

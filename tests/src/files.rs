@@ -283,7 +283,7 @@ pub fn assert_same(what: &str, found: &BTreeSet<PathBuf>, expected: &BTreeSet<Pa
 }
 
 /// What the agent keeps in a volume's trash for the day on which the volume is full.
-const RESERVE: [&str; 2] = ["ready", "ballast"];
+const RESERVE: [&str; 3] = ["ready", "ballast", "agent"];
 
 /// Whether nothing of a user's lies in the trash of the volume at `root`.
 ///

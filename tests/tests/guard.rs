@@ -171,6 +171,8 @@ fn a_file_or_directory_with_a_lock_stays() {
     let file = File::open(&below[0]).unwrap();
     flock(&file, FlockOperation::LockExclusive).unwrap();
     age_tree(&root);
+    // One agent for each volume.
+    drop(agent);
     let fresh = Agent::tracking(&files_only(&root));
     let ctl = fresh.ctl();
     let plan = ctl.plan();

@@ -43,6 +43,10 @@ fn ailing((what, words): (Ailment, String)) -> Finding {
             "index",
             "nothing: it is set aside and made anew from the file system, the journal and the checkpoint",
         ),
+        Ailment::Second => (
+            "agents",
+            "one agent for each volume: stop the other one, or remove the volume from its configuration; this one takes over some minutes later",
+        ),
         Ailment::Collector => (
             "collector",
             "it is tried again by itself; if it goes on, see the log (journalctl -u purge-agent) and the kernel's (dmesg)",

@@ -165,6 +165,7 @@ impl Host {
         volume
             .check_identity()
             .map_err(|e: VolumeError| HostError::Refused(e.to_string()))?;
+        volume.other_agent();
         match volume.condition().state {
             State::Tracking => Ok(()),
             State::Scanning => Err(HostError::Refused(format!(

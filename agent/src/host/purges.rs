@@ -267,6 +267,9 @@ impl apply::Surroundings for Around<'_> {
             Barrier::Late => Seen::Late,
         }
     }
+    fn other_agent(&self) -> Option<String> {
+        self.volume.other_agent()
+    }
     fn backlog(&self) -> u64 {
         self.volume.queued()
     }

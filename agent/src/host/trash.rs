@@ -170,6 +170,10 @@ impl Host {
         if matches!(volume.condition().state, State::Degraded(_)) && volume.check_identity().is_err() {
             return Ok(());
         }
+        // It is another agent's, with what it knows of it.
+        if volume.other_agent().is_some() {
+            return Ok(());
+        }
         let _one = volume.trash_work.lock();
         let Some(trash) = Trash::open(&volume.watched)? else {
             return Ok(());

@@ -56,6 +56,8 @@ const ERRORS_TOLERATED: u64 = 10;
 pub trait Surroundings: Sync {
     /// Every use that the kernel has queued reaches the index, in doubt as a use, within so long.
     fn sync(&self, at_most: Duration) -> Seen;
+    /// Why nothing may be removed any more: another agent does that.
+    fn other_agent(&self) -> Option<String>;
     /// How many uses wait to reach the index, about.
     fn backlog(&self) -> u64;
     /// Names in this directory are changed by nobody else: what the run does there need not come back as events.
@@ -327,6 +329,10 @@ impl Runner<'_> {
 
     /// One try.
     fn try_batch<'r>(&'r self, at: Position, part: Part, chain: &mut Chain<'r>) -> Result<Tried, Stop> {
+        if let Some(why) = self.around.other_agent() {
+            self.count_unreached(part.len());
+            return Err(Stop::Broken(why));
+        }
         let whole = part.clone();
         let descriptors = self.descriptors(&part, chain);
         let share = self.share(part.first().map_or(0, |c| c.rule));

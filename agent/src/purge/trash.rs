@@ -144,6 +144,20 @@ impl Trash {
         }))
     }
 
+    /// The trash itself.
+    pub fn dir(&self) -> &OwnedFd {
+        &self.dir
+    }
+
+    /// Does something that needs an inode, and gives up some of the reserve for it.
+    ///
+    /// # Errors
+    /// What is done says so.
+    pub fn with_ballast<T>(&self, act: impl FnMut(&OwnedFd) -> io::Result<T>) -> io::Result<T> {
+        let mut act = act;
+        reserve::with_ballast(&self.dir, || act(&self.dir))
+    }
+
     /// Keeps what a run needs of a volume that is full. Without space for it now a run may do without.
     pub fn keep_reserve(&self) {
         if let Err(error) = reserve::keep(&self.dir, WORKERS_MAX) {

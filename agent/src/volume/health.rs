@@ -42,6 +42,8 @@ pub(super) struct Health {
     pub(super) hidden: Option<String>,
     /// The store says that its content makes no sense.
     pub(super) damage: Option<String>,
+    /// Another agent removes what is in the volume.
+    pub(super) second: Option<String>,
     /// The record must be saved at once.
     pub(super) urgent: bool,
     /// Names may have changed unseen: a scan must look.
@@ -65,6 +67,7 @@ impl Health {
             away: None,
             hidden: None,
             damage: None,
+            second: None,
             urgent: false,
             missed_names: false,
             rates: VecDeque::new(),
@@ -77,6 +80,7 @@ impl Health {
             (Ailment::Away, &self.away),
             (Ailment::Away, &self.hidden),
             (Ailment::Damage, &self.damage),
+            (Ailment::Second, &self.second),
             (Ailment::Collector, &collector),
             (Ailment::Index, &self.index_trouble),
             (Ailment::Journal, &self.journal_trouble),
@@ -96,6 +100,8 @@ pub enum Ailment {
     Away,
     /// The index makes no sense.
     Damage,
+    /// Another agent watches it as well.
+    Second,
     /// Accesses are not read.
     Collector,
     /// The index cannot be written.

@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 pub(super) use self::checkpoints::LastCheckpoint;
+use super::claim::LOOK_EVERY;
 use super::{RATE_SECONDS, Volume};
 use crate::collect::nfsd;
 use crate::config::expect_names;
@@ -51,6 +52,7 @@ struct Rounds {
     swept: Instant,
     flush: Instant,
     removed: Instant,
+    claim: Instant,
     /// When the next look at NFS clients is due.
     nfs: Option<Instant>,
     /// When usage was counted anew, and how long that took.
@@ -70,6 +72,7 @@ impl Volume {
             swept: began,
             flush: began,
             removed: began,
+            claim: began,
             nfs: None,
             counted: (began, Duration::ZERO),
             present: Seconds::now(),
@@ -79,6 +82,10 @@ impl Volume {
             std::thread::sleep(TICK);
             self.keeping.pulse.beat();
             self.look_for_the_volume(&mut last);
+            if last.claim.elapsed() >= LOOK_EVERY {
+                last.claim = Instant::now();
+                self.other_agent();
+            }
             if let Some(error) = self.store.doubt() {
                 self.index_trouble(&error);
             }

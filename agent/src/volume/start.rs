@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 
+use super::claim::Claim;
 use super::closing::Closing;
 use super::coverage::Cause;
 use super::guard::LastGuard;
@@ -128,6 +129,9 @@ impl Volume {
         let armed_at = Seconds::now();
         let layout = probe(&config, &mount, root.stat.ino).map_err(collect)?;
         let watching = opened.time_between(armed_at, nothing_missed, home.clock.start.unknown);
+        let state =
+            stat::path(&home.state_dir).map_err(|e| missing(format!("has no state directory: {e}")))?;
+        let state_dir = (state.device, state.stat.ino);
         let keeping = AtimeKeeping::find(&mount, root.device);
         let Opened {
             mut record,
@@ -241,11 +245,13 @@ impl Volume {
             threads: Mutex::default(),
             presence: Mutex::new(presence),
             guard: LastGuard::default(),
+            claim: Mutex::new(Claim::of(state_dir)),
             trash_work: Mutex::default(),
             sweeping: AtomicBool::new(false),
             checkpoint: Mutex::default(),
         });
         volume.save_record().map_err(failed)?;
+        volume.other_agent();
         volume.request_scan(Extent::Volume);
         let spawn = |what: &str, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new()

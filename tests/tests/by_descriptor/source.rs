@@ -71,13 +71,23 @@ const KNOWN: &[(&str, &str, &str)] = &[
         PROC,
     ),
     (
+        "agent/src/collect/mounted.rs",
+        "fs::metadata fs::read_dir fs::read_link",
+        PROC,
+    ),
+    (
+        "agent/src/volume/claim.rs",
+        "fs::read_link fs::read_to_string",
+        PROC,
+    ),
+    (
         "agent/src/collect/nfsd.rs",
         ".exists File::open fs::read fs::read_dir fs::read_to_string",
         PROC,
     ),
     (
         "agent/src/collect/atimes.rs",
-        "fs::read fs::read_dir fs::read_link fs::read_to_string",
+        "fs::read fs::read_dir fs::read_to_string",
         PROC,
     ),
     ("agent/src/collect/projects.rs", "fs::read", PROC),
