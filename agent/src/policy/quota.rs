@@ -26,10 +26,21 @@ pub enum Subject {
 pub struct Sums {
     /// Regular files; one with several names counts once.
     pub files: u64,
-    /// Apparent bytes.
+    /// Bytes, as [`counted`].
     pub bytes: u128,
     /// Sum of size x (whole days present + 1).
     pub byte_days: u128,
+}
+
+/// What a file counts for. Of a user it is the apparent size. What several users share is over its limit by what is on the disk alone: a
+/// sparse file of one of them must not make the others' files go.
+fn counted(subject: QuotaSubject, entry: &Attributes) -> u64 {
+    match subject {
+        QuotaSubject::User => entry.size,
+        QuotaSubject::Group | QuotaSubject::Project | QuotaSubject::Directory { .. } => {
+            entry.size.min(entry.allocated)
+        }
+    }
 }
 
 /// A subject and the limits it is over.
@@ -115,8 +126,9 @@ impl Owners {
                 {
                     let sums = all.entry(subject).or_default();
                     sums.files = sums.files.saturating_add(1);
-                    sums.bytes = sums.bytes.saturating_add(entry.size.into());
-                    let days = byte_days(entry.size, entry.birth, now);
+                    let bytes = counted(self.by, &entry);
+                    sums.bytes = sums.bytes.saturating_add(bytes.into());
+                    let days = byte_days(bytes, entry.birth, now);
                     sums.byte_days = sums.byte_days.saturating_add(days);
                 }
             }
@@ -308,7 +320,12 @@ pub fn quota(
         }
     }
     let outstayed = |p: &Pick| quota.max_age.is_some_and(|age| p.birth.age_at(at.now) > age);
-    let gain = |p: &Pick| (u128::from(p.bytes), byte_days(p.bytes, p.birth, at.now));
+    let gain = |p: &Pick| {
+        let bytes = index
+            .get(p.ino)
+            .map_or(0, |(entry, _)| counted(quota.subject, &entry));
+        (u128::from(bytes), byte_days(bytes, p.birth, at.now))
+    };
     let (mut taken, mut left) = (Vec::new(), Vec::new());
     for (place, group) in groups.into_iter().enumerate() {
         let need = over.get(place).map_or((0, 0), |o| o.need(quota.low));
