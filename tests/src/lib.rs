@@ -17,6 +17,7 @@
 //! - [`systemd`] a machine with a real systemd
 //! - [`sinks`]  those whom the agent tells: an HTTP endpoint, a mail server, a broker
 //! - [`notices`] a tree of which something is to be told, and what was told
+//! - [`silent`] a mount whose server does not answer
 //! - [`skip`]   tests that cannot run where they are
 //!
 //! The binaries are those beside the test's own executable; `tests/run` builds them first.
@@ -44,6 +45,7 @@ pub mod package;
 pub mod queue;
 pub mod rpc;
 pub mod scanner;
+pub mod silent;
 pub mod sinks;
 pub mod skip;
 #[allow(unsafe_code)]

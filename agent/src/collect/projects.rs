@@ -88,6 +88,10 @@ impl Projects {
     }
 
     fn with_project(&self, mut found: Located, ask: impl FnOnce(Way) -> io::Result<u32>) -> Located {
+        // Its file system may never answer.
+        if found.mount_root {
+            return found;
+        }
         let asked = match found.stat.kind {
             Kind::Directory => true,
             Kind::File => self.state.load(Relaxed) != UNUSED,

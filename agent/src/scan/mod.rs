@@ -15,7 +15,9 @@ mod walk;
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::collect::Watched;
 use crate::collect::namespace::take_entry_locked;
@@ -72,6 +74,53 @@ pub struct Progress {
     pub directories: AtomicU64,
     /// Directories and entries that could not be read.
     pub unreadable: AtomicU64,
+    /// What each worker asks for.
+    asking: [Mutex<Option<Asking>>; walk::WORKERS_MAX],
+}
+
+/// What a worker asks the file system for.
+#[derive(Debug)]
+struct Asking {
+    dir: DirId,
+    /// Empty for the directory itself.
+    name: Vec<u8>,
+    since: Instant,
+}
+
+impl Progress {
+    /// A worker asks for an entry of a directory now.
+    fn asks(&self, worker: usize, dir: DirId, name: &[u8]) {
+        let Some(slot) = self.asking.get(worker) else {
+            return;
+        };
+        let mut slot = slot.lock();
+        let mut of = slot.take().map_or_else(Vec::new, |asking| asking.name);
+        of.clear();
+        of.extend_from_slice(name);
+        *slot = Some(Asking {
+            dir,
+            name: of,
+            since: Instant::now(),
+        });
+    }
+
+    /// A worker asks for nothing.
+    fn rests(&self, worker: usize) {
+        if let Some(slot) = self.asking.get(worker) {
+            slot.lock().take();
+        }
+    }
+
+    /// What was not answered for longest, if that is at least so long: the directory, the name in it, and for how long.
+    pub fn unanswered(&self, at_least: Duration) -> Option<(DirId, Vec<u8>, Duration)> {
+        let slots = self.asking.iter().filter_map(|slot| {
+            let slot = slot.lock();
+            let asking = slot.as_ref()?;
+            let waits = asking.since.elapsed();
+            (waits >= at_least).then(|| (asking.dir, asking.name.clone(), waits))
+        });
+        slots.max_by_key(|(.., waits)| *waits)
+    }
 }
 
 /// What a finished scan says.

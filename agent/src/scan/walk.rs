@@ -28,7 +28,7 @@ const LISTING_BYTES: usize = 64 << 10;
 /// A directory with more entries than this is shared among idle workers, in chunks of as many.
 const SHARE_ENTRIES: usize = 2048;
 /// More workers than this only wait for each other.
-const WORKERS_MAX: usize = 8;
+pub(super) const WORKERS_MAX: usize = 8;
 /// Names waiting to be written back may take this much memory.
 const PENDING_NAME_BYTES_MAX: usize = 24 << 20;
 /// So many unreadable entries are named in the log; the rest is counted.
@@ -106,11 +106,12 @@ pub(super) fn walk(
         missed: Mutex::default(),
     };
     std::thread::scope(|scope| {
-        for _ in 1..workers {
+        let work = |number| Worker::new(&shared, number).run();
+        for number in 1..workers {
             // Where the system gives no thread, fewer do the work.
-            let _ = std::thread::Builder::new().spawn_scoped(scope, || Worker::new(&shared).run());
+            let _ = std::thread::Builder::new().spawn_scoped(scope, move || work(number));
         }
-        Worker::new(&shared).run();
+        work(0);
     });
     let mut index = watched.index.write();
     for dir in shared.unreadable.into_inner() {
@@ -131,6 +132,7 @@ struct Pending {
 
 struct Worker<'a> {
     shared: &'a Shared<'a>,
+    number: usize,
     entries: Vec<Pending>,
     arena: Vec<u8>,
     /// Directories among the entries: they are listed once the index knows them.
@@ -140,9 +142,10 @@ struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    fn new(shared: &'a Shared<'a>) -> Self {
+    fn new(shared: &'a Shared<'a>, number: usize) -> Self {
         Self {
             shared,
+            number,
             entries: Vec::new(),
             arena: Vec::new(),
             subdirs: Vec::new(),
@@ -157,6 +160,7 @@ impl<'a> Worker<'a> {
                 Task::List(dir, handle) => self.list(dir, handle, &mut listing),
                 Task::Ask { dir, fd, names } => self.ask_all(dir, &fd, &names),
             }
+            self.shared.progress.rests(self.number);
             if self.entries.len() >= BATCH_ENTRIES || self.shared.queue.lock().tasks.is_empty() {
                 self.flush();
             }
@@ -194,6 +198,7 @@ impl<'a> Worker<'a> {
     }
 
     fn list(&mut self, dir: DirId, handle: Option<Handle>, listing: &mut [MaybeUninit<u8>]) {
+        self.shared.progress.asks(self.number, dir, b"");
         let fd = match self.open(dir, handle) {
             Ok(Opened::Here(fd)) => fd,
             // It may have been met at another place before.
@@ -305,6 +310,7 @@ impl<'a> Worker<'a> {
 
     /// Asks for one entry's attributes; true if something is mounted there.
     fn ask(&mut self, dir: DirId, fd: &OwnedFd, name: &CStr) -> io::Result<bool> {
+        self.shared.progress.asks(self.number, dir, name.to_bytes());
         let found = match self.shared.watched.projects.entry(fd, name) {
             Ok(found) => found,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),

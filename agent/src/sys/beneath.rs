@@ -84,10 +84,11 @@ pub fn open_entry(root: impl AsFd, relative: &[u8]) -> io::Result<OwnedFd> {
 /// Opens the regular file `name` of a directory, without moving its access time. Nothing blocks if it is no regular file.
 ///
 /// # Errors
-/// ELOOP for a symlink, and what `openat(2)` says.
+/// ELOOP for a symlink, EXDEV for a mount point, and what `openat2(2)` says.
 pub fn open_file(dir: impl AsFd, name: &std::ffi::CStr) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NOATIME | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
+    // A mount point's server may never answer. EAGAIN is that of a lease here, so that this is tried once.
+    Ok(rustix::fs::openat2(dir, name, flags, Mode::empty(), STAY)?)
 }
 
 /// The directory above an open directory, also across mounts. The top of a file system tree is its own parent.

@@ -8,6 +8,8 @@
 //! - [`limits`]   how many files may be open
 //! - [`memory`]   keeping the allocator from holding on to what a scan needed
 //! - [`mountinfo`] the kernel's tables of mounts
+//! - [`mountpoints`] names that are not touched without care
+//! - [`bounded`]  a look that ends though a server does not answer
 //! - [`peer`]     who is at the other end of a unix socket
 //! - [`private`]  files and directories that are root's alone
 //! - [`project`]  project ids
@@ -25,6 +27,7 @@
 
 pub mod beneath;
 pub mod child;
+pub mod bounded;
 pub mod descriptor;
 pub mod extents;
 pub mod fanotify;
@@ -36,6 +39,7 @@ pub mod likeness;
 pub mod limits;
 pub mod memory;
 pub mod mountinfo;
+pub mod mountpoints;
 pub mod peer;
 pub mod private;
 pub mod project;

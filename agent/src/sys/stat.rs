@@ -7,6 +7,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatVfsMountFlags, Statx, StatxAttributes, StatxFlags};
 
+use super::{beneath, mountpoints};
 use crate::model::{Kind, Seconds, Stat};
 
 /// Device of a file system, or of a btrfs subvolume.
@@ -35,6 +36,38 @@ pub struct Located {
     pub fine: FineTimes,
 }
 
+impl Located {
+    /// All that is known of a mount point.
+    fn of_mount_point() -> Self {
+        let unknown = Seconds::MIN;
+        Self {
+            stat: Stat {
+                ino: 0,
+                kind: Kind::Directory,
+                size: 0,
+                allocated: 0,
+                project: 0,
+                uid: 0,
+                gid: 0,
+                links: 1,
+                atime: unknown,
+                mtime: unknown,
+                ctime: unknown,
+                ctime_nanos: 0,
+                birth: unknown,
+            },
+            device: Device { major: 0, minor: 0 },
+            mount_root: true,
+            protected: false,
+            keeps_birth: false,
+            fine: FineTimes {
+                atime_is_ctime: false,
+                mtime_is_ctime: false,
+            },
+        }
+    }
+}
+
 /// What whole seconds cannot tell: how the three times relate exactly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FineTimes {
@@ -48,11 +81,19 @@ fn wanted() -> StatxFlags {
     StatxFlags::BASIC_STATS | StatxFlags::BTIME
 }
 
-/// The entry `name` of the directory `dir`, not followed if it is a symlink, mounts not triggered.
+/// The entry `name` of the directory `dir`, not followed if it is a symlink, mounts not triggered. Of a mount point nothing is told but that it
+/// is one: its file system is not asked, for that may never answer.
 ///
 /// # Errors
 /// What `statx(2)` says.
 pub fn entry(dir: impl AsFd, name: &CStr) -> io::Result<Located> {
+    if mountpoints::may_be(name) {
+        return match beneath::open_entry(&dir, name.to_bytes()) {
+            Ok(entry) => open_file(entry),
+            Err(e) if e.raw_os_error() == Some(libc::EXDEV) => Ok(Located::of_mount_point()),
+            Err(e) => Err(e),
+        };
+    }
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     Ok(located(&rustix::fs::statx(dir, name, flags, wanted())?))
 }

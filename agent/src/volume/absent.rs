@@ -9,7 +9,7 @@ use super::{Home, VolumeError};
 use crate::config::VolumeConfig;
 use crate::index::journal::Identity;
 use crate::model::Kind;
-use crate::sys::stat;
+use crate::sys::bounded;
 
 /// A volume of the configuration that is not watched.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl Absent {
 
 /// The file system of the directory at a path.
 fn directory(path: &Path) -> Option<Identity> {
-    let root = stat::path(path).ok()?;
+    let root = bounded::path(path).ok()?;
     let found = identity(path).ok()?;
     (root.stat.kind == Kind::Directory).then_some(found)
 }

@@ -34,6 +34,8 @@ pub(super) struct Health {
     pub(super) collector_trouble: Option<Trouble>,
     pub(super) index_trouble: Option<String>,
     pub(super) scan_trouble: Option<String>,
+    /// What a scan waits for.
+    pub(super) unanswered: Option<String>,
     pub(super) journal_trouble: Option<String>,
     pub(super) checkpoint_trouble: Option<String>,
     /// The file system is not mounted any more.
@@ -62,6 +64,7 @@ impl Health {
             collector_trouble: None,
             index_trouble: None,
             scan_trouble: None,
+            unanswered: None,
             journal_trouble: None,
             checkpoint_trouble: None,
             away: None,
@@ -85,6 +88,7 @@ impl Health {
             (Ailment::Index, &self.index_trouble),
             (Ailment::Journal, &self.journal_trouble),
             (Ailment::Checkpoint, &self.checkpoint_trouble),
+            (Ailment::Scan, &self.unanswered),
             (Ailment::Scan, &self.scan_trouble),
         ];
         all.into_iter()

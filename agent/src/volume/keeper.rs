@@ -109,6 +109,7 @@ impl Volume {
             self.recount_when_due(&mut last);
             self.judge_collector();
             self.judge_journal();
+            self.judge_scan();
             self.look_at_nfs_clients(&mut last);
             if last.clock.elapsed() >= CLOCK_EVERY {
                 last.clock = Instant::now();

@@ -32,9 +32,9 @@ use crate::model::{Inode, Kind, Seconds};
 use crate::purge::recover::Unfinished;
 use crate::scan::{Belief, Extent};
 use crate::sys::fanotify::Who;
-use crate::sys::filesystem;
 use crate::sys::handle::Handle;
 use crate::sys::stat::{self, Mount};
+use crate::sys::{bounded, filesystem};
 
 /// Reads what an earlier process left of a volume. The kernel is not asked to watch it yet.
 ///
@@ -46,7 +46,7 @@ pub fn open(config: &VolumeConfig, home: &Home) -> Result<Opened, VolumeError> {
         path: config.path.display().to_string(),
         why,
     };
-    let root = stat::path(&config.path).map_err(|e| missing(format!("cannot be read: {e}")))?;
+    let root = bounded::path(&config.path).map_err(|e| missing(format!("cannot be read: {e}")))?;
     if root.stat.kind != Kind::Directory {
         return Err(missing("is no directory".into()));
     }

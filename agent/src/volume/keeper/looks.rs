@@ -1,7 +1,11 @@
 //! What may be wrong around the index, looked at every second: the mount, the collector, the journal, the clock.
 
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+
+use purge_proto::shown;
 
 use super::Rounds;
 use crate::clock::Step;
@@ -12,6 +16,8 @@ use crate::volume::{Volume, identity, opening};
 
 /// A collector that made no error for so long works again.
 const WELL_AFTER: Duration = Duration::from_secs(3);
+/// A file system answers within so long, however busy it is.
+const UNANSWERED: Duration = Duration::from_secs(60);
 
 impl Volume {
     /// Tells whether the volume was unmounted; when it is back, only a restart watches it again.
@@ -105,6 +111,33 @@ impl Volume {
             }
             health.journal_trouble = trouble;
         }
+    }
+
+    /// A scan that waits for a file system that does not answer says for what.
+    pub(super) fn judge_scan(&self) {
+        let progress = self.health.lock().scan.as_ref().map(|(p, _)| Arc::clone(p));
+        let waits = progress.and_then(|progress| progress.unanswered(UNANSWERED));
+        let words = waits.map(|(dir, name, waits)| {
+            let below = self.watched.index.read().dirs().path(dir).unwrap_or_default();
+            let mut path = self.config.path.as_os_str().as_bytes().to_vec();
+            for part in [below, name].into_iter().filter(|part| !part.is_empty()) {
+                path.push(b'/');
+                path.extend_from_slice(&part);
+            }
+            let path = shown::cut(&path, shown::LOGGED_MAX);
+            format!(
+                "the scan has waited for {} for {} s: the file system there does not answer (dmesg)",
+                String::from_utf8_lossy(&path),
+                waits.as_secs()
+            )
+        });
+        let mut health = self.health.lock();
+        match (&health.unanswered, &words) {
+            (None, Some(words)) => tracing::error!(volume = %self.config.name, "{words}"),
+            (Some(_), None) => tracing::info!(volume = %self.config.name, "the scan goes on"),
+            _ => {}
+        }
+        health.unanswered = words;
     }
 
     /// Takes over a change of the agent's time.

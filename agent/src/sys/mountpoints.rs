@@ -1,0 +1,107 @@
+//! Names of mount points of the own mount namespace: what may be one is not touched by name, for the server behind it may answer no more.
+//!
+//! Whoever asks for the attributes of a mount point asks its file system, and waits without end for an NFS server that is down or a FUSE daemon
+//! that was stopped. `openat2(2)` with RESOLVE_NO_XDEV refuses a mount point before that, and takes a call more. So the names of all mount
+//! points are known beforehand, from the kernel's table, and only what has one of these names is opened so. The kernel tells by `poll(2)` when
+//! the table has changed.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+use rustc_hash::FxHashSet;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::mountinfo;
+
+/// How often it is asked whether the table has changed.
+const ASKED_EVERY: Duration = Duration::from_millis(50);
+/// Reading it took so long that it is not read again before so many times as long.
+const REST: u32 = 20;
+
+static TABLE: LazyLock<Table> = LazyLock::new(|| Table {
+    began: Instant::now(),
+    next: AtomicU64::new(0),
+    file: Mutex::new(None),
+    names: RwLock::new(None),
+});
+
+struct Table {
+    began: Instant,
+    /// When it is asked for again, in nanoseconds since it began.
+    next: AtomicU64,
+    file: Mutex<Option<File>>,
+    /// None: they are not known.
+    names: RwLock<Option<FxHashSet<Vec<u8>>>>,
+}
+
+/// Whether a mount point of this namespace has this name, in whichever directory. Doubt is one.
+pub fn may_be(name: &CStr) -> bool {
+    let now = nanos(TABLE.began.elapsed());
+    if now >= TABLE.next.load(Relaxed) {
+        TABLE.refresh();
+    }
+    let names = TABLE.names.read();
+    names.as_ref().is_none_or(|names| names.contains(name.to_bytes()))
+}
+
+impl Table {
+    fn refresh(&self) {
+        // Another thread is about to.
+        let Some(mut file) = self.file.try_lock() else {
+            return;
+        };
+        let start = self.began.elapsed();
+        let known = self.names.read().is_some();
+        if !known || has_changed(&mut file) {
+            let read = read(&mut file);
+            *self.names.write() = read;
+        }
+        let rest = self.began.elapsed().saturating_sub(start).saturating_mul(REST);
+        let next = self.began.elapsed().saturating_add(rest.max(ASKED_EVERY));
+        self.next.store(nanos(next), Relaxed);
+    }
+}
+
+fn has_changed(file: &mut Option<File>) -> bool {
+    let Some(file) = file else { return true };
+    let mut asked = [PollFd::new(file, PollFlags::PRI)];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut asked, Some(&now)).map_or(true, |changed| changed > 0)
+}
+
+fn read(file: &mut Option<File>) -> Option<FxHashSet<Vec<u8>>> {
+    if file.is_none() {
+        *file = File::open("/proc/self/mountinfo").ok();
+    }
+    let open = file.as_mut()?;
+    let mut table = Vec::new();
+    open.rewind().and_then(|()| open.read_to_end(&mut table)).ok()?;
+    let last = |line: mountinfo::Line<'_>| {
+        let point = line.point();
+        point.rsplit(|b| *b == b'/').next().map(<[u8]>::to_vec)
+    };
+    Some(mountinfo::lines(&table).filter_map(last).collect())
+}
+
+fn nanos(since: Duration) -> u64 {
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proc_may_be_a_mount_point_and_most_names_are_none() {
+        assert!(may_be(c"proc"));
+        assert!(!may_be(c"no mount point has this name"));
+    }
+}
