@@ -78,6 +78,23 @@ impl AtimeKeeping {
     }
 }
 
+/// Whether some mount of a device, in any mount namespace that is seen, leaves no access times: `noatime`, or read-only.
+pub fn some_mount_keeps_none(device: Device) -> bool {
+    let mut namespaces = BTreeSet::new();
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return false;
+    };
+    processes.filter_map(Result::ok).any(|process| {
+        let path = process.path();
+        let is_new = fs::read_link(path.join("ns/mnt")).is_ok_and(|namespace| namespaces.insert(namespace));
+        let mounts = || fs::read(path.join("mountinfo")).unwrap_or_default();
+        is_new
+            && mounts_of(&String::from_utf8_lossy(&mounts()), device)
+                .iter()
+                .any(|mount| leaves_none(mount))
+    })
+}
+
 /// Whether the wall clock goes with the agent's own.
 pub fn clocks_agree() -> bool {
     crate::clock::ahead_seconds().unsigned_abs() <= APART_MAX
@@ -104,6 +121,10 @@ fn keeps(mount: &str) -> bool {
     !options.any(|o| matches!(o, "noatime" | "ro" | "lazytime" | "idmapped"))
 }
 
+fn leaves_none(mount: &str) -> bool {
+    mount.split([':', ',']).any(|o| matches!(o, "noatime" | "ro"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,5 +142,10 @@ mod tests {
         let all_keep = |minor| of(minor).iter().all(|m| keeps(m));
         assert_eq!([1, 2, 3, 4, 5].map(all_keep), [true, false, false, false, false]);
         assert!(of(6).is_empty());
+        let some_leaves_none = |minor| of(minor).iter().any(|m| leaves_none(m));
+        assert_eq!(
+            [1, 2, 3, 4, 5].map(some_leaves_none),
+            [false, true, false, false, true]
+        );
     }
 }

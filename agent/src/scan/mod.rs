@@ -29,13 +29,22 @@ use crate::model::{Kind, LastUse, Seconds, Source, Stat};
 pub enum Belief {
     /// Nothing: its clock starts here.
     Since(Seconds),
-    /// The file system's access time.
-    Atime,
+    /// The file system's access time, and all that it may hide of the time before this moment.
+    Atime(Seconds),
     /// The modification time.
     Mtime,
 }
 
+/// relatime moves an access time that is as old as this, in seconds.
+const DAY: u64 = 24 * 3600;
+
 impl Belief {
+    /// Whether it rests on an access time that is as old as it may be.
+    pub fn rests_on_atime(self, stat: &Stat) -> bool {
+        let told = matches!(self, Self::Atime(watched_from) if stat.atime.plus(DAY) < watched_from);
+        told && stat.kind == Kind::File
+    }
+
     /// The last use to assume.
     pub fn first_use(self, stat: &Stat) -> LastUse {
         match self {
@@ -44,16 +53,28 @@ impl Belief {
                 source: Source::Baseline,
             },
             // Listing a directory moves its access time, and listing is no use.
-            Self::Atime if stat.kind != Kind::Directory => LastUse {
-                at: stat.atime,
+            Self::Atime(watched_from) if stat.kind != Kind::Directory => LastUse {
+                at: latest_read(stat, watched_from),
                 source: Source::Atime,
             },
-            Self::Atime | Self::Mtime => LastUse {
+            Self::Atime(_) | Self::Mtime => LastUse {
                 at: stat.mtime,
                 source: Source::Mtime,
             },
         }
     }
+}
+
+/// The latest moment at which a file may have been read unseen. A read moves an access time of a relatime mount only if that
+/// is a day old, or no later than the last change; and how the file system was mounted before is not known.
+fn latest_read(stat: &Stat, watched_from: Seconds) -> Seconds {
+    let changed = stat.ctime.max(stat.mtime);
+    // A read after the change would have moved an access time from before it.
+    let hidden_until = match stat.atime < changed {
+        true => changed.min(watched_from),
+        false => watched_from,
+    };
+    stat.atime.plus(DAY).min(hidden_until).max(stat.atime)
 }
 
 /// Which directories to walk.
@@ -303,4 +324,60 @@ fn look_again(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::index::testing;
+
+    /// What relatime does to an access time at a read.
+    fn read(stat: &mut Stat, at: Seconds) {
+        let moves = stat.atime <= stat.mtime || stat.atime <= stat.ctime || stat.atime.plus(DAY) <= at;
+        if moves {
+            stat.atime = at;
+        }
+    }
+
+    #[test]
+    fn an_access_time_is_believed_to_the_day() {
+        let now = Seconds(100 * 86_400);
+        let mut file = testing::stat(1, Kind::File, 1, 40 * 86_400);
+        file.atime = now.minus(20 * 3600);
+        assert_eq!(
+            Belief::Atime(now).first_use(&file).at,
+            now,
+            "a read just now would not show"
+        );
+        file.atime = now.minus(3 * 86_400);
+        assert_eq!(Belief::Atime(now).first_use(&file).at, now.minus(2 * 86_400));
+        let unread = testing::stat(1, Kind::File, 1, 40 * 86_400);
+        assert_eq!(Belief::Atime(now).first_use(&unread).at, Seconds(41 * 86_400));
+    }
+
+    proptest! {
+        /// However it was read and changed: it was used no later than is believed.
+        #[test]
+        fn no_read_is_later_than_believed(
+            born in 0u32..100_000,
+            steps in prop::collection::vec((0u32..100_000, any::<bool>()), 1..8),
+        ) {
+            let mut file = testing::stat(1, Kind::File, 1, born);
+            let (mut at, mut last_read) = (Seconds(born), Seconds(born));
+            for (later, is_read) in steps {
+                at = at.plus(later.into());
+                if is_read {
+                    read(&mut file, at);
+                    last_read = at;
+                } else {
+                    file.ctime = at;
+                }
+            }
+            let believed = Belief::Atime(at).first_use(&file).at;
+            prop_assert!(believed.max(file.ctime) >= last_read, "{:?} {:?}", believed, last_read);
+            prop_assert!(believed <= at.max(file.atime));
+        }
+    }
 }

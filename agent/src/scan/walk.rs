@@ -19,7 +19,7 @@ use crate::descriptors;
 use crate::index::{DirId, Found, StoreError};
 use crate::model::{Inode, Kind, Seconds, Stat};
 use crate::sys::handle::Handle;
-use crate::sys::{beneath, stat};
+use crate::sys::{beneath, project, stat};
 
 /// Entries that a worker gathers before it takes the index's lock.
 const BATCH_ENTRIES: usize = 4096;
@@ -126,6 +126,8 @@ pub(super) fn walk(
 struct Pending {
     stat: Stat,
     dir: DirId,
+    /// `chattr +A`: its access time tells nothing.
+    keeps_atime: bool,
     /// Where its name ends in the arena; it begins where the one before ends.
     name_end: usize,
 }
@@ -326,9 +328,12 @@ impl<'a> Worker<'a> {
         }
         self.shared.around.met(fd, name, &found.stat);
         self.arena.extend_from_slice(name.to_bytes());
+        let believed = self.shared.belief.rests_on_atime(&found.stat);
+        let keeps_atime = believed && !project::moves_atime(fd, name).unwrap_or(false);
         self.entries.push(Pending {
             stat: found.stat,
             dir,
+            keeps_atime,
             name_end: self.arena.len(),
         });
         Ok(false)
@@ -393,7 +398,10 @@ impl<'a> Worker<'a> {
                 stat: entry.stat,
                 parent: entry.dir,
                 name,
-                first_use: belief.first_use(&entry.stat),
+                first_use: match (entry.keeps_atime, belief) {
+                    (true, Belief::Atime(watched_from)) => Belief::Since(watched_from).first_use(&entry.stat),
+                    _ => belief.first_use(&entry.stat),
+                },
             });
         }
         let doubtful = index.upsert_scanned(&mut found)?;

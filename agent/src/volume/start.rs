@@ -17,7 +17,7 @@ use super::opening::{self, Opened, Past};
 use super::presence::Presence;
 use super::{Home, Keeping, Volume, VolumeError};
 use crate::collect::accessors::Accessors;
-use crate::collect::atimes::AtimeKeeping;
+use crate::collect::atimes::{self, AtimeKeeping};
 use crate::collect::collector::{Armed, CollectError, Collector, Judges};
 use crate::collect::fanotify::layout::Layout;
 use crate::collect::mounted::Mounted;
@@ -156,7 +156,9 @@ impl Volume {
             }
         }
         record.atimes = keeping.map_or_else(String::new, |k| k.word().to_owned());
-        let baseline = match (config.baseline, mount.keeps_atime) {
+        // Where one of several mounts keeps no access times, whoever read there left none.
+        let keeps_atime = mount.keeps_atime && !atimes::some_mount_keeps_none(root.device);
+        let baseline = match (config.baseline, keeps_atime) {
             (Baseline::Atime, _) | (Baseline::Auto, true) => "atime",
             (Baseline::Mtime, _) => "mtime",
             (Baseline::Observed, _) | (Baseline::Auto, false) => "observed",
@@ -165,7 +167,7 @@ impl Volume {
         // unseen, or the index lost it in a crash: doubt counts as use.
         let belief = match baseline {
             _ if past == Past::Indexed => Belief::Since(armed_at),
-            "atime" => Belief::Atime,
+            "atime" => Belief::Atime(armed_at),
             "mtime" => Belief::Mtime,
             _ => Belief::Since(armed_at),
         };
