@@ -18,7 +18,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::sys::limits;
 
-/// Descriptors that are open whatever happens, with room for what is open for a moment.
+/// Descriptors that are always open, with room for those that are open for a moment.
 const BASE: u64 = 88;
 /// Queue, watch and journal of a volume, with its mount.
 const BASE_OF_A_VOLUME: u64 = 8;
@@ -43,7 +43,7 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// Of `limit` descriptors, with so many volumes, of which some ask for the processes of events.
+    /// Of `limit` descriptors, with this number of volumes, some of which ask for the processes of events.
     pub fn of(limit: u64, volumes: u64, with_processes: u64) -> Self {
         let part = |divisor: u64, least: u64, most: u64| {
             limit
@@ -119,7 +119,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Of so many.
+    /// With this number of descriptors.
     pub fn of(max: usize) -> Self {
         Self {
             max,
@@ -134,7 +134,7 @@ impl Pool {
         self.max
     }
 
-    /// So many now, or as many as there are if that is less. None: others have them, or are waiting.
+    /// This number now, or all that there are if that is less. None: others have them, or wait for them.
     pub fn try_take(&self, count: usize) -> Option<Taken<'_>> {
         let count = count.min(self.max);
         let _turn = self.turn.try_lock()?;
@@ -204,7 +204,7 @@ mod tests {
     proptest! {
         /// Threads that take and give back at random: never more than there is, and each gets what it asks for.
         #[test]
-        fn a_pool_is_never_overdrawn_and_nobody_waits_for_ever(
+        fn a_pool_is_never_overdrawn_and_no_thread_waits_for_ever(
             max in 1usize..20,
             wanted in prop::collection::vec(prop::collection::vec(0usize..30, 1..20), 1..5),
         ) {

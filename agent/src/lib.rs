@@ -23,6 +23,7 @@
 //! - [`reload`]  a configuration that changes while the agent runs
 //! - [`handover`] event queues that outlive the process, in systemd's keeping or the parent's
 //! - [`parent`]  keeps them where no systemd does, and starts the agent again
+//! - [`reboot`]  what can be known of a reboot by order
 //! - [`watchdog`] tells systemd that the loops go round
 //! - [`arguments`] the command line
 //! - [`patterns`] what `check` asks a running agent
@@ -48,6 +49,7 @@ pub mod patterns;
 pub mod policy;
 pub mod purge;
 pub mod query;
+pub mod reboot;
 pub mod reload;
 pub mod scan;
 pub mod schedule;

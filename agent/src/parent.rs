@@ -16,7 +16,7 @@
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixDatagram as StdDatagram;
+use std::os::unix::net;
 use std::process::{Command, ExitCode, ExitStatus};
 use std::time::{Duration, Instant};
 use std::{env, io};
@@ -36,7 +36,7 @@ use crate::sys::child::{self, FIRST};
 const PARENT: &str = "PURGE_AGENT_PARENT";
 /// Set to 1: there is no parent, as with `--single-process`.
 const SINGLE: &str = "PURGE_AGENT_SINGLE_PROCESS";
-/// So many descriptors are kept, as the unit has systemd keep.
+/// Descriptors that are kept at most, as the unit has systemd keep.
 const KEPT_MAX: usize = 256;
 /// Longer messages are none of the agent's.
 const MESSAGE_BYTES_MAX: usize = 4096;
@@ -117,12 +117,12 @@ impl Inbox {
     fn open() -> io::Result<Self> {
         let mut dirs = ["/run".into(), "/dev/shm".into(), env::temp_dir()].into_iter();
         let made = |dir| tempfile::Builder::new().prefix("purge-agent-").tempdir_in(dir);
-        // Its mode is 0700, and it goes when the socket's inode is in hand.
+        // Its mode is 0700, and it is removed once the socket's inode is open.
         let dir = dirs
             .find_map(|dir| made(dir).ok())
             .ok_or(io::ErrorKind::NotFound)?;
         let path = dir.path().join("notify");
-        let socket = StdDatagram::bind(&path)?;
+        let socket = net::UnixDatagram::bind(&path)?;
         socket.set_nonblocking(true)?;
         let address = rustix::fs::open(
             &path,
@@ -371,7 +371,7 @@ mod tests {
     async fn a_message_comes_by_way_of_the_inode_and_brings_its_descriptors() {
         use std::os::fd::{AsFd, AsRawFd};
         let inbox = Inbox::open().unwrap();
-        let sender = StdDatagram::unbound().unwrap();
+        let sender = net::UnixDatagram::unbound().unwrap();
         let address = format!("/proc/self/fd/{}", inbox.address.as_raw_fd());
         sender.connect(address).unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();

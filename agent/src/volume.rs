@@ -54,6 +54,7 @@ use crate::collect::precision::Windows;
 use crate::config::VolumeConfig;
 use crate::index::Store;
 use crate::model::Inode;
+use crate::reboot;
 use crate::scan::{Belief, Extent};
 use crate::sys::stat::{self, Mount};
 use crate::watchdog::Pulse;
@@ -173,11 +174,24 @@ impl Volume {
                 self.health.lock().record.unread = true;
             }
         }
+        if caught_up && self.config.reboots_are_ordered {
+            self.note_reboot();
+        }
         if let Err(error) = self.save_record() {
             tracing::error!(volume = %self.config.name, %error, "cannot save the volume's record");
         }
         self.take_checkpoint();
         self.give_up_claim();
+    }
+
+    /// Notes for the next process that the host is shut down by order, where it is.
+    fn note_reboot(&self) {
+        match reboot::is_ending(self.watched.device) {
+            Ok(boot) => self.health.lock().record.ended_boot = boot.to_vec(),
+            Err(why) => {
+                tracing::info!(volume = %self.config.name, "what follows will not be taken for a reboot by order: {why}")
+            }
+        }
     }
 
     /// What keeps a file that somebody comes to use in the moment of its removal, asked now.

@@ -99,10 +99,7 @@ impl Agent {
     /// # Panics
     /// When it does not get there.
     pub fn tracking_under(config: &Config, launcher: &[&str]) -> Self {
-        let mut agent = Self::prepare();
-        agent.launcher = launcher.iter().map(Into::into).collect();
-        agent.write_config(config);
-        agent.arguments = vec!["run".into(), "--config".into(), agent.config_file().into()];
+        let mut agent = Self::prepared(config).under(launcher);
         agent.launch();
         agent.wait_until_tracking();
         agent
@@ -140,6 +137,13 @@ impl Agent {
     /// A further variable in its environment, from its next start on.
     pub fn environment(&mut self, name: &str, value: &Path) {
         self.environment.push((name.into(), value.into()));
+    }
+
+    /// Started by a program that becomes the agent.
+    #[must_use]
+    pub fn under(mut self, launcher: &[&str]) -> Self {
+        self.launcher = launcher.iter().map(Into::into).collect();
+        self
     }
 
     /// A further argument, from its next start on.

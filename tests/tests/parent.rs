@@ -35,7 +35,7 @@ fn send(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
 }
 
-fn is_gone(pid: u32) -> bool {
+fn has_ended(pid: u32) -> bool {
     !Path::new(&format!("/proc/{pid}")).exists()
 }
 
@@ -62,7 +62,7 @@ fn kill_9_of_the_agent_loses_no_use_and_is_no_gap() {
         (0..3).for_each(&mut read_one);
         send(child, Signal::KILL);
         (3..6).for_each(&mut read_one);
-        until("it is dead", SOON, || is_gone(child).then_some(()));
+        until("it is dead", SOON, || has_ended(child).then_some(()));
         (6..8).for_each(&mut read_one);
         started_again(&agent, child);
         agent.wait_until_well();
@@ -83,14 +83,14 @@ fn an_order_to_end_ends_both_wherever_it_arrives() {
     let (_, mut agent) = watched(&mount);
     let child = agent.below_parent().unwrap();
     agent.terminate();
-    assert!(is_gone(child));
+    assert!(has_ended(child));
     agent.launch();
     let parent = agent.pid();
     send(agent.below_parent().unwrap(), Signal::TERM);
     until("the parent ends as well", SOON, || {
         (!agent.is_running()).then_some(())
     });
-    assert!(is_gone(parent));
+    assert!(has_ended(parent));
 }
 
 #[test]
@@ -100,8 +100,8 @@ fn kill_9_of_the_parent_ends_the_agent_and_what_follows_counts_as_used() {
     let child = agent.below_parent().unwrap();
     let_pass(1);
     agent.kill();
-    until("the agent is gone with its parent", SOON, || {
-        is_gone(child).then_some(())
+    until("the agent has ended with its parent", SOON, || {
+        has_ended(child).then_some(())
     });
     read(&files[0]);
     let_pass(1);

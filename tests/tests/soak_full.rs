@@ -292,7 +292,7 @@ fn a_volume_that_is_kept_full_is_purged_of_what_is_old_and_of_nothing_else() {
     let missing: Vec<_> = known.difference(&left()).cloned().collect();
     assert!(
         missing.is_empty(),
-        "gone, and the log does not say so: {missing:?}"
+        "missing, and the log does not say so: {missing:?}"
     );
     println!("{} taken in all; {} are left", audit.taken, known.len());
     assert!(audit.taken > 20, "{} taken", audit.taken);

@@ -415,3 +415,18 @@ fn the_memory_of_the_unit_is_bounded_and_what_is_mounted_later_is_seen() {
         "{mounts}"
     );
 }
+
+/// The agent asks systemd, from within its sandbox, whether the host is being shut down: a stop alone is no reboot.
+#[test]
+fn what_systemd_says_of_the_host_is_heard_in_the_sandbox() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let config = Config::new(&mount.path(), "baseline = \"mtime\"\nreboots = \"ordered\"")
+        .rule("old", "ttl = \"1h\"\nclock = [\"access\"]");
+    let machine = need!(started(&mount, &config));
+    machine.run(&["systemctl", "stop", "purge-agent"]).unwrap();
+    let said = machine.log();
+    assert!(
+        said.contains("systemd was not shutting the host down, but "),
+        "{said}"
+    );
+}

@@ -54,7 +54,7 @@ const EVENT_BYTES_MIN: usize = 64;
 /// Inodes of which it is remembered at most that their metadata changed. Those beyond count as used.
 const ATTRIB_SEEN_MAX: usize = 1 << 17;
 
-/// What one read may take, so that it brings so many descriptors of processes at most.
+/// The bytes of one read that brings this number of descriptors of processes at most.
 fn bytes_with_processes(descriptors: usize) -> usize {
     descriptors
         .saturating_mul(EVENT_BYTES_MIN)

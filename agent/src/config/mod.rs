@@ -124,6 +124,8 @@ pub struct VolumeConfig {
     pub sweep_rate: u64,
     /// Another file system than the one in the index is taken in its place.
     pub adopt: bool,
+    /// The operator vouches that no process uses the volume in a reboot before the agent begins, or after it ends.
+    pub reboots_are_ordered: bool,
 }
 
 /// What to believe of the time before observation.
@@ -303,6 +305,7 @@ impl Config {
             sweep_interval: volume::DEFAULT_SWEEP_INTERVAL,
             sweep_rate: volume::DEFAULT_SWEEP_RATE,
             adopt: false,
+            reboots_are_ordered: false,
         };
         let shown = command_line::shown(&volume, ttl, &state_dir, &socket);
         let rules = ttl

@@ -52,6 +52,7 @@ pub(super) const DEFAULTS: &[(&str, &str, Option<&str>)] = &[
     ("volume", "sweep_interval", Some("\"7d\"")),
     ("volume", "sweep_rate", Some("5000")),
     ("volume", "adopt", Some("false")),
+    ("volume", "reboots", Some("\"gap\"")),
     ("rule", "target", Some("\"file\"")),
     (
         "rule",

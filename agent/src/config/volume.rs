@@ -102,6 +102,8 @@ pub(super) fn read_volume(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &
         .map_or(DEFAULT_SWEEP_INTERVAL, |(n, _)| n);
     let sweep_rate = s.count(src, "sweep_rate").map_or(DEFAULT_SWEEP_RATE, |(n, _)| n);
     let adopt = s.flag(src, "adopt").unwrap_or(false);
+    let reboots = [("gap", false), ("ordered", true)];
+    let reboots_are_ordered = s.choice(src, "reboots", &reboots).unwrap_or(false);
     let ignore_accessors = read_accessors(&mut s, src);
     s.finish(src);
     let (Some(name), Some((path, span))) = (name, path) else {
@@ -125,5 +127,6 @@ pub(super) fn read_volume(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &
         sweep_interval,
         sweep_rate,
         adopt,
+        reboots_are_ordered,
     });
 }

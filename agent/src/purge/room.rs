@@ -11,7 +11,7 @@ use crate::sys::walk;
 
 /// Of a batch itself: the volume's root, the trash, its lanes, and what is open for a moment.
 const OF_A_BATCH: usize = 24;
-/// Of a directory that goes as a whole, beside the leases: where it was, where it is, and that once more by way of the quiet mount.
+/// Of a directory that goes as a whole, beside the leases: where it was, where it is, and the latter through the quiet mount.
 const OF_A_TREE: usize = 4;
 /// A directory of the volume, and its like in the trash.
 const OF_A_DIRECTORY: usize = 2;
@@ -30,7 +30,7 @@ pub struct Room {
 }
 
 impl Room {
-    /// Of so many for all, and workers that have two batches at a time.
+    /// `all` for all batches, of workers that have two each at a time.
     pub fn of(all: usize, workers: usize) -> Self {
         let each = all.checked_div(workers.max(1)).unwrap_or(all);
         let fixed = OF_A_BATCH + OF_A_TREE + walk::OPEN_MAX;
@@ -41,7 +41,7 @@ impl Room {
         }
     }
 
-    /// How many workers have enough of so many for batches that are worth while.
+    /// How many workers `all` is enough for, with batches that are worth while.
     pub fn workers(all: usize, most: u8) -> u8 {
         const WORTH_WHILE: usize = 100;
         let fed = all.checked_div(WORTH_WHILE).unwrap_or(1);
@@ -70,7 +70,7 @@ impl Room {
         count.sum().min(self.all)
     }
 
-    /// In how many directories the names of one file may lie, where a batch of it has `taken` so many descriptors.
+    /// In how many directories the names of one file may lie, where a batch of it has taken `taken` descriptors.
     pub fn directories(taken: usize) -> usize {
         taken.saturating_sub(OF_A_BATCH + 1) / OF_A_DIRECTORY
     }

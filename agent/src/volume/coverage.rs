@@ -33,6 +33,8 @@ pub enum Cause {
     ClockJump,
     /// The index was lost or damaged and made anew.
     IndexRebuilt,
+    /// The host was booted by order, and nothing was seen to use the volume meanwhile.
+    Reboot,
 }
 
 impl Cause {
@@ -47,6 +49,7 @@ impl Cause {
             Self::Collector => "collector",
             Self::ClockJump => "clock-jump",
             Self::IndexRebuilt => "index-rebuilt",
+            Self::Reboot => "reboot",
         }
     }
 }
@@ -135,6 +138,9 @@ pub struct VolumeRecord {
     /// How the volume's access times are kept ([`crate::collect::atimes`]); empty: not so that they tell each read.
     #[prost(string, tag = "15")]
     pub atimes: String,
+    /// The boot that was ended by order after the process that watched last, as its last act; empty: not so.
+    #[prost(bytes = "vec", tag = "24")]
+    pub ended_boot: Vec<u8>,
 }
 
 /// What is known of the stretch between an earlier process and this one.
@@ -148,6 +154,8 @@ pub struct Break {
     pub unknown: bool,
     /// The kernel went on queueing for this process: nothing was missed.
     pub queued: bool,
+    /// It was a reboot by order, and the operator vouches for it ([`crate::reboot`]).
+    pub ordered: bool,
     /// Why.
     pub cause: Cause,
 }
@@ -240,16 +248,23 @@ impl VolumeRecord {
         if !at.queued {
             self.last_alive = at.armed_at.0;
         }
+        let vouched = at.ordered && away.0 == 0;
+        let (cause, tolerance) = match vouched {
+            true => (Cause::Reboot, u64::MAX),
+            false => (cause, tolerance),
+        };
         let counts = at.unknown || lost || tolerance == 0;
         missed && self.add_gap(from, at.armed_at, cause, tolerance, counts)
     }
 
-    /// A lower tolerance than earlier holds for the gaps that are remembered too. Returns whether another of them counts now.
-    pub fn forgive_no_more_than(&mut self, tolerance: u64) -> bool {
+    /// A lower tolerance than earlier holds for the gaps that are remembered too, and so does it when reboots are `ordered` no more. Returns
+    /// whether another of them counts now.
+    pub fn forgive_no_more_than(&mut self, tolerance: u64, ordered: bool) -> bool {
         let mut more = false;
         for gap in &mut self.gaps {
             let length = Seconds(gap.from).age_at(Seconds(gap.to));
-            if gap.is_forgiven() && (length > tolerance || tolerance == 0) {
+            let is_vouched = ordered && gap.cause == Cause::Reboot.as_str();
+            if gap.is_forgiven() && !is_vouched && (length > tolerance || tolerance == 0) {
                 gap.counts = true;
                 self.gap_end = self.gap_end.max(gap.to);
                 more = true;
@@ -333,7 +348,30 @@ mod tests {
             armed_at: Seconds(to),
             unknown: false,
             queued: false,
+            ordered: false,
             cause: Cause::Stopped,
+        }
+    }
+
+    #[test]
+    fn a_reboot_that_is_vouched_for_is_forgiven_unless_something_else_is_in_doubt() {
+        let at = Break {
+            ordered: true,
+            ..broken(100, 900)
+        };
+        let mut record = VolumeRecord::default();
+        assert!(!record.resume(at, 0));
+        assert_eq!(record.forgiven(), [(Seconds(100), Seconds(900))]);
+        assert!(!record.forgive_no_more_than(0, true));
+        assert!(record.forgive_no_more_than(0, false));
+        assert_eq!(record.counted_until(), Some(Seconds(900)));
+        for (unknown, unread, away_since) in [(true, false, 0), (false, true, 0), (false, false, 50)] {
+            let mut record = VolumeRecord {
+                unread,
+                away_since,
+                ..VolumeRecord::default()
+            };
+            assert!(record.resume(Break { unknown, ..at }, 0));
         }
     }
 
@@ -386,10 +424,10 @@ mod tests {
         record.add_gap(Seconds(2100), Seconds(2300), Cause::Names, u64::MAX, false);
         let both = [(Seconds(100), Seconds(400)), (Seconds(1000), Seconds(1030))];
         assert_eq!(record.forgiven(), both);
-        assert!(!record.forgive_no_more_than(300));
-        assert!(record.forgive_no_more_than(60));
+        assert!(!record.forgive_no_more_than(300, false));
+        assert!(record.forgive_no_more_than(60, false));
         assert_eq!(record.counted_until(), Some(Seconds(400)));
-        assert!(record.forgive_no_more_than(0));
+        assert!(record.forgive_no_more_than(0, false));
         assert_eq!(
             record.counted_until(),
             Some(Seconds(1030)),
@@ -407,7 +445,7 @@ mod tests {
         let mut interrupted = record.clone();
         record.close_gap(Seconds(200), Seconds(210), earlier);
         assert_eq!(record.counted_until(), Some(Seconds(110)));
-        assert!(!record.forgive_no_more_than(0), "and stays so");
+        assert!(!record.forgive_no_more_than(0, false), "and stays so");
         assert_eq!(record.forgiven(), []);
         // Events were lost before the scan was through.
         interrupted.add_gap(Seconds(300), Seconds(300), Cause::Overflow, 0, true);

@@ -60,6 +60,7 @@ impl Opened {
             armed_at,
             unknown: self.past != Past::Unknown && (self.incomplete || (clock_unknown && !queued)),
             queued,
+            ordered: false,
             cause: self.cause,
         }
     }

@@ -30,6 +30,7 @@ use crate::handover::Handover;
 use crate::index::journal::Identity;
 use crate::model::{Inode, Kind, Seconds};
 use crate::purge::recover::Unfinished;
+use crate::reboot;
 use crate::scan::{Belief, Extent};
 use crate::sys::fanotify::Who;
 use crate::sys::handle::Handle;
@@ -81,6 +82,24 @@ fn identity_by(path: &Path, id: impl Fn(&Path, u64) -> io::Result<u64>) -> io::R
     })
 }
 
+/// Whether the stretch that nothing watched was a reboot by order, as far as that can be known.
+fn was_a_reboot(volume: &str, ended_boot: &[u8], is_first: bool, device: stat::Device) -> bool {
+    let known = match ended_boot {
+        [] => Err("the agent did not end in a shutdown by order".into()),
+        ended => reboot::has_begun(ended, is_first, device),
+    };
+    match known {
+        Ok(()) => true,
+        Err(why) => {
+            tracing::warn!(
+                volume,
+                "this is not taken for a reboot by order, and counts as a gap: {why}"
+            );
+            false
+        }
+    }
+}
+
 impl Volume {
     /// Starts to watch. Every access after this returns is recorded.
     ///
@@ -128,7 +147,7 @@ impl Volume {
         armed.leave(&key);
         let armed_at = Seconds::now();
         let layout = probe(&config, &mount, root.stat.ino).map_err(collect)?;
-        let watching = opened.time_between(armed_at, nothing_missed, home.clock.start.unknown);
+        let mut watching = opened.time_between(armed_at, nothing_missed, home.clock.start.unknown);
         let state =
             stat::path(&home.state_dir).map_err(|e| missing(format!("has no state directory: {e}")))?;
         let state_dir = (state.device, state.stat.ino);
@@ -145,7 +164,12 @@ impl Volume {
         if past == Past::Unknown {
             (record.coverage_since, record.last_alive) = (armed_at.0, armed_at.0);
         } else {
-            let counts = record.forgive_no_more_than(config.gap_tolerance);
+            let vouched = config.reboots_are_ordered;
+            let ended_boot = std::mem::take(&mut record.ended_boot);
+            watching.ordered = vouched
+                && !nothing_missed
+                && was_a_reboot(&name, &ended_boot, home.clock.start.rebooted, root.device);
+            let counts = record.forgive_no_more_than(config.gap_tolerance, vouched);
             let (earlier_end, unread) = (record.gap_end, record.unread);
             let missed = record.resume(watching, config.gap_tolerance);
             if missed && past == Past::Indexed && record.scanned && !watching.unknown && !unread {

@@ -96,6 +96,11 @@ const KNOWN: &[(&str, &str, &str)] = &[
         "fs::read fs::read_to_string",
         PROC,
     ),
+    (
+        "agent/src/reboot.rs",
+        "fs::read fs::read_dir fs::read_to_string",
+        PROC,
+    ),
     ("agent/src/doctor/machine.rs", "fs::read_to_string", PROC),
     ("agent/src/doctor/memory.rs", "fs::read_to_string", PROC),
     ("agent/src/doctor/nfs.rs", "fs::read_dir fs::read_to_string", PROC),
@@ -168,6 +173,11 @@ const KNOWN: &[(&str, &str, &str)] = &[
         "agent/src/demo.rs",
         ".exists .is_dir .is_symlink File::create fs::create_dir fs::create_dir_all fs::read_dir symlink tempfile::",
         "a new directory of its own, 0700",
+    ),
+    (
+        "agent/src/parent.rs",
+        ".exists UnixDatagram::bind open tempfile::",
+        "a look at its own program, and a socket in a new directory of its own, 0700",
     ),
     ("agent/src/purge/recover.rs", "fs::remove_file", STATE),
 ];
