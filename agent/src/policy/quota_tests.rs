@@ -318,3 +318,31 @@ fn the_reason_names_the_quota_and_how_far_over() {
         (1, 0)
     );
 }
+
+#[test]
+fn a_sparse_file_of_one_makes_no_file_of_the_others_go() {
+    let file = |size: u64, uid: u32| File {
+        ino: 0,
+        dir: 1,
+        keep: false,
+        size,
+        uid,
+        used: NOW - 5 * DAY,
+        birth: NOW - 9 * DAY,
+    };
+    let mut files = vec![file(50, 7), file(1_000_000, 8)];
+    let mut index = build(&mut files);
+    let sparse = Stat {
+        allocated: 0,
+        ..stat(files[1].ino, Kind::File, 1_000_000, 8, NOW - 9 * DAY)
+    };
+    index.refresh(&sparse).unwrap();
+    let taken = |subject: QuotaSubject| {
+        let mut q = a_quota(subject);
+        q.hard = Some(100);
+        let found = quota(&index, &q, &rule(Sequence::Oldest), &at(&[]), |_| "alice".into()).unwrap();
+        found.evaluation.picks.iter().map(|p| p.ino).collect::<Vec<_>>()
+    };
+    assert!(taken(QuotaSubject::Directory { depth: 1 }).is_empty());
+    assert_eq!(taken(QuotaSubject::User), [files[1].ino], "her own limit is hers");
+}

@@ -26,8 +26,8 @@
 //! Every function names its man page. Nothing here knows of volumes, rules or plans.
 
 pub mod beneath;
-pub mod child;
 pub mod bounded;
+pub mod child;
 pub mod descriptor;
 pub mod extents;
 pub mod fanotify;
