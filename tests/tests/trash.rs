@@ -409,3 +409,27 @@ fn what_a_user_puts_in_the_place_of_the_trash_stops_no_run() {
         assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
     }
 }
+
+/// The owner of the volume's root may give a private directory of root's the name of the trash, and can enter neither.
+#[test]
+fn a_directory_of_roots_under_the_name_of_the_trash_loses_nothing() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.path();
+    chown(&root, Some(1234), Some(1234)).unwrap();
+    let own = root.join("roots-own");
+    let mut precious = make(&own.join("db.1700000000/f"), 3);
+    precious.extend(make(&own.join("new"), 3));
+    fs::set_permissions(&own, fs::Permissions::from_mode(0o700)).unwrap();
+    let old = make(&root.join("old"), 5);
+    age_tree(&root.join("old"));
+    let agent = Agent::tracking(&with_grace(&root, "1h", "exclude = [\"/*own/\"]"));
+    let _ = apply_all(&agent.ctl());
+    assert!(old.iter().all(|f| !f.exists()));
+    fs::rename(root.join(TRASH), root.join("elsewhere")).unwrap();
+    fs::rename(&own, root.join(TRASH)).unwrap();
+    // Freeing, and a run that needs the trash.
+    agent.wait_until_it_says("it has another name now");
+    let aside = root.join("purge-agent-set-aside.0");
+    let moved = |path: &PathBuf| aside.join(path.strip_prefix(&own).unwrap());
+    assert!(precious.iter().map(moved).all(|path| path.exists()));
+}

@@ -33,7 +33,7 @@ use crate::collect::mounted::InUse;
 use crate::collect::trashed::Trashed;
 use crate::model::Stat;
 use crate::sys::walk::{Listed, Removal, Visitor, list, walk};
-use crate::sys::{beneath, inside, stat};
+use crate::sys::{beneath, inside, mark, stat};
 
 /// Its name at the volume's root.
 pub const TRASH: &str = ".purge-agent-trash";
@@ -120,9 +120,14 @@ impl Trash {
         if let Place::Foreign = look(watched, &volume)? {
             set_aside(watched, &volume)?;
         }
-        let (_, is_new) = inside::make_own_dir(&volume, NAME.to_bytes())?;
+        let (dir, is_new) = inside::make_own_dir(&volume, NAME.to_bytes())?;
         if is_new {
             may_take_any_project(&volume);
+            // The owner of the volume's root may have put another directory there since.
+            let dir = beneath::open_dir(&dir, b"")?;
+            if list(&dir)?.is_empty() {
+                mark::give(&dir).or_else(mark::may_lack)?;
+            }
         }
         Self::open(watched)?.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
@@ -449,8 +454,17 @@ fn look(watched: &Watched, volume: &OwnedFd) -> io::Result<Place> {
     if found.st_uid != rustix::process::geteuid().as_raw() {
         return Ok(Place::Foreign);
     }
+    // Where a user may rename what is root's, any private directory of root's may have got this name: what lies in it is no run's.
+    let root = rustix::fs::fstat(volume)?;
+    let only_root_renames = root.st_uid == 0 && (root.st_mode & 0o022 == 0 || root.st_mode & 0o1000 != 0);
     match found.st_mode & 0o077 {
-        0 => Ok(Place::Own(dir)),
+        0 if mark::is_on(&dir)? => Ok(Place::Own(dir)),
+        0 if only_root_renames => {
+            // An earlier agent made it.
+            let _ = mark::give(&dir);
+            Ok(Place::Own(dir))
+        }
+        0 => Ok(Place::Foreign),
         _ => Err(io::Error::other(format!(
             "{}/{TRASH} is open to other users: look at what is in it, then remove it, or give it the mode 0700",
             watched.path.display()
@@ -466,7 +480,7 @@ fn set_aside(watched: &Watched, volume: &OwnedFd) -> io::Result<()> {
         match inside::move_to(volume, NAME, volume, &name) {
             Ok(()) => {
                 let volume = watched.path.display();
-                tracing::warn!(%volume, %aside, "a user had made {TRASH} at the root of the volume; it has another name now");
+                tracing::warn!(%volume, %aside, "{TRASH} at the root of the volume was not made by the agent; it has another name now");
                 return Ok(());
             }
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}

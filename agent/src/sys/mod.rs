@@ -20,6 +20,7 @@
 //! - [`time`]     the clocks, and which boot this is
 //! - [`beneath`]  opening what lies below a volume's root and nowhere else
 //! - [`inside`]   changing names in directories that others may write to
+//! - [`mark`] tells a directory that the agent made
 //! - [`likeness`] owner, mode, ACLs and attributes of a directory, read and given by descriptor
 //! - [`walk`]     a tree of any depth, without recursion
 //!
@@ -37,6 +38,7 @@ pub mod inside;
 pub mod lease;
 pub mod likeness;
 pub mod limits;
+pub mod mark;
 pub mod memory;
 pub mod mountinfo;
 pub mod mountpoints;

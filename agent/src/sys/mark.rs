@@ -1,0 +1,58 @@
+//! Tells a directory that the agent made from any other: an extended attribute that only root can give (`xattr(7)`).
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+
+const MARK: &std::ffi::CStr = c"trusted.purge_agent.trash";
+
+/// Marks an open directory.
+///
+/// # Errors
+/// What `fsetxattr(2)` says.
+pub fn give(dir: &OwnedFd) -> io::Result<()> {
+    Ok(rustix::fs::fsetxattr(dir, MARK, b"1", XattrFlags::empty())?)
+}
+
+/// Of [`give`]: where the file system keeps no such attributes, none is needed.
+///
+/// # Errors
+/// Any other error.
+pub fn may_lack(error: io::Error) -> io::Result<()> {
+    match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP | libc::ENOSPC | libc::EDQUOT) => Ok(()),
+        _ => Err(error),
+    }
+}
+
+/// Whether an open directory is marked. Where the file system keeps no such attributes, each counts as marked.
+///
+/// # Errors
+/// What `fgetxattr(2)` says.
+pub fn is_on(dir: &OwnedFd) -> io::Result<bool> {
+    match rustix::fs::fgetxattr(dir, MARK, &mut [0u8; 8]) {
+        Ok(_) | Err(Errno::OPNOTSUPP) => Ok(true),
+        Err(Errno::NODATA) => Ok(false),
+        // It has another value than the agent gives.
+        Err(Errno::RANGE) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::sys::beneath;
+
+    #[test]
+    fn only_what_was_marked_is() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = beneath::open_root(tmp.path()).unwrap();
+        let before = is_on(&dir).unwrap();
+        give(&dir).unwrap();
+        assert!(!before && is_on(&dir).unwrap());
+    }
+}
