@@ -4,6 +4,7 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatVfsMountFlags, Statx, StatxAttributes, StatxFlags};
 
@@ -77,6 +78,15 @@ pub struct FineTimes {
     pub mtime_is_ctime: bool,
 }
 
+/// Attributes come from a server, for a volume is on its file system.
+static SERVERS_ARE_ASKED: AtomicBool = AtomicBool::new(false);
+
+/// From now on attributes are as new as a server knows them: a volume is on a file system of which only a server knows them. On all others a
+/// file system that users mount below (FUSE) is not asked.
+pub fn ask_servers() {
+    SERVERS_ARE_ASKED.store(true, Relaxed);
+}
+
 fn wanted() -> StatxFlags {
     StatxFlags::BASIC_STATS | StatxFlags::BTIME
 }
@@ -94,7 +104,11 @@ pub fn entry(dir: impl AsFd, name: &CStr) -> io::Result<Located> {
             Err(e) => Err(e),
         };
     }
-    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let mut flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    if !SERVERS_ARE_ASKED.load(Relaxed) {
+        // A mount point may have another name than the table of mounts said a moment ago: then what is known of it is enough.
+        flags |= AtFlags::STATX_DONT_SYNC;
+    }
     Ok(located(&rustix::fs::statx(dir, name, flags, wanted())?))
 }
 
@@ -192,6 +206,13 @@ pub struct Mount {
     pub keeps_atime: bool,
     /// Mounted read-only.
     pub read_only: bool,
+}
+
+impl Mount {
+    /// Whether the kernel itself knows what lies there, and asks no server.
+    pub fn is_local(&self) -> bool {
+        [magic::EXT4, magic::XFS, magic::BTRFS, magic::TMPFS].contains(&self.magic)
+    }
 }
 
 /// How full a file system is (`statvfs(3)`).

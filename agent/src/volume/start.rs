@@ -128,6 +128,9 @@ impl Volume {
             return Err(missing("is no directory".into()));
         }
         let mount = stat::mount(&config.path).map_err(|e| missing(format!("cannot be read: {e}")))?;
+        if !mount.is_local() {
+            stat::ask_servers();
+        }
         let filesystem = mount.filesystem.clone();
         let collect = |source| VolumeError::Collect {
             name: name.clone(),
