@@ -21,6 +21,7 @@ use crate::index::{DirId, Found, Index, StoreError};
 use crate::model::{Inode, Kind, LastUse, Seconds, Source};
 use crate::sys::fanotify::mask;
 use crate::sys::handle::Handle;
+use crate::sys::mountpoints;
 use crate::sys::stat::Located;
 
 /// Inodes whose attributes are still to be read again, at most: some 10 MB.
@@ -212,6 +213,7 @@ impl Namespace {
         let Some((_, dir)) = &self.last_dir else {
             return Ok(Look::Absent);
         };
+        mountpoints::ask();
         match watched.projects.entry(dir, &name) {
             Ok(found) => Ok(Look::Entry(found)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Look::Absent),

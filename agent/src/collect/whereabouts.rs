@@ -15,6 +15,7 @@ use super::namespace::{is_gone, take_entry};
 use crate::index::{DirId, Directories, StoreError};
 use crate::model::Inode;
 use crate::sys::beneath;
+use crate::sys::mountpoints;
 use crate::sys::stat::{self, Located};
 
 /// No path is deeper than the kernel's longest path has slashes, many times over: this ends a walk upwards.
@@ -91,6 +92,7 @@ fn is_where_it_was(watched: &Watched, dir: &OwnedFd, ino: Inode) -> (bool, bool)
             return Ok(false);
         }
         let name = CString::new(name.as_slice()).map_err(|_| io::ErrorKind::InvalidFilename)?;
+        mountpoints::ask();
         Ok(stat::entry(&parent, &name)?.stat.ino == ino)
     };
     (is_there().unwrap_or(false), is_too_deep)
@@ -140,7 +142,10 @@ fn seat_of(watched: &Watched, dir: impl AsFd, ino: Inode) -> io::Result<Option<S
             Err(e) => return Err(e),
         };
         let as_c = CString::new(name.as_slice()).map_err(|_| io::ErrorKind::InvalidFilename)?;
+        mountpoints::ask();
         match watched.projects.entry(&parent, &as_c) {
+            // The directory is the top of its mount.
+            Ok(is) if is.mount_root => return Ok(None),
             Ok(is) if is.stat.ino == ino => {
                 return Ok(Some(Seat {
                     parent,

@@ -12,63 +12,76 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use rustc_hash::FxHashSet;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::mountinfo;
 
 /// How often it is asked whether the table has changed.
-const ASKED_EVERY: Duration = Duration::from_millis(50);
+const ASKED_EVERY: Duration = Duration::from_millis(1);
 /// Reading it took so long that it is not read again before so many times as long.
 const REST: u32 = 20;
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| Table {
     began: Instant::now(),
     next: AtomicU64::new(0),
-    file: Mutex::new(None),
+    source: Mutex::default(),
     names: RwLock::new(None),
 });
 
 struct Table {
     began: Instant,
-    /// When it is asked for again, in nanoseconds since it began.
+    /// When it is asked again whether it has changed, in nanoseconds since it began.
     next: AtomicU64,
-    file: Mutex<Option<File>>,
+    source: Mutex<Source>,
     /// None: they are not known.
     names: RwLock<Option<FxHashSet<Vec<u8>>>>,
+}
+
+#[derive(Default)]
+struct Source {
+    file: Option<File>,
+    /// It is not read before that.
+    rests_until: Option<Instant>,
 }
 
 /// Whether a mount point of this namespace has this name, in whichever directory. Doubt is one.
 pub fn may_be(name: &CStr) -> bool {
     let now = nanos(TABLE.began.elapsed());
-    if now >= TABLE.next.load(Relaxed) {
-        TABLE.refresh();
+    if now >= TABLE.next.load(Relaxed)
+        // Another thread is about to.
+        && let Some(source) = TABLE.source.try_lock()
+    {
+        TABLE.refresh(source);
     }
     let names = TABLE.names.read();
     names.as_ref().is_none_or(|names| names.contains(name.to_bytes()))
 }
 
+/// Asks now, for what was made a moment ago: it may be a mount point by now.
+pub fn ask() {
+    TABLE.refresh(TABLE.source.lock());
+}
+
 impl Table {
-    fn refresh(&self) {
-        // Another thread is about to.
-        let Some(mut file) = self.file.try_lock() else {
-            return;
-        };
-        let start = self.began.elapsed();
-        let known = self.names.read().is_some();
-        if !known || has_changed(&mut file) {
-            let read = read(&mut file);
-            *self.names.write() = read;
+    fn refresh(&self, mut source: MutexGuard<'_, Source>) {
+        if has_changed(&mut source.file) {
+            *self.names.write() = None;
         }
-        let rest = self.began.elapsed().saturating_sub(start).saturating_mul(REST);
-        let next = self.began.elapsed().saturating_add(rest.max(ASKED_EVERY));
+        let start = Instant::now();
+        if self.names.read().is_none() && source.rests_until.is_none_or(|until| until <= start) {
+            let names = read(&mut source.file);
+            *self.names.write() = names;
+            source.rests_until = Instant::now().checked_add(start.elapsed().saturating_mul(REST));
+        }
+        let next = self.began.elapsed().saturating_add(ASKED_EVERY);
         self.next.store(nanos(next), Relaxed);
     }
 }
 
 fn has_changed(file: &mut Option<File>) -> bool {
-    let Some(file) = file else { return true };
+    let Some(file) = file else { return false };
     let mut asked = [PollFd::new(file, PollFlags::PRI)];
     let now = Timespec {
         tv_sec: 0,
