@@ -110,6 +110,8 @@ fn volume(v: &v1::VolumeStatus) -> Value {
         "directories": v.directories,
         "bytes": v.bytes,
         "unreadable": v.unreadable,
+        "subvolumes": v.subvolumes,
+        "locked_by": v.locked_by,
         "coverage_since": time(v.coverage_since),
         "gaps": v.gaps.iter().map(gap).collect::<Vec<_>>(),
         "events_total": v.events_total,
@@ -338,6 +340,7 @@ pub fn run(r: &v1::Run) -> Value {
         "error": r.error,
         "seconds": r.seconds,
         "files_per_second": rate,
+        "locked_by": r.locked_by,
         "failed_by_owner": r.failed_by_owner.iter().map(owner_failures).collect::<Vec<_>>(),
     })
 }

@@ -61,6 +61,7 @@ pub struct Mount {
     fs: Fs,
     mib: u64,
     mounted: bool,
+    option: Option<String>,
     dir: TempDir,
 }
 
@@ -102,6 +103,7 @@ impl Mount {
             fs,
             mib,
             mounted: false,
+            option: None,
             dir,
         };
         std::fs::create_dir(mount.path()).map_err(|e| Unmet(e.to_string()))?;
@@ -153,7 +155,11 @@ impl Mount {
                 Fs::Tmpfs => mount
                     .arg(format!("{},size={}m,nr_inodes=0", self.fs.options(), self.mib))
                     .arg("purge-tests"),
-                _ => mount.arg(format!("loop,{}", self.fs.options())).arg(self.image()),
+                _ => {
+                    let more = self.option.iter().map(|option| format!(",{option}"));
+                    let options = format!("loop,{}{}", self.fs.options(), more.collect::<String>());
+                    mount.arg(options).arg(self.image())
+                }
             };
             match sh(mount.arg(self.path())) {
                 Ok(_) => {
@@ -165,6 +171,16 @@ impl Mount {
             std::thread::sleep(Duration::from_millis(100));
         }
         Err(last)
+    }
+
+    /// Unmounts it and mounts it again with one more option.
+    ///
+    /// # Panics
+    /// When mount says no.
+    pub fn remount(&mut self, option: &str) {
+        self.unmount();
+        self.option = Some(option.to_owned());
+        self.mount().expect("mounts with the option");
     }
 
     /// Ends an ext4 in mid-flight, as a power cut would: nothing reaches the disk any more. With `flush_log` what its own

@@ -11,6 +11,7 @@
 //! - [`precision`] files that are used again and again cost nothing for the rest of a window
 //! - [`pending`] what events named and nobody has looked at yet (pure)
 //! - [`namespace`] looks again at every place an event named
+//! - [`locks`]    whose lock on a directory keeps what is below it
 //! - [`mounted`] what is mounted in any namespace, of which no event tells
 //! - [`nfsd`]      what clients of the kernel's NFS server hold, of which no event tells
 //! - [`whereabouts`] where an inode lies now, whatever the events said
@@ -28,6 +29,7 @@ pub mod atimes;
 pub mod collector;
 pub mod doubt;
 pub mod fanotify;
+pub mod locks;
 pub mod mounted;
 pub mod namespace;
 pub mod nfsd;
@@ -78,6 +80,8 @@ pub struct Watched {
     pub counting: Mutex<()>,
     /// Uses that were read from the kernel's queue, for the case that this process is killed.
     pub journal: Journal,
+    /// Locks on directories that were met.
+    pub locks: locks::Locks,
     /// What is in use by mounts.
     pub mounted: mounted::Mounted,
     /// Directories that came in from outside the volume and must be listed.

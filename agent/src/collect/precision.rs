@@ -231,7 +231,7 @@ fn can_hide(access: &Group, root: &Path) -> bool {
     let tried = beneath::open_root(root).and_then(|root| access.ignore(root.as_fd()));
     let done = tried.and_then(|()| access.flush_ignored());
     if let Err(error) = &done {
-        tracing::info!(%error, "evictable marks cannot be had (Linux 5.19): every use is recorded by itself");
+        tracing::info!(%error, "evictable marks cannot be had (before Linux 5.19, and on a subvolume of btrfs): every use is recorded by itself");
     }
     done.is_ok()
 }

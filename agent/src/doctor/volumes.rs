@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use purge_proto::units::format_duration;
 
 use super::{Finding, Verdict};
+use crate::collect::locks::Note;
 use crate::collect::mounted;
 use crate::model::Seconds;
 use crate::purge::trash::{Share, Trash};
@@ -20,6 +21,8 @@ pub(super) fn examine(volume: &Volume) -> Vec<Finding> {
     findings.push(guard(volume));
     findings.push(coverage(volume));
     findings.extend(trash(volume));
+    findings.extend(subvolumes(volume));
+    findings.extend(locks(volume));
     findings.push(mounts(volume));
     findings.into_iter().map(|f| f.of(name)).collect()
 }
@@ -115,6 +118,33 @@ fn mount(volume: &Volume) -> Finding {
             "the agent needs no access times: mount it noatime and spare the writes",
         ),
     }
+}
+
+/// Locks on the volume's root.
+fn locks(volume: &Volume) -> Vec<Finding> {
+    let notes = volume.watched.locks_on_root().unwrap_or_default();
+    let finding = |note: Note| match note.counts {
+        true => Finding::bad(
+            "locks",
+            note.words,
+            "end that process, or have it lock another directory: until then runs remove nothing here",
+        ),
+        false => Finding::note(
+            "locks",
+            note.words,
+            "nothing: only root's locks on a volume's root count",
+        ),
+    };
+    notes.into_iter().map(finding).collect()
+}
+
+/// What of a btrfs is not covered.
+fn subvolumes(volume: &Volume) -> Option<Finding> {
+    let count = volume.condition().subvolumes;
+    let found = format!("{count} subvolumes lie below it; what is in them is neither indexed nor removed");
+    let cure = "mount each of them at a path outside of this volume (mount -o subvol=NAME) and make that path a [[volume]] of its own, or watch the \
+                subvolumes instead of this volume";
+    (count > 0).then(|| Finding::note("subvolumes", found, cure))
 }
 
 /// What mounts of all namespaces keep, and what of them is not seen.

@@ -147,6 +147,7 @@ pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, li
         live,
         run_id: progress.run.run_id.clone(),
         started: Seconds::now(),
+        began: Instant::now(),
         trash: &trash,
         tally: Mutex::new(progress),
         faults: Mutex::default(),
@@ -174,6 +175,7 @@ struct Runner<'a> {
     run_id: String,
     /// Graces are counted from here.
     started: Seconds,
+    began: Instant,
     trash: &'a Trash,
     tally: Mutex<Progress>,
     faults: Mutex<Faults>,
@@ -250,6 +252,8 @@ impl Runner<'_> {
             }
         }
         let mut progress = self.tally.into_inner();
+        let locks = self.watched.locks_since(self.began).into_iter();
+        progress.run.locked_by = locks.filter(|note| note.counts).map(|note| note.words).collect();
         progress.run.seconds = self.pace.elapsed().as_secs_f64();
         let stop = self.stop.into_inner();
         if matches!(stop, Some(Stop::TooManyErrors)) {

@@ -321,7 +321,8 @@ impl<'a> Ground<'a> {
         }
         if candidate.kind() == Kind::Directory {
             let dir = beneath::open_dir(&name.dir, candidate.name.to_bytes()).map_err(refusal::fate)?;
-            if lease::is_locked(&dir).map_err(Fate::Failed)? {
+            let path = candidate.path();
+            if self.watched.is_held_up(&dir, &path).map_err(Fate::Failed)? {
                 return Err(Fate::Skipped(Skip::Locked));
             }
         }
@@ -437,7 +438,7 @@ impl<'a> Ground<'a> {
         let mut dir = beneath::open_dir(self.root(by), known).map_err(refusal::fate)?;
         let mut locked = match before {
             Some(locked) => locked,
-            None => lease::is_locked(&dir).map_err(Fate::Failed)?,
+            None => self.watched.is_held_up(&dir, known).map_err(Fate::Failed)?,
         };
         self.locked.insert(known.into(), locked);
         let below = path.get(known.len()..).unwrap_or_default();
@@ -445,8 +446,9 @@ impl<'a> Ground<'a> {
         let names = below.split(|b| *b == b'/').filter(|name| !name.is_empty());
         for (level, name) in names.enumerate() {
             dir = beneath::open_dir(&dir, name).map_err(refusal::fate)?;
-            locked |= lease::is_locked(&dir).map_err(Fate::Failed)?;
             asked += name.len() + usize::from(asked > 0);
+            let so_far = path.get(..asked).unwrap_or_default();
+            locked |= self.watched.is_held_up(&dir, so_far).map_err(Fate::Failed)?;
             // Paths of all levels of a very deep directory would fill the memory.
             if level < LEVELS_REMEMBERED
                 && let Some(so_far) = path.get(..asked)

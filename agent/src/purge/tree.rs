@@ -15,9 +15,9 @@ use super::refusal;
 use super::take::{Finished, Freed};
 use super::trash::TREE;
 use crate::model::{Inode, Kind, Seconds};
+use crate::sys::inside;
 use crate::sys::stat::{self, Located};
 use crate::sys::walk::{Listed, Visitor, walk};
-use crate::sys::{inside, lease};
 
 /// Entries of the directories that are out of reach together. One with more goes by itself, and no lease is kept on what lies in it: to
 /// compare them all takes longer than an opener may wait.
@@ -385,7 +385,11 @@ impl Visitor for Comparing<'_, '_, '_> {
 
     fn enter(&mut self, _: &OwnedFd, _: &CStr, dir: &OwnedFd) -> Result<bool, Ended> {
         let entry = self.tree.check(self.ground, &stat::open_file(dir)?)?;
-        if lease::is_locked(dir).map_err(Fate::Failed)? {
+        let watched = self.ground.watched;
+        if watched
+            .is_held_up(dir, &self.tree.from.full())
+            .map_err(Fate::Failed)?
+        {
             return Err(Fate::Skipped(Skip::Locked).into());
         }
         self.open.push(entry);

@@ -95,6 +95,8 @@ pub struct Progress {
     pub directories: AtomicU64,
     /// Directories and entries that could not be read.
     pub unreadable: AtomicU64,
+    /// Subvolumes of btrfs that were met, and are not entered.
+    pub subvolumes: AtomicU64,
     /// What each worker asks for.
     asking: [Mutex<Option<Asking>>; walk::WORKERS_MAX],
 }
@@ -153,6 +155,8 @@ pub struct Outcome {
     pub entries: u64,
     /// Directories and entries that could not be read.
     pub unreadable: u64,
+    /// Subvolumes of btrfs that were met: what is in them is not covered.
+    pub subvolumes: u64,
     /// Entries that were forgotten because they are no more.
     pub vanished: usize,
     /// How long it took.
@@ -282,6 +286,7 @@ pub fn run(
         unlisted: next,
         entries: progress.entries.load(Relaxed),
         unreadable: progress.unreadable.load(Relaxed),
+        subvolumes: progress.subvolumes.load(Relaxed),
         vanished,
         seconds: began.elapsed().as_secs_f64(),
     })

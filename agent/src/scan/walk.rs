@@ -320,6 +320,9 @@ impl<'a> Worker<'a> {
         };
         let watched = self.shared.watched;
         if found.mount_root || found.device != watched.device || watched.is_own(found.stat.ino) {
+            if !found.mount_root && found.device != watched.device {
+                self.shared.progress.subvolumes.fetch_add(1, Relaxed);
+            }
             return Ok(true);
         }
         if found.stat.kind == Kind::Directory {

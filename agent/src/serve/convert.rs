@@ -137,6 +137,14 @@ pub(super) fn volume(host: &Host, volume: &Volume, totals: Totals) -> v1::Volume
                 finished: false,
             }),
         unreadable: condition.unreadable,
+        subvolumes: condition.subvolumes,
+        locked_by: volume
+            .watched
+            .locks_on_root()
+            .unwrap_or_default()
+            .into_iter()
+            .map(|note| note.words)
+            .collect(),
         filesystem: volume.mount.filesystem.clone(),
         baseline: volume.baseline.into(),
         precision_seconds: condition.precision.window_seconds,

@@ -10,6 +10,9 @@ use std::path::Path;
 
 use fanotify::low_level as fan;
 
+use super::beneath;
+use super::handle::Handle;
+
 /// Event bits, as `fanotify(7)` names them.
 pub mod mask {
     use fanotify::low_level as fan;
@@ -149,7 +152,20 @@ impl Group {
         Ok(info.lines().filter(|l| l.starts_with("fanotify sdev:")).count())
     }
 
+    /// A subvolume of btrfs is refused (EXDEV), though the mark is the whole file system's: its top is taken then, which a handle leads to also
+    /// where it is not mounted. Events of other subvolumes are told as well, and their handles say so.
     fn mark_filesystem(&self, path: &Path) -> io::Result<()> {
+        match self.mark_filesystem_of(path) {
+            Err(e) if e.raw_os_error() == Some(libc::EXDEV) => {
+                let top = Handle::of_btrfs_top().open_dir(beneath::open_mount(path)?)?;
+                let path = format!("/proc/self/fd/{}", top.as_raw_fd());
+                self.mark_filesystem_of(Path::new(&path))
+            }
+            other => other,
+        }
+    }
+
+    fn mark_filesystem_of(&self, path: &Path) -> io::Result<()> {
         let how = fan::FAN_MARK_ADD | fan::FAN_MARK_FILESYSTEM;
         fan::fanotify_mark(self.0.as_raw_fd(), how, EVENTS, fan::AT_FDCWD, path)
     }

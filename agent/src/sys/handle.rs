@@ -32,6 +32,22 @@ impl Handle {
         })
     }
 
+    /// The top of a btrfs file system: the root directory (inode 256) of its first tree (5), of whichever generation.
+    pub fn of_btrfs_top() -> Self {
+        /// `FILEID_BTRFS_WITHOUT_PARENT`.
+        const WITHOUT_PARENT: i32 = 0x4d;
+        let mut bytes = [0; INLINE_BYTES];
+        let (ino, tree) = (256u64.to_ne_bytes(), 5u64.to_ne_bytes());
+        for (to, from) in bytes.iter_mut().zip(ino.into_iter().chain(tree)) {
+            *to = from;
+        }
+        Self {
+            kind: WITHOUT_PARENT,
+            len: 20,
+            bytes,
+        }
+    }
+
     /// The file system's own number for how the content is laid out.
     pub fn kind(&self) -> i32 {
         self.kind

@@ -30,6 +30,8 @@ pub(super) struct Health {
     /// A scan of the whole volume has finished since the start.
     pub(super) whole: bool,
     pub(super) unreadable: u64,
+    /// Subvolumes of btrfs that are not covered.
+    pub(super) subvolumes: u64,
     /// What is wrong, by what it concerns.
     pub(super) collector_trouble: Option<Trouble>,
     pub(super) index_trouble: Option<String>,
@@ -61,6 +63,7 @@ impl Health {
             scan: None,
             whole: false,
             unreadable: 0,
+            subvolumes: 0,
             collector_trouble: None,
             index_trouble: None,
             scan_trouble: None,
@@ -145,6 +148,8 @@ pub struct Condition {
     pub scan: Option<(u64, u64, u64, f64)>,
     /// Entries that the last scan could not read.
     pub unreadable: u64,
+    /// Subvolumes of btrfs below it, as of the last scan: what is in them is not covered.
+    pub subvolumes: u64,
     /// Events a second.
     pub rate: f64,
     /// Repeated uses that cost nothing.
@@ -185,6 +190,7 @@ impl Volume {
             forgiven: health.record.forgiven(),
             scan,
             unreadable: health.unreadable,
+            subvolumes: health.subvolumes,
             rate: seen as f64 / seconds,
             precision: self.windows.precision(),
         }

@@ -90,6 +90,11 @@ impl Volume {
                     self.keeping.scans.fetch_add(1, Relaxed);
                     self.keeping.work.phases.observe(phase, outcome.seconds);
                     health.unreadable = outcome.unreadable;
+                    if outcome.subvolumes > 0 && outcome.subvolumes != health.subvolumes {
+                        tracing::warn!(volume = %self.config.name, subvolumes = outcome.subvolumes,
+                            "subvolumes of btrfs lie below the volume: what is in them is not covered");
+                    }
+                    health.subvolumes = outcome.subvolumes;
                     health.scan_trouble = None;
                     // They are listed by themselves, when they have come to rest.
                     self.watched.unlisted.lock().extend(&outcome.unlisted);

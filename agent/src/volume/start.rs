@@ -20,6 +20,7 @@ use crate::collect::accessors::Accessors;
 use crate::collect::atimes::{self, AtimeKeeping};
 use crate::collect::collector::{Armed, CollectError, Collector, Judges};
 use crate::collect::fanotify::layout::Layout;
+use crate::collect::locks::Locks;
 use crate::collect::mounted::Mounted;
 use crate::collect::precision::{Windows, end_window_of_another};
 use crate::collect::projects::Projects;
@@ -214,6 +215,7 @@ impl Volume {
             trashed,
             projects: Projects::new(uses_projects, root.device),
             touched: Mutex::default(),
+            locks: Locks::default(),
             mounted: Mounted::default(),
             index: RwLock::new(index),
             counting: Mutex::default(),

@@ -233,6 +233,9 @@ pub(super) fn print(run: &v1::Run, out: &mut Out) -> Result<(), CtlError> {
         out.line("")?;
         kept.print(out, 2)?;
     }
+    for lock in &run.locked_by {
+        out.line(&format!("  {lock}"))?;
+    }
     if run.failed_total > 0 {
         out.line("")?;
         out.line(&format!(

@@ -127,6 +127,18 @@ fn print_volume(v: &v1::VolumeStatus, out: &mut Out) -> Result<(), CtlError> {
             format!("{}; they and what is above them stay", count(v.unreadable)),
         );
     }
+    for lock in &v.locked_by {
+        row("locked", lock.clone());
+    }
+    if v.subvolumes > 0 {
+        row(
+            "not covered",
+            format!(
+                "{}; see purgectl doctor",
+                plural(v.subvolumes, "subvolume", "subvolumes")
+            ),
+        );
+    }
     row(
         "observed",
         format!(

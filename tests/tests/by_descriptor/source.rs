@@ -71,6 +71,11 @@ const KNOWN: &[(&str, &str, &str)] = &[
         PROC,
     ),
     (
+        "agent/src/collect/locks.rs",
+        "fs::metadata fs::read_dir fs::read_to_string",
+        PROC,
+    ),
+    (
         "agent/src/collect/mounted.rs",
         "fs::metadata fs::read_dir fs::read_link",
         PROC,
