@@ -73,6 +73,24 @@ fn rest<'p>(above: &[u8], place: &'p [u8]) -> Option<&'p [u8]> {
     }
 }
 
+/// Where below `root` a symbolic link leads that lies in the directory `above`, by its words alone. None: out of it.
+pub fn led_to(root: &[u8], above: &[u8], link: &[u8]) -> Option<Vec<u8>> {
+    let from = match link.first()? {
+        b'/' => Vec::new(),
+        _ => absolute(root, above),
+    };
+    let mut names: Vec<&[u8]> = Vec::new();
+    for name in from.split(|b| *b == b'/').chain(link.split(|b| *b == b'/')) {
+        match name {
+            b"" | b"." => {}
+            b".." => drop(names.pop()),
+            name => names.push(name),
+        }
+    }
+    let whole = names.join(&b'/');
+    (whole.len() <= PATH_BYTES_MAX).then(|| below(root, &whole))?
+}
+
 /// The absolute path of a place below `root`.
 pub fn absolute(root: &[u8], below: &[u8]) -> Vec<u8> {
     let mut path = root.to_vec();
@@ -130,6 +148,24 @@ mod tests {
         assert_eq!(of(b"/v"), None);
         assert!(is_within(b"", b"x") && is_within(b"x", b"x") && is_within(b"x", b"x/y"));
         assert!(!is_within(b"x", b"xy") && !is_within(b"x/y", b"x"));
+    }
+
+    #[test]
+    fn a_link_leads_where_its_words_say() {
+        for (above, link, to) in [
+            ("a", "b", Some("a/b")),
+            ("a/b", "../c/./d", Some("a/c/d")),
+            ("", "/v/a/x", Some("x")),
+            ("a", "..", Some("")),
+            ("a", "../..", None),
+            ("a", "../../../v/a/y", Some("y")),
+            ("a", "/etc/passwd", None),
+            ("a", "/v/ab", None),
+            ("a", "", None),
+        ] {
+            let found = led_to(b"/v/a", above.as_bytes(), link.as_bytes());
+            assert_eq!(found.as_deref(), to.map(str::as_bytes), "{above} {link}");
+        }
     }
 
     proptest! {

@@ -274,7 +274,7 @@ fn resources(world: &World) -> Vec<(&'static str, Vec<u8>, Is)> {
 /// What a call must say of it: for an ordinary user, or somebody with a role.
 fn expected(call: &str, is: Is, own_only: bool) -> Code {
     match (is, call, own_only) {
-        (Is::Unclean, ..) | (Is::Link, "hold add", _) => Code::InvalidArgument,
+        (Is::Unclean, ..) | (Is::Link, "hold add", _) | (Is::Link, "find", false) => Code::InvalidArgument,
         (_, "restore", _) => Code::NotFound,
         // Nothing of theirs lies there.
         (_, "find", true) => Code::Ok,

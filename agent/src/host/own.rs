@@ -5,7 +5,7 @@
 
 use purge_proto::v1;
 
-use super::place::Place;
+use super::place::{AtEnd, Place};
 use super::questions::{Answer, known};
 use super::{Host, HostError, shown};
 use crate::model::Kind;
@@ -63,7 +63,8 @@ impl Host {
     /// When nothing lies there, or it is a symbolic link, or there are too many holds.
     pub fn hold(&self, wish: &Wish<'_>, by: &str, asker: Asker) -> Result<v1::Hold, HostError> {
         let place = self.place_to_hold(wish.path)?;
-        let found = place.look()?;
+        // A hold of a link would keep the link and nothing of what it leads to.
+        let found = place.look(AtEnd::NoLink)?;
         self.keep(&place, &found, (wish, by, asker))
     }
 
@@ -105,7 +106,7 @@ impl Host {
     ) -> Result<v1::Hold, HostError> {
         if found.stat.kind == Kind::Symlink {
             let why = format!(
-                "{} is a symbolic link: a hold would keep the link and not what it leads to; give the path of what it leads to",
+                "{} is a symbolic link, and links are not followed: a hold would keep nothing of what it leads to; give the path of that",
                 shown(&place.path())
             );
             return Err(HostError::Invalid { field: "path", why });

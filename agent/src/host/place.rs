@@ -4,10 +4,14 @@
 //! itself refuses links, `..` and other mounts on the way. So no client learns anything of what lies outside of the volumes.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use super::{Host, HostError, shown};
+use crate::model::Kind;
 use crate::path;
 use crate::purge::trash;
 use crate::sys::beneath;
@@ -51,6 +55,16 @@ impl Host {
     }
 }
 
+/// What a path means, everywhere: the entry that has these names from the volume's root on. No symbolic link is followed, and a link at the
+/// end is meant itself. Where a link cannot be meant, the refusal says where it leads within the volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtEnd {
+    /// A link at the end is meant itself.
+    Anything,
+    /// What is asked for makes no sense of a link: it would not reach what the link leads to.
+    NoLink,
+}
+
 impl Place {
     /// Its absolute path.
     pub fn path(&self) -> Vec<u8> {
@@ -61,12 +75,82 @@ impl Place {
     ///
     /// # Errors
     /// When nothing does, or a link or another mount is on the way.
-    pub fn look(&self) -> Result<Located, HostError> {
+    pub fn look(&self, at_end: AtEnd) -> Result<Located, HostError> {
         let open = || {
             let root = self.volume.watched.open_root()?;
             stat::open_file(beneath::open_entry(&root, &self.below)?)
         };
-        open().map_err(|e| HostError::NotFound(format!("{}: {}", shown(&self.path()), why_not(&e))))
+        match open() {
+            Ok(found) if found.stat.kind == Kind::Symlink => self.refuse_links(at_end).map(|()| found),
+            Ok(found) => Ok(found),
+            Err(e) => {
+                self.refuse_links(at_end)?;
+                Err(HostError::NotFound(format!(
+                    "{}: {}",
+                    shown(&self.path()),
+                    why_not(&e)
+                )))
+            }
+        }
+    }
+
+    /// Refuses a place that a symbolic link stands before, whether anything lies at it or not.
+    ///
+    /// # Errors
+    /// Names the link, and where it leads if that is within the volume.
+    pub fn refuse_links(&self, at_end: AtEnd) -> Result<(), HostError> {
+        let Ok(mut above) = self.volume.watched.open_root() else {
+            return Ok(());
+        };
+        let is_before = match beneath::open_entry(&above, &self.below) {
+            Ok(found) => at_end == AtEnd::NoLink && is_link(&found),
+            Err(e) => Errno::from_io_error(&e) == Some(Errno::LOOP),
+        };
+        // Names are looked at one by one only where that will tell something.
+        if !is_before {
+            return Ok(());
+        }
+        let mut end = 0usize;
+        for name in self.below.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
+            let begin = end;
+            end = begin
+                .saturating_add(name.len())
+                .saturating_add(usize::from(begin > 0));
+            let Ok(found) = beneath::open_entry(&above, name) else {
+                return Ok(());
+            };
+            let is_last = end >= self.below.len();
+            if is_link(&found) && (at_end == AtEnd::NoLink || !is_last) {
+                let of = |end: usize| self.below.get(..end).unwrap_or_default();
+                return Err(self.link_stands_before((of(begin), of(end)), found));
+            }
+            above = found;
+        }
+        Ok(())
+    }
+
+    /// `link` is a link that lies in the directory `above`.
+    fn link_stands_before(&self, (above, link): (&[u8], &[u8]), open: OwnedFd) -> HostError {
+        let root = self.volume.config.path.as_os_str().as_bytes();
+        let words = beneath::words_of_link(&open).unwrap_or_default();
+        let rest = self.below.get(link.len()..).unwrap_or_default();
+        let cure = match path::led_to(root, above, &words) {
+            Some(to) => {
+                let to = [path::absolute(root, &to).as_slice(), rest].concat();
+                format!("it leads to {}: give that path", shown(&to))
+            }
+            None => "it leads out of the volume".into(),
+        };
+        let link = path::absolute(root, link);
+        let why = format!(
+            "{} is a symbolic link, and links are not followed; {cure}",
+            shown(&link)
+        );
+        // Nothing lies at a path through a link; a link at its end does, and is not what was asked for.
+        match rest.is_empty() {
+            true => HostError::Invalid { field: "path", why },
+            false => HostError::NotFound(why),
+        }
     }
 
     /// What lies there, for somebody who may know of nothing but what is theirs; none if nothing does. Whether something lies there or
@@ -92,15 +176,14 @@ impl Place {
     }
 }
 
+fn is_link(open: impl AsFd) -> bool {
+    stat::open_file(open).is_ok_and(|found| found.stat.kind == Kind::Symlink)
+}
+
 /// Why nothing can be opened at a place, and what to do.
 fn why_not(error: &io::Error) -> String {
-    use rustix::io::Errno;
     match Errno::from_io_error(error) {
         Some(Errno::NOENT | Errno::NOTDIR) => "nothing lies there".into(),
-        Some(Errno::LOOP) => {
-            "a symbolic link is on the way, and links are not followed; give the path that the link leads to"
-                .into()
-        }
         Some(Errno::XDEV) => {
             "another file system is mounted there or on the way; it is not part of the volume".into()
         }

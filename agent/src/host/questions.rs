@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use purge_proto::v1;
 
-use super::place::Place;
+use super::place::{AtEnd, Place};
 use super::{Host, HostError, shown};
 use crate::config::Rule;
 use crate::index::{DirId, Index};
@@ -43,7 +43,7 @@ impl Host {
         let place = self.locate("path", path)?;
         place.volume.sync_soon();
         self.meet_owners(&place.volume.config.name);
-        let found = place.look()?;
+        let found = place.look(AtEnd::Anything)?;
         let known = known(&place, &found);
         let subject = known.ok_or_else(|| {
             let why = "is not in the index (yet); `purgectl rescan` looks again";
@@ -98,32 +98,34 @@ impl Host {
             located => located?,
         };
         place.volume.sync_soon();
-        let found = directory(&place.volume.watched.index.read(), &place.below);
         let found = match only {
-            Some(_) => Some(found.unwrap_or(NOWHERE)),
-            None => found,
+            Some(_) => directory_evenly(&place)?,
+            None => directory(&place)?,
         };
-        let found = found.ok_or_else(|| {
-            HostError::NotFound(format!("{} is no directory in the index", shown(&place.path())))
-        })?;
         Ok(vec![(place.volume.config.name.clone(), found)])
     }
 }
 
-/// The directory of this place. All directories are gone through, whether it is found or not: how long that takes does not tell.
-fn directory(index: &Index, below: &[u8]) -> Option<DirId> {
-    if below.is_empty() {
-        return Some(DirId::ROOT);
-    }
-    let dirs = index.dirs();
-    let name = below.rsplit(|b| *b == b'/').next().unwrap_or_default();
-    let mut found = None;
-    for (id, entry) in dirs.iter() {
-        if *entry.name == *name && id != DirId::ROOT && dirs.path(id).is_some_and(|p| p == below) {
-            found = Some(id);
-        }
-    }
-    found
+/// The directory that lies at a place: found by its inode, so the index is held for a moment only.
+fn directory(place: &Place) -> Result<DirId, HostError> {
+    let found = place.look(AtEnd::NoLink)?;
+    indexed(place, &found)
+        .ok_or_else(|| HostError::NotFound(format!("{} is no directory in the index", shown(&place.path()))))
+}
+
+/// The same for somebody who may know only of what is theirs: what is not there takes the same calls as what is there.
+fn directory_evenly(place: &Place) -> Result<DirId, HostError> {
+    let looked = place.look_evenly();
+    let (found, is_there) =
+        looked.map_err(|e| HostError::Refused(format!("volume {}: {e}", place.volume.config.name)))?;
+    let found = indexed(place, &found);
+    Ok(found.filter(|_| is_there).unwrap_or(NOWHERE))
+}
+
+fn indexed(place: &Place, found: &Located) -> Option<DirId> {
+    let watched = &place.volume.watched;
+    let known = watched.index.read().dirs().of_inode(found.stat.ino);
+    known.filter(|_| found.device == watched.device)
 }
 
 /// What the index knows of what was found at a place.
@@ -196,23 +198,12 @@ mod tests {
         index
     }
 
-    #[test]
-    fn a_directory_is_found_by_its_whole_path() {
-        let index = index();
-        let of = |path: &str| directory(&index, path.as_bytes()).and_then(|id| index.dirs().path(id));
-        assert_eq!(of("theirs/inner"), Some(b"theirs/inner".to_vec()));
-        assert_eq!(of(""), Some(vec![]));
-        for absent in ["inner", "own/inner", "theirs/inner/f", "theirs/inner/x", "x"] {
-            assert_eq!(of(absent), None, "{absent}");
-        }
-    }
-
     /// What is not there goes the same way as what is somebody else's: through the whole index, to the same answer.
     #[test]
     fn nothing_is_found_nowhere() {
         let index = RwLock::new(index());
-        let theirs = directory(&index.read(), b"theirs").unwrap();
-        let own = directory(&index.read(), b"own").unwrap();
+        let theirs = index.read().dirs().of_inode(10).unwrap();
+        let own = index.read().dirs().of_inode(20).unwrap();
         for order in [Order::None, Order::Path, Order::Age, Order::Size] {
             let hits = |below| {
                 let filter = Filter {

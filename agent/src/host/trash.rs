@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use purge_proto::v1;
 
-use super::place::Place;
+use super::place::{AtEnd, Place};
 use super::purges::heading_of;
 use super::{Host, HostError};
 use crate::model::Seconds;
@@ -37,6 +37,12 @@ impl Host {
         let places = paths.iter().map(|path| self.locate("paths", path));
         let places: Vec<Place> = places.collect::<Result<_, HostError>>()?;
         let to = to.map(|to| self.locate("to", to)).transpose()?;
+        places
+            .iter()
+            .try_for_each(|place| place.refuse_links(AtEnd::Anything))?;
+        if let Some(to) = &to {
+            to.refuse_links(AtEnd::NoLink)?;
+        }
         let mut run = self.runs.get(run_id)?;
         let volume = Arc::clone(self.volume(&run.volume)?);
         volume

@@ -81,6 +81,14 @@ pub fn open_entry(root: impl AsFd, relative: &[u8]) -> io::Result<OwnedFd> {
     open(&root, relative, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC)
 }
 
+/// What an open symbolic link leads to, in its own words. Nothing is followed.
+///
+/// # Errors
+/// What `readlinkat(2)` says; ENOENT where it is no link.
+pub fn words_of_link(link: impl AsFd) -> io::Result<Vec<u8>> {
+    Ok(rustix::fs::readlinkat(link, c"", Vec::new())?.into_bytes())
+}
+
 /// Opens the regular file `name` of a directory, without moving its access time. Nothing blocks if it is no regular file.
 ///
 /// # Errors
