@@ -12,6 +12,7 @@
 //! - [`place`]    where a path from a client leads
 //! - `plans`     plans that rules ask for
 //! - `purges`    runs; `trash`: what they leave in the trash
+//! - `stuck`     what of the trash cannot be freed
 //! - `served`    until when schedules were served
 //! - [`questions`] what can be asked of one path
 //! - `tidy`      removes what is over, so that what clients make is not kept for ever
@@ -35,6 +36,7 @@ mod purges;
 pub mod questions;
 mod served;
 mod sharing;
+mod stuck;
 pub mod telling;
 mod tidy;
 mod trash;
@@ -56,6 +58,7 @@ use crate::config::{Config, Limits, QuotaSubject, Rule};
 use crate::handover::Handover;
 use crate::index::{Store, StoreError, aside};
 use crate::notify::sender::Notifier;
+use crate::probe::StateDir;
 use crate::purge::audit::Audit;
 use crate::purge::holds::{HoldError, Holds};
 use crate::purge::plans::{PlanError, Plans};
@@ -66,6 +69,9 @@ use crate::volume::{Absent, Home, Volume, VolumeError};
 /// At the end, all volumes together may take so long to read what waits. The unit's TimeoutStopSec leaves three times as much for
 /// that, for runs that end, for notices in hand, and for writing the index.
 const READS_WITHIN: Duration = Duration::from_secs(20);
+
+/// A call of the store that does not end within so long, on a disk that answers, never will.
+const STORE_LOST_AFTER: Duration = Duration::from_secs(40);
 
 /// What was asked cannot be done.
 #[derive(Debug, thiserror::Error)]
@@ -153,10 +159,15 @@ pub struct Host {
     published: Mutex<announce::Published>,
     /// How much there was at earlier times.
     history: growth::History,
+    /// What of the trash cannot be freed.
+    stuck: stuck::AllStuck,
     /// What triggered runs have freed.
     brakes: freed::Brakes,
     store: Store,
     state_dir: PathBuf,
+    state: Arc<StateDir>,
+    /// Since when a call of the store does not end.
+    silent_since: Mutex<Option<Instant>>,
     started: Instant,
     /// Rules whose time has come.
     schedules: due::Schedules,
@@ -203,8 +214,13 @@ impl Host {
             )
         })?;
         let (store, is_fresh) = aside::open(&config.state_dir)?;
+        let state_dir = || {
+            let begun = StateDir::begin(&config.state_dir).map(Arc::new);
+            begun.with_context(|| format!("the state directory {}", config.state_dir.display()))
+        };
         let mut home = Home {
             numbers: Arc::default(),
+            state: state_dir()?,
             clock: Arc::new(clock::Keeper::load(&config.state_dir.join("clock"))),
             store,
             state_dir: config.state_dir.clone(),
@@ -217,6 +233,7 @@ impl Host {
             Err(error) if error.is_damage() => {
                 home.store.close();
                 home.store = aside::set_aside(&config.state_dir, &error.to_string())?;
+                home.state = state_dir()?;
                 home.is_fresh = true;
                 Left::open(config, &home, Arc::clone(&audit), &notifier)
             }
@@ -269,9 +286,12 @@ impl Host {
             audit,
             published: Mutex::default(),
             history: growth::History::load(&config.state_dir),
+            stuck: stuck::AllStuck::default(),
             brakes: freed::Brakes::load(&config.state_dir),
             store,
             state_dir: config.state_dir.clone(),
+            state: Arc::clone(&home.state),
+            silent_since: Mutex::default(),
             started: Instant::now(),
             schedules: due::Schedules::default(),
             served: served::Served::load(&config.state_dir),
@@ -292,11 +312,25 @@ impl Host {
                 }
             };
         }
+        self.state.tell();
+        if self.is_store_lost() {
+            return Some("the index store does not answer, and its directory does".into());
+        }
         if let Some(back) = self.volumes.iter().find(|v| v.is_back()) {
             return Some(format!("volume {} is mounted again", back.config.name));
         }
         let come = self.absent.iter().find(|v| v.is_back())?;
         Some(format!("volume {} is there now", come.config.name))
+    }
+
+    /// A call of the store does not end though nothing is wrong with its directory any more: only another process can open it.
+    fn is_store_lost(&self) -> bool {
+        let mut since = self.silent_since.lock();
+        if !self.store.is_silent() || self.state.defect().is_some() {
+            *since = None;
+            return false;
+        }
+        since.get_or_insert_with(Instant::now).elapsed() > STORE_LOST_AFTER
     }
 
     /// Ends everything; what was seen is in the store afterwards.
@@ -320,6 +354,19 @@ impl Host {
     /// Volumes of the configuration that cannot be watched for now.
     pub fn absent(&self) -> &[Absent] {
         &self.absent
+    }
+
+    /// How the state directory is.
+    pub fn state(&self) -> &StateDir {
+        &self.state
+    }
+
+    /// Why what must be written at the end cannot be, if that is so; asks for so long at most.
+    pub fn hindrance(&self, at_most: Duration) -> Option<String> {
+        if self.store.is_silent() {
+            return Some("the index store does not answer".into());
+        }
+        self.state.look_now(at_most).map(|defect| defect.words)
     }
 
     /// Where the index lies.

@@ -5,6 +5,7 @@
 //! - [`model`]   the few values that every module speaks of: times, kinds, identities
 //! - [`path`]    paths that come from clients, by their words alone
 //! - [`clock`]   the agent's own time, which no step of the wall clock moves
+//! - [`probe`]   whether a place on disk takes changes, looked at again and again
 //! - [`work`]    what a volume's work came to, for metrics
 //! - [`config`]  TOML -> checked, typed configuration
 //! - [`descriptors`] who may have how many descriptors open
@@ -47,6 +48,7 @@ pub mod parent;
 pub mod path;
 pub mod patterns;
 pub mod policy;
+pub mod probe;
 pub mod purge;
 pub mod query;
 pub mod reboot;

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
@@ -23,6 +23,12 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// How often it is looked whether the agent must be started again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A state directory that takes no change within so long keeps the agent from ending no longer.
+const STATE_ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+/// The end takes no longer. The unit's TimeoutStopSec is longer.
+const ENDS_WITHIN: Duration = Duration::from_secs(50);
+/// And so long do tasks have that still wait then.
+const TASKS_END_WITHIN: Duration = Duration::from_secs(1);
 /// Reading the configuration takes milliseconds; names of users may have to be asked of a directory service.
 const RELOADED_WITHIN: Duration = Duration::from_secs(60);
 
@@ -171,79 +177,118 @@ fn run_agent(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<b
         .enable_all()
         .build()
         .context("cannot start tokio")?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut reload = signal(SignalKind::hangup())?;
-        let entrances = open_entrances(config).await?;
-        let certificates = entrances.tls.as_ref().map(|(_, c)| Arc::clone(c));
-        let doors = Arc::new(Doors::new(config.access.clone()));
-        let metrics = match config.listen.metrics {
-            Some(address) => Some(serve::http::listen(address).await?),
-            None => None,
-        };
-        let host = Host::start(config, handover)?;
-        let mut answers = Answers::begin(&config.state_dir);
-        // From here on every access is recorded, even while the first scan is still running.
-        tracing::info!(socket = %config.listen.unix.display(), volumes = config.volumes.len(), "ready");
-        sd_notify::notify(false, &[sd_notify::NotifyState::Ready]).ok();
-        if let Some(listener) = metrics {
-            tokio::spawn(serve::http::serve(listener, Arc::clone(&host)));
-        }
-        let scheduler = tokio::spawn(schedule::keep(Arc::clone(&host)));
-        let limits = tokio::spawn(schedule::keep_limits(Arc::clone(&host)));
-        host.notifier.start();
-        let telling = tokio::spawn(schedule::keep_telling(Arc::clone(&host)));
-        let tasks = vec![
-            ("the task of notices", telling.abort_handle()),
-            ("the task of schedules", scheduler.abort_handle()),
-            ("the task of quotas", limits.abort_handle()),
-        ];
-        let watchdog = tokio::spawn(watchdog::keep(Arc::clone(&host), tasks));
-        let in_force = Arc::new(InForce::new(config, certificates.clone()));
-        let reloads = Reload {
-            in_force: Arc::clone(&in_force),
-            host: Arc::clone(&host),
-            doors: Arc::clone(&doors),
-            certificates,
-            started: config.clone(),
-        };
-        let again = Arc::new(AtomicBool::new(false));
-        let begins_again = Arc::clone(&again);
-        let shutdown = async move {
-            loop {
-                tokio::select! {
-                    _ = terminate.recv() => break,
-                    _ = interrupt.recv() => break,
-                    _ = reload.recv() => {
-                        reloads.host.audit.reopen();
-                        answers.tell(reloads.take(read_config(run)).await);
-                    }
-                    () = tokio::time::sleep(LOOK_EVERY) => {
-                        if let Some(why) = reloads.host.wants_restart() {
-                            tracing::warn!(why, "starting again");
-                            begins_again.store(true, Relaxed);
-                            break;
-                        }
+    let done = runtime.block_on(serve_until_told(config, run, handover));
+    // What waits for a disk that does not answer is not waited for.
+    runtime.shutdown_timeout(TASKS_END_WITHIN);
+    done
+}
+
+async fn serve_until_told(config: &Config, run: &Run, handover: Handover) -> anyhow::Result<bool> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut reload = signal(SignalKind::hangup())?;
+    let entrances = open_entrances(config).await?;
+    let certificates = entrances.tls.as_ref().map(|(_, c)| Arc::clone(c));
+    let doors = Arc::new(Doors::new(config.access.clone()));
+    let metrics = match config.listen.metrics {
+        Some(address) => Some(serve::http::listen(address).await?),
+        None => None,
+    };
+    let host = Host::start(config, handover)?;
+    let mut answers = Answers::begin(&config.state_dir);
+    // From here on every access is recorded, even while the first scan is still running.
+    tracing::info!(socket = %config.listen.unix.display(), volumes = config.volumes.len(), "ready");
+    sd_notify::notify(false, &[sd_notify::NotifyState::Ready]).ok();
+    if let Some(listener) = metrics {
+        tokio::spawn(serve::http::serve(listener, Arc::clone(&host)));
+    }
+    let scheduler = tokio::spawn(schedule::keep(Arc::clone(&host)));
+    let limits = tokio::spawn(schedule::keep_limits(Arc::clone(&host)));
+    host.notifier.start();
+    let telling = tokio::spawn(schedule::keep_telling(Arc::clone(&host)));
+    let tasks = vec![
+        ("the task of notices", telling.abort_handle()),
+        ("the task of schedules", scheduler.abort_handle()),
+        ("the task of quotas", limits.abort_handle()),
+    ];
+    let watchdog = tokio::spawn(watchdog::keep(Arc::clone(&host), tasks));
+    let in_force = Arc::new(InForce::new(config, certificates.clone()));
+    let reloads = Reload {
+        in_force: Arc::clone(&in_force),
+        host: Arc::clone(&host),
+        doors: Arc::clone(&doors),
+        certificates,
+        started: config.clone(),
+    };
+    let again = Arc::new(AtomicBool::new(false));
+    let begins_again = Arc::clone(&again);
+    let shutdown = async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = reload.recv() => {
+                    reloads.host.audit.reopen();
+                    answers.tell(reloads.take(read_config(run)).await);
+                }
+                () = tokio::time::sleep(LOOK_EVERY) => {
+                    if let Some(why) = reloads.host.wants_restart() {
+                        tracing::warn!(why, "starting again");
+                        begins_again.store(true, Relaxed);
+                        break;
                     }
                 }
             }
-            // Clients that follow a run hear how it ended before the server does.
-            reloads.host.begin_nothing();
+        }
+        // Clients that follow a run hear how it ended before the server does.
+        reloads.host.begin_nothing();
+    };
+    let served = serve::serve(Arc::clone(&host), entrances, doors, in_force, shutdown).await;
+    sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]).ok();
+    scheduler.abort();
+    limits.abort();
+    watchdog.abort();
+    telling.abort();
+    // The socket goes first: nothing answers there any more.
+    serve::incoming::unlisten(&config.listen.unix);
+    end(host).await;
+    tracing::info!("stopped");
+    served?;
+    Ok(again.load(Relaxed))
+}
+
+/// Ends everything, and waits for that for as long as the state directory takes what is written.
+async fn end(host: Arc<Host>) {
+    let stopping = Arc::clone(&host);
+    let mut ended = tokio::spawn(async move {
+        stopping.notifier.stop().await;
+        tokio::task::spawn_blocking(move || stopping.stop()).await.ok();
+    });
+    let began = Instant::now();
+    let mut hindered: Option<Instant> = None;
+    loop {
+        let waited = tokio::time::timeout(Duration::from_millis(200), &mut ended).await;
+        if waited.is_ok() {
+            return;
+        }
+        let looking = Arc::clone(&host);
+        let hindrance = tokio::task::spawn_blocking(move || looking.hindrance(STATE_ANSWERS_WITHIN));
+        let hindrance = hindrance.await.ok().flatten();
+        let late = (began.elapsed() > ENDS_WITHIN).then(|| "it takes too long".to_owned());
+        let Some(why) = hindrance.or(late) else {
+            hindered = None;
+            continue;
         };
-        let served = serve::serve(Arc::clone(&host), entrances, doors, in_force, shutdown).await;
-        sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]).ok();
-        scheduler.abort();
-        limits.abort();
-        watchdog.abort();
-        telling.abort();
-        host.notifier.stop().await;
-        tokio::task::spawn_blocking(move || host.stop()).await.ok();
-        serve::incoming::unlisten(&config.listen.unix);
-        tracing::info!("stopped");
-        served?;
-        Ok(again.load(Relaxed))
-    })
+        if hindered.get_or_insert_with(Instant::now).elapsed() >= STATE_ANSWERS_WITHIN
+            || began.elapsed() > ENDS_WITHIN
+        {
+            tracing::error!(
+                why,
+                "the agent ends before everything is written: uses that are not in the state directory count as a gap"
+            );
+            return;
+        }
+    }
 }
 
 async fn open_entrances(config: &Config) -> anyhow::Result<serve::Entrances> {

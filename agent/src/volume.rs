@@ -54,6 +54,7 @@ use crate::collect::precision::Windows;
 use crate::config::VolumeConfig;
 use crate::index::Store;
 use crate::model::Inode;
+use crate::probe::{Probe, StateDir};
 use crate::reboot;
 use crate::scan::{Belief, Extent};
 use crate::sys::stat::{self, Mount};
@@ -72,6 +73,8 @@ pub struct Home {
     pub store: Store,
     /// Where it lies.
     pub state_dir: PathBuf,
+    /// Whether that is there and takes changes.
+    pub state: Arc<StateDir>,
     /// The agent's time.
     pub clock: Arc<clock::Keeper>,
     /// Directories that are not the users'.
@@ -139,6 +142,8 @@ pub struct Volume {
     stopping: Arc<AtomicBool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     presence: Mutex<Presence>,
+    /// Whether its file system takes changes.
+    file_system: Probe,
     guard: LastGuard,
     claim: Mutex<claim::Claim>,
     /// One at a time makes, frees, restores from or removes the trash.

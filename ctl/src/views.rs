@@ -94,6 +94,16 @@ fn keeping(k: &v1::Keeping) -> Value {
     })
 }
 
+fn stuck_trash(s: &v1::StuckTrash) -> Value {
+    let mut o = Map::new();
+    paths::insert(&mut o, &s.path);
+    extend(
+        &mut o,
+        json!({ "totals": totals(s.totals), "why": s.why, "cure": s.cure }),
+    );
+    Value::Object(o)
+}
+
 fn volume(v: &v1::VolumeStatus) -> Value {
     let mut o = Map::new();
     o.insert("name".into(), v.name.clone().into());
@@ -121,6 +131,8 @@ fn volume(v: &v1::VolumeStatus) -> Value {
         "index_bytes": v.index_bytes,
         "scan": v.scan.as_ref().map(scan),
         "trash": totals(v.trash),
+        "stuck_trash": v.stuck_trash.as_ref().map(stuck_trash),
+        "run_failure": v.run_failure,
         "guard": v.guard,
         "triggers": v.triggers.iter().map(trigger).collect::<Vec<_>>(),
         "keeping": v.keeping.as_ref().map(keeping),
@@ -317,6 +329,7 @@ pub fn run(r: &v1::Run) -> Value {
         "trashed": totals(r.trashed),
         "trash_until": time(r.trash_until),
         "trash_freed_at": time(r.trash_freed_at),
+        "trash_stuck": totals(r.trash_stuck),
         "restored": totals(r.restored),
         "archived": { "files": archived.files, "bytes": archived.bytes },
         "skipped": {

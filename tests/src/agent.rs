@@ -313,6 +313,11 @@ impl Agent {
         assert!(status.success(), "after SIGTERM: {status}\n{}", self.last_words());
     }
 
+    /// SIGTERM, and does not wait.
+    pub fn ask_to_end(&self) {
+        self.send(Signal::TERM);
+    }
+
     /// SIGSTOP: when this returns, it does nothing until [`Agent::thaw`].
     ///
     /// # Panics

@@ -193,6 +193,15 @@ impl Mount {
         crate::sys::shut_down(&root, flush_log).expect("EXT4_IOC_SHUTDOWN");
     }
 
+    /// Freezes it as a snapshot does: each change waits until the answer is dropped.
+    ///
+    /// # Panics
+    /// When fsfreeze says no.
+    pub fn freeze(&self) -> Frozen {
+        sh(Command::new("fsfreeze").arg("--freeze").arg(self.path())).expect("fsfreeze");
+        Frozen(self.path())
+    }
+
     /// Makes it read-only at once, as an error of the disk would.
     ///
     /// # Panics
@@ -264,6 +273,18 @@ fn block_device(path: &Path) -> Option<OsString> {
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     let device = std::fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?;
     Some(device.file_name()?.to_owned())
+}
+
+/// A file system that is frozen while this lives.
+#[derive(Debug)]
+pub struct Frozen(PathBuf);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        if let Err(e) = sh(Command::new("fsfreeze").arg("--unfreeze").arg(&self.0)) {
+            eprintln!("{} stays frozen: {e}", self.0.display());
+        }
+    }
 }
 
 /// One directory mounted on another.

@@ -92,6 +92,32 @@ fn a_volume_without_a_free_inode_is_purged() {
 }
 
 #[test]
+fn a_full_volume_is_purged_while_the_state_directory_is_full_as_well() {
+    let mount = need!(Mount::sized(Fs::Ext4, 40, 2000));
+    let disk = need!(Mount::sized(Fs::Ext4, 64, 500));
+    let root = mount.path();
+    make(&root.join("old"), 240);
+    age_tree(&root);
+    let state = disk.dir("state");
+    let agent = Agent::tracking_in(&Config::backdated(&root), Some(state.clone()), &[]);
+    has_reserve(&root);
+    until("the state directory has a reserve", SOON, || {
+        state.join("ballast").exists().then_some(())
+    });
+    fill_blocks(&root);
+    fill_blocks(&disk.path());
+    agent.wait_until_it_says("its reserve is given up");
+    agent.wait_until_well();
+    let ctl = agent.ctl();
+    let run = ctl.apply(&ctl.plan()).json();
+    assert_eq!(number(&run, "/deleted/files"), 240, "{run}");
+    fs::remove_file(disk.path().join("ballast")).unwrap();
+    until("it has a reserve again", SOON, || {
+        state.join("ballast").exists().then_some(())
+    });
+}
+
+#[test]
 fn directories_go_as_a_whole_from_a_full_volume() {
     let keys = "target = \"directory\"\ndepth = 2";
     a_full_volume_is_purged(Fs::Ext4, fill_blocks, keys, 0, 6);

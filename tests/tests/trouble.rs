@@ -28,7 +28,13 @@ fn fill(root: &Path) -> PathBuf {
     let file = root.join("filler");
     let mut dd = Command::new("dd");
     let _ = dd
-        .args(["if=/dev/zero", "bs=4096", "status=none"])
+        .args([
+            "if=/dev/zero",
+            "bs=4096",
+            "status=none",
+            "oflag=append",
+            "conv=notrunc",
+        ])
         .arg(format!("of={}", file.display()))
         .output();
     file
@@ -53,6 +59,8 @@ fn a_full_disk_under_the_index_is_told_and_forgets_nothing() {
     // The store takes its space in large pieces: until it needs one, nothing is wrong.
     let mut used = Vec::new();
     let why = until("the full disk is told", SOON * 3, || {
+        // Also what the agent gives up of its own.
+        fill(&disk.path());
         for file in files.iter().take(200) {
             read(file);
             if !used.contains(file) {

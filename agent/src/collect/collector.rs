@@ -449,7 +449,6 @@ impl Reader {
             let process = process.and_then(descriptor::adopt);
             if event.mask & mask::OVERFLOW != 0 {
                 watched.counters.lost.fetch_add(1, Relaxed);
-                watched.journal.gap(now, "overflow");
                 result = Err(CollectError::Overflow);
                 continue;
             }
@@ -500,6 +499,10 @@ impl Reader {
         }
         drop(uses);
         drop(index);
+        // Nothing waits for the disk while the index is held.
+        if matches!(result, Err(CollectError::Overflow)) {
+            watched.journal.gap(now, "overflow");
+        }
         watched.journal.uses(now, &self.used);
         self.read_total = self.read_total.wrapping_add(count);
         watched.counters.events.fetch_add(count, Relaxed);

@@ -67,6 +67,7 @@ use crate::collect::accessors::Accessor;
 use crate::model::Clocks;
 use crate::policy::schedule::Schedule;
 use crate::policy::scope::Scope;
+use crate::sys::stat;
 
 /// Where the configuration is unless `--config` says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/purge-agent/agent.toml";
@@ -325,6 +326,25 @@ impl Config {
         })
     }
 
+    /// Volumes on whose file system the state directory lies.
+    fn shares_a_disk(&self) -> impl Iterator<Item = String> {
+        // It may not have been made yet.
+        let mut above = self.state_dir.ancestors();
+        let found = above.find_map(|dir| stat::path(dir).ok());
+        let shares = move |v: &&VolumeConfig| {
+            let volume = stat::path(&v.path).ok();
+            found.is_some_and(|state| volume.is_some_and(|v| v.device == state.device))
+        };
+        self.volumes.iter().filter(shares).map(|v| {
+            format!(
+                "volume {}: THE STATE DIRECTORY {} LIES ON THE FILE SYSTEM OF THIS VOLUME. When users fill it, the agent cannot write what it \
+                 needs to purge it: move state_dir to another file system",
+                v.name,
+                self.state_dir.display()
+            )
+        })
+    }
+
     /// What is no fault of the configuration but will not work as things are now.
     pub fn warnings(&self) -> Vec<String> {
         let missing = |v: &&VolumeConfig| !v.path.is_dir();
@@ -336,6 +356,7 @@ impl Config {
             )
         };
         let mut all: Vec<String> = self.volumes.iter().filter(missing).map(words).collect();
+        all.extend(self.shares_a_disk());
         for quota in &self.limits.quotas {
             let unknown = quota
                 .overrides

@@ -9,6 +9,7 @@ use rustix::process::{Resource, getrlimit};
 use super::Finding;
 use crate::descriptors;
 use crate::parent;
+use crate::sys::failure::Defect;
 use crate::sys::stat;
 
 /// The first kernel with what the collector asks for (FAN_REPORT_TARGET_FID).
@@ -191,7 +192,10 @@ pub(super) fn systemd() -> Vec<Finding> {
     vec![store, watchdog]
 }
 
-pub(super) fn state_dir(dir: &Path) -> Finding {
+pub(super) fn state_dir(dir: &Path, defect: Option<Defect>) -> Finding {
+    if let Some(defect) = defect {
+        return Finding::bad("state", defect.words, defect.failure.cure_of_state());
+    }
     let place = dir.display();
     match stat::space(dir) {
         Err(error) => Finding::bad(

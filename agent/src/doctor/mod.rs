@@ -83,7 +83,11 @@ pub fn examine(host: &Host, in_force: &InForce) -> Vec<Finding> {
     let mut findings: Vec<Finding> = host
         .volumes()
         .iter()
-        .flat_map(|volume| volumes::examine(volume))
+        .flat_map(|volume| {
+            let mut all = volumes::examine(volume);
+            all.extend(volumes::runs_and_trash(host, &volume.config.name));
+            all
+        })
         .collect();
     findings.extend(triggers::examine(host));
     findings.extend(host.absent().iter().map(volumes::absent));
@@ -98,7 +102,7 @@ pub fn examine(host: &Host, in_force: &InForce) -> Vec<Finding> {
         totals.files.saturating_add(totals.directories)
     });
     findings.push(memory::examine(entries.fold(0, u64::saturating_add)));
-    findings.push(machine::state_dir(host.state_dir()));
+    findings.push(machine::state_dir(host.state_dir(), host.state().defect()));
     findings.push(nfs::server(&kernel));
     findings.extend(standing::lists(&host.unpublished()));
     findings.extend(standing::examine(in_force));

@@ -7,6 +7,7 @@ use purge_proto::units::format_duration;
 use super::{Finding, Verdict};
 use crate::collect::locks::Note;
 use crate::collect::mounted;
+use crate::host::Host;
 use crate::model::Seconds;
 use crate::purge::trash::{Share, Trash};
 use crate::volume::{Absent, Ailment, Guard, State, Volume};
@@ -17,7 +18,10 @@ pub(super) fn examine(volume: &Volume) -> Vec<Finding> {
     if findings.is_empty() {
         findings.push(collector(volume));
     }
-    findings.push(mount(volume));
+    let ails = |check: &str| findings.iter().any(|f| f.check == check);
+    if !ails("filesystem") {
+        findings.push(mount(volume));
+    }
     findings.push(guard(volume));
     findings.push(coverage(volume));
     findings.extend(trash(volume));
@@ -54,18 +58,13 @@ fn ailing((what, words): (Ailment, String)) -> Finding {
             "collector",
             "it is tried again by itself; if it goes on, see the log (journalctl -u purge-agent) and the kernel's (dmesg)",
         ),
-        Ailment::Index => (
-            "index",
-            "make room where state_dir lies (df), or see why it cannot be written; then it goes on by itself",
-        ),
-        Ailment::Journal => (
-            "journal",
-            "make room where state_dir lies (df): uses that are not in the journal are lost if the agent is killed now",
-        ),
-        Ailment::Checkpoint => (
-            "checkpoint",
-            "make room where state_dir lies (df): until it is written, a damaged index costs more history",
-        ),
+        Ailment::FileSystem(failure) => ("filesystem", failure.cure_of_volume()),
+        Ailment::State(failure) => ("state", failure.cure_of_state()),
+        Ailment::Index(failure) => ("index", failure.cure_of_state()),
+        // Uses that are not in the journal are lost if the agent is killed now.
+        Ailment::Journal(failure) => ("journal", failure.cure_of_state()),
+        // Until it is written, a damaged index costs more history.
+        Ailment::Checkpoint(failure) => ("checkpoint", failure.cure_of_state()),
         Ailment::Scan => (
             "scan",
             "see what cannot be read (journalctl -u purge-agent), mend it, and ask again: purgectl rescan",
@@ -198,6 +197,18 @@ fn guard(volume: &Volume) -> Finding {
             ),
         ),
     }
+}
+
+/// A run that failed as a whole, and what cannot be freed of the trash.
+pub(super) fn runs_and_trash(host: &Host, volume: &str) -> Vec<Finding> {
+    let failed = host.run_failure(volume).map(|why| {
+        let cure = "see what it says (purgectl run RUN), then make another plan and apply it";
+        Finding::bad("run", why, cure)
+    });
+    let stuck = host
+        .stuck_in(volume)
+        .map(|stuck| Finding::bad("trash", stuck.words(), stuck.cure));
+    failed.into_iter().chain(stuck).map(|f| f.of(volume)).collect()
 }
 
 /// What lies in the trash and waits for the operator.

@@ -189,6 +189,7 @@ fn begin(volume: &Arc<Volume>, of_volume: &Arc<OfVolume>, patterns: Vec<String>)
 /// Looks for patterns among everything on a volume.
 fn pass(volume: &Volume, patterns: &[String]) -> Result<Vec<Idle>, StoreError> {
     let broken = |why: crate::policy::scope::BadGlob| StoreError::Call {
+        failure: crate::sys::failure::Failure::Other,
         doing: "compile patterns",
         why: why.to_string(),
     };

@@ -1,7 +1,7 @@
 //! Plans that rules ask for: on request, or because their time has come.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Host, HostError};
 use crate::config::{AUTO_MAX_FRACTION, Rule, user_name};
@@ -11,6 +11,9 @@ use crate::policy::evaluate::{Circumstances, Evaluation, evaluate_with};
 use crate::purge::plans::{By, Occasion, PlanRecord};
 use crate::volume::{State, Volume, VolumeError};
 use crate::work::{Outcome, Phase};
+
+/// So long a plan waits for what the disks say.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Which plan is wanted.
 #[derive(Debug, Clone, Default)]
@@ -166,6 +169,16 @@ impl Host {
             .check_identity()
             .map_err(|e: VolumeError| HostError::Refused(e.to_string()))?;
         volume.other_agent();
+        // What has happened since the last look counts.
+        let state = self.state.look_now(ANSWERS_WITHIN);
+        let refused = state.map(|d| (d.words, d.failure.cure_of_state()));
+        let file_system = || volume.file_system_now(ANSWERS_WITHIN);
+        let refused = refused.or_else(|| file_system().map(|d| (d.words, d.failure.cure_of_volume())));
+        if let Some((words, cure)) = refused {
+            return Err(HostError::Refused(format!(
+                "volume {name} is degraded: {words}; {cure}"
+            )));
+        }
         match volume.condition().state {
             State::Tracking => Ok(()),
             State::Scanning => Err(HostError::Refused(format!(

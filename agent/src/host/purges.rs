@@ -18,7 +18,7 @@ use crate::policy::evaluate::Shape;
 use crate::purge::apply::{self, Order, Seen, Taken};
 use crate::purge::audit::Heading;
 use crate::purge::candidate::Candidate;
-use crate::purge::ending::{Stop, end};
+use crate::purge::ending::{Stop, end, failure_of};
 use crate::purge::holds::timestamp;
 use crate::purge::id::new_id;
 use crate::purge::ledger::{self, Ledger};
@@ -144,7 +144,12 @@ impl Host {
                 claim.failed();
             }
             volume.keeping.work.phases.observe(Phase::Apply, run.seconds);
-            tracing::info!(run = %run.run_id, state = ?run.state(), deleted = ?run.deleted, trashed = ?run.trashed, "run ended");
+            match failure_of(&run) {
+                Some(why) => tracing::error!(run = %run.run_id, volume = %run.volume, by = %run.requested_by, why, "the run failed"),
+                None => {
+                    tracing::info!(run = %run.run_id, state = ?run.state(), deleted = ?run.deleted, trashed = ?run.trashed, "run ended");
+                }
+            }
             match host.runs.end(&run) {
                 // The record has it all by now.
                 Ok(()) => drop(std::fs::remove_file(ledger::path(&host.state_dir, &run.run_id))),
@@ -154,6 +159,12 @@ impl Host {
         });
         spawned.map_err(|e| HostError::Refused(format!("cannot start a thread for the run: {e}")))?;
         Ok((run_id, live))
+    }
+
+    /// Why the last run of a volume failed as a whole, with its name; none: it did not.
+    pub fn run_failure(&self, volume: &str) -> Option<String> {
+        let last = self.runs.last_of(volume)?;
+        failure_of(&last).map(|why| format!("run {} failed: {why}", last.run_id))
     }
 
     /// A plan from rules that have changed since says nothing of what the rules now want.

@@ -7,12 +7,13 @@ use purge_proto::v1;
 
 use super::place::{AtEnd, Place};
 use super::purges::heading_of;
+use super::stuck::Stuck;
 use super::{Host, HostError};
 use crate::model::Seconds;
 use crate::purge::audit::{self, Audit, Event, Heading, Lines};
 use crate::purge::holds::timestamp;
 use crate::purge::restore::{Destination, Item, Refused, Restore, Which, take_in};
-use crate::purge::trash::{Share, Trash};
+use crate::purge::trash::{Share, TRASH, Trash};
 use crate::sys::beneath;
 use crate::sys::walk::Removal;
 use crate::volume::{State, Volume};
@@ -193,16 +194,27 @@ impl Host {
             before = before.or_else(|| self.before_freeing(volume));
             let mounted = volume.watched.mounted.look(&volume.watched, Instant::now());
             let removal = trash.free(share, &volume.watched.trashed, &mounted);
-            let is_freed = is_freed(volume, share, removal);
-            let outcome = if is_freed { Outcome::Done } else { Outcome::Failed };
-            volume.keeping.work.freed.count(outcome);
-            if !is_freed {
-                // Whatever keeps it there, the others' grace has ended as well.
+            let stuck = stuck_of(volume, &trash, share, removal);
+            // The grace of the other shares has ended as well.
+            let is_known = stuck.is_some() && !self.tell_of_stuck(volume, share, stuck.as_ref());
+            if is_known {
                 continue;
             }
-            tracing::info!(run = %share.run, volume = %volume.config.name, "freed from the trash");
-            let more = trash.shares()?.iter().any(|s| s.run == share.run && !s.is_kept());
-            match self.note_freed(volume, share, more) {
+            let outcome = if stuck.is_none() {
+                Outcome::Done
+            } else {
+                Outcome::Failed
+            };
+            volume.keeping.work.freed.count(outcome);
+            if stuck.is_none() {
+                self.stuck.note(&volume.config.name, share, None);
+                tracing::info!(run = %share.run, volume = %volume.config.name, "freed from the trash");
+            }
+            let more = trash
+                .shares()?
+                .iter()
+                .any(|s| s.run == share.run && !s.is_kept() && s != share);
+            match self.note_freed(volume, share, (more, stuck)) {
                 Ok(run) => freed.extend(run),
                 Err(error) => {
                     tracing::error!(run = %share.run, %error, "freed from the trash, and the run's record does not say so");
@@ -212,20 +224,40 @@ impl Host {
         if let Some(before) = before {
             self.after_freeing(volume, before, &freed);
         }
+        self.stuck.keep(&volume.config.name, &trash.shares()?);
         trash.keep_reserve();
         Ok(())
     }
 
-    /// The run, and what of it lay in the trash, once all of that is freed.
+    /// Whether something new cannot be freed: it is told then.
+    fn tell_of_stuck(&self, volume: &Volume, share: &Share, stuck: Option<&Stuck>) -> bool {
+        let Some(stuck) = stuck else { return false };
+        let name = &volume.config.name;
+        let is_news = self.stuck.note(name, share, Some(stuck.clone()));
+        if is_news {
+            let path = super::shown(&stuck.path);
+            tracing::error!(run = %share.run, volume = %name, path, why = stuck.why, cure = stuck.cure, "some of the trash cannot be freed: {}", stuck.words());
+        }
+        is_news
+    }
+
+    /// What of the trash of a volume cannot be freed.
+    pub fn stuck_in(&self, volume: &str) -> Option<Stuck> {
+        self.stuck.of(volume)
+    }
+
+    /// The run, and what of it lay in the trash, once all of that is freed but for what is stuck.
     fn note_freed(
         &self,
         volume: &Volume,
         share: &Share,
-        more: bool,
+        (more, stuck): (bool, Option<Stuck>),
     ) -> Result<Option<(v1::Run, v1::Totals)>, HostError> {
         let mut run = self.runs.get(&share.run)?;
         let mut lines = Lines::default();
+        let stuck = stuck.map(|s| s.totals);
         let (now, left) = (Seconds::now(), left_in_trash(&run));
+        let left = less(left, stuck.unwrap_or_default());
         let event = Event {
             event: "freed",
             reason: "",
@@ -241,7 +273,8 @@ impl Host {
             .write(&lines)
             .map_err(|e| HostError::Refused(e.to_string()))?;
         if !more {
-            run.trash_freed_at = Some(timestamp(now));
+            run.trash_freed_at.get_or_insert(timestamp(now));
+            run.trash_stuck = stuck;
             self.runs.save(&run)?;
         }
         Ok((!more).then_some((run, left)))
@@ -269,26 +302,24 @@ impl Host {
     }
 }
 
-/// Whether all of a share was freed; what was not is named in the log.
-fn is_freed(volume: &Volume, share: &Share, freed: std::io::Result<Removal>) -> bool {
-    let (run, volume) = (&share.run, &volume.config.name);
-    match freed {
-        Ok(removal) if removal.stuck_total == 0 => true,
-        Ok(removal) => {
-            let left = removal.stuck_total;
-            let (path, why) = removal
-                .stuck
-                .first()
-                .map_or_else(Default::default, |(path, error)| {
-                    (super::shown(path), error.to_string())
-                });
-            tracing::error!(%run, %volume, left, path, why, "some of the trash cannot be freed; look at it with lsattr(1)");
-            false
-        }
-        Err(error) => {
-            tracing::error!(%run, %volume, %error, "the trash cannot be freed");
-            false
-        }
+/// What of a share could not be freed; none: all of it was.
+fn stuck_of(volume: &Volume, trash: &Trash, share: &Share, freed: std::io::Result<Removal>) -> Option<Stuck> {
+    let (path, error) = match freed {
+        Ok(removal) => removal.stuck.into_iter().next()?,
+        Err(error) => (share.name().into_bytes(), error),
+    };
+    let totals = trash.left_of(share).unwrap_or_default();
+    let root = volume.config.path.as_os_str().as_encoded_bytes();
+    let path = [root, b"/", TRASH.as_bytes(), b"/", &path].concat();
+    Some(Stuck::new(totals, path, &error))
+}
+
+/// What is left of totals without a part.
+fn less(all: v1::Totals, part: v1::Totals) -> v1::Totals {
+    v1::Totals {
+        files: all.files.saturating_sub(part.files),
+        directories: all.directories.saturating_sub(part.directories),
+        bytes: all.bytes.saturating_sub(part.bytes),
     }
 }
 
@@ -318,11 +349,7 @@ fn left_in_trash(run: &v1::Run) -> v1::Totals {
     let (all, back) = (run.trashed.unwrap_or_default(), run.restored.unwrap_or_default());
     match run.trash_freed_at {
         Some(_) => v1::Totals::default(),
-        None => v1::Totals {
-            files: all.files.saturating_sub(back.files),
-            directories: all.directories.saturating_sub(back.directories),
-            bytes: all.bytes.saturating_sub(back.bytes),
-        },
+        None => less(all, back),
     }
 }
 

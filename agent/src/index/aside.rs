@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::frame::{Frames, put_frame};
 use super::store::{Batch, Record, Store, StoreError};
 use crate::model::Seconds;
+use crate::sys::failure::Failure;
 
 /// Damaged stores that are kept: the newest.
 const KEPT: usize = 2;
@@ -55,6 +56,7 @@ pub fn open(state_dir: &Path) -> Result<(Store, bool), StoreError> {
 pub fn set_aside(state_dir: &Path, why: &str) -> Result<Store, StoreError> {
     let failed = |error: io::Error| StoreError::Open {
         path: index(state_dir),
+        failure: Failure::of(&error),
         why: format!("it is damaged ({why}), and cannot be set aside: {error}"),
         damaged: false,
     };
@@ -120,6 +122,7 @@ pub fn mirror_records(store: &Store, state_dir: &Path) -> Result<(), StoreError>
     }
     let mirrored = collect(store).and_then(|bytes| {
         write(&mirror(state_dir), &bytes).map_err(|e| StoreError::Call {
+            failure: Failure::of(&e),
             doing: "mirror holds",
             why: e.to_string(),
         })

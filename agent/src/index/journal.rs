@@ -25,13 +25,17 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 pub use self::entries::{Entry, Identity, put_entry, read_entry, read_segment};
 use self::entries::{put_head, put_uses};
 use crate::model::{Inode, Seconds};
+use crate::sys::failure::{Defect, Failure};
 
+/// A thread that holds the index waits for the journal no longer.
+const ROTATED_WITHIN: Duration = Duration::from_millis(500);
 /// A frame holds so many uses at most: a torn one loses no more.
 const USES_PER_FRAME: usize = 8192;
 /// Past this many bytes a checkpoint is wanted at once.
@@ -73,7 +77,7 @@ struct Writing {
     number: u64,
     file: Option<File>,
     len: u64,
-    trouble: Option<String>,
+    trouble: Option<Defect>,
     /// Until when the last entry said that every use is recorded, and whether uses came since.
     seen: (Seconds, bool),
     /// Something that belongs into segments up to this one could not be written, and the store may not hold it yet.
@@ -186,7 +190,10 @@ impl Journal {
         fill(&mut buffer);
         let done = self.write(&mut writing, &buffer);
         writing.buffer = buffer;
-        writing.trouble = done.err().map(|e| e.to_string());
+        writing.trouble = done.err().map(|e| Defect {
+            failure: Failure::of(&e),
+            words: e.to_string(),
+        });
     }
 
     fn write(&self, writing: &mut Writing, bytes: &[u8]) -> io::Result<()> {
@@ -232,14 +239,14 @@ impl Journal {
     }
 
     /// From now on entries go to a new segment. Returns the number up to which segments are complete. Call it while the
-    /// index cannot change.
-    pub fn rotate(&self) -> u64 {
-        let mut writing = self.writing.lock();
+    /// index cannot change. None: the file system lets an entry that is being written wait, and the index must not wait with it.
+    pub fn rotate(&self) -> Option<u64> {
+        let mut writing = self.writing.try_lock_for(ROTATED_WITHIN)?;
         if writing.file.take().is_some() {
             writing.len = 0;
             writing.number = writing.number.saturating_add(1);
         }
-        writing.number.saturating_sub(1)
+        Some(writing.number.saturating_sub(1))
     }
 
     /// The store holds all segments up to `number`, durably.
@@ -297,7 +304,7 @@ impl Journal {
     }
 
     /// Why the last entry could not be written, if so.
-    pub fn trouble(&self) -> Option<String> {
+    pub fn trouble(&self) -> Option<Defect> {
         self.writing.lock().trouble.clone()
     }
 
@@ -350,7 +357,7 @@ mod tests {
         let (journal, left) = Journal::open(dir.path(), ME).unwrap();
         assert!(left.whole && left.uses.is_empty());
         journal.uses(Seconds(5), &[9, 3, 3, u64::MAX, 0]);
-        assert_eq!(journal.rotate(), 1);
+        assert_eq!(journal.rotate(), Some(1));
         journal.gap(Seconds(6), "overflow");
         journal.stored(1).unwrap();
         drop(journal);
@@ -387,7 +394,7 @@ mod tests {
         fs::remove_dir(dir.path().join("uses.2")).unwrap();
         journal.uses(Seconds(8), &[9]);
         journal.seen(Seconds(8));
-        journal.stored(journal.rotate()).unwrap();
+        journal.stored(journal.rotate().unwrap()).unwrap();
         journal.uses(Seconds(9), &[9]);
         journal.seen(Seconds(9));
         let (_, left) = Journal::open(dir.path(), ME).unwrap();
@@ -409,7 +416,7 @@ mod tests {
     fn nothing_to_write_makes_no_segment_and_a_missing_one_is_seen() {
         let dir = dir();
         let (journal, _) = Journal::open(dir.path(), ME).unwrap();
-        assert_eq!((journal.rotate(), journal.rotate()), (0, 0));
+        assert_eq!((journal.rotate(), journal.rotate()), (Some(0), Some(0)));
         for n in 1..4 {
             journal.uses(Seconds(n), &[1]);
             journal.rotate();

@@ -10,18 +10,25 @@
 //! sled makes a new copy of a page of its own for each row that is written, and leaves the old one to crossbeam-epoch, which frees
 //! some of them every 128 calls. A batch is one call and leaves a thousand: see `apply_and_free`.
 //!
+//! Nothing waits for the store without end: what may wait runs on a thread of the store ([`threads`]), and the caller hears after a bounded time
+//! that the store does not answer. After an error of a write sled may wait without end for what that write has left unfinished, so no
+//! later write reaches it until it was opened again.
+//!
 //! - `keys`    what lies under which key
 //! - `error`   what may go wrong
+//! - `threads` where calls run that may wait
 
 mod error;
 mod keys;
+mod threads;
 
 use std::fs::File;
 use std::ops::{Bound, RangeInclusive};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::{Advice, fadvise};
@@ -29,13 +36,22 @@ use rustix::fs::{Advice, fadvise};
 pub use self::error::StoreError;
 pub use self::keys::{Record, Row, VolumeId};
 use self::keys::{prefix, record_key, row_key};
+use self::threads::Threads;
 use super::codec::{Damaged, OLDEST_VERSION, VERSION};
+use crate::sys::failure::Failure;
 
 /// Bytes of the store's own cache. Pages are held by the index itself; the store is read for names only.
 const CACHE_BYTES: u64 = 8 << 20;
 
 /// A round frees up to 512 things, two rounds after they were left at the soonest; a batch of the agent's leaves some thousands.
 const ROUNDS_TO_FREE: usize = 64;
+
+/// A write may take so long, also on a slow disk that others use.
+const WRITE_WITHIN: Duration = Duration::from_secs(30);
+/// A read, opening and closing: these wait for a write at most.
+const READ_WITHIN: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+/// Rows that are read at once.
+const ROWS_AT_ONCE: usize = 256;
 
 /// Changes that are applied together or not at all.
 #[derive(Debug, Default)]
@@ -81,6 +97,25 @@ struct Shared {
     records_changed: AtomicBool,
     /// What some call said that cannot be right, or where it panicked, since the store was opened.
     doubt: Mutex<Option<StoreError>>,
+    /// The first write that failed since the store was opened.
+    failed: Mutex<Option<StoreError>>,
+    /// Writes that are going on.
+    writes: AtomicUsize,
+    threads: Threads,
+}
+
+impl Shared {
+    fn new(db: sled::Db, path: PathBuf) -> Self {
+        Self {
+            db: RwLock::new(Some(db)),
+            path,
+            records_changed: AtomicBool::new(true),
+            doubt: Mutex::default(),
+            failed: Mutex::default(),
+            writes: AtomicUsize::new(0),
+            threads: Threads::default(),
+        }
+    }
 }
 
 impl Store {
@@ -90,12 +125,7 @@ impl Store {
     /// [`StoreError::Open`] when it is damaged, locked by another agent, or cannot be written.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         read_ahead(path);
-        Ok(Self(Arc::new(Shared {
-            db: RwLock::new(Some(open(path)?)),
-            path: path.to_owned(),
-            records_changed: AtomicBool::new(true),
-            doubt: Mutex::default(),
-        })))
+        Ok(Self(Arc::new(Shared::new(open(path)?, path.to_owned()))))
     }
 
     /// A store in memory-backed temporary files, for tests.
@@ -105,46 +135,97 @@ impl Store {
     pub fn temporary() -> Result<Self, StoreError> {
         let config = sled::Config::new().temporary(true).flush_every_ms(None);
         let db = contained("open", || config.open())?;
-        Ok(Self(Arc::new(Shared {
-            db: RwLock::new(Some(db)),
-            path: PathBuf::new(),
-            records_changed: AtomicBool::new(true),
-            doubt: Mutex::default(),
-        })))
+        Ok(Self(Arc::new(Shared::new(db, PathBuf::new()))))
     }
 
     /// Closes the store and opens it again: after an error sled takes no writes any more, also when its cause is gone.
     /// Batches that were not flushed may be lost.
     ///
     /// # Errors
-    /// When it cannot be opened: it stays closed, and this may be tried again.
+    /// When it cannot be opened: it stays closed, and this may be tried again. [`StoreError::Silent`]: a call still runs in it, and until
+    /// that ends only another process can open it.
     pub fn reopen(&self) -> Result<(), StoreError> {
-        self.close();
+        const DOING: &str = "open again";
+        let is_closed = self.close();
         if self.0.path.as_os_str().is_empty() {
-            return Err(StoreError::Closed { doing: "open again" });
+            return Err(StoreError::Closed { doing: DOING });
         }
-        let mut db = self.0.db.write();
-        *db = Some(open(&self.0.path)?);
+        if !is_closed || self.0.threads.overdue() > 0 {
+            return Err(StoreError::Silent { doing: DOING });
+        }
+        let path = self.0.path.clone();
+        let opened = self.0.threads.run(WRITE_WITHIN, move || open(&path));
+        let opened = opened.ok_or(StoreError::Silent { doing: DOING })??;
         *self.0.doubt.lock() = None;
+        *self.0.failed.lock() = None;
+        *self.0.db.write() = Some(opened);
         Ok(())
     }
 
-    /// Lets go of the files. Every later call is an error.
-    pub fn close(&self) {
+    /// Lets go of the files. Every later call is an error. False: a call does not end, and holds them.
+    pub fn close(&self) -> bool {
         let db = self.0.db.write().take();
-        // Dropping flushes, and may panic as any other call.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(db)));
+        // Dropping flushes, and may panic or wait as any other call.
+        let closing = move || drop(catch_unwind(AssertUnwindSafe(|| drop(db))));
+        self.0.threads.run(READ_WITHIN, closing).is_some()
     }
 
-    /// The one way to sled: contained, and an error once the store is closed.
-    fn call<T>(
+    /// Whether a call does not end. Until it does, all others are errors.
+    pub fn is_silent(&self) -> bool {
+        self.0.threads.overdue() > 0
+    }
+
+    /// A read: at once, while nothing is written that it could wait for.
+    fn call<T: Send + 'static>(
         &self,
         doing: &'static str,
-        call: impl FnOnce(&sled::Db) -> sled::Result<T>,
+        call: impl FnOnce(&sled::Db) -> sled::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
+        let is_quiet = self.0.writes.load(SeqCst) == 0 && self.0.failed.lock().is_none();
+        if !is_quiet || self.is_silent() {
+            return self.on_a_thread(doing, READ_WITHIN, move |db| on(doing, db, call));
+        }
         let db = self.0.db.read();
         let db = db.as_ref().ok_or(StoreError::Closed { doing })?;
         self.noted(contained(doing, || call(db)))
+    }
+
+    /// A write. After one that failed all later ones fail as it did.
+    fn write<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        call: impl FnOnce(&sled::Db) -> sled::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if let Some(error) = self.0.failed.lock().clone() {
+            return Err(error);
+        }
+        self.0.writes.fetch_add(1, SeqCst);
+        let shared = Arc::clone(&self.0);
+        let written = move |db: sled::Db| {
+            let result = on(doing, db, call);
+            if let Err(error @ StoreError::Call { .. }) = &result {
+                // Also when the caller waits no longer.
+                shared.failed.lock().get_or_insert_with(|| error.clone());
+            }
+            result
+        };
+        let result = self.on_a_thread(doing, WRITE_WITHIN, written);
+        self.0.writes.fetch_sub(1, SeqCst);
+        result
+    }
+
+    fn on_a_thread<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        patience: Duration,
+        call: impl FnOnce(sled::Db) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if self.is_silent() {
+            return Err(StoreError::Silent { doing });
+        }
+        let db = self.0.db.read().clone().ok_or(StoreError::Closed { doing })?;
+        let done = self.0.threads.run(patience, move || call(db));
+        self.noted(done.unwrap_or(Err(StoreError::Silent { doing })))
     }
 
     /// Remembers an error that puts the content in doubt, whoever met it.
@@ -170,7 +251,7 @@ impl Store {
         if batch.has_records {
             self.note_records_changed();
         }
-        self.call("write", |db| apply_and_free(db, batch.rows))
+        self.write("write", |db| apply_and_free(db, batch.rows))
     }
 
     /// Whether records (not pages, not volumes) were written since the last call.
@@ -187,7 +268,7 @@ impl Store {
     /// # Errors
     /// When the store cannot be written.
     pub fn flush(&self) -> Result<(), StoreError> {
-        self.call("flush", |db| db.flush()).map(drop)
+        self.write("flush", |db| db.flush()).map(drop)
     }
 
     /// A page's row.
@@ -195,7 +276,7 @@ impl Store {
     /// # Errors
     /// When the store cannot be read or the row has another version.
     pub fn row(&self, row: Row, volume: VolumeId, number: u64) -> Result<Option<Value>, StoreError> {
-        self.call("read", |db| db.get(row_key(row, volume, number)))?
+        self.call("read", move |db| db.get(row_key(row, volume, number)))?
             .map(Value::checked)
             .transpose()
     }
@@ -224,15 +305,24 @@ impl Store {
         numbers: RangeInclusive<u64>,
         mut each: impl FnMut(u64, &[u8]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let keys = row_key(row, volume, *numbers.start())..=row_key(row, volume, *numbers.end());
-        let db = self.0.db.read();
-        let db = db.as_ref().ok_or(StoreError::Closed { doing: "read" })?;
-        let mut rows = contained("read", || Ok(db.range(keys)))?;
-        while let Some(next) = self.noted(contained("read", || rows.next().transpose()))? {
-            let (key, value) = next;
-            each(number_of(&key)?, &Value::checked(value)?)?;
+        let last = row_key(row, volume, *numbers.end());
+        let mut from = Bound::Included(row_key(row, volume, *numbers.start()));
+        loop {
+            let keys = (from, Bound::Included(last));
+            let some = self.call("read", move |db| {
+                let rows = db.range(keys).take(ROWS_AT_ONCE);
+                rows.collect::<sled::Result<Vec<_>>>()
+            })?;
+            let is_last = some.len() < ROWS_AT_ONCE;
+            for (key, value) in some {
+                let number = number_of(&key)?;
+                from = Bound::Excluded(row_key(row, volume, number));
+                each(number, &Value::checked(value)?)?;
+            }
+            if is_last {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// The highest number of such a row.
@@ -240,12 +330,9 @@ impl Store {
     /// # Errors
     /// As for [`Store::rows`].
     pub fn last_number(&self, row: Row, volume: VolumeId) -> Result<Option<u64>, StoreError> {
-        let db = self.0.db.read();
-        let db = db.as_ref().ok_or(StoreError::Closed { doing: "read" })?;
-        let last = contained("read", || {
+        let last = self.call("read", move |db| {
             db.scan_prefix(prefix(row, volume)).keys().next_back().transpose()
-        });
-        let last = self.noted(last)?;
+        })?;
         Ok(last.map(|key| number_of(&key)).transpose()?)
     }
 
@@ -255,7 +342,7 @@ impl Store {
     /// When the store cannot be read or written.
     pub fn clear_volume(&self, volume: VolumeId) -> Result<(), StoreError> {
         for row in Row::OF_THE_INDEX {
-            let cleared = |db: &sled::Db| {
+            let cleared = move |db: &sled::Db| {
                 let mut batch = sled::Batch::default();
                 let mut found = false;
                 for key in db.scan_prefix(prefix(row, volume)).keys().take(10_000) {
@@ -264,7 +351,7 @@ impl Store {
                 }
                 apply_and_free(db, batch).map(|()| found)
             };
-            while self.call("clear", cleared)? {}
+            while self.write("clear", cleared)? {}
         }
         Ok(())
     }
@@ -274,7 +361,8 @@ impl Store {
     /// # Errors
     /// When the store cannot be read or the record has another version.
     pub fn get(&self, record: Record, key: &[u8]) -> Result<Option<Value>, StoreError> {
-        self.call("read", |db| db.get(record_key(record, key)))?
+        let key = record_key(record, key);
+        self.call("read", |db| db.get(key))?
             .map(Value::checked)
             .transpose()
     }
@@ -290,7 +378,8 @@ impl Store {
         // Each step looks the next key up anew: an iterator of sled's would keep the store open for as long as it lives.
         std::iter::from_fn(move || {
             let from = after.take()?;
-            let next = store.call("read", |db| db.range((from, Bound::Unbounded)).next().transpose());
+            let read = move |db: &sled::Db| db.range((from, Bound::Unbounded)).next().transpose();
+            let next = store.call("read", read);
             match next {
                 Ok(Some((key, value))) if key.starts_with(&prefix) => {
                     after = Some(Bound::Excluded(key.to_vec()));
@@ -334,6 +423,7 @@ fn open(path: &Path) -> Result<sled::Db, StoreError> {
     contained("open", || config.open()).map_err(|error| StoreError::Open {
         path: path.to_owned(),
         damaged: error.is_damage(),
+        failure: error.failure(),
         why: match error {
             StoreError::Corrupt { why, .. } | StoreError::Call { why, .. } => why,
             other => other.to_string(),
@@ -387,6 +477,19 @@ fn versioned(value: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Calls sled, and lets go of it: the call may be the last that has the store open.
+fn on<T>(
+    doing: &'static str,
+    db: sled::Db,
+    call: impl FnOnce(&sled::Db) -> sled::Result<T>,
+) -> Result<T, StoreError> {
+    contained(doing, move || {
+        let result = call(&db);
+        drop(db);
+        result
+    })
+}
+
 fn contained<T>(doing: &'static str, call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
     let error = match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => return Ok(value),
@@ -395,7 +498,11 @@ fn contained<T>(doing: &'static str, call: impl FnOnce() -> sled::Result<T>) -> 
     };
     let why = error.to_string();
     Err(match error {
-        sled::Error::Io(e) if !is_nonsense(e.kind()) => StoreError::Call { doing, why },
+        sled::Error::Io(e) if !is_nonsense(e.kind()) => StoreError::Call {
+            doing,
+            why,
+            failure: Failure::of(&e),
+        },
         _ => StoreError::Corrupt { doing, why },
     })
 }
@@ -438,8 +545,36 @@ mod tests {
             store.call("read", |_| Err(sled::Error::Corruption { at: None, bt: () }));
         assert!(corrupt.unwrap_err().is_damage());
         let full = || sled::Error::Io(std::io::Error::from(std::io::ErrorKind::StorageFull));
-        let met: Result<(), _> = store.call("write", |_| Err(full()));
+        let met: Result<(), _> = store.write("write", move |_| Err(full()));
         assert!(!met.unwrap_err().is_damage());
+        let later = store.flush().unwrap_err();
+        assert_eq!(later.failure(), Failure::Full, "no later write reaches sled");
+    }
+
+    #[test]
+    fn a_store_whose_directory_is_removed_keeps_no_caller() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        let store = Store::open(&path).unwrap();
+        store.apply(one(b"kept")).unwrap();
+        std::fs::remove_dir_all(&path).unwrap();
+        // So long a value has a file of its own, which cannot be made.
+        let met = store.apply(one(&vec![7; 4 << 20])).unwrap_err();
+        assert_eq!(
+            (met.failure(), met.is_damage()),
+            (Failure::Missing, false),
+            "{met}"
+        );
+        let began = std::time::Instant::now();
+        assert_eq!(store.flush().unwrap_err().failure(), Failure::Missing);
+        let _ = store.get(Record::Hold, b"h");
+        assert!(store.reopen().is_err(), "what the write has left keeps it open");
+        assert!(store.is_silent());
+        assert!(matches!(
+            store.get(Record::Hold, b"h"),
+            Err(StoreError::Silent { .. } | StoreError::Closed { .. })
+        ));
+        assert!(began.elapsed() < READ_WITHIN * 3, "{:?}", began.elapsed());
     }
 
     #[test]

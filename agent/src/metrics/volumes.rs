@@ -15,6 +15,7 @@ pub(super) fn render(page: &mut Page, host: &Host) {
     let volumes: Vec<Looked<'_>> = host.volumes().iter().map(|v| Looked::at(v)).collect();
     states(page, &volumes, host);
     triggers(page, host);
+    stuck(page, host);
     for (name, kind, help, value) in VOLUME_METRICS {
         page.metric(name, kind, help, volumes.iter().map(|v| (v.label(), value(v))));
     }
@@ -190,6 +191,29 @@ fn seconds(micros: &AtomicU64) -> f64 {
 }
 
 /// Watermarks and quotas that ought to delete and do not.
+/// What of the trash cannot be freed.
+fn stuck(page: &mut Page, host: &Host) {
+    let volumes = host.volumes().iter().map(|v| &v.config.name);
+    let all: Vec<_> = volumes
+        .map(|name| {
+            let totals = host.stuck_in(name).map(|s| s.totals).unwrap_or_default();
+            let failed = u8::from(host.run_failure(name).is_some());
+            (format!("volume={name:?}"), totals, failed)
+        })
+        .collect();
+    let things = all
+        .iter()
+        .map(|(label, t, _)| (label.clone(), t.files.saturating_add(t.directories)));
+    let help = "Files and directories in the trash that cannot be freed.";
+    page.metric("trash_stuck", "gauge", help, things);
+    let bytes = all.iter().map(|(label, t, _)| (label.clone(), t.bytes));
+    let help = "Bytes in the trash that cannot be freed.";
+    page.metric("trash_stuck_bytes", "gauge", help, bytes);
+    let failed = all.iter().map(|(label, _, failed)| (label.clone(), *failed));
+    let help = "1: the last run failed as a whole; status says why.";
+    page.metric("last_run_failed", "gauge", help, failed);
+}
+
 fn triggers(page: &mut Page, host: &Host) {
     let mut all = Vec::new();
     for volume in host.volumes() {

@@ -34,6 +34,7 @@ use crate::descriptors::{Pool, Taken as Descriptors};
 use crate::model::{Inode, Seconds};
 use crate::policy::evaluate::Shape;
 use crate::sys::beneath;
+use crate::sys::failure::Failure;
 
 /// With more uses waiting than this, the index catches up before anything is leased.
 const BACKLOG_MAX: u64 = 1000;
@@ -132,7 +133,7 @@ pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, li
     let trash = match Trash::open_or_make(watched) {
         Ok(trash) => trash,
         Err(error) => {
-            let why = format!("cannot open the volume's trash: {error}");
+            let why = with_cure("cannot open the volume's trash", &error);
             return end(progress, Some(Stop::Broken(why)), live);
         }
     };
@@ -228,7 +229,7 @@ impl Runner<'_> {
     fn begin(&self) {
         for share in self.shares() {
             if let Err(e) = self.trash.begin(&share) {
-                self.halt(Stop::Broken(format!("cannot begin in the volume's trash: {e}")));
+                self.halt(Stop::Broken(with_cure("cannot begin in the volume's trash", &e)));
             }
         }
     }
@@ -493,7 +494,7 @@ impl Runner<'_> {
     }
 
     fn ground<'r>(&'r self, share: &Share, chain: &Chain<'r>) -> Result<Ground<'r>, Stop> {
-        let broken = |e| Stop::Broken(format!("cannot open the volume: {e}"));
+        let broken = |e| Stop::Broken(with_cure("cannot open the volume", &e));
         let lanes = match share.until {
             0 => Some(self.lanes(share, chain).map_err(broken)?),
             // What is kept takes the place of nothing.
@@ -624,8 +625,17 @@ fn quiet(watched: &Watched, around: &dyn Surroundings) -> Option<OwnedFd> {
         .ok()
 }
 
+/// What failed on the volume, and what mends it.
+fn with_cure(what: &str, error: &io::Error) -> String {
+    match Failure::of(error) {
+        Failure::Other => format!("{what}: {error}"),
+        failure => format!("{what}: {error}; {}", failure.cure_of_volume()),
+    }
+}
+
 fn ledger_broken(error: io::Error) -> Stop {
+    let cure = Failure::of(&error).cure_of_state();
     Stop::Broken(format!(
-        "the run's ledger in the state directory cannot be written: {error}"
+        "the run's ledger in the state directory cannot be written: {error}; {cure}"
     ))
 }

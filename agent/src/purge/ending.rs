@@ -18,6 +18,21 @@ pub enum Stop {
     Broken(String),
 }
 
+/// Why a run failed as a whole; none: it did not. Also one of which nothing was taken because each candidate failed.
+pub fn failure_of(run: &v1::Run) -> Option<String> {
+    let taken = |t: &Option<v1::Totals>| t.map_or(0, |t| t.files.saturating_add(t.directories));
+    let nothing_went = taken(&run.deleted) == 0 && taken(&run.trashed) == 0 && run.failed_total > 0;
+    let why = match run.error.is_empty() {
+        true => run.failed.first().map(|f| f.error.clone()).unwrap_or_default(),
+        false => run.error.clone(),
+    };
+    match run.state() {
+        v1::RunState::Failed => Some(why),
+        v1::RunState::Partial if !run.error.is_empty() || nothing_went => Some(why),
+        _ => None,
+    }
+}
+
 /// Names the owners of failures in a run's record.
 pub fn name_owners(run: &mut v1::Run) {
     know_user_names(run.failed_by_owner.iter().map(|owner| owner.uid));

@@ -82,7 +82,10 @@ pub fn free_tree(
             Err(error) => {
                 let path = inside::read_note(&place, ORIGIN).unwrap_or_default();
                 let said = kept.take((&place, TREE), top.stat.ino, &path, &error);
-                tell_kept(&path, &said);
+                match stat::entry(&place, TREE) {
+                    Ok(found) => left.leave_behind(TREE.to_bytes(), why_it_stays(found.protected, error)),
+                    Err(_) => tell_kept(&path, &said),
+                }
             }
         }
     }
@@ -163,7 +166,12 @@ impl Visitor for Freeing<'_> {
         };
         let path = [&self.path, entry.name.to_bytes()].concat();
         let said = self.kept.take((dir, &entry.name), entry.ino, &path, &error);
-        tell_kept(&path, &said);
+        match stat::entry(dir, &entry.name) {
+            Ok(found) => self
+                .removal
+                .is_stuck(&entry.name, why_it_stays(found.protected, error)),
+            Err(_) => tell_kept(&path, &said),
+        }
         Ok(())
     }
 
@@ -175,6 +183,14 @@ impl Visitor for Freeing<'_> {
 
     fn refused(&mut self, parent: &OwnedFd, name: &CStr, error: io::Error) -> io::Result<()> {
         self.removal.refused(parent, name, error)
+    }
+}
+
+/// Why something could neither be freed nor kept apart: not even root moves what is immutable.
+fn why_it_stays(is_protected: bool, error: io::Error) -> io::Error {
+    match is_protected {
+        true => rustix::io::Errno::PERM.into(),
+        false => error,
     }
 }
 

@@ -28,6 +28,7 @@ use super::id::new_id;
 use crate::index::{Batch, Record, Store, StoreError};
 use crate::model::{Inode, Seconds};
 use crate::path;
+use crate::sys::failure::Failure;
 use crate::sys::{beneath, stat};
 
 /// As many places are looked up for every batch of a run, whose files others may be waiting for. With more holds than that, batches go by what
@@ -141,6 +142,7 @@ impl Holds {
         for record in store.records(Record::Hold, b"") {
             let (_, value) = record?;
             let mut record = HoldRecord::decode(&*value).map_err(|e| StoreError::Call {
+                failure: Failure::Other,
                 doing: "read a hold",
                 why: e.to_string(),
             })?;

@@ -29,6 +29,7 @@ use crate::policy::apart::TOGETHER_MAX;
 use crate::policy::evaluate::{Circumstances, Evaluation, Pick, Shape};
 use crate::policy::forgiven::forgiven;
 use crate::policy::quota::Reason;
+use crate::sys::failure::Failure;
 use crate::volume::Guard;
 
 /// A plan can be applied for this long.
@@ -521,6 +522,7 @@ impl Plans {
             .get(Record::Plan, id.as_bytes())?
             .ok_or_else(|| PlanError::Unknown(id.into()))?;
         let record = PlanRecord::decode(&*value).map_err(|e| StoreError::Call {
+            failure: Failure::Other,
             doing: "read a plan",
             why: e.to_string(),
         })?;
@@ -577,6 +579,7 @@ impl Plans {
     /// When the store cannot be read, or the chunk is damaged or missing.
     pub fn chunk(&self, id: &str, number: u32) -> Result<Vec<Candidate>, StoreError> {
         let missing = StoreError::Call {
+            failure: Failure::Other,
             doing: "read a plan",
             why: format!("chunk {number} of {id} is missing"),
         };

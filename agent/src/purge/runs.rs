@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::counts::EndedRuns;
 use crate::index::{Batch, Record, Store, StoreError};
 use crate::model::Seconds;
+use crate::sys::failure::Failure;
 
 /// Failures that a run's record names; the others are counted.
 pub const FAILURES_NAMED_MAX: usize = 1000;
@@ -74,6 +75,8 @@ pub struct Runs {
     /// How many have ended since the start.
     ended: AtomicU64,
     live: Mutex<HashMap<String, Arc<LiveRun>>>,
+    /// The last one of each volume that has ended, as far as it was asked for.
+    last: Mutex<HashMap<String, v1::Run>>,
 }
 
 /// Why there is no such run.
@@ -103,6 +106,7 @@ impl Runs {
             counts: EndedRuns::default(),
             ended: AtomicU64::new(0),
             live: Mutex::default(),
+            last: Mutex::default(),
         }
     }
 
@@ -139,9 +143,22 @@ impl Runs {
     pub fn end(&self, run: &v1::Run) -> Result<(), StoreError> {
         self.live.lock().remove(&run.run_id);
         self.counts.add(run);
+        self.last.lock().insert(run.volume.clone(), run.clone());
         let saved = self.save(run);
         self.ended.fetch_add(1, Relaxed);
         saved
+    }
+
+    /// The last run of a volume that has ended.
+    pub fn last_of(&self, volume: &str) -> Option<v1::Run> {
+        if let Some(run) = self.last.lock().get(volume) {
+            return Some(run.clone());
+        }
+        let past = self.list().ok()?.into_iter();
+        let ended = past.filter(|r| r.volume == volume && r.state() != v1::RunState::Running);
+        let last = ended.max_by_key(|r| r.finished_at.map_or(0, |t| t.seconds))?;
+        let mut known = self.last.lock();
+        Some(known.entry(volume.to_owned()).or_insert(last).clone())
     }
 
     /// How many have ended since the start: whoever waits for the end of runs need not read them all to see one.
@@ -184,6 +201,7 @@ impl Runs {
             .ok_or_else(|| RunError::Unknown(id.into()))?;
         v1::Run::decode(&*value).map_err(|e| {
             StoreError::Call {
+                failure: Failure::Other,
                 doing: "read a run",
                 why: e.to_string(),
             }

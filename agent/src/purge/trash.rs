@@ -20,6 +20,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
+use purge_proto::v1;
 use rustix::fs::IFlags;
 
 use super::apply::WORKERS_MAX;
@@ -31,7 +32,8 @@ use super::way::Stage;
 use crate::collect::Watched;
 use crate::collect::mounted::InUse;
 use crate::collect::trashed::Trashed;
-use crate::model::Stat;
+use crate::model::{Kind, Stat};
+use crate::probe;
 use crate::sys::walk::{Listed, Removal, Visitor, list, walk};
 use crate::sys::{beneath, inside, mark, stat};
 
@@ -101,7 +103,7 @@ impl Share {
     }
 
     /// Its directory's name.
-    pub(super) fn name(&self) -> String {
+    pub fn name(&self) -> String {
         let end = if self.open { OPEN } else { "" };
         match self.until {
             Self::KEPT => format!("{}.{KEPT}{end}", self.run),
@@ -168,6 +170,14 @@ impl Trash {
         if let Err(error) = reserve::keep(&self.dir, WORKERS_MAX) {
             tracing::debug!(%error, "there is no space for the reserve of the trash");
         }
+    }
+
+    /// Whether the volume's file system takes changes.
+    ///
+    /// # Errors
+    /// What it says instead.
+    pub fn touch(&self) -> io::Result<()> {
+        probe::takes_changes(&self.dir)
     }
 
     /// Takes away what only a restore needs.
@@ -395,8 +405,8 @@ impl Trash {
             for name in list(&trees)? {
                 // Users may move directories of one while it is visited: that is a matter of this one.
                 match free_tree(&trees, &name, (&kept, trashed), &busy) {
-                    Ok(removal) => left.add(removal),
-                    Err(error) => left.leave_behind(name.to_bytes(), error),
+                    Ok(removal) => left.add(removal.below(&below(share, name.to_bytes()))),
+                    Err(error) => left.leave_behind(&below(share, name.to_bytes()), error),
                 }
             }
         }
@@ -404,13 +414,89 @@ impl Trash {
         let dir = beneath::open_anchor(&self.dir, name.as_bytes())?;
         for part in [FILES, FLAT] {
             let part = CString::new(part).unwrap_or_default();
-            left.add(free_files(&dir, &part, (&kept, trashed), &busy)?);
+            let removal = free_files(&dir, &part, (&kept, trashed), &busy)?;
+            left.add(removal.below(share.name().as_bytes()));
         }
         let _ = inside::remove_dir(&dir, TREES);
         match inside::remove_dir(&self.dir, name) {
             Err(error) if left.stuck_total == 0 && error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(left),
         }
+    }
+}
+
+/// The place of a tree of a share, in the trash.
+fn below(share: &Share, tree: &[u8]) -> Vec<u8> {
+    [share.name().as_bytes(), b"/", TREES.as_bytes(), b"/", tree].concat()
+}
+
+impl Trash {
+    /// What lies in a share: files with their sizes, and the directories that were taken as a whole.
+    ///
+    /// # Errors
+    /// When it cannot be listed.
+    pub fn left_of(&self, share: &Share) -> io::Result<v1::Totals> {
+        let mut left = Left::default();
+        if let Some(trees) = self.part(share, TREES)? {
+            for name in list(&trees)? {
+                let place = beneath::open_dir(&trees, name.to_bytes())?;
+                if inside::is_there(&place, TREE)? {
+                    left.meet_any(&place, TREE)?;
+                }
+            }
+        }
+        let trees = left.0;
+        let dir = beneath::open_anchor(&self.dir, share.name().as_bytes())?;
+        for part in [FILES, FLAT] {
+            let part = CString::new(part).unwrap_or_default();
+            // An empty part was removed with the rest.
+            if inside::is_there(&dir, &part)? {
+                walk(&dir, &part, &mut left)?;
+            }
+        }
+        // The directories around single files are the trash's own.
+        left.0.directories = trees.directories;
+        Ok(left.0)
+    }
+}
+
+/// Sums what it meets.
+#[derive(Default)]
+struct Left(v1::Totals);
+
+impl Left {
+    fn meet_any(&mut self, dir: &OwnedFd, name: &CStr) -> io::Result<()> {
+        let is = stat::entry(dir, name)?.stat;
+        match is.kind {
+            Kind::Directory => walk(dir, name, self),
+            _ => {
+                self.add(is.size);
+                Ok(())
+            }
+        }
+    }
+
+    fn add(&mut self, bytes: u64) {
+        self.0.files = self.0.files.saturating_add(1);
+        self.0.bytes = self.0.bytes.saturating_add(bytes);
+    }
+}
+
+impl Visitor for Left {
+    type Stop = io::Error;
+
+    fn enter(&mut self, _: &OwnedFd, _: &CStr, _: &OwnedFd) -> io::Result<bool> {
+        self.0.directories = self.0.directories.saturating_add(1);
+        Ok(true)
+    }
+
+    fn meet(&mut self, dir: &OwnedFd, entry: &Listed) -> io::Result<()> {
+        self.add(stat::entry(dir, &entry.name)?.stat.size);
+        Ok(())
+    }
+
+    fn leave(&mut self, _: &OwnedFd, _: &CStr) -> io::Result<()> {
+        Ok(())
     }
 }
 

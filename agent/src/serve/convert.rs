@@ -121,6 +121,13 @@ pub(super) fn volume(host: &Host, volume: &Volume, totals: Totals) -> v1::Volume
         keeping: Some(keeping(volume, condition.gaps_total)),
         trash: Some(host.trash_of(&volume.config.name)),
         triggers: host.triggers(&volume.config.name),
+        stuck_trash: host.stuck_in(&volume.config.name).map(|stuck| v1::StuckTrash {
+            totals: Some(stuck.totals),
+            path: stuck.path,
+            why: stuck.why,
+            cure: stuck.cure,
+        }),
+        run_failure: host.run_failure(&volume.config.name).unwrap_or_default(),
         guard: volume.last_guard().name().into(),
         events_total: counters.events.load(Relaxed),
         events_lost_total: counters.lost.load(Relaxed),

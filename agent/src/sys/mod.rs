@@ -1,6 +1,7 @@
 //! The operating system, in small safe wrappers. The only place where `unsafe` and libc are allowed.
 //!
 //! - [`extents`]  blocks of a file that others use as well
+//! - [`failure`]  what an error of a file system means to an operator
 //! - [`fanotify`] groups and marks; reading gives raw bytes, the decoder is in `collect`
 //! - [`descriptor`] descriptors that are handed over as numbers
 //! - [`handle`]   file handles: from a path, and back to an open file
@@ -31,6 +32,7 @@ pub mod bounded;
 pub mod child;
 pub mod descriptor;
 pub mod extents;
+pub mod failure;
 pub mod fanotify;
 pub mod filesystem;
 pub mod handle;

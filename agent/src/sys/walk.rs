@@ -336,6 +336,15 @@ impl Removal {
         self.stuck.extend(other.stuck.into_iter().take(room));
     }
 
+    /// The same, with the paths as they are below the directory `above`.
+    #[must_use]
+    pub fn below(mut self, above: &[u8]) -> Self {
+        for (path, _) in &mut self.stuck {
+            path.splice(0..0, above.iter().copied().chain(*b"/"));
+        }
+        self
+    }
+
     /// Something that could not be removed, outside of a walk.
     pub fn leave_behind(&mut self, path: &[u8], error: io::Error) {
         self.stuck_total = self.stuck_total.saturating_add(1);
@@ -377,7 +386,8 @@ impl Removal {
         walk(parent, name, &mut removal)
     }
 
-    fn is_stuck(&mut self, name: &CStr, error: io::Error) {
+    /// Something in the directory that is visited stays there.
+    pub fn is_stuck(&mut self, name: &CStr, error: io::Error) {
         // What is already away needs no removal.
         if error.kind() == io::ErrorKind::NotFound {
             return;

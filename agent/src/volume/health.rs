@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Volume;
 use super::coverage::{Gap, VolumeRecord};
 use crate::collect::precision::Precision;
 use crate::model::Seconds;
 use crate::scan::Progress;
+use crate::sys::failure::{Defect, Failure};
 
 /// How a volume is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,12 +35,12 @@ pub(super) struct Health {
     pub(super) subvolumes: u64,
     /// What is wrong, by what it concerns.
     pub(super) collector_trouble: Option<Trouble>,
-    pub(super) index_trouble: Option<String>,
+    pub(super) index_trouble: Option<Defect>,
     pub(super) scan_trouble: Option<String>,
     /// What a scan waits for.
     pub(super) unanswered: Option<String>,
-    pub(super) journal_trouble: Option<String>,
-    pub(super) checkpoint_trouble: Option<String>,
+    pub(super) journal_trouble: Option<Defect>,
+    pub(super) checkpoint_trouble: Option<Defect>,
     /// The file system is not mounted any more.
     pub(super) away: Option<String>,
     /// Something else lies at its path.
@@ -82,21 +83,22 @@ impl Health {
 
     pub(super) fn ailments(&self) -> Vec<(Ailment, String)> {
         let collector = self.collector_trouble.as_ref().map(|t| t.words.clone());
+        let of_disk = |defect: &Option<Defect>| defect.clone().map(|d| (d.failure, d.words));
+        let (index, journal) = (of_disk(&self.index_trouble), of_disk(&self.journal_trouble));
+        let checkpoint = of_disk(&self.checkpoint_trouble);
         let all = [
-            (Ailment::Away, &self.away),
-            (Ailment::Away, &self.hidden),
-            (Ailment::Damage, &self.damage),
-            (Ailment::Second, &self.second),
-            (Ailment::Collector, &collector),
-            (Ailment::Index, &self.index_trouble),
-            (Ailment::Journal, &self.journal_trouble),
-            (Ailment::Checkpoint, &self.checkpoint_trouble),
-            (Ailment::Scan, &self.unanswered),
-            (Ailment::Scan, &self.scan_trouble),
+            (self.away.clone()).map(|words| (Ailment::Away, words)),
+            (self.hidden.clone()).map(|words| (Ailment::Away, words)),
+            (self.damage.clone()).map(|words| (Ailment::Damage, words)),
+            (self.second.clone()).map(|words| (Ailment::Second, words)),
+            collector.map(|words| (Ailment::Collector, words)),
+            index.map(|(failure, words)| (Ailment::Index(failure), words)),
+            journal.map(|(failure, words)| (Ailment::Journal(failure), words)),
+            checkpoint.map(|(failure, words)| (Ailment::Checkpoint(failure), words)),
+            (self.unanswered.clone()).map(|words| (Ailment::Scan, words)),
+            (self.scan_trouble.clone()).map(|words| (Ailment::Scan, words)),
         ];
-        all.into_iter()
-            .filter_map(|(what, words)| Some((what, words.clone()?)))
-            .collect()
+        all.into_iter().flatten().collect()
     }
 }
 
@@ -105,6 +107,10 @@ impl Health {
 pub enum Ailment {
     /// It is not mounted any more, or something else lies at its path.
     Away,
+    /// Its file system takes no changes, or does not answer.
+    FileSystem(Failure),
+    /// The state directory is away, or takes no changes.
+    State(Failure),
     /// The index makes no sense.
     Damage,
     /// Another agent watches it as well.
@@ -112,11 +118,11 @@ pub enum Ailment {
     /// Accesses are not read.
     Collector,
     /// The index cannot be written.
-    Index,
+    Index(Failure),
     /// The journal cannot be written.
-    Journal,
+    Journal(Failure),
     /// The checkpoint cannot be written.
-    Checkpoint,
+    Checkpoint(Failure),
     /// The scan has not seen everything.
     Scan,
 }
@@ -159,13 +165,35 @@ pub struct Condition {
 impl Volume {
     /// Everything that is wrong with it, the worst first.
     pub fn ailments(&self) -> Vec<(Ailment, String)> {
-        self.health.lock().ailments()
+        let known = self.health.lock().ailments();
+        self.with_defects(known)
+    }
+
+    /// What is wrong with the disks under it comes first: the rest may follow from that. A volume that is away has no file system.
+    fn with_defects(&self, mut known: Vec<(Ailment, String)>) -> Vec<(Ailment, String)> {
+        let is_away = known.iter().any(|(what, _)| *what == Ailment::Away);
+        let file_system = self.file_system.defect().filter(|_| !is_away);
+        let state = self.home.state.defect();
+        let defects = [
+            file_system.map(|d| (Ailment::FileSystem(d.failure), d.words)),
+            state.map(|d| (Ailment::State(d.failure), d.words)),
+        ];
+        known.splice(
+            usize::from(is_away)..usize::from(is_away),
+            defects.into_iter().flatten(),
+        );
+        known
+    }
+
+    /// What is wrong with its file system now, asked for so long at most.
+    pub fn file_system_now(&self, at_most: Duration) -> Option<Defect> {
+        self.file_system.look_now(at_most)
     }
 
     /// How it is.
     pub fn condition(&self) -> Condition {
         let health = self.health.lock();
-        let state = match health.ailments().into_iter().next() {
+        let state = match self.with_defects(health.ailments()).into_iter().next() {
             Some((_, reason)) => State::Degraded(format!("{reason} (purgectl doctor says what to do)")),
             None if !health.whole => State::Scanning,
             None => State::Tracking,

@@ -110,6 +110,7 @@ impl Volume {
             self.judge_collector();
             self.judge_journal();
             self.judge_scan();
+            self.tell_of_the_file_system();
             self.look_at_nfs_clients(&mut last);
             if last.clock.elapsed() >= CLOCK_EVERY {
                 last.clock = Instant::now();
@@ -118,7 +119,9 @@ impl Volume {
             let urgent = std::mem::take(&mut self.health.lock().urgent);
             if urgent || last.alive.elapsed() >= ALIVE_EVERY {
                 last.alive = Instant::now();
-                self.home.clock.save();
+                if !self.home.state.is_away() {
+                    self.home.clock.save();
+                }
                 self.told_alive();
                 if self.health.lock().index_trouble.is_none()
                     && let Err(error) = self.save_record()
@@ -127,7 +130,9 @@ impl Volume {
                     self.health.lock().urgent |= urgent;
                 }
             }
-            if let Err(error) = aside::mirror_records(&self.store, &self.home.state_dir) {
+            if !self.home.state.is_away()
+                && let Err(error) = aside::mirror_records(&self.store, &self.home.state_dir)
+            {
                 tracing::debug!(%error, "holds cannot be mirrored yet");
             }
             self.request_scans(&mut last);

@@ -7,6 +7,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
+use rustix::fs::StatVfsMountFlags;
 
 use super::claim::Claim;
 use super::closing::Closing;
@@ -30,9 +31,12 @@ use crate::config::{Baseline, VolumeConfig};
 use crate::handover::Handover;
 use crate::index::journal::Identity;
 use crate::model::{Inode, Kind, Seconds};
+use crate::probe::{Look, Probe};
 use crate::purge::recover::Unfinished;
+use crate::purge::trash::Trash;
 use crate::reboot;
 use crate::scan::{Belief, Extent};
+use crate::sys::failure::{Defect, Failure};
 use crate::sys::fanotify::Who;
 use crate::sys::handle::Handle;
 use crate::sys::stat::{self, Mount};
@@ -254,6 +258,16 @@ impl Volume {
         let buffer = opening::directory(&home.state_dir, &name).join("accesses");
         let collector =
             start_collector(armed, layout, &watched, judges, &buffer, &health, &name).map_err(collect)?;
+        let file_system = {
+            let (watched, name) = (Arc::clone(&watched), format!("the file system of volume {name}"));
+            Probe::begin(name, move |how| look_at_file_system(&watched, how))
+        };
+        let file_system = file_system.map_err(|source| {
+            collect(CollectError::Kernel {
+                doing: "start a thread",
+                source,
+            })
+        })?;
         let (scans, inbox) = mpsc::channel();
         let volume = Arc::new(Self {
             config,
@@ -275,6 +289,7 @@ impl Volume {
             stopping: Arc::default(),
             threads: Mutex::default(),
             presence: Mutex::new(presence),
+            file_system,
             guard: LastGuard::default(),
             claim: Mutex::new(Claim::of(state_dir)),
             trash_work: Mutex::default(),
@@ -306,6 +321,32 @@ impl Volume {
         volume.threads.lock().extend([scanner, keeper]);
         Ok(volume)
     }
+}
+
+/// Whether the file system of a volume takes changes. What lies there instead of it is told elsewhere.
+fn look_at_file_system(watched: &Watched, how: Look) -> Option<Defect> {
+    let trash = match how {
+        Look::Thorough => Trash::open(watched).and_then(|trash| trash.map_or(Ok(()), |trash| trash.touch())),
+        Look::Glance => Ok(()),
+    };
+    let looked = trash.and_then(|()| watched.open_root()).and_then(|root| {
+        let is = rustix::fs::fstatvfs(&root)?;
+        match is.f_flag.contains(StatVfsMountFlags::RDONLY) {
+            true => Err(rustix::io::Errno::ROFS.into()),
+            false => Ok(()),
+        }
+    });
+    let error = looked.err()?;
+    let failure = Failure::of(&error);
+    let what = match failure {
+        Failure::ReadOnly => "is read-only, nothing can be removed",
+        Failure::Broken => "fails, or was shut down after an error",
+        _ => return None,
+    };
+    Some(Defect {
+        failure,
+        words: format!("the file system at {} {what}: {error}", watched.path.display()),
+    })
 }
 
 fn probe(config: &VolumeConfig, mount: &Mount, ino: Inode) -> Result<Layout, CollectError> {

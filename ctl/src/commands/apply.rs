@@ -203,6 +203,12 @@ pub(super) fn print(run: &v1::Run, out: &mut Out) -> Result<(), CtlError> {
         };
         out.line(&format!("  To the trash: {}, {until}", words(&trashed)))?;
     }
+    if let Some(stuck) = run.trash_stuck.filter(|t| *t != v1::Totals::default()) {
+        let words = words(&stuck);
+        out.line(&format!(
+            "  Still in the trash: {words}, which cannot be freed; purgectl status says why"
+        ))?;
+    }
     if let Some(restored) = run.restored.filter(|t| *t != v1::Totals::default()) {
         out.line(&format!("  Put back since: {}", words(&restored)))?;
     }

@@ -104,6 +104,24 @@ fn print_volume(v: &v1::VolumeStatus, out: &mut Out) -> Result<(), CtlError> {
             format!("{files}, {directories}, {}", format_size(t.bytes)),
         );
     }
+    if let Some(stuck) = &v.stuck_trash {
+        let totals = stuck.totals.unwrap_or_default();
+        let things = totals.files.saturating_add(totals.directories);
+        row(
+            "stuck",
+            format!(
+                "{}, {}, cannot be freed from the trash: {}: {}; {}",
+                plural(things, "thing", "things"),
+                format_size(totals.bytes),
+                paths::printable(&stuck.path),
+                stuck.why,
+                stuck.cure
+            ),
+        );
+    }
+    if !v.run_failure.is_empty() {
+        row("FAILED", v.run_failure.clone());
+    }
     for trigger in v.triggers.iter().filter(|t| t.state() != v1::TriggerState::Ready) {
         row(&trigger.name, trigger_in_words(&v.name, trigger));
     }

@@ -221,6 +221,8 @@ pub fn notices() -> Vec<Notice> {
 
 pub fn status() -> AgentStatus {
     let volume = VolumeStatus {
+        stuck_trash: None,
+        run_failure: String::new(),
         name: "scratch".into(),
         path: b"/export/scratch".to_vec(),
         collector: Collector::Fanotify.into(),

@@ -184,6 +184,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
         ".exists UnixDatagram::bind open tempfile::",
         "a look at its own program, and a socket in a new directory of its own, 0700",
     ),
+    ("agent/src/probe/ballast.rs", "fs::remove_file", STATE),
     ("agent/src/purge/recover.rs", "fs::remove_file", STATE),
 ];
 

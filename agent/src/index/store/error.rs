@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::index::codec::{Damaged, VERSION};
+use crate::sys::failure::Failure;
 
 /// What may go wrong with the store.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -16,6 +17,8 @@ pub enum StoreError {
         why: String,
         /// It makes no sense any more: opening it again will not help.
         damaged: bool,
+        /// What that says of its file system.
+        failure: Failure,
     },
     /// What lies in the store makes no sense.
     #[error("the index store is damaged, it cannot {doing}: {why}")]
@@ -38,6 +41,14 @@ pub enum StoreError {
         doing: &'static str,
         /// What the store says.
         why: String,
+        /// What that says of its file system.
+        failure: Failure,
+    },
+    /// A call does not end.
+    #[error("the index store does not answer and cannot {doing}")]
+    Silent {
+        /// What was to be done.
+        doing: &'static str,
     },
     /// The store panicked; it must not be used any more.
     #[error("the index store panicked while it was to {doing}")]
@@ -63,7 +74,16 @@ impl StoreError {
         match self {
             Self::Open { damaged, .. } => *damaged,
             Self::Corrupt { .. } | Self::Panicked { .. } | Self::Version { .. } | Self::Damaged(_) => true,
-            Self::Call { .. } | Self::Closed { .. } => false,
+            Self::Call { .. } | Self::Closed { .. } | Self::Silent { .. } => false,
+        }
+    }
+
+    /// What it says of the file system on which the store lies.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Open { failure, .. } | Self::Call { failure, .. } => *failure,
+            Self::Silent { .. } => Failure::Silent,
+            _ => Failure::Other,
         }
     }
 }

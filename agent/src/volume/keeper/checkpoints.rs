@@ -9,6 +9,7 @@ use prost::Message;
 use crate::index::checkpoint::{self, Head, Writer};
 use crate::index::journal::BYTES_WANT_CHECKPOINT;
 use crate::model::Seconds;
+use crate::sys::failure::{Defect, Failure};
 use crate::volume::{Volume, opening};
 
 /// Pages that go into a checkpoint while the index is held.
@@ -41,7 +42,8 @@ impl Volume {
     /// earlier checkpoint holds is worth more.
     pub(in crate::volume) fn take_checkpoint(&self) {
         let mut last = self.checkpoint.lock();
-        if !self.health.lock().record.scanned {
+        // At the path of a state directory that is away lies another one, or none.
+        if !self.health.lock().record.scanned || self.home.state.is_away() {
             return;
         }
         let flushes = self.keeping.flushes.load(Relaxed);
@@ -49,7 +51,10 @@ impl Volume {
         let (segment, seen_until) = {
             let _index = self.watched.index.write();
             let seen_until = self.watched.counters.seen_until.load(Relaxed);
-            (self.watched.journal.rotate(), seen_until)
+            let Some(segment) = self.watched.journal.rotate() else {
+                return;
+            };
+            (segment, seen_until)
         };
         match self.write_checkpoint(segment, seen_until) {
             Ok(bytes) => {
@@ -58,11 +63,11 @@ impl Volume {
                 self.health.lock().checkpoint_trouble = None;
             }
             Err(error) => {
-                let words = format!(
-                    "the clocks cannot be saved beside the index: {error}; free space for the state directory"
-                );
-                tracing::error!(volume = %self.config.name, %error, "the checkpoint cannot be written");
-                self.health.lock().checkpoint_trouble = Some(words);
+                let failure = Failure::of(&error);
+                let cure = failure.cure_of_state();
+                let words = format!("the clocks cannot be saved beside the index: {error}; {cure}");
+                tracing::error!(volume = %self.config.name, %error, cure, "the checkpoint cannot be written");
+                self.health.lock().checkpoint_trouble = Some(Defect { failure, words });
             }
         }
         *last = LastCheckpoint {

@@ -10,6 +10,7 @@ use prost::Message;
 use super::{RETRY_EVERY, Rounds};
 use crate::collect::atimes::clocks_agree;
 use crate::index::{Batch, Record, StoreError};
+use crate::sys::failure::Defect;
 use crate::volume::Volume;
 
 /// After writing back more rows than this, what that took is given back to the system.
@@ -53,7 +54,11 @@ impl Volume {
                 true => None,
                 false => Some(self.watched.journal.rotate()),
             };
-            (write_back, segment, seen_until)
+            if segment == Some(None) {
+                index.written_back(false);
+                return false;
+            }
+            (write_back, segment.flatten(), seen_until)
         };
         // The journal knows of these as well, until the end of this write-back.
         if let Err(error) = self.save_trashed() {
@@ -127,10 +132,15 @@ impl Volume {
         if error.is_damage() && !matches!(error, StoreError::Panicked { .. }) {
             health.damage.get_or_insert_with(|| error.to_string());
         }
-        let words = format!("the index cannot be written: {error}; free space for the state directory");
-        if health.index_trouble.as_ref() != Some(&words) {
-            tracing::error!(volume = %self.config.name, %error, "the index cannot be written");
-            health.index_trouble = Some(words);
+        let failure = error.failure();
+        let cure = failure.cure_of_state();
+        let defect = Defect {
+            failure,
+            words: format!("the index cannot be written: {error}; {cure}"),
+        };
+        if health.index_trouble.is_none() {
+            tracing::error!(volume = %self.config.name, %error, cure, "the index cannot be written");
+            health.index_trouble = Some(defect);
         }
     }
 
@@ -144,6 +154,9 @@ impl Volume {
             return false;
         }
         last.store = Instant::now();
+        if self.home.state.defect().is_some() {
+            return false;
+        }
         if let Err(error) = probe(&self.home.state_dir) {
             tracing::debug!(volume = %self.config.name, %error, "the state directory cannot be written yet");
             return false;

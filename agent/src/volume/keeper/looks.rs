@@ -11,6 +11,7 @@ use super::Rounds;
 use crate::clock::Step;
 use crate::model::Seconds;
 use crate::scan::Extent;
+use crate::sys::failure::Defect;
 use crate::volume::coverage::Cause;
 use crate::volume::{Volume, identity, opening};
 
@@ -98,15 +99,31 @@ impl Volume {
         }
     }
 
+    /// Writes into the log when the file system of the volume takes no changes, and when it does again.
+    pub(super) fn tell_of_the_file_system(&self) {
+        match self.file_system.news() {
+            Some(Some(defect)) => {
+                let cure = defect.failure.cure_of_volume();
+                tracing::error!(volume = %self.config.name, cure, "{}", defect.words);
+            }
+            Some(None) => tracing::info!(volume = %self.config.name, "the file system takes changes again"),
+            None => {}
+        }
+    }
+
     pub(super) fn judge_journal(&self) {
         self.watched.journal.probe();
-        let trouble = self.watched.journal.trouble().map(|why| {
-            format!("the journal of uses cannot be written: {why}; free space for the state directory")
+        let trouble = self.watched.journal.trouble().map(|defect| {
+            let (why, cure) = (defect.words, defect.failure.cure_of_state());
+            Defect {
+                failure: defect.failure,
+                words: format!("the journal of uses cannot be written: {why}; {cure}"),
+            }
         });
         let mut health = self.health.lock();
         if health.journal_trouble != trouble {
             match &trouble {
-                Some(words) => tracing::error!(volume = %self.config.name, "{words}"),
+                Some(defect) => tracing::error!(volume = %self.config.name, "{}", defect.words),
                 None => tracing::info!(volume = %self.config.name, "the journal can be written again"),
             }
             health.journal_trouble = trouble;
