@@ -55,10 +55,14 @@ pub(super) fn read_scope(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Optio
 }
 
 fn compile(src: &mut Source<'_>, key: &str, (patterns, list): At<Vec<At<String>>>) -> Option<Globs> {
+    let compile = match key {
+        "exclude" => Globs::compile_exclude,
+        _ => Globs::compile,
+    };
     // One by one first, so that the fault stands at the pattern.
     let mut good = true;
     for (pattern, span) in &patterns {
-        if let Err(e) = Globs::compile(std::slice::from_ref(pattern)) {
+        if let Err(e) = compile(std::slice::from_ref(pattern)) {
             src.fault(span, format!("{key}: {e}"), "");
             good = false;
         }
@@ -67,7 +71,7 @@ fn compile(src: &mut Source<'_>, key: &str, (patterns, list): At<Vec<At<String>>
     if !good {
         return None;
     }
-    Globs::compile(&all)
+    compile(&all)
         .map_err(|e| src.fault(&list, format!("{key}: {e}"), ""))
         .ok()
 }

@@ -14,6 +14,8 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 pub struct Globs {
     patterns: Vec<String>,
     compiled: Gitignore,
+    /// Patterns that mean directories and nothing in them.
+    bare: Option<Gitignore>,
 }
 
 /// The patterns alone: what is compiled holds caches, and rules are compared by these words.
@@ -53,6 +55,49 @@ impl Globs {
     /// # Errors
     /// [`BadGlob`] for the first that is none.
     pub fn compile(patterns: &[String]) -> Result<Self, BadGlob> {
+        let builder = Self::builder(patterns)?;
+        Self::built(patterns, &builder, None)
+    }
+
+    /// The same for what is kept. A pattern whose last name is a wildcard alone and ends in `/`, as `/*/` does, means the directories and nothing
+    /// in them; so does any pattern that ends in `/.`.
+    ///
+    /// # Errors
+    /// [`BadGlob`] for the first that is none.
+    pub fn compile_exclude(patterns: &[String]) -> Result<Self, BadGlob> {
+        let (mut covering, mut bare) = (Vec::new(), Vec::new());
+        for pattern in patterns {
+            match bare_directory(pattern) {
+                Some(directory) => bare.push(directory),
+                None => covering.push(pattern.clone()),
+            }
+        }
+        let bare = match bare.is_empty() {
+            true => None,
+            false => Some(Self::builder(&bare)?),
+        };
+        Self::built(patterns, &Self::builder(&covering)?, bare.as_ref())
+    }
+
+    fn built(
+        patterns: &[String],
+        covering: &GitignoreBuilder,
+        bare: Option<&GitignoreBuilder>,
+    ) -> Result<Self, BadGlob> {
+        let build = |builder: &GitignoreBuilder| {
+            builder.build().map_err(|why| BadGlob::Syntax {
+                pattern: patterns.join(", "),
+                why: why.to_string(),
+            })
+        };
+        Ok(Self {
+            patterns: patterns.to_vec(),
+            compiled: build(covering)?,
+            bare: bare.map(build).transpose()?,
+        })
+    }
+
+    fn builder(patterns: &[String]) -> Result<GitignoreBuilder, BadGlob> {
         let mut builder = GitignoreBuilder::new("");
         for pattern in patterns {
             match pattern.trim() {
@@ -77,14 +122,7 @@ impl Globs {
             })?;
             builder.add_line(None, pattern).map_err(syntax)?;
         }
-        let syntax = |why: ignore::Error| BadGlob::Syntax {
-            pattern: patterns.join(", "),
-            why: why.to_string(),
-        };
-        Ok(Self {
-            patterns: patterns.to_vec(),
-            compiled: builder.build().map_err(syntax)?,
-        })
+        Ok(builder)
     }
 
     /// The patterns as they were written.
@@ -102,10 +140,21 @@ impl Globs {
         if !plain || path.as_os_str().is_empty() {
             return None;
         }
+        let bare = self.bare.as_ref().filter(|_| is_dir);
         match self.compiled.matched_path_or_any_parents(path, is_dir) {
             ignore::Match::Ignore(glob) => Some(glob.original()),
-            _ => None,
+            _ => bare.and_then(|bare| match bare.matched(path, true) {
+                ignore::Match::Ignore(glob) => Some(glob.original()),
+                _ => None,
+            }),
         }
+    }
+
+    /// Whether a pattern means the directory `path` and nothing in it.
+    fn names_bare(&self, path: &[u8]) -> bool {
+        let path = Path::new(OsStr::from_bytes(path));
+        let bare = self.bare.as_ref().map(|bare| bare.matched(path, true));
+        matches!(bare, Some(ignore::Match::Ignore(_)))
     }
 
     /// Whether a pattern names `path` itself; what covers a directory above it is not asked for.
@@ -130,6 +179,15 @@ pub struct Called {
     pub exclude_users: Vec<String>,
     /// Of `exclude_groups`.
     pub exclude_groups: Vec<String>,
+}
+
+/// Of a pattern that means directories and nothing in them: the pattern that names these directories.
+fn bare_directory(pattern: &str) -> Option<String> {
+    if let Some(directory) = pattern.strip_suffix("/.") {
+        return Some(format!("{directory}/"));
+    }
+    let last = pattern.strip_suffix('/')?.rsplit('/').next()?;
+    (!last.is_empty() && last.bytes().all(|b| b == b'*')).then(|| pattern.to_owned())
 }
 
 /// What a rule speaks of.
@@ -161,6 +219,7 @@ impl Scope {
         let include = Globs {
             patterns: vec!["**".into()],
             compiled: Gitignore::empty(),
+            bare: None,
         };
         Self {
             include,
@@ -225,7 +284,7 @@ impl Scope {
         self.include.names(path, is_dir)
     }
 
-    /// Whether a pattern of `exclude` names `path` itself.
+    /// Whether a pattern of `exclude` names `path` itself, and so all that lies in it.
     pub(super) fn excludes(&self, path: &[u8], is_dir: bool) -> bool {
         self.exclude.as_ref().is_some_and(|e| e.names(path, is_dir))
     }
@@ -233,7 +292,8 @@ impl Scope {
     /// As [`Scope::admits_path`], for an entry of a directory that is not excluded, and `included` or not.
     pub(super) fn admits_below(&self, included: bool, path: &[u8], is_dir: bool) -> bool {
         let included = included || self.include.is_everything() || self.includes(path, is_dir);
-        included && !self.excludes(path, is_dir)
+        let bare = |e: &Globs| is_dir && e.names_bare(path);
+        included && !self.excludes(path, is_dir) && !self.exclude.as_ref().is_some_and(bare)
     }
 
     /// Whether [`Scope::admits_below`] can say no.
@@ -306,6 +366,39 @@ mod tests {
         }
         assert!(globs(&["*.\u{ff}"]).matching(b"a.\xff\xfe", false).is_none());
         assert!(globs(&["a*"]).matching(b"a\xff\nb", false).is_some());
+    }
+
+    #[test]
+    fn a_pattern_can_keep_a_directory_and_nothing_in_it() {
+        let exclude = |patterns: &[&str]| {
+            let patterns: Vec<String> = patterns.iter().map(|p| (*p).to_owned()).collect();
+            Scope {
+                exclude: Some(Globs::compile_exclude(&patterns).unwrap()),
+                ..Scope::all()
+            }
+        };
+        let top = exclude(&["/*/"]);
+        assert!(!top.admits_path(b"alice", true));
+        for inside in [&b"alice/data"[..], b"alice/sub/data", b"file"] {
+            assert!(
+                top.admits_path(inside, false),
+                "{}",
+                String::from_utf8_lossy(inside)
+            );
+        }
+        assert!(top.admits_path(b"alice/sub", true));
+        let two = exclude(&["/*/*/", "/shared/."]);
+        assert!(!two.admits_path(b"a/b", true) && two.admits_path(b"a", true));
+        assert!(!two.admits_path(b"shared", true) && two.admits_path(b"shared/data", false));
+        // What names a directory goes on to cover what lies in it.
+        let named = exclude(&["software/", "/a*/"]);
+        assert!(!named.admits_path(b"software/bin/x", false) && !named.admits_path(b"ab/x", false));
+        let any = exclude(&["**/"]);
+        assert!(!any.admits_path(b"a/b/c", true) && any.admits_path(b"a/b/c", false));
+        assert!(
+            Globs::compile_exclude(&["/.".into()]).is_err()
+                && Globs::compile_exclude(&["a/../.".into()]).is_err()
+        );
     }
 
     #[test]

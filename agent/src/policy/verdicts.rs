@@ -120,7 +120,7 @@ mod tests {
         ) {
             let scope = Scope {
                 include: globs(&["/a/b", "c/**", "b.x", "**/d/"]),
-                exclude: Some(globs(&["a/a", "*.x", "/c/d/"])),
+                exclude: Some(Globs::compile_exclude(&["a/a", "*.x", "/c/d/", "/*/", "b/d/."].map(String::from)).unwrap()),
                 ..Scope::all()
             };
             let mut dirs = Directories::default();
