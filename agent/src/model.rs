@@ -150,6 +150,15 @@ impl Clocks {
     };
 }
 
+impl Stat {
+    /// Whether a time lies ahead of `now`: users can set them, and a clock may have been wrong.
+    pub fn is_ahead(&self, now: Seconds) -> bool {
+        [self.atime, self.mtime, self.ctime, self.birth]
+            .into_iter()
+            .any(|at| at > now)
+    }
+}
+
 /// What the file system says of one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {

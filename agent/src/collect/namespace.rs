@@ -18,7 +18,7 @@ use super::fanotify::layout::Layout;
 use super::pending::{Pending, Spot};
 use super::{Watched, whereabouts};
 use crate::index::{DirId, Found, Index, StoreError};
-use crate::model::{Inode, Kind, LastUse, Seconds, Source};
+use crate::model::{Inode, Kind, LastUse, Seconds, Source, Stat};
 use crate::sys::fanotify::mask;
 use crate::sys::handle::Handle;
 use crate::sys::mountpoints;
@@ -270,12 +270,17 @@ pub fn take_entry_locked(
         at: Seconds::now(),
         source: Source::Observed,
     };
+    let now = Seconds::judged();
+    let is_ahead = index.is_newly_ahead(&found.stat, now);
     index.upsert(Found {
         stat: found.stat,
         parent: dir,
         name,
         first_use,
     })?;
+    if is_ahead {
+        index.record_use(found.stat.ino, now);
+    }
     if new_dir
         && may_hold_more
         && let Some(id) = index.dirs().of_inode(found.stat.ino)
@@ -299,7 +304,7 @@ pub fn refresh(watched: &Watched, root: &OwnedFd, ino: Inode, handle: Handle) ->
         .and_then(|fd| Ok((watched.projects.open_file(&fd)?, fd)));
     match looked {
         Ok((found, fd)) if found.stat.ino == ino && found.stat.links > 0 => {
-            watched.index.write().refresh(&found.stat)?;
+            take_over(&mut watched.index.write(), &found.stat)?;
             if found.stat.kind == Kind::Directory {
                 return whereabouts::follow_directory(watched, &fd, ino);
             }
@@ -324,6 +329,17 @@ pub fn refresh(watched: &Watched, root: &OwnedFd, ino: Inode, handle: Handle) ->
             Ok(true)
         }
     }
+}
+
+/// What lies ahead of now counts as now, once: a change time as well, which no user sets.
+fn take_over(index: &mut Index, stat: &Stat) -> Result<(), StoreError> {
+    let now = Seconds::judged();
+    let is_ahead = index.is_newly_ahead(stat, now);
+    index.refresh(stat)?;
+    if is_ahead {
+        index.record_use(stat.ino, now);
+    }
+    Ok(())
 }
 
 pub(super) fn is_gone(error: &io::Error) -> bool {

@@ -4,25 +4,64 @@ use crate::index::Attributes;
 use crate::model::{Clocks, LastUse, Seconds, Source};
 
 /// The latest of the chosen clocks, and which it is. Among equal ones what was observed comes first.
-pub fn last_use(attributes: &Attributes, access: LastUse, clocks: Clocks) -> LastUse {
+///
+/// A time that lies ahead of `now` says nothing: users can set a modification time, and a clock may have been wrong. It counts as the moment
+/// in which the agent saw it first, which the access clock keeps (see [`is_ahead`]), or as what else the file says of itself.
+pub fn last_use(attributes: &Attributes, access: LastUse, clocks: Clocks, now: Seconds) -> LastUse {
     let file = [
         (clocks.modify, attributes.mtime, Source::Mtime),
         (clocks.change, attributes.ctime, Source::Ctime),
         (clocks.birth, attributes.birth, Source::Birth),
     ];
+    let never = LastUse {
+        at: Seconds::MIN,
+        source: Source::Mtime,
+    };
+    let is_believed = matches!(access.source, Source::Atime | Source::Mtime);
     let mut latest = match clocks.access {
+        true if is_believed && access.at > now => seen_first(attributes, never, now),
         true => access,
-        false => LastUse {
-            at: Seconds::MIN,
-            source: Source::Mtime,
-        },
+        false => never,
     };
     for (chosen, at, source) in file {
-        if chosen && at > latest.at {
-            latest = LastUse { at, source };
+        let own = match at > now {
+            true => seen_first(attributes, access, now),
+            false => LastUse { at, source },
+        };
+        if chosen && own.at > latest.at {
+            latest = own;
         }
     }
     latest
+}
+
+/// Since when a time that lies ahead may have been there, at most.
+fn seen_first(attributes: &Attributes, access: LastUse, now: Seconds) -> LastUse {
+    let all = [
+        access,
+        LastUse {
+            at: attributes.ctime,
+            source: Source::Ctime,
+        },
+        LastUse {
+            at: attributes.mtime,
+            source: Source::Mtime,
+        },
+        LastUse {
+            at: attributes.birth,
+            source: Source::Birth,
+        },
+    ];
+    let latest = all.into_iter().filter(|t| t.at <= now).max_by_key(|t| t.at);
+    latest.filter(|t| t.at > Seconds::MIN).unwrap_or(LastUse {
+        at: now,
+        source: Source::Baseline,
+    })
+}
+
+/// Whether a time of a file lies ahead of `now`.
+pub fn is_ahead(attributes: &Attributes, now: Seconds) -> bool {
+    attributes.mtime > now || attributes.ctime > now || attributes.birth > now
 }
 
 /// The access, no earlier than the end of the last stretch that nobody watched.
@@ -55,6 +94,8 @@ mod tests {
     use crate::index::DirId;
     use crate::model::Kind;
 
+    const NOW: Seconds = Seconds(1000);
+
     fn attributes(mtime: u32, ctime: u32, birth: u32) -> Attributes {
         Attributes {
             parent: DirId::ROOT,
@@ -80,7 +121,7 @@ mod tests {
         };
         let a = attributes(10, 60, 20);
         assert_eq!(
-            last_use(&a, access, Clocks::ALL),
+            last_use(&a, access, Clocks::ALL, NOW),
             LastUse {
                 at: Seconds(60),
                 source: Source::Ctime
@@ -92,12 +133,49 @@ mod tests {
             change: false,
             birth,
         };
-        assert_eq!(last_use(&a, access, only(true, false, false)), access);
-        assert_eq!(last_use(&a, access, only(false, true, false)).at, Seconds(10));
+        assert_eq!(last_use(&a, access, only(true, false, false), NOW), access);
         assert_eq!(
-            last_use(&a, access, only(false, true, true)).source,
+            last_use(&a, access, only(false, true, false), NOW).at,
+            Seconds(10)
+        );
+        assert_eq!(
+            last_use(&a, access, only(false, true, true), NOW).source,
             Source::Birth
         );
+    }
+
+    #[test]
+    fn what_lies_ahead_counts_as_the_moment_in_which_it_was_seen() {
+        let seen = LastUse {
+            at: Seconds(900),
+            source: Source::Observed,
+        };
+        let modify = Clocks {
+            access: false,
+            modify: true,
+            change: false,
+            birth: false,
+        };
+        // Set by a user: the change time says when, and the agent has seen it.
+        let ahead = attributes(5000, 800, 20);
+        assert_eq!(last_use(&ahead, seen, modify, NOW), seen);
+        let unseen = LastUse {
+            at: Seconds(30),
+            source: Source::Atime,
+        };
+        assert_eq!(last_use(&ahead, unseen, modify, NOW).at, Seconds(800));
+        assert_eq!(last_use(&ahead, unseen, Clocks::ALL, NOW).at, Seconds(800));
+        // All of it by a wrong clock, also what was believed of the time before.
+        let wrong = attributes(5000, 5000, 5000);
+        assert_eq!(last_use(&wrong, seen, Clocks::ALL, NOW), seen);
+        let believed = LastUse {
+            at: Seconds(5000),
+            source: Source::Atime,
+        };
+        assert_eq!(last_use(&wrong, believed, Clocks::ALL, NOW).at, NOW);
+        // Once it has come it counts as any other.
+        assert_eq!(last_use(&ahead, seen, modify, Seconds(5001)).at, Seconds(5000));
+        assert!(is_ahead(&ahead, NOW) && !is_ahead(&ahead, Seconds(5000)));
     }
 
     #[test]

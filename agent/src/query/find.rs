@@ -484,7 +484,12 @@ impl Asked {
             if ino < from {
                 continue;
             }
-            let last = last_use(&entry, covered(page.access(rank), self.gap_end), Clocks::ALL);
+            let last = last_use(
+                &entry,
+                covered(page.access(rank), self.gap_end),
+                Clocks::ALL,
+                self.now,
+            );
             if self.matches(ino, &entry, last) && !each(ino, entry, last)? {
                 return Ok(false);
             }
@@ -494,7 +499,7 @@ impl Asked {
 
     fn now_matches(&self, index: &Index, ino: Inode) -> Option<(Attributes, LastUse)> {
         let (attributes, access) = index.get(ino)?;
-        let last = last_use(&attributes, covered(access, self.gap_end), Clocks::ALL);
+        let last = last_use(&attributes, covered(access, self.gap_end), Clocks::ALL, self.now);
         self.matches(ino, &attributes, last).then_some((attributes, last))
     }
 

@@ -85,7 +85,7 @@ fn naive(index: &Index, by: By, now: Seconds, gap_end: Option<Seconds>) -> FxHas
                     Subject::Directory(unit.map_or(DirId::ROOT, |(id, _)| id))
                 }
             };
-            let last = last_use(&a, covered(page.access(rank), gap_end), Clocks::ALL).at;
+            let last = last_use(&a, covered(page.access(rank), gap_end), Clocks::ALL, now).at;
             let sums = all.entry(subject).or_default();
             sums.files += 1;
             sums.bytes += u128::from(a.size);

@@ -45,8 +45,11 @@ impl Belief {
         told && stat.kind == Kind::File
     }
 
-    /// The last use to assume.
-    pub fn first_use(self, stat: &Stat) -> LastUse {
+    /// The last use to assume. A file with a time that lies ahead of `now` counts as used now, once: that time says nothing of it.
+    pub fn first_use(self, stat: &Stat, now: Seconds) -> LastUse {
+        if stat.is_ahead(now) {
+            return Self::Since(now).first_use(stat, Seconds::MAX);
+        }
         match self {
             Self::Since(at) => LastUse {
                 at,
@@ -352,14 +355,14 @@ mod tests {
         let mut file = testing::stat(1, Kind::File, 1, 40 * 86_400);
         file.atime = now.minus(20 * 3600);
         assert_eq!(
-            Belief::Atime(now).first_use(&file).at,
+            Belief::Atime(now).first_use(&file, Seconds::MAX).at,
             now,
             "a read just now would not show"
         );
         file.atime = now.minus(3 * 86_400);
-        assert_eq!(Belief::Atime(now).first_use(&file).at, now.minus(2 * 86_400));
+        assert_eq!(Belief::Atime(now).first_use(&file, Seconds::MAX).at, now.minus(2 * 86_400));
         let unread = testing::stat(1, Kind::File, 1, 40 * 86_400);
-        assert_eq!(Belief::Atime(now).first_use(&unread).at, Seconds(41 * 86_400));
+        assert_eq!(Belief::Atime(now).first_use(&unread, Seconds::MAX).at, Seconds(41 * 86_400));
     }
 
     proptest! {
@@ -380,7 +383,7 @@ mod tests {
                     file.ctime = at;
                 }
             }
-            let believed = Belief::Atime(at).first_use(&file).at;
+            let believed = Belief::Atime(at).first_use(&file, Seconds::MAX).at;
             prop_assert!(believed.max(file.ctime) >= last_read, "{:?} {:?}", believed, last_read);
             prop_assert!(believed <= at.max(file.atime));
         }

@@ -393,6 +393,8 @@ impl<'a> Worker<'a> {
             false => self.shared.belief,
         };
         let mut start = 0;
+        let now = Seconds::judged();
+        let mut ahead = Vec::new();
         let mut found = Vec::with_capacity(self.entries.len());
         for entry in &self.entries {
             let name = self.arena.get(start..entry.name_end).unwrap_or(&[]);
@@ -402,12 +404,18 @@ impl<'a> Worker<'a> {
                 parent: entry.dir,
                 name,
                 first_use: match (entry.keeps_atime, belief) {
-                    (true, Belief::Atime(watched_from)) => Belief::Since(watched_from).first_use(&entry.stat),
-                    _ => belief.first_use(&entry.stat),
+                    (true, Belief::Atime(watched_from)) => Belief::Since(watched_from).first_use(&entry.stat, now),
+                    _ => belief.first_use(&entry.stat, now),
                 },
             });
+            if index.is_newly_ahead(&entry.stat, now) {
+                ahead.push(entry.stat.ino);
+            }
         }
         let doubtful = index.upsert_scanned(&mut found)?;
+        for ino in ahead {
+            index.record_use(ino, now);
+        }
         drop(index);
         if !doubtful.is_empty() {
             let places = doubtful

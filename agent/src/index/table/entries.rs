@@ -4,7 +4,7 @@ use super::{Found, Index};
 use crate::index::codec::{Attributes, DirId};
 use crate::index::page::{Dirty, Page, place};
 use crate::index::store::StoreError;
-use crate::model::{Inode, Kind, LastUse, Source, Stat};
+use crate::model::{Inode, Kind, LastUse, Seconds, Source, Stat};
 
 impl Index {
     /// Makes the volume's root known. Must come before anything else.
@@ -186,6 +186,17 @@ impl Index {
             self.dirty.insert(slot);
         }
         Ok(())
+    }
+
+    /// Whether a known inode has a time that lies ahead of `now` and was not seen before. It counts as now, once: whoever takes it over records
+    /// a use.
+    pub fn is_newly_ahead(&self, stat: &Stat, now: Seconds) -> bool {
+        let times = |a: &Attributes| (a.mtime, a.ctime, a.birth);
+        let seen = attributes_of(stat, DirId::ROOT);
+        stat.is_ahead(now)
+            && self
+                .get(stat.ino)
+                .is_some_and(|(known, _)| times(&known) != times(&seen))
     }
 
     /// Takes over what the file system says now of an inode. Unknown inodes stay unknown.
