@@ -37,6 +37,7 @@ pub mod questions;
 mod served;
 mod sharing;
 mod stuck;
+mod survey;
 pub mod telling;
 mod tidy;
 mod trash;

@@ -47,9 +47,14 @@ pub fn collector(c: v1::Collector) -> String {
     word(c.as_str_name(), "COLLECTOR_")
 }
 
+/// Files, directories and links together.
+pub fn entries(t: &v1::Totals) -> u64 {
+    t.files.saturating_add(t.directories).saturating_add(t.links)
+}
+
 fn totals(t: Option<v1::Totals>) -> Value {
     let t = t.unwrap_or_default();
-    json!({ "files": t.files, "directories": t.directories, "bytes": t.bytes })
+    json!({ "files": t.files, "directories": t.directories, "links": t.links, "bytes": t.bytes })
 }
 
 /// `status`.
@@ -254,6 +259,7 @@ pub fn plan(p: &v1::Plan) -> Value {
             "candidates": f.candidates,
         })),
         "idle_patterns": p.idle_patterns.iter().map(idle_pattern).collect::<Vec<_>>(),
+        "times_ahead": p.times_ahead,
     })
 }
 
@@ -311,7 +317,7 @@ pub fn run(r: &v1::Run) -> Value {
     let archived = r.archived.unwrap_or_default();
     let s = r.skipped.unwrap_or_default();
     let trashed = r.trashed.unwrap_or_default();
-    let removed = deleted.files + deleted.directories + trashed.files + trashed.directories;
+    let removed = entries(&deleted) + entries(&trashed);
     let rate = if r.seconds > 0.0 {
         (removed as f64 / r.seconds).round() as u64
     } else {

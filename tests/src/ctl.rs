@@ -326,16 +326,24 @@ pub struct Tally {
 /// # Panics
 /// When it does not add up.
 pub fn tally(plan: &Plan, run: &Value) -> Tally {
-    let entries =
-        |what: &str| number(run, &format!("/{what}/files")) + number(run, &format!("/{what}/directories"));
+    let entries = |json: &Value, what: &str| {
+        let kinds = ["files", "directories", "links"].iter();
+        kinds
+            .map(|kind| {
+                json.pointer(&format!("/{what}/{kind}"))
+                    .and_then(Value::as_u64)
+                    .unwrap_or(0)
+            })
+            .sum::<u64>()
+    };
     let skipped = run.get("skipped").and_then(Value::as_object).expect("`skipped`");
     let tally = Tally {
-        deleted: entries("deleted"),
-        trashed: entries("trashed"),
+        deleted: entries(run, "deleted"),
+        trashed: entries(run, "trashed"),
         skipped: skipped.values().filter_map(Value::as_u64).sum(),
         failed: number(run, "/failed_total"),
     };
-    let candidates = number(&plan.json, "/candidates/files") + number(&plan.json, "/candidates/directories");
+    let candidates = entries(&plan.json, "candidates");
     assert_eq!(
         tally.deleted + tally.trashed + tally.skipped + tally.failed,
         candidates,

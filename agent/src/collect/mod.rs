@@ -54,6 +54,7 @@ use crate::index::journal::Journal;
 use crate::index::{DirId, Index};
 use crate::model::Inode;
 use crate::sys::beneath;
+use crate::sys::leads::Links;
 use crate::sys::stat::{self, Device};
 use crate::watchdog::Pulse;
 
@@ -112,6 +113,16 @@ impl Watched {
     /// As for [`Watched::open_root`].
     pub fn open_mount(&self) -> io::Result<OwnedFd> {
         self.checked(beneath::open_mount(&self.path)?)
+    }
+
+    /// Its symbolic links, to be looked at. Hold it briefly.
+    ///
+    /// # Errors
+    /// As for [`Watched::open_root`].
+    pub fn links(&self) -> io::Result<Links> {
+        let mut own = self.own.clone();
+        own.push(self.trash.load(std::sync::atomic::Ordering::SeqCst));
+        Ok(Links::of(self.open_root()?, self.device, &self.path, own))
     }
 
     fn checked(&self, root: OwnedFd) -> io::Result<OwnedFd> {

@@ -154,6 +154,17 @@ pub enum Target {
     },
 }
 
+/// What becomes of symbolic links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Symlinks {
+    /// They stay.
+    Keep,
+    /// One that was not changed within the ttl goes when its target goes by the same rule, or does not exist.
+    WithTarget,
+    /// One that was neither changed nor followed within the ttl goes, wherever it leads.
+    Expired,
+}
+
 /// What is taken first where not everything may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sequence {
@@ -182,8 +193,14 @@ pub struct Rule {
     pub scope: Scope,
     /// Directories that are empty, or become so, go as well.
     pub remove_empty_dirs: bool,
+    /// But for those whose users could not make them again.
+    pub spares_dirs: bool,
+    /// And but for those of so many levels below the root.
+    pub keep_depth: u32,
     /// So many of them a run; 0: unlimited.
     pub max_empty_dirs: u64,
+    /// What becomes of symbolic links.
+    pub symlinks: Symlinks,
     /// What is taken first where not everything may be.
     pub sequence: Sequence,
     /// It only plans and tells: its plans cannot be applied.
@@ -225,7 +242,10 @@ impl Rule {
             clocks: Clocks::ALL,
             scope: Scope::all(),
             remove_empty_dirs: true,
+            spares_dirs: true,
+            keep_depth: 0,
             max_empty_dirs: 500,
+            symlinks: Symlinks::WithTarget,
             sequence: Sequence::Oldest,
             tells_only: false,
             schedule: None,

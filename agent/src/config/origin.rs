@@ -63,6 +63,8 @@ pub(super) const DEFAULTS: &[(&str, &str, Option<&str>)] = &[
     ("rule", "exclude", Some("[]")),
     ("rule", "remove_empty_dirs", Some("true")),
     ("rule", "max_empty_dirs", Some("500")),
+    ("rule", "keep_depth", Some("0")),
+    ("rule", "symlinks", Some("\"with-target\"")),
     ("rule", "action", Some("\"delete\"")),
     ("rule", "announce", Some("\"0s\"")),
     ("rule", "grace", Some("\"0s\"")),

@@ -6,7 +6,7 @@ use super::check::{Parts, read_name};
 use super::fault::Fault;
 use super::scope::read_scope;
 use super::section::{Section, Source, suggest};
-use super::{Rule, Sequence, Target};
+use super::{Rule, Sequence, Symlinks, Target};
 use crate::model::Clocks;
 use crate::policy::schedule::Schedule;
 
@@ -29,7 +29,13 @@ pub(super) fn read_rule(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &mu
     let ttl = read_ttl(&mut s, src);
     let clocks = read_clocks(&mut s, src);
     let scope = read_scope(&mut s, src);
-    let remove_empty_dirs = s.flag(src, "remove_empty_dirs").unwrap_or(true);
+    let (remove_empty_dirs, spares_dirs) = match s.flag_or(src, "remove_empty_dirs", "all") {
+        Some(Some(remove)) => (remove, true),
+        Some(None) => (true, false),
+        None => (true, true),
+    };
+    let keep_depth = read_keep_depth(&mut s, src, target);
+    let symlinks = read_symlinks(&mut s, src, target, remove_empty_dirs);
     let max_empty_dirs = s
         .count(src, "max_empty_dirs")
         .map_or(DEFAULT_MAX_EMPTY_DIRS, |(n, _)| n);
@@ -120,7 +126,10 @@ pub(super) fn read_rule(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &mu
         clocks,
         scope,
         remove_empty_dirs,
+        spares_dirs,
+        keep_depth,
         max_empty_dirs,
+        symlinks,
         sequence,
         tells_only,
         schedule,
@@ -163,6 +172,40 @@ fn read_target(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Target {
             depth: depth.map_or(1, |(n, _)| u32::try_from(n).unwrap_or(u32::MAX)),
         },
     }
+}
+
+fn read_keep_depth(s: &mut Section<'_, '_>, src: &mut Source<'_>, target: Target) -> u32 {
+    let Some((levels, span)) = s.count(src, "keep_depth") else {
+        return 0;
+    };
+    if matches!(target, Target::Directory { .. }) {
+        src.fault(
+            &span,
+            "keep_depth speaks of directories that become empty, and this rule takes directories as a whole",
+            "take keep_depth out; depth says which directories the rule takes",
+        );
+    }
+    u32::try_from(levels).unwrap_or(u32::MAX)
+}
+
+/// A link keeps its directory from becoming empty, so links go where empty directories do. A directory rule takes what lies in its directories
+/// with them, and by default nothing else.
+fn read_symlinks(
+    s: &mut Section<'_, '_>,
+    src: &mut Source<'_>,
+    target: Target,
+    remove_empty_dirs: bool,
+) -> Symlinks {
+    let choices = [
+        ("keep", Symlinks::Keep),
+        ("with-target", Symlinks::WithTarget),
+        ("expired", Symlinks::Expired),
+    ];
+    let by_default = match (target, remove_empty_dirs) {
+        (Target::File, true) => Symlinks::WithTarget,
+        _ => Symlinks::Keep,
+    };
+    s.choice(src, "symlinks", &choices).unwrap_or(by_default)
 }
 
 fn read_ttl(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option<u64> {

@@ -204,6 +204,17 @@ impl<'s, 't> Section<'s, 't> {
         found
     }
 
+    /// The same, or a word that means more than true: none then.
+    pub fn flag_or(&mut self, src: &mut Source<'_>, key: &'static str, word: &str) -> Option<Option<bool>> {
+        let value = self.get(key)?;
+        let (flag, text) = (value.get_ref().as_bool(), value.get_ref().as_str());
+        if flag.is_none() && text != Some(word) {
+            self.mistyped(src, key, value, &format!("true, false or {word:?}"));
+            return None;
+        }
+        Some(flag)
+    }
+
     /// A list of strings, or a single one.
     pub fn strings(&mut self, src: &mut Source<'_>, key: &'static str) -> Option<At<Vec<At<String>>>> {
         let value = self.get(key)?;
@@ -306,9 +317,23 @@ impl Section<'_, '_> {
                 (value.get_ref(), place)
             });
             let given = given.as_ref().map(|(value, place)| (*value, place));
-            let shown = origin::shown(self.kind, name, key, given);
+            let mut shown = origin::shown(self.kind, name, key, given);
+            if let Some(shown) = &mut shown
+                && given.is_none()
+                && (self.kind, key) == ("rule", "symlinks")
+                && self.keeps_links()
+            {
+                shown.value = "\"keep\"".into();
+            }
             src.shown.extend(shown);
         }
+    }
+
+    /// Whether a rule that says nothing of symbolic links keeps them.
+    fn keeps_links(&self) -> bool {
+        let value = |key: &str| self.table.get(key).map(|value| value.get_ref());
+        let keeps_dirs = value("remove_empty_dirs").and_then(DeValue::as_bool) == Some(false);
+        keeps_dirs || value("target").and_then(DeValue::as_str) == Some("directory")
     }
 
     /// Tables are sections of their own.

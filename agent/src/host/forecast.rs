@@ -345,6 +345,7 @@ fn sum<'p>(picks: impl Iterator<Item = &'p Pick>) -> v1::Totals {
     picks.fold(v1::Totals::default(), |sum, pick| v1::Totals {
         files: sum.files.saturating_add(pick.files.into()),
         directories: 0,
+        links: 0,
         bytes: sum.bytes.saturating_add(pick.bytes),
     })
 }

@@ -653,6 +653,7 @@ fn promise_of(plan: Option<&PlanRecord>, (files, bytes): (u64, u64)) -> (Sum, Am
     let totals = totals.unwrap_or(v1::Totals {
         files,
         directories: 0,
+        links: 0,
         bytes,
     });
     // A plan that is forgotten promised what was deleted.

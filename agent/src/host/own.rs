@@ -44,7 +44,7 @@ impl Host {
         // The index knows the owner of the very inode that is explained, whatever lies at the path by now.
         let known = known.filter(|s| s.attributes.uid == user.uid);
         let subject = known.ok_or_else(|| not_theirs(&place.path(), user.uid))?;
-        let mut answer = self.told_of(place, subject)?;
+        let mut answer = self.told_of(place, subject, false)?;
         let count = answer.holds.len();
         answer.holds.retain(|h| h.created_by == user.name);
         if answer.holds.len() < count {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::survey::evaluate_surveyed;
 use super::{Host, HostError};
 use crate::config::{AUTO_MAX_FRACTION, Rule, user_name};
 use crate::model::Seconds;
 use crate::policy::apart::TOGETHER_MAX;
-use crate::policy::evaluate::{Circumstances, Evaluation, evaluate_with};
+use crate::policy::evaluate::{Circumstances, Evaluation, Survey};
 use crate::purge::plans::{By, Occasion, PlanRecord};
 use crate::volume::{State, Volume, VolumeError};
 use crate::work::{Outcome, Phase};
@@ -63,13 +64,10 @@ impl Host {
             )));
         }
         self.holds.look_up(&volume.config.name, &volume.config.path);
-        let at = self.circumstances(volume);
+        let mut at = self.circumstances(volume);
         let (began, wall) = (Instant::now(), crate::sys::time::wall());
-        let (found, volume_bytes) = {
-            let index = volume.watched.index.read();
-            let found = evaluate_with(&index, &rules, &at, TOGETHER_MAX)?;
-            (found, index.totals().bytes)
-        };
+        let found = evaluate_surveyed(volume, &rules, &mut at, TOGETHER_MAX)?;
+        let volume_bytes = volume.watched.index.read().totals().bytes;
         check_size(&found, wanted.candidates_max)?;
         let idle = self.idle_patterns(volume, &rules);
         let occasion = Occasion {
@@ -206,6 +204,7 @@ impl Host {
                 .lately(&volume.watched)
                 .inodes()
                 .unwrap_or_default(),
+            survey: Survey::default(),
         }
     }
 }

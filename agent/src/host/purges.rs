@@ -12,9 +12,8 @@ use super::{Host, HostError};
 use crate::collect::collector::Barrier;
 use crate::config::Rule;
 use crate::descriptors;
-use crate::model::{Inode, Seconds};
+use crate::model::{Inode, Kind, Seconds};
 use crate::notify::tally::Tally;
-use crate::policy::evaluate::Shape;
 use crate::purge::apply::{self, Order, Seen, Taken};
 use crate::purge::audit::Heading;
 use crate::purge::candidate::Candidate;
@@ -256,7 +255,7 @@ fn how_taken(taken: &Taken<'_>) -> How {
 fn amount_of(candidate: &Candidate) -> Amount {
     Amount {
         files: candidate.files,
-        directories: u64::from(candidate.shape != Shape::File),
+        directories: u64::from(candidate.kind() == Kind::Directory),
         bytes: candidate.size,
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use purge_proto::v1;
 
 use super::place::{AtEnd, Place};
+use super::survey::survey_of;
 use super::{Host, HostError, shown};
 use crate::config::Rule;
 use crate::index::{DirId, Index};
@@ -49,13 +50,16 @@ impl Host {
             let why = "is not in the index (yet); `purgectl rescan` looks again";
             HostError::NotFound(format!("{}: {why}", shown(&place.path())))
         })?;
-        self.told_of(place, subject)
+        self.told_of(place, subject, true)
     }
 
-    /// What is told of something that lies at a place.
-    pub(super) fn told_of(&self, place: Place, subject: Subject) -> Result<Answer, HostError> {
+    /// What is told of something that lies at a place. Where a link leads is looked at only for those who may know what lies there.
+    pub(super) fn told_of(&self, place: Place, subject: Subject, looks: bool) -> Result<Answer, HostError> {
         let volume = &place.volume;
-        let at = self.circumstances(volume);
+        let mut at = self.circumstances(volume);
+        if looks {
+            at.survey = survey_of(volume, &subject);
+        }
         let rules = self.rules().into_iter();
         let rules: Vec<Rule> = rules.filter(|r| r.volume == volume.config.name).collect();
         let (verdicts, chain) = {

@@ -96,6 +96,7 @@ impl AllStuck {
         for more in of_volume {
             sum.totals.files = sum.totals.files.saturating_add(more.totals.files);
             sum.totals.directories = sum.totals.directories.saturating_add(more.totals.directories);
+            sum.totals.links = sum.totals.links.saturating_add(more.totals.links);
             sum.totals.bytes = sum.totals.bytes.saturating_add(more.totals.bytes);
         }
         Some(sum)

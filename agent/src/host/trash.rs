@@ -130,6 +130,7 @@ impl Host {
         let restored = run.restored.get_or_insert_default();
         restored.files = restored.files.saturating_add(done.files);
         restored.directories = restored.directories.saturating_add(done.directories);
+        restored.links = restored.links.saturating_add(done.links);
         restored.bytes = restored.bytes.saturating_add(done.bytes);
         self.runs.save(&run)?;
         Ok(back.report)
@@ -295,6 +296,7 @@ impl Host {
                 let left = left_in_trash(&run);
                 sum.files = sum.files.saturating_add(left.files);
                 sum.directories = sum.directories.saturating_add(left.directories);
+                sum.links = sum.links.saturating_add(left.links);
                 sum.bytes = sum.bytes.saturating_add(left.bytes);
             }
         }
@@ -319,6 +321,7 @@ fn less(all: v1::Totals, part: v1::Totals) -> v1::Totals {
     v1::Totals {
         files: all.files.saturating_sub(part.files),
         directories: all.directories.saturating_sub(part.directories),
+        links: all.links.saturating_sub(part.links),
         bytes: all.bytes.saturating_sub(part.bytes),
     }
 }
@@ -371,7 +374,7 @@ fn why_nothing(run: &v1::Run) -> String {
         None if run.trash_until.is_none() => {
             return format!("run {id} put nothing into the trash: it had no grace");
         }
-        None if (all.files, all.directories) == (0, 0) => {
+        None if (all.files, all.directories, all.links) == (0, 0, 0) => {
             return format!("run {id} put nothing into the trash");
         }
         None => "somebody has taken it out of there".into(),
@@ -425,6 +428,7 @@ impl Back<'_> {
                 let restored = self.report.restored.get_or_insert_default();
                 match item.kind {
                     crate::model::Kind::Directory => restored.directories += 1,
+                    crate::model::Kind::Symlink => restored.links += 1,
                     _ => restored.files += 1,
                 }
                 restored.bytes = restored.bytes.saturating_add(item.bytes);

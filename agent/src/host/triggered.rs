@@ -481,6 +481,7 @@ mod tests {
         let trash = |files, bytes| v1::Totals {
             files,
             directories: 0,
+            links: 0,
             bytes,
         };
         let none = trash(0, 0);

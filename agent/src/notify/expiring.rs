@@ -74,7 +74,7 @@ pub fn by_owner(
         match pick.shape {
             Shape::File => share.files = share.files.saturating_add(1),
             Shape::Tree => share.directories = share.directories.saturating_add(1),
-            Shape::EmptyDirectory => continue,
+            Shape::EmptyDirectory | Shape::Link(_) => continue,
         }
         share.bytes = share.bytes.saturating_add(pick.bytes);
         let at = expires(&pick, ttl);

@@ -87,6 +87,8 @@ impl Tally {
             lost.until = earlier(lost.until, *until);
             match candidate.shape {
                 Shape::File => lost.files = lost.files.saturating_add(1),
+                // What it led to is told, if it was the owner's.
+                Shape::Link(_) => continue,
                 Shape::Tree | Shape::EmptyDirectory => {
                     lost.directories = lost.directories.saturating_add(1);
                     lost.files = lost.files.saturating_add(candidate.files);

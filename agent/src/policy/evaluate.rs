@@ -9,9 +9,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::announced::Announced;
 use super::apart::Apart;
-use super::empty::empty_directories;
 use super::files::FilePass;
 use super::limits::{apply_limits, is_limited};
+use super::tail::Tail;
 use super::units;
 use crate::config::{Rule, Target};
 use crate::index::{DirId, Index, StoreError};
@@ -32,6 +32,65 @@ pub struct Circumstances {
     pub announced: Announced,
     /// Inodes that are in use by mounts: a run keeps them.
     pub mounted: Arc<FxHashSet<Inode>>,
+    /// What the file system said of what no index knows.
+    pub survey: Survey,
+}
+
+/// What only the live file system can tell: where links lead, and who may write to a directory.
+#[derive(Debug, Clone, Default)]
+pub struct Survey {
+    /// Where symbolic links lead. One that is not here stays.
+    pub leads: FxHashMap<Inode, Lead>,
+    /// Directories whose users could not make them again.
+    pub spared: FxHashSet<Inode>,
+}
+
+/// What the file system says of a symbolic link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lead {
+    /// Where it leads.
+    pub target: Leads,
+    /// When the links on the way from it to its target were changed last, by their change times.
+    pub changed: Seconds,
+    /// By their modification times.
+    pub modified: Seconds,
+    /// Its access time: the kernel moves it when the link is followed.
+    pub followed: Seconds,
+}
+
+/// Where a symbolic link leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leads {
+    /// To nothing.
+    Nowhere,
+    /// To this inode of the volume.
+    To(Inode),
+    /// Out of the volume, or it cannot be told.
+    Unknown,
+}
+
+/// Why a symbolic link goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It leads to nothing.
+    Dangling,
+    /// What it leads to goes by the same rule.
+    WithTarget,
+    /// It is old, wherever it leads.
+    Expired,
+}
+
+impl Why {
+    /// For a person.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Dangling => "a symbolic link that leads to nothing, and was not changed within the ttl",
+            Self::WithTarget => {
+                "a symbolic link whose target goes by the same rule, and was not changed within the ttl"
+            }
+            Self::Expired => "a symbolic link that was neither changed nor followed within the ttl",
+        }
+    }
 }
 
 /// Why an entry goes.
@@ -43,6 +102,15 @@ pub enum Shape {
     Tree,
     /// A directory that is empty, or is when the candidates before it are gone.
     EmptyDirectory,
+    /// A symbolic link.
+    Link(Why),
+}
+
+impl Shape {
+    /// Whether it goes after the others, in an order of its own: it may depend on them.
+    pub fn is_last(self) -> bool {
+        matches!(self, Self::EmptyDirectory | Self::Link(_))
+    }
 }
 
 /// One entry that may go.
@@ -96,6 +164,10 @@ pub struct Evaluation {
     pub examined: u64,
     /// By uid: files and bytes that go.
     pub by_owner: FxHashMap<u32, (u64, u64)>,
+    /// Files with a time that lies ahead, among those that were looked at.
+    pub ahead: u64,
+    /// Of the files that go those to which symbolic links lead, and the rule.
+    pub(super) targets: FxHashMap<Inode, u16>,
 }
 
 /// Tables over directories that every part of the evaluation needs.
@@ -164,19 +236,39 @@ pub fn evaluate_with(
     }
     out.know_taken(taken);
     let dropped = apply_limits(&mut out.picks, rules, at.now);
+    for pick in &dropped {
+        out.targets.remove(&pick.ino);
+    }
     out.kept.limit = dropped.iter().map(|p| u64::from(p.files)).sum();
     for pick in &dropped {
         if let Some((attributes, _)) = index.get(pick.ino) {
             remove_owner(&mut out.by_owner, attributes.uid, pick);
         }
     }
-    let empty = empty_directories(index, rules, at, &tables, &out);
     let gone = out.files();
-    out.picks.extend(empty);
+    let last = Tail::new(index, rules, at, &tables, &out).run()?;
+    out.picks.extend(last);
     let kept = &mut out.kept;
     let named = gone + kept.held + kept.excluded + kept.uncovered + kept.limit;
     kept.young = out.index_files.saturating_sub(named);
     Ok(out)
+}
+
+/// Finds anew what depends on the rest: symbolic links, and directories that are empty then. To be called when more is known of them.
+///
+/// # Errors
+/// As for [`evaluate`].
+pub fn reconsider(
+    index: &Index,
+    rules: &[Rule],
+    at: &Circumstances,
+    found: &mut Evaluation,
+) -> Result<(), StoreError> {
+    found.picks.retain(|pick| !pick.shape.is_last());
+    let tables = Tables::new(index, at);
+    let last = Tail::new(index, rules, at, &tables, found).run()?;
+    found.picks.extend(last);
+    Ok(())
 }
 
 pub(super) fn numbered(rules: &[Rule]) -> impl Iterator<Item = (u16, &Rule)> {
@@ -225,6 +317,8 @@ impl Evaluation {
         self.kept.held += part.kept.held;
         self.kept.excluded += part.kept.excluded;
         self.kept.uncovered += part.kept.uncovered;
+        self.ahead += part.ahead;
+        self.targets.extend(part.targets);
         for (uid, (files, bytes)) in part.by_owner {
             add_owner(&mut self.by_owner, uid, files, bytes);
         }

@@ -2,12 +2,13 @@
 
 use purge_proto::units::format_duration;
 
-use super::evaluate::{Circumstances, is_quota_file};
+use super::evaluate::{Circumstances, Leads, is_quota_file};
 use super::files::has_too_many_names;
 use super::forgiven::forgiven;
-use super::last_use::{covered, expires_at, is_expired, last_use};
+use super::last_use::{covered, expires_at, is_ahead, is_expired, last_use};
+use super::links::own_change;
 use super::units;
-use crate::config::{Rule, Target};
+use crate::config::{Rule, Symlinks, Target};
 use crate::index::dirs::PATH_BYTES_MAX;
 use crate::index::{Attributes, DirId, Index, NAMES_MAX, StoreError};
 use crate::model::{Inode, Kind, LastUse, Seconds, Source};
@@ -67,14 +68,9 @@ fn one(index: &Index, rule: &Rule, at: &Circumstances, subject: &Subject) -> Res
     }
     let is_dir = a.kind == Kind::Directory;
     let last = match rule.target {
-        Target::File if is_dir => {
-            return Ok(verdict(
-                false,
-                None,
-                "a file rule takes a directory only when it is empty".into(),
-            ));
-        }
-        Target::File => last_use(a, covered(subject.access, at.gap_end), rule.clocks),
+        Target::File if is_dir => return Ok(verdict(false, None, when_empty(rule, at, subject))),
+        Target::File if a.kind == Kind::Symlink => return Ok(link(index, rule, ttl, at, subject)),
+        Target::File => last_use(a, covered(subject.access, at.gap_end), rule.clocks, at.now),
         Target::Directory { depth } => match units::newest_use(index, rule, depth, at, subject)? {
             Some((unit, last)) if unit == subject.path => last,
             Some((unit, _)) => {
@@ -85,6 +81,7 @@ fn one(index: &Index, rule: &Rule, at: &Circumstances, subject: &Subject) -> Res
                     format!("goes with {unit}, when everything in that has expired"),
                 ));
             }
+            None if a.kind == Kind::Symlink => return Ok(link(index, rule, ttl, at, subject)),
             None => return Ok(verdict(false, None, format!("lies above depth {depth}"))),
         },
     };
@@ -113,7 +110,94 @@ fn one(index: &Index, rule: &Rule, at: &Circumstances, subject: &Subject) -> Res
         (false, true) => format!("expired: {by}{}", in_forgiven(rule, at)),
         (false, false) => format!("young: {by}"),
     };
+    let ahead = match is_ahead(a, at.now) {
+        true => "; a time of it lies in the future and counts as the moment in which the agent saw it first",
+        false => "",
+    };
+    let because = format!("{because}{ahead}");
     Ok(verdict(true, (!held).then_some(expires), because))
+}
+
+/// What a file rule says of a directory.
+fn when_empty(rule: &Rule, at: &Circumstances, subject: &Subject) -> String {
+    let level = subject.path.split(|b| *b == b'/').count();
+    let stays = match () {
+        () if !rule.remove_empty_dirs => Some("remove_empty_dirs is off".to_owned()),
+        () if level <= rule.keep_depth as usize => Some(format!("keep_depth = {} keeps it", rule.keep_depth)),
+        () if rule.spares_dirs && at.survey.spared.contains(&subject.ino) => {
+            Some("it stays: its users could not make it again in the directory above".to_owned())
+        }
+        () => None,
+    };
+    let stays = stays.map(|why| format!("; {why}")).unwrap_or_default();
+    format!("a file rule takes a directory only when it is empty{stays}")
+}
+
+/// What a rule says of a symbolic link.
+fn link(index: &Index, rule: &Rule, ttl: u64, at: &Circumstances, subject: &Subject) -> Verdict {
+    let a = &subject.attributes;
+    let verdict = |matches, expires_at, because: String| Verdict {
+        rule: rule.name.clone(),
+        matches,
+        expires_at,
+        because,
+    };
+    let stays = |why: &str| verdict(false, None, why.to_owned());
+    // Of what goes with its target, the target's size counts.
+    let size = match rule.symlinks {
+        Symlinks::WithTarget => rule.scope.min_size,
+        _ => a.size,
+    };
+    if let Some(why) = rule.scope.why_not(&subject.path, false, a.uid, a.gid, size) {
+        return verdict(false, None, why);
+    }
+    if a.links > 1 {
+        return stays("a symbolic link with several names is kept");
+    }
+    let own = own_change((a, subject.access), rule.clocks, at.now);
+    let lead = at.survey.leads.get(&subject.ino);
+    let (last, ttl) = match rule.symlinks {
+        Symlinks::Keep => return stays("the rule keeps symbolic links"),
+        Symlinks::WithTarget => (own.at, ttl),
+        Symlinks::Expired => {
+            let followed = lead.map(|l| l.followed).filter(|followed| *followed <= at.now);
+            let last = followed.map_or(own.at, |followed| own.at.max(followed));
+            (last, ttl.saturating_add(rule.announce))
+        }
+    };
+    if is_held(index, at, subject) {
+        return verdict(true, None, "held".into());
+    }
+    let expires = Some(expires_at(last, ttl));
+    let is_old = is_expired(last, at.now, ttl);
+    let age = if is_old { "expired" } else { "young" };
+    match (rule.symlinks, lead.map(|l| l.target)) {
+        (Symlinks::Expired, _) => verdict(
+            true,
+            expires,
+            format!("{age}: its own change counts, and its being followed"),
+        ),
+        (_, Some(Leads::Nowhere)) => verdict(
+            true,
+            expires,
+            format!("{age}: it leads to nothing, and its own change counts"),
+        ),
+        (_, Some(Leads::To(_))) => verdict(
+            true,
+            None,
+            format!("{age}: its own change counts, and it goes only when its target goes by this rule"),
+        ),
+        (_, Some(Leads::Unknown)) => {
+            stays("it leads out of the volume, or where it leads cannot be told: it is kept")
+        }
+        (_, None) => verdict(
+            true,
+            None,
+            format!(
+                "{age}: its own change counts, and it goes only when its target goes by this rule, or does not exist"
+            ),
+        ),
+    }
 }
 
 /// The stretches that were not watched and in which it may have been used after all.
@@ -134,8 +218,7 @@ fn in_forgiven(rule: &Rule, at: &Circumstances) -> String {
 
 fn never(index: &Index, subject: &Subject) -> Option<String> {
     let kind = match subject.attributes.kind {
-        Kind::File | Kind::Directory => None,
-        Kind::Symlink => Some("a symbolic link is never a candidate by itself: its use cannot be seen"),
+        Kind::File | Kind::Directory | Kind::Symlink => None,
         Kind::Special => Some("sockets, fifos and devices are never candidates"),
     };
     let root = index

@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::evaluate::{Circumstances, Evaluation, Pick, Shape, Tables, add_owner, is_quota_file, numbered};
-use super::last_use::{covered, expires_at, is_expired, last_use};
+use super::evaluate::{
+    Circumstances, Evaluation, Leads, Pick, Shape, Tables, add_owner, is_quota_file, numbered,
+};
+use super::last_use::{covered, expires_at, is_ahead, is_expired, last_use};
 use super::verdicts::Verdicts;
 use crate::config::{Rule, Target};
 use crate::index::{Attributes, DirId, Index, NAMES_MAX, PageView, StoreError};
@@ -28,6 +30,8 @@ pub(super) struct FilePass<'a> {
     within: Range<usize>,
     /// More files than this are set apart by each thread.
     together: usize,
+    /// What symbolic links lead to.
+    targets: FxHashSet<Inode>,
 }
 
 /// Threads of an evaluation.
@@ -54,7 +58,13 @@ impl<'a> FilePass<'a> {
         let verdicts: FxHashMap<_, _> = with_globs
             .map(|(n, _, _)| (*n, Verdicts::new(index.dirs())))
             .collect();
+        let leads = at.survey.leads.values();
+        let targets = leads.filter_map(|lead| match lead.target {
+            Leads::To(target) => Some(target),
+            Leads::Nowhere | Leads::Unknown => None,
+        });
         Self {
+            targets: targets.collect(),
             index,
             needs_names: !verdicts.is_empty(),
             rules,
@@ -126,7 +136,7 @@ impl<'a> FilePass<'a> {
     ) -> Result<Option<Seconds>, StoreError> {
         let mut first = None;
         for (number, rule, ttl) in &self.rules {
-            let last = last_use(entry, covered(access, self.at.gap_end), rule.clocks);
+            let last = last_use(entry, covered(access, self.at.gap_end), rule.clocks, self.at.now);
             if is_expired(last.at, self.at.now, *ttl)
                 && Tables::is(&self.tables.connected, entry.parent)
                 && self.is_in_scope(page, ino, entry, (*number, rule), paths)?
@@ -192,6 +202,7 @@ impl<'a> FilePass<'a> {
                 continue;
             }
             out.examined += 1;
+            out.ahead += u64::from(is_ahead(&entry, self.at.now));
             self.file(page, ino, &entry, access, &mut paths, out)?;
         }
         Ok(())
@@ -208,9 +219,13 @@ impl<'a> FilePass<'a> {
     ) -> Result<(), StoreError> {
         let (mut uncovered, mut excluded) = (false, false);
         for (number, rule, ttl) in &self.rules {
-            let last = last_use(entry, covered(access, self.at.gap_end), rule.clocks);
+            let last = last_use(entry, covered(access, self.at.gap_end), rule.clocks, self.at.now);
             if !is_expired(last.at, self.at.now, *ttl) {
-                uncovered |= is_expired(last_use(entry, access, rule.clocks).at, self.at.now, *ttl);
+                uncovered |= is_expired(
+                    last_use(entry, access, rule.clocks, self.at.now).at,
+                    self.at.now,
+                    *ttl,
+                );
                 continue;
             }
             let announced = self.at.announced.allows_from(rule, ino, entry.birth, last.at);
@@ -240,6 +255,9 @@ impl<'a> FilePass<'a> {
                 rule: *number,
             };
             out.take(pick, self.together);
+            if self.targets.contains(&ino) {
+                out.targets.insert(ino, *number);
+            }
             add_owner(&mut out.by_owner, entry.uid, 1, entry.size);
             return Ok(());
         }

@@ -13,6 +13,7 @@ use crate::index::testing::stat;
 use crate::index::{Found, Store, VolumeId};
 use crate::model::{Clocks, Kind, LastUse, Source, Stat};
 use crate::policy::announced::{Announced, Named};
+use crate::policy::evaluate::Survey;
 use crate::policy::evaluate::{Shape, evaluate};
 use crate::policy::scope::Globs;
 
@@ -145,6 +146,7 @@ proptest! {
             now: Seconds(NOW),
             gap_end,
             forgiven: Vec::new(),
+            survey: Survey::default(),
             announced: Announced {
                 now: Seconds(NOW),
                 by_rule: [("a".to_owned(), Arc::new(list))].into_iter().collect(),

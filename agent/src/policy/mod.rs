@@ -8,7 +8,8 @@
 //! - `files`      file rules: one pass over the clock column
 //! - [`limits`]   in which order, and how much of it a plan may take
 //! - [`quota`]    owners and directories over their limit, volumes over their watermark, and what goes then
-//! - `empty`      directories that are empty once the rest is gone
+//! - `tail`       what depends on the rest: symbolic links, and directories that are empty once it is away
+//! - [`links`]    symbolic links that may go, and when
 //! - [`units`]    directory rules: the newest use of anything below
 //! - `verdicts`   what globs say of directories, each asked once
 //! - [`announced`] rules that take only what was named long enough before
@@ -22,7 +23,6 @@
 
 pub mod announced;
 pub mod apart;
-mod empty;
 pub mod evaluate;
 pub mod expiring;
 pub mod explain;
@@ -34,8 +34,10 @@ pub mod growth;
 pub mod idle;
 pub mod last_use;
 pub mod limits;
+pub mod links;
 pub mod quota;
 pub mod schedule;
 pub mod scope;
+mod tail;
 pub mod units;
 mod verdicts;

@@ -8,7 +8,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::evaluate::{Circumstances, Evaluation, Pick, Shape, add_owner, evaluate};
 use super::limits::{byte_days, fitting, sort};
-use crate::config::{Quota, QuotaSubject, Rule, Sequence, Target};
+use crate::config::{Quota, QuotaSubject, Rule, Sequence, Symlinks, Target};
 use crate::index::{Attributes, DirId, Index, StoreError};
 use crate::model::{Kind, Seconds};
 
@@ -260,6 +260,7 @@ fn eligible(rule: &Rule, min_age: u64) -> Rule {
     // A rule may look at other clocks alone; a file in use stays here in any case.
     rule.clocks.access = true;
     rule.remove_empty_dirs = false;
+    rule.symlinks = Symlinks::Keep;
     (rule.max_files, rule.max_bytes) = (0, 0);
     rule
 }

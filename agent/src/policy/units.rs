@@ -195,13 +195,18 @@ impl Pass<'_> {
         };
         let unit = self.units.entry(id).or_default();
         // What a link points to cannot be seen to be used through it: its own times count.
-        let last = last_use(entry, covered(access, self.at.gap_end), self.rule.clocks);
+        let now = self.at.now;
+        let last = last_use(entry, covered(access, self.at.gap_end), self.rule.clocks, now);
         if last.at > unit.last.at {
             unit.last = last;
         }
-        unit.last_seen = unit.last_seen.max(last_use(entry, access, self.rule.clocks).at);
+        unit.last_seen = unit
+            .last_seen
+            .max(last_use(entry, access, self.rule.clocks, now).at);
         unit.held |= Tables::is(&self.tables.held, dir) || self.at.held.contains(&ino);
         unit.excluded |= Tables::is(&self.tables.protected, dir);
+        // A directory of a user in scope may hold files of one who is not: these are no rule's to take.
+        unit.excluded |= !self.rule.scope.admits_owner(entry.uid, entry.gid);
         unit.doubtful |= !Tables::is(&self.tables.connected, dir) || entry.kind == Kind::Special;
         if entry.kind == Kind::Directory {
             unit.doubtful |= self

@@ -3,7 +3,7 @@
 //! ```text
 //! chunk      candidate*
 //! candidate  flags:u8  [[shared:varint] dir length, bytes]  name length, bytes  ino rule size files uid links ctime nanoseconds
-//!            mtime:u32 ctime:u32 birth:u32 access:u32 last:u32     flags: 0-1 shape, 2 directory as before
+//!            mtime:u32 ctime:u32 birth:u32 access:u32 last:u32     flags: 0-1 shape, 2 directory as before, 3-4 why a link goes
 //!            access source:u8 last source:u8                       integers without a width are varints
 //!            flags: 7 the directory begins with so many bytes of the one before
 //! ```
@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::index::codec::{Cursor, Damaged, put_varint};
 use crate::model::{Inode, Kind, LastUse, Seconds, Source};
-use crate::policy::evaluate::Shape;
+use crate::policy::evaluate::{Shape, Why};
 
 /// Candidates of one chunk, at most.
 pub const CHUNK_CANDIDATES: usize = 1024;
@@ -124,6 +124,7 @@ impl Candidate {
         match self.shape {
             Shape::File => Kind::File,
             Shape::Tree | Shape::EmptyDirectory => Kind::Directory,
+            Shape::Link(_) => Kind::Symlink,
         }
     }
 }
@@ -132,6 +133,8 @@ const DIR_AS_BEFORE: u8 = 1 << 2;
 const DIR_SHARES: u8 = 1 << 7;
 /// Shorter beginnings are not worth while.
 const SHARED_MIN: usize = 16;
+const WHY_SHIFT: u32 = 3;
+const WHYS: [Why; 3] = [Why::Dangling, Why::WithTarget, Why::Expired];
 
 /// A chunk's row.
 pub fn encode(candidates: &[Candidate]) -> Vec<u8> {
@@ -145,6 +148,7 @@ pub fn encode(candidates: &[Candidate]) -> Vec<u8> {
             Shape::File => 0,
             Shape::Tree => 1,
             Shape::EmptyDirectory => 2,
+            Shape::Link(why) => 3 | (why as u8) << WHY_SHIFT,
         };
         let as_before = if same { DIR_AS_BEFORE } else { 0 };
         out.push(shape | as_before | if shares { DIR_SHARES } else { 0 });
@@ -196,7 +200,10 @@ pub fn decode(row: &[u8]) -> Result<Vec<Candidate>, Damaged> {
             0 => Shape::File,
             1 => Shape::Tree,
             2 => Shape::EmptyDirectory,
-            _ => return Err(damaged),
+            _ => {
+                let why = WHYS.get(usize::from(flags >> WHY_SHIFT & 3)).copied();
+                Shape::Link(why.ok_or(damaged)?)
+            }
         };
         let dir = match flags & DIR_AS_BEFORE != 0 {
             true => Arc::clone(&out.last().ok_or(damaged)?.dir),
@@ -302,7 +309,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn candidate() -> impl Strategy<Value = Candidate> {
-        let shape = prop_oneof![Just(Shape::File), Just(Shape::Tree), Just(Shape::EmptyDirectory)];
+        let link = prop_oneof![Just(Why::Dangling), Just(Why::WithTarget), Just(Why::Expired)];
+        let shape = prop_oneof![
+            Just(Shape::File),
+            Just(Shape::Tree),
+            Just(Shape::EmptyDirectory),
+            link.prop_map(Shape::Link)
+        ];
         let bytes = || prop::collection::vec(1..=u8::MAX, 0..20);
         let dir = (any::<bool>(), bytes()).prop_map(|(is_long, end)| {
             let begin = if is_long {

@@ -118,6 +118,7 @@ mod tests {
                 files,
                 directories,
                 bytes,
+                links: 0,
             })
         };
         let run = v1::Run {

@@ -28,6 +28,7 @@ use crate::collect::mounted::InUse;
 use crate::index::DirId;
 use crate::model::{Inode, Kind, Stat};
 use crate::policy::evaluate::Shape;
+use crate::sys::leads::{Found, Links};
 use crate::sys::lease::{self, Asked, Lease};
 use crate::sys::stat::Located;
 use crate::sys::{beneath, stat};
@@ -222,6 +223,8 @@ pub struct Ground<'a> {
     pub(super) bin: Bin,
     /// What is taken is removed in a moment, by way of these; none: it stays in the trash.
     pub(super) lanes: Option<Lanes>,
+    /// The volume's symbolic links, once one is looked at.
+    links: Option<Links>,
 }
 
 impl<'a> Ground<'a> {
@@ -251,6 +254,7 @@ impl<'a> Ground<'a> {
             locked: FxHashMap::default(),
             bin,
             lanes,
+            links: None,
         })
     }
 
@@ -345,7 +349,7 @@ impl<'a> Ground<'a> {
         let s = &found.stat;
         let same_file = (s.ino, s.birth, s.kind) == (candidate.ino, candidate.birth, candidate.kind());
         // Removing its last files has changed a directory that is empty by now; rmdir itself refuses a full one.
-        let same_content = candidate.shape != Shape::File
+        let same_content = candidate.kind() == Kind::Directory
             || (s.size, s.mtime, s.ctime, s.ctime_nanos, s.links)
                 == (
                     candidate.size,
@@ -395,6 +399,15 @@ impl<'a> Ground<'a> {
     /// A directory of the volume, by way of the quiet mount.
     pub(super) fn open_quietly(&self, path: &[u8]) -> io::Result<OwnedFd> {
         beneath::open_anchor(self.root(By::Quiet), path)
+    }
+
+    /// Looks at a symbolic link, and where it leads.
+    pub(super) fn look_at_link(&mut self, dir: &[u8], name: &CStr, is_followed: bool) -> io::Result<Found> {
+        if self.links.is_none() {
+            self.links = Some(self.watched.links()?);
+        }
+        let links = self.links.as_mut().ok_or(io::ErrorKind::NotFound)?;
+        links.look(dir, name.to_bytes(), is_followed)
     }
 
     /// What it means that the trash took a candidate not.

@@ -12,6 +12,7 @@
 //! - [`guard`]     compares a candidate with the live file and the live index
 //! - [`refusal`]   what an error of the kernel means for a candidate (pure)
 //! - [`take`]      takes a batch of them away
+//! - `last`        the same for symbolic links and empty directories
 //! - [`tree`]      the same for directories that go as a whole
 //! - [`trash`]     where things lie between being taken away and their end
 //! - [`reserve`]   what a run needs of a volume that is full
@@ -45,6 +46,7 @@ pub mod guard;
 pub mod holds;
 pub mod id;
 pub mod kept;
+mod last;
 pub mod ledger;
 pub mod pace;
 pub mod parts;

@@ -134,7 +134,9 @@ impl PlanRecord {
     /// Number of candidates.
     pub fn candidates(&self) -> u64 {
         let totals = self.plan.as_ref().and_then(|p| p.candidates);
-        totals.map_or(0, |t| t.files.saturating_add(t.directories))
+        totals.map_or(0, |t| {
+            t.files.saturating_add(t.directories).saturating_add(t.links)
+        })
     }
 }
 
@@ -391,7 +393,7 @@ impl Plans {
         };
         let files_going = found.files();
         let mut picks = found.picks;
-        let split = picks.iter().position(|p| p.shape == Shape::EmptyDirectory);
+        let split = picks.iter().position(|p| p.shape.is_last());
         let empty = picks.split_off(split.unwrap_or(picks.len()));
         let mut saving = Saving {
             writer: ChunkWriter::new(&self.store, plan_id, index, now, clocks),
@@ -471,6 +473,7 @@ impl Plans {
                 .max(on.guard.least_grace()),
             forgiven,
             idle_patterns: on.idle.clone(),
+            times_ahead: found.ahead,
         };
         let record = PlanRecord {
             plan: Some(plan),
@@ -683,6 +686,7 @@ impl Saving<'_> {
                 match pick.shape {
                     Shape::File => t.files += 1,
                     Shape::Tree | Shape::EmptyDirectory => t.directories += 1,
+                    Shape::Link(_) => t.links += 1,
                 }
                 t.bytes = t.bytes.saturating_add(pick.bytes);
             }

@@ -25,7 +25,7 @@ use crate::index::StoreError;
 use crate::model::{Inode, Kind};
 use crate::sys::likeness::Likeness;
 use crate::sys::walk::{Listed, Visitor, list, walk};
-use crate::sys::{beneath, inside, stat};
+use crate::sys::{beneath, inside, likeness, stat};
 
 /// What somebody's file is called whose name was lost with the run that had it in hand; its inode follows.
 const FOUND: &str = "purge-agent-found.";
@@ -281,6 +281,11 @@ impl Restore<'_> {
         Ok(())
     }
 
+    /// Where something that belongs at `path` is put.
+    fn path_of(&self, path: &[u8]) -> Vec<u8> {
+        self.to.map_or(path.to_vec(), |to| join(&to.path, path))
+    }
+
     fn tell_of(
         &mut self,
         moved: io::Result<()>,
@@ -289,9 +294,10 @@ impl Restore<'_> {
         found: &stat::Located,
     ) {
         let s = found.stat;
+        let placed = self.path_of(path);
         (self.tell)(match moved {
             Ok(()) => Ok(Item {
-                path: self.to.map_or(path.to_vec(), |to| join(&to.path, path)),
+                path: placed,
                 ino: s.ino,
                 kind: s.kind,
                 bytes: if s.kind == Kind::Directory { 0 } else { s.size },
@@ -332,7 +338,17 @@ struct Back<'r, 'a, 'w> {
     /// restore ever comes to the end of.
     unchanged_since: Option<Moment>,
     /// The directories that are being visited: the length of the path above, and which.
-    open: Vec<(usize, Inode)>,
+    open: Vec<Open>,
+}
+
+/// A directory that is being visited.
+struct Open {
+    /// The length of the path above.
+    above: usize,
+    ino: Inode,
+    owner: u32,
+    /// It stands for one that was empty and was removed.
+    is_removed: bool,
 }
 
 impl Back<'_, '_, '_> {
@@ -382,7 +398,12 @@ impl Visitor for Back<'_, '_, '_> {
                 Err(error) => self.way.down_refused(name, &error),
             }
         }
-        self.open.push((above, ino));
+        self.open.push(Open {
+            above,
+            ino,
+            owner: found.stat.uid,
+            is_removed: likeness::is_noted_removed(dir),
+        });
         Ok(true)
     }
 
@@ -407,17 +428,52 @@ impl Visitor for Back<'_, '_, '_> {
     }
 
     fn leave(&mut self, parent: &OwnedFd, name: &CStr) -> io::Result<()> {
-        let Some((above, ino)) = self.open.pop() else {
+        let Some(Open {
+            above,
+            ino,
+            owner,
+            is_removed,
+        }) = self.open.pop()
+        else {
             return Ok(());
         };
+        let stays = is_removed && !self.put_back_removed(ino, owner);
         self.way.up();
         let which = self.restore.which;
-        if !self.open.is_empty() && (which.has(&self.path, ino) || !which.has_part_of(&self.path)) {
+        if !stays && !self.open.is_empty() && (which.has(&self.path, ino) || !which.has_part_of(&self.path)) {
             // Full if something in it was not wanted or could not go back.
             let _ = inside::remove_dir(parent, name);
         }
         self.path.truncate(above);
         Ok(())
+    }
+}
+
+impl Back<'_, '_, '_> {
+    /// Makes the directory that was removed again, whatever lay in it. False: it stays in the trash.
+    fn put_back_removed(&mut self, ino: Inode, uid: u32) -> bool {
+        let which = self.restore.which;
+        // What a run has removed before it was killed was empty.
+        if matches!(which, Which::Unsettled(_)) || !which.has(&self.path, ino) {
+            return false;
+        }
+        let placed = self.way.place(self.restore.placed).map(drop);
+        let is_back = placed.is_ok();
+        let path = self.restore.path_of(&self.path);
+        (self.restore.tell)(match placed {
+            Ok(()) => Ok(Item {
+                path,
+                ino,
+                kind: Kind::Directory,
+                bytes: 0,
+                uid,
+            }),
+            Err(e) => Err(Refused {
+                path: self.path.clone(),
+                why: in_words(&e),
+            }),
+        });
+        is_back
     }
 }
 

@@ -9,8 +9,8 @@ use super::candidate::Candidate;
 use crate::policy::evaluate::Shape;
 use crate::sys::walk;
 
-/// Of a batch itself: the volume's root, the trash, its lanes, and what is open for a moment.
-const OF_A_BATCH: usize = 24;
+/// Of a batch itself: the volume's root, the trash, its lanes, what symbolic links are looked at by, and what is open for a moment.
+const OF_A_BATCH: usize = 28;
 /// Of a directory that goes as a whole, beside the leases: where it was, where it is, and the latter through the quiet mount.
 const OF_A_TREE: usize = 4;
 /// A directory of the volume, and its like in the trash.
@@ -92,7 +92,9 @@ impl Count {
             _ => usize::from(is_new),
         };
         let own = match candidate.shape {
-            Shape::File | Shape::EmptyDirectory => 1,
+            Shape::File => 1,
+            // With a grace the place in the trash as well.
+            Shape::EmptyDirectory | Shape::Link(_) => 2,
             Shape::Tree => {
                 self.walks = walk::OPEN_MAX;
                 let leases = usize::try_from(candidate.files).unwrap_or(usize::MAX);

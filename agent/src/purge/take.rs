@@ -25,6 +25,7 @@ use rustc_hash::FxHashSet;
 use super::bin::Lanes;
 use super::candidate::{Candidate, Part};
 use super::guard::{Fate, Ground, Leased, Name, Skip, Verified};
+use super::last::Last;
 use super::ledger::Code;
 use super::refusal::{self, settled};
 use super::tree::{ENTRIES_TOGETHER_MAX, Tree};
@@ -79,8 +80,8 @@ enum Step {
     Found(Box<Tree>),
     /// The same in the trash.
     Tree(Box<Tree>),
-    /// A directory that should be empty, at its place; verified, if it says where.
-    Empty(Option<Box<(Name, Freed)>>),
+    /// A directory that should be empty, or a symbolic link, at its place; verified, if it says where.
+    Last(Option<Box<Last>>),
 }
 
 /// A name that will be moved.
@@ -101,11 +102,11 @@ enum To {
 
 /// A name that was moved, and where it is.
 #[derive(Debug)]
-struct Move {
-    from: Name,
-    place: Arc<OwnedFd>,
-    there: Arc<CStr>,
-    in_lane: bool,
+pub(super) struct Move {
+    pub(super) from: Name,
+    pub(super) place: Arc<OwnedFd>,
+    pub(super) there: Arc<CStr>,
+    pub(super) in_lane: bool,
 }
 
 impl<'a> Batch<'a> {
@@ -126,7 +127,7 @@ impl<'a> Batch<'a> {
                     break;
                 }
                 Shape::Tree => Tree::find(&mut ground, candidate).map(|tree| Step::Found(Box::new(tree))),
-                Shape::EmptyDirectory => Ok(Step::Empty(None)),
+                Shape::EmptyDirectory | Shape::Link(_) => Ok(Step::Last(None)),
             };
             if let Ok(Step::Found(tree)) = &step {
                 entries = entries.saturating_add(tree.entries());
@@ -175,7 +176,7 @@ impl<'a> Batch<'a> {
             Step::Done(fate) => Some(fate),
             Step::Tree(tree) => tree.put_back(&ground).err().map(Fate::Failed),
             Step::Moved(_, moved) => put_back(&ground, candidate, &moved).err().map(Fate::Failed),
-            Step::Leased(_) | Step::Verified(..) | Step::Found(_) | Step::Empty(..) => None,
+            Step::Leased(_) | Step::Verified(..) | Step::Found(_) | Step::Last(..) => None,
             Step::Replaced(_) => Some(Fate::Deleted),
         };
         let fates = part.iter().zip(self.steps).map(back).collect();
@@ -291,7 +292,7 @@ impl<'a> Batch<'a> {
 
     /// When the last candidate was moved, if any was: what is said to be in use by mounts at the end must have been looked at later.
     pub fn moved_at(&self) -> Option<Instant> {
-        let is_empty = |step: &Step| matches!(step, Step::Empty(Some(_)));
+        let is_empty = |step: &Step| matches!(step, Step::Last(Some(_)));
         let empty = || self.steps.iter().any(is_empty).then(Instant::now);
         self.moved.or_else(empty)
     }
@@ -300,13 +301,14 @@ impl<'a> Batch<'a> {
     pub fn finish(mut self, mounted: Arc<InUse>) -> (Part, Finished) {
         self.settle();
         self.ground.mounted = mounted;
-        let (ground, part) = (&self.ground, self.part);
+        let (mut ground, part) = (self.ground, self.part);
         let mut finished = Finished::default();
         for (position, (candidate, step)) in part.iter().zip(self.steps).enumerate() {
+            let ground = &mut ground;
             let decided = Code::of(step.decision(ground.keeps()));
             let fate = match step {
                 Step::Done(fate) => fate,
-                Step::Leased(_) | Step::Verified(..) | Step::Found(_) | Step::Empty(None) => {
+                Step::Leased(_) | Step::Verified(..) | Step::Found(_) | Step::Last(None) => {
                     Fate::Skipped(Skip::Changed)
                 }
                 // It can still be put back, for a mount that was made, or a process that came, a moment before it was moved.
@@ -335,15 +337,8 @@ impl<'a> Batch<'a> {
                     Fate::Deleted
                 }
                 Step::Tree(tree) => settled(tree.finish(ground, &mut finished)),
-                Step::Empty(Some(_)) if ground.mounted.has(candidate.ino) => Fate::Skipped(Skip::Mounted),
-                Step::Empty(Some(entry)) => {
-                    let (name, freed) = *entry;
-                    let fate = remove_empty(&name);
-                    if matches!(fate, Fate::Deleted) {
-                        finished.freed.push(freed);
-                    }
-                    fate
-                }
+                Step::Last(Some(_)) if ground.mounted.has(candidate.ino) => Fate::Skipped(Skip::Mounted),
+                Step::Last(Some(last)) => settled(last.finish(ground, candidate, &mut finished)),
             };
             if Code::of(&fate) != decided {
                 finished.amended.push(position);
@@ -385,18 +380,18 @@ impl Step {
     fn decision(&self, keep: bool) -> &Fate {
         match self {
             Self::Done(fate) => fate,
-            Self::Leased(_) | Self::Verified(..) | Self::Found(_) | Self::Empty(None) => {
+            Self::Leased(_) | Self::Verified(..) | Self::Found(_) | Self::Last(None) => {
                 &Fate::Skipped(Skip::Changed)
             }
-            Self::Moved(..) | Self::Tree(_) if keep => &Fate::Trashed,
-            Self::Moved(..) | Self::Replaced(_) | Self::Tree(_) | Self::Empty(Some(_)) => &Fate::Deleted,
+            Self::Moved(..) | Self::Tree(_) | Self::Last(Some(_)) if keep => &Fate::Trashed,
+            Self::Moved(..) | Self::Replaced(_) | Self::Tree(_) | Self::Last(Some(_)) => &Fate::Deleted,
         }
     }
 }
 
 /// Goes on with a candidate, or ends it.
 fn advance(step: &mut Step, next: impl FnOnce(Step) -> Result<Step, Fate>) {
-    let now = std::mem::replace(step, Step::Empty(None));
+    let now = std::mem::replace(step, Step::Last(None));
     *step = next(now).unwrap_or_else(|fate| Step::Done(settled(fate)));
 }
 
@@ -415,16 +410,7 @@ fn verify(ground: &mut Ground<'_>, candidate: &Candidate, step: Step) -> Result<
             Ok(()) => Ok(Step::Tree(tree)),
             Err(fate) => Err(tree.put_back(ground).map_or_else(Fate::Failed, |()| fate)),
         },
-        Step::Empty(_) => {
-            let mut names = ground
-                .find(candidate)
-                .and_then(|_| ground.verify(candidate, None))?
-                .names;
-            let ino = candidate.ino;
-            let known = ground.watched.index.read().get(ino);
-            let freed = known.map(|(known, _)| Freed { ino, known });
-            Ok(Step::Empty(names.pop().zip(freed).map(Box::new)))
-        }
+        Step::Last(_) => Ok(Step::Last(Some(Box::new(Last::verify(ground, candidate)?)))),
         other @ (Step::Done(_)
         | Step::Verified(..)
         | Step::Moved(..)
@@ -506,7 +492,7 @@ fn move_one(
 }
 
 /// Moves a name into a lane, and says where it is and what it is called there.
-fn into_a_lane(
+pub(super) fn into_a_lane(
     lanes: Option<&mut Lanes>,
     from: &Name,
     before: Option<&mut Batch<'_>>,
@@ -530,7 +516,7 @@ fn into_a_lane(
     }
 }
 
-fn rename(from: &Name, place: &OwnedFd, there: &CStr) -> io::Result<()> {
+pub(super) fn rename(from: &Name, place: &OwnedFd, there: &CStr) -> io::Result<()> {
     inside::move_to(&from.dir, &from.name, place, there)
 }
 
@@ -570,16 +556,8 @@ fn finish_file(ground: &Ground<'_>, candidate: &Candidate, moved: &[Move]) -> Fa
     Fate::Deleted
 }
 
-fn remove_empty(name: &Name) -> Fate {
-    match inside::remove_dir(&name.dir, &*name.name) {
-        Ok(()) => Fate::Deleted,
-        // Also when something is in it that the plan did not know of: ENOTEMPTY.
-        Err(e) => refusal::fate(e),
-    }
-}
-
 /// Puts every name back, or keeps what cannot go back.
-fn put_back(ground: &Ground<'_>, candidate: &Candidate, moved: &[Move]) -> io::Result<()> {
+pub(super) fn put_back(ground: &Ground<'_>, candidate: &Candidate, moved: &[Move]) -> io::Result<()> {
     let mut result = Ok(());
     for m in moved.iter().rev() {
         let back = inside::move_to(&m.place, &m.there, &m.from.dir, &m.from.name);

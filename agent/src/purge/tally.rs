@@ -140,6 +140,7 @@ fn add(totals: &mut v1::Totals, candidate: &Candidate) {
     match candidate.shape {
         Shape::File => one_more(&mut totals.files),
         Shape::Tree | Shape::EmptyDirectory => one_more(&mut totals.directories),
+        Shape::Link(_) => one_more(&mut totals.links),
     }
 }
 

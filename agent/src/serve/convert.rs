@@ -192,6 +192,7 @@ pub(super) fn candidate(root: &Path, c: &Candidate, plan: &PlanRecord, created: 
     let kind = match c.shape {
         Shape::File => v1::Kind::File,
         Shape::Tree | Shape::EmptyDirectory => v1::Kind::Directory,
+        Shape::Link(_) => v1::Kind::Symlink,
     };
     v1::Candidate {
         path: absolute(root, &c.path()),
@@ -201,7 +202,10 @@ pub(super) fn candidate(root: &Path, c: &Candidate, plan: &PlanRecord, created: 
         last_access: Some(timestamp(c.last.at)),
         source: source(c.last.source).into(),
         rule: plan.rules.get(usize::from(c.rule)).cloned().unwrap_or_default(),
-        because: plan.reasons.get(usize::from(c.rule)).cloned().unwrap_or_default(),
+        because: match c.shape {
+            Shape::Link(why) => why.in_words().into(),
+            _ => plan.reasons.get(usize::from(c.rule)).cloned().unwrap_or_default(),
+        },
         age_seconds: c.last.at.age_at(created),
     }
 }
@@ -254,7 +258,7 @@ pub(super) fn explanation(answer: Answer) -> v1::Explanation {
     let access = covered(subject.access, condition.gap_end);
     let holds_total = holds.len() as u64;
     holds.truncate(HOLDS_NAMED_MAX);
-    let last = last_use(a, access, crate::model::Clocks::ALL);
+    let last = last_use(a, access, crate::model::Clocks::ALL, Seconds::judged());
     v1::Explanation {
         path,
         kind: kind(a.kind).into(),

@@ -17,6 +17,8 @@ const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
 /// A directory of the trash has its times and its project here: its own times move when something is put into it, and with a project
 /// that is inherited it would take nothing of another. Also its owner and mode: an owner whose quota is used up gets no directory.
 const NOTE: &CStr = c"trusted.purge_agent.was";
+/// A directory of the trash that stands for one which was empty and was removed has this: it goes back by itself.
+const REMOVED: &CStr = c"trusted.purge_agent.removed";
 /// The longest list of attribute names, and the longest value, that the kernel gives (`xattr(7)`).
 const KERNEL_MAX: usize = 64 << 10;
 /// So many bytes of attributes are remembered of a directory, names and values: users can give it many. With the note they must stay below
@@ -241,6 +243,27 @@ impl Likeness {
     }
 }
 
+/// Notes on a directory of the trash whether the one it stands for was removed. False: the file system keeps no such notes.
+///
+/// # Errors
+/// What `fsetxattr(2)` and `fremovexattr(2)` say.
+pub fn note_removed(trash: &OwnedFd, is_removed: bool) -> io::Result<bool> {
+    let noted = match is_removed {
+        true => rustix::fs::fsetxattr(trash, REMOVED, b"1", XattrFlags::empty()),
+        false => rustix::fs::fremovexattr(trash, REMOVED),
+    };
+    match noted {
+        Ok(()) => Ok(true),
+        Err(e) if is_optional(e) || e == Errno::NODATA => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Whether an open directory of the trash stands for one that was removed.
+pub fn is_noted_removed(trash: &OwnedFd) -> bool {
+    value(trash, REMOVED).is_ok_and(|value| value.is_some())
+}
+
 fn is_acl(name: &CStr) -> bool {
     [ACCESS_ACL, DEFAULT_ACL].contains(&name)
 }
@@ -289,7 +312,7 @@ fn attributes(dir: &OwnedFd) -> io::Result<Vec<(CString, Vec<u8>)>> {
     }
     let names = list.split(|b| *b == 0).filter(|name| !name.is_empty());
     let mut names: Vec<CString> = names.filter_map(|name| CString::new(name).ok()).collect();
-    names.retain(|name| **name != *NOTE);
+    names.retain(|name| ![NOTE, REMOVED].contains(&&**name));
     names.sort_by_key(|name| name.as_bytes().starts_with(b"user."));
     let mut room = ATTRIBUTES_MAX;
     let mut attributes = Vec::new();

@@ -5,6 +5,8 @@
 //! - [`fanotify`] groups and marks; reading gives raw bytes, the decoder is in `collect`
 //! - [`descriptor`] descriptors that are handed over as numbers
 //! - [`handle`]   file handles: from a path, and back to an open file
+//! - [`access`]   who may write to a directory
+//! - [`leads`]    where symbolic links lead
 //! - [`lease`]    write leases and advisory locks
 //! - [`limits`]   how many files may be open
 //! - [`memory`]   keeping the allocator from holding on to what a scan needed
@@ -27,6 +29,7 @@
 //!
 //! Every function names its man page. Nothing here knows of volumes, rules or plans.
 
+pub mod access;
 pub mod beneath;
 pub mod bounded;
 pub mod child;
@@ -37,6 +40,7 @@ pub mod fanotify;
 pub mod filesystem;
 pub mod handle;
 pub mod inside;
+pub mod leads;
 pub mod lease;
 pub mod likeness;
 pub mod limits;

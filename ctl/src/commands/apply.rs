@@ -103,8 +103,12 @@ impl Apply {
         loop {
             out.flush()?;
             let question = format!(
-                "Remove {} and {} ({}) from volume {}? [y/N/d] ",
+                "Remove {}{} and {} ({}) from volume {}? [y/N/d] ",
                 plural(t.files, "file", "files"),
+                match t.links {
+                    0 => String::new(),
+                    n => format!(", {}", plural(n, "symbolic link", "symbolic links")),
+                },
                 plural(t.directories, "directory", "directories"),
                 format_size(t.bytes),
                 plan.volume
@@ -188,7 +192,11 @@ pub(super) fn print(run: &v1::Run, out: &mut Out) -> Result<(), CtlError> {
     let words = |t: &v1::Totals| {
         let files = plural(t.files, "file", "files");
         let directories = plural(t.directories, "directory", "directories");
-        format!("{files}, {directories}, {}", format_size(t.bytes))
+        let links = match t.links {
+            0 => String::new(),
+            n => format!(", {}", plural(n, "symbolic link", "symbolic links")),
+        };
+        format!("{files}, {directories}{links}, {}", format_size(t.bytes))
     };
     out.line(&format!("  Deleted {} in {:.1} s", words(&deleted), run.seconds))?;
     if trashed != v1::Totals::default() {

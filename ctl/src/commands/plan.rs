@@ -52,7 +52,7 @@ impl Plan {
             false => out.one(&views::plan(&plan))?,
         }
         let totals = plan.candidates.unwrap_or_default();
-        let something = totals.files > 0 || totals.directories > 0;
+        let something = views::entries(&totals) > 0;
         Ok(if self.detailed_exitcode && something {
             exit::USAGE
         } else {
@@ -89,7 +89,7 @@ pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
         super::status::stamp(p.expires_at)
     ))?;
     out.line("")?;
-    if totals.files == 0 && totals.directories == 0 {
+    if views::entries(&totals) == 0 {
         out.line(&format!(
             "  Nothing to purge among {}.",
             plural(p.index_files, "file", "files")
@@ -106,6 +106,9 @@ pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
         if totals.directories > 0 {
             parts.push(plural(totals.directories, "directory", "directories"));
         }
+        if totals.links > 0 {
+            parts.push(plural(totals.links, "symbolic link", "symbolic links"));
+        }
         out.line(&format!(
             "  Would go: {}, {}",
             parts.join(", "),
@@ -113,24 +116,33 @@ pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
         ))?;
     }
     out.line("")?;
-    let mut rules = Table::new(&[
+    let has_links = totals.links > 0;
+    let mut columns = vec![
         ("RULE", Align::Left),
         ("FILES", Align::Right),
         ("DIRS", Align::Right),
         ("SIZE", Align::Right),
         ("", Align::Left),
-    ]);
+    ];
+    if has_links {
+        columns.insert(3, ("LINKS", Align::Right));
+    }
+    let mut rules = Table::new(&columns);
     for r in &p.rules {
         let t = r.totals.unwrap_or_default();
-        let nothing = t.files == 0 && t.directories == 0;
+        let nothing = views::entries(&t) == 0;
         let remark = if nothing { "matched nothing" } else { "" };
-        rules.row([
+        let mut row = vec![
             r.rule.clone(),
             count(t.files),
             count(t.directories),
             format_size(t.bytes),
             remark.into(),
-        ]);
+        ];
+        if has_links {
+            row.insert(3, count(t.links));
+        }
+        rules.row(row);
     }
     rules.print(out, 2)?;
     if !p.by_owner.is_empty() {
@@ -176,6 +188,13 @@ pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
     if !p.idle_patterns.is_empty() {
         out.line("")?;
     }
+    if p.times_ahead > 0 {
+        let files = plural(p.times_ahead, "file has", "files have");
+        out.line(&format!(
+            "  {files} a time in the future: it counts as the moment in which the agent saw it first"
+        ))?;
+        out.line("")?;
+    }
     if p.grace_seconds > 0 {
         let why = match p.guard.as_str() {
             "grace" => " (no leases on this file system: at least a day)",
@@ -192,7 +211,7 @@ pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
         "  Evaluated in {:.3} s. Nothing has been changed.",
         p.evaluation_seconds
     ))?;
-    if totals.files > 0 || totals.directories > 0 {
+    if views::entries(&totals) > 0 {
         out.line(&format!("  Look:   purgectl show {}", p.plan_id))?;
         out.line(&format!("  Remove: purgectl apply {}", p.plan_id))?;
     }
@@ -235,7 +254,7 @@ pub(super) fn in_a_line(p: &v1::Plan) -> [String; 6] {
         p.plan_id.clone(),
         p.volume.clone(),
         made,
-        count(t.files + t.directories),
+        count(views::entries(&t)),
         format_size(t.bytes),
         state,
     ]

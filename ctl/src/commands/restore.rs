@@ -54,8 +54,12 @@ impl Restore {
 fn print(report: &v1::RestoreReport, out: &mut Out) -> Result<(), CtlError> {
     let t = report.restored.unwrap_or_default();
     out.line(&format!(
-        "Restored {} and {} ({}) of run {}.",
+        "Restored {}{} and {} ({}) of run {}.",
         plural(t.files, "file", "files"),
+        match t.links {
+            0 => String::new(),
+            n => format!(", {}", plural(n, "symbolic link", "symbolic links")),
+        },
         plural(t.directories, "directory", "directories"),
         format_size(t.bytes),
         report.run_id

@@ -39,7 +39,7 @@ pub(super) fn table(runs: &[v1::Run]) -> Table {
             run.run_id.clone(),
             run.volume.clone(),
             format!("{} ago", age(super::age_of(run.started_at))),
-            count(d.files + d.directories),
+            count(views::entries(&d)),
             format_size(d.bytes),
             count(run.failed_total),
             views::run_state(run.state()),

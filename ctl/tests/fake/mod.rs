@@ -123,6 +123,7 @@ impl PurgeAgent for Fake {
             run_id: r.run_id,
             restored: Some(Totals {
                 files: 2,
+                links: 0,
                 directories: 1,
                 bytes: 4096,
             }),

@@ -15,6 +15,7 @@ pub fn plan(id: &str) -> Plan {
         Some(Totals {
             files,
             directories,
+            links: 0,
             bytes,
         })
     };
@@ -133,6 +134,7 @@ pub fn run(state: RunState, failed: bool) -> Run {
         deleted: Some(Totals {
             files: 24_980,
             directories: 12,
+            links: 0,
             bytes: 123_400_000_000,
         }),
         trashed: Some(Totals::default()),
@@ -259,6 +261,7 @@ pub fn status() -> AgentStatus {
         trash: Some(Totals {
             files: 3,
             directories: 0,
+            links: 0,
             bytes: 4096,
         }),
         guard: "leases".into(),
@@ -371,6 +374,7 @@ pub fn forecast() -> Forecast {
         would_go: Some(Totals {
             files: 100,
             directories: 0,
+            links: 0,
             bytes: 5_000_000_000_000,
         }),
     };
@@ -433,6 +437,7 @@ pub fn stopped() -> TriggerStatus {
         taken_lately: Some(Totals {
             files: 40,
             directories: 0,
+            links: 0,
             bytes: 12_000_000_000,
         }),
     }

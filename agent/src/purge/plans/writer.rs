@@ -10,6 +10,7 @@ use crate::index::{Batch, DirId, Index, Record, Store, StoreError};
 use crate::model::{Clocks, LastUse, Seconds};
 use crate::policy::evaluate::{Pick, Shape};
 use crate::policy::last_use::last_use;
+use crate::policy::links::own_change;
 use crate::purge::candidate::{CHUNK_CANDIDATES, CHUNK_DIR_BYTES, Candidate, encode};
 
 /// Bytes of one batch while a plan is being saved.
@@ -92,12 +93,16 @@ impl<'a> ChunkWriter<'a> {
         };
         // What is saved here is what apply compares with: a use since the evaluation must not become part of it.
         let clocks = self.clocks.get(usize::from(pick.rule)).or(self.clocks.first());
-        let last = last_use(&attributes, access, clocks.copied().unwrap_or(Clocks::ALL));
+        let clocks = clocks.copied().unwrap_or(Clocks::ALL);
+        let last = match pick.shape {
+            Shape::Link(_) => own_change((&attributes, access), clocks, self.now),
+            _ => last_use(&attributes, access, clocks, self.now),
+        };
         if pick.shape != Shape::Tree && last.at > pick.last.at {
             return Ok(None);
         }
         let (parent, name) = match pick.shape {
-            Shape::File => {
+            Shape::File | Shape::Link(_) => {
                 let (page, offset) = (pick.ino / 64, (pick.ino % 64) as u8);
                 if self.names.0 != Some(page) {
                     let names = &mut self.names.1;
@@ -139,7 +144,7 @@ impl<'a> ChunkWriter<'a> {
                 at: self.now.minus(1),
                 source: pick.last.source,
             },
-            Shape::File | Shape::EmptyDirectory => access,
+            Shape::File | Shape::EmptyDirectory | Shape::Link(_) => access,
         };
         Ok(Some(Candidate {
             ino: pick.ino,

@@ -1,0 +1,165 @@
+//! What goes last, one after the other: symbolic links, and directories that are empty by then. Neither can be leased; each is looked at once
+//! more in its turn, when everything it may depend on is away.
+//!
+//! A link is moved out of every user's reach before it is removed: what was moved is looked at, so that a file which has taken its name in
+//! the last moment goes back. A directory is removed where it lies, which the kernel does only if nothing is in it. With a grace the trash
+//! remembers what it was like, and that it was removed.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::candidate::Candidate;
+use super::guard::{Fate, Ground, Name, Skip};
+use super::refusal;
+use super::take::{Finished, Freed, Move, into_a_lane, put_back, rename};
+use crate::model::Stat;
+use crate::policy::evaluate::{Shape, Why};
+use crate::sys::leads::{End, Found};
+use crate::sys::{beneath, inside, likeness, stat};
+
+/// One of them, verified, at its place.
+#[derive(Debug)]
+pub struct Last {
+    name: Name,
+    freed: Freed,
+    /// With a grace: the directory of the trash that stands for the link's directory, or for this one.
+    place: Option<Arc<OwnedFd>>,
+}
+
+impl Last {
+    /// Compares it with the plan and the index.
+    ///
+    /// # Errors
+    /// The fate of a candidate that does not go.
+    pub fn verify(ground: &mut Ground<'_>, candidate: &Candidate) -> Result<Self, Fate> {
+        ground.find(candidate)?;
+        let name = ground.verify(candidate, None)?.names.pop();
+        let name = name.ok_or(Fate::Skipped(Skip::Changed))?;
+        let ino = candidate.ino;
+        let known = ground.watched.index.read().get(ino);
+        let (known, _) = known.ok_or(Fate::Skipped(Skip::Changed))?;
+        let place = match ground.keeps() {
+            true => Some(place(ground, candidate, &name).map_err(|e| ground.not_taken(e))?),
+            false => None,
+        };
+        Ok(Self {
+            name,
+            freed: Freed { ino, known },
+            place,
+        })
+    }
+
+    /// Removes it, or moves it into the trash.
+    ///
+    /// # Errors
+    /// The fate of a candidate that does not go.
+    pub fn finish(self, ground: &mut Ground<'_>, candidate: &Candidate, finished: &mut Finished) -> Fate {
+        let freed = self.freed;
+        let fate = match candidate.shape {
+            Shape::Link(why) => self.link(ground, candidate, why),
+            _ => self.directory(),
+        };
+        match (fate, candidate.shape) {
+            // It is still there, in the trash.
+            (Ok(Fate::Trashed), Shape::Link(_)) => {
+                finished.gone.push(freed.ino);
+                Fate::Trashed
+            }
+            (Ok(fate), _) => {
+                finished.freed.push(freed);
+                fate
+            }
+            (Err(fate), _) => fate,
+        }
+    }
+
+    fn directory(&self) -> Result<Fate, Fate> {
+        let Some(place) = &self.place else {
+            return self.remove_dir().map(|()| Fate::Deleted);
+        };
+        let place = beneath::open_dir(place, b"").map_err(Fate::Failed)?;
+        // First: a process that is killed in between leaves a note of one that is there, and that makes no difference to a restore.
+        let is_noted = likeness::note_removed(&place, true).map_err(refusal::fate)?;
+        self.remove_dir().inspect_err(|_| {
+            let _ = likeness::note_removed(&place, false);
+        })?;
+        Ok(match is_noted {
+            true => Fate::Trashed,
+            false => Fate::Deleted,
+        })
+    }
+
+    fn remove_dir(&self) -> Result<(), Fate> {
+        // Also when something is in it that the plan did not know of: ENOTEMPTY.
+        inside::remove_dir(&self.name.dir, &*self.name.name).map_err(refusal::fate)
+    }
+
+    fn link(self, ground: &mut Ground<'_>, candidate: &Candidate, why: Why) -> Result<Fate, Fate> {
+        let is_followed = why != Why::Expired;
+        let found = ground.look_at_link(&self.name.path, &self.name.name, is_followed);
+        check(ground, candidate, why, &found.map_err(refusal::fate)?)?;
+        let (place, there, in_lane) = match &self.place {
+            Some(place) => {
+                rename(&self.name, place, &self.name.name).map_err(|e| ground.not_taken(e))?;
+                (Arc::clone(place), Arc::clone(&self.name.name), false)
+            }
+            None => {
+                let moved = into_a_lane(ground.lanes.as_mut(), &self.name, None);
+                let (place, there) = moved.map_err(|e| ground.not_taken(e))?;
+                (place, there, true)
+            }
+        };
+        let moved = [Move {
+            from: self.name,
+            place,
+            there,
+            in_lane,
+        }];
+        let [only] = &moved;
+        let done = match stat::entry(&only.place, &only.there) {
+            Ok(found) if !is_it(candidate, &found.stat) => Err(Fate::Skipped(Skip::Changed)),
+            Ok(_) if self.place.is_some() => Ok(Fate::Trashed),
+            Ok(_) => inside::unlink(&only.place, &*only.there)
+                .map(|()| Fate::Deleted)
+                .map_err(refusal::fate),
+            Err(e) => Err(refusal::fate(e)),
+        };
+        done.map_err(|fate| put_back(ground, candidate, &moved).map_or_else(Fate::Failed, |()| fate))
+    }
+}
+
+/// The place in the trash: the directory above a link, or what stands for a directory itself.
+fn place(ground: &mut Ground<'_>, candidate: &Candidate, name: &Name) -> io::Result<Arc<OwnedFd>> {
+    match candidate.shape {
+        Shape::Link(_) => ground.bin.place(&name.path, &name.dir),
+        _ => {
+            let dir = beneath::open_dir(&name.dir, name.name.to_bytes())?;
+            ground.bin.place(&name.full(), &dir)
+        }
+    }
+}
+
+/// The link is the one that the plan names, and is still to go.
+fn check(ground: &Ground<'_>, candidate: &Candidate, why: Why, found: &Found) -> Result<(), Fate> {
+    let s = &found.link;
+    let own = (s.birth, s.ctime, s.ctime_nanos);
+    let is_unchanged =
+        is_it(candidate, s) && own == (candidate.birth, candidate.ctime, candidate.ctime_nanos);
+    let is_used = i128::from(s.atime.unix()) * 1_000_000_000 > ground.evaluated;
+    match why {
+        _ if !is_unchanged => Err(Fate::Skipped(Skip::Changed)),
+        Why::Expired if is_used => Err(Fate::Skipped(Skip::Accessed)),
+        Why::Expired => Ok(()),
+        // What it led to has stayed after all, or something has come there.
+        Why::Dangling | Why::WithTarget if found.end != End::Nowhere => Err(Fate::Skipped(Skip::Changed)),
+        Why::Dangling | Why::WithTarget => Ok(()),
+    }
+}
+
+/// But for the change time, which a rename moves, and the birth, which is the change time where none is kept.
+fn is_it(candidate: &Candidate, found: &Stat) -> bool {
+    let c = candidate;
+    (found.ino, found.kind, found.size, found.mtime, found.links)
+        == (c.ino, c.kind(), c.size, c.mtime, c.links)
+}
