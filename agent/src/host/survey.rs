@@ -20,7 +20,7 @@ use crate::sys::leads::{End, Links};
 use crate::volume::Volume;
 
 /// Links that are looked at between two looks at the index.
-const AT_ONCE: usize = 4096;
+const AT_ONCE: usize = 1 << 16;
 
 /// Evaluates rules, and asks the file system what that takes.
 pub(super) fn evaluate_surveyed(

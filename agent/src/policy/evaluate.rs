@@ -12,8 +12,8 @@ use super::apart::Apart;
 use super::files::FilePass;
 use super::limits::{apply_limits, is_limited};
 use super::tail::Tail;
-use super::units;
-use crate::config::{Rule, Target};
+use super::units::{self, DirectoryRule};
+use crate::config::Rule;
 use crate::index::{DirId, Index, StoreError};
 use crate::model::{Inode, LastUse, Seconds};
 
@@ -211,19 +211,13 @@ pub fn evaluate_with(
         ..Evaluation::default()
     };
     let mut taken = vec![false; index.dirs().table_len()];
-    for (number, rule) in numbered(rules) {
-        if let Target::Directory { depth } = rule.target {
-            let found = units::evaluate(index, rule, number, depth, at, &tables, &mut taken)?;
-            out.examined = out.examined.max(found.examined);
-            out.kept.held += found.held;
-            out.kept.excluded += found.excluded;
-            out.kept.uncovered += found.uncovered;
-            out.picks.extend(found.picks);
-            for (uid, (files, bytes)) in found.by_owner {
-                add_owner(&mut out.by_owner, uid, files, bytes);
-            }
-        }
-    }
+    let found = units::evaluate(index, &DirectoryRule::among(rules), at, &tables, &mut taken)?;
+    out.examined = found.examined;
+    out.kept.held = found.held;
+    out.kept.excluded = found.excluded;
+    out.kept.uncovered = found.uncovered;
+    out.picks = found.picks;
+    out.by_owner = found.by_owner;
     let together = match rules.iter().any(is_limited) {
         true => usize::MAX,
         false => together,

@@ -1,6 +1,7 @@
 //! The evaluation against naive models that look at every file.
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::config::Target;
 use crate::index::{Found, Store, VolumeId, testing};
 use crate::model::{Clocks, Kind, Source, Stat};
 use crate::policy::scope::{Globs, Scope};

@@ -2,11 +2,11 @@
 
 use rustc_hash::FxHashMap;
 
-use super::evaluate::{Circumstances, Tables, numbered};
+use super::evaluate::{Circumstances, Pick, Tables};
 use super::files::FilePass;
 use super::forecast::unit_table;
 use super::last_use::expires_at;
-use super::units;
+use super::units::{self, DirectoryRule};
 use crate::config::{Rule, Target};
 use crate::index::{Attributes, DirId, Index, StoreError};
 use crate::model::{Inode, Seconds};
@@ -150,27 +150,24 @@ pub(super) fn pass<T: Default + Send>(
     };
     let tables = Tables::new(index, &horizon);
     let mut taken = vec![false; index.dirs().table_len()];
-    let mut trees = Vec::new();
-    for (number, rule) in numbered(rules) {
-        let (Target::Directory { depth }, Some(ttl)) = (rule.target, rule.ttl) else {
-            continue;
-        };
-        let found = units::evaluate(index, rule, number, depth, &horizon, &tables, &mut taken)?;
-        trees.extend(found.picks.iter().map(|pick| Tree {
+    let among = DirectoryRule::among(rules);
+    let found = units::evaluate(index, &among, &horizon, &tables, &mut taken)?;
+    let tree = |pick: &Pick| {
+        let rule = among.iter().find(|r| r.number == pick.rule)?;
+        let announced = at
+            .announced
+            .allows_from(rule.rule, pick.ino, pick.birth, pick.last.at);
+        Some(Tree {
             ino: pick.ino,
             dir: index.dirs().of_inode(pick.ino).unwrap_or(pick.parent),
             uid: index.get(pick.ino).map_or(0, |(a, _)| a.uid),
             files: pick.files.into(),
             bytes: pick.bytes,
             birth: pick.birth,
-            due: expires_at(pick.last.at, ttl).max(at.announced.allows_from(
-                rule,
-                pick.ino,
-                pick.birth,
-                pick.last.at,
-            )),
-        }));
-    }
+            due: expires_at(pick.last.at, rule.ttl).max(announced),
+        })
+    };
+    let trees = found.picks.iter().filter_map(tree).collect();
     let files = FilePass::new(index, rules, &horizon, &tables, &taken);
     let parts = match files.is_needed() {
         true => files.fold(each)?,

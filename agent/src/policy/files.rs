@@ -4,10 +4,12 @@ use std::ops::Range;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::chosen::{Choices, Lasts};
 use super::evaluate::{
     Circumstances, Evaluation, Leads, Pick, Shape, Tables, add_owner, is_quota_file, numbered,
 };
-use super::last_use::{covered, expires_at, is_ahead, is_expired, last_use};
+use super::last_use::{expires_at, is_ahead, is_expired};
+use super::reach::Reach;
 use super::verdicts::Verdicts;
 use crate::config::{Rule, Target};
 use crate::index::{Attributes, DirId, Index, NAMES_MAX, PageView, StoreError};
@@ -32,6 +34,8 @@ pub(super) struct FilePass<'a> {
     together: usize,
     /// What symbolic links lead to.
     targets: FxHashSet<Inode>,
+    /// Which of the rules can speak of a directory's files.
+    reach: Reach,
 }
 
 /// Threads of an evaluation.
@@ -65,6 +69,7 @@ impl<'a> FilePass<'a> {
         });
         Self {
             targets: targets.collect(),
+            reach: Reach::new(index.dirs(), rules.iter().map(|(_, r, _)| &r.scope)),
             index,
             needs_names: !verdicts.is_empty(),
             rules,
@@ -109,6 +114,7 @@ impl<'a> FilePass<'a> {
     ) -> Result<Vec<T>, StoreError> {
         self.on_threads(|pages| {
             let mut out = T::default();
+            let mut choices = Choices::of(&self.rules, &self.reach);
             for page in pages.filter(|page| self.is_looked_at(page)) {
                 let mut attributes = page.attributes();
                 let mut paths = Paths::default();
@@ -116,7 +122,12 @@ impl<'a> FilePass<'a> {
                     let entry = attributes.next_entry()?;
                     if entry.kind == Kind::File
                         && !Tables::is(self.taken, entry.parent)
-                        && let Some(due) = self.due(&page, (ino, &entry), page.access(rank), &mut paths)?
+                        && let Some(due) = self.due(
+                            &page,
+                            (ino, &entry),
+                            page.access(rank),
+                            (&mut choices, &mut paths),
+                        )?
                     {
                         each(&mut out, ino, &entry, due);
                     }
@@ -132,11 +143,17 @@ impl<'a> FilePass<'a> {
         page: &PageView<'_>,
         (ino, entry): (Inode, &Attributes),
         access: LastUse,
-        paths: &mut Paths,
+        (choices, paths): (&mut Choices<'_>, &mut Paths),
     ) -> Result<Option<Seconds>, StoreError> {
         let mut first = None;
-        for (number, rule, ttl) in &self.rules {
-            let last = last_use(entry, covered(access, self.at.gap_end), rule.clocks, self.at.now);
+        let mut lasts = Lasts::of((entry, access), self.at);
+        let chosen = choices.of_file(entry);
+        for (number, rule, ttl) in chosen
+            .rules
+            .iter()
+            .filter_map(|n| self.rules.get(usize::from(*n)))
+        {
+            let last = lasts.by(rule.clocks);
             if is_expired(last.at, self.at.now, *ttl)
                 && Tables::is(&self.tables.connected, entry.parent)
                 && self.is_in_scope(page, ino, entry, (*number, rule), paths)?
@@ -177,8 +194,9 @@ impl<'a> FilePass<'a> {
 
     fn pages<'p>(&self, pages: impl Iterator<Item = PageView<'p>>) -> Result<Evaluation, StoreError> {
         let mut out = Evaluation::default();
+        let mut choices = Choices::of(&self.rules, &self.reach);
         for page in pages.filter(|page| self.is_looked_at(page)) {
-            self.page(&page, &mut out)?;
+            self.page(&page, &mut choices, &mut out)?;
         }
         Ok(out)
     }
@@ -188,7 +206,12 @@ impl<'a> FilePass<'a> {
             .is_none_or(|limit| page.clocks().iter().any(|clock| *clock < limit.0))
     }
 
-    fn page(&self, page: &PageView<'_>, out: &mut Evaluation) -> Result<(), StoreError> {
+    fn page(
+        &self,
+        page: &PageView<'_>,
+        choices: &mut Choices<'_>,
+        out: &mut Evaluation,
+    ) -> Result<(), StoreError> {
         let mut attributes = page.attributes();
         let mut paths = Paths::default();
         for (rank, ino) in page.inodes().enumerate() {
@@ -203,7 +226,7 @@ impl<'a> FilePass<'a> {
             }
             out.examined += 1;
             out.ahead += u64::from(is_ahead(&entry, self.at.now));
-            self.file(page, ino, &entry, access, &mut paths, out)?;
+            self.file(page, (ino, &entry), access, (choices, &mut paths), out)?;
         }
         Ok(())
     }
@@ -211,21 +234,22 @@ impl<'a> FilePass<'a> {
     fn file(
         &self,
         page: &PageView<'_>,
-        ino: Inode,
-        entry: &Attributes,
+        (ino, entry): (Inode, &Attributes),
         access: LastUse,
-        paths: &mut Paths,
+        (choices, paths): (&mut Choices<'_>, &mut Paths),
         out: &mut Evaluation,
     ) -> Result<(), StoreError> {
         let (mut uncovered, mut excluded) = (false, false);
-        for (number, rule, ttl) in &self.rules {
-            let last = last_use(entry, covered(access, self.at.gap_end), rule.clocks, self.at.now);
+        let mut lasts = Lasts::of((entry, access), self.at);
+        let chosen = choices.of_file(entry);
+        for (number, rule, ttl) in chosen
+            .rules
+            .iter()
+            .filter_map(|n| self.rules.get(usize::from(*n)))
+        {
+            let last = lasts.by(rule.clocks);
             if !is_expired(last.at, self.at.now, *ttl) {
-                uncovered |= is_expired(
-                    last_use(entry, access, rule.clocks, self.at.now).at,
-                    self.at.now,
-                    *ttl,
-                );
+                uncovered |= is_expired(lasts.seen_by(rule.clocks).at, self.at.now, *ttl);
                 continue;
             }
             let announced = self.at.announced.allows_from(rule, ino, entry.birth, last.at);
@@ -260,6 +284,13 @@ impl<'a> FilePass<'a> {
             }
             add_owner(&mut out.by_owner, entry.uid, 1, entry.size);
             return Ok(());
+        }
+        for (clocks, ttl) in &chosen.others {
+            match is_expired(lasts.by(*clocks).at, self.at.now, *ttl) {
+                true if Tables::is(&self.tables.connected, entry.parent) => excluded = true,
+                true => uncovered = true,
+                false => uncovered |= is_expired(lasts.seen_by(*clocks).at, self.at.now, *ttl),
+            }
         }
         out.kept.excluded += u64::from(excluded);
         out.kept.uncovered += u64::from(uncovered && !excluded);

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::evaluate::{Circumstances, Lead, Tables, numbered};
 use super::last_use::{is_expired, last_use};
+use super::reach::Reach;
 use super::verdicts::Verdicts;
 use crate::config::{Rule, Symlinks, Target};
 use crate::index::{Attributes, DirId, Index, StoreError};
@@ -64,6 +65,8 @@ pub(super) struct LinkRules<'a> {
     index: &'a Index,
     pub rules: Vec<LinkRule<'a>>,
     levels: Vec<u32>,
+    /// Which of them can speak of a directory's links.
+    reach: Reach,
 }
 
 impl<'a> LinkRules<'a> {
@@ -92,26 +95,34 @@ impl<'a> LinkRules<'a> {
             true => levels(index),
             false => Vec::new(),
         };
-        Self { index, rules, levels }
+        Self {
+            index,
+            reach: Reach::new(index.dirs(), rules.iter().map(|r| &r.rule.scope)),
+            rules,
+            levels,
+        }
     }
 
     /// The rules that speak of a link by its age and its owner. One with a second name stays: nobody could say what is left of it.
     pub fn by_age<'s>(
         &'s self,
         (attributes, access): (&'s Attributes, LastUse),
+        parent: DirId,
         now: Seconds,
     ) -> impl Iterator<Item = &'s LinkRule<'a>> {
         let is_one = attributes.kind == Kind::Symlink && attributes.links == 1;
-        self.rules.iter().filter(move |r| {
-            let scope = &r.rule.scope;
-            let is_in_scope = match r.how {
-                // Of what goes with its target, the target's size counts.
-                Symlinks::WithTarget => scope.admits_owner(attributes.uid, attributes.gid),
-                _ => scope.admits_attributes(attributes.uid, attributes.gid, attributes.size),
-            };
-            let changed = own_change((attributes, access), r.rule.clocks, now);
-            is_one && is_in_scope && is_expired(changed.at, now, r.ttl)
-        })
+        let near = self.reach.near(parent).iter();
+        near.filter_map(|n| self.rules.get(usize::from(*n)))
+            .filter(move |r| {
+                let scope = &r.rule.scope;
+                let is_in_scope = match r.how {
+                    // Of what goes with its target, the target's size counts.
+                    Symlinks::WithTarget => scope.admits_owner(attributes.uid, attributes.gid),
+                    _ => scope.admits_attributes(attributes.uid, attributes.gid, attributes.size),
+                };
+                let changed = own_change((attributes, access), r.rule.clocks, now);
+                is_one && is_in_scope && is_expired(changed.at, now, r.ttl)
+            })
     }
 
     /// Whether a rule speaks of this place.
@@ -155,7 +166,10 @@ pub fn old_links(index: &Index, rules: &[Rule], at: &Circumstances) -> Result<Ve
         for (rank, ino) in page.inodes().enumerate() {
             let entry = attributes.next_entry()?;
             if entry.kind == Kind::Symlink
-                && rules.by_age((&entry, page.access(rank)), at.now).next().is_some()
+                && rules
+                    .by_age((&entry, page.access(rank)), entry.parent, at.now)
+                    .next()
+                    .is_some()
                 && is_free(&tables, entry.parent)
                 && !at.held.contains(&ino)
             {
@@ -202,7 +216,7 @@ pub fn places(
             continue;
         };
         let hows: Vec<Symlinks> = rules
-            .by_age((&attributes, access), at.now)
+            .by_age((&attributes, access), parent, at.now)
             .filter(|rule| rules.admits(rule, (parent, &name)))
             .map(|rule| rule.how)
             .collect();

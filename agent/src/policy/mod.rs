@@ -11,6 +11,7 @@
 //! - `tail`       what depends on the rest: symbolic links, and directories that are empty once it is away
 //! - [`links`]    symbolic links that may go, and when
 //! - [`units`]    directory rules: the newest use of anything below
+//! - `reach`      which rules can speak of which directories
 //! - `verdicts`   what globs say of directories, each asked once
 //! - [`announced`] rules that take only what was named long enough before
 //! - [`expiring`] what expires soon
@@ -23,6 +24,7 @@
 
 pub mod announced;
 pub mod apart;
+mod chosen;
 pub mod evaluate;
 pub mod expiring;
 pub mod explain;
@@ -36,6 +38,7 @@ pub mod last_use;
 pub mod limits;
 pub mod links;
 pub mod quota;
+mod reach;
 pub mod schedule;
 pub mod scope;
 mod tail;

@@ -181,6 +181,17 @@ pub struct Called {
     pub exclude_groups: Vec<String>,
 }
 
+/// The names from the root on that a pattern says without a wildcard; none if it matches at any depth.
+fn literal_names(pattern: &str) -> Vec<&[u8]> {
+    let inner = pattern.strip_suffix('/').unwrap_or(pattern);
+    if !inner.contains('/') {
+        return Vec::new();
+    }
+    let names = inner.strip_prefix('/').unwrap_or(inner).split('/');
+    let is_literal = |name: &&str| !name.contains(['*', '?', '[', ']', '{', '}', '\\', '!']);
+    names.take_while(is_literal).map(str::as_bytes).collect()
+}
+
 /// Of a pattern that means directories and nothing in them: the pattern that names these directories.
 fn bare_directory(pattern: &str) -> Option<String> {
     if let Some(directory) = pattern.strip_suffix("/.") {
@@ -277,6 +288,11 @@ impl Scope {
                 .exclude
                 .as_ref()
                 .is_none_or(|e| e.matching(path, is_dir).is_none())
+    }
+
+    /// Where what it speaks of lies, by each pattern: names of directories and at last of an entry, from the root on; empty: anywhere.
+    pub(super) fn places(&self) -> Vec<Vec<&[u8]>> {
+        self.include.patterns.iter().map(|p| literal_names(p)).collect()
     }
 
     /// Whether a pattern of `include` names `path` itself.

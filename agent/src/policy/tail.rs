@@ -10,6 +10,7 @@ use super::last_use::{covered, is_expired, last_use};
 use super::links::{
     LinkRule, LinkRules, PageNames, changed_on_the_way, is_free, is_unfollowed, levels, own_change,
 };
+use super::reach::Reach;
 use super::verdicts::Verdicts;
 use crate::config::{Rule, Symlinks, Target};
 use crate::index::codec::DirEntry;
@@ -34,6 +35,8 @@ pub(super) struct Tail<'a> {
     tables: &'a Tables,
     found: &'a Evaluation,
     removers: Vec<Remover<'a>>,
+    /// Which of the removers can speak of a directory.
+    reach: Reach,
     /// By directory: how far below the root; empty where no rule asks.
     levels: Vec<u32>,
     /// By directory: entries that are left in it.
@@ -82,6 +85,7 @@ impl<'a> Tail<'a> {
             at,
             tables,
             found,
+            reach: Reach::new(index.dirs(), removers.iter().map(|r| &r.rule.scope)),
             removers,
             levels,
             left: Vec::new(),
@@ -176,7 +180,7 @@ impl<'a> Tail<'a> {
                 continue;
             }
             let speaking = rules
-                .by_age((&attributes, access), self.at.now)
+                .by_age((&attributes, access), parent, self.at.now)
                 .filter(|rule| rules.admits(rule, (parent, &name)));
             for rule in speaking {
                 let own = own_change((&attributes, access), rule.rule.clocks, self.at.now);
@@ -323,11 +327,12 @@ impl<'a> Tail<'a> {
                 && remover.takes(index, at, (dir, level), &attributes);
             goes.then_some(last)
         };
-        let (remover, last) = self
-            .removers
-            .iter_mut()
-            .find_map(|remover| takes(remover).map(|last| (remover, last)))?;
-        remover.room -= 1;
+        let near = self.reach.near(dir.parent).iter().map(|n| usize::from(*n));
+        let (remover, last) = near
+            .filter_map(|n| Some((n, takes(self.removers.get(n)?)?)))
+            .next()?;
+        let remover = self.removers.get_mut(remover)?;
+        remover.room = remover.room.saturating_sub(1);
         Some(Pick {
             ino: dir.ino,
             parent: dir.parent,

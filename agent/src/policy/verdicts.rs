@@ -1,6 +1,7 @@
 //! What a scope's globs say of directories, each asked once: a pattern that covers a directory covers everything in it, and to ask for
 //! every directory above an entry anew takes the square of how deep it lies.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use super::scope::Scope;
@@ -10,9 +11,14 @@ use crate::index::{DirId, Directories};
 /// long as its path is.
 pub(super) const PATTERN_BYTES_MAX: usize = 8 << 10;
 
+/// Directories of one piece: what no rule speaks of takes no memory.
+const PIECE: usize = 1024;
+
+type Piece = Box<[AtomicU8]>;
+
 /// What is known of directories, by their ids. Several threads may ask.
 #[derive(Debug)]
-pub(super) struct Verdicts(Vec<AtomicU8>);
+pub(super) struct Verdicts(Vec<OnceLock<Piece>>);
 
 /// What covers a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +37,7 @@ impl Verdicts {
     /// Nothing is known yet.
     pub fn new(dirs: &Directories) -> Self {
         let mut all = Vec::new();
-        all.resize_with(dirs.table_len(), AtomicU8::default);
+        all.resize_with(dirs.table_len().div_ceil(PIECE), OnceLock::new);
         Self(all)
     }
 
@@ -39,7 +45,7 @@ impl Verdicts {
     pub fn of(&self, dirs: &Directories, scope: &Scope, dir: DirId) -> Covered {
         let mut chain = Vec::new();
         let mut at = dir;
-        while self.known(at).is_none() && at != DirId::ROOT && chain.len() <= self.0.len() {
+        while self.known(at).is_none() && at != DirId::ROOT && chain.len() <= dirs.table_len() {
             let Some(entry) = dirs.get(at) else { break };
             chain.push(at);
             at = entry.parent;
@@ -47,9 +53,7 @@ impl Verdicts {
         let mut bits = self.known(at).unwrap_or(KNOWN);
         for id in chain.into_iter().rev() {
             bits = judged(dirs, scope, id, bits);
-            if let Some(place) = self.0.get(id.index()) {
-                place.store(bits, Relaxed);
-            }
+            self.know(id, bits);
         }
         Covered {
             included: bits & INCLUDED != 0,
@@ -83,8 +87,18 @@ impl Verdicts {
     }
 
     fn known(&self, id: DirId) -> Option<u8> {
-        let bits = self.0.get(id.index())?.load(Relaxed);
+        let piece = self.0.get(id.index() / PIECE)?.get()?;
+        let bits = piece.get(id.index() % PIECE)?.load(Relaxed);
         (bits & KNOWN != 0).then_some(bits)
+    }
+
+    fn know(&self, id: DirId, bits: u8) {
+        let piece = self.0.get(id.index() / PIECE);
+        let piece =
+            piece.map(|piece| piece.get_or_init(|| (0..PIECE).map(|_| AtomicU8::default()).collect()));
+        if let Some(place) = piece.and_then(|piece| piece.get(id.index() % PIECE)) {
+            place.store(bits, Relaxed);
+        }
     }
 }
 
