@@ -450,7 +450,8 @@ fn directories_come_back_as_they_were(filesystem: Fs) {
         (m.uid(), m.gid(), m.mode(), m.mtime(), attributes)
     };
     let before = [look(&plain), look(&rich)];
-    let agent = Agent::tracking(&config(&root));
+    let keys = "grace = \"1h\"\nremove_empty_dirs = \"all\"";
+    let agent = Agent::tracking(&Config::backdated_with(&root, keys));
     let run = apply_all(&agent);
     assert!(!plain.exists() && !rich.exists());
     let _ = agent.ctl().run(["restore", &run]).ok();

@@ -5,8 +5,6 @@
 //! the last moment goes back. A directory is removed where it lies, which the kernel does only if nothing is in it. With a grace the trash
 //! remembers what it was like, and that it was removed.
 
-use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::candidate::Candidate;
@@ -16,15 +14,13 @@ use super::take::{Finished, Freed, Move, into_a_lane, put_back, rename};
 use crate::model::Stat;
 use crate::policy::evaluate::{Shape, Why};
 use crate::sys::leads::{End, Found};
-use crate::sys::{beneath, inside, likeness, stat};
+use crate::sys::{beneath, inside, likeness, stat, walk};
 
 /// One of them, verified, at its place.
 #[derive(Debug)]
 pub struct Last {
     name: Name,
     freed: Freed,
-    /// With a grace: the directory of the trash that stands for the link's directory, or for this one.
-    place: Option<Arc<OwnedFd>>,
 }
 
 impl Last {
@@ -39,14 +35,9 @@ impl Last {
         let ino = candidate.ino;
         let known = ground.watched.index.read().get(ino);
         let (known, _) = known.ok_or(Fate::Skipped(Skip::Changed))?;
-        let place = match ground.keeps() {
-            true => Some(place(ground, candidate, &name).map_err(|e| ground.not_taken(e))?),
-            false => None,
-        };
         Ok(Self {
             name,
             freed: Freed { ino, known },
-            place,
         })
     }
 
@@ -58,7 +49,7 @@ impl Last {
         let freed = self.freed;
         let fate = match candidate.shape {
             Shape::Link(why) => self.link(ground, candidate, why),
-            _ => self.directory(),
+            _ => self.directory(ground),
         };
         match (fate, candidate.shape) {
             // It is still there, in the trash.
@@ -74,11 +65,18 @@ impl Last {
         }
     }
 
-    fn directory(&self) -> Result<Fate, Fate> {
-        let Some(place) = &self.place else {
+    fn directory(&self, ground: &mut Ground<'_>) -> Result<Fate, Fate> {
+        if !ground.keeps() {
             return self.remove_dir().map(|()| Fate::Deleted);
-        };
-        let place = beneath::open_dir(place, b"").map_err(Fate::Failed)?;
+        }
+        let dir = beneath::open_dir(&self.name.dir, self.name.name.to_bytes()).map_err(refusal::fate)?;
+        // What is not empty leaves no trace in the trash.
+        if !walk::list(&dir).map_err(refusal::fate)?.is_empty() {
+            return Err(Fate::Skipped(Skip::Changed));
+        }
+        let place = ground.bin.place(&self.name.full(), &dir);
+        let place = place.map_err(|e| ground.not_taken(e))?;
+        let place = beneath::open_dir(&place, b"").map_err(Fate::Failed)?;
         // First: a process that is killed in between leaves a note of one that is there, and that makes no difference to a restore.
         let is_noted = likeness::note_removed(&place, true).map_err(refusal::fate)?;
         self.remove_dir().inspect_err(|_| {
@@ -99,12 +97,15 @@ impl Last {
         let is_followed = why != Why::Expired;
         let found = ground.look_at_link(&self.name.path, &self.name.name, is_followed);
         check(ground, candidate, why, &found.map_err(refusal::fate)?)?;
-        let (place, there, in_lane) = match &self.place {
-            Some(place) => {
-                rename(&self.name, place, &self.name.name).map_err(|e| ground.not_taken(e))?;
-                (Arc::clone(place), Arc::clone(&self.name.name), false)
+        let keeps = ground.keeps();
+        let (place, there, in_lane) = match keeps {
+            true => {
+                let place = ground.bin.place(&self.name.path, &self.name.dir);
+                let place = place.map_err(|e| ground.not_taken(e))?;
+                rename(&self.name, &place, &self.name.name).map_err(|e| ground.not_taken(e))?;
+                (place, Arc::clone(&self.name.name), false)
             }
-            None => {
+            false => {
                 let moved = into_a_lane(ground.lanes.as_mut(), &self.name, None);
                 let (place, there) = moved.map_err(|e| ground.not_taken(e))?;
                 (place, there, true)
@@ -119,24 +120,13 @@ impl Last {
         let [only] = &moved;
         let done = match stat::entry(&only.place, &only.there) {
             Ok(found) if !is_it(candidate, &found.stat) => Err(Fate::Skipped(Skip::Changed)),
-            Ok(_) if self.place.is_some() => Ok(Fate::Trashed),
+            Ok(_) if keeps => Ok(Fate::Trashed),
             Ok(_) => inside::unlink(&only.place, &*only.there)
                 .map(|()| Fate::Deleted)
                 .map_err(refusal::fate),
             Err(e) => Err(refusal::fate(e)),
         };
         done.map_err(|fate| put_back(ground, candidate, &moved).map_or_else(Fate::Failed, |()| fate))
-    }
-}
-
-/// The place in the trash: the directory above a link, or what stands for a directory itself.
-fn place(ground: &mut Ground<'_>, candidate: &Candidate, name: &Name) -> io::Result<Arc<OwnedFd>> {
-    match candidate.shape {
-        Shape::Link(_) => ground.bin.place(&name.path, &name.dir),
-        _ => {
-            let dir = beneath::open_dir(&name.dir, name.name.to_bytes())?;
-            ground.bin.place(&name.full(), &dir)
-        }
     }
 }
 

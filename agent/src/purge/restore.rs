@@ -438,6 +438,11 @@ impl Visitor for Back<'_, '_, '_> {
             return Ok(());
         };
         let stays = is_removed && !self.put_back_removed(ino, owner);
+        if is_removed && !stays {
+            // It goes back once, whatever else is left of it here.
+            let here = beneath::open_dir(parent, name.to_bytes());
+            let _ = here.and_then(|dir| likeness::note_removed(&dir, false));
+        }
         self.way.up();
         let which = self.restore.which;
         if !stays && !self.open.is_empty() && (which.has(&self.path, ino) || !which.has_part_of(&self.path)) {

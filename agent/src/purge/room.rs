@@ -92,9 +92,7 @@ impl Count {
             _ => usize::from(is_new),
         };
         let own = match candidate.shape {
-            Shape::File => 1,
-            // With a grace the place in the trash as well.
-            Shape::EmptyDirectory | Shape::Link(_) => 2,
+            Shape::File | Shape::EmptyDirectory | Shape::Link(_) => 1,
             Shape::Tree => {
                 self.walks = walk::OPEN_MAX;
                 let leases = usize::try_from(candidate.files).unwrap_or(usize::MAX);
