@@ -251,6 +251,11 @@ impl Builder {
 
 /// A line of gitignore as the glob that it means, and whether only directories are meant.
 fn compile(line: &str) -> Result<(Glob, bool), globset::Error> {
+    // A directory and nothing in it.
+    let bare = line
+        .strip_suffix('.')
+        .filter(|directory| directory.ends_with('/'));
+    let line = bare.unwrap_or(line);
     let (anchored, line) = match line.strip_prefix('/') {
         Some(rest) => (true, rest),
         None => (

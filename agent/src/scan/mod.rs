@@ -360,9 +360,15 @@ mod tests {
             "a read just now would not show"
         );
         file.atime = now.minus(3 * 86_400);
-        assert_eq!(Belief::Atime(now).first_use(&file, Seconds::MAX).at, now.minus(2 * 86_400));
+        assert_eq!(
+            Belief::Atime(now).first_use(&file, Seconds::MAX).at,
+            now.minus(2 * 86_400)
+        );
         let unread = testing::stat(1, Kind::File, 1, 40 * 86_400);
-        assert_eq!(Belief::Atime(now).first_use(&unread, Seconds::MAX).at, Seconds(41 * 86_400));
+        assert_eq!(
+            Belief::Atime(now).first_use(&unread, Seconds::MAX).at,
+            Seconds(41 * 86_400)
+        );
     }
 
     proptest! {

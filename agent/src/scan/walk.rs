@@ -404,7 +404,9 @@ impl<'a> Worker<'a> {
                 parent: entry.dir,
                 name,
                 first_use: match (entry.keeps_atime, belief) {
-                    (true, Belief::Atime(watched_from)) => Belief::Since(watched_from).first_use(&entry.stat, now),
+                    (true, Belief::Atime(watched_from)) => {
+                        Belief::Since(watched_from).first_use(&entry.stat, now)
+                    }
                     _ => belief.first_use(&entry.stat, now),
                 },
             });
