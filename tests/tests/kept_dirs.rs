@@ -64,7 +64,7 @@ fn a_directory_that_its_users_could_not_make_again_stays() {
         dir(&root.join("acl"), (0, 0), 0o755),
         // Root has made it, and an ACL of it names a user.
         dir(&root.join("named"), (0, 0), 0o755),
-        // The group may write there, and nobody knows of the user that she is in it.
+        // The group may write there, and no account says that the user is in it.
         dir(&root.join("of-team"), (0, TEAM), 0o775),
         dir(&root.join("of-team/alice"), own, 0o700),
     ]);

@@ -242,7 +242,7 @@ fn links_stay_where_directories_do_and_go_by_their_own_age_where_the_rule_says_s
     let plan = agent.ctl().plan();
     let all = BTreeSet::from([live.clone(), dangling, outside]);
     assert_same("all that are old", &links_of(&agent, &plan), &all);
-    // It is followed: somebody uses it.
+    // It is followed: a process uses it.
     set_times(&live, now());
     applied(&agent, &plan);
     assert_same("what is left", &all_links(&root), &BTreeSet::from([live, young]));

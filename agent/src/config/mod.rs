@@ -161,7 +161,7 @@ pub enum Symlinks {
     Keep,
     /// One that was not changed within the ttl goes when its target goes by the same rule, or does not exist.
     WithTarget,
-    /// One that was neither changed nor followed within the ttl goes, wherever it leads.
+    /// One that was neither changed nor followed within the ttl goes, also if its target exists.
     Expired,
 }
 
@@ -195,7 +195,7 @@ pub struct Rule {
     pub remove_empty_dirs: bool,
     /// But for those whose users could not make them again.
     pub spares_dirs: bool,
-    /// And but for those of so many levels below the root.
+    /// And but for those of this number of levels below the root.
     pub keep_depth: u32,
     /// So many of them a run; 0: unlimited.
     pub max_empty_dirs: u64,

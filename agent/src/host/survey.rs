@@ -202,7 +202,7 @@ impl Makers {
         Some(all)
     }
 
-    /// Whether somebody may reach the directory above and write to it.
+    /// Whether a user may reach the directory above and write to it.
     fn may_make(&self, who: &Who) -> bool {
         let Some(((_, parent), above)) = self.above.split_last() else {
             return false;

@@ -12,7 +12,7 @@ use crate::config::Rule;
 use crate::index::Attributes;
 use crate::model::{Clocks, LastUse};
 
-/// Of so many directories and owners the answer is remembered; then it begins again.
+/// The answers are remembered for this number of directories and owners.
 const REMEMBERED_MAX: usize = 100_000;
 
 /// What is asked of a file.
@@ -114,7 +114,7 @@ impl<'e> Lasts<'e> {
         }
     }
 
-    /// By these clocks; what nobody watched counts as a use.
+    /// By these clocks; an unwatched stretch counts as a use.
     pub fn by(&mut self, clocks: Clocks) -> LastUse {
         if let Some((of, last)) = self.known
             && of == clocks
@@ -131,7 +131,7 @@ impl<'e> Lasts<'e> {
         last
     }
 
-    /// The same as if nothing had gone unwatched.
+    /// The same without unwatched stretches.
     pub fn seen_by(&self, clocks: Clocks) -> LastUse {
         last_use(self.entry, self.access, clocks, self.at.now)
     }

@@ -76,7 +76,7 @@ pub enum Why {
     Dangling,
     /// What it leads to goes by the same rule.
     WithTarget,
-    /// It is old, wherever it leads.
+    /// It is old, whether its target exists or not.
     Expired,
 }
 
@@ -248,7 +248,7 @@ pub fn evaluate_with(
     Ok(out)
 }
 
-/// Finds anew what depends on the rest: symbolic links, and directories that are empty then. To be called when more is known of them.
+/// Finds again what depends on the rest: symbolic links, and directories that are empty then. To be called when more is known of them.
 ///
 /// # Errors
 /// As for [`evaluate`].

@@ -6,7 +6,7 @@
 //!   (survey)     the file system: where each of them leads; nothing is followed
 //!   tail         the index again: which of them go
 //! ```
-//! A link's use cannot be seen: it has its own times only. What leads out of the volume, or to what nobody can tell, stays.
+//! A link's use cannot be seen: it has its own times only. A link stays if it leads out of the volume, or if its target is not known.
 
 use std::sync::Arc;
 
@@ -79,7 +79,7 @@ impl<'a> LinkRules<'a> {
             Some(LinkRule {
                 number,
                 rule,
-                // What goes wherever it leads was announced to nobody.
+                // No list announces a link.
                 ttl: match rule.symlinks {
                     Symlinks::Keep => return None,
                     Symlinks::WithTarget => rule.ttl?,
@@ -103,7 +103,7 @@ impl<'a> LinkRules<'a> {
         }
     }
 
-    /// The rules that speak of a link by its age and its owner. One with a second name stays: nobody could say what is left of it.
+    /// The rules that speak of a link by its age and its owner. One with a second name stays.
     pub fn by_age<'s>(
         &'s self,
         (attributes, access): (&'s Attributes, LastUse),

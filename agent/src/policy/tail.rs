@@ -22,7 +22,7 @@ struct Remover<'a> {
     number: u16,
     rule: &'a Rule,
     ttl: u64,
-    /// So many more.
+    /// How many more it takes.
     room: u64,
     verdicts: Verdicts,
 }
@@ -47,7 +47,7 @@ pub(super) struct Tail<'a> {
     emptied: VecDeque<DirId>,
     /// Links whose target goes by no rule so far, by that target.
     waiting: FxHashMap<Inode, Vec<Pick>>,
-    /// So many more links by each rule.
+    /// How many more links each rule takes.
     link_room: Vec<u64>,
     picks: Vec<Pick>,
 }

@@ -439,7 +439,7 @@ impl Visitor for Back<'_, '_, '_> {
         };
         let stays = is_removed && !self.put_back_removed(ino, owner);
         if is_removed && !stays {
-            // It goes back once, whatever else is left of it here.
+            // It goes back once, also if files of it are left here.
             let here = beneath::open_dir(parent, name.to_bytes());
             let _ = here.and_then(|dir| likeness::note_removed(&dir, false));
         }
@@ -455,7 +455,7 @@ impl Visitor for Back<'_, '_, '_> {
 }
 
 impl Back<'_, '_, '_> {
-    /// Makes the directory that was removed again, whatever lay in it. False: it stays in the trash.
+    /// Makes the directory that was removed again. False: it stays in the trash.
     fn put_back_removed(&mut self, ino: Inode, uid: u32) -> bool {
         let which = self.restore.which;
         // What a run has removed before it was killed was empty.

@@ -71,7 +71,7 @@ impl Access {
         }
     }
 
-    /// Whether somebody may do all of `what` there. Root may.
+    /// Whether a user may do all of `what` there. Root may.
     pub fn allows(&self, who: &Who, what: u32) -> bool {
         let gives = |bits: u32| bits & what == what;
         if who.uid == Some(0) {
@@ -136,7 +136,7 @@ impl Access {
     }
 }
 
-/// The entries of an ACL that name somebody or are the owning group's, with what the mask leaves them. One that cannot be read has none.
+/// The entries of an ACL that name a user or a group, or are the owning group's, with what the mask leaves them. One that cannot be read has none.
 fn entries(acl: &[u8]) -> Vec<(u16, u32, u32)> {
     // A version of four bytes, then entries of eight.
     let all: Vec<(u16, u32, u32)> = acl
@@ -238,7 +238,7 @@ mod tests {
             let _ = dir.other_writers();
         }
 
-        /// Whoever has more groups in an ACL without denials by class may do no less.
+        /// A user may write if an entry of a group of theirs allows it.
         #[test]
         fn a_group_that_may_write_may_write(bits in 0u16..8, gid in 3u32..9) {
             let dir = Access::new(1, 2, 0o770, &acl(&[(GROUP_OBJ, 0, 0), (GROUP, gid, bits), (MASK, 0, 7)]));

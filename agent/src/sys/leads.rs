@@ -15,7 +15,7 @@ use crate::model::{Inode, Kind, Seconds, Stat};
 
 /// More links than this on one way are followed by no kernel (`path_resolution(7)`).
 const LINKS_MAX: usize = 40;
-/// Longer ways are not gone.
+/// Longer ways are given up.
 const NAMES_MAX: usize = 4096;
 /// Access times stay as they are (`MOUNT_ATTR_NOATIME` of linux/mount.h), and what is replaced by that.
 const NOATIME: u64 = 0x10;
@@ -213,7 +213,7 @@ impl Links {
     }
 }
 
-/// A way that is being gone.
+/// A way, and how far it was followed.
 struct Way {
     /// Where: names of directories below the root.
     at: Vec<Vec<u8>>,

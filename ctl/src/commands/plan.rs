@@ -191,7 +191,7 @@ pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
     if p.times_ahead > 0 {
         let files = plural(p.times_ahead, "file has", "files have");
         out.line(&format!(
-            "  {files} a time in the future: it counts as the moment in which the agent saw it first"
+            "  {files} a time in the future: it counts as the moment it was seen"
         ))?;
         out.line("")?;
     }

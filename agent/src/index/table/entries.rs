@@ -188,8 +188,8 @@ impl Index {
         Ok(())
     }
 
-    /// Whether a known inode has a time that lies ahead of `now` and was not seen before. It counts as now, once: whoever takes it over records
-    /// a use.
+    /// Whether a known inode has a time that lies ahead of `now` and was not seen before. It counts as now, once: the caller that takes it over
+    /// records a use.
     pub fn is_newly_ahead(&self, stat: &Stat, now: Seconds) -> bool {
         let times = |a: &Attributes| (a.mtime, a.ctime, a.birth);
         let seen = attributes_of(stat, DirId::ROOT);
