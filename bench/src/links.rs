@@ -22,7 +22,7 @@ pub const INODES_DEFAULT: usize = 10;
 /// Names in one directory.
 const IN_A_DIRECTORY: usize = 1_000;
 /// A name's share of an image, and what the file system itself wants.
-const BYTES_PER_NAME: u64 = 1_024;
+const BYTES_PER_NAME: u64 = 2_048;
 const BYTES_BASE: u64 = 512 << 20;
 
 /// Measures both kinds of tree and prints the table.
