@@ -134,9 +134,15 @@ fn check(file: &std::path::Path) -> ExitCode {
             warnings.extend(files.and_then(|files| Certificates::load(files).err().map(|e| e.to_string())));
             warnings.extend(password_for_others(&config, file));
             warnings.extend(purge_agent::patterns::warnings(&config));
+            let trial = purge_agent::volume::trial::of(&config);
+            warnings.extend(trial.warnings);
             warnings
                 .iter()
                 .for_each(|w| eprintln!("warning: {}", Shown::text(w)));
+            if !trial.refusals.is_empty() {
+                trial.refusals.iter().for_each(|r| println!("{}", Shown::text(r)));
+                return ExitCode::FAILURE;
+            }
             let (volumes, rules) = (config.volumes.len(), config.rules.len());
             let file = Shown::name(file.as_os_str().as_bytes());
             println!("{file}: good ({volumes} volumes, {rules} rules)");

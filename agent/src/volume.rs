@@ -5,6 +5,7 @@
 //!
 //! - `absent`     one that cannot be watched for now
 //! - `start`      from a configuration to a volume that is watched
+//! - [`trial`]    whether it could be watched, for `check`
 //! - `claim`      one agent for each volume
 //! - [`coverage`] since when everything is seen, and the gaps (pure)
 //! - `opening`    what an earlier process left: store, journal, checkpoint
@@ -26,6 +27,7 @@ mod opening;
 mod presence;
 mod scanning;
 mod start;
+pub mod trial;
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;

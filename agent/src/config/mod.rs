@@ -367,16 +367,7 @@ impl Config {
 
     /// What is no fault of the configuration but will not work as things are now.
     pub fn warnings(&self) -> Vec<String> {
-        let missing = |v: &&VolumeConfig| !v.path.is_dir();
-        let words = |v: &VolumeConfig| {
-            format!(
-                "volume {}: {} is no directory; mount it, or correct its path",
-                v.name,
-                v.path.display()
-            )
-        };
-        let mut all: Vec<String> = self.volumes.iter().filter(missing).map(words).collect();
-        all.extend(self.shares_a_disk());
+        let mut all: Vec<String> = self.shares_a_disk().collect();
         for quota in &self.limits.quotas {
             let unknown = quota
                 .overrides

@@ -4,9 +4,29 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::collect::collector::CollectError;
+use crate::config::VolumeConfig;
 use crate::index::StoreError;
+use crate::sys::stat::Mount;
 
 impl VolumeError {
+    /// Nothing can be watched at the volume's path.
+    pub(super) fn missing(config: &VolumeConfig, why: String) -> Self {
+        Self::Missing {
+            name: config.name.clone(),
+            path: config.path.display().to_string(),
+            why,
+        }
+    }
+
+    /// The kernel cannot watch what lies there.
+    pub(super) fn collect(config: &VolumeConfig, mount: &Mount, source: CollectError) -> Self {
+        Self::Collect {
+            name: config.name.clone(),
+            filesystem: mount.filesystem.clone(),
+            source,
+        }
+    }
+
     /// The file system that the configuration means does not lie there now; it may come.
     pub fn is_absence(&self) -> bool {
         matches!(self, Self::Missing { .. } | Self::Replaced { .. })

@@ -39,7 +39,7 @@ use crate::scan::{Belief, Extent};
 use crate::sys::failure::{Defect, Failure};
 use crate::sys::fanotify::Who;
 use crate::sys::handle::Handle;
-use crate::sys::stat::{self, Mount};
+use crate::sys::stat::{self, Located, Mount};
 use crate::sys::{bounded, filesystem};
 
 /// Reads what an earlier process left of a volume. The kernel is not asked to watch it yet.
@@ -47,20 +47,50 @@ use crate::sys::{bounded, filesystem};
 /// # Errors
 /// When nothing lies at its path, or the store cannot be read or is damaged.
 pub fn open(config: &VolumeConfig, home: &Home) -> Result<Opened, VolumeError> {
-    let missing = |why: String| VolumeError::Missing {
-        name: config.name.clone(),
-        path: config.path.display().to_string(),
-        why,
-    };
-    let root = bounded::path(&config.path).map_err(|e| missing(format!("cannot be read: {e}")))?;
-    if root.stat.kind != Kind::Directory {
-        return Err(missing("is no directory".into()));
-    }
+    let missing = |why| VolumeError::missing(config, why);
+    look(config)?;
     let identity = identity(&config.path).map_err(|e| missing(format!("cannot be read: {e}")))?;
     let mut opened = opening::open(home, config, identity, Seconds::now())?;
     // The clock's own file was lost, and the wall clock lies behind what is recorded: nobody knows how much time has passed.
     opened.incomplete |= home.clock.at_least(Seconds(opened.record.last_alive));
     Ok(opened)
+}
+
+/// The root of a volume, and its mount.
+///
+/// # Errors
+/// When no directory lies there. A symbolic link is not followed.
+pub(super) fn look(config: &VolumeConfig) -> Result<(Located, Mount), VolumeError> {
+    let missing = |why| VolumeError::missing(config, why);
+    let unreadable = |e: io::Error| missing(format!("cannot be read: {e}"));
+    let root = bounded::path(&config.path).map_err(unreadable)?;
+    match root.stat.kind {
+        Kind::Directory => {}
+        Kind::Symlink => {
+            let words =
+                "is a symbolic link, and the volume's path is not followed: write the path that it leads to";
+            return Err(missing(words.into()));
+        }
+        Kind::File | Kind::Special => return Err(missing("is no directory".into())),
+    }
+    let mount = stat::mount(&config.path).map_err(unreadable)?;
+    Ok((root, mount))
+}
+
+/// How events of a volume name whoever made them.
+fn who(config: &VolumeConfig) -> Who {
+    match config.ignore_accessors.is_empty() {
+        true => Who::Pid,
+        false => Who::Process,
+    }
+}
+
+/// Has the kernel watch the file system of a volume.
+///
+/// # Errors
+/// See [`Armed::arm`].
+pub(super) fn arm(config: &VolumeConfig) -> Result<Armed, CollectError> {
+    Armed::arm(&config.path, who(config))
 }
 
 /// Which file system lies at a path.
@@ -119,45 +149,27 @@ impl Volume {
     ) -> Result<Arc<Self>, VolumeError> {
         let store = &home.store;
         let name = config.name.clone();
-        let missing = |why: String| VolumeError::Missing {
-            name: name.clone(),
-            path: config.path.display().to_string(),
-            why,
-        };
         let failed = |source| VolumeError::Store {
             name: name.clone(),
             source,
         };
-        let root = stat::path(&config.path).map_err(|e| missing(format!("cannot be read: {e}")))?;
-        if root.stat.kind != Kind::Directory {
-            return Err(missing("is no directory".into()));
-        }
-        let mount = stat::mount(&config.path).map_err(|e| missing(format!("cannot be read: {e}")))?;
+        let (root, mount) = look(&config)?;
         if !mount.is_local() {
             stat::ask_servers();
         }
-        let filesystem = mount.filesystem.clone();
-        let collect = |source| VolumeError::Collect {
-            name: name.clone(),
-            filesystem: filesystem.clone(),
-            source,
-        };
-        let who = match config.ignore_accessors.is_empty() {
-            true => Who::Pid,
-            false => Who::Process,
-        };
+        let (of, on) = (config.clone(), mount.clone());
+        let collect = |source| VolumeError::collect(&of, &on, source);
+        let who = who(&config);
         let key = queue_key(&name, opened.journal.identity(), who);
         let left = Armed::take_over(handover, &key, &config.path);
         let nothing_missed = left.is_some();
-        let armed = left
-            .map_or_else(|| Armed::arm(&config.path, who), Ok)
-            .map_err(collect)?;
+        let armed = left.map_or_else(|| arm(&config), Ok).map_err(collect)?;
         armed.leave(&key);
         let armed_at = Seconds::now();
         let layout = probe(&config, &mount, root.stat.ino).map_err(collect)?;
         let mut watching = opened.time_between(armed_at, nothing_missed, home.clock.start.unknown);
-        let state =
-            stat::path(&home.state_dir).map_err(|e| missing(format!("has no state directory: {e}")))?;
+        let state = stat::path(&home.state_dir)
+            .map_err(|e| VolumeError::missing(&config, format!("has no state directory: {e}")))?;
         let state_dir = (state.device, state.stat.ino);
         let keeping = AtimeKeeping::find(&mount, root.device);
         let Opened {
@@ -349,7 +361,7 @@ fn look_at_file_system(watched: &Watched, how: Look) -> Option<Defect> {
     })
 }
 
-fn probe(config: &VolumeConfig, mount: &Mount, ino: Inode) -> Result<Layout, CollectError> {
+pub(super) fn probe(config: &VolumeConfig, mount: &Mount, ino: Inode) -> Result<Layout, CollectError> {
     let kernel = |source| CollectError::Kernel {
         doing: "get a file handle",
         source,

@@ -130,11 +130,6 @@ const KNOWN: &[(&str, &str, &str)] = &[
         "a look at the volume that the command line names",
     ),
     (
-        "agent/src/config/mod.rs",
-        ".is_dir",
-        "a look at the volume that the command line names",
-    ),
-    (
         "agent/src/config/secret.rs",
         "fs::metadata fs::read_to_string",
         "secrets that the configuration names; read only",

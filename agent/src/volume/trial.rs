@@ -1,0 +1,55 @@
+//! Whether volumes could be watched as things are now: what `run` asks before it watches one, asked by `check` in the same way.
+
+use super::VolumeError;
+use super::start::{arm, identity, look, probe};
+use crate::config::{Config, VolumeConfig};
+use crate::sys::stat;
+
+/// What `check` says of the volumes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trial {
+    /// What `run` would refuse, whatever is mounted later.
+    pub refusals: Vec<String>,
+    /// What it would wait for, or do without.
+    pub warnings: Vec<String>,
+}
+
+/// Tries all volumes. Each is watched for a moment, and nothing is written.
+pub fn of(config: &Config) -> Trial {
+    let mut trial = Trial::default();
+    if !rustix::process::geteuid().is_root() {
+        let words = "whether the volumes can be watched is not known: only root can try it";
+        trial.warnings.push(words.into());
+        return trial;
+    }
+    for volume in &config.volumes {
+        match try_out(volume) {
+            Ok(None) => {}
+            Ok(Some(words)) => trial.warnings.push(words),
+            Err(e) if e.is_absence() && !leads_elsewhere(volume) => trial.warnings.push(e.to_string()),
+            Err(e) => trial.refusals.push(e.to_string()),
+        }
+    }
+    trial
+}
+
+/// What is to be known of a volume that can be watched.
+fn try_out(config: &VolumeConfig) -> Result<Option<String>, VolumeError> {
+    let (root, mount) = look(config)?;
+    identity(&config.path).map_err(|e| VolumeError::missing(config, format!("cannot be read: {e}")))?;
+    let collect = |source| VolumeError::collect(config, &mount, source);
+    arm(config).map_err(collect)?;
+    probe(config, &mount, root.stat.ino).map_err(collect)?;
+    Ok(mount.read_only.then(|| {
+        format!(
+            "volume {}: {} is mounted read-only; nothing can be deleted until it is writable",
+            config.name,
+            config.path.display()
+        )
+    }))
+}
+
+/// A symbolic link stays one: to wait for a mount there is of no use.
+fn leads_elsewhere(config: &VolumeConfig) -> bool {
+    stat::path(&config.path).is_ok_and(|found| found.stat.kind == crate::model::Kind::Symlink)
+}
