@@ -155,3 +155,45 @@ impl Held {
         }
     }
 }
+
+/// Takes the mark of a file system away from a fanotify group of another process, all but one event that nothing there makes: the list of the marks
+/// still has it.
+///
+/// # Errors
+/// When the process has no such group, or the kernel refuses.
+pub fn make_deaf(pid: u32, volume: &Path) -> io::Result<()> {
+    use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+    const REMOVE_FROM_FILESYSTEM: libc::c_uint = 0x2 | 0x100;
+    /// ACCESS MODIFY CLOSE_WRITE CLOSE_NOWRITE OPEN CREATE DELETE DELETE_SELF OPEN_EXEC RENAME; ATTRIB stays.
+    const ALL_BUT_ATTRIB: u64 = 0x1 | 0x2 | 0x8 | 0x10 | 0x20 | 0x100 | 0x200 | 0x400 | 0x1000 | 0x1000_0000;
+    let process = Pid::from_raw(i32::try_from(pid).unwrap_or(0)).ok_or(io::ErrorKind::NotFound)?;
+    let process = pidfd_open(process, PidfdFlags::empty())?;
+    for file in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let file = file?.path();
+        if !std::fs::read_link(&file).is_ok_and(|to| to.as_os_str() == "anon_inode:[fanotify]") {
+            continue;
+        }
+        let number = file
+            .file_name()
+            .and_then(|n| n.to_str()?.parse().ok())
+            .unwrap_or(-1);
+        let group = pidfd_getfd(&process, number, PidfdGetfdFlags::empty())?;
+        let path = CString::new(volume.as_os_str().as_bytes())?;
+        let at = libc::AT_FDCWD;
+        // SAFETY: the path ends with NUL and outlives the call; the descriptor is open.
+        let done = unsafe {
+            libc::fanotify_mark(
+                group.as_raw_fd(),
+                REMOVE_FROM_FILESYSTEM,
+                ALL_BUT_ATTRIB,
+                at,
+                path.as_ptr(),
+            )
+        };
+        return match done {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        };
+    }
+    Err(io::ErrorKind::NotFound.into())
+}

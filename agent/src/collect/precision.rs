@@ -98,6 +98,14 @@ impl Windows {
         self.access.is_marked()
     }
 
+    /// Has the kernel tell of the file system that holds `path` again.
+    ///
+    /// # Errors
+    /// What `fanotify_mark(2)` says.
+    pub fn watch_again(&self, path: &Path) -> io::Result<()> {
+        self.access.mark_again(path)
+    }
+
     /// What the agent itself does in a directory that is its own need not be told to it, where the kernel can leave it out.
     pub fn hide_own(&self, dir: impl AsFd) {
         let _ = self.access.ignore_names_in(dir.as_fd());

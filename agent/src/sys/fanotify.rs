@@ -138,6 +138,14 @@ impl Group {
         Ok((group.watched_filesystems()? == 1).then_some(group))
     }
 
+    /// Marks the file system that holds `path` once more: nothing changes where the mark is whole.
+    ///
+    /// # Errors
+    /// What `fanotify_mark(2)` says.
+    pub fn mark_again(&self, path: &Path) -> io::Result<()> {
+        self.mark_filesystem(path)
+    }
+
     /// Whether its file system is still marked.
     ///
     /// # Errors

@@ -35,6 +35,8 @@ pub(super) struct Health {
     pub(super) subvolumes: u64,
     /// What is wrong, by what it concerns.
     pub(super) collector_trouble: Option<Trouble>,
+    /// The kernel does not tell of what the agent itself does.
+    pub(super) deaf: Option<String>,
     pub(super) index_trouble: Option<Defect>,
     pub(super) scan_trouble: Option<String>,
     /// What a scan waits for.
@@ -66,6 +68,7 @@ impl Health {
             unreadable: 0,
             subvolumes: 0,
             collector_trouble: None,
+            deaf: None,
             index_trouble: None,
             scan_trouble: None,
             unanswered: None,
@@ -91,6 +94,7 @@ impl Health {
             (self.hidden.clone()).map(|words| (Ailment::Away, words)),
             (self.damage.clone()).map(|words| (Ailment::Damage, words)),
             (self.second.clone()).map(|words| (Ailment::Second, words)),
+            (self.deaf.clone()).map(|words| (Ailment::Collector, words)),
             collector.map(|words| (Ailment::Collector, words)),
             index.map(|(failure, words)| (Ailment::Index(failure), words)),
             journal.map(|(failure, words)| (Ailment::Journal(failure), words)),

@@ -31,6 +31,8 @@ const ALIVE_EVERY: Duration = Duration::from_secs(15);
 const REMOVED_EVERY: Duration = Duration::from_secs(10);
 /// A store, a scan or a count that failed is tried again after this.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
+/// How often the agent makes an event itself, to find out whether the kernel tells of it.
+const LISTEN_EVERY: Duration = Duration::from_secs(15);
 /// How often both clocks are looked at.
 const CLOCK_EVERY: Duration = Duration::from_secs(5);
 /// How often it is looked what clients of the kernel's NFS server hold.
@@ -53,6 +55,9 @@ struct Rounds {
     flush: Instant,
     removed: Instant,
     claim: Instant,
+    /// When the agent listened for an event of its own, and when it heard one.
+    listened: Instant,
+    heard: Seconds,
     /// When the next look at NFS clients is due.
     nfs: Option<Instant>,
     /// When usage was counted anew, and how long that took.
@@ -73,6 +78,8 @@ impl Volume {
             flush: began,
             removed: began,
             claim: began,
+            listened: began,
+            heard: Seconds::now(),
             nfs: None,
             counted: (began, Duration::ZERO),
             present: Seconds::now(),
@@ -109,6 +116,10 @@ impl Volume {
             self.recount_when_due(&mut last);
             self.judge_collector();
             self.judge_journal();
+            if last.listened.elapsed() >= LISTEN_EVERY {
+                last.listened = Instant::now();
+                self.listen(&mut last);
+            }
             self.judge_scan();
             self.tell_of_the_file_system();
             self.look_at_nfs_clients(&mut last);
@@ -222,7 +233,7 @@ impl Volume {
             (false, None) => &self.watched.counters.seen_until,
             (false, Some(_)) => return,
         };
-        if health.away.is_none() && health.collector_trouble.is_none() {
+        if health.away.is_none() && health.collector_trouble.is_none() && health.deaf.is_none() {
             let seen_until = Seconds(seen_until.load(Relaxed));
             health.record.saw(seen_until, Seconds::now());
         }

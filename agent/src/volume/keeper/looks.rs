@@ -9,6 +9,7 @@ use purge_proto::shown;
 
 use super::Rounds;
 use crate::clock::Step;
+use crate::collect::collector::Barrier;
 use crate::model::Seconds;
 use crate::scan::Extent;
 use crate::sys::failure::Defect;
@@ -127,6 +128,53 @@ impl Volume {
                 None => tracing::info!(volume = %self.config.name, "the journal can be written again"),
             }
             health.journal_trouble = trouble;
+        }
+    }
+
+    /// Opens the volume's root, of which the kernel must tell. Where it does not, a mark was lost in a way that nothing else shows: what
+    /// happened since it was heard last was seen by no process.
+    pub(super) fn listen(&self, last: &mut Rounds) {
+        /// A busy collector is not deaf.
+        const WAITS: Duration = Duration::from_secs(1);
+        if self.health.lock().away.is_some() {
+            return;
+        }
+        let events = || self.watched.counters.events.load(Relaxed);
+        let (before, began) = (events(), Seconds::now());
+        if self.watched.open_mount().is_err() || self.barrier(WAITS) != Barrier::Passed {
+            return;
+        }
+        let is_heard = events() != before;
+        let was_deaf = self.health.lock().deaf.is_some();
+        if is_heard && !was_deaf {
+            last.heard = began;
+            return;
+        }
+        let mut health = self.health.lock();
+        let tolerance = self.config.gap_tolerance;
+        let now = Seconds::now();
+        health
+            .record
+            .add_gap(last.heard, now, Cause::Collector, tolerance, false);
+        (health.urgent, health.missed_names) = (true, true);
+        match is_heard {
+            true => {
+                tracing::info!(volume = %self.config.name, "the kernel tells of what happens again");
+                health.deaf = None;
+                last.heard = began;
+            }
+            false => {
+                let words = "the kernel tells nothing of what happens in the volume, not even of what the agent does itself: it is asked to watch \
+                             once more";
+                if !was_deaf {
+                    tracing::error!(volume = %self.config.name, "{words}");
+                }
+                health.deaf = Some(words.into());
+                drop(health);
+                if let Err(error) = self.windows.watch_again(&self.config.path) {
+                    tracing::error!(volume = %self.config.name, %error, "the volume cannot be watched again");
+                }
+            }
         }
     }
 
