@@ -223,6 +223,8 @@ pub fn notices() -> Vec<Notice> {
 
 pub fn status() -> AgentStatus {
     let volume = VolumeStatus {
+        subvolumes: 0,
+        locked_by: Vec::new(),
         stuck_trash: None,
         run_failure: String::new(),
         name: "scratch".into(),
