@@ -83,7 +83,8 @@ fn a_pattern_that_protects_nothing_is_told_of() {
     assert_eq!(idle(&agent.ctl().plan().json), expected);
     let said = agent.ctl().run(["plan"]).ok().text();
     assert!(
-        said.contains("\"~/keep\" of rule old matches nothing") && said.contains("did you mean \"/keep\"?"),
+        said.contains("exclude pattern of rule old matches nothing")
+            && said.contains("\"~/keep\"  did you mean \"/keep\"?"),
         "{said}"
     );
 

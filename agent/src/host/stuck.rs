@@ -118,6 +118,7 @@ mod tests {
         };
         let stuck = |files| {
             let totals = v1::Totals {
+                links: 0,
                 files,
                 directories: 1,
                 bytes: 10,

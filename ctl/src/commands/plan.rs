@@ -183,7 +183,10 @@ pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
         out.line("")?;
     }
     for idle in &p.idle_patterns {
-        out.line(&format!("  Warning: an exclude pattern of rule {} matches nothing:", idle.rule))?;
+        out.line(&format!(
+            "  Warning: an exclude pattern of rule {} matches nothing:",
+            idle.rule
+        ))?;
         let meant = match idle.did_you_mean.as_str() {
             "" => String::new(),
             meant => format!("  did you mean {meant:?}?"),
