@@ -86,12 +86,16 @@ pub fn some_mount_keeps_none(device: Device) -> bool {
     };
     processes.filter_map(Result::ok).any(|process| {
         let path = process.path();
-        let is_new = fs::read_link(path.join("ns/mnt")).is_ok_and(|namespace| namespaces.insert(namespace));
-        let mounts = || fs::read(path.join("mountinfo")).unwrap_or_default();
-        is_new
-            && mounts_of(&String::from_utf8_lossy(&mounts()), device)
-                .iter()
-                .any(|mount| leaves_none(mount))
+        let id = path.file_name().and_then(|n| n.to_str()?.parse().ok());
+        let namespace = id.and_then(namespace_of);
+        let is_new = namespace.is_some_and(|namespace| namespaces.insert(namespace));
+        let mounts = || mountinfo::read(&path.join("mountinfo"), TABLE_BYTES).unwrap_or_default();
+        is_new && {
+            let (mounts, whole) = mounts();
+            let mounts = mounts_of(&String::from_utf8_lossy(&mounts), device);
+            // A table that is too long to be read whole is doubt.
+            !whole && !mounts.is_empty() || mounts.iter().any(|mount| leaves_none(mount))
+        }
     })
 }
 
