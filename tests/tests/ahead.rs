@@ -8,7 +8,6 @@
 )]
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::os::unix::fs::chown;
 use std::path::PathBuf;
 use std::time::Instant;
