@@ -31,6 +31,10 @@ use connect::{Client, Connect};
 use error::{CtlError, exit};
 use output::{Format, Out};
 
+/// Headings in `--help` of what every command takes; they come after the command's own options.
+const OUTPUT: &str = "Output";
+const CONNECTION: &str = "Connection";
+
 /// Ask purge-agent what nobody uses any more, and remove exactly that.
 #[derive(Debug, Parser)]
 #[command(
@@ -42,24 +46,25 @@ use output::{Format, Out};
                   interrupted"
 )]
 pub struct Cli {
+    /// How to print.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table, help_heading = OUTPUT)]
+    pub output: Format,
+    /// No progress and no remarks.
+    #[arg(long, short, global = true, help_heading = OUTPUT)]
+    pub quiet: bool,
     /// Where the agent listens.
     #[arg(
         long,
         global = true,
         env = "PURGECTL_ENDPOINT",
         value_name = "URL",
+        help_heading = CONNECTION,
         default_value = "unix:///run/purge-agent/agent.sock"
     )]
     pub endpoint: String,
     #[command(flatten)]
     /// Certificates, for an https endpoint.
     pub tls: tls::Tls,
-    /// How to print.
-    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
-    pub output: Format,
-    /// No progress and no remarks.
-    #[arg(long, short, global = true)]
-    pub quiet: bool,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -98,6 +103,46 @@ pub async fn run(arguments: Vec<OsString>) -> u8 {
         Err(e) => {
             output::complain(&format!("purgectl: {e}"));
             e.exit_code()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The help of a command and of all commands below it, whole and in short.
+    fn helps(command: &mut clap::Command) -> Vec<String> {
+        let mut all = vec![
+            command.render_help().to_string(),
+            command.render_long_help().to_string(),
+        ];
+        command
+            .get_subcommands_mut()
+            .for_each(|below| all.extend(helps(below)));
+        all
+    }
+
+    #[test]
+    fn what_every_command_takes_comes_last_in_its_help() {
+        let mut command = Cli::command();
+        command.build();
+        let helps = helps(&mut command);
+        assert!(helps.len() > 40);
+        for help in helps {
+            assert!(
+                !help.contains("[default: \"\"]") && !help.contains("[default: ]"),
+                "{help}"
+            );
+            let headings = help.lines().filter(|l| l.ends_with(':') && !l.contains(' '));
+            let headings: Vec<&str> = headings.filter(|l| *l != "Examples:").collect();
+            let ends_well = headings.ends_with(&["Output:", "Connection:"]);
+            assert!(
+                ends_well || !help.contains("--endpoint"),
+                "{headings:?} in\n{help}"
+            );
+            let own = help.split("Output:").next().unwrap_or_default();
+            assert!(!own.contains("--ca ") && !own.contains("--endpoint"), "{help}");
         }
     }
 }

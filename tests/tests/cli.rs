@@ -7,11 +7,15 @@
     reason = "a test fails by panicking"
 )]
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use purge_tests::ctl::{number, text};
-use purge_tests::files::{age_tree, make, read, regular_files, temp_dir};
+use purge_tests::ctl::{number, path_of, text};
+use purge_tests::files::{age_tree, make, make_one, read, regular_files, temp_dir};
 use purge_tests::{Agent, Config, Ctl, Fs, Mount, binary, need};
 
 const NOBODY: u32 = 65_534;
@@ -66,7 +70,7 @@ fn version_help_and_completions_need_no_agent() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(ctl.run(["completions", shell]).ok().text().contains("purgectl"));
     }
-    let version = std::process::Command::new(binary("purge-agent"))
+    let version = Command::new(binary("purge-agent"))
         .arg("--version")
         .output()
         .unwrap();
@@ -242,10 +246,7 @@ fn a_reader_that_has_enough_is_no_error() {
         binary("purgectl").display(),
         agent.socket().display()
     );
-    let status = std::process::Command::new("bash")
-        .args(["-c", &line])
-        .status()
-        .unwrap();
+    let status = Command::new("bash").args(["-c", &line]).status().unwrap();
     // 141: ended by SIGPIPE, as find itself is.
     assert!([Some(0), Some(141)].contains(&status.code()), "{status}");
 }
@@ -274,4 +275,90 @@ fn an_expired_plan_is_refused() {
     let answer = agent.ctl().run(["apply", &plan.id, "--yes"]).ends_with(3);
     assert!(answer.stderr.contains("make a new one"), "{}", answer.stderr);
     assert_eq!(regular_files(&root).len(), 5);
+}
+
+/// Runs purgectl on a terminal of its own, on which `typed` is typed; what appeared there.
+fn on_a_terminal(agent: &Agent, words: &str, pager: &Path, typed: &str) -> String {
+    let line = format!(
+        "{} --endpoint unix:{} {words}",
+        binary("purgectl").display(),
+        agent.socket().display()
+    );
+    let mut child = Command::new("script")
+        .args(["-qec", &line, "/dev/null"])
+        .env("PAGER", format!("cat >{}", pager.display()))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
+    let out = child.wait_with_output().unwrap();
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+#[test]
+fn a_plan_is_looked_at_by_directory_and_page_by_page() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.path();
+    make(&root.join("a/x"), 30);
+    make(&root.join("b"), 5);
+    make_one(&root.join("f"));
+    age_tree(&root);
+    let agent = Agent::tracking(&Config::backdated_with(&root, "grace = \"1d\""));
+    let plan = agent.ctl().plan();
+    let rows = agent.ctl().run([
+        "show",
+        &plan.id,
+        "--by",
+        "directory",
+        "--depth",
+        "2",
+        "--output",
+        "json",
+    ]);
+    let rows = rows.ok().json();
+    let rows: BTreeMap<PathBuf, u64> = rows
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| (path_of(r), number(r, "/files")))
+        .filter(|(_, files)| *files > 0)
+        .collect();
+    assert_eq!(
+        rows,
+        [(root.join("a/x"), 30), (root.join("b"), 5), (root.clone(), 1)].into()
+    );
+
+    let dir = temp_dir();
+    let pager = dir.path().join("paged");
+    let said = on_a_terminal(&agent, &format!("apply {}", plan.id), &pager, "d\nn\n");
+    let paged = fs::read_to_string(&pager).unwrap();
+    assert!(
+        !said.contains("f000003") && said.contains("Nothing was done"),
+        "{said}"
+    );
+    let (summary, all) = paged.split_once("\n\n").unwrap();
+    assert!(
+        summary.contains("DIRECTORY") && summary.contains("/a/x") && !summary.contains("f000003"),
+        "{paged}"
+    );
+    assert_eq!(
+        all.lines()
+            .filter(|l| l.contains("/f0000") || l.ends_with("/f"))
+            .count(),
+        36
+    );
+
+    let said = on_a_terminal(&agent, &format!("apply {}", plan.id), &pager, "y\n");
+    assert!(
+        said.contains("To the trash: 36 files") && !said.contains("Deleted 0"),
+        "{said}"
+    );
+    let has_decimals = said.split("/s").any(|before| {
+        let digits = before
+            .rsplit(|c: char| !(c.is_ascii_digit() || c == '.' || c == ','))
+            .next();
+        digits.is_some_and(|d| d.contains('.'))
+    });
+    assert!(!has_decimals, "a rate is told in whole items: {said}");
 }

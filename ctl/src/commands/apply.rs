@@ -8,6 +8,7 @@ use purge_proto::v1;
 
 use crate::connect::Client;
 use crate::error::{CtlError, exit};
+use crate::output::pager::Pager;
 use crate::output::table::{Align, Table, count, plural};
 use crate::output::{self, Out, progress};
 use crate::{paths, views};
@@ -37,6 +38,8 @@ pub struct Apply {
 
 /// Failures that are named.
 const FAILURES_SHOWN: usize = 10;
+/// Levels of directories in the summary before all candidates.
+const SUMMARY_DEPTH: u32 = 2;
 /// Owners of failures that are shown.
 const OWNERS_SHOWN: usize = 5;
 
@@ -120,11 +123,36 @@ impl Apply {
             }
             match answer.trim() {
                 "y" | "Y" | "yes" => return Ok(true),
-                "d" | "D" => super::show::candidates(client.clone(), &plan.plan_id, 0, None, out).await?,
+                "d" | "D" => in_full(client.clone(), &plan.plan_id, out).await?,
                 _ => return Ok(false),
             }
         }
     }
+}
+
+/// The whole dry run: summed up by directory, then each candidate. A terminal has it page by page.
+async fn in_full(mut client: Client, plan: &str, out: &mut Out) -> Result<(), CtlError> {
+    let Some((pager, mut into)) = Pager::start(out) else {
+        return write_in_full(&mut client, plan, out).await;
+    };
+    let written = write_in_full(&mut client, plan, &mut into).await;
+    let written = written.and_then(|()| into.flush().map_err(CtlError::from));
+    // The pager waits for the end of its input.
+    drop(into);
+    pager.wait()?;
+    match written {
+        // Enough was read.
+        Err(CtlError::Pipe) => Ok(()),
+        written => written,
+    }
+}
+
+async fn write_in_full(client: &mut Client, plan: &str, out: &mut Out) -> Result<(), CtlError> {
+    if out.is_table() {
+        super::summary::print(client, plan, SUMMARY_DEPTH, out).await?;
+        out.line("")?;
+    }
+    super::show::candidates(client.clone(), plan, 0, None, out).await
 }
 
 fn still_running(run: Option<&v1::Run>) -> String {
@@ -176,6 +204,54 @@ fn owners(all: &[v1::OwnerFailures]) -> String {
     }
 }
 
+/// Files, directories and bytes; what there is none of is left out.
+fn words(t: &v1::Totals) -> String {
+    let mut parts = Vec::new();
+    if t.files > 0 || (t.directories == 0 && t.links == 0) {
+        parts.push(plural(t.files, "file", "files"));
+    }
+    if t.directories > 0 {
+        parts.push(plural(t.directories, "directory", "directories"));
+    }
+    if t.links > 0 {
+        parts.push(plural(t.links, "symbolic link", "symbolic links"));
+    }
+    parts.push(format_size(t.bytes));
+    parts.join(", ")
+}
+
+/// What went, and where to: first what most of it became.
+fn print_taken(
+    run: &v1::Run,
+    (deleted, trashed): (v1::Totals, v1::Totals),
+    out: &mut Out,
+) -> std::io::Result<()> {
+    let took = format!("in {:.1} s", run.seconds);
+    if trashed == v1::Totals::default() {
+        return out.line(&format!("  Deleted {} {took}", words(&deleted)));
+    }
+    out.line(&format!("  To the trash: {} {took}", words(&trashed)))?;
+    match (run.trash_freed_at, run.trash_until) {
+        (Some(freed), _) => out.line(&format!("    freed {}", stamp(freed)))?,
+        (None, Some(until)) => out.line(&format!(
+            "    until {}; put back by: purgectl restore {}",
+            stamp(until),
+            run.run_id
+        ))?,
+        (None, None) => {}
+    }
+    if let Some(stuck) = run.trash_stuck.filter(|t| *t != v1::Totals::default()) {
+        let words = words(&stuck);
+        out.line(&format!(
+            "  Still in the trash: {words}, which cannot be freed; purgectl status says why"
+        ))?;
+    }
+    match deleted == v1::Totals::default() {
+        true => Ok(()),
+        false => out.line(&format!("  Deleted {}", words(&deleted))),
+    }
+}
+
 /// What became of a run.
 pub(super) fn print(run: &v1::Run, out: &mut Out) -> Result<(), CtlError> {
     let (deleted, trashed) = (run.deleted.unwrap_or_default(), run.trashed.unwrap_or_default());
@@ -189,34 +265,7 @@ pub(super) fn print(run: &v1::Run, out: &mut Out) -> Result<(), CtlError> {
     if !run.error.is_empty() {
         out.line(&format!("  {}", run.error))?;
     }
-    let words = |t: &v1::Totals| {
-        let files = plural(t.files, "file", "files");
-        let directories = plural(t.directories, "directory", "directories");
-        let links = match t.links {
-            0 => String::new(),
-            n => format!(", {}", plural(n, "symbolic link", "symbolic links")),
-        };
-        format!("{files}, {directories}{links}, {}", format_size(t.bytes))
-    };
-    out.line(&format!("  Deleted {} in {:.1} s", words(&deleted), run.seconds))?;
-    if trashed != v1::Totals::default() {
-        let until = match (run.trash_freed_at, run.trash_until) {
-            (Some(freed), _) => format!("freed {}", stamp(freed)),
-            (None, Some(until)) => format!(
-                "until {}; put back by: purgectl restore {}",
-                stamp(until),
-                run.run_id
-            ),
-            (None, None) => String::new(),
-        };
-        out.line(&format!("  To the trash: {}, {until}", words(&trashed)))?;
-    }
-    if let Some(stuck) = run.trash_stuck.filter(|t| *t != v1::Totals::default()) {
-        let words = words(&stuck);
-        out.line(&format!(
-            "  Still in the trash: {words}, which cannot be freed; purgectl status says why"
-        ))?;
-    }
+    print_taken(run, (deleted, trashed), out)?;
     if let Some(restored) = run.restored.filter(|t| *t != v1::Totals::default()) {
         out.line(&format!("  Put back since: {}", words(&restored)))?;
     }

@@ -28,7 +28,7 @@ enum Command {
     )]
     Show {
         /// Only keys that begin with this.
-        #[arg(value_name = "KEY", default_value = "")]
+        #[arg(value_name = "KEY", default_value = "", hide_default_value = true)]
         prefix: String,
     },
 }

@@ -33,10 +33,10 @@ pub struct Find {
     #[arg(long, value_name = "DUR", value_parser = super::duration)]
     expiring: Option<u64>,
     /// Owned by this user (name or number).
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     user: String,
     /// Of this group (name or number).
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     group: String,
     /// At least this large.
     #[arg(long, value_name = "SIZE", value_parser = super::size)]
@@ -45,7 +45,7 @@ pub struct Find {
     #[arg(long, value_name = "SIZE", value_parser = super::size)]
     max_size: Option<u64>,
     /// With a name that matches this glob.
-    #[arg(long, value_name = "GLOB", default_value = "")]
+    #[arg(long, value_name = "GLOB", default_value = "", hide_default_value = true)]
     name: String,
     /// Files or directories only.
     #[arg(long = "type", value_enum)]

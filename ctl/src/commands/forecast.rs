@@ -28,7 +28,7 @@ pub struct Forecast {
     #[arg(long = "rule", value_name = "NAME")]
     rules: Vec<String>,
     /// This volume.
-    #[arg(long, value_name = "NAME", default_value = "")]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     volume: String,
     /// Instead of the rules' own TTL; without a rule, everything on the volume not used for this long.
     #[arg(long, value_name = "DUR", value_parser = super::duration)]

@@ -26,10 +26,10 @@ pub struct Mine {
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     depth: u32,
     /// This volume; without it, all.
-    #[arg(long, value_name = "NAME", default_value = "")]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     volume: String,
     /// Somebody else's files (for root).
-    #[arg(long, value_name = "USER", default_value = "")]
+    #[arg(long, value_name = "USER", default_value = "", hide_default_value = true)]
     user: String,
 }
 

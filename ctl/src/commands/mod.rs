@@ -19,6 +19,7 @@ mod resume;
 mod runs;
 mod show;
 mod status;
+mod summary;
 mod usage;
 
 use clap::Subcommand;

@@ -21,13 +21,13 @@ pub struct Plan {
     #[arg(long = "rule", value_name = "NAME")]
     rules: Vec<String>,
     /// This volume.
-    #[arg(long, value_name = "NAME", default_value = "")]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     volume: String,
     /// Instead of the rules' own TTL; without a rule, everything on the volume not used for this long.
     #[arg(long, value_name = "DUR", value_parser = super::duration)]
     ttl: Option<u64>,
     /// What this quota asks for, instead of rules.
-    #[arg(long, value_name = "NAME", default_value = "", conflicts_with_all = ["rules", "ttl", "watermark"])]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, conflicts_with_all = ["rules", "ttl", "watermark"])]
     quota: String,
     /// What the volume's watermark asks for, instead of rules.
     #[arg(long, conflicts_with_all = ["rules", "ttl"])]

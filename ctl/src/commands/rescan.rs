@@ -13,7 +13,7 @@ use crate::views;
 #[derive(Debug, Args)]
 pub struct Rescan {
     /// This volume; without it, all.
-    #[arg(long, value_name = "NAME", default_value = "")]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     volume: String,
 }
 

@@ -12,6 +12,9 @@ use crate::{paths, views};
 
 /// Arguments.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  purgectl show PLAN --sort size --limit 20\n  purgectl show PLAN --by directory --depth 2"
+)]
 pub struct Show {
     /// The plan.
     plan: String,
@@ -21,6 +24,19 @@ pub struct Show {
     /// In this order; otherwise as apply takes them.
     #[arg(long, value_enum)]
     sort: Option<Sort>,
+    /// Summed up, instead of one by one.
+    #[arg(long, value_enum, conflicts_with_all = ["limit", "sort"])]
+    by: Option<By>,
+    /// With --by directory: the number of levels below the volume.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "by")]
+    depth: u32,
+}
+
+/// What candidates are summed up by.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum By {
+    /// The directory that they lie in.
+    Directory,
 }
 
 /// Orders of candidates and entries.
@@ -46,8 +62,11 @@ impl Sort {
 }
 
 impl Show {
-    pub(super) async fn run(&self, client: Client, out: &mut Out) -> Result<u8, CtlError> {
-        candidates(client, &self.plan, self.limit, self.sort, out).await?;
+    pub(super) async fn run(&self, mut client: Client, out: &mut Out) -> Result<u8, CtlError> {
+        match self.by {
+            Some(By::Directory) => super::summary::print(&mut client, &self.plan, self.depth, out).await?,
+            None => candidates(client, &self.plan, self.limit, self.sort, out).await?,
+        }
         Ok(exit::DONE)
     }
 }

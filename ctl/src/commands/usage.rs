@@ -23,7 +23,7 @@ pub struct Usage {
     #[arg(long, value_name = "N", default_value_t = 1)]
     depth: u32,
     /// This volume; without it, all.
-    #[arg(long, value_name = "NAME", default_value = "")]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     volume: String,
     /// How old the files are.
     #[arg(long)]

@@ -3,6 +3,7 @@
 //! Whatever is printed passes through [`purge_proto::shown`] here, at the last moment: no command can forget it. The only ways around
 //! that are [`Out::raw`] and the colours of [`Out::heading`].
 
+pub mod pager;
 pub mod progress;
 pub mod table;
 
@@ -36,7 +37,7 @@ pub struct Out {
     pub quiet: bool,
     /// Headings stand out.
     pub colour: bool,
-    to: io::BufWriter<io::Stdout>,
+    to: io::BufWriter<Box<dyn Write + Send>>,
     /// Items printed of the list being printed.
     items: usize,
     /// The columns of the CSV being printed.
@@ -48,10 +49,18 @@ impl Out {
     pub fn new(format: Format, quiet: bool) -> Self {
         let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
         Self {
+            colour,
+            ..Self::into(Box::new(io::stdout()), format, quiet)
+        }
+    }
+
+    /// Prints into something else, without colours.
+    pub fn into(to: Box<dyn Write + Send>, format: Format, quiet: bool) -> Self {
+        Self {
             format,
             quiet,
-            colour,
-            to: io::BufWriter::new(io::stdout()),
+            colour: false,
+            to: io::BufWriter::new(to),
             items: 0,
             columns: Vec::new(),
         }

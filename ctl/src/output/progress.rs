@@ -2,9 +2,10 @@
 
 use std::io::IsTerminal;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use super::Out;
+use super::table::count;
 
 /// A bar for a known total, or a counter for an unknown one; nothing where nobody looks.
 pub fn bar(out: &Out, total: u64, what: &'static str) -> ProgressBar {
@@ -12,12 +13,18 @@ pub fn bar(out: &Out, total: u64, what: &'static str) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let template = match total {
-        0 => "{msg} {human_pos} {per_sec}",
-        _ => "{msg} {bar:30} {percent}% {human_pos}/{human_len} {per_sec} {eta}",
+        0 => "{msg} {human_pos} {rate}",
+        _ => "{msg} {bar:30} {percent}% {human_pos}/{human_len} {rate} {eta}",
     };
     let bar = ProgressBar::new(total).with_message(what);
     match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style),
+        Ok(style) => bar.with_style(style.with_key("rate", write_rate)),
         Err(_) => bar,
     }
+}
+
+/// Whole items a second.
+fn write_rate(state: &ProgressState, to: &mut dyn std::fmt::Write) {
+    // No rate is negative, and none has more digits than u64.
+    let _ = write!(to, "{}/s", count(state.per_sec().round() as u64));
 }
