@@ -26,7 +26,7 @@ use crate::volume::Volume;
 
 /// The bytes of a path that a line has room for: what is longer loses its middle.
 const PATH_BYTES_MAX: usize = 4096;
-/// A list ends after so many bytes, and says how many files it does not name.
+/// A list has at most this many bytes, and says how many files it does not name.
 const LIST_BYTES_MAX: u64 = 64 << 20;
 /// Lines that wait in memory to be written.
 const WAITING_BYTES_MAX: usize = 8 << 20;

@@ -27,11 +27,11 @@ const LINE_MAX: u64 = 64 << 10;
 /// A path that takes more than this in JSON is cut: a path of the kernel's calls has 4 KiB, and users make longer ones, of characters
 /// that take six bytes each.
 const PATH_WRITTEN_MAX: usize = 4352;
-/// So many bytes are left of it.
+/// As many bytes are left of it.
 const CUT_TO: usize = 600;
 /// An error may name paths as well.
 const REASON_MAX: usize = 1000;
-/// Lines are written when there are so many bytes of them.
+/// Lines are written when they have this many bytes.
 const MANY_BYTES: usize = 64 << 10;
 
 /// Of the file, where the agent makes it, whatever the umask: it names everybody's files.
