@@ -203,7 +203,7 @@ fn a_file_renamed_over_another_takes_its_place() {
 }
 
 #[test]
-fn symlinks_are_never_followed_and_never_candidates() {
+fn symlinks_are_never_followed_and_stay_where_the_rule_keeps_them() {
     let mount = need!(Mount::new(Fs::Ext4));
     let root = mount.dir("volume");
     let outside = mount.dir("outside");
@@ -215,7 +215,7 @@ fn symlinks_are_never_followed_and_never_candidates() {
     symlink("nowhere", root.join("dangling")).unwrap();
     symlink("..", root.join("d/up")).unwrap();
     age_tree(&mount.path());
-    let agent = Agent::tracking(&Config::backdated(&root));
+    let agent = Agent::tracking(&Config::backdated_with(&root, "symlinks = \"keep\""));
     let ctl = agent.ctl();
     let plan = ctl.plan();
     let planned: BTreeSet<PathBuf> = ctl.show(&plan).into_keys().collect();

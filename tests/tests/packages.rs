@@ -106,7 +106,7 @@ fn a_new_user_installs_upgrades_removes_and_purges_the_deb() {
     let check = || machine.run(&["sh", "-c", "purge-agent check 2>&1"]).unwrap();
     let warned = check();
     assert!(
-        warned.contains("warning: volume scratch: /export/scratch is no directory"),
+        warned.contains("warning: volume scratch: /export/scratch cannot be read"),
         "{warned}"
     );
 

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 use super::mounted::namespace_of;
 use crate::sys::mountinfo;
@@ -78,9 +79,13 @@ impl AtimeKeeping {
     }
 }
 
-/// Whether some mount of a device, in any mount namespace that is seen, leaves no access times: `noatime`, or read-only.
+/// Whether some mount of a device, in any mount namespace that is seen, leaves no access times: `noatime`, or read-only. A namespace that is the
+/// host's own but for what is read-only there is one in which systemd runs a service (`ProtectSystem=`): nearly every host has some, and
+/// users read nothing by way of them.
 pub fn some_mount_keeps_none(device: Device) -> bool {
     let mut namespaces = BTreeSet::new();
+    let (host, _) = mountinfo::read(Path::new("/proc/1/mountinfo"), TABLE_BYTES).unwrap_or_default();
+    let (host, of_host) = (Top::of(&host), namespace_of(1));
     let Ok(processes) = fs::read_dir("/proc") else {
         return false;
     };
@@ -91,10 +96,11 @@ pub fn some_mount_keeps_none(device: Device) -> bool {
         let is_new = namespace.is_some_and(|namespace| namespaces.insert(namespace));
         let mounts = || mountinfo::read(&path.join("mountinfo"), TABLE_BYTES).unwrap_or_default();
         is_new && {
-            let (mounts, whole) = mounts();
-            let mounts = mounts_of(&String::from_utf8_lossy(&mounts), device);
+            let (table, whole) = mounts();
+            let mounts = mounts_of(&String::from_utf8_lossy(&table), device);
+            let is_service = namespace != of_host && host.is_that_of(&table);
             // A table that is too long to be read whole is doubt.
-            !whole && !mounts.is_empty() || mounts.iter().any(|mount| leaves_none(mount))
+            !whole && !mounts.is_empty() || mounts.iter().any(|mount| leaves_none(mount, is_service))
         }
     })
 }
@@ -125,8 +131,31 @@ fn keeps(mount: &str) -> bool {
     !options.any(|o| matches!(o, "noatime" | "ro" | "lazytime" | "idmapped"))
 }
 
-fn leaves_none(mount: &str) -> bool {
-    mount.split([':', ',']).any(|o| matches!(o, "noatime" | "ro"))
+fn leaves_none(mount: &str, of_a_service: bool) -> bool {
+    let mut options = mount.split([':', ',']);
+    options.any(|o| o == "noatime" || (o == "ro" && !of_a_service))
+}
+
+/// What is mounted at the top of a mount namespace.
+#[derive(Debug, PartialEq, Eq)]
+struct Top(
+    /// Device and root.
+    Option<(Vec<u8>, Vec<u8>)>,
+);
+
+impl Top {
+    fn of(table: &[u8]) -> Self {
+        // What is mounted last covers the others.
+        let top = mountinfo::lines(table)
+            .filter(|line| *line.point() == *b"/")
+            .last();
+        Self(top.map(|line| (line.device.to_vec(), line.root().into_owned())))
+    }
+
+    /// Whether another table has the same at its top.
+    fn is_that_of(&self, table: &[u8]) -> bool {
+        self.0.is_some() && *self == Self::of(table)
+    }
 }
 
 #[cfg(test)]
@@ -146,10 +175,23 @@ mod tests {
         let all_keep = |minor| of(minor).iter().all(|m| keeps(m));
         assert_eq!([1, 2, 3, 4, 5].map(all_keep), [true, false, false, false, false]);
         assert!(of(6).is_empty());
-        let some_leaves_none = |minor| of(minor).iter().any(|m| leaves_none(m));
+        let some_leaves_none = |minor| of(minor).iter().any(|m| leaves_none(m, false));
         assert_eq!(
             [1, 2, 3, 4, 5].map(some_leaves_none),
             [false, true, false, false, true]
         );
+        let in_a_service = |minor| of(minor).iter().any(|m| leaves_none(m, true));
+        assert_eq!([2, 5].map(in_a_service), [true, false]);
+    }
+
+    #[test]
+    fn a_namespace_of_a_service_has_the_hosts_top() {
+        let host = b"22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n36 22 7:1 / /srv rw - ext4 /dev/loop1 rw\n";
+        let service = b"90 80 254:0 / / ro,relatime shared:1 - ext4 /dev/vda rw\n91 90 7:1 / /srv ro - ext4 /dev/loop1 rw\n";
+        let container =
+            b"95 80 0:50 / / rw,relatime - overlay overlay rw\n96 95 7:1 / /srv ro - ext4 /dev/loop1 rw\n";
+        let top = Top::of(host);
+        assert!(top.is_that_of(service) && !top.is_that_of(container));
+        assert!(!Top::of(b"").is_that_of(b""));
     }
 }
