@@ -203,7 +203,7 @@ struct Agent {
 impl Agent {
     async fn start(scratch: &Scratch, volume: &Path, ttl: u64) -> anyhow::Result<Self> {
         let socket = scratch.dir.path().join("agent.sock");
-        let config = Config::for_volume(
+        let mut config = Config::for_volume(
             volume,
             Some(ttl),
             scratch.dir.path().join("state"),
@@ -218,6 +218,10 @@ impl Agent {
                     .join("\n")
             )
         })?;
+        let is_made_for_it = volume.starts_with(scratch.dir.path());
+        for volume in &mut config.volumes {
+            volume.only_looks = !is_made_for_it;
+        }
         let listener = serve::incoming::listen(&config.listen, &config.access)?;
         let start = move || Host::start(&config, Handover::default()).map(Running);
         let host = tokio::task::spawn_blocking(start).await??;

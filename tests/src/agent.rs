@@ -430,7 +430,14 @@ impl Agent {
 
     /// SIGHUP: the configuration is read again, soon.
     pub fn reload(&self) {
+        let answer = || std::fs::read_to_string(self.state_dir().join("reloaded")).unwrap_or_default();
+        let before = answer();
         self.send(Signal::HUP);
+        // A busy machine may take its time; the test itself finds out what came of it.
+        let until = std::time::Instant::now() + SOON;
+        while answer() == before && std::time::Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Waits until its log has `word` in it.

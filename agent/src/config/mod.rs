@@ -127,6 +127,8 @@ pub struct VolumeConfig {
     pub adopt: bool,
     /// The operator vouches that no process uses the volume in a reboot before the agent begins, or after it ends.
     pub reboots_are_ordered: bool,
+    /// Nothing is removed there, and nothing made: a demonstration.
+    pub only_looks: bool,
 }
 
 /// What to believe of the time before observation.
@@ -327,6 +329,7 @@ impl Config {
             sweep_rate: volume::DEFAULT_SWEEP_RATE,
             adopt: false,
             reboots_are_ordered: false,
+            only_looks: false,
         };
         let shown = command_line::shown(&volume, ttl, &state_dir, &socket);
         let rules = ttl

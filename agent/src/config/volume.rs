@@ -128,5 +128,6 @@ pub(super) fn read_volume(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &
         sweep_rate,
         adopt,
         reboots_are_ordered,
+        only_looks: false,
     });
 }

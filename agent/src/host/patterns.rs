@@ -13,6 +13,7 @@ use purge_proto::v1;
 
 use super::{Host, HostError};
 use crate::config::Rule;
+use crate::index::codec::DirEntry;
 use crate::index::{DirId, StoreError};
 use crate::policy::idle::{Idle, Search};
 use crate::policy::scope::Globs;
@@ -28,9 +29,11 @@ const BELIEVED_TIMES: u32 = 20;
 const MET_FOR: Duration = Duration::from_secs(600);
 /// Patterns that are remembered for a volume.
 const REMEMBERED_MAX: usize = 4000;
-/// Directories, and pages of files, that are looked at while the index is held.
-const DIRECTORIES_AT_ONCE: u32 = 2000;
-const PAGES_AT_ONCE: usize = 32;
+/// Directories, and pages of files, whose paths are made while the index is held. They are compared when it is not.
+const DIRECTORIES_AT_ONCE: u32 = 500;
+const PAGES_AT_ONCE: usize = 16;
+/// Longer paths are not looked at: a user may make many of 32 KiB.
+const PATH_BYTES_MAX: usize = 4096;
 
 /// What was looked for, by volume.
 #[derive(Debug, Default)]
@@ -194,9 +197,20 @@ fn pass(volume: &Volume, patterns: &[String]) -> Result<Vec<Idle>, StoreError> {
         why: why.to_string(),
     };
     let mut search = Search::new(patterns, &names_of(volume)).map_err(broken)?;
-    look_at_directories(volume, &mut search);
+    let lengths = {
+        let index = volume.watched.index.read();
+        let length =
+            |_, entry: &DirEntry, above: usize| above.saturating_add(entry.name.len()).saturating_add(1);
+        index.dirs().inherit(0usize, length)
+    };
+    let is_short = |id: DirId| {
+        lengths
+            .get(id.index())
+            .is_some_and(|bytes| *bytes <= PATH_BYTES_MAX)
+    };
+    look_at_directories(volume, &mut search, is_short);
     if !search.is_done() {
-        look_at_files(volume, &mut search)?;
+        look_at_files(volume, &mut search, is_short)?;
     }
     Ok(search.idle())
 }
@@ -214,25 +228,33 @@ fn names_of(volume: &Volume) -> Vec<String> {
     names
 }
 
-fn look_at_directories(volume: &Volume, search: &mut Search) {
+fn look_at_directories(volume: &Volume, search: &mut Search, is_short: impl Fn(DirId) -> bool) {
     let mut next = 0u32;
     loop {
-        let index = volume.watched.index.read();
-        let dirs = index.dirs();
         let end = next.saturating_add(DIRECTORIES_AT_ONCE);
-        for path in (next..end).filter_map(|id| dirs.path(DirId(id))) {
-            search.look(&path, true);
-        }
-        if end as usize >= dirs.table_len() {
+        let (paths, is_last) = {
+            let index = volume.watched.index.read();
+            let dirs = index.dirs();
+            let ids = (next..end).map(DirId).filter(|id| is_short(*id));
+            let paths: Vec<_> = ids.filter_map(|id| dirs.path(id)).collect();
+            (paths, end as usize >= dirs.table_len())
+        };
+        paths.iter().for_each(|path| search.look(path, true));
+        if is_last {
             return;
         }
         next = end;
     }
 }
 
-fn look_at_files(volume: &Volume, search: &mut Search) -> Result<(), StoreError> {
+fn look_at_files(
+    volume: &Volume,
+    search: &mut Search,
+    is_short: impl Fn(DirId) -> bool,
+) -> Result<(), StoreError> {
     let mut page = 0usize;
     loop {
+        let mut paths = Vec::new();
         let index = volume.watched.index.read();
         let pages: Vec<u64> = index
             .pages_from(page, PAGES_AT_ONCE)
@@ -245,6 +267,9 @@ fn look_at_files(volume: &Volume, search: &mut Search) -> Result<(), StoreError>
         let mut above: Option<(DirId, Vec<u8>)> = None;
         for number in pages {
             index.names_of_page(number, |_, parent, name| {
+                if !is_short(parent) {
+                    return;
+                }
                 if above.as_ref().is_none_or(|(known, _)| *known != parent) {
                     above = index.dirs().path(parent).map(|path| (parent, path));
                 }
@@ -254,9 +279,11 @@ fn look_at_files(volume: &Volume, search: &mut Search) -> Result<(), StoreError>
                         path.push(b'/');
                     }
                     path.extend_from_slice(name);
-                    search.look(&path, false);
+                    paths.push(path);
                 }
             })?;
         }
+        drop(index);
+        paths.iter().for_each(|path| search.look(path, false));
     }
 }

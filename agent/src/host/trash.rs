@@ -148,7 +148,8 @@ impl Host {
 
     /// Makes what a run needs of a volume that will be full by then.
     fn keep_reserve(&self, volume: &Volume) {
-        if !matches!(volume.condition().state, State::Tracking) || volume.check_identity().is_err() {
+        let may_make = matches!(volume.condition().state, State::Tracking) && !volume.config.only_looks;
+        if !may_make || volume.check_identity().is_err() {
             return;
         }
         let Some(_one) = volume.trash_work.try_lock() else {

@@ -218,6 +218,9 @@ fn words(token: Option<&Token>) -> String {
 impl Volume {
     /// Why this agent must not remove anything of the volume: another one does.
     pub fn other_agent(&self) -> Option<String> {
+        if self.config.only_looks {
+            return None;
+        }
         let found = self.look_at_token();
         let words = match found {
             Ok(Found::Own) => None,
