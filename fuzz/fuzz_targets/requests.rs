@@ -126,7 +126,7 @@ fn find(bytes: &[u8]) {
     with::<v1::FindRequest>(bytes, |r| {
         for only in [None, Some(SOMEBODY)] {
             match requests::find(&r, only) {
-                Ok(asked) => assert!(only.is_none() || asked.filter.uid == only),
+                Ok(asked) => assert!(only.is_none() || asked.filter.uids == only.map(|uid| vec![uid])),
                 Err(status) => assert!(!status.message().is_empty()),
             }
         }
