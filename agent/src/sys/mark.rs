@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn only_what_was_marked_is() {
         let tmp = tempfile::tempdir().unwrap();
-        let dir = beneath::open_dir(&beneath::open_root(tmp.path()).unwrap(), b"").unwrap();
+        let dir = beneath::open_dir(beneath::open_root(tmp.path()).unwrap(), b"").unwrap();
         let before = is_on(&dir).unwrap();
         give(&dir).unwrap();
         assert!(!before && is_on(&dir).unwrap());
