@@ -1,7 +1,7 @@
 //! What runs leave in the trash: put back, or freed when its time is over.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use purge_proto::v1;
 
@@ -9,6 +9,7 @@ use super::place::{AtEnd, Place};
 use super::purges::heading_of;
 use super::stuck::Stuck;
 use super::{Host, HostError};
+use crate::collect::collector::Barrier;
 use crate::model::Seconds;
 use crate::purge::audit::{self, Audit, Event, Heading, Lines};
 use crate::purge::holds::timestamp;
@@ -19,6 +20,8 @@ use crate::sys::walk::Removal;
 use crate::volume::{State, Volume};
 use crate::work::Outcome;
 
+/// Uses that wait in the kernel's queue are read within this time, or nothing is freed now.
+const USES_WITHIN: Duration = Duration::from_secs(5);
 /// Refusals of a restore that are named.
 const REFUSALS_NAMED_MAX: usize = 1000;
 
@@ -191,6 +194,11 @@ impl Host {
         let (mut before, mut freed) = (None, Vec::new());
         for share in shares.iter().filter(|s| !s.open && !s.is_kept() && due(s)) {
             if is_enough(share) {
+                break;
+            }
+            // A use that the kernel has queued and the collector has not read yet is a use.
+            if volume.barrier(USES_WITHIN) != Barrier::Passed {
+                tracing::warn!(run = %share.run, volume = %volume.config.name, "not freed yet: uses wait to be read");
                 break;
             }
             before = before.or_else(|| self.before_freeing(volume));

@@ -212,6 +212,7 @@ impl<'a> Batch<'a> {
                 advance(step, |step| verify(ground, candidate, step));
                 done += 1;
             }
+            let is_late = done - before_these < candidates.len();
             let steps = steps.get_mut(..done - before_these).unwrap_or_default();
             if let Some(before) = &before {
                 before.settle();
@@ -225,6 +226,10 @@ impl<'a> Batch<'a> {
                     }
                     other => Ok(other),
                 });
+            }
+            // Nothing of a later chunk comes before what is left of this one.
+            if is_late {
+                break;
             }
         }
         // The others have their leases back, and come with another batch.
