@@ -380,3 +380,38 @@ fn totals_equal_a_recount_after_random_changes_and_two_restarts() {
         false => totals_follow_random_changes(20_000, Duration::from_secs(15), 1000),
     }
 }
+
+#[test]
+fn sizes_are_right_of_files_that_changed_while_the_first_scan_read_them() {
+    const FILES: usize = 30_000;
+    const PER_DIR: usize = 1_000;
+    let mount = need!(Mount::sized(Fs::Ext4, 400, FILES as u64 * 2));
+    let root = mount.dir("volume");
+    let path = |i: usize| root.join(format!("d{}/f{i}", i / PER_DIR));
+    for i in 0..FILES {
+        if i % PER_DIR == 0 {
+            fs::create_dir(path(i).parent().unwrap()).unwrap();
+        }
+        File::create(path(i)).unwrap().set_len(1000).unwrap();
+        chown(path(i), Some(FIRST_UID), None).unwrap();
+    }
+    let mut agent = Agent::prepared(&Config::backdated(&root));
+    agent.launch();
+    // One change each, so that no later event repairs what an earlier one left.
+    let began = Instant::now();
+    let changed = (0..FILES).take_while(|i| {
+        File::options()
+            .write(true)
+            .open(path(*i))
+            .unwrap()
+            .set_len(2000)
+            .unwrap();
+        began.elapsed() < LONG
+    });
+    println!("{} of {FILES} files changed", changed.count());
+    agent.wait_until_tracking();
+    let ctl = agent.ctl();
+    let of_user = walked(&root, |_, s| s.uid().to_string());
+    until_quiet(&ctl, &of_user);
+    assert_rows(&told(&ctl, &["user"]), &of_user, "by user");
+}

@@ -462,6 +462,11 @@ impl Reader {
             let Some((ino, handle)) = event.file.and_then(|h| Some((self.layout.inode(&h)?, h))) else {
                 continue;
             };
+            // Also what is not a use, or not known yet: a running scan may have read it before.
+            if event.mask & (mask::MODIFY | mask::CLOSE_WRITE) != 0 && !self.namespace.mark_dirty(ino, handle)
+            {
+                self.names_lost.get_or_insert_with(Seconds::now);
+            }
             if self
                 .judges
                 .accessors
@@ -492,9 +497,6 @@ impl Reader {
                 self.suspects.remove(&ino);
             } else {
                 self.suspect((events, event.pid), ino, handle, before, now);
-            }
-            if events & (mask::MODIFY | mask::CLOSE_WRITE) != 0 {
-                self.namespace.mark_dirty(ino, handle);
             }
         }
         drop(uses);

@@ -296,6 +296,10 @@ pub fn take_entry_locked(
 /// # Errors
 /// When the index cannot be read.
 pub fn refresh(watched: &Watched, root: &OwnedFd, ino: Inode, handle: Handle) -> Result<bool, StoreError> {
+    // Before they are read: what a running scan has read earlier must not take their place.
+    if watched.index.read().is_scanning() {
+        watched.index.write().note_changed(ino);
+    }
     if watched.index.read().last_use(ino).is_none() {
         return Ok(true);
     }

@@ -38,7 +38,7 @@ impl Index {
     }
 
     /// Takes over entries that a scan found. Returns the positions (in the reordered slice) of those whose names
-    /// changed while the scan ran: their places must be looked at again.
+    /// or attributes changed while the scan ran: their places must be looked at again.
     ///
     /// # Errors
     /// When names cannot be read from the store.
@@ -57,7 +57,7 @@ impl Index {
                 let touched = found.iter().enumerate().skip(start).take(len);
                 doubtful.extend(
                     touched
-                        .filter(|(_, f)| scan.touched.contains(&f.stat.ino))
+                        .filter(|(_, f)| scan.is_doubtful(f.stat.ino))
                         .map(|(i, _)| i),
                 );
             }

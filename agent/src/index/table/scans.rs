@@ -18,8 +18,17 @@ pub(super) struct ScanState {
     pub(super) whole: bool,
     /// Inodes whose names changed while the scan ran: what it read of them may be stale.
     pub(super) touched: FxHashSet<Inode>,
+    /// Inodes whose attributes changed while the scan ran: what it read of them may be older than what is known.
+    pub(super) changed: FxHashSet<Inode>,
     /// Directories in which it met names that are not kept.
     pub(super) crowded: FxHashSet<DirId>,
+}
+
+impl ScanState {
+    /// Whether what the scan read of an inode may be stale.
+    pub(super) fn is_doubtful(&self, ino: Inode) -> bool {
+        self.touched.contains(&ino) || self.changed.contains(&ino)
+    }
 }
 
 impl Index {
@@ -33,6 +42,7 @@ impl Index {
             number,
             whole,
             touched: FxHashSet::default(),
+            changed: FxHashSet::default(),
             crowded: FxHashSet::default(),
         });
     }
@@ -40,6 +50,14 @@ impl Index {
     /// Whether a scan is running.
     pub fn is_scanning(&self) -> bool {
         self.scan.is_some()
+    }
+
+    /// Attributes of this inode, known or not, are read because an event told of a change. What a running scan has read of it and not yet
+    /// handed over may be older.
+    pub fn note_changed(&mut self, ino: Inode) {
+        if let Some(scan) = &mut self.scan {
+            scan.changed.insert(ino);
+        }
     }
 
     /// Whether more files were used during this scan than can be remembered one by one: everything found from now
