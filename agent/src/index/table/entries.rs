@@ -146,7 +146,13 @@ impl Index {
                 }
                 parent = added.first;
             }
-            let new = attributes_of(&f.stat, parent);
+            let mut new = attributes_of(&f.stat, parent);
+            // They were read again since an event told of a change: the scan may have read them before.
+            if let Some(old) = known.and_then(|rank| all.get(rank))
+                && scan.as_ref().is_some_and(|s| scanned && s.changed.contains(&f.stat.ino))
+            {
+                new = Attributes { parent, ..*old };
+            }
             totals.add(&new);
             match known.and_then(|rank| Some((rank, all.get_mut(rank)?))) {
                 Some((rank, old)) => {
