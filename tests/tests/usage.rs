@@ -325,7 +325,9 @@ fn totals_follow_random_changes(files: usize, time: Duration, mib: u64) {
         for e in walk(&root).iter().filter(|e| e.stat.is_file()) {
             match known.get(e.path.to_str().unwrap()) {
                 None => println!("DEBUG unknown {:?} {:?}", e.path, e.stat.ino()),
-                Some(l) if number(l, "/bytes") != e.stat.len() => println!("DEBUG stale {l} now {:?}", e.stat),
+                Some(l) if number(l, "/bytes") != e.stat.len() => {
+                    println!("DEBUG stale {l} now {:?}", e.stat)
+                }
                 _ => {}
             }
         }

@@ -38,8 +38,9 @@ pub struct Namespace {
     last_dir: Option<(Handle, OwnedFd)>,
     /// Places to look at.
     pending: Pending,
-    /// Inodes whose attributes must be read again, and how to find them.
-    dirty: FxHashMap<Inode, Handle>,
+    /// Inodes whose attributes must be read again, and how to find them. By handle: a removed file's must not take the place of that of the
+    /// file that has its inode number now.
+    dirty: FxHashMap<Handle, Inode>,
 }
 
 /// What lies at a place.
@@ -64,15 +65,15 @@ impl Namespace {
     /// The attributes of this inode must be read again at the next settlement. False if that must be done for so many that a scan is as
     /// good.
     pub fn mark_dirty(&mut self, ino: Inode, handle: Handle) -> bool {
-        if self.dirty.len() >= DIRTY_MAX && !self.dirty.contains_key(&ino) {
+        if self.dirty.len() >= DIRTY_MAX && !self.dirty.contains_key(&handle) {
             return false;
         }
-        self.dirty.insert(ino, handle);
+        self.dirty.insert(handle, ino);
         true
     }
 
     /// The inodes that were marked since the last call.
-    pub fn take_dirty(&mut self) -> FxHashMap<Inode, Handle> {
+    pub fn take_dirty(&mut self) -> FxHashMap<Handle, Inode> {
         self.last_dir = None;
         std::mem::take(&mut self.dirty)
     }
@@ -348,4 +349,22 @@ fn take_over(index: &mut Index, stat: &Stat) -> Result<(), StoreError> {
 
 pub(super) fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESTALE)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_removed_file_does_not_hide_the_file_that_has_its_inode_number_now() {
+        let of = |generation| Handle::new(1, &[7, 0, 0, 0, generation, 0, 0, 0]).unwrap();
+        let mut namespace = Namespace::new(Layout::Ino32);
+        assert!(namespace.mark_dirty(7, of(2)));
+        // A look at the removed file comes later, as when a settlement has to look once more.
+        assert!(namespace.mark_dirty(7, of(1)));
+        let dirty = namespace.take_dirty();
+        assert_eq!(dirty.get(&of(1)), Some(&7));
+        assert_eq!(dirty.get(&of(2)), Some(&7));
+    }
 }

@@ -79,7 +79,12 @@ impl Reader {
         let links = std::mem::take(&mut *self.watched.doubtful_links.lock());
         self.settlement = Some(Settlement {
             suspects: self.suspects.keys().copied().collect(),
-            dirty: self.namespace.take_dirty().into_iter().collect(),
+            dirty: self
+                .namespace
+                .take_dirty()
+                .into_iter()
+                .map(|(h, ino)| (ino, h))
+                .collect(),
             links: links.into_iter().collect(),
             looks_left: LOOKS_MAX,
             counts,

@@ -149,7 +149,9 @@ impl Index {
             let mut new = attributes_of(&f.stat, parent);
             // They were read again since an event told of a change: the scan may have read them before.
             if let Some(old) = known.and_then(|rank| all.get(rank))
-                && scan.as_ref().is_some_and(|s| scanned && s.changed.contains(&f.stat.ino))
+                && scan
+                    .as_ref()
+                    .is_some_and(|s| scanned && s.changed.contains(&f.stat.ino))
             {
                 new = Attributes { parent, ..*old };
             }
