@@ -23,8 +23,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::index::codec::{Cursor, put_signed};
-use crate::index::frame::{Frames, put_frame};
+use crate::format::frame::{Frames, put_frame};
+use crate::format::integers::{Cursor, put_signed};
 use crate::model::Seconds;
 use crate::sys::time::{self, BootId};
 

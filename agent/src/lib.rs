@@ -5,6 +5,8 @@
 //! - [`model`]   the few values that every module speaks of: times, kinds, identities
 //! - [`path`]    paths that come from clients, by their words alone
 //! - [`clock`]   the agent's own time, which no step of the wall clock moves
+//! - [`format`]  how values become bytes on disk: integers and checksummed frames
+//! - [`pulse`]   a loop that shows that it goes round
 //! - [`probe`]   whether a place on disk takes changes, looked at again and again
 //! - [`work`]    what a volume's work came to, for metrics
 //! - [`config`]  TOML -> checked, typed configuration
@@ -18,6 +20,9 @@
 //! - [`notify`]  notices: who is told what, durably and once
 //! - [`volume`]  one watched volume: wires collector, index and scan together
 //! - [`metrics`] what the agent counts, in Prometheus' text format
+//! - [`roles`]   who may call what
+//! - [`tls`]     certificates of the server and of its clients
+//! - [`in_force`] the configuration in force
 //! - [`doctor`]  what this host gives, with verdicts and cures
 //! - [`log`]     where the log goes, and in which form
 //! - [`serve`]   gRPC; translates, decides nothing
@@ -37,8 +42,10 @@ pub mod config;
 pub mod demo;
 pub mod descriptors;
 pub mod doctor;
+pub mod format;
 pub mod handover;
 pub mod host;
+pub mod in_force;
 pub mod index;
 pub mod log;
 pub mod metrics;
@@ -49,15 +56,18 @@ pub mod path;
 pub mod patterns;
 pub mod policy;
 pub mod probe;
+pub mod pulse;
 pub mod purge;
 pub mod query;
 pub mod reboot;
 pub mod reload;
+pub mod roles;
 pub mod scan;
 pub mod schedule;
 pub mod serve;
 #[allow(unsafe_code)]
 pub mod sys;
+pub mod tls;
 pub mod volume;
 pub mod watchdog;
 pub mod work;

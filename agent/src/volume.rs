@@ -12,7 +12,6 @@
 //! - `keeper`     writing back, checkpoints, and mending what can be mended while the agent runs
 //! - `scanning`   one scan after another
 //! - `health`     what works, what does not, and what is told of it
-//! - `guard`      whether files can be leased here
 //! - `presence`   whether the file system is still mounted
 
 mod absent;
@@ -20,7 +19,6 @@ mod claim;
 mod closing;
 pub mod coverage;
 mod error;
-mod guard;
 mod health;
 mod keeper;
 mod opening;
@@ -41,8 +39,6 @@ use parking_lot::{Mutex, RwLock};
 pub use self::absent::Absent;
 pub use self::coverage::Gap;
 pub use self::error::VolumeError;
-pub use self::guard::Guard;
-use self::guard::LastGuard;
 use self::health::Health;
 pub use self::health::{Ailment, Condition, State};
 pub use self::opening::Opened;
@@ -57,10 +53,11 @@ use crate::config::VolumeConfig;
 use crate::index::Store;
 use crate::model::Inode;
 use crate::probe::{Probe, StateDir};
+use crate::pulse::Pulse;
+use crate::purge::protection::{Guard, LastGuard};
 use crate::reboot;
 use crate::scan::{Belief, Extent};
 use crate::sys::stat::{self, Mount};
-use crate::watchdog::Pulse;
 use crate::work::Work;
 
 /// A question waits so long for what was used last.

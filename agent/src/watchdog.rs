@@ -9,7 +9,6 @@
 //! ```
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
@@ -19,22 +18,6 @@ use crate::host::Host;
 
 /// Writing a large index to a slow disk takes long, and ending the agent in the middle of it would help nobody.
 const KEEPER_MAX: Duration = Duration::from_secs(600);
-
-/// Counts the rounds of a loop.
-#[derive(Debug, Default)]
-pub struct Pulse(AtomicU64);
-
-impl Pulse {
-    /// One more round.
-    pub fn beat(&self) {
-        self.0.fetch_add(1, Relaxed);
-    }
-
-    /// How many there were.
-    pub fn beats(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
 
 /// A loop that is watched.
 #[derive(Debug)]
@@ -115,6 +98,7 @@ fn what_hangs(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pulse::Pulse;
 
     #[test]
     fn a_loop_lives_as_long_as_it_goes_round() {

@@ -9,7 +9,7 @@
 use libfuzzer_sys::fuzz_target;
 use purge_agent::clock;
 use purge_agent::index::checkpoint;
-use purge_agent::index::frame::{Frames, put_frame};
+use purge_agent::format::frame::{Frames, put_frame};
 use purge_agent::index::journal::{Identity, put_entry, read_entry, read_segment};
 use purge_agent::model::Seconds;
 

@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use purge_agent::index::frame::put_frame;
+use purge_agent::format::frame::put_frame;
 use purge_agent::purge::candidate::{CHUNK_CANDIDATES, decode, encode};
 use purge_agent::purge::ledger::Account;
 

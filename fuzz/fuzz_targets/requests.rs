@@ -18,7 +18,7 @@ use purge_agent::purge::runs::Runs;
 use purge_agent::query::usage::By;
 use purge_agent::serve::gate::parse_timeout;
 use purge_agent::serve::requests::{self, PlanAsked};
-use purge_agent::serve::roles::{self, Peer};
+use purge_agent::roles::{self, Peer};
 use purge_proto::v1;
 
 /// An ordinary user.

@@ -53,10 +53,10 @@ use self::projects::Projects;
 use crate::index::journal::Journal;
 use crate::index::{DirId, Index};
 use crate::model::Inode;
+use crate::pulse::Pulse;
 use crate::sys::beneath;
 use crate::sys::leads::Links;
 use crate::sys::stat::{self, Device};
-use crate::watchdog::Pulse;
 
 /// One watched volume: what the collector, the scan and everyone who asks share.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ mod triggers;
 mod volumes;
 
 use crate::host::Host;
-use crate::reload::InForce;
+use crate::in_force::InForce;
 
 /// How something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,9 +1,9 @@
 //! The agent's own certificate, what of the configuration waits for a restart, and lists that could not be published.
 
 use super::Finding;
+use crate::in_force::InForce;
 use crate::model::Seconds;
-use crate::reload::InForce;
-use crate::serve::tls::RevocationList;
+use crate::tls::RevocationList;
 
 /// A certificate that ends sooner than this is to be replaced.
 const CERTIFICATE_DAYS_MIN: i64 = 21;

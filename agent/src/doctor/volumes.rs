@@ -9,8 +9,9 @@ use crate::collect::locks::Note;
 use crate::collect::mounted;
 use crate::host::Host;
 use crate::model::Seconds;
+use crate::purge::protection::Guard;
 use crate::purge::trash::{Share, Trash};
-use crate::volume::{Absent, Ailment, Guard, State, Volume};
+use crate::volume::{Absent, Ailment, State, Volume};
 
 pub(super) fn examine(volume: &Volume) -> Vec<Finding> {
     let name = &volume.config.name;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::{Host, HostError, lists};
 use crate::config::Rule;
-use crate::index::frame::{Frames, put_frame};
+use crate::format::frame::{Frames, put_frame};
 use crate::model::Seconds;
 use crate::policy::announced::{Announced, Name, Named};
 use crate::policy::expiring::named_by;

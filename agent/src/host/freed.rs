@@ -17,7 +17,7 @@ use purge_proto::v1;
 use super::triggered::{Asker, shares, space_of};
 use super::{Host, HostError};
 use crate::config::{Rule, Watermark};
-use crate::index::frame::{Frames, put_frame};
+use crate::format::frame::{Frames, put_frame};
 use crate::model::Seconds;
 use crate::policy::freed::{Amount, Moment, Verdict, freed, grown, judge, scaled};
 use crate::purge::holds::timestamp;

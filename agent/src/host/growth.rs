@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use prost::Message;
 
-use crate::index::frame::{Frames, put_frame};
+use crate::format::frame::{Frames, put_frame};
 use crate::model::Seconds;
 use crate::policy::growth::worth_keeping;
 

@@ -22,8 +22,9 @@ use crate::purge::holds::timestamp;
 use crate::purge::id::new_id;
 use crate::purge::ledger::{self, Ledger};
 use crate::purge::plans::{EXPIRES_AFTER_SECONDS, PlanRecord, fingerprint};
+use crate::purge::protection::Guard;
 use crate::purge::runs::LiveRun;
-use crate::volume::{Guard, State, Volume};
+use crate::volume::{State, Volume};
 use crate::work::Phase;
 use crate::work::rules::{Amount, How};
 

@@ -8,8 +8,8 @@ use std::fs::{self};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::frame::{Frames, put_frame};
 use super::store::{Batch, Record, Store, StoreError};
+use crate::format::frame::{Frames, put_frame};
 use crate::model::Seconds;
 use crate::sys::failure::Failure;
 

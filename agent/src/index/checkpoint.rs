@@ -24,8 +24,8 @@ pub use self::format::{Head, read};
 use self::format::{PAGES, put_end, put_head, put_page, read_head};
 pub use self::remembered::Remembered;
 use super::PageView;
-use super::frame::{Frames, put_frame};
 use super::journal::Identity;
+use crate::format::frame::{Frames, put_frame};
 
 const FILES: [&str; 2] = ["clocks.0", "clocks.1"];
 

@@ -22,13 +22,11 @@
 mod attributes;
 mod clocks;
 mod dirs;
-mod integers;
 mod names;
 
 pub use self::attributes::{AttributeReader, Attributes, put_attributes};
 pub use self::clocks::{put_clocks, read_clocks, split_present};
 pub use self::dirs::{DirEntry, put_dir, read_dirs};
-pub use self::integers::{Cursor, put_signed, put_varint};
 pub use self::names::{NameEntry, cut_name, names, pack_names, put_name, unpack_names};
 
 /// Version of all rows that are written. An index with another version is set aside and rebuilt, never misread.
@@ -52,16 +50,6 @@ impl DirId {
     pub fn index(self) -> usize {
         self.0 as usize
     }
-}
-
-/// A row that cannot be what was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("damaged {row} row at byte {at}")]
-pub struct Damaged {
-    /// Which kind of row.
-    pub row: &'static str,
-    /// Where reading stopped making sense.
-    pub at: usize,
 }
 
 fn flag(set: bool, bit: u8) -> u8 {

@@ -26,7 +26,6 @@ pub mod aside;
 pub mod checkpoint;
 pub mod codec;
 pub mod dirs;
-pub mod frame;
 pub mod journal;
 mod names;
 mod page;

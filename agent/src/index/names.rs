@@ -12,9 +12,10 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::codec::{Damaged, DirId, NameEntry, cut_name, names, put_name, unpack_names};
+use super::codec::{DirId, NameEntry, cut_name, names, put_name, unpack_names};
 use super::page::{Page, place};
 use super::store::{Row, Store, StoreError, VolumeId};
+use crate::format::Damaged;
 use crate::model::Inode;
 
 /// So many names of one file are kept. A file that has more is never a candidate: nobody could say where it is used.

@@ -4,7 +4,8 @@
 //! they are on disk: about ten bytes a file instead of forty, and loading is a copy. Memory follows the number of
 //! files, not of inode numbers, so a sparse inode space costs no more than a page head for each file.
 
-use super::codec::{AttributeReader, Attributes, Damaged, PAGE_INODES, put_attributes};
+use super::codec::{AttributeReader, Attributes, PAGE_INODES, put_attributes};
+use crate::format::Damaged;
 use crate::model::{Inode, LastUse, Seconds, Source};
 
 /// Which of a page's rows differ from the store.

@@ -37,7 +37,8 @@ pub use self::error::StoreError;
 pub use self::keys::{Record, Row, VolumeId};
 use self::keys::{prefix, record_key, row_key};
 use self::threads::Threads;
-use super::codec::{Damaged, OLDEST_VERSION, VERSION};
+use super::codec::{OLDEST_VERSION, VERSION};
+use crate::format::Damaged;
 use crate::sys::failure::Failure;
 
 /// Bytes of the store's own cache. Pages are held by the index itself; the store is read for names only.

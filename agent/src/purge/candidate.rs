@@ -12,7 +12,8 @@ use std::ffi::{CStr, CString};
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-use crate::index::codec::{Cursor, Damaged, put_varint};
+use crate::format::Damaged;
+use crate::format::integers::{Cursor, put_varint};
 use crate::model::{Inode, Kind, LastUse, Seconds, Source};
 use crate::policy::evaluate::{Shape, Why};
 

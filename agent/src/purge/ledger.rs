@@ -2,7 +2,7 @@
 //! with every candidate's fate told exactly once.
 //!
 //! ```text
-//!   STATE_DIR/runs/RUN.ledger     frames (see `index::frame`), only ever appended to
+//!   STATE_DIR/runs/RUN.ledger     frames (see `format::frame`), only ever appended to
 //!     opened   0  boot id:16
 //!     begun    1  chunk first count            varints; written before anything of the batch is moved
 //!     decided  2  chunk first fate*            a byte each; written before anything is removed for good
@@ -21,8 +21,9 @@ use std::path::{Path, PathBuf};
 
 use super::candidate::CHUNK_CANDIDATES;
 use super::guard::{Fate, Skip};
-use crate::index::codec::{Cursor, Damaged, put_varint};
-use crate::index::frame::{Frames, put_frame};
+use crate::format::Damaged;
+use crate::format::frame::{Frames, put_frame};
+use crate::format::integers::{Cursor, put_varint};
 use crate::sys::time::{BootId, boot_id};
 
 /// A candidate's fate, as it is written.

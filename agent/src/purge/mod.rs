@@ -9,6 +9,7 @@
 //! - [`candidate`] what a plan says of one entry, and how it is stored (pure)
 //! - [`plans`]     saved plans
 //! - [`holds`]     paths that stay, whatever the rules say
+//! - [`protection`] whether leases are given, or a grace must protect
 //! - [`guard`]     compares a candidate with the live file and the live index
 //! - [`refusal`]   what an error of the kernel means for a candidate (pure)
 //! - [`take`]      takes a batch of them away
@@ -51,6 +52,7 @@ pub mod ledger;
 pub mod pace;
 pub mod parts;
 pub mod plans;
+pub mod protection;
 pub mod recover;
 pub mod refusal;
 pub mod reserve;

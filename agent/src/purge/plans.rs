@@ -21,6 +21,7 @@ use self::writer::ChunkWriter;
 use super::candidate::{Candidate, decode};
 use super::holds::timestamp;
 use super::id::new_id;
+use super::protection::Guard;
 use super::runs::Runs;
 use crate::config::{Rule, Target};
 use crate::index::{Batch, Index, Record, Store, StoreError};
@@ -30,7 +31,6 @@ use crate::policy::evaluate::{Circumstances, Evaluation, Pick, Shape};
 use crate::policy::forgiven::forgiven;
 use crate::policy::quota::Reason;
 use crate::sys::failure::Failure;
-use crate::volume::Guard;
 
 /// A plan can be applied for this long.
 pub const EXPIRES_AFTER_SECONDS: u64 = 24 * 3600;

@@ -1,8 +1,9 @@
 //! Rows of usage while they are added up: a few as numbers, many packed.
 
 use super::usage::Subject;
+use crate::format::Damaged;
+use crate::format::integers::Cursor;
 use crate::index::DirId;
-use crate::index::codec::{Cursor, Damaged};
 use crate::index::sums::{AGES, DirSums, Sums};
 use crate::model::Seconds;
 
@@ -252,7 +253,7 @@ struct Added {
 }
 
 impl Added {
-    /// As [`put_varint`](crate::index::codec::put_varint).
+    /// As [`put_varint`](crate::format::integers::put_varint).
     fn put(&mut self, mut n: u64) {
         let room = self.bytes.get_mut(self.len..).unwrap_or_default();
         for byte in room {

@@ -17,11 +17,11 @@ use super::incoming::Visit;
 use super::members::Memberships;
 use super::open::{AskedBody, Open, Watch};
 use super::pages::ANSWER_BYTES_MAX;
-use super::roles::{self, Peer, Scope};
 use super::tally::{Counted, Tally};
 use crate::config::Access;
 use crate::host::User;
 use crate::model::Seconds;
+use crate::roles::{self, Peer, Scope};
 
 /// Calls that one client may have open at a time, over all of its connections. Those of root are as many as its scripts need.
 const OPEN_CALLS_MAX: usize = 32;

@@ -19,12 +19,12 @@ use tonic::transport::server::Connected;
 
 use super::ServeError;
 use super::line::{Line, Lines, Place};
-use super::roles::Peer;
 use super::tally::{Counted, Tally};
-use super::tls::Certificates;
 use crate::config::{Access, Listen};
 use crate::descriptors::Shares;
+use crate::roles::Peer;
 use crate::sys;
+use crate::tls::Certificates;
 
 /// Makes the socket.
 ///

@@ -1,11 +1,9 @@
 //! gRPC. Translates, decides nothing but who may call.
 //!
 //! - [`incoming`] the unix socket and TCP, and who is at the other end of a connection; [`line`](mod@line): connections that are quiet make room
-//! - [`tls`]      the agent's certificates
 //! - [`tally`]    how many calls and connections a client has
 //! - [`gate`]     stands before every call: may they, how many are open, is there memory for one more
 //! - [`members`]  whether they are still in the groups that give a role
-//! - [`roles`]    who may call what (pure)
 //! - [`service`]  the calls; [`requests`]: what they ask for, checked (pure); `answers`: those that take a walk
 //! - [`budget`]   memory that answers may take; [`open`]: calls until the last byte of their answer is taken
 //! - [`walk`]     answers made bit by bit, as clients take them; [`crew`]: the threads for that; [`pages`]: others, cut to what a message holds (pure)
@@ -31,10 +29,8 @@ mod notices;
 pub mod open;
 pub mod pages;
 pub mod requests;
-pub mod roles;
 pub mod service;
 pub mod tally;
-pub mod tls;
 pub mod usage;
 pub mod walk;
 
@@ -53,12 +49,12 @@ use tonic::transport::Server;
 
 use self::gate::{Doors, Gate, What};
 use self::incoming::{Arrival, Places};
-use self::tls::Certificates;
 use crate::descriptors;
 use crate::host::Host;
+use crate::in_force::InForce;
 use crate::model::Seconds;
-use crate::reload::InForce;
 use crate::sys;
+use crate::tls::Certificates;
 
 /// Why clients cannot come in.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +72,7 @@ pub enum ServeError {
     Taken(String),
     /// The certificates cannot be used.
     #[error("listen.tcp: {0}")]
-    Tls(#[from] tls::TlsError),
+    Tls(#[from] crate::tls::TlsError),
     /// What serves cannot be started, or ended.
     #[error("cannot serve clients: {0}")]
     Runtime(io::Error),

@@ -18,16 +18,16 @@ use super::crew::Crew;
 use super::deadline::Until;
 use super::gate::Caller;
 use super::requests::{self, PlanAsked};
-use super::roles::Scope;
 use super::walk::{self, Walk};
 use super::{answers, convert, notices, pages, usage};
 use crate::doctor;
 use crate::host::{Host, HostError, Wish};
+use crate::in_force::InForce;
 use crate::index::Totals;
 use crate::purge::holds::Asker;
 use crate::purge::plans::{By, PlanRecord};
 use crate::purge::runs::LiveRun;
-use crate::reload::InForce;
+use crate::roles::Scope;
 use crate::scan::Extent;
 use crate::volume::Volume;
 

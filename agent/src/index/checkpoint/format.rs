@@ -1,9 +1,11 @@
 //! The bytes of a checkpoint.
 
 use super::remembered::{Clocks, Remembered};
+use crate::format::Damaged;
+use crate::format::frame::{Frames, put_frame};
+use crate::format::integers::{Cursor, put_signed, put_varint};
 use crate::index::PageView;
-use crate::index::codec::{Cursor, Damaged, put_clocks, put_signed, put_varint, read_clocks};
-use crate::index::frame::{Frames, put_frame};
+use crate::index::codec::{put_clocks, read_clocks};
 use crate::index::journal::Identity;
 use crate::model::Seconds;
 

@@ -1,7 +1,8 @@
 //! Attribute rows.
 
-use super::integers::{Cursor, put_difference, put_varint};
-use super::{Damaged, DirId, flag};
+use super::{DirId, flag};
+use crate::format::Damaged;
+use crate::format::integers::{Cursor, put_difference, put_varint};
 use crate::model::{Kind, Seconds};
 
 /// What the attribute row says of one inode.

@@ -1,6 +1,6 @@
 //! Clock rows.
 
-use super::Damaged;
+use crate::format::Damaged;
 use crate::model::Source;
 
 /// Appends a clock row.

@@ -2,8 +2,9 @@
 
 use smallvec::SmallVec;
 
-use super::integers::{Cursor, put_varint};
-use super::{Damaged, DirId, PAGE_INODES, flag};
+use super::{DirId, PAGE_INODES, flag};
+use crate::format::Damaged;
+use crate::format::integers::{Cursor, put_varint};
 use crate::model::Inode;
 
 /// Most names of directories are short, and there may be millions: those need no memory elsewhere.

@@ -1,7 +1,8 @@
 //! Name rows.
 
-use super::integers::{Cursor, put_difference, put_varint};
-use super::{Damaged, DirId, PAGE_INODES};
+use super::{DirId, PAGE_INODES};
+use crate::format::Damaged;
+use crate::format::integers::{Cursor, put_difference, put_varint};
 
 /// One name of one inode of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! What a segment holds, to the byte.
 
-use crate::index::codec::{Cursor, Damaged, put_signed, put_varint};
-use crate::index::frame::{Frames, put_frame};
+use crate::format::Damaged;
+use crate::format::frame::{Frames, put_frame};
+use crate::format::integers::{Cursor, put_signed, put_varint};
 use crate::model::{Inode, Seconds};
 
 /// The part of [`Identity::magic`] that names the type.

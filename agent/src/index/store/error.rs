@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::index::codec::{Damaged, VERSION};
+use crate::format::Damaged;
+use crate::index::codec::VERSION;
 use crate::sys::failure::Failure;
 
 /// What may go wrong with the store.

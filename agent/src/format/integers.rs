@@ -16,7 +16,8 @@ pub fn put_signed(out: &mut Vec<u8>, n: i64) {
     put_varint(out, ((n << 1) ^ (n >> 63)).cast_unsigned());
 }
 
-pub(super) fn put_difference(out: &mut Vec<u8>, to: u32, from: u32) {
+/// Appends a number as its difference from another.
+pub fn put_difference(out: &mut Vec<u8>, to: u32, from: u32) {
     put_signed(out, i64::from(to) - i64::from(from));
 }
 
@@ -40,11 +41,12 @@ impl<'a> Cursor<'a> {
     }
 
     /// How much has been read.
-    pub(super) fn at(&self) -> usize {
+    pub fn at(&self) -> usize {
         self.at
     }
 
-    pub(super) fn damaged(&self) -> Damaged {
+    /// What is wrong with the bytes at this place.
+    pub fn damaged(&self) -> Damaged {
         Damaged {
             row: self.row,
             at: self.at,
@@ -104,8 +106,11 @@ impl<'a> Cursor<'a> {
     }
 
     /// Four bytes.
+    ///
+    /// # Errors
+    /// [`Damaged`] when there are fewer.
     #[inline]
-    pub(super) fn fixed32(&mut self) -> Result<u32, Damaged> {
+    pub fn fixed32(&mut self) -> Result<u32, Damaged> {
         let bytes = self.take(4)?;
         Ok(bytes.try_into().map(u32::from_le_bytes).unwrap_or_default())
     }
@@ -125,8 +130,12 @@ impl<'a> Cursor<'a> {
         Ok((coded >> 1).cast_signed() ^ -(coded & 1).cast_signed())
     }
 
+    /// A number that was stored as its difference from another.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the number does not fit 32 bits.
     #[inline]
-    pub(super) fn difference(&mut self, from: u32) -> Result<u32, Damaged> {
+    pub fn difference(&mut self, from: u32) -> Result<u32, Damaged> {
         let to = i64::from(from)
             .checked_add(self.signed()?)
             .ok_or_else(|| self.damaged())?;

@@ -21,9 +21,9 @@ use tokio_rustls::server::TlsStream;
 use x509_parser::asn1_rs::{Tag, ToDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::roles::{Peer, Standing};
 use crate::config::subject::Value;
 use crate::config::{Subject, TlsFiles};
+use crate::roles::{Peer, Standing};
 
 /// Why certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
