@@ -1,6 +1,6 @@
 //! purge-agent: records when files were last used, and purges what nobody uses any more.
 //!
-//! Data flows down this list; nothing imports from below itself, except that `serve` may ask everyone.
+//! Data flows down this list. `docs/architecture/00-map.md` draws it, and names the imports that still run the other way.
 //!
 //! - [`model`]   the few values that every module speaks of: times, kinds, identities
 //! - [`path`]    paths that come from clients, by their words alone
