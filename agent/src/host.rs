@@ -12,6 +12,7 @@
 //! - [`place`]    where a path from a client leads
 //! - `plans`     plans that rules ask for
 //! - `purges`    runs; `trash`: what they leave in the trash
+//! - `freeing`   its end; `waiting`: what stays longer than its grace
 //! - `stuck`     what of the trash cannot be freed
 //! - `served`    until when schedules were served
 //! - [`questions`] what can be asked of one path
@@ -23,6 +24,7 @@ mod announce;
 mod due;
 pub mod forecast;
 mod freed;
+mod freeing;
 mod growth;
 mod left;
 mod lists;
@@ -42,6 +44,7 @@ pub mod telling;
 mod tidy;
 mod trash;
 mod triggered;
+mod waiting;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -162,6 +165,8 @@ pub struct Host {
     history: growth::History,
     /// What of the trash cannot be freed.
     stuck: stuck::AllStuck,
+    /// What of the trash stays longer than its grace.
+    waiting: waiting::Waiting,
     /// What triggered runs have freed.
     brakes: freed::Brakes,
     store: Store,
@@ -288,6 +293,7 @@ impl Host {
             published: Mutex::default(),
             history: growth::History::load(&config.state_dir),
             stuck: stuck::AllStuck::default(),
+            waiting: waiting::Waiting::default(),
             brakes: freed::Brakes::load(&config.state_dir),
             store,
             state_dir: config.state_dir.clone(),

@@ -7,7 +7,9 @@
 //! - `start`      from a configuration to a volume that is watched
 //! - [`trial`]    whether it could be watched, for `check`
 //! - `claim`      one agent for each volume
+//! - [`claimed`]  which shares of the trash a thread works on
 //! - [`coverage`] since when everything is seen, and the gaps (pure)
+//! - [`unseen`]   uses in the trash that may have been missed (pure)
 //! - `opening`    what an earlier process left: store, journal, checkpoint
 //! - `keeper`     writing back, checkpoints, and mending what can be mended while the agent runs
 //! - `scanning`   one scan after another
@@ -16,6 +18,7 @@
 
 mod absent;
 mod claim;
+pub mod claimed;
 mod closing;
 pub mod coverage;
 mod error;
@@ -26,6 +29,7 @@ mod presence;
 mod scanning;
 mod start;
 pub mod trial;
+pub mod unseen;
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -51,7 +55,7 @@ use crate::collect::collector::{Barrier, Collector};
 use crate::collect::precision::Windows;
 use crate::config::VolumeConfig;
 use crate::index::Store;
-use crate::model::Inode;
+use crate::model::{Inode, Seconds};
 use crate::probe::{Probe, StateDir};
 use crate::pulse::Pulse;
 use crate::purge::protection::{Guard, LastGuard};
@@ -145,8 +149,13 @@ pub struct Volume {
     file_system: Probe,
     guard: LastGuard,
     claim: Mutex<claim::Claim>,
-    /// One at a time makes, frees, restores from or removes the trash.
+    /// One at a time makes the trash, a share in it, or its reserve, or changes what a run's record says of it. Runs wait for it: hold it
+    /// for a moment only.
     pub trash_work: Mutex<()>,
+    /// One at a time restores.
+    pub restoring: Mutex<()>,
+    /// The shares of the trash that are freed or restored from.
+    pub claimed: claimed::Claimed,
     /// The running scan is a slow one.
     sweeping: AtomicBool,
     /// One checkpoint at a time.
@@ -186,6 +195,16 @@ impl Volume {
         }
         self.take_checkpoint();
         self.give_up_claim();
+    }
+
+    /// Whether the volume is about to be watched no more.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Relaxed)
+    }
+
+    /// What of the uses in the trash may have been missed since a moment; none: all were seen.
+    pub fn unseen_since(&self, since: Seconds) -> Option<unseen::Unseen> {
+        self.health.lock().record.unseen_since(since)
     }
 
     /// Notes for the next process that the host is shut down by order, where it is.

@@ -136,6 +136,7 @@ fn volume(v: &v1::VolumeStatus) -> Value {
         "index_bytes": v.index_bytes,
         "scan": v.scan.as_ref().map(scan),
         "trash": totals(v.trash),
+        "trash_waits_until": time(v.trash_waits_until),
         "stuck_trash": v.stuck_trash.as_ref().map(stuck_trash),
         "run_failure": v.run_failure,
         "guard": v.guard,

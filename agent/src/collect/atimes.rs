@@ -12,10 +12,15 @@ use std::fs;
 use std::path::Path;
 
 use super::mounted::namespace_of;
+use crate::model::{Kind, Seconds, Stat};
 use crate::sys::mountinfo;
 use crate::sys::stat::{Device, Mount, magic};
 use crate::sys::time;
 
+/// relatime moves an access time that is as old as this.
+const DAY: u64 = 24 * 3600;
+/// The file system's clock and the agent's agree before the gap and after it: within 2 s each time, and stamps are cut off.
+const CLOCKS_DIFFER_MAX: u64 = 5;
 /// The wall clock may differ by so many seconds.
 const APART_MAX: u64 = 2;
 /// A longer table of mounts is not read.
@@ -110,6 +115,19 @@ pub fn clocks_agree() -> bool {
     crate::clock::ahead_seconds().unsigned_abs() <= APART_MAX
 }
 
+/// Whether the times of a file show that it was not read since `from`. Pure.
+pub fn was_unused_since(stat: &Stat, from: Seconds) -> bool {
+    let from = from.minus(CLOCKS_DIFFER_MAX);
+    // A change hides what was before it: an access time can be set.
+    let changed = stat.ctime.max(stat.mtime).max(stat.birth);
+    let is_moved_by_any_read = stat.atime < stat.ctime.max(stat.mtime) || stat.atime.plus(DAY) < from;
+    match stat.kind {
+        Kind::File => changed < from && stat.atime < from && is_moved_by_any_read,
+        Kind::Directory => changed < from,
+        Kind::Symlink | Kind::Special => false,
+    }
+}
+
 /// The mounts of a device: `number:options:options of the file system`.
 fn mounts_of(mountinfo: &str, device: Device) -> Vec<String> {
     let number = format!("{}:{}", device.major, device.minor);
@@ -161,6 +179,61 @@ impl Top {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    const FROM: u32 = 1_000_000;
+
+    fn file(atime: u32, changed: u32) -> Stat {
+        Stat {
+            ino: 7,
+            kind: Kind::File,
+            size: 1,
+            allocated: 512,
+            project: 0,
+            uid: 0,
+            gid: 0,
+            links: 1,
+            atime: Seconds(atime),
+            mtime: Seconds(changed),
+            ctime: Seconds(changed),
+            ctime_nanos: 0,
+            birth: Seconds(changed),
+        }
+    }
+
+    /// What a relatime mount does when a file is read at `at`.
+    fn after_read(mut stat: Stat, at: u32) -> Stat {
+        let age = i64::from(at) - i64::from(stat.atime.0);
+        if stat.mtime >= stat.atime || stat.ctime >= stat.atime || age >= 24 * 3600 {
+            stat.atime = Seconds(at);
+        }
+        stat
+    }
+
+    #[test]
+    fn an_access_time_within_a_day_hides_a_read() {
+        let since = |atime, changed| was_unused_since(&file(atime, changed), Seconds(FROM));
+        assert!(since(FROM - 90_000, 5));
+        assert!(!since(FROM - 80_000, 5), "relatime would not have moved it");
+        assert!(
+            since(FROM - 80_000, FROM - 70_000),
+            "a later change: it would have"
+        );
+        assert!(!since(FROM + 1, 5), "read");
+        assert!(!since(FROM - 90_000, FROM + 1), "changed");
+    }
+
+    proptest! {
+        #[test]
+        fn no_read_in_a_gap_goes_unseen(
+            atime in FROM - 200_000..FROM + 100,
+            changed in FROM - 200_000..FROM + 100,
+            later in 0u32..200_000,
+        ) {
+            let read = after_read(file(atime, changed), FROM + later);
+            prop_assert!(!was_unused_since(&read, Seconds(FROM)));
+        }
+    }
 
     #[test]
     fn one_mount_without_access_times_is_enough() {

@@ -1,27 +1,21 @@
-//! What runs leave in the trash: put back, or freed when its time is over.
+//! What runs leave in the trash: put back, and counted. See [`super::freeing`] for its end.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use purge_proto::v1;
 
+use super::freeing::less;
 use super::place::{AtEnd, Place};
 use super::purges::heading_of;
-use super::stuck::Stuck;
 use super::{Host, HostError};
-use crate::collect::collector::Barrier;
 use crate::model::Seconds;
 use crate::purge::audit::{self, Audit, Event, Heading, Lines};
-use crate::purge::holds::timestamp;
 use crate::purge::restore::{Destination, Item, Refused, Restore, Which, take_in};
-use crate::purge::trash::{Share, TRASH, Trash};
+use crate::purge::trash::{Share, Trash};
 use crate::sys::beneath;
-use crate::sys::walk::Removal;
-use crate::volume::{State, Volume};
-use crate::work::Outcome;
+use crate::volume::Volume;
+use crate::volume::claimed::Doing;
 
-/// Uses that wait in the kernel's queue are read within this time, or nothing is freed now.
-const USES_WITHIN: Duration = Duration::from_secs(5);
 /// Refusals of a restore that are named.
 const REFUSALS_NAMED_MAX: usize = 1000;
 
@@ -68,7 +62,7 @@ impl Host {
                 "run {run_id} is going on; wait for it or `purgectl cancel {run_id}`"
             )));
         }
-        let _one = volume.trash_work.lock();
+        let _one = volume.restoring.lock();
         let broken =
             |e: std::io::Error| HostError::Refused(format!("the trash of volume {}: {e}", run.volume));
         let nothing = || HostError::Refused(why_nothing(&run));
@@ -76,9 +70,13 @@ impl Host {
             .map_err(broken)?
             .ok_or_else(nothing)?;
         let shares = trash.shares().map_err(broken)?;
-        let mine: Vec<&Share> = shares.iter().filter(|s| s.run == run_id).collect();
-        if mine.is_empty() {
-            return Err(nothing());
+        let mine = shares.iter().filter(|s| s.run == run_id);
+        let claims = mine.map(|s| (s, volume.claimed.take(&s.name(), Doing::Restoring)));
+        let claims: Vec<_> = claims.collect();
+        match claims.iter().find(|(_, claim)| claim.is_ok()).or(claims.first()) {
+            None => return Err(nothing()),
+            Some((share, Err(_))) => return Err(HostError::Refused(why_freed(share))),
+            Some((_, Ok(_))) => {}
         }
         let heading = heading_of(&run, &volume, by);
         let mut back = Back {
@@ -98,7 +96,13 @@ impl Host {
             false => Which::Below(&below),
         };
         let mut trouble = None;
-        for share in mine {
+        for (share, claim) in &claims {
+            if claim.is_err() {
+                let why = why_freed(share);
+                let path = Vec::new();
+                back.take(Err(Refused { path, why }));
+                continue;
+            }
             let mut restore = Restore {
                 which,
                 to: to.as_ref(),
@@ -130,6 +134,9 @@ impl Host {
             tracing::error!(%error, "restored, and the audit log does not say so of all");
         }
         let done = back.report.restored.unwrap_or_default();
+        let _one = volume.trash_work.lock();
+        // It may have been changed meanwhile: another part of what the run took was freed.
+        run = self.runs.get(run_id)?;
         let restored = run.restored.get_or_insert_default();
         restored.files = restored.files.saturating_add(done.files);
         restored.directories = restored.directories.saturating_add(done.directories);
@@ -137,157 +144,6 @@ impl Host {
         restored.bytes = restored.bytes.saturating_add(done.bytes);
         self.runs.save(&run)?;
         Ok(back.report)
-    }
-
-    /// Frees what lies in a volume's trash and whose grace has ended.
-    pub fn tend_trash(&self, volume: &Volume) {
-        let now = Seconds::judged().unix();
-        self.keep_reserve(volume);
-        let due = |s: &Share| i64::try_from(s.until).is_ok_and(|until| until <= now);
-        if let Err(error) = self.free_shares(volume, due, |_| false) {
-            tracing::error!(volume = %volume.config.name, %error, "the trash cannot be looked after");
-        }
-    }
-
-    /// Makes what a run needs of a volume that will be full by then.
-    fn keep_reserve(&self, volume: &Volume) {
-        let may_make = matches!(volume.condition().state, State::Tracking) && !volume.config.only_looks;
-        if !may_make || volume.check_identity().is_err() {
-            return;
-        }
-        let Some(_one) = volume.trash_work.try_lock() else {
-            return;
-        };
-        match Trash::open_or_make(&volume.watched) {
-            Ok(trash) => trash.keep_reserve(),
-            Err(error) => tracing::debug!(volume = %volume.config.name, %error, "the trash cannot be made"),
-        }
-    }
-
-    /// Frees what lies in the trash before its grace ends, oldest first, until there is room enough.
-    pub(super) fn free_trash_early(
-        &self,
-        volume: &Volume,
-        is_enough: impl Fn(&Share) -> bool,
-    ) -> std::io::Result<()> {
-        self.free_shares(volume, |_| true, is_enough)
-    }
-
-    fn free_shares(
-        &self,
-        volume: &Volume,
-        due: impl Fn(&Share) -> bool,
-        is_enough: impl Fn(&Share) -> bool,
-    ) -> std::io::Result<()> {
-        if matches!(volume.condition().state, State::Degraded(_)) && volume.check_identity().is_err() {
-            return Ok(());
-        }
-        // It is another agent's, with what it knows of it.
-        if volume.other_agent().is_some() {
-            return Ok(());
-        }
-        let _one = volume.trash_work.lock();
-        let Some(trash) = Trash::open(&volume.watched)? else {
-            return Ok(());
-        };
-        let shares = trash.shares()?;
-        let (mut before, mut freed) = (None, Vec::new());
-        for share in shares.iter().filter(|s| !s.open && !s.is_kept() && due(s)) {
-            if is_enough(share) {
-                break;
-            }
-            // A use that the kernel has queued and the collector has not read yet is a use.
-            if volume.barrier(USES_WITHIN) != Barrier::Passed {
-                tracing::warn!(run = %share.run, volume = %volume.config.name, "not freed yet: uses wait to be read");
-                break;
-            }
-            before = before.or_else(|| self.before_freeing(volume));
-            let mounted = volume.watched.mounted.look(&volume.watched, Instant::now());
-            let removal = trash.free(share, &volume.watched.trashed, &mounted);
-            let stuck = stuck_of(volume, &trash, share, removal);
-            // The grace of the other shares has ended as well.
-            let is_known = stuck.is_some() && !self.tell_of_stuck(volume, share, stuck.as_ref());
-            if is_known {
-                continue;
-            }
-            let outcome = if stuck.is_none() {
-                Outcome::Done
-            } else {
-                Outcome::Failed
-            };
-            volume.keeping.work.freed.count(outcome);
-            if stuck.is_none() {
-                self.stuck.note(&volume.config.name, share, None);
-                tracing::info!(run = %share.run, volume = %volume.config.name, "freed from the trash");
-            }
-            let more = trash
-                .shares()?
-                .iter()
-                .any(|s| s.run == share.run && !s.is_kept() && s != share);
-            match self.note_freed(volume, share, (more, stuck)) {
-                Ok(run) => freed.extend(run),
-                Err(error) => {
-                    tracing::error!(run = %share.run, %error, "freed from the trash, and the run's record does not say so");
-                }
-            }
-        }
-        if let Some(before) = before {
-            self.after_freeing(volume, before, &freed);
-        }
-        self.stuck.keep(&volume.config.name, &trash.shares()?);
-        trash.keep_reserve();
-        Ok(())
-    }
-
-    /// Whether something new cannot be freed: it is told then.
-    fn tell_of_stuck(&self, volume: &Volume, share: &Share, stuck: Option<&Stuck>) -> bool {
-        let Some(stuck) = stuck else { return false };
-        let name = &volume.config.name;
-        let is_news = self.stuck.note(name, share, Some(stuck.clone()));
-        if is_news {
-            let path = super::shown(&stuck.path);
-            tracing::error!(run = %share.run, volume = %name, path, why = stuck.why, cure = stuck.cure, "some of the trash cannot be freed: {}", stuck.words());
-        }
-        is_news
-    }
-
-    /// What of the trash of a volume cannot be freed.
-    pub fn stuck_in(&self, volume: &str) -> Option<Stuck> {
-        self.stuck.of(volume)
-    }
-
-    /// The run, and what of it lay in the trash, once all of that is freed but for what is stuck.
-    fn note_freed(
-        &self,
-        volume: &Volume,
-        share: &Share,
-        (more, stuck): (bool, Option<Stuck>),
-    ) -> Result<Option<(v1::Run, v1::Totals)>, HostError> {
-        let mut run = self.runs.get(&share.run)?;
-        let mut lines = Lines::default();
-        let stuck = stuck.map(|s| s.totals);
-        let (now, left) = (Seconds::now(), left_in_trash(&run));
-        let left = less(left, stuck.unwrap_or_default());
-        let event = Event {
-            event: "freed",
-            reason: "",
-            path: volume.config.path.as_os_str().as_encoded_bytes(),
-            kind: crate::model::Kind::Directory,
-            bytes: left.bytes,
-            uid: 0,
-            last: None,
-            rule: "",
-        };
-        lines.add(&audit::rfc3339(now), &heading_of(&run, volume, "agent"), &event);
-        self.audit
-            .write(&lines)
-            .map_err(|e| HostError::Refused(e.to_string()))?;
-        if !more {
-            run.trash_freed_at.get_or_insert(timestamp(now));
-            run.trash_stuck = stuck;
-            self.runs.save(&run)?;
-        }
-        Ok((!more).then_some((run, left)))
     }
 
     /// What of a run lies in the trash.
@@ -313,28 +169,6 @@ impl Host {
     }
 }
 
-/// What of a share could not be freed; none: all of it was.
-fn stuck_of(volume: &Volume, trash: &Trash, share: &Share, freed: std::io::Result<Removal>) -> Option<Stuck> {
-    let (path, error) = match freed {
-        Ok(removal) => removal.stuck.into_iter().next()?,
-        Err(error) => (share.name().into_bytes(), error),
-    };
-    let totals = trash.left_of(share).unwrap_or_default();
-    let root = volume.config.path.as_os_str().as_encoded_bytes();
-    let path = [root, b"/", TRASH.as_bytes(), b"/", &path].concat();
-    Some(Stuck::new(totals, path, &error))
-}
-
-/// What is left of totals without a part.
-fn less(all: v1::Totals, part: v1::Totals) -> v1::Totals {
-    v1::Totals {
-        files: all.files.saturating_sub(part.files),
-        directories: all.directories.saturating_sub(part.directories),
-        links: all.links.saturating_sub(part.links),
-        bytes: all.bytes.saturating_sub(part.bytes),
-    }
-}
-
 /// A directory of the volume to which things are restored instead of where they came from.
 fn destination(volume: &Volume, to: Place) -> Result<Destination, HostError> {
     let invalid = |why: String| HostError::Invalid { field: "to", why };
@@ -357,7 +191,7 @@ fn destination(volume: &Volume, to: Place) -> Result<Destination, HostError> {
 }
 
 /// What of a run lies in the trash.
-fn left_in_trash(run: &v1::Run) -> v1::Totals {
+pub(super) fn left_in_trash(run: &v1::Run) -> v1::Totals {
     let (all, back) = (run.trashed.unwrap_or_default(), run.restored.unwrap_or_default());
     match run.trash_freed_at {
         Some(_) => v1::Totals::default(),
@@ -389,6 +223,16 @@ fn why_nothing(run: &v1::Run) -> String {
         None => "somebody has taken it out of there".into(),
     };
     format!("nothing of run {id} is in the trash any more: {why}")
+}
+
+/// Why nothing of a share can be put back now.
+fn why_freed(share: &Share) -> String {
+    let until = i64::try_from(share.until).unwrap_or(i64::MAX);
+    let until = audit::rfc3339(Seconds::from_unix(until));
+    format!(
+        "what run {} left in the trash until {until} is being freed: its grace has ended, or the volume needs the space",
+        share.run
+    )
 }
 
 /// What comes back while a restore goes on.

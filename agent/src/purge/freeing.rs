@@ -3,8 +3,15 @@
 //! A process that had a directory of it open when it was moved can still use what is in it, and can move other things into it; a file can
 //! be opened again by a descriptor that a process has, or by a handle. So everything is looked at first: what was used or changed after the
 //! move, or is open, is kept. Of a directory that went as a whole all is kept then.
+//!
+//! ```text
+//!   look      of a directory that went as a whole: at all of it, before any of it goes
+//!   lease     some files: whoever opens one of them from now on waits
+//!   read      every use before the leases is known
+//!   remove    what was not used, and whose lease nobody has come for
+//! ```
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -13,176 +20,522 @@ use purge_proto::shown;
 use roaring::RoaringTreemap;
 use rustc_hash::FxHashSet;
 
+use super::doubt::{Doubt, Verdict};
 use super::kept::Kept;
 use super::trash::{ORIGIN, TREE};
 use crate::collect::trashed::Trashed;
-use crate::model::{Inode, Kind};
-use crate::sys::lease::{self, Asked};
+use crate::model::{Inode, Kind, Seconds, Stat};
+use crate::sys::lease::{self, Asked, Lease};
 use crate::sys::walk::{Listed, Removal, Visitor, walk};
-use crate::sys::{beneath, inside, stat};
+use crate::sys::{beneath, inside, mark, stat};
 
-/// Inodes that are in use by mounts.
-pub type Busy = Arc<FxHashSet<Inode>>;
+/// So many are removed after one look at the uses that wait. Openers of one of them wait meanwhile, and each has two descriptors.
+const TOGETHER_MAX: usize = 128;
+
+/// What freeing goes by.
+pub struct Freer<'f> {
+    /// Where goes what was used.
+    pub kept: Kept,
+    /// What is known of uses in the trash.
+    pub trashed: &'f Trashed,
+    /// Inodes that are in use by mounts.
+    pub busy: Arc<FxHashSet<Inode>>,
+    /// What is not known.
+    pub doubt: Doubt,
+    /// Reads the uses that wait. False: not all of them could be read now.
+    pub read_uses: &'f dyn Fn() -> bool,
+    /// The agent is about to end.
+    pub is_stopping: &'f dyn Fn() -> bool,
+}
+
+/// What is left of what was to be freed.
+#[derive(Debug, Default)]
+pub struct Rest {
+    /// What cannot be removed, and why.
+    pub stuck: Removal,
+    /// So many wait, because they may have been used while no agent saw it.
+    pub waiting: u64,
+}
+
+impl Rest {
+    pub(super) fn add(&mut self, other: Self, above: &[u8]) {
+        self.stuck.add(other.stuck.below(above));
+        self.waiting = self.waiting.saturating_add(other.waiting);
+    }
+}
+
+/// Why freeing has not come to its end.
+#[derive(Debug)]
+pub enum Ended {
+    /// A call failed.
+    Failed(io::Error),
+    /// Uses wait to be read: it goes on later.
+    Late,
+    /// The agent is about to end: the next one goes on.
+    Stopping,
+    /// Something was used.
+    Used(io::Error),
+    /// Something may have been used.
+    Waits,
+}
+
+impl From<io::Error> for Ended {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Seconds and nanoseconds since 1970.
+type Moment = (i64, u32);
 
 /// Frees the files below the directory `part` of a share, each by itself. What was used is kept, and what is busy stays.
 ///
 /// # Errors
 /// When the walk cannot go on.
-pub fn free_files(
-    share: &OwnedFd,
-    part: &CStr,
-    (kept, trashed): (&Kept, &Trashed),
-    busy: &Busy,
-) -> io::Result<Removal> {
-    let mut freeing = Freeing {
-        removal: Removal::sparing(Arc::clone(busy)),
-        kept,
-        uses: Uses::of(trashed),
-        path: Vec::new(),
-        levels: Vec::new(),
-    };
-    walk(share, part, &mut freeing)?;
-    freeing.uses.end(&freeing.removal);
-    Ok(freeing.removal)
+pub fn free_files(by: &Freer<'_>, share: &OwnedFd, part: &CStr) -> Result<Rest, Ended> {
+    let mut freeing = Freeing::of(by, None);
+    let walked = walk(share, part, &mut freeing).and_then(|()| freeing.carry_out());
+    by.trashed.leave(&freeing.over);
+    walked.map(|()| freeing.rest)
 }
 
 /// Frees what lies in the directory `name` of `trees`, or keeps it. What is busy stays. The answer says what could not be removed.
 ///
 /// # Errors
 /// When it cannot be opened or looked at.
-pub fn free_tree(
-    trees: &OwnedFd,
-    name: &CStr,
-    (kept, trashed): (&Kept, &Trashed),
-    busy: &Busy,
-) -> io::Result<Removal> {
+pub fn free_tree(by: &Freer<'_>, trees: &OwnedFd, name: &CStr) -> Result<Rest, Ended> {
     let place = beneath::open_dir(trees, name.to_bytes())?;
-    let mut left = Removal::default();
+    let mut rest = Rest::default();
     if let Ok(top) = stat::entry(&place, TREE) {
-        // Only the agent changes it, and the last change was the move.
-        let moved = rustix::fs::fstat(&place)?;
-        let since = (moved.st_mtime, u32::try_from(moved.st_mtime_nsec).unwrap_or(0));
         let freed = match top.stat.kind {
-            Kind::Directory => {
-                let mut looking = Untouched {
-                    since,
-                    is_top: true,
-                    uses: Uses::of(trashed),
-                };
-                walk(&place, TREE, &mut looking)
-                    .and_then(|()| Removal::of_unchanged(&place, TREE, since, Arc::clone(busy)))
-                    .inspect(|removal| looking.uses.end(removal))
+            Kind::Directory => free_directory(by, &place),
+            _ if by.busy.contains(&top.stat.ino) => {
+                return Err(io::Error::from(rustix::io::Errno::BUSY).into());
             }
-            _ if busy.contains(&top.stat.ino) => return Err(rustix::io::Errno::BUSY.into()),
             // What was kept by itself.
-            _ => inside::unlink(&place, TREE).map(|()| Removal::default()),
+            _ => inside::unlink(&place, TREE)
+                .map(|()| Rest::default())
+                .map_err(Ended::from),
         };
         match freed {
-            Ok(removal) => left.add(removal),
-            Err(error) => {
+            Ok(left) => rest = left,
+            Err(Ended::Waits) => rest.waiting = 1,
+            Err(Ended::Failed(error) | Ended::Used(error)) => {
                 let path = inside::read_note(&place, ORIGIN).unwrap_or_default();
-                let said = kept.take((&place, TREE), top.stat.ino, &path, &error);
+                let said = by.kept.take((&place, TREE), top.stat.ino, &path, &error);
                 match stat::entry(&place, TREE) {
-                    Ok(found) => left.leave_behind(TREE.to_bytes(), why_it_stays(found.protected, error)),
+                    Ok(found) => rest
+                        .stuck
+                        .leave_behind(TREE.to_bytes(), why_it_stays(found.protected, error)),
                     Err(_) => tell_kept(&path, &said),
                 }
             }
+            Err(later) => return Err(later),
         }
     }
     if inside::is_there(&place, TREE)? {
-        return Ok(left);
+        return Ok(rest);
     }
     let _ = inside::unlink(&place, ORIGIN);
     if let Err(error) = inside::remove_dir(trees, name) {
-        left.leave_behind(name.to_bytes(), error);
+        rest.stuck.leave_behind(name.to_bytes(), error);
     }
-    Ok(left)
+    Ok(rest)
 }
 
-/// Asks of each file whether it was used in the trash.
-struct Uses<'t> {
-    trashed: &'t Trashed,
-    /// What was asked about.
+/// Looks at all of a directory that went as a whole, then frees it.
+fn free_directory(by: &Freer<'_>, place: &OwnedFd) -> Result<Rest, Ended> {
+    // Only the agent changes it, and the last change was the move.
+    let moved = rustix::fs::fstat(place).map_err(io::Error::from)?;
+    let whole = Whole {
+        since: (moved.st_mtime, u32::try_from(moved.st_mtime_nsec).unwrap_or(0)),
+        word: format!("{}.{}.{}", moved.st_ino, moved.st_mtime, moved.st_mtime_nsec),
+    };
+    let mut looking = Looking {
+        by,
+        whole: &whole,
+        is_top: true,
+        asked: RoaringTreemap::new(),
+    };
+    let looked = walk(place, TREE, &mut looking);
+    let asked = looking.asked;
+    let freed = looked.and_then(|()| {
+        let mut freeing = Freeing::of(by, Some(&whole));
+        let walked = walk(place, TREE, &mut freeing).and_then(|()| freeing.carry_out());
+        by.trashed.leave(&freeing.over);
+        walked.map(|()| freeing.rest)
+    });
+    if matches!(freed, Err(Ended::Failed(_) | Ended::Used(_))) {
+        // It is kept without end.
+        by.trashed.leave(&asked);
+    }
+    freed
+}
+
+/// A directory that went as a whole.
+struct Whole {
+    /// What was changed later was used.
+    since: Moment,
+    /// What a directory of it says in which something was freed: that has changed it.
+    word: String,
+}
+
+impl Whole {
+    fn moved(&self) -> Seconds {
+        Seconds::from_unix(self.since.0)
+    }
+
+    fn check(&self, s: &Stat) -> Result<(), Ended> {
+        match (s.ctime.unix(), s.ctime_nanos) > self.since {
+            true => Err(Ended::Used(io::Error::other(
+                "something in it was changed after it went to the trash",
+            ))),
+            false => Ok(()),
+        }
+    }
+
+    fn check_directory(&self, dir: &OwnedFd) -> Result<(), Ended> {
+        match self.check(&stat::open_file(dir)?.stat) {
+            Err(_) if mark::is_freeing(dir, &self.word) => Ok(()),
+            checked => checked,
+        }
+    }
+}
+
+impl Freer<'_> {
+    /// Looks at a file, and takes a lease on it if there are leases. An error of the file system is doubt: a file under a user's own lease
+    /// cannot be opened without waiting.
+    fn look(&self, dir: &OwnedFd, entry: &Listed, moved: Option<Seconds>) -> Result<Option<Lease>, Ended> {
+        let used = |why: &str| Err(Ended::Used(io::Error::other(why)));
+        if entry.kind != Kind::File {
+            return Ok(None);
+        }
+        if self.trashed.was_used(entry.ino) {
+            return used("a process used it after it went to the trash");
+        }
+        if self.doubt.from.is_some() {
+            let found = stat::entry(dir, &entry.name)?.stat;
+            match self.doubt.verdict((dir, &entry.name), &found, moved) {
+                Verdict::Used => {
+                    return used("a process used it after it went to the trash, while no agent was watching");
+                }
+                Verdict::Unknown => return Err(Ended::Waits),
+                Verdict::Unused => {}
+            }
+        }
+        match beneath::open_file(dir, &entry.name).and_then(lease::ask)? {
+            Asked::Open | Asked::Locked => used("a process has it open"),
+            Asked::Granted(lease) => Ok(Some(lease)),
+            Asked::Unsupported(_) => Ok(None),
+        }
+    }
+
+    fn go_on(&self) -> Result<(), Ended> {
+        match (self.is_stopping)() {
+            true => Err(Ended::Stopping),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Ends at the first thing that was used after a moment.
+struct Looking<'f> {
+    by: &'f Freer<'f>,
+    whole: &'f Whole,
+    is_top: bool,
     asked: RoaringTreemap,
 }
 
-impl<'t> Uses<'t> {
-    fn of(trashed: &'t Trashed) -> Self {
-        Self {
-            trashed,
-            asked: RoaringTreemap::new(),
+impl Visitor for Looking<'_> {
+    type Stop = Ended;
+
+    fn enter(&mut self, _: &OwnedFd, _: &CStr, dir: &OwnedFd) -> Result<bool, Ended> {
+        self.by.go_on()?;
+        // The move itself has changed the first one.
+        if !std::mem::take(&mut self.is_top) {
+            self.whole.check_directory(dir)?;
         }
+        Ok(true)
     }
 
-    /// An error says how it is used. One of the file system is doubt: a file under a user's own lease cannot be opened without waiting.
-    fn check(&mut self, dir: &OwnedFd, entry: &Listed) -> io::Result<()> {
+    fn meet(&mut self, dir: &OwnedFd, entry: &Listed) -> Result<(), Ended> {
+        self.by.go_on()?;
         self.asked.insert(entry.ino);
-        if entry.kind != Kind::File {
-            return Ok(());
-        }
-        if self.trashed.was_used(entry.ino) {
-            return Err(io::Error::other("a process used it after it went to the trash"));
-        }
-        match beneath::open_file(dir, &entry.name).and_then(lease::ask)? {
-            Asked::Open | Asked::Locked => Err(io::Error::other("a process has it open")),
-            _ => Ok(()),
-        }
+        self.whole.check(&stat::entry(dir, &entry.name)?.stat)?;
+        self.by.look(dir, entry, Some(self.whole.moved())).map(drop)
     }
 
-    /// All that was asked about is free, or kept without end, unless something is left for another time.
-    fn end(&self, removal: &Removal) {
-        if removal.stuck_total == 0 {
-            self.trashed.leave(&self.asked);
-        }
+    fn leave(&mut self, _: &OwnedFd, _: &CStr) -> Result<(), Ended> {
+        Ok(())
     }
 }
 
-/// Removes files one by one.
-struct Freeing<'k> {
-    removal: Removal,
-    kept: &'k Kept,
-    uses: Uses<'k>,
+/// Removes what it meets, some at a time.
+struct Freeing<'f> {
+    by: &'f Freer<'f>,
+    /// What it is about goes as a whole.
+    whole: Option<&'f Whole>,
+    rest: Rest,
+    /// What will be removed, in this order.
+    next: Vec<Next>,
+    /// What the first directory is called.
+    first: Vec<u8>,
     /// Where the directory that is visited was in the volume, with a slash at its end, and the lengths of those above it.
     path: Vec<u8>,
     levels: Vec<usize>,
+    /// The directory that is visited, once something in it will be removed.
+    here: Option<Place>,
+    /// Is free, or kept without end.
+    over: RoaringTreemap,
+    /// Some of the names of these were removed, which has changed them.
+    fewer_names: RoaringTreemap,
+    /// Those of which a name is next.
+    pending: RoaringTreemap,
 }
 
-impl Visitor for Freeing<'_> {
-    type Stop = io::Error;
+/// A directory, and its path.
+type Place = (Arc<OwnedFd>, Arc<[u8]>);
 
-    fn enter(&mut self, parent: &OwnedFd, name: &CStr, dir: &OwnedFd) -> io::Result<bool> {
-        // The part itself is no directory of the volume.
-        if !self.levels.is_empty() {
-            self.path.extend_from_slice(name.to_bytes());
-            self.path.push(b'/');
+/// Something that will be removed.
+struct Next {
+    place: Place,
+    name: CString,
+    what: What,
+}
+
+enum What {
+    File(Inode, Option<Lease>),
+    Directory,
+}
+
+impl<'f> Freeing<'f> {
+    fn of(by: &'f Freer<'f>, whole: Option<&'f Whole>) -> Self {
+        Self {
+            by,
+            whole,
+            rest: Rest::default(),
+            next: Vec::with_capacity(TOGETHER_MAX),
+            first: Vec::new(),
+            path: Vec::new(),
+            levels: Vec::new(),
+            here: None,
+            over: RoaringTreemap::new(),
+            fewer_names: RoaringTreemap::new(),
+            pending: RoaringTreemap::new(),
         }
-        self.levels.push(self.path.len());
-        self.removal.enter(parent, name, dir)
     }
 
-    fn meet(&mut self, dir: &OwnedFd, entry: &Listed) -> io::Result<()> {
-        let Err(error) = self.uses.check(dir, entry) else {
-            return self.removal.meet(dir, entry);
+    /// Something in a directory cannot be removed.
+    fn is_stuck(&mut self, path: &[u8], name: &CStr, error: io::Error) {
+        // What is already away needs no removal.
+        if error.kind() != io::ErrorKind::NotFound {
+            let path = [&self.first, b"/".as_slice(), path, name.to_bytes()].concat();
+            self.rest.stuck.leave_behind(&path, error);
+        }
+    }
+
+    fn check_idle(&self, ino: Inode) -> io::Result<()> {
+        match self.by.busy.contains(&ino) {
+            true => Err(io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "a process has it mounted, or something is mounted on it: it is freed when that has ended",
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// A file that was used is kept; of a directory that went as a whole all is.
+    fn was_used(
+        &mut self,
+        (dir, path): (&OwnedFd, &[u8]),
+        name: &CStr,
+        ino: Inode,
+        why: Ended,
+    ) -> Result<(), Ended> {
+        let error = match why {
+            Ended::Waits if self.whole.is_none() => {
+                self.rest.waiting = self.rest.waiting.saturating_add(1);
+                return Ok(());
+            }
+            Ended::Failed(error) | Ended::Used(error) if self.whole.is_none() => error,
+            other => return Err(other),
         };
-        let path = [&self.path, entry.name.to_bytes()].concat();
-        let said = self.kept.take((dir, &entry.name), entry.ino, &path, &error);
-        match stat::entry(dir, &entry.name) {
-            Ok(found) => self
-                .removal
-                .is_stuck(&entry.name, why_it_stays(found.protected, error)),
-            Err(_) => tell_kept(&path, &said),
+        let whole_path = [path, name.to_bytes()].concat();
+        let said = self.by.kept.take((dir, name), ino, &whole_path, &error);
+        match stat::entry(dir, name) {
+            Ok(found) => self.is_stuck(path, name, why_it_stays(found.protected, error)),
+            Err(_) => {
+                self.over.insert(ino);
+                tell_kept(&whole_path, &said);
+            }
         }
         Ok(())
     }
 
-    fn leave(&mut self, parent: &OwnedFd, name: &CStr) -> io::Result<()> {
-        self.levels.pop();
-        self.path.truncate(self.levels.last().copied().unwrap_or(0));
-        self.removal.leave(parent, name)
+    fn will_remove(&mut self, place: Place, name: &CStr, what: What) -> Result<(), Ended> {
+        if let What::File(ino, _) = what {
+            self.pending.insert(ino);
+        }
+        let name = name.to_owned();
+        self.next.push(Next { place, name, what });
+        match self.next.len() < TOGETHER_MAX {
+            true => Ok(()),
+            false => self.carry_out(),
+        }
     }
 
-    fn refused(&mut self, parent: &OwnedFd, name: &CStr, error: io::Error) -> io::Result<()> {
-        self.removal.refused(parent, name, error)
+    /// Removes what is next.
+    fn carry_out(&mut self) -> Result<(), Ended> {
+        let is_leased = |next: &Next| matches!(next.what, What::File(_, Some(_)));
+        if self.next.iter().any(is_leased) && !(self.by.read_uses)() {
+            return Err(Ended::Late);
+        }
+        self.pending.clear();
+        let mut marked = None;
+        for Next { place, name, what } in std::mem::take(&mut self.next) {
+            let (dir, path) = (&*place.0, &*place.1);
+            let removed = match &what {
+                What::File(ino, lease) => {
+                    let last = self.last_look(dir, &name, *ino, lease.as_ref());
+                    let links = match last {
+                        Ok(links) => links,
+                        Err(why) => {
+                            self.was_used((dir, path), &name, *ino, why)?;
+                            continue;
+                        }
+                    };
+                    self.mark(dir, &mut marked)?;
+                    inside::unlink(dir, &*name).inspect(|()| {
+                        let set = if links > 1 {
+                            &mut self.fewer_names
+                        } else {
+                            &mut self.over
+                        };
+                        set.insert(*ino);
+                    })
+                }
+                What::Directory => {
+                    self.mark(dir, &mut marked)?;
+                    match inside::remove_dir(dir, &*name) {
+                        // What is in it has been named, or waits.
+                        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+                        other => other,
+                    }
+                }
+            };
+            if let Err(error) = removed {
+                self.is_stuck(path, &name, error);
+            }
+        }
+        Ok(())
+    }
+
+    /// A directory that was looked at is changed by what goes from it, and that is no use of it.
+    fn mark(&self, dir: &OwnedFd, marked: &mut Option<Inode>) -> io::Result<()> {
+        if let Some(whole) = self.whole {
+            let ino = rustix::fs::fstat(dir)?.st_ino;
+            if marked.replace(ino) != Some(ino) {
+                mark::set_freeing(dir, &whole.word);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a file was used since it was looked at. How many names it has.
+    fn last_look(&self, dir: &OwnedFd, name: &CStr, ino: Inode, lease: Option<&Lease>) -> Result<u32, Ended> {
+        let used = |why: &str| Err(Ended::Used(io::Error::other(why)));
+        let found = match lease {
+            Some(lease) => stat::open_file(lease.file()),
+            None => stat::entry(dir, name),
+        };
+        let s = found?.stat;
+        if s.ino != ino {
+            return used("another file has its name");
+        }
+        if let Some(whole) = self.whole.filter(|_| !self.fewer_names.contains(ino)) {
+            whole.check(&s)?;
+        }
+        if self.by.trashed.was_used(ino) {
+            return used("a process used it after it went to the trash");
+        }
+        if lease.is_some_and(|lease| !lease.is_still_granted()) {
+            return used("a process has it open");
+        }
+        Ok(s.links)
+    }
+
+    fn here(&mut self, dir: &OwnedFd) -> io::Result<Place> {
+        if self.here.is_none() {
+            let path: Arc<[u8]> = self.path.as_slice().into();
+            self.here = Some((Arc::new(rustix::io::dup(dir)?), path));
+        }
+        self.here.clone().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+impl Visitor for Freeing<'_> {
+    type Stop = Ended;
+
+    fn enter(&mut self, _: &OwnedFd, name: &CStr, dir: &OwnedFd) -> Result<bool, Ended> {
+        self.by.go_on()?;
+        let found = stat::open_file(dir)?.stat;
+        if let Err(error) = self.check_idle(found.ino) {
+            let above = self.path.clone();
+            self.is_stuck(&above, name, error);
+            return Ok(false);
+        }
+        match (self.levels.is_empty(), self.whole) {
+            // The first one is no directory of the volume, or was moved here.
+            (true, _) => self.first = name.to_bytes().to_vec(),
+            (false, whole) => {
+                whole.map_or(Ok(()), |whole| whole.check_directory(dir))?;
+                self.path.extend_from_slice(name.to_bytes());
+                self.path.push(b'/');
+            }
+        }
+        self.levels.push(self.path.len());
+        self.here = None;
+        Ok(true)
+    }
+
+    fn meet(&mut self, dir: &OwnedFd, entry: &Listed) -> Result<(), Ended> {
+        self.by.go_on()?;
+        let place = self.here(dir)?;
+        if let Err(error) = self.check_idle(entry.ino) {
+            self.is_stuck(&place.1, &entry.name, error);
+            return Ok(());
+        }
+        // To open it under another name would break the lease on it.
+        if self.pending.contains(entry.ino) {
+            self.carry_out()?;
+        }
+        // Under another name it was looked at, and that one was removed.
+        let looked = match self.fewer_names.contains(entry.ino) {
+            true => Ok(None),
+            false => {
+                let moved = self.whole.map(Whole::moved);
+                self.by.look(dir, entry, moved)
+            }
+        };
+        match looked {
+            Ok(lease) => self.will_remove(place, &entry.name, What::File(entry.ino, lease)),
+            Err(why) => self.was_used((dir, &place.1), &entry.name, entry.ino, why),
+        }
+    }
+
+    fn leave(&mut self, parent: &OwnedFd, name: &CStr) -> Result<(), Ended> {
+        self.levels.pop();
+        self.path.truncate(self.levels.last().copied().unwrap_or(0));
+        self.here = None;
+        let parent = Arc::new(rustix::io::dup(parent).map_err(io::Error::from)?);
+        let above: Arc<[u8]> = self.path.as_slice().into();
+        self.will_remove((parent, above), name, What::Directory)
+    }
+
+    fn refused(&mut self, _: &OwnedFd, name: &CStr, error: io::Error) -> Result<(), Ended> {
+        let above = self.path.clone();
+        self.is_stuck(&above, name, error);
+        Ok(())
     }
 }
 
@@ -198,44 +551,4 @@ fn tell_kept(path: &[u8], said: &io::Error) {
     let path = shown::cut(path, shown::LOGGED_MAX);
     let path = String::from_utf8_lossy(&path).into_owned();
     tracing::error!(path, error = %said, "not freed: it was used in the trash");
-}
-
-/// Ends at the first thing that was used after a moment.
-struct Untouched<'t> {
-    since: (i64, u32),
-    is_top: bool,
-    uses: Uses<'t>,
-}
-
-impl Untouched<'_> {
-    fn check(&self, found: io::Result<stat::Located>) -> io::Result<()> {
-        let s = found?.stat;
-        match (s.ctime.unix(), s.ctime_nanos) > self.since {
-            true => Err(io::Error::other(
-                "something in it was changed after it went to the trash",
-            )),
-            false => Ok(()),
-        }
-    }
-}
-
-impl Visitor for Untouched<'_> {
-    type Stop = io::Error;
-
-    fn enter(&mut self, _: &OwnedFd, _: &CStr, dir: &OwnedFd) -> io::Result<bool> {
-        // The move itself has changed the first one.
-        if !std::mem::take(&mut self.is_top) {
-            self.check(stat::open_file(dir))?;
-        }
-        Ok(true)
-    }
-
-    fn meet(&mut self, dir: &OwnedFd, entry: &Listed) -> io::Result<()> {
-        self.check(stat::entry(dir, &entry.name))?;
-        self.uses.check(dir, entry)
-    }
-
-    fn leave(&mut self, _: &OwnedFd, _: &CStr) -> io::Result<()> {
-        Ok(())
-    }
 }

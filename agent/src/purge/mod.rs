@@ -16,8 +16,10 @@
 //! - `last`        the same for symbolic links and empty directories
 //! - [`tree`]      the same for directories that go as a whole
 //! - [`trash`]     where things lie between being taken away and their end
+//! - [`share`]     a run's part of it; `lying`: what lies there
 //! - [`reserve`]   what a run needs of a volume that is full
-//! - [`freeing`]   frees what went as a whole, unless it was used in the trash
+//! - [`freeing`]   frees what lies there, unless it was used in the trash
+//! - [`doubt`]     what of its uses is not known (pure)
 //! - [`restore`]   putting back what lies there
 //! - [`way`]       the directories on the way back: compared, or made again
 //! - [`ledger`]    what a run has begun and decided, for the case that it is killed
@@ -40,6 +42,7 @@ pub mod audit;
 pub mod bin;
 pub mod candidate;
 pub mod counts;
+pub mod doubt;
 pub mod ending;
 pub mod forget;
 pub mod freeing;
@@ -49,6 +52,7 @@ pub mod id;
 pub mod kept;
 mod last;
 pub mod ledger;
+mod lying;
 pub mod pace;
 pub mod parts;
 pub mod plans;
@@ -59,6 +63,7 @@ pub mod reserve;
 pub mod restore;
 pub mod room;
 pub mod runs;
+pub mod share;
 pub mod take;
 pub mod tally;
 pub mod trash;

@@ -20,21 +20,19 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use purge_proto::v1;
 use rustix::fs::IFlags;
 
 use super::apply::WORKERS_MAX;
 use super::bin::{Bin, Lanes};
-use super::freeing::{free_files, free_tree};
+use super::freeing::{Ended, Freer, Rest, free_files, free_tree};
 use super::kept::Kept;
 use super::reserve;
+pub use super::share::Share;
 use super::way::Stage;
 use crate::collect::Watched;
-use crate::collect::mounted::InUse;
-use crate::collect::trashed::Trashed;
-use crate::model::{Kind, Stat};
+use crate::model::{Seconds, Stat};
 use crate::probe;
-use crate::sys::walk::{Listed, Removal, Visitor, list, walk};
+use crate::sys::walk::{Removal, list};
 use crate::sys::{beneath, inside, mark, stat};
 
 /// Its name at the volume's root.
@@ -46,10 +44,6 @@ const ASIDE_MAX: u32 = 1000;
 pub(super) const TREE: &CStr = c"t";
 /// Where it came from, beside it.
 pub(super) const ORIGIN: &CStr = c"at";
-/// The end of the name of a run's share while the run is going on.
-const OPEN: &str = ".open";
-/// In the place of a grace's end in a share's name: there is none.
-const KEPT: &str = "kept";
 /// Where directories are made. No share is called so.
 const STAGE: &CStr = c"new";
 /// The parts of a share.
@@ -64,52 +58,6 @@ pub struct Trash {
     pub(super) dir: OwnedFd,
     /// Something that should have gone back lies somewhere in the shares that are open.
     failed: Arc<AtomicBool>,
-}
-
-/// A run's part of the trash. What rules take that have different graces lies in different shares.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Share {
-    /// The run.
-    pub run: String,
-    /// When its grace ends, in unix seconds; 0: it has none; [`Share::KEPT`]: never.
-    pub until: u64,
-    /// The run is going on, or was killed.
-    pub open: bool,
-}
-
-impl Share {
-    /// No grace ends then: what could not be put back is never freed.
-    pub const KEPT: u64 = u64::MAX;
-
-    /// Whether it is kept without end.
-    pub fn is_kept(&self) -> bool {
-        self.until == Self::KEPT
-    }
-
-    fn parse(name: &str) -> Option<Self> {
-        let (rest, open) = match name.strip_suffix(OPEN) {
-            Some(rest) => (rest, true),
-            None => (name, false),
-        };
-        let (run, until) = rest.rsplit_once('.')?;
-        Some(Self {
-            run: run.into(),
-            until: match until {
-                KEPT => Self::KEPT,
-                until => until.parse().ok()?,
-            },
-            open,
-        })
-    }
-
-    /// Its directory's name.
-    pub fn name(&self) -> String {
-        let end = if self.open { OPEN } else { "" };
-        match self.until {
-            Self::KEPT => format!("{}.{KEPT}{end}", self.run),
-            until => format!("{}.{until}{end}", self.run),
-        }
-    }
 }
 
 impl Trash {
@@ -197,6 +145,25 @@ impl Trash {
             .collect();
         shares.sort_unstable_by(|a, b| (&a.run, a.until).cmp(&(&b.run, b.until)));
         Ok(shares)
+    }
+
+    /// Whether a share is there.
+    ///
+    /// # Errors
+    /// What `statx(2)` says.
+    pub fn has(&self, share: &Share) -> io::Result<bool> {
+        let name = CString::new(share.name()).unwrap_or_default();
+        inside::is_there(&self.dir, &name)
+    }
+
+    /// When a share was begun, at the latest; not said by any record.
+    ///
+    /// # Errors
+    /// What `statx(2)` says.
+    pub fn begun(&self, share: &Share) -> io::Result<Seconds> {
+        let name = CString::new(share.name()).unwrap_or_default();
+        let found = stat::entry(&self.dir, &name)?.stat;
+        Ok(found.birth.min(found.mtime))
     }
 
     /// Begins a run's share.
@@ -372,7 +339,7 @@ impl Trash {
     }
 
     /// A part of a share, open; none if the run had not come to make it.
-    fn part(&self, share: &Share, part: &str) -> io::Result<Option<OwnedFd>> {
+    pub(super) fn part(&self, share: &Share, part: &str) -> io::Result<Option<OwnedFd>> {
         let path = format!("{}/{part}", share.name());
         match beneath::open_dir(&self.dir, path.as_bytes()) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -380,33 +347,21 @@ impl Trash {
         }
     }
 
-    /// Notes what lies in the shares whose grace will end, so that its uses are known.
-    ///
-    /// # Errors
-    /// When one cannot be listed.
-    pub fn remember(&self, trashed: &Trashed) -> io::Result<()> {
-        let mut lying = Lying(trashed);
-        for share in self.shares()?.iter().filter(|s| !s.is_kept()) {
-            let name = CString::new(share.name()).unwrap_or_default();
-            walk(&self.dir, &name, &mut lying)?;
-        }
-        Ok(())
-    }
-
     /// Frees what a share holds. What cannot be freed is in the answer, and everything else is freed. What was used is kept.
     ///
     /// # Errors
-    /// When the share cannot be opened or listed, or nothing is known of mounts.
-    pub fn free(&self, share: &Share, trashed: &Trashed, mounted: &InUse) -> io::Result<Removal> {
-        let busy = mounted.inodes()?;
-        let mut left = Removal::default();
-        let kept = self.kept(&share.run)?;
+    /// When the share cannot be opened or listed, and when the rest must be freed later.
+    pub fn free(&self, share: &Share, by: &Freer<'_>) -> Result<Rest, Ended> {
+        let mut left = Rest::default();
         if let Some(trees) = self.part(share, TREES)? {
             for name in list(&trees)? {
                 // Users may move directories of one while it is visited: that is a matter of this one.
-                match free_tree(&trees, &name, (&kept, trashed), &busy) {
-                    Ok(removal) => left.add(removal.below(&below(share, name.to_bytes()))),
-                    Err(error) => left.leave_behind(&below(share, name.to_bytes()), error),
+                match free_tree(by, &trees, &name) {
+                    Ok(rest) => left.add(rest, &below(share, name.to_bytes())),
+                    Err(Ended::Failed(error)) => {
+                        left.stuck.leave_behind(&below(share, name.to_bytes()), error)
+                    }
+                    Err(later) => return Err(later),
                 }
             }
         }
@@ -414,12 +369,19 @@ impl Trash {
         let dir = beneath::open_anchor(&self.dir, name.as_bytes())?;
         for part in [FILES, FLAT] {
             let part = CString::new(part).unwrap_or_default();
-            let removal = free_files(&dir, &part, (&kept, trashed), &busy)?;
-            left.add(removal.below(share.name().as_bytes()));
+            // An empty part was removed with the rest.
+            if inside::is_there(&dir, &part)? {
+                left.add(free_files(by, &dir, &part)?, share.name().as_bytes());
+            }
         }
         let _ = inside::remove_dir(&dir, TREES);
         match inside::remove_dir(&self.dir, name) {
-            Err(error) if left.stuck_total == 0 && error.kind() != io::ErrorKind::NotFound => Err(error),
+            Err(error)
+                if (left.stuck.stuck_total, left.waiting) == (0, 0)
+                    && error.kind() != io::ErrorKind::NotFound =>
+            {
+                Err(error.into())
+            }
             _ => Ok(left),
         }
     }
@@ -428,96 +390,6 @@ impl Trash {
 /// The place of a tree of a share, in the trash.
 fn below(share: &Share, tree: &[u8]) -> Vec<u8> {
     [share.name().as_bytes(), b"/", TREES.as_bytes(), b"/", tree].concat()
-}
-
-impl Trash {
-    /// What lies in a share: files with their sizes, and the directories that were taken as a whole.
-    ///
-    /// # Errors
-    /// When it cannot be listed.
-    pub fn left_of(&self, share: &Share) -> io::Result<v1::Totals> {
-        let mut left = Left::default();
-        if let Some(trees) = self.part(share, TREES)? {
-            for name in list(&trees)? {
-                let place = beneath::open_dir(&trees, name.to_bytes())?;
-                if inside::is_there(&place, TREE)? {
-                    left.meet_any(&place, TREE)?;
-                }
-            }
-        }
-        let trees = left.0;
-        let dir = beneath::open_anchor(&self.dir, share.name().as_bytes())?;
-        for part in [FILES, FLAT] {
-            let part = CString::new(part).unwrap_or_default();
-            // An empty part was removed with the rest.
-            if inside::is_there(&dir, &part)? {
-                walk(&dir, &part, &mut left)?;
-            }
-        }
-        // The directories around single files are the trash's own.
-        left.0.directories = trees.directories;
-        Ok(left.0)
-    }
-}
-
-/// Sums what it meets.
-#[derive(Default)]
-struct Left(v1::Totals);
-
-impl Left {
-    fn meet_any(&mut self, dir: &OwnedFd, name: &CStr) -> io::Result<()> {
-        let is = stat::entry(dir, name)?.stat;
-        match is.kind {
-            Kind::Directory => walk(dir, name, self),
-            _ => {
-                self.add(is.size);
-                Ok(())
-            }
-        }
-    }
-
-    fn add(&mut self, bytes: u64) {
-        self.0.files = self.0.files.saturating_add(1);
-        self.0.bytes = self.0.bytes.saturating_add(bytes);
-    }
-}
-
-impl Visitor for Left {
-    type Stop = io::Error;
-
-    fn enter(&mut self, _: &OwnedFd, _: &CStr, _: &OwnedFd) -> io::Result<bool> {
-        self.0.directories = self.0.directories.saturating_add(1);
-        Ok(true)
-    }
-
-    fn meet(&mut self, dir: &OwnedFd, entry: &Listed) -> io::Result<()> {
-        self.add(stat::entry(dir, &entry.name)?.stat.size);
-        Ok(())
-    }
-
-    fn leave(&mut self, _: &OwnedFd, _: &CStr) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Notes everything that it meets.
-struct Lying<'t>(&'t Trashed);
-
-impl Visitor for Lying<'_> {
-    type Stop = io::Error;
-
-    fn enter(&mut self, _: &OwnedFd, _: &CStr, _: &OwnedFd) -> io::Result<bool> {
-        Ok(true)
-    }
-
-    fn meet(&mut self, _: &OwnedFd, entry: &Listed) -> io::Result<()> {
-        self.0.found(entry.ino);
-        Ok(())
-    }
-
-    fn leave(&mut self, _: &OwnedFd, _: &CStr) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// What lies where the trash belongs.
@@ -588,27 +460,5 @@ fn may_take_any_project(volume: &OwnedFd) {
         && flags.contains(IFlags::PROJECT_INHERIT)
     {
         let _ = rustix::fs::ioctl_setflags(&dir, flags - IFlags::PROJECT_INHERIT);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn shares_are_told_by_their_names(run in "[a-z0-9]{1,20}", until: u64, open: bool) {
-            let share = Share { run, until, open };
-            prop_assert_eq!(Share::parse(&share.name()), Some(share));
-        }
-
-        #[test]
-        fn any_name_is_a_share_or_none(name in "\\PC{0,40}") {
-            if let Some(share) = Share::parse(&name) {
-                let _ = share.name();
-            }
-        }
     }
 }

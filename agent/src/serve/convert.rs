@@ -121,6 +121,9 @@ pub(super) fn volume(host: &Host, volume: &Volume, totals: Totals) -> v1::Volume
         keeping: Some(keeping(volume, condition.gaps_total)),
         trash: Some(host.trash_of(&volume.config.name)),
         triggers: host.triggers(&volume.config.name),
+        trash_waits_until: host
+            .trash_waits_until(&volume.config.name)
+            .map(|until| timestamp(Seconds::from_unix(until))),
         stuck_trash: host.stuck_in(&volume.config.name).map(|stuck| v1::StuckTrash {
             totals: Some(stuck.totals),
             path: stuck.path,

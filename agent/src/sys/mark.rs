@@ -1,4 +1,4 @@
-//! Tells a directory that the agent made from any other: an extended attribute that only root can give (`xattr(7)`).
+//! What the agent notes of directories in extended attributes that only root can give (`xattr(7)`): that it made one, and that it frees one.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -41,6 +41,23 @@ pub fn is_on(dir: &OwnedFd) -> io::Result<bool> {
     }
 }
 
+/// What [`set_freeing`] says in a directory.
+const FREEING: &std::ffi::CStr = c"trusted.purge_agent.freeing";
+/// The longest word that is given.
+const WORD_MAX: usize = 64;
+
+/// Notes in a directory that some of what was in it has been freed. Where the file system keeps no such attributes, nothing is noted.
+pub fn set_freeing(dir: &OwnedFd, word: &str) {
+    let _ = rustix::fs::fsetxattr(dir, FREEING, word.as_bytes(), XattrFlags::empty());
+}
+
+/// Whether a directory has that note, with the same word. Doubt is no.
+pub fn is_freeing(dir: &OwnedFd, word: &str) -> bool {
+    let mut found = [0u8; WORD_MAX];
+    let len = rustix::fs::fgetxattr(dir, FREEING, &mut found).unwrap_or(0);
+    found.get(..len) == Some(word.as_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -54,5 +71,8 @@ mod tests {
         let before = is_on(&dir).unwrap();
         give(&dir).unwrap();
         assert!(!before && is_on(&dir).unwrap());
+        assert!(!is_freeing(&dir, "7.8.9") && !is_freeing(&dir, "x"));
+        set_freeing(&dir, "7.8.9");
+        assert!(is_freeing(&dir, "7.8.9") && !is_freeing(&dir, "7.8.10"));
     }
 }

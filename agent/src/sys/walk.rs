@@ -14,9 +14,7 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 
-use rustc_hash::FxHashSet;
 use rustix::fs::{FileType, RawDir, SeekFrom};
 
 use super::{beneath, inside, stat};
@@ -282,10 +280,6 @@ pub struct Removal {
     pub stuck_total: u64,
     /// What it is for: only directories, and only if they are empty.
     only_empty: bool,
-    /// What was changed after that, in seconds and nanoseconds, stays.
-    unchanged_since: Option<(i64, u32)>,
-    /// Inodes that stay, with what lies below them: they are in use by mounts.
-    busy: Arc<FxHashSet<Inode>>,
 }
 
 impl Removal {
@@ -298,33 +292,6 @@ impl Removal {
     /// When the walk cannot go on. What cannot be removed is in the answer.
     pub fn of(parent: &OwnedFd, name: &CStr) -> io::Result<Self> {
         let mut removal = Self::default();
-        walk(parent, name, &mut removal)?;
-        Ok(removal)
-    }
-
-    /// For a walk that spares inodes, and what lies below them.
-    pub fn sparing(busy: Arc<FxHashSet<Inode>>) -> Self {
-        Self {
-            busy,
-            ..Self::default()
-        }
-    }
-
-    /// The same, but for what was changed after a moment, in seconds and nanoseconds: somebody has put it there, or has written to it.
-    ///
-    /// # Errors
-    /// When the walk cannot go on.
-    pub fn of_unchanged(
-        parent: &OwnedFd,
-        name: &CStr,
-        since: (i64, u32),
-        busy: Arc<FxHashSet<Inode>>,
-    ) -> io::Result<Self> {
-        let mut removal = Self {
-            busy,
-            unchanged_since: Some(since),
-            ..Self::default()
-        };
         walk(parent, name, &mut removal)?;
         Ok(removal)
     }
@@ -353,27 +320,6 @@ impl Removal {
         }
     }
 
-    fn check_idle(&self, ino: Inode) -> io::Result<()> {
-        match self.busy.contains(&ino) {
-            true => Err(io::Error::new(
-                io::ErrorKind::ResourceBusy,
-                "a process has it mounted, or something is mounted on it: it is freed when that has ended",
-            )),
-            false => Ok(()),
-        }
-    }
-
-    fn check(&self, found: io::Result<stat::Located>) -> io::Result<()> {
-        let Some(since) = self.unchanged_since else {
-            return Ok(());
-        };
-        let s = found?.stat;
-        match (s.ctime.unix(), s.ctime_nanos) > since {
-            true => Err(io::Error::other("it was changed after it went to the trash")),
-            false => Ok(()),
-        }
-    }
-
     /// Removes the directories below the directory `name` of `parent`, as far as they are empty.
     ///
     /// # Errors
@@ -387,7 +333,7 @@ impl Removal {
     }
 
     /// Something in the directory that is visited stays there.
-    pub fn is_stuck(&mut self, name: &CStr, error: io::Error) {
+    fn is_stuck(&mut self, name: &CStr, error: io::Error) {
         // What is already away needs no removal.
         if error.kind() == io::ErrorKind::NotFound {
             return;
@@ -404,20 +350,7 @@ impl Removal {
 impl Visitor for Removal {
     type Stop = io::Error;
 
-    fn enter(&mut self, _: &OwnedFd, name: &CStr, dir: &OwnedFd) -> io::Result<bool> {
-        if !self.busy.is_empty()
-            && let Err(error) = stat::open_file(dir).and_then(|found| self.check_idle(found.stat.ino))
-        {
-            self.is_stuck(name, error);
-            return Ok(false);
-        }
-        // The first one was moved here.
-        if !self.path.is_empty()
-            && let Err(error) = self.check(stat::open_file(dir))
-        {
-            self.is_stuck(name, error);
-            return Ok(false);
-        }
+    fn enter(&mut self, _: &OwnedFd, name: &CStr, _: &OwnedFd) -> io::Result<bool> {
         self.path.extend_from_slice(name.to_bytes());
         self.path.push(b'/');
         Ok(true)
@@ -425,10 +358,7 @@ impl Visitor for Removal {
 
     fn meet(&mut self, dir: &OwnedFd, entry: &Listed) -> io::Result<()> {
         if !self.only_empty
-            && let Err(error) = self
-                .check_idle(entry.ino)
-                .and_then(|()| self.check(stat::entry(dir, &entry.name)))
-                .and_then(|()| inside::unlink(dir, &*entry.name))
+            && let Err(error) = inside::unlink(dir, &*entry.name)
         {
             self.is_stuck(&entry.name, error);
         }

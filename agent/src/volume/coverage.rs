@@ -72,6 +72,9 @@ pub struct Gap {
     /// Access times have shown which files were not used in it; the others were.
     #[prost(bool, tag = "5")]
     pub closed: bool,
+    /// Access times were kept through it as [`VolumeRecord::atimes`] says: each read in it has left one.
+    #[prost(bool, tag = "6")]
+    pub traced: bool,
 }
 
 impl Gap {
@@ -82,11 +85,14 @@ impl Gap {
 
     /// Files may have been used in it that do not count as used.
     fn is_forgiven(&self) -> bool {
-        // Of these no use was lost: a clock was set back, or only names were not followed.
-        let is_watched = [Cause::ClockJump, Cause::Names]
+        !self.counts && !self.closed && !self.is_watched()
+    }
+
+    /// No use was lost: a clock was set back, or only names were not followed.
+    pub(super) fn is_watched(&self) -> bool {
+        [Cause::ClockJump, Cause::Names]
             .iter()
-            .any(|c| c.as_str() == self.cause);
-        !self.counts && !self.closed && !is_watched
+            .any(|c| c.as_str() == self.cause)
     }
 }
 
@@ -141,6 +147,9 @@ pub struct VolumeRecord {
     /// The boot that was ended by order after the process that watched last, as its last act; empty: not so.
     #[prost(bytes = "vec", tag = "24")]
     pub ended_boot: Vec<u8>,
+    /// End of the last gap that is no longer remembered and in which a use in the trash may have been missed; 0: none.
+    #[prost(uint32, tag = "25")]
+    pub unseen_until: u32,
 }
 
 /// What is known of the stretch between an earlier process and this one.
@@ -206,6 +215,7 @@ impl VolumeRecord {
             cause: cause.as_str().into(),
             counts,
             closed: false,
+            traced: false,
         };
         if let Some(last) = self.gaps.last()
             && last.cause == gap.cause
@@ -226,7 +236,9 @@ impl VolumeRecord {
         }
         self.gaps.push(gap);
         let excess = self.gaps.len().saturating_sub(GAPS_MAX);
-        self.gaps.drain(..excess);
+        for forgotten in self.gaps.drain(..excess).filter(Gap::has_lost_uses) {
+            self.unseen_until = self.unseen_until.max(forgotten.to);
+        }
         counts
     }
 
@@ -304,7 +316,13 @@ impl VolumeRecord {
 
     /// The agent's time was set back to `now`: nothing that is remembered lies ahead of it.
     pub fn set_back(&mut self, now: Seconds) {
-        for time in [&mut self.coverage_since, &mut self.last_alive, &mut self.gap_end] {
+        let times = [
+            &mut self.coverage_since,
+            &mut self.last_alive,
+            &mut self.gap_end,
+            &mut self.unseen_until,
+        ];
+        for time in times {
             *time = (*time).min(now.0);
         }
         for gap in &mut self.gaps {

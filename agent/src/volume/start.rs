@@ -10,6 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use rustix::fs::StatVfsMountFlags;
 
 use super::claim::Claim;
+use super::claimed::Claimed;
 use super::closing::Closing;
 use super::coverage::Cause;
 use super::health::{Health, Trouble};
@@ -194,6 +195,11 @@ impl Volume {
             let missed = record.resume(watching, config.gap_tolerance);
             if missed && past == Past::Indexed && record.scanned && !watching.unknown && !unread {
                 closing = Closing::of(&record, earlier_end, &record.atimes, keeping.as_ref());
+                if closing.is_some()
+                    && let Some(gap) = record.gaps.last_mut()
+                {
+                    gap.traced = true;
+                }
             }
             if (missed || counts) && past == Past::Interrupted {
                 past = Past::Indexed;
@@ -305,6 +311,8 @@ impl Volume {
             guard: LastGuard::default(),
             claim: Mutex::new(Claim::of(state_dir)),
             trash_work: Mutex::default(),
+            restoring: Mutex::default(),
+            claimed: Claimed::default(),
             sweeping: AtomicBool::new(false),
             checkpoint: Mutex::default(),
         });

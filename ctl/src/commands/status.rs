@@ -104,6 +104,15 @@ fn print_volume(v: &v1::VolumeStatus, out: &mut Out) -> Result<(), CtlError> {
             format!("{files}, {directories}, {}", format_size(t.bytes)),
         );
     }
+    if let Some(until) = v.trash_waits_until {
+        row(
+            "waits",
+            format!(
+                "some of the trash until {}: a process may have used it while no agent was watching",
+                stamp(Some(until))
+            ),
+        );
+    }
     if let Some(stuck) = &v.stuck_trash {
         let totals = stuck.totals.unwrap_or_default();
         let things = totals.files.saturating_add(totals.directories);

@@ -226,6 +226,7 @@ pub fn status() -> AgentStatus {
         subvolumes: 0,
         locked_by: Vec::new(),
         stuck_trash: None,
+        trash_waits_until: None,
         run_failure: String::new(),
         name: "scratch".into(),
         path: b"/export/scratch".to_vec(),

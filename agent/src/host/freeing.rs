@@ -1,0 +1,317 @@
+//! Frees what runs leave in the trash when its time is over, or when the volume needs the space.
+//!
+//! No run waits for that, however much it is: a share is claimed, and the trash itself is held for a moment only.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use purge_proto::v1;
+
+use super::purges::heading_of;
+use super::stuck::Stuck;
+use super::trash::left_in_trash;
+use super::{Host, HostError};
+use crate::collect::collector::Barrier;
+use crate::model::{Kind, Seconds};
+use crate::purge::audit::{self, Event, Lines};
+use crate::purge::doubt::Doubt;
+use crate::purge::freeing::{Ended, Freer, Rest};
+use crate::purge::holds::timestamp;
+use crate::purge::trash::{Share, TRASH, Trash};
+use crate::volume::claimed::Doing;
+use crate::volume::{State, Volume};
+use crate::work::Outcome;
+
+/// Uses that wait in the kernel's queue are read within this time, or nothing is freed now.
+const USES_WITHIN: Duration = Duration::from_secs(5);
+
+impl Host {
+    /// Frees what lies in a volume's trash and whose grace has ended.
+    pub fn tend_trash(&self, volume: &Volume) {
+        let now = Seconds::judged().unix();
+        self.keep_reserve(volume);
+        let due = |s: &Share| i64::try_from(s.until).is_ok_and(|until| until <= now);
+        if let Err(error) = self.free_shares(volume, due, |_| false) {
+            tracing::error!(volume = %volume.config.name, %error, "the trash cannot be looked after");
+        }
+    }
+
+    /// Makes what a run needs of a volume that will be full by then.
+    fn keep_reserve(&self, volume: &Volume) {
+        let may_make = matches!(volume.condition().state, State::Tracking) && !volume.config.only_looks;
+        if !may_make || volume.check_identity().is_err() {
+            return;
+        }
+        let Some(_one) = volume.trash_work.try_lock() else {
+            return;
+        };
+        match Trash::open_or_make(&volume.watched) {
+            Ok(trash) => trash.keep_reserve(),
+            Err(error) => tracing::debug!(volume = %volume.config.name, %error, "the trash cannot be made"),
+        }
+    }
+
+    /// Frees what lies in the trash before its grace ends, oldest first, until there is room enough.
+    pub(super) fn free_trash_early(
+        &self,
+        volume: &Volume,
+        is_enough: impl Fn(&Share) -> bool,
+    ) -> io::Result<()> {
+        self.free_shares(volume, |_| true, is_enough)
+    }
+
+    fn free_shares(
+        &self,
+        volume: &Volume,
+        due: impl Fn(&Share) -> bool,
+        is_enough: impl Fn(&Share) -> bool,
+    ) -> io::Result<()> {
+        if matches!(volume.condition().state, State::Degraded(_)) && volume.check_identity().is_err() {
+            return Ok(());
+        }
+        // It is another agent's, with what it knows of it.
+        if volume.other_agent().is_some() {
+            return Ok(());
+        }
+        let Some(trash) = Trash::open(&volume.watched)? else {
+            return Ok(());
+        };
+        let shares = trash.shares()?;
+        let (mut before, mut freed) = (None, Vec::new());
+        for share in shares.iter().filter(|s| !s.open && !s.is_kept()) {
+            let (doubt, ends) = self.doubt_of(volume, &trash, share);
+            if !self.may_be_looked_at(volume, share, &doubt, ends) || !due(share) {
+                continue;
+            }
+            if is_enough(share) || volume.is_stopping() {
+                break;
+            }
+            // Somebody restores it, or another thread frees it.
+            let Ok(_claim) = volume.claimed.take(&share.name(), Doing::Freeing) else {
+                continue;
+            };
+            // It may have been restored, or freed, since the list was made.
+            if !trash.has(share)? {
+                continue;
+            }
+            // A use that the kernel has queued and the collector has not read yet is a use.
+            if volume.barrier(USES_WITHIN) != Barrier::Passed {
+                self.tell_late(volume, share);
+                break;
+            }
+            before = before.or_else(|| self.before_freeing(volume));
+            match free(volume, &trash, share, doubt) {
+                Err(Ended::Stopping) => break,
+                Err(Ended::Late) => {
+                    self.tell_late(volume, share);
+                    break;
+                }
+                Ok(rest) if rest.waiting > 0 && rest.stuck.stuck_total == 0 => {
+                    self.waits(volume, share, ends);
+                }
+                other => freed.extend(self.end_share(volume, &trash, share, other)?),
+            }
+        }
+        if let Some(before) = before {
+            self.after_freeing(volume, before, &freed);
+        }
+        let left = trash.shares()?;
+        self.stuck.keep(&volume.config.name, &left);
+        self.waiting.keep(&volume.config.name, &left);
+        let _one = volume.trash_work.lock();
+        trash.keep_reserve();
+        Ok(())
+    }
+
+    fn tell_late(&self, volume: &Volume, share: &Share) {
+        tracing::warn!(run = %share.run, volume = %volume.config.name, "not freed yet: uses wait to be read");
+    }
+
+    /// What of the uses of a share is not known, and when it is freed though that is so: a whole grace after the last use that may have been
+    /// missed.
+    fn doubt_of(&self, volume: &Volume, trash: &Trash, share: &Share) -> (Doubt, i64) {
+        let run = self.runs.get(&share.run).ok();
+        let of_run = |at: Option<prost_types::Timestamp>| at.map(|t| Seconds::from_unix(t.seconds));
+        let began = run.as_ref().and_then(|run| of_run(run.started_at));
+        let began = began.unwrap_or_else(|| trash.begun(share).unwrap_or(Seconds::MIN));
+        let until = i64::try_from(share.until).unwrap_or(i64::MAX);
+        let Some(unseen) = volume.unseen_since(began) else {
+            return (Doubt::NONE, until);
+        };
+        let grace = until.saturating_sub(began.unix()).max(0);
+        let ends = unseen.to.unix().saturating_add(grace).max(until);
+        let doubt = Doubt {
+            from: Some(unseen.from),
+            traced: unseen.traced,
+            moved_until: run
+                .and_then(|run| of_run(run.finished_at))
+                .unwrap_or(Seconds(u32::MAX)),
+            is_over: ends <= Seconds::judged().unix(),
+        };
+        (doubt, ends)
+    }
+
+    /// Whether some of a share may be freed now, as far as doubt goes.
+    fn may_be_looked_at(&self, volume: &Volume, share: &Share, doubt: &Doubt, ends: i64) -> bool {
+        if doubt.from.is_none() || doubt.is_over {
+            self.waiting.forget(&volume.config.name, share);
+            return true;
+        }
+        if !doubt.traced {
+            self.waits(volume, share, ends);
+            return false;
+        }
+        // What its access times tell was freed.
+        !self.waiting.is_noted(&volume.config.name, share, ends)
+    }
+
+    /// Says once that what may have been used unseen stays for another grace.
+    fn waits(&self, volume: &Volume, share: &Share, ends: i64) {
+        if !self.waiting.note(&volume.config.name, share, ends) {
+            return;
+        }
+        let until = audit::rfc3339(Seconds::from_unix(ends));
+        tracing::warn!(
+            run = %share.run, volume = %volume.config.name, until,
+            "what lies in the trash may have been used while no agent was watching: it is not freed before then"
+        );
+        let _one = volume.trash_work.lock();
+        let noted = self.runs.get(&share.run).map(|mut run| {
+            let known = run.trash_until.map_or(0, |t| t.seconds);
+            run.trash_until = Some(timestamp(Seconds::from_unix(ends.max(known))));
+            self.runs.save(&run)
+        });
+        if !matches!(noted, Ok(Ok(()))) {
+            tracing::debug!(run = %share.run, "no record says until when it stays");
+        }
+    }
+
+    /// Until when some of the trash of a volume stays because it may have been used unseen; none: nothing does.
+    pub fn trash_waits_until(&self, volume: &str) -> Option<i64> {
+        self.waiting.until(volume)
+    }
+
+    /// Notes and tells what came of freeing a share: the run, once all of it is freed but for what is stuck.
+    fn end_share(
+        &self,
+        volume: &Volume,
+        trash: &Trash,
+        share: &Share,
+        freed: Result<Rest, Ended>,
+    ) -> io::Result<Option<(v1::Run, v1::Totals)>> {
+        let stuck = stuck_of(volume, trash, share, freed);
+        // The grace of the other shares has ended as well.
+        let is_known = stuck.is_some() && !self.tell_of_stuck(volume, share, stuck.as_ref());
+        if is_known {
+            return Ok(None);
+        }
+        let outcome = if stuck.is_none() {
+            Outcome::Done
+        } else {
+            Outcome::Failed
+        };
+        volume.keeping.work.freed.count(outcome);
+        if stuck.is_none() {
+            self.stuck.note(&volume.config.name, share, None);
+            tracing::info!(run = %share.run, volume = %volume.config.name, "freed from the trash");
+        }
+        let more = trash
+            .shares()?
+            .iter()
+            .any(|s| s.run == share.run && !s.is_kept() && s != share);
+        let noted = self.note_freed(volume, share, (more, stuck));
+        Ok(noted.unwrap_or_else(|error| {
+            tracing::error!(run = %share.run, %error, "freed from the trash, and the run's record does not say so");
+            None
+        }))
+    }
+
+    /// Whether something new cannot be freed: it is told then.
+    fn tell_of_stuck(&self, volume: &Volume, share: &Share, stuck: Option<&Stuck>) -> bool {
+        let Some(stuck) = stuck else { return false };
+        let name = &volume.config.name;
+        let is_news = self.stuck.note(name, share, Some(stuck.clone()));
+        if is_news {
+            let path = super::shown(&stuck.path);
+            tracing::error!(run = %share.run, volume = %name, path, why = stuck.why, cure = stuck.cure, "some of the trash cannot be freed: {}", stuck.words());
+        }
+        is_news
+    }
+
+    /// What of the trash of a volume cannot be freed.
+    pub fn stuck_in(&self, volume: &str) -> Option<Stuck> {
+        self.stuck.of(volume)
+    }
+
+    /// The run, and what of it lay in the trash, once all of that is freed but for what is stuck.
+    fn note_freed(
+        &self,
+        volume: &Volume,
+        share: &Share,
+        (more, stuck): (bool, Option<Stuck>),
+    ) -> Result<Option<(v1::Run, v1::Totals)>, HostError> {
+        let _one = volume.trash_work.lock();
+        let mut run = self.runs.get(&share.run)?;
+        let mut lines = Lines::default();
+        let stuck = stuck.map(|s| s.totals);
+        let (now, left) = (Seconds::now(), left_in_trash(&run));
+        let left = less(left, stuck.unwrap_or_default());
+        let event = Event {
+            event: "freed",
+            reason: "",
+            path: volume.config.path.as_os_str().as_encoded_bytes(),
+            kind: Kind::Directory,
+            bytes: left.bytes,
+            uid: 0,
+            last: None,
+            rule: "",
+        };
+        lines.add(&audit::rfc3339(now), &heading_of(&run, volume, "agent"), &event);
+        self.audit
+            .write(&lines)
+            .map_err(|e| HostError::Refused(e.to_string()))?;
+        if !more {
+            run.trash_freed_at.get_or_insert(timestamp(now));
+            run.trash_stuck = stuck;
+            self.runs.save(&run)?;
+        }
+        Ok((!more).then_some((run, left)))
+    }
+}
+
+/// What is left of totals without a part.
+pub(super) fn less(all: v1::Totals, part: v1::Totals) -> v1::Totals {
+    v1::Totals {
+        files: all.files.saturating_sub(part.files),
+        directories: all.directories.saturating_sub(part.directories),
+        links: all.links.saturating_sub(part.links),
+        bytes: all.bytes.saturating_sub(part.bytes),
+    }
+}
+
+/// Frees a share, as far as it was not used.
+fn free(volume: &Volume, trash: &Trash, share: &Share, doubt: Doubt) -> Result<Rest, Ended> {
+    let watched = &volume.watched;
+    let freer = Freer {
+        kept: trash.kept(&share.run)?,
+        trashed: &watched.trashed,
+        busy: watched.mounted.look(watched, Instant::now()).inodes()?,
+        doubt,
+        read_uses: &|| volume.barrier(USES_WITHIN) == Barrier::Passed,
+        is_stopping: &|| volume.is_stopping(),
+    };
+    trash.free(share, &freer)
+}
+
+/// What of a share could not be freed; none: all of it was.
+fn stuck_of(volume: &Volume, trash: &Trash, share: &Share, freed: Result<Rest, Ended>) -> Option<Stuck> {
+    let (path, error) = match freed {
+        Ok(rest) => rest.stuck.stuck.into_iter().next()?,
+        Err(Ended::Failed(error) | Ended::Used(error)) => (share.name().into_bytes(), error),
+        Err(Ended::Late | Ended::Stopping | Ended::Waits) => return None,
+    };
+    let totals = trash.left_of(share).unwrap_or_default();
+    let root = volume.config.path.as_os_str().as_encoded_bytes();
+    let path = [root, b"/", TRASH.as_bytes(), b"/", &path].concat();
+    Some(Stuck::new(totals, path, &error))
+}
