@@ -354,7 +354,7 @@ fn large_trees_keep_no_opener_in_another_tree_waiting() {
         "target = \"directory\"\ndepth = 1",
     ));
     let plan = agent.ctl().plan();
-    let is_moved = || !root.join("bob").exists();
+    let is_moved = || !file.exists();
     let longest = longest_wait_beside(
         // Not before: it would be in use.
         || drop(is_moved().then(|| openat(&dir, "f000000", OFlags::RDONLY, Mode::empty()))),

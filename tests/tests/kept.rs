@@ -15,7 +15,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use purge_tests::ctl::{Plan, number, tally, text};
-use purge_tests::files::{age_tree, inode, make, regular_files, trash_is_empty};
+use purge_tests::files::{
+    age_tree, files_and_directories, inode, make, regular_files, shell, trash_is_empty,
+};
 use purge_tests::wait::{SOON, until};
 use purge_tests::{Agent, Config, Fs, Mount, binary, need, sh};
 use serde_json::Value;
@@ -340,6 +342,7 @@ fn the_rest_of_a_directory_that_a_killed_run_was_removing_goes_back() {
     let mount = need!(Mount::new(Fs::Ext4));
     let caught = (0..20).find_map(|attempt| {
         let root = mount.dir(&format!("v{attempt}"));
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o1777)).unwrap();
         make(&root.join("d/sub"), FILES);
         age_tree(&root);
         let config = Config::backdated_with(&root, "target = \"directory\"\ndepth = 1");
@@ -354,15 +357,28 @@ fn the_rest_of_a_directory_that_a_killed_run_was_removing_goes_back() {
         Some((root, agent, plan, client, left))
     });
     let (root, mut agent, plan, mut client, left) = caught.expect("a directory of which some is gone");
+    // Another user, who may make names there, does not get its name.
+    let takes_it = "mkdir x && ! mkdir d && ! mv -T x d && ! rmdir d && rmdir x";
+    shell(
+        &root,
+        &format!("setpriv --reuid 4001 --regid 4001 --clear-groups sh -c '{takes_it}'"),
+    );
     agent.kill();
     client.wait().unwrap();
     agent.launch();
     agent.wait_until_tracking();
     assert_eq!(regular_files(&root.join("d/sub")).len(), left);
     assert!(trash_is_empty(&root), "nothing is left behind");
+    let directories = files_and_directories(&root);
+    assert!(!directories.iter().any(|dir| is_closed(dir)), "{directories:?}");
     let run = run_of(&agent, &plan);
     let run = agent.ctl().run(["run", text(&run, "run_id"), "--output", "json"]);
     let run = run.ok().json();
     assert_eq!(number(&run, "/failed_total"), 1, "{run}");
     assert!(run.to_string().contains("some of it is gone"), "{run}");
+}
+
+/// What keeps a name.
+fn is_closed(dir: &Path) -> bool {
+    fs::metadata(dir).unwrap().permissions().mode() & 0o777 == 0
 }

@@ -15,6 +15,7 @@
 //! - [`take`]      takes a batch of them away
 //! - `last`        the same for symbolic links and empty directories
 //! - [`tree`]      the same for directories that go as a whole
+//! - [`placeholder`] keeps the name of such a directory while it is compared
 //! - [`trash`]     where things lie between being taken away and their end
 //! - [`share`]     a run's part of it; `lying`: what lies there
 //! - [`reserve`]   what a run needs of a volume that is full
@@ -55,6 +56,7 @@ pub mod ledger;
 mod lying;
 pub mod pace;
 pub mod parts;
+pub mod placeholder;
 pub mod plans;
 pub mod protection;
 pub mod recover;

@@ -17,6 +17,7 @@ use rustc_hash::FxHashMap;
 
 use super::bin::split;
 use super::kept::Kept;
+use super::placeholder;
 use super::trash::{FILES, FLAT, ORIGIN, Share, TREE, TREES, Trash};
 use super::way::{Stage, Was, Way};
 use crate::collect::Watched;
@@ -173,6 +174,10 @@ impl Restore<'_> {
         for name in list(trees)? {
             let dir = beneath::open_anchor(trees, name.to_bytes())?;
             let path = inside::read_note(&dir, ORIGIN).unwrap_or_default();
+            // A run was killed before it had taken the directory.
+            if placeholder::is_at((&dir, TREE)).is_some() {
+                inside::remove_dir(&dir, TREE)?;
+            }
             // Only the agent changes it, and the last change was the move.
             let moved = changed_at(&dir)?;
             if let Ok(found) = stat::entry(&dir, TREE) {
@@ -187,6 +192,7 @@ impl Restore<'_> {
                         let merged = self.files((&dir, TREE), way, path.clone(), (Likeness::of, Some(moved)));
                         if let Err(error) = merged {
                             let why = in_words(&error);
+                            let path = path.clone();
                             (self.tell)(Err(Refused { path, why }));
                         }
                         // What was taken out has changed the directories: from here on that is no use of them.
@@ -195,6 +201,9 @@ impl Restore<'_> {
                         let _ = inside::remove_dir(&dir, TREE);
                     }
                 }
+            }
+            if self.kept.is_some() {
+                let_go_of_the_name(trash, trees, &path);
             }
             if !inside::is_there(&dir, TREE)? {
                 let _ = inside::unlink(&dir, ORIGIN);
@@ -211,6 +220,13 @@ impl Restore<'_> {
             way.place(self.placed)
                 .and_then(|parent| match inside::move_to(dir, TREE, parent, &name) {
                     Ok(()) => Ok(Some(parent)),
+                    // A run that was killed has kept the name for it.
+                    Err(_)
+                        if placeholder::is_at((parent, &name)).is_some()
+                            && placeholder::give_back(dir, (parent, &name)).is_ok() =>
+                    {
+                        Ok(Some(parent))
+                    }
                     Err(e) if e.kind() == io::ErrorKind::AlreadyExists && is_dir(parent, &name) => Ok(None),
                     Err(e) => Err(e),
                 });
@@ -311,6 +327,17 @@ impl Restore<'_> {
                 },
             }),
         });
+    }
+}
+
+/// A run that was killed may have kept the name of a directory that does not go back.
+fn let_go_of_the_name(trash: &Trash, trees: &OwnedFd, path: &[u8]) {
+    let (above, name) = split(path);
+    let name = CString::new(name).unwrap_or_default();
+    if !name.is_empty()
+        && let Ok(above) = beneath::open_anchor(&trash.volume, above)
+    {
+        let _ = placeholder::remove((&above, &name), trees);
     }
 }
 

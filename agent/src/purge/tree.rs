@@ -11,6 +11,7 @@ use rustc_hash::FxHashMap;
 use super::candidate::Candidate;
 use super::forget::forget;
 use super::guard::{Fate, Ground, Leased, Name, Skip, check_place};
+use super::placeholder;
 use super::refusal;
 use super::take::{Finished, Freed};
 use super::trash::TREE;
@@ -32,6 +33,8 @@ pub struct Tree {
     /// Nothing in it may have been used later than this.
     unused_since: Seconds,
     from: Name,
+    /// A placeholder has its name.
+    name_is_kept: bool,
     place: OwnedFd,
     /// The same by way of the quiet mount: what lies in it is looked for there.
     quiet: OwnedFd,
@@ -75,6 +78,7 @@ impl Tree {
             place: rustix::io::dup(&from.dir).map_err(|e| Fate::Failed(e.into()))?,
             quiet: rustix::io::dup(&from.dir).map_err(|e| Fate::Failed(e.into()))?,
             from,
+            name_is_kept: false,
             leases: FxHashMap::default(),
             files: 0,
             planned: None,
@@ -116,11 +120,14 @@ impl Tree {
                     return Err(io::Error::from_raw_os_error(libc::EXDEV));
                 }
                 tree.quiet = quiet;
-                inside::move_to(&tree.from.dir, &tree.from.name, &tree.place, TREE)
+                placeholder::take((&tree.from.dir, &tree.from.name), &tree.place)
             });
-        if let Err(e) = moved {
-            ground.bin.clear_tree(ino);
-            return Err(ground.not_taken(e));
+        match moved {
+            Ok(is_kept) => tree.name_is_kept = is_kept,
+            Err(e) => {
+                ground.bin.clear_tree(ino);
+                return Err(ground.not_taken(e));
+            }
         }
         match tree.lease_all(ground) {
             Ok(()) => Ok(tree),
@@ -196,7 +203,11 @@ impl Tree {
     /// # Errors
     /// When something else has taken its place.
     pub fn put_back(self, ground: &Ground<'_>) -> io::Result<()> {
-        let back = inside::move_to(&self.place, TREE, &self.from.dir, &self.from.name);
+        let name = (&*self.from.dir, &*self.from.name);
+        let back = match self.name_is_kept {
+            true => placeholder::give_back(&self.place, name),
+            false => inside::move_to(&self.place, TREE, name.0, name.1),
+        };
         let back = back.map_err(|e| {
             let from = (&self.place, TREE);
             ground.bin.kept.take(from, self.ino, &self.from.full(), &e)
@@ -211,6 +222,7 @@ impl Tree {
             return self.put_back(ground).map_or_else(Fate::Failed, |()| fate);
         }
         if ground.keeps() {
+            self.let_go_of_the_name(ground);
             let moved = self.inodes.drain(..).map(|ino| (ino, self.unused_since));
             finished.trashed.extend(moved);
             return Fate::Trashed;
@@ -218,6 +230,8 @@ impl Tree {
         let leases = std::mem::take(&mut self.leases);
         match self.remove(ground, leases, &mut finished.freed) {
             (_, Ok(())) => {
+                // A process that is killed in between leaves the path to it.
+                self.let_go_of_the_name(ground);
                 ground.bin.clear_tree(self.ino);
                 Fate::Deleted
             }
@@ -236,6 +250,22 @@ impl Tree {
                     )),
                 }
             }
+        }
+    }
+
+    /// It will not go back: others may have its name.
+    fn let_go_of_the_name(&self, ground: &Ground<'_>) {
+        if !self.name_is_kept {
+            return;
+        }
+        let Some(ino) = placeholder::remove((&self.from.dir, &self.from.name), &ground.bin.trees) else {
+            return;
+        };
+        // A scan may have met it.
+        if ground.watched.index.read().get(ino).is_some()
+            && let Err(error) = ground.watched.index.write().remove(&[ino])
+        {
+            tracing::debug!(%error, "a directory that is no more stays in the index until the next scan");
         }
     }
 

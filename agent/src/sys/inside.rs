@@ -32,6 +32,20 @@ pub fn move_to(from: impl AsFd, name: &CStr, to: impl AsFd, as_name: &CStr) -> i
     )?)
 }
 
+/// Exchanges what two names lead to (`renameat2(2)`, RENAME_EXCHANGE).
+///
+/// # Errors
+/// EINVAL where the file system cannot do that, ENOENT when one of them leads nowhere, and what `renameat2(2)` says.
+pub fn exchange(a: impl AsFd, name_a: &CStr, b: impl AsFd, name_b: &CStr) -> io::Result<()> {
+    Ok(rustix::fs::renameat_with(
+        a,
+        name_a,
+        b,
+        name_b,
+        RenameFlags::EXCHANGE,
+    )?)
+}
+
 /// Moves a name over another, whose file is removed by it.
 ///
 /// # Errors
@@ -79,6 +93,14 @@ pub fn make_own_dir(dir: impl AsFd, name: &[u8]) -> io::Result<(OwnedFd, bool)> 
         true => Ok((made, is_new)),
         false => Err(rustix::io::Errno::PERM.into()),
     }
+}
+
+/// Makes a directory that none but root can enter or list (0000).
+///
+/// # Errors
+/// What `mkdirat(2)` says.
+pub fn make_closed_dir(dir: impl AsFd, name: &CStr) -> io::Result<()> {
+    Ok(rustix::fs::mkdirat(dir, name, Mode::empty())?)
 }
 
 /// Writes a note in a directory that is root's alone: a symbolic link that is never followed, or, where the note is longer than a link may be

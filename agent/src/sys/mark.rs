@@ -58,6 +58,27 @@ pub fn is_freeing(dir: &OwnedFd, word: &str) -> bool {
     found.get(..len) == Some(word.as_bytes())
 }
 
+/// What a placeholder has.
+const PLACEHOLDER: &std::ffi::CStr = c"trusted.purge_agent.placeholder";
+
+/// Marks an open directory as one that has another's name for a while.
+///
+/// # Errors
+/// What `fsetxattr(2)` says, also where the file system keeps no such attributes.
+pub fn set_placeholder(dir: &OwnedFd) -> io::Result<()> {
+    Ok(rustix::fs::fsetxattr(
+        dir,
+        PLACEHOLDER,
+        b"1",
+        XattrFlags::empty(),
+    )?)
+}
+
+/// Whether an open directory is marked so. Doubt is no.
+pub fn is_placeholder(dir: &OwnedFd) -> bool {
+    rustix::fs::fgetxattr(dir, PLACEHOLDER, &mut [0u8; 8]).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
