@@ -4,13 +4,12 @@
 //! compared with. Directories that are empty only when everything else is gone come last, one after another.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard, RwLockReadGuard};
+use parking_lot::{Mutex, RwLockReadGuard};
 use purge_proto::v1;
-use rustc_hash::FxHashSet;
 
 use super::audit::{self, Audit, Heading, Lines};
 use super::bin::Lanes;
@@ -25,13 +24,14 @@ use super::plans::{PlanRecord, Plans};
 use super::refusal;
 use super::room::Room;
 use super::runs::{LiveRun, Progress};
+pub use super::surroundings::{Seen, Surroundings, Taken};
 use super::take::{Batch, Finished};
 use super::tally::{self, Faults};
 use super::trash::{Share, Trash};
 use crate::collect::Watched;
 use crate::config::user_name;
 use crate::descriptors::{Pool, Taken as Descriptors};
-use crate::model::{Inode, Seconds};
+use crate::model::Seconds;
 use crate::policy::evaluate::Shape;
 use crate::sys::beneath;
 use crate::sys::failure::Failure;
@@ -52,53 +52,6 @@ const REST_MIN: Duration = Duration::from_millis(50);
 pub const WORKERS_MAX: u8 = 4;
 /// Fewer faults than this never stop a run: one file among ten that cannot be read is no sign of a broken volume.
 const ERRORS_TOLERATED: u64 = 10;
-
-/// What a run needs from the volume around it.
-pub trait Surroundings: Sync {
-    /// Every use that the kernel has queued reaches the index, in doubt as a use, within so long.
-    fn sync(&self, at_most: Duration) -> Seen;
-    /// Why nothing may be removed any more: another agent does that.
-    fn other_agent(&self) -> Option<String>;
-    /// How many uses wait to reach the index, about.
-    fn backlog(&self) -> u64;
-    /// Names in this directory are changed by nobody else: what the run does there need not come back as events.
-    fn hide_own(&self, dir: BorrowedFd<'_>);
-    /// This mount of the volume is used by nobody else: what the run does by way of it need not come back as events.
-    ///
-    /// # Errors
-    /// Where the kernel cannot do that.
-    fn hide_mount(&self, mount: BorrowedFd<'_>) -> io::Result<()>;
-    /// No hold that is added while the guard lives is in force before it is dropped.
-    fn no_new_holds(&self) -> RwLockReadGuard<'_, ()>;
-    /// The same for whoever has one already; none while somebody waits for that to be dropped.
-    fn no_new_holds_at_once(&self) -> Option<RwLockReadGuard<'_, ()>>;
-    /// The inodes held now.
-    fn held(&self) -> FxHashSet<Inode>;
-    /// Nobody else makes, frees or removes anything in the volume's trash while the guard lives.
-    fn alone_in_the_trash(&self) -> MutexGuard<'_, ()>;
-    /// These were taken; what can be restored, until then.
-    fn taken(&self, candidates: &[Taken<'_>]);
-}
-
-/// What has reached the index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seen {
-    /// Every use that was queued.
-    Everything,
-    /// A use since the plan may have gone unseen.
-    NotEverything,
-    /// Nobody knows yet: more was queued than could be read in time.
-    Late,
-}
-
-/// A candidate that was taken.
-#[derive(Debug, Clone, Copy)]
-pub struct Taken<'a> {
-    /// Which.
-    pub candidate: &'a Candidate,
-    /// Until when it lies in the trash, seconds since 1970; none: it does not.
-    pub until: Option<u64>,
-}
 
 /// What a run is to do.
 #[derive(Debug)]

@@ -11,6 +11,7 @@
 //! - [`holds`]     paths that stay, whatever the rules say
 //! - [`protection`] whether leases are given, or a grace must protect
 //! - [`guard`]     compares a candidate with the live file and the live index
+//! - [`fate`]      what became of one
 //! - [`refusal`]   what an error of the kernel means for a candidate (pure)
 //! - [`take`]      takes a batch of them away
 //! - `last`        the same for symbolic links and empty directories
@@ -28,6 +29,7 @@
 //! - [`tally`]     counting fates (pure)
 //! - [`audit`]     a line for each thing that was deleted, trashed, restored or left alone
 //! - [`apply`]     one run: workers over the candidates of a plan
+//! - [`surroundings`] what it needs from the volume
 //! - [`parts`]     hands them out
 //! - [`pace`]      how many together, and how many in a second
 //! - [`room`]      how many descriptors that takes (pure)
@@ -45,6 +47,7 @@ pub mod candidate;
 pub mod counts;
 pub mod doubt;
 pub mod ending;
+pub mod fate;
 pub mod forget;
 pub mod freeing;
 pub mod guard;
@@ -66,6 +69,7 @@ pub mod restore;
 pub mod room;
 pub mod runs;
 pub mod share;
+pub mod surroundings;
 pub mod take;
 pub mod tally;
 pub mod trash;
