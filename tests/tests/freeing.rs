@@ -17,10 +17,17 @@ use purge_tests::files::{age_tree, assert_same, files_in_trash, files_of_users, 
 use purge_tests::wait::{SOON, until};
 use purge_tests::{Agent, Config, Fs, Mount, need};
 
-/// So many directories hold so many each.
-const WIDE: usize = 30;
+/// Entries of each of the directories of the tree.
 const EACH: usize = 1000;
 const GRACE: &str = "5s";
+
+/// How many directories the tree has.
+fn wide() -> usize {
+    match std::env::var_os("PURGE_TESTS_LONG").is_some_and(|v| v == "1") {
+        true => 150,
+        false => 30,
+    }
+}
 
 /// A tree of very many entries in the trash, and files of another user that are expired.
 struct Freed {
@@ -33,7 +40,7 @@ impl Freed {
     /// Some of it is away, and most of it is there.
     fn begun(mount: &Mount) -> Self {
         let root = mount.path();
-        for wide in 0..WIDE {
+        for wide in 0..wide() {
             let above = root.join(format!("m/t/{wide}"));
             fs::create_dir_all(&above).unwrap();
             (0..EACH).for_each(|n| fs::create_dir(above.join(n.to_string())).unwrap());
@@ -54,7 +61,7 @@ impl Freed {
             root,
             run: text(&run, "run_id").to_owned(),
         };
-        let all = WIDE * EACH;
+        let all = wide() * EACH;
         assert_eq!(freed.left(), Some(all), "nothing is freed yet");
         freed
     }
@@ -87,11 +94,11 @@ impl Freed {
 
 #[test]
 fn no_run_waits_while_a_large_tree_is_freed_and_a_restore_of_it_is_told() {
-    let mount = need!(Mount::sized(Fs::Ext4, 256, 120_000));
+    let mount = need!(Mount::sized(Fs::Ext4, 1024, 200_000));
     let freed = Freed::begun(&mount);
     let ctl = freed.agent.ctl();
     let plan = ctl.plan_with(["--rule", "files"]);
-    freed.wait_until_it_goes(WIDE * EACH);
+    freed.wait_until_it_goes(wide() * EACH);
     let began = Instant::now();
     let _ = ctl.apply(&plan).ok();
     let (took, left) = (began.elapsed(), freed.left());
@@ -118,9 +125,9 @@ fn no_run_waits_while_a_large_tree_is_freed_and_a_restore_of_it_is_told() {
 
 #[test]
 fn what_was_being_freed_when_the_agent_ended_is_freed_by_the_next() {
-    let mount = need!(Mount::sized(Fs::Ext4, 256, 120_000));
+    let mount = need!(Mount::sized(Fs::Ext4, 1024, 200_000));
     let mut freed = Freed::begun(&mount);
-    let mut all = WIDE * EACH;
+    let mut all = wide() * EACH;
     for is_killed in [false, true] {
         freed.wait_until_it_goes(all);
         let began = Instant::now();

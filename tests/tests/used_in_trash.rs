@@ -229,3 +229,28 @@ fn what_may_have_been_read_unseen_stays_for_another_grace() {
     assert!(now_in_words() >= waits);
     assert!(taken.agent.status()["trash_waits_until"].is_null());
 }
+
+/// A volume that needs the space takes nothing that may have been used unseen.
+#[test]
+fn a_full_volume_frees_nothing_early_that_may_have_been_read_unseen() {
+    const FILE: usize = 4 << 20;
+    let mount = need!(Mount::sized(Fs::Ext4, 128, 4096));
+    let root = mount.path();
+    let big = |name: &str| std::fs::write(root.join(name), vec![7; FILE]).unwrap();
+    (0..10).for_each(|n| big(&format!("old{n}")));
+    age_tree(&root);
+    let rule = "ttl = \"1h\"\nclock = [\"access\"]\ngrace = \"1h\"";
+    let keys = "high = \"50%\"\nlow = \"20%\"\nrule = \"old\"\nmin_age = \"1h\"\nfree_trash = true";
+    let config = Config::new(&root, NO_TOLERANCE).rule("old", rule);
+    let mut agent = Agent::tracking(&config.table("watermark", keys));
+    let ctl = agent.ctl();
+    let _ = ctl.apply(&ctl.plan()).ok();
+    assert_eq!(files_in_trash(&root).len(), 10);
+    agent.terminate();
+    (0..10).for_each(|n| big(&format!("young{n}")));
+    agent.launch();
+    agent.wait_until_it_says("may have been used while no agent was watching");
+    // The first look at the watermark comes five seconds after the start.
+    let_pass(10);
+    assert_eq!(files_in_trash(&root).len(), 10, "the trash is freed early");
+}

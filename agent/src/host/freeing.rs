@@ -24,6 +24,8 @@ use crate::work::Outcome;
 
 /// Uses that wait in the kernel's queue are read within this time, or nothing is freed now.
 const USES_WITHIN: Duration = Duration::from_secs(5);
+/// The same while some files are leased, and openers of these wait.
+const LEASED_WITHIN: Duration = Duration::from_millis(500);
 
 impl Host {
     /// Frees what lies in a volume's trash and whose grace has ended.
@@ -86,7 +88,7 @@ impl Host {
             if is_enough(share) || volume.is_stopping() {
                 break;
             }
-            // Somebody restores it, or another thread frees it.
+            // Another thread restores from it, or frees it.
             let Ok(_claim) = volume.claimed.take(&share.name(), Doing::Freeing) else {
                 continue;
             };
@@ -297,7 +299,7 @@ fn free(volume: &Volume, trash: &Trash, share: &Share, doubt: Doubt) -> Result<R
         trashed: &watched.trashed,
         busy: watched.mounted.look(watched, Instant::now()).inodes()?,
         doubt,
-        read_uses: &|| volume.barrier(USES_WITHIN) == Barrier::Passed,
+        read_uses: &|| volume.barrier(LEASED_WITHIN) == Barrier::Passed,
         is_stopping: &|| volume.is_stopping(),
     };
     trash.free(share, &freer)

@@ -6,9 +6,9 @@
 //!
 //! ```text
 //!   look      of a directory that went as a whole: at all of it, before any of it goes
-//!   lease     some files: whoever opens one of them from now on waits
+//!   lease     some files: a process that opens one of them from now on waits
 //!   read      every use before the leases is known
-//!   remove    what was not used, and whose lease nobody has come for
+//!   remove    what was not used, and whose lease is still whole
 //! ```
 
 use std::ffi::{CStr, CString};
@@ -29,7 +29,7 @@ use crate::sys::lease::{self, Asked, Lease};
 use crate::sys::walk::{Listed, Removal, Visitor, walk};
 use crate::sys::{beneath, inside, mark, stat};
 
-/// So many are removed after one look at the uses that wait. Openers of one of them wait meanwhile, and each has two descriptors.
+/// As many are removed after one look at the uses that wait. Openers of one of them wait meanwhile, and each has two descriptors.
 const TOGETHER_MAX: usize = 128;
 
 /// What freeing goes by.
@@ -53,7 +53,7 @@ pub struct Freer<'f> {
 pub struct Rest {
     /// What cannot be removed, and why.
     pub stuck: Removal,
-    /// So many wait, because they may have been used while no agent saw it.
+    /// How many wait, because they may have been used while no agent was watching.
     pub waiting: u64,
 }
 
