@@ -45,6 +45,7 @@ mod tidy;
 mod trash;
 mod triggered;
 mod waiting;
+mod window;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

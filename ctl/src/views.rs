@@ -224,7 +224,7 @@ fn extend(object: &mut Map<String, Value>, more: Value) {
 /// `plan`.
 pub fn plan(p: &v1::Plan) -> Value {
     let kept = p.kept.unwrap_or_default();
-    let owner = |o: &v1::OwnerShare| json!({ "owner": o.owner, "files": o.files, "bytes": o.bytes });
+    let owner = |o: &v1::OwnerShare| json!({ "owner": o.owner, "files": o.files, "bytes": o.bytes, "takes": o.takes });
     let share = |r: &v1::RuleShare| {
         let mut o = Map::new();
         o.insert("rule".into(), r.rule.clone().into());
@@ -261,6 +261,8 @@ pub fn plan(p: &v1::Plan) -> Value {
         })),
         "idle_patterns": p.idle_patterns.iter().map(idle_pattern).collect::<Vec<_>>(),
         "times_ahead": p.times_ahead,
+        "takes": p.takes,
+        "left_out": p.left_out,
     })
 }
 

@@ -1,6 +1,5 @@
 //! Nothing goes on deleting when deleting does not help: what a watermark's runs free is measured, and one that frees too little
-//! stops until an operator or the space itself says otherwise. And all that quotas and watermarks take within a day is bound by the
-//! limits of their rules together.
+//! stops until an operator or the space itself says otherwise.
 //!
 //! What is known of a volume lies in `STATE_DIR/freed`, so that no restart lets a trigger go on.
 
@@ -16,7 +15,7 @@ use purge_proto::v1;
 
 use super::triggered::{Asker, shares, space_of};
 use super::{Host, HostError};
-use crate::config::{Rule, Watermark};
+use crate::config::Watermark;
 use crate::format::frame::{Frames, put_frame};
 use crate::model::Seconds;
 use crate::policy::freed::{Amount, Moment, Verdict, freed, grown, judge, scaled};
@@ -24,8 +23,6 @@ use crate::purge::holds::timestamp;
 use crate::purge::plans::{PlanRecord, Promise};
 use crate::volume::Volume;
 
-/// What triggered plans took counts for so long.
-pub(super) const WINDOW_SECONDS: u64 = 86_400;
 /// A file system frees later than it answers: nothing is held against a run before so many seconds have passed.
 const SETTLES_WITHIN: u64 = 15;
 
@@ -280,17 +277,12 @@ fn stored(volume: &Volume) -> Result<Stored, HostError> {
     })
 }
 
-/// Who asks for runs that no person looked at.
-fn is_triggered(run: &v1::Run) -> bool {
-    run.requested_by.starts_with("watermark ") || run.requested_by.starts_with("quota ")
-}
-
 fn is_of_watermark(run: &v1::Run) -> bool {
     run.requested_by == format!("watermark {}", run.volume)
 }
 
 /// What a run took: deleted, or moved to the trash and not put back.
-fn taken(run: &v1::Run) -> (u64, u64) {
+pub(super) fn taken(run: &v1::Run) -> (u64, u64) {
     let (deleted, trashed) = (run.deleted.unwrap_or_default(), run.trashed.unwrap_or_default());
     let back = run.restored.unwrap_or_default();
     let part = |a: u64, b: u64, back: u64| a.saturating_add(b).saturating_sub(back);
@@ -301,87 +293,6 @@ fn taken(run: &v1::Run) -> (u64, u64) {
 }
 
 impl Host {
-    // ------------------------------------------------------------ the window
-
-    /// What was taken of a volume within the last day and no person looked at before: (by quotas and watermarks; by schedules too).
-    fn taken_lately(&self, volume: &str) -> Result<(v1::Totals, v1::Totals), HostError> {
-        let now = Seconds::now();
-        let (mut triggered, mut all) = (v1::Totals::default(), v1::Totals::default());
-        for run in self.runs.list()? {
-            let over = run.finished_at.map_or(now, |t| Seconds::from_unix(t.seconds));
-            if run.volume != volume || over.age_at(now) >= WINDOW_SECONDS {
-                continue;
-            }
-            let (files, bytes) = taken(&run);
-            let add = |sum: &mut v1::Totals| {
-                sum.files = sum.files.saturating_add(files);
-                sum.bytes = sum.bytes.saturating_add(bytes);
-            };
-            if is_triggered(&run) {
-                add(&mut triggered);
-            }
-            if is_triggered(&run) || run.requested_by == "schedule" {
-                add(&mut all);
-            }
-        }
-        Ok((triggered, all))
-    }
-
-    /// Leaves of a rule's limits what triggers have not taken within the last day.
-    ///
-    /// # Errors
-    /// When nothing is left.
-    pub(super) fn bind_to_window(&self, volume: &Volume, rule: &mut Rule) -> Result<(), HostError> {
-        let (triggered, _) = self.taken_lately(&volume.config.name)?;
-        let limits = [
-            ("max_files", &mut rule.max_files, triggered.files),
-            ("max_bytes", &mut rule.max_bytes, triggered.bytes),
-        ];
-        for (key, limit, taken) in limits {
-            // 0: there is no limit.
-            if *limit > 0 && taken >= *limit {
-                let reached = format!("{key} of rule {} ({limit})", rule.name);
-                return Err(HostError::Refused(used_up(&reached, &triggered)));
-            }
-            *limit = limit.saturating_sub(taken);
-        }
-        Ok(())
-    }
-
-    /// Whether so much more of the volume may go within the same day.
-    ///
-    /// # Errors
-    /// When it is too much.
-    pub(super) fn check_window(
-        &self,
-        volume: &Volume,
-        rule: &Rule,
-        (files, bytes): (u64, u64),
-    ) -> Result<(), HostError> {
-        let (_, taken) = self.taken_lately(&volume.config.name)?;
-        let Some(limit) = rule.max_fraction.filter(|_| (taken.files, taken.bytes) != (0, 0)) else {
-            // The plan alone is compared when it is saved.
-            return Ok(());
-        };
-        let there = volume.watched.index.read().totals();
-        let share = |part: u64, taken: u64, there: u64| {
-            let all = there.saturating_add(taken);
-            let part = part.saturating_add(taken);
-            if all == 0 { 0.0 } else { part as f64 / all as f64 }
-        };
-        let most = share(files, taken.files, there.files).max(share(bytes, taken.bytes, there.bytes));
-        if most <= limit {
-            return Ok(());
-        }
-        let reached = format!(
-            "max_fraction of rule {} ({}%; with what is wanted now it would be {:.1}%)",
-            rule.name,
-            limit * 100.0,
-            most * 100.0
-        );
-        Err(HostError::Refused(used_up(&reached, &taken)))
-    }
-
     // ------------------------------------------------------------ measuring
 
     /// Whether a volume's watermark may plan: not while the effect of its last run is unknown, and not when that had none.
@@ -601,7 +512,7 @@ impl Host {
         if askers.is_empty() {
             return Vec::new();
         }
-        let lately = self.taken_lately(volume).map(|(triggered, _)| triggered).ok();
+        let lately = self.taken_lately(volume).map(|lately| lately.triggered).ok();
         askers
             .iter()
             .map(|asker| self.trigger(asker, volume, lately))
@@ -679,15 +590,6 @@ fn promise_of(plan: Option<&PlanRecord>, (files, bytes): (u64, u64)) -> (Sum, Am
         files,
     };
     (sum, gone)
-}
-
-fn used_up(limit: &str, taken: &v1::Totals) -> String {
-    format!(
-        "{limit} is used up: {} files, {}, were taken within the last 24 h without a person; it waits until these 24 h have passed. \
-         To take more now, look at a plan and apply it (purgectl plan, purgectl apply), or raise the limit in the rule and reload",
-        taken.files,
-        format_size(taken.bytes)
-    )
 }
 
 #[cfg(test)]

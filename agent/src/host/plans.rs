@@ -3,12 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use purge_proto::units::format_size;
+use rustc_hash::FxHashSet;
+
 use super::survey::evaluate_surveyed;
 use super::{Host, HostError};
 use crate::config::{AUTO_MAX_FRACTION, Rule, user_name};
 use crate::model::Seconds;
 use crate::policy::apart::TOGETHER_MAX;
 use crate::policy::evaluate::{Circumstances, Evaluation, Survey};
+use crate::policy::portion::{self, Portion};
 use crate::purge::plans::{By, Occasion, PlanRecord};
 use crate::volume::{State, Volume, VolumeError};
 use crate::work::{Outcome, Phase};
@@ -66,8 +70,18 @@ impl Host {
         self.holds.look_up(&volume.config.name, &volume.config.path);
         let mut at = self.circumstances(volume);
         let (began, wall) = (Instant::now(), crate::sys::time::wall());
-        let found = evaluate_surveyed(volume, &rules, &mut at, TOGETHER_MAX)?;
-        let volume_bytes = volume.watched.index.read().totals().bytes;
+        let mut found = evaluate_surveyed(volume, &rules, &mut at, TOGETHER_MAX)?;
+        let whole = whole_of(volume);
+        let mut left_out = Vec::new();
+        // A person who looks at the plan decides by themselves.
+        if wanted.unattended
+            && let Some((uid, why)) = one_owner_too_many(volume, &rules, &found)
+        {
+            tracing::warn!(volume = %volume.config.name, uid, %why, "files are left out of the plan");
+            at.left_out.insert(uid);
+            left_out.push(why);
+            found = evaluate_surveyed(volume, &rules, &mut at, TOGETHER_MAX)?;
+        }
         check_size(&found, wanted.candidates_max)?;
         let idle = self.idle_patterns(volume, &rules);
         let occasion = Occasion {
@@ -76,7 +90,8 @@ impl Host {
             at: &at,
             began: wall,
             seconds: began.elapsed().as_secs_f64(),
-            volume_bytes,
+            whole,
+            left_out,
             own_ttl: wanted.ttl.is_some() || wanted.unattended,
             owner_name: user_name,
             trigger: None,
@@ -205,8 +220,58 @@ impl Host {
                 .inodes()
                 .unwrap_or_default(),
             survey: Survey::default(),
+            left_out: FxHashSet::default(),
         }
     }
+}
+
+/// All files of a volume.
+pub(super) fn whole_of(volume: &Volume) -> Portion {
+    let totals = volume.watched.index.read().totals();
+    Portion {
+        files: totals.files,
+        bytes: totals.bytes,
+        takes: totals.takes,
+    }
+}
+
+/// What one owner has of a volume.
+pub(super) fn portion_of(volume: &Volume, uid: u32) -> Portion {
+    let clip = |bytes: u128| u64::try_from(bytes).unwrap_or(u64::MAX);
+    let index = volume.watched.index.read();
+    let sums = index.ledger().users().get(&uid);
+    sums.map_or(Portion::default(), |sums| Portion {
+        files: sums.files,
+        bytes: clip(sums.bytes),
+        takes: clip(sums.takes),
+    })
+}
+
+/// The one owner by whose files alone the rules take more than `max_fraction`, if that is so, and why they are left out.
+fn one_owner_too_many(volume: &Volume, rules: &[Rule], found: &Evaluation) -> Option<(u32, String)> {
+    let limit = rules.iter().filter_map(|r| r.max_fraction).fold(1.0, f64::min);
+    let (going, whole) = (found.portion(), whole_of(volume));
+    let has = |uid| portion_of(volume, uid);
+    let uid = portion::one_owner_too_many(limit, (going, &found.by_owner), whole, has)?;
+    let part = found.by_owner.get(&uid).copied().unwrap_or_default();
+    // Without them nothing is left: the plan is refused, and says why.
+    if going.files <= part.files {
+        return None;
+    }
+    Some((uid, too_many_in_words(uid, part, going.share_of(whole), limit)))
+}
+
+/// Why the files of one owner are left out of a plan, for a person.
+pub(super) fn too_many_in_words(uid: u32, part: Portion, share: f64, limit: f64) -> String {
+    format!(
+        "{} files ({} on the disk) of {} (uid {uid}): with them the plan would take {:.1}% of the volume, and max_fraction is {}%; \
+         without that one owner it is within the limit. To take them, look at a plan and apply it: purgectl plan, purgectl apply",
+        part.files,
+        format_size(part.takes),
+        user_name(uid),
+        share * 100.0,
+        limit * 100.0
+    )
 }
 
 /// What became of a plan that was asked for.

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::plans::{check_size, outcome_of};
+use super::plans::{check_size, outcome_of, whole_of};
 use super::sharing::{Looked, Sharing};
 use super::{Host, HostError, Manner};
 use purge_proto::v1;
@@ -164,14 +164,23 @@ impl Host {
         let at = self.circumstances(volume);
         let (began, wall) = (Instant::now(), crate::sys::time::wall());
         let Asked { found, promise, kept } = self.ask(asker, volume, &rule, &at)?;
-        let volume_bytes = volume.watched.index.read().totals().bytes;
+        let (mut found, mut left_out) = (found, Vec::new());
         if unattended {
             let picks = &found.evaluation.picks;
             if picks.is_empty() {
                 return kept.map_or(Ok(None), |why| Err(HostError::Refused(why)));
             }
-            let bytes = picks.iter().map(|p| p.bytes).fold(0, u64::saturating_add);
-            self.check_window(volume, &rule, (found.evaluation.files(), bytes))?;
+            if let Some(many) = self.check_window(volume, &rule, &found.evaluation)? {
+                tracing::warn!(by = %asker.name(), uid = many.uid, why = %many.why, "files are left out of the plan");
+                let index = volume.watched.index.read();
+                quota::cut(&index, &mut found.evaluation, many.uid, |part| {
+                    many.has_room_for(part)
+                });
+                if found.evaluation.picks.is_empty() {
+                    return Err(HostError::Refused(many.why));
+                }
+                left_out.push(many.why);
+            }
         }
         check_size(&found.evaluation, candidates_max)?;
         let trigger = Trigger {
@@ -186,7 +195,8 @@ impl Host {
             at: &at,
             began: wall,
             seconds: began.elapsed().as_secs_f64(),
-            volume_bytes,
+            whole: whole_of(volume),
+            left_out,
             own_ttl: true,
             owner_name: user_name,
             trigger: Some(&trigger),

@@ -31,6 +31,12 @@ pub(super) struct Share {
     pub bucket: usize,
 }
 
+impl Share {
+    fn takes(&self) -> u64 {
+        self.bytes.min(self.allocated)
+    }
+}
+
 /// What one owner, group, project or directory has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sums {
@@ -40,6 +46,8 @@ pub struct Sums {
     pub bytes: u128,
     /// Bytes of disk, as `du` counts them.
     pub allocated: u128,
+    /// Of each file the smaller of both.
+    pub takes: u128,
     /// Sum over files of size x (whole days present + 1).
     pub byte_days: u128,
     /// Oldest and newest last use. Exact as of the count; a file that goes later does not take them along.
@@ -53,6 +61,7 @@ impl Sums {
         self.files = self.files.saturating_add(1);
         self.bytes = self.bytes.saturating_add(share.bytes.into());
         self.allocated = self.allocated.saturating_add(share.allocated.into());
+        self.takes = self.takes.saturating_add(share.takes().into());
         self.byte_days = self.byte_days.saturating_add(share.byte_days);
         let (oldest, newest) = self.span.unwrap_or((share.last, share.last));
         self.span = Some((oldest.min(share.last), newest.max(share.last)));
@@ -66,6 +75,7 @@ impl Sums {
         self.files = self.files.saturating_add(other.files);
         self.bytes = self.bytes.saturating_add(other.bytes);
         self.allocated = self.allocated.saturating_add(other.allocated);
+        self.takes = self.takes.saturating_add(other.takes);
         self.byte_days = self.byte_days.saturating_add(other.byte_days);
         self.span = match (self.span, other.span) {
             (Some(one), Some(other)) => Some((one.0.min(other.0), one.1.max(other.1))),
@@ -85,6 +95,7 @@ impl Sums {
         }
         self.bytes = self.bytes.saturating_sub(share.bytes.into());
         self.allocated = self.allocated.saturating_sub(share.allocated.into());
+        self.takes = self.takes.saturating_sub(share.takes().into());
         self.byte_days = self.byte_days.saturating_sub(share.byte_days);
         if let Some(age) = self.ages.get_mut(share.bucket) {
             *age = (age.0.saturating_sub(1), age.1.saturating_sub(share.bytes.into()));
@@ -247,6 +258,8 @@ mod tests {
             all.files = small.files();
             all.bytes = small.bytes().into();
             all.allocated = small.allocated().into();
+            // Nothing in these tests takes less than its size.
+            all.takes = all.bytes;
             all.byte_days = small.byte_days().into();
             all.span = Some(small.span());
             for (bucket, files, bytes) in small.ages() {

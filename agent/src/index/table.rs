@@ -44,6 +44,8 @@ pub struct Totals {
     pub bytes: u64,
     /// What the regular files take on disk.
     pub allocated: u64,
+    /// Of each regular file the smaller of both.
+    pub takes: u64,
 }
 
 /// An entry that a scan or an event found.
@@ -251,6 +253,7 @@ impl Totals {
                 self.files = self.files.saturating_add(1);
                 self.bytes = self.bytes.saturating_add(a.size);
                 self.allocated = self.allocated.saturating_add(a.allocated);
+                self.takes = self.takes.saturating_add(a.takes());
             }
             Kind::Directory => self.directories = self.directories.saturating_add(1),
             Kind::Symlink | Kind::Special => {}
@@ -262,6 +265,7 @@ impl Totals {
         self.directories = self.directories.saturating_add(other.directories);
         self.bytes = self.bytes.saturating_add(other.bytes);
         self.allocated = self.allocated.saturating_add(other.allocated);
+        self.takes = self.takes.saturating_add(other.takes);
     }
 
     fn subtract(&mut self, a: &Attributes) {
@@ -270,6 +274,7 @@ impl Totals {
                 self.files = self.files.saturating_sub(1);
                 self.bytes = self.bytes.saturating_sub(a.size);
                 self.allocated = self.allocated.saturating_sub(a.allocated);
+                self.takes = self.takes.saturating_sub(a.takes());
             }
             Kind::Directory => self.directories = self.directories.saturating_sub(1),
             Kind::Symlink | Kind::Special => {}

@@ -128,6 +128,7 @@ mod tests {
             },
             birth: Seconds(0),
             bytes,
+            takes: bytes,
             files: 1,
             rule: 0,
         }

@@ -11,6 +11,7 @@ use super::announced::Announced;
 use super::apart::Apart;
 use super::files::FilePass;
 use super::limits::{apply_limits, is_limited};
+use super::portion::{ByOwner, Portion};
 use super::tail::Tail;
 use super::units::{self, DirectoryRule};
 use crate::config::Rule;
@@ -34,6 +35,8 @@ pub struct Circumstances {
     pub mounted: Arc<FxHashSet<Inode>>,
     /// What the file system said of what no index knows.
     pub survey: Survey,
+    /// Owners whose files stay this time, as if a limit kept them.
+    pub left_out: FxHashSet<u32>,
 }
 
 /// What only the live file system can tell: where links lead, and who may write to a directory.
@@ -128,6 +131,8 @@ pub struct Pick {
     pub birth: Seconds,
     /// Apparent bytes that go with it.
     pub bytes: u64,
+    /// Of the files that go with it: of each the smaller of its size and its space on the disk.
+    pub takes: u64,
     /// Regular files that go with it.
     pub files: u32,
     /// Position of the rule in the evaluated rules.
@@ -145,7 +150,7 @@ pub struct Kept {
     pub young: u64,
     /// Nobody watched long enough to know.
     pub uncovered: u64,
-    /// Beyond `max_files` or `max_bytes`.
+    /// Beyond `max_files` or `max_bytes`, or of an owner who was left out.
     pub limit: u64,
 }
 
@@ -162,8 +167,8 @@ pub struct Evaluation {
     pub index_files: u64,
     /// Files whose attributes were looked at.
     pub examined: u64,
-    /// By uid: files and bytes that go.
-    pub by_owner: FxHashMap<u32, (u64, u64)>,
+    /// By uid: what goes.
+    pub by_owner: ByOwner,
     /// Files with a time that lies ahead, among those that were looked at.
     pub ahead: u64,
     /// Of the files that go those to which symbolic links lead, and the rule.
@@ -217,6 +222,7 @@ pub fn evaluate_with(
     out.kept.excluded = found.excluded;
     out.kept.uncovered = found.uncovered;
     out.picks = found.picks;
+    out.kept.limit = found.left_out;
     out.by_owner = found.by_owner;
     let together = match rules.iter().any(is_limited) {
         true => usize::MAX,
@@ -233,7 +239,8 @@ pub fn evaluate_with(
     for pick in &dropped {
         out.targets.remove(&pick.ino);
     }
-    out.kept.limit = dropped.iter().map(|p| u64::from(p.files)).sum();
+    let beyond: u64 = dropped.iter().map(|p| u64::from(p.files)).sum();
+    out.kept.limit = out.kept.limit.saturating_add(beyond);
     for pick in &dropped {
         if let Some((attributes, _)) = index.get(pick.ino) {
             remove_owner(&mut out.by_owner, attributes.uid, pick);
@@ -272,24 +279,41 @@ pub(super) fn numbered(rules: &[Rule]) -> impl Iterator<Item = (u16, &Rule)> {
         .map(|(i, r)| (u16::try_from(i).unwrap_or(u16::MAX), r))
 }
 
-pub(super) fn add_owner(owners: &mut FxHashMap<u32, (u64, u64)>, uid: u32, files: u64, bytes: u64) {
+pub(super) fn add_owner(owners: &mut ByOwner, uid: u32, part: Portion) {
     let share = owners.entry(uid).or_default();
-    *share = (share.0.saturating_add(files), share.1.saturating_add(bytes));
+    *share = share.plus(part);
 }
 
-fn remove_owner(owners: &mut FxHashMap<u32, (u64, u64)>, uid: u32, pick: &Pick) {
+fn remove_owner(owners: &mut ByOwner, uid: u32, pick: &Pick) {
     if let Some(share) = owners.get_mut(&uid) {
-        *share = (
-            share.0.saturating_sub(pick.files.into()),
-            share.1.saturating_sub(pick.bytes),
-        );
-        if share.0 == 0 {
+        *share = share.minus(pick.portion());
+        if share.files == 0 {
             owners.remove(&uid);
         }
     }
 }
 
+impl Pick {
+    /// What goes with it.
+    pub fn portion(&self) -> Portion {
+        Portion {
+            files: self.files.into(),
+            bytes: self.bytes,
+            takes: self.takes,
+        }
+    }
+}
+
 impl Evaluation {
+    /// What goes.
+    pub fn portion(&self) -> Portion {
+        let all = self.by_owner.values().copied();
+        Portion {
+            files: self.files(),
+            ..all.fold(Portion::default(), Portion::plus)
+        }
+    }
+
     /// How many candidates there are.
     pub fn candidates(&self) -> u64 {
         (self.picks.len() as u64).saturating_add(self.files_apart())
@@ -313,8 +337,9 @@ impl Evaluation {
         self.kept.uncovered += part.kept.uncovered;
         self.ahead += part.ahead;
         self.targets.extend(part.targets);
-        for (uid, (files, bytes)) in part.by_owner {
-            add_owner(&mut self.by_owner, uid, files, bytes);
+        self.kept.limit += part.kept.limit;
+        for (uid, portion) in part.by_owner {
+            add_owner(&mut self.by_owner, uid, portion);
         }
     }
 }

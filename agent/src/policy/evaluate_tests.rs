@@ -206,7 +206,7 @@ proptest! {
         let k = found.kept;
         let counted = got.len() as u64 + k.held + k.excluded + k.young + k.uncovered + k.limit;
         prop_assert_eq!(counted, files.len() as u64);
-        let owned: u64 = found.by_owner.values().map(|(files, _)| files).sum();
+        let owned: u64 = found.by_owner.values().map(|owned| owned.files).sum();
         prop_assert_eq!(owned, got.len() as u64);
     }
 

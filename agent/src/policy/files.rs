@@ -268,6 +268,10 @@ impl<'a> FilePass<'a> {
                 out.kept.held += 1;
                 return Ok(());
             }
+            if self.at.left_out.contains(&entry.uid) {
+                out.kept.limit += 1;
+                return Ok(());
+            }
             let pick = Pick {
                 ino,
                 parent: entry.parent,
@@ -275,6 +279,7 @@ impl<'a> FilePass<'a> {
                 last,
                 birth: entry.birth,
                 bytes: entry.size,
+                takes: entry.takes(),
                 files: 1,
                 rule: *number,
             };
@@ -282,7 +287,7 @@ impl<'a> FilePass<'a> {
             if self.targets.contains(&ino) {
                 out.targets.insert(ino, *number);
             }
-            add_owner(&mut out.by_owner, entry.uid, 1, entry.size);
+            add_owner(&mut out.by_owner, entry.uid, pick.portion());
             return Ok(());
         }
         for (clocks, ttl) in &chosen.others {

@@ -24,12 +24,12 @@ pub(super) fn sort(picks: &mut [Pick], sequence: Sequence, now: Seconds) {
     }
 }
 
-/// How many of `picks`, from the first on, fit the rule's limits.
+/// How many of `picks`, from the first on, fit the rule's limits. Of bytes counts what a file takes: a sparse file uses up no limit.
 pub(super) fn fitting(picks: &[Pick], rule: &Rule) -> usize {
     let (mut files, mut bytes) = (0u64, 0u64);
     let fits = picks.iter().take_while(|p| {
         files = files.saturating_add(p.files.max(1).into());
-        bytes = bytes.saturating_add(p.bytes);
+        bytes = bytes.saturating_add(p.takes);
         (rule.max_files == 0 || files <= rule.max_files) && (rule.max_bytes == 0 || bytes <= rule.max_bytes)
     });
     fits.count()

@@ -7,6 +7,7 @@
 //! - [`apart`]    files that are too many to be kept together
 //! - `files`      file rules: one pass over the clock column
 //! - [`limits`]   in which order, and how much of it a plan may take
+//! - [`portion`]  shares of a volume, and whose they are
 //! - [`quota`]    owners and directories over their limit, volumes over their watermark, and what goes then
 //! - `tail`       what depends on the rest: symbolic links, and directories that are empty once it is away
 //! - [`links`]    symbolic links that may go, and when
@@ -37,6 +38,7 @@ pub mod idle;
 pub mod last_use;
 pub mod limits;
 pub mod links;
+pub mod portion;
 pub mod quota;
 mod reach;
 pub mod schedule;

@@ -8,6 +8,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::evaluate::{Circumstances, Evaluation, Pick, Shape, add_owner, evaluate};
 use super::limits::{byte_days, fitting, sort};
+use super::portion::Portion;
 use crate::config::{Quota, QuotaSubject, Rule, Sequence, Symlinks, Target};
 use crate::index::{Attributes, DirId, Index, StoreError};
 use crate::model::{Kind, Seconds};
@@ -37,9 +38,7 @@ pub struct Sums {
 fn counted(subject: QuotaSubject, entry: &Attributes) -> u64 {
     match subject {
         QuotaSubject::User => entry.size,
-        QuotaSubject::Group | QuotaSubject::Project | QuotaSubject::Directory { .. } => {
-            entry.size.min(entry.allocated)
-        }
+        QuotaSubject::Group | QuotaSubject::Project | QuotaSubject::Directory { .. } => entry.takes(),
     }
 }
 
@@ -456,15 +455,30 @@ fn settle(
     evaluation.by_owner.clear();
     for pick in &taken {
         if let Some((attributes, _)) = index.get(pick.ino) {
-            add_owner(
-                &mut evaluation.by_owner,
-                attributes.uid,
-                pick.files.into(),
-                pick.bytes,
-            );
+            add_owner(&mut evaluation.by_owner, attributes.uid, pick.portion());
         }
     }
     evaluation.picks = taken;
+}
+
+/// Leaves of one owner's files, in their order, those that there is room for. What others have does not take the place of the rest.
+pub fn cut(index: &Index, evaluation: &mut Evaluation, uid: u32, has_room_for: impl Fn(Portion) -> bool) {
+    let (mut goes, mut stays) = (Portion::default(), Portion::default());
+    evaluation.picks.retain(|pick| {
+        if index.get(pick.ino).is_none_or(|(entry, _)| entry.uid != uid) {
+            return true;
+        }
+        let more = goes.plus(pick.portion());
+        let fits = has_room_for(more);
+        if fits {
+            goes = more;
+        } else {
+            stays = stays.plus(pick.portion());
+        }
+        fits
+    });
+    evaluation.by_owner.insert(uid, goes);
+    evaluation.kept.limit = evaluation.kept.limit.saturating_add(stays.files);
 }
 
 impl Subject {

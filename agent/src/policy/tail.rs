@@ -210,6 +210,7 @@ impl<'a> Tail<'a> {
             last,
             birth: attributes.birth,
             bytes: attributes.size,
+            takes: 0,
             files: 0,
             rule: rule.number,
         };
@@ -340,6 +341,7 @@ impl<'a> Tail<'a> {
             last,
             birth: attributes.birth,
             bytes: 0,
+            takes: 0,
             files: 0,
             rule: remover.number,
         })

@@ -8,8 +8,9 @@ use std::rc::Rc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::evaluate::{Circumstances, Pick, Shape, Tables, is_quota_file, numbered};
+use super::evaluate::{Circumstances, Pick, Shape, Tables, add_owner, is_quota_file, numbered};
 use super::last_use::{covered, is_expired, last_use};
+use super::portion::{ByOwner, Portion};
 use super::reach::Reach;
 use super::verdicts::Verdicts;
 use crate::config::{Rule, Target};
@@ -50,7 +51,9 @@ pub(super) struct Units {
     pub held: u64,
     pub excluded: u64,
     pub uncovered: u64,
-    pub by_owner: FxHashMap<u32, (u64, u64)>,
+    pub by_owner: ByOwner,
+    /// Files of owners who were left out.
+    pub left_out: u64,
 }
 
 /// What lies in one unit.
@@ -61,6 +64,7 @@ struct Unit {
     last_seen: Seconds,
     files: u64,
     bytes: u64,
+    takes: u64,
     held: bool,
     protected: bool,
     doubtful: bool,
@@ -197,11 +201,16 @@ fn take(
         () => {}
     }
     if let Some((attributes, _)) = index.get(dir.ino) {
-        let share = out.by_owner.entry(attributes.uid).or_default();
-        *share = (
-            share.0.saturating_add(unit.files.max(1)),
-            share.1.saturating_add(unit.bytes),
-        );
+        if at.left_out.contains(&attributes.uid) {
+            out.left_out = out.left_out.saturating_add(unit.files);
+            return Some(true);
+        }
+        let part = Portion {
+            files: unit.files.max(1),
+            bytes: unit.bytes,
+            takes: unit.takes,
+        };
+        add_owner(&mut out.by_owner, attributes.uid, part);
     }
     out.picks.push(Pick {
         ino: dir.ino,
@@ -210,6 +219,7 @@ fn take(
         last: unit.last,
         birth,
         bytes: unit.bytes,
+        takes: unit.takes,
         files: u32::try_from(unit.files).unwrap_or(u32::MAX),
         rule: rule.number,
     });
@@ -307,6 +317,7 @@ impl Pass<'_> {
                 last_seen,
                 files: 0,
                 bytes: 0,
+                takes: 0,
                 held: false,
                 protected: Tables::is(&tables.protected, id),
                 doubtful: false,
@@ -323,6 +334,7 @@ impl Pass<'_> {
             if entry.kind == Kind::File {
                 unit.files = unit.files.saturating_add(1);
                 unit.bytes = unit.bytes.saturating_add(entry.size);
+                unit.takes = unit.takes.saturating_add(entry.takes());
             }
         }
     }

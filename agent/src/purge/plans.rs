@@ -29,6 +29,7 @@ use crate::model::Seconds;
 use crate::policy::apart::TOGETHER_MAX;
 use crate::policy::evaluate::{Circumstances, Evaluation, Pick, Shape};
 use crate::policy::forgiven::forgiven;
+use crate::policy::portion::Portion;
 use crate::policy::quota::Reason;
 use crate::sys::failure::Failure;
 
@@ -208,8 +209,10 @@ pub struct Occasion<'a> {
     pub began: i64,
     /// How long that took.
     pub seconds: f64,
-    /// Apparent bytes of all files of the volume.
-    pub volume_bytes: u64,
+    /// All files of the volume.
+    pub whole: Portion,
+    /// What was left out of the evaluation and why, for a person.
+    pub left_out: Vec<String>,
     /// The TTL came with the request, not from the rules.
     pub own_ttl: bool,
     /// Names an owner.
@@ -391,13 +394,14 @@ impl Plans {
             Some(trigger) => trigger.reasons.iter().map(|r| r.name.as_str()).collect(),
             None => on.rules.iter().map(|r| r.name.as_str()).collect(),
         };
-        let files_going = found.files();
+        let mut going = found.portion();
         let mut picks = found.picks;
         let split = picks.iter().position(|p| p.shape.is_last());
         let empty = picks.split_off(split.unwrap_or(picks.len()));
         let mut saving = Saving {
             writer: ChunkWriter::new(&self.store, plan_id, index, now, clocks),
             totals: v1::Totals::default(),
+            takes: 0,
             by_rule: vec![v1::Totals::default(); names.len()],
         };
         saving.add_sorted(picks)?;
@@ -417,14 +421,16 @@ impl Plans {
         let Saving {
             mut writer,
             totals,
+            takes,
             by_rule,
         } = saving;
         let chunks = writer.finish()?;
         let bytes = writer.bytes;
+        going.takes = takes;
         let forgiven = forgiven_in(on, &by_rule);
         let kept = found.kept;
         let mut by_owner: Vec<_> = found.by_owner.into_iter().collect();
-        by_owner.sort_unstable_by_key(|(uid, (_, bytes))| (std::cmp::Reverse(*bytes), *uid));
+        by_owner.sort_unstable_by_key(|(uid, part)| (std::cmp::Reverse(part.bytes), *uid));
         let graces: Vec<u64> = match (on.trigger, on.rules) {
             // A quota or watermark has one rule, and as many names as reasons.
             (Some(_), [rule, ..]) => vec![rule.grace; names.len()],
@@ -455,14 +461,15 @@ impl Plans {
             }),
             by_owner: by_owner
                 .into_iter()
-                .map(|(uid, (files, bytes))| v1::OwnerShare {
+                .map(|(uid, part)| v1::OwnerShare {
                     owner: (on.owner_name)(uid),
                     uid,
-                    files,
-                    bytes,
+                    files: part.files,
+                    bytes: part.bytes,
+                    takes: part.takes,
                 })
                 .collect(),
-            refusal: refusal(on, files_going, found.index_files, totals.bytes).unwrap_or_default(),
+            refusal: refusal(on, going).unwrap_or_default(),
             run_id: String::new(),
             guard: on.guard.name().into(),
             grace_seconds: graces
@@ -474,6 +481,8 @@ impl Plans {
             forgiven,
             idle_patterns: on.idle.clone(),
             times_ahead: found.ahead,
+            takes: Some(takes),
+            left_out: on.left_out.clone(),
         };
         let record = PlanRecord {
             plan: Some(plan),
@@ -666,6 +675,8 @@ fn state_of(plan: &v1::Plan, runs: &Runs) -> State {
 struct Saving<'a> {
     writer: ChunkWriter<'a>,
     totals: v1::Totals,
+    /// Of the files that go: of each the smaller of its size and its space on the disk.
+    takes: u64,
     by_rule: Vec<v1::Totals>,
 }
 
@@ -681,6 +692,7 @@ impl Saving<'_> {
             if !self.writer.add(pick)? {
                 continue;
             }
+            self.takes = self.takes.saturating_add(pick.takes);
             let share = self.by_rule.get_mut(usize::from(pick.rule));
             for t in [Some(&mut self.totals), share].into_iter().flatten() {
                 match pick.shape {
@@ -696,7 +708,7 @@ impl Saving<'_> {
 }
 
 /// Why apply would refuse such a plan.
-fn refusal(on: &Occasion<'_>, files: u64, all_files: u64, bytes: u64) -> Option<String> {
+fn refusal(on: &Occasion<'_>, going: Portion) -> Option<String> {
     if let Some(rule) = on.rules.iter().find(|r| r.tells_only) {
         return Some(match on.trigger {
             Some(trigger) => format!(
@@ -710,14 +722,7 @@ fn refusal(on: &Occasion<'_>, files: u64, all_files: u64, bytes: u64) -> Option<
             ),
         });
     }
-    let share = |part: u64, whole: u64| {
-        if whole == 0 {
-            0.0
-        } else {
-            part as f64 / whole as f64
-        }
-    };
-    let most = share(files, all_files).max(share(bytes, on.volume_bytes));
+    let most = going.share_of(on.whole);
     let rule = on
         .rules
         .iter()

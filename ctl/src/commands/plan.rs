@@ -196,6 +196,12 @@ pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
     if !p.idle_patterns.is_empty() {
         out.line("")?;
     }
+    for why in &p.left_out {
+        out.line(&format!("  Left out: {why}"))?;
+    }
+    if !p.left_out.is_empty() {
+        out.line("")?;
+    }
     if p.times_ahead > 0 {
         let files = plural(p.times_ahead, "file has", "files have");
         out.line(&format!(

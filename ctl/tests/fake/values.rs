@@ -68,14 +68,18 @@ pub fn plan(id: &str) -> Plan {
                 uid: 1000,
                 files: 24_990,
                 bytes: 123_000_000_000,
+                takes: 122_000_000_000,
             },
             OwnerShare {
                 owner: "4711".into(),
                 uid: 4711,
                 files: 10,
                 bytes: 456_789_012,
+                takes: 0,
             },
         ],
+        takes: Some(122_000_000_000),
+        left_out: vec!["9 files of mallory (uid 4001): too many".into()],
         refusal: if id == "refused" {
             "it would take 25.0% of the volume".into()
         } else {

@@ -34,6 +34,14 @@ pub struct Attributes {
     pub birth: Seconds,
 }
 
+impl Attributes {
+    /// What its removal takes away at most: no more than is in it, and no more than is on the disk. A sparse file counts for its blocks,
+    /// and blocks that were reserved ahead count for nothing.
+    pub fn takes(&self) -> u64 {
+        self.size.min(self.allocated)
+    }
+}
+
 const OWNER_AS_BEFORE: u8 = 1 << 2;
 const LINKS_GIVEN: u8 = 1 << 3;
 const MTIME_GIVEN: u8 = 1 << 4;

@@ -79,7 +79,12 @@ proptest! {
             at: &at,
             began: 0,
             seconds: 0.0,
-            volume_bytes: 400,
+            whole: Portion {
+                files: 4,
+                bytes: 400,
+                takes: 400,
+            },
+            left_out: Vec::new(),
             own_ttl: false,
             owner_name: |uid| uid.to_string(),
             trigger: None,
