@@ -9,18 +9,21 @@
 )]
 
 use std::fs::{self, File};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use purge_tests::ctl::{number, text};
-use purge_tests::files::{count_files, now, set_times};
+use purge_tests::files::{count_files, now, set_times, temp_dir};
 use purge_tests::notices::{ALICE, BOB};
-use purge_tests::wait::{LONG, until};
-use purge_tests::{Agent, Config, Fs, Mount, need};
+use purge_tests::wait::{LONG, let_pass, until};
+use purge_tests::{Agent, Config, Fs, Mount, need, sh};
 
 const CAROL: u32 = 61_003;
 const HOUR: i64 = 3600;
 const TB: u64 = 1_000_000_000_000;
+/// The first look at quotas and watermarks is five seconds after the start.
+const LOOK_SECONDS: u64 = 8;
 
 fn config(root: &Path, rule: &str) -> Config {
     let rule = format!("ttl = \"9d\"\nclock = [\"access\"]\nremove_empty_dirs = false\n{rule}");
@@ -122,4 +125,96 @@ fn many_empty_files_of_one_user_are_left_out_of_a_watermarks_plan_and_the_rest_g
         why.contains(&format!("uid {ALICE}")) && why.contains("max_fraction"),
         "{why}"
     );
+}
+
+/// Sets the project id of a directory or file, as one who owns it.
+fn set_project(path: &Path, id: u32, uid: u32) {
+    let uid = uid.to_string();
+    let mut chattr = Command::new("setpriv");
+    chattr.args(["--reuid", &uid, "--regid", &uid, "--clear-groups", "chattr"]);
+    if path.is_dir() {
+        chattr.arg("+P");
+    }
+    sh(chattr.args(["-p", &id.to_string()]).arg(path)).unwrap();
+}
+
+fn project_quota(root: &Path, name: &str, hard: &str) -> Config {
+    let keys = format!(
+        "name = \"{name}\"\nsubject = \"project\"\nhard = \"{hard}\"\naction = \"purge\"\nmin_age = \"2d\""
+    );
+    config(root, "max_fraction = 1.0").table("quota", &keys)
+}
+
+#[test]
+fn a_project_id_that_a_user_sets_deletes_nothing_of_the_project() {
+    let mount = need!(Mount::new(Fs::Xfs));
+    let root = mount.dir("volume");
+    let team = root.join("team");
+    fs::create_dir(&team).unwrap();
+    set_project(&team, 42, 0);
+    let of_team = put_many(&team, BOB, 60, 10_000, 72);
+    // In a directory of her own: what is in the file is real, and more than the project may have.
+    let hers = put_many(&root.join("alice"), ALICE, 1, 8_000_000, 72).remove(0);
+    chown(root.join("alice"), Some(ALICE), Some(ALICE)).unwrap();
+    set_project(&hers, 42, ALICE);
+    // And in one that has the id as well, by her word.
+    let more = put_many(&root.join("alice/p"), ALICE, 1, 8_000_000, 72).remove(0);
+    chown(root.join("alice/p"), Some(ALICE), Some(ALICE)).unwrap();
+    set_project(&root.join("alice/p"), 42, ALICE);
+    set_project(&more, 42, ALICE);
+    let agent = Agent::tracking(&project_quota(&root, "q", "2MB"));
+    let plan = agent.ctl().plan_with(["--quota", "q"]);
+    assert_eq!(number(&plan.json, "/candidates/files"), 0, "{}", plan.json);
+    let why = plan.json.pointer("/left_out/0").and_then(|w| w.as_str());
+    let why = why.expect("what does not count");
+    assert!(why.contains("2 files") && why.contains("(42)"), "{why}");
+    let usage = agent
+        .ctl()
+        .run(["usage", "--by", "project", "--output", "ndjson"])
+        .ok();
+    let of_42 = usage.lines().into_iter().find(|row| text(row, "subject") == "42");
+    assert_eq!(
+        number(&of_42.expect("project 42"), "/files"),
+        62,
+        "usage shows all"
+    );
+    let_pass(LOOK_SECONDS);
+    assert_eq!(count_files(&root), 62, "nothing went by itself");
+    // What members write counts, and the project's oldest files go.
+    put_many(&team.join("more"), BOB, 1, 3_000_000, 60);
+    let plan = agent.ctl().plan_with(["--quota", "q"]);
+    let run = agent.ctl().apply(&plan).ok().json();
+    assert!(number(&run, "/deleted/files") > 0, "{run}");
+    assert!(!of_team[0].exists() && hers.exists() && more.exists());
+}
+
+#[test]
+fn a_directory_that_etc_projects_names_is_the_projects() {
+    let mount = need!(Mount::new(Fs::Xfs));
+    let root = mount.dir("volume");
+    let lab = root.join("lab");
+    fs::create_dir(&lab).unwrap();
+    chown(&lab, Some(BOB), Some(BOB)).unwrap();
+    set_project(&lab, 43, BOB);
+    put_many(&lab, BOB, 10, 10_000, 72);
+    let config = project_quota(&root, "q", "50kB");
+    let agent = Agent::tracking(&config);
+    let plan = agent.ctl().plan_with(["--quota", "q"]);
+    assert_eq!(
+        number(&plan.json, "/candidates/files"),
+        0,
+        "the directory is a user's"
+    );
+    drop(agent);
+    // Another /etc, which the agent alone sees.
+    let etc = temp_dir();
+    let line = format!(
+        "cp -a /etc/. {0}/ && echo '# ours\n43:{1}' > {0}/projects && mount --bind {0} /etc && exec \"$@\"",
+        etc.path().display(),
+        lab.display()
+    );
+    fs::set_permissions(etc.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let agent = Agent::tracking_under(&config, &["unshare", "--mount", "sh", "-c", &line, "sh"]);
+    let plan = agent.ctl().plan_with(["--quota", "q"]);
+    assert_eq!(number(&plan.json, "/candidates/files"), 6, "{}", plan.json);
 }

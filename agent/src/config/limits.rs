@@ -86,11 +86,53 @@ pub struct Watermark {
 }
 
 impl Quota {
+    /// What one member can do to the others, where a limit that several users share deletes.
+    pub(super) fn shared_limit(&self) -> Option<String> {
+        let whose = match self.subject {
+            QuotaSubject::Group => "all members of a group share one limit",
+            QuotaSubject::Directory { .. } => "all who can write in a directory share one limit",
+            QuotaSubject::User | QuotaSubject::Project => return None,
+        };
+        self.purges.then(|| {
+            format!(
+                "quota {}: {whose}, and what one of them writes can make the files of the others go, oldest use first; write \
+                 action = \"notify\", or subject = \"user\", unless that is meant",
+                self.name
+            )
+        })
+    }
+
     /// The limits of one subject, which may have an id: (bytes, byte-days).
     pub fn limits_of(&self, id: Option<u32>, name: &str) -> (Option<u64>, Option<u64>) {
         let other = self.overrides.iter().find(|o| o.whom.is(id, name));
         let hard = other.and_then(|o| o.hard).or(self.hard);
         let temporal = other.and_then(|o| o.temporal).or(self.temporal);
         (hard, temporal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_several_share_and_that_deletes_is_warned_of() {
+        let quota = |subject, purges| Quota {
+            name: "q".into(),
+            volume: "v".into(),
+            subject,
+            hard: Some(1),
+            temporal: None,
+            max_age: None,
+            purges,
+            low: 0.9,
+            min_age: 1,
+            rule: None,
+            overrides: Vec::new(),
+        };
+        let warned = |subject, purges| quota(subject, purges).shared_limit().is_some();
+        assert!(warned(QuotaSubject::Group, true) && warned(QuotaSubject::Directory { depth: 1 }, true));
+        assert!(!warned(QuotaSubject::Group, false) && !warned(QuotaSubject::User, true));
+        assert!(!warned(QuotaSubject::Project, true));
     }
 }

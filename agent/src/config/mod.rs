@@ -372,6 +372,7 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let mut all: Vec<String> = self.shares_a_disk().collect();
         for quota in &self.limits.quotas {
+            all.extend(quota.shared_limit());
             let unknown = quota
                 .overrides
                 .iter()

@@ -3,7 +3,7 @@
 use purge_proto::v1;
 
 use super::growth::{SHARES_MAX, Sample, Share};
-use super::triggered::{Asker, namer, space_of};
+use super::triggered::{Asker, namer, projects_of, space_of};
 use super::{Host, HostError, Wanted, lossy};
 use crate::config::{Quota, Watermark, user_name};
 use crate::index::DirId;
@@ -59,7 +59,12 @@ impl Host {
         let space = space_of(volume)?;
         let mut shares = Vec::new();
         for q in self.quotas_of(volume) {
-            let used = quota::used(&volume.watched.index.read(), &q, now, namer(&q))?;
+            let used = quota::used(
+                &volume.watched.index.read(),
+                (&q, &projects_of(&q, volume)),
+                now,
+                namer(&q),
+            )?;
             shares.extend(used.into_iter().map(|(_, subject, used)| Share {
                 quota: q.name.clone(),
                 subject,
@@ -260,12 +265,13 @@ impl Host {
                 Ok(sum(found.evaluation.picks.iter()))
             }
             Asker::Quota(q) => {
+                let named = projects_of(q, volume);
                 let limit = of_subject(q, &limited.subject, (limited.measure, need), |q| {
-                    let used = quota::used(&index, q, then.now, namer(q))?;
+                    let used = quota::used(&index, (q, &named), then.now, namer(q))?;
                     let theirs = used.into_iter().find(|(_, name, _)| *name == limited.subject);
                     Ok(theirs.map(|(_, _, sums)| sums).unwrap_or_default())
                 })?;
-                let found = quota::quota(&index, &limit, &rule, then, namer(q))?;
+                let found = quota::quota(&index, (&limit, &named), &rule, then, namer(q))?;
                 let wanted = format!("{}/{}", q.name, limited.subject);
                 let theirs = found.evaluation.picks.iter().filter(|p| {
                     let reason = found.reasons.get(usize::from(p.rule));
@@ -312,7 +318,12 @@ fn limited_by_quota<'a>(
     samples: &[Sample],
 ) -> Result<Vec<Limited<'a>>, HostError> {
     let mut all = Vec::new();
-    let used = quota::used(&volume.watched.index.read(), q, at.now, namer(q))?;
+    let used = quota::used(
+        &volume.watched.index.read(),
+        (q, &projects_of(q, volume)),
+        at.now,
+        namer(q),
+    )?;
     // By subject: when, bytes and byte-days.
     let mut earlier: std::collections::HashMap<&str, Vec<(Seconds, f64, f64)>> = Default::default();
     for sample in samples {

@@ -1,6 +1,7 @@
 //! Plans that a quota or a watermark asks for, and looking now and then whether one does.
 
 use std::cell::Cell;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,9 +14,11 @@ use crate::config::{AUTO_MAX_FRACTION, Limits, Quota, Rule, Watermark, group_nam
 use crate::policy::evaluate::Circumstances;
 use crate::policy::freed::scaled;
 use crate::policy::quota::{self, Need, Over, Triggered};
+use crate::policy::rooted::Named;
 use crate::purge::plans::{By, Occasion, PlanRecord, Promise, Trigger};
 use crate::purge::trash::Share;
 use crate::sys::stat::{self, Space};
+use crate::sys::trusted;
 use crate::volume::Volume;
 
 /// Who asks.
@@ -164,7 +167,8 @@ impl Host {
         let at = self.circumstances(volume);
         let (began, wall) = (Instant::now(), crate::sys::time::wall());
         let Asked { found, promise, kept } = self.ask(asker, volume, &rule, &at)?;
-        let (mut found, mut left_out) = (found, Vec::new());
+        let mut found = found;
+        let mut left_out = std::mem::take(&mut found.left_out);
         if unattended {
             let picks = &found.evaluation.picks;
             if picks.is_empty() {
@@ -221,7 +225,13 @@ impl Host {
     ) -> Result<Asked, HostError> {
         match asker {
             Asker::Quota(q) => Ok(Asked {
-                found: quota::quota(&volume.watched.index.read(), q, rule, at, namer(q))?,
+                found: quota::quota(
+                    &volume.watched.index.read(),
+                    (q, &projects_of(q, volume)),
+                    rule,
+                    at,
+                    namer(q),
+                )?,
                 promise: None,
                 kept: None,
             }),
@@ -274,7 +284,12 @@ impl Host {
         let volume = self.volume(&q.volume)?;
         volume.sync();
         let now = crate::model::Seconds::judged();
-        Ok(quota::over(&volume.watched.index.read(), q, now, namer(q))?)
+        Ok(quota::over(
+            &volume.watched.index.read(),
+            (q, &projects_of(q, volume)),
+            now,
+            namer(q),
+        )?)
     }
 
     /// Looks at a volume's space; if it is over its watermark, makes the plan and applies it.
@@ -409,6 +424,26 @@ impl Promised {
             allocated: part(all.allocated),
             wants_bytes: self.wants.0,
             wants_files: self.wants.1,
+        }
+    }
+}
+
+/// What root calls the directories of projects.
+const PROJECTS: &str = "/etc/projects";
+/// A larger file is not believed.
+const PROJECTS_BYTES_MAX: u64 = 1 << 20;
+
+/// The directories that `/etc/projects` names, where a quota asks for them.
+pub(super) fn projects_of(q: &Quota, volume: &Volume) -> Named {
+    if !q.purges || q.subject != crate::config::QuotaSubject::Project {
+        return Named::default();
+    }
+    match trusted::read(Path::new(PROJECTS), PROJECTS_BYTES_MAX) {
+        Ok(text) => Named::read(&text, &volume.config.path),
+        Err(error) if error.is_absent() => Named::default(),
+        Err(error) => {
+            tracing::warn!(quota = %q.name, %error, "the directories that it names count for nothing");
+            Named::default()
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`last_use`] a file's last use from the clocks a rule believes
 //! - [`scope`]    globs, owners and sizes of a rule
+//! - [`rooted`]   project ids that root gave, and those that owners gave to their own files
 //! - [`schedule`] when a rule's plans are made
 //! - [`evaluate`] files, whole directories and empty directories against the rules
 //! - [`apart`]    files that are too many to be kept together
@@ -41,6 +42,7 @@ pub mod links;
 pub mod portion;
 pub mod quota;
 mod reach;
+pub mod rooted;
 pub mod schedule;
 pub mod scope;
 mod tail;

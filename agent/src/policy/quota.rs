@@ -9,6 +9,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::evaluate::{Circumstances, Evaluation, Pick, Shape, add_owner, evaluate};
 use super::limits::{byte_days, fitting, sort};
 use super::portion::Portion;
+use super::rooted::{Named, Outside, Rooted};
 use crate::config::{Quota, QuotaSubject, Rule, Sequence, Symlinks, Target};
 use crate::index::{Attributes, DirId, Index, StoreError};
 use crate::model::{Kind, Seconds};
@@ -73,20 +74,28 @@ pub struct Triggered {
     pub evaluation: Evaluation,
     /// At least one.
     pub reasons: Vec<Reason>,
+    /// What does not count, for a person.
+    pub left_out: Vec<String>,
 }
 
 /// What must become free: (bytes, files) for a watermark, (bytes, byte-days) for a quota.
 pub type Need = (u128, u128);
+
+/// A quota, and the directories that `/etc/projects` names.
+pub type Asked<'a> = (&'a Quota, &'a Named);
 
 /// Tells whose a file is.
 struct Owners {
     by: QuotaSubject,
     /// By directory: the one at the quota's depth that holds it, if one does.
     units: Vec<Option<DirId>>,
+    /// Where projects delete: whose project ids count.
+    rooted: Option<Rooted>,
 }
 
 impl Owners {
-    fn new(index: &Index, by: QuotaSubject) -> Self {
+    fn new(index: &Index, (quota, named): Asked<'_>) -> Self {
+        let by = quota.subject;
         let units = match by {
             QuotaSubject::Directory { depth } => {
                 let of = |id, _: &_, (level, unit): (u32, Option<DirId>)| {
@@ -98,7 +107,18 @@ impl Owners {
             }
             QuotaSubject::User | QuotaSubject::Group | QuotaSubject::Project => Vec::new(),
         };
-        Self { by, units }
+        let is_guarded = quota.purges && by == QuotaSubject::Project;
+        Self {
+            by,
+            units,
+            rooted: is_guarded.then(|| Rooted::new(index, named)),
+        }
+    }
+
+    /// Whether a file has a project id that only its owner gave to it.
+    fn is_outside(&self, entry: &Attributes) -> bool {
+        let rooted = self.rooted.as_ref();
+        rooted.is_some_and(|rooted| entry.project != 0 && !rooted.counts(entry))
     }
 
     fn of(&self, entry: &Attributes) -> Option<Subject> {
@@ -106,12 +126,33 @@ impl Owners {
             QuotaSubject::User => Some(Subject::Id(entry.uid)),
             QuotaSubject::Group => Some(Subject::Id(entry.gid)),
             // What belongs to no project is not the property of project 0.
-            QuotaSubject::Project => (entry.project != 0).then_some(Subject::Id(entry.project)),
+            QuotaSubject::Project => {
+                let counts = entry.project != 0 && !self.is_outside(entry);
+                counts.then_some(Subject::Id(entry.project))
+            }
             QuotaSubject::Directory { .. } => {
                 let unit = self.units.get(entry.parent.index()).copied().flatten();
                 unit.map(Subject::Directory)
             }
         }
+    }
+
+    /// The files that count for nothing because of their project id; none where all count.
+    fn left_out(&self, index: &Index) -> Result<Option<Outside>, StoreError> {
+        if self.rooted.is_none() {
+            return Ok(None);
+        }
+        let mut outside = Outside::default();
+        for page in index.pages() {
+            let mut attributes = page.attributes();
+            for _ in page.inodes() {
+                let entry = attributes.next_entry()?;
+                if entry.kind == Kind::File && self.is_outside(&entry) {
+                    outside.add(&entry);
+                }
+            }
+        }
+        Ok(Some(outside))
     }
 
     fn sums(&self, index: &Index, now: Seconds) -> Result<FxHashMap<Subject, Sums>, StoreError> {
@@ -142,11 +183,11 @@ impl Owners {
 /// When the index is damaged.
 pub fn over(
     index: &Index,
-    quota: &Quota,
+    asked: Asked<'_>,
     now: Seconds,
     name: impl Fn(u32) -> String,
 ) -> Result<Vec<Over>, StoreError> {
-    over_among(index, quota, now, &Owners::new(index, quota.subject), name)
+    over_among(index, asked.0, now, &Owners::new(index, asked), name)
 }
 
 /// What each subject of the quota uses. `name` names a uid or gid.
@@ -155,11 +196,11 @@ pub fn over(
 /// When the index is damaged.
 pub fn used(
     index: &Index,
-    quota: &Quota,
+    asked: Asked<'_>,
     now: Seconds,
     name: impl Fn(u32) -> String,
 ) -> Result<Vec<(Subject, String, Sums)>, StoreError> {
-    let sums = Owners::new(index, quota.subject).sums(index, now)?;
+    let sums = Owners::new(index, asked).sums(index, now)?;
     let named = sums
         .into_iter()
         .map(|(s, used)| (s, name_of(index, s, &name), used));
@@ -193,11 +234,11 @@ fn over_among(
 /// When the index is damaged.
 pub fn uses(
     index: &Index,
-    quota: &Quota,
+    asked: Asked<'_>,
     now: Seconds,
     name: impl Fn(u32) -> String,
 ) -> Result<Vec<Over>, StoreError> {
-    uses_among(index, quota, now, &Owners::new(index, quota.subject), name)
+    uses_among(index, asked.0, now, &Owners::new(index, asked), name)
 }
 
 fn uses_among(
@@ -270,12 +311,12 @@ fn eligible(rule: &Rule, min_age: u64) -> Rule {
 /// When the index is damaged or its names cannot be read.
 pub fn quota(
     index: &Index,
-    quota: &Quota,
+    (quota, named): Asked<'_>,
     rule: &Rule,
     at: &Circumstances,
     name: impl Fn(u32) -> String,
 ) -> Result<Triggered, StoreError> {
-    let owners = Owners::new(index, quota.subject);
+    let owners = Owners::new(index, (quota, named));
     let over = over_among(index, quota, at.now, &owners, name)?;
     let mut allowed = eligible(rule, quota.min_age);
     if quota.max_age.is_none() && quota.subject == QuotaSubject::User {
@@ -310,7 +351,12 @@ pub fn quota(
     // Last of all those who are over nothing: theirs is only what has stayed too long.
     let mut groups: Vec<Vec<Pick>> = vec![Vec::new(); reasons.len()];
     for pick in evaluation.picks.drain(..) {
-        let subject = index.get(pick.ino).and_then(|(entry, _)| owners.of(&entry));
+        let entry = index.get(pick.ino).map(|(entry, _)| entry);
+        if entry.is_some_and(|entry| owners.is_outside(&entry)) {
+            evaluation.kept.excluded = evaluation.kept.excluded.saturating_add(pick.files.into());
+            continue;
+        }
+        let subject = entry.and_then(|entry| owners.of(&entry));
         let place = subject
             .and_then(|s| places.get(&s))
             .copied()
@@ -336,7 +382,12 @@ pub fn quota(
         left.extend(stays);
     }
     settle(index, &mut evaluation, rule, at.now, (taken, left));
-    Ok(Triggered { evaluation, reasons })
+    let left_out = owners.left_out(index)?.and_then(|outside| outside.in_words());
+    Ok(Triggered {
+        evaluation,
+        reasons,
+        left_out: left_out.into_iter().collect(),
+    })
 }
 
 /// What a volume over its watermark would lose: `need` is (bytes, files). Of each file counts what it takes on disk.
@@ -389,7 +440,11 @@ pub fn settled(
         name: format!("watermark/{}", rule.name),
         because,
     }];
-    Triggered { evaluation, reasons }
+    Triggered {
+        evaluation,
+        reasons,
+        left_out: Vec::new(),
+    }
 }
 
 /// Takes picks in their order until `need` is met, after those that go in any case. Returns what goes and what stays.

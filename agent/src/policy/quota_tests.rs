@@ -180,7 +180,7 @@ proptest! {
             hard: Some(hard),
             temporal: None,
         }).into_iter().collect();
-        let found = quota(&index, &q, &rule(sequence), &at(&[]), |id| (id % 10).to_string()).unwrap();
+        let found = quota(&index, (&q, &Named::default()), &rule(sequence), &at(&[]), |id| (id % 10).to_string()).unwrap();
 
         let subject_of = |f: &File| match (by, f.dir) {
             (2, 0) => None,
@@ -246,7 +246,7 @@ proptest! {
         let mut rounds = added.into_iter();
         loop {
             let index = build(&mut files);
-            let found = quota(&index, &q, &rule(Sequence::Oldest), &at(&[]), |u| u.to_string()).unwrap();
+            let found = quota(&index, (&q, &Named::default()), &rule(Sequence::Oldest), &at(&[]), |u| u.to_string()).unwrap();
             let goes: BTreeSet<Inode> = found.evaluation.picks.iter().map(|p| p.ino).collect();
             let more = rounds.next();
             // With nothing added, what is left is asked once more, and no more.
@@ -258,7 +258,7 @@ proptest! {
             prop_assert_eq!(files.len() + goes.len(), before);
             if more.is_none() {
                 let index = build(&mut files);
-                let again = quota(&index, &q, &rule(Sequence::Oldest), &at(&[]), |u| u.to_string()).unwrap();
+                let again = quota(&index, (&q, &Named::default()), &rule(Sequence::Oldest), &at(&[]), |u| u.to_string()).unwrap();
                 prop_assert!(again.evaluation.picks.is_empty(), "one run without new files is the last");
                 break;
             }
@@ -308,7 +308,14 @@ fn the_reason_names_the_quota_and_how_far_over() {
     let index = build(&mut files);
     let mut q = a_quota(QuotaSubject::User);
     (q.hard, q.temporal) = (Some(40), Some(400));
-    let found = quota(&index, &q, &rule(Sequence::Oldest), &at(&[]), |_| "alice".into()).unwrap();
+    let found = quota(
+        &index,
+        (&q, &Named::default()),
+        &rule(Sequence::Oldest),
+        &at(&[]),
+        |_| "alice".into(),
+    )
+    .unwrap();
     assert_eq!(
         found.reasons[0].because,
         "quota q: alice uses 50 of 40 bytes, 10 over and 500 of 400 byte-days, 100 over"
@@ -340,7 +347,14 @@ fn a_sparse_file_of_one_makes_no_file_of_the_others_go() {
     let taken = |subject: QuotaSubject| {
         let mut q = a_quota(subject);
         q.hard = Some(100);
-        let found = quota(&index, &q, &rule(Sequence::Oldest), &at(&[]), |_| "alice".into()).unwrap();
+        let found = quota(
+            &index,
+            (&q, &Named::default()),
+            &rule(Sequence::Oldest),
+            &at(&[]),
+            |_| "alice".into(),
+        )
+        .unwrap();
         found.evaluation.picks.iter().map(|p| p.ino).collect::<Vec<_>>()
     };
     assert!(taken(QuotaSubject::Directory { depth: 1 }).is_empty());

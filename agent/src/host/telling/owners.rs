@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use purge_proto::shown::Shown;
 
-use super::super::triggered::namer;
+use super::super::triggered::{namer, projects_of};
 use super::{DAY, LookError, Lookout};
 use crate::config::{Quota, QuotaSubject, Rule, user_account};
 use crate::index::{Index, StoreError};
@@ -24,9 +24,10 @@ impl Lookout {
             return Ok(());
         }
         volume.sync();
+        let named = projects_of(q, &volume);
         let all = {
             let index = volume.watched.index.read();
-            let all = quota::uses(&index, q, Seconds::judged(), namer(q))?;
+            let all = quota::uses(&index, (q, &named), Seconds::judged(), namer(q))?;
             let to = |o: &Over| audience(&index, o, q.subject);
             all.iter().map(|o| (to(o), o.clone())).collect::<Vec<_>>()
         };
