@@ -46,6 +46,7 @@ mod trash;
 mod triggered;
 mod waiting;
 mod window;
+mod withheld;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -164,6 +164,7 @@ fn trigger(t: &v1::TriggerStatus) -> Value {
         "since": time(t.since),
         "measured": measured,
         "taken_lately": totals(t.taken_lately),
+        "left_out": t.left_out,
     })
 }
 

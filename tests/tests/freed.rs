@@ -13,11 +13,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use purge_tests::ctl::{number, text};
 use purge_tests::files::{now, regular_files, set_times};
 use purge_tests::notices::until_told;
-use purge_tests::wait::{LONG, let_pass, until};
+use purge_tests::wait::{Ends, LONG, let_pass, until};
 use purge_tests::{Agent, Config, Fs, Mount, need, sh};
 use rustix::fs::{Mode, OFlags};
 use serde_json::Value;
@@ -150,55 +152,81 @@ fn a_snapshot_on_btrfs_keeps_its_files() {
     });
 }
 
-/// Keeps the blocks of files that are removed, without being a use of them that a lease would tell of.
-fn keep_blocks(files: &[PathBuf]) -> Vec<OwnedFd> {
+/// Keeps files that are removed on the disk, without being a use of them that a lease would tell of.
+fn keep_files(files: &[PathBuf]) -> Vec<OwnedFd> {
     let open = |f: &PathBuf| rustix::fs::open(f, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
     files.iter().map(|f| open(f).unwrap()).collect()
 }
 
+/// Takes what comes free at once, outside of the volume and without a file of it: as blocks that a snapshot below the file system keeps.
+fn take_what_comes_free(files: &[PathBuf], outside: &Path, bytes: u64, over: &AtomicBool) {
+    let mut taken = 0;
+    while !over.load(Relaxed) {
+        let free = files.iter().filter(|f| !f.exists()).count() as u64 * bytes;
+        if free > taken {
+            let file = fs::File::options()
+                .create(true)
+                .append(true)
+                .open(outside)
+                .unwrap();
+            let mode = rustix::fs::FallocateFlags::empty();
+            rustix::fs::fallocate(&file, mode, 0, free).unwrap();
+            taken = free;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 #[test]
 fn a_watermark_stops_when_what_it_deletes_does_not_come_free() {
+    const FILE: u64 = 2_000_000;
     let mount = need!(Mount::sized(Fs::Ext4, 128, 2000));
-    let root = mount.path();
-    let files = put_many(&root, "f", 40, 2_000_000, 200);
+    let root = mount.dir("volume");
+    let files = put_many(&root, "f", 40, FILE as usize, 200);
+    let outside = root.parent().unwrap().join("outside");
     let (high, low) = around(&root, 0.14);
-    let kept = keep_blocks(&files);
-    // Nobody takes it there: it waits, and can be looked at.
+    // It cannot be reached: the notice waits, and can be looked at.
     let sink = "webhook = { url = \"http://127.0.0.1:9/\" }";
     let config = watermark(config(&root, "max_fraction = 1.0"), &high, &low).notifying(sink);
-    let mut agent = Agent::tracking(&config);
+    let mut agent = Agent::prepared(&config);
     let left = || regular_files(&root).len();
-    let stopped = until_trigger_is(&agent, "stopped");
-    println!("{stopped}");
-    assert!(text(&stopped, "reason").contains("came free"), "{stopped}");
-    let promised = number(&stopped, "/measured/promised_bytes");
-    assert!(promised > 10_000_000 && number(&stopped, "/measured/freed_bytes") * 2 < promised);
-    let first = left();
-    assert!(first < 40 && first > 20, "one run's worth went: {first} are left");
-    let finding = doctor_says(&agent);
-    assert_eq!(text(&finding, "verdict"), "bad", "{finding}");
-    assert!(text(&finding, "cure").contains("purgectl resume"), "{finding}");
-    let table = agent.ctl().run(["status"]).ok().text();
-    assert!(
-        table.contains("STOPPED") && table.contains("came free"),
-        "{table}"
-    );
-    until_told(&agent.ctl(), &["trigger-stopped operator"]);
-    // No restart lets it go on.
-    agent.restart();
-    let_pass(LOOK_SECONDS);
-    assert_eq!(text(&trigger(&agent), "state"), "stopped");
-    assert_eq!(left(), first);
-    // An operator does, and it stops again.
-    let _ = agent.ctl().run(["resume", "no-such-volume"]).ends_with(1);
-    let _ = agent.ctl().run(["resume"]).ok();
-    let _ = agent.ctl().run(["resume"]).ends_with(3);
-    agent.restart();
-    until_trigger_is(&agent, "stopped");
-    let second = left();
+    let over = AtomicBool::new(false);
+    let (first, second) = std::thread::scope(|scope| {
+        let _over = Ends(&over);
+        scope.spawn(|| take_what_comes_free(&files, &outside, FILE, &over));
+        agent.launch();
+        let stopped = until_trigger_is(&agent, "stopped");
+        println!("{stopped}");
+        assert!(text(&stopped, "reason").contains("came free"), "{stopped}");
+        let promised = number(&stopped, "/measured/promised_bytes");
+        assert!(promised > 10_000_000 && number(&stopped, "/measured/freed_bytes") * 2 < promised);
+        let first = left();
+        assert!(first < 40 && first > 20, "one run's worth went: {first} are left");
+        let finding = doctor_says(&agent);
+        assert_eq!(text(&finding, "verdict"), "bad", "{finding}");
+        assert!(text(&finding, "cure").contains("purgectl resume"), "{finding}");
+        let table = agent.ctl().run(["status"]).ok().text();
+        assert!(
+            table.contains("STOPPED") && table.contains("came free"),
+            "{table}"
+        );
+        until_told(&agent.ctl(), &["trigger-stopped operator"]);
+        // No restart lets it go on.
+        agent.restart();
+        let_pass(LOOK_SECONDS);
+        assert_eq!(text(&trigger(&agent), "state"), "stopped");
+        assert_eq!(left(), first);
+        // An operator does, and it stops again.
+        let _ = agent.ctl().run(["resume", "no-such-volume"]).ends_with(1);
+        let _ = agent.ctl().run(["resume"]).ok();
+        let _ = agent.ctl().run(["resume"]).ends_with(3);
+        agent.restart();
+        until_trigger_is(&agent, "stopped");
+        (first, left())
+    });
     assert!(second < first, "{second} of {first} are left");
     // And so does the space itself.
-    drop(kept);
+    fs::remove_file(&outside).unwrap();
     sh(Command::new("sync").arg("-f").arg(&root)).unwrap();
     agent.restart();
     until_trigger_is(&agent, "ready");
@@ -206,24 +234,32 @@ fn a_watermark_stops_when_what_it_deletes_does_not_come_free() {
     assert_eq!(left(), second, "enough is free by now: {}", share(&root));
 }
 
+/// The files are all one owner's, so all of that owner's are left alone.
 #[test]
 fn what_lies_in_the_trash_is_measured_when_its_grace_ends() {
     let mount = need!(Mount::sized(Fs::Ext4, 128, 2000));
     let root = mount.path();
     let files = put_many(&root, "f", 40, 2_000_000, 200);
     let (high, low) = around(&root, 0.14);
-    let kept = keep_blocks(&files);
+    let kept = keep_files(&files);
     let rule = "max_fraction = 1.0\ngrace = \"10s\"";
     let agent = Agent::tracking(&watermark(config(&root, rule), &high, &low));
-    let first = until_trigger_is(&agent, "stopped");
-    let promised = number(&first, "/measured/promised_bytes");
+    let why = until("an owner is left out", LONG, || {
+        let trigger = trigger(&agent);
+        trigger.pointer("/left_out/0")?.as_str().map(str::to_owned)
+    });
     assert!(
-        promised > 10_000_000 && number(&first, "/measured/freed_bytes") * 2 < promised,
-        "{first}"
+        why.contains("uid 0") && why.contains(&format!("process {}", std::process::id())),
+        "{why}"
     );
     assert_eq!(number(&agent.status(), "/trash/files"), 0, "it was freed");
     let left = files.iter().filter(|f| f.exists()).count();
     assert!(left > 20 && left < 40, "one run's worth went: {left} are left");
+    let finding = doctor_says(&agent);
+    assert!(finding.to_string().contains("trigger"), "{finding}");
+    let waiting = until_trigger_is(&agent, "waiting");
+    assert!(text(&waiting, "reason").contains("keeps them"), "{waiting}");
+    assert_eq!(files.iter().filter(|f| f.exists()).count(), left);
     drop(kept);
 }
 

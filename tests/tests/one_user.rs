@@ -9,9 +9,10 @@
 )]
 
 use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use purge_tests::ctl::{number, text};
 use purge_tests::files::{count_files, now, set_times, temp_dir};
@@ -217,4 +218,89 @@ fn a_directory_that_etc_projects_names_is_the_projects() {
     let agent = Agent::tracking_under(&config, &["unshare", "--mount", "sh", "-c", &line, "sh"]);
     let plan = agent.ctl().plan_with(["--quota", "q"]);
     assert_eq!(number(&plan.json, "/candidates/files"), 6, "{}", plan.json);
+}
+
+/// Opens what its arguments name with O_PATH, which no lease tells of, and says when it is done.
+const KEEP: &str = "\
+import os, sys
+kept = [os.open(path, os.O_PATH) for path in sys.argv[1:]]
+print('kept', flush=True)
+sys.stdin.read()
+";
+
+#[test]
+fn deleted_files_that_one_user_keeps_stop_no_watermark_for_the_others() {
+    const FILE: usize = 2_000_000;
+    let mount = need!(Mount::sized(Fs::Ext4, 128, 2000));
+    let root = mount.path();
+    let hers = put_many(&root.join("alice"), ALICE, 30, FILE, 400);
+    put_many(&root.join("bob"), BOB, 15, FILE, 300);
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut keeper = Command::new("setpriv");
+    let uid = ALICE.to_string();
+    keeper.args([
+        "--reuid",
+        &uid,
+        "--regid",
+        &uid,
+        "--clear-groups",
+        "/usr/bin/python3",
+        "-c",
+        KEEP,
+    ]);
+    let mut keeper = keeper
+        .args(&hers)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    BufReader::new(keeper.stdout.as_mut().unwrap())
+        .read_line(&mut said)
+        .unwrap();
+    assert_eq!(said, "kept\n");
+    // Twelve files must go: hers, which are the oldest.
+    let keys = "rule = \"old\"\nhigh = \"75%\"\nlow = \"58%\"\nmin_age = \"5h\"";
+    let mut agent = Agent::tracking(&config(&root, "max_fraction = 1.0").table("watermark", keys));
+    let why = until("she is left out", LONG, || {
+        let status = agent.status();
+        assert_ne!(
+            status.pointer("/triggers/0/state").unwrap(),
+            "stopped",
+            "{status}"
+        );
+        status
+            .pointer("/triggers/0/left_out/0")?
+            .as_str()
+            .map(str::to_owned)
+    });
+    println!("{why}");
+    assert!(why.contains(&format!("(uid {ALICE})")), "{why}");
+    assert!(
+        why.contains(&format!("process {} (python3) of uid {ALICE}", keeper.id())),
+        "{why}"
+    );
+    let left = count_files(&root.join("alice"));
+    assert!(left < 30 && left > 10, "one run's worth went: {left}");
+    // The watermark goes on, with the files of others.
+    agent.restart();
+    until("bob's expired files go", LONG, || {
+        (count_files(&root.join("bob")) < 8).then_some(())
+    });
+    assert_eq!(count_files(&root.join("alice")), left);
+    let table = agent.ctl().run(["status"]).ok().text();
+    assert!(table.contains("leaves out files of"), "{table}");
+    until("what that frees is known", LONG, || {
+        let status = agent.status();
+        let state = status.pointer("/triggers/0/state")?.as_str()?.to_owned();
+        (state != "measuring").then_some(())
+    });
+    // Hers count again when nothing keeps them.
+    keeper.kill().unwrap();
+    keeper.wait().unwrap();
+    put_many(&root.join("carol"), CAROL, 25, FILE, 1);
+    agent.restart();
+    until("hers go again", LONG, || {
+        (count_files(&root.join("alice")) < left).then_some(())
+    });
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use purge_proto::shown;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Watched;
 use crate::index::DirId;
@@ -224,6 +224,27 @@ fn holders(watched: &Watched, ino: Inode, takers: &[u32]) -> io::Result<Vec<Hold
 
 /// Looks for processes that have a file with this lock open.
 fn search(needle: &str) -> Vec<Holder> {
+    search_open_files(|info, _| {
+        let mut locks = info.lines().filter(|line| line.starts_with("lock:"));
+        locks.any(|line| line.contains("FLOCK") && line.split_whitespace().any(|field| field == needle))
+    })
+}
+
+/// Processes that have one of these inodes open without a name, for a person. Nothing is opened for it; what lies in the queue of a socket is
+/// not found.
+pub fn who_keeps(inodes: &FxHashSet<Inode>) -> Vec<String> {
+    let found = search_open_files(|info, link| {
+        let of_line = |line: &str| line.strip_prefix("ino:")?.trim().parse().ok();
+        let ino: Option<Inode> = info.lines().find_map(of_line);
+        let is_one = ino.is_some_and(|ino| inodes.contains(&ino));
+        is_one
+            && fs::read_link(link).is_ok_and(|to| to.as_os_str().as_encoded_bytes().ends_with(b" (deleted)"))
+    });
+    found.iter().map(Holder::words).collect()
+}
+
+/// Looks for processes with an open file of which the kernel says this: its `fdinfo`, and the link to it. Nothing where that takes too long.
+fn search_open_files(is_it: impl Fn(&str, &Path) -> bool) -> Vec<Holder> {
     let began = Instant::now();
     let mut found = Vec::new();
     let Ok(processes) = fs::read_dir("/proc") else {
@@ -240,12 +261,12 @@ fn search(needle: &str) -> Vec<Holder> {
         let (Some(id), Ok(files)) = (id, fs::read_dir(process.path().join("fdinfo"))) else {
             continue;
         };
-        let is_it = files.flatten().any(|file| {
+        let links = process.path().join("fd");
+        let has_one = files.flatten().any(|file| {
             let info = fs::read_to_string(file.path()).unwrap_or_default();
-            let mut locks = info.lines().filter(|line| line.starts_with("lock:"));
-            locks.any(|line| line.contains("FLOCK") && line.split_whitespace().any(|field| field == needle))
+            is_it(&info, &links.join(file.file_name()))
         });
-        if is_it && let Some(holder) = Holder::of(id) {
+        if has_one && let Some(holder) = Holder::of(id) {
             found.push(holder);
         }
     }

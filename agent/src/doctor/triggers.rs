@@ -9,6 +9,8 @@ use crate::volume::State;
 const STOPPED: &str = "find what keeps the blocks: snapshots, copies that share blocks (cp --reflink), deleted files that processes hold \
                        open (lsof +L1); remove that, then: purgectl resume VOLUME";
 const WAITING: &str = "see what it says; purgectl plan --watermark (or --quota NAME) shows what would go, and an operator may apply that";
+const KEPT: &str = "end the process, or have it close the deleted files (lsof +L1 does not list what is opened with O_PATH; ls -l /proc/PID/fd \
+                    does); the watermark then goes on by itself. To have it try in spite of that: purgectl resume VOLUME";
 
 /// Those of every volume.
 pub(super) fn examine(host: &Host) -> Vec<Finding> {
@@ -34,6 +36,10 @@ pub(super) fn examine(host: &Host) -> Vec<Finding> {
                 ),
             };
             findings.push(finding.of(name));
+            for why in &trigger.left_out {
+                let found = format!("{}: it leaves out {why}", trigger.name);
+                findings.push(Finding::bad("trigger", found, KEPT.replace("VOLUME", name)).of(name));
+            }
         }
     }
     findings

@@ -14,6 +14,7 @@ use purge_proto::units::format_size;
 use purge_proto::v1;
 
 use super::triggered::{Asker, shares, space_of};
+use super::withheld::LeftOut;
 use super::{Host, HostError};
 use crate::config::Watermark;
 use crate::format::frame::{Frames, put_frame};
@@ -43,6 +44,9 @@ struct Known {
     /// The last verdict's figures.
     #[prost(message, optional, tag = "5")]
     last: Option<Sum>,
+    /// Owners whose deleted files processes keep.
+    #[prost(message, repeated, tag = "6")]
+    left_out: Vec<LeftOut>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -63,6 +67,9 @@ struct Pending {
     /// What the trash promised that was freed meanwhile.
     #[prost(message, optional, tag = "6")]
     trash: Option<Sum>,
+    /// The plans of that trash.
+    #[prost(string, repeated, tag = "7")]
+    trash_plans: Vec<String>,
 }
 
 /// A [`Moment`].
@@ -161,6 +168,14 @@ impl Brakes {
         }
     }
 
+    pub(super) fn left_out(&self, volume: &str) -> Vec<LeftOut> {
+        self.get(volume).left_out
+    }
+
+    pub(super) fn set_left_out(&self, volume: &str, left_out: Vec<LeftOut>) {
+        self.change(volume, |k| k.left_out = left_out);
+    }
+
     /// Notes why a trigger waits; true if that is new.
     pub(super) fn waits(&self, asker: &str, why: &str) -> bool {
         let mut all = self.waiting.lock();
@@ -227,6 +242,23 @@ impl Sum {
             deleted_files: self.deleted_files.saturating_add(o.deleted_files),
             wants_bytes: self.wants_bytes || o.wants_bytes,
             wants_files: self.wants_files || o.wants_files,
+        }
+    }
+
+    fn verdict(self) -> Verdict {
+        judge(
+            self.promised(),
+            self.freed(),
+            (self.wants_bytes, self.wants_files),
+        )
+    }
+
+    /// Without what is not expected to come free.
+    pub(super) fn without(self, bytes: u64, files: u64) -> Self {
+        Self {
+            promised_bytes: self.promised_bytes.saturating_sub(bytes),
+            promised_files: self.promised_files.saturating_sub(files),
+            ..self
         }
     }
 
@@ -346,10 +378,11 @@ impl Host {
 
     /// What the watermark's runs among these promised must come free now that their trash is freed.
     pub(super) fn after_freeing(&self, volume: &Volume, before: Moment, freed: &[(v1::Run, v1::Totals)]) {
-        let mut sum = Sum::default();
+        let (mut sum, mut plans) = (Sum::default(), Vec::new());
         for (run, left) in freed.iter().filter(|(run, _)| is_of_watermark(run)) {
             let plan = self.plans.get(&run.plan_id).ok();
             sum = sum.plus(promise_of(plan.as_ref(), (left.files, left.bytes)).0);
+            plans.push(run.plan_id.clone());
         }
         if (sum.promised_bytes, sum.promised_files) == (0, 0) {
             return;
@@ -357,6 +390,7 @@ impl Host {
         self.brakes.change(&volume.config.name, |k| match &mut k.pending {
             Some(pending) => {
                 pending.trash = Some(pending.trash.unwrap_or_default().plus(sum));
+                pending.trash_plans.extend(plans);
                 pending.ended = 0;
             }
             None => {
@@ -369,6 +403,7 @@ impl Host {
                     }),
                     began: Seconds::now().0,
                     trash: Some(sum),
+                    trash_plans: plans,
                     ..Pending::default()
                 });
             }
@@ -439,17 +474,36 @@ impl Host {
         match (sum.promised_bytes, sum.promised_files) {
             // All of it went into the trash, or stayed.
             (0, 0) => self.no_run(name),
-            _ => self.conclude(volume, sum, is_settled, after),
+            _ => self.conclude(volume, (sum, &pending), is_settled, after),
         }
         Ok(())
     }
 
-    fn conclude(&self, volume: &Volume, sum: Sum, is_settled: bool, after: Moment) {
+    fn conclude(
+        &self,
+        volume: &Volume,
+        (mut sum, pending): (Sum, &Pending),
+        is_settled: bool,
+        after: Moment,
+    ) {
         let name = &volume.config.name;
-        let all = self.brakes.get(name).sum.unwrap_or_default().plus(sum);
-        let verdict = judge(all.promised(), all.freed(), (all.wants_bytes, all.wants_files));
+        let before = self.brakes.get(name).sum.unwrap_or_default();
+        let mut all = before.plus(sum);
+        let mut verdict = all.verdict();
         if !is_settled && verdict != Verdict::Helps {
             return;
+        }
+        let mut left_out = self.brakes.left_out(name);
+        if verdict != Verdict::Helps {
+            // What processes keep is not held against the others' files.
+            let plans = std::iter::once(&pending.plan).chain(&pending.trash_plans);
+            let plans = plans.filter_map(|id| self.plans.get(id).ok());
+            let drawn: Vec<_> = plans.flat_map(|plan| plan.drawn).collect();
+            let (rest, owners) = self.without_kept(volume, &drawn, sum);
+            left_out.retain(|known| owners.iter().all(|o| o.uid != known.uid));
+            left_out.extend(owners);
+            (sum, all) = (rest, before.plus(rest));
+            verdict = all.verdict();
         }
         let stopped = Stopped {
             at: Seconds::now().0,
@@ -472,6 +526,7 @@ impl Host {
         self.brakes.change(name, |k| {
             k.pending = None;
             k.last = Some(sum);
+            k.left_out = left_out;
             match verdict {
                 Verdict::Unclear => k.sum = Some(all),
                 Verdict::Helps => k.sum = None,
@@ -489,12 +544,14 @@ impl Host {
     pub fn resume(&self, volume: &str, by: &str) -> Result<Vec<v1::TriggerStatus>, HostError> {
         let name = self.volume(volume)?.config.name.clone();
         let known = self.brakes.get(&name);
-        if known.stopped.is_none() {
+        if known.stopped.is_none() && known.left_out.is_empty() {
             return Err(HostError::Refused(format!(
                 "no trigger of volume {name} has stopped; `purgectl status` says how they are"
             )));
         }
-        self.brakes.change(&name, |k| (k.stopped, k.sum) = (None, None));
+        self.brakes.change(&name, |k| {
+            (k.stopped, k.sum, k.left_out) = (None, None, Vec::new())
+        });
         tracing::info!(volume = %name, by, "the watermark goes on: an operator said so");
         Ok(self.triggers(&name))
     }
@@ -536,6 +593,7 @@ impl Host {
             return status;
         }
         let known = self.brakes.get(volume);
+        status.left_out = known.left_out.iter().map(LeftOut::in_words).collect();
         let sum = known.stopped.as_ref().and_then(|s| s.sum).or(known.last);
         status.measured = sum.map(|s| v1::Freed {
             deleted_bytes: s.deleted_bytes,

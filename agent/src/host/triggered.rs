@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::plans::{check_size, outcome_of, whole_of};
 use super::sharing::{Looked, Sharing};
+use super::withheld::{self, LeftOut};
 use super::{Host, HostError, Manner};
 use purge_proto::v1;
 
@@ -15,7 +16,7 @@ use crate::policy::evaluate::Circumstances;
 use crate::policy::freed::scaled;
 use crate::policy::quota::{self, Need, Over, Triggered};
 use crate::policy::rooted::Named;
-use crate::purge::plans::{By, Occasion, PlanRecord, Promise, Trigger};
+use crate::purge::plans::{By, Occasion, OwnerProbes, PlanRecord, Promise, Trigger};
 use crate::purge::trash::Share;
 use crate::sys::stat::{self, Space};
 use crate::sys::trusted;
@@ -166,7 +167,10 @@ impl Host {
         self.holds.look_up(&volume.config.name, &volume.config.path);
         let at = self.circumstances(volume);
         let (began, wall) = (Instant::now(), crate::sys::time::wall());
-        let Asked { found, promise, kept } = self.ask(asker, volume, &rule, &at)?;
+        let asked = self.ask(asker, volume, &rule, &at)?;
+        let Asked {
+            found, promise, kept, ..
+        } = asked;
         let mut found = found;
         let mut left_out = std::mem::take(&mut found.left_out);
         if unattended {
@@ -211,6 +215,7 @@ impl Host {
         let mut record = self.save_plan(volume, found.evaluation, &occasion)?;
         if let Some(promise) = promise {
             record.promise = Some(promise.of(&record));
+            record.drawn = asked.drawn;
             self.plans.put(&record)?;
         }
         Ok(Some(record))
@@ -234,6 +239,7 @@ impl Host {
                 )?,
                 promise: None,
                 kept: None,
+                drawn: Vec::new(),
             }),
             Asker::Watermark(w) => self.ask_watermark(w, volume, rule, at),
         }
@@ -249,20 +255,44 @@ impl Host {
         let space = space_of(volume)?;
         let (need, because) = above(w, &space, &self.trash_of(&w.volume));
         let index = &volume.watched.index;
+        let owners = self.left_out(volume);
+        let without;
+        let at = match owners.is_empty() {
+            true => at,
+            false => {
+                without = Circumstances {
+                    left_out: owners.iter().map(|owner| owner.uid).collect(),
+                    ..at.clone()
+                };
+                &without
+            }
+        };
         let (evaluation, picks) = quota::may_go(&index.read(), (rule, w.min_age), at)?;
         // The files are asked without the index: whoever makes a use known does not wait for that.
         let mut sharing = Sharing::new(volume);
         let chosen = quota::choose(picks, need, |pick| sharing.gain(pick));
-        let found = quota::settled(&index.read(), evaluation, chosen, rule, (because, at.now));
-        let kept = sharing
+        let drawn = withheld::draw(volume, &chosen.0, need.0 > 0);
+        let mut found = quota::settled(&index.read(), evaluation, chosen, rule, (because, at.now));
+        found.left_out = owners.iter().map(LeftOut::in_words).collect();
+        let why = sharing
             .in_words()
+            .into_iter()
+            .chain(found.left_out.iter().cloned());
+        let why: Vec<String> = why.collect();
+        let kept = (!why.is_empty())
+            .then(|| why.join("; "))
             .map(|why| format!("nothing may go that would help: {why}"));
         let wants = (need.0 > 0, need.1 > 0);
         let promise = Some(Promised {
             useful: sharing.useful,
             wants,
         });
-        Ok(Asked { found, promise, kept })
+        Ok(Asked {
+            found,
+            promise,
+            kept,
+            drawn,
+        })
     }
 
     /// Whether the quota or watermark that asked for a plan is still what it was then.
@@ -400,6 +430,8 @@ struct Asked {
     promise: Option<Promised>,
     /// Why nothing that may go would help, if that is so.
     kept: Option<String>,
+    /// Some of the files, to be looked for if too little comes free.
+    drawn: Vec<OwnerProbes>,
 }
 
 /// What would come free of the files that were looked at.

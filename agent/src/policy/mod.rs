@@ -3,6 +3,7 @@
 //! - [`last_use`] a file's last use from the clocks a rule believes
 //! - [`scope`]    globs, owners and sizes of a rule
 //! - [`rooted`]   project ids that root gave, and those that owners gave to their own files
+//! - [`sample`]   a few files of each owner that stand for all
 //! - [`schedule`] when a rule's plans are made
 //! - [`evaluate`] files, whole directories and empty directories against the rules
 //! - [`apart`]    files that are too many to be kept together
@@ -43,6 +44,7 @@ pub mod portion;
 pub mod quota;
 mod reach;
 pub mod rooted;
+pub mod sample;
 pub mod schedule;
 pub mod scope;
 mod tail;

@@ -86,6 +86,43 @@ pub struct PlanRecord {
     /// For a watermark: what comes free when all of it goes, and what it is for.
     #[prost(message, optional, tag = "20")]
     pub promise: Option<Promise>,
+    /// For a watermark: some of the files, of the owners of whom most goes.
+    #[prost(message, repeated, tag = "21")]
+    pub drawn: Vec<OwnerProbes>,
+}
+
+/// Some of the files that a plan takes of one owner (see `policy::sample`).
+#[derive(Clone, PartialEq, Message)]
+pub struct OwnerProbes {
+    /// Whose.
+    #[prost(uint32, tag = "1")]
+    pub uid: u32,
+    /// The first priority that was not drawn.
+    #[prost(uint64, tag = "2")]
+    pub threshold: u64,
+    /// The files.
+    #[prost(message, repeated, tag = "3")]
+    pub probes: Vec<Probe>,
+}
+
+/// A file that can be found again once it has no name.
+#[derive(Clone, PartialEq, Message)]
+pub struct Probe {
+    /// Its inode.
+    #[prost(uint64, tag = "1")]
+    pub ino: u64,
+    /// What it takes on disk.
+    #[prost(uint64, tag = "2")]
+    pub takes: u64,
+    /// How its handle is laid out.
+    #[prost(int32, tag = "3")]
+    pub kind: i32,
+    /// Its handle.
+    #[prost(bytes = "vec", tag = "4")]
+    pub handle: Vec<u8>,
+    /// What it counted for when it was drawn.
+    #[prost(uint64, tag = "5")]
+    pub weight: u64,
 }
 
 /// What comes free when everything that a plan names goes.
@@ -504,6 +541,7 @@ impl Plans {
             is_partial: false,
             evaluated_nanos: on.began,
             promise: None,
+            drawn: Vec::new(),
         };
         Ok(record)
     }

@@ -75,7 +75,19 @@ impl Handle {
         Self::at(dir.as_fd().as_raw_fd(), name)
     }
 
+    /// The handle of what is behind a descriptor, also of one that was opened with O_PATH.
+    ///
+    /// # Errors
+    /// As for [`Handle::of_path`].
+    pub fn of_open(fd: impl AsFd) -> io::Result<Self> {
+        Self::with(fd.as_fd().as_raw_fd(), c"", libc::AT_EMPTY_PATH)
+    }
+
     fn at(dir: RawFd, path: &CStr) -> io::Result<Self> {
+        Self::with(dir, path, 0)
+    }
+
+    fn with(dir: RawFd, path: &CStr, flags: i32) -> io::Result<Self> {
         let mut raw = RawHandle {
             len: 0,
             kind: 0,
@@ -86,7 +98,13 @@ impl Handle {
         // SAFETY: `path` ends with NUL, `raw` is a struct file_handle with room for `raw.len` bytes, and both
         // outlive the call.
         let rc = unsafe {
-            libc::name_to_handle_at(dir, path.as_ptr(), (&raw mut raw).cast(), &raw mut mount_id, 0)
+            libc::name_to_handle_at(
+                dir,
+                path.as_ptr(),
+                (&raw mut raw).cast(),
+                &raw mut mount_id,
+                flags,
+            )
         };
         if rc != 0 {
             return Err(io::Error::last_os_error());

@@ -134,6 +134,11 @@ fn print_volume(v: &v1::VolumeStatus, out: &mut Out) -> Result<(), CtlError> {
     for trigger in v.triggers.iter().filter(|t| t.state() != v1::TriggerState::Ready) {
         row(&trigger.name, trigger_in_words(&v.name, trigger));
     }
+    for trigger in &v.triggers {
+        for why in &trigger.left_out {
+            row(&trigger.name, format!("leaves out {why}"));
+        }
+    }
     if v.guard == "grace" {
         let what = "no leases on this file system: what is taken stays in the trash for a day at least";
         row("guard", what.to_owned());

@@ -447,6 +447,7 @@ pub fn stopped() -> TriggerStatus {
             links: 0,
             bytes: 12_000_000_000,
         }),
+        left_out: vec!["files of mallory (uid 4001)".into()],
     }
 }
 

@@ -72,7 +72,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ),
     (
         "agent/src/collect/locks.rs",
-        "fs::metadata fs::read_dir fs::read_to_string",
+        "fs::metadata fs::read_dir fs::read_link fs::read_to_string",
         PROC,
     ),
     (

@@ -1,0 +1,238 @@
+//! Deleted files that processes keep on the disk: by descriptors opened with O_PATH, which no lease sees, in sockets' queues, by mounts.
+//!
+//! ```text
+//!   plan        a few files of each owner are drawn, with their handles      policy::sample
+//!   run         deletes
+//!   too little came free
+//!               a handle that still opens, of a file without a name: a process keeps it
+//!               what those stand for is taken off the promise
+//!   half of what an owner lost, or more, is kept
+//!               the owner's files are left out of the watermark's plans, as long as it is
+//! ```
+//! So one user who keeps deleted files does not stop a volume's watermark, and a snapshot, which keeps blocks and no file, still does.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::os::fd::OwnedFd;
+
+use prost::Message;
+use purge_proto::units::format_size;
+use rustc_hash::FxHashSet;
+
+use super::Host;
+use super::freed::Sum;
+use crate::collect::locks;
+use crate::config::user_name;
+use crate::model::{Inode, Seconds};
+use crate::policy::evaluate::Pick;
+use crate::policy::sample::{Drawn, Picked, Sample, stands_for};
+use crate::purge::plans::{OwnerProbes, Probe};
+use crate::sys::handle::Handle;
+use crate::sys::{beneath, stat};
+use crate::volume::Volume;
+
+/// So many processes are named.
+const HOLDERS_NAMED_MAX: usize = 3;
+/// A process that keeps files ends, or its owner is told to: afterwards they count again in any case.
+const LEFT_OUT_FOR: u64 = 7 * 86_400;
+
+/// An owner whose deleted files do not come free.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct LeftOut {
+    #[prost(uint32, tag = "1")]
+    pub uid: u32,
+    #[prost(uint32, tag = "2")]
+    at: u32,
+    /// What is kept, by the look at some.
+    #[prost(uint64, tag = "3")]
+    bytes: u64,
+    #[prost(uint64, tag = "4")]
+    files: u64,
+    /// Some of the files.
+    #[prost(message, repeated, tag = "5")]
+    probes: Vec<Probe>,
+    /// Who keeps them, for a person.
+    #[prost(string, tag = "6")]
+    holders: String,
+}
+
+impl LeftOut {
+    pub(super) fn in_words(&self) -> String {
+        format!(
+            "files of {} (uid {}): {} in {} deleted files of theirs did not come free, for {} keeps them; the owner's other files stay \
+             until that ends",
+            user_name(self.uid),
+            self.uid,
+            format_size(self.bytes),
+            self.files,
+            self.holders
+        )
+    }
+
+    /// Whether at least half of what was kept still is.
+    fn is_kept(&self, mount: &OwnedFd) -> bool {
+        let kept = self
+            .probes
+            .iter()
+            .filter(|probe| fate(mount, probe) == Fate::Kept)
+            .count();
+        let is_late = Seconds(self.at).age_at(Seconds::now()) > LEFT_OUT_FOR;
+        kept > 0 && kept.saturating_mul(2) >= self.probes.len() && !is_late
+    }
+}
+
+/// What became of a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It is on the disk, and has no name.
+    Kept,
+    /// It has a name: it was not deleted.
+    There,
+    Freed,
+}
+
+fn fate(mount: &OwnedFd, probe: &Probe) -> Fate {
+    let handle = Handle::new(probe.kind, &probe.handle);
+    let opened = handle.and_then(|handle| handle.open_path(mount).ok());
+    let found = opened.and_then(|fd| stat::open_file(fd).ok());
+    match found.filter(|found| found.stat.ino == probe.ino) {
+        Some(found) if found.stat.links == 0 => Fate::Kept,
+        Some(_) => Fate::There,
+        None => Fate::Freed,
+    }
+}
+
+/// Draws some of the files that a plan takes: by what they take on disk, or each alike.
+pub(super) fn draw(volume: &Volume, picks: &[Pick], by_bytes: bool) -> Vec<OwnerProbes> {
+    let mut sample = Sample::new(by_bytes);
+    {
+        let luck = RandomState::new();
+        let index = volume.watched.index.read();
+        for pick in picks {
+            if let Some((entry, _)) = index.get(pick.ino) {
+                sample.add(entry.uid, (pick.ino, entry.allocated), luck.hash_one(pick.ino));
+            }
+        }
+    }
+    let Ok(root) = volume.watched.open_root() else {
+        return Vec::new();
+    };
+    let picked = sample.picked();
+    picked.into_iter().map(|of| probes(volume, &root, of)).collect()
+}
+
+fn probes(volume: &Volume, root: &OwnedFd, picked: Picked) -> OwnerProbes {
+    let probe = |of: &Drawn| {
+        let ino = of.ino;
+        let path = path_of(volume, ino)?;
+        let entry = beneath::open_entry(root, &path).ok()?;
+        let is_it = stat::open_file(&entry).is_ok_and(|found| found.stat.ino == ino);
+        let handle = Handle::of_open(&entry).ok().filter(|_| is_it)?;
+        Some(Probe {
+            ino,
+            takes: of.takes,
+            weight: of.weight,
+            kind: handle.kind(),
+            handle: handle.content().to_vec(),
+        })
+    };
+    OwnerProbes {
+        uid: picked.uid,
+        threshold: picked.threshold,
+        probes: picked.files.iter().filter_map(probe).collect(),
+    }
+}
+
+fn path_of(volume: &Volume, ino: Inode) -> Option<Vec<u8>> {
+    let index = volume.watched.index.read();
+    let names = index.names(ino).ok()?;
+    let (parent, name) = names.first()?;
+    let mut path = index.dirs().path(*parent)?;
+    if !path.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+    Some(path)
+}
+
+impl Host {
+    /// What of a run's promise processes keep: it is taken off, and owners of whom half is kept are named.
+    pub(super) fn without_kept(
+        &self,
+        volume: &Volume,
+        drawn: &[OwnerProbes],
+        sum: Sum,
+    ) -> (Sum, Vec<LeftOut>) {
+        let Ok(mount) = volume.watched.open_mount() else {
+            return (sum, Vec::new());
+        };
+        let (mut bytes, mut files, mut owners) = (0.0, 0.0, Vec::new());
+        for of in drawn {
+            let (mut all, mut of_kept, mut kept) = ((0.0, 0.0), (0.0, 0.0), Vec::new());
+            for probe in &of.probes {
+                let part = stands_for((probe.takes, probe.weight), of.threshold);
+                let add = |sum: &mut (f64, f64)| *sum = (sum.0 + part.0, sum.1 + part.1);
+                match fate(&mount, probe) {
+                    Fate::There => continue,
+                    Fate::Freed => add(&mut all),
+                    Fate::Kept => {
+                        add(&mut all);
+                        add(&mut of_kept);
+                        kept.push(probe.clone());
+                    }
+                }
+            }
+            bytes += of_kept.0;
+            files += of_kept.1;
+            let half = |kept: f64, all: f64| kept > 0.0 && kept * 2.0 >= all;
+            if half(of_kept.0, all.0) || half(of_kept.1, all.1) {
+                owners.push(LeftOut {
+                    uid: of.uid,
+                    at: Seconds::now().0,
+                    bytes: of_kept.0 as u64,
+                    files: of_kept.1 as u64,
+                    holders: holders(&kept),
+                    probes: kept,
+                });
+            }
+        }
+        for owner in &owners {
+            tracing::warn!(volume = %volume.config.name, uid = owner.uid, why = %owner.in_words(), "deleted files do not come free");
+        }
+        (sum.without(bytes as u64, files as u64), owners)
+    }
+
+    /// Owners whose files a watermark leaves alone now.
+    pub(super) fn left_out(&self, volume: &Volume) -> Vec<LeftOut> {
+        let name = &volume.config.name;
+        let known = self.brakes.left_out(name);
+        if known.is_empty() {
+            return known;
+        }
+        let Ok(mount) = volume.watched.open_mount() else {
+            return known;
+        };
+        let (left, past): (Vec<_>, Vec<_>) = known.into_iter().partition(|of| of.is_kept(&mount));
+        if !past.is_empty() {
+            for owner in &past {
+                tracing::info!(volume = %name, uid = owner.uid, "no process keeps deleted files of that owner: the watermark may take others again");
+            }
+            self.brakes.set_left_out(name, left.clone());
+        }
+        left
+    }
+}
+
+/// Which processes keep some of these files, for a person.
+fn holders(kept: &[Probe]) -> String {
+    let inodes: FxHashSet<Inode> = kept.iter().map(|probe| probe.ino).collect();
+    let mut found = locks::who_keeps(&inodes);
+    let more = found.len().saturating_sub(HOLDERS_NAMED_MAX);
+    found.truncate(HOLDERS_NAMED_MAX);
+    if more > 0 {
+        found.push(format!("{more} more"));
+    }
+    match found.is_empty() {
+        true => "a process that cannot be found (a descriptor that waits in a socket, or a mount)".into(),
+        false => found.join(", "),
+    }
+}
