@@ -121,6 +121,7 @@ pub fn stands_for((takes, weight): (u64, u64), threshold: u64) -> (f64, f64) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use proptest::prelude::*;
 
     use super::*;
