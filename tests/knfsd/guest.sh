@@ -1,6 +1,6 @@
 #!/bin/busybox sh
 # The first process of the machine that tests/knfsd/run boots: a volume on a disk, the kernel's NFS server over it, a client of that, and
-# the agent; then volumes whose projects have a quota. Each promise is a line, "ok NAME" or "FAILED NAME: why"; the last line is "done".
+# the agent; then volumes whose projects have a quota, and one with a user whose quota is used up. Each promise is a line, "ok NAME" or "FAILED NAME: why"; the last line is "done".
 /bin/busybox --install -s /bin
 export PATH=/bin:/sbin:/usr/sbin:/usr/bin PURGECTL_ENDPOINT=unix:///run/agent.sock
 mkdir -p /proc /sys /dev /run /tmp /srv /mnt /mnt3 /var/lib/nfs/v4recovery /var/lib/nfs/rpc_pipefs /etc /state
@@ -246,4 +246,64 @@ for fs in ext4 xfs; do
 done
 grep -E '"level":"(ERROR|WARN)"' /projects.log | sed 's/^/log: /'
 kill $agent
+
+# ---- a user whose quota of inodes is used up: the kernel itself refuses what would be made for that user, and the files of others go.
+# Quotas bind the agent as in its unit, which has no CAP_SYS_RESOURCE.
+mkdir /quota
+mount -t ext4 -o noatime,usrquota /dev/vdd /quota || fail "mounting ext4 with usrquota"
+files_of() { ls "/quota/d/$1" | wc -l; }
+of_user() {
+    mkdir -p "/quota/d/$1"
+    for n in $(seq 10 29); do
+        echo old >"/quota/d/$1/f$n"
+        touch -d "2020-01-01 00:00" "/quota/d/$1/f$n"
+    done
+    chown -R "$2" "/quota/d/$1"
+}
+cat >/quota.toml <<'CONFIG'
+state_dir = "/state-of-quota"
+[listen]
+unix = "/run/agent.sock"
+[[volume]]
+name = "q"
+path = "/quota/d"
+baseline = "mtime"
+[[rule]]
+name = "later"
+volume = "q"
+ttl = "1h"
+clock = ["access"]
+grace = "1h"
+remove_empty_dirs = false
+[[rule]]
+name = "now"
+volume = "q"
+ttl = "1h"
+clock = ["access"]
+remove_empty_dirs = false
+CONFIG
+for rule in now later; do
+    rm -rf /state-of-quota
+    of_user alice 1001
+    of_user bob 1002
+    # As many inodes as this user has.
+    setquota -u 1001 0 0 0 21 /quota || fail "setquota"
+    /usr/bin/setpriv --bounding-set=-sys_resource --inh-caps=-sys_resource purge-agent run --config /quota.toml >>/quota.log 2>&1 &
+    agent=$!
+    n=0
+    until tracking || [ $n -gt 60 ]; do
+        n=$((n + 1))
+        sleep 0.5
+    done
+    purgectl apply --rule $rule --yes --output json >/quota.run 2>/quota.err
+    promise "quota, rule $rule: the run is completed" grep -q '"state": *"completed"' /quota.run
+    promise "quota, rule $rule: the files of others went" [ "$(files_of bob)" = 0 ]
+    promise "quota, rule $rule: and so did those of the user" [ "$(files_of alice)" = 0 ]
+    kill $agent
+    wait $agent
+done
+# The kernel refused to charge one more directory to the user: it is root's in the trash, and is given back when files are restored.
+owner_in_trash() { stat -c %u /quota/d/.purge-agent-trash/r*/f/"$1"; }
+promise "quota: the kernel refused the user's directory in the trash" [ "$(owner_in_trash alice) $(owner_in_trash bob)" = "0 1002" ]
+grep -E '"level":"(ERROR|WARN)"' /quota.log | sed 's/^/log: /'
 finish

@@ -30,7 +30,7 @@ use crate::sys::handle::Handle;
 use crate::sys::{beneath, stat};
 use crate::volume::Volume;
 
-/// So many processes are named.
+/// The number of processes that are named.
 const HOLDERS_NAMED_MAX: usize = 3;
 /// A process that keeps files ends, or its owner is told to: afterwards they count again in any case.
 const LEFT_OUT_FOR: u64 = 7 * 86_400;

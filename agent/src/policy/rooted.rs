@@ -95,7 +95,7 @@ fn chain(index: &Index, named: &Named, (id, dir): (DirId, &DirEntry), above: Cha
 #[derive(Debug, Default)]
 pub(super) struct Outside(FxHashMap<u32, Portion>);
 
-/// So many ids are named to a person.
+/// The number of ids that are named to a person.
 const IDS_NAMED_MAX: usize = 5;
 
 impl Outside {
@@ -230,7 +230,7 @@ mod tests {
             let _ = Named::read(&text, Path::new(&volume));
         }
 
-        /// A user who owns neither a directory of root's nor a named one gets nothing counted, whatever ids they set on what is theirs.
+        /// A user who owns neither a directory of root's nor a named one has nothing counted: the ids on their own directories make no difference.
         #[test]
         fn a_users_own_directories_count_for_nothing(ids in prop::collection::vec((0u32..3, 0usize..6), 1..20)) {
             let mut index = empty();

@@ -2,8 +2,8 @@
 //!
 //! Which deleted files a process still keeps on the disk can be asked of each file, but not of a million. So each owner's are drawn by
 //! priority: of a file that takes `w`, the priority is `w / u`, `u` being drawn from (0, 1]. Those with the highest are kept, and each stands
-//! for the larger of `w` and the first priority that was not kept. The sum over any part of the files is then right on average, whatever
-//! their sizes are, and right exactly where there are few files.
+//! for the larger of `w` and the first priority that was not kept. The sum over any part of the files is then right on average for
+//! files of all sizes, and right exactly where there are few files.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -20,7 +20,7 @@ const OWNERS_MAX: usize = 256;
 const OWNERS_KEPT: usize = 16;
 /// What a file counts for besides what it takes: one without a block counts as well.
 const OF_AN_INODE: u64 = 4096;
-/// `u` is so many parts of one.
+/// The resolution of `u`.
 const PARTS: u64 = 1 << 32;
 
 /// A file that was drawn.
@@ -70,7 +70,7 @@ impl Sample {
         }
     }
 
-    /// Counts a file; `luck` is drawn anew for each.
+    /// Counts a file; `luck` is a random number of its own.
     pub fn add(&mut self, uid: u32, (ino, takes): (Inode, u64), luck: u64) {
         if self.of.len() >= OWNERS_MAX && !self.of.contains_key(&uid) {
             return;
