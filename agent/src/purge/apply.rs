@@ -311,6 +311,12 @@ impl Runner<'_> {
             // They are moved before the barrier.
             ground.mounted = self.watched.mounted.look(self.watched, Instant::now());
         }
+        if !ground.keeps() {
+            let noted = self.order.ledger.origins(at, &ground.origins(&part));
+            noted
+                .inspect_err(|_| self.count_unreached(whole.len()))
+                .map_err(ledger_broken)?;
+        }
         // Whoever opens one of them waits from here until the end of the batch.
         let began = Instant::now();
         let mut batch = Batch::begin(ground, part);

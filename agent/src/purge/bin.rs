@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::kept::Kept;
 use super::reserve;
-use super::trash::ORIGIN;
+use super::trash::{LIKE, ORIGIN};
 use crate::model::Inode;
 use crate::sys::likeness::Likeness;
 use crate::sys::{beneath, inside};
@@ -157,6 +157,7 @@ impl Bin {
         let name = ino.to_string();
         if let Ok(dir) = beneath::open_anchor(&self.trees, name.as_bytes()) {
             let _ = inside::unlink(&dir, ORIGIN);
+            let _ = inside::unlink(&dir, LIKE);
         }
         let _ = inside::remove_dir(&self.trees, name);
     }

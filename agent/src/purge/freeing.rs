@@ -20,9 +20,11 @@ use purge_proto::shown;
 use roaring::RoaringTreemap;
 use rustc_hash::FxHashSet;
 
+use super::bin::split;
 use super::doubt::{Doubt, Verdict};
 use super::kept::Kept;
-use super::trash::{ORIGIN, TREE};
+use super::origin::{self, Origin};
+use super::trash::{FILES, LIKE, ORIGIN, TREE};
 use crate::collect::trashed::Trashed;
 use crate::model::{Inode, Kind, Seconds, Stat};
 use crate::sys::lease::{self, Asked, Lease};
@@ -122,7 +124,9 @@ pub fn free_tree(by: &Freer<'_>, trees: &OwnedFd, name: &CStr) -> Result<Rest, E
             Err(Ended::Waits) => rest.waiting = 1,
             Err(Ended::Failed(error) | Ended::Used(error)) => {
                 let path = inside::read_note(&place, ORIGIN).unwrap_or_default();
-                let said = by.kept.take((&place, TREE), top.stat.ino, &path, &error);
+                let origin = origin_of_tree(trees, &path);
+                let belongs = (&*path, origin.as_ref());
+                let said = by.kept.take((&place, TREE), top.stat.ino, belongs, &error);
                 match stat::entry(&place, TREE) {
                     Ok(found) => rest
                         .stuck
@@ -137,6 +141,7 @@ pub fn free_tree(by: &Freer<'_>, trees: &OwnedFd, name: &CStr) -> Result<Rest, E
         return Ok(rest);
     }
     let _ = inside::unlink(&place, ORIGIN);
+    let _ = inside::unlink(&place, LIKE);
     if let Err(error) = inside::remove_dir(trees, name) {
         rest.stuck.leave_behind(name.to_bytes(), error);
     }
@@ -361,7 +366,9 @@ impl<'f> Freeing<'f> {
             other => return Err(other),
         };
         let whole_path = [path, name.to_bytes()].concat();
-        let said = self.by.kept.take((dir, name), ino, &whole_path, &error);
+        let origin = Origin::recorded(dir, origin::depth(path));
+        let belongs = (&*whole_path, Some(&origin));
+        let said = self.by.kept.take((dir, name), ino, belongs, &error);
         match stat::entry(dir, name) {
             Ok(found) => self.is_stuck(path, name, why_it_stays(found.protected, error)),
             Err(_) => {
@@ -537,6 +544,15 @@ impl Visitor for Freeing<'_> {
         self.is_stuck(&above, name, error);
         Ok(())
     }
+}
+
+/// What the directories were like that a tree of a share came from: the share remembers them.
+fn origin_of_tree(trees: &OwnedFd, path: &[u8]) -> Option<Origin> {
+    let above = split(path).0;
+    let share = beneath::open_parent(trees).ok()?;
+    let files = beneath::open_anchor(&share, FILES.as_bytes()).ok()?;
+    let dir = beneath::open_anchor(&files, above).ok()?;
+    Some(Origin::recorded(&dir, origin::depth(above)))
 }
 
 /// Why something could neither be freed nor kept apart: not even root moves what is immutable.

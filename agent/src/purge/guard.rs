@@ -22,6 +22,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::bin::{Bin, Lanes};
 use super::candidate::Candidate;
 pub use super::fate::{Fate, Skip};
+use super::origin::{self, Origin};
 use super::refusal::{self, Room};
 use super::room::LEASES_OF_A_TREE_MAX;
 use crate::collect::Watched;
@@ -81,6 +82,11 @@ pub struct Name {
 }
 
 impl Name {
+    /// The directories above it, as they are now.
+    pub fn origin(&self) -> Origin {
+        Origin::of(&self.dir, &self.path)
+    }
+
     /// The whole path, relative to the volume.
     pub fn full(&self) -> Vec<u8> {
         match self.path.is_empty() {
@@ -197,6 +203,11 @@ impl<'a> Ground<'a> {
         self.mounted = mounted;
         // The path may lead elsewhere by now.
         self.anchor = None;
+    }
+
+    /// Where these lie now, for the case that the run is killed.
+    pub fn origins(&self, candidates: &[Candidate]) -> Vec<(usize, Origin)> {
+        origin::of_batch(&self.root, candidates)
     }
 
     /// Takes a lease on a file.

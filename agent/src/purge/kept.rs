@@ -7,8 +7,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
+use super::origin::Origin;
 use super::refusal;
-use super::trash::{ORIGIN, Share, TRASH, TREE, TREES};
+use super::trash::{LIKE, ORIGIN, Share, TRASH, TREE, TREES};
 use crate::model::Inode;
 use crate::sys::inside;
 
@@ -35,16 +36,16 @@ impl Kept {
     }
 
     /// Keeps what lies at `name` in a directory of the trash and belongs at `path`, relative to the volume, where it
-    /// could not go because of `error`. Returns what to tell of it.
+    /// could not go because of `error`. What is known of the directories there is kept with it. Returns what to tell of it.
     pub fn take(
         &self,
         (dir, name): (&OwnedFd, &CStr),
         ino: Inode,
-        path: &[u8],
+        (path, origin): (&[u8], Option<&Origin>),
         error: &io::Error,
     ) -> io::Error {
         let what = format!("it may have been used while it was being taken, and cannot be put back: {error}");
-        let place = self.place(ino, path);
+        let place = self.place(ino, path, origin);
         match place.and_then(|place| inside::move_to(dir, name, place, TREE)) {
             Ok(()) => refusal::failure(
                 format!(
@@ -62,7 +63,7 @@ impl Kept {
     }
 
     /// A new directory that says where what will lie in it belongs.
-    fn place(&self, ino: Inode, path: &[u8]) -> io::Result<OwnedFd> {
+    fn place(&self, ino: Inode, path: &[u8], origin: Option<&Origin>) -> io::Result<OwnedFd> {
         let mut at = self.trash.try_clone()?;
         for part in [&*self.share.name(), TREES] {
             at = inside::make_own_dir(&at, part.as_bytes())?.0;
@@ -75,6 +76,11 @@ impl Kept {
             let (place, is_new) = inside::make_own_dir(&at, name.as_bytes())?;
             if is_new {
                 inside::write_note(&place, ORIGIN, path)?;
+                // Without space for it the thing is kept all the same, and goes back only where it is as safe as can be.
+                if let Some(error) = origin.and_then(|o| inside::write_note(&place, LIKE, &o.to_note()).err())
+                {
+                    tracing::debug!(%error, "what is kept has no note of its directories");
+                }
                 return Ok(place);
             }
         }

@@ -4,13 +4,15 @@
 //! ```text
 //!   STATE_DIR/runs/RUN.ledger     frames (see `format::frame`), only ever appended to
 //!     opened   0  boot id:16
+//!     origins  0  boot id:16 chunk (position origin)*   where the candidates of a batch are taken out of, see `super::origin`; only of what
+//!                                              has no grace, before anything of it is moved
 //!     begun    1  chunk first count            varints; written before anything of the batch is moved
 //!     decided  2  chunk first fate*            a byte each; written before anything is removed for good
 //!     amended  3  chunk position fate          a removal that failed after all
 //!     told     4  chunk first count            the batch is in the audit log
 //!     finer    4  chunk first 0 (position fate)*   a reason that earlier versions do not know, right after the frame that says `changed` for it
 //! ```
-//! An earlier version reads all of it: in a frame of kind 4 with a count of 0 it finds nothing to do.
+//! An earlier version reads all of it: in a frame of kind 4 with a count of 0, or of kind 0 with more than a boot id, it finds nothing to do.
 //!
 //! The page cache keeps it when the process is killed. A power cut may take its end: see [`super::recover`].
 
@@ -21,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use super::candidate::CHUNK_CANDIDATES;
 use super::guard::{Fate, Skip};
+use super::origin::Origin;
 use crate::format::Damaged;
 use crate::format::frame::{Frames, put_frame};
 use crate::format::integers::{Cursor, put_varint};
@@ -174,6 +177,24 @@ impl Ledger {
         })
     }
 
+    /// Where the candidates of a batch are taken out of, each by how much later than the batch it begins.
+    ///
+    /// # Errors
+    /// As above. Nothing may be moved then.
+    pub fn origins(&self, at: Position, origins: &[(usize, Origin)]) -> io::Result<()> {
+        if origins.is_empty() {
+            return Ok(());
+        }
+        self.write(0, |out| {
+            out.extend_from_slice(&boot_id());
+            put_varint(out, at.chunk.into());
+            for (later, origin) in origins {
+                put_varint(out, at.plus(*later).first.into());
+                origin.put(out);
+            }
+        })
+    }
+
     /// What will become of the candidates of a batch.
     ///
     /// # Errors
@@ -247,6 +268,8 @@ pub struct Account {
     pub may_lack_its_end: bool,
     /// By chunk, what is known of its candidates; shorter where nothing is known of the rest.
     pub chunks: BTreeMap<u32, Vec<Known>>,
+    /// By chunk and position, where candidates were taken out of that are not told yet.
+    pub origins: BTreeMap<(u32, u32), Origin>,
 }
 
 impl Account {
@@ -286,7 +309,16 @@ impl Account {
         let mut from = Cursor::new(body, "ledger");
         let kind = from.byte()?;
         if kind == 0 {
-            self.may_lack_its_end = from.take(16)? != boot;
+            let is_of_now = from.take(16)? == boot;
+            if from.is_empty() {
+                self.may_lack_its_end = !is_of_now;
+                return Ok(());
+            }
+            let chunk = from.varint32()?;
+            while !from.is_empty() {
+                let position = from.varint32()?;
+                self.origins.insert((chunk, position), Origin::take(&mut from)?);
+            }
             return Ok(());
         }
         let at = Position {
@@ -304,6 +336,9 @@ impl Account {
                         _ => Known::Begun,
                     };
                     self.note(at.chunk, position, known);
+                    if kind == 4 {
+                        self.origins.remove(&(at.chunk, position));
+                    }
                 }
                 while kind == 4 && !from.is_empty() {
                     let (position, finer) = (from.varint32()?, code(from.byte()?)?);

@@ -24,6 +24,7 @@
 //! - [`doubt`]     what of its uses is not known (pure)
 //! - [`restore`]   putting back what lies there
 //! - [`way`]       the directories on the way back: compared, or made again
+//! - [`origin`]    which directories those were, and how they protected what was in them
 //! - [`ledger`]    what a run has begun and decided, for the case that it is killed
 //! - [`recover`]   closing runs that were
 //! - [`tally`]     counting fates (pure)
@@ -57,6 +58,7 @@ pub mod kept;
 mod last;
 pub mod ledger;
 mod lying;
+pub mod origin;
 pub mod pace;
 pub mod parts;
 pub mod placeholder;

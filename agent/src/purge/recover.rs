@@ -24,6 +24,7 @@ use super::candidate::Candidate;
 use super::ending::name_owners;
 use super::guard::Skip;
 use super::ledger::{self, Account, Code, Known};
+use super::origin::Origin;
 use super::plans::Plans;
 use super::restore::{Restore, Settled, Which};
 use super::runs::Runs;
@@ -262,7 +263,17 @@ impl Closing<'_> {
         let mut settled = Settled::default();
         let flat = flat(trash, shares)?;
         for number in self.chunks_begun(chunks) {
+            let mut noted: FxHashMap<Arc<[u8]>, Arc<Origin>> = FxHashMap::default();
             for (position, c) in self.chunk(number)?.iter().enumerate() {
+                let at = u32::try_from(position).unwrap_or(u32::MAX);
+                // The first of each directory in a batch has it.
+                if let Some(origin) = self.account.origins.get(&(number, at)) {
+                    noted.insert(Arc::clone(&c.dir), Arc::new(origin.clone()));
+                }
+                let is_out = c.shape == Shape::Tree || flat.contains_key(&c.ino);
+                if let Some(origin) = noted.get(&c.dir).filter(|_| is_out) {
+                    settled.origins.insert(c.ino, Arc::clone(origin));
+                }
                 if is_one_of(&flat, c) {
                     settled.paths.insert(c.ino, c.path());
                 } else if self.account.known(number, position) == TRASHED {

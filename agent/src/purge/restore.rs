@@ -12,14 +12,16 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
 use super::bin::split;
 use super::kept::Kept;
+use super::origin::Origin;
 use super::placeholder;
-use super::trash::{FILES, FLAT, ORIGIN, Share, TREE, TREES, Trash};
-use super::way::{Stage, Was, Way};
+use super::trash::{FILES, FLAT, LIKE, ORIGIN, Share, TREE, TREES, Trash};
+use super::way::{Makes, Stage, Was, Way};
 use crate::collect::Watched;
 use crate::collect::namespace::take_entry_locked;
 use crate::index::StoreError;
@@ -50,6 +52,8 @@ pub struct Settled {
     pub trashed: Vec<Inode>,
     /// Where those belong whose place in the trash does not tell.
     pub paths: FxHashMap<Inode, Vec<u8>>,
+    /// What the run has noted of the directories that things were taken out of.
+    pub origins: FxHashMap<Inode, Arc<Origin>>,
 }
 
 impl Which<'_> {
@@ -161,7 +165,43 @@ impl Restore<'_> {
     /// To where things go back.
     fn way<'s>(&self, trash: &Trash, stage: &'s Stage) -> io::Result<Way<'s>> {
         let root = self.to.map_or(&trash.volume, |to| &to.dir);
-        Ok(Way::from(rustix::io::dup(root)?, stage))
+        let makes = match (self.to, self.kept) {
+            (Some(_), _) => Makes::All,
+            (None, None) => Makes::Known,
+            // What was being taken goes back to where it was, or not at all.
+            (None, Some(_)) => Makes::None,
+        };
+        Ok(Way::from(rustix::io::dup(root)?, stage, makes))
+    }
+
+    /// To the directory at `above`, which is the very one that something of `uid` was taken out of, or protects it as well.
+    fn way_to<'s>(
+        &self,
+        (trash, stage): (&Trash, &'s Stage),
+        above: &[u8],
+        (files, origin): (Option<&OwnedFd>, Option<&Origin>),
+        uid: u32,
+    ) -> io::Result<Way<'s>> {
+        if self.to.is_none()
+            && let Ok(dir) = beneath::open_dir(&trash.volume, above)
+            && (origin.is_some_and(|origin| origin.is_in(&dir)) || (self.knows)(&dir, above))
+        {
+            return Ok(Way::from(dir, stage, Makes::None));
+        }
+        let mut way = self.way(trash, stage)?;
+        way.follow(above, (files, origin), uid)?;
+        Ok(way)
+    }
+
+    /// What is known of the directories that a tree was taken out of, whose place is `dir`.
+    fn origin_of(&self, dir: &OwnedFd, ino: Inode) -> Option<Arc<Origin>> {
+        match self.which {
+            Which::Unsettled(settled) => settled.origins.get(&ino).cloned(),
+            Which::All | Which::Below(_) => {
+                let note = inside::read_note(dir, LIKE).ok()?;
+                Origin::of_note(&note).map(Arc::new)
+            }
+        }
     }
 
     fn trees(
@@ -185,9 +225,10 @@ impl Restore<'_> {
                 let is_in_part = found.stat.kind == Kind::Directory && self.which.has_part_of(&path);
                 if is_wanted || is_in_part {
                     let (above, last) = split(&path);
-                    let mut way = self.way(trash, stage)?;
-                    way.follow(above, files, found.stat.uid)?;
-                    if !is_wanted || !self.tree(&dir, &mut way, last, (&path, &found)) {
+                    let origin = self.origin_of(&dir, found.stat.ino);
+                    let known = (files, origin.as_deref());
+                    let mut way = self.way_to((trash, stage), above, known, found.stat.uid)?;
+                    if !is_wanted || !self.tree(&dir, (&mut way, known.1), last, (&path, &found)) {
                         // Users move and make things there meanwhile: that is a matter of this one.
                         let merged = self.files((&dir, TREE), way, path.clone(), (Likeness::of, Some(moved)));
                         if let Err(error) = merged {
@@ -207,6 +248,7 @@ impl Restore<'_> {
             }
             if !inside::is_there(&dir, TREE)? {
                 let _ = inside::unlink(&dir, ORIGIN);
+                let _ = inside::unlink(&dir, LIKE);
                 let _ = inside::remove_dir(trees, &*name);
             }
         }
@@ -214,7 +256,13 @@ impl Restore<'_> {
     }
 
     /// Puts a tree back as a whole. False: a directory has its name, and takes what was in it.
-    fn tree(&mut self, dir: &OwnedFd, way: &mut Way<'_>, name: &[u8], what: (&[u8], &stat::Located)) -> bool {
+    fn tree(
+        &mut self,
+        dir: &OwnedFd,
+        (way, origin): (&mut Way<'_>, Option<&Origin>),
+        name: &[u8],
+        what: (&[u8], &stat::Located),
+    ) -> bool {
         let name = CString::new(name).unwrap_or_default();
         let moved =
             way.place(self.placed)
@@ -240,7 +288,8 @@ impl Restore<'_> {
             Ok(None) => Err(io::Error::from_raw_os_error(libc::EEXIST)),
             Err(e) => Err(e),
         };
-        self.tell_of(moved, (dir, TREE), what.0, what.1);
+        let of_way = way.origin().filter(|_| origin.is_none());
+        self.tell_of(moved, (dir, TREE), (what.0, of_way.as_ref().or(origin)), what.1);
         true
     }
 
@@ -274,25 +323,22 @@ impl Restore<'_> {
             let Some(path) = settled.paths.get(&ino) else {
                 let unknown = io::Error::other("its name was lost with the run");
                 let at_the_root = format!("{FOUND}{ino}");
-                self.tell_of(Err(unknown), (flat, &name), at_the_root.as_bytes(), &found);
+                self.tell_of(
+                    Err(unknown),
+                    (flat, &name),
+                    (at_the_root.as_bytes(), None),
+                    &found,
+                );
                 continue;
             };
             let (above, last) = split(path);
             let last = CString::new(last).unwrap_or_default();
-            let mut way = self.way(trash, stage)?;
-            let known = match beneath::open_dir(&trash.volume, above) {
-                Ok(dir) if (self.knows)(&dir, above) => Some(dir),
-                _ => None,
-            };
-            let moved = match &known {
-                Some(dir) => Ok(dir),
-                None => way
-                    .follow(above, None, found.stat.uid)
-                    .and_then(|()| way.place(self.placed)),
-            };
+            let origin = settled.origins.get(&ino).map(|origin| &**origin);
+            let mut way = self.way_to((trash, stage), above, (None, origin), found.stat.uid)?;
+            let moved = way.place(self.placed);
             let moved = moved.and_then(|dir| inside::move_to(flat, &name, dir, &last).map(|()| dir));
             let moved = moved.map(|dir| (self.placed)(dir, &last));
-            self.tell_of(moved, (flat, &name), path, &found);
+            self.tell_of(moved, (flat, &name), (path, origin), &found);
         }
         Ok(())
     }
@@ -306,7 +352,7 @@ impl Restore<'_> {
         &mut self,
         moved: io::Result<()>,
         from: (&OwnedFd, &CStr),
-        path: &[u8],
+        (path, origin): (&[u8], Option<&Origin>),
         found: &stat::Located,
     ) {
         let s = found.stat;
@@ -322,7 +368,7 @@ impl Restore<'_> {
             Err(e) => Err(Refused {
                 path: path.to_vec(),
                 why: match self.kept {
-                    Some(kept) => kept.take(from, s.ino, path, &e).to_string(),
+                    Some(kept) => kept.take(from, s.ino, (path, origin), &e).to_string(),
                     None => in_words(&e),
                 },
             }),
@@ -450,7 +496,12 @@ impl Visitor for Back<'_, '_, '_> {
         let place = self.way.place(self.restore.placed);
         let moved = place.and_then(|to| inside::move_to(dir, &entry.name, to, &entry.name).map(|()| to));
         let moved = moved.map(|to| (self.restore.placed)(to, &entry.name));
-        self.restore.tell_of(moved, (dir, &entry.name), &path, &found);
+        let origin = match &moved {
+            Err(_) => self.way.origin(),
+            Ok(()) => None,
+        };
+        let belongs = (&*path, origin.as_ref());
+        self.restore.tell_of(moved, (dir, &entry.name), belongs, &found);
         Ok(())
     }
 

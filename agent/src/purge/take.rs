@@ -568,7 +568,11 @@ pub(super) fn put_back(ground: &Ground<'_>, candidate: &Candidate, moved: &[Move
         let back = inside::move_to(&m.place, &m.there, &m.from.dir, &m.from.name);
         if let Err(e) = back {
             let from = (&*m.place, &*m.there);
-            let kept = ground.bin.kept.take(from, candidate.ino, &m.from.full(), &e);
+            let kept =
+                ground
+                    .bin
+                    .kept
+                    .take(from, candidate.ino, (&m.from.full(), Some(&m.from.origin())), &e);
             result = Err(kept);
         }
     }

@@ -10,6 +10,7 @@
 //!       f/DIR/DIR/NAME                files below the directories they came from, which carry owner and mode
 //!       d/INODE/t                     a directory that was taken as a whole, or anything that is kept,
 //!       d/INODE/at -> PATH            and where it came from
+//!       d/INODE/was                   of what is kept: what the directories were like that it came from
 //!       n/LANE/NUMBER                 without a grace: a file for the milliseconds until another takes its name or it is unlinked
 //! ```
 //! What has a grace says itself where it belongs: it can be put back by hand, without the agent. See [`super::restore`].
@@ -44,6 +45,8 @@ const ASIDE_MAX: u32 = 1000;
 pub(super) const TREE: &CStr = c"t";
 /// Where it came from, beside it.
 pub(super) const ORIGIN: &CStr = c"at";
+/// What the directories were like that it came from, beside that: see [`super::origin`].
+pub(super) const LIKE: &CStr = c"was";
 /// Where directories are made. No share is called so.
 const STAGE: &CStr = c"new";
 /// The parts of a share.

@@ -210,7 +210,8 @@ impl Tree {
         };
         let back = back.map_err(|e| {
             let from = (&self.place, TREE);
-            ground.bin.kept.take(from, self.ino, &self.from.full(), &e)
+            let belongs = (&*self.from.full(), Some(&self.from.origin()));
+            ground.bin.kept.take(from, self.ino, belongs, &e)
         });
         ground.bin.clear_tree(self.ino);
         back

@@ -1,16 +1,20 @@
 //! The way from the volume's root to a place where something goes back.
 //!
 //! Every directory on it is opened by its single name in the one above it, without following a link and without entering a mount, and is
-//! then worked with by its descriptor alone: what users rename meanwhile makes no difference. One that is there must protect what is put
-//! into it as the one did that the trash remembers: the same owner, not more open. One that is missing is made in a directory that only
+//! then worked with by its descriptor alone: what users rename meanwhile makes no difference. One that is there must be the very directory, or
+//! protect what is put into it as the one did that the trash or the run remembers: the same owner, not more open. Where nothing is remembered
+//! it must be closed to all but its owner. One that is missing is made in a directory that only
 //! root can enter, gets owner, mode, ACLs and attributes there, and is moved to its place when it is complete.
 
+use std::borrow::Cow;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::OwnedFd;
 
+use super::origin::{self, Level as Known, Origin};
 use crate::model::Inode;
 use crate::sys::likeness::Likeness;
+use crate::sys::protection::Protection;
 use crate::sys::{beneath, inside, stat};
 
 /// Directories of the volume that are open at a time; those above them are opened again when they are needed.
@@ -60,8 +64,22 @@ impl Stage {
 pub enum Was {
     /// The trash remembers it.
     Like(Box<Likeness>),
-    /// Nothing but whose file lay in it.
-    Of(u32),
+    /// It was noted before a thing was taken out of it.
+    Known(Known),
+    /// It is not known: a file of this user lay in it, or, but for the last one, further down.
+    Of {
+        /// The owner of the file.
+        uid: u32,
+        /// The file goes into it.
+        is_last: bool,
+    },
+}
+
+impl Was {
+    const NOTHING: Self = Self::Of {
+        uid: 0,
+        is_last: true,
+    };
 }
 
 /// The directories from the volume's root to the one that is wanted.
@@ -69,8 +87,20 @@ pub enum Was {
 pub struct Way<'s> {
     root: OwnedFd,
     stage: &'s Stage,
+    makes: Makes,
     levels: Vec<Level>,
     attribute_bytes: usize,
+}
+
+/// Which missing directories are made again, besides those that the trash remembers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Makes {
+    /// None.
+    None,
+    /// Those that were noted.
+    Known,
+    /// All: what nothing is known of is root's alone.
+    All,
 }
 
 #[derive(Debug)]
@@ -93,10 +123,11 @@ enum Place {
 
 impl<'s> Way<'s> {
     /// Begins at an open directory.
-    pub fn from(root: OwnedFd, stage: &'s Stage) -> Self {
+    pub fn from(root: OwnedFd, stage: &'s Stage, makes: Makes) -> Self {
         Self {
             root,
             stage,
+            makes,
             levels: Vec::new(),
             attribute_bytes: 0,
         }
@@ -112,7 +143,7 @@ impl<'s> Way<'s> {
             self.attribute_bytes = self.attribute_bytes.saturating_add(like.attribute_bytes());
             if self.attribute_bytes > 2 * ATTRIBUTES_MAX {
                 self.attribute_bytes = self.attribute_bytes.saturating_sub(like.attribute_bytes());
-                was = Was::Of(0);
+                was = Was::NOTHING;
                 place = Some(Place::Refused(
                     "the directories above it have more attributes than can be remembered; move some away, and restore to another directory (restore --to DIR)".into(),
                 ));
@@ -128,7 +159,7 @@ impl<'s> Way<'s> {
             "what its directory was like cannot be read: {error}; restore to another directory (restore --to DIR)"
         );
         let place = Some(Place::Refused(why));
-        let was = Was::Of(0);
+        let was = Was::NOTHING;
         self.levels.push(Level { name, was, place });
         self.close_far(self.levels.len());
     }
@@ -170,13 +201,20 @@ impl<'s> Way<'s> {
         }
     }
 
-    /// All the way down to `path`, whose directories are remembered below `files`; of those that are not it is known that a file of `uid` lay
-    /// there.
+    /// All the way down to `path`, whose directories are remembered below `files` or in the `origin`; of those that are not it is known that a
+    /// file of `uid` lay there.
     ///
     /// # Errors
     /// When what is remembered cannot be read.
-    pub fn follow(&mut self, path: &[u8], files: Option<&OwnedFd>, uid: u32) -> io::Result<()> {
+    pub fn follow(
+        &mut self,
+        path: &[u8],
+        (files, origin): (Option<&OwnedFd>, Option<&Origin>),
+        uid: u32,
+    ) -> io::Result<()> {
         let mut model = files.map(rustix::io::dup).transpose()?;
+        let depth = origin::depth(path);
+        let mut nth = 0usize;
         for name in path.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
             model = match model.map(|above| beneath::open_dir(&above, name)).transpose() {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => None,
@@ -186,10 +224,26 @@ impl<'s> Way<'s> {
             match model.as_ref().map(Likeness::recorded) {
                 Some(Ok(like)) => self.down(name, Was::Like(Box::new(like))),
                 Some(Err(error)) => self.down_refused(name, &error),
-                None => self.down(name, Was::Of(uid)),
+                None => {
+                    let known = origin.and_then(|origin| origin.level(nth, depth));
+                    let is_last = nth.saturating_add(1) == depth;
+                    let unknown = Was::Of { uid, is_last };
+                    self.down(name, known.cloned().map_or(unknown, Was::Known));
+                }
             }
+            nth = nth.saturating_add(1);
         }
         Ok(())
+    }
+
+    /// What is known of its directories; none if that is not all.
+    pub fn origin(&self) -> Option<Origin> {
+        let level = |level: &Level| match &level.was {
+            Was::Like(like) => Some(Known::like(like)),
+            Was::Known(known) => Some(known.clone()),
+            Was::Of { .. } => None,
+        };
+        Origin::known(self.levels.iter().rev().map(level).collect())
     }
 
     /// The directory at the end of the way, open; what is missing on the way is made again. `placed` is told of that.
@@ -202,7 +256,7 @@ impl<'s> Way<'s> {
         for n in known.map_or(0, |known| known.saturating_add(1))..self.levels.len() {
             let place = match self.opened(n) {
                 Ok(above) => match self.levels.get(n) {
-                    Some(level) => level.open(above, self.stage, placed),
+                    Some(level) => level.open(above, (self.stage, self.makes), placed),
                     None => break,
                 },
                 Err(why) => Ok(Place::Refused(why)),
@@ -261,7 +315,7 @@ impl Level {
     fn open(
         &self,
         parent: &OwnedFd,
-        stage: &Stage,
+        (stage, makes): (&Stage, Makes),
         placed: &mut dyn FnMut(&OwnedFd, &CStr),
     ) -> io::Result<Place> {
         for _ in 0..TRIES {
@@ -273,10 +327,9 @@ impl Level {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(e),
             }
-            let Was::Like(like) = &self.was else {
-                return Err(io::Error::from_raw_os_error(libc::ENOENT));
-            };
-            if let Some(dir) = stage.make(like, parent, &self.name)? {
+            let missing = || io::Error::from_raw_os_error(libc::ENOENT);
+            let like = self.like(makes).ok_or_else(missing)?;
+            if let Some(dir) = stage.make(&like, parent, &self.name)? {
                 placed(parent, &self.name);
                 return Ok(Place::Open { dir, made: true });
             }
@@ -284,11 +337,34 @@ impl Level {
         Err(io::Error::other("a process makes and removes it all the time"))
     }
 
+    /// What it is made like, if it is missing and may be made.
+    fn like(&self, makes: Makes) -> Option<Cow<'_, Likeness>> {
+        match &self.was {
+            Was::Like(like) => Some(Cow::Borrowed(like)),
+            Was::Known(known) if makes != Makes::None => {
+                let known = known.protection()?;
+                Some(Cow::Owned(Likeness::protected_as(known)))
+            }
+            Was::Of { .. } if makes == Makes::All => {
+                Some(Cow::Owned(Likeness::protected_as(&Protection::ROOTS)))
+            }
+            Was::Known(_) | Was::Of { .. } => None,
+        }
+    }
+
     fn check(&self, dir: &OwnedFd) -> io::Result<()> {
-        let now = Likeness::of(dir)?;
+        let now = Protection::of(dir)?;
         let why = match &self.was {
-            Was::Like(before) => now.is_less_safe_than(before),
-            Was::Of(uid) => now.is_unsafe_for(*uid),
+            Was::Like(before) => now.is_less_safe_than(&before.protection()),
+            Was::Known(known) if known.is(&stat::open_file(dir)?.stat) => None,
+            Was::Known(known) => match known.protection() {
+                Some(before) => now.is_less_safe_than(before),
+                None => now.is_open_to_others(),
+            },
+            Was::Of { uid, is_last } => {
+                let reachable = || now.is_open_to_others().filter(|_| *is_last);
+                now.is_unsafe_for(*uid).or_else(reachable)
+            }
         };
         why.map_or(Ok(()), |why| Err(io::Error::other(why)))
     }

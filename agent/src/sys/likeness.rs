@@ -9,10 +9,10 @@ use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::project::{self, Project};
-use crate::model::Inode;
+use super::protection::{ACCESS_ACL, Protection};
+use crate::model::{Inode, Seconds};
 
-/// The access ACL (`acl(5)`), and the one that new entries get.
-const ACCESS_ACL: &CStr = c"system.posix_acl_access";
+/// The ACL that new entries get.
 const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
 /// A directory of the trash has its times and its project here: its own times move when something is put into it, and with a project
 /// that is inherited it would take nothing of another. Also its owner and mode: an owner whose quota is used up gets no directory.
@@ -189,57 +189,40 @@ impl Likeness {
     }
 
     /// Why a directory that is like `self` must not take what a directory like `before` protected; none: it may.
+    #[cfg(test)]
     pub fn is_less_safe_than(&self, before: &Self) -> Option<String> {
-        if self.uid != before.uid {
-            return Some(format!(
-                "it belongs to user {} now, and belonged to user {}",
-                self.uid, before.uid
-            ));
-        }
-        let (own, others) = (self.mode >> 3 & 7, self.mode & 7);
-        // With an ACL the bits of the group are a mask over all its entries.
-        let group_before = before
-            .attribute(ACCESS_ACL)
-            .map_or(Some(before.mode >> 3 & 7), group_entry);
-        let others_before = before.mode & 7;
-        let allowed = match self.gid == before.gid {
-            true => group_before.unwrap_or(0),
-            false => others_before & group_before.unwrap_or(0),
-        };
-        match self.attribute(ACCESS_ACL) {
-            None if own & !allowed == 0 => {}
-            // Entries are compared as a whole; the mask is in the mode.
-            Some(acl) if before.attribute(ACCESS_ACL) == Some(acl) && self.gid == before.gid => {}
-            Some(_) => return Some("it has another ACL now".into()),
-            None => return Some(self.opened_to("its group", before)),
-        }
-        if others & !others_before != 0 {
-            return Some(self.opened_to("others", before));
-        }
-        let is_shared = self.mode & 0o022 != 0;
-        if is_shared && before.mode & 0o1000 != 0 && self.mode & 0o1000 == 0 {
-            return Some("its sticky bit is not set any more".into());
-        }
-        None
+        self.protection().is_less_safe_than(&before.protection())
     }
 
-    fn opened_to(&self, whom: &str, before: &Self) -> String {
-        format!(
-            "it is more open to {whom} now: mode {:04o}, and it was {:04o}",
-            self.mode, before.mode
-        )
+    /// Who may do what in it.
+    pub fn protection(&self) -> Protection {
+        Protection {
+            uid: self.uid,
+            gid: self.gid,
+            mode: self.mode,
+            acl: self.attribute(ACCESS_ACL).map(<[u8]>::to_vec),
+        }
     }
 
-    /// Why a directory must not take a file of `uid` of which it is not known who could reach it before; none: it may.
-    pub fn is_unsafe_for(&self, uid: u32) -> Option<String> {
-        if ![0, uid].contains(&self.uid) {
-            return Some(format!(
-                "it belongs to user {}, and the file to user {uid}",
-                self.uid
-            ));
+    /// Of a directory of which only this is known.
+    pub fn protected_as(known: &Protection) -> Self {
+        let now = (Seconds::now().unix(), 0);
+        let acl = known.acl.iter();
+        Self {
+            ino: 0,
+            uid: known.uid,
+            gid: known.gid,
+            mode: known.mode,
+            atime: now,
+            mtime: now,
+            project: None,
+            attributes: acl.map(|acl| (ACCESS_ACL.to_owned(), acl.clone())).collect(),
         }
-        let is_shared = self.mode & 0o022 != 0 && self.mode & 0o1000 == 0;
-        is_shared.then(|| format!("others may write to it: mode {:04o}", self.mode))
+    }
+
+    /// Of which directory it is.
+    pub fn ino(&self) -> Inode {
+        self.ino
     }
 }
 
@@ -266,18 +249,6 @@ pub fn is_noted_removed(trash: &OwnedFd) -> bool {
 
 fn is_acl(name: &CStr) -> bool {
     [ACCESS_ACL, DEFAULT_ACL].contains(&name)
-}
-
-/// What the owning group may, by an access ACL; none if it cannot be read.
-fn group_entry(acl: &[u8]) -> Option<u32> {
-    /// `ACL_GROUP_OBJ` of linux/posix_acl.h, whose entries of eight bytes follow a version of four.
-    const GROUP_OBJ: u16 = 0x04;
-    acl.get(4..)?.chunks_exact(8).find_map(|entry| match entry {
-        [t0, t1, p0, p1, ..] if u16::from_le_bytes([*t0, *t1]) == GROUP_OBJ => {
-            Some(u32::from(u16::from_le_bytes([*p0, *p1])) & 7)
-        }
-        _ => None,
-    })
 }
 
 /// Attributes that a file system does not keep, or has no room for, are left out.

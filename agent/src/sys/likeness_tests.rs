@@ -97,11 +97,11 @@ fn an_acl_counts() {
 
 #[test]
 fn where_nothing_is_remembered_only_the_owner_or_root_is_trusted() {
-    assert!(of(0o755, 1000, 1000).is_unsafe_for(1000).is_none());
-    assert!(of(0o1777, 0, 0).is_unsafe_for(1000).is_none());
-    assert!(of(0o777, 0, 0).is_unsafe_for(1000).is_some());
-    assert!(of(0o775, 1000, 1000).is_unsafe_for(1000).is_some());
-    assert!(of(0o700, 1001, 1000).is_unsafe_for(1000).is_some());
+    assert!(of(0o755, 1000, 1000).protection().is_unsafe_for(1000).is_none());
+    assert!(of(0o1777, 0, 0).protection().is_unsafe_for(1000).is_none());
+    assert!(of(0o777, 0, 0).protection().is_unsafe_for(1000).is_some());
+    assert!(of(0o775, 1000, 1000).protection().is_unsafe_for(1000).is_some());
+    assert!(of(0o700, 1001, 1000).protection().is_unsafe_for(1000).is_some());
 }
 
 #[test]
@@ -211,7 +211,7 @@ proptest! {
 
     #[test]
     fn any_acl_has_a_group_entry_or_none(acl in prop::collection::vec(any::<u8>(), 0..60)) {
-        let _ = group_entry(&acl);
+        let _ = super::super::protection::group_entry(&acl);
     }
 }
 

@@ -51,6 +51,7 @@ pub mod mountpoints;
 pub mod peer;
 pub mod private;
 pub mod project;
+pub mod protection;
 pub mod shared;
 pub mod socket;
 pub mod stat;

@@ -1,0 +1,132 @@
+//! Who may do what in a directory, and whether another directory protects what is put into it as well.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+
+/// The access ACL (`acl(5)`).
+pub(super) const ACCESS_ACL: &CStr = c"system.posix_acl_access";
+/// The longest access ACL that is remembered: it has 31 entries.
+const ACL_MAX: usize = 256;
+
+/// Owner, group, mode and access ACL of a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Protection {
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits, set-id bits and the sticky bit.
+    pub mode: u32,
+    /// The access ACL, as the kernel gives it.
+    pub acl: Option<Vec<u8>>,
+}
+
+impl Protection {
+    /// Of a directory that is root's alone.
+    pub const ROOTS: Self = Self {
+        uid: 0,
+        gid: 0,
+        mode: 0o700,
+        acl: None,
+    };
+
+    /// Of an open directory.
+    ///
+    /// # Errors
+    /// What `fstat(2)` and `fgetxattr(2)` say; ERANGE where the ACL is too long to be remembered.
+    pub fn of(dir: &OwnedFd) -> io::Result<Self> {
+        let s = rustix::fs::fstat(dir)?;
+        let mut acl = Vec::with_capacity(ACL_MAX);
+        let acl = match rustix::fs::fgetxattr(dir, ACCESS_ACL, rustix::buffer::spare_capacity(&mut acl)) {
+            Ok(_) => Some(acl),
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => None,
+            Err(e) => return Err(e.into()),
+        };
+        Ok(Self {
+            uid: s.st_uid,
+            gid: s.st_gid,
+            mode: s.st_mode & 0o7777,
+            acl,
+        })
+    }
+
+    /// Why a directory with this protection must not take what a directory like `before` protected; none: it may.
+    pub fn is_less_safe_than(&self, before: &Self) -> Option<String> {
+        if self.uid != before.uid {
+            return Some(format!(
+                "it belongs to user {} now, and belonged to user {}",
+                self.uid, before.uid
+            ));
+        }
+        let (own, others) = (self.mode >> 3 & 7, self.mode & 7);
+        // With an ACL the bits of the group are a mask over all its entries.
+        let acl_before = before.acl.as_deref();
+        let group_before = acl_before.map_or(Some(before.mode >> 3 & 7), group_entry);
+        let others_before = before.mode & 7;
+        let allowed = match self.gid == before.gid {
+            true => group_before.unwrap_or(0),
+            false => others_before & group_before.unwrap_or(0),
+        };
+        match &self.acl {
+            None if own & !allowed == 0 => {}
+            // Entries are compared as a whole; the mask is in the mode.
+            Some(acl) if acl_before == Some(acl) && self.gid == before.gid => {}
+            Some(_) => return Some("it has another ACL now".into()),
+            None => return Some(self.opened_to("its group", before)),
+        }
+        if others & !others_before != 0 {
+            return Some(self.opened_to("others", before));
+        }
+        let is_shared = self.mode & 0o022 != 0;
+        if is_shared && before.mode & 0o1000 != 0 && self.mode & 0o1000 == 0 {
+            return Some("its sticky bit is not set any more".into());
+        }
+        None
+    }
+
+    fn opened_to(&self, whom: &str, before: &Self) -> String {
+        format!(
+            "it is more open to {whom} now: mode {:04o}, and it was {:04o}",
+            self.mode, before.mode
+        )
+    }
+
+    /// Why a directory must not be on the way to a file of `uid` of which it is not known who could reach it before; none: it may.
+    pub fn is_unsafe_for(&self, uid: u32) -> Option<String> {
+        if ![0, uid].contains(&self.uid) {
+            return Some(format!(
+                "it belongs to user {}, and the file to user {uid}",
+                self.uid
+            ));
+        }
+        let is_shared = self.mode & 0o022 != 0 && self.mode & 0o1000 == 0;
+        is_shared.then(|| format!("others may write to it: mode {:04o}", self.mode))
+    }
+
+    /// Why it must not hold such a file itself; none: only its owner can reach what is in it, as in any directory.
+    pub fn is_open_to_others(&self) -> Option<String> {
+        // With an ACL the bits of the group are the mask of its entries.
+        let is_open = self.mode & 0o077 != 0;
+        is_open.then(|| {
+            format!(
+                "it is not known how private the directory was that it came from, and this one is open to others: mode {:04o}",
+                self.mode
+            )
+        })
+    }
+}
+
+/// What the owning group may, by an access ACL; none if it cannot be read.
+pub(super) fn group_entry(acl: &[u8]) -> Option<u32> {
+    /// `ACL_GROUP_OBJ` of linux/posix_acl.h, whose entries of eight bytes follow a version of four.
+    const GROUP_OBJ: u16 = 0x04;
+    acl.get(4..)?.chunks_exact(8).find_map(|entry| match entry {
+        [t0, t1, p0, p1, ..] if u16::from_le_bytes([*t0, *t1]) == GROUP_OBJ => {
+            Some(u32::from(u16::from_le_bytes([*p0, *p1])) & 7)
+        }
+        _ => None,
+    })
+}
