@@ -12,6 +12,7 @@
 //! - [`config`]  TOML -> checked, typed configuration
 //! - [`descriptors`] who may have how many descriptors open
 //! - [`sys`]     the only `unsafe`: fanotify, file handles, openat2, statx, getdents
+//! - [`sight`]   how much of a path one user may know
 //! - [`collect`] kernel events -> accesses and namespace changes as values
 //! - [`index`]   the clock column, pages, paths, totals and coverage, kept in sled
 //! - [`scan`]    the first index of a volume, and reconciling
@@ -65,6 +66,7 @@ pub mod roles;
 pub mod scan;
 pub mod schedule;
 pub mod serve;
+pub mod sight;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod tls;

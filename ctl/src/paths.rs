@@ -28,6 +28,17 @@ pub fn printable(path: &[u8]) -> String {
     Shown::name(path).into_string()
 }
 
+/// The same of a path that may end above what the caller may know.
+pub fn partly(path: &[u8], is_hidden: bool) -> String {
+    match is_hidden {
+        true => format!(
+            "{} (the rest is in a directory that you cannot enter)",
+            printable(path)
+        ),
+        false => printable(path),
+    }
+}
+
 /// The key of a path in JSON.
 pub const PATH: &str = "path";
 /// The key of its bytes, where it is no UTF-8.

@@ -433,6 +433,9 @@ pub fn entry(e: &v1::Entry) -> Value {
     if e.expires_at.is_some() {
         o.insert("expires_at".into(), time(e.expires_at));
     }
+    if e.hidden {
+        o.insert("hidden".into(), true.into());
+    }
     Value::Object(o)
 }
 

@@ -194,3 +194,102 @@ fn a_list_can_be_read_by_its_owner_without_the_agent() {
     assert!(read_as(ALICE, &list(BOB)).is_err(), "Bob's is his");
     assert!(!list(CAROL).exists());
 }
+
+/// Bob moved a file of Alice's into a directory of his that she cannot enter: its names are no business of hers.
+#[test]
+fn names_of_directories_that_a_user_cannot_enter_are_not_told() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let share = Share::make(&mount);
+    let lists = temp_dir();
+    fs::set_permissions(lists.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let merger = share.root.join("home/bob/merger");
+    let (patient, other) = (merger.join("patient"), share.root.join("home/bob/lists/other"));
+    put(patient.clone(), ALICE, 12);
+    put(other.clone(), ALICE, 12);
+    // To a group of hers it is open, and to one more user by an ACL.
+    let team = share.root.join("team");
+    let shared = put(team.join("in/shared"), ALICE, 12);
+    chown(&team, Some(0), Some(50_050)).unwrap();
+    fs::set_permissions(&team, fs::Permissions::from_mode(0o750)).unwrap();
+    let keys = format!("announce = \"5d\"\nannounce_to = \"{}\"", lists.path().display());
+    let agent = Agent::tracking(&share.config(&keys).access("self = true"));
+    agent.reachable();
+    let (_copy, program) = everybodys_purgectl();
+    let alice = agent.ctl().as_user(ALICE, &program);
+
+    let words = ["mine", "--output", "json", "--expiring", "60d", "--depth", "9"];
+    let report = alice.run(words).ok().json();
+    assert_eq!(number(&report, "/files"), 7, "{report}");
+    let home = share.root.join("home");
+    let is_hidden = |row: &Value| row.get("hidden") == Some(&Value::Bool(true));
+    let rows = report["directories"].as_array().unwrap();
+    let row = rows.iter().find(|row| path_of(row) == home).unwrap();
+    assert!(
+        is_hidden(row) && number(row, "/files") == 2,
+        "both as one: {report}"
+    );
+    let row = rows.iter().find(|row| path_of(row) == share.root).unwrap();
+    assert!(
+        is_hidden(row) && number(row, "/files") == 1,
+        "not of the group: {report}"
+    );
+    let words = alice.run(["mine", "--expiring", "60d"]).ok().text();
+    assert!(words.contains("in a directory that you cannot enter"), "{words}");
+
+    let found = alice.run(["find", "--output", "ndjson"]).ok();
+    assert_eq!(
+        found.lines().iter().filter(|row| is_hidden(row)).count(),
+        3,
+        "{}",
+        found.text()
+    );
+    let table = alice.run(["find"]).ok().text();
+    let csv = alice.run(["find", "--output", "csv"]).ok().text();
+    let names = alice.run(["find", "-0"]).ok();
+    assert!(
+        names
+            .stderr
+            .contains("3 entries lie in directories that you cannot enter"),
+        "{}",
+        names.stderr
+    );
+    for said in [report.to_string(), words, found.text(), table, csv, names.text()] {
+        for name in ["merger", "patient", "lists", "other", "shared"] {
+            assert!(!said.contains(name), "{name}: {said}");
+        }
+    }
+    // To guess a name tells nothing.
+    let guess = |path: &Path| {
+        let path = path.to_str().unwrap();
+        let found = alice.run(["find", path, "--output", "ndjson"]).ok().lines().len();
+        let explained = alice.run(["explain", path]);
+        let held = alice.run(["hold", "add", path, "--reason", "mine"]);
+        (found, explained.code, held.code)
+    };
+    assert_eq!(guess(&merger), guess(&home.join("bob/nothing")));
+    assert_eq!(guess(&patient), guess(&home.join("bob/merger/nothing")));
+
+    // Her list says no more; those with a role see all of it.
+    let list = lists.path().join("r").join(ALICE.to_string());
+    until("the list", Duration::from_secs(60), || {
+        list.exists().then_some(())
+    });
+    let list = read_as(ALICE, &list).unwrap();
+    assert_eq!(list.lines().count(), 6, "{list}");
+    assert_eq!(
+        list.matches("(the rest is in a directory that you cannot enter)")
+            .count(),
+        3,
+        "{list}"
+    );
+    assert!(!list.contains("merger") && !list.contains("other"), "{list}");
+    let all = agent.ctl().find(["--user", &ALICE.to_string()]);
+    assert!(all.contains(&patient) && all.contains(&other) && all.contains(&shared));
+
+    // Bob opens them.
+    fs::set_permissions(home.join("bob"), fs::Permissions::from_mode(0o711)).unwrap();
+    until("they are shown", Duration::from_secs(60), || {
+        let found = alice.find(["--type", "f"]);
+        (found.contains(&patient) && found.contains(&other)).then_some(())
+    });
+}

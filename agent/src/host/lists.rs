@@ -21,6 +21,7 @@ use crate::index::codec::PAGE_INODES;
 use crate::model::Seconds;
 use crate::policy::announced::{Name, Named};
 use crate::policy::last_use::expires_at;
+use crate::sight::Sights;
 use crate::sys::trusted::{self, Own};
 use crate::volume::Volume;
 
@@ -31,6 +32,9 @@ const LIST_BYTES_MAX: u64 = 64 << 20;
 /// Lines that wait in memory to be written.
 const WAITING_BYTES_MAX: usize = 8 << 20;
 
+/// Behind a path that is cut short.
+const HIDDEN: &str = " (the rest is in a directory that you cannot enter)";
+
 /// Everyone can look for their list in it, whatever the umask.
 const DIR_MODE: u32 = 0o755;
 const LIST_MODE: u32 = 0o400;
@@ -40,6 +44,7 @@ pub(super) fn write(volume: &Volume, rule: &Rule, to: &Path, named: &Named) -> i
     let mut lists = Lists {
         dir: Own::make(to, DIR_MODE)?.inside(&rule.name, DIR_MODE)?,
         waiting: FxHashMap::default(),
+        sights: Sights::of(&volume.config.path),
         bytes: 0,
         begun: FxHashMap::default(),
     };
@@ -59,6 +64,8 @@ struct Lists {
     dir: Own,
     /// By uid: lines.
     waiting: FxHashMap<u32, Vec<u8>>,
+    /// How much of paths each of them may know.
+    sights: Sights,
     bytes: usize,
     /// By uid: the list.
     begun: FxHashMap<u32, Begun>,
@@ -84,6 +91,7 @@ impl Lists {
             };
             index.names_of_page(number, each).map_err(io::Error::other)?;
         }
+        let mut found = Vec::with_capacity(page.len());
         for name in page {
             let Some((attributes, _)) = index.get(name.ino) else {
                 continue;
@@ -101,8 +109,14 @@ impl Lists {
             };
             let Some(below) = below else { continue };
             let due = expires_at(name.last, rule.ttl.unwrap_or(0)).max(expires_at(name.at, rule.announce));
-            let line = line(&volume.config.path, due, attributes.size, &below);
-            let list = self.begun.entry(attributes.uid).or_default();
+            found.push((attributes.uid, attributes.size, due, below));
+        }
+        // Directories are looked at without it.
+        drop(index);
+        for (uid, size, due, below) in found {
+            let cut = self.sights.shown(uid, &below);
+            let line = line(&volume.config.path, due, size, &below, cut);
+            let list = self.begun.entry(uid).or_default();
             let more = line.len() as u64;
             if list.bytes.saturating_add(more) > LIST_BYTES_MAX {
                 list.left_out = list.left_out.saturating_add(1);
@@ -110,7 +124,7 @@ impl Lists {
             }
             list.bytes = list.bytes.saturating_add(more);
             self.bytes = self.bytes.saturating_add(line.len());
-            self.waiting.entry(attributes.uid).or_default().extend(line);
+            self.waiting.entry(uid).or_default().extend(line);
         }
         Ok(())
     }
@@ -178,13 +192,18 @@ fn file_name(uid: u32) -> String {
     }
 }
 
-fn line(root: &Path, due: Seconds, bytes: u64, below: &[u8]) -> Vec<u8> {
+/// A line of which only the first `cut` bytes of the path may be told, if that is not all.
+fn line(root: &Path, due: Seconds, bytes: u64, below: &[u8], cut: Option<usize>) -> Vec<u8> {
+    let below = below.get(..cut.unwrap_or(below.len())).unwrap_or_default();
     let due = chrono::DateTime::<chrono::Utc>::from_timestamp(due.unix(), 0).unwrap_or_default();
     let due = due.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
     let mut line = format!("{due}\t{bytes}\t").into_bytes();
     line.extend(Shown::name(root.as_os_str().as_bytes()).as_str().bytes());
     line.push(b'/');
     line.extend(Shown::name(&shown::cut(below, PATH_BYTES_MAX)).as_str().bytes());
+    if cut.is_some() {
+        line.extend_from_slice(HIDDEN.as_bytes());
+    }
     line.push(b'\n');
     line
 }
@@ -195,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_line_is_one_line_whatever_the_name() {
-        let line = line(Path::new("/v"), Seconds(86_400), 7, b"a\n\\\t\x07\xff/b");
+        let line = line(Path::new("/v"), Seconds(86_400), 7, b"a\n\\\t\x07\xff/b", None);
         assert_eq!(line, b"1970-01-02T00:00:00Z\t7\t/v/a\\n\\\\\\t\\x07\\xff/b\n");
     }
 }

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
+use std::sync::Arc;
 
 use prost::Message;
 use purge_proto::v1;
@@ -14,7 +15,11 @@ use crate::index::DirId;
 use crate::model::{Inode, Seconds};
 use crate::policy::expiring::{Share, expiring, of_owner};
 use crate::purge::holds::timestamp;
+use crate::sight::Sight;
 use crate::volume::Volume;
+
+/// Bytes that a directory takes in an answer besides its path, about.
+const DIRECTORY_BYTES: usize = 48;
 
 /// Whose files, and which.
 #[derive(Debug, Clone)]
@@ -27,6 +32,8 @@ pub struct Whose {
     pub within: u64,
     /// How deep directories are told apart.
     pub depth: u32,
+    /// The owner asks, and is in these groups; none: the caller may know all.
+    pub own: Option<Arc<[u32]>>,
 }
 
 impl Host {
@@ -65,7 +72,7 @@ impl Host {
         if !whose.volume.is_empty() {
             self.volume(&whose.volume)?;
         }
-        let wanted = |v: &&std::sync::Arc<Volume>| whose.volume.is_empty() || v.config.name == whose.volume;
+        let wanted = |v: &&Arc<Volume>| whose.volume.is_empty() || v.config.name == whose.volume;
         for volume in self.volumes().iter().filter(wanted) {
             volume.sync_soon();
             let at = self.circumstances(volume);
@@ -77,26 +84,26 @@ impl Host {
                     .collect();
             shares.sort_unstable_by_key(|(dir, share)| (share.first, *dir));
             let mut room = bytes_max;
+            let mut told = Vec::new();
             for (dir, share) in shares {
                 let bytes = u64::try_from(share.bytes).unwrap_or(u64::MAX);
                 report.files = report.files.saturating_add(share.files);
                 report.bytes = report.bytes.saturating_add(bytes);
                 report.directories_total = report.directories_total.saturating_add(1);
                 // Paths are made of those alone that may be told.
-                if room == 0 {
-                    continue;
+                if room > 0 {
+                    let below = index.dirs().path(dir).unwrap_or_default();
+                    room = room.saturating_sub(below.len().saturating_add(DIRECTORY_BYTES));
+                    told.push((below, share));
                 }
-                let below = index.dirs().path(dir).unwrap_or_default();
-                let told = v1::MineDirectory {
-                    volume: volume.config.name.clone(),
-                    path: absolute(&volume.config.path, &below),
-                    files: share.files,
-                    bytes,
-                    first_expires_at: Some(timestamp(share.first)),
-                };
-                room = room.saturating_sub(told.encoded_len());
-                report.directories.push(told);
             }
+            // Directories are looked at without it.
+            drop(index);
+            let made = told.len();
+            let rows = rows(volume, whose, told);
+            let merged = u64::try_from(made.saturating_sub(rows.len())).unwrap_or(0);
+            report.directories_total = report.directories_total.saturating_sub(merged);
+            report.directories.extend(rows);
         }
         let key = |d: &v1::MineDirectory| (d.first_expires_at.map_or(0, |t| t.seconds), d.path.clone());
         report.directories.sort_by_cached_key(key);
@@ -116,6 +123,39 @@ impl Host {
         all.filter(|r| r.volume == volume.config.name && !r.tells_only)
             .collect()
     }
+}
+
+/// Directories as they are told. Those that the owner cannot enter are one, by the last directory above them that they can.
+fn rows(volume: &Volume, whose: &Whose, told: Vec<(Vec<u8>, Share)>) -> Vec<v1::MineDirectory> {
+    let root = &volume.config.path;
+    let own = whose.own.as_ref();
+    let mut sight = own.map(|gids| Sight::of(root, whose.uid, gids));
+    let mut hidden: FxHashMap<Vec<u8>, usize> = FxHashMap::default();
+    let mut rows: Vec<v1::MineDirectory> = Vec::with_capacity(told.len());
+    for (below, share) in told {
+        let cut = sight.as_mut().and_then(|sight| sight.shown_in(&below));
+        let shown = below.get(..cut.unwrap_or(below.len())).unwrap_or_default();
+        let bytes = u64::try_from(share.bytes).unwrap_or(u64::MAX);
+        let before = hidden.get(shown).copied().filter(|_| cut.is_some());
+        if let Some(row) = before.and_then(|n| rows.get_mut(n)) {
+            // What expires first came first.
+            row.files = row.files.saturating_add(share.files);
+            row.bytes = row.bytes.saturating_add(bytes);
+            continue;
+        }
+        if cut.is_some() {
+            hidden.insert(shown.to_vec(), rows.len());
+        }
+        rows.push(v1::MineDirectory {
+            volume: volume.config.name.clone(),
+            path: absolute(root, shown),
+            files: share.files,
+            bytes,
+            first_expires_at: Some(timestamp(share.first)),
+            hidden: cut.is_some(),
+        });
+    }
+    rows
 }
 
 fn absolute(root: &Path, below: &[u8]) -> Vec<u8> {

@@ -31,6 +31,8 @@ pub struct User<'a> {
     pub uid: u32,
     /// As they stand in records.
     pub name: &'a str,
+    /// Their groups.
+    pub gids: &'a [u32],
 }
 
 impl Host {
@@ -40,7 +42,7 @@ impl Host {
     /// When nothing of theirs lies there, or it is not in the index.
     pub fn explain_own(&self, path: &[u8], user: User<'_>) -> Result<Answer, HostError> {
         let place = self.locate("path", path).or_else(|e| hidden(e, path, user.uid))?;
-        let (_, known) = self.theirs(&place, user.uid)?;
+        let (_, known) = self.theirs(&place, user)?;
         // The index knows the owner of the very inode that is explained, whatever lies at the path by now.
         let known = known.filter(|s| s.attributes.uid == user.uid);
         let subject = known.ok_or_else(|| not_theirs(&place.path(), user.uid))?;
@@ -81,7 +83,7 @@ impl Host {
         }
         let place = self.place_to_hold(wish.path);
         let place = place.or_else(|e| hidden(e, wish.path, user.uid))?;
-        let (found, _) = self.theirs(&place, user.uid)?;
+        let (found, _) = self.theirs(&place, user)?;
         let wish = Wish {
             seconds: wish.seconds.or(Some(hold_max)),
             ..*wish
@@ -123,10 +125,11 @@ impl Host {
         })?)
     }
 
-    /// What lies at a place and what the index knows of it, if it is theirs.
-    fn theirs(&self, place: &Place, uid: u32) -> Result<(Located, Option<Subject>), HostError> {
+    /// What lies at a place and what the index knows of it, if it is theirs, and in no directory that they cannot enter.
+    fn theirs(&self, place: &Place, user: User<'_>) -> Result<(Located, Option<Subject>), HostError> {
+        let uid = user.uid;
         place.volume.sync_soon();
-        let looked = place.look_evenly();
+        let looked = place.look_evenly((uid, user.gids));
         let (found, is_there) =
             looked.map_err(|e| HostError::Refused(format!("volume {}: {e}", place.volume.config.name)))?;
         // Asked in any case: how long it takes does not tell whose it is.

@@ -15,6 +15,7 @@ use crate::model::Kind;
 use crate::path;
 use crate::purge::trash;
 use crate::sys::beneath;
+use crate::sys::protection::Protection;
 use crate::sys::stat::{self, Located};
 use crate::volume::Volume;
 
@@ -153,17 +154,23 @@ impl Place {
         }
     }
 
-    /// What lies there, for somebody who may know of nothing but what is theirs; none if nothing does. Whether something lies there or
-    /// not, the same calls are made in the same number: where a name is missing, the volume's root stands for what it would lead to.
+    /// What lies there, for a user who may know of nothing but what is theirs; false if nothing does, or it lies in a directory that they
+    /// cannot enter. Whether something lies there or not, the same calls are made in the same number: where a name is missing, the volume's
+    /// root stands for what it would lead to.
     ///
     /// # Errors
     /// When the volume itself cannot be opened.
-    pub fn look_evenly(&self) -> io::Result<(Located, bool)> {
+    pub fn look_evenly(&self, (uid, gids): (u32, &[u32])) -> io::Result<(Located, bool)> {
         let root = self.volume.watched.open_root()?;
         let mut at = beneath::open_entry(&root, b"")?;
         let mut is_there = true;
+        let lets_enter = |dir: &OwnedFd| {
+            let known = beneath::open_dir(dir, b"").and_then(|dir| Protection::of(&dir));
+            known.is_ok_and(|known| known.lets_enter(uid, || gids))
+        };
         for name in self.below.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
             let stand_in = beneath::open_entry(&root, b"")?;
+            is_there &= lets_enter(&at);
             at = match beneath::open_entry(&at, name) {
                 Ok(next) => next,
                 Err(_) => {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use purge_proto::v1;
 
+use super::own::User;
 use super::place::{AtEnd, Place};
 use super::survey::survey_of;
 use super::{Host, HostError, shown};
@@ -86,7 +87,7 @@ impl Host {
     ///
     /// # Errors
     /// When the path is no clean one, no volume holds it or no directory lies there.
-    pub fn places(&self, path: &[u8], only: Option<u32>) -> Result<Vec<Below>, HostError> {
+    pub fn places(&self, path: &[u8], only: Option<User<'_>>) -> Result<Vec<Below>, HostError> {
         if path.is_empty() {
             let all = self.volumes.iter();
             return Ok(all
@@ -103,7 +104,7 @@ impl Host {
         };
         place.volume.sync_soon();
         let found = match only {
-            Some(_) => directory_evenly(&place)?,
+            Some(user) => directory_evenly(&place, user)?,
             None => directory(&place)?,
         };
         Ok(vec![(place.volume.config.name.clone(), found)])
@@ -118,8 +119,8 @@ fn directory(place: &Place) -> Result<DirId, HostError> {
 }
 
 /// The same for somebody who may know only of what is theirs: what is not there takes the same calls as what is there.
-fn directory_evenly(place: &Place) -> Result<DirId, HostError> {
-    let looked = place.look_evenly();
+fn directory_evenly(place: &Place, user: User<'_>) -> Result<DirId, HostError> {
+    let looked = place.look_evenly((user.uid, user.gids));
     let (found, is_there) =
         looked.map_err(|e| HostError::Refused(format!("volume {}: {e}", place.volume.config.name)))?;
     let found = indexed(place, &found);

@@ -19,7 +19,9 @@ use crate::notify::event::{Audience, Entry, Event, Fill, List, Purged, What, rfc
 use crate::notify::memory::{Episode, Memory};
 use crate::notify::sender::Notifier;
 use crate::notify::tally::{self, Lost};
+use crate::path;
 use crate::purge::recover::{Witness, Witnesses};
+use crate::sight::Sight;
 
 /// What costs a pass over the index is looked at this often at most, and seldom enough to cost a hundredth of a processor.
 const PASS_EVERY: Duration = Duration::from_secs(60);
@@ -210,7 +212,8 @@ impl Lookout {
     }
 
     /// Gives an event to the outbox; what was told may be noted afterwards.
-    fn tell(&self, mut event: Event, entries: &[Entry], total: u64) -> Result<(), LookError> {
+    fn tell(&self, mut event: Event, entries: Vec<Entry>, total: u64) -> Result<(), LookError> {
+        let entries = &*self.seen_by(&event, entries);
         if !entries.is_empty() {
             event.list = Some(List {
                 total,
@@ -219,6 +222,34 @@ impl Lookout {
             });
         }
         Ok(self.host.notifier.tell(event, entries)?)
+    }
+
+    /// Entries as they may be told to an owner: of what lies in a directory that they cannot enter the path ends above it. What was purged
+    /// lay in directories that may not exist any more.
+    fn seen_by(&self, event: &Event, entries: Vec<Entry>) -> Vec<Entry> {
+        let volume = self.host.volume(&event.volume).ok();
+        let (Audience::Owner { uid, .. }, Some(volume)) = (&event.to, volume) else {
+            return entries;
+        };
+        let root = &volume.config.path;
+        let mut sight = Sight::of_account(root, *uid);
+        if matches!(event.what, What::Purged(_)) {
+            sight = sight.of_the_past();
+        }
+        let root = root.as_os_str().as_encoded_bytes();
+        let seen = |entry: Entry| {
+            let path = entry.raw_path();
+            let below = path.get(root.len().saturating_add(1)..).unwrap_or_default();
+            match sight.shown(below) {
+                _ if entry.seen => Entry { seen: false, ..entry },
+                Some(end) => {
+                    let shown = path::absolute(root, below.get(..end).unwrap_or_default());
+                    entry.cut(&shown)
+                }
+                None => entry,
+            }
+        };
+        entries.into_iter().map(seen).collect()
     }
 
     // ------------------------------------------------------------ runs
@@ -271,7 +302,7 @@ impl Lookout {
             };
             let id = format!("run-failed/{}", run.run_id);
             let event = self.host.event(id, &run.volume, Audience::Operator, what);
-            self.tell(event, &[], 0)?;
+            self.tell(event, Vec::new(), 0)?;
         }
         Ok(())
     }
@@ -294,7 +325,7 @@ impl Lookout {
         let id = format!("purged/{}/{}", run.run_id, lost.uid);
         let event = self.host.event(id, &run.volume, to, what);
         let total = lost.files.saturating_add(lost.directories);
-        self.tell(event, &lost.entries, total)
+        self.tell(event, lost.entries, total)
     }
 
     // ------------------------------------------------------------ gaps
@@ -318,7 +349,7 @@ impl Lookout {
                         counts: gap.counts,
                     };
                     let event = host.event(key.clone(), name, Audience::Operator, what);
-                    self.tell(event, &[], 0)?;
+                    self.tell(event, Vec::new(), 0)?;
                 }
                 self.memory.note(&key, wall());
             }
@@ -372,7 +403,7 @@ impl Lookout {
         let event = self
             .host
             .event(format!("{key}/{number}/{state}"), volume, to.clone(), what);
-        self.tell(event, &[], 0)?;
+        self.tell(event, Vec::new(), 0)?;
         self.memory.turn(
             key,
             Episode {

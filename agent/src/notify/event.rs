@@ -132,6 +132,12 @@ pub struct Entry {
     /// The raw path in base64, where it is not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_bytes: Option<String>,
+    /// The rest of the path is in a directory that the owner cannot enter.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hidden: bool,
+    /// The owner could see all of the path when it was noted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub seen: bool,
     /// Apparent bytes.
     pub bytes: u64,
     /// When it expires, where that is still to come.
@@ -149,8 +155,30 @@ impl Entry {
             path_bytes: text
                 .is_err()
                 .then(|| base64::engine::general_purpose::STANDARD.encode(path)),
+            hidden: false,
+            seen: false,
             bytes,
             expires_at: expires_at.map(rfc3339),
+        }
+    }
+
+    /// Its path as bytes.
+    pub fn raw_path(&self) -> Vec<u8> {
+        use base64::Engine;
+        let decode = |raw: &String| base64::engine::general_purpose::STANDARD.decode(raw).ok();
+        let raw = self.path_bytes.as_ref().and_then(decode);
+        raw.unwrap_or_else(|| self.path.clone().into_bytes())
+    }
+
+    /// The same, of which only this much of the path is told.
+    #[must_use]
+    pub fn cut(self, path: &[u8]) -> Self {
+        let Self { path, path_bytes, .. } = Self::new(path, 0, None);
+        Self {
+            path,
+            path_bytes,
+            hidden: true,
+            ..self
         }
     }
 }

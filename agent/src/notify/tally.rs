@@ -16,6 +16,7 @@ use super::event::Entry;
 use crate::policy::evaluate::Shape;
 use crate::purge::apply::Taken;
 use crate::purge::candidate::Candidate;
+use crate::sight::Sight;
 
 /// What an owner lost.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -47,7 +48,23 @@ pub struct Tally {
 struct Inner {
     file: File,
     named: FxHashMap<u32, usize>,
+    sights: FxHashMap<u32, Sight>,
 }
+
+impl Inner {
+    /// Whether the owner can see all of its path now, whatever groups they are in: when they are told, the directories may not exist any more.
+    fn sees(&mut self, root: &Path, candidate: &Candidate) -> bool {
+        if self.sights.len() >= SIGHTS_MAX {
+            self.sights.clear();
+        }
+        let sight = self.sights.entry(candidate.uid);
+        let sight = sight.or_insert_with(|| Sight::of(root, candidate.uid, &[]));
+        sight.shown_in(&candidate.dir).is_none()
+    }
+}
+
+/// Owners whose sight is remembered.
+const SIGHTS_MAX: usize = 1000;
 
 fn place(outbox: &Path, run: &str) -> PathBuf {
     outbox.join("runs").join(format!("{run}.jsonl"))
@@ -65,6 +82,7 @@ impl Tally {
             inner: Mutex::new(Inner {
                 file,
                 named: FxHashMap::default(),
+                sights: FxHashMap::default(),
             }),
             root: root.to_owned(),
             named_max,
@@ -98,8 +116,9 @@ impl Tally {
             let named = inner.named.entry(candidate.uid).or_default();
             if *named < self.named_max {
                 *named = named.saturating_add(1);
-                lost.entries
-                    .push(Entry::new(&path_of(&self.root, candidate), candidate.size, None));
+                let mut entry = Entry::new(&path_of(&self.root, candidate), candidate.size, None);
+                entry.seen = inner.sees(&self.root, candidate);
+                lost.entries.push(entry);
             }
         }
         let mut lines = Vec::new();

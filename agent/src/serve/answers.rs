@@ -27,8 +27,9 @@ use crate::model::Seconds;
 use crate::purge::candidate::Candidate;
 use crate::purge::holds::timestamp;
 use crate::purge::plans::PlanRecord;
-use crate::query::find::{Filter, Order, Search, room_for};
+use crate::query::find::{Filter, Hit, Order, Search, room_for};
 use crate::query::{STEP_BYTES, Step};
+use crate::sight::Sight;
 use crate::volume::{State, Volume};
 
 /// Bytes that sorting one answer may take: more is sorted in several passes. Root's large answers take fewer of them.
@@ -55,6 +56,9 @@ pub(super) struct Found {
     places: VecDeque<Below>,
     left: u64,
     now: Option<(Arc<Volume>, Search)>,
+    caller: Caller,
+    /// How much of the volume's paths the caller may know; none: all.
+    sight: Option<Sight>,
     /// What this client may take for sorting at most.
     room_max: u64,
 }
@@ -68,6 +72,8 @@ impl Found {
             asked,
             places: places.into(),
             now: None,
+            caller: caller.clone(),
+            sight: None,
             room_max: sort_max(caller),
         }
     }
@@ -129,6 +135,7 @@ impl Walk for Found {
             };
             let volume = Arc::clone(self.host.volume(&name).map_err(convert::status)?);
             let search = self.search(&volume, below)?;
+            self.sight = self.caller.sight(&volume.config.path);
             self.now = Some((volume, search));
             return Ok(Step::Working);
         };
@@ -137,7 +144,10 @@ impl Walk for Found {
             match step.map_err(|e| Status::internal(convert::plain(e.to_string())))? {
                 Step::Items(hits) => {
                     let root = &volume.config.path;
-                    Step::Items(hits.iter().map(|hit| convert::entry(root, hit)).collect())
+                    let sight = &mut self.sight;
+                    let mut shown = |hit: &Hit| sight.as_mut().and_then(|sight| sight.shown(&hit.path));
+                    let entries = hits.iter().map(|hit| convert::entry(root, hit, shown(hit)));
+                    Step::Items(entries.collect())
                 }
                 Step::Working => Step::Working,
                 Step::Done => {

@@ -213,9 +213,15 @@ pub(super) fn candidate(root: &Path, c: &Candidate, plan: &PlanRecord, created: 
     }
 }
 
-pub(super) fn entry(root: &Path, hit: &Hit) -> v1::Entry {
+/// An entry of which only the first `shown` bytes of the path may be told, if that is not all.
+pub(super) fn entry(root: &Path, hit: &Hit, shown: Option<usize>) -> v1::Entry {
+    let path = hit
+        .path
+        .get(..shown.unwrap_or(hit.path.len()))
+        .unwrap_or_default();
     v1::Entry {
-        path: absolute(root, &hit.path),
+        path: absolute(root, path),
+        hidden: shown.is_some(),
         kind: kind(hit.attributes.kind).into(),
         bytes: hit.attributes.size,
         owner: user_name(hit.attributes.uid),

@@ -2,6 +2,7 @@
 //! memory for one more.
 
 use std::convert::Infallible;
+use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -22,6 +23,7 @@ use crate::config::Access;
 use crate::host::User;
 use crate::model::Seconds;
 use crate::roles::{self, Peer, Scope};
+use crate::sight::Sight;
 
 /// Calls that one client may have open at a time, over all of its connections. Those of root are as many as its scripts need.
 const OPEN_CALLS_MAX: usize = 32;
@@ -62,6 +64,8 @@ pub struct Caller {
     pub name: String,
     /// The local user; none: a certificate.
     pub uid: Option<u32>,
+    /// The local user's groups when they connected, as the kernel names them.
+    pub gids: Arc<[u32]>,
     /// How much they see.
     pub scope: Scope,
     /// When they stop waiting for the answer.
@@ -87,7 +91,16 @@ impl Caller {
     /// Who asks, if only for what is theirs.
     pub fn user(&self) -> Option<User<'_>> {
         let name = &self.name;
-        self.only().map(|uid| User { uid, name })
+        self.only().map(|uid| User {
+            uid,
+            name,
+            gids: &self.gids,
+        })
+    }
+
+    /// What they may know of the paths of a volume; none: all.
+    pub fn sight(&self, root: &Path) -> Option<Sight> {
+        self.only().map(|uid| Sight::of(root, uid, &self.gids))
     }
 
     /// The user that all of this is for; none: everybody.
@@ -277,6 +290,10 @@ async fn come_in(
         uid: match &peer {
             Peer::Local { uid, .. } => Some(*uid),
             _ => None,
+        },
+        gids: match &visit.peer {
+            Peer::Local { gids, .. } => gids.as_slice().into(),
+            _ => Arc::default(),
         },
         scope: admitted.scope,
         deadline: deadline.and_then(|t| Instant::now().checked_add(t)),

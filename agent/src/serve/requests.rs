@@ -200,6 +200,7 @@ pub fn mine(r: v1::MineRequest, caller: Option<u32>, only: Option<u32>) -> Resul
         volume: r.volume,
         within: or(r.expiring_seconds, MINE_WITHIN),
         depth: if r.depth == 0 { MINE_DEPTH } else { r.depth },
+        own: None,
     })
 }
 

@@ -317,7 +317,10 @@ impl PurgeAgent for Service {
         let mut r = request.into_inner();
         let path = std::mem::take(&mut r.path);
         let asked = self.parsed(&caller, move || requests::find(&r, only)).await?;
-        let places = self.wait(&caller, move |host| host.places(&path, only)).await?;
+        let by = caller.clone();
+        let places = self
+            .wait(&caller, move |host| host.places(&path, by.user()))
+            .await?;
         let found = answers::Found::new(Arc::clone(&self.host), &caller, asked, places);
         Ok(self.stream(&caller, found))
     }
@@ -337,7 +340,8 @@ impl PurgeAgent for Service {
         let caller = Caller::of(&request)?;
         let r = request.into_inner();
         let (uid, only) = (caller.uid, caller.only());
-        let whose = self.parsed(&caller, move || requests::mine(r, uid, only)).await?;
+        let mut whose = self.parsed(&caller, move || requests::mine(r, uid, only)).await?;
+        whose.own = only.map(|_| Arc::clone(&caller.gids));
         let told = self.wait(&caller, move |host| host.mine(&whose, pages::ANSWER_BYTES_MAX));
         Ok(Response::new(told.await?))
     }

@@ -53,6 +53,45 @@ impl Protection {
         })
     }
 
+    /// Whether a user may enter it (`acl(5)`, access check algorithm). The groups are asked for only where they matter.
+    pub fn lets_enter<'g>(&self, uid: u32, groups: impl FnOnce() -> &'g [u32]) -> bool {
+        const ENTER: u32 = 1;
+        let may = |bits: u32| bits & ENTER != 0;
+        if uid == 0 {
+            return true;
+        }
+        if uid == self.uid {
+            return may(self.mode >> 6);
+        }
+        let (of_group, others) = (may(self.mode >> 3), may(self.mode));
+        let Some(acl) = &self.acl else {
+            return match of_group == others {
+                true => others,
+                false if groups().contains(&self.gid) => of_group,
+                false => others,
+            };
+        };
+        let Some(entries) = entries(acl) else {
+            return false;
+        };
+        let mut named = entries.iter().filter(|e| e.tag == USER && e.id == uid);
+        if let Some(entry) = named.next() {
+            // The bits of the group are the mask.
+            return may(entry.permissions) && of_group;
+        }
+        let groups = groups();
+        let mut matching = entries
+            .iter()
+            .filter(|e| {
+                e.tag == GROUP_OBJ && groups.contains(&self.gid) || e.tag == GROUP && groups.contains(&e.id)
+            })
+            .peekable();
+        match matching.peek() {
+            Some(_) => of_group && matching.any(|e| may(e.permissions)),
+            None => others,
+        }
+    }
+
     /// Why a directory with this protection must not take what a directory like `before` protected; none: it may.
     pub fn is_less_safe_than(&self, before: &Self) -> Option<String> {
         if self.uid != before.uid {
@@ -119,14 +158,81 @@ impl Protection {
     }
 }
 
+/// Tags of entries (linux/posix_acl.h): a named user, the owning group, a named group.
+const USER: u16 = 0x02;
+const GROUP_OBJ: u16 = 0x04;
+const GROUP: u16 = 0x08;
+
+/// An entry of an ACL.
+struct Entry {
+    tag: u16,
+    permissions: u32,
+    id: u32,
+}
+
+/// The entries of eight bytes that follow a version of four; none if it cannot be read.
+fn entries(acl: &[u8]) -> Option<Vec<Entry>> {
+    let entry = |bytes: &[u8]| match bytes {
+        [t0, t1, p0, p1, id @ ..] => Some(Entry {
+            tag: u16::from_le_bytes([*t0, *t1]),
+            permissions: u32::from(u16::from_le_bytes([*p0, *p1])) & 7,
+            id: u32::from_le_bytes(id.try_into().ok()?),
+        }),
+        _ => None,
+    };
+    acl.get(4..)?.chunks(8).map(entry).collect()
+}
+
 /// What the owning group may, by an access ACL; none if it cannot be read.
 pub(super) fn group_entry(acl: &[u8]) -> Option<u32> {
-    /// `ACL_GROUP_OBJ` of linux/posix_acl.h, whose entries of eight bytes follow a version of four.
-    const GROUP_OBJ: u16 = 0x04;
-    acl.get(4..)?.chunks_exact(8).find_map(|entry| match entry {
-        [t0, t1, p0, p1, ..] if u16::from_le_bytes([*t0, *t1]) == GROUP_OBJ => {
-            Some(u32::from(u16::from_le_bytes([*p0, *p1])) & 7)
+    let entries = entries(acl)?;
+    let of_group = entries.iter().find(|e| e.tag == GROUP_OBJ);
+    of_group.map(|e| e.permissions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn acl(entries: &[(u16, u16, u32)]) -> Option<Vec<u8>> {
+        let mut acl = 2u32.to_le_bytes().to_vec();
+        for (tag, permissions, id) in entries {
+            acl.extend(tag.to_le_bytes());
+            acl.extend(permissions.to_le_bytes());
+            acl.extend(id.to_le_bytes());
         }
-        _ => None,
-    })
+        Some(acl)
+    }
+
+    /// As the kernel decides: the first class that matches counts, and no other.
+    #[test]
+    fn who_may_enter() {
+        let of = |mode, acl| Protection {
+            uid: 1000,
+            gid: 100,
+            mode,
+            acl,
+        };
+        let may = |p: &Protection, uid, groups: &[u32]| p.lets_enter(uid, || groups);
+        assert!(may(&of(0o700, None), 1000, &[]) && !may(&of(0o077, None), 1000, &[100]));
+        assert!(!may(&of(0o700, None), 7, &[100]) && may(&of(0, None), 0, &[]));
+        assert!(may(&of(0o710, None), 7, &[100]) && !may(&of(0o710, None), 7, &[7]));
+        assert!(!may(&of(0o701, None), 7, &[100]) && may(&of(0o701, None), 7, &[7]));
+        let named = acl(&[
+            (1, 7, u32::MAX),
+            (USER, 5, 7),
+            (GROUP_OBJ, 0, u32::MAX),
+            (GROUP, 1, 50),
+            (0x10, 5, u32::MAX),
+            (0x20, 0, u32::MAX),
+        ]);
+        let with_acl = of(0o750, named.clone());
+        assert!(may(&with_acl, 7, &[]) && may(&with_acl, 8, &[50]));
+        assert!(!may(&with_acl, 8, &[100]) && !may(&with_acl, 8, &[8]));
+        assert!(!may(&of(0o740, named), 7, &[50]), "the mask");
+        assert!(
+            !may(&of(0o755, Some(vec![2, 0, 0, 0, 1])), 8, &[]),
+            "damaged: doubt hides"
+        );
+    }
 }

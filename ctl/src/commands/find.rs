@@ -11,7 +11,7 @@ use super::show::Sort;
 use crate::connect::Client;
 use crate::error::{CtlError, exit};
 use crate::output::Out;
-use crate::output::table::age;
+use crate::output::table::{age, plural};
 use crate::{paths, views};
 
 /// Arguments.
@@ -110,8 +110,12 @@ impl Find {
                 "AGE", "SIZE", "OWNER"
             ))?;
         }
+        let mut hidden = 0u64;
         while let Some(e) = stream.message().await? {
-            if self.null {
+            if self.null && e.hidden {
+                // What is left of the path names another thing.
+                hidden = hidden.saturating_add(1);
+            } else if self.null {
                 out.raw(&e.path)?;
                 out.raw(&[0])?;
             } else if table {
@@ -119,17 +123,33 @@ impl Find {
                     Some(at) => left(at),
                     None => views::source(e.source()),
                 };
-                let slash = if e.kind() == v1::Kind::Directory { "/" } else { "" };
+                let slash = if e.hidden {
+                    ""
+                } else if e.kind() == v1::Kind::Directory {
+                    "/"
+                } else {
+                    ""
+                };
                 out.line(&format!(
                     "{:>5}  {:>10}  {third:<8}  {:<10}  {}{slash}",
                     age(super::age_of(e.last_access)),
                     format_size(e.bytes),
                     e.owner,
-                    paths::printable(&e.path)
+                    paths::partly(&e.path, e.hidden)
                 ))?;
             } else {
-                out.item(&views::entry(&e))?;
+                let mut item = views::entry(&e);
+                if out.has_columns() {
+                    item["hidden"] = e.hidden.into();
+                }
+                out.item(&item)?;
             }
+        }
+        if hidden > 0 {
+            let files = plural(hidden, "entry lies", "entries lie");
+            out.remark(&format!(
+                "{files} in directories that you cannot enter: not named"
+            ));
         }
         if !out.is_table() && !self.null {
             out.end()?;

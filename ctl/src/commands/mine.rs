@@ -71,7 +71,7 @@ impl Mine {
                 count(d.files),
                 format_size(d.bytes),
                 d.first_expires_at.map_or_else(String::new, super::find::left),
-                paths::printable(&d.path),
+                paths::partly(&d.path, d.hidden),
             ]);
         }
         table.print(out, 2)?;
@@ -94,6 +94,9 @@ fn view(report: &v1::MineReport) -> Value {
         o.insert("files".into(), d.files.into());
         o.insert("bytes".into(), d.bytes.into());
         o.insert("first_expires_at".into(), views::time(d.first_expires_at));
+        if d.hidden {
+            o.insert("hidden".into(), true.into());
+        }
         Value::Object(o)
     };
     json!({

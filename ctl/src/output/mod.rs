@@ -120,6 +120,11 @@ impl Out {
         Ok(())
     }
 
+    /// Whether every item of a list has the fields of the first.
+    pub fn has_columns(&self) -> bool {
+        self.format == Format::Csv
+    }
+
     /// An item of a list. Nothing is held back: a million items take no memory.
     pub fn item(&mut self, value: &Value) -> io::Result<()> {
         self.items += 1;

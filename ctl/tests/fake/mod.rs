@@ -149,6 +149,7 @@ impl PurgeAgent for Fake {
             last_access: c.last_access,
             source: c.source,
             expires_at: None,
+            hidden: false,
         };
         Ok(stream(candidates().into_iter().map(entry).collect()))
     }

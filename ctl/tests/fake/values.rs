@@ -353,6 +353,7 @@ pub fn mine() -> MineReport {
         files,
         bytes: files * 1_000_000,
         first_expires_at: at(0),
+        hidden: false,
     };
     MineReport {
         user: "alice".into(),

@@ -148,7 +148,7 @@ impl Lookout {
         );
         let entries = named(volume, &share.picks, ttl)?;
         let event = self.host.event(id, &rule.volume, to, what);
-        self.tell(event, &entries, share.entries())
+        self.tell(event, entries, share.entries())
     }
 }
 

@@ -5,8 +5,6 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use lettre::message::header::ContentType;
 use lettre::message::{Attachment, Mailbox, Message, MultiPart, SinglePart};
 use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
@@ -202,9 +200,12 @@ fn list_of(letter: &Letter) -> String {
 
 /// On one line, from its bytes where it is no UTF-8.
 fn path_of(entry: &Entry) -> String {
-    let raw = entry.path_bytes.as_deref().and_then(|b| STANDARD.decode(b).ok());
-    let raw = raw.unwrap_or_else(|| entry.path.clone().into_bytes());
-    Shown::name(&raw).into_string()
+    let raw = entry.raw_path();
+    let path = Shown::name(&raw).into_string();
+    match entry.hidden {
+        true => format!("{path} (the rest is in a directory that you cannot enter)"),
+        false => path,
+    }
 }
 
 /// An error and what is behind it.
