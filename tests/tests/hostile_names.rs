@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use purge_tests::ctl::{number, path_of, text};
 use purge_tests::files::{age, age_tree, assert_same, make, make_one, now, read, regular_files};
-use purge_tests::wait::{LONG, until};
+use purge_tests::wait::{Ends, LONG, until};
 use purge_tests::{Agent, Config, Ctl, Fs, Mount, Plan, need};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, mkdirat, openat, utimensat};
 use serde_json::Value;
@@ -355,4 +355,54 @@ fn more_names_than_can_be_followed_are_told_and_found_by_a_scan() {
     let planned = agent.ctl().candidate_files();
     assert!(!planned.contains(&old[0]), "a use counts whatever names change");
     assert!(planned.contains(&old[1]), "and nothing else became young");
+}
+
+/// A chain of directories that grows ahead of the first scan does not keep it from its end: what is made later is told by events.
+#[test]
+fn a_chain_that_grows_ahead_of_the_scan_does_not_keep_it_from_its_end() {
+    const BEFORE: usize = 20_000;
+    const AT_MOST: usize = 260_000;
+    let mount = need!(Mount::sized(Fs::Ext4, 1500, 300_000));
+    let root = mount.path();
+    let others: BTreeSet<PathBuf> = make(&root.join("others"), 20).into_iter().collect();
+    fs::create_dir(root.join("m")).unwrap();
+    let stop = AtomicBool::new(false);
+    let made = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let _ends = Ends(&stop);
+        scope.spawn(|| {
+            let mut at: OwnedFd = File::open(root.join("m")).unwrap().into();
+            for level in 0..AT_MOST {
+                if stop.load(Relaxed) {
+                    break;
+                }
+                mkdirat(&at, "n", Mode::RWXU).unwrap();
+                at = openat(&at, "n", OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+                made.store(level as u64, Relaxed);
+                // As fast as a scan of a debug build lists them, for longer than one takes.
+                if level > BEFORE && level.is_multiple_of(100) {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            }
+        });
+        until("the first of them", LONG, || {
+            (made.load(Relaxed) > BEFORE as u64).then_some(())
+        });
+        age_tree(&root.join("others"));
+        let agent = told("tracking after", || Agent::tracking(&Config::backdated(&root)));
+        let now = made.load(Relaxed) as usize;
+        assert!(now + 1 < AT_MOST, "she had made all by then");
+        let _ = writeln!(std::io::stderr(), "{now} levels by then");
+        // They are purged while she goes on.
+        assert_same("planned", &agent.ctl().candidate_files(), &others);
+        stop.store(true, Relaxed);
+        // What was made meanwhile is known, and in use.
+        make_one(&root.join("m/n/late"));
+        until("it is in the index", LONG, || {
+            let found = agent
+                .ctl()
+                .find([root.join("m/n").to_str().unwrap(), "--name", "late"]);
+            (found.len() == 1).then_some(())
+        });
+    });
 }

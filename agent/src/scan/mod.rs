@@ -204,6 +204,49 @@ const ROUNDS_MAX: usize = 20;
 /// Those that were not met in so many rounds in which no other was either are gone, or never stay where they are.
 const VAIN_ROUNDS_MAX: usize = 3;
 
+/// Which directories a scan need not list: those that were made after it began. Events tell what is in them, as they do of all that is made
+/// later, so a user who makes directories faster than they are listed does not keep a scan from its end.
+#[derive(Debug, Clone, Copy)]
+struct Newborn {
+    /// None: the file system keeps no births, and nothing tells which these are.
+    later_than: Option<Seconds>,
+    /// So many directories are listed whenever they were made. Where the clock of a server is ahead, old ones look new.
+    after: u64,
+}
+
+/// A scan of some trees lists so many directories, also if they were made after it began.
+const LISTED_WITH_NEWBORN: u64 = 100_000;
+
+impl Newborn {
+    /// Whether an entry is one of them.
+    fn is(self, kind: Kind, birth: Seconds, progress: &Progress) -> bool {
+        kind == Kind::Directory
+            && self
+                .later_than
+                .is_some_and(|began| birth > began && birth <= Seconds::wall())
+            && progress.directories.load(Relaxed) >= self.after
+    }
+
+    /// Takes them from directories that are to be listed. Those of which no event has told are in the answer: a clock was wrong, and they are
+    /// listed afterwards.
+    fn take_from(self, dirs: &mut Vec<DirId>, watched: &Watched, progress: &Progress) -> Vec<DirId> {
+        let index = watched.index.read();
+        let mut unheard = Vec::new();
+        dirs.retain(|dir| {
+            let Some(ino) = index.dirs().get(*dir).map(|known| known.ino) else {
+                return true;
+            };
+            let known = index.get(ino).map(|(known, _)| known);
+            let is_newborn = known.is_some_and(|known| self.is(known.kind, known.birth, progress));
+            if is_newborn && !index.is_touched(ino) {
+                unheard.push(*dir);
+            }
+            !is_newborn
+        });
+        unheard
+    }
+}
+
 /// Walks `extent` and brings the index up to what is there. `number` must differ from every earlier scan's.
 ///
 /// # Errors
@@ -224,6 +267,13 @@ pub fn run(
     let root = watched.open_root().map_err(unopenable)?;
     let mount = watched.open_mount().map_err(unopenable)?;
     let top = watched.projects.open_file(&root).map_err(unopenable)?;
+    let newborn = Newborn {
+        later_than: top.keeps_birth.then(Seconds::wall),
+        after: match extent {
+            Extent::Volume => 0,
+            Extent::Trees(_) => LISTED_WITH_NEWBORN,
+        },
+    };
     let mut next = {
         let mut index = watched.index.write();
         index.start_scan(number, *extent == Extent::Volume);
@@ -236,6 +286,7 @@ pub fn run(
     let mut doubtful = Vec::new();
     let mut walked = Ok(());
     let mut vain = 0;
+    let mut unheard = Vec::new();
     for _ in 0..ROUNDS_MAX {
         let these = std::mem::take(&mut next);
         let listed = progress.directories.load(Relaxed);
@@ -243,7 +294,7 @@ pub fn run(
             watched,
             (&root, &mount),
             these,
-            belief,
+            (belief, newborn),
             progress,
             around,
             &mut doubtful,
@@ -259,6 +310,7 @@ pub fn run(
             Extent::Volume => watched.index.read().unlisted(),
             Extent::Trees(_) => missed,
         };
+        unheard = newborn.take_from(&mut next, watched, progress);
         vain = match progress.directories.load(Relaxed) == listed {
             true => vain + 1,
             false => 0,
@@ -279,6 +331,7 @@ pub fn run(
     watched.doubtful_links.lock().extend(links);
     let vanished = watched.index.write().end_scan(complete)?;
     walked?;
+    next.extend(unheard);
     next.extend(doubtful.into_iter().map(|(dir, _)| dir));
     next.sort_unstable();
     next.dedup();

@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use purge_proto::shown;
 use rustix::fs::RawDir;
 
-use super::{Belief, Progress, ScanError, Surroundings};
+use super::{Belief, Newborn, Progress, ScanError, Surroundings};
 use crate::collect::Watched;
 use crate::descriptors;
 use crate::index::{DirId, Found, StoreError};
@@ -60,6 +60,7 @@ struct Shared<'a> {
     /// The mount that handles belong to.
     mount: &'a OwnedFd,
     belief: Belief,
+    newborn: Newborn,
     progress: &'a Progress,
     around: &'a dyn Surroundings,
     /// Chunks of directories that may wait together: each holds a descriptor, and users can make large directories in one another.
@@ -79,7 +80,7 @@ pub(super) fn walk(
     watched: &Watched,
     (root, mount): (&OwnedFd, &OwnedFd),
     dirs: Vec<DirId>,
-    belief: Belief,
+    (belief, newborn): (Belief, Newborn),
     progress: &Progress,
     around: &dyn Surroundings,
     doubtful: &mut Vec<(DirId, Vec<u8>)>,
@@ -91,6 +92,7 @@ pub(super) fn walk(
         root,
         mount,
         belief,
+        newborn,
         progress,
         around,
         shared_max: descriptors::shares().scan,
@@ -325,7 +327,9 @@ impl<'a> Worker<'a> {
             }
             return Ok(true);
         }
-        if found.stat.kind == Kind::Directory {
+        let newborn = self.shared.newborn;
+        let is_newborn = newborn.is(found.stat.kind, found.stat.birth, self.shared.progress);
+        if found.stat.kind == Kind::Directory && !is_newborn {
             self.subdirs
                 .push((found.stat.ino, Handle::of_entry(fd, name).ok()));
         }

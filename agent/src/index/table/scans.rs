@@ -66,6 +66,11 @@ impl Index {
         self.early.len() >= EARLY_USES_MAX
     }
 
+    /// Whether an event has told of an inode while the running scan went on.
+    pub fn is_touched(&self, ino: Inode) -> bool {
+        self.scan.as_ref().is_some_and(|scan| scan.touched.contains(&ino))
+    }
+
     /// The directories that the running scan has not listed yet.
     pub fn unlisted(&self) -> Vec<DirId> {
         self.scan
