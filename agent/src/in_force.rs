@@ -35,6 +35,11 @@ impl InForce {
         self.certificates.as_ref()?.ends()
     }
 
+    /// Why the certificates that are there now are not in force, if they are not.
+    pub fn certificate_trouble(&self) -> Option<String> {
+        self.certificates.as_ref()?.trouble()
+    }
+
     /// The agent's lists of revoked certificates.
     pub fn revocation_lists(&self) -> Vec<RevocationList> {
         self.certificates.as_ref().map(|c| c.lists()).unwrap_or_default()

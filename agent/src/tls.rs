@@ -22,7 +22,7 @@ use x509_parser::asn1_rs::{Tag, ToDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config::subject::Value;
-use crate::config::{Subject, TlsFiles};
+use crate::config::{Subject, TlsFiles, secret};
 use crate::roles::{Peer, Standing};
 
 /// Why certificates cannot be used.
@@ -71,6 +71,8 @@ struct Loaded {
     /// What everybody who came in under these authorities is looked at with.
     trust: Arc<Trust>,
     stamps: Vec<Stamp>,
+    /// Why the files that are there now are not in force.
+    trouble: Option<String>,
 }
 
 /// What decides about clients that have come in.
@@ -159,8 +161,9 @@ impl Certificates {
     /// # Errors
     /// When they cannot be read or do not fit together: those in force stay.
     pub fn replace(&self, files: &TlsFiles) -> Result<(), TlsError> {
-        let mut fresh = load(files)?;
+        let fresh = load(files);
         let mut loaded = self.0.lock();
+        let mut fresh = fresh.inspect_err(|error| loaded.trouble = Some(error.to_string()))?;
         if fresh.authorities == loaded.authorities {
             // Those who are connected are looked at once more, with the lists of now.
             let mut now = loaded.trust.now.write();
@@ -192,6 +195,11 @@ impl Certificates {
             loaded.files.clone()
         };
         self.replace(&files).map(|()| true)
+    }
+
+    /// Why the files that are there now are not in force, if they are not.
+    pub fn trouble(&self) -> Option<String> {
+        self.0.lock().trouble.clone()
     }
 
     /// When the agent's own certificate ends, in seconds since 1970.
@@ -235,7 +243,10 @@ fn load(files: &TlsFiles) -> Result<Loaded, TlsError> {
         let (_, parsed) = X509Certificate::from_der(own).ok()?;
         Some(parsed.validity().not_after.timestamp())
     });
-    let key = read(&files.key)?;
+    let key = secret::open(&files.key).map_err(|source| TlsError::Read {
+        path: files.key.clone(),
+        source,
+    })?;
     let key = PrivateKeyDer::from_pem_slice(&key).map_err(|e| TlsError::Pem {
         path: files.key.clone(),
         what: "private key (PEM)",
@@ -280,6 +291,7 @@ fn load(files: &TlsFiles) -> Result<Loaded, TlsError> {
             now: RwLock::new(Verifier { verifier, number: 0 }),
         }),
         stamps,
+        trouble: None,
     })
 }
 

@@ -275,3 +275,40 @@ fn secret_files_that_others_can_read_are_refused_at_check_and_reload() {
     agent.wait_until_it_says("everything stays as it was");
     assert!(agent.said().contains("chmod 600"), "{}", agent.said());
 }
+
+/// A secret that others can read meanwhile is not sent: it is in the notice's error, with the cure.
+#[test]
+fn a_secret_that_others_can_read_meanwhile_is_not_used() {
+    let mut mount = need!(Mount::sized(Fs::Ext4, 64, 2000));
+    let tree = Tree::make(&mut mount);
+    let dir = temp_dir();
+    let files = ["token", "key", "word"].map(|name| dir.path().join(name));
+    files.iter().for_each(|file| write_secret(file, "SIGNINGKEY\n"));
+    let [token, key, word] = &files;
+    let (repeats, nobody) = (echo(), free_port());
+    let sinks = format!(
+        "webhook = [ {{ name = \"token\", url = \"http://127.0.0.1:{repeats}/\", token_file = {token:?} }},\n\
+         {{ name = \"key\", url = \"http://127.0.0.1:{repeats}/\", secret_file = {key:?} }} ]\n\
+         amqp = {{ name = \"word\", url = \"amqp://me@127.0.0.1:{nobody}/%2f\", exchange = \"e\", password_file = {word:?} }}"
+    );
+    let agent = Agent::tracking(&tree.config(&sinks));
+    let ctl = agent.ctl();
+    for mode in [0o640, 0o604] {
+        for file in &files {
+            fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        for sink in ["token", "key", "word"] {
+            let said = ctl.run(["notices", "test", "--sink", sink]).text();
+            assert!(
+                said.contains("can be read or written by others than root"),
+                "{sink}: {said}"
+            );
+            assert!(said.contains("chmod 600"), "{sink}: {said}");
+        }
+    }
+    for file in &files {
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let said = ctl.run(["notices", "test", "--sink", "token"]).text();
+    assert!(said.contains("404"), "{said}");
+}

@@ -8,6 +8,7 @@
 )]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -395,4 +396,34 @@ fn certificates_are_taken_up_anew_without_a_restart() {
     };
     let channel = channel_tls(&runtime, world.port, &new_client).unwrap();
     asks(&channel).unwrap();
+}
+
+/// A new key that others can read is not taken up: the one before stays, and the log and the doctor say so.
+#[test]
+fn a_renewed_key_that_others_can_read_is_not_taken_up() {
+    let world = need!(World::new());
+    let next_authority = Authority::new("the servers' next authority");
+    let next = next_authority.vouch(world.dir.path(), "next", Validity::Long);
+    let certificates = || world.agent.ctl().run(["doctor", "--output", "json"]).text();
+    assert!(!certificates().contains("cannot be used"));
+    fs::set_permissions(&next.key, fs::Permissions::from_mode(0o644)).unwrap();
+    replace(&next.key, &world.shown.key);
+    replace(&next.cert, &world.shown.cert);
+    let is_said = "can be read or written by others than root (mode 0644)";
+    world.agent.wait_until_it_says(is_said);
+    until("the doctor says so", SOON, || {
+        certificates().contains(is_said).then_some(())
+    });
+    assert!(shown_by(world.port).contains("CN = agent"), "the one before");
+    assert!(
+        world.agent.said().contains("\"ERROR\""),
+        "{}",
+        world.agent.last_words()
+    );
+
+    fs::set_permissions(&world.shown.key, fs::Permissions::from_mode(0o600)).unwrap();
+    until("the new certificate is shown", SOON, || {
+        shown_by(world.port).contains("CN = next").then_some(())
+    });
+    assert!(!certificates().contains("cannot be used"));
 }

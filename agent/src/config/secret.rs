@@ -1,5 +1,7 @@
 //! Where secrets are: in files, or in what systemd hands over (`LoadCredential=`, systemd.exec(5)). Never in the configuration.
 
+use std::fs::Metadata;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -53,10 +55,29 @@ pub fn read(file: &Path) -> Option<String> {
 /// How others than root can come at a file with a secret, and the cure; none: they cannot. What systemd hands over is looked after
 /// by systemd.
 pub fn exposed(file: &Path) -> Option<(String, String)> {
+    exposed_as(file, &std::fs::metadata(file).ok()?)
+}
+
+/// The content of a file with a secret, asked for by the open file: what has its name may change.
+///
+/// # Errors
+/// Why it cannot be read, or who else can read it, and the cure. Such a secret is not used.
+pub fn open(file: &Path) -> io::Result<Vec<u8>> {
+    let mut open = std::fs::File::open(file)?;
+    if let Some((what, cure)) = exposed_as(file, &open.metadata()?) {
+        return Err(io::Error::other(format!(
+            "{what}; {cure}, or put a new secret there: this one may be known"
+        )));
+    }
+    let mut content = Vec::new();
+    open.read_to_end(&mut content)?;
+    Ok(content)
+}
+
+fn exposed_as(file: &Path, is: &Metadata) -> Option<(String, String)> {
     if file.starts_with(credentials_dir()) {
         return None;
     }
-    let is = std::fs::metadata(file).ok()?;
     let shown = file.display();
     if is.uid() != 0 && is.uid() != rustix::process::geteuid().as_raw() {
         let what = format!("{shown} belongs to uid {}, who can read it", is.uid());
@@ -90,6 +111,7 @@ mod tests {
             let found = exposed(file.path());
             assert_eq!(found.is_some(), is_exposed, "{mode:o}");
             assert!(found.is_none_or(|(_, cure)| cure.starts_with("chmod 600 /")));
+            assert_eq!(open(file.path()).is_err(), is_exposed, "{mode:o}");
         }
         std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o600)).unwrap();
         if std::os::unix::fs::chown(file.path(), Some(12345), None).is_ok() {

@@ -17,6 +17,7 @@ pub fn examine(in_force: &InForce) -> Vec<Finding> {
     if let Some(not_after) = in_force.certificate_ends() {
         findings.push(certificate(not_after, Seconds::wall().unix()));
     }
+    findings.extend(in_force.certificate_trouble().map(|why| unusable(&why)));
     let now = Seconds::wall().unix();
     findings.extend(
         in_force
@@ -50,6 +51,16 @@ pub fn lists(unpublished: &[(String, String)]) -> Option<Finding> {
     let cure = "correct the directory that announce_to names: the lists are tried again each minute, and until then nothing new is \
                 announced and so nothing new is taken";
     (!rules.is_empty()).then(|| Finding::bad("lists", rules.join("; "), cure))
+}
+
+fn unusable(why: &str) -> Finding {
+    Finding::bad(
+        "certificate",
+        format!(
+            "the files that listen.tls names have changed and cannot be used, so the earlier ones stay in force: {why}"
+        ),
+        "correct them: they are read again at once",
+    )
 }
 
 fn certificate(not_after: i64, now: i64) -> Finding {

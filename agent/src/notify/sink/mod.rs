@@ -191,9 +191,10 @@ fn is_without_network(why: &str) -> bool {
     why.contains(&std::io::Error::from_raw_os_error(EAFNOSUPPORT).to_string())
 }
 
-/// A secret from its file, without the end of its line.
+/// A secret from its file, without the end of its line. One that others can read meanwhile is not used.
 fn secret(path: &std::path::Path) -> Result<String, SendError> {
-    std::fs::read_to_string(path)
-        .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
+    let text = crate::config::secret::open(path)
+        .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other));
+    text.map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
         .map_err(|e| SendError::Down(format!("{}: {e}", path.display())))
 }
