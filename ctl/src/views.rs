@@ -126,6 +126,7 @@ fn volume(v: &v1::VolumeStatus) -> Value {
         "bytes": v.bytes,
         "unreadable": v.unreadable,
         "subvolumes": v.subvolumes,
+        "times_ahead": v.times_ahead,
         "locked_by": v.locked_by,
         "coverage_since": time(v.coverage_since),
         "gaps": v.gaps.iter().map(gap).collect::<Vec<_>>(),

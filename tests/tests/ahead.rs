@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use purge_tests::ctl::{Plan, number, tally, text};
 use purge_tests::files::{age_tree, make, make_one, now, set_times};
-use purge_tests::wait::until_same;
+use purge_tests::wait::{LONG, until, until_same};
 use purge_tests::{Agent, Config, Fs, Mount, need};
 
 const YEAR: i64 = 365 * 86_400;
@@ -52,6 +52,17 @@ fn a_time_in_the_future_counts_as_now_once() {
         early.is_empty() || began.elapsed().as_secs() >= TTL,
         "seen just now: {early:?}"
     );
+    until("the status counts both", LONG, || {
+        let status = agent.status();
+        (number(&status, "/times_ahead") == 2).then_some(())
+    });
+    let words = ctl.run(["status"]).ok().text();
+    assert!(words.contains("2 files have a time in the future"), "{words}");
+    let doctor = ctl.run(["doctor"]).text();
+    assert!(
+        doctor.contains("2 files have a modification, change or birth time"),
+        "{doctor}"
+    );
     let both: BTreeSet<PathBuf> = [&before, &later].map(Clone::clone).into();
     for (n, clock) in clocks.iter().enumerate() {
         let rule = format!("r{n}");
@@ -64,6 +75,11 @@ fn a_time_in_the_future_counts_as_now_once() {
             "{told}"
         );
     }
+    // One that is set right again is counted no more.
+    set_times(&later, now());
+    until("one is left", LONG, || {
+        (number(&agent.status(), "/times_ahead") == 1).then_some(())
+    });
 }
 
 #[test]

@@ -27,6 +27,7 @@ pub(super) fn examine(volume: &Volume) -> Vec<Finding> {
     findings.push(coverage(volume));
     findings.extend(trash(volume));
     findings.extend(subvolumes(volume));
+    findings.extend(times_ahead(volume));
     findings.extend(locks(volume));
     findings.push(mounts(volume));
     findings.into_iter().map(|f| f.of(name)).collect()
@@ -145,6 +146,16 @@ fn subvolumes(volume: &Volume) -> Option<Finding> {
     let cure = "mount each of them at a path outside of this volume (mount -o subvol=NAME) and make that path a [[volume]] of its own, or watch the \
                 subvolumes instead of this volume";
     (count > 0).then(|| Finding::note("subvolumes", found, cure))
+}
+
+/// Files whose times say nothing of their use.
+fn times_ahead(volume: &Volume) -> Option<Finding> {
+    let count = volume.watched.index.read().ledger().ahead();
+    let found = format!(
+        "{count} files have a modification, change or birth time that lies more than an hour in the future: each counts as used when it was seen first"
+    );
+    let cure = "correct the clock of the host that set them; touch(1) gives a file another time";
+    (count > 0).then(|| Finding::note("times", found, cure))
 }
 
 /// What mounts of all namespaces keep, and what of them is not seen.

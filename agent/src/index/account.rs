@@ -17,6 +17,8 @@ use super::sums::{DirSums, Share, Sums, bucket_of};
 use crate::model::{Kind, LastUse, Seconds};
 
 const DAY: u64 = 86_400;
+/// A time that lies ahead of the count by less may have been set since.
+const AHEAD_MIN: u64 = 3600;
 
 /// All sums, as of one moment.
 #[derive(Debug, Default)]
@@ -28,9 +30,23 @@ pub struct Ledger {
     projects: FxHashMap<u32, Sums>,
     /// By directory: what lies in it itself.
     dirs: Vec<DirSums>,
+    /// Files with a time that lies ahead.
+    ahead: u64,
 }
 
 impl Ledger {
+    /// Files whose modification, change or birth lies more than an hour ahead of the last count; none before the first.
+    pub fn ahead(&self) -> u64 {
+        match self.as_of == Seconds::MIN {
+            true => 0,
+            false => self.ahead,
+        }
+    }
+
+    fn is_ahead(&self, a: &Attributes) -> bool {
+        a.mtime.max(a.ctime).max(a.birth) > self.as_of.plus(AHEAD_MIN)
+    }
+
     /// The moment of its days and ages; [`Seconds::MIN`] when they were not counted yet.
     pub fn as_of(&self) -> Seconds {
         self.as_of
@@ -87,6 +103,7 @@ impl Ledger {
             return;
         }
         let share = self.share(a, access.at);
+        self.ahead = self.ahead.saturating_add(self.is_ahead(a).into());
         self.users.entry(a.uid).or_default().add(&share);
         self.groups.entry(a.gid).or_default().add(&share);
         self.projects.entry(a.project).or_default().add(&share);
@@ -129,6 +146,7 @@ impl Ledger {
                 map.entry(id).or_default().merge(&sums);
             }
         }
+        self.ahead = self.ahead.saturating_add(other.ahead);
         if self.dirs.len() < other.dirs.len() {
             self.dirs.resize_with(other.dirs.len(), DirSums::default);
         }
@@ -142,6 +160,7 @@ impl Ledger {
             return;
         }
         let share = self.share(a, access.at);
+        self.ahead = self.ahead.saturating_sub(self.is_ahead(a).into());
         let maps = [
             (&mut self.users, a.uid),
             (&mut self.groups, a.gid),
@@ -218,6 +237,8 @@ impl Counting<'_> {
             self.owner = owner;
         }
         let share = self.ledger.share(a, access.at);
+        let is_ahead = self.ledger.is_ahead(a);
+        self.ledger.ahead = self.ledger.ahead.saturating_add(is_ahead.into());
         self.sums.add(&share);
         self.ledger.add_to_directory(a.parent, &share);
     }

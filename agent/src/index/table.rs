@@ -46,6 +46,8 @@ pub struct Totals {
     pub allocated: u64,
     /// Of each regular file the smaller of both.
     pub takes: u64,
+    /// Files with a time that lies ahead: see [`Ledger::ahead`].
+    pub times_ahead: u64,
 }
 
 /// An entry that a scan or an event found.
@@ -122,7 +124,10 @@ impl Index {
 
     /// Sums over the volume.
     pub fn totals(&self) -> Totals {
-        self.totals
+        Totals {
+            times_ahead: self.ledger().ahead(),
+            ..self.totals
+        }
     }
 
     /// Sums by owner, group, project and directory. Files and bytes are those of this moment, days and ages those of

@@ -148,6 +148,7 @@ pub(super) fn volume(host: &Host, volume: &Volume, totals: Totals) -> v1::Volume
             }),
         unreadable: condition.unreadable,
         subvolumes: condition.subvolumes,
+        times_ahead: totals.times_ahead,
         locked_by: volume
             .watched
             .locks_on_root()

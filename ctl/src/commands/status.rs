@@ -162,6 +162,13 @@ fn print_volume(v: &v1::VolumeStatus, out: &mut Out) -> Result<(), CtlError> {
     for lock in &v.locked_by {
         row("locked", lock.clone());
     }
+    if v.times_ahead > 0 {
+        let files = plural(v.times_ahead, "file has", "files have");
+        row(
+            "ahead",
+            format!("{files} a time in the future; see purgectl doctor"),
+        );
+    }
     if v.subvolumes > 0 {
         row(
             "not covered",

@@ -228,6 +228,7 @@ pub fn notices() -> Vec<Notice> {
 pub fn status() -> AgentStatus {
     let volume = VolumeStatus {
         subvolumes: 0,
+        times_ahead: 0,
         locked_by: Vec::new(),
         stuck_trash: None,
         trash_waits_until: None,
