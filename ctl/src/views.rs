@@ -265,6 +265,7 @@ pub fn plan(p: &v1::Plan) -> Value {
         "times_ahead": p.times_ahead,
         "takes": p.takes,
         "left_out": p.left_out,
+        "mounted": p.mounted,
     })
 }
 

@@ -13,7 +13,10 @@ use std::path::{Path, PathBuf};
 
 use purge_tests::ctl::{number, tally, text};
 use purge_tests::elsewhere::Elsewhere;
-use purge_tests::files::{age_tree, assert_same, files_and_directories, make, make_one, regular_files};
+use purge_tests::files::{
+    age_tree, assert_same, files_and_directories, make, make_one, regular_files, temp_dir,
+};
+use purge_tests::mount::Bind;
 use purge_tests::{Agent, Config, Fs, Mount, need};
 
 /// Mounts a file on `point`, a tmpfs on `dir`, and `sources` on files of a tmpfs.
@@ -50,6 +53,8 @@ fn mounts_of_other_namespaces_stay(filesystem: Fs, keys: &str) {
     let ctl = agent.ctl();
     let because = ctl.explain(&point).to_string();
     let plan = ctl.plan();
+    // A directory that holds one is found when it is taken.
+    assert!((3..=5).contains(&number(&plan.json, "/mounted")), "{}", plan.json);
     let run = ctl.apply(&plan).ok().json();
     let counts = tally(&plan, &run);
     assert_eq!(number(&run, "/skipped/mounted"), 5, "{run}");
@@ -182,4 +187,44 @@ fn a_user_with_many_mounts_does_not_hide_those_of_others() {
     );
     assert!(files[7].exists() && theirs.exists());
     assert_eq!(text(&run, "state"), "completed", "{run}");
+}
+
+/// Nothing goes back into what is mounted at the place now: neither in the agent's namespace, nor, below it, in another.
+#[test]
+fn a_restore_goes_beneath_the_volume_and_into_no_mount() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.path();
+    for dir in ["here", "there"] {
+        make(&root.join(dir), 3);
+    }
+    age_tree(&root);
+    let agent = Agent::tracking(&Config::backdated_with(
+        &root,
+        "grace = \"1h\"\nremove_empty_dirs = false",
+    ));
+    let ctl = agent.ctl();
+    let run = ctl.apply(&ctl.plan()).ok().json();
+    let covering = temp_dir();
+    let over = need!(Bind::new(covering.path(), &root.join("here")));
+    let elsewhere = need!(Elsewhere::new(&format!(
+        "mount -t tmpfs none {}",
+        root.join("there").display()
+    )));
+    let answer = ctl.run(["restore", text(&run, "run_id")]).ends_with(5);
+    assert!(
+        answer.text().contains("something is mounted there"),
+        "{}",
+        answer.text()
+    );
+    assert!(answer.text().contains("--to DIR"), "{}", answer.text());
+    assert_eq!(fs::read_dir(root.join("here")).unwrap().count(), 0, "the mount");
+    // What another namespace has mounted there covers it for that one alone.
+    assert_eq!(fs::read_dir(root.join("there")).unwrap().count(), 3);
+    let seen = elsewhere
+        .run(&format!("ls {}", root.join("there").display()))
+        .unwrap();
+    assert!(seen.trim().is_empty(), "{seen}");
+    drop(over);
+    let _ = ctl.run(["restore", text(&run, "run_id")]).ok();
+    assert_eq!(fs::read_dir(root.join("here")).unwrap().count(), 3);
 }

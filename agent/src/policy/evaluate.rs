@@ -171,6 +171,8 @@ pub struct Evaluation {
     pub by_owner: ByOwner,
     /// Files with a time that lies ahead, among those that were looked at.
     pub ahead: u64,
+    /// Candidates that are in use by mounts as far as is known now: a run keeps them.
+    pub mounted: u64,
     /// Of the files that go those to which symbolic links lead, and the rule.
     pub(super) targets: FxHashMap<Inode, u16>,
 }
@@ -238,6 +240,8 @@ pub fn evaluate_with(
     let dropped = apply_limits(&mut out.picks, rules, at.now);
     for pick in &dropped {
         out.targets.remove(&pick.ino);
+        let is_counted = pick.shape == Shape::File && at.mounted.contains(&pick.ino);
+        out.mounted = out.mounted.saturating_sub(is_counted.into());
     }
     let beyond: u64 = dropped.iter().map(|p| u64::from(p.files)).sum();
     out.kept.limit = out.kept.limit.saturating_add(beyond);
@@ -249,6 +253,9 @@ pub fn evaluate_with(
     let gone = out.files();
     let last = Tail::new(index, rules, at, &tables, &out).run()?;
     out.picks.extend(last);
+    let others = out.picks.iter().filter(|pick| pick.shape != Shape::File);
+    let others = others.filter(|pick| at.mounted.contains(&pick.ino)).count();
+    out.mounted = out.mounted.saturating_add(others as u64);
     let kept = &mut out.kept;
     let named = gone + kept.held + kept.excluded + kept.uncovered + kept.limit;
     kept.young = out.index_files.saturating_sub(named);
@@ -336,6 +343,7 @@ impl Evaluation {
         self.kept.excluded += part.kept.excluded;
         self.kept.uncovered += part.kept.uncovered;
         self.ahead += part.ahead;
+        self.mounted += part.mounted;
         self.targets.extend(part.targets);
         self.kept.limit += part.kept.limit;
         for (uid, portion) in part.by_owner {

@@ -283,6 +283,7 @@ impl<'a> FilePass<'a> {
                 files: 1,
                 rule: *number,
             };
+            out.mounted += u64::from(self.at.mounted.contains(&ino));
             out.take(pick, self.together);
             if self.targets.contains(&ino) {
                 out.targets.insert(ino, *number);

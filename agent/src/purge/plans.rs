@@ -520,6 +520,7 @@ impl Plans {
             times_ahead: found.ahead,
             takes: Some(takes),
             left_out: on.left_out.clone(),
+            mounted: found.mounted,
         };
         let record = PlanRecord {
             plan: Some(plan),

@@ -300,7 +300,9 @@ impl<'s> Way<'s> {
         }
         let why = match error.raw_os_error() {
             Some(libc::ELOOP | libc::ENOTDIR) => "it is not a directory any more".into(),
-            Some(libc::EXDEV) => "it is on another mount, or of another project".into(),
+            Some(libc::EXDEV) => {
+                "something is mounted there, and nothing is put into what is mounted (unmount it first), or it is of another project".into()
+            }
             Some(libc::ENOENT) => "it does not exist any more".into(),
             _ => error.to_string(),
         };

@@ -209,6 +209,11 @@ pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
         ))?;
         out.line("")?;
     }
+    if p.mounted > 0 {
+        let candidates = plural(p.mounted, "candidate is", "candidates are");
+        out.line(&format!("  {candidates} in use by mounts: a run keeps them"))?;
+        out.line("")?;
+    }
     if p.grace_seconds > 0 {
         let why = match p.guard.as_str() {
             "grace" => " (no leases on this file system: at least a day)",
