@@ -285,11 +285,11 @@ fn a_secret_that_others_can_read_meanwhile_is_not_used() {
     let files = ["token", "key", "word"].map(|name| dir.path().join(name));
     files.iter().for_each(|file| write_secret(file, "SIGNINGKEY\n"));
     let [token, key, word] = &files;
-    let (repeats, nobody) = (echo(), free_port());
+    let (repeats, silent) = (echo(), free_port());
     let sinks = format!(
         "webhook = [ {{ name = \"token\", url = \"http://127.0.0.1:{repeats}/\", token_file = {token:?} }},\n\
          {{ name = \"key\", url = \"http://127.0.0.1:{repeats}/\", secret_file = {key:?} }} ]\n\
-         amqp = {{ name = \"word\", url = \"amqp://me@127.0.0.1:{nobody}/%2f\", exchange = \"e\", password_file = {word:?} }}"
+         amqp = {{ name = \"word\", url = \"amqp://me@127.0.0.1:{silent}/%2f\", exchange = \"e\", password_file = {word:?} }}"
     );
     let agent = Agent::tracking(&tree.config(&sinks));
     let ctl = agent.ctl();

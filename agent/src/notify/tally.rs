@@ -52,7 +52,7 @@ struct Inner {
 }
 
 impl Inner {
-    /// Whether the owner can see all of its path now, whatever groups they are in: when they are told, the directories may not exist any more.
+    /// Whether the owner can see all of its path now, without the groups they are in: when they are told, the directories may not exist any more.
     fn sees(&mut self, root: &Path, candidate: &Candidate) -> bool {
         if self.sights.len() >= SIGHTS_MAX {
             self.sights.clear();

@@ -168,7 +168,7 @@ impl Origin {
         nearest.is_some_and(|level| found.is_ok_and(|found| level.is(&found.stat)))
     }
 
-    /// The `nth` directory below the root of a way that has so many; none: that is not known.
+    /// The `nth` directory below the root of a way that has `depth`; none: that is not known.
     pub fn level(&self, nth: usize, depth: usize) -> Option<&Level> {
         let is_whole = self.is_whole && self.levels.len() == depth;
         let from_below = depth.checked_sub(nth)?.checked_sub(1)?;

@@ -210,11 +210,11 @@ const VAIN_ROUNDS_MAX: usize = 3;
 struct Newborn {
     /// None: the file system keeps no births, and nothing tells which these are.
     later_than: Option<Seconds>,
-    /// So many directories are listed whenever they were made. Where the clock of a server is ahead, old ones look new.
+    /// The number of directories that are listed, no matter when they were made. Where the clock of a server is ahead, old ones look new.
     after: u64,
 }
 
-/// A scan of some trees lists so many directories, also if they were made after it began.
+/// A scan of some trees lists this number of directories, also if they were made after it began.
 const LISTED_WITH_NEWBORN: u64 = 100_000;
 
 impl Newborn {

@@ -131,18 +131,13 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ),
     (
         "agent/src/config/secret.rs",
-        "fs::metadata fs::read_to_string",
+        "File::open fs::metadata fs::read_to_string",
         "secrets that the configuration names; read only",
     ),
     (
         "agent/src/config/means.rs",
         ".is_file",
         "a look, to say what is missing; what matters is opened by sys",
-    ),
-    (
-        "agent/src/notify/sink/mod.rs",
-        "fs::read_to_string",
-        "secrets that the configuration names; read only",
     ),
     (
         "agent/src/notify/sink/smtp.rs",
