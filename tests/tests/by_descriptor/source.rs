@@ -160,7 +160,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
         "/etc/passwd, /etc/group and /etc/nsswitch.conf",
     ),
     (
-        "agent/src/serve/tls.rs",
+        "agent/src/tls.rs",
         "fs::metadata fs::read",
         "keys and certificates that the configuration names; read only",
     ),
