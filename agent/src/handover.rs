@@ -1,6 +1,6 @@
 //! Event queues that outlive the process: systemd keeps their descriptors (`FileDescriptorStoreMax=`, sd_notify(3)), or the agent's parent
 //! does ([`crate::parent`]). The kernel goes on queueing, and the next process drains what came in between. So a restart by systemd, an
-//! upgrade or a crash is no gap.
+//! upgrade or a crash is no gap. The memory into which events are read is kept in the same way.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,6 +9,9 @@ use sd_notify::NotifyState;
 
 use crate::parent;
 use crate::sys::descriptor;
+
+/// Ends the name of what is no queue, but memory.
+pub const BUFFER: &str = ".accesses";
 
 /// What an earlier process of this service left.
 #[derive(Debug, Default)]
@@ -49,6 +52,11 @@ impl Handover {
     }
 }
 
+/// Whether systemd, or a parent, can be asked to keep descriptors.
+pub fn has_keeper() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty())
+}
+
 /// Gives a descriptor into systemd's keeping, or the parent's. Without either nothing happens.
 pub fn keep(name: &str, fd: impl AsFd) {
     forget(name);
@@ -59,7 +67,7 @@ pub fn keep(name: &str, fd: impl AsFd) {
         NotifyState::Custom("FDPOLL=0"),
     ];
     if let Err(error) = sd_notify::notify_with_fds(false, &state, &[fd.as_fd()]) {
-        tracing::warn!(%error, name, "the event queue is not kept: a restart will be a gap");
+        tracing::warn!(%error, name, "a descriptor is not kept: a restart will be a gap");
     }
 }
 

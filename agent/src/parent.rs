@@ -11,6 +11,8 @@
 //! | the agent ends before it was ever ready | the parent ends with its exit code: the configuration, or this host, is at fault |
 //! | the agent ends with 0 | it was told to end: so does the parent |
 //! | the agent is killed, or ends with an error | it is started again at once, then after longer and longer rests |
+//! | the agent has ended, and threads of it still wait for a disk | the parent ends with an error if it is to end; otherwise it waits |
+//! | the agent does not end within 70 s of an order | it is killed |
 //! | the parent is killed | the kernel kills the agent too (PR_SET_PDEATHSIG): a gap, as if the agent were killed without a parent |
 
 use std::io::IoSliceMut;
@@ -30,6 +32,7 @@ use tokio::net::UnixDatagram;
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::handover;
 use crate::sys::child::{self, FIRST};
 
 /// Names the parent's process to the agent.
@@ -45,6 +48,12 @@ const FDS_AT_ONCE: usize = 4;
 /// Between a crash and the next start: the first rest, and the longest.
 const REST_MIN: Duration = Duration::from_millis(100);
 const REST_MAX: Duration = Duration::from_secs(10);
+/// How often it is looked whether an agent that must end has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// The kernel lets go of a process that has ended within this time, unless a thread of it waits for a disk.
+const LET_GO_WITHIN: Duration = Duration::from_secs(2);
+/// An agent that is to end ends within 50 s.
+const ENDS_WITHIN: Duration = Duration::from_secs(70);
 /// An agent that was up for so long has not crashed because of its start.
 const STEADY: Duration = Duration::from_secs(60);
 
@@ -211,6 +220,16 @@ fn after(code: Option<i32>, ordered: bool, was_ready: bool) -> Next {
     }
 }
 
+/// Whether a process has ended though its parent has not been told: a thread of it is still in the kernel.
+fn has_ended(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    // The state follows the name, which ends with the last parenthesis.
+    stat.is_ok_and(|stat| {
+        let state = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start());
+        state.is_some_and(|state| state.starts_with(['Z', 'X']))
+    })
+}
+
 struct Parent {
     inbox: Inbox,
     kept: Kept,
@@ -239,7 +258,16 @@ impl Parent {
         loop {
             let began = Instant::now();
             let status = match self.start() {
-                Ok(mut child) => self.until_it_ends(&mut child).await?,
+                Ok(mut child) => match self.until_it_ends(&mut child).await? {
+                    Some(status) => status,
+                    None => {
+                        tracing::error!(
+                            "the agent has ended, and threads of it wait for a disk that does not answer (dmesg; is the file system of the \
+                             state directory frozen?): the kernel lets go of them when it does"
+                        );
+                        return Ok(ExitCode::FAILURE);
+                    }
+                },
                 Err(error) if self.was_ready => {
                     tracing::error!(%error, "the agent cannot be started again");
                     ExitStatus::default()
@@ -258,7 +286,8 @@ impl Parent {
             if began.elapsed() >= STEADY {
                 rest = REST_MIN;
             }
-            let queues = self.kept.0.len();
+            let is_queue = |(name, _): &&(String, OwnedFd)| !name.ends_with(handover::BUFFER);
+            let queues = self.kept.0.iter().filter(is_queue).count();
             tracing::warn!(%status, queues, "the agent has ended and is started again; its event queues are kept");
             if self.is_told_to_end_within(rest).await {
                 return Ok(ExitCode::SUCCESS);
@@ -294,12 +323,24 @@ impl Parent {
         tokio::process::Command::from(command).spawn()
     }
 
-    async fn until_it_ends(&mut self, child: &mut Child) -> io::Result<ExitStatus> {
+    /// None: it was to end and has ended, but the kernel cannot let go of it.
+    async fn until_it_ends(&mut self, child: &mut Child) -> io::Result<Option<ExitStatus>> {
         let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         let pass_on = |signal| pid.map(|pid| kill_process(pid, signal));
+        let (mut ordered_at, mut ended_at): (Option<Instant>, Option<Instant>) = (None, None);
         loop {
+            if self.ordered {
+                let now = Instant::now();
+                if ordered_at.get_or_insert(now).elapsed() > ENDS_WITHIN {
+                    pass_on(Signal::KILL);
+                }
+                if pid.is_some_and(has_ended) && ended_at.get_or_insert(now).elapsed() > LET_GO_WITHIN {
+                    return Ok(None);
+                }
+            }
             tokio::select! {
-                status = child.wait() => return status,
+                status = child.wait() => return status.map(Some),
+                () = tokio::time::sleep(LOOK_EVERY), if self.ordered => {}
                 message = self.inbox.next() => self.was_ready |= self.kept.note(message?),
                 _ = self.hang_up.recv() => drop(pass_on(Signal::HUP)),
                 _ = self.terminate.recv() => {

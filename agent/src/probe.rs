@@ -10,18 +10,19 @@ mod ballast;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+use rustix::process::Pid;
 
 use crate::model::Inode;
 use crate::sys::failure::{Defect, Failure};
 use crate::sys::{beneath, stat};
 
 /// A look that takes longer has no answer.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+const ANSWERS_WITHIN: Duration = Duration::from_secs(6);
 /// How often it is looked, and with how many of the looks something is changed: each is a write to the disk.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const THOROUGH_EVERY: u64 = 5;
@@ -40,6 +41,8 @@ struct Shared {
     name: String,
     found: Mutex<Found>,
     wake: Condvar,
+    /// The thread that looks.
+    thread: OnceLock<Pid>,
 }
 
 #[derive(Debug, Default)]
@@ -68,6 +71,7 @@ impl Probe {
             name,
             found: Mutex::default(),
             wake: Condvar::new(),
+            thread: OnceLock::new(),
         });
         let mine = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("probe".into());
@@ -122,6 +126,7 @@ impl Drop for Probe {
 
 impl Shared {
     fn keep_looking(&self, look: impl Fn(Look) -> Option<Defect>) {
+        let _ = self.thread.set(rustix::thread::gettid());
         loop {
             let how = {
                 let mut found = self.found.lock();
@@ -155,11 +160,23 @@ impl Shared {
         Defect {
             failure: Failure::Silent,
             words: format!(
-                "{} does not answer: a change there takes longer than {seconds} s",
-                self.name
+                "{} does not answer: a change there takes longer than {seconds} s{}",
+                self.name,
+                match self.thread.get().is_some_and(|thread| is_frozen(*thread)) {
+                    true => ", because its file system is frozen",
+                    false => "",
+                }
             ),
         }
     }
+}
+
+/// Whether a thread of this process waits until a file system is thawed (`FIFREEZE`): what it waits for is the semaphore that each write takes.
+fn is_frozen(thread: Pid) -> bool {
+    let waits = format!("/proc/self/task/{}/wchan", thread.as_raw_nonzero());
+    let waits = std::fs::read_to_string(waits);
+    // Before Linux 5.6 the function had another name.
+    waits.is_ok_and(|at| at == "percpu_rwsem_wait" || at == "__percpu_down_read")
 }
 
 /// Whether the file system of an open directory of the agent's own takes changes: the directory's modification time becomes now. A file system
@@ -223,6 +240,12 @@ impl StateDir {
     pub fn is_away(&self) -> bool {
         let defect = self.0.defect();
         defect.is_some_and(|d| matches!(d.failure, Failure::Missing | Failure::Replaced))
+    }
+
+    /// Whether it does not answer: what is written there waits.
+    pub fn is_silent(&self) -> bool {
+        let defect = self.0.defect();
+        defect.is_some_and(|defect| defect.failure == Failure::Silent)
     }
 
     /// A fresh look, waited for so long at most.

@@ -227,8 +227,16 @@ impl Volume {
         self.guard.last(&self.config.path)
     }
 
-    /// Waits until every access made before this call is in the index. False if the collector is dead.
+    /// Waits until every access made before this call is in the index. False if the collector is dead, or waits for a state directory that
+    /// does not answer.
     pub fn sync(&self) -> bool {
+        let answers = || !self.home.state.is_silent();
+        let collector = self.collector.read();
+        collector.as_ref().is_some_and(|c| c.sync_while(answers))
+    }
+
+    /// The same, however long the state directory takes.
+    fn sync_patiently(&self) -> bool {
         self.collector.read().as_ref().is_some_and(Collector::sync)
     }
 

@@ -7,6 +7,7 @@
 //!   tasks        schedules, quotas            must not have ended
 //!   this task    runs where clients are served: it says nothing while that hangs
 //! ```
+//! While the state directory does not answer (a frozen file system), collector and keeper wait for it, and another process would wait as well.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -82,7 +83,11 @@ fn what_hangs(
     tasks: &[(&'static str, AbortHandle)],
     now: Instant,
 ) -> Option<String> {
+    let waits = host.state().is_silent();
     for (volume, (collector, keeper)) in host.volumes().iter().zip(watches) {
+        if waits {
+            (collector.moved, keeper.moved) = (now, now);
+        }
         let name = &volume.config.name;
         if !collector.lives(volume.watched.counters.pulse.beats(), now) {
             return Some(format!("the collector of volume {name}"));

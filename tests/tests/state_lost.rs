@@ -22,6 +22,9 @@ use purge_tests::{Agent, Config, Fs, Mount, need, sh};
 /// A stop may take so long.
 const STOPS_WITHIN: Duration = Duration::from_secs(25);
 
+/// Root has an answer within so long, whatever the disk does.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+
 /// A volume whose plan is more than the store keeps beside other records: the paths are long.
 fn long_paths(root: &Path) -> Vec<PathBuf> {
     let dir = (0..8).fold(root.to_owned(), |dir, n| {
@@ -153,4 +156,113 @@ fn a_state_directory_whose_disk_fails_is_told_and_the_agent_ends() {
     disk.cut_power(false);
     is_told(&agent, "nput/output error", "look for errors of the disk");
     stops_soon(&mut agent);
+}
+
+/// An agent with the parent that stands for it, and its state on the disk.
+fn tracking_on(disk: &Mount, config: &Config) -> Agent {
+    let parent = [("PURGE_AGENT_SINGLE_PROCESS", Path::new("0"))];
+    let agent = Agent::tracking_in(config, Some(disk.dir("state")), &parent);
+    let_pass(2);
+    agent
+}
+
+/// Several answers, each within a few seconds.
+fn answers(agent: &Agent) {
+    for _ in 0..3 {
+        let began = Instant::now();
+        agent.ctl().run_within(ANSWERS_WITHIN, ["status"]).ends_with(0);
+        eprintln!("status took {:?}", began.elapsed());
+        let_pass(1);
+    }
+}
+
+fn a_frozen_state_directory_is_told_and_used_again(fs: Fs) {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let disk = need!(Mount::sized(fs, 330, 500));
+    let files = make(&mount.path().join("d"), 60);
+    age_tree(&mount.path());
+    let mut agent = tracking_on(&disk, &Config::backdated(&mount.path()));
+    read(&files[0]);
+    let_pass(2);
+    let frozen = disk.freeze();
+    read(&files[1]);
+    answers(&agent);
+    is_told(&agent, "its file system is frozen", "fsfreeze --unfreeze");
+    read(&files[2]);
+    answers(&agent);
+    drop(frozen);
+    agent.wait_until_well();
+    read(&files[3]);
+    let rest: BTreeSet<PathBuf> = files[4..].iter().cloned().collect();
+    assert_same("no use was lost", &agent.ctl().candidate_files(), &rest);
+    let_pass(3);
+    agent.kill();
+    agent.launch();
+    agent.wait_until_tracking();
+    assert!(agent.ctl().candidate_files().is_subset(&rest), "nor afterwards");
+}
+
+#[test]
+fn a_frozen_ext4_with_the_state_is_told_and_used_again() {
+    a_frozen_state_directory_is_told_and_used_again(Fs::Ext4);
+}
+
+#[test]
+fn a_frozen_xfs_with_the_state_is_told_and_used_again() {
+    a_frozen_state_directory_is_told_and_used_again(Fs::Xfs);
+}
+
+#[test]
+fn an_agent_whose_state_is_frozen_ends_when_it_is_told_to() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let disk = need!(Mount::sized(Fs::Ext4, 64, 500));
+    let files = make(&mount.path().join("d"), 20);
+    age_tree(&mount.path());
+    let keys = "baseline = \"mtime\"\ngap_tolerance = \"0s\"";
+    let config = Config::new(&mount.path(), keys).rule("old", "ttl = \"1h\"\nclock = [\"access\"]");
+    let mut agent = tracking_on(&disk, &config);
+    let frozen = disk.freeze();
+    read(&files[0]);
+    let_pass(3);
+    let child = agent.below_parent().expect("the agent itself");
+    let began = Instant::now();
+    agent.ask_to_end();
+    until("it ends", STOPS_WITHIN, || (!agent.is_running()).then_some(()));
+    eprintln!("it ended after {:?}", began.elapsed());
+    drop(frozen);
+    let left = PathBuf::from(format!("/proc/{child}"));
+    until("the kernel lets go of it", SOON, || {
+        (!left.exists()).then_some(())
+    });
+    agent.launch();
+    agent.wait_until_tracking();
+    assert!(
+        !agent.ctl().candidate_files().contains(&files[0]),
+        "what was used last counts"
+    );
+}
+
+/// Where events are read into is kept by the parent: what an agent that was killed had read is found again.
+#[test]
+fn a_use_that_was_read_is_kept_by_the_parent_when_the_agent_is_killed() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let disk = need!(Mount::sized(Fs::Ext4, 64, 500));
+    let files = make(&mount.path().join("d"), 30);
+    age_tree(&mount.path());
+    let agent = tracking_on(&disk, &Config::backdated(&mount.path()));
+    let child = agent.below_parent().expect("the agent itself");
+    // The collector reads an event and waits for the journal with it.
+    let frozen = disk.freeze();
+    read(&files[0]);
+    let_pass(2);
+    sh(Command::new("kill").args(["-KILL", &child.to_string()])).unwrap();
+    read(&files[1]);
+    let_pass(1);
+    drop(frozen);
+    until("another agent is there", SOON * 2, || {
+        agent.below_parent().filter(|other| *other != child)
+    });
+    agent.wait_until_tracking();
+    let rest: BTreeSet<PathBuf> = files[2..].iter().cloned().collect();
+    assert_same("no use was lost", &agent.ctl().candidate_files(), &rest);
 }

@@ -24,7 +24,7 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 use rustix::event::EventfdFlags;
 
-pub use self::armed::Armed;
+pub use self::armed::{Armed, BUFFER_BYTES, buffer};
 use self::backlog::Backlog;
 use self::settling::Settlement;
 use super::Watched;
@@ -43,8 +43,8 @@ use crate::sys::descriptor;
 use crate::sys::fanotify::{ACCESS_EVENTS, NAMESPACE_EVENTS, mask};
 use crate::sys::shared::SharedBuffer;
 
-/// One `read(2)` takes at most this much: some 2,500 events.
-const BUFFER_BYTES: usize = 256 << 10;
+/// Whether it is worth waiting for the thread is asked so often.
+const ASKED_EVERY: Duration = Duration::from_millis(500);
 /// With descriptors of processes at most this much: some 300 events, and as many descriptors open at a time.
 const BUFFER_BYTES_WITH_PROCESSES: usize = 32 << 10;
 /// An event with two of the longest names needs less than half of this.
@@ -126,7 +126,7 @@ pub enum Barrier {
 }
 
 impl Collector {
-    /// Starts the thread. Accesses go through the file `buffer`, which outlives a killed process. `on_error` is told of every error; the thread goes on after it where it can.
+    /// Starts the thread. Accesses go through `buffer`, which outlives a killed process. `on_error` is told of every error; the thread goes on after it where it can.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -135,18 +135,13 @@ impl Collector {
         layout: Layout,
         watched: Arc<Watched>,
         judges: Judges,
-        buffer: &std::path::Path,
+        buffer: SharedBuffer,
         on_error: impl Fn(CollectError) + Send + 'static,
     ) -> Result<Self, CollectError> {
         let kernel = |doing| move |source| CollectError::Kernel { doing, source };
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let wake = Arc::new(wake.map_err(io::Error::from).map_err(kernel("make an eventfd"))?);
         let (requests, inbox) = mpsc::channel();
-        let buffer = SharedBuffer::of_file(buffer, BUFFER_BYTES).or_else(|error| {
-            tracing::warn!(%error, "the buffer of accesses cannot be kept in a file: what is in it is lost if the agent is killed");
-            SharedBuffer::private(BUFFER_BYTES)
-        });
-        let buffer = buffer.map_err(kernel("make a buffer"))?;
         let gives_up = Arc::new(AtomicBool::new(false));
         let asked = Arc::new(AtomicBool::new(false));
         let reader = Reader {
@@ -195,6 +190,21 @@ impl Collector {
     pub fn sync(&self) -> bool {
         let (done, wait) = mpsc::sync_channel(1);
         self.ask(Request::Sync(done)) && wait.recv().is_ok()
+    }
+
+    /// The same for as long as `goes_on` says, which is asked now and then. False: what was used last may be missing.
+    pub fn sync_while(&self, goes_on: impl Fn() -> bool) -> bool {
+        let (done, wait) = mpsc::sync_channel(1);
+        if !self.ask(Request::Sync(done)) {
+            return false;
+        }
+        loop {
+            match wait.recv_timeout(ASKED_EVERY) {
+                Ok(()) => return true,
+                Err(mpsc::RecvTimeoutError::Timeout) if goes_on() => {}
+                Err(_) => return false,
+            }
+        }
     }
 
     /// The same for so long at most. False: what was used last may be missing.

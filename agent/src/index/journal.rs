@@ -25,7 +25,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -34,8 +34,10 @@ use self::entries::{put_head, put_uses};
 use crate::model::{Inode, Seconds};
 use crate::sys::failure::{Defect, Failure};
 
-/// A thread that holds the index waits for the journal no longer.
+/// A thread that holds the index waits for the journal no longer, nor does one that asks how it is.
 const ROTATED_WITHIN: Duration = Duration::from_millis(500);
+/// The disk lets an entry wait no longer, however busy it is.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
 /// A frame holds so many uses at most: a torn one loses no more.
 const USES_PER_FRAME: usize = 8192;
 /// Past this many bytes a checkpoint is wanted at once.
@@ -69,6 +71,8 @@ pub struct Journal {
     bytes: AtomicU64,
     /// Bytes written since the start.
     written: AtomicU64,
+    /// Since when an entry is being written.
+    since: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -134,6 +138,7 @@ impl Journal {
             }),
             bytes: AtomicU64::new(bytes),
             written: AtomicU64::new(0),
+            since: Mutex::default(),
         };
         Ok((journal, left))
     }
@@ -188,7 +193,9 @@ impl Journal {
         let mut buffer = std::mem::take(&mut writing.buffer);
         buffer.clear();
         fill(&mut buffer);
+        *self.since.lock() = Some(Instant::now());
         let done = self.write(&mut writing, &buffer);
+        *self.since.lock() = None;
         writing.buffer = buffer;
         writing.trouble = done.err().map(|e| Defect {
             failure: Failure::of(&e),
@@ -303,14 +310,22 @@ impl Journal {
         Ok(found)
     }
 
-    /// Why the last entry could not be written, if so.
+    /// Why the last entry could not be written, if so; or that one has been waiting for too long to be written.
     pub fn trouble(&self) -> Option<Defect> {
-        self.writing.lock().trouble.clone()
+        if let Some(writing) = self.writing.try_lock_for(ROTATED_WITHIN) {
+            return writing.trouble.clone();
+        }
+        let since = (*self.since.lock())?;
+        (since.elapsed() >= WRITTEN_WITHIN).then(|| Defect {
+            failure: Failure::Silent,
+            words: "an entry waits to be written".into(),
+        })
     }
 
     /// Tries once more whether entries can be written: writes an empty one.
     pub fn probe(&self) {
-        if self.trouble().is_some() {
+        let writing = self.writing.try_lock();
+        if writing.is_some_and(|writing| writing.trouble.is_some()) {
             self.append(|out| put_uses(out, Seconds::MIN, &[]));
         }
     }

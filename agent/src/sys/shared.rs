@@ -1,14 +1,21 @@
-//! A buffer that outlives the process: a file's pages, mapped (`mmap(2)`, MAP_SHARED). What the kernel has written into it
-//! is in the page cache when the process is killed, wherever it was.
+//! A buffer that outlives the process: pages of memory that another process keeps (`memfd_create(2)`), or of a file, mapped (`mmap(2)`,
+//! MAP_SHARED). What the kernel has written into it is there when the process is killed, wherever it was.
+//!
+//! Memory is better: a page of a file whose file system is frozen cannot be written, and the thread that tries keeps the address space of the
+//! whole process locked meanwhile.
 
 use std::ffi::c_void;
 use std::fs::OpenOptions;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::ptr::NonNull;
 
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{
+    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate,
+    memfd_create,
+};
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 /// So many bytes of memory, shared with a file or of this process alone.
@@ -38,15 +45,33 @@ impl SharedBuffer {
         let file = options.open(path)?;
         let bytes = u64::try_from(len).unwrap_or(u64::MAX);
         fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours. The file lies in the state
-        // directory, which only root can write, and nobody there shortens it.
+        // The file lies in the state directory, which only root can write, and no process there shortens it.
+        Self::map(file, len)
+    }
+
+    /// Maps memory that [`memory`] has made, be it in an earlier process; what it held is kept.
+    ///
+    /// # Errors
+    /// EINVAL for a descriptor of anything else, and what `mmap(2)` says.
+    pub fn of_memory(memory: impl AsFd, len: usize) -> io::Result<Self> {
+        let bytes = i64::try_from(len).unwrap_or(i64::MAX);
+        // A page behind the end would be a SIGBUS.
+        if !fcntl_get_seals(&memory)?.contains(SealFlags::SHRINK) || fstat(&memory)?.st_size < bytes {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        Self::map(memory, len)
+    }
+
+    fn map(file: impl AsFd, len: usize) -> io::Result<Self> {
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours. The callers say why the file is
+        // never shorter.
         let start = unsafe {
             mmap(
                 std::ptr::null_mut(),
                 len,
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED,
-                &file,
+                file,
                 0,
             )
         };
@@ -82,6 +107,17 @@ impl SharedBuffer {
     }
 }
 
+/// So many bytes of memory, zeros, that live as long as some process has the descriptor open, and never become fewer.
+///
+/// # Errors
+/// What `memfd_create(2)` or `ftruncate(2)` says.
+pub fn memory(name: &str, len: usize) -> io::Result<OwnedFd> {
+    let memory = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    ftruncate(&memory, u64::try_from(len).unwrap_or(u64::MAX))?;
+    fcntl_add_seals(&memory, SealFlags::SHRINK)?;
+    Ok(memory)
+}
+
 impl Drop for SharedBuffer {
     fn drop(&mut self) {
         // SAFETY: mapped by this value and used by nobody else.
@@ -104,5 +140,18 @@ mod tests {
         drop(buffer);
         assert_eq!(SharedBuffer::of_file(&path, 8192).unwrap().bytes()[5000], 7);
         assert_eq!(SharedBuffer::private(10).unwrap().bytes().len(), 10);
+    }
+
+    #[test]
+    fn memory_holds_what_was_written_and_nothing_else_is_taken_for_it() {
+        let kept = memory("buffer", 8192).unwrap();
+        let mut buffer = SharedBuffer::of_memory(&kept, 8192).unwrap();
+        assert!(buffer.bytes().iter().all(|b| *b == 0));
+        buffer.bytes()[5000] = 7;
+        drop(buffer);
+        assert_eq!(SharedBuffer::of_memory(&kept, 8192).unwrap().bytes()[5000], 7);
+        assert!(SharedBuffer::of_memory(&kept, 8193).is_err());
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert!(SharedBuffer::of_memory(&file, 1).is_err());
     }
 }

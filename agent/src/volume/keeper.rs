@@ -130,18 +130,19 @@ impl Volume {
             let urgent = std::mem::take(&mut self.health.lock().urgent);
             if urgent || last.alive.elapsed() >= ALIVE_EVERY {
                 last.alive = Instant::now();
-                if !self.home.state.is_away() {
+                if self.home.state.defect().is_none() {
                     self.home.clock.save();
                 }
                 self.told_alive();
                 if self.health.lock().index_trouble.is_none()
+                    && !self.home.state.is_silent()
                     && let Err(error) = self.save_record()
                 {
                     self.index_trouble(&error);
                     self.health.lock().urgent |= urgent;
                 }
             }
-            if !self.home.state.is_away()
+            if self.home.state.defect().is_none()
                 && let Err(error) = aside::mirror_records(&self.store, &self.home.state_dir)
             {
                 tracing::debug!(%error, "holds cannot be mirrored yet");

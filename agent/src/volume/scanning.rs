@@ -123,7 +123,7 @@ impl Volume {
 
 impl scan::Surroundings for Volume {
     fn sync(&self) {
-        Self::sync(self);
+        self.sync_patiently();
     }
     fn write_back(&self) {
         // What could not be written is told by the state.

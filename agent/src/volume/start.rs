@@ -19,7 +19,7 @@ use super::presence::Presence;
 use super::{Home, Keeping, Volume, VolumeError};
 use crate::collect::accessors::Accessors;
 use crate::collect::atimes::{self, AtimeKeeping};
-use crate::collect::collector::{Armed, CollectError, Collector, Judges};
+use crate::collect::collector::{self, Armed, CollectError, Collector, Judges};
 use crate::collect::fanotify::layout::Layout;
 use crate::collect::locks::Locks;
 use crate::collect::mounted::Mounted;
@@ -40,6 +40,7 @@ use crate::scan::{Belief, Extent};
 use crate::sys::failure::{Defect, Failure};
 use crate::sys::fanotify::Who;
 use crate::sys::handle::Handle;
+use crate::sys::shared::SharedBuffer;
 use crate::sys::stat::{self, Located, Mount};
 use crate::sys::{bounded, filesystem};
 
@@ -273,9 +274,15 @@ impl Volume {
         };
         let health = Arc::new(Mutex::new(Health::new(record)));
         let presence = Presence::watch(&config.path);
-        let buffer = opening::directory(&home.state_dir, &name).join("accesses");
+        let beside = opening::directory(&home.state_dir, &name);
+        let buffer = collector::buffer(handover, &key, &beside).map_err(|source| {
+            collect(CollectError::Kernel {
+                doing: "make a buffer",
+                source,
+            })
+        })?;
         let collector =
-            start_collector(armed, layout, &watched, judges, &buffer, &health, &name).map_err(collect)?;
+            start_collector(armed, layout, &watched, judges, buffer, &health, &name).map_err(collect)?;
         let file_system = {
             let (watched, name) = (Arc::clone(&watched), format!("the file system of volume {name}"));
             Probe::begin(name, move |how| look_at_file_system(&watched, how))
@@ -394,7 +401,7 @@ fn start_collector(
     layout: Layout,
     watched: &Arc<Watched>,
     judges: Judges,
-    buffer: &Path,
+    buffer: SharedBuffer,
     health: &Arc<Mutex<Health>>,
     name: &str,
 ) -> Result<Collector, CollectError> {
