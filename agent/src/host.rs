@@ -173,6 +173,8 @@ pub struct Host {
     brakes: freed::Brakes,
     store: Store,
     state_dir: PathBuf,
+    /// The same by descriptor: what is written there is written into the directory that was looked at.
+    anchor: PathBuf,
     state: Arc<StateDir>,
     /// Since when a call of the store does not end.
     silent_since: Mutex<Option<Instant>>,
@@ -212,16 +214,17 @@ impl Host {
                     config.state_dir.display()
                 )
             })?;
-        let own = stat::path(&config.state_dir)
+        let anchor = crate::sys::private::anchored(&config.state_dir).context("the state directory")?;
+        let own = stat::path(&anchor)
             .map(|l| vec![(l.device, l.stat.ino)])
             .unwrap_or_default();
-        let notifier = Notifier::open(&config.state_dir, config.notify.clone()).with_context(|| {
+        let notifier = Notifier::open(&anchor, config.notify.clone()).with_context(|| {
             format!(
                 "cannot open the notices in {}",
                 config.state_dir.join("notices").display()
             )
         })?;
-        let (store, is_fresh) = aside::open(&config.state_dir)?;
+        let (store, is_fresh) = aside::open(&anchor)?;
         let state_dir = || {
             let begun = StateDir::begin(&config.state_dir).map(Arc::new);
             begun.with_context(|| format!("the state directory {}", config.state_dir.display()))
@@ -229,9 +232,9 @@ impl Host {
         let mut home = Home {
             numbers: Arc::default(),
             state: state_dir()?,
-            clock: Arc::new(clock::Keeper::load(&config.state_dir.join("clock"))),
+            clock: Arc::new(clock::Keeper::load(&anchor.join("clock"))),
             store,
-            state_dir: config.state_dir.clone(),
+            state_dir: anchor.clone(),
             own,
             is_fresh,
         };
@@ -240,7 +243,7 @@ impl Host {
             // A damaged store is made anew; what is damaged then as well is no store's fault.
             Err(error) if error.is_damage() => {
                 home.store.close();
-                home.store = aside::set_aside(&config.state_dir, &error.to_string())?;
+                home.store = aside::set_aside(&anchor, &error.to_string())?;
                 home.state = state_dir()?;
                 home.is_fresh = true;
                 Left::open(config, &home, Arc::clone(&audit), &notifier)
@@ -293,17 +296,18 @@ impl Host {
             to_tell: Mutex::default(),
             audit,
             published: Mutex::default(),
-            history: growth::History::load(&config.state_dir),
+            history: growth::History::load(&anchor),
             stuck: stuck::AllStuck::default(),
             waiting: waiting::Waiting::default(),
-            brakes: freed::Brakes::load(&config.state_dir),
+            brakes: freed::Brakes::load(&anchor),
             store,
             state_dir: config.state_dir.clone(),
+            served: served::Served::load(&anchor),
+            anchor,
             state: Arc::clone(&home.state),
             silent_since: Mutex::default(),
             started: Instant::now(),
             schedules: due::Schedules::default(),
-            served: served::Served::load(&config.state_dir),
             patterns: patterns::Looked::default(),
         });
         host.want_projects();
@@ -313,7 +317,7 @@ impl Host {
     /// Why the agent must be started again, if so: an index that must be set aside, or a volume that is mounted again.
     pub fn wants_restart(&self) -> Option<String> {
         if let Some((volume, why)) = self.volumes.iter().find_map(|v| Some((v, v.damage()?))) {
-            return match aside::condemn(&self.state_dir, &why) {
+            return match aside::condemn(&self.anchor, &why) {
                 Ok(()) => Some(format!("the index is damaged: {why}")),
                 Err(error) => {
                     tracing::error!(volume = %volume.config.name, %error, "the damaged index cannot be set aside");
@@ -376,6 +380,22 @@ impl Host {
             return Some("the index store does not answer".into());
         }
         self.state.look_now(at_most).map(|defect| defect.words)
+    }
+
+    /// Opens the audit log by its name again, as after a rotation; not where it lies in a state directory that is another one.
+    pub fn reopen_audit(&self) {
+        if self.state.is_away() && self.audit.path().starts_with(&self.state_dir) {
+            tracing::warn!(
+                "the audit log lies in the state directory, which is not there: the open one is written on"
+            );
+            return;
+        }
+        self.audit.reopen();
+    }
+
+    /// The state directory, for everything that is done there.
+    pub fn anchor(&self) -> &Path {
+        &self.anchor
     }
 
     /// Where the index lies.

@@ -202,7 +202,7 @@ async fn serve_until_told(config: &Config, run: &Run, handover: Handover) -> any
         None => None,
     };
     let host = Host::start(config, handover)?;
-    let mut answers = Answers::begin(&config.state_dir);
+    let mut answers = Answers::begin(host.anchor());
     // From here on every access is recorded, even while the first scan is still running.
     tracing::info!(socket = %config.listen.unix.display(), volumes = config.volumes.len(), "ready");
     sd_notify::notify(false, &[sd_notify::NotifyState::Ready]).ok();
@@ -235,7 +235,7 @@ async fn serve_until_told(config: &Config, run: &Run, handover: Handover) -> any
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 _ = reload.recv() => {
-                    reloads.host.audit.reopen();
+                    reloads.host.reopen_audit();
                     answers.tell(reloads.take(read_config(run)).await);
                 }
                 () = tokio::time::sleep(LOOK_EVERY) => {

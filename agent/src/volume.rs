@@ -74,7 +74,7 @@ const RATE_SECONDS: usize = 10;
 pub struct Home {
     /// The index.
     pub store: Store,
-    /// Where it lies.
+    /// Where it lies, by descriptor.
     pub state_dir: PathBuf,
     /// Whether that is there and takes changes.
     pub state: Arc<StateDir>,

@@ -440,6 +440,11 @@ impl Agent {
         }
     }
 
+    /// SIGHUP, and does not wait for an answer.
+    pub fn ask_to_reload(&self) {
+        self.send(Signal::HUP);
+    }
+
     /// Waits until its log has `word` in it.
     ///
     /// # Panics

@@ -100,6 +100,26 @@ fn a_state_directory_that_was_unmounted_is_used_again_when_it_is_back() {
     assert_same("nor afterwards", &agent.ctl().candidate_files(), &rest);
 }
 
+/// Makes the directories of `from` below `to`, without a file.
+fn like(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() {
+            like(&entry.path(), &to.join(entry.file_name()));
+        }
+    }
+}
+
+/// What is below a directory and is none.
+fn contents(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+    let below = entries.flat_map(|path| match path.is_dir() {
+        true => contents(&path),
+        false => vec![path],
+    });
+    below.collect()
+}
+
 #[test]
 fn another_state_directory_in_its_place_is_left_alone() {
     let mount = need!(Mount::new(Fs::Ext4));
@@ -109,16 +129,15 @@ fn another_state_directory_in_its_place_is_left_alone() {
     let_pass(2);
     let (state, aside) = (agent.state_dir(), agent.state_dir().with_extension("aside"));
     fs::rename(&state, &aside).unwrap();
-    fs::create_dir(&state).unwrap();
+    // Each directory of it is there, so that what is done by a path would succeed.
+    like(&aside, &state);
     is_told(&agent, "was replaced", "put the agent's own state directory back");
     read(&files[0]);
+    agent.ask_to_reload();
     let_pass(16);
-    let found: Vec<_> = fs::read_dir(&state)
-        .unwrap()
-        .map(|e| e.unwrap().file_name())
-        .collect();
+    let found = contents(&state);
     assert!(found.is_empty(), "{found:?}");
-    fs::remove_dir(&state).unwrap();
+    fs::remove_dir_all(&state).unwrap();
     fs::rename(&aside, &state).unwrap();
     agent.wait_until_well();
     assert_same(

@@ -17,6 +17,7 @@ use crate::format::frame::{Frames, put_frame};
 use crate::model::Seconds;
 use crate::policy::announced::{Announced, Name, Named};
 use crate::policy::expiring::named_by;
+use crate::sys::private::shown;
 use crate::volume::Volume;
 
 /// A list is published at least so often, in seconds.
@@ -114,7 +115,7 @@ impl Host {
                 .map_err(|e| HostError::Refused(format!("announce_to {}: {e}", to.display())))?;
         }
         let failed =
-            |e: io::Error| HostError::Refused(format!("{}: {e}", self.list_of(&rule.name).display()));
+            |e: io::Error| HostError::Refused(format!("{}: {e}", shown(&self.list_of(&rule.name)).display()));
         self.write_list(&rule.name, at.now, &next).map_err(failed)?;
         self.published.lock().entry(rule.name.clone()).or_default().at = Some(at.now);
         tracing::info!(rule = %rule.name, files = next.names().len(), "announced what the rule will take");
@@ -135,7 +136,7 @@ impl Host {
     }
 
     fn list_of(&self, rule: &str) -> PathBuf {
-        self.state_dir.join("announced").join(rule)
+        self.anchor.join("announced").join(rule)
     }
 
     fn read_list(&self, rule: &str) -> Option<(Seconds, Named)> {
@@ -155,7 +156,7 @@ impl Host {
         if let Some(dir) = path.parent() {
             crate::sys::private::dir(dir)?;
         }
-        let next = self.state_dir.join("announced").join(format!("{rule} new"));
+        let next = self.anchor.join("announced").join(format!("{rule} new"));
         let mut file = crate::sys::private::create(&next)?;
         file.write_all(&encode(published, named))?;
         file.sync_all()?;

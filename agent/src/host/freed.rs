@@ -163,7 +163,8 @@ impl Brakes {
             return;
         }
         if let Err(error) = write(&self.path, &all) {
-            let path = self.path.display();
+            let path = crate::sys::private::shown(&self.path);
+            let path = path.display();
             tracing::error!(volume, %path, %error, "what the volume's watermark freed cannot be written; a restart forgets it");
         }
     }

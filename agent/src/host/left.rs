@@ -39,7 +39,7 @@ impl Left {
         let runs = Runs::new(store.clone());
         let plans = Plans::open(store.clone(), &runs)?;
         let witnesses = Box::new(Arc::clone(notifier));
-        let unfinished = Unfinished::find(&runs, plans.clone(), &config.state_dir, audit, witnesses)?;
+        let unfinished = Unfinished::find(&runs, plans.clone(), &home.state_dir, audit, witnesses)?;
         let mut volumes = Vec::new();
         for config in &config.volumes {
             match volume::open(config, home) {

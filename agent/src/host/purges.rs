@@ -113,7 +113,7 @@ impl Host {
         self.plans.put(&record)?;
         let (host, running) = (Arc::clone(self), Arc::clone(&live));
         let spawned = std::thread::Builder::new().name("run".into()).spawn(move || {
-            let run = match Ledger::create(&host.state_dir, &heading.run) {
+            let run = match Ledger::create(&host.anchor, &heading.run) {
                 Ok(ledger) => {
                     let order = Order {
                         plan: &record,
@@ -152,7 +152,7 @@ impl Host {
             }
             match host.runs.end(&run) {
                 // The record has it all by now.
-                Ok(()) => drop(std::fs::remove_file(ledger::path(&host.state_dir, &run.run_id))),
+                Ok(()) => drop(std::fs::remove_file(ledger::path(&host.anchor, &run.run_id))),
                 Err(error) => tracing::error!(run = %run.run_id, %error, "cannot save the run's record"),
             }
             drop(claim);

@@ -91,7 +91,7 @@ impl Served {
         let beside = self.path.with_extension("new");
         let written = private::write(&beside, lines.as_bytes());
         if let Err(error) = written.and_then(|()| std::fs::rename(&beside, &self.path)) {
-            tracing::warn!(%error, path = %self.path.display(), "until when schedules were served cannot be saved");
+            tracing::warn!(%error, path = %private::shown(&self.path).display(), "until when schedules were served cannot be saved");
         }
     }
 }

@@ -34,7 +34,7 @@ impl Host {
             Ok(removed) => {
                 for run in removed {
                     // As a rule there is none.
-                    let _ = std::fs::remove_file(ledger::path(&self.state_dir, &run));
+                    let _ = std::fs::remove_file(ledger::path(&self.anchor, &run));
                 }
             }
             Err(error) => {

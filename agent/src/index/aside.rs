@@ -12,6 +12,7 @@ use super::store::{Batch, Record, Store, StoreError};
 use crate::format::frame::{Frames, put_frame};
 use crate::model::Seconds;
 use crate::sys::failure::Failure;
+use crate::sys::private::shown;
 
 /// Damaged stores that are kept: the newest.
 const KEPT: usize = 2;
@@ -69,7 +70,7 @@ pub fn set_aside(state_dir: &Path, why: &str) -> Result<Store, StoreError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
     }
-    tracing::error!(why, kept = %kept.display(), "the index is damaged: it was set aside, and a scan makes it anew");
+    tracing::error!(why, kept = %shown(&kept).display(), "the index is damaged: it was set aside, and a scan makes it anew");
     forget_oldest(state_dir);
     let store = Store::open(&index(state_dir))?;
     let restored = restore(&store, state_dir)?;
@@ -97,7 +98,7 @@ fn forget_oldest(state_dir: &Path) {
     kept.sort();
     for old in kept.iter().rev().skip(KEPT) {
         if let Err(error) = fs::remove_dir_all(old) {
-            tracing::warn!(path = %old.display(), %error, "an old damaged index cannot be removed");
+            tracing::warn!(path = %shown(&old).display(), %error, "an old damaged index cannot be removed");
         }
     }
 }

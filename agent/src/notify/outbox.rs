@@ -26,6 +26,7 @@ use super::receipts::{Left, Receipt, Receipts};
 use crate::config::{Sink, url};
 use crate::model::Seconds;
 use crate::purge::id::new_id;
+use crate::sys::private::shown;
 
 /// Notices that are over are kept for this long, to be looked at.
 const KEPT_SECONDS: u64 = 30 * 86_400;
@@ -69,7 +70,7 @@ impl Outbox {
             if path.extension().is_some_and(|x| x == super::file::UNFINISHED) {
                 let removed = remove(&path);
                 removed.unwrap_or_else(
-                    |error| tracing::warn!(path = %path.display(), %error, "an unfinished file is left as it is"),
+                    |error| tracing::warn!(path = %shown(&path).display(), %error, "an unfinished file is left as it is"),
                 );
             }
             let is_notice = path.extension().is_some_and(|x| x == "json")
@@ -80,9 +81,9 @@ impl Outbox {
             match read(&path) {
                 Ok(notice) => inner.take(notice),
                 Err(error) => {
-                    tracing::error!(path = %path.display(), %error, "a notice cannot be read: it is set aside");
+                    tracing::error!(path = %shown(&path).display(), %error, "a notice cannot be read: it is set aside");
                     fs::rename(&path, path.with_extension("damaged")).unwrap_or_else(
-                        |error| tracing::warn!(path = %path.display(), %error, "it is left as it is"),
+                        |error| tracing::warn!(path = %shown(&path).display(), %error, "it is left as it is"),
                     );
                 }
             }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use parking_lot::RwLock;
@@ -64,6 +64,11 @@ impl Audit {
         }
     }
 
+    /// Its name.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Writes lines.
     ///
     /// # Errors
@@ -77,7 +82,7 @@ impl Audit {
     }
 }
 
-fn append_to(path: &std::path::Path) -> io::Result<File> {
+fn append_to(path: &Path) -> io::Result<File> {
     let opened = trusted::append(path, MODE).map_err(io::Error::from);
     let opened = opened.and_then(|file| {
         private::close_file(&file, path)?;

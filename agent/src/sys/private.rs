@@ -6,7 +6,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -20,6 +20,8 @@ use crate::sys::beneath;
 const FILE_MODE: u32 = 0o600;
 /// Of a directory.
 const DIR_MODE: u32 = 0o700;
+/// Where a process's open files lie.
+const ANCHORS: &str = "/proc/self/fd";
 /// Everything that a mode can take away from, set-id bits included.
 const ALL_BITS: u32 = 0o7777;
 
@@ -62,6 +64,29 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// What `mkdir(2)` says.
 pub fn dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(DIR_MODE).create(path)
+}
+
+/// A directory by its descriptor: what is done below the path that this returns is done in the directory that lay at `dir`, though another is
+/// moved or mounted over it later. The descriptor stays open until the process ends. For people: [`shown`].
+///
+/// # Errors
+/// What `open(2)` says.
+pub fn anchored(dir: &Path) -> io::Result<PathBuf> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(dir, flags, Mode::empty())?;
+    // A number that is given to another file would lead there.
+    Ok(PathBuf::from(format!("{ANCHORS}/{}/.", fd.into_raw_fd())))
+}
+
+/// A path below an anchored directory, as people know it.
+pub fn shown(path: &Path) -> PathBuf {
+    let below = path.strip_prefix(ANCHORS).ok().and_then(|rest| {
+        let mut parts = rest.components();
+        let number = parts.next()?;
+        let dir = std::fs::read_link(Path::new(ANCHORS).join(number)).ok()?;
+        Some(dir.join(parts.as_path()))
+    });
+    below.unwrap_or_else(|| path.to_owned())
 }
 
 /// Why a directory cannot be the agent's own.
@@ -239,6 +264,22 @@ mod tests {
 
     fn loosen(path: &Path, mode: u32) {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn what_is_done_below_an_anchor_is_done_in_the_directory_that_was_there() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (dir, aside) = (tmp.path().join("state"), tmp.path().join("aside"));
+        super::dir(&dir).unwrap();
+        let anchor = anchored(&dir).unwrap();
+        assert_eq!(shown(&anchor.join("a/b")), dir.join("a/b"));
+        fs::rename(&dir, &aside).unwrap();
+        super::dir(&dir).unwrap();
+        write(&anchor.join("file"), b"x").unwrap();
+        assert!(aside.join("file").exists() && !dir.join("file").exists());
+        fs::remove_dir_all(&aside).unwrap();
+        let error = write(&anchor.join("file"), b"x").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

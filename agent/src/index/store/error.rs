@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use crate::format::Damaged;
 use crate::index::codec::VERSION;
 use crate::sys::failure::Failure;
+use crate::sys::private::shown;
 
 /// What may go wrong with the store.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The store cannot be opened.
-    #[error("cannot open the index at {path}: {why}")]
+    #[error("cannot open the index at {}: {why}", shown(path).display())]
     Open {
         /// Where it lies.
         path: PathBuf,
