@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use std::process::Command;
 
 use purge_tests::ctl::{number, text};
 use purge_tests::files::{age_tree, make, walk};
+use purge_tests::notices::{events, notices};
 use purge_tests::wait::{SOON, until};
 use purge_tests::{Agent, Config, Fs, Mount, need, sh};
 
@@ -182,6 +184,43 @@ fn what_cannot_be_freed_is_named_and_counted_apart_and_the_rest_is_freed() {
     fs::remove_file(&stuck).unwrap();
     until("it is not told any more", SOON, || {
         agent.status()["stuck_trash"].is_null().then_some(())
+    });
+}
+
+#[test]
+fn the_operators_hear_of_what_does_not_work_and_that_it_is_over() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.path();
+    let files = make(&root.join("d"), 3);
+    age_tree(&root);
+    let config = Config::backdated_with(&root, "grace = \"5s\"");
+    let agent = Agent::tracking(&config.notifying("webhook = { url = \"http://127.0.0.1:9/\" }"));
+    let ctl = agent.ctl();
+    ctl.apply(&ctl.plan());
+    let in_trash = || {
+        let mut all = walk(&root.join(TRASH)).into_iter();
+        all.find(|e| e.path.file_name() == files[0].file_name())
+    };
+    let stuck = in_trash().expect("a file in the trash").path;
+    sh(Command::new("chattr").arg("+i").arg(&stuck)).unwrap();
+    let told = |event: &str| -> BTreeSet<String> {
+        let all = notices(&ctl, &[]).iter().flat_map(events).collect::<Vec<_>>();
+        let of = all.iter().filter(|e| text(e, "event") == event);
+        of.map(|e| text(e, "event_id").split('/').nth(2).unwrap().to_owned())
+            .collect()
+    };
+    until("the trash is told of", SOON * 2, || {
+        told("trouble").contains("trash").then_some(())
+    });
+    remount(&root, "ro");
+    until("the file system is told of", SOON * 2, || {
+        told("trouble").contains("filesystem").then_some(())
+    });
+    remount(&root, "rw");
+    sh(Command::new("chattr").arg("-i").arg(&stuck)).unwrap();
+    fs::remove_file(&stuck).unwrap();
+    until("it is over", SOON * 2, || {
+        (told("trouble-ended") == ["filesystem", "trash"].map(String::from).into()).then_some(())
     });
 }
 

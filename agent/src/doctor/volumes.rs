@@ -41,38 +41,8 @@ pub(super) fn absent(volume: &Absent) -> Finding {
     Finding::bad("mount", found, cure).of(&volume.config.name)
 }
 
-/// What is wrong, and what to do about it.
 fn ailing((what, words): (Ailment, String)) -> Finding {
-    let (check, cure) = match what {
-        Ailment::Away => (
-            "mount",
-            "mount it again (systemctl status, dmesg): what happened meanwhile counts as use",
-        ),
-        Ailment::Damage => (
-            "index",
-            "nothing: it is set aside and made anew from the file system, the journal and the checkpoint",
-        ),
-        Ailment::Second => (
-            "agents",
-            "one agent for each volume: stop the other one, or remove the volume from its configuration; this one takes over some minutes later",
-        ),
-        Ailment::Collector => (
-            "collector",
-            "it is tried again by itself; if it goes on, see the log (journalctl -u purge-agent) and the kernel's (dmesg)",
-        ),
-        Ailment::FileSystem(failure) => ("filesystem", failure.cure_of_volume()),
-        Ailment::State(failure) => ("state", failure.cure_of_state()),
-        Ailment::Index(failure) => ("index", failure.cure_of_state()),
-        // Uses that are not in the journal are lost if the agent is killed now.
-        Ailment::Journal(failure) => ("journal", failure.cure_of_state()),
-        // Until it is written, a damaged index costs more history.
-        Ailment::Checkpoint(failure) => ("checkpoint", failure.cure_of_state()),
-        Ailment::Scan => (
-            "scan",
-            "see what cannot be read (journalctl -u purge-agent), mend it, and ask again: purgectl rescan",
-        ),
-    };
-    Finding::bad(check, words, cure)
+    Finding::bad(what.check(), words, what.cure())
 }
 
 fn collector(volume: &Volume) -> Finding {

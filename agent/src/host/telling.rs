@@ -1,8 +1,10 @@
 //! What people are told of: looks now and then at runs, gaps, space, quotas and what will expire, and gives what is new to
-//! the outbox. Nothing here waits for a sink, and no purge waits for this. `owners` has quotas and expiries.
+//! the outbox. Nothing here waits for a sink, and no purge waits for this. `owners` has quotas and expiries, `troubles` what does not work.
 
 mod owners;
+mod troubles;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -138,6 +140,8 @@ pub struct Lookout {
     quotas: Pass,
     expiring: Pass,
     tidied: Option<Instant>,
+    /// What is wrong and was not told yet, and since when.
+    wrong: BTreeMap<String, Instant>,
     began: Seconds,
 }
 
@@ -157,6 +161,7 @@ impl Lookout {
             quotas: Pass { next: now },
             expiring: Pass { next: now },
             tidied: None,
+            wrong: BTreeMap::new(),
             began: Seconds::wall(),
         })
     }
@@ -175,6 +180,8 @@ impl Lookout {
         said("runs", runs);
         let gaps = self.gaps();
         said("gaps", gaps);
+        let troubles = self.troubles();
+        said("what does not work", troubles);
         if Instant::now() >= self.space {
             self.space = Instant::now() + SPACE_EVERY;
             for watermark in self.host.limits().watermarks {

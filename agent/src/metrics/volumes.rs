@@ -8,13 +8,14 @@ use purge_proto::v1;
 use super::page::Page;
 use crate::collect::Counters;
 use crate::host::Host;
-use crate::volume::{Condition, State, Volume};
+use crate::volume::{Ailment, Condition, State, Volume};
 
 /// The figures of every volume.
 pub(super) fn render(page: &mut Page, host: &Host) {
     let volumes: Vec<Looked<'_>> = host.volumes().iter().map(|v| Looked::at(v)).collect();
     states(page, &volumes, host);
     triggers(page, host);
+    ailing(page, host);
     stuck(page, host);
     for (name, kind, help, value) in VOLUME_METRICS {
         page.metric(name, kind, help, volumes.iter().map(|v| (v.label(), value(v))));
@@ -190,7 +191,20 @@ fn seconds(micros: &AtomicU64) -> f64 {
     count(micros) / 1e6
 }
 
-/// Watermarks and quotas that ought to delete and do not.
+/// What is wrong with each volume: one row for everything that can be.
+fn ailing(page: &mut Page, host: &Host) {
+    let mut rows = Vec::new();
+    for volume in host.volumes() {
+        let wrong: Vec<&str> = volume.ailments().iter().map(|(what, _)| what.check()).collect();
+        for check in Ailment::CHECKS {
+            let labels = format!("volume={:?},check={check:?}", volume.config.name);
+            rows.push((labels, u8::from(wrong.contains(&check))));
+        }
+    }
+    let help = "1: this part of the volume does not work; doctor says what to do.";
+    page.metric("trouble", "gauge", help, rows);
+}
+
 /// What of the trash cannot be freed.
 fn stuck(page: &mut Page, host: &Host) {
     let volumes = host.volumes().iter().map(|v| &v.config.name);
@@ -214,6 +228,7 @@ fn stuck(page: &mut Page, host: &Host) {
     page.metric("last_run_failed", "gauge", help, failed);
 }
 
+/// Watermarks and quotas that ought to delete and do not.
 fn triggers(page: &mut Page, host: &Host) {
     let mut all = Vec::new();
     for volume in host.volumes() {

@@ -29,13 +29,17 @@ pub enum Kind {
     WatermarkEnded,
     /// What a watermark deletes does not come free: it has stopped.
     TriggerStopped,
+    /// Something does not work: a volume is degraded, or something in its trash cannot be freed.
+    Trouble,
+    /// It works again.
+    TroubleEnded,
     /// Somebody tries whether a sink works.
     Test,
 }
 
 impl Kind {
     /// All kinds that a sink can be told of.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::OverQuota,
         Self::BackUnder,
         Self::WillExpire,
@@ -46,6 +50,8 @@ impl Kind {
         Self::WatermarkReached,
         Self::WatermarkEnded,
         Self::TriggerStopped,
+        Self::Trouble,
+        Self::TroubleEnded,
     ];
 
     /// As configuration and JSON have it.
@@ -61,6 +67,8 @@ impl Kind {
             Self::WatermarkReached => "watermark-reached",
             Self::WatermarkEnded => "watermark-ended",
             Self::TriggerStopped => "trigger-stopped",
+            Self::Trouble => "trouble",
+            Self::TroubleEnded => "trouble-ended",
             Self::Test => "test",
         }
     }
@@ -236,6 +244,20 @@ pub enum What {
         /// What did.
         freed_bytes: u64,
     },
+    /// See [`Kind::Trouble`].
+    Trouble {
+        /// What is concerned, as `doctor` names it: "filesystem", "collector", "agents", "trash", ...
+        check: String,
+        /// What is wrong.
+        reason: String,
+        /// What to do about it.
+        cure: String,
+    },
+    /// See [`Kind::TroubleEnded`].
+    TroubleEnded {
+        /// What was concerned.
+        check: String,
+    },
     /// See [`Kind::Test`].
     Test {
         /// The sink that is tried.
@@ -333,6 +355,8 @@ impl What {
             Self::WatermarkReached(_) => Kind::WatermarkReached,
             Self::WatermarkEnded(_) => Kind::WatermarkEnded,
             Self::TriggerStopped { .. } => Kind::TriggerStopped,
+            Self::Trouble { .. } => Kind::Trouble,
+            Self::TroubleEnded { .. } => Kind::TroubleEnded,
             Self::Test { .. } => Kind::Test,
         }
     }

@@ -192,6 +192,22 @@ fn every_kind_has_words_of_its_own() {
         ),
         (
             Audience::Operator,
+            What::Trouble {
+                check: "filesystem".into(),
+                reason: "the file system is read-only".into(),
+                cure: "mount -o remount,rw".into(),
+            },
+            "What to do:  mount -o remount,rw",
+        ),
+        (
+            Audience::Operator,
+            What::TroubleEnded {
+                check: "filesystem".into(),
+            },
+            "filesystem: this is well again",
+        ),
+        (
+            Audience::Operator,
             What::Test { sink: "mail".into() },
             "a test of sink mail",
         ),

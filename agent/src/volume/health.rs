@@ -131,6 +131,62 @@ pub enum Ailment {
     Scan,
 }
 
+impl Ailment {
+    /// What is concerned, in a word: one of [`Ailment::CHECKS`].
+    pub fn check(self) -> &'static str {
+        match self {
+            Self::Away => "mount",
+            Self::FileSystem(_) => "filesystem",
+            Self::State(_) => "state",
+            Self::Damage | Self::Index(_) => "index",
+            Self::Second => "agents",
+            Self::Collector => "collector",
+            Self::Journal(_) => "journal",
+            Self::Checkpoint(_) => "checkpoint",
+            Self::Scan => "scan",
+        }
+    }
+
+    /// All that can be concerned.
+    pub const CHECKS: [&str; 9] = [
+        "mount",
+        "filesystem",
+        "state",
+        "index",
+        "agents",
+        "collector",
+        "journal",
+        "checkpoint",
+        "scan",
+    ];
+
+    /// What to do about it.
+    pub fn cure(self) -> &'static str {
+        match self {
+            Self::Away => "mount it again (systemctl status, dmesg): what happened meanwhile counts as use",
+            Self::Damage => {
+                "nothing: it is set aside and made anew from the file system, the journal and the checkpoint"
+            }
+            Self::Second => {
+                "one agent for each volume: stop the other one, or remove the volume from its configuration; this one takes over some minutes later"
+            }
+            Self::Collector => {
+                "it is tried again by itself; if it goes on, see the log (journalctl -u purge-agent) and the kernel's (dmesg)"
+            }
+            Self::FileSystem(failure) => failure.cure_of_volume(),
+            // Uses that are not in the journal are lost if the agent is killed now; until the checkpoint is written, a damaged index costs more
+            // history.
+            Self::State(failure)
+            | Self::Index(failure)
+            | Self::Journal(failure)
+            | Self::Checkpoint(failure) => failure.cure_of_state(),
+            Self::Scan => {
+                "see what cannot be read (journalctl -u purge-agent), mend it, and ask again: purgectl rescan"
+            }
+        }
+    }
+}
+
 /// Something that does not work for now.
 #[derive(Debug)]
 pub(super) struct Trouble {
