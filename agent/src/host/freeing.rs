@@ -2,6 +2,7 @@
 //!
 //! No run waits for that, however much it is: a share is claimed, and the trash itself is held for a moment only.
 
+use std::cell::Cell;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -60,6 +61,29 @@ impl Host {
         is_enough: impl Fn(&Share) -> bool,
     ) -> io::Result<()> {
         self.free_shares(volume, |_| true, is_enough)
+    }
+
+    /// A run with a grace finds no room in the trash: frees the share that has lain there longest, if the watermark of the volume says that the
+    /// trash may be freed early. Whether one was.
+    pub(super) fn free_trash_for_a_run(&self, volume: &Volume) -> bool {
+        let name = &volume.config.name;
+        let limits = self.limits();
+        let mut of_volume = limits.watermarks.iter().filter(|w| w.volume == *name);
+        if !of_volume.any(|w| w.free_trash) {
+            return false;
+        }
+        let before = self.trash_of(name);
+        let begun = Cell::new(0u32);
+        let is_enough = |_: &Share| begun.replace(begun.get().saturating_add(1)) > 0;
+        let freed = self.free_trash_early(volume, is_enough);
+        if let Err(error) = &freed {
+            tracing::error!(volume = %name, %error, "the trash cannot be freed for a run that finds no room there");
+        }
+        let is_less = self.trash_of(name) != before;
+        if is_less {
+            tracing::warn!(volume = %name, "the trash has no room for a run: what lay there longest was freed before its grace ended (free_trash)");
+        }
+        freed.is_ok() && is_less
     }
 
     fn free_shares(

@@ -271,6 +271,9 @@ struct Around<'a> {
 }
 
 impl apply::Surroundings for Around<'_> {
+    fn free_trash(&self) -> bool {
+        self.host.free_trash_for_a_run(self.volume)
+    }
     fn sync(&self, at_most: Duration) -> Seen {
         match self.volume.barrier(at_most) {
             Barrier::Passed if is_watched_since(self.volume, self.planned_at) => Seen::Everything,

@@ -3,6 +3,8 @@
 //! Before each batch the event queue is drained, so that every use up to that moment is in the index the batch is
 //! compared with. Directories that are empty only when everything else is gone come last, one after another.
 
+mod share;
+
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -11,8 +13,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLockReadGuard};
 use purge_proto::v1;
 
+use self::share::FullTrash;
 use super::audit::{self, Audit, Heading, Lines};
-use super::bin::Lanes;
 use super::candidate::{Candidate, Part};
 use super::ending::{Stop, end};
 use super::forget::{enter_trash, forget};
@@ -109,9 +111,9 @@ pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, li
         stop: Mutex::new(None),
         renaming: Mutex::default(),
         given_up: AtomicU32::new(0),
+        full: FullTrash::default(),
     };
-    runner.begin();
-    drop(alone);
+    runner.begin(alone);
     let run = runner.run();
     let _alone = around.alone_in_the_trash();
     trash.keep_reserve();
@@ -140,6 +142,8 @@ struct Runner<'a> {
     renaming: Mutex<()>,
     /// Batches that were tried in vain.
     given_up: AtomicU32,
+    /// Whether the trash takes no more.
+    full: FullTrash,
 }
 
 /// The batches of one worker. One comes to its end when the next is decided: those who are late have that long to come to what was moved, and
@@ -178,15 +182,6 @@ enum Tried {
 }
 
 impl Runner<'_> {
-    /// Makes the run's places in the trash: from here on it is not empty, and nobody takes it away.
-    fn begin(&self) {
-        for share in self.shares() {
-            if let Err(e) = self.trash.begin(&share) {
-                self.halt(Stop::Broken(with_cure("cannot begin in the volume's trash", &e)));
-            }
-        }
-    }
-
     fn run(self) -> v1::Run {
         let (first_empty, chunks) = (self.order.plan.first_empty_chunk, self.order.plan.chunks);
         let id = self.order.plan.plan.as_ref().map_or("", |p| &p.plan_id);
@@ -200,6 +195,7 @@ impl Runner<'_> {
             work(0);
         });
         self.work(0, &Parts::of(self.order.plans, id, first_empty..chunks));
+        self.tell_of_full_trash();
         for share in self.shares() {
             if let Err(e) = self.trash.end(&share) {
                 self.halt(Stop::Broken(format!("the trash: {e}")));
@@ -235,6 +231,11 @@ impl Runner<'_> {
             if self.should_stop() {
                 self.count_unreached(part.len());
                 continue;
+            }
+            if self.full.is_noted() {
+                // Freeing may take long: nothing is leased meanwhile.
+                self.end_chain(&mut chain);
+                self.make_room();
             }
             self.pace.wait(part.len(), || self.live.is_cancelled());
             if let Err(stop) = self.batch(at, part, &mut chain) {
@@ -466,14 +467,6 @@ impl Runner<'_> {
         Ok(ground)
     }
 
-    /// Those of the batch before, with the names that were given there, or new ones.
-    fn lanes(&self, share: &Share, chain: &Chain<'_>) -> io::Result<Lanes> {
-        let before = chain.last.as_ref().and_then(|last| last.batch.lanes());
-        let lanes = before.map_or_else(|| self.trash.lanes(share, chain.worker), Ok)?;
-        lanes.dirs().for_each(|dir| self.around.hide_own(dir.as_fd()));
-        Ok(lanes)
-    }
-
     fn tell(&self, fates: &[(&Candidate, Fate)]) -> io::Result<()> {
         let mut lines = Lines::default();
         let time = audit::rfc3339(Seconds::now());
@@ -486,29 +479,6 @@ impl Runner<'_> {
             lines.add_fate(&time, (heading, rules), candidate, (Code::of(fate), &error));
         }
         self.order.audit.write(&lines)
-    }
-
-    /// Where in the trash the candidates of a rule go.
-    fn share(&self, rule: u16) -> Share {
-        let grace = self.order.graces.get(usize::from(rule)).copied().unwrap_or(0);
-        let end = self.started.plus(grace).unix();
-        Share {
-            run: self.run_id.clone(),
-            until: if grace == 0 {
-                0
-            } else {
-                u64::try_from(end).unwrap_or(u64::MAX)
-            },
-            open: true,
-        }
-    }
-
-    fn shares(&self) -> Vec<Share> {
-        let rules = u16::try_from(self.order.graces.len()).unwrap_or(u16::MAX).max(1);
-        let mut all: Vec<Share> = (0..rules).map(|rule| self.share(rule)).collect();
-        all.sort_unstable_by_key(|s| s.until);
-        all.dedup();
-        all
     }
 
     fn count(&self, fates: &[(&Candidate, Fate)]) {
@@ -534,7 +504,9 @@ impl Runner<'_> {
             tally::count(run, candidate, Code::of(fate));
             if let Fate::Failed(error) = fate {
                 let words = error.to_string();
-                if refusal::is_fault(error) {
+                if self.is_of_full_trash(candidate, error) {
+                    self.full.note(error);
+                } else if refusal::is_fault(error) {
                     faults.count(candidate.uid, &words);
                 }
                 tally::name_failure(run, candidate.path_below(&self.watched.path), words);

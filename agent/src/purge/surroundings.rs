@@ -12,6 +12,8 @@ use crate::model::Inode;
 
 /// What a run needs from the volume around it.
 pub trait Surroundings: Sync {
+    /// Frees something of the trash before its grace ends, if the configuration allows that. Whether it did.
+    fn free_trash(&self) -> bool;
     /// Every use that the kernel has queued reaches the index, in doubt as a use, within so long.
     fn sync(&self, at_most: Duration) -> Seen;
     /// Why nothing may be removed any more: another agent does that.
