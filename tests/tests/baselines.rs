@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use purge_tests::elsewhere::Elsewhere;
 use purge_tests::files::{assert_same, inode, make, now, read, temp_dir};
 use purge_tests::mount::Bind;
 use purge_tests::{Agent, Config, Fs, Mount, need, sh};
@@ -94,6 +95,31 @@ fn where_one_of_several_mounts_keeps_no_times_nothing_is_believed() {
         &agent.ctl().candidate_files(),
         &files.iter().cloned().collect(),
     );
+}
+
+/// A service that systemd runs with `ProtectSystem=strict` sees the volume read-only, and so do jobs that it starts for users.
+#[test]
+fn a_sandbox_counts_where_a_user_reads_in_it() {
+    let mut mount = need!(Mount::new(Fs::Ext4Relatime));
+    let root = mount.path();
+    let files = make(&root.join("d"), 2);
+    let at = now();
+    let times: Vec<_> = files.iter().map(|f| (f, at - 60 * DAY)).collect();
+    set_all_times(&mut mount, &times, at - 60 * DAY);
+    let sandbox = |user: &str| {
+        let root = root.display();
+        Elsewhere::new(&format!(
+            "mount -o remount,bind,ro {root}\nexec setpriv --reuid {user} --clear-groups sh -c 'echo ready; exec sleep 600'"
+        ))
+    };
+    let all: BTreeSet<PathBuf> = files.iter().cloned().collect();
+    for (user, expected) in [("990", &all), ("54321", &BTreeSet::new())] {
+        let sandbox = need!(sandbox(user));
+        let agent = Agent::tracking(&rule(&root, "auto", "30d"));
+        assert_same(user, &agent.ctl().candidate_files(), expected);
+        drop(agent);
+        drop(sandbox);
+    }
 }
 
 #[test]

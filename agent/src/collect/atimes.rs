@@ -7,11 +7,11 @@
 //! clocks                  the wall clock, which access times are from, goes with the agent's own
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use super::mounted::namespace_of;
+use super::mounted::{Key, namespace_of};
 use crate::model::{Kind, Seconds, Stat};
 use crate::sys::mountinfo;
 use crate::sys::stat::{Device, Mount, magic};
@@ -25,6 +25,8 @@ const CLOCKS_DIFFER_MAX: u64 = 5;
 const APART_MAX: u64 = 2;
 /// A longer table of mounts is not read.
 const TABLE_BYTES: u64 = 64 << 20;
+/// Numbers of users, from this one on; those below are the system's.
+const USERS_FROM: u32 = 1000;
 /// Processes that answer clients which keep what they have read.
 const SERVERS: [&str; 3] = ["nfsd", "ganesha.nfsd", "smbd"];
 
@@ -86,28 +88,55 @@ impl AtimeKeeping {
 
 /// Whether some mount of a device, in any mount namespace that is seen, leaves no access times: `noatime`, or read-only. A namespace that is the
 /// host's own but for what is read-only there is one in which systemd runs a service (`ProtectSystem=`): nearly every host has some, and
-/// users read nothing by way of them.
+/// users read nothing by way of them, unless a process of a user's lives there: a job of a batch system, a session.
 pub fn some_mount_keeps_none(device: Device) -> bool {
-    let mut namespaces = BTreeSet::new();
     let (host, _) = mountinfo::read(Path::new("/proc/1/mountinfo"), TABLE_BYTES).unwrap_or_default();
     let (host, of_host) = (Top::of(&host), namespace_of(1));
-    let Ok(processes) = fs::read_dir("/proc") else {
-        return false;
-    };
-    processes.filter_map(Result::ok).any(|process| {
-        let path = process.path();
-        let id = path.file_name().and_then(|n| n.to_str()?.parse().ok());
-        let namespace = id.and_then(namespace_of);
-        let is_new = namespace.is_some_and(|namespace| namespaces.insert(namespace));
-        let mounts = || mountinfo::read(&path.join("mountinfo"), TABLE_BYTES).unwrap_or_default();
-        is_new && {
-            let (table, whole) = mounts();
+    processes_by_namespace()
+        .into_iter()
+        .any(|(namespace, processes)| {
+            let table = processes.iter().find_map(|id| {
+                let path = format!("/proc/{id}/mountinfo");
+                mountinfo::read(Path::new(&path), TABLE_BYTES).ok()
+            });
+            // Its processes have all ended.
+            let Some((table, whole)) = table else { return false };
             let mounts = mounts_of(&String::from_utf8_lossy(&table), device);
-            let is_service = namespace != of_host && host.is_that_of(&table);
+            let is_like_the_host = Some(namespace) != of_host && host.is_that_of(&table);
+            // Each process is asked only where its answer counts.
+            let is_service = is_like_the_host
+                && mounts.iter().any(|mount| leaves_none(mount, false))
+                && !processes.iter().any(|id| is_of_a_user(*id));
             // A table that is too long to be read whole is doubt.
             !whole && !mounts.is_empty() || mounts.iter().any(|mount| leaves_none(mount, is_service))
+        })
+}
+
+fn processes_by_namespace() -> BTreeMap<Key, Vec<u32>> {
+    let mut all: BTreeMap<Key, Vec<u32>> = BTreeMap::new();
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return all;
+    };
+    for process in processes.filter_map(Result::ok) {
+        let id = process.file_name().to_str().and_then(|name| name.parse().ok());
+        if let Some((id, namespace)) = id.and_then(|id: u32| Some((id, namespace_of(id)?))) {
+            all.entry(namespace).or_default().push(id);
         }
-    })
+    }
+    all
+}
+
+/// Whether the real user of a process is none of the system's. One that cannot be asked and still lives is a user's: doubt counts.
+fn is_of_a_user(process: u32) -> bool {
+    match fs::read_to_string(format!("/proc/{process}/status")) {
+        Ok(status) => real_user(&status).is_none_or(|uid| uid >= USERS_FROM),
+        Err(_) => Path::new(&format!("/proc/{process}")).exists(),
+    }
+}
+
+fn real_user(status: &str) -> Option<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 /// Whether the wall clock goes with the agent's own.
@@ -255,6 +284,14 @@ mod tests {
         );
         let in_a_service = |minor| of(minor).iter().any(|m| leaves_none(m, true));
         assert_eq!([2, 5].map(in_a_service), [true, false]);
+    }
+
+    #[test]
+    fn the_real_user_of_a_process_counts() {
+        let status = "Name:\tsleep\nUmask:\t0022\nUid:\t54321\t0\t0\t0\nGid:\t0\t0\t0\t0\n";
+        assert_eq!(real_user(status), Some(54_321));
+        assert_eq!(real_user("Name:\tsleep\n"), None);
+        assert!(!is_of_a_user(1), "init is root's");
     }
 
     #[test]
