@@ -189,7 +189,8 @@ fn tracking_on(disk: &Mount, config: &Config) -> Agent {
 fn answers(agent: &Agent) {
     for _ in 0..3 {
         let began = Instant::now();
-        agent.ctl().run_within(ANSWERS_WITHIN, ["status"]).ends_with(0);
+        let status = agent.ctl().run_within(ANSWERS_WITHIN, ["status"]).ends_with(0);
+        assert!(status.stderr.is_empty(), "{}", status.stderr);
         eprintln!("status took {:?}", began.elapsed());
         let_pass(1);
     }

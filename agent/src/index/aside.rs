@@ -98,7 +98,7 @@ fn forget_oldest(state_dir: &Path) {
     kept.sort();
     for old in kept.iter().rev().skip(KEPT) {
         if let Err(error) = fs::remove_dir_all(old) {
-            tracing::warn!(path = %shown(&old).display(), %error, "an old damaged index cannot be removed");
+            tracing::warn!(path = %shown(old).display(), %error, "an old damaged index cannot be removed");
         }
     }
 }

@@ -472,7 +472,7 @@ fn path_by<'a>(id: DirId, name_and_parent: impl Fn(DirId) -> Option<(&'a [u8], D
 }
 
 /// There are fewer than 2^32 directories: their ids are given out here, one after another.
-fn id_of(index: usize) -> DirId {
+pub(super) fn id_of(index: usize) -> DirId {
     DirId(u32::try_from(index).unwrap_or(u32::MAX))
 }
 

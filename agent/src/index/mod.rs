@@ -23,6 +23,7 @@
 
 pub mod account;
 pub mod aside;
+pub mod below;
 pub mod checkpoint;
 pub mod codec;
 pub mod dirs;

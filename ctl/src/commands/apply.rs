@@ -228,7 +228,11 @@ fn print_taken(
 ) -> std::io::Result<()> {
     let took = format!("in {:.1} s", run.seconds);
     if trashed == v1::Totals::default() {
-        return out.line(&format!("  Deleted {} {took}", words(&deleted)));
+        let nothing = deleted == v1::Totals::default();
+        return match nothing {
+            true => out.line(&format!("  Removed nothing {took}")),
+            false => out.line(&format!("  Deleted {} {took}", words(&deleted))),
+        };
     }
     out.line(&format!("  To the trash: {} {took}", words(&trashed)))?;
     match (run.trash_freed_at, run.trash_until) {
