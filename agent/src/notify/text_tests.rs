@@ -229,7 +229,7 @@ fn every_kind_has_words_of_its_own() {
         all.push(what);
     }
     let said = words(&texts, &notice(alice(), all));
-    assert_eq!(said.subject, "[scratch] 15 things to know about your files");
+    assert_eq!(said.subject, "[scratch] 17 things to know about your files");
 }
 
 #[test]

@@ -97,7 +97,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ),
     (
         "agent/src/collect/atimes.rs",
-        "fs::read fs::read_dir fs::read_to_string",
+        ".exists fs::read fs::read_dir fs::read_to_string",
         PROC,
     ),
     ("agent/src/collect/projects.rs", "fs::read", PROC),
