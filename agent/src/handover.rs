@@ -4,14 +4,17 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::{fs, io};
 
 use sd_notify::NotifyState;
 
 use crate::parent;
 use crate::sys::descriptor;
+use crate::sys::shared::{self, SharedBuffer};
 
 /// Ends the name of what is no queue, but memory.
-pub const BUFFER: &str = ".accesses";
+pub const BUFFER: &str = ".memory";
 
 /// What an earlier process of this service left.
 #[derive(Debug, Default)]
@@ -53,7 +56,7 @@ impl Handover {
 }
 
 /// Whether systemd, or a parent, can be asked to keep descriptors.
-pub fn has_keeper() -> bool {
+fn has_keeper() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty())
 }
 
@@ -74,4 +77,44 @@ pub fn keep(name: &str, fd: impl AsFd) {
 /// What is kept under this name is kept no longer.
 fn forget(name: &str) {
     let _ = sd_notify::notify(false, &[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
+}
+
+/// Memory that outlives the process when it is killed: it lies where systemd or the parent keeps it, and where neither does, in `file`. What
+/// an earlier process left in either is in it.
+///
+/// # Errors
+/// ENOMEM.
+pub fn memory(handover: &mut Handover, key: &str, file: &Path, len: usize) -> io::Result<SharedBuffer> {
+    let name = format!("{key}{BUFFER}");
+    if let Some(left) = handover.claim(&name) {
+        match SharedBuffer::of_memory(left, len) {
+            Ok(buffer) => return Ok(buffer),
+            Err(error) => tracing::warn!(%error, name, "kept memory cannot be used"),
+        }
+    }
+    let made = match has_keeper() {
+        true => kept_memory(&name, file, len),
+        false => SharedBuffer::of_file(file, len),
+    };
+    made.or_else(|error| {
+        tracing::warn!(%error, name, "memory cannot be kept: what is in it is lost if the agent is killed");
+        SharedBuffer::private(len)
+    })
+}
+
+/// New memory, with what a process left that had it in a file.
+fn kept_memory(name: &str, file: &Path, len: usize) -> io::Result<SharedBuffer> {
+    let memory = shared::memory("kept", len)?;
+    keep(name, &memory);
+    let mut buffer = SharedBuffer::of_memory(memory, len)?;
+    match fs::read(file) {
+        Ok(left) => {
+            let room = buffer.bytes().iter_mut();
+            room.zip(left).for_each(|(to, from)| *to = from);
+            fs::remove_file(file)?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    Ok(buffer)
 }

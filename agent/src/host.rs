@@ -218,7 +218,7 @@ impl Host {
         let own = stat::path(&anchor)
             .map(|l| vec![(l.device, l.stat.ino)])
             .unwrap_or_default();
-        let notifier = Notifier::open(&anchor, config.notify.clone()).with_context(|| {
+        let notifier = Notifier::open(&anchor, config.notify.clone(), &mut handover).with_context(|| {
             format!(
                 "cannot open the notices in {}",
                 config.state_dir.join("notices").display()

@@ -178,9 +178,12 @@ fn a_state_directory_whose_disk_fails_is_told_and_the_agent_ends() {
 }
 
 /// An agent with the parent that stands for it, and its state on the disk.
-fn tracking_on(disk: &Mount, config: &Config) -> Agent {
+/// A notice waits for a sink that takes none, and is tried again and again.
+fn tracking_on(disk: &Mount, config: Config) -> Agent {
     let parent = [("PURGE_AGENT_SINGLE_PROCESS", Path::new("0"))];
-    let agent = Agent::tracking_in(config, Some(disk.dir("state")), &parent);
+    let config = config.notifying("webhook = { url = \"http://127.0.0.1:9/\" }");
+    let agent = Agent::tracking_in(&config, Some(disk.dir("state")), &parent);
+    agent.ctl().run(["notices", "test", "--sink", "webhook"]);
     let_pass(2);
     agent
 }
@@ -201,7 +204,7 @@ fn a_frozen_state_directory_is_told_and_used_again(fs: Fs) {
     let disk = need!(Mount::sized(fs, 330, 500));
     let files = make(&mount.path().join("d"), 60);
     age_tree(&mount.path());
-    let mut agent = tracking_on(&disk, &Config::backdated(&mount.path()));
+    let mut agent = tracking_on(&disk, Config::backdated(&mount.path()));
     read(&files[0]);
     let_pass(2);
     let frozen = disk.freeze();
@@ -240,7 +243,7 @@ fn an_agent_whose_state_is_frozen_ends_when_it_is_told_to() {
     age_tree(&mount.path());
     let keys = "baseline = \"mtime\"\ngap_tolerance = \"0s\"";
     let config = Config::new(&mount.path(), keys).rule("old", "ttl = \"1h\"\nclock = [\"access\"]");
-    let mut agent = tracking_on(&disk, &config);
+    let mut agent = tracking_on(&disk, config);
     let frozen = disk.freeze();
     read(&files[0]);
     let_pass(3);
@@ -269,7 +272,7 @@ fn a_use_that_was_read_is_kept_by_the_parent_when_the_agent_is_killed() {
     let disk = need!(Mount::sized(Fs::Ext4, 64, 500));
     let files = make(&mount.path().join("d"), 30);
     age_tree(&mount.path());
-    let agent = tracking_on(&disk, &Config::backdated(&mount.path()));
+    let agent = tracking_on(&disk, Config::backdated(&mount.path()));
     let child = agent.below_parent().expect("the agent itself");
     // The collector reads an event and waits for the journal with it.
     let frozen = disk.freeze();

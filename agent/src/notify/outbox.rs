@@ -24,6 +24,7 @@ use super::file::{Sync, remove, replace};
 use super::notice::{Fate, Notice};
 use super::receipts::{Left, Receipt, Receipts};
 use crate::config::{Sink, url};
+use crate::handover::Handover;
 use crate::model::Seconds;
 use crate::purge::id::new_id;
 use crate::sys::private::shown;
@@ -62,7 +63,7 @@ impl Outbox {
     ///
     /// # Errors
     /// When the directory cannot be made or read. A notice that cannot be read is set aside and said aloud.
-    pub fn open(dir: &Path) -> io::Result<Self> {
+    pub fn open(dir: &Path, handover: &mut Handover) -> io::Result<Self> {
         crate::sys::private::dir(&dir.join("lists"))?;
         let mut inner = Inner::default();
         for entry in fs::read_dir(dir)? {
@@ -88,7 +89,7 @@ impl Outbox {
                 }
             }
         }
-        let (receipts, left) = Receipts::open(dir)?;
+        let (receipts, left) = Receipts::open(dir, handover)?;
         let outbox = Self {
             dir: dir.to_owned(),
             adding: Mutex::default(),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::{Exec, Means};
+use crate::handover::Handover;
 use crate::notify::event::{Kind, List, Purged, What};
 
 fn sink(name: &str, digest: u64) -> Sink {
@@ -40,17 +41,17 @@ fn an_event_is_taken_once_by_each_sink_also_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let sinks = [sink("a", 0), sink("b", 0)];
     let entries = [Entry::new(b"/v/f", 3, None)];
-    let outbox = Outbox::open(dir.path()).unwrap();
+    let outbox = Outbox::open(dir.path(), &mut Handover::default()).unwrap();
     outbox.add(event("e1", 1), &entries, &sinks[..1], 100).unwrap();
     outbox.add(event("e1", 1), &entries, &sinks, 100).unwrap();
-    let outbox = Outbox::open(dir.path()).unwrap();
+    let outbox = Outbox::open(dir.path(), &mut Handover::default()).unwrap();
     outbox.add(event("e1", 1), &entries, &sinks, 100).unwrap();
     let all = outbox.list(|_| true);
     assert_eq!(all.len(), 2);
     assert_eq!(outbox.entries(&all[0].events[0]), entries);
     let (due, _) = outbox.due("a", 100, 10).unwrap();
     outbox.sent(outbox.begin(&due[0].notice_id), 101).unwrap();
-    let outbox = Outbox::open(dir.path()).unwrap();
+    let outbox = Outbox::open(dir.path(), &mut Handover::default()).unwrap();
     assert!(outbox.due("a", 1000, 10).unwrap().0.is_empty(), "it was sent");
     assert_eq!(outbox.due("b", 1000, 10).unwrap().0.len(), 1);
     outbox.add(event("e1", 1), &entries, &sinks, 100).unwrap();
@@ -61,7 +62,7 @@ fn an_event_is_taken_once_by_each_sink_also_after_a_restart() {
 fn a_digest_gathers_and_is_closed_when_it_is_sent() {
     let dir = tempfile::tempdir().unwrap();
     let sinks = [sink("mail", 1000)];
-    let outbox = Outbox::open(dir.path()).unwrap();
+    let outbox = Outbox::open(dir.path(), &mut Handover::default()).unwrap();
     for n in 0..3 {
         outbox.add(event(&format!("e{n}"), 1), &[], &sinks, 100).unwrap();
         outbox.add(event(&format!("o{n}"), 2), &[], &sinks, 100).unwrap();
@@ -75,7 +76,7 @@ fn a_digest_gathers_and_is_closed_when_it_is_sent() {
         .not_sent(outbox.begin(&due[0].notice_id), "down", Some(200), 106)
         .unwrap();
     outbox.add(event("later", 1), &[], &sinks, 107).unwrap();
-    let outbox = Outbox::open(dir.path()).unwrap();
+    let outbox = Outbox::open(dir.path(), &mut Handover::default()).unwrap();
     let (again, next) = outbox.due("mail", 200, 10).unwrap();
     assert_eq!(again.len(), 2);
     let same = again.iter().find(|n| n.notice_id == due[0].notice_id).unwrap();
@@ -90,7 +91,7 @@ fn a_digest_gathers_and_is_closed_when_it_is_sent() {
 #[test]
 fn what_is_long_over_is_forgotten_with_its_lists() {
     let dir = tempfile::tempdir().unwrap();
-    let outbox = Outbox::open(dir.path()).unwrap();
+    let outbox = Outbox::open(dir.path(), &mut Handover::default()).unwrap();
     let entries = [Entry::new(b"/v/f", 3, None)];
     for id in ["e1", "e2"] {
         outbox.add(event(id, 1), &entries, &[sink("a", 0)], 100).unwrap();
@@ -102,24 +103,36 @@ fn what_is_long_over_is_forgotten_with_its_lists() {
     outbox.tidy(101 + KEPT_SECONDS).unwrap();
     assert_eq!(outbox.list(|_| true).len(), 1, "what waits is kept");
     assert_eq!(fs::read_dir(dir.path().join("lists")).unwrap().count(), 1);
-    assert_eq!(Outbox::open(dir.path()).unwrap().list(|_| true).len(), 1);
+    assert_eq!(
+        Outbox::open(dir.path(), &mut Handover::default())
+            .unwrap()
+            .list(|_| true)
+            .len(),
+        1
+    );
 }
 
 #[test]
 fn a_damaged_notice_is_set_aside_and_the_others_live_on() {
     let dir = tempfile::tempdir().unwrap();
-    let outbox = Outbox::open(dir.path()).unwrap();
+    let outbox = Outbox::open(dir.path(), &mut Handover::default()).unwrap();
     outbox.add(event("e1", 1), &[], &[sink("a", 0)], 100).unwrap();
     fs::write(dir.path().join("nbad.json"), "{").unwrap();
     fs::write(dir.path().join("nhalf.new"), "{").unwrap();
-    assert_eq!(Outbox::open(dir.path()).unwrap().list(|_| true).len(), 1);
+    assert_eq!(
+        Outbox::open(dir.path(), &mut Handover::default())
+            .unwrap()
+            .list(|_| true)
+            .len(),
+        1
+    );
     assert!(dir.path().join("nbad.damaged").exists());
 }
 
 #[test]
 fn an_answer_outlives_the_process_that_could_not_write_it_down() {
     let dir = tempfile::tempdir().unwrap();
-    let outbox = Outbox::open(dir.path()).unwrap();
+    let outbox = Outbox::open(dir.path(), &mut Handover::default()).unwrap();
     for id in ["e1", "e2", "e3"] {
         outbox.add(event(id, 1), &[], &[sink("a", 0)], 100).unwrap();
     }
@@ -132,7 +145,7 @@ fn an_answer_outlives_the_process_that_could_not_write_it_down() {
     // Killed: the second is answered, the third is not.
     drop((begun, outbox));
     fs::write(dir.path().join("nhalf.new"), "{").unwrap();
-    let outbox = Outbox::open(dir.path()).unwrap();
+    let outbox = Outbox::open(dir.path(), &mut Handover::default()).unwrap();
     let (again, _) = outbox.due("a", 1000, 10).unwrap();
     assert_eq!(
         again.iter().map(|n| &n.notice_id).collect::<Vec<_>>(),
@@ -141,5 +154,10 @@ fn an_answer_outlives_the_process_that_could_not_write_it_down() {
     assert_eq!(outbox.counts()["a"], [1, 2, 0]);
     assert!(!dir.path().join("nhalf.new").exists());
     // And is not only remembered once.
-    assert_eq!(Outbox::open(dir.path()).unwrap().counts()["a"], [1, 2, 0]);
+    assert_eq!(
+        Outbox::open(dir.path(), &mut Handover::default())
+            .unwrap()
+            .counts()["a"],
+        [1, 2, 0]
+    );
 }

@@ -1,4 +1,4 @@
-//! What a sink has answered, noted where it outlives the process: a file's page, mapped. A store into memory takes nanoseconds, where
+//! What a sink has answered, noted where it outlives the process: in memory that systemd or the parent keeps, or a file's page, mapped. A store into memory takes nanoseconds, where
 //! the notice's own file takes two system calls and a disk; whoever kills the agent between the two does not make it send twice.
 //!
 //! ```text
@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::handover::{self, Handover};
 use crate::sys::shared::SharedBuffer;
 
 /// The file's name.
@@ -49,12 +50,9 @@ impl Receipts {
     ///
     /// # Errors
     /// When not even memory can be had. Without the file itself there are slots that end with the process.
-    pub fn open(dir: &Path) -> io::Result<(Arc<Self>, Vec<Left>)> {
+    pub fn open(dir: &Path, handover: &mut Handover) -> io::Result<(Arc<Self>, Vec<Left>)> {
         let len = SLOTS.saturating_mul(SLOT_BYTES);
-        let mut buffer = SharedBuffer::of_file(&dir.join(FILE), len).or_else(|error| {
-            tracing::error!(%error, "answers of sinks cannot be noted beside the notices: a killed agent may send one twice");
-            SharedBuffer::private(len)
-        })?;
+        let mut buffer = handover::memory(handover, "notices", &dir.join(FILE), len)?;
         let found: Vec<_> = buffer.bytes().chunks_exact(SLOT_BYTES).map(read).collect();
         let mut taken = [false; SLOTS];
         for (taken, found) in taken.iter_mut().zip(&found) {
@@ -168,7 +166,7 @@ mod tests {
     use super::*;
 
     fn open(dir: &Path) -> (Arc<Receipts>, Vec<Left>) {
-        Receipts::open(dir).unwrap()
+        Receipts::open(dir, &mut Handover::default()).unwrap()
     }
 
     fn said(left: &[Left]) -> Vec<(&str, bool)> {

@@ -17,6 +17,7 @@ use super::sink::{Letter, SendError, Teller};
 use super::tally::Tally;
 use super::text::{About, Texts};
 use crate::config::{Notify, Sink};
+use crate::handover::Handover;
 use crate::model::Seconds;
 
 /// The first wait after a failure; each further one is twice as long.
@@ -80,9 +81,13 @@ impl Notifier {
     ///
     /// # Errors
     /// When the outbox cannot be opened.
-    pub fn open(state_dir: &std::path::Path, notify: Notify) -> io::Result<Arc<Self>> {
+    pub fn open(
+        state_dir: &std::path::Path,
+        notify: Notify,
+        handover: &mut Handover,
+    ) -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
-            outbox: Outbox::open(&state_dir.join("notices"))?,
+            outbox: Outbox::open(&state_dir.join("notices"), handover)?,
             in_force: RwLock::new(Arc::new(InForce::new(notify))),
             round: watch::Sender::new(0),
             senders: Mutex::default(),

@@ -11,11 +11,7 @@ const PROC: &str = "/proc, /sys: the kernel's own";
 /// Each file with the calls that it may have, and why.
 const KNOWN: &[(&str, &str, &str)] = &[
     ("agent/src/clock.rs", "fs::read fs::rename", STATE),
-    (
-        "agent/src/collect/collector/armed.rs",
-        "fs::read fs::remove_file",
-        STATE,
-    ),
+    ("agent/src/handover.rs", "fs::read fs::remove_file", STATE),
     ("agent/src/host/announce.rs", "fs::read fs::rename", STATE),
     ("agent/src/host/freed.rs", "fs::read fs::rename", STATE),
     ("agent/src/host/growth.rs", "fs::read fs::rename", STATE),
@@ -179,6 +175,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
         ".exists UnixDatagram::bind fs::read_to_string open tempfile::",
         "a look at its own program and at /proc, and a socket in a new directory of its own, 0700",
     ),
+    ("agent/src/probe.rs", "fs::read_to_string", PROC),
     ("agent/src/probe/ballast.rs", "fs::remove_file", STATE),
     ("agent/src/purge/recover.rs", "fs::remove_file", STATE),
 ];

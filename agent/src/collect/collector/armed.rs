@@ -1,13 +1,13 @@
 //! A group of the kernel's that is marked: made anew, or taken over from an earlier process.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::{fs, io};
 
 use super::CollectError;
 use crate::handover::{self, Handover};
 use crate::sys::fanotify::{Group, Who};
-use crate::sys::shared::{self, SharedBuffer};
+use crate::sys::shared::SharedBuffer;
 
 /// A marked group: from now on no access is lost.
 #[derive(Debug)]
@@ -45,45 +45,12 @@ impl Armed {
 /// One `read(2)` takes at most this much: some 2,500 events.
 pub const BUFFER_BYTES: usize = 256 << 10;
 
-/// What events are read into: what a killed process had read and not recorded is found there by the next one. It lies in memory that systemd or
-/// the parent keeps; where neither does, in the file `accesses` of the directory `beside`.
+/// What events are read into: what a killed process had read and not recorded is found there by the next one ([`handover::memory`]).
 ///
 /// # Errors
 /// ENOMEM.
 pub fn buffer(handover: &mut Handover, key: &str, beside: &Path) -> io::Result<SharedBuffer> {
-    let (name, file) = (format!("{key}{}", handover::BUFFER), beside.join("accesses"));
-    if let Some(left) = handover.claim(&name) {
-        match SharedBuffer::of_memory(left, BUFFER_BYTES) {
-            Ok(buffer) => return Ok(buffer),
-            Err(error) => tracing::warn!(%error, "the kept buffer of accesses cannot be used"),
-        }
-    }
-    let in_file = || SharedBuffer::of_file(&file, BUFFER_BYTES);
-    let made = match handover::has_keeper() {
-        true => kept(&name, &file),
-        false => in_file(),
-    };
-    made.or_else(|error| {
-        tracing::warn!(%error, "the buffer of accesses cannot be kept: what is in it is lost if the agent is killed");
-        SharedBuffer::private(BUFFER_BYTES)
-    })
-}
-
-/// New memory, with what a process left that had it in a file.
-fn kept(name: &str, file: &Path) -> io::Result<SharedBuffer> {
-    let memory = shared::memory("accesses", BUFFER_BYTES)?;
-    handover::keep(name, &memory);
-    let mut buffer = SharedBuffer::of_memory(memory, BUFFER_BYTES)?;
-    match fs::read(file) {
-        Ok(left) => {
-            let room = buffer.bytes().iter_mut();
-            room.zip(left).for_each(|(to, from)| *to = from);
-            fs::remove_file(file)?;
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    Ok(buffer)
+    handover::memory(handover, key, &beside.join("accesses"), BUFFER_BYTES)
 }
 
 /// The name of a queue in systemd's keeping.
