@@ -132,7 +132,7 @@ fn many_directories(root: &Path, name: &str) {
     age_tree(root);
 }
 
-/// So many files lie at their places, and in the trash.
+/// How many files lie at their places, and how many in the trash.
 fn files_at(root: &Path) -> (u64, u64) {
     let is_file = |path: &PathBuf| path.is_file() && path.file_name().unwrap() != "ballast";
     let all = walk(root).into_iter().map(|e| e.path).filter(is_file);

@@ -22,7 +22,7 @@ use purge_tests::{Agent, Config, Fs, Mount, need, sh};
 /// A stop may take so long.
 const STOPS_WITHIN: Duration = Duration::from_secs(25);
 
-/// Root has an answer within so long, whatever the disk does.
+/// Root has an answer within this time, also while the disk does not answer.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
 /// A volume whose plan is more than the store keeps beside other records: the paths are long.

@@ -1,4 +1,4 @@
-//! Which directories lie below one of them, found out a few at a time: whoever asks gives the index back in between.
+//! Which directories lie below one of them, found out a few at a time: the caller gives the index back in between.
 
 use super::codec::DirId;
 use super::dirs::{Directories, id_of};
@@ -73,7 +73,7 @@ impl Below {
     fn go_up(&mut self, dirs: &Directories) {
         let at = match self.way.last() {
             None => id_of(self.next),
-            // One that is gone meanwhile leads nowhere.
+            // A directory that was removed meanwhile leads to no place.
             Some(last) => match dirs.get(*last) {
                 Some(entry) => entry.parent,
                 None => return self.found = Some(Lies::Elsewhere),
@@ -84,7 +84,7 @@ impl Below {
                 self.way.push(at);
                 None
             }
-            // A circle, which moves in between may show, or one that came afterwards: it leads nowhere.
+            // A circle, which moves in between may show, or one that came afterwards: it leads to no root.
             None | Some(Lies::Unknown) => Some(Lies::Elsewhere),
             Some(lies) => Some(*lies),
         };

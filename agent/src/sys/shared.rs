@@ -1,5 +1,5 @@
 //! A buffer that outlives the process: pages of memory that another process keeps (`memfd_create(2)`), or of a file, mapped (`mmap(2)`,
-//! MAP_SHARED). What the kernel has written into it is there when the process is killed, wherever it was.
+//! MAP_SHARED). What the kernel has written into it is there when the process is killed.
 //!
 //! Memory is better: a page of a file whose file system is frozen cannot be written, and the thread that tries keeps the address space of the
 //! whole process locked meanwhile.
@@ -107,7 +107,7 @@ impl SharedBuffer {
     }
 }
 
-/// So many bytes of memory, zeros, that live as long as some process has the descriptor open, and never become fewer.
+/// `len` bytes of memory, zeros, that live as long as some process has the descriptor open, and never become fewer.
 ///
 /// # Errors
 /// What `memfd_create(2)` or `ftruncate(2)` says.

@@ -181,7 +181,7 @@ impl Ailment {
             | Self::Journal(failure)
             | Self::Checkpoint(failure) => failure.cure_of_state(),
             Self::Scan => {
-                "see what cannot be read (journalctl -u purge-agent), mend it, and ask again: purgectl rescan"
+                "see what cannot be read (journalctl -u purge-agent), repair it, and ask again: purgectl rescan"
             }
         }
     }
