@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::kept::Kept;
+use super::origin::Origin;
 use super::reserve;
 use super::trash::{LIKE, ORIGIN};
 use crate::model::Inode;
@@ -133,7 +134,7 @@ impl Bin {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn place_tree(&self, ino: Inode, path: &[u8]) -> io::Result<OwnedFd> {
+    pub fn place_tree(&self, ino: Inode, path: &[u8], origin: &Origin) -> io::Result<OwnedFd> {
         let name = ino.to_string();
         let (dir, is_new) =
             reserve::with_ballast(&self.trash, || inside::make_own_dir(&self.trees, name.as_bytes()))?;
@@ -144,6 +145,8 @@ impl Bin {
         reserve::with_ballast(&self.trash, || inside::write_note(&dir, ORIGIN, path)).inspect_err(|_| {
             let _ = inside::remove_dir(&self.trees, &*name);
         })?;
+        // The directories of the share that stand for these may be freed before the tree. Without space for a note those must do.
+        let _ = inside::write_note(&dir, LIKE, &origin.to_note());
         Ok(dir)
     }
 

@@ -124,7 +124,7 @@ pub fn free_tree(by: &Freer<'_>, trees: &OwnedFd, name: &CStr) -> Result<Rest, E
             Err(Ended::Waits) => rest.waiting = 1,
             Err(Ended::Failed(error) | Ended::Used(error)) => {
                 let path = inside::read_note(&place, ORIGIN).unwrap_or_default();
-                let origin = origin_of_tree(trees, &path);
+                let origin = origin_of_tree(&place, trees, &path);
                 let belongs = (&*path, origin.as_ref());
                 let said = by.kept.take((&place, TREE), top.stat.ino, belongs, &error);
                 match stat::entry(&place, TREE) {
@@ -546,8 +546,12 @@ impl Visitor for Freeing<'_> {
     }
 }
 
-/// What the directories were like that a tree of a share came from: the share remembers them.
-fn origin_of_tree(trees: &OwnedFd, path: &[u8]) -> Option<Origin> {
+/// What the directories were like that a tree of a share came from: its place says so, or the share remembers them.
+fn origin_of_tree(place: &OwnedFd, trees: &OwnedFd, path: &[u8]) -> Option<Origin> {
+    let note = inside::read_note(place, LIKE).ok();
+    if let Some(origin) = note.and_then(|note| Origin::of_note(&note)) {
+        return Some(origin);
+    }
     let above = split(path).0;
     let share = beneath::open_parent(trees).ok()?;
     let files = beneath::open_anchor(&share, FILES.as_bytes()).ok()?;

@@ -195,13 +195,14 @@ impl Restore<'_> {
 
     /// What is known of the directories that a tree was taken out of, whose place is `dir`.
     fn origin_of(&self, dir: &OwnedFd, ino: Inode) -> Option<Arc<Origin>> {
-        match self.which {
+        let noted = match self.which {
             Which::Unsettled(settled) => settled.origins.get(&ino).cloned(),
-            Which::All | Which::Below(_) => {
-                let note = inside::read_note(dir, LIKE).ok()?;
-                Origin::of_note(&note).map(Arc::new)
-            }
-        }
+            Which::All | Which::Below(_) => None,
+        };
+        noted.or_else(|| {
+            let note = inside::read_note(dir, LIKE).ok()?;
+            Origin::of_note(&note).map(Arc::new)
+        })
     }
 
     fn trees(

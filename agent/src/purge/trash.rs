@@ -10,7 +10,7 @@
 //!       f/DIR/DIR/NAME                files below the directories they came from, which carry owner and mode
 //!       d/INODE/t                     a directory that was taken as a whole, or anything that is kept,
 //!       d/INODE/at -> PATH            and where it came from
-//!       d/INODE/was                   of what is kept: what the directories were like that it came from
+//!       d/INODE/was                   what the directories were like that it came from
 //!       n/LANE/NUMBER                 without a grace: a file for the milliseconds until another takes its name or it is unlinked
 //! ```
 //! What has a grace says itself where it belongs: it can be put back by hand, without the agent. See [`super::restore`].

@@ -110,7 +110,7 @@ impl Tree {
         }
         tree.place = ground
             .bin
-            .place_tree(ino, &candidate.path())
+            .place_tree(ino, &candidate.path(), &tree.from.origin())
             .map_err(|e| ground.not_taken(e))?;
         let moved = ground
             .open_quietly(&ground.bin.path_of_tree(ino))
