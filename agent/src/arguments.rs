@@ -7,7 +7,7 @@ use purge_proto::units::parse_duration;
 
 use crate::config::{DEFAULT_FILE, DEFAULT_STATE_DIR};
 
-/// Records when files were last used and purges what nobody uses any more.
+/// Records when files were last used and purges those that are no longer used.
 ///
 /// Nothing is deleted that anyone used inside its TTL, and doubt counts as use.
 #[derive(Debug, Parser)]

@@ -35,7 +35,7 @@ use output::{Format, Out};
 const OUTPUT: &str = "Output";
 const CONNECTION: &str = "Connection";
 
-/// Ask purge-agent what nobody uses any more, and remove exactly that.
+/// Ask purge-agent which files are no longer used, and remove exactly those.
 #[derive(Debug, Parser)]
 #[command(
     name = "purgectl",

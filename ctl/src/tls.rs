@@ -98,7 +98,7 @@ impl Greeter {
     /// Connects and greets.
     ///
     /// # Errors
-    /// When nobody answers, or somebody whom nobody vouches for.
+    /// When no server answers, or no trusted authority has signed its certificate.
     pub async fn connect(&self) -> std::io::Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(&self.address).await?;
         stream.set_nodelay(true)?;

@@ -31,7 +31,7 @@ pub struct Apply {
     /// Free at once what the rules would keep in the trash for a while.
     #[arg(long)]
     no_grace: bool,
-    /// At most so many candidates a second.
+    /// At most this many candidates a second.
     #[arg(long, value_name = "N", default_value_t = 0)]
     max_rate: u64,
 }
@@ -44,13 +44,14 @@ const SUMMARY_DEPTH: u32 = 2;
 const OWNERS_SHOWN: usize = 5;
 
 impl Apply {
-    /// Whether anybody can be asked.
+    /// Whether the command can ask for confirmation.
     pub(super) fn check(&self) -> Result<(), CtlError> {
         if self.yes || std::io::stdin().is_terminal() {
             return Ok(());
         }
         Err(CtlError::Usage(
-            "nobody can be asked: stdin is no terminal. Nothing was done; give --yes to go on".into(),
+            "cannot ask for confirmation: stdin is not a terminal. Nothing was done; use --yes to go on"
+                .into(),
         ))
     }
 

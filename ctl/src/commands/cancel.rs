@@ -24,7 +24,10 @@ impl Cancel {
             .await?
             .into_inner();
         match out.is_table() {
-            true => out.line(&format!("Run {} stops after the file in hand.", run.run_id))?,
+            true => out.line(&format!(
+                "Run {} stops after the files that it is processing.",
+                run.run_id
+            ))?,
             false => out.one(&views::run(&run))?,
         }
         Ok(exit::DONE)

@@ -29,7 +29,7 @@ pub struct Find {
     /// Used within this time.
     #[arg(long, value_name = "DUR", value_parser = super::duration)]
     newer: Option<u64>,
-    /// Taken by a rule within this time, or already, if nobody uses it.
+    /// Taken by a rule within this time, or already expired, unless it is used.
     #[arg(long, value_name = "DUR", value_parser = super::duration)]
     expiring: Option<u64>,
     /// Owned by this user (name or number).
@@ -56,7 +56,7 @@ pub struct Find {
     /// In this order.
     #[arg(long, value_enum)]
     sort: Option<Sort>,
-    /// At most so many.
+    /// At most this many.
     #[arg(long, value_name = "N", default_value_t = 0)]
     limit: u64,
 }

@@ -21,7 +21,7 @@ const ROWS_MAX: usize = 40;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  purgectl forecast\n  purgectl forecast --rule scratch-28d --days 14 --by user\n\n\
-                        Nothing is told of files that somebody uses in the meantime: they stay."
+                        The forecast assumes that no file is used in the meantime. A file that is used stays."
 )]
 pub struct Forecast {
     /// This rule; may be given several times. Without it, every rule of the volume.

@@ -25,7 +25,7 @@ enum Command {
     Add {
         /// A file or directory.
         path: PathBuf,
-        /// Why, for whoever finds it later.
+        /// The reason, for those who find the hold later.
         #[arg(long, value_name = "TEXT")]
         reason: String,
         /// For this long; without it, until it is removed.

@@ -28,7 +28,7 @@ pub struct Mine {
     /// This volume; without it, all.
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     volume: String,
-    /// Somebody else's files (for root).
+    /// The files of this user (for root).
     #[arg(long, value_name = "USER", default_value = "", hide_default_value = true)]
     user: String,
 }
@@ -55,7 +55,7 @@ impl Mine {
             return out.line(&format!("Nothing of {} expires within {within}.", report.user));
         }
         out.heading(&format!(
-            "{} of {} ({}) expire within {within} if nobody uses them",
+            "{} of {} ({}) expire within {within} unless they are used",
             plural(report.files, "file", "files"),
             report.user,
             format_size(report.bytes)

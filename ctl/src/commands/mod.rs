@@ -46,7 +46,7 @@ pub enum Command {
     Runs(runs::Runs),
     /// One run in full.
     Run(runs::Run),
-    /// Stop a run after the file in hand.
+    /// Stop a run after the files that it is processing.
     Cancel(cancel::Cancel),
     /// Put back what a run moved to the trash.
     Restore(restore::Restore),

@@ -18,7 +18,7 @@ use crate::{paths, views};
 pub struct Show {
     /// The plan.
     plan: String,
-    /// At most so many.
+    /// At most this many.
     #[arg(long, value_name = "N", default_value_t = 0)]
     limit: u64,
     /// In this order; otherwise as apply takes them.

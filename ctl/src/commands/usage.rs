@@ -10,7 +10,7 @@ use crate::output::Out;
 use crate::output::table::{Align, Table, age, count};
 use crate::{paths, views};
 
-/// Nobody reads more, and half a million rows take a second to align.
+/// Rows of a table: a person does not read more, and half a million rows take a second to align.
 const TABLE_ROWS: u64 = 1000;
 
 /// Arguments.
@@ -31,7 +31,7 @@ pub struct Usage {
     /// Whose files are kept alive by mass changes of timestamps or reads of next to nothing; nothing follows from it.
     #[arg(long, conflicts_with_all = ["by", "depth", "age", "limit"])]
     touched: bool,
-    /// Only so many, those with the most bytes; 0: all. A table has 1,000 rows unless this says otherwise, JSON and CSV have all.
+    /// Only this many rows, those with the most bytes; 0: all. Without it, a table has 1,000 rows; JSON and CSV have all.
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
 }
