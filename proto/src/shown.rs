@@ -146,6 +146,10 @@ pub fn page(text: &str) -> Cow<'_, str> {
 /// JSON that a program has made, with what is hostile as `\uXXXX`: whoever parses it finds the same values. Outside of strings there
 /// is only ASCII, so every such character stands in a string.
 pub fn json(text: &str) -> Cow<'_, str> {
+    // Nearly every text: one look at each byte.
+    if text.bytes().all(|b| b < 0x7f) {
+        return Cow::Borrowed(text);
+    }
     let is_meant = |c: char| is_hostile(c) && c >= '\x7f';
     if !text.chars().any(is_meant) {
         return Cow::Borrowed(text);

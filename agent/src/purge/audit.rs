@@ -257,6 +257,10 @@ fn is_too_long(path: &str) -> bool {
         c if shown::is_hostile(c) => 6 * c.len_utf16(),
         c => c.len_utf8(),
     };
+    // No byte is written as more than six.
+    if path.len() <= PATH_WRITTEN_MAX / 6 {
+        return false;
+    }
     let mut room = PATH_WRITTEN_MAX;
     path.chars().any(|c| match room.checked_sub(written(c)) {
         Some(left) => {

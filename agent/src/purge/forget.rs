@@ -5,9 +5,9 @@ use std::io;
 
 use super::take::Freed;
 use crate::collect::Watched;
+use crate::index::StoreError;
 use crate::index::table::Index;
-use crate::index::{Attributes, StoreError};
-use crate::model::{Inode, Kind, LastUse, Seconds};
+use crate::model::{Inode, Kind, Seconds};
 use crate::sys::{beneath, stat};
 
 /// A file with more names than this is not looked for: the collector waits meanwhile.
@@ -37,9 +37,11 @@ pub fn forget(watched: &Watched, mut gone: Vec<Inode>, freed: &[Freed]) -> Resul
 pub fn enter_trash(watched: &Watched, trashed: &[(Inode, Seconds)]) -> Result<(), StoreError> {
     let mut index = watched.index.write();
     for (ino, unused_since) in trashed {
-        let since =
-            |(known, access): (Attributes, LastUse)| known.kind == Kind::File && access.at > *unused_since;
-        let was_used = index.get(*ino).is_some_and(since);
+        // Few were used since. Only of those the attributes are read, which takes as long as reading half a page of them.
+        let is_later = index
+            .last_use(*ino)
+            .is_some_and(|access| access.at > *unused_since);
+        let was_used = is_later && index.get(*ino).is_some_and(|(known, _)| known.kind == Kind::File);
         watched.trashed.enter(*ino, was_used);
     }
     let all: Vec<Inode> = trashed.iter().map(|(ino, _)| *ino).collect();
