@@ -205,6 +205,18 @@ impl Agent {
         std::fs::write(self.config_file(), text).expect("writing the configuration");
     }
 
+    /// Whether `check` accepts its configuration, and what it says of it.
+    ///
+    /// # Panics
+    /// When the program cannot be run.
+    pub fn check(&self) -> (bool, String) {
+        let mut check = Command::new(binary("purge-agent"));
+        check.args(["check", "--config"]).arg(self.config_file());
+        let out = check.output().expect("running purge-agent check");
+        let said = [out.stdout, out.stderr].concat();
+        (out.status.success(), String::from_utf8_lossy(&said).into_owned())
+    }
+
     /// Starts it, or starts it again after it has ended.
     ///
     /// # Panics

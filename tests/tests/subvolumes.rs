@@ -81,3 +81,22 @@ fn a_subvolume_that_is_mounted_by_itself_is_a_volume() {
     assert_eq!(answer.code, 0, "{answer:?}");
     assert_eq!(regular_files(&root).len(), 10);
 }
+
+#[test]
+fn check_says_how_many_subvolumes_are_not_covered() {
+    let mount = need!(Mount::new(Fs::Btrfs));
+    let home = mount.path().join("home");
+    subvolume(&home);
+    (0..300).for_each(|i| subvolume(&home.join(format!("s{i}"))));
+    let plain = mount.path().join("plain");
+    std::fs::create_dir(&plain).unwrap();
+    let said = |root: &Path| {
+        let agent = Agent::prepared(&Config::backdated(root));
+        agent.check().1
+    };
+    let whole = said(&home);
+    assert!(whole.contains("300 subvolumes lie below"), "{whole}");
+    // A directory that is no subvolume's top: the kernel does not tell which of them lie below it.
+    let part = said(&plain);
+    assert!(part.contains("up to 1 subvolumes lie below"), "{part}");
+}

@@ -15,19 +15,7 @@ use std::process::Command;
 use purge_tests::files::{make_one, temp_dir};
 use purge_tests::mount::Bind;
 use purge_tests::skip::Unmet;
-use purge_tests::{Agent, Config, Fs, Mount, binary, need, sh};
-
-/// What `check` says of a volume at a path, and whether it says yes.
-fn check(agent: &Agent) -> (bool, String) {
-    let mut check = Command::new(binary("purge-agent"));
-    let out = check
-        .args(["check", "--config"])
-        .arg(agent.config_file())
-        .output()
-        .unwrap();
-    let said = [out.stdout, out.stderr].concat();
-    (out.status.success(), String::from_utf8_lossy(&said).into_owned())
-}
+use purge_tests::{Agent, Config, Fs, Mount, need, sh};
 
 /// An overlay of its own over a directory.
 struct Overlay(tempfile::TempDir);
@@ -62,7 +50,7 @@ fn what_run_refuses_check_refuses_with_the_same_words() {
     let mount = need!(Mount::new(Fs::Ext4));
     let overlay = need!(Overlay::new(&mount.path()));
     let mut agent = Agent::prepared(&Config::backdated(overlay.0.path()));
-    let (good, said) = check(&agent);
+    let (good, said) = agent.check();
     assert!(!good && !said.contains(": good"), "{said}");
     let (status, words) = agent.launch_in_vain();
     assert!(!status.success());
@@ -77,7 +65,7 @@ fn a_path_that_is_a_link_is_refused_with_the_cure() {
     let link = dir.path().join("link");
     symlink(mount.path(), &link).unwrap();
     let mut agent = Agent::prepared(&Config::backdated(&link));
-    let (good, said) = check(&agent);
+    let (good, said) = agent.check();
     assert!(!good && said.contains("is a symbolic link"), "{said}");
     agent.launch();
     let status = agent.status();
@@ -91,19 +79,19 @@ fn what_may_come_is_a_warning() {
     let absent = dir.path().join("absent");
     let file = make_one(&dir.path().join("file"));
     for (path, words) in [(&absent, "cannot be read"), (&file, "is no directory")] {
-        let (good, said) = check(&Agent::prepared(&Config::backdated(path)));
+        let (good, said) = Agent::prepared(&Config::backdated(path)).check();
         assert!(
             good && said.contains("warning: volume v") && said.contains(words),
             "{said}"
         );
     }
     let whole = Agent::prepared(&Config::backdated(&mount.path()));
-    let (good, said) = check(&whole);
+    let (good, said) = whole.check();
     assert!(good && !said.contains("warning"), "{said}");
     let bind = dir.path().join("bind");
     fs::create_dir(&bind).unwrap();
     let _bind = need!(Bind::new(&mount.path(), &bind));
     sh(Command::new("mount").args(["-o", "remount,bind,ro"]).arg(&bind)).unwrap();
-    let (good, said) = check(&Agent::prepared(&Config::backdated(&bind)));
+    let (good, said) = Agent::prepared(&Config::backdated(&bind)).check();
     assert!(good && said.contains("read-only"), "{said}");
 }

@@ -1,6 +1,7 @@
 //! The operating system, in small safe wrappers. The only place where `unsafe` and libc are allowed.
 //!
 //! - [`extents`]  blocks of a file that others use as well
+//! - [`subvolumes`] how many of btrfs lie in one
 //! - [`failure`]  what an error of a file system means to an operator
 //! - [`fanotify`] groups and marks; reading gives raw bytes, the decoder is in `collect`
 //! - [`descriptor`] descriptors that are handed over as numbers
@@ -55,6 +56,7 @@ pub mod protection;
 pub mod shared;
 pub mod socket;
 pub mod stat;
+pub mod subvolumes;
 pub mod time;
 pub mod trusted;
 pub mod walk;

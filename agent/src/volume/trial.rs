@@ -3,7 +3,8 @@
 use super::VolumeError;
 use super::start::{arm, identity, look, probe};
 use crate::config::{Config, VolumeConfig};
-use crate::sys::stat;
+use crate::model::Inode;
+use crate::sys::{beneath, stat, subvolumes};
 
 /// What `check` says of the volumes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,8 +25,7 @@ pub fn of(config: &Config) -> Trial {
     }
     for volume in &config.volumes {
         match try_out(volume) {
-            Ok(None) => {}
-            Ok(Some(words)) => trial.warnings.push(words),
+            Ok(words) => trial.warnings.extend(words),
             Err(e) if e.is_absence() && !leads_elsewhere(volume) => trial.warnings.push(e.to_string()),
             Err(e) => trial.refusals.push(e.to_string()),
         }
@@ -34,19 +34,40 @@ pub fn of(config: &Config) -> Trial {
 }
 
 /// What is to be known of a volume that can be watched.
-fn try_out(config: &VolumeConfig) -> Result<Option<String>, VolumeError> {
+fn try_out(config: &VolumeConfig) -> Result<Vec<String>, VolumeError> {
     let (root, mount) = look(config)?;
     identity(&config.path).map_err(|e| VolumeError::missing(config, format!("cannot be read: {e}")))?;
     let collect = |source| VolumeError::collect(config, &mount, source);
     arm(config).map_err(collect)?;
     probe(config, &mount, root.stat.ino).map_err(collect)?;
-    Ok(mount.read_only.then(|| {
-        format!(
+    let mut words = Vec::new();
+    if mount.read_only {
+        words.push(format!(
             "volume {}: {} is mounted read-only; nothing can be deleted until it is writable",
             config.name,
             config.path.display()
-        )
-    }))
+        ));
+    }
+    words.extend(not_covered(config, root.stat.ino));
+    Ok(words)
+}
+
+/// Subvolumes of btrfs below the volume, in numbers. Where the kernel does not tell, the first scan counts them.
+fn not_covered(config: &VolumeConfig, root: Inode) -> Option<String> {
+    let count = beneath::open_root(&config.path)
+        .and_then(subvolumes::within)
+        .ok()?;
+    let how_many = match (count, root == subvolumes::TOP_INODE) {
+        (0, _) => return None,
+        (count, true) => count.to_string(),
+        // They may lie beside the volume.
+        (count, false) => format!("up to {count}"),
+    };
+    Some(format!(
+        "volume {}: {how_many} subvolumes lie below {}; what is in them is neither indexed nor removed: make each of them a volume",
+        config.name,
+        config.path.display()
+    ))
 }
 
 /// A symbolic link stays one: to wait for a mount there is of no use.
