@@ -393,8 +393,9 @@ impl<'f> Freeing<'f> {
 
     /// Removes what is next.
     fn carry_out(&mut self) -> Result<(), Ended> {
-        let is_leased = |next: &Next| matches!(next.what, What::File(_, Some(_)));
-        if self.next.iter().any(is_leased) && !(self.by.read_uses)() {
+        // Also where there are no leases: a use since the look is then known by its event alone.
+        let is_file = |next: &Next| matches!(next.what, What::File(..));
+        if self.next.iter().any(is_file) && !(self.by.read_uses)() {
             return Err(Ended::Late);
         }
         self.pending.clear();
