@@ -150,6 +150,11 @@ pub fn judged() -> Seconds {
     seconds(agent_nanos().min(time::wall()))
 }
 
+/// The wall clock's present moment.
+pub fn wall() -> Seconds {
+    time::wall_seconds()
+}
+
 /// How far the wall clock lies ahead of the agent's time, in whole seconds; negative: behind.
 pub fn ahead_seconds() -> i64 {
     time::wall().saturating_sub(agent_nanos()) / SECOND

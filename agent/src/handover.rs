@@ -1,18 +1,23 @@
 //! Event queues that outlive the process: systemd keeps their descriptors (`FileDescriptorStoreMax=`, sd_notify(3)), or the agent's parent
-//! does ([`crate::parent`]). The kernel goes on queueing, and the next process drains what came in between. So a restart by systemd, an
+//! does. The kernel goes on queueing, and the next process drains what came in between. So a restart by systemd, an
 //! upgrade or a crash is no gap. The memory into which events are read is kept in the same way.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::{fs, io};
+use std::{env, fs, io};
 
+use rustix::process::{Pid, getppid};
 use sd_notify::NotifyState;
 
-use crate::parent;
+use crate::sys::child;
 use crate::sys::descriptor;
 use crate::sys::shared::{self, SharedBuffer};
 
+/// Names the parent's process to the agent.
+pub const PARENT: &str = "PURGE_AGENT_PARENT";
+/// Descriptors that are kept at most, as the unit has systemd keep.
+pub const KEPT_MAX: usize = 256;
 /// Ends the name of what is no queue, but memory.
 pub const BUFFER: &str = ".memory";
 
@@ -25,8 +30,8 @@ pub struct Handover {
 impl Handover {
     /// Takes over what systemd or the parent has passed (`LISTEN_FDS`). To be called once, before any thread is started.
     pub fn take() -> Self {
-        if parent::of_this_process().is_some() {
-            let left = parent::kept().into_iter().collect();
+        if parent().is_some() {
+            let left = kept().into_iter().collect();
             return Self { left };
         }
         let passed = match sd_notify::listen_fds_with_names(true) {
@@ -55,9 +60,31 @@ impl Handover {
     }
 }
 
+/// The process that started this one as its agent.
+pub fn parent() -> Option<Pid> {
+    let named: i32 = env::var(PARENT).ok()?.parse().ok()?;
+    getppid().filter(|pid| Some(*pid) == Pid::from_raw(named))
+}
+
+/// The process that stands for the agent: the one that was started by hand and that signals are sent to.
+pub fn visible_pid() -> i32 {
+    let own = rustix::process::getpid();
+    parent().unwrap_or(own).as_raw_nonzero().get()
+}
+
+/// What a parent has kept, by name. To be asked for once, before any thread is started.
+fn kept() -> Vec<(String, OwnedFd)> {
+    let count = env::var("LISTEN_FDS").ok().and_then(|n| n.parse().ok());
+    let count: usize = count.unwrap_or(0).min(KEPT_MAX);
+    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let named = names.split(':').take(count).enumerate();
+    let kept = named.filter_map(|(nth, name)| Some((name.to_owned(), child::received(nth)?)));
+    kept.collect()
+}
+
 /// Whether systemd, or a parent, can be asked to keep descriptors.
 fn has_keeper() -> bool {
-    std::env::var_os("NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty())
+    env::var_os("NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty())
 }
 
 /// Gives a descriptor into systemd's keeping, or the parent's. Without either nothing happens.

@@ -10,6 +10,9 @@
 //! - [`probe`]   whether a place on disk takes changes, looked at again and again
 //! - [`work`]    what a volume's work came to, for metrics
 //! - [`config`]  TOML -> checked, typed configuration
+//! - [`accounts`] user and group names -> ids
+//! - [`secret`]  where secrets are
+//! - [`id`]      names for plans, runs and notices
 //! - [`descriptors`] who may have how many descriptors open
 //! - [`sys`]     the only `unsafe`: fanotify, file handles, openat2, statx, getdents
 //! - [`sight`]   how much of a path one user may know
@@ -36,6 +39,7 @@
 //! - [`patterns`] what `check` asks a running agent
 //! - [`demo`]    the main job in one command
 
+pub mod accounts;
 pub mod arguments;
 pub mod clock;
 pub mod collect;
@@ -46,6 +50,7 @@ pub mod doctor;
 pub mod format;
 pub mod handover;
 pub mod host;
+pub mod id;
 pub mod in_force;
 pub mod index;
 pub mod log;
@@ -65,6 +70,7 @@ pub mod reload;
 pub mod roles;
 pub mod scan;
 pub mod schedule;
+pub mod secret;
 pub mod serve;
 pub mod sight;
 #[allow(unsafe_code)]

@@ -23,21 +23,6 @@ impl Seconds {
         Self(u32::try_from(secs.max(0)).unwrap_or(u32::MAX))
     }
 
-    /// The present moment by the agent's own time ([`crate::clock`]): the wall clock's, but for its steps.
-    pub fn now() -> Self {
-        crate::clock::now()
-    }
-
-    /// The wall clock's present moment.
-    pub fn wall() -> Self {
-        Self::from_system(SystemTime::now())
-    }
-
-    /// The moment with which ages are judged: by the agent's own time, or by the wall clock's if that is earlier.
-    pub fn judged() -> Self {
-        crate::clock::judged()
-    }
-
     /// The moment of `time`, clamped.
     pub fn from_system(time: SystemTime) -> Self {
         let since = time

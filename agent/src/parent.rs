@@ -26,21 +26,17 @@ use std::{env, io};
 use anyhow::Context;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use rustix::process::{Pid, Signal, WaitOptions, getppid, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::handover;
+use crate::handover::{self, KEPT_MAX, PARENT};
 use crate::sys::child::{self, FIRST};
 
-/// Names the parent's process to the agent.
-const PARENT: &str = "PURGE_AGENT_PARENT";
 /// Set to 1: there is no parent, as with `--single-process`.
 const SINGLE: &str = "PURGE_AGENT_SINGLE_PROCESS";
-/// Descriptors that are kept at most, as the unit has systemd keep.
-const KEPT_MAX: usize = 256;
 /// Longer messages are none of the agent's.
 const MESSAGE_BYTES_MAX: usize = 4096;
 /// Descriptors of one message.
@@ -57,33 +53,11 @@ const ENDS_WITHIN: Duration = Duration::from_secs(70);
 /// An agent that was up for so long has not crashed because of its start.
 const STEADY: Duration = Duration::from_secs(60);
 
-/// The process that started this one as its agent.
-pub fn of_this_process() -> Option<Pid> {
-    let named: i32 = env::var(PARENT).ok()?.parse().ok()?;
-    getppid().filter(|parent| Some(*parent) == Pid::from_raw(named))
-}
-
-/// The process that stands for the agent: the one that was started by hand and that signals are sent to.
-pub fn visible_pid() -> i32 {
-    let own = rustix::process::getpid();
-    of_this_process().unwrap_or(own).as_raw_nonzero().get()
-}
-
-/// What a parent has kept, by name. To be asked for once, before any thread is started.
-pub fn kept() -> Vec<(String, OwnedFd)> {
-    let count = env::var("LISTEN_FDS").ok().and_then(|n| n.parse().ok());
-    let count: usize = count.unwrap_or(0).min(KEPT_MAX);
-    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
-    let named = names.split(':').take(count).enumerate();
-    let kept = named.filter_map(|(nth, name)| Some((name.to_owned(), child::received(nth)?)));
-    kept.collect()
-}
-
 /// Whether this process should be a parent: it is not an agent already, and nothing else offers to keep descriptors.
 pub fn is_wanted(single_process: bool) -> bool {
     let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
     let single = single_process || env::var(SINGLE).is_ok_and(|v| v == "1");
-    !single && !is_set("NOTIFY_SOCKET") && of_this_process().is_none()
+    !single && !is_set("NOTIFY_SOCKET") && handover::parent().is_none()
 }
 
 /// Starts the agent, and again after each crash, until it is to end. None: this host has no place for the socket, and the agent must do

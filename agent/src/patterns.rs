@@ -7,7 +7,8 @@ use purge_proto::v1;
 use purgectl::connect::{Client, Connect};
 use purgectl::tls::Tls;
 
-use crate::config::{Config, Rule};
+use crate::config::Config;
+use crate::policy::rule::Rule;
 use crate::policy::scope::Globs;
 
 /// An agent on a large volume looks for this long.

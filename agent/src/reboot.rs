@@ -11,7 +11,7 @@ use std::{fs, io};
 
 use rustix::io::Errno;
 
-use crate::parent;
+use crate::handover;
 use crate::sys::descriptor;
 use crate::sys::stat::Device;
 use crate::sys::time::{self, BootId};
@@ -62,7 +62,7 @@ pub fn has_begun(ended: &[u8], is_first: bool, device: Device) -> Result<(), Why
 
 /// As systemd says it of the whole host.
 fn state_of_host() -> Result<String, Why> {
-    if std::env::var_os("NOTIFY_SOCKET").is_none() || parent::of_this_process().is_some() {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() || handover::parent().is_some() {
         return Err("the agent does not run under systemd".into());
     }
     let mut command = Command::new(SYSTEMCTL);

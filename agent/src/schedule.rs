@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use crate::clock;
 use crate::host::Host;
 use crate::host::telling::Lookout;
-use crate::model::Seconds;
 
 /// The clock is looked at this often: a schedule is due to the minute, and a stepped clock is noticed.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -140,14 +140,14 @@ async fn look(mut lookout: Lookout) -> JoinError {
 
 /// Runs until it is aborted.
 pub async fn keep(host: Arc<Host>) {
-    let began = Seconds::wall().unix();
+    let began = clock::wall().unix();
     let (mut publishing, mut tidying) = (None, None);
     let mut freeing: BTreeMap<String, JoinHandle<()>> = BTreeMap::new();
     let mut runs_tidied: Option<Instant> = None;
     let mut measuring: Vec<Option<JoinHandle<()>>> = host.volumes().iter().map(|_| None).collect();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let now = Seconds::wall().unix();
+        let now = clock::wall().unix();
         // Freeing a million files takes a while, and delays no plan and no other volume.
         for volume in host.volumes() {
             let name = &volume.config.name;

@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::config::membership;
+use crate::accounts::membership;
 use crate::sys::beneath;
 use crate::sys::protection::Protection;
 

@@ -22,8 +22,9 @@ use x509_parser::asn1_rs::{Tag, ToDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config::subject::Value;
-use crate::config::{Subject, TlsFiles, secret};
+use crate::config::{Subject, TlsFiles};
 use crate::roles::{Peer, Standing};
+use crate::secret;
 
 /// Why certificates cannot be used.
 #[derive(Debug, thiserror::Error)]

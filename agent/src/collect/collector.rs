@@ -36,6 +36,7 @@ use super::namespace::Namespace;
 use super::precision::Windows;
 use super::progress::Progress;
 use super::touched::Suspicion;
+use crate::clock;
 use crate::descriptors;
 use crate::index::StoreError;
 use crate::model::{Inode, Seconds, Source};
@@ -338,7 +339,7 @@ impl Reader {
         let there = self.watched.open_root().map_err(kernel("open the volume"));
         let bytes = buffer.bytes();
         let bytes = bytes.get_mut(..self.read_at_once).unwrap_or(&mut []);
-        let began = Seconds::now();
+        let began = clock::now();
         let mut too_many = None;
         let (queue, backlog) = (&self.armed.queue, &mut self.backlog);
         self.progress.about_to_read(began, || {
@@ -400,7 +401,7 @@ impl Reader {
             self.attrib_seen.insert(ino, event.pid);
         }
         if !self.namespace.note(event) {
-            self.names_lost.get_or_insert_with(Seconds::now);
+            self.names_lost.get_or_insert_with(clock::now);
         }
     }
 
@@ -426,7 +427,7 @@ impl Reader {
         }
         self.read_total = self.read_total.wrapping_add(read);
         self.watched.counters.lost.fetch_add(read, Relaxed);
-        self.watched.journal.gap(Seconds::now(), "backlog");
+        self.watched.journal.gap(clock::now(), "backlog");
         Ok(())
     }
 
@@ -436,7 +437,7 @@ impl Reader {
         if bytes.is_empty() {
             return Ok(0);
         }
-        let now = Seconds::now();
+        let now = clock::now();
         let watched = Arc::clone(&self.watched);
         let mut index = watched.index.write();
         let (mut count, mut folded) = (0, 0);
@@ -475,7 +476,7 @@ impl Reader {
             // Also what is not a use, or not known yet: a running scan may have read it before.
             if event.mask & (mask::MODIFY | mask::CLOSE_WRITE) != 0 && !self.namespace.mark_dirty(ino, handle)
             {
-                self.names_lost.get_or_insert_with(Seconds::now);
+                self.names_lost.get_or_insert_with(clock::now);
             }
             if self
                 .judges

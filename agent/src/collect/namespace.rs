@@ -17,8 +17,9 @@ use super::fanotify::decode::{Event, Place};
 use super::fanotify::layout::Layout;
 use super::pending::{Pending, Spot};
 use super::{Watched, whereabouts};
+use crate::clock;
 use crate::index::{DirId, Found, Index, StoreError};
-use crate::model::{Inode, Kind, LastUse, Seconds, Source, Stat};
+use crate::model::{Inode, Kind, LastUse, Source, Stat};
 use crate::sys::fanotify::mask;
 use crate::sys::handle::Handle;
 use crate::sys::mountpoints;
@@ -268,10 +269,10 @@ pub fn take_entry_locked(
     let new_dir = found.stat.kind == Kind::Directory && index.dirs().of_inode(found.stat.ino).is_none();
     // Whoever makes or moves an entry uses it.
     let first_use = LastUse {
-        at: Seconds::now(),
+        at: clock::now(),
         source: Source::Observed,
     };
-    let now = Seconds::judged();
+    let now = clock::judged();
     let is_ahead = index.is_newly_ahead(&found.stat, now);
     index.upsert(Found {
         stat: found.stat,
@@ -338,7 +339,7 @@ pub fn refresh(watched: &Watched, root: &OwnedFd, ino: Inode, handle: Handle) ->
 
 /// What lies ahead of now counts as now, once: a change time as well, which no user sets.
 fn take_over(index: &mut Index, stat: &Stat) -> Result<(), StoreError> {
-    let now = Seconds::judged();
+    let now = clock::judged();
     let is_ahead = index.is_newly_ahead(stat, now);
     index.refresh(stat)?;
     if is_ahead {

@@ -18,7 +18,8 @@ use std::path::Path;
 use rustc_hash::FxHashSet;
 
 use super::Watched;
-use crate::model::{Inode, Seconds};
+use crate::clock;
+use crate::model::Inode;
 
 /// Where the server lists its clients.
 pub const CLIENTS: &str = "/proc/fs/nfsd/clients";
@@ -115,7 +116,7 @@ pub fn record(watched: &Watched) -> io::Result<usize> {
     let superblock = Superblock::of(&watched.open_root()?)?;
     let held = held(clients, superblock)?;
     // Late, never early.
-    let now = Seconds::now();
+    let now = clock::now();
     let mut index = watched.index.write();
     let may_be_found = index.remembers_unknown();
     let mut used = Vec::new();

@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Watched;
+use crate::clock;
 use crate::model::{Inode, LastUse, Seconds, Source};
 use crate::sys::beneath;
 use crate::sys::fanotify::{Group, IGNORABLE};
@@ -151,11 +152,11 @@ impl Windows {
     /// When the kernel does not take the marks away.
     pub fn roll(&self, watched: &Watched) -> io::Result<bool> {
         // One second early: clocks have whole seconds.
-        if self.is_off() || Seconds::now().plus(1) < self.end() {
+        if self.is_off() || clock::now().plus(1) < self.end() {
             return Ok(false);
         }
         self.flush(watched)?;
-        self.began.store(Seconds::now().0, Relaxed);
+        self.began.store(clock::now().0, Relaxed);
         Ok(true)
     }
 
@@ -167,7 +168,7 @@ impl Windows {
         self.hot.lock().clear();
         self.access.flush_ignored()?;
         self.marked.lock().clear();
-        self.began.store(Seconds::now().0, Relaxed);
+        self.began.store(clock::now().0, Relaxed);
         Ok(())
     }
 
@@ -175,7 +176,7 @@ impl Windows {
     fn flush(&self, watched: &Watched) -> io::Result<()> {
         self.hot.lock().clear();
         self.access.flush_ignored()?;
-        let now = Seconds::now().plus(1);
+        let now = clock::now().plus(1);
         let mut marked = self.marked.lock();
         if now > self.end() {
             // This thread was held up: what was hidden since the window's end happened by now.
@@ -251,7 +252,7 @@ fn can_hide(access: &Group, root: &Path) -> bool {
 /// When the marks cannot be taken away.
 pub fn end_window_of_another(watched: &Watched, access: &Group, end: Seconds) -> io::Result<()> {
     access.flush_ignored()?;
-    let now = Seconds::now().plus(1);
+    let now = clock::now().plus(1);
     if now > end {
         watched.index.write().move_uses(end, now);
     }

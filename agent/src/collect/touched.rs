@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
+use crate::clock;
 use crate::model::{Inode, Seconds};
 
 /// So many timestamps by one process within [`WINDOW`] are a mass.
@@ -152,7 +153,7 @@ fn note(owners: &Owners, (uid, pid): (u32, i32), name: &str, change: impl FnOnce
     if owners.len() >= OWNERS_MAX && !owners.contains_key(&uid) {
         return;
     }
-    let now = Seconds::now();
+    let now = clock::now();
     let touched = owners.entry(uid).or_insert_with(|| Touched {
         stamped: 0,
         read: 0,

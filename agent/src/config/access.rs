@@ -1,9 +1,9 @@
 //! `[access]`: who may ask what. Root on the unix socket may everything; nobody else is anything until it is said here.
 
-use super::accounts::{group_ids, user_ids};
 use super::scope::read_ids;
 use super::section::{Section, Source};
 use super::subject::Subject;
+use crate::accounts::{group_ids, user_ids};
 
 /// A hold of an ordinary user lasts at most so many seconds, unless the configuration says otherwise.
 pub(super) const DEFAULT_SELF_HOLD_MAX: u64 = 30 * 86_400;

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::accounts::{Unclear, group_id, user_id};
 use super::section::{At, Section, Source};
+use crate::accounts::{Unclear, group_id, user_id};
 use crate::collect::accessors::{Accessor, What};
 
 /// A kernel keeps so many bytes of a process's name (`TASK_COMM_LEN` without its NUL).

@@ -17,7 +17,9 @@ use super::origin::{self, Shown};
 use super::rule::read_rule;
 use super::section::{Section, Source, suggest};
 use super::volume::read_volume;
-use super::{AUDIT_LOG, Config, DEFAULT_STATE_DIR, Notify, Rule, VolumeConfig};
+use super::{AUDIT_LOG, Config, DEFAULT_STATE_DIR, VolumeConfig};
+use crate::notify::settings::Notify;
+use crate::policy::rule::Rule;
 use crate::policy::scope::Globs;
 use crate::sys::trusted::{self, Distrust};
 

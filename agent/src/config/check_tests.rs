@@ -5,8 +5,9 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use crate::config::{Config, Fault, Target};
+use crate::config::{Config, Fault};
 use crate::model::Clocks;
+use crate::policy::rule::Target;
 
 const VOLUME: &str = "[[volume]]\nname = \"s\"\npath = \"/export/s\"\n";
 

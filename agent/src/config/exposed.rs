@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use super::Config;
 use super::fault::Fault;
-use super::{Config, Means};
+use crate::notify::settings::Means;
 use crate::sys::trusted::{self, Distrust};
 
 /// What is wrong with a place, why that matters, and the cure.

@@ -1,10 +1,12 @@
 //! `[[quota]]` and `[[watermark]]` tables, checked.
 
+use super::VolumeConfig;
 use super::fault::Fault;
-use super::limits::{DEFAULT_MIN_AGE, Limits, Override, Quota, QuotaSubject, Watermark};
 use super::section::{Section, Source, suggest};
-use super::whom::Whom;
-use super::{Rule, VolumeConfig};
+use crate::accounts::{group_ids, user_ids};
+use crate::policy::allowance::{DEFAULT_MIN_AGE, Limits, Override, Quota, QuotaSubject, Watermark};
+use crate::policy::rule::Rule;
+use crate::policy::whom::Whom;
 
 /// The limits of a file, and where each stands, for the check that needs all files.
 #[derive(Default)]
@@ -182,7 +184,12 @@ fn read_override(mut s: Section<'_, '_>, src: &mut Source<'_>, subject: QuotaSub
     let hard = s.size(src, "hard").map(|(n, _)| n);
     let temporal = s.size(src, "temporal").map(|(n, _)| n);
     s.finish(src);
-    match Whom::new(&pattern, subject) {
+    let ids = match subject {
+        QuotaSubject::User => user_ids(&pattern).unwrap_or_default(),
+        QuotaSubject::Group => group_ids(&pattern).unwrap_or_default(),
+        QuotaSubject::Project | QuotaSubject::Directory { .. } => Vec::new(),
+    };
+    match Whom::new(&pattern, subject, ids) {
         Ok(whom) => Some(Override { whom, hard, temporal }),
         Err(e) => {
             src.fault(&span, format!("match {pattern:?} is no glob: {}", e.kind()), "");

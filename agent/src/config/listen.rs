@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::accounts::{group_id, user_id};
-use super::secret;
 use super::section::{Section, Source};
+use crate::accounts::{group_id, user_id};
+use crate::secret;
 
 /// Where clients come in.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use lapin::uri::{AMQPScheme, AMQPUri};
 
-use super::secret;
 use super::section::{Section, Source};
-use super::sinks::{Amqp, Exec, Means, Smtp, Tls, Webhook};
-use super::url::{Url, is_loopback};
+use crate::notify::settings::{Amqp, Exec, Means, Smtp, Tls, Webhook};
+use crate::notify::url::{Url, is_loopback};
+use crate::secret;
 
 const DEFAULT_TIMEOUT: u64 = 30;
 /// Whoever answers later than this answers nobody.

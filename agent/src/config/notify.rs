@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use super::means::{read_amqp, read_exec, read_smtp, read_webhook};
 use super::section::{Section, Source, suggest};
-use super::sinks::{Addresses, Means, Notify, Sink};
 use crate::notify::event::Kind;
+use crate::notify::settings::{Addresses, Means, Notify, Sink};
 use crate::notify::text::Texts;
 
 /// Owners get a mail a day at most.

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 use super::super::Config;
-use super::super::sinks::Tls;
 use super::*;
+use crate::notify::settings::Tls;
 
 fn parse(keys: &str) -> Result<Notify, Vec<String>> {
     let dir = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@
 use toml::de::DeValue;
 
 use super::fault::Fault;
-use super::url;
+use crate::notify::url;
 
 /// A value in force.
 #[derive(Debug, Clone, PartialEq, Eq)]

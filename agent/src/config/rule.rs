@@ -6,8 +6,8 @@ use super::check::{Parts, read_name};
 use super::fault::Fault;
 use super::scope::read_scope;
 use super::section::{Section, Source, suggest};
-use super::{Rule, Sequence, Symlinks, Target};
 use crate::model::Clocks;
+use crate::policy::rule::{Rule, Sequence, Symlinks, Target};
 use crate::policy::schedule::Schedule;
 
 const DEFAULT_MAX_EMPTY_DIRS: u64 = 500;

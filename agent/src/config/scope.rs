@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::accounts::{Unclear, group_ids, is_number, user_ids};
 use super::section::{At, Section, Source};
+use crate::accounts::{Unclear, group_ids, is_number, user_ids};
 use crate::policy::scope::{Called, Globs, Scope};
 
 pub(super) fn read_scope(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option<Scope> {

@@ -8,7 +8,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::Finding;
 use crate::descriptors;
-use crate::parent;
+use crate::handover;
 use crate::sys::failure::Defect;
 use crate::sys::stat;
 
@@ -150,7 +150,7 @@ pub(super) fn leases() -> Finding {
 
 pub(super) fn systemd() -> Vec<Finding> {
     let variable = |name| std::env::var(name).ok().filter(|v| !v.is_empty());
-    if let Some(parent) = parent::of_this_process() {
+    if let Some(parent) = handover::parent() {
         let parent = parent.as_raw_nonzero();
         return vec![Finding::good(
             "fd-store",

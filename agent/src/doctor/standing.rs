@@ -1,8 +1,8 @@
 //! The agent's own certificate, what of the configuration waits for a restart, and lists that could not be published.
 
 use super::Finding;
+use crate::clock;
 use crate::in_force::InForce;
-use crate::model::Seconds;
 use crate::tls::RevocationList;
 
 /// A certificate that ends sooner than this is to be replaced.
@@ -15,10 +15,10 @@ const DAY: i64 = 86_400;
 pub fn examine(in_force: &InForce) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(not_after) = in_force.certificate_ends() {
-        findings.push(certificate(not_after, Seconds::wall().unix()));
+        findings.push(certificate(not_after, clock::wall().unix()));
     }
     findings.extend(in_force.certificate_trouble().map(|why| unusable(&why)));
-    let now = Seconds::wall().unix();
+    let now = clock::wall().unix();
     findings.extend(
         in_force
             .revocation_lists()

@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use purge_proto::units::format_duration;
 
 use super::{Finding, Verdict};
+use crate::clock;
 use crate::collect::locks::Note;
 use crate::collect::mounted;
 use crate::host::Host;
-use crate::model::Seconds;
 use crate::purge::protection::Guard;
 use crate::purge::trash::{Share, Trash};
 use crate::volume::{Absent, Ailment, State, Volume};
@@ -210,7 +210,7 @@ fn trash(volume: &Volume) -> Option<Finding> {
 
 fn coverage(volume: &Volume) -> Finding {
     let condition = volume.condition();
-    let age = format_duration(condition.coverage_since.age_at(Seconds::now()));
+    let age = format_duration(condition.coverage_since.age_at(clock::now()));
     let found = format!("observed for {age}, {} gaps", condition.gaps_total);
     if condition.unreadable > 0 {
         return Finding {
@@ -228,7 +228,7 @@ fn coverage(volume: &Volume) -> Finding {
             found,
             format!(
                 "the last gap counts as a use of every file, {} ago: nothing younger than that expires",
-                format_duration(end.age_at(Seconds::now()))
+                format_duration(end.age_at(clock::now()))
             ),
         ),
         None => Finding::good("coverage", found),

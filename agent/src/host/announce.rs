@@ -12,11 +12,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Host, HostError, lists};
-use crate::config::Rule;
+use crate::clock;
 use crate::format::frame::{Frames, put_frame};
 use crate::model::Seconds;
 use crate::policy::announced::{Announced, Name, Named};
 use crate::policy::expiring::named_by;
+use crate::policy::rule::Rule;
 use crate::sys::private::shown;
 use crate::volume::Volume;
 
@@ -64,13 +65,12 @@ impl Host {
                 );
             }
             let mut published = self.published.lock();
-            published.entry(rule.name.clone()).or_default().failed =
-                failed.map(|why| (Seconds::judged(), why));
+            published.entry(rule.name.clone()).or_default().failed = failed.map(|why| (clock::judged(), why));
         }
     }
 
     fn is_due(&self, rule: &Rule) -> bool {
-        let now = Seconds::judged();
+        let now = clock::judged();
         let has_passed = |since: Seconds, seconds: u64| since > now || since.age_at(now) >= seconds;
         let every = (rule.announce / LISTS).clamp(PUBLISH_EVERY_MIN, PUBLISH_EVERY_MAX);
         let last = self.last_published(&rule.name);

@@ -17,8 +17,9 @@ use parking_lot::Mutex;
 use purge_proto::v1;
 
 use super::{Host, HostError, Manner, Wanted};
-use crate::config::Rule;
+use crate::clock;
 use crate::model::Seconds;
+use crate::policy::rule::Rule;
 use crate::purge::holds::timestamp;
 use crate::purge::plans::By;
 use crate::volume::{State, Volume};
@@ -141,7 +142,7 @@ impl Host {
         if !self.served.comes_due(rule, (began, now)) {
             return;
         }
-        if !self.schedules.queue.lock().come_due(rule, Seconds::now()) {
+        if !self.schedules.queue.lock().come_due(rule, clock::now()) {
             tracing::info!(rule = %rule.name, volume = %rule.volume, "due again while it waits: one run serves both");
         }
     }
@@ -174,7 +175,7 @@ impl Host {
                 return;
             };
             let rule = self.rules().into_iter().find(|r| r.name == name);
-            let began = Seconds::wall().unix();
+            let began = clock::wall().unix();
             let turn = rule.as_ref().map_or(Turn::Done, |rule| self.take_turn(rule));
             if let (Turn::Done, Some(rule), false) = (&turn, &rule, self.schedules.closed.load(Relaxed)) {
                 self.served.end_turn(rule, began);
@@ -283,7 +284,7 @@ impl Host {
     /// Rules whose time has come, and when it comes again.
     pub fn schedules(&self) -> Vec<v1::DueSchedule> {
         let queue: Vec<Entry> = self.schedules.queue.lock().0.clone();
-        let (rules, now) = (self.rules(), Seconds::wall().unix());
+        let (rules, now) = (self.rules(), clock::wall().unix());
         let shown = queue.into_iter().map(|entry| {
             let rule = rules.iter().find(|r| r.name == entry.rule);
             let next = rule.and_then(|r| r.schedule.as_ref()?.next_after(now));

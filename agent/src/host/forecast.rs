@@ -5,9 +5,11 @@ use purge_proto::v1;
 use super::growth::{SHARES_MAX, Sample, Share};
 use super::triggered::{Asker, namer, projects_of, space_of};
 use super::{Host, HostError, Wanted, lossy};
-use crate::config::{Quota, Watermark, user_name};
+use crate::accounts::user_name;
+use crate::clock;
 use crate::index::DirId;
 use crate::model::Seconds;
+use crate::policy::allowance::{Quota, Watermark};
 use crate::policy::evaluate::{Circumstances, Pick};
 use crate::policy::forecast::{self, By, Outlook};
 use crate::policy::growth::{growth, reached_at};
@@ -39,7 +41,7 @@ struct Limited<'a> {
 impl Host {
     /// Notes how much there is on each volume, for forecasts, if that was not done for an hour.
     pub fn note_growth(&self) {
-        let now = Seconds::judged();
+        let now = clock::judged();
         for volume in self.volumes() {
             let is_whole = matches!(volume.condition().state, State::Tracking);
             if !is_whole || !self.history.is_due(&volume.config.name, now) {

@@ -16,9 +16,10 @@ use purge_proto::v1;
 use super::triggered::{Asker, shares, space_of};
 use super::withheld::LeftOut;
 use super::{Host, HostError};
-use crate::config::Watermark;
+use crate::clock;
 use crate::format::frame::{Frames, put_frame};
 use crate::model::Seconds;
+use crate::policy::allowance::Watermark;
 use crate::policy::freed::{Amount, Moment, Verdict, freed, grown, judge, scaled};
 use crate::purge::holds::timestamp;
 use crate::purge::plans::{PlanRecord, Promise};
@@ -182,7 +183,7 @@ impl Brakes {
         let mut all = self.waiting.lock();
         let is_new = all.get(asker).is_none_or(|w| w.why != why);
         if is_new {
-            let since = all.get(asker).map_or_else(Seconds::now, |w| w.since);
+            let since = all.get(asker).map_or_else(clock::now, |w| w.since);
             let why = why.to_owned();
             all.insert(asker.to_owned(), Waiting { why, since });
         }
@@ -358,7 +359,7 @@ impl Host {
             k.pending = Some(Pending {
                 plan: plan.to_owned(),
                 before: Some(before),
-                began: Seconds::now().0,
+                began: clock::now().0,
                 ..Pending::default()
             });
         });
@@ -402,7 +403,7 @@ impl Host {
                         allocated: before.allocated,
                         files: before.files,
                     }),
-                    began: Seconds::now().0,
+                    began: clock::now().0,
                     trash: Some(sum),
                     trash_plans: plans,
                     ..Pending::default()
@@ -435,7 +436,7 @@ impl Host {
         if self.runs.live(&run_id).is_some() {
             return Ok(());
         }
-        let now = Seconds::now();
+        let now = clock::now();
         if pending.ended == 0 {
             // What is freed only when the file system has written it down is free now.
             volume.sync();
@@ -443,7 +444,7 @@ impl Host {
             if let Err(error) = mount.and_then(crate::sys::stat::sync) {
                 tracing::warn!(volume = %name, %error, "the file system cannot be synced; what came free is measured without");
             }
-            (pending.ended, pending.at_end) = (Seconds::now().0.max(1), Some(stored(volume)?));
+            (pending.ended, pending.at_end) = (clock::now().0.max(1), Some(stored(volume)?));
             let ended = pending.clone();
             self.brakes.change(name, |k| k.pending = Some(ended));
         }
@@ -507,7 +508,7 @@ impl Host {
             verdict = all.verdict();
         }
         let stopped = Stopped {
-            at: Seconds::now().0,
+            at: clock::now().0,
             sum: Some(all),
             moment: Some(Stored {
                 used: after.used,

@@ -12,6 +12,7 @@ use super::purges::heading_of;
 use super::stuck::Stuck;
 use super::trash::left_in_trash;
 use super::{Host, HostError};
+use crate::clock;
 use crate::collect::collector::Barrier;
 use crate::model::{Kind, Seconds};
 use crate::purge::audit::{self, Event, Lines};
@@ -31,7 +32,7 @@ const LEASED_WITHIN: Duration = Duration::from_millis(500);
 impl Host {
     /// Frees what lies in a volume's trash and whose grace has ended.
     pub fn tend_trash(&self, volume: &Volume) {
-        let now = Seconds::judged().unix();
+        let now = clock::judged().unix();
         self.keep_reserve(volume);
         let due = |s: &Share| i64::try_from(s.until).is_ok_and(|until| until <= now);
         if let Err(error) = self.free_shares(volume, due, |_| false) {
@@ -172,7 +173,7 @@ impl Host {
             moved_until: run
                 .and_then(|run| of_run(run.finished_at))
                 .unwrap_or(Seconds(u32::MAX)),
-            is_over: ends <= Seconds::judged().unix(),
+            is_over: ends <= clock::judged().unix(),
         };
         (doubt, ends)
     }
@@ -280,7 +281,7 @@ impl Host {
         let mut run = self.runs.get(&share.run)?;
         let mut lines = Lines::default();
         let stuck = stuck.map(|s| s.totals);
-        let (now, left) = (Seconds::now(), left_in_trash(&run));
+        let (now, left) = (clock::now(), left_in_trash(&run));
         let left = less(left, stuck.unwrap_or_default());
         let event = Event {
             event: "freed",

@@ -15,12 +15,13 @@ use std::path::Path;
 use purge_proto::shown::{self, Shown};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::config::{Rule, user_name};
+use crate::accounts::user_name;
 use crate::index::DirId;
 use crate::index::codec::PAGE_INODES;
 use crate::model::Seconds;
 use crate::policy::announced::{Name, Named};
 use crate::policy::last_use::expires_at;
+use crate::policy::rule::Rule;
 use crate::sight::Sights;
 use crate::sys::trusted::{self, Own};
 use crate::volume::Volume;

@@ -10,10 +10,11 @@ use purge_proto::v1;
 use rustc_hash::FxHashMap;
 
 use super::{Host, HostError};
-use crate::config::{Rule, Target, user_name};
+use crate::accounts::user_name;
 use crate::index::DirId;
 use crate::model::{Inode, Seconds};
 use crate::policy::expiring::{Share, expiring, of_owner};
+use crate::policy::rule::{Rule, Target};
 use crate::purge::holds::timestamp;
 use crate::sight::Sight;
 use crate::volume::Volume;

@@ -4,7 +4,9 @@
 //! other ids the same name. So each owner is asked for all names that it goes by before rules are judged.
 
 use super::Host;
-use crate::config::{Limits, QuotaSubject, Rule, group_names, know_group_names, know_user_names, user_names};
+use crate::accounts::{group_names, know_group_names, know_user_names, user_names};
+use crate::policy::allowance::{Limits, QuotaSubject};
+use crate::policy::rule::Rule;
 
 impl Host {
     /// Looks up the names of a volume's owners where a name decides, and gives rules and overrides those that they mean.

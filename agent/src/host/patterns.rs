@@ -12,10 +12,10 @@ use parking_lot::{Condvar, Mutex};
 use purge_proto::v1;
 
 use super::{Host, HostError};
-use crate::config::Rule;
 use crate::index::codec::DirEntry;
 use crate::index::{DirId, StoreError};
 use crate::policy::idle::{Idle, Search};
+use crate::policy::rule::Rule;
 use crate::policy::scope::Globs;
 use crate::volume::Volume;
 

@@ -8,11 +8,12 @@ use rustc_hash::FxHashSet;
 
 use super::survey::evaluate_surveyed;
 use super::{Host, HostError};
-use crate::config::{AUTO_MAX_FRACTION, Rule, user_name};
-use crate::model::Seconds;
+use crate::accounts::user_name;
+use crate::clock;
 use crate::policy::apart::TOGETHER_MAX;
 use crate::policy::evaluate::{Circumstances, Evaluation, Survey};
 use crate::policy::portion::{self, Portion};
+use crate::policy::rule::{AUTO_MAX_FRACTION, Rule};
 use crate::purge::plans::{By, Occasion, PlanRecord};
 use crate::volume::{State, Volume, VolumeError};
 use crate::work::{Outcome, Phase};
@@ -205,7 +206,7 @@ impl Host {
 
     /// What besides index and rules decides, now.
     pub fn circumstances(&self, volume: &Volume) -> Circumstances {
-        let now = Seconds::judged();
+        let now = clock::judged();
         let condition = volume.condition();
         Circumstances {
             now,

@@ -9,17 +9,18 @@ use purge_proto::v1;
 use rustc_hash::FxHashSet;
 
 use super::{Host, HostError};
+use crate::clock;
 use crate::collect::collector::Barrier;
-use crate::config::Rule;
 use crate::descriptors;
+use crate::id::new_id;
 use crate::model::{Inode, Kind, Seconds};
 use crate::notify::tally::Tally;
+use crate::policy::rule::Rule;
 use crate::purge::apply::{self, Order, Seen, Taken};
 use crate::purge::audit::Heading;
 use crate::purge::candidate::Candidate;
 use crate::purge::ending::{Stop, end, failure_of};
 use crate::purge::holds::timestamp;
-use crate::purge::id::new_id;
 use crate::purge::ledger::{self, Ledger};
 use crate::purge::plans::{EXPIRES_AFTER_SECONDS, PlanRecord, fingerprint};
 use crate::purge::protection::Guard;
@@ -52,7 +53,7 @@ impl Host {
         let mut claim = self.plans.claim(plan_id)?;
         let mut record = self.plans.get(plan_id)?;
         let plan = record.plan.clone().unwrap_or_default();
-        let now = Seconds::now();
+        let now = clock::now();
         let created = Seconds::from_unix(plan.created_at.map_or(0, |t| t.seconds));
         if created.age_at(now) >= EXPIRES_AFTER_SECONDS {
             return Err(HostError::Refused(format!(

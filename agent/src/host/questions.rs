@@ -8,10 +8,10 @@ use super::own::User;
 use super::place::{AtEnd, Place};
 use super::survey::survey_of;
 use super::{Host, HostError, shown};
-use crate::config::Rule;
 use crate::index::{DirId, Index};
 use crate::model::Inode;
 use crate::policy::explain::{self, Subject, Verdict};
+use crate::policy::rule::Rule;
 use crate::sys::stat::Located;
 use crate::volume::Volume;
 

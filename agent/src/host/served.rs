@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
-use crate::config::Rule;
+use crate::policy::rule::Rule;
 use crate::sys::private;
 
 /// A clock that was set back by more than this was wrong before: what it had served says nothing.

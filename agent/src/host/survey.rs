@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use rustc_hash::FxHashMap;
 
 use super::HostError;
-use crate::config::{Rule, membership};
+use crate::accounts::membership;
 use crate::index::DirId;
 use crate::model::{Inode, Kind};
 use crate::policy::evaluate::{
@@ -14,6 +14,7 @@ use crate::policy::evaluate::{
 };
 use crate::policy::explain::Subject;
 use crate::policy::links::{self, Place};
+use crate::policy::rule::Rule;
 use crate::sys::access::{Access, ENTER, WRITE, Who};
 use crate::sys::beneath;
 use crate::sys::leads::{End, Links};
@@ -96,7 +97,7 @@ fn leads(volume: &Volume, rules: &[Rule], at: &Circumstances) -> Result<FxHashMa
             Leads::Nowhere => true,
             Leads::Unknown => rules
                 .iter()
-                .any(|r| r.symlinks == crate::config::Symlinks::Expired),
+                .any(|r| r.symlinks == crate::policy::rule::Symlinks::Expired),
         };
         let kept = looked.into_iter().filter(|(place, lead)| matters(lead, place));
         leads.extend(kept.map(|(place, lead)| (place.ino, lead)));

@@ -14,7 +14,8 @@ use purge_proto::v1;
 
 use super::triggered::{shares, space_of};
 use super::{Host, HostError};
-use crate::config::{Watermark, user_account};
+use crate::accounts::user_account;
+use crate::clock;
 use crate::index::StoreError;
 use crate::model::Seconds;
 use crate::notify::event::{Audience, Entry, Event, Fill, List, Purged, What, rfc3339};
@@ -22,6 +23,7 @@ use crate::notify::memory::{Episode, Memory};
 use crate::notify::sender::Notifier;
 use crate::notify::tally::{self, Lost};
 use crate::path;
+use crate::policy::allowance::Watermark;
 use crate::purge::recover::{Witness, Witnesses};
 use crate::sight::Sight;
 
@@ -53,7 +55,7 @@ enum LookError {
 impl Host {
     /// A run that the agent wanted to make was not made. Told once a day.
     pub(super) fn tell_of_failure(&self, volume: &str, by: &str, error: &HostError) {
-        let now = Seconds::wall();
+        let now = clock::wall();
         let what = What::RunFailed {
             run_id: String::new(),
             by: by.to_owned(),
@@ -81,7 +83,7 @@ impl Host {
             promised_bytes,
             freed_bytes,
         };
-        let id = format!("trigger-stopped/{volume}/{}", Seconds::wall().0);
+        let id = format!("trigger-stopped/{volume}/{}", clock::wall().0);
         let event = self.event(id, volume, Audience::Operator, what);
         if let Err(error) = self.notifier.tell(event, &[]) {
             tracing::error!(volume, %error, "the operators cannot be told that the watermark has stopped");
@@ -92,7 +94,7 @@ impl Host {
         let path = self.volumes.iter().find(|v| v.config.name == volume);
         Event {
             event_id,
-            at: rfc3339(Seconds::wall()),
+            at: rfc3339(clock::wall()),
             volume: volume.to_owned(),
             path: path.map_or_else(String::new, |v| v.config.path.display().to_string()),
             to,
@@ -162,7 +164,7 @@ impl Lookout {
             expiring: Pass { next: now },
             tidied: None,
             wrong: BTreeMap::new(),
-            began: Seconds::wall(),
+            began: clock::wall(),
         })
     }
 
@@ -269,7 +271,7 @@ impl Lookout {
         for run in self.host.runs.list()? {
             let key = format!("run/{}", run.run_id);
             let over = run.finished_at.or(run.started_at).map_or(0, |t| t.seconds);
-            let age = Seconds::from_unix(over).age_at(Seconds::now());
+            let age = Seconds::from_unix(over).age_at(clock::now());
             if run.state() == v1::RunState::Running || self.memory.has(&key) || age > LATE {
                 continue;
             }
@@ -430,5 +432,5 @@ fn said(what: &str, looked: Result<(), LookError>) {
 }
 
 fn wall() -> u64 {
-    Seconds::wall().0.into()
+    clock::wall().0.into()
 }

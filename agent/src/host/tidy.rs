@@ -4,7 +4,7 @@
 use rustc_hash::FxHashSet;
 
 use super::{Host, HostError};
-use crate::model::Seconds;
+use crate::clock;
 use crate::purge::ledger;
 use crate::purge::trash::Trash;
 
@@ -19,7 +19,7 @@ impl Host {
                 self.holds.look_up_again(&volume.config.name, &volume.config.path);
             }
         }
-        if let Err(error) = self.plans.tidy(Seconds::now()) {
+        if let Err(error) = self.plans.tidy(clock::now()) {
             tracing::error!(%error, "old plans cannot be removed: it is tried again");
         }
     }
@@ -28,7 +28,7 @@ impl Host {
     pub fn tidy_runs(&self) {
         let tidied = self.in_the_trash().and_then(|lying| {
             let is_needed = |run: &str| lying.contains(run);
-            Ok(self.runs.tidy(Seconds::now(), is_needed)?)
+            Ok(self.runs.tidy(clock::now(), is_needed)?)
         });
         match tidied {
             Ok(removed) => {

@@ -8,6 +8,7 @@ use super::freeing::less;
 use super::place::{AtEnd, Place};
 use super::purges::heading_of;
 use super::{Host, HostError};
+use crate::clock;
 use crate::model::Seconds;
 use crate::purge::audit::{self, Audit, Event, Heading, Lines};
 use crate::purge::restore::{Destination, Item, Refused, Restore, Which, take_in};
@@ -82,7 +83,7 @@ impl Host {
         let mut back = Back {
             heading,
             lines: Lines::default(),
-            time: audit::rfc3339(Seconds::now()),
+            time: audit::rfc3339(clock::now()),
             audit: &self.audit,
             untold: None,
             report: v1::RestoreReport {

@@ -11,11 +11,14 @@ use super::withheld::{self, LeftOut};
 use super::{Host, HostError, Manner};
 use purge_proto::v1;
 
-use crate::config::{AUTO_MAX_FRACTION, Limits, Quota, Rule, Watermark, group_name, user_name};
+use crate::accounts::{group_name, user_name};
+use crate::clock;
+use crate::policy::allowance::{Limits, Quota, Watermark};
 use crate::policy::evaluate::Circumstances;
 use crate::policy::freed::scaled;
 use crate::policy::quota::{self, Need, Over, Triggered};
 use crate::policy::rooted::Named;
+use crate::policy::rule::{AUTO_MAX_FRACTION, Rule};
 use crate::purge::plans::{By, Occasion, OwnerProbes, PlanRecord, Promise, Trigger};
 use crate::purge::trash::Share;
 use crate::sys::stat::{self, Space};
@@ -313,7 +316,7 @@ impl Host {
     pub fn over(&self, q: &Quota) -> Result<Vec<Over>, HostError> {
         let volume = self.volume(&q.volume)?;
         volume.sync();
-        let now = crate::model::Seconds::judged();
+        let now = clock::judged();
         Ok(quota::over(
             &volume.watched.index.read(),
             (q, &projects_of(q, volume)),
@@ -467,7 +470,7 @@ const PROJECTS_BYTES_MAX: u64 = 1 << 20;
 
 /// The directories that `/etc/projects` names, where a quota asks for them.
 pub(super) fn projects_of(q: &Quota, volume: &Volume) -> Named {
-    if !q.purges || q.subject != crate::config::QuotaSubject::Project {
+    if !q.purges || q.subject != crate::policy::allowance::QuotaSubject::Project {
         return Named::default();
     }
     match trusted::read(Path::new(PROJECTS), PROJECTS_BYTES_MAX) {
@@ -483,8 +486,8 @@ pub(super) fn projects_of(q: &Quota, volume: &Volume) -> Named {
 /// Names the ids that a quota sums by.
 pub(super) fn namer(q: &Quota) -> fn(u32) -> String {
     match q.subject {
-        crate::config::QuotaSubject::Group => group_name,
-        crate::config::QuotaSubject::Project => |id| id.to_string(),
+        crate::policy::allowance::QuotaSubject::Group => group_name,
+        crate::policy::allowance::QuotaSubject::Project => |id| id.to_string(),
         _ => user_name,
     }
 }

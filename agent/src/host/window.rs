@@ -9,10 +9,11 @@ use purge_proto::v1;
 use super::freed::taken;
 use super::plans::{portion_of, too_many_in_words, whole_of};
 use super::{Host, HostError};
-use crate::config::Rule;
+use crate::clock;
 use crate::model::Seconds;
 use crate::policy::evaluate::Evaluation;
 use crate::policy::portion::{ByOwner, Portion, one_owner_too_many};
+use crate::policy::rule::Rule;
 use crate::volume::Volume;
 
 /// What triggered plans took counts for so long.
@@ -94,7 +95,7 @@ fn surely_of(took: Portion, planned: Portion, part: Portion) -> Portion {
 impl Host {
     /// What was taken of a volume within the last day and no person looked at before.
     pub(super) fn taken_lately(&self, volume: &str) -> Result<Lately, HostError> {
-        let now = Seconds::now();
+        let now = clock::now();
         let mut lately = Lately::default();
         for run in self.runs.list()? {
             let over = run.finished_at.map_or(now, |t| Seconds::from_unix(t.seconds));

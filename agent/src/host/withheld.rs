@@ -20,8 +20,9 @@ use rustc_hash::FxHashSet;
 
 use super::Host;
 use super::freed::Sum;
+use crate::accounts::user_name;
+use crate::clock;
 use crate::collect::locks;
-use crate::config::user_name;
 use crate::model::{Inode, Seconds};
 use crate::policy::evaluate::Pick;
 use crate::policy::sample::{Drawn, Picked, Sample, stands_for};
@@ -75,7 +76,7 @@ impl LeftOut {
             .iter()
             .filter(|probe| fate(mount, probe) == Fate::Kept)
             .count();
-        let is_late = Seconds(self.at).age_at(Seconds::now()) > LEFT_OUT_FOR;
+        let is_late = Seconds(self.at).age_at(clock::now()) > LEFT_OUT_FOR;
         kept > 0 && kept.saturating_mul(2) >= self.probes.len() && !is_late
     }
 }
@@ -187,7 +188,7 @@ impl Host {
             if half(of_kept.0, all.0) || half(of_kept.1, all.1) {
                 owners.push(LeftOut {
                     uid: of.uid,
-                    at: Seconds::now().0,
+                    at: clock::now().0,
                     bytes: of_kept.0 as u64,
                     files: of_kept.1 as u64,
                     holders: holders(&kept),

@@ -4,13 +4,13 @@
 //! place; clocks come back from checkpoint and journal, the rest by a scan. Holds are no knowledge that a scan brings back
 //! either, so they (and the heads of runs) are mirrored in `STATE_DIR/records`: frames of `tag:u8 len:u8 key value`.
 
+use crate::sys::time;
 use std::fs::{self};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::store::{Batch, Record, Store, StoreError};
 use crate::format::frame::{Frames, put_frame};
-use crate::model::Seconds;
 use crate::sys::failure::Failure;
 use crate::sys::private::shown;
 
@@ -79,7 +79,7 @@ pub fn set_aside(state_dir: &Path, why: &str) -> Result<Store, StoreError> {
 }
 
 fn unused_name(state_dir: &Path) -> PathBuf {
-    let at = Seconds::wall().0;
+    let at = time::wall_seconds().0;
     let name = |n: u32| state_dir.join(format!("index.damaged-{}", at.saturating_add(n)));
     (0..).map(name).find(|p| !p.exists()).unwrap_or_else(|| name(0))
 }

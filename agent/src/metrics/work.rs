@@ -1,8 +1,8 @@
 //! What the work on the volumes came to: runs, plans, rules, and how long it took.
 
 use super::page::Page;
-use crate::config::Rule;
 use crate::host::Host;
+use crate::policy::rule::Rule;
 use crate::purge::counts::{FATES, RunCounts, STATES, reasons};
 use crate::volume::Volume;
 use crate::work::rules::{Amount, How};

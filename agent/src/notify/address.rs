@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use crate::config::Addresses;
-use crate::config::user_gecos;
+use crate::accounts::user_gecos;
+use crate::notify::settings::Addresses;
 use crate::sys::trusted;
 
 /// Between a name and its address.

@@ -6,6 +6,7 @@
 //!     Memory               STATE_DIR/notices    text: templates -> subject and body
 //!   what was told       one file a notice
 //! ```
+//! - [`settings`] which sinks there are, and what each is told (values); [`url`] addresses that may hold a secret
 //! - [`event`]    what there is to tell (values)
 //! - [`expiring`] whose files will expire, and whether they know (pure)
 //! - [`memory`]   what was told already
@@ -36,6 +37,8 @@ pub mod notice;
 pub mod outbox;
 pub mod receipts;
 pub mod sender;
+pub mod settings;
 pub mod sink;
 pub mod tally;
 pub mod text;
+pub mod url;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::event::{Audience, Event};
-use crate::config::Sink;
+use crate::notify::settings::Sink;
 
 /// What has become of a notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -23,10 +23,11 @@ use super::event::{Audience, Entry, Event};
 use super::file::{Sync, remove, replace};
 use super::notice::{Fate, Notice};
 use super::receipts::{Left, Receipt, Receipts};
-use crate::config::{Sink, url};
+use crate::clock;
 use crate::handover::Handover;
-use crate::model::Seconds;
-use crate::purge::id::new_id;
+use crate::id::new_id;
+use crate::notify::settings::Sink;
+use crate::notify::url;
 use crate::sys::private::shown;
 
 /// Notices that are over are kept for this long, to be looked at.
@@ -106,7 +107,7 @@ impl Outbox {
         let id = receipt.id();
         let waits = self.inner.lock().notices.get(id).is_some_and(|n| !n.is_over());
         if waits && taken {
-            if let Err(error) = self.sent(receipt, Seconds::wall().0.into()) {
+            if let Err(error) = self.sent(receipt, clock::wall().0.into()) {
                 tracing::warn!(%error, "a notice was taken, but its file cannot say so yet");
             }
             return;
@@ -372,7 +373,7 @@ impl Inner {
     /// A name that neither a notice nor a file has.
     fn unused_name(&self, prefix: char, dir: &Path) -> String {
         loop {
-            let name = new_id(prefix, Seconds::wall());
+            let name = new_id(prefix, clock::wall());
             let file = dir.join(format!("{name}.jsonl"));
             if !self.notices.contains_key(&name) && !file.exists() {
                 return name;

@@ -1,9 +1,9 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::config::{Exec, Means};
 use crate::handover::Handover;
 use crate::notify::event::{Kind, List, Purged, What};
+use crate::notify::settings::{Exec, Means};
 
 fn sink(name: &str, digest: u64) -> Sink {
     Sink {

@@ -16,9 +16,9 @@ use super::receipts::Receipt;
 use super::sink::{Letter, SendError, Teller};
 use super::tally::Tally;
 use super::text::{About, Texts};
-use crate::config::{Notify, Sink};
+use crate::clock;
 use crate::handover::Handover;
-use crate::model::Seconds;
+use crate::notify::settings::{Notify, Sink};
 
 /// The first wait after a failure; each further one is twice as long.
 const RETRY_FIRST_SECONDS: u64 = 5;
@@ -191,7 +191,7 @@ impl Notifier {
             })
         })?;
         let now = now();
-        let id = crate::purge::id::new_id('t', Seconds::wall());
+        let id = crate::id::new_id('t', clock::wall());
         let notice = Notice {
             notice_id: id.clone(),
             sink: name.into(),
@@ -205,7 +205,7 @@ impl Notifier {
             error: String::new(),
             events: vec![Event {
                 event_id: format!("test/{now}"),
-                at: rfc3339(Seconds::wall()),
+                at: rfc3339(clock::wall()),
                 volume: "test".into(),
                 path: String::new(),
                 to: Audience::Operator,
@@ -375,7 +375,7 @@ impl Sender {
 }
 
 fn now() -> u64 {
-    Seconds::wall().0.into()
+    clock::wall().0.into()
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::last_use::expires_at;
-use crate::config::Rule;
 use crate::model::{Inode, Seconds};
+use crate::policy::rule::Rule;
 
 /// A file that the lists of a rule name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use super::evaluate::{Circumstances, Evaluation, Pick, Shape, Tables};
 use super::files::FilePass;
-use crate::config::Rule;
 use crate::index::{DirId, Index, StoreError};
+use crate::policy::rule::Rule;
 
 /// Files of a plan that are kept together: 40 MB.
 pub const TOGETHER_MAX: usize = 1 << 20;

@@ -8,9 +8,9 @@ use rustc_hash::FxHashMap;
 use super::evaluate::Circumstances;
 use super::last_use::{covered, last_use};
 use super::reach::Reach;
-use crate::config::Rule;
 use crate::index::Attributes;
 use crate::model::{Clocks, LastUse};
+use crate::policy::rule::Rule;
 
 /// The answers are remembered for this number of directories and owners.
 const REMEMBERED_MAX: usize = 100_000;

@@ -14,9 +14,9 @@ use super::limits::{apply_limits, is_limited};
 use super::portion::{ByOwner, Portion};
 use super::tail::Tail;
 use super::units::{self, DirectoryRule};
-use crate::config::Rule;
 use crate::index::{DirId, Index, StoreError};
 use crate::model::{Inode, LastUse, Seconds};
+use crate::policy::rule::Rule;
 
 /// What besides index and rules decides.
 #[derive(Debug, Clone, Default)]

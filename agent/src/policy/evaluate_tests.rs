@@ -1,9 +1,9 @@
 //! The evaluation against naive models that look at every file.
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::config::Target;
 use crate::index::{Found, Store, VolumeId, testing};
 use crate::model::{Clocks, Kind, Source, Stat};
+use crate::policy::rule::Target;
 use crate::policy::scope::{Globs, Scope};
 use proptest::prelude::*;
 use std::collections::BTreeSet;

@@ -7,9 +7,9 @@ use super::files::FilePass;
 use super::forecast::unit_table;
 use super::last_use::expires_at;
 use super::units::{self, DirectoryRule};
-use crate::config::{Rule, Target};
 use crate::index::{Attributes, DirId, Index, StoreError};
 use crate::model::{Inode, Seconds};
+use crate::policy::rule::{Rule, Target};
 
 /// What one owner loses soon from one directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,10 +8,10 @@ use super::forgiven::forgiven;
 use super::last_use::{covered, expires_at, is_ahead, is_expired, last_use};
 use super::links::own_change;
 use super::units;
-use crate::config::{Rule, Symlinks, Target};
 use crate::index::dirs::PATH_BYTES_MAX;
 use crate::index::{Attributes, DirId, Index, NAMES_MAX, StoreError};
 use crate::model::{Inode, Kind, LastUse, Seconds, Source};
+use crate::policy::rule::{Rule, Symlinks, Target};
 
 /// What one rule says of one entry.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,9 +11,9 @@ use super::evaluate::{
 use super::last_use::{expires_at, is_ahead, is_expired};
 use super::reach::Reach;
 use super::verdicts::Verdicts;
-use crate::config::{Rule, Target};
 use crate::index::{Attributes, DirId, Index, NAMES_MAX, PageView, StoreError};
 use crate::model::{Inode, Kind, LastUse, Seconds};
+use crate::policy::rule::{Rule, Target};
 
 /// The file rules of a volume, ready to run.
 pub(super) struct FilePass<'a> {

@@ -8,9 +8,9 @@ use rustc_hash::FxHashMap;
 
 use super::evaluate::Circumstances;
 use super::expiring::pass;
-use crate::config::Rule;
 use crate::index::{Attributes, DirId, Index, StoreError};
 use crate::model::{Inode, Seconds};
+use crate::policy::rule::Rule;
 
 const DAY: u64 = 86_400;
 

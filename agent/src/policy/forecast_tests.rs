@@ -8,13 +8,13 @@ use proptest::prelude::*;
 use rustc_hash::FxHashSet;
 
 use super::*;
-use crate::config::Target;
 use crate::index::testing::stat;
 use crate::index::{Found, Store, VolumeId};
 use crate::model::{Clocks, Kind, LastUse, Source, Stat};
 use crate::policy::announced::{Announced, Named};
 use crate::policy::evaluate::Survey;
 use crate::policy::evaluate::{Shape, evaluate};
+use crate::policy::rule::Target;
 use crate::policy::scope::Globs;
 
 const NOW: u32 = 400 * DAY as u32;

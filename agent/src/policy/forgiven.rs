@@ -1,8 +1,8 @@
 //! What a plan takes although it may have been used in a stretch that was not watched, because `gap_tolerance` forgives it. Pure.
 
 use super::last_use::is_expired;
-use crate::config::Rule;
 use crate::model::Seconds;
+use crate::policy::rule::Rule;
 
 /// The forgiven stretches that a plan rests on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use std::cmp::Reverse;
 
 use super::evaluate::{Pick, numbered};
-use crate::config::{Rule, Sequence};
 use crate::model::Seconds;
+use crate::policy::rule::{Rule, Sequence};
 
 const DAY: u64 = 86_400;
 

@@ -14,9 +14,9 @@ use super::evaluate::{Circumstances, Lead, Tables, numbered};
 use super::last_use::{is_expired, last_use};
 use super::reach::Reach;
 use super::verdicts::Verdicts;
-use crate::config::{Rule, Symlinks, Target};
 use crate::index::{Attributes, DirId, Index, StoreError};
 use crate::model::{Clocks, Inode, Kind, LastUse, Seconds, Source};
+use crate::policy::rule::{Rule, Symlinks, Target};
 
 /// When a link was last changed, by the clocks that a rule believes. Its use cannot be seen; for a rule that asks for accesses alone it was used
 /// when it was made, or came to its place, or by its modification time.

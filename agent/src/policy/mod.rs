@@ -1,5 +1,7 @@
 //! What may go, and why. Pure: (index, rules, now) -> [`evaluate::Evaluation`]; no clock, no file system, no async.
 //!
+//! - [`rule`]     what an operator says of what may be deleted (values)
+//! - [`allowance`] how much there may be: quotas and watermarks (values); [`whom`] an override means
 //! - [`last_use`] a file's last use from the clocks a rule believes
 //! - [`scope`]    globs, owners and sizes of a rule
 //! - [`rooted`]   project ids that root gave, and those that owners gave to their own files
@@ -25,6 +27,7 @@
 //!
 //! What may never happen: a candidate that the index does not know to be expired.
 
+pub mod allowance;
 pub mod announced;
 pub mod apart;
 mod chosen;
@@ -44,9 +47,11 @@ pub mod portion;
 pub mod quota;
 mod reach;
 pub mod rooted;
+pub mod rule;
 pub mod sample;
 pub mod schedule;
 pub mod scope;
 mod tail;
 pub mod units;
 mod verdicts;
+pub mod whom;

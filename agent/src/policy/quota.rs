@@ -10,9 +10,10 @@ use super::evaluate::{Circumstances, Evaluation, Pick, Shape, add_owner, evaluat
 use super::limits::{byte_days, fitting, sort};
 use super::portion::Portion;
 use super::rooted::{Named, Outside, Rooted};
-use crate::config::{Quota, QuotaSubject, Rule, Sequence, Symlinks, Target};
 use crate::index::{Attributes, DirId, Index, StoreError};
 use crate::model::{Kind, Seconds};
+use crate::policy::allowance::{Quota, QuotaSubject};
+use crate::policy::rule::{Rule, Sequence, Symlinks, Target};
 
 /// One whose files are summed: a uid, a gid, a project, or a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

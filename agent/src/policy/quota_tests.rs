@@ -175,8 +175,11 @@ proptest! {
         (q.hard, q.temporal, q.low) = (hard, temporal, f64::from(low) / 100.0);
         q.max_age = max_age.map(|d| u64::from(d * DAY));
         q.min_age = u64::from(min_days * DAY);
-        q.overrides = special.map(|(who, hard)| crate::config::limits::Override {
-            whom: crate::config::Whom::new(&who.to_string(), q.subject).unwrap(),
+        q.overrides = special.map(|(who, hard)| crate::policy::allowance::Override {
+            whom: crate::policy::whom::Whom::new(&who.to_string(), q.subject, match q.subject {
+                QuotaSubject::User | QuotaSubject::Group => vec![who],
+                _ => vec![],
+            }).unwrap(),
             hard: Some(hard),
             temporal: None,
         }).into_iter().collect();

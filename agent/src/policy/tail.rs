@@ -12,10 +12,10 @@ use super::links::{
 };
 use super::reach::Reach;
 use super::verdicts::Verdicts;
-use crate::config::{Rule, Symlinks, Target};
 use crate::index::codec::DirEntry;
 use crate::index::{Attributes, DirId, Index, StoreError};
 use crate::model::{Inode, LastUse};
+use crate::policy::rule::{Rule, Symlinks, Target};
 
 /// A rule that takes empty directories.
 struct Remover<'a> {

@@ -13,10 +13,10 @@ use super::last_use::{covered, is_expired, last_use};
 use super::portion::{ByOwner, Portion};
 use super::reach::Reach;
 use super::verdicts::Verdicts;
-use crate::config::{Rule, Target};
 use crate::index::codec::DirEntry;
 use crate::index::{Attributes, DirId, Index, StoreError};
 use crate::model::{Clocks, Inode, Kind, LastUse, Seconds};
+use crate::policy::rule::{Rule, Target};
 
 /// A directory rule.
 #[derive(Debug, Clone, Copy)]

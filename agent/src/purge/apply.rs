@@ -30,8 +30,9 @@ pub use super::surroundings::{Seen, Surroundings, Taken};
 use super::take::{Batch, Finished};
 use super::tally::{self, Faults};
 use super::trash::{Share, Trash};
+use crate::accounts::user_name;
+use crate::clock;
 use crate::collect::Watched;
-use crate::config::user_name;
 use crate::descriptors::{Pool, Taken as Descriptors};
 use crate::model::Seconds;
 use crate::policy::evaluate::Shape;
@@ -102,7 +103,7 @@ pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, li
         around,
         live,
         run_id: progress.run.run_id.clone(),
-        started: Seconds::now(),
+        started: clock::now(),
         began: Instant::now(),
         trash: &trash,
         tally: Mutex::new(progress),
@@ -469,7 +470,7 @@ impl Runner<'_> {
 
     fn tell(&self, fates: &[(&Candidate, Fate)]) -> io::Result<()> {
         let mut lines = Lines::default();
-        let time = audit::rfc3339(Seconds::now());
+        let time = audit::rfc3339(clock::now());
         let (heading, rules) = (&self.order.heading, &self.order.plan.rules);
         for (candidate, fate) in fates {
             let error = match fate {

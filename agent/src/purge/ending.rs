@@ -4,8 +4,8 @@ use purge_proto::v1;
 
 use super::runs::{LiveRun, Progress};
 use super::{holds, tally};
-use crate::config::{know_user_names, user_name};
-use crate::model::Seconds;
+use crate::accounts::{know_user_names, user_name};
+use crate::clock;
 
 /// Why a run ends before its last candidate.
 #[derive(Debug, Clone)]
@@ -48,7 +48,7 @@ pub fn end(mut progress: Progress, stop: Option<Stop>, live: &LiveRun) -> v1::Ru
     progress.done = progress.total;
     run.deleted.get_or_insert_default();
     name_owners(run);
-    run.finished_at = Some(holds::timestamp(Seconds::now()));
+    run.finished_at = Some(holds::timestamp(clock::now()));
     let state = match stop {
         Some(Stop::Broken(why)) => {
             run.error = why;

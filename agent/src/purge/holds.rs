@@ -24,7 +24,8 @@ use rustc_hash::FxHashSet;
 
 use self::bounds::Taken;
 pub use self::bounds::{Asker, HOLDS_OF_USER_MAX, PATH_BYTES_MAX, REASON_BYTES_MAX};
-use super::id::new_id;
+use crate::clock;
+use crate::id::new_id;
 use crate::index::{Batch, Record, Store, StoreError};
 use crate::model::{Inode, Seconds};
 use crate::path;
@@ -171,14 +172,14 @@ impl Holds {
 
     fn insert(&self, wanted: &Wanted<'_>) -> Result<v1::Hold, HoldError> {
         let _one = self.writing.lock();
-        self.remove_expired(Seconds::judged())?;
-        let mut record = HoldRecord::new(wanted, Seconds::now());
+        self.remove_expired(clock::judged())?;
+        let mut record = HoldRecord::new(wanted, clock::now());
         {
             let all = self.all.read();
             bounds::room_for(wanted, record.bytes(), all.iter().map(|r| r.taken()))?;
             // Two of one second may have drawn the same name.
             while all.iter().any(|r| r.id() == record.id()) {
-                record = HoldRecord::new(wanted, Seconds::now());
+                record = HoldRecord::new(wanted, clock::now());
             }
         }
         let hold = record.hold.clone().unwrap_or_default();
@@ -216,7 +217,7 @@ impl Holds {
     /// # Errors
     /// When the store cannot be written: what is still in it stays.
     pub fn tidy(&self) -> Result<(), StoreError> {
-        let now = Seconds::judged();
+        let now = clock::judged();
         if self.all.read().iter().all(|r| r.in_force(now)) {
             return Ok(());
         }
@@ -256,7 +257,7 @@ impl Holds {
     /// A page of the holds in force, in the order of their names, which is that of their making: those after `after`, at most `size` (0: as
     /// many as a page may have), and the name to go on after; none at the end. With `by`, only those that they made.
     pub fn page(&self, after: &str, size: usize, by: Option<&str>) -> (Vec<v1::Hold>, Option<String>) {
-        let now = Seconds::judged();
+        let now = clock::judged();
         let mut found: Vec<Arc<HoldRecord>> = {
             let all = self.all.read();
             let wanted =
@@ -356,7 +357,7 @@ impl Holds {
 
     /// Those in force. They are looked at without a lock: whoever adds one does not wait for that.
     fn of_volume(&self, volume: &str) -> Vec<Arc<HoldRecord>> {
-        let now = Seconds::judged();
+        let now = clock::judged();
         let all = self.all.read();
         let of_volume = all.iter().filter(|r| r.volume == volume && r.in_force(now));
         of_volume.cloned().collect()

@@ -37,7 +37,6 @@
 //! - [`ending`]    what its record says in the end
 //! - [`runs`]      past and current runs
 //! - [`counts`]    what they came to since the start, for metrics
-//! - [`id`]        names for plans, runs and holds
 //!
 //! What may never happen: something is removed that is not a [`guard::Verified`] candidate of a saved plan.
 
@@ -53,7 +52,6 @@ pub mod forget;
 pub mod freeing;
 pub mod guard;
 pub mod holds;
-pub mod id;
 pub mod kept;
 mod last;
 pub mod ledger;

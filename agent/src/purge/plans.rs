@@ -20,10 +20,9 @@ use self::shelf::{Leaving, Shelf, State, Stored};
 use self::writer::ChunkWriter;
 use super::candidate::{Candidate, decode};
 use super::holds::timestamp;
-use super::id::new_id;
 use super::protection::Guard;
 use super::runs::Runs;
-use crate::config::{Rule, Target};
+use crate::id::new_id;
 use crate::index::{Batch, Index, Record, Store, StoreError};
 use crate::model::Seconds;
 use crate::policy::apart::TOGETHER_MAX;
@@ -31,6 +30,7 @@ use crate::policy::evaluate::{Circumstances, Evaluation, Pick, Shape};
 use crate::policy::forgiven::forgiven;
 use crate::policy::portion::Portion;
 use crate::policy::quota::Reason;
+use crate::policy::rule::{Rule, Target};
 use crate::sys::failure::Failure;
 
 /// A plan can be applied for this long.

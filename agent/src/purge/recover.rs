@@ -30,9 +30,10 @@ use super::restore::{Restore, Settled, Which};
 use super::runs::Runs;
 use super::tally;
 use super::trash::{Share, Trash};
+use crate::clock;
 use crate::collect::Watched;
 use crate::index::StoreError;
-use crate::model::{Inode, Kind, Seconds, Stat};
+use crate::model::{Inode, Kind, Stat};
 use crate::policy::evaluate::Shape;
 use crate::sys::walk::{self, Listed, Visitor};
 use crate::sys::{beneath, stat};
@@ -242,7 +243,7 @@ impl Closing<'_> {
                           new plan for the rest"
                 .into();
         self.run.set_state(v1::RunState::Failed);
-        self.run.finished_at = Some(super::holds::timestamp(Seconds::now()));
+        self.run.finished_at = Some(super::holds::timestamp(clock::now()));
         let (run, deleted, trashed) = (&self.run.run_id, self.run.deleted, self.run.trashed);
         tracing::warn!(
             run,
@@ -313,7 +314,7 @@ impl Closing<'_> {
             run: run.run_id.clone(),
             by: run.requested_by.clone(),
         };
-        let time = audit::rfc3339(Seconds::now());
+        let time = audit::rfc3339(clock::now());
         let root = self.watched.open_root()?;
         let witness = self.witnesses.of_run(&run.run_id, &self.watched.path);
         let mut counted = 0u64;

@@ -6,12 +6,12 @@ use parking_lot::RwLock;
 use super::find::{Filter, Order, Search, find};
 use super::snapshot::Snapshot;
 use super::usage::By;
-use crate::config::{Rule, Target};
 use crate::index::testing::{found, stat};
 use crate::index::{DirId, Found, Index, Store, VolumeId};
 use crate::model::{Inode, Kind, Seconds};
 use crate::policy::evaluate::{Circumstances, Pick, Shape, evaluate};
 use crate::policy::forecast;
+use crate::policy::rule::{Rule, Target};
 use crate::policy::scope::{Globs, Scope};
 
 const LEVELS: u64 = 100_000;

@@ -56,7 +56,7 @@ impl Answers {
         let answers = Self {
             file: file_in(state_dir),
             last: Answer {
-                pid: crate::parent::visible_pid(),
+                pid: crate::handover::visible_pid(),
                 number: 0,
                 good: true,
             },

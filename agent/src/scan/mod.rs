@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::clock;
 use crate::collect::Watched;
 use crate::collect::namespace::take_entry_locked;
 use crate::index::{DirId, StoreError};
@@ -223,7 +224,7 @@ impl Newborn {
         kind == Kind::Directory
             && self
                 .later_than
-                .is_some_and(|began| birth > began && birth <= Seconds::wall())
+                .is_some_and(|began| birth > began && birth <= clock::wall())
             && progress.directories.load(Relaxed) >= self.after
     }
 
@@ -268,7 +269,7 @@ pub fn run(
     let mount = watched.open_mount().map_err(unopenable)?;
     let top = watched.projects.open_file(&root).map_err(unopenable)?;
     let newborn = Newborn {
-        later_than: top.keeps_birth.then(Seconds::wall),
+        later_than: top.keeps_birth.then(clock::wall),
         after: match extent {
             Extent::Volume => 0,
             Extent::Trees(_) => LISTED_WITH_NEWBORN,

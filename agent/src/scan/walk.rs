@@ -14,10 +14,11 @@ use purge_proto::shown;
 use rustix::fs::RawDir;
 
 use super::{Belief, Newborn, Progress, ScanError, Surroundings};
+use crate::clock;
 use crate::collect::Watched;
 use crate::descriptors;
 use crate::index::{DirId, Found, StoreError};
-use crate::model::{Inode, Kind, Seconds, Stat};
+use crate::model::{Inode, Kind, Stat};
 use crate::sys::handle::Handle;
 use crate::sys::{beneath, project, stat};
 
@@ -393,11 +394,11 @@ impl<'a> Worker<'a> {
             .fetch_add(self.entries.len() as u64, Relaxed);
         let mut index = self.shared.watched.index.write();
         let belief = match index.early_uses_overflowed() {
-            true => Belief::Since(Seconds::now()),
+            true => Belief::Since(clock::now()),
             false => self.shared.belief,
         };
         let mut start = 0;
-        let now = Seconds::judged();
+        let now = clock::judged();
         let mut ahead = Vec::new();
         let mut found = Vec::with_capacity(self.entries.len());
         for entry in &self.entries {

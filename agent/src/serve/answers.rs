@@ -20,6 +20,7 @@ use super::pages::TOUCHED_MAX;
 use super::requests::FindAsked;
 use super::usage::Report;
 use super::walk::Walk;
+use crate::clock;
 use crate::host::questions::Below;
 use crate::host::{Host, HostError};
 use crate::index::DirId;
@@ -112,7 +113,7 @@ impl Found {
             Order::None => 0,
             _ => self.open.charge_up_to(wanted, wanted.min(SORT_BYTES_MIN))?,
         };
-        let at = (Seconds::judged(), volume.condition().gap_end);
+        let at = (clock::judged(), volume.condition().gap_end);
         let index = &volume.watched.index;
         Ok(Search::new(
             index,
@@ -184,7 +185,7 @@ pub(super) fn touched(host: &Host, volume: &str) -> Result<v1::TouchedReport, Ho
     let files = |o: &v1::TouchedOwner| o.stamped.saturating_add(o.read);
     owners.sort_by(|a, b| files(b).cmp(&files(a)).then_with(|| a.owner.cmp(&b.owner)));
     owners.truncate(TOUCHED_MAX);
-    let since = Seconds::now().minus(host.uptime().as_secs());
+    let since = clock::now().minus(host.uptime().as_secs());
     Ok(v1::TouchedReport {
         owners,
         since: Some(timestamp(since)),

@@ -8,8 +8,10 @@ use purge_proto::shown;
 use purge_proto::v1;
 use tonic::Status;
 
+use crate::accounts::{group_name, user_name};
+use crate::clock;
 use crate::collect::touched::Touched;
-use crate::config::{Shown, group_name, user_name};
+use crate::config::Shown;
 use crate::doctor::{self, Finding};
 use crate::host::questions::Answer;
 use crate::host::{Host, HostError};
@@ -188,7 +190,7 @@ fn keeping(volume: &Volume, gaps_total: u64) -> v1::Keeping {
         checkpoint_bytes: k.checkpoint_bytes.load(Relaxed),
         gaps_total,
         scans_total: k.scans.load(Relaxed),
-        clock_ahead_seconds: crate::clock::ahead_seconds(),
+        clock_ahead_seconds: clock::ahead_seconds(),
     }
 }
 
@@ -250,7 +252,7 @@ pub(super) fn touched(volume: &str, uid: u32, t: &Touched) -> v1::TouchedOwner {
 /// A use that was seen: the index holds the end of its precision window, which may lie ahead.
 fn seen(last: LastUse) -> Seconds {
     match last.source {
-        Source::Observed => last.at.min(Seconds::now()),
+        Source::Observed => last.at.min(clock::now()),
         _ => last.at,
     }
 }
@@ -268,7 +270,7 @@ pub(super) fn explanation(answer: Answer) -> v1::Explanation {
     let access = covered(subject.access, condition.gap_end);
     let holds_total = holds.len() as u64;
     holds.truncate(HOLDS_NAMED_MAX);
-    let last = last_use(a, access, crate::model::Clocks::ALL, Seconds::judged());
+    let last = last_use(a, access, crate::model::Clocks::ALL, clock::judged());
     v1::Explanation {
         path,
         kind: kind(a.kind).into(),

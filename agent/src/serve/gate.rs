@@ -19,9 +19,9 @@ use super::members::Memberships;
 use super::open::{AskedBody, Open, Watch};
 use super::pages::ANSWER_BYTES_MAX;
 use super::tally::{Counted, Tally};
+use crate::clock;
 use crate::config::Access;
 use crate::host::User;
-use crate::model::Seconds;
 use crate::roles::{self, Peer, Scope};
 use crate::sight::Sight;
 
@@ -152,7 +152,7 @@ impl Doors {
 
     /// Whether they may, and have room for one more.
     fn admit(&self, peer: &Peer, (what, call): (What, &str)) -> Result<Admitted, Status> {
-        peer.still_stands(Seconds::wall().unix())
+        peer.still_stands(clock::wall().unix())
             .map_err(Status::unauthenticated)?;
         let access = self.access.read();
         let scope = match what {

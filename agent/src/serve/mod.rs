@@ -49,10 +49,10 @@ use tonic::transport::Server;
 
 use self::gate::{Doors, Gate, What};
 use self::incoming::{Arrival, Places};
+use crate::clock;
 use crate::descriptors;
 use crate::host::Host;
 use crate::in_force::InForce;
-use crate::model::Seconds;
 use crate::sys;
 use crate::tls::Certificates;
 
@@ -293,7 +293,7 @@ async fn follow(certificates: Arc<Certificates>) {
     let mut ended = Vec::new();
     loop {
         tokio::time::sleep(FOLLOW_EVERY).await;
-        let now = Seconds::wall().unix();
+        let now = clock::wall().unix();
         let mut lists = certificates.lists();
         lists.retain(|list| list.ends.is_some_and(|ends| ends < now));
         for list in lists.iter().filter(|list| !ended.contains(*list)) {

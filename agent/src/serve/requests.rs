@@ -4,7 +4,7 @@
 use purge_proto::v1;
 use tonic::Status;
 
-use crate::config::{Unclear, group_ids, user_ids, user_names};
+use crate::accounts::{Unclear, group_ids, user_ids, user_names};
 use crate::host::forecast::DAYS_MAX;
 use crate::host::mine::Whose;
 use crate::host::{Manner, Wanted};

@@ -7,7 +7,8 @@ use rustc_hash::FxHashMap;
 
 use super::convert;
 use super::open::Open;
-use crate::config::{group_name, know_group_names, know_user_names, user_name};
+use crate::accounts::{group_name, know_group_names, know_user_names, user_name};
+use crate::clock;
 use crate::host::{Host, HostError, lossy};
 use crate::index::Index;
 use crate::model::Seconds;
@@ -97,7 +98,7 @@ impl Report {
                 )));
             }
             volume.sync_soon();
-            let at = (Seconds::judged(), volume.condition().gap_end);
+            let at = (clock::judged(), volume.condition().gap_end);
             usage::refresh(&volume.watched.index, &volume.watched.counting, at)?;
             let index = volume.watched.index.read();
             let takes = bytes_of(&index, by, limit);
@@ -129,7 +130,7 @@ impl Report {
             order,
             sorted: 0,
             settled: 0,
-            now: Seconds::now(),
+            now: clock::now(),
         }
     }
 

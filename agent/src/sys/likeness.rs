@@ -1,6 +1,7 @@
 //! What makes one directory like another: owner, mode, ACLs, extended attributes, times and project. Read by descriptor, given by
 //! descriptor, and compared: whether a directory that lies at a place now protects what is put into it as the one before it did.
 
+use crate::sys::time;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,7 +11,7 @@ use rustix::io::Errno;
 
 use super::project::{self, Project};
 use super::protection::{ACCESS_ACL, Protection};
-use crate::model::{Inode, Seconds};
+use crate::model::Inode;
 
 /// The ACL that new entries get.
 const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
@@ -206,7 +207,7 @@ impl Likeness {
 
     /// Of a directory of which only this is known.
     pub fn protected_as(known: &Protection) -> Self {
-        let now = (Seconds::now().unix(), 0);
+        let now = (time::wall_seconds().unix(), 0);
         let acl = known.acl.iter();
         Self {
             ino: 0,

@@ -2,6 +2,8 @@
 
 use std::time::SystemTime;
 
+use crate::model::Seconds;
+
 /// A boot of the host; all zero where `/proc` does not tell.
 pub type BootId = [u8; 16];
 
@@ -19,6 +21,11 @@ pub fn wall() -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
+/// The wall clock's present moment, in whole seconds.
+pub fn wall_seconds() -> Seconds {
+    Seconds::from_system(SystemTime::now())
+}
+
 /// Which boot this is.
 pub fn boot_id() -> BootId {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -28,6 +35,7 @@ pub fn boot_id() -> BootId {
         u8::try_from(high << 4 | low).unwrap_or(0)
     })
 }
+
 /// The processor time that the calling thread has taken (CLOCK_THREAD_CPUTIME_ID).
 pub fn of_this_thread() -> std::time::Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);

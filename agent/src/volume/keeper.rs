@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 pub(super) use self::checkpoints::LastCheckpoint;
 use super::claim::LOOK_EVERY;
 use super::{RATE_SECONDS, Volume};
+use crate::accounts::expect_names;
+use crate::clock;
 use crate::collect::nfsd;
-use crate::config::expect_names;
 use crate::index::aside;
 use crate::model::Seconds;
 use crate::query::usage::{RECOUNT_EVERY, recount};
@@ -79,10 +80,10 @@ impl Volume {
             removed: began,
             claim: began,
             listened: began,
-            heard: Seconds::now(),
+            heard: clock::now(),
             nfs: None,
             counted: (began, Duration::ZERO),
-            present: Seconds::now(),
+            present: clock::now(),
         };
         self.expect_names();
         while !self.stopping.load(Relaxed) {
@@ -192,7 +193,7 @@ impl Volume {
         }
         let began = Instant::now();
         let _one = self.watched.counting.lock();
-        let at = (Seconds::judged(), gap_end);
+        let at = (clock::judged(), gap_end);
         if let Err(error) = recount(&self.watched.index, at) {
             tracing::error!(volume = %self.config.name, %error, "usage cannot be counted");
         }
@@ -236,7 +237,7 @@ impl Volume {
         };
         if health.away.is_none() && health.collector_trouble.is_none() && health.deaf.is_none() {
             let seen_until = Seconds(seen_until.load(Relaxed));
-            health.record.saw(seen_until, Seconds::now());
+            health.record.saw(seen_until, clock::now());
         }
     }
 

@@ -7,7 +7,8 @@ use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use super::Volume;
-use crate::model::{Seconds, Stat};
+use crate::clock;
+use crate::model::Stat;
 use crate::scan::{self, Belief, Extent, Progress, ScanError};
 use crate::work::Phase;
 
@@ -68,7 +69,7 @@ impl Volume {
         // What comes in from outside, or is found later, is used now, whatever is believed of the time before.
         let belief = match extent {
             Extent::Volume if number == 1 => self.belief,
-            Extent::Volume | Extent::Trees(_) => Belief::Since(Seconds::now()),
+            Extent::Volume | Extent::Trees(_) => Belief::Since(clock::now()),
         };
         let result = scan::run(&self.watched, extent, belief, number, &progress, self);
         if number == 1 && result.is_ok() {

@@ -17,6 +17,7 @@ use super::health::{Health, Trouble};
 use super::opening::{self, Opened, Past};
 use super::presence::Presence;
 use super::{Home, Keeping, Volume, VolumeError};
+use crate::clock;
 use crate::collect::accessors::Accessors;
 use crate::collect::atimes::{self, AtimeKeeping};
 use crate::collect::collector::{self, Armed, CollectError, Collector, Judges};
@@ -52,7 +53,7 @@ pub fn open(config: &VolumeConfig, home: &Home) -> Result<Opened, VolumeError> {
     let missing = |why| VolumeError::missing(config, why);
     look(config)?;
     let identity = identity(&config.path).map_err(|e| missing(format!("cannot be read: {e}")))?;
-    let mut opened = opening::open(home, config, identity, Seconds::now())?;
+    let mut opened = opening::open(home, config, identity, clock::now())?;
     // The clock's own file was lost, and the wall clock lies behind what is recorded: nobody knows how much time has passed.
     opened.incomplete |= home.clock.at_least(Seconds(opened.record.last_alive));
     Ok(opened)
@@ -167,7 +168,7 @@ impl Volume {
         let nothing_missed = left.is_some();
         let armed = left.map_or_else(|| arm(&config), Ok).map_err(collect)?;
         armed.leave(&key);
-        let armed_at = Seconds::now();
+        let armed_at = clock::now();
         let layout = probe(&config, &mount, root.stat.ino).map_err(collect)?;
         let mut watching = opened.time_between(armed_at, nothing_missed, home.clock.start.unknown);
         let state = stat::path(&home.state_dir)
@@ -408,7 +409,7 @@ fn start_collector(
     let (health, name) = (Arc::clone(health), name.to_owned());
     Collector::start(armed, layout, Arc::clone(watched), judges, buffer, move |error| {
         let mut health = health.lock();
-        let now = Seconds::now();
+        let now = clock::now();
         let lost = match &error {
             CollectError::Overflow => Some(Cause::Overflow),
             CollectError::Backlog(_) => Some(Cause::Backlog),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 
 use super::{CollectError, Reader, Request, Until, Waiting};
-use crate::model::Seconds;
+use crate::clock;
 
 /// How often suspects are settled and changed attributes are read again.
 const SETTLE_EVERY: Duration = Duration::from_secs(1);
@@ -163,7 +163,7 @@ impl Reader {
 
     fn tell_of_lost_names(&mut self) -> Result<(), CollectError> {
         let is_over = self.namespace.pending().is_empty();
-        let now = Seconds::now();
+        let now = clock::now();
         let told = self
             .names_lost
             .take_if(|since| is_over || since.age_at(now) >= LOST_TOLD_AFTER);
@@ -216,7 +216,7 @@ impl Reader {
     fn catch_up(&mut self) -> Result<(), CollectError> {
         // New events merge into queued ones or come after them, so having read as many as were there, none of those is
         // left.
-        let began = Seconds::now();
+        let began = clock::now();
         let queued = self.armed.queue.queued();
         let mut read = 0;
         while !self.gives_up.load(Relaxed) {

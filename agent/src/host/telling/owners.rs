@@ -6,13 +6,16 @@ use purge_proto::shown::Shown;
 
 use super::super::triggered::{namer, projects_of};
 use super::{DAY, LookError, Lookout};
-use crate::config::{Quota, QuotaSubject, Rule, user_account};
+use crate::accounts::user_account;
+use crate::clock;
 use crate::index::{Index, StoreError};
 use crate::model::Seconds;
 use crate::notify::event::{Audience, Entry, Expiring, Use, What, rfc3339};
 use crate::notify::expiring::{self, Share, Told};
+use crate::policy::allowance::{Quota, QuotaSubject};
 use crate::policy::evaluate::{Pick, Shape, evaluate};
 use crate::policy::quota::{self, Over, Subject};
+use crate::policy::rule::Rule;
 use crate::volume::Volume;
 
 impl Lookout {
@@ -27,7 +30,7 @@ impl Lookout {
         let named = projects_of(q, &volume);
         let all = {
             let index = volume.watched.index.read();
-            let all = quota::uses(&index, (q, &named), Seconds::judged(), namer(q))?;
+            let all = quota::uses(&index, (q, &named), clock::judged(), namer(q))?;
             let to = |o: &Over| audience(&index, o, q.subject);
             all.iter().map(|o| (to(o), o.clone())).collect::<Vec<_>>()
         };

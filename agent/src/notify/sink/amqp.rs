@@ -9,7 +9,7 @@ use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind};
 
 use super::{Letter, Receipt, SendError, amqps, secret, tls};
-use crate::config::Amqp;
+use crate::notify::settings::Amqp;
 
 /// A broker that answers later than this is taken for dead.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(30);

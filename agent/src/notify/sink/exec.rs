@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
 use super::{Letter, Receipt, SendError};
-use crate::config::Exec;
+use crate::notify::settings::Exec;
 use crate::sys::descriptor::keep_standard_only;
 use crate::sys::trusted;
 

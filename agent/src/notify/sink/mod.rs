@@ -14,8 +14,8 @@ use super::event::{Audience, Entry};
 use super::notice::Notice;
 use super::receipts::Receipt;
 use super::text::{About, Texts, Words, with_entries};
-use crate::config::{Means, Notify, Sink};
 use crate::model::Seconds;
+use crate::notify::settings::{Means, Notify, Sink};
 use crate::sys::socket::{EAFNOSUPPORT, NETWORK_CURE};
 
 /// A notice ready to be sent.
@@ -193,8 +193,8 @@ fn is_without_network(why: &str) -> bool {
 
 /// A secret from its file, without the end of its line. One that others can read meanwhile is not used.
 fn secret(path: &std::path::Path) -> Result<String, SendError> {
-    let text = crate::config::secret::open(path)
-        .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other));
+    let text =
+        crate::secret::open(path).and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other));
     text.map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
         .map_err(|e| SendError::Down(format!("{}: {e}", path.display())))
 }

@@ -17,7 +17,7 @@ use purge_proto::shown::Shown;
 use super::super::address;
 use super::super::event::Entry;
 use super::{Letter, Receipt, SendError, secret, tls};
-use crate::config::{Addresses, Smtp, Tls};
+use crate::notify::settings::{Addresses, Smtp, Tls};
 
 /// A server that answers later than this is taken for dead. RFC 5321 allows minutes for the end of a message.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(300);

@@ -21,7 +21,8 @@ use rustls::ClientConfig;
 use sha2::Sha256;
 
 use super::{Letter, Receipt, SendError, secret, tls};
-use crate::config::Webhook;
+use crate::clock;
+use crate::notify::settings::Webhook;
 
 /// So much of a refusal is told on.
 const ANSWER_BYTES_MAX: usize = 500;
@@ -71,7 +72,7 @@ impl Poster {
             .map_err(|e| SendError::Never(format!("{url}: {e}")))?;
         let body = letter.text();
         let id = &letter.notice.notice_id;
-        let now = crate::model::Seconds::wall().unix();
+        let now = clock::wall().unix();
         let mut request = Request::post(place)
             .header("content-type", "application/json")
             .header("user-agent", concat!("purge-agent/", env!("CARGO_PKG_VERSION")))

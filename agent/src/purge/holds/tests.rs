@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+use crate::clock;
 use std::fs;
 
 use super::*;
@@ -35,7 +36,7 @@ fn hundreds_of_short_holds_leave_nothing_in_memory_or_store() {
     holds.tidy().unwrap();
     assert_eq!((holds.len(), stored(&store)), (0, 0));
     // What an earlier agent left is removed as well, however long its reason is.
-    let mut old = HoldRecord::new(&wanted("uid 7", Asker::User(7), Some(0)), Seconds::now());
+    let mut old = HoldRecord::new(&wanted("uid 7", Asker::User(7), Some(0)), clock::now());
     old.hold.as_mut().unwrap().reason = "x".repeat(1 << 20);
     let mut batch = Batch::default();
     batch.put(Record::Hold, b"h1", &old.encode_to_vec());
@@ -63,7 +64,7 @@ fn no_user_takes_the_room_of_another_and_users_none_of_root() {
     assert!(!full("uid 9", Asker::Role));
     // As if somebody had made as many as there may be.
     let many = |by: &str, asker, count: usize| {
-        let record = Arc::new(HoldRecord::new(&wanted(by, asker, None), Seconds::now()));
+        let record = Arc::new(HoldRecord::new(&wanted(by, asker, None), clock::now()));
         holds.all.write().extend(std::iter::repeat_n(record, count));
     };
     many("uid 100", Asker::User(100), 10_000);
@@ -151,7 +152,7 @@ fn older_records_hold_what_they_held_and_lead_nowhere_else() {
     std::os::unix::fs::symlink("..", root.join("up")).unwrap();
     let inode = |path: &Path| stat::path(path).unwrap().stat.ino;
     let of = |path: PathBuf| {
-        let mut old = HoldRecord::new(&wanted("uid 0", Asker::Root, None), Seconds::now());
+        let mut old = HoldRecord::new(&wanted("uid 0", Asker::Root, None), clock::now());
         old.below = None;
         old.hold.as_mut().unwrap().path = path.as_os_str().as_bytes().to_vec();
         let store = Store::temporary().unwrap();
@@ -193,7 +194,7 @@ fn of_many_holds_a_batch_goes_by_what_the_plan_found() {
             ino: 1_000_000 + n as u64,
             ..wanted("uid 9", Asker::Role, None)
         };
-        Arc::new(HoldRecord::new(&wanted, Seconds::now()))
+        Arc::new(HoldRecord::new(&wanted, clock::now()))
     };
     make("first");
     let holds = Holds::open(Store::temporary().unwrap(), &[]).unwrap();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use prost::Message;
 
+use crate::clock;
 use crate::index::checkpoint::{self, Head, Writer};
 use crate::index::journal::BYTES_WANT_CHECKPOINT;
 use crate::model::Seconds;
@@ -80,11 +81,11 @@ impl Volume {
         let journal = &self.watched.journal;
         let dir = opening::directory(&self.home.state_dir, &self.config.name);
         let mut record = self.health.lock().record.clone();
-        record.saw(Seconds(seen_until), Seconds::now());
+        record.saw(Seconds(seen_until), clock::now());
         let head = Head {
             identity: journal.identity(),
             number: checkpoint::next_number(&dir),
-            taken: Seconds::now(),
+            taken: clock::now(),
             journal: segment,
             record: record.encode_to_vec(),
         };

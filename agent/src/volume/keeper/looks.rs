@@ -8,9 +8,9 @@ use std::time::Duration;
 use purge_proto::shown;
 
 use super::Rounds;
+use crate::clock;
 use crate::clock::Step;
 use crate::collect::collector::Barrier;
-use crate::model::Seconds;
 use crate::scan::Extent;
 use crate::sys::failure::Defect;
 use crate::volume::coverage::Cause;
@@ -27,7 +27,7 @@ impl Volume {
         let lost = self.presence.lock().is_lost(|| self.windows.is_watching());
         if !matches!(lost, Ok(true)) {
             if lost.is_ok() {
-                last.present = Seconds::now();
+                last.present = clock::now();
             }
             return self.look_for_the_root(lost.err());
         }
@@ -85,7 +85,7 @@ impl Volume {
             return;
         }
         if let Some(trouble) = health.collector_trouble.take() {
-            let now = Seconds::now();
+            let now = clock::now();
             health.record.add_gap(
                 trouble.since,
                 now,
@@ -140,7 +140,7 @@ impl Volume {
             return;
         }
         let events = || self.watched.counters.events.load(Relaxed);
-        let (before, began) = (events(), Seconds::now());
+        let (before, began) = (events(), clock::now());
         if self.watched.open_mount().is_err() || self.barrier(WAITS) != Barrier::Passed {
             return;
         }
@@ -152,7 +152,7 @@ impl Volume {
         }
         let mut health = self.health.lock();
         let tolerance = self.config.gap_tolerance;
-        let now = Seconds::now();
+        let now = clock::now();
         health
             .record
             .add_gap(last.heard, now, Cause::Collector, tolerance, false);
@@ -212,7 +212,7 @@ impl Volume {
             return;
         }
         last.clock_change = change.number;
-        let now = Seconds::now();
+        let now = clock::now();
         let name = &self.config.name;
         match change.step {
             Step::None => {}
@@ -238,7 +238,7 @@ impl Volume {
                 // Both speak in the time before; the next pass and the next write-back say them anew.
                 self.watched.counters.seen_until.store(0, Relaxed);
                 self.keeping.stored_until.store(0, Relaxed);
-                let now = Seconds::now().plus(1);
+                let now = clock::now().plus(1);
                 self.watched.index.write().clamp_uses(now);
                 let mut health = self.health.lock();
                 health.record.set_back(now);

@@ -6,8 +6,7 @@
 
 use globset::{GlobBuilder, GlobMatcher};
 
-use super::accounts::{group_ids, is_number, user_ids};
-use super::limits::QuotaSubject;
+use super::allowance::QuotaSubject;
 
 /// Characters that make a glob of a word.
 const MAKE_GLOBS: [char; 4] = ['*', '?', '[', '{'];
@@ -32,16 +31,11 @@ impl std::fmt::Debug for Whom {
 }
 
 impl Whom {
-    /// What a word means among subjects of a kind. Names of accounts are looked up.
+    /// What a word means among subjects of a kind. `ids` are the accounts that the host knows by this word.
     ///
     /// # Errors
     /// When it is neither a name that the host knows nor a glob.
-    pub fn new(pattern: &str, subject: QuotaSubject) -> Result<Self, globset::Error> {
-        let ids = match subject {
-            QuotaSubject::User => user_ids(pattern).unwrap_or_default(),
-            QuotaSubject::Group => group_ids(pattern).unwrap_or_default(),
-            QuotaSubject::Project | QuotaSubject::Directory { .. } => Vec::new(),
-        };
+    pub fn new(pattern: &str, subject: QuotaSubject, ids: Vec<u32>) -> Result<Self, globset::Error> {
         let name = match subject {
             QuotaSubject::Directory { .. } => pattern.trim_matches('/'),
             _ => pattern,
@@ -79,7 +73,7 @@ impl Whom {
     /// The word, if it can only be an account's name and this host knows none such.
     pub fn unknown(&self, subject: QuotaSubject) -> Option<&str> {
         let is_account = matches!(subject, QuotaSubject::User | QuotaSubject::Group);
-        let is_name = !is_number(&self.pattern) && !self.pattern.contains(MAKE_GLOBS);
+        let is_name = self.pattern.parse::<u32>().is_err() && !self.pattern.contains(MAKE_GLOBS);
         (is_account && is_name && self.ids.is_empty()).then_some(&self.pattern)
     }
 }
@@ -123,7 +117,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn is(pattern: &str, name: &str) -> bool {
-        let project = Whom::new(pattern, QuotaSubject::Project).unwrap();
+        let project = Whom::new(pattern, QuotaSubject::Project, vec![]).unwrap();
         project.is(None, name)
     }
 
@@ -153,22 +147,22 @@ mod tests {
         ] {
             assert!(!is(pattern, name), "{pattern} does not mean {name}");
         }
-        assert!(Whom::new("a[", QuotaSubject::User).is_err());
+        assert!(Whom::new("a[", QuotaSubject::User, vec![]).is_err());
     }
 
     #[test]
     fn one_who_is_met_by_a_name_is_meant_by_number() {
-        let mut whom = Whom::new(r"DOM\user", QuotaSubject::User).unwrap();
+        let mut whom = Whom::new(r"DOM\user", QuotaSubject::User, vec![]).unwrap();
         assert_eq!(whom.unknown(QuotaSubject::User), Some(r"DOM\user"));
         whom.meet(4_000_000_007, &["first".into(), r"DOM\user".into()]);
         whom.meet(4_000_000_008, &["first".into()]);
         assert!(whom.is(Some(4_000_000_007), "4000000007") && !whom.is(Some(4_000_000_008), "first"));
         assert!(
-            Whom::new("root", QuotaSubject::User)
+            Whom::new("root", QuotaSubject::User, vec![0])
                 .unwrap()
                 .is(Some(0), "whatever")
         );
-        let directory = Whom::new("/proj/a/", QuotaSubject::Directory { depth: 2 }).unwrap();
+        let directory = Whom::new("/proj/a/", QuotaSubject::Directory { depth: 2 }, vec![]).unwrap();
         assert!(directory.is(None, "proj/a"));
     }
 

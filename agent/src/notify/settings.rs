@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::secret;
 use super::url::Url;
 use crate::notify::event::Kind;
+use crate::secret;
 
 /// The `[notify]` table.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -87,7 +87,7 @@ pub struct Watermark {
 
 impl Quota {
     /// What one member can do to the others, where a limit that several users share deletes.
-    pub(super) fn shared_limit(&self) -> Option<String> {
+    pub fn shared_limit(&self) -> Option<String> {
         let whose = match self.subject {
             QuotaSubject::Group => "all members of a group share one limit",
             QuotaSubject::Directory { .. } => "all who can write in a directory share one limit",
