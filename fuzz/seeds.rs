@@ -110,7 +110,7 @@ fn info(kind: u8, handle_kind: i32, handle: &[u8], name: Option<&[u8]>) -> Vec<u
     out
 }
 
-// ---------------------------------------------------------------- rows, see agent/src/index/codec.rs
+// ---------------------------------------------------------------- rows, see crates/index/src/codec.rs
 
 const CLOCKS: u8 = 0;
 const ATTRIBUTES: u8 = 1;
@@ -159,7 +159,7 @@ fn present(bits: u64) -> [u8; 8] {
     bits.to_le_bytes()
 }
 
-// ---------------------------------------------------------------- what lies beside the store, see agent/src/index/frame.rs
+// ---------------------------------------------------------------- what lies beside the store, see crates/index/src/frame.rs
 
 const FRAMES: u8 = 0;
 const ENTRY: u8 = 2;
@@ -329,7 +329,7 @@ fn requests() -> Vec<Seed> {
     ]
 }
 
-// ---------------------------------------------------------------- plans and ledgers, see agent/src/purge/candidate.rs and ledger.rs
+// ---------------------------------------------------------------- plans and ledgers, see crates/removal/src/candidate.rs and ledger.rs
 
 fn plans() -> Vec<Seed> {
     let candidate = |flags: u8, dir: &[u8]| {

@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use parking_lot::RwLock;
 use prost::Message;
-use purge_agent::index::{DirId, Found, Index, Store, VolumeId};
-use purge_agent::model::{Kind, LastUse, Seconds, Source, Stat};
-use purge_agent::query::snapshot::Snapshot;
-use purge_agent::query::usage::{By, recount};
 use purge_agent::serve::usage::Report;
+use purge_index::{DirId, Found, Index, Store, VolumeId};
+use purge_model::{Kind, LastUse, Seconds, Source, Stat};
+use purge_query::snapshot::Snapshot;
+use purge_query::usage::{By, recount};
 
 const FILES: u64 = 10_000_000;
 const DIRS: u64 = FILES / 20;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use purge_proto::units::parse_duration;
 
-use crate::config::{DEFAULT_FILE, DEFAULT_STATE_DIR};
+use purge_config::{DEFAULT_FILE, DEFAULT_STATE_DIR};
 
 /// Records when files were last used and purges those that are no longer used.
 ///

@@ -16,11 +16,11 @@ use purge_proto::shown::Shown;
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::Config;
-use crate::handover::Handover;
 use crate::host::Host;
 use crate::serve;
 use crate::volume::State;
+use purge_base::handover::Handover;
+use purge_config::Config;
 
 /// What expires in the demo's own tree.
 const DEMO_TTL_SECONDS: u64 = 3;

@@ -59,20 +59,21 @@ use self::left::Left;
 pub use self::own::{User, Wish};
 pub use self::plans::Wanted;
 pub use self::purges::Manner;
-use crate::clock;
-use crate::config::Config;
-use crate::handover::Handover;
-use crate::index::{Store, StoreError, aside};
-use crate::notify::sender::Notifier;
-use crate::policy::allowance::{Limits, QuotaSubject};
-use crate::policy::rule::Rule;
-use crate::probe::StateDir;
-use crate::purge::audit::Audit;
-use crate::purge::holds::{HoldError, Holds};
-use crate::purge::plans::{PlanError, Plans};
-use crate::purge::runs::{RunError, Runs};
-use crate::sys::{stat, trusted};
 use crate::volume::{Absent, Home, Volume, VolumeError};
+use purge_base::clock;
+use purge_base::handover::Handover;
+use purge_base::probe::StateDir;
+use purge_config::Config;
+use purge_index::{Store, StoreError, aside};
+use purge_notify::sender::Notifier;
+use purge_policy::allowance::Limits;
+use purge_policy::rule::Rule;
+use purge_policy::whom::QuotaSubject;
+use purge_removal::audit::Audit;
+use purge_removal::holds::{HoldError, Holds};
+use purge_removal::plans::{PlanError, Plans};
+use purge_removal::runs::{RunError, Runs};
+use purge_sys::{stat, trusted};
 
 /// At the end, all volumes together may take so long to read what waits. The unit's TimeoutStopSec leaves three times as much for
 /// that, for runs that end, for notices in hand, and for writing the index.
@@ -200,9 +201,9 @@ impl Host {
                 .map_err(std::io::Error::from)
                 .context("the state directory")?;
         }
-        crate::sys::private::dir(&config.state_dir)
+        purge_sys::private::dir(&config.state_dir)
             .with_context(|| format!("cannot make the state directory {}", config.state_dir.display()))?;
-        let loose = crate::sys::private::tighten(&config.state_dir).context("the state directory")?;
+        let loose = purge_sys::private::tighten(&config.state_dir).context("the state directory")?;
         if loose > 0 {
             let dir = config.state_dir.display();
             tracing::warn!(%dir, loose, "others could open what is in the state directory: it is root's alone now");
@@ -216,7 +217,7 @@ impl Host {
                     config.state_dir.display()
                 )
             })?;
-        let anchor = crate::sys::private::anchored(&config.state_dir).context("the state directory")?;
+        let anchor = purge_sys::private::anchored(&config.state_dir).context("the state directory")?;
         let own = stat::path(&anchor)
             .map(|l| vec![(l.device, l.stat.ino)])
             .unwrap_or_default();

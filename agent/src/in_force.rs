@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use crate::config::{Config, Shown, origin};
 use crate::tls::{Certificates, RevocationList};
+use purge_config::{Config, Shown, origin};
 
 /// The configuration in force, for those who ask.
 #[derive(Debug, Default)]

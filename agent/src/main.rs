@@ -10,17 +10,18 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use purge_agent::arguments::{Arguments, Command, Run};
-use purge_agent::config::{Config, Fault};
-use purge_agent::handover::Handover;
 use purge_agent::host::Host;
 use purge_agent::in_force::InForce;
-use purge_agent::notify::settings::{Means, Sink};
 use purge_agent::reload::Reload;
 use purge_agent::reload::answer::{self, Answers};
-use purge_agent::secret;
 use purge_agent::serve::gate::Doors;
 use purge_agent::tls::Certificates;
-use purge_agent::{demo, descriptors, parent, schedule, serve, watchdog};
+use purge_agent::{demo, parent, schedule, serve, watchdog};
+use purge_base::descriptors;
+use purge_base::handover::Handover;
+use purge_base::secret;
+use purge_config::{Config, Fault};
+use purge_notify::settings::{Means, Sink};
 use purge_proto::shown::{Shown, page};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -36,7 +37,7 @@ const TASKS_END_WITHIN: Duration = Duration::from_secs(1);
 const RELOADED_WITHIN: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
-    purge_agent::sys::memory::few_arenas();
+    purge_sys::memory::few_arenas();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         // Help and version; everything else repeats what was given.
@@ -55,8 +56,8 @@ fn main() -> ExitCode {
             {
                 return done.unwrap_or_else(|error| complain(&error));
             }
-            purge_agent::sys::private::by_default();
-            purge_agent::sys::limits::raise_open_files();
+            purge_sys::private::by_default();
+            purge_sys::limits::raise_open_files();
             let handover = Handover::take();
             read_config(&run)
                 .map_err(|faults| anyhow::anyhow!(in_lines(&faults)))

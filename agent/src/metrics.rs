@@ -36,7 +36,7 @@ pub fn render(host: &Host) -> String {
         "resident_bytes",
         "gauge",
         "Memory of the agent.",
-        crate::sys::memory::resident_bytes(),
+        purge_sys::memory::resident_bytes(),
     );
     page.single("index_bytes", "gauge", "The index on disk.", host.index_bytes());
     notices(&mut page, host);

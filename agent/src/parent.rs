@@ -32,8 +32,8 @@ use tokio::net::UnixDatagram;
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::handover::{self, KEPT_MAX, PARENT};
-use crate::sys::child::{self, FIRST};
+use purge_base::handover::{self, KEPT_MAX, PARENT};
+use purge_sys::child::{self, FIRST};
 
 /// Set to 1: there is no parent, as with `--single-process`.
 const SINGLE: &str = "PURGE_AGENT_SINGLE_PROCESS";

@@ -7,9 +7,9 @@ use purge_proto::v1;
 use purgectl::connect::{Client, Connect};
 use purgectl::tls::Tls;
 
-use crate::config::Config;
-use crate::policy::rule::Rule;
-use crate::policy::scope::Globs;
+use purge_config::Config;
+use purge_policy::rule::Rule;
+use purge_policy::scope::Globs;
 
 /// An agent on a large volume looks for this long.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(90);

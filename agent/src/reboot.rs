@@ -11,10 +11,10 @@ use std::{fs, io};
 
 use rustix::io::Errno;
 
-use crate::handover;
-use crate::sys::descriptor;
-use crate::sys::stat::Device;
-use crate::sys::time::{self, BootId};
+use purge_base::handover;
+use purge_sys::descriptor;
+use purge_sys::stat::Device;
+use purge_sys::time::{self, BootId};
 
 /// Where systemd's program is; nothing else answers for it.
 const SYSTEMCTL: &str = "/usr/bin/systemctl";

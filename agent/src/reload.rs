@@ -4,12 +4,12 @@ pub mod answer;
 
 use std::sync::Arc;
 
-use crate::config::{Config, Fault, Listen};
 use crate::host::Host;
 use crate::in_force::InForce;
 use crate::serve::gate::Doors;
 use crate::serve::incoming;
 use crate::tls::Certificates;
+use purge_config::{Config, Fault, Listen};
 
 /// What a reload reaches.
 #[derive(Debug)]

@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use crate::clock;
 use crate::host::Host;
 use crate::host::telling::Lookout;
+use purge_base::clock;
 
 /// The clock is looked at this often: a schedule is due to the minute, and a stepped clock is noticed.
 const LOOK_EVERY: Duration = Duration::from_secs(5);

@@ -21,10 +21,10 @@ use tokio_rustls::server::TlsStream;
 use x509_parser::asn1_rs::{Tag, ToDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::config::subject::Value;
-use crate::config::{Subject, TlsFiles};
 use crate::roles::{Peer, Standing};
-use crate::secret;
+use purge_base::secret;
+use purge_config::subject::Value;
+use purge_config::{Subject, TlsFiles};
 
 /// Why certificates cannot be used.
 #[derive(Debug, thiserror::Error)]

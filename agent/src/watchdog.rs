@@ -103,7 +103,7 @@ fn what_hangs(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pulse::Pulse;
+    use purge_base::pulse::Pulse;
 
     #[test]
     fn a_loop_lives_as_long_as_it_goes_round() {

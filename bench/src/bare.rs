@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use purge_agent::sys::beneath::{open_file, open_root};
-use purge_agent::sys::lease::{Asked, Lease, ask};
+use purge_sys::beneath::{open_file, open_root};
+use purge_sys::lease::{Asked, Lease, ask};
 use rustix::fs::{AtFlags, Mode};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

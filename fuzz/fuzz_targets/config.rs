@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 
 use libfuzzer_sys::fuzz_target;
-use purge_agent::config::environment::VARIABLES;
-use purge_agent::config::{Config, Fault};
+use purge_config::environment::VARIABLES;
+use purge_config::{Config, Fault};
 
 const NAMES: [&str; 4] = ["agent.toml", "rules.d/a.toml", "rules.d/b.toml", "rules.d/c.toml"];
 

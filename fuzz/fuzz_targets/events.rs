@@ -3,9 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use purge_agent::collect::fanotify::decode::{Event, decode_events};
-use purge_agent::collect::fanotify::layout::Layout;
-use purge_agent::sys::handle::Handle;
+use purge_collect::fanotify::decode::{Event, decode_events};
+use purge_collect::fanotify::layout::Layout;
+use purge_sys::handle::Handle;
 
 /// The shortest event there is: its metadata alone.
 const METADATA_BYTES: usize = 24;

@@ -5,7 +5,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use purge_agent::policy::scope::{Globs, Scope};
+use purge_policy::scope::{Globs, Scope};
 
 fuzz_target!(|input: &[u8]| {
     let mut lines = input.split(|b| *b == b'\n');

@@ -7,11 +7,11 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use purge_agent::clock;
-use purge_agent::index::checkpoint;
-use purge_agent::format::frame::{Frames, put_frame};
-use purge_agent::index::journal::{Identity, put_entry, read_entry, read_segment};
-use purge_agent::model::Seconds;
+use purge_base::clock;
+use purge_index::checkpoint;
+use purge_format::frame::{Frames, put_frame};
+use purge_index::journal::{Identity, put_entry, read_entry, read_segment};
+use purge_model::Seconds;
 
 /// Kinds of a checkpoint's frames.
 const HEAD: u8 = 11;

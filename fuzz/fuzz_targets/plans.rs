@@ -4,9 +4,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use purge_agent::format::frame::put_frame;
-use purge_agent::purge::candidate::{CHUNK_CANDIDATES, decode, encode};
-use purge_agent::purge::ledger::Account;
+use purge_format::frame::put_frame;
+use purge_removal::candidate::{CHUNK_CANDIDATES, decode, encode};
+use purge_removal::ledger::Account;
 
 fuzz_target!(|input: &[u8]| {
     let Some((kind, bytes)) = input.split_first() else {

@@ -6,7 +6,7 @@ use std::fs;
 
 use clap::CommandFactory;
 use clap::error::ErrorKind;
-use purge_agent::config::Config;
+use purge_config::Config;
 
 const PAGES: [(&str, &str); 2] = [
     ("README.md", include_str!("../../README.md")),

@@ -40,7 +40,7 @@ fn names_are_used_only_where_that_was_looked_at() {
     }
     assert!(
         wrong.is_empty(),
-        "calls with a path, outside of agent/src/sys. Move them there if others can write the directory; else say in \
+        "calls with a path, outside of crates/sys. Move them there if others can write the directory; else say in \
          tests/tests/by_descriptor/source.rs why nobody can:\n{}",
         wrong.join("\n")
     );

@@ -253,8 +253,8 @@ fn a_reader_that_has_enough_is_no_error() {
 
 #[test]
 fn an_expired_plan_is_refused() {
-    use purge_agent::index::Store;
-    use purge_agent::purge::plans::Plans;
+    use purge_index::Store;
+    use purge_removal::plans::Plans;
 
     let mount = need!(Mount::new(Fs::Ext4));
     let root = mount.path();

@@ -1,6 +1,6 @@
 //! Directories deeper than any stack: each step of an apply and of what follows it ends, and the agent is there afterwards.
 //!
-//! The agent's threads have 256 KiB of stack here. 100,000 levels of the walk itself are tested beside it (`agent/src/sys/walk_tests.rs`).
+//! The agent's threads have 256 KiB of stack here. 100,000 levels of the walk itself are tested beside it (`crates/sys/src/walk_tests.rs`).
 
 #![allow(
     clippy::unwrap_used,

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use purge_agent::format::frame::{Frames, put_frame};
+use purge_format::frame::{Frames, put_frame};
 use purge_tests::ctl::{Plan, number, tally, text};
 use purge_tests::files::{age_tree, assert_same, make, make_one, regular_files, trash_is_empty};
 use purge_tests::wait::{LONG, SOON, until};

@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use purge_agent::index::store::Row;
-use purge_agent::index::{Batch, Store, VolumeId};
-use purge_agent::sys::memory::resident_bytes;
+use purge_index::store::Row;
+use purge_index::{Batch, Store, VolumeId};
+use purge_sys::memory::resident_bytes;
 
 /// As many as the agent writes at once.
 const ROWS_AT_ONCE: usize = 1000;

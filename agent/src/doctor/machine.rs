@@ -7,10 +7,10 @@ use purge_proto::units::format_size;
 use rustix::process::{Resource, getrlimit};
 
 use super::Finding;
-use crate::descriptors;
-use crate::handover;
-use crate::sys::failure::Defect;
-use crate::sys::stat;
+use purge_base::descriptors;
+use purge_base::handover;
+use purge_sys::failure::Defect;
+use purge_sys::stat;
 
 /// The first kernel with what the collector asks for (FAN_REPORT_TARGET_FID).
 const KERNEL_MIN: (u32, u32) = (5, 17);

@@ -1,9 +1,9 @@
 //! The agent's own certificate, what of the configuration waits for a restart, and lists that could not be published.
 
 use super::Finding;
-use crate::clock;
 use crate::in_force::InForce;
 use crate::tls::RevocationList;
+use purge_base::clock;
 
 /// A certificate that ends sooner than this is to be replaced.
 const CERTIFICATE_DAYS_MIN: i64 = 21;

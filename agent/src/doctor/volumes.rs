@@ -5,13 +5,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use purge_proto::units::format_duration;
 
 use super::{Finding, Verdict};
-use crate::clock;
-use crate::collect::locks::Note;
-use crate::collect::mounted;
 use crate::host::Host;
-use crate::purge::protection::Guard;
-use crate::purge::trash::{Share, Trash};
 use crate::volume::{Absent, Ailment, State, Volume};
+use purge_base::clock;
+use purge_collect::locks::Note;
+use purge_collect::mounted;
+use purge_removal::protection::Guard;
+use purge_removal::trash::{Share, Trash};
 
 pub(super) fn examine(volume: &Volume) -> Vec<Finding> {
     let name = &volume.config.name;

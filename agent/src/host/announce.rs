@@ -12,14 +12,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Host, HostError, lists};
-use crate::clock;
-use crate::format::frame::{Frames, put_frame};
-use crate::model::Seconds;
-use crate::policy::announced::{Announced, Name, Named};
-use crate::policy::expiring::named_by;
-use crate::policy::rule::Rule;
-use crate::sys::private::shown;
 use crate::volume::Volume;
+use purge_base::clock;
+use purge_format::frame::{Frames, put_frame};
+use purge_model::Seconds;
+use purge_policy::announced::{Announced, Name, Named};
+use purge_policy::expiring::named_by;
+use purge_policy::rule::Rule;
+use purge_sys::private::shown;
 
 /// A list is published at least so often, in seconds.
 const PUBLISH_EVERY_MAX: u64 = 86_400;
@@ -154,10 +154,10 @@ impl Host {
     fn write_list(&self, rule: &str, published: Seconds, named: &Named) -> io::Result<()> {
         let path = self.list_of(rule);
         if let Some(dir) = path.parent() {
-            crate::sys::private::dir(dir)?;
+            purge_sys::private::dir(dir)?;
         }
         let next = self.anchor.join("announced").join(format!("{rule} new"));
-        let mut file = crate::sys::private::create(&next)?;
+        let mut file = purge_sys::private::create(&next)?;
         file.write_all(&encode(published, named))?;
         file.sync_all()?;
         fs::rename(&next, &path)

@@ -17,12 +17,12 @@ use parking_lot::Mutex;
 use purge_proto::v1;
 
 use super::{Host, HostError, Manner, Wanted};
-use crate::clock;
-use crate::model::Seconds;
-use crate::policy::rule::Rule;
-use crate::purge::holds::timestamp;
-use crate::purge::plans::By;
 use crate::volume::{State, Volume};
+use purge_base::clock;
+use purge_model::Seconds;
+use purge_policy::rule::Rule;
+use purge_removal::holds::timestamp;
+use purge_removal::plans::By;
 
 /// How often a run is looked at whose end is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);

@@ -5,17 +5,17 @@ use purge_proto::v1;
 use super::growth::{SHARES_MAX, Sample, Share};
 use super::triggered::{Asker, namer, projects_of, space_of};
 use super::{Host, HostError, Wanted, lossy};
-use crate::accounts::user_name;
-use crate::clock;
-use crate::index::DirId;
-use crate::model::Seconds;
-use crate::policy::allowance::{Quota, Watermark};
-use crate::policy::evaluate::{Circumstances, Pick};
-use crate::policy::forecast::{self, By, Outlook};
-use crate::policy::growth::{growth, reached_at};
-use crate::policy::quota;
-use crate::purge::holds::timestamp;
 use crate::volume::{State, Volume};
+use purge_base::accounts::user_name;
+use purge_base::clock;
+use purge_index::DirId;
+use purge_model::Seconds;
+use purge_policy::allowance::{Quota, Watermark};
+use purge_policy::evaluate::{Circumstances, Pick};
+use purge_policy::forecast::{self, By, Outlook};
+use purge_policy::growth::{growth, reached_at};
+use purge_policy::quota;
+use purge_removal::holds::timestamp;
 
 const DAY: u64 = 86_400;
 /// Rows of limits in an answer.

@@ -16,14 +16,14 @@ use purge_proto::v1;
 use super::triggered::{Asker, shares, space_of};
 use super::withheld::LeftOut;
 use super::{Host, HostError};
-use crate::clock;
-use crate::format::frame::{Frames, put_frame};
-use crate::model::Seconds;
-use crate::policy::allowance::Watermark;
-use crate::policy::freed::{Amount, Moment, Verdict, freed, grown, judge, scaled};
-use crate::purge::holds::timestamp;
-use crate::purge::plans::{PlanRecord, Promise};
 use crate::volume::Volume;
+use purge_base::clock;
+use purge_format::frame::{Frames, put_frame};
+use purge_model::Seconds;
+use purge_policy::allowance::Watermark;
+use purge_policy::freed::{Amount, Moment, Verdict, freed, grown, judge, scaled};
+use purge_removal::holds::timestamp;
+use purge_removal::plans::{PlanRecord, Promise};
 
 /// A file system frees later than it answers: nothing is held against a run before so many seconds have passed.
 const SETTLES_WITHIN: u64 = 15;
@@ -164,7 +164,7 @@ impl Brakes {
             return;
         }
         if let Err(error) = write(&self.path, &all) {
-            let path = crate::sys::private::shown(&self.path);
+            let path = purge_sys::private::shown(&self.path);
             let path = path.display();
             tracing::error!(volume, %path, %error, "what the volume's watermark freed cannot be written; a restart forgets it");
         }
@@ -201,7 +201,7 @@ fn write(path: &Path, all: &BTreeMap<String, Known>) -> io::Result<()> {
         put_frame(&mut bytes, |body| body.extend(known.encode_to_vec()));
     }
     let next = path.with_extension("new");
-    let mut file = crate::sys::private::create(&next)?;
+    let mut file = purge_sys::private::create(&next)?;
     file.write_all(&bytes)?;
     file.sync_all()?;
     fs::rename(&next, path)
@@ -441,7 +441,7 @@ impl Host {
             // What is freed only when the file system has written it down is free now.
             volume.sync();
             let mount = volume.watched.open_mount();
-            if let Err(error) = mount.and_then(crate::sys::stat::sync) {
+            if let Err(error) = mount.and_then(purge_sys::stat::sync) {
                 tracing::warn!(volume = %name, %error, "the file system cannot be synced; what came free is measured without");
             }
             (pending.ended, pending.at_end) = (clock::now().0.max(1), Some(stored(volume)?));

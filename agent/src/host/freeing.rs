@@ -12,17 +12,17 @@ use super::purges::heading_of;
 use super::stuck::Stuck;
 use super::trash::left_in_trash;
 use super::{Host, HostError};
-use crate::clock;
-use crate::collect::collector::Barrier;
-use crate::model::{Kind, Seconds};
-use crate::purge::audit::{self, Event, Lines};
-use crate::purge::doubt::Doubt;
-use crate::purge::freeing::{Ended, Freer, Rest};
-use crate::purge::holds::timestamp;
-use crate::purge::trash::{Share, TRASH, Trash};
 use crate::volume::claimed::Doing;
 use crate::volume::{State, Volume};
 use crate::work::Outcome;
+use purge_base::clock;
+use purge_collect::collector::Barrier;
+use purge_model::{Kind, Seconds};
+use purge_removal::audit::{self, Event, Lines};
+use purge_removal::doubt::Doubt;
+use purge_removal::freeing::{Ended, Freer, Rest};
+use purge_removal::holds::timestamp;
+use purge_removal::trash::{Share, TRASH, Trash};
 
 /// Uses that wait in the kernel's queue are read within this time, or nothing is freed now.
 const USES_WITHIN: Duration = Duration::from_secs(5);

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use prost::Message;
 
-use crate::format::frame::{Frames, put_frame};
-use crate::model::Seconds;
-use crate::policy::growth::worth_keeping;
+use purge_format::frame::{Frames, put_frame};
+use purge_model::Seconds;
+use purge_policy::growth::worth_keeping;
 
 /// What a volume held at one moment.
 #[derive(Clone, PartialEq, Message)]
@@ -112,7 +112,7 @@ impl History {
             put_frame(&mut bytes, |body| body.extend(sample.encode_to_vec()));
         }
         let next = self.path.with_extension("new");
-        let mut file = crate::sys::private::create(&next)?;
+        let mut file = purge_sys::private::create(&next)?;
         file.write_all(&bytes)?;
         fs::rename(&next, &self.path)
     }

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
 
-use crate::config::Config;
-use crate::index::StoreError;
-use crate::notify::sender::Notifier;
-use crate::purge::audit::Audit;
-use crate::purge::holds::Holds;
-use crate::purge::plans::Plans;
-use crate::purge::recover::Unfinished;
-use crate::purge::runs::Runs;
 use crate::volume::{self, Home, VolumeError};
+use purge_config::Config;
+use purge_index::StoreError;
+use purge_notify::sender::Notifier;
+use purge_removal::audit::Audit;
+use purge_removal::holds::Holds;
+use purge_removal::plans::Plans;
+use purge_removal::recover::Unfinished;
+use purge_removal::runs::Runs;
 
 /// What earlier processes left.
 pub(super) struct Left {
@@ -38,7 +38,7 @@ impl Left {
         holds.tidy()?;
         let runs = Runs::new(store.clone());
         let plans = Plans::open(store.clone(), &runs)?;
-        let witnesses = Box::new(Arc::clone(notifier));
+        let witnesses = Arc::clone(notifier) as _;
         let unfinished = Unfinished::find(&runs, plans.clone(), &home.state_dir, audit, witnesses)?;
         let mut volumes = Vec::new();
         for config in &config.volumes {

@@ -15,16 +15,16 @@ use std::path::Path;
 use purge_proto::shown::{self, Shown};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::accounts::user_name;
-use crate::index::DirId;
-use crate::index::codec::PAGE_INODES;
-use crate::model::Seconds;
-use crate::policy::announced::{Name, Named};
-use crate::policy::last_use::expires_at;
-use crate::policy::rule::Rule;
-use crate::sight::Sights;
-use crate::sys::trusted::{self, Own};
 use crate::volume::Volume;
+use purge_base::accounts::user_name;
+use purge_base::sight::Sights;
+use purge_index::DirId;
+use purge_index::codec::PAGE_INODES;
+use purge_model::Seconds;
+use purge_policy::announced::{Name, Named};
+use purge_policy::last_use::expires_at;
+use purge_policy::rule::Rule;
+use purge_sys::trusted::{self, Own};
 
 /// The bytes of a path that a line has room for: what is longer loses its middle.
 const PATH_BYTES_MAX: usize = 4096;

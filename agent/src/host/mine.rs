@@ -10,14 +10,14 @@ use purge_proto::v1;
 use rustc_hash::FxHashMap;
 
 use super::{Host, HostError};
-use crate::accounts::user_name;
-use crate::index::DirId;
-use crate::model::{Inode, Seconds};
-use crate::policy::expiring::{Share, expiring, of_owner};
-use crate::policy::rule::{Rule, Target};
-use crate::purge::holds::timestamp;
-use crate::sight::Sight;
 use crate::volume::Volume;
+use purge_base::accounts::user_name;
+use purge_base::sight::Sight;
+use purge_index::DirId;
+use purge_model::{Inode, Seconds};
+use purge_policy::expiring::{Share, expiring, of_owner};
+use purge_policy::rule::{Rule, Target};
+use purge_removal::holds::timestamp;
 
 /// Bytes that a directory takes in an answer besides its path, about.
 const DIRECTORY_BYTES: usize = 48;

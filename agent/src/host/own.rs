@@ -8,10 +8,10 @@ use purge_proto::v1;
 use super::place::{AtEnd, Place};
 use super::questions::{Answer, known};
 use super::{Host, HostError, shown};
-use crate::model::Kind;
-use crate::policy::explain::Subject;
-use crate::purge::holds::{Asker, PATH_BYTES_MAX, Wanted};
-use crate::sys::stat::Located;
+use purge_model::Kind;
+use purge_policy::explain::Subject;
+use purge_removal::holds::{Asker, PATH_BYTES_MAX, Wanted};
+use purge_sys::stat::Located;
 
 /// What somebody wants to hold.
 #[derive(Debug, Clone, Copy)]

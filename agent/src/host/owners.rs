@@ -4,9 +4,10 @@
 //! other ids the same name. So each owner is asked for all names that it goes by before rules are judged.
 
 use super::Host;
-use crate::accounts::{group_names, know_group_names, know_user_names, user_names};
-use crate::policy::allowance::{Limits, QuotaSubject};
-use crate::policy::rule::Rule;
+use purge_base::accounts::{group_names, know_group_names, know_user_names, user_names};
+use purge_policy::allowance::Limits;
+use purge_policy::rule::Rule;
+use purge_policy::whom::QuotaSubject;
 
 impl Host {
     /// Looks up the names of a volume's owners where a name decides, and gives rules and overrides those that they mean.

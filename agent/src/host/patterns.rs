@@ -12,12 +12,12 @@ use parking_lot::{Condvar, Mutex};
 use purge_proto::v1;
 
 use super::{Host, HostError};
-use crate::index::codec::DirEntry;
-use crate::index::{DirId, StoreError};
-use crate::policy::idle::{Idle, Search};
-use crate::policy::rule::Rule;
-use crate::policy::scope::Globs;
 use crate::volume::Volume;
+use purge_index::codec::DirEntry;
+use purge_index::{DirId, StoreError};
+use purge_policy::idle::{Idle, Search};
+use purge_policy::rule::Rule;
+use purge_policy::scope::Globs;
 
 /// A plan waits so long for what its patterns match. On a large volume the first plan does without, and the next one tells.
 const PLAN_WAITS: Duration = Duration::from_secs(3);
@@ -191,8 +191,8 @@ fn begin(volume: &Arc<Volume>, of_volume: &Arc<OfVolume>, patterns: Vec<String>)
 
 /// Looks for patterns among everything on a volume.
 fn pass(volume: &Volume, patterns: &[String]) -> Result<Vec<Idle>, StoreError> {
-    let broken = |why: crate::policy::scope::BadGlob| StoreError::Call {
-        failure: crate::sys::failure::Failure::Other,
+    let broken = |why: purge_policy::scope::BadGlob| StoreError::Call {
+        failure: purge_sys::failure::Failure::Other,
         doing: "compile patterns",
         why: why.to_string(),
     };

@@ -1,6 +1,6 @@
 //! Where a path from a client leads: the one way from a request to something of a volume.
 //!
-//! The volume is found by the path's words ([`crate::path`]). What lies there is then opened beneath the volume's root, and the kernel
+//! The volume is found by the path's words ([`purge_model::path`]). What lies there is then opened beneath the volume's root, and the kernel
 //! itself refuses links, `..` and other mounts on the way. So no client learns anything of what lies outside of the volumes.
 
 use std::io;
@@ -11,13 +11,13 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::{Host, HostError, shown};
-use crate::model::Kind;
-use crate::path;
-use crate::purge::trash;
-use crate::sys::beneath;
-use crate::sys::protection::Protection;
-use crate::sys::stat::{self, Located};
 use crate::volume::Volume;
+use purge_model::Kind;
+use purge_model::path;
+use purge_removal::trash;
+use purge_sys::beneath;
+use purge_sys::protection::Protection;
+use purge_sys::stat::{self, Located};
 
 /// A place below a volume.
 #[derive(Debug, Clone)]

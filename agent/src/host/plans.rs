@@ -8,15 +8,15 @@ use rustc_hash::FxHashSet;
 
 use super::survey::evaluate_surveyed;
 use super::{Host, HostError};
-use crate::accounts::user_name;
-use crate::clock;
-use crate::policy::apart::TOGETHER_MAX;
-use crate::policy::evaluate::{Circumstances, Evaluation, Survey};
-use crate::policy::portion::{self, Portion};
-use crate::policy::rule::{AUTO_MAX_FRACTION, Rule};
-use crate::purge::plans::{By, Occasion, PlanRecord};
 use crate::volume::{State, Volume, VolumeError};
 use crate::work::{Outcome, Phase};
+use purge_base::accounts::user_name;
+use purge_base::clock;
+use purge_policy::apart::TOGETHER_MAX;
+use purge_policy::evaluate::{Circumstances, Evaluation, Survey};
+use purge_policy::portion::{self, Portion};
+use purge_policy::rule::{AUTO_MAX_FRACTION, Rule};
+use purge_removal::plans::{By, Occasion, PlanRecord};
 
 /// So long a plan waits for what the disks say.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
@@ -70,7 +70,7 @@ impl Host {
         }
         self.holds.look_up(&volume.config.name, &volume.config.path);
         let mut at = self.circumstances(volume);
-        let (began, wall) = (Instant::now(), crate::sys::time::wall());
+        let (began, wall) = (Instant::now(), purge_sys::time::wall());
         let mut found = evaluate_surveyed(volume, &rules, &mut at, TOGETHER_MAX)?;
         let whole = whole_of(volume);
         let mut left_out = Vec::new();

@@ -9,25 +9,25 @@ use purge_proto::v1;
 use rustc_hash::FxHashSet;
 
 use super::{Host, HostError};
-use crate::clock;
-use crate::collect::collector::Barrier;
-use crate::descriptors;
-use crate::id::new_id;
-use crate::model::{Inode, Kind, Seconds};
-use crate::notify::tally::Tally;
-use crate::policy::rule::Rule;
-use crate::purge::apply::{self, Order, Seen, Taken};
-use crate::purge::audit::Heading;
-use crate::purge::candidate::Candidate;
-use crate::purge::ending::{Stop, end, failure_of};
-use crate::purge::holds::timestamp;
-use crate::purge::ledger::{self, Ledger};
-use crate::purge::plans::{EXPIRES_AFTER_SECONDS, PlanRecord, fingerprint};
-use crate::purge::protection::Guard;
-use crate::purge::runs::LiveRun;
 use crate::volume::{State, Volume};
 use crate::work::Phase;
 use crate::work::rules::{Amount, How};
+use purge_base::clock;
+use purge_base::descriptors;
+use purge_base::id::new_id;
+use purge_collect::collector::Barrier;
+use purge_model::{Inode, Kind, Seconds};
+use purge_notify::tally::Tally;
+use purge_policy::rule::Rule;
+use purge_removal::apply::{self, Order, Seen, Taken};
+use purge_removal::audit::Heading;
+use purge_removal::candidate::Candidate;
+use purge_removal::ending::{Stop, end, failure_of};
+use purge_removal::holds::timestamp;
+use purge_removal::ledger::{self, Ledger};
+use purge_removal::plans::{EXPIRES_AFTER_SECONDS, PlanRecord, fingerprint};
+use purge_removal::protection::Guard;
+use purge_removal::runs::LiveRun;
 
 /// How a plan is applied.
 #[derive(Debug, Clone, Copy, Default)]

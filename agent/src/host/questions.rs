@@ -8,12 +8,12 @@ use super::own::User;
 use super::place::{AtEnd, Place};
 use super::survey::survey_of;
 use super::{Host, HostError, shown};
-use crate::index::{DirId, Index};
-use crate::model::Inode;
-use crate::policy::explain::{self, Subject, Verdict};
-use crate::policy::rule::Rule;
-use crate::sys::stat::Located;
 use crate::volume::Volume;
+use purge_index::{DirId, Index};
+use purge_model::Inode;
+use purge_policy::explain::{self, Subject, Verdict};
+use purge_policy::rule::Rule;
+use purge_sys::stat::Located;
 
 /// Stands for a directory that is not there: nothing lies below it, and looking for that takes as long as below any other.
 const NOWHERE: DirId = DirId(u32::MAX);
@@ -171,9 +171,9 @@ mod tests {
     use parking_lot::RwLock;
 
     use super::*;
-    use crate::index::{Found, Store, VolumeId, testing};
-    use crate::model::{Kind, LastUse, Seconds, Source};
-    use crate::query::find::{Filter, Order, Search, find};
+    use purge_index::{Found, Store, VolumeId, testing};
+    use purge_model::{Kind, LastUse, Seconds, Source};
+    use purge_query::find::{Filter, Order, Search, find};
 
     /// A directory of somebody else's with their files, and one of the asker's.
     fn index() -> Index {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
-use crate::policy::rule::Rule;
-use crate::sys::private;
+use purge_policy::rule::Rule;
+use purge_sys::private;
 
 /// A clock that was set back by more than this was wrong before: what it had served says nothing.
 const BELIEVED_AHEAD: i64 = 86_400;
@@ -122,7 +122,7 @@ fn parse(text: &str) -> BTreeMap<String, Mark> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::policy::schedule::Schedule;
+    use purge_policy::schedule::Schedule;
 
     const HOUR: i64 = 3600;
     const NOON: i64 = 500_000 * HOUR;

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use purge_proto::units::format_size;
 
-use crate::index::Attributes;
-use crate::policy::evaluate::Pick;
-use crate::policy::quota::Need;
-use crate::sys::extents;
-use crate::sys::stat::magic;
 use crate::volume::Volume;
+use purge_index::Attributes;
+use purge_policy::evaluate::Pick;
+use purge_policy::quota::Need;
+use purge_sys::extents;
+use purge_sys::stat::magic;
 
 /// So many files are asked for one plan, and for so long: the others are taken to be like these.
 const ASKED_MAX: u64 = 50_000;

@@ -8,8 +8,8 @@ use purge_proto::units::format_size;
 use purge_proto::v1;
 use rustix::io::Errno;
 
-use crate::purge::trash::Share;
-use crate::sys::failure::Failure;
+use purge_removal::trash::Share;
+use purge_sys::failure::Failure;
 
 /// What of a share cannot be freed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,19 +6,19 @@ use std::os::fd::OwnedFd;
 use rustc_hash::FxHashMap;
 
 use super::HostError;
-use crate::accounts::membership;
-use crate::index::DirId;
-use crate::model::{Inode, Kind};
-use crate::policy::evaluate::{
+use crate::volume::Volume;
+use purge_base::accounts::membership;
+use purge_index::DirId;
+use purge_model::{Inode, Kind};
+use purge_policy::evaluate::{
     Circumstances, Evaluation, Lead, Leads, Shape, Survey, evaluate_with, reconsider,
 };
-use crate::policy::explain::Subject;
-use crate::policy::links::{self, Place};
-use crate::policy::rule::Rule;
-use crate::sys::access::{Access, ENTER, WRITE, Who};
-use crate::sys::beneath;
-use crate::sys::leads::{End, Links};
-use crate::volume::Volume;
+use purge_policy::explain::Subject;
+use purge_policy::links::{self, Place};
+use purge_policy::rule::Rule;
+use purge_sys::access::{Access, ENTER, WRITE, Who};
+use purge_sys::beneath;
+use purge_sys::leads::{End, Links};
 
 /// Links that are looked at between two looks at the index.
 const AT_ONCE: usize = 1 << 16;
@@ -97,7 +97,7 @@ fn leads(volume: &Volume, rules: &[Rule], at: &Circumstances) -> Result<FxHashMa
             Leads::Nowhere => true,
             Leads::Unknown => rules
                 .iter()
-                .any(|r| r.symlinks == crate::policy::rule::Symlinks::Expired),
+                .any(|r| r.symlinks == purge_policy::rule::Symlinks::Expired),
         };
         let kept = looked.into_iter().filter(|(place, lead)| matters(lead, place));
         leads.extend(kept.map(|(place, lead)| (place.ino, lead)));

@@ -6,7 +6,6 @@ mod troubles;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,18 +13,16 @@ use purge_proto::v1;
 
 use super::triggered::{shares, space_of};
 use super::{Host, HostError};
-use crate::accounts::user_account;
-use crate::clock;
-use crate::index::StoreError;
-use crate::model::Seconds;
-use crate::notify::event::{Audience, Entry, Event, Fill, List, Purged, What, rfc3339};
-use crate::notify::memory::{Episode, Memory};
-use crate::notify::sender::Notifier;
-use crate::notify::tally::{self, Lost};
-use crate::path;
-use crate::policy::allowance::Watermark;
-use crate::purge::recover::{Witness, Witnesses};
-use crate::sight::Sight;
+use purge_base::accounts::user_account;
+use purge_base::clock;
+use purge_base::sight::Sight;
+use purge_index::StoreError;
+use purge_model::Seconds;
+use purge_model::path;
+use purge_notify::event::{Audience, Entry, Event, Fill, List, Purged, What, rfc3339};
+use purge_notify::memory::{Episode, Memory};
+use purge_notify::tally::{self, Lost};
+use purge_policy::allowance::Watermark;
 
 /// What costs a pass over the index is looked at this often at most, and seldom enough to cost a hundredth of a processor.
 const PASS_EVERY: Duration = Duration::from_secs(60);
@@ -101,17 +98,6 @@ impl Host {
             what,
             list: None,
         }
-    }
-}
-
-impl Witnesses for Arc<Notifier> {
-    fn of_run(&self, run: &str, root: &Path) -> Witness {
-        let tally = self.tally(run, root);
-        Box::new(move |taken| {
-            if let Some(tally) = &tally {
-                tally.note(taken);
-            }
-        })
     }
 }
 

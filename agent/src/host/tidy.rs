@@ -4,9 +4,9 @@
 use rustc_hash::FxHashSet;
 
 use super::{Host, HostError};
-use crate::clock;
-use crate::purge::ledger;
-use crate::purge::trash::Trash;
+use purge_base::clock;
+use purge_removal::ledger;
+use purge_removal::trash::Trash;
 
 impl Host {
     /// Removes holds and plans that are over. To be called every few seconds: it costs next to nothing while there are none.

@@ -8,14 +8,14 @@ use super::freeing::less;
 use super::place::{AtEnd, Place};
 use super::purges::heading_of;
 use super::{Host, HostError};
-use crate::clock;
-use crate::model::Seconds;
-use crate::purge::audit::{self, Audit, Event, Heading, Lines};
-use crate::purge::restore::{Destination, Item, Refused, Restore, Which, take_in};
-use crate::purge::trash::{Share, Trash};
-use crate::sys::beneath;
 use crate::volume::Volume;
 use crate::volume::claimed::Doing;
+use purge_base::clock;
+use purge_model::Seconds;
+use purge_removal::audit::{self, Audit, Event, Heading, Lines};
+use purge_removal::restore::{Destination, Item, Refused, Restore, Which, take_in};
+use purge_removal::trash::{Share, Trash};
+use purge_sys::beneath;
 
 /// Refusals of a restore that are named.
 const REFUSALS_NAMED_MAX: usize = 1000;
@@ -128,7 +128,7 @@ impl Host {
         trash.tidy();
         if let Some(error) = trouble {
             tracing::error!(run = run_id, %error, "what was restored is not in the index yet: a scan will find it");
-            volume.request_scan(crate::scan::Extent::Volume);
+            volume.request_scan(purge_scan::Extent::Volume);
         }
         back.write();
         if let Some(error) = &back.untold {
@@ -281,8 +281,8 @@ impl Back<'_> {
                 }
                 let restored = self.report.restored.get_or_insert_default();
                 match item.kind {
-                    crate::model::Kind::Directory => restored.directories += 1,
-                    crate::model::Kind::Symlink => restored.links += 1,
+                    purge_model::Kind::Directory => restored.directories += 1,
+                    purge_model::Kind::Symlink => restored.links += 1,
                     _ => restored.files += 1,
                 }
                 restored.bytes = restored.bytes.saturating_add(item.bytes);

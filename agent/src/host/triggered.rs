@@ -11,19 +11,19 @@ use super::withheld::{self, LeftOut};
 use super::{Host, HostError, Manner};
 use purge_proto::v1;
 
-use crate::accounts::{group_name, user_name};
-use crate::clock;
-use crate::policy::allowance::{Limits, Quota, Watermark};
-use crate::policy::evaluate::Circumstances;
-use crate::policy::freed::scaled;
-use crate::policy::quota::{self, Need, Over, Triggered};
-use crate::policy::rooted::Named;
-use crate::policy::rule::{AUTO_MAX_FRACTION, Rule};
-use crate::purge::plans::{By, Occasion, OwnerProbes, PlanRecord, Promise, Trigger};
-use crate::purge::trash::Share;
-use crate::sys::stat::{self, Space};
-use crate::sys::trusted;
 use crate::volume::Volume;
+use purge_base::accounts::{group_name, user_name};
+use purge_base::clock;
+use purge_policy::allowance::{Limits, Quota, Watermark};
+use purge_policy::evaluate::Circumstances;
+use purge_policy::freed::scaled;
+use purge_policy::quota::{self, Need, Over, Triggered};
+use purge_policy::rooted::Named;
+use purge_policy::rule::{AUTO_MAX_FRACTION, Rule};
+use purge_removal::plans::{By, Occasion, OwnerProbes, PlanRecord, Promise, Trigger};
+use purge_removal::trash::Share;
+use purge_sys::stat::{self, Space};
+use purge_sys::trusted;
 
 /// Who asks.
 pub(super) enum Asker {
@@ -169,7 +169,7 @@ impl Host {
         }
         self.holds.look_up(&volume.config.name, &volume.config.path);
         let at = self.circumstances(volume);
-        let (began, wall) = (Instant::now(), crate::sys::time::wall());
+        let (began, wall) = (Instant::now(), purge_sys::time::wall());
         let asked = self.ask(asker, volume, &rule, &at)?;
         let Asked {
             found, promise, kept, ..
@@ -470,7 +470,7 @@ const PROJECTS_BYTES_MAX: u64 = 1 << 20;
 
 /// The directories that `/etc/projects` names, where a quota asks for them.
 pub(super) fn projects_of(q: &Quota, volume: &Volume) -> Named {
-    if !q.purges || q.subject != crate::policy::allowance::QuotaSubject::Project {
+    if !q.purges || q.subject != purge_policy::whom::QuotaSubject::Project {
         return Named::default();
     }
     match trusted::read(Path::new(PROJECTS), PROJECTS_BYTES_MAX) {
@@ -486,8 +486,8 @@ pub(super) fn projects_of(q: &Quota, volume: &Volume) -> Named {
 /// Names the ids that a quota sums by.
 pub(super) fn namer(q: &Quota) -> fn(u32) -> String {
     match q.subject {
-        crate::policy::allowance::QuotaSubject::Group => group_name,
-        crate::policy::allowance::QuotaSubject::Project => |id| id.to_string(),
+        purge_policy::whom::QuotaSubject::Group => group_name,
+        purge_policy::whom::QuotaSubject::Project => |id| id.to_string(),
         _ => user_name,
     }
 }

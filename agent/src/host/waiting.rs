@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-use crate::purge::trash::Share;
+use purge_removal::trash::Share;
 
 /// When such shares are freed, in unix seconds, by volume and share.
 #[derive(Debug, Default)]

@@ -9,12 +9,12 @@ use purge_proto::v1;
 use super::freed::taken;
 use super::plans::{portion_of, too_many_in_words, whole_of};
 use super::{Host, HostError};
-use crate::clock;
-use crate::model::Seconds;
-use crate::policy::evaluate::Evaluation;
-use crate::policy::portion::{ByOwner, Portion, one_owner_too_many};
-use crate::policy::rule::Rule;
 use crate::volume::Volume;
+use purge_base::clock;
+use purge_model::Seconds;
+use purge_policy::evaluate::Evaluation;
+use purge_policy::portion::{ByOwner, Portion, one_owner_too_many};
+use purge_policy::rule::Rule;
 
 /// What triggered plans took counts for so long.
 const WINDOW_SECONDS: u64 = 86_400;

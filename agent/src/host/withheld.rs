@@ -20,16 +20,16 @@ use rustc_hash::FxHashSet;
 
 use super::Host;
 use super::freed::Sum;
-use crate::accounts::user_name;
-use crate::clock;
-use crate::collect::locks;
-use crate::model::{Inode, Seconds};
-use crate::policy::evaluate::Pick;
-use crate::policy::sample::{Drawn, Picked, Sample, stands_for};
-use crate::purge::plans::{OwnerProbes, Probe};
-use crate::sys::handle::Handle;
-use crate::sys::{beneath, stat};
 use crate::volume::Volume;
+use purge_base::accounts::user_name;
+use purge_base::clock;
+use purge_collect::locks;
+use purge_model::{Inode, Seconds};
+use purge_policy::evaluate::Pick;
+use purge_policy::sample::{Drawn, Picked, Sample, stands_for};
+use purge_removal::plans::{OwnerProbes, Probe};
+use purge_sys::handle::Handle;
+use purge_sys::{beneath, stat};
 
 /// The number of processes that are named.
 const HOLDERS_NAMED_MAX: usize = 3;

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use purge_proto::v1;
 
 use super::page::Page;
-use crate::collect::Counters;
 use crate::host::Host;
 use crate::volume::{Ailment, Condition, State, Volume};
+use purge_collect::Counters;
 
 /// The figures of every volume.
 pub(super) fn render(page: &mut Page, host: &Host) {

@@ -2,11 +2,11 @@
 
 use super::page::Page;
 use crate::host::Host;
-use crate::policy::rule::Rule;
-use crate::purge::counts::{FATES, RunCounts, STATES, reasons};
 use crate::volume::Volume;
 use crate::work::rules::{Amount, How};
 use crate::work::{Outcome, Outcomes};
+use purge_policy::rule::Rule;
+use purge_removal::counts::{FATES, RunCounts, STATES, reasons};
 
 /// The figures of all work.
 pub(super) fn render(page: &mut Page, host: &Host) {

@@ -56,7 +56,7 @@ impl Answers {
         let answers = Self {
             file: file_in(state_dir),
             last: Answer {
-                pid: crate::handover::visible_pid(),
+                pid: purge_base::handover::visible_pid(),
                 number: 0,
                 good: true,
             },
@@ -74,10 +74,10 @@ impl Answers {
 
     fn write(&self) {
         let new = self.file.with_extension("new");
-        let written = crate::sys::private::write(&new, self.last.to_string().as_bytes())
+        let written = purge_sys::private::write(&new, self.last.to_string().as_bytes())
             .and_then(|()| fs::rename(&new, &self.file));
         if let Err(error) = written {
-            tracing::warn!(%error, file = %crate::sys::private::shown(&self.file).display(), "whoever asked for the reload is not told how it went");
+            tracing::warn!(%error, file = %purge_sys::private::shown(&self.file).display(), "whoever asked for the reload is not told how it went");
         }
     }
 }

@@ -20,18 +20,18 @@ use super::pages::TOUCHED_MAX;
 use super::requests::FindAsked;
 use super::usage::Report;
 use super::walk::Walk;
-use crate::clock;
 use crate::host::questions::Below;
 use crate::host::{Host, HostError};
-use crate::index::DirId;
-use crate::model::Seconds;
-use crate::purge::candidate::Candidate;
-use crate::purge::holds::timestamp;
-use crate::purge::plans::PlanRecord;
-use crate::query::find::{Filter, Hit, Order, Search, room_for};
-use crate::query::{STEP_BYTES, Step};
-use crate::sight::Sight;
 use crate::volume::{State, Volume};
+use purge_base::clock;
+use purge_base::sight::Sight;
+use purge_index::DirId;
+use purge_model::Seconds;
+use purge_query::find::{Filter, Hit, Order, Search, room_for};
+use purge_query::{STEP_BYTES, Step};
+use purge_removal::candidate::Candidate;
+use purge_removal::holds::timestamp;
+use purge_removal::plans::PlanRecord;
 
 /// Bytes that sorting one answer may take: more is sorted in several passes. Root's large answers take fewer of them.
 const SORT_BYTES_MAX: u64 = 8 << 20;

@@ -8,24 +8,24 @@ use purge_proto::shown;
 use purge_proto::v1;
 use tonic::Status;
 
-use crate::accounts::{group_name, user_name};
-use crate::clock;
-use crate::collect::touched::Touched;
-use crate::config::Shown;
 use crate::doctor::{self, Finding};
 use crate::host::questions::Answer;
 use crate::host::{Host, HostError};
-use crate::index::Totals;
-use crate::index::sums::AGE_BOUNDS;
-use crate::model::{Kind, LastUse, Seconds, Source};
-use crate::policy::evaluate::Shape;
-use crate::policy::last_use::{covered, last_use};
-use crate::purge::candidate::Candidate;
-use crate::purge::holds::timestamp;
-use crate::purge::plans::PlanRecord;
-use crate::query::find::Hit;
-use crate::query::rows::Row;
 use crate::volume::{Absent, Gap, State, Volume};
+use purge_base::accounts::{group_name, user_name};
+use purge_base::clock;
+use purge_collect::touched::Touched;
+use purge_config::Shown;
+use purge_index::Totals;
+use purge_index::sums::AGE_BOUNDS;
+use purge_model::{Kind, LastUse, Seconds, Source};
+use purge_policy::evaluate::Shape;
+use purge_policy::last_use::{covered, last_use};
+use purge_query::find::Hit;
+use purge_query::rows::Row;
+use purge_removal::candidate::Candidate;
+use purge_removal::holds::timestamp;
+use purge_removal::plans::PlanRecord;
 
 /// Holds that an explanation names; of the others it says how many there are.
 const HOLDS_NAMED_MAX: usize = 100;
@@ -71,7 +71,7 @@ pub(super) fn source(source: Source) -> v1::Source {
 
 /// The absolute path of something below a volume.
 pub(super) fn absolute(root: &Path, below: &[u8]) -> Vec<u8> {
-    crate::path::absolute(root.as_os_str().as_bytes(), below)
+    purge_model::path::absolute(root.as_os_str().as_bytes(), below)
 }
 
 /// Every volume of the configuration, in its order.
@@ -270,7 +270,7 @@ pub(super) fn explanation(answer: Answer) -> v1::Explanation {
     let access = covered(subject.access, condition.gap_end);
     let holds_total = holds.len() as u64;
     holds.truncate(HOLDS_NAMED_MAX);
-    let last = last_use(a, access, crate::model::Clocks::ALL, clock::judged());
+    let last = last_use(a, access, purge_model::Clocks::ALL, clock::judged());
     v1::Explanation {
         path,
         kind: kind(a.kind).into(),

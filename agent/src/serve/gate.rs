@@ -19,11 +19,11 @@ use super::members::Memberships;
 use super::open::{AskedBody, Open, Watch};
 use super::pages::ANSWER_BYTES_MAX;
 use super::tally::{Counted, Tally};
-use crate::clock;
-use crate::config::Access;
 use crate::host::User;
 use crate::roles::{self, Peer, Scope};
-use crate::sight::Sight;
+use purge_base::clock;
+use purge_base::sight::Sight;
+use purge_config::Access;
 
 /// Calls that one client may have open at a time, over all of its connections. Those of root are as many as its scripts need.
 const OPEN_CALLS_MAX: usize = 32;

@@ -20,11 +20,11 @@ use tonic::transport::server::Connected;
 use super::ServeError;
 use super::line::{Line, Lines, Place};
 use super::tally::{Counted, Tally};
-use crate::config::{Access, Listen};
-use crate::descriptors::Shares;
 use crate::roles::Peer;
-use crate::sys;
 use crate::tls::Certificates;
+use purge_base::descriptors::Shares;
+use purge_config::{Access, Listen};
+use purge_sys as sys;
 
 /// Makes the socket.
 ///

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use crate::accounts::{Membership, membership};
+use purge_base::accounts::{Membership, membership};
 
 /// An answer counts for so long without being asked for again.
 const FRESH: Duration = Duration::from_secs(2);

@@ -49,12 +49,12 @@ use tonic::transport::Server;
 
 use self::gate::{Doors, Gate, What};
 use self::incoming::{Arrival, Places};
-use crate::clock;
-use crate::descriptors;
 use crate::host::Host;
 use crate::in_force::InForce;
-use crate::sys;
 use crate::tls::Certificates;
+use purge_base::clock;
+use purge_base::descriptors;
+use purge_sys as sys;
 
 /// Why clients cannot come in.
 #[derive(Debug, thiserror::Error)]

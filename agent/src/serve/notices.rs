@@ -5,11 +5,11 @@ use purge_proto::v1;
 use tonic::Status;
 
 use super::convert;
-use crate::model::Seconds;
-use crate::notify::event::{Audience, Event};
-use crate::notify::notice::{Fate, Notice};
-use crate::notify::sender::TestError;
-use crate::purge::holds::timestamp;
+use purge_model::Seconds;
+use purge_notify::event::{Audience, Event};
+use purge_notify::notice::{Fate, Notice};
+use purge_notify::sender::TestError;
+use purge_removal::holds::timestamp;
 
 pub(super) fn status(error: &TestError) -> Status {
     let words = convert::plain(error.to_string());

@@ -4,16 +4,16 @@
 use purge_proto::v1;
 use tonic::Status;
 
-use crate::accounts::{Unclear, group_ids, user_ids, user_names};
 use crate::host::forecast::DAYS_MAX;
 use crate::host::mine::Whose;
 use crate::host::{Manner, Wanted};
-use crate::model::Kind;
-use crate::policy::forecast;
-use crate::policy::scope::Globs;
-use crate::purge::holds::REASON_BYTES_MAX;
-use crate::query::find::{Filter, Order};
-use crate::query::usage::By;
+use purge_base::accounts::{Unclear, group_ids, user_ids, user_names};
+use purge_model::Kind;
+use purge_policy::forecast;
+use purge_policy::scope::Globs;
+use purge_query::find::{Filter, Order};
+use purge_query::usage::By;
+use purge_removal::holds::REASON_BYTES_MAX;
 
 /// Days of a forecast, unless the client asks for another number.
 const FORECAST_DAYS: u32 = 30;

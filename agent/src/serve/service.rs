@@ -23,13 +23,13 @@ use super::{answers, convert, notices, pages, usage};
 use crate::doctor;
 use crate::host::{Host, HostError, Wish};
 use crate::in_force::InForce;
-use crate::index::Totals;
-use crate::purge::holds::Asker;
-use crate::purge::plans::{By, PlanRecord};
-use crate::purge::runs::LiveRun;
 use crate::roles::Scope;
-use crate::scan::Extent;
 use crate::volume::Volume;
+use purge_index::Totals;
+use purge_removal::holds::Asker;
+use purge_removal::plans::{By, PlanRecord};
+use purge_removal::runs::LiveRun;
+use purge_scan::Extent;
 
 /// Status waits so long for the index, and then tells how much there was a moment ago.
 const TOTALS_WITHIN: Duration = Duration::from_millis(100);
@@ -144,7 +144,7 @@ impl PurgeAgent for Service {
                 uptime_seconds: host.uptime().as_secs(),
                 volumes: convert::volumes(host, |v| service.totals_of(v)),
                 last_runs: last_runs.into_iter().map(pages::run_in_list).collect(),
-                resident_bytes: crate::sys::memory::resident_bytes(),
+                resident_bytes: purge_sys::memory::resident_bytes(),
                 schedules: host.schedules(),
             })
         });

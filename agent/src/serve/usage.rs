@@ -7,14 +7,14 @@ use rustc_hash::FxHashMap;
 
 use super::convert;
 use super::open::Open;
-use crate::accounts::{group_name, know_group_names, know_user_names, user_name};
-use crate::clock;
 use crate::host::{Host, HostError, lossy};
-use crate::index::Index;
-use crate::model::Seconds;
-use crate::purge::holds::timestamp;
-use crate::query::snapshot::{Snapshot, lightness};
-use crate::query::usage::{self, By, Subject};
+use purge_base::accounts::{group_name, know_group_names, know_user_names, user_name};
+use purge_base::clock;
+use purge_index::Index;
+use purge_model::Seconds;
+use purge_query::snapshot::{Snapshot, lightness};
+use purge_query::usage::{self, By, Subject};
+use purge_removal::holds::timestamp;
 
 /// Bytes of a row, of one among many, and of a directory in a copy of the tree.
 const ROW_BYTES: usize = 512;
@@ -283,8 +283,8 @@ mod tests {
     use std::cmp::Reverse;
 
     use super::*;
-    use crate::index::{Found, Store, VolumeId, testing};
-    use crate::model::{Kind, LastUse, Source};
+    use purge_index::{Found, Store, VolumeId, testing};
+    use purge_model::{Kind, LastUse, Source};
 
     /// Bytes, directory, volume.
     type Expected = (u64, String, String);
@@ -310,7 +310,7 @@ mod tests {
             };
             for i in 0..directories {
                 let (name, size) = (format!("d{}", i * 7919 % directories), i % sizes);
-                let root = crate::index::DirId::ROOT;
+                let root = purge_index::DirId::ROOT;
                 let directory = put(testing::stat(10 + i, Kind::Directory, 0, 1), root, &name).unwrap();
                 put(testing::stat(1_000_000 + i, Kind::File, size, 1), directory, "f");
                 expected.push((size, name, volume.to_owned()));

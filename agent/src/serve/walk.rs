@@ -10,7 +10,7 @@ use tonic::Status;
 
 use super::budget::Share;
 use super::crew::Crew;
-use crate::query::Step;
+use purge_query::Step;
 
 /// A thread is given back after so long, also when there is nothing to send yet: others wait for it.
 const TURN: Duration = Duration::from_millis(50);

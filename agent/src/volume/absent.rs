@@ -6,10 +6,10 @@ use std::time::Instant;
 use super::opening::{is_adopted, stored_record};
 use super::start::identity;
 use super::{Home, VolumeError};
-use crate::config::VolumeConfig;
-use crate::index::journal::Identity;
-use crate::model::Kind;
-use crate::sys::bounded;
+use purge_config::VolumeConfig;
+use purge_index::journal::Identity;
+use purge_model::Kind;
+use purge_sys::bounded;
 
 /// A volume of the configuration that is not watched.
 #[derive(Debug)]

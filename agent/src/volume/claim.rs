@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 
 use super::Volume;
 use super::health::State;
-use crate::model::{Inode, Seconds};
-use crate::purge::trash::Trash;
-use crate::sys::{inside, stat, time};
+use purge_model::{Inode, Seconds};
+use purge_removal::trash::Trash;
+use purge_sys::{inside, stat, time};
 
 const TOKEN: &CStr = c"agent";
 const NEXT: &CStr = c"agent.next";
@@ -275,7 +275,7 @@ impl Volume {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::sys::beneath;
+    use purge_sys::beneath;
 
     fn token(id: u64, process: u32) -> Token {
         Token {

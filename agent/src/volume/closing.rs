@@ -14,10 +14,10 @@ use rustc_hash::FxHashMap;
 
 use super::Volume;
 use super::coverage::VolumeRecord;
-use crate::collect::atimes::{AtimeKeeping, was_unused_since};
-use crate::index::codec::PAGE_INODES;
-use crate::model::{Inode, Kind, Seconds, Stat};
-use crate::sys::project;
+use purge_collect::atimes::{AtimeKeeping, was_unused_since};
+use purge_index::codec::PAGE_INODES;
+use purge_model::{Inode, Kind, Seconds, Stat};
+use purge_sys::project;
 
 /// A gap that the scan may close.
 #[derive(Debug)]

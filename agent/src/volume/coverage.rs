@@ -2,12 +2,12 @@
 //!
 //! A gap longer than `gap_tolerance`, or one whose length is not known, counts as a use of every file at its end
 //! ([`VolumeRecord::gap_end`]). By default the tolerance is 0, and every gap counts, also one within a second. Any
-//! other is forgiven: it is listed, and a plan names it ([`crate::policy::forgiven`]). All times are the agent's own ([`crate::clock`]).
+//! other is forgiven: it is listed, and a plan names it ([`purge_policy::forgiven`]). All times are the agent's own ([`purge_base::clock`]).
 
 use prost::Message;
 
-use crate::index::journal::Identity;
-use crate::model::Seconds;
+use purge_index::journal::Identity;
+use purge_model::Seconds;
 
 /// Gaps that are remembered.
 const GAPS_MAX: usize = 100;
@@ -141,7 +141,7 @@ pub struct VolumeRecord {
     /// The process that watched last ended before it had read every event that waited.
     #[prost(bool, tag = "14")]
     pub unread: bool,
-    /// How the volume's access times are kept ([`crate::collect::atimes`]); empty: not so that they tell each read.
+    /// How the volume's access times are kept ([`purge_collect::atimes`]); empty: not so that they tell each read.
     #[prost(string, tag = "15")]
     pub atimes: String,
     /// The boot that was ended by order after the process that watched last, as its last act; empty: not so.

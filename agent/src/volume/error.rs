@@ -3,10 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::collect::collector::CollectError;
-use crate::config::VolumeConfig;
-use crate::index::StoreError;
-use crate::sys::stat::Mount;
+use purge_collect::collector::CollectError;
+use purge_config::VolumeConfig;
+use purge_index::StoreError;
+use purge_sys::stat::Mount;
 
 impl VolumeError {
     /// Nothing can be watched at the volume's path.

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::Volume;
 use super::coverage::{Gap, VolumeRecord};
-use crate::collect::precision::Precision;
-use crate::model::Seconds;
-use crate::scan::Progress;
-use crate::sys::failure::{Defect, Failure};
+use purge_collect::precision::Precision;
+use purge_model::Seconds;
+use purge_scan::Progress;
+use purge_sys::failure::{Defect, Failure};
 
 /// How a volume is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 pub(super) use self::checkpoints::LastCheckpoint;
 use super::claim::LOOK_EVERY;
 use super::{RATE_SECONDS, Volume};
-use crate::accounts::expect_names;
-use crate::clock;
-use crate::collect::nfsd;
-use crate::index::aside;
-use crate::model::Seconds;
-use crate::query::usage::{RECOUNT_EVERY, recount};
-use crate::scan::Extent;
+use purge_base::accounts::expect_names;
+use purge_base::clock;
+use purge_collect::nfsd;
+use purge_index::aside;
+use purge_model::Seconds;
+use purge_query::usage::{RECOUNT_EVERY, recount};
+use purge_scan::Extent;
 
 /// How often the keeper looks whether something is to be done.
 const TICK: Duration = Duration::from_secs(1);
@@ -226,7 +226,7 @@ impl Volume {
     }
 
     /// Until when every use is in the store, as the volume's record says it. What was read since then is in the journal, which
-    /// says so itself ([`Entry::Seen`](crate::index::journal::Entry)) and is lost with the power.
+    /// says so itself ([`Entry::Seen`](purge_index::journal::Entry)) and is lost with the power.
     pub(super) fn told_alive(&self) {
         let mut health = self.health.lock();
         // While a first scan runs, only the journal keeps the uses of files that it has not met.

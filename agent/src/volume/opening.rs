@@ -14,11 +14,11 @@ use prost::Message;
 
 use super::coverage::{Break, Cause, VolumeRecord};
 use super::{Home, VolumeConfig, VolumeError};
-use crate::index::checkpoint::{self, Remembered};
-use crate::index::journal::{self, Entry, Identity, Journal, Left};
-use crate::index::{Index, Record, Store, StoreError, VolumeId};
-use crate::model::{Inode, Seconds};
-use crate::sys::stat::{self, magic};
+use purge_index::checkpoint::{self, Remembered};
+use purge_index::journal::{self, Entry, Identity, Journal, Left};
+use purge_index::{Index, Record, Store, StoreError, VolumeId};
+use purge_model::{Inode, Seconds};
+use purge_sys::stat::{self, magic};
 
 /// What an earlier process left of a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

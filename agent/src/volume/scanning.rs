@@ -7,10 +7,10 @@ use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use super::Volume;
-use crate::clock;
-use crate::model::Stat;
-use crate::scan::{self, Belief, Extent, Progress, ScanError};
 use crate::work::Phase;
+use purge_base::clock;
+use purge_model::Stat;
+use purge_scan::{self, Belief, Extent, Progress, ScanError};
 
 impl Volume {
     /// Asks for a scan in the background.
@@ -71,7 +71,7 @@ impl Volume {
             Extent::Volume if number == 1 => self.belief,
             Extent::Volume | Extent::Trees(_) => Belief::Since(clock::now()),
         };
-        let result = scan::run(&self.watched, extent, belief, number, &progress, self);
+        let result = purge_scan::run(&self.watched, extent, belief, number, &progress, self);
         if number == 1 && result.is_ok() {
             self.close_gap();
         }
@@ -115,14 +115,14 @@ impl Volume {
             }
         }
         self.write_back();
-        crate::sys::memory::give_back();
+        purge_sys::memory::give_back();
         if let Err(error) = self.save_record() {
             self.index_trouble(&error);
         }
     }
 }
 
-impl scan::Surroundings for Volume {
+impl purge_scan::Surroundings for Volume {
     fn sync(&self) {
         self.sync_patiently();
     }

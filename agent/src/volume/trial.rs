@@ -2,9 +2,9 @@
 
 use super::VolumeError;
 use super::start::{arm, identity, look, probe};
-use crate::config::{Config, VolumeConfig};
-use crate::model::Inode;
-use crate::sys::{beneath, stat, subvolumes};
+use purge_config::{Config, VolumeConfig};
+use purge_model::Inode;
+use purge_sys::{beneath, stat, subvolumes};
 
 /// What `check` says of the volumes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -72,5 +72,5 @@ fn not_covered(config: &VolumeConfig, root: Inode) -> Option<String> {
 
 /// A symbolic link stays one: to wait for a mount there is of no use.
 fn leads_elsewhere(config: &VolumeConfig) -> bool {
-    stat::path(&config.path).is_ok_and(|found| found.stat.kind == crate::model::Kind::Symlink)
+    stat::path(&config.path).is_ok_and(|found| found.stat.kind == purge_model::Kind::Symlink)
 }

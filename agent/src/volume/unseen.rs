@@ -3,7 +3,7 @@
 //! A gap counts as a use of every file in the index. What lies in the trash is not in the index: it is judged here, when its grace ends.
 
 use super::coverage::{Gap, VolumeRecord};
-use crate::model::Seconds;
+use purge_model::Seconds;
 
 /// Stretches in which uses may have been missed, taken together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,8 +10,8 @@ const PROC: &str = "/proc, /sys: the kernel's own";
 
 /// Each file with the calls that it may have, and why.
 const KNOWN: &[(&str, &str, &str)] = &[
-    ("agent/src/clock.rs", "fs::read fs::rename", STATE),
-    ("agent/src/handover.rs", "fs::read fs::remove_file", STATE),
+    ("crates/base/src/clock.rs", "fs::read fs::rename", STATE),
+    ("crates/base/src/handover.rs", "fs::read fs::remove_file", STATE),
     ("agent/src/host/announce.rs", "fs::read fs::rename", STATE),
     ("agent/src/host/freed.rs", "fs::read fs::rename", STATE),
     ("agent/src/host/growth.rs", "fs::read fs::rename", STATE),
@@ -19,38 +19,38 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("agent/src/host/served.rs", "fs::read_to_string fs::rename", STATE),
     ("agent/src/host/tidy.rs", "fs::remove_file", STATE),
     (
-        "agent/src/index/aside.rs",
+        "crates/index/src/aside.rs",
         ".exists fs::read fs::read_dir fs::read_to_string fs::remove_dir_all fs::remove_file fs::rename",
         STATE,
     ),
     (
-        "agent/src/index/checkpoint.rs",
+        "crates/index/src/checkpoint.rs",
         ".exists File::open fs::read fs::rename",
         STATE,
     ),
     (
-        "agent/src/index/journal.rs",
+        "crates/index/src/journal.rs",
         "File::open fs::metadata fs::read fs::read_dir fs::remove_file fs::rename",
         STATE,
     ),
-    ("agent/src/index/store.rs", "File::open", STATE),
+    ("crates/index/src/store.rs", "File::open", STATE),
     (
-        "agent/src/notify/file.rs",
+        "crates/notify/src/file.rs",
         "File::open fs::remove_file fs::rename",
         STATE,
     ),
-    ("agent/src/notify/memory.rs", "fs::read", STATE),
+    ("crates/notify/src/memory.rs", "fs::read", STATE),
     (
-        "agent/src/notify/outbox.rs",
+        "crates/notify/src/outbox.rs",
         ".exists fs::read fs::read_dir fs::read_to_string fs::rename",
         STATE,
     ),
     (
-        "agent/src/notify/tally.rs",
+        "crates/notify/src/tally.rs",
         "fs::read_dir fs::read_to_string fs::remove_file",
         STATE,
     ),
-    ("agent/src/purge/ledger.rs", "fs::read", STATE),
+    ("crates/removal/src/ledger.rs", "fs::read", STATE),
     (
         "agent/src/reload/answer.rs",
         "fs::read_to_string fs::rename",
@@ -67,17 +67,17 @@ const KNOWN: &[(&str, &str, &str)] = &[
         STATE,
     ),
     (
-        "agent/src/collect/accessors.rs",
+        "crates/collect/src/accessors.rs",
         "fs::read fs::read_link fs::read_to_string",
         PROC,
     ),
     (
-        "agent/src/collect/locks.rs",
+        "crates/collect/src/locks.rs",
         "fs::metadata fs::read_dir fs::read_link fs::read_to_string",
         PROC,
     ),
     (
-        "agent/src/collect/mounted.rs",
+        "crates/collect/src/mounted.rs",
         "fs::metadata fs::read_dir fs::read_link",
         PROC,
     ),
@@ -87,18 +87,18 @@ const KNOWN: &[(&str, &str, &str)] = &[
         PROC,
     ),
     (
-        "agent/src/collect/nfsd.rs",
+        "crates/collect/src/nfsd.rs",
         ".exists File::open fs::read fs::read_dir fs::read_to_string",
         PROC,
     ),
     (
-        "agent/src/collect/atimes.rs",
+        "crates/collect/src/atimes.rs",
         ".exists fs::read fs::read_dir fs::read_to_string",
         PROC,
     ),
-    ("agent/src/collect/projects.rs", "fs::read", PROC),
+    ("crates/collect/src/projects.rs", "fs::read", PROC),
     (
-        "agent/src/collect/touched.rs",
+        "crates/collect/src/touched.rs",
         "fs::read fs::read_to_string",
         PROC,
     ),
@@ -111,17 +111,17 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("agent/src/doctor/memory.rs", "fs::read_to_string", PROC),
     ("agent/src/doctor/nfs.rs", "fs::read_dir fs::read_to_string", PROC),
     (
-        "agent/src/config/accounts.rs",
+        "crates/base/src/accounts.rs",
         "fs::read_to_string",
         "/etc/passwd and /etc/group",
     ),
     (
-        "agent/src/config/accounts/known.rs",
+        "crates/base/src/accounts/known.rs",
         "fs::read_to_string",
         "/etc/passwd and /etc/group",
     ),
     (
-        "agent/src/config/check.rs",
+        "crates/config/src/check.rs",
         "fs::read_dir",
         "rules.d, which sys::trusted has looked at; its files are opened by sys",
     ),
@@ -131,22 +131,22 @@ const KNOWN: &[(&str, &str, &str)] = &[
         "a look at the volume that the command line names",
     ),
     (
-        "agent/src/config/secret.rs",
+        "crates/base/src/secret.rs",
         "File::open fs::metadata fs::read_to_string",
         "secrets that the configuration names; read only",
     ),
     (
-        "agent/src/config/means.rs",
+        "crates/config/src/means.rs",
         ".is_file",
         "a look, to say what is missing; what matters is opened by sys",
     ),
     (
-        "agent/src/notify/sink/smtp.rs",
+        "crates/notify/src/sink/smtp.rs",
         "fs::read",
         "an authority that the configuration names; read only",
     ),
     (
-        "agent/src/notify/text.rs",
+        "crates/notify/src/text.rs",
         ".is_dir",
         "a look, to say what is missing",
     ),
@@ -175,9 +175,9 @@ const KNOWN: &[(&str, &str, &str)] = &[
         ".exists UnixDatagram::bind fs::read_to_string open tempfile::",
         "a look at its own program and at /proc, and a socket in a new directory of its own, 0700",
     ),
-    ("agent/src/probe.rs", "fs::read_to_string", PROC),
-    ("agent/src/probe/ballast.rs", "fs::remove_file", STATE),
-    ("agent/src/purge/recover.rs", "fs::remove_file", STATE),
+    ("crates/base/src/probe.rs", "fs::read_to_string", PROC),
+    ("crates/base/src/probe/ballast.rs", "fs::remove_file", STATE),
+    ("crates/removal/src/recover.rs", "fs::remove_file", STATE),
 ];
 
 /// What takes a path and follows it, or a directory and a name.
@@ -271,7 +271,7 @@ const COMMON: &[&str] = &[
 
 /// `sys` has the calls that are nobody else's. Each that sets something says how it is not by name.
 const CHANGES_IN_SYS: &[(&str, &str)] = &[
-    ("agent/src/sys/socket.rs", "chownat chmod"), // AT_EMPTY_PATH; /proc/self/fd of an O_PATH descriptor
+    ("crates/sys/src/socket.rs", "chownat chmod"), // AT_EMPTY_PATH; /proc/self/fd of an O_PATH descriptor
 ];
 
 fn top() -> PathBuf {
@@ -293,7 +293,7 @@ pub fn known() -> BTreeMap<&'static str, BTreeSet<String>> {
 pub fn found() -> BTreeMap<String, BTreeSet<String>> {
     let all = shipped()
         .into_iter()
-        .filter(|(file, _)| !file.starts_with("agent/src/sys/"));
+        .filter(|(file, _)| !file.starts_with("crates/sys/src/"));
     let calls = all.map(|(file, text)| (file, calls_of(&text, CALLS)));
     calls.filter(|(_, calls)| !calls.is_empty()).collect()
 }
@@ -320,10 +320,10 @@ pub fn changes_by_name() -> Vec<String> {
 /// The Rust source of the programs, without tests and comments.
 fn shipped() -> Vec<(String, String)> {
     let top = top();
-    let mut left: Vec<PathBuf> = ["agent/src", "ctl/src", "proto/src"]
-        .iter()
-        .map(|d| top.join(d))
-        .collect();
+    let crates = fs::read_dir(top.join("crates")).unwrap();
+    let crates = crates.map(|entry| entry.unwrap().path().join("src"));
+    let others = ["agent/src", "ctl/src", "proto/src"].map(|d| top.join(d));
+    let mut left: Vec<PathBuf> = crates.chain(others).collect();
     let mut all = Vec::new();
     while let Some(dir) = left.pop() {
         for entry in fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())) {

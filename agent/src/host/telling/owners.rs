@@ -6,17 +6,18 @@ use purge_proto::shown::Shown;
 
 use super::super::triggered::{namer, projects_of};
 use super::{DAY, LookError, Lookout};
-use crate::accounts::user_account;
-use crate::clock;
-use crate::index::{Index, StoreError};
-use crate::model::Seconds;
-use crate::notify::event::{Audience, Entry, Expiring, Use, What, rfc3339};
-use crate::notify::expiring::{self, Share, Told};
-use crate::policy::allowance::{Quota, QuotaSubject};
-use crate::policy::evaluate::{Pick, Shape, evaluate};
-use crate::policy::quota::{self, Over, Subject};
-use crate::policy::rule::Rule;
 use crate::volume::Volume;
+use purge_base::accounts::user_account;
+use purge_base::clock;
+use purge_index::{Index, StoreError};
+use purge_model::Seconds;
+use purge_notify::event::{Audience, Entry, Expiring, Use, What, rfc3339};
+use purge_notify::expiring::{self, Share, Told};
+use purge_policy::allowance::Quota;
+use purge_policy::evaluate::{Pick, Shape, evaluate};
+use purge_policy::quota::{self, Over, Subject};
+use purge_policy::rule::Rule;
+use purge_policy::whom::QuotaSubject;
 
 impl Lookout {
     /// Who is over a quota, or no longer.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{LookError, Lookout};
 use crate::host::Host;
-use crate::notify::event::{Audience, What};
+use purge_notify::event::{Audience, What};
 
 /// What is over sooner is not told.
 const LASTS: Duration = Duration::from_secs(15);

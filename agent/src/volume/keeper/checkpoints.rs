@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use prost::Message;
 
-use crate::clock;
-use crate::index::checkpoint::{self, Head, Writer};
-use crate::index::journal::BYTES_WANT_CHECKPOINT;
-use crate::model::Seconds;
-use crate::sys::failure::{Defect, Failure};
 use crate::volume::{Volume, opening};
+use purge_base::clock;
+use purge_index::checkpoint::{self, Head, Writer};
+use purge_index::journal::BYTES_WANT_CHECKPOINT;
+use purge_model::Seconds;
+use purge_sys::failure::{Defect, Failure};
 
 /// Pages that go into a checkpoint while the index is held.
 const PAGES_AT_ONCE: usize = 2048;

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use prost::Message;
 
 use super::{RETRY_EVERY, Rounds};
-use crate::collect::atimes::clocks_agree;
-use crate::index::{Batch, Record, StoreError};
-use crate::sys::failure::Defect;
 use crate::volume::Volume;
+use purge_collect::atimes::clocks_agree;
+use purge_index::{Batch, Record, StoreError};
+use purge_sys::failure::Defect;
 
 /// After writing back more rows than this, what that took is given back to the system.
 const ROWS_TO_TRIM: usize = 4000;
@@ -83,7 +83,7 @@ impl Volume {
         let result = write_back.commit();
         self.watched.index.write().written_back(result.is_ok());
         if rows > ROWS_TO_TRIM {
-            crate::sys::memory::give_back();
+            purge_sys::memory::give_back();
         }
         self.count_flush(began.elapsed(), result.is_ok());
         match &result {
@@ -189,7 +189,7 @@ impl Volume {
 fn probe(dir: &Path) -> io::Result<()> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let file = dir.join(format!("probe.{}", NUMBER.fetch_add(1, Relaxed)));
-    let written = crate::sys::private::write(&file, &[0xA5; PROBE_BYTES])
+    let written = purge_sys::private::write(&file, &[0xA5; PROBE_BYTES])
         .and_then(|()| std::fs::File::open(&file))
         .and_then(|f| f.sync_all());
     // Whatever became of it, it must not stay.

@@ -8,13 +8,13 @@ use std::time::Duration;
 use purge_proto::shown;
 
 use super::Rounds;
-use crate::clock;
-use crate::clock::Step;
-use crate::collect::collector::Barrier;
-use crate::scan::Extent;
-use crate::sys::failure::Defect;
 use crate::volume::coverage::Cause;
 use crate::volume::{Volume, identity, opening};
+use purge_base::clock;
+use purge_base::clock::Step;
+use purge_collect::collector::Barrier;
+use purge_scan::Extent;
+use purge_sys::failure::Defect;
 
 /// A collector that made no error for so long works again.
 const WELL_AFTER: Duration = Duration::from_secs(3);

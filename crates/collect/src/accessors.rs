@@ -1,0 +1,322 @@
+//! Readers whose reads are no use: backups, indexers, scanners; servers whose opens are none (`ignore_accessors`).
+//!
+//! An event names its process by number, and by the time it is read the process may be gone and its number another's.
+//! So with accessors to ignore, every event carries a descriptor of its process (`FAN_REPORT_PIDFD`), and a use is
+//! ignored only if that very process is alive after it was looked up in `/proc`. A process that is gone was a user: doubt
+//! counts as use. What a process writes counts in any case. A process is what it is when its events are read, some
+//! milliseconds after the use: whoever reads a file and then becomes an ignored program (`execve(2)`) is taken for it.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustc_hash::FxHashMap;
+use rustix::event::{PollFd, PollFlags};
+
+use purge_sys::fanotify::mask;
+
+/// Whose reads do not count. Everything that is given must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Accessor {
+    /// The process's name (`/proc/PID/comm`, at most 15 bytes).
+    pub comm: Option<String>,
+    /// The program it runs.
+    pub exe: Option<PathBuf>,
+    /// Its effective user.
+    pub uid: Option<u32>,
+    /// Its effective group.
+    pub gid: Option<u32>,
+    /// Its control group (version 2), or one above: "/system.slice/backup.service".
+    pub cgroup: Option<String>,
+    /// What of it does not count.
+    pub what: What,
+}
+
+/// What of an accessor does not count. Each contains those before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum What {
+    /// Nothing: it is a user like any other.
+    #[default]
+    Nothing,
+    /// That it opens files and closes them again without reading or writing, as nfs-ganesha does for every file that a client
+    /// only looks at. What it reads counts.
+    Opens,
+    /// What it reads as well.
+    Reads,
+}
+
+/// Opened and closed, and nothing else in between that the kernel has told.
+const OPENS: u64 = mask::OPEN | mask::CLOSE_NOWRITE;
+
+impl What {
+    /// Whether these events are none of a user's.
+    fn covers(self, events: u64) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Opens => events & !OPENS == 0,
+            // What somebody writes counts whoever it is.
+            Self::Reads => events & mask::MODIFY == 0,
+        }
+    }
+}
+
+/// What `/proc` says of a process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Process {
+    comm: Vec<u8>,
+    exe: PathBuf,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    cgroup: String,
+}
+
+impl Accessor {
+    /// Whether anything is given that a process must be.
+    pub fn names_somebody(&self) -> bool {
+        let nobody = Self {
+            what: self.what,
+            ..Self::default()
+        };
+        *self != nobody
+    }
+
+    fn is(&self, process: &Process) -> bool {
+        let holds = |given: bool, same: bool| !given || same;
+        // A value that is not given holds for everybody, so an empty accessor would: it is none.
+        self.names_somebody()
+            && holds(
+                self.comm.is_some(),
+                self.comm.as_ref().is_some_and(|c| name_of(c) == process.comm),
+            )
+            && holds(self.exe.is_some(), self.exe.as_ref() == Some(&process.exe))
+            && holds(self.uid.is_some(), self.uid == process.uid)
+            && holds(self.gid.is_some(), self.gid == process.gid)
+            && holds(
+                self.cgroup.is_some(),
+                self.cgroup
+                    .as_ref()
+                    .is_some_and(|c| is_in_cgroup(&process.cgroup, c)),
+            )
+    }
+}
+
+/// The kernel keeps 15 bytes of a name (`TASK_COMM_LEN`).
+fn name_of(comm: &str) -> &[u8] {
+    let bytes = comm.as_bytes();
+    bytes.get(..bytes.len().min(15)).unwrap_or(bytes)
+}
+
+fn is_in_cgroup(of: &str, group: &str) -> bool {
+    let group = group.trim_end_matches('/');
+    of.strip_prefix(group)
+        .is_some_and(|rest| !group.is_empty() && (rest.is_empty() || rest.starts_with('/')))
+}
+
+/// A process that was looked up.
+#[derive(Debug)]
+struct Seen {
+    ignored: What,
+    process: OwnedFd,
+}
+
+/// The accessors of a volume, and what is known of the processes seen lately.
+#[derive(Debug, Default)]
+pub struct Accessors {
+    ignored: Vec<Accessor>,
+    /// By process number; forgotten after each buffer of events.
+    seen: FxHashMap<i32, Seen>,
+}
+
+impl Accessors {
+    /// Those to ignore.
+    pub fn new(ignored: Vec<Accessor>) -> Self {
+        Self {
+            ignored,
+            seen: FxHashMap::default(),
+        }
+    }
+
+    /// Whether there is nobody to ignore.
+    pub fn is_empty(&self) -> bool {
+        self.ignored.is_empty()
+    }
+
+    /// What is known of processes is forgotten: numbers are given to others, and processes change their names.
+    pub fn forget(&mut self) {
+        self.seen.clear();
+    }
+
+    /// Whether these events of this process are no use. `process` stands for exactly the process that caused them.
+    pub fn ignores(&mut self, events: u64, pid: i32, process: Option<OwnedFd>) -> bool {
+        let may_be = What::Reads.covers(events) && !self.is_empty();
+        let (true, Some(process)) = (may_be, process) else {
+            return false;
+        };
+        let Some(seen) = self.seen.get(&pid) else {
+            let ignored = look_up(pid).map_or(What::Nothing, |found| self.ignored_of(&found));
+            // Alive after the look-up, so the number was its own, and what `/proc` said was said of it.
+            let ignored = if is_alive(&process) {
+                ignored
+            } else {
+                What::Nothing
+            };
+            self.seen.insert(pid, Seen { ignored, process });
+            return ignored.covers(events);
+        };
+        // A number belongs to one living process: if both are alive, they are the same.
+        seen.ignored.covers(events) && is_alive(&process) && is_alive(&seen.process)
+    }
+
+    fn ignored_of(&self, process: &Process) -> What {
+        let those = self.ignored.iter().filter(|accessor| accessor.is(process));
+        those.map(|accessor| accessor.what).max().unwrap_or_default()
+    }
+}
+
+fn is_alive(process: impl AsFd) -> bool {
+    let mut asked = [PollFd::new(&process, PollFlags::IN)];
+    let now = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // A process descriptor becomes readable when its process ends.
+    rustix::event::poll(&mut asked, Some(&now)) == Ok(0)
+}
+
+fn look_up(pid: i32) -> Option<Process> {
+    let dir = Path::new("/proc").join(pid.to_string());
+    let status = fs::read_to_string(dir.join("status")).ok()?;
+    let mut comm = fs::read(dir.join("comm")).ok()?;
+    comm.pop_if(|last| *last == b'\n');
+    let cgroup = fs::read_to_string(dir.join("cgroup")).unwrap_or_default();
+    Some(Process {
+        comm,
+        exe: fs::read_link(dir.join("exe")).map_or_else(|_| PathBuf::new(), without_deleted),
+        uid: effective(&status, "Uid:"),
+        gid: effective(&status, "Gid:"),
+        cgroup: cgroup_of(&cgroup),
+    })
+}
+
+/// A program that was upgraded while it ran is shown as "PATH (deleted)".
+fn without_deleted(exe: PathBuf) -> PathBuf {
+    match exe.as_os_str().as_bytes().strip_suffix(b" (deleted)") {
+        Some(path) => PathBuf::from(std::ffi::OsStr::from_bytes(path)),
+        None => exe,
+    }
+}
+
+/// The second of the four ids of a line of `/proc/PID/status`.
+fn effective(status: &str, key: &str) -> Option<u32> {
+    let line = status.lines().find_map(|l| l.strip_prefix(key))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// The path in the unified hierarchy (cgroups(7)): the line `0::PATH`.
+fn cgroup_of(lines: &str) -> String {
+    let line = lines.lines().find_map(|l| l.strip_prefix("0::"));
+    line.unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    use std::process::Command;
+
+    #[test]
+    fn everything_that_is_given_must_hold() {
+        let restic = Process {
+            comm: b"restic".to_vec(),
+            exe: "/usr/bin/restic".into(),
+            uid: Some(34),
+            gid: Some(34),
+            cgroup: "/system.slice/backup.service".into(),
+        };
+        let by = |accessor: Accessor| accessor.is(&restic);
+        let comm = Some("restic".to_owned());
+        assert!(by(Accessor {
+            comm: comm.clone(),
+            ..Accessor::default()
+        }));
+        assert!(by(Accessor {
+            comm: comm.clone(),
+            uid: Some(34),
+            ..Accessor::default()
+        }));
+        assert!(!by(Accessor {
+            comm,
+            uid: Some(0),
+            ..Accessor::default()
+        }));
+        assert!(by(Accessor {
+            cgroup: Some("/system.slice".into()),
+            ..Accessor::default()
+        }));
+        assert!(!by(Accessor {
+            cgroup: Some("/system.sl".into()),
+            ..Accessor::default()
+        }));
+        assert!(!by(Accessor {
+            cgroup: Some("/".into()),
+            ..Accessor::default()
+        }));
+        assert!(!by(Accessor::default()), "what says nothing names nobody");
+    }
+
+    #[test]
+    fn a_process_is_ignored_while_it_lives_and_a_user_once_it_is_gone() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = child.id().cast_signed();
+        let process = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
+        let mut accessors = Accessors::new(vec![Accessor {
+            exe: fs::read_link(format!("/proc/{pid}/exe")).ok(),
+            what: What::Reads,
+            ..Accessor::default()
+        }]);
+        // Between fork and exec the child still is this test.
+        let process = || Some(process.try_clone().unwrap());
+        while !accessors.ignores(mask::ACCESS, pid, process()) {
+            accessors = Accessors::new(vec![Accessor {
+                exe: fs::read_link(format!("/proc/{pid}/exe")).ok(),
+                what: What::Reads,
+                ..Accessor::default()
+            }]);
+        }
+        assert!(
+            !accessors.ignores(mask::ACCESS, pid, None),
+            "nobody knows who it was"
+        );
+        assert!(
+            !accessors.ignores(mask::ACCESS | mask::MODIFY, pid, process()),
+            "what is written counts"
+        );
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!accessors.ignores(mask::ACCESS, pid, process()));
+    }
+
+    #[test]
+    fn whose_opens_are_ignored_is_a_user_once_it_reads() {
+        let opens = What::Opens;
+        assert!(opens.covers(mask::OPEN) && opens.covers(mask::OPEN | mask::CLOSE_NOWRITE));
+        for more in [mask::ACCESS, mask::MODIFY, mask::OPEN_EXEC, mask::CLOSE_WRITE] {
+            assert!(!opens.covers(more) && !opens.covers(mask::OPEN | more));
+        }
+        let nfs = Process {
+            comm: b"ganesha.nfsd".to_vec(),
+            ..Process::default()
+        };
+        let of = |what| Accessor {
+            comm: Some("ganesha.nfsd".into()),
+            what,
+            ..Accessor::default()
+        };
+        let ignored = |list: Vec<Accessor>| Accessors::new(list).ignored_of(&nfs);
+        assert_eq!(ignored(vec![of(What::Opens)]), What::Opens);
+        assert_eq!(ignored(vec![of(What::Reads), of(What::Opens)]), What::Reads);
+        assert_eq!(ignored(Vec::new()), What::Nothing);
+    }
+}

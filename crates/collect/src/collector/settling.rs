@@ -1,0 +1,205 @@
+//! What cannot be decided by an event alone: uses that may have been changes of metadata, and attributes to be read again.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc;
+
+use super::{CollectError, Reader};
+use crate::doubt::{Evidence, Suspect};
+use crate::namespace::refresh;
+use crate::whereabouts::drop_stale_names;
+use purge_model::{Inode, Kind, LastUse, Seconds, Source};
+use purge_sys::handle::Handle;
+use purge_sys::stat;
+
+/// A suspect that is still incomplete after so many settlements has the file open: a use.
+const SUSPECT_ROUNDS_MAX: u8 = 2;
+/// Suspects beyond this are believed to be uses at once.
+const SUSPECTS_MAX: usize = 100_000;
+/// Places of files with several names that one settlement looks at.
+const LOOKS_MAX: usize = 20_000;
+
+/// A settlement on its way.
+pub(super) struct Settlement {
+    /// Who was suspect when it began. They are decided on by what is known then.
+    suspects: Vec<Inode>,
+    /// Whose attributes are to be read again.
+    dirty: Vec<(Inode, Handle)>,
+    /// Files that may have fewer names than the index has.
+    links: Vec<Inode>,
+    looks_left: usize,
+    /// It is one of those that come from time to time.
+    counts: bool,
+    done: Vec<mpsc::SyncSender<()>>,
+}
+
+impl Settlement {
+    fn is_empty(&self) -> bool {
+        self.suspects.is_empty() && self.dirty.is_empty() && self.links.is_empty()
+    }
+
+    /// It is over.
+    pub fn tell_those_who_wait(self) {
+        for done in self.done {
+            // Who has gone does not wait.
+            let _ = done.send(());
+        }
+    }
+}
+
+impl Reader {
+    /// Notes a use that may turn out to be none.
+    pub(super) fn suspect(
+        &mut self,
+        (events, pid): (u64, i32),
+        ino: Inode,
+        handle: Handle,
+        before: LastUse,
+        now: Seconds,
+    ) {
+        if let Some(known) = self.suspects.get_mut(&ino) {
+            known.add(events, pid, now);
+        } else if (before.source, before.at) != (Source::Observed, now) && self.suspects.len() < SUSPECTS_MAX
+        {
+            let suspect = Suspect {
+                events,
+                pid,
+                several: false,
+                before,
+                recorded: now,
+                handle,
+                rounds: 0,
+            };
+            self.suspects.insert(ino, suspect);
+        }
+    }
+
+    /// Begins to decide on suspects and to read changed attributes again; `done` are told when that is over.
+    pub(super) fn begin_settlement(&mut self, counts: bool, done: Vec<mpsc::SyncSender<()>>) {
+        let links = std::mem::take(&mut *self.watched.doubtful_links.lock());
+        self.settlement = Some(Settlement {
+            suspects: self.suspects.keys().copied().collect(),
+            dirty: self
+                .namespace
+                .take_dirty()
+                .into_iter()
+                .map(|(h, ino)| (ino, h))
+                .collect(),
+            links: links.into_iter().collect(),
+            looks_left: LOOKS_MAX,
+            counts,
+            done,
+        });
+    }
+
+    /// Goes on with a settlement until it is over or it `is_time` for something else. Whether it is over.
+    pub(super) fn settle(
+        &mut self,
+        work: &mut Settlement,
+        is_time: impl Fn() -> bool,
+    ) -> Result<bool, CollectError> {
+        if work.is_empty() {
+            if self.suspects.is_empty() {
+                self.attrib_seen.clear();
+            }
+            return Ok(true);
+        }
+        let root = self.watched.open_mount();
+        let root = root.map_err(|source| CollectError::Kernel {
+            doing: "open the volume",
+            source,
+        })?;
+        // The agent ends: what is not decided stays a use, and every start reads all attributes again.
+        while !self.gives_up.load(Relaxed) {
+            if let Some(ino) = work.suspects.pop() {
+                self.settle_suspect(&root, ino, work.counts);
+            } else if let Some((ino, handle)) = work.dirty.pop() {
+                self.settle_dirty(&root, ino, handle)?;
+            } else if let Some(ino) = work.links.pop() {
+                self.settle_links(ino, &mut work.looks_left)?;
+            } else {
+                break;
+            }
+            if is_time() && !work.is_empty() {
+                return Ok(false);
+            }
+        }
+        if work.counts {
+            self.attrib_seen.retain(|ino, _| self.suspects.contains_key(ino));
+        }
+        Ok(true)
+    }
+
+    /// One that was proven to be a use meanwhile is none any more.
+    fn settle_suspect(&mut self, root: &OwnedFd, ino: Inode, counts: bool) {
+        let Some(mut suspect) = self.suspects.remove(&ino) else {
+            return;
+        };
+        if suspect.is_complete() {
+            return self.decide(root, ino, &suspect);
+        }
+        suspect.rounds += u8::from(counts);
+        if suspect.rounds < SUSPECT_ROUNDS_MAX {
+            self.suspects.insert(ino, suspect);
+        }
+    }
+
+    fn settle_dirty(&mut self, root: &OwnedFd, ino: Inode, handle: Handle) -> Result<(), CollectError> {
+        // An undecided suspect is judged by how its times moved: they are read again after the judgement.
+        let undecided = self.suspects.contains_key(&ino);
+        let before = self.attrib_seen.get(&ino).copied();
+        let before = before.and_then(|pid| Some((pid, self.watched.index.read().get(ino)?.0)));
+        if undecided || !refresh(&self.watched, root, ino, handle)? {
+            self.namespace.mark_dirty(ino, handle);
+        }
+        if let Some((pid, before)) = before.filter(|(_, a)| a.kind == Kind::File)
+            && let Some((after, _)) = self.watched.index.read().get(ino)
+            // Who unpacks or copies sets times back; who wants to keep files sets them forward.
+            && after.mtime > before.mtime
+            && after.size == before.size
+        {
+            self.suspicion.stamped(&self.watched.touched, pid, after.uid);
+        }
+        Ok(())
+    }
+
+    /// A file may have many names: only so many are looked at in one settlement.
+    fn settle_links(&mut self, ino: Inode, looks_left: &mut usize) -> Result<(), CollectError> {
+        if *looks_left == 0 {
+            self.watched.doubtful_links.lock().insert(ino);
+            return Ok(());
+        }
+        let names = self.watched.index.read().names(ino)?.len();
+        *looks_left = looks_left.saturating_sub(names);
+        if !drop_stale_names(&self.watched, ino)? {
+            self.watched.doubtful_links.lock().insert(ino);
+        }
+        Ok(())
+    }
+
+    fn decide(&mut self, root: &OwnedFd, ino: Inode, suspect: &Suspect) {
+        let Some((known, _)) = self.watched.index.read().get(ino) else {
+            return;
+        };
+        let Ok(found) = suspect.handle.open_path(root).and_then(stat::open_file) else {
+            return;
+        };
+        let evidence = Evidence {
+            ctime_moved: (found.stat.ctime, found.stat.ctime_nanos) > (known.ctime, known.ctime_nanos),
+            fine: found.fine,
+            attrib_seen: self.attrib_seen.contains_key(&ino),
+        };
+        if found.stat.ino == ino && suspect.is_metadata_only(evidence) {
+            self.watched
+                .index
+                .write()
+                .take_back_use(ino, suspect.recorded, suspect.before);
+            self.watched.counters.taken_back.fetch_add(1, Relaxed);
+            // With the modification time it is seen when the attributes are read again.
+            if found.fine.atime_is_ctime && !found.fine.mtime_is_ctime && found.stat.kind == Kind::File {
+                self.suspicion
+                    .stamped(&self.watched.touched, suspect.pid, found.stat.uid);
+            }
+        }
+    }
+}

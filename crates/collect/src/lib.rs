@@ -1,0 +1,158 @@
+//! From kernel events to the index.
+//!
+//! ```text
+//!   kernel queue --read--> fanotify::decode --> Event
+//!      accesses:   Event --> doubt (what was it?) --> Index::record_use
+//!      names:      Event --> pending --> namespace (what is there now?) --> Index::upsert, remove_name, refresh
+//! ```
+//! - [`fanotify`]  decoding records and file handles (pure)
+//! - [`doubt`]     which events are uses: metadata changes look alike (pure)
+//! - [`accessors`] whose reads do not count
+//! - [`precision`] files that are used again and again cost nothing for the rest of a window
+//! - [`pending`] what events named and nobody has looked at yet (pure)
+//! - [`namespace`] looks again at every place an event named
+//! - [`locks`]    whose lock on a directory keeps what is below it
+//! - [`mounted`] what is mounted in any namespace, of which no event tells
+//! - [`nfsd`]      what clients of the kernel's NFS server hold, of which no event tells
+//! - [`whereabouts`] where an inode lies now, whatever the events said
+//! - [`projects`] project ids, where they are used
+//! - [`progress`] until when everything was read
+//! - [`trashed`] what is used in the trash
+//! - [`touched`] who keeps files alive without using them
+//! - [`collector`] the thread that reads, and what it answers to
+//!
+//! What may never happen: an access that was read from the queue and is in no index, or is there with a time
+//! before it happened. Times are taken when events are read: late, never early.
+
+pub mod accessors;
+pub mod atimes;
+pub mod collector;
+pub mod doubt;
+pub mod fanotify;
+pub mod locks;
+pub mod mounted;
+pub mod namespace;
+pub mod nfsd;
+pub mod pending;
+pub mod precision;
+pub mod progress;
+pub mod projects;
+pub mod touched;
+pub mod trashed;
+pub mod whereabouts;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use parking_lot::{Mutex, RwLock};
+use rustc_hash::FxHashSet;
+
+use self::projects::Projects;
+use purge_base::pulse::Pulse;
+use purge_index::journal::Journal;
+use purge_index::{DirId, Index};
+use purge_model::Inode;
+use purge_sys::beneath;
+use purge_sys::leads::Links;
+use purge_sys::stat::{self, Device};
+
+/// One watched volume: what the collector, the scan and everyone who asks share.
+#[derive(Debug)]
+pub struct Watched {
+    /// The volume's root.
+    pub path: PathBuf,
+    /// Its device: entries on others lie behind mount points.
+    pub device: Device,
+    /// Directories that are not the users' (the agent's own state): neither indexed nor entered.
+    pub own: Vec<Inode>,
+    /// The trash, while there is one: neither indexed nor entered. 0: none.
+    pub trash: AtomicU64,
+    /// What lies in the trash and is used there.
+    pub trashed: trashed::Trashed,
+    /// What is known of its files.
+    pub index: RwLock<Index>,
+    /// Whether it uses project ids.
+    pub projects: Projects,
+    /// Whose files are kept alive without being used.
+    pub touched: touched::Owners,
+    /// Held by whoever counts usage anew.
+    pub counting: Mutex<()>,
+    /// Uses that were read from the kernel's queue, for the case that this process is killed.
+    pub journal: Journal,
+    /// Locks on directories that were met.
+    pub locks: locks::Locks,
+    /// What is in use by mounts.
+    pub mounted: mounted::Mounted,
+    /// Directories that came in from outside the volume and must be listed.
+    pub unlisted: Mutex<Vec<DirId>>,
+    /// Files with several names, of which the index may have one too many.
+    pub doubtful_links: Mutex<FxHashSet<Inode>>,
+    /// What happened so far.
+    pub counters: Counters,
+}
+
+impl Watched {
+    /// Whether a directory is the agent's and not the users'.
+    pub fn is_own(&self, ino: Inode) -> bool {
+        self.own.contains(&ino) || self.trash.load(std::sync::atomic::Ordering::SeqCst) == ino
+    }
+
+    /// Opens the volume's root as an anchor for paths. Hold it briefly: it keeps the file system mounted.
+    ///
+    /// # Errors
+    /// What `open(2)` says, and when another file system lies there: nothing must be looked for in that.
+    pub fn open_root(&self) -> io::Result<OwnedFd> {
+        self.checked(beneath::open_root(&self.path)?)
+    }
+
+    /// Opens the volume's root as the mount that file handles belong to. Hold it briefly.
+    ///
+    /// # Errors
+    /// As for [`Watched::open_root`].
+    pub fn open_mount(&self) -> io::Result<OwnedFd> {
+        self.checked(beneath::open_mount(&self.path)?)
+    }
+
+    /// Its symbolic links, to be looked at. Hold it briefly.
+    ///
+    /// # Errors
+    /// As for [`Watched::open_root`].
+    pub fn links(&self) -> io::Result<Links> {
+        let mut own = self.own.clone();
+        own.push(self.trash.load(std::sync::atomic::Ordering::SeqCst));
+        Ok(Links::of(self.open_root()?, self.device, &self.path, own))
+    }
+
+    fn checked(&self, root: OwnedFd) -> io::Result<OwnedFd> {
+        match stat::open_file(&root)?.device == self.device {
+            true => Ok(root),
+            false => Err(io::Error::new(
+                io::ErrorKind::StaleNetworkFileHandle,
+                "another file system lies there: is the volume mounted?",
+            )),
+        }
+    }
+}
+
+/// Counted since the agent started.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Events read.
+    pub events: AtomicU64,
+    /// Events the kernel dropped, at least.
+    pub lost: AtomicU64,
+    /// Records that could not be decoded.
+    pub undecodable: AtomicU64,
+    /// Accesses that moved no clock: the recorded use was as late already.
+    pub folded: AtomicU64,
+    /// Accesses by processes whose reads do not count.
+    pub ignored: AtomicU64,
+    /// Recordings that were taken back as metadata changes.
+    pub taken_back: AtomicU64,
+    /// Until when everything that was queued is in the index and in the journal. 0: not yet known.
+    pub seen_until: AtomicU32,
+    /// Rounds of the collector.
+    pub pulse: Pulse,
+}

@@ -1,0 +1,371 @@
+//! Names: what lies at every place that an event named.
+//!
+//! The kernel merges equal events that wait in its queue: create, delete, create of one name may arrive as one
+//! event with both bits, and of renames to and fro the order is lost. So an event is taken as a hint only: the
+//! place it names is looked at *now*, and the index is made to agree with what is there. That is right whatever was
+//! merged, because every later change puts a later event into the queue. And so it need not be done at once: what an event named waits
+//! ([`super::pending`]) while the queue is read. Who uses an entry that the index does not know yet loses nothing by that: it counts as
+//! used when it is taken in, and that is later.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustc_hash::FxHashMap;
+
+use super::fanotify::decode::{Event, Place};
+use super::fanotify::layout::Layout;
+use super::pending::{Pending, Spot};
+use super::{Watched, whereabouts};
+use purge_base::clock;
+use purge_index::{DirId, Found, Index, StoreError};
+use purge_model::{Inode, Kind, LastUse, Source, Stat};
+use purge_sys::fanotify::mask;
+use purge_sys::handle::Handle;
+use purge_sys::mountpoints;
+use purge_sys::stat::Located;
+
+/// Inodes whose attributes are still to be read again, at most: some 10 MB.
+const DIRTY_MAX: usize = 1 << 17;
+
+/// A file with so many names is looked for at each of them at once.
+const LOOKED_AT_ONCE: usize = 8;
+
+/// Brings the index up to what namespace events told.
+#[derive(Debug)]
+pub struct Namespace {
+    layout: Layout,
+    /// The directory looked into last: events come in runs.
+    last_dir: Option<(Handle, OwnedFd)>,
+    /// Places to look at.
+    pending: Pending,
+    /// Inodes whose attributes must be read again, and how to find them. By handle: a removed file's must not take the place of that of the
+    /// file that has its inode number now.
+    dirty: FxHashMap<Handle, Inode>,
+}
+
+/// What lies at a place.
+enum Look {
+    /// Nothing.
+    Absent,
+    /// This.
+    Entry(Located),
+}
+
+impl Namespace {
+    /// For a file system whose handles have this layout.
+    pub fn new(layout: Layout) -> Self {
+        Self {
+            layout,
+            last_dir: None,
+            pending: Pending::default(),
+            dirty: FxHashMap::default(),
+        }
+    }
+
+    /// The attributes of this inode must be read again at the next settlement. False if that must be done for so many that a scan is as
+    /// good.
+    pub fn mark_dirty(&mut self, ino: Inode, handle: Handle) -> bool {
+        if self.dirty.len() >= DIRTY_MAX && !self.dirty.contains_key(&handle) {
+            return false;
+        }
+        self.dirty.insert(handle, ino);
+        true
+    }
+
+    /// The inodes that were marked since the last call.
+    pub fn take_dirty(&mut self) -> FxHashMap<Handle, Inode> {
+        self.last_dir = None;
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// Takes one namespace event: what it names is looked at later, with [`Namespace::work`]. False if so much waits already that a scan must
+    /// look instead.
+    pub fn note(&mut self, event: &Event<'_>) -> bool {
+        let target = event.file.and_then(|h| Some((self.layout.inode(&h)?, h)));
+        let mut noted = true;
+        let names = event.mask & (mask::CREATE | mask::DELETE | mask::RENAME);
+        if names != 0 {
+            // Where a moved entry lies now comes first: a directory is then known to have moved, not to be gone.
+            for place in [event.new, event.place, event.old].into_iter().flatten() {
+                // A directory's own events name the directory itself.
+                if !matches!(place.name, b"" | b".") {
+                    let target = target.map(|(ino, _)| ino);
+                    let is_destination = event.new == Some(place);
+                    noted &= self.pending.note(place, target, names, is_destination);
+                }
+            }
+        }
+        // The kernel merges events, so what they told last need not be what happened last: whoever lost or changed
+        // a name is looked at once more when all is quiet.
+        if event.mask & (mask::ATTRIB | mask::DELETE_SELF | mask::DELETE | mask::RENAME) != 0 {
+            let own = event.place.filter(|p| matches!(p.name, b"" | b"."));
+            let own = own.and_then(|p| Some((self.layout.inode(&p.dir)?, p.dir)));
+            if let Some((ino, handle)) = target.or(own) {
+                noted &= self.mark_dirty(ino, handle);
+            }
+        }
+        noted
+    }
+
+    /// What is still to be looked at.
+    pub fn pending(&self) -> &Pending {
+        &self.pending
+    }
+
+    /// Nothing is to be looked at any more: a scan will look.
+    pub fn give_up(&mut self) {
+        self.pending.clear();
+        self.last_dir = None;
+    }
+
+    /// Looks at places until none is left or it `is_time` for something else. `root` comes from [`Watched::open_mount`].
+    ///
+    /// # Errors
+    /// When the index cannot be read. The first is told; the places after it are looked at all the same.
+    pub fn work(
+        &mut self,
+        watched: &Watched,
+        root: &OwnedFd,
+        is_time: impl Fn() -> bool,
+    ) -> Result<(), StoreError> {
+        let mut result = Ok(());
+        while let Some(spot) = self.pending.take() {
+            result = result.and(self.look_again(watched, root, &spot));
+            if is_time() {
+                break;
+            }
+        }
+        // It keeps the file system from being unmounted.
+        if self.pending.is_empty() {
+            self.last_dir = None;
+        }
+        result
+    }
+
+    fn look_again(&mut self, watched: &Watched, root: &OwnedFd, spot: &Spot) -> Result<(), StoreError> {
+        let Spot {
+            target,
+            events,
+            is_destination,
+            ..
+        } = *spot;
+        let place = Place {
+            dir: spot.dir,
+            name: &spot.name,
+        };
+        let Some(dir_ino) = self.layout.inode(&place.dir) else {
+            return Ok(());
+        };
+        let Some(dir) = watched.index.read().dirs().of_inode(dir_ino) else {
+            return Ok(());
+        };
+        self.mark_dirty(dir_ino, place.dir);
+        match self.look(watched, root, place) {
+            Ok(Look::Entry(found)) => {
+                if let Some(target) = target.filter(|t| *t != found.stat.ino) {
+                    watched.index.write().remove_name(target, dir, place.name)?;
+                }
+                // Everything in a directory that was made just now is told by events that come after this one. Not so if it was moved
+                // since: what came before that found no directory.
+                let made = events & mask::CREATE != 0
+                    && events & mask::RENAME == 0
+                    && target == Some(found.stat.ino);
+                take_entry(watched, dir, place.name, &found, !made)
+            }
+            Ok(Look::Absent) => {
+                let Some(target) = target else { return Ok(()) };
+                let mut index = watched.index.write();
+                let here = index.dirs().of_inode(target).and_then(|id| index.dirs().get(id));
+                match here {
+                    // It has moved on already: followed step by step, the next event finds it where this one left it.
+                    Some(_) if is_destination => index.move_dir(target, dir, place.name).map(drop),
+                    // Within the volume or out of it: it is asked itself where it lies, when all is quiet.
+                    Some(_) if events & mask::RENAME != 0 => Ok(()),
+                    Some(d) if d.parent == dir && *d.name == *place.name => {
+                        index.remove_tree(target).map(drop)
+                    }
+                    Some(_) => Ok(()),
+                    None => index.remove_name(target, dir, place.name),
+                }
+            }
+            Err(error) => {
+                // The entry stays as the index knows it, and the directory stays: not seen is not gone.
+                tracing::warn!(%error, name = %String::from_utf8_lossy(place.name), "cannot look at a changed entry");
+                watched.index.write().doubt_dir(dir);
+                Ok(())
+            }
+        }
+    }
+
+    fn look(&mut self, watched: &Watched, root: &OwnedFd, place: Place<'_>) -> io::Result<Look> {
+        let name = CString::new(place.name).map_err(|_| io::ErrorKind::InvalidFilename)?;
+        if self
+            .last_dir
+            .as_ref()
+            .is_none_or(|(handle, _)| *handle != place.dir)
+        {
+            self.last_dir = match place.dir.open_path(root) {
+                Ok(fd) => Some((place.dir, fd)),
+                // The directory is gone, and with it the entry.
+                Err(e) if is_gone(&e) => return Ok(Look::Absent),
+                Err(e) => return Err(e),
+            };
+        }
+        let Some((_, dir)) = &self.last_dir else {
+            return Ok(Look::Absent);
+        };
+        mountpoints::ask();
+        match watched.projects.entry(dir, &name) {
+            Ok(found) => Ok(Look::Entry(found)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Look::Absent),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// Makes the index agree with an entry that was just looked at. A directory that is new to the index is listed soon if
+/// it `may_hold_more` than events will tell.
+///
+/// # Errors
+/// When the index cannot be read.
+pub fn take_entry(
+    watched: &Watched,
+    dir: DirId,
+    name: &[u8],
+    found: &Located,
+    may_hold_more: bool,
+) -> Result<(), StoreError> {
+    take_entry_locked(
+        watched,
+        &mut watched.index.write(),
+        dir,
+        name,
+        found,
+        may_hold_more,
+    )
+}
+
+/// As [`take_entry`], for a thread beside the collector's: it must look at the place and take what it finds under one lock.
+/// Whatever happens to the place after the look then reaches the index after this.
+///
+/// # Errors
+/// When the index cannot be read.
+pub fn take_entry_locked(
+    watched: &Watched,
+    index: &mut Index,
+    dir: DirId,
+    name: &[u8],
+    found: &Located,
+    may_hold_more: bool,
+) -> Result<(), StoreError> {
+    if found.mount_root || found.device != watched.device {
+        index.note_mount(dir);
+        return Ok(());
+    }
+    if watched.is_own(found.stat.ino) {
+        return Ok(());
+    }
+    let new_dir = found.stat.kind == Kind::Directory && index.dirs().of_inode(found.stat.ino).is_none();
+    // Whoever makes or moves an entry uses it.
+    let first_use = LastUse {
+        at: clock::now(),
+        source: Source::Observed,
+    };
+    let now = clock::judged();
+    let is_ahead = index.is_newly_ahead(&found.stat, now);
+    index.upsert(Found {
+        stat: found.stat,
+        parent: dir,
+        name,
+        first_use,
+    })?;
+    if is_ahead {
+        index.record_use(found.stat.ino, now);
+    }
+    if new_dir
+        && may_hold_more
+        && let Some(id) = index.dirs().of_inode(found.stat.ino)
+    {
+        watched.unlisted.lock().push(id);
+    }
+    Ok(())
+}
+
+/// Reads an inode's attributes again, through the handle that an event carried, and makes sure of where it lies. False
+/// if it cannot be told yet what became of it: directories have moved and their events are still to come.
+///
+/// # Errors
+/// When the index cannot be read.
+pub fn refresh(watched: &Watched, root: &OwnedFd, ino: Inode, handle: Handle) -> Result<bool, StoreError> {
+    // Before they are read: what a running scan has read earlier must not take their place.
+    if watched.index.read().is_scanning() {
+        watched.index.write().note_changed(ino);
+    }
+    if watched.index.read().last_use(ino).is_none() {
+        return Ok(true);
+    }
+    let looked = handle
+        .open_path(root)
+        .and_then(|fd| Ok((watched.projects.open_file(&fd)?, fd)));
+    match looked {
+        Ok((found, fd)) if found.stat.ino == ino && found.stat.links > 0 => {
+            take_over(&mut watched.index.write(), &found.stat)?;
+            if found.stat.kind == Kind::Directory {
+                return whereabouts::follow_directory(watched, &fd, ino);
+            }
+            // A rename over a name tells nobody which file lost it.
+            let names = watched.index.read().names(ino)?.len();
+            match names {
+                0 | 1 if found.stat.links <= 1 => Ok(true),
+                ..=LOOKED_AT_ONCE => whereabouts::drop_stale_names(watched, ino),
+                // In their turn.
+                _ => {
+                    watched.doubtful_links.lock().insert(ino);
+                    Ok(true)
+                }
+            }
+        }
+        // The handle's file is gone. Its inode may be another file's by now: only what lies at its places tells.
+        Ok(_) => whereabouts::drop_gone(watched, ino),
+        Err(e) if is_gone(&e) => whereabouts::drop_gone(watched, ino),
+        // Not seen is not gone.
+        Err(error) => {
+            tracing::warn!(%error, ino, "cannot read a changed file's attributes");
+            Ok(true)
+        }
+    }
+}
+
+/// What lies ahead of now counts as now, once: a change time as well, which no user sets.
+fn take_over(index: &mut Index, stat: &Stat) -> Result<(), StoreError> {
+    let now = clock::judged();
+    let is_ahead = index.is_newly_ahead(stat, now);
+    index.refresh(stat)?;
+    if is_ahead {
+        index.record_use(stat.ino, now);
+    }
+    Ok(())
+}
+
+pub(super) fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESTALE)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_removed_file_does_not_hide_the_file_that_has_its_inode_number_now() {
+        let of = |generation| Handle::new(1, &[7, 0, 0, 0, generation, 0, 0, 0]).unwrap();
+        let mut namespace = Namespace::new(Layout::Ino32);
+        assert!(namespace.mark_dirty(7, of(2)));
+        // A look at the removed file comes later, as when a settlement has to look once more.
+        assert!(namespace.mark_dirty(7, of(1)));
+        let dirty = namespace.take_dirty();
+        assert_eq!(dirty.get(&of(1)), Some(&7));
+        assert_eq!(dirty.get(&of(2)), Some(&7));
+    }
+}

@@ -1,0 +1,290 @@
+//! Precision windows: a file that is used again and again costs (nearly) nothing for the rest of a window.
+//!
+//! ```text
+//!   used twice in a window --> its clock is set to the window's end, and that is stored
+//!                          --> an ignore mark hides its further opens, reads and closes
+//!   the window ends        --> all marks are flushed; only then do the marked files' clocks fall behind
+//! ```
+//! So a recorded time is late by at most one window and never early, also when the agent dies in between: the time that
+//! a hidden use gets was in the store before anything was hidden. Writes and names are never hidden. The marks are
+//! evictable: where the kernel needs the memory, it forgets them, and the file's events come again.
+//!
+//! What may never happen: a use is hidden whose file's clock says an earlier time.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::Watched;
+use purge_base::clock;
+use purge_model::{Inode, LastUse, Seconds, Source};
+use purge_sys::beneath;
+use purge_sys::fanotify::{Group, IGNORABLE};
+use purge_sys::handle::Handle;
+
+/// Files that are marked at a time: with more, the rest is seen at every use. Some 100 bytes each in the kernel and 16 here.
+const MARKS_MAX: usize = 1 << 18;
+/// Windows shorter than this hide nothing: a mark costs more than what it could save.
+const WINDOW_MIN: u64 = 2;
+
+/// The windows of one volume.
+#[derive(Debug)]
+pub struct Windows {
+    access: Arc<Group>,
+    /// Seconds; 0: nothing is ever hidden.
+    length: u32,
+    /// When the present window began: the reader asks for each event.
+    began: AtomicU32,
+    /// Used again in this window, and not marked yet.
+    hot: Mutex<FxHashMap<Inode, Handle>>,
+    marked: Mutex<FxHashSet<Inode>>,
+}
+
+/// How the windows are, for status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Precision {
+    /// Length of a window in seconds; 0: every use is seen.
+    pub window_seconds: u32,
+    /// Files whose further uses are hidden now.
+    pub marks: u64,
+}
+
+/// Whether an event tells that its file is used again and again: a use in this window, in another second than the one
+/// before. A single open, read and close lies in one second, or is seen at its end as a second use: both is well.
+#[inline]
+fn is_repeated(events: u64, before: LastUse, now: Seconds, window_began: Seconds) -> bool {
+    events & IGNORABLE != 0
+        && before.source == Source::Observed
+        && before.at >= window_began
+        && before.at != now
+}
+
+impl Windows {
+    /// Windows of `precision` seconds. `root` is the volume's: whether the kernel can hide anything is tried on it.
+    pub fn new(access: Arc<Group>, precision: u64, root: &Path, now: Seconds) -> Self {
+        let is_possible = precision >= WINDOW_MIN && can_hide(&access, root);
+        let length = if is_possible { precision } else { 0 };
+        Self {
+            access,
+            length: u32::try_from(length).unwrap_or(u32::MAX),
+            began: AtomicU32::new(now.0),
+            hot: Mutex::default(),
+            marked: Mutex::default(),
+        }
+    }
+
+    /// How it is.
+    pub fn precision(&self) -> Precision {
+        Precision {
+            window_seconds: self.length,
+            marks: self.marked.lock().len() as u64,
+        }
+    }
+
+    /// Accesses that wait in the kernel's queue.
+    pub fn queued(&self) -> u64 {
+        self.access.queued()
+    }
+
+    /// Whether the file system is still marked: unmounting takes the mark away.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn is_watching(&self) -> io::Result<bool> {
+        self.access.is_marked()
+    }
+
+    /// Has the kernel tell of the file system that holds `path` again.
+    ///
+    /// # Errors
+    /// What `fanotify_mark(2)` says.
+    pub fn watch_again(&self, path: &Path) -> io::Result<()> {
+        self.access.mark_again(path)
+    }
+
+    /// What the agent itself does in a directory that is its own need not be told to it, where the kernel can leave it out.
+    pub fn hide_own(&self, dir: impl AsFd) {
+        let _ = self.access.ignore_names_in(dir.as_fd());
+    }
+
+    /// The same for what it does by way of a mount that nobody else uses.
+    ///
+    /// # Errors
+    /// Where the kernel cannot leave it out.
+    pub fn hide_mount(&self, mount: impl AsFd) -> io::Result<()> {
+        self.access.ignore_mount(mount.as_fd())
+    }
+
+    fn is_off(&self) -> bool {
+        self.length == 0
+    }
+
+    /// What every marked file's clock says: the present window's end.
+    pub fn end(&self) -> Seconds {
+        Seconds(self.began.load(Relaxed)).plus(self.length.into())
+    }
+
+    /// The reader tells of an event: `before` is what the index said of the file until then.
+    #[inline]
+    pub fn note(&self, events: u64, ino: Inode, handle: Handle, before: LastUse, now: Seconds) {
+        if self.length != 0 && is_repeated(events, before, now, Seconds(self.began.load(Relaxed))) {
+            self.note_hot(ino, handle);
+        }
+    }
+
+    #[cold]
+    fn note_hot(&self, ino: Inode, handle: Handle) {
+        let mut hot = self.hot.lock();
+        if hot.len() < MARKS_MAX {
+            hot.insert(ino, handle);
+        }
+    }
+
+    /// Ends the window if its time has come: nothing is hidden any more when this returns. True if a new one has begun;
+    /// its end must be stored before [`Windows::mark_hot`] is called.
+    ///
+    /// # Errors
+    /// When the kernel does not take the marks away.
+    pub fn roll(&self, watched: &Watched) -> io::Result<bool> {
+        // One second early: clocks have whole seconds.
+        if self.is_off() || clock::now().plus(1) < self.end() {
+            return Ok(false);
+        }
+        self.flush(watched)?;
+        self.began.store(clock::now().0, Relaxed);
+        Ok(true)
+    }
+
+    /// The agent's time was set back: the window begins anew, and nothing is hidden when this returns.
+    ///
+    /// # Errors
+    /// When the kernel does not take the marks away.
+    pub fn begin_anew(&self) -> io::Result<()> {
+        self.hot.lock().clear();
+        self.access.flush_ignored()?;
+        self.marked.lock().clear();
+        self.began.store(clock::now().0, Relaxed);
+        Ok(())
+    }
+
+    /// Takes all marks away, and makes sure that no file's clock says less than this moment.
+    fn flush(&self, watched: &Watched) -> io::Result<()> {
+        self.hot.lock().clear();
+        self.access.flush_ignored()?;
+        let now = clock::now().plus(1);
+        let mut marked = self.marked.lock();
+        if now > self.end() {
+            // This thread was held up: what was hidden since the window's end happened by now.
+            let mut index = watched.index.write();
+            let mut uses = index.uses();
+            for ino in marked.iter() {
+                uses.record(*ino, now);
+            }
+        }
+        marked.clear();
+        Ok(())
+    }
+
+    /// Hides the further uses of the files that were used repeatedly. `store` must make the index durable; when it says
+    /// no, nothing is hidden.
+    ///
+    /// # Errors
+    /// When the volume cannot be opened.
+    pub fn mark_hot(&self, watched: &Watched, store: impl FnOnce() -> bool) -> io::Result<()> {
+        let hot = std::mem::take(&mut *self.hot.lock());
+        if hot.is_empty() || self.is_off() {
+            return Ok(());
+        }
+        let root = watched.open_mount()?;
+        let end = self.end();
+        {
+            let mut index = watched.index.write();
+            let mut uses = index.uses();
+            for ino in hot.keys() {
+                uses.record(*ino, end);
+            }
+        }
+        // Should the store be lost, the journal still knows what the hidden uses will have been.
+        watched
+            .journal
+            .uses(end, &hot.keys().copied().collect::<Vec<_>>());
+        if !store() {
+            return Ok(());
+        }
+        let mut marked = self.marked.lock();
+        for (ino, handle) in hot {
+            if marked.len() >= MARKS_MAX {
+                break;
+            }
+            // A file that is gone needs no mark.
+            let Ok(fd) = handle.open_path(&root) else { continue };
+            // Before the mark: a mark that nobody knows of is never corrected.
+            marked.insert(ino);
+            match self.access.ignore(fd.as_fd()) {
+                Ok(()) => {}
+                // Without memory for it, the file's events go on.
+                Err(error) => tracing::debug!(%error, "cannot mark a file"),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Tries a mark on a directory, whose uses nobody asks for.
+fn can_hide(access: &Group, root: &Path) -> bool {
+    let tried = beneath::open_root(root).and_then(|root| access.ignore(root.as_fd()));
+    let done = tried.and_then(|()| access.flush_ignored());
+    if let Err(error) = &done {
+        tracing::info!(%error, "evictable marks cannot be had (before Linux 5.19, and on a subvolume of btrfs): every use is recorded by itself");
+    }
+    done.is_ok()
+}
+
+/// Corrects what an earlier process left behind: its marks may have hidden uses until this moment. `end` is the end
+/// of its last window as it was stored.
+///
+/// # Errors
+/// When the marks cannot be taken away.
+pub fn end_window_of_another(watched: &Watched, access: &Group, end: Seconds) -> io::Result<()> {
+    access.flush_ignored()?;
+    let now = clock::now().plus(1);
+    if now > end {
+        watched.index.write().move_uses(end, now);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use purge_sys::fanotify::mask;
+
+    #[test]
+    fn only_a_second_use_in_the_same_window_makes_a_file_hot() {
+        let used = |at, source| LastUse {
+            at: Seconds(at),
+            source,
+        };
+        let hot = |before, now| is_repeated(mask::OPEN, before, Seconds(now), Seconds(100));
+        assert!(hot(used(100, Source::Observed), 101));
+        assert!(!hot(used(101, Source::Observed), 101), "the same second");
+        assert!(!hot(used(99, Source::Observed), 101), "the window before");
+        assert!(!hot(used(100, Source::Baseline), 101), "nobody saw it");
+        assert!(
+            hot(used(160, Source::Observed), 101),
+            "marked, and the mark was dropped"
+        );
+        let written = mask::MODIFY | mask::CLOSE_WRITE;
+        assert!(!is_repeated(
+            written,
+            used(100, Source::Observed),
+            Seconds(101),
+            Seconds(100)
+        ));
+    }
+}

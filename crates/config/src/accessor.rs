@@ -1,0 +1,102 @@
+//! `ignore_accessors = [ { comm = "updatedb" }, { comm = "ganesha.nfsd", what = "opens" } ]`: whose reads, or opens, do not count.
+
+use std::path::PathBuf;
+
+use super::section::{At, Section, Source};
+use purge_base::accounts::{Unclear, group_id, user_id};
+use purge_collect::accessors::{Accessor, What};
+
+/// A kernel keeps so many bytes of a process's name (`TASK_COMM_LEN` without its NUL).
+const COMM_BYTES_MAX: usize = 15;
+
+/// Reads the list of a volume.
+pub(super) fn read_accessors(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Vec<Accessor> {
+    let tables = s.tables(src, "ignore_accessors");
+    let read = |(table, span)| read_accessor(Section::new("ignore_accessors", table, span), src);
+    tables.into_iter().filter_map(read).collect()
+}
+
+fn read_accessor(mut s: Section<'_, '_>, src: &mut Source<'_>) -> Option<Accessor> {
+    let before = src.faults.len();
+    let accessor = Accessor {
+        comm: read_comm(&mut s, src),
+        exe: absolute(&mut s, src, "exe").map(PathBuf::from),
+        uid: account(&mut s, src, "uid", user_id),
+        gid: account(&mut s, src, "gid", group_id),
+        cgroup: absolute(&mut s, src, "cgroup"),
+        what: read_what(&mut s, src),
+    };
+    let span = s.span.clone();
+    s.finish(src);
+    if src.faults.len() > before {
+        return None;
+    }
+    if !accessor.names_somebody() {
+        let what = "an accessor that names nobody would ignore everybody";
+        src.fault(
+            &span,
+            what,
+            "give comm, exe, uid, gid or cgroup; several must all hold",
+        );
+        return None;
+    }
+    Some(accessor)
+}
+
+fn read_comm(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option<String> {
+    let (comm, span) = s.string(src, "comm")?;
+    if comm.is_empty() || comm.contains('/') {
+        src.fault(
+            &span,
+            format!("comm {comm:?} is no name of a process"),
+            "write the name that `ps -o comm` shows",
+        );
+    } else if comm.len() > COMM_BYTES_MAX {
+        let cut: String = comm.chars().take(COMM_BYTES_MAX).collect();
+        let what = format!("comm {comm:?} is longer than the 15 bytes that the kernel keeps");
+        src.fault(&span, what, format!("write {cut:?}, or name the program by exe"));
+    }
+    Some(comm)
+}
+
+fn read_what(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> What {
+    let Some((what, span)) = s.string(src, "what") else {
+        return What::Reads;
+    };
+    match what.as_str() {
+        "reads" => What::Reads,
+        "opens" => What::Opens,
+        _ => {
+            let fault = format!("what {what:?} of an accessor cannot be ignored");
+            src.fault(&span, fault, "write \"reads\", or \"opens\" if its reads count");
+            What::Nothing
+        }
+    }
+}
+
+fn absolute(s: &mut Section<'_, '_>, src: &mut Source<'_>, key: &'static str) -> Option<String> {
+    let (path, span): At<String> = s.string(src, key)?;
+    if !path.starts_with('/') || path.trim_end_matches('/').is_empty() {
+        let what = format!("{key} {path:?} is no absolute path below /");
+        src.fault(
+            &span,
+            what,
+            "write it as /proc shows it, such as \"/usr/bin/restic\" or \"/system.slice/backup.service\"",
+        );
+    }
+    Some(path)
+}
+
+fn account(
+    s: &mut Section<'_, '_>,
+    src: &mut Source<'_>,
+    key: &'static str,
+    id_of: fn(&str) -> Option<u32>,
+) -> Option<u32> {
+    let (name, span) = s.string(src, key)?;
+    let id = id_of(&name);
+    if id.is_none() {
+        super::scope::unclear_account(src, key, &name, &span, &Unclear::Unknown);
+    }
+    id
+}

@@ -1,0 +1,169 @@
+//! An AMQP 0.9.1 exchange that gets the notice as a persistent JSON message. The broker has taken it when it confirms it, and
+//! when a queue was there to keep it: a message that no queue wants comes back, and is sent again later.
+
+use std::time::Duration;
+
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind};
+
+use super::{Letter, Receipt, SendError, amqps, secret, tls};
+use crate::settings::Amqp;
+
+/// A broker that answers later than this is taken for dead.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
+/// Delivery mode: it survives the broker's restart.
+const PERSISTENT: u8 = 2;
+
+/// A broker.
+pub struct Publisher {
+    config: Amqp,
+    open: Option<(Connection, Channel)>,
+}
+
+impl Publisher {
+    pub fn new(config: Amqp) -> Self {
+        Self { config, open: None }
+    }
+
+    pub async fn send(&mut self, letter: &Letter, receipt: &Receipt) -> Result<(), SendError> {
+        let done = match tokio::time::timeout(ANSWERS_WITHIN, self.publish(letter, receipt)).await {
+            Ok(done) => done,
+            Err(_) => Err(SendError::Down(format!(
+                "{} did not answer within {} s",
+                self.place(),
+                ANSWERS_WITHIN.as_secs()
+            ))),
+        };
+        if matches!(done, Err(SendError::Down(_))) {
+            // Whatever is left of the connection is of no use.
+            self.open = None;
+        }
+        done
+    }
+
+    /// The broker, without a password.
+    fn place(&self) -> String {
+        let uri: Result<AMQPUri, _> = self.config.url.reveal().parse();
+        uri.map_or_else(
+            |_| "the broker".into(),
+            |u| format!("{}:{}", u.authority.host, u.authority.port),
+        )
+    }
+
+    async fn publish(&mut self, letter: &Letter, receipt: &Receipt) -> Result<(), SendError> {
+        let place = self.place();
+        let down = |e: lapin::Error| SendError::Down(format!("{place}: {e}"));
+        if self
+            .open
+            .as_ref()
+            .is_none_or(|(_, channel)| !channel.status().connected())
+        {
+            self.open = Some(self.connect().await?);
+        }
+        let Some((_, channel)) = &self.open else {
+            return Err(SendError::Down(format!("{place}: no connection")));
+        };
+        let first = letter.notice.events.first();
+        let volume = first.map_or("", |e| e.volume.as_str());
+        let key = self
+            .config
+            .routing_key
+            .clone()
+            .unwrap_or_else(|| format!("{}.{volume}", letter.kind()));
+        let created = letter.notice.created_at;
+        let properties = BasicProperties::default()
+            .with_content_type("application/json".into())
+            .with_delivery_mode(PERSISTENT)
+            .with_message_id(letter.notice.notice_id.as_str().into())
+            .with_type(letter.kind().into())
+            .with_app_id("purge-agent".into())
+            .with_timestamp(created);
+        let options = BasicPublishOptions {
+            mandatory: true,
+            ..BasicPublishOptions::default()
+        };
+        let confirmation = channel
+            .basic_publish(
+                self.config.exchange.as_str().into(),
+                key.as_str().into(),
+                options,
+                letter.text().as_bytes(),
+                properties,
+            )
+            .await
+            .map_err(down)?
+            .await
+            .map_err(down)?;
+        match confirmation {
+            Confirmation::Ack(None) => {
+                receipt.taken();
+                Ok(())
+            }
+            Confirmation::Ack(Some(_)) => Err(SendError::Refused(format!(
+                "{place}: no queue is bound to exchange {} for routing key {key}",
+                self.config.exchange
+            ))),
+            Confirmation::Nack(_) => Err(SendError::Down(format!("{place} could not keep the message"))),
+            Confirmation::NotRequested => Err(SendError::Down(format!("{place} confirms nothing"))),
+        }
+    }
+
+    async fn connect(&self) -> Result<(Connection, Channel), SendError> {
+        let place = self.place();
+        let down = |e: lapin::Error| SendError::Down(tls::with_cure(format!("{place}: {e}")));
+        let mut uri: AMQPUri = self
+            .config
+            .url
+            .reveal()
+            .parse()
+            .map_err(|e| SendError::Never(format!("{place}: {e}")))?;
+        if let Some(file) = &self.config.password_file {
+            uri.authority.userinfo.password = secret(file)?;
+        }
+        let properties = ConnectionProperties::default().with_connection_name("purge-agent".into());
+        let connection = match uri.scheme {
+            AMQPScheme::AMQP => Connection::connect_uri(uri, properties).await,
+            AMQPScheme::AMQPS => {
+                let tls = tls::client(self.config.ca.as_deref())?;
+                amqps::connect(uri, tls, properties).await
+            }
+        }
+        .map_err(down)?;
+        let exchange = self.config.exchange.as_str();
+        // One that is there is used as it is, whatever its kind.
+        let probe = connection.create_channel().await.map_err(down)?;
+        let options = ExchangeDeclareOptions {
+            passive: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        let table = FieldTable::default;
+        let is_there = probe
+            .exchange_declare(exchange.into(), ExchangeKind::Topic, options, table())
+            .await
+            .is_ok();
+        let channel = match is_there {
+            true => probe,
+            // The broker has closed the channel that asked for what is not there.
+            false => connection.create_channel().await.map_err(down)?,
+        };
+        if !is_there {
+            let options = ExchangeDeclareOptions {
+                durable: true,
+                ..ExchangeDeclareOptions::default()
+            };
+            channel
+                .exchange_declare(exchange.into(), ExchangeKind::Topic, options, table())
+                .await
+                .map_err(|e| {
+                    SendError::Down(format!("{place}: exchange {exchange} cannot be declared: {e}"))
+                })?;
+        }
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await
+            .map_err(down)?;
+        Ok((connection, channel))
+    }
+}

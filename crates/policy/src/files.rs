@@ -1,0 +1,377 @@
+//! File rules: one linear pass over the clock column, on a few threads.
+
+use std::ops::Range;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::chosen::{Choices, Lasts};
+use super::evaluate::{
+    Circumstances, Evaluation, Leads, Pick, Shape, Tables, add_owner, is_quota_file, numbered,
+};
+use super::last_use::{expires_at, is_ahead, is_expired};
+use super::reach::Reach;
+use super::verdicts::Verdicts;
+use crate::rule::{Rule, Target};
+use purge_index::{Attributes, DirId, Index, NAMES_MAX, PageView, StoreError};
+use purge_model::{Inode, Kind, LastUse, Seconds};
+
+/// The file rules of a volume, ready to run.
+pub(super) struct FilePass<'a> {
+    index: &'a Index,
+    rules: Vec<(u16, &'a Rule, u64)>,
+    /// What the globs of each rule say of directories, by the rule's number; none for a rule without globs.
+    verdicts: FxHashMap<u16, Verdicts>,
+    at: &'a Circumstances,
+    tables: &'a Tables,
+    /// Directories that go as a whole, and all below.
+    taken: &'a [bool],
+    /// A file accessed at or after this is young for every rule; none when a rule does not ask for accesses.
+    young_from: Option<Seconds>,
+    needs_names: bool,
+    /// Only files of these directories are looked for.
+    within: Range<usize>,
+    /// More files than this are set apart by each thread.
+    together: usize,
+    /// What symbolic links lead to.
+    targets: FxHashSet<Inode>,
+    /// Which of the rules can speak of a directory's files.
+    reach: Reach,
+}
+
+/// Threads of an evaluation.
+const THREADS_MAX: usize = 8;
+/// Below this many entries more threads cost more than they bring.
+const ENTRIES_PER_THREAD_MIN: u64 = 200_000;
+
+impl<'a> FilePass<'a> {
+    pub fn new(
+        index: &'a Index,
+        rules: &'a [Rule],
+        at: &'a Circumstances,
+        tables: &'a Tables,
+        taken: &'a [bool],
+    ) -> Self {
+        let rules: Vec<_> = numbered(rules)
+            .filter(|(_, r)| r.target == Target::File)
+            .filter_map(|(n, r)| Some((n, r, r.ttl?)))
+            .collect();
+        let all_ask_for_access = rules.iter().all(|(_, r, _)| r.clocks.access);
+        let shortest = rules.iter().map(|(_, _, ttl)| *ttl).min().unwrap_or(u64::MAX);
+        let young_from = all_ask_for_access.then(|| at.now.minus(shortest));
+        let with_globs = rules.iter().filter(|(_, r, _)| r.scope.needs_path());
+        let verdicts: FxHashMap<_, _> = with_globs
+            .map(|(n, _, _)| (*n, Verdicts::new(index.dirs())))
+            .collect();
+        let leads = at.survey.leads.values();
+        let targets = leads.filter_map(|lead| match lead.target {
+            Leads::To(target) => Some(target),
+            Leads::Nowhere | Leads::Unknown => None,
+        });
+        Self {
+            targets: targets.collect(),
+            reach: Reach::new(index.dirs(), rules.iter().map(|(_, r, _)| &r.scope)),
+            index,
+            needs_names: !verdicts.is_empty(),
+            rules,
+            verdicts,
+            at,
+            tables,
+            taken,
+            young_from,
+            within: 0..usize::MAX,
+            together: usize::MAX,
+        }
+    }
+
+    /// The same for the files of some directories.
+    pub fn within(self, directories: Range<usize>) -> Self {
+        Self {
+            within: directories,
+            ..self
+        }
+    }
+
+    /// The same, with more files than `together` set apart.
+    pub fn keeping(self, together: usize) -> Self {
+        Self {
+            together: together / self.threads(),
+            ..self
+        }
+    }
+
+    pub fn is_needed(&self) -> bool {
+        !self.rules.is_empty()
+    }
+
+    pub fn run(&self) -> Result<Vec<Evaluation>, StoreError> {
+        self.on_threads(|pages| self.pages(pages))
+    }
+
+    /// Calls `each` with every file that a rule takes, and from when on the first of them does.
+    pub fn fold<T: Default + Send>(
+        &self,
+        each: impl Fn(&mut T, Inode, &Attributes, Seconds) + Sync,
+    ) -> Result<Vec<T>, StoreError> {
+        self.on_threads(|pages| {
+            let mut out = T::default();
+            let mut choices = Choices::of(&self.rules, &self.reach);
+            for page in pages.filter(|page| self.is_looked_at(page)) {
+                let mut attributes = page.attributes();
+                let mut paths = Paths::default();
+                for (rank, ino) in page.inodes().enumerate() {
+                    let entry = attributes.next_entry()?;
+                    if entry.kind == Kind::File
+                        && !Tables::is(self.taken, entry.parent)
+                        && let Some(due) = self.due(
+                            &page,
+                            (ino, &entry),
+                            page.access(rank),
+                            (&mut choices, &mut paths),
+                        )?
+                    {
+                        each(&mut out, ino, &entry, due);
+                    }
+                }
+            }
+            Ok(out)
+        })
+    }
+
+    /// From when on the first rule takes a file that is old enough for one at `at.now`; none if none does.
+    fn due(
+        &self,
+        page: &PageView<'_>,
+        (ino, entry): (Inode, &Attributes),
+        access: LastUse,
+        (choices, paths): (&mut Choices<'_>, &mut Paths),
+    ) -> Result<Option<Seconds>, StoreError> {
+        let mut first = None;
+        let mut lasts = Lasts::of((entry, access), self.at);
+        let chosen = choices.of_file(entry);
+        for (number, rule, ttl) in chosen
+            .rules
+            .iter()
+            .filter_map(|n| self.rules.get(usize::from(*n)))
+        {
+            let last = lasts.by(rule.clocks);
+            if is_expired(last.at, self.at.now, *ttl)
+                && Tables::is(&self.tables.connected, entry.parent)
+                && self.is_in_scope(page, ino, entry, (*number, rule), paths)?
+            {
+                let announced = self.at.announced.allows_from(rule, ino, entry.birth, last.at);
+                let due = expires_at(last.at, *ttl).max(announced);
+                first = Some(first.map_or(due, |first: Seconds| first.min(due)));
+            }
+        }
+        let held = Tables::is(&self.tables.held, entry.parent) || self.at.held.contains(&ino);
+        Ok(first.filter(|due| !held && *due <= self.at.now))
+    }
+
+    fn threads(&self) -> usize {
+        let most = std::thread::available_parallelism().map_or(1, |n| n.get().min(THREADS_MAX));
+        let wanted = usize::try_from(self.index.totals().files / ENTRIES_PER_THREAD_MIN).unwrap_or(most);
+        wanted.clamp(1, most)
+    }
+
+    fn on_threads<'i, T: Send>(
+        &'i self,
+        work: impl Fn(&mut dyn Iterator<Item = PageView<'i>>) -> Result<T, StoreError> + Sync,
+    ) -> Result<Vec<T>, StoreError> {
+        let work = &work;
+        let runs = self.index.page_runs(self.threads());
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = runs
+                .into_iter()
+                .map(|mut run| scope.spawn(move || work(&mut run)))
+                .collect();
+            // A panic in a thread goes on in this one: it is contained where the plan was asked for.
+            threads
+                .into_iter()
+                .map(|t| t.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
+                .collect()
+        })
+    }
+
+    fn pages<'p>(&self, pages: impl Iterator<Item = PageView<'p>>) -> Result<Evaluation, StoreError> {
+        let mut out = Evaluation::default();
+        let mut choices = Choices::of(&self.rules, &self.reach);
+        for page in pages.filter(|page| self.is_looked_at(page)) {
+            self.page(&page, &mut choices, &mut out)?;
+        }
+        Ok(out)
+    }
+
+    fn is_looked_at(&self, page: &PageView<'_>) -> bool {
+        self.young_from
+            .is_none_or(|limit| page.clocks().iter().any(|clock| *clock < limit.0))
+    }
+
+    fn page(
+        &self,
+        page: &PageView<'_>,
+        choices: &mut Choices<'_>,
+        out: &mut Evaluation,
+    ) -> Result<(), StoreError> {
+        let mut attributes = page.attributes();
+        let mut paths = Paths::default();
+        for (rank, ino) in page.inodes().enumerate() {
+            let entry = attributes.next_entry()?;
+            let is_outside = !self.within.contains(&entry.parent.index());
+            if entry.kind != Kind::File || is_outside || Tables::is(self.taken, entry.parent) {
+                continue;
+            }
+            let access = page.access(rank);
+            if self.young_from.is_some_and(|limit| access.at >= limit) {
+                continue;
+            }
+            out.examined += 1;
+            out.ahead += u64::from(is_ahead(&entry, self.at.now));
+            self.file(page, (ino, &entry), access, (choices, &mut paths), out)?;
+        }
+        Ok(())
+    }
+
+    fn file(
+        &self,
+        page: &PageView<'_>,
+        (ino, entry): (Inode, &Attributes),
+        access: LastUse,
+        (choices, paths): (&mut Choices<'_>, &mut Paths),
+        out: &mut Evaluation,
+    ) -> Result<(), StoreError> {
+        let (mut uncovered, mut excluded) = (false, false);
+        let mut lasts = Lasts::of((entry, access), self.at);
+        let chosen = choices.of_file(entry);
+        for (number, rule, ttl) in chosen
+            .rules
+            .iter()
+            .filter_map(|n| self.rules.get(usize::from(*n)))
+        {
+            let last = lasts.by(rule.clocks);
+            if !is_expired(last.at, self.at.now, *ttl) {
+                uncovered |= is_expired(lasts.seen_by(rule.clocks).at, self.at.now, *ttl);
+                continue;
+            }
+            let announced = self.at.announced.allows_from(rule, ino, entry.birth, last.at);
+            if announced > self.at.now {
+                continue;
+            }
+            if !Tables::is(&self.tables.connected, entry.parent) {
+                uncovered = true;
+                continue;
+            }
+            if !self.is_in_scope(page, ino, entry, (*number, rule), paths)? {
+                excluded = true;
+                continue;
+            }
+            if Tables::is(&self.tables.held, entry.parent) || self.at.held.contains(&ino) {
+                out.kept.held += 1;
+                return Ok(());
+            }
+            if self.at.left_out.contains(&entry.uid) {
+                out.kept.limit += 1;
+                return Ok(());
+            }
+            let pick = Pick {
+                ino,
+                parent: entry.parent,
+                shape: Shape::File,
+                last,
+                birth: entry.birth,
+                bytes: entry.size,
+                takes: entry.takes(),
+                files: 1,
+                rule: *number,
+            };
+            out.mounted += u64::from(self.at.mounted.contains(&ino));
+            out.take(pick, self.together);
+            if self.targets.contains(&ino) {
+                out.targets.insert(ino, *number);
+            }
+            add_owner(&mut out.by_owner, entry.uid, pick.portion());
+            return Ok(());
+        }
+        for (clocks, ttl) in &chosen.others {
+            match is_expired(lasts.by(*clocks).at, self.at.now, *ttl) {
+                true if Tables::is(&self.tables.connected, entry.parent) => excluded = true,
+                true => uncovered = true,
+                false => uncovered |= is_expired(lasts.seen_by(*clocks).at, self.at.now, *ttl),
+            }
+        }
+        out.kept.excluded += u64::from(excluded);
+        out.kept.uncovered += u64::from(uncovered && !excluded);
+        Ok(())
+    }
+
+    fn is_in_scope(
+        &self,
+        page: &PageView<'_>,
+        ino: Inode,
+        entry: &Attributes,
+        (number, rule): (u16, &Rule),
+        paths: &mut Paths,
+    ) -> Result<bool, StoreError> {
+        if Tables::is(&self.tables.protected, entry.parent)
+            || Tables::is(&self.tables.deep, entry.parent)
+            || has_too_many_names(self.index, ino, entry)
+            || !rule.scope.admits_attributes(entry.uid, entry.gid, entry.size)
+        {
+            return Ok(false);
+        }
+        // Names are read from the store only where they decide: for globs, and for the few files of the root.
+        if !rule.scope.needs_path() && entry.parent != DirId::ROOT {
+            return Ok(true);
+        }
+        paths.load(self.index, page.number())?;
+        let names = paths.of(ino);
+        if names.is_empty() && self.needs_names {
+            return Ok(false);
+        }
+        for (parent, name) in names {
+            if is_quota_file(*parent, name) {
+                return Ok(false);
+            }
+            let verdicts = self.verdicts.get(&number);
+            let admits = |v: &Verdicts| v.admits(self.index.dirs(), &rule.scope, (*parent, name), false);
+            if !verdicts.is_none_or(admits) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Whether a file has more names than are kept: it is used where nobody knows, and stays.
+pub(super) fn has_too_many_names(index: &Index, ino: Inode, entry: &Attributes) -> bool {
+    entry.links as usize > NAMES_MAX || entry.links > 1 && index.has_more_names(ino)
+}
+
+/// By offset: the directories and names of one page's files.
+type PageNames = FxHashMap<u8, Vec<(DirId, Vec<u8>)>>;
+
+/// The names of one page's files, loaded when first asked for.
+#[derive(Default)]
+struct Paths {
+    names: Option<PageNames>,
+}
+
+impl Paths {
+    fn load(&mut self, index: &Index, page: u64) -> Result<(), StoreError> {
+        if self.names.is_none() {
+            let mut names = PageNames::default();
+            index.names_of_page(page, |offset, parent, name| {
+                names.entry(offset).or_default().push((parent, name.to_vec()));
+            })?;
+            self.names = Some(names);
+        }
+        Ok(())
+    }
+
+    fn of(&self, ino: Inode) -> &[(DirId, Vec<u8>)] {
+        let offset = (ino % purge_index::codec::PAGE_INODES) as u8;
+        self.names
+            .as_ref()
+            .and_then(|n| n.get(&offset))
+            .map_or(&[], Vec::as_slice)
+    }
+}

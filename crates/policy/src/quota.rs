@@ -1,0 +1,553 @@
+//! Owners and directories over their limit, volumes over their watermark, and what goes then. Pure.
+//!
+//! What may go at all is a file rule's evaluation with `min_age` as its TTL: the named rule's scope and exclusions,
+//! holds and gaps count as they always do. Of that, each subject's files are taken in the rule's order until what is
+//! left is no more than `low`; a file that brings it no nearer stays.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::evaluate::{Circumstances, Evaluation, Pick, Shape, add_owner, evaluate};
+use super::limits::{byte_days, fitting, sort};
+use super::portion::Portion;
+use super::rooted::{Named, Outside, Rooted};
+use crate::allowance::Quota;
+use crate::rule::{Rule, Sequence, Symlinks, Target};
+use crate::whom::QuotaSubject;
+use purge_index::{Attributes, DirId, Index, StoreError};
+use purge_model::{Kind, Seconds};
+
+/// One whose files are summed: a uid, a gid, a project, or a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Subject {
+    /// uid, gid or project id.
+    Id(u32),
+    /// A directory.
+    Directory(DirId),
+}
+
+/// What one subject uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// Regular files; one with several names counts once.
+    pub files: u64,
+    /// Bytes, as [`counted`].
+    pub bytes: u128,
+    /// Sum of size x (whole days present + 1).
+    pub byte_days: u128,
+}
+
+/// What a file counts for. Of a user it is the apparent size. What several users share is over its limit by what is on the disk alone: a
+/// sparse file of one of them must not make the others' files go.
+fn counted(subject: QuotaSubject, entry: &Attributes) -> u64 {
+    match subject {
+        QuotaSubject::User => entry.size,
+        QuotaSubject::Group | QuotaSubject::Project | QuotaSubject::Directory { .. } => entry.takes(),
+    }
+}
+
+/// A subject and the limits it is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Over {
+    /// Which.
+    pub subject: Subject,
+    /// Its name, or its path below the volume.
+    pub name: String,
+    /// What it uses.
+    pub used: Sums,
+    /// Bytes it may have, if it has more.
+    pub hard: Option<u64>,
+    /// Byte-days it may have, if it has more.
+    pub temporal: Option<u64>,
+}
+
+/// Something that goes by more than one rule's word: which, and why, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// Stands where a rule's name stands.
+    pub name: String,
+    /// For a person.
+    pub because: String,
+}
+
+/// What a quota or a watermark would take. A pick's `rule` is a position in `reasons`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Triggered {
+    /// What goes and what stays.
+    pub evaluation: Evaluation,
+    /// At least one.
+    pub reasons: Vec<Reason>,
+    /// What does not count, for a person.
+    pub left_out: Vec<String>,
+}
+
+/// What must become free: (bytes, files) for a watermark, (bytes, byte-days) for a quota.
+pub type Need = (u128, u128);
+
+/// A quota, and the directories that `/etc/projects` names.
+pub type Asked<'a> = (&'a Quota, &'a Named);
+
+/// Tells whose a file is.
+struct Owners {
+    by: QuotaSubject,
+    /// By directory: the one at the quota's depth that holds it, if one does.
+    units: Vec<Option<DirId>>,
+    /// Where projects delete: whose project ids count.
+    rooted: Option<Rooted>,
+}
+
+impl Owners {
+    fn new(index: &Index, (quota, named): Asked<'_>) -> Self {
+        let by = quota.subject;
+        let units = match by {
+            QuotaSubject::Directory { depth } => {
+                let of = |id, _: &_, (level, unit): (u32, Option<DirId>)| {
+                    let level = level.saturating_add(1);
+                    (level, if level == depth { Some(id) } else { unit })
+                };
+                let all = index.dirs().inherit((0, None), of);
+                all.into_iter().map(|(_, unit)| unit).collect()
+            }
+            QuotaSubject::User | QuotaSubject::Group | QuotaSubject::Project => Vec::new(),
+        };
+        let is_guarded = quota.purges && by == QuotaSubject::Project;
+        Self {
+            by,
+            units,
+            rooted: is_guarded.then(|| Rooted::new(index, named)),
+        }
+    }
+
+    /// Whether a file has a project id that only its owner gave to it.
+    fn is_outside(&self, entry: &Attributes) -> bool {
+        let rooted = self.rooted.as_ref();
+        rooted.is_some_and(|rooted| entry.project != 0 && !rooted.counts(entry))
+    }
+
+    fn of(&self, entry: &Attributes) -> Option<Subject> {
+        match self.by {
+            QuotaSubject::User => Some(Subject::Id(entry.uid)),
+            QuotaSubject::Group => Some(Subject::Id(entry.gid)),
+            // What belongs to no project is not the property of project 0.
+            QuotaSubject::Project => {
+                let counts = entry.project != 0 && !self.is_outside(entry);
+                counts.then_some(Subject::Id(entry.project))
+            }
+            QuotaSubject::Directory { .. } => {
+                let unit = self.units.get(entry.parent.index()).copied().flatten();
+                unit.map(Subject::Directory)
+            }
+        }
+    }
+
+    /// The files that count for nothing because of their project id; none where all count.
+    fn left_out(&self, index: &Index) -> Result<Option<Outside>, StoreError> {
+        if self.rooted.is_none() {
+            return Ok(None);
+        }
+        let mut outside = Outside::default();
+        for page in index.pages() {
+            let mut attributes = page.attributes();
+            for _ in page.inodes() {
+                let entry = attributes.next_entry()?;
+                if entry.kind == Kind::File && self.is_outside(&entry) {
+                    outside.add(&entry);
+                }
+            }
+        }
+        Ok(Some(outside))
+    }
+
+    fn sums(&self, index: &Index, now: Seconds) -> Result<FxHashMap<Subject, Sums>, StoreError> {
+        let mut all: FxHashMap<Subject, Sums> = FxHashMap::default();
+        for page in index.pages() {
+            let mut attributes = page.attributes();
+            for _ in page.inodes() {
+                let entry = attributes.next_entry()?;
+                if entry.kind == Kind::File
+                    && let Some(subject) = self.of(&entry)
+                {
+                    let sums = all.entry(subject).or_default();
+                    sums.files = sums.files.saturating_add(1);
+                    let bytes = counted(self.by, &entry);
+                    sums.bytes = sums.bytes.saturating_add(bytes.into());
+                    let days = byte_days(bytes, entry.birth, now);
+                    sums.byte_days = sums.byte_days.saturating_add(days);
+                }
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// Everybody who is over a limit of the quota, by name. `name` names a uid or gid.
+///
+/// # Errors
+/// When the index is damaged.
+pub fn over(
+    index: &Index,
+    asked: Asked<'_>,
+    now: Seconds,
+    name: impl Fn(u32) -> String,
+) -> Result<Vec<Over>, StoreError> {
+    over_among(index, asked.0, now, &Owners::new(index, asked), name)
+}
+
+/// What each subject of the quota uses. `name` names a uid or gid.
+///
+/// # Errors
+/// When the index is damaged.
+pub fn used(
+    index: &Index,
+    asked: Asked<'_>,
+    now: Seconds,
+    name: impl Fn(u32) -> String,
+) -> Result<Vec<(Subject, String, Sums)>, StoreError> {
+    let sums = Owners::new(index, asked).sums(index, now)?;
+    let named = sums
+        .into_iter()
+        .map(|(s, used)| (s, name_of(index, s, &name), used));
+    Ok(named.collect())
+}
+
+fn name_of(index: &Index, subject: Subject, name: impl Fn(u32) -> String) -> String {
+    match subject {
+        Subject::Id(id) => name(id),
+        Subject::Directory(id) => {
+            String::from_utf8_lossy(&index.dirs().path(id).unwrap_or_default()).into_owned()
+        }
+    }
+}
+
+fn over_among(
+    index: &Index,
+    quota: &Quota,
+    now: Seconds,
+    owners: &Owners,
+    name: impl Fn(u32) -> String,
+) -> Result<Vec<Over>, StoreError> {
+    let mut all = uses_among(index, quota, now, owners, name)?;
+    all.retain(|o| o.hard.is_some() || o.temporal.is_some());
+    Ok(all)
+}
+
+/// Everybody whom the quota sums up, by name; a limit is named where it is passed.
+///
+/// # Errors
+/// When the index is damaged.
+pub fn uses(
+    index: &Index,
+    asked: Asked<'_>,
+    now: Seconds,
+    name: impl Fn(u32) -> String,
+) -> Result<Vec<Over>, StoreError> {
+    uses_among(index, asked.0, now, &Owners::new(index, asked), name)
+}
+
+fn uses_among(
+    index: &Index,
+    quota: &Quota,
+    now: Seconds,
+    owners: &Owners,
+    name: impl Fn(u32) -> String,
+) -> Result<Vec<Over>, StoreError> {
+    let mut all = Vec::new();
+    for (subject, used) in owners.sums(index, now)? {
+        let name = name_of(index, subject, &name);
+        let (hard, temporal) = quota.limits_of(subject.id(), &name);
+        let hard = hard.filter(|limit| used.bytes > u128::from(*limit));
+        let temporal = temporal.filter(|limit| used.byte_days > u128::from(*limit));
+        all.push(Over {
+            subject,
+            name,
+            used,
+            hard,
+            temporal,
+        });
+    }
+    all.sort_unstable_by(|a, b| a.name.cmp(&b.name).then(a.subject.cmp(&b.subject)));
+    Ok(all)
+}
+
+impl Over {
+    /// How far over which limit, for a person.
+    pub fn in_words(&self) -> String {
+        let part = |used: u128, limit: u64, unit: &str| {
+            let over = used.saturating_sub(limit.into());
+            format!("{used} of {limit} {unit}, {over} over")
+        };
+        let hard = self.hard.map(|l| part(self.used.bytes, l, "bytes"));
+        let temporal = self.temporal.map(|l| part(self.used.byte_days, l, "byte-days"));
+        let parts: Vec<String> = hard.into_iter().chain(temporal).collect();
+        format!("{} uses {}", self.name, parts.join(" and "))
+    }
+
+    /// What must go, so that no more than `low` of each limit is left.
+    fn need(&self, low: f64) -> Need {
+        // A share of a limit: whole bytes, cut off, so that what is left is never above it.
+        let excess = |used: u128, limit: Option<u64>| {
+            limit.map_or(0, |limit| used.saturating_sub((limit as f64 * low) as u128))
+        };
+        (
+            excess(self.used.bytes, self.hard),
+            excess(self.used.byte_days, self.temporal),
+        )
+    }
+}
+
+/// What may go at all, before any sum is looked at: `rule`'s scope, and nothing used within `min_age`.
+fn eligible(rule: &Rule, min_age: u64) -> Rule {
+    let mut rule = rule.clone();
+    rule.target = Target::File;
+    rule.ttl = Some(min_age.max(1));
+    // A rule may look at other clocks alone; a file in use stays here in any case.
+    rule.clocks.access = true;
+    rule.remove_empty_dirs = false;
+    rule.symlinks = Symlinks::Keep;
+    (rule.max_files, rule.max_bytes) = (0, 0);
+    rule
+}
+
+/// What a quota would take.
+///
+/// # Errors
+/// When the index is damaged or its names cannot be read.
+pub fn quota(
+    index: &Index,
+    (quota, named): Asked<'_>,
+    rule: &Rule,
+    at: &Circumstances,
+    name: impl Fn(u32) -> String,
+) -> Result<Triggered, StoreError> {
+    let owners = Owners::new(index, (quota, named));
+    let over = over_among(index, quota, at.now, &owners, name)?;
+    let mut allowed = eligible(rule, quota.min_age);
+    if quota.max_age.is_none() && quota.subject == QuotaSubject::User {
+        // Nobody else's files need be looked at.
+        let over: FxHashSet<u32> = over.iter().filter_map(|o| o.subject.id()).collect();
+        let users = match allowed.scope.users.take() {
+            Some(users) => users.into_iter().filter(|u| over.contains(u)).collect(),
+            None => over.into_iter().collect(),
+        };
+        allowed.scope.users = Some(users);
+    }
+    let mut evaluation = evaluate(index, std::slice::from_ref(&allowed), at)?;
+    let mut reasons: Vec<Reason> = over
+        .iter()
+        .map(|o| Reason {
+            name: format!("{}/{}", quota.name, o.name),
+            because: format!("quota {}: {}", quota.name, o.in_words()),
+        })
+        .collect();
+    let places: FxHashMap<Subject, usize> = over.iter().enumerate().map(|(i, o)| (o.subject, i)).collect();
+    reasons.push(Reason {
+        name: quota.name.clone(),
+        because: match quota.max_age {
+            Some(age) => format!(
+                "quota {}: on the volume for more than {} days",
+                quota.name,
+                age / 86_400
+            ),
+            None => format!("quota {}", quota.name),
+        },
+    });
+    // Last of all those who are over nothing: theirs is only what has stayed too long.
+    let mut groups: Vec<Vec<Pick>> = vec![Vec::new(); reasons.len()];
+    for pick in evaluation.picks.drain(..) {
+        let entry = index.get(pick.ino).map(|(entry, _)| entry);
+        if entry.is_some_and(|entry| owners.is_outside(&entry)) {
+            evaluation.kept.excluded = evaluation.kept.excluded.saturating_add(pick.files.into());
+            continue;
+        }
+        let subject = entry.and_then(|entry| owners.of(&entry));
+        let place = subject
+            .and_then(|s| places.get(&s))
+            .copied()
+            .unwrap_or(over.len());
+        if let Some(group) = groups.get_mut(place) {
+            group.push(pick);
+        }
+    }
+    let outstayed = |p: &Pick| quota.max_age.is_some_and(|age| p.birth.age_at(at.now) > age);
+    let gain = |p: &Pick| {
+        let bytes = index
+            .get(p.ino)
+            .map_or(0, |(entry, _)| counted(quota.subject, &entry));
+        (u128::from(bytes), byte_days(bytes, p.birth, at.now))
+    };
+    let (mut taken, mut left) = (Vec::new(), Vec::new());
+    for (place, group) in groups.into_iter().enumerate() {
+        let need = over.get(place).map_or((0, 0), |o| o.need(quota.low));
+        let (mut goes, stays) = select(group, rule.sequence, at.now, need, gain, outstayed);
+        let number = u16::try_from(place).unwrap_or(u16::MAX);
+        goes.iter_mut().for_each(|p| p.rule = number);
+        taken.extend(goes);
+        left.extend(stays);
+    }
+    settle(index, &mut evaluation, rule, at.now, (taken, left));
+    let left_out = owners.left_out(index)?.and_then(|outside| outside.in_words());
+    Ok(Triggered {
+        evaluation,
+        reasons,
+        left_out: left_out.into_iter().collect(),
+    })
+}
+
+/// What a volume over its watermark would lose: `need` is (bytes, files). Of each file counts what it takes on disk.
+///
+/// # Errors
+/// When the index is damaged or its names cannot be read.
+pub fn watermark(
+    index: &Index,
+    (rule, min_age): (&Rule, u64),
+    need: Need,
+    because: String,
+    at: &Circumstances,
+) -> Result<Triggered, StoreError> {
+    let (evaluation, picks) = may_go(index, (rule, min_age), at)?;
+    let gain = |p: &Pick| {
+        let entry = index.get(p.ino);
+        let frees = entry.map_or(0, |(entry, _)| entry.allocated);
+        (u128::from(frees), u128::from(p.files))
+    };
+    let chosen = choose(picks, need, gain);
+    Ok(settled(index, evaluation, chosen, rule, (because, at.now)))
+}
+
+/// What may go at all of a volume over its watermark, in the order in which it would.
+///
+/// # Errors
+/// When the index is damaged or its names cannot be read.
+pub fn may_go(
+    index: &Index,
+    (rule, min_age): (&Rule, u64),
+    at: &Circumstances,
+) -> Result<(Evaluation, Vec<Pick>), StoreError> {
+    let mut evaluation = evaluate(index, &[eligible(rule, min_age)], at)?;
+    let mut picks = std::mem::take(&mut evaluation.picks);
+    picks.retain(|p| p.shape == Shape::File);
+    sort(&mut picks, rule.sequence, at.now);
+    Ok((evaluation, picks))
+}
+
+/// The plan of a watermark, of what was chosen.
+pub fn settled(
+    index: &Index,
+    mut evaluation: Evaluation,
+    chosen: (Vec<Pick>, Vec<Pick>),
+    rule: &Rule,
+    (because, now): (String, Seconds),
+) -> Triggered {
+    settle(index, &mut evaluation, rule, now, chosen);
+    let reasons = vec![Reason {
+        name: format!("watermark/{}", rule.name),
+        because,
+    }];
+    Triggered {
+        evaluation,
+        reasons,
+        left_out: Vec::new(),
+    }
+}
+
+/// Takes picks in their order until `need` is met, after those that go in any case. Returns what goes and what stays.
+fn select(
+    mut picks: Vec<Pick>,
+    sequence: Sequence,
+    now: Seconds,
+    mut need: Need,
+    gain: impl Fn(&Pick) -> Need,
+    goes_anyway: impl Fn(&Pick) -> bool,
+) -> (Vec<Pick>, Vec<Pick>) {
+    picks.retain(|p| p.shape == Shape::File);
+    sort(&mut picks, sequence, now);
+    let (mut taken, rest): (Vec<Pick>, Vec<Pick>) = picks.into_iter().partition(&goes_anyway);
+    for pick in &taken {
+        let brings = gain(pick);
+        need = (need.0.saturating_sub(brings.0), need.1.saturating_sub(brings.1));
+    }
+    let (more, left) = choose(rest, need, gain);
+    taken.extend(more);
+    (taken, left)
+}
+
+/// What goes and what stays of `picks`, which are in order: the first that bring it nearer go, until `need` is met. `gain` is asked
+/// only while something is needed.
+pub fn choose(
+    picks: Vec<Pick>,
+    mut need: Need,
+    mut gain: impl FnMut(&Pick) -> Need,
+) -> (Vec<Pick>, Vec<Pick>) {
+    let (mut taken, mut left) = (Vec::new(), Vec::new());
+    for pick in picks {
+        if need == (0, 0) {
+            left.push(pick);
+            continue;
+        }
+        let brings = gain(&pick);
+        let helps = need.0.min(brings.0) > 0 || need.1.min(brings.1) > 0;
+        if helps {
+            need = (need.0.saturating_sub(brings.0), need.1.saturating_sub(brings.1));
+            taken.push(pick);
+        } else {
+            left.push(pick);
+        }
+    }
+    (taken, left)
+}
+
+/// The rule's own limits over all that was chosen, and the counts.
+fn settle(
+    index: &Index,
+    evaluation: &mut Evaluation,
+    rule: &Rule,
+    now: Seconds,
+    (mut taken, mut left): (Vec<Pick>, Vec<Pick>),
+) {
+    if rule.max_files > 0 || rule.max_bytes > 0 {
+        sort(&mut taken, rule.sequence, now);
+        left.extend(taken.split_off(fitting(&taken, rule)));
+    }
+    let stays: u64 = left.iter().map(|p| u64::from(p.files)).sum();
+    evaluation.kept.limit = evaluation.kept.limit.saturating_add(stays);
+    evaluation.by_owner.clear();
+    for pick in &taken {
+        if let Some((attributes, _)) = index.get(pick.ino) {
+            add_owner(&mut evaluation.by_owner, attributes.uid, pick.portion());
+        }
+    }
+    evaluation.picks = taken;
+}
+
+/// Leaves of one owner's files, in their order, those that there is room for. What others have does not take the place of the rest.
+pub fn cut(index: &Index, evaluation: &mut Evaluation, uid: u32, has_room_for: impl Fn(Portion) -> bool) {
+    let (mut goes, mut stays) = (Portion::default(), Portion::default());
+    evaluation.picks.retain(|pick| {
+        if index.get(pick.ino).is_none_or(|(entry, _)| entry.uid != uid) {
+            return true;
+        }
+        let more = goes.plus(pick.portion());
+        let fits = has_room_for(more);
+        if fits {
+            goes = more;
+        } else {
+            stays = stays.plus(pick.portion());
+        }
+        fits
+    });
+    evaluation.by_owner.insert(uid, goes);
+    evaluation.kept.limit = evaluation.kept.limit.saturating_add(stays.files);
+}
+
+impl Subject {
+    /// The id of a subject that has one.
+    pub fn id(self) -> Option<u32> {
+        match self {
+            Self::Id(id) => Some(id),
+            Self::Directory(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "quota_tests.rs"]
+mod tests;

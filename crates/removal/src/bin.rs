@@ -1,0 +1,217 @@
+//! Where a run's worker puts what it takes away: a part of the trash.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::kept::Kept;
+use super::origin::Origin;
+use super::reserve;
+use super::trash::{LIKE, ORIGIN};
+use purge_model::Inode;
+use purge_sys::likeness::Likeness;
+use purge_sys::{beneath, inside};
+
+/// Where a run puts what it takes away.
+#[derive(Debug)]
+pub struct Bin {
+    pub(super) volume: OwnedFd,
+    pub(super) files: OwnedFd,
+    pub(super) trees: OwnedFd,
+    /// Where that is, relative to the volume.
+    pub(super) trees_path: String,
+    /// The directory made last, and the one that holds it or its like: candidates come in runs.
+    pub(super) last: Option<Place>,
+    pub(super) above: Option<Place>,
+    /// For what cannot be put back.
+    pub kept: Kept,
+    /// The trash itself.
+    pub(super) trash: OwnedFd,
+}
+
+/// A worker's directories for files that are removed in a moment. There are some, because the kernel reads a directory's names one by one
+/// to find one of them.
+#[derive(Debug, Clone)]
+pub struct Lanes {
+    dirs: [Arc<OwnedFd>; Self::COUNT],
+    /// How many names were given.
+    given: usize,
+}
+
+impl Lanes {
+    /// So many for a worker.
+    pub const COUNT: usize = 8;
+
+    /// In these directories.
+    pub fn new(dirs: [Arc<OwnedFd>; Self::COUNT]) -> Self {
+        Self { dirs, given: 0 }
+    }
+
+    /// The directories.
+    pub fn dirs(&self) -> impl Iterator<Item = &OwnedFd> {
+        self.dirs.iter().map(|dir| &**dir)
+    }
+
+    /// A directory, and a name there that was not given before. Something that could not be put back may have it: ask again then.
+    pub fn free(&mut self) -> (Arc<OwnedFd>, Arc<CStr>) {
+        let (lane, nth) = (self.given % Self::COUNT, self.given / Self::COUNT);
+        self.given = self.given.wrapping_add(1);
+        let [first, ..] = &self.dirs;
+        let dir = self.dirs.get(lane).unwrap_or(first);
+        let name = CString::new(nth.to_string()).unwrap_or_default();
+        (Arc::clone(dir), name.into())
+    }
+}
+
+impl Bin {
+    /// The place for the files of a directory of the volume, which is open as `like`: it has the same owner and mode.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn place(&mut self, dir: &[u8], like: &OwnedFd) -> io::Result<Arc<OwnedFd>> {
+        let ino = ino_of(like)?;
+        if let Some(fd) = of_path(self.last.as_ref(), dir, ino)? {
+            return Ok(fd);
+        }
+        let (above, name) = split(dir);
+        let fd = match name.is_empty() {
+            true => rustix::io::dup(&self.files)?,
+            false => {
+                // Asked of the directory itself: by a path it may be another one's at this moment.
+                let parent = beneath::open_parent(like)?;
+                let above = self.place_above(above, &parent)?;
+                reserve::with_ballast(&self.trash, || made_alike(&above, name, like))?
+            }
+        };
+        let fd = Arc::new(fd);
+        self.last = Some((dir.to_vec(), ino, Arc::clone(&fd)));
+        Ok(fd)
+    }
+
+    /// The place of a directory that holds others, and that is open as `like`.
+    fn place_above(&mut self, dir: &[u8], like: &OwnedFd) -> io::Result<Arc<OwnedFd>> {
+        let ino = ino_of(like)?;
+        if let Some(fd) = of_path(self.above.as_ref(), dir, ino)? {
+            return Ok(fd);
+        }
+        let fd = match beneath::open_anchor(&self.files, dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.make(dir, like)?,
+            other => other?,
+        };
+        if !dir.is_empty() && !Likeness::is_of(&beneath::open_dir(&fd, b"")?, like)? {
+            return Err(another_directory());
+        }
+        let fd = Arc::new(fd);
+        self.above = Some((dir.to_vec(), ino, Arc::clone(&fd)));
+        Ok(fd)
+    }
+
+    /// Directories like those of the volume: the same owners and modes. They are found by their names from the root down, and must then be
+    /// those that lie above `like`.
+    fn make(&self, dir: &[u8], like: &OwnedFd) -> io::Result<OwnedFd> {
+        let mut there = rustix::io::dup(&self.volume)?;
+        let mut here = rustix::io::dup(&self.files)?;
+        let mut passed = vec![ino_of(&there)?];
+        for name in dir.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
+            there = beneath::open_anchor(&there, name)?;
+            here = reserve::with_ballast(&self.trash, || made_alike(&here, name, &there))?;
+            passed.push(ino_of(&there)?);
+        }
+        let mut up = rustix::io::dup(like)?;
+        for (n, ino) in passed.iter().rev().enumerate() {
+            if n > 0 {
+                up = beneath::open_parent(&up)?;
+            }
+            if ino_of(&up)? != *ino {
+                return Err(another_directory());
+            }
+        }
+        Ok(here)
+    }
+
+    /// The place for a directory that is taken as a whole: its entry there is called [`TREE`].
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn place_tree(&self, ino: Inode, path: &[u8], origin: &Origin) -> io::Result<OwnedFd> {
+        let name = ino.to_string();
+        let (dir, is_new) =
+            reserve::with_ballast(&self.trash, || inside::make_own_dir(&self.trees, name.as_bytes()))?;
+        if !is_new {
+            return Err(rustix::io::Errno::EXIST.into());
+        }
+        // A place that does not say whose it is must not be left: the run could not end.
+        reserve::with_ballast(&self.trash, || inside::write_note(&dir, ORIGIN, path)).inspect_err(|_| {
+            let _ = inside::remove_dir(&self.trees, &*name);
+        })?;
+        // The directories of the share that stand for these may be freed before the tree. Without space for a note those must do.
+        let _ = inside::write_note(&dir, LIKE, &origin.to_note());
+        Ok(dir)
+    }
+
+    /// Where the place of a directory is, relative to the volume.
+    pub fn path_of_tree(&self, ino: Inode) -> Vec<u8> {
+        format!("{}/{ino}", self.trees_path).into_bytes()
+    }
+
+    /// The place of a tree that is not there any more.
+    pub fn clear_tree(&self, ino: Inode) {
+        let name = ino.to_string();
+        if let Ok(dir) = beneath::open_anchor(&self.trees, name.as_bytes()) {
+            let _ = inside::unlink(&dir, ORIGIN);
+            let _ = inside::unlink(&dir, LIKE);
+        }
+        let _ = inside::remove_dir(&self.trees, name);
+    }
+}
+
+/// The path of a directory, which it is, and its place.
+pub(super) type Place = (Vec<u8>, Inode, Arc<OwnedFd>);
+
+fn of_path(place: Option<&Place>, path: &[u8], ino: Inode) -> io::Result<Option<Arc<OwnedFd>>> {
+    match place.filter(|(of, ..)| of == path) {
+        Some((_, known, fd)) if *known == ino => Ok(Some(Arc::clone(fd))),
+        Some(_) => Err(another_directory()),
+        None => Ok(None),
+    }
+}
+
+fn ino_of(dir: &OwnedFd) -> io::Result<Inode> {
+    Ok(rustix::fs::fstat(dir)?.st_ino)
+}
+
+/// A user has put another directory in the place of one: what lies in it stays.
+fn another_directory() -> io::Error {
+    io::Error::from_raw_os_error(libc::EXDEV)
+}
+
+/// The directory that holds a path, and its name there.
+pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|b| *b == b'/') {
+        Some(cut) => (path.get(..cut).unwrap_or(&[]), path.get(cut + 1..).unwrap_or(&[])),
+        None => (&[], path),
+    }
+}
+
+/// The directory `name` in another; if it is new, it remembers what `like` is like.
+fn made_alike(here: &OwnedFd, name: &[u8], like: &OwnedFd) -> io::Result<OwnedFd> {
+    match beneath::open_anchor(here, name) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+        Ok(anchor) => {
+            return match Likeness::is_of(&beneath::open_dir(&anchor, b"")?, like)? {
+                true => Ok(anchor),
+                false => Err(another_directory()),
+            };
+        }
+    }
+    // By descriptors that can be read: those of the volume are anchors only.
+    let like = Likeness::of(&beneath::open_dir(like, b"")?)?;
+    let (anchor, is_new) = inside::make_dir(here, name)?;
+    // Another worker may have made it at the same time, for the same directory.
+    if is_new {
+        like.record_in(&beneath::open_dir(&anchor, b"")?)?;
+    }
+    Ok(anchor)
+}

@@ -1,0 +1,117 @@
+//! What lies in the trash: counted, and remembered for its uses.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::OwnedFd;
+
+use purge_proto::v1;
+
+use super::share::Share;
+use super::trash::{FILES, FLAT, TREE, TREES, Trash};
+use purge_collect::trashed::Trashed;
+use purge_model::Kind;
+use purge_sys::walk::{Listed, Visitor, list, walk};
+use purge_sys::{beneath, inside, stat};
+
+impl Trash {
+    /// Notes what lies in the shares whose grace will end, so that its uses are known.
+    ///
+    /// # Errors
+    /// When one cannot be listed.
+    pub fn remember(&self, trashed: &Trashed) -> io::Result<()> {
+        let mut lying = Lying(trashed);
+        for share in self.shares()?.iter().filter(|s| !s.is_kept()) {
+            let name = CString::new(share.name()).unwrap_or_default();
+            walk(&self.dir, &name, &mut lying)?;
+        }
+        Ok(())
+    }
+
+    /// What lies in a share: files with their sizes, and the directories that were taken as a whole.
+    ///
+    /// # Errors
+    /// When it cannot be listed.
+    pub fn left_of(&self, share: &Share) -> io::Result<v1::Totals> {
+        let mut left = Left::default();
+        if let Some(trees) = self.part(share, TREES)? {
+            for name in list(&trees)? {
+                let place = beneath::open_dir(&trees, name.to_bytes())?;
+                if inside::is_there(&place, TREE)? {
+                    left.meet_any(&place, TREE)?;
+                }
+            }
+        }
+        let trees = left.0;
+        let dir = beneath::open_anchor(&self.dir, share.name().as_bytes())?;
+        for part in [FILES, FLAT] {
+            let part = CString::new(part).unwrap_or_default();
+            // An empty part was removed with the rest.
+            if inside::is_there(&dir, &part)? {
+                walk(&dir, &part, &mut left)?;
+            }
+        }
+        // The directories around single files are the trash's own.
+        left.0.directories = trees.directories;
+        Ok(left.0)
+    }
+}
+
+/// Sums what it meets.
+#[derive(Default)]
+struct Left(v1::Totals);
+
+impl Left {
+    fn meet_any(&mut self, dir: &OwnedFd, name: &CStr) -> io::Result<()> {
+        let is = stat::entry(dir, name)?.stat;
+        match is.kind {
+            Kind::Directory => walk(dir, name, self),
+            _ => {
+                self.add(is.size);
+                Ok(())
+            }
+        }
+    }
+
+    fn add(&mut self, bytes: u64) {
+        self.0.files = self.0.files.saturating_add(1);
+        self.0.bytes = self.0.bytes.saturating_add(bytes);
+    }
+}
+
+impl Visitor for Left {
+    type Stop = io::Error;
+
+    fn enter(&mut self, _: &OwnedFd, _: &CStr, _: &OwnedFd) -> io::Result<bool> {
+        self.0.directories = self.0.directories.saturating_add(1);
+        Ok(true)
+    }
+
+    fn meet(&mut self, dir: &OwnedFd, entry: &Listed) -> io::Result<()> {
+        self.add(stat::entry(dir, &entry.name)?.stat.size);
+        Ok(())
+    }
+
+    fn leave(&mut self, _: &OwnedFd, _: &CStr) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Notes everything that it meets.
+struct Lying<'t>(&'t Trashed);
+
+impl Visitor for Lying<'_> {
+    type Stop = io::Error;
+
+    fn enter(&mut self, _: &OwnedFd, _: &CStr, _: &OwnedFd) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    fn meet(&mut self, _: &OwnedFd, entry: &Listed) -> io::Result<()> {
+        self.0.found(entry.ino);
+        Ok(())
+    }
+
+    fn leave(&mut self, _: &OwnedFd, _: &CStr) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,499 @@
+//! The workers of a scan: each takes a directory, lists it, and asks for every entry's attributes.
+
+use std::collections::HashSet;
+use std::ffi::CStr;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::available_parallelism;
+
+use parking_lot::{Condvar, Mutex};
+use purge_proto::shown;
+use rustix::fs::RawDir;
+
+use super::{Belief, Newborn, Progress, ScanError, Surroundings};
+use purge_base::clock;
+use purge_base::descriptors;
+use purge_collect::Watched;
+use purge_index::{DirId, Found, StoreError};
+use purge_model::{Inode, Kind, Stat};
+use purge_sys::handle::Handle;
+use purge_sys::{beneath, project, stat};
+
+/// Entries that a worker gathers before it takes the index's lock.
+const BATCH_ENTRIES: usize = 4096;
+/// One `getdents64(2)`: some 1,500 entries.
+const LISTING_BYTES: usize = 64 << 10;
+/// A directory with more entries than this is shared among idle workers, in chunks of as many.
+const SHARE_ENTRIES: usize = 2048;
+/// More workers than this only wait for each other.
+pub(super) const WORKERS_MAX: usize = 8;
+/// Names waiting to be written back may take this much memory.
+const PENDING_NAME_BYTES_MAX: usize = 24 << 20;
+/// So many unreadable entries are named in the log; the rest is counted.
+const UNREADABLE_LOGGED_MAX: u64 = 20;
+
+/// Something to do for a worker.
+enum Task {
+    /// List this directory, to which the handle leads: to open it by its path would take as many steps as lie above it.
+    List(DirId, Option<Handle>),
+    /// Ask for the attributes of these entries, each name ended by NUL.
+    Ask {
+        dir: DirId,
+        fd: Arc<OwnedFd>,
+        names: Vec<u8>,
+    },
+}
+
+struct Queue {
+    tasks: Vec<Task>,
+    /// How many of them ask, and hold the descriptor of a directory.
+    asking: usize,
+    busy: usize,
+    error: Option<ScanError>,
+}
+
+struct Shared<'a> {
+    watched: &'a Watched,
+    root: &'a OwnedFd,
+    /// The mount that handles belong to.
+    mount: &'a OwnedFd,
+    belief: Belief,
+    newborn: Newborn,
+    progress: &'a Progress,
+    around: &'a dyn Surroundings,
+    /// Chunks of directories that may wait together: each holds a descriptor, and users can make large directories in one another.
+    shared_max: usize,
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    /// Directories of which a shared chunk could not be read.
+    unreadable: Mutex<HashSet<DirId>>,
+    doubtful: Mutex<Vec<(DirId, Vec<u8>)>>,
+    /// Directories that were not where the index has them.
+    missed: Mutex<Vec<DirId>>,
+}
+
+/// Lists `dirs` and everything below them that the index does not know as listed yet. Places whose names changed
+/// meanwhile are added to `doubtful`. Returns the directories that had moved and are still to be listed.
+pub(super) fn walk(
+    watched: &Watched,
+    (root, mount): (&OwnedFd, &OwnedFd),
+    dirs: Vec<DirId>,
+    (belief, newborn): (Belief, Newborn),
+    progress: &Progress,
+    around: &dyn Surroundings,
+    doubtful: &mut Vec<(DirId, Vec<u8>)>,
+) -> Result<Vec<DirId>, ScanError> {
+    let workers = available_parallelism().map_or(2, |n| n.get().clamp(2, WORKERS_MAX));
+    let tasks = dirs.into_iter().map(|dir| Task::List(dir, None)).collect();
+    let shared = Shared {
+        watched,
+        root,
+        mount,
+        belief,
+        newborn,
+        progress,
+        around,
+        shared_max: descriptors::shares().scan,
+        queue: Mutex::new(Queue {
+            tasks,
+            asking: 0,
+            busy: 0,
+            error: None,
+        }),
+        wake: Condvar::new(),
+        unreadable: Mutex::default(),
+        doubtful: Mutex::default(),
+        missed: Mutex::default(),
+    };
+    std::thread::scope(|scope| {
+        let work = |number| Worker::new(&shared, number).run();
+        for number in 1..workers {
+            // Where the system gives no thread, fewer do the work.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, move || work(number));
+        }
+        work(0);
+    });
+    let mut index = watched.index.write();
+    for dir in shared.unreadable.into_inner() {
+        index.doubt_dir(dir);
+    }
+    doubtful.append(&mut shared.doubtful.into_inner());
+    let missed = shared.missed.into_inner();
+    shared.queue.into_inner().error.map_or(Ok(missed), Err)
+}
+
+/// An entry that was found and is not in the index yet.
+struct Pending {
+    stat: Stat,
+    dir: DirId,
+    /// `chattr +A`: its access time tells nothing.
+    keeps_atime: bool,
+    /// Where its name ends in the arena; it begins where the one before ends.
+    name_end: usize,
+}
+
+struct Worker<'a> {
+    shared: &'a Shared<'a>,
+    number: usize,
+    entries: Vec<Pending>,
+    arena: Vec<u8>,
+    /// Directories among the entries: they are listed once the index knows them.
+    subdirs: Vec<(Inode, Option<Handle>)>,
+    /// Directories that were listed to their end: unreadable, with mount points.
+    listed: Vec<(DirId, bool, bool)>,
+}
+
+impl<'a> Worker<'a> {
+    fn new(shared: &'a Shared<'a>, number: usize) -> Self {
+        Self {
+            shared,
+            number,
+            entries: Vec::new(),
+            arena: Vec::new(),
+            subdirs: Vec::new(),
+            listed: Vec::new(),
+        }
+    }
+
+    fn run(mut self) {
+        let mut listing = vec![MaybeUninit::uninit(); LISTING_BYTES];
+        while let Some(task) = self.next_task() {
+            match task {
+                Task::List(dir, handle) => self.list(dir, handle, &mut listing),
+                Task::Ask { dir, fd, names } => self.ask_all(dir, &fd, &names),
+            }
+            self.shared.progress.rests(self.number);
+            if self.entries.len() >= BATCH_ENTRIES || self.shared.queue.lock().tasks.is_empty() {
+                self.flush();
+            }
+            self.shared.queue.lock().busy -= 1;
+            self.shared.wake.notify_all();
+        }
+    }
+
+    fn next_task(&mut self) -> Option<Task> {
+        loop {
+            let mut queue = self.shared.queue.lock();
+            if queue.error.is_some() {
+                return None;
+            }
+            if let Some(task) = queue.tasks.pop() {
+                queue.busy += 1;
+                queue.asking -= usize::from(matches!(task, Task::Ask { .. }));
+                return Some(task);
+            }
+            if queue.busy == 0 && self.entries.is_empty() && self.listed.is_empty() {
+                self.shared.wake.notify_all();
+                return None;
+            }
+            if !self.entries.is_empty() || !self.listed.is_empty() {
+                // What this worker still holds may be what the others wait for.
+                queue.busy += 1;
+                drop(queue);
+                self.flush();
+                self.shared.queue.lock().busy -= 1;
+                self.shared.wake.notify_all();
+                continue;
+            }
+            self.shared.wake.wait(&mut queue);
+        }
+    }
+
+    fn list(&mut self, dir: DirId, handle: Option<Handle>, listing: &mut [MaybeUninit<u8>]) {
+        self.shared.progress.asks(self.number, dir, b"");
+        let fd = match self.open(dir, handle) {
+            Ok(Opened::Here(fd)) => fd,
+            // It may have been met at another place before.
+            Ok(Opened::NotWanted) => return,
+            // Moved or removed meanwhile: it stays unlisted and is tried again where it is then.
+            Ok(Opened::Elsewhere) => return self.shared.missed.lock().push(dir),
+            Err(error) => {
+                self.note_unreadable(dir, b"", &error);
+                self.listed.push((dir, true, false));
+                return;
+            }
+        };
+        let fd = Arc::new(fd);
+        let (mut unreadable, mut mounts) = (false, false);
+        let mut count = 0usize;
+        let mut shared_names = Vec::new();
+        let mut entries = RawDir::new(&*fd, listing);
+        while let Some(entry) = entries.next() {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    self.note_unreadable(dir, b"", &error.into());
+                    unreadable = true;
+                    break;
+                }
+            };
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            count += 1;
+            if count > SHARE_ENTRIES {
+                shared_names.extend_from_slice(name.to_bytes_with_nul());
+                if count.is_multiple_of(SHARE_ENTRIES) {
+                    self.share(dir, &fd, std::mem::take(&mut shared_names));
+                }
+                continue;
+            }
+            match self.ask(dir, &fd, name) {
+                Ok(is_mount) => mounts |= is_mount,
+                Err(error) => {
+                    self.note_unreadable(dir, name.to_bytes(), &error);
+                    unreadable = true;
+                }
+            }
+        }
+        if !shared_names.is_empty() {
+            self.share(dir, &fd, shared_names);
+        }
+        self.shared.progress.directories.fetch_add(1, Relaxed);
+        self.listed.push((dir, unreadable, mounts));
+    }
+
+    /// By its handle, wherever it lies by now: that it moved is told by an event. Otherwise by its present path.
+    fn open(&self, dir: DirId, handle: Option<Handle>) -> io::Result<Opened> {
+        let (ino, path) = {
+            let index = self.shared.watched.index.read();
+            let Some(known) = index.dirs().get(dir).filter(|_| !index.is_listed(dir)) else {
+                return Ok(Opened::NotWanted);
+            };
+            let path = handle.is_none().then(|| index.dirs().path(dir)).flatten();
+            if handle.is_none() && path.is_none() && index.dirs().is_too_deep(dir) {
+                return Err(io::ErrorKind::InvalidFilename.into());
+            }
+            (known.ino, path)
+        };
+        let opened = match (handle, path) {
+            (Some(handle), _) => open_by_handle(self.shared.mount, handle, ino)?,
+            (None, Some(path)) => open_expected(self.shared.root, &path, ino)?,
+            // What lies above it is on the move.
+            (None, None) => None,
+        };
+        Ok(opened.map_or(Opened::Elsewhere, Opened::Here))
+    }
+
+    /// Has another worker ask for these, or asks for them where enough wait already.
+    fn share(&mut self, dir: DirId, fd: &Arc<OwnedFd>, names: Vec<u8>) {
+        let mut queue = self.shared.queue.lock();
+        if queue.asking >= self.shared.shared_max {
+            drop(queue);
+            return self.ask_all(dir, fd, &names);
+        }
+        queue.asking += 1;
+        queue.tasks.push(Task::Ask {
+            dir,
+            fd: Arc::clone(fd),
+            names,
+        });
+        drop(queue);
+        self.shared.wake.notify_one();
+    }
+
+    fn ask_all(&mut self, dir: DirId, fd: &OwnedFd, names: &[u8]) {
+        for name in names.split_inclusive(|b| *b == 0) {
+            let Ok(name) = CStr::from_bytes_with_nul(name) else {
+                continue;
+            };
+            match self.ask(dir, fd, name) {
+                Ok(false) => {}
+                // Whichever it is, the directory must never be a candidate.
+                Ok(true) => drop(self.shared.unreadable.lock().insert(dir)),
+                Err(error) => {
+                    self.note_unreadable(dir, name.to_bytes(), &error);
+                    self.shared.unreadable.lock().insert(dir);
+                }
+            }
+        }
+    }
+
+    /// Asks for one entry's attributes; true if something is mounted there.
+    fn ask(&mut self, dir: DirId, fd: &OwnedFd, name: &CStr) -> io::Result<bool> {
+        self.shared.progress.asks(self.number, dir, name.to_bytes());
+        let found = match self.shared.watched.projects.entry(fd, name) {
+            Ok(found) => found,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(e),
+        };
+        let watched = self.shared.watched;
+        if found.mount_root || found.device != watched.device || watched.is_own(found.stat.ino) {
+            if !found.mount_root && found.device != watched.device {
+                self.shared.progress.subvolumes.fetch_add(1, Relaxed);
+            }
+            return Ok(true);
+        }
+        let newborn = self.shared.newborn;
+        let is_newborn = newborn.is(found.stat.kind, found.stat.birth, self.shared.progress);
+        if found.stat.kind == Kind::Directory && !is_newborn {
+            self.subdirs
+                .push((found.stat.ino, Handle::of_entry(fd, name).ok()));
+        }
+        self.shared.around.met(fd, name, &found.stat);
+        self.arena.extend_from_slice(name.to_bytes());
+        let believed = self.shared.belief.rests_on_atime(&found.stat);
+        let keeps_atime = believed && !project::moves_atime(fd, name).unwrap_or(false);
+        self.entries.push(Pending {
+            stat: found.stat,
+            dir,
+            keeps_atime,
+            name_end: self.arena.len(),
+        });
+        Ok(false)
+    }
+
+    /// Gives everything gathered to the index, and the directories among it to the queue.
+    fn flush(&mut self) {
+        let result = self.write_entries();
+        let subdirs = std::mem::take(&mut self.subdirs);
+        let pending = {
+            let mut index = self.shared.watched.index.write();
+            for (dir, unreadable, mounts) in self.listed.drain(..) {
+                index.set_listed(dir, unreadable, mounts);
+            }
+            index.pending_name_bytes()
+        };
+        let tasks: Vec<Task> = {
+            let index = self.shared.watched.index.read();
+            subdirs
+                .into_iter()
+                .filter_map(|(ino, handle)| Some((index.dirs().of_inode(ino)?, handle)))
+                .filter(|(dir, _)| index.needs_listing(*dir))
+                .map(|(dir, handle)| Task::List(dir, handle))
+                .collect()
+        };
+        let mut queue = self.shared.queue.lock();
+        queue.tasks.extend(tasks);
+        if let Err(e) = result {
+            queue.error.get_or_insert(e.into());
+        } else if self.shared.around.stopping() {
+            queue.error.get_or_insert(ScanError::Stopped);
+        }
+        drop(queue);
+        self.shared.wake.notify_all();
+        if pending > PENDING_NAME_BYTES_MAX {
+            self.shared.around.write_back();
+        }
+        self.shared
+            .around
+            .pace(self.shared.progress.entries.load(Relaxed));
+    }
+
+    fn write_entries(&mut self) -> Result<(), StoreError> {
+        if self.entries.is_empty() {
+            return Ok(());
+        }
+        self.shared
+            .progress
+            .entries
+            .fetch_add(self.entries.len() as u64, Relaxed);
+        let mut index = self.shared.watched.index.write();
+        let belief = match index.early_uses_overflowed() {
+            true => Belief::Since(clock::now()),
+            false => self.shared.belief,
+        };
+        let mut start = 0;
+        let now = clock::judged();
+        let mut ahead = Vec::new();
+        let mut found = Vec::with_capacity(self.entries.len());
+        for entry in &self.entries {
+            let name = self.arena.get(start..entry.name_end).unwrap_or(&[]);
+            start = entry.name_end;
+            found.push(Found {
+                stat: entry.stat,
+                parent: entry.dir,
+                name,
+                first_use: match (entry.keeps_atime, belief) {
+                    (true, Belief::Atime(watched_from)) => {
+                        Belief::Since(watched_from).first_use(&entry.stat, now)
+                    }
+                    _ => belief.first_use(&entry.stat, now),
+                },
+            });
+            if index.is_newly_ahead(&entry.stat, now) {
+                ahead.push(entry.stat.ino);
+            }
+        }
+        let doubtful = index.upsert_scanned(&mut found)?;
+        for ino in ahead {
+            index.record_use(ino, now);
+        }
+        drop(index);
+        if !doubtful.is_empty() {
+            let places = doubtful
+                .into_iter()
+                .filter_map(|i| found.get(i))
+                .map(|f| (f.parent, f.name.to_vec()));
+            self.shared.doubtful.lock().extend(places);
+        }
+        drop(found);
+        self.entries.clear();
+        self.arena.clear();
+        Ok(())
+    }
+
+    fn note_unreadable(&self, dir: DirId, name: &[u8], error: &io::Error) {
+        let before = self.shared.progress.unreadable.fetch_add(1, Relaxed);
+        if before < UNREADABLE_LOGGED_MAX {
+            let dir = self
+                .shared
+                .watched
+                .index
+                .read()
+                .dirs()
+                .path(dir)
+                .unwrap_or_default();
+            let dir = shown::cut(&dir, shown::LOGGED_MAX);
+            let (dir, name) = (String::from_utf8_lossy(&dir), String::from_utf8_lossy(name));
+            tracing::warn!(%error, %dir, %name, "cannot read; it and the directories above it stay");
+        } else if before == UNREADABLE_LOGGED_MAX {
+            tracing::warn!("more entries cannot be read; see `unreadable` in status");
+        }
+    }
+}
+
+/// A directory that was to be listed.
+enum Opened {
+    Here(OwnedFd),
+    Elsewhere,
+    NotWanted,
+}
+
+/// Opens a directory by its handle, if it still is the one with this inode.
+fn open_by_handle(mount: &OwnedFd, handle: Handle, ino: Inode) -> io::Result<Option<OwnedFd>> {
+    let fd = match handle.open_dir(mount) {
+        Ok(fd) => fd,
+        Err(e)
+            if matches!(
+                e.raw_os_error(),
+                Some(libc::ESTALE | libc::ENOENT | libc::ENOTDIR)
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(e) => return Err(e),
+    };
+    Ok((stat::open_file(&fd)?.stat.ino == ino).then_some(fd))
+}
+
+/// Opens a directory by its path, if it still is the one with this inode.
+pub(super) fn open_expected(root: &OwnedFd, path: &[u8], ino: Inode) -> io::Result<Option<OwnedFd>> {
+    let fd = match beneath::open_dir(root, path) {
+        Ok(fd) => fd,
+        Err(e)
+            if matches!(
+                e.raw_os_error(),
+                Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EXDEV)
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(e) => return Err(e),
+    };
+    Ok((stat::open_file(&fd)?.stat.ino == ino).then_some(fd))
+}

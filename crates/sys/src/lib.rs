@@ -1,0 +1,64 @@
+//! The operating system, in small safe wrappers. The only place where `unsafe` and libc are allowed.
+//!
+//! - [`extents`]  blocks of a file that others use as well
+//! - [`subvolumes`] how many of btrfs lie in one
+//! - [`failure`]  what an error of a file system means to an operator
+//! - [`fanotify`] groups and marks; reading gives raw bytes, the decoder is in `collect`
+//! - [`descriptor`] descriptors that are handed over as numbers
+//! - [`handle`]   file handles: from a path, and back to an open file
+//! - [`access`]   who may write to a directory
+//! - [`leads`]    where symbolic links lead
+//! - [`lease`]    write leases and advisory locks
+//! - [`limits`]   how many files may be open
+//! - [`memory`]   keeping the allocator from holding on to what a scan needed
+//! - [`mountinfo`] the kernel's tables of mounts
+//! - [`mountpoints`] names that are not touched without care
+//! - [`bounded`]  a look that ends though a server does not answer
+//! - [`peer`]     who is at the other end of a unix socket
+//! - [`private`]  files and directories that are root's alone
+//! - [`project`]  project ids
+//! - [`shared`]   a buffer that outlives the process
+//! - [`stat`]     statx -> [`purge_model::Stat`], and what a mount is
+//! - [`socket`]   the unix socket that clients come by
+//! - [`trusted`]  places that only root can change
+//! - [`time`]     the clocks, and which boot this is
+//! - [`beneath`]  opening what lies below a volume's root and nowhere else
+//! - [`inside`]   changing names in directories that others may write to
+//! - [`mark`] tells a directory that the agent made
+//! - [`likeness`] owner, mode, ACLs and attributes of a directory, read and given by descriptor
+//! - [`walk`]     a tree of any depth, without recursion
+//!
+//! Every function names its man page. Nothing here knows of volumes, rules or plans.
+
+#![allow(unsafe_code)]
+
+pub mod access;
+pub mod beneath;
+pub mod bounded;
+pub mod child;
+pub mod descriptor;
+pub mod extents;
+pub mod failure;
+pub mod fanotify;
+pub mod filesystem;
+pub mod handle;
+pub mod inside;
+pub mod leads;
+pub mod lease;
+pub mod likeness;
+pub mod limits;
+pub mod mark;
+pub mod memory;
+pub mod mountinfo;
+pub mod mountpoints;
+pub mod peer;
+pub mod private;
+pub mod project;
+pub mod protection;
+pub mod shared;
+pub mod socket;
+pub mod stat;
+pub mod subvolumes;
+pub mod time;
+pub mod trusted;
+pub mod walk;

@@ -1,0 +1,303 @@
+//! What the file system says of an entry (`statx(2)`) and of a mount (`statfs(2)`, `statvfs(3)`).
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatVfsMountFlags, Statx, StatxAttributes, StatxFlags};
+
+use super::{beneath, mountpoints};
+use purge_model::{Kind, Seconds, Stat};
+
+/// Device of a file system, or of a btrfs subvolume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Device {
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+}
+
+/// An entry's [`Stat`] and where it lies.
+#[derive(Debug, Clone, Copy)]
+pub struct Located {
+    /// What it is.
+    pub stat: Stat,
+    /// On which device.
+    pub device: Device,
+    /// Something is mounted here.
+    pub mount_root: bool,
+    /// It is immutable, or may only be appended to (`chattr(1)`): not even root renames or removes it.
+    pub protected: bool,
+    /// The file system keeps births: `stat.birth` is one. Elsewhere it is the change time.
+    pub keeps_birth: bool,
+    /// The change time with nanoseconds, and whether the access and modification times are exactly the same.
+    pub fine: FineTimes,
+}
+
+impl Located {
+    /// All that is known of a mount point.
+    fn of_mount_point() -> Self {
+        let unknown = Seconds::MIN;
+        Self {
+            stat: Stat {
+                ino: 0,
+                kind: Kind::Directory,
+                size: 0,
+                allocated: 0,
+                project: 0,
+                uid: 0,
+                gid: 0,
+                links: 1,
+                atime: unknown,
+                mtime: unknown,
+                ctime: unknown,
+                ctime_nanos: 0,
+                birth: unknown,
+            },
+            device: Device { major: 0, minor: 0 },
+            mount_root: true,
+            protected: false,
+            keeps_birth: false,
+            fine: FineTimes {
+                atime_is_ctime: false,
+                mtime_is_ctime: false,
+            },
+        }
+    }
+}
+
+/// What whole seconds cannot tell: how the three times relate exactly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FineTimes {
+    /// atime and ctime are the same to the nanosecond.
+    pub atime_is_ctime: bool,
+    /// mtime and ctime are the same to the nanosecond.
+    pub mtime_is_ctime: bool,
+}
+
+/// Attributes come from a server, for a volume is on its file system.
+static SERVERS_ARE_ASKED: AtomicBool = AtomicBool::new(false);
+
+/// From now on attributes are as new as a server knows them: a volume is on a file system of which only a server knows them. On all others a
+/// file system that users mount below (FUSE) is not asked.
+pub fn ask_servers() {
+    SERVERS_ARE_ASKED.store(true, Relaxed);
+}
+
+fn wanted() -> StatxFlags {
+    StatxFlags::BASIC_STATS | StatxFlags::BTIME
+}
+
+/// The entry `name` of the directory `dir`, not followed if it is a symlink, mounts not triggered. Of a mount point nothing is told but that it
+/// is one: its file system is not asked, for that may never answer.
+///
+/// # Errors
+/// What `statx(2)` says.
+pub fn entry(dir: impl AsFd, name: &CStr) -> io::Result<Located> {
+    if mountpoints::may_be(name) {
+        return match beneath::open_entry(&dir, name.to_bytes()) {
+            Ok(entry) => open_file(entry),
+            Err(e) if e.raw_os_error() == Some(libc::EXDEV) => Ok(Located::of_mount_point()),
+            Err(e) => Err(e),
+        };
+    }
+    let mut flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    if !SERVERS_ARE_ASKED.load(Relaxed) {
+        // A mount point may have another name than the table of mounts said a moment ago: then what is known of it is enough.
+        flags |= AtFlags::STATX_DONT_SYNC;
+    }
+    Ok(located(&rustix::fs::statx(dir, name, flags, wanted())?))
+}
+
+/// The file behind an open descriptor.
+///
+/// # Errors
+/// What `statx(2)` says.
+pub fn open_file(fd: impl AsFd) -> io::Result<Located> {
+    Ok(located(&rustix::fs::statx(
+        fd,
+        c"",
+        AtFlags::EMPTY_PATH,
+        wanted(),
+    )?))
+}
+
+/// The number of the mount by way of which something is open (Linux 5.8).
+///
+/// # Errors
+/// What `statx(2)` says.
+pub fn mount_id(fd: impl AsFd) -> io::Result<u64> {
+    let found = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+    Ok(found.stx_mnt_id)
+}
+
+/// The file at `path`, not followed if it is a symlink.
+///
+/// # Errors
+/// What `statx(2)` says.
+pub fn path(path: &Path) -> io::Result<Located> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    Ok(located(&rustix::fs::statx(
+        rustix::fs::CWD,
+        path,
+        flags,
+        wanted(),
+    )?))
+}
+
+fn located(x: &Statx) -> Located {
+    let kind = match FileType::from_raw_mode(x.stx_mode.into()) {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Directory,
+        FileType::Symlink => Kind::Symlink,
+        _ => Kind::Special,
+    };
+    let ctime = Seconds::from_unix(x.stx_ctime.tv_sec);
+    let has_birth = StatxFlags::from_bits_retain(x.stx_mask).contains(StatxFlags::BTIME);
+    let birth = if has_birth {
+        Seconds::from_unix(x.stx_btime.tv_sec)
+    } else {
+        ctime
+    };
+    let exact = |t: &rustix::fs::StatxTimestamp| (t.tv_sec, t.tv_nsec);
+    Located {
+        stat: Stat {
+            ino: x.stx_ino,
+            kind,
+            size: x.stx_size,
+            allocated: x.stx_blocks.saturating_mul(512),
+            project: 0,
+            uid: x.stx_uid,
+            gid: x.stx_gid,
+            links: x.stx_nlink,
+            atime: Seconds::from_unix(x.stx_atime.tv_sec),
+            mtime: Seconds::from_unix(x.stx_mtime.tv_sec),
+            ctime,
+            ctime_nanos: x.stx_ctime.tv_nsec,
+            birth,
+        },
+        device: Device {
+            major: x.stx_dev_major,
+            minor: x.stx_dev_minor,
+        },
+        mount_root: x.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+        protected: x
+            .stx_attributes
+            .intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND),
+        keeps_birth: has_birth,
+        fine: FineTimes {
+            atime_is_ctime: exact(&x.stx_atime) == exact(&x.stx_ctime),
+            mtime_is_ctime: exact(&x.stx_mtime) == exact(&x.stx_ctime),
+        },
+    }
+}
+
+/// What a mount promises.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// File system type: "ext4", "xfs", "btrfs", "tmpfs", or its magic number in hex.
+    pub filesystem: String,
+    /// Its magic number (`statfs(2)`).
+    pub magic: u64,
+    /// Reads move the access time (relatime and strictatime mounts).
+    pub keeps_atime: bool,
+    /// Mounted read-only.
+    pub read_only: bool,
+}
+
+impl Mount {
+    /// Whether the kernel itself knows what lies there, and asks no server.
+    pub fn is_local(&self) -> bool {
+        [magic::EXT4, magic::XFS, magic::BTRFS, magic::TMPFS].contains(&self.magic)
+    }
+}
+
+/// How full a file system is (`statvfs(3)`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes in use.
+    pub used: u64,
+    /// Bytes that users may still fill: what is reserved for root is neither used nor available, as `df` counts.
+    pub available: u64,
+    /// Inodes there are; 0 where the file system has no fixed number.
+    pub inodes: u64,
+    /// Inodes in use.
+    pub inodes_used: u64,
+}
+
+/// How full the file system at `path` is.
+///
+/// # Errors
+/// What `statvfs(3)` says.
+pub fn space(path: &Path) -> io::Result<Space> {
+    let s = rustix::fs::statvfs(path)?;
+    Ok(Space {
+        used: s.f_blocks.saturating_sub(s.f_bfree).saturating_mul(s.f_frsize),
+        available: s.f_bavail.saturating_mul(s.f_frsize),
+        inodes: s.f_files,
+        inodes_used: s.f_files.saturating_sub(s.f_ffree),
+    })
+}
+
+/// Has the file system of an open directory write down what it only remembers (`syncfs(2)`): btrfs frees space then.
+///
+/// # Errors
+/// What `syncfs(2)` says.
+pub fn sync(dir: impl AsFd) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(dir)?)
+}
+
+/// A file system with less is taken for full.
+const ROOM_BYTES: u64 = 1 << 20;
+const ROOM_INODES: u64 = 16;
+
+/// Whether the file system that holds an open directory has room for more, so that an ENOSPC there comes of somebody's limit.
+///
+/// # Errors
+/// What `fstatvfs(3)` says.
+pub fn has_room(dir: impl AsFd) -> io::Result<bool> {
+    let s = rustix::fs::fstatvfs(dir)?;
+    let bytes = s.f_bavail.saturating_mul(s.f_frsize);
+    // Where the number of inodes is not fixed there are 0.
+    Ok(bytes >= ROOM_BYTES && (s.f_files == 0 || s.f_ffree >= ROOM_INODES))
+}
+
+/// Magic numbers of `statfs(2)`.
+pub mod magic {
+    /// ext2, ext3 and ext4.
+    pub const EXT4: u64 = 0xEF53;
+    /// xfs.
+    pub const XFS: u64 = 0x5846_5342;
+    /// btrfs.
+    pub const BTRFS: u64 = 0x9123_683E;
+    /// tmpfs.
+    pub const TMPFS: u64 = 0x0102_1994;
+}
+
+/// The mount that holds `path`.
+///
+/// # Errors
+/// What `statfs(2)` says.
+pub fn mount(path: &Path) -> io::Result<Mount> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(path, flags, Mode::empty())?;
+    let flags = rustix::fs::fstatvfs(&dir)?.f_flag;
+    // The kernel gives a signed long; the magic numbers have 32 bits.
+    let magic = u64::from(rustix::fs::fstatfs(&dir)?.f_type as u32);
+    let filesystem = match magic {
+        magic::EXT4 => "ext4".into(),
+        magic::XFS => "xfs".into(),
+        magic::BTRFS => "btrfs".into(),
+        magic::TMPFS => "tmpfs".into(),
+        other => format!("{other:#x}"),
+    };
+    Ok(Mount {
+        filesystem,
+        magic,
+        keeps_atime: !flags.contains(StatVfsMountFlags::NOATIME),
+        read_only: flags.contains(StatVfsMountFlags::RDONLY),
+    })
+}
