@@ -18,6 +18,7 @@
 //! - [`sinks`]  those whom the agent tells: an HTTP endpoint, a mail server, a broker
 //! - [`notices`] a tree of which something is to be told, and what was told
 //! - [`silent`] a mount whose server does not answer
+//! - [`once`]   what is made for all tests together
 //! - [`skip`]   tests that cannot run where they are
 //!
 //! The binaries are those beside the test's own executable; `tests/run` builds them first.
@@ -41,6 +42,7 @@ pub mod handbook;
 pub mod mount;
 pub mod nfs;
 pub mod notices;
+pub mod once;
 pub mod package;
 pub mod queue;
 pub mod rpc;

@@ -7,10 +7,10 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
+use crate::once::once;
 use crate::skip::Unmet;
 use crate::wait::{SOON, until};
 use crate::{files, sh};
@@ -223,25 +223,16 @@ impl Drop for Client {
     }
 }
 
-/// The client, compiled once a test process.
+/// The client, compiled once.
 fn client_program() -> Result<PathBuf, Unmet> {
-    static BUILT: OnceLock<Result<(TempDir, PathBuf), String>> = OnceLock::new();
-    let built = BUILT.get_or_init(|| {
-        let dir = files::temp_dir();
-        let program = dir.path().join("nfs-client");
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/nfs/client.c");
-        sh(Command::new("cc")
-            .args(["-Wall", "-Wextra", "-Werror", "-O1", "-o"])
-            .arg(&program)
-            .args([source, "-lnfs"]))?;
-        Ok((dir, program))
-    });
-    match built {
-        Ok((_, program)) => Ok(program.clone()),
-        Err(e) => Err(Unmet(format!(
-            "the NFS client cannot be compiled (libnfs-dev): {e}"
-        ))),
-    }
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/nfs/client.c");
+    let compile = |program: &Path| {
+        let mut cc = Command::new("cc");
+        cc.args(["-Wall", "-Wextra", "-Werror", "-O1", "-o"]).arg(program);
+        sh(cc.arg(&source).arg("-lnfs")).map(drop)
+    };
+    once("nfs-client", std::slice::from_ref(&source), compile)
+        .map_err(|e| Unmet(format!("the NFS client cannot be compiled (libnfs-dev): {e}")))
 }
 
 /// No `Bind_addr`: ganesha cannot resolve it where there is only `lo`. Without `Attr_Expiration_Time = 0` the server would show

@@ -1,9 +1,10 @@
 //! Packages as `package/build` makes them.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::once::once;
 use crate::skip::Unmet;
 use crate::{binary, sh};
 
@@ -16,11 +17,57 @@ use crate::{binary, sh};
 /// # Panics
 /// When it cannot be written.
 pub fn package(kind: &str, version: &str, to: &Path) -> Result<PathBuf, Unmet> {
+    let name = match kind {
+        "deb" => format!("purge-agent_{version}-1_{}.deb", architecture("deb")),
+        _ => format!("purge-agent-{version}-1.{}.rpm", architecture("rpm")),
+    };
+    let of = if are_static() { "static" } else { "dynamic" };
+    let pack = |fresh: &Path| pack(kind, version, &name, fresh);
+    let made = once(&format!("{of}-{name}"), &sources(), pack).map_err(Unmet)?;
+    let package = to.join(&name);
+    fs::copy(made, &package).expect("the package");
+    Ok(package)
+}
+
+/// What a package holds, and what makes it.
+fn sources() -> Vec<PathBuf> {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let parts = [
+        "package",
+        "systemd",
+        "monitoring",
+        "docs",
+        "README.md",
+        "CHANGELOG.md",
+        "SECURITY.md",
+    ];
+    let parts = parts.iter().map(|part| top.join(part));
+    let built: Vec<PathBuf> = match static_profile() {
+        // Below the name of the processor and the system.
+        Some(profile) => {
+            let targets = fs::read_dir(top.join("target")).into_iter().flatten().flatten();
+            targets.map(|target| target.path().join(&profile)).collect()
+        }
+        None => binary("purge-agent")
+            .parent()
+            .map(Path::to_owned)
+            .into_iter()
+            .collect(),
+    };
+    let programs = ["purge-agent", "purgectl", "purge-package"];
+    let programs = built
+        .iter()
+        .flat_map(|dir| programs.map(|program| dir.join(program)));
+    parts.chain(programs).collect()
+}
+
+/// Packs to `fresh`.
+fn pack(kind: &str, version: &str, name: &str, fresh: &Path) -> Result<(), String> {
     let packed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/package");
-    fs::create_dir_all(&packed).expect("a directory");
-    // Tests of several threads and programs come here at once.
-    let lock = fs::File::create(packed.join("lock")).expect("a lock");
-    lock.lock().expect("the lock");
+    fs::create_dir_all(&packed).map_err(|e| e.to_string())?;
+    // One at a time: all of them write there.
+    let lock = File::create(packed.join("lock")).map_err(|e| e.to_string())?;
+    lock.lock().map_err(|e| e.to_string())?;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../package/build");
     let mut build = Command::new(script);
     build.args(["--no-build", "--fast", "--version", version, "--only", kind]);
@@ -34,14 +81,10 @@ pub fn package(kind: &str, version: &str, to: &Path) -> Result<PathBuf, Unmet> {
                 .arg(profile.expect("target/PROFILE"))
         }
     };
-    sh(&mut build).map_err(Unmet)?;
-    let name = match kind {
-        "deb" => format!("purge-agent_{version}-1_{}.deb", architecture("deb")),
-        _ => format!("purge-agent-{version}-1.{}.rpm", architecture("rpm")),
-    };
-    let package = to.join(&name);
-    fs::copy(packed.join(name), &package).expect("the package");
-    Ok(package)
+    sh(&mut build)?;
+    fs::copy(packed.join(name), fresh)
+        .map(drop)
+        .map_err(|e| e.to_string())
 }
 
 /// The profile of the static programs, if they are tested.

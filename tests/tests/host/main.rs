@@ -1,0 +1,18 @@
+//! The programs on their host: command line, configuration, packages, systemd, documents.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod cli;
+mod config;
+mod demo;
+mod doctor;
+mod handbook;
+mod packages;
+mod papers;
+mod systemd;
+mod trial;

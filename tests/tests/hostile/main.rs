@@ -1,0 +1,16 @@
+//! Local users who attack a daemon that is root.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod adversary;
+mod by_descriptor;
+mod exhaustion;
+mod exposed;
+mod hostile_names;
+mod hostile_output;
+mod secrets;

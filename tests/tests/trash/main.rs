@@ -1,0 +1,14 @@
+//! Where files lie after a run took them, how they come back, and when they are freed.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod freeing;
+mod kept;
+mod restore_race;
+mod trash;
+mod used_in_trash;
