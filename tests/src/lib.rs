@@ -19,6 +19,7 @@
 //! - [`notices`] a tree of which something is to be told, and what was told
 //! - [`silent`] a mount whose server does not answer
 //! - [`once`]   what is made for all tests together
+//! - [`structure`] which crate uses which, and which module
 //! - [`skip`]   tests that cannot run where they are
 //!
 //! The binaries are those beside the test's own executable; `tests/run` builds them first.
@@ -50,6 +51,7 @@ pub mod scanner;
 pub mod silent;
 pub mod sinks;
 pub mod skip;
+pub mod structure;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod systemd;
@@ -60,8 +62,13 @@ pub use config::Config;
 pub use ctl::{Answer, Ctl, Plan};
 pub use mount::{Fs, Mount};
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// The top of the repository.
+pub fn top() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
 
 /// The path of one of the workspace's binaries. `PURGE_BIN_DIR` names another place for them.
 ///

@@ -14,5 +14,6 @@ mod doctor;
 mod handbook;
 mod packages;
 mod papers;
+mod structure;
 mod systemd;
 mod trial;

@@ -1,0 +1,67 @@
+//! No modules that import each other in a circle.
+
+use std::fs;
+
+use purge_tests::structure::{circles, crates, folders};
+use purge_tests::top;
+
+/// Folders in which modules still do, to be opened one after another.
+const LEFT: &[&str] = &[
+    "purge-agent: src/host",
+    "purge-bench: src/",
+    "purge-collect: src/",
+    "purge-config: src/",
+    "purge-policy: src/",
+    "purge-removal: src/",
+];
+
+#[test]
+fn no_modules_import_each_other_in_a_circle() {
+    let all = crates(&top());
+    assert!(all.len() > 15, "the crates are not where they were");
+    assert!(
+        all.iter().filter(|one| !one.folders.is_empty()).count() > 10,
+        "no imports are found"
+    );
+    let mut found = Vec::new();
+    for one in &all {
+        for (folder, arrows) in &one.folders {
+            let place = format!("{}: src/{folder}", one.name);
+            let circles = circles(arrows);
+            let is_left = LEFT.contains(&place.as_str());
+            assert_eq!(
+                is_left,
+                is_left && !circles.is_empty(),
+                "{place}: open by now, so take it off the list"
+            );
+            if !is_left {
+                found.extend(circles.iter().map(|circle| format!("{place}: {circle:?}")));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn a_circle_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let file = dir.path().join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    };
+    write("lib.rs", "mod a; mod b; mod c;");
+    write("a.rs", "use crate::{c::X, b::deep::Y};");
+    write("b/mod.rs", "mod deep;");
+    write("b/deep.rs", "fn f() -> super::super::c::X { todo!() }");
+    write("c.rs", "#[cfg(test)] mod tests { use crate::a::Z; }");
+    let circles_of = || {
+        let all = folders(dir.path());
+        all.values().flat_map(circles).collect::<Vec<_>>()
+    };
+    assert!(circles_of().is_empty(), "tests do not count");
+    write("c.rs", "use super::a::Z;");
+    let circles = circles_of();
+    assert_eq!(circles.len(), 1);
+    assert_eq!(circles[0].iter().collect::<Vec<_>>(), ["a", "b", "c"]);
+}
