@@ -1,4 +1,7 @@
-//! A page in Prometheus' text format.
+//! A page in Prometheus' text format, version 0.0.4.
+//!
+//! Written by hand: the `prometheus-client` crate writes OpenMetrics only, with other names for counters and an end mark, and the contract
+//! promises the older format; and what is shown here is read from the host when it is asked for, so there is no registry to keep.
 
 use std::fmt::{Display, Write};
 

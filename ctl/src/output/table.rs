@@ -3,6 +3,7 @@
 use std::io;
 
 use purge_proto::shown::Shown;
+use unicode_width::UnicodeWidthStr;
 
 use super::Out;
 
@@ -43,37 +44,39 @@ impl Table {
 
     /// Prints it, indented by `indent` columns.
     pub fn print(&self, out: &mut Out, indent: usize) -> io::Result<()> {
-        let width = |i: usize, head: &str| {
-            let cells = self
-                .rows
-                .iter()
-                .filter_map(|r| r.get(i))
-                .map(|c| c.as_str().chars().count());
-            cells.max().unwrap_or(0).max(head.chars().count())
+        let mut lines = self.lines(indent).into_iter();
+        let heading = lines.next().unwrap_or_default();
+        if !heading.trim().is_empty() {
+            out.heading(&heading)?;
+        }
+        lines.try_for_each(|line| out.line(&line))
+    }
+
+    /// The heads, then a line for each row.
+    fn lines(&self, indent: usize) -> Vec<String> {
+        let heads: Vec<Shown<'_>> = self.columns.iter().map(|(head, _)| Shown::from(*head)).collect();
+        let widest = |i: usize, head: &str| {
+            let cells = self.rows.iter().filter_map(|row| row.get(i));
+            let widest = cells.map(|cell| cell.as_str().width()).max();
+            widest.unwrap_or(0).max(head.width())
         };
-        let widths: Vec<usize> = self
-            .columns
-            .iter()
-            .enumerate()
-            .map(|(i, (head, _))| width(i, head))
-            .collect();
+        let columns = self.columns.iter().enumerate();
+        let widths: Vec<usize> = columns.map(|(i, (head, _))| widest(i, head)).collect();
         let line = |cells: &[Shown<'_>]| {
             let mut text = " ".repeat(indent);
-            for (i, (cell, (_, align))) in cells.iter().zip(&self.columns).enumerate() {
-                let width = widths.get(i).copied().unwrap_or(0);
+            for ((cell, (_, align)), width) in cells.iter().zip(&self.columns).zip(&widths) {
+                // A terminal gives some characters two columns, and some none.
+                let blanks = " ".repeat(width.saturating_sub(cell.as_str().width()));
                 match align {
-                    Align::Right => text.push_str(&format!("{cell:>width$}")),
-                    Align::Left => text.push_str(&format!("{cell:<width$}")),
+                    Align::Right => text.extend([blanks.as_str(), cell.as_str()]),
+                    Align::Left => text.extend([cell.as_str(), blanks.as_str()]),
                 }
                 text.push_str("  ");
             }
             text.trim_end().to_owned()
         };
-        let heads: Vec<Shown<'_>> = self.columns.iter().map(|(head, _)| Shown::from(*head)).collect();
-        if heads.iter().any(|h| !h.as_str().is_empty()) {
-            out.heading(&line(&heads))?;
-        }
-        self.rows.iter().try_for_each(|row| out.line(&line(row)))
+        let rows = self.rows.iter().map(|row| line(row));
+        std::iter::once(line(&heads)).chain(rows).collect()
     }
 }
 
@@ -120,7 +123,19 @@ pub fn plural(n: u64, one: &str, many: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn columns_stand_under_each_other_in_every_script() {
+        let mut table = Table::new(&[("name", Align::Left), ("files", Align::Right)]);
+        for name in ["plain", "日本語", "e\u{301}te\u{301}", ""] {
+            table.row([name.to_owned(), "7".to_owned()]);
+        }
+        let lines = table.lines(0);
+        let columns: Vec<usize> = lines.iter().map(|line| line.width()).collect();
+        assert_eq!(columns, [13; 5], "{lines:?}");
+    }
 
     #[test]
     fn numbers_are_written_for_people() {
