@@ -3,15 +3,49 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 use purge_config::Config;
 
-const PAGES: [(&str, &str); 2] = [
-    ("README.md", include_str!("../../README.md")),
-    ("docs/README.md", include_str!("../../docs/README.md")),
-];
+fn documents() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
+}
+
+/// The chapters of the handbook in the order of its index, by their place below `docs`.
+fn chapters() -> Vec<String> {
+    let index = fs::read_to_string(documents().join("README.md")).unwrap();
+    let links = index.split("](").skip(1).filter_map(|l| l.split(')').next());
+    links
+        .filter(|l| l.starts_with("handbook/"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The README and every chapter, with their names.
+fn pages() -> Vec<(String, String)> {
+    let mut names = vec!["../README.md".to_owned()];
+    names.extend(chapters());
+    let read = |name: String| {
+        let text = fs::read_to_string(documents().join(&name));
+        let text = text.unwrap_or_else(|e| panic!("{name}: {e}"));
+        (name, text)
+    };
+    names.into_iter().map(read).collect()
+}
+
+#[test]
+fn the_index_names_every_chapter_once() {
+    let mut named = chapters();
+    named.sort();
+    let files = fs::read_dir(documents().join("handbook")).unwrap();
+    let mut there: Vec<String> = files
+        .map(|f| format!("handbook/{}", f.unwrap().file_name().display()))
+        .collect();
+    there.sort();
+    assert_eq!(named, there);
+}
 
 /// The fenced blocks of a page in a language; "" is a block of commands.
 fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
@@ -40,7 +74,7 @@ fn words(line: &str) -> Vec<String> {
 #[test]
 fn every_command_is_one() {
     let mut tried = 0;
-    for (page, text) in PAGES {
+    for (page, text) in &pages() {
         let lines = blocks(text, "").into_iter().flat_map(str::lines);
         for line in lines.flat_map(|l| l.split(" && ")) {
             let words = words(line);
@@ -62,7 +96,7 @@ fn every_command_is_one() {
 #[test]
 fn every_command_in_a_sentence_is_one() {
     let mut tried = 0;
-    for (page, text) in PAGES {
+    for (page, text) in &pages() {
         let prose: String = text.split("```").step_by(2).collect();
         for span in prose.split('`').skip(1).step_by(2) {
             let command = match span.split(' ').next() {
@@ -96,7 +130,7 @@ fn every_configuration_is_good() {
     let main = dir.path().join("agent.toml");
     fs::write(&main, include_str!("../../systemd/agent.toml")).unwrap();
     let mut tried = 0;
-    for (page, text) in PAGES {
+    for (page, text) in &pages() {
         for block in blocks(text, "toml") {
             let place = block
                 .lines()
