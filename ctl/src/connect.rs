@@ -109,7 +109,9 @@ fn unreachable(path: &Path, error: &std::io::Error) -> CtlError {
              socket with --endpoint"
         ),
         ErrorKind::ConnectionRefused => {
-            format!("nobody listens on {path}: purge-agent has ended; start it (systemctl start purge-agent)")
+            format!(
+                "no process listens on {path}: purge-agent has ended; start it (systemctl start purge-agent)"
+            )
         }
         ErrorKind::PermissionDenied => {
             format!("you may not use {path}: run purgectl as root, or ask to be in the socket's group")

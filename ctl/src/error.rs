@@ -32,7 +32,7 @@ pub enum CtlError {
     /// The agent says no.
     #[error("{}", .0.message())]
     Agent(#[from] Status),
-    /// Nobody reads the output any more.
+    /// No process reads the output any more.
     #[error("the output was closed")]
     Pipe,
     /// The output cannot be written.

@@ -98,7 +98,7 @@ pub async fn run(arguments: Vec<OsString>) -> u8 {
     let flushed = out.flush().map_err(CtlError::from);
     match done.and_then(|code| flushed.map(|()| code)) {
         Ok(code) => code,
-        // Whoever read the output has enough.
+        // The reader of the output has closed it: it has read enough.
         Err(CtlError::Pipe) => exit::DONE,
         Err(e) => {
             output::complain(&format!("purgectl: {e}"));

@@ -1,6 +1,6 @@
 //! The face of purgectl: whole commands against an agent with fixed answers, compared with `golden/*.out`.
 //!
-//! `UPDATE_GOLDEN=1 cargo test -p purgectl` writes the files anew; look at the difference before you commit it.
+//! `UPDATE_GOLDEN=1 cargo test -p purgectl` writes the files again; look at the difference before you commit it.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod fake;

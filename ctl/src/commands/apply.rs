@@ -280,7 +280,7 @@ pub(super) fn print(run: &v1::Run, out: &mut Out) -> Result<(), CtlError> {
         (s.open, "open"),
         (s.locked, "locked"),
         (s.held, "held"),
-        (s.gone, "gone already"),
+        (s.gone, "no longer there"),
         (s.hardlinked, "with a name outside the plan"),
         (s.leased, "leased by another process"),
         (s.deep, "too deep, or with a path too long"),

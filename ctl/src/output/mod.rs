@@ -1,6 +1,6 @@
 //! What is printed: tables for people, JSON and CSV for programs, progress on stderr.
 //!
-//! Whatever is printed passes through [`purge_proto::shown`] here, at the last moment: no command can forget it. The only ways around
+//! All that is printed passes through [`purge_proto::shown`] here, at the last moment: no command can forget it. The only ways around
 //! that are [`Out::raw`] and the colours of [`Out::heading`].
 
 pub mod pager;

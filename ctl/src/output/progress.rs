@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use super::Out;
 use super::table::count;
 
-/// A bar for a known total, or a counter for an unknown one; nothing where nobody looks.
+/// A bar for a known total, or a counter for an unknown one; nothing where stderr is no terminal.
 pub fn bar(out: &Out, total: u64, what: &'static str) -> ProgressBar {
     if out.quiet || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
