@@ -1,5 +1,5 @@
 //! What the guarded delete cannot do without, and nothing else: each file is opened, leased, renamed over the one before it, whose lease is
-//! asked for again, and closed. No index, no barrier, no look at the file, no ledger, nobody who watches: what does all that cannot be faster.
+//! asked for again, and closed. No index, no barrier, no look at the file, no ledger, no agent that watches: what does all that cannot be faster.
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
@@ -41,7 +41,7 @@ pub fn old_files(tree: &Path) -> Result<Vec<Old>> {
     paths.map(old).collect()
 }
 
-/// Removes them by way of directories in `place`, with a thread for each processor.
+/// Removes them through directories in `place`, with a thread for each processor.
 pub fn remove(old: &[Old], place: &Path) -> Result<()> {
     // A descriptor for each lease, of two batches for each thread.
     let limit = getrlimit(Resource::Nofile);
@@ -88,7 +88,10 @@ fn remove_batches<'o>(next: &impl Fn() -> Option<&'o [Old]>, lane: &OwnedFd, tur
         for (n, old) in batch.iter().enumerate() {
             while dirs.next_if(|(path, _)| *path != old.dir).is_some() {}
             let (_, dir) = dirs.peek().context("a directory")?;
-            ensure!(before.get(n).is_none_or(Lease::is_still_granted), "somebody came");
+            ensure!(
+                before.get(n).is_none_or(Lease::is_still_granted),
+                "a process opened the file"
+            );
             rustix::fs::renameat(dir, &*old.name, lane, place_of(n))?;
         }
         drop(my_turn);

@@ -31,8 +31,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(120);
 /// Bytes that are read of a file: a page, and what fits into many readers' buffers.
 pub const READ_SIZES: [usize; 2] = [4 << 10, 64 << 10];
 
-/// Opens, reads and closes of a few hot files, with the agent looking on and on an equal image that nobody watches, by turns: a machine that
-/// is slower for a while is so for both. And what the agent takes of a core meanwhile.
+/// Opens, reads and closes of a few hot files, on an image that the agent watches and on an equal image that it does not watch, by turns: a machine
+/// that is slower for a while is so for both. And what the agent takes of a core meanwhile.
 pub fn hot(
     report: &mut Report,
     agent: &Agent,

@@ -94,7 +94,7 @@ impl Image {
         &self.root
     }
 
-    /// A manifest of about so many of its files, evenly spread over all.
+    /// A manifest of about this many of its files, evenly spread over all.
     pub fn spread(&self, files: usize) -> Result<PathBuf> {
         let manifest = File::open(&self.manifest).map(BufReader::new);
         let manifest = manifest.with_context(|| format!("cannot read {}", self.manifest.display()))?;
@@ -124,7 +124,7 @@ impl Drop for Image {
                 .status()
                 .is_ok_and(|status| status.success())
         };
-        // Busy where somebody looks on: then at least nobody finds it any more. The loop device goes with the mount.
+        // Busy where a process looks on: then at least no other process finds it. The loop device is freed with the mount.
         if !umount(&[]) {
             umount(&["--lazy"]);
         }

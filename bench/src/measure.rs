@@ -46,7 +46,7 @@ pub fn drop_caches(what: Forget) -> Result<()> {
 
 /// Resident memory of a process in bytes: now, and at its highest.
 pub fn resident_bytes(pid: u32) -> Result<(u64, u64)> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the agent is gone")?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the agent has exited")?;
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         let kib: u64 = line.trim().trim_end_matches(" kB").parse().ok()?;
@@ -60,14 +60,14 @@ pub fn resident_bytes(pid: u32) -> Result<(u64, u64)> {
 
 /// Processor time of a process so far, of all its threads, in seconds.
 pub fn cpu_seconds(pid: u32) -> Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the agent is gone")?;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the agent has exited")?;
     Ok(ticks(&stat, 11) / rustix::param::clock_ticks_per_second() as f64)
 }
 
 /// The same of the threads of this name alone.
 pub fn thread_cpu_seconds(pid: u32, name: &str) -> Result<f64> {
     let mut all = 0.0;
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).context("the agent is gone")?;
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).context("the agent has exited")?;
     for task in tasks {
         // One that has ended meanwhile is none of those that last.
         let stat = fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
@@ -97,7 +97,7 @@ pub fn children_cpu_seconds() -> f64 {
 
 /// What a tree occupies on disk, in bytes, as du(1) counts.
 pub fn disk_bytes(path: &Path) -> Result<u64> {
-    /// `st_blocks` counts these, whatever the file system's own blocks are.
+    /// `st_blocks` counts these; the file system's own blocks may have another size.
     const BLOCK_BYTES: u64 = 512;
     let metadata = fs::symlink_metadata(path)?;
     let mut bytes = metadata.blocks() * BLOCK_BYTES;

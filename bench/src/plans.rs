@@ -1,4 +1,4 @@
-//! What plans of many files cost of memory: everything there is goes, of trees of several sizes; two lines a size, at once and by way of
+//! What plans of many files cost of memory: all files are removed, of trees of several sizes; two lines a size, at once and through
 //! the trash.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -133,7 +133,9 @@ fn looking_on<T>(pid: u32, work: impl FnOnce() -> Result<T>) -> Result<(T, Vec<u
         });
         let done = work();
         drop(working);
-        let looks = looks.join().map_err(|_| anyhow::anyhow!("nobody looked on"))?;
+        let looks = looks
+            .join()
+            .map_err(|_| anyhow::anyhow!("the thread that looks on has failed"))?;
         Ok((done?, looks))
     })
 }

@@ -1,6 +1,6 @@
 //! Applying plans beside `find -delete`, on equal trees of which a part goes: a hundredth, as a nightly purge finds it, a tenth, three
-//! tenths, half, and all, where find wastes nothing on files that stay. First with nothing of the trees in the kernel's caches, as it is with what
-//! nobody has used for months, then with all of it there, as it is only after somebody has just looked at every file.
+//! tenths, half, and all, where find wastes nothing on files that stay. First with nothing of the trees in the kernel's caches, as it is with files
+//! that were not used for months, then with all of it there, as it is only just after a look at every file.
 
 use std::path::Path;
 
@@ -69,7 +69,7 @@ impl Removal {
     }
 }
 
-/// Deletes what is old of equal trees: the agent at once, the agent by way of the trash, find, and find while the agent
+/// Deletes what is old of equal trees: the agent at once, the agent through the trash, find, and find while the agent
 /// looks on.
 pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     for (words, share) in SHARES {

@@ -1,10 +1,10 @@
-//! Does a purger delete files that somebody used after it had started?
+//! Does a purger delete files that were used after it had started?
 //!
-//! Every file is expired. While the purger runs, threads read, append to, map, rename and replace random files, so many a
-//! second. An access counts only if the file that was open still had a name after it: then all of it lay before a deletion, and
-//! after the purger's start. A file with such an access that is gone in the end is lost; neither clocks nor the order of events
-//! matter. Files that are known to be gone are not touched again, and nothing is brought back. A purger that leaves files alone
-//! that nobody touched loses nothing either: the table says how many of those went.
+//! Every file is expired. While the purger runs, threads read, append to, map, rename and replace random files, at a fixed
+//! rate. An access counts only if the file that was open still had a name after it: then all of it lay before a deletion, and
+//! after the purger's start. A file with such an access that does not exist in the end is lost; neither clocks nor the order of
+//! events matter. Files that are known to be deleted are not touched again, and nothing is brought back. A purger that leaves
+//! alone files that no thread touched loses nothing either: the table says how many of those it deleted.
 //!
 //! - `accesses`  the threads, and the count
 //! - `volume`    a fresh file system of each kind
@@ -30,7 +30,7 @@ const FILES_MAX: usize = 100_000;
 const PEER_ROUNDS: u32 = 1;
 /// A round that counts fewer accesses is no race.
 const ROUNDS_MAX: u32 = 100;
-/// Of the files that nobody touched, a purger must have taken so many.
+/// Of the files that no thread touched, a purger must have deleted this share.
 const UNTOUCHED_GONE_MIN: f64 = 0.9;
 /// Who opens a file in the moment of the purge waits this long at most, in 999 of 1000 cases.
 const WAIT_MAX_SECONDS: f64 = 0.1;
@@ -76,7 +76,7 @@ pub fn measure(bench: &Bench, accesses: u64, rate: u64, only_ours: bool) -> Resu
     }
     println!(
         "{:<8}{:<20}{:>10}{:>10}{:>10}{:>10}{:>8}{:>16}{:>14}{:>12}",
-        "", "", "accesses", "files", "deleted", "used", "lost", "untouched gone", "wait p99.9", "longest"
+        "", "", "accesses", "files", "deleted", "used", "lost", "unused deleted", "wait p99.9", "longest"
     );
     let mut complaints = vec![];
     for kind in Kind::ALL {
@@ -96,10 +96,10 @@ pub fn measure(bench: &Bench, accesses: u64, rate: u64, only_ours: bool) -> Resu
     Ok(())
 }
 
-/// What breaks the promise. How long somebody waits says something only where nothing else runs.
+/// What breaks the promise. How long an opener waits says something only where nothing else runs.
 fn complaint(outcome: &Outcome, judge_waits: bool) -> Option<String> {
     if outcome.lost > 0 {
-        return Some(format!("{} files were used and are gone", outcome.lost));
+        return Some(format!("{} files were used and deleted", outcome.lost));
     }
     if outcome.untouched_gone_share() < UNTOUCHED_GONE_MIN {
         return Some(format!(

@@ -20,7 +20,7 @@ pub const MODE: &str = "read";
 /// By then the files are in the processor's caches.
 const WARM_UP: Duration = Duration::from_millis(200);
 
-/// Reads `files` files of the manifest again and again for so many seconds; opens a second.
+/// Reads `files` files of the manifest again and again for this many seconds; returns opens a second.
 pub fn hot(manifest: &Path, files: usize, size: usize, seconds: u64) -> Result<f64> {
     started("hot", manifest, files, size, seconds)
 }

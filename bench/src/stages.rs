@@ -23,7 +23,7 @@ use crate::{collecting, purging};
 const OLD_SHARE: f64 = 0.01;
 /// Between two looks whether the agent has caught up with a storm.
 const SETTLE_POLL: Duration = Duration::from_millis(100);
-/// So many equal looks in a row mean that it has.
+/// This many equal looks in a row mean that it has.
 const SETTLE_LOOKS: usize = 5;
 const SETTLE_MAX: Duration = Duration::from_secs(60);
 /// Files of the tree in which some are used all the time.
@@ -77,7 +77,7 @@ impl Bench {
     }
 
     /// What the same few files cost those who use them again and again, with every use recorded by itself and with precision windows,
-    /// beside files that nobody watches.
+    /// beside files that no agent watches.
     pub fn use_of_hot_files(&self, report: &mut Report) -> Result<()> {
         let tree = Tree {
             files: HOT_TREE,
@@ -111,7 +111,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Scans anew into an empty index, a few times; the last agent stays.
+    /// Scans again into an empty index, a few times; the last agent stays.
     fn first_scans(&self, report: &mut Report, image: &Image, find: &FindFigures) -> Result<Agent> {
         let mut last = None;
         let seconds = {
@@ -237,7 +237,7 @@ impl Bench {
     }
 }
 
-/// Progress, for whoever waits; the table alone goes to stdout.
+/// Progress, for a person who waits; the table alone goes to stdout.
 pub(crate) fn say(what: &str) {
     eprintln!("... {what}");
 }

@@ -9,7 +9,7 @@ use clap_mangen::Man;
 pub const AGENT: &str = r#".SH SIGNALS
 .TP
 SIGHUP
-reads the rules of the configuration again, and opens the audit log anew. A file with a fault leaves the running rules in force.
+reads the rules of the configuration again, and opens the audit log again. A file with a fault leaves the running rules in force.
 \fBpurge\-agent reload\fR sends it and says how it went.
 .TP
 SIGTERM, SIGINT

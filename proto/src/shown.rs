@@ -1,4 +1,4 @@
-//! What others chose (names of files and users, reasons, the words of servers) on its way to whoever reads it. One function for
+//! What others chose (names of files and users, reasons, the words of servers) on its way to its reader. One function for
 //! each kind of output; nothing else writes such text.
 //!
 //! | output | function |
@@ -143,7 +143,7 @@ pub fn page(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// JSON that a program has made, with what is hostile as `\uXXXX`: whoever parses it finds the same values. Outside of strings there
+/// JSON that a program has made, with what is hostile as `\uXXXX`: a parser finds the same values. Outside of strings there
 /// is only ASCII, so every such character stands in a string.
 pub fn json(text: &str) -> Cow<'_, str> {
     // Nearly every text: one look at each byte.

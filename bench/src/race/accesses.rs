@@ -134,9 +134,9 @@ pub struct Outcome {
     pub deleted: u64,
     /// Files with an access that counted.
     pub used: u64,
-    /// Of these, those that are gone.
+    /// Of these, those that were deleted.
     pub lost: u64,
-    /// Files that nobody touched and that are gone.
+    /// Files that no thread touched and that were deleted.
     pub untouched_gone: u64,
     pub waits: Waits,
 }
@@ -153,7 +153,7 @@ impl Outcome {
         self.waits.add(&other.waits);
     }
 
-    /// Of the files that nobody touched, how many went.
+    /// Of the files that no thread touched, the share that was deleted.
     pub fn untouched_gone_share(&self) -> f64 {
         self.untouched_gone as f64 / (self.files - self.used).max(1) as f64
     }
@@ -341,7 +341,7 @@ fn open_and(path: &Path, how: Use, waits: &mut Waits) -> io::Result<Access> {
     })
 }
 
-/// Reads the first byte by way of a mapping.
+/// Reads the first byte through a mapping.
 #[allow(unsafe_code)]
 fn touch_mapped(file: &File) -> io::Result<()> {
     use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
