@@ -158,3 +158,59 @@ fn every_configuration_is_good() {
     }
     assert!(tried >= 3);
 }
+
+/// The text of all programs, with the lines of a literal joined.
+fn source(dir: &Path) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(dir).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            text += &source(&path);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            text += &fs::read_to_string(&path).unwrap();
+        }
+    }
+    text
+}
+
+/// The parts of a message that stand in the source: without what `...` and words in capitals stand for.
+fn parts(message: &str) -> Vec<String> {
+    let is_filled_in = |word: &str| word.len() > 3 && word.chars().all(|c| c.is_ascii_uppercase());
+    let words = message.split_whitespace();
+    let marked: Vec<&str> = words.map(|w| if is_filled_in(w) { "..." } else { w }).collect();
+    let marked = marked.join(" ");
+    let parts = marked.split("...").map(|p| p.trim_matches([' ', ':', ',', ';']));
+    parts.filter(|p| !p.is_empty()).map(str::to_owned).collect()
+}
+
+/// A reader looks for a message with its words, so a message that was worded otherwise since is a fault of the handbook.
+#[test]
+fn every_message_that_the_handbook_explains_is_one() {
+    let top = documents().join("..");
+    let dirs = ["agent", "crates", "ctl", "proto"].map(|dir| source(&top.join(dir)));
+    let joined: Vec<String> = (dirs.concat().split("\\\n"))
+        .map(|line| line.trim_start().to_owned())
+        .collect();
+    let joined = joined.concat();
+    let mut tried = 0;
+    for (page, text) in pages() {
+        if !page.ends_with("troubleshooting.md") && !page.ends_with("gaps.md") {
+            continue;
+        }
+        let rows = text
+            .lines()
+            .filter_map(|l| l.strip_prefix("| ")?.split('|').next());
+        for message in rows.flat_map(|row| row.split('`').skip(1).step_by(2)) {
+            for part in parts(message) {
+                // "0 B" is how a size of nothing is shown.
+                let part = part.strip_prefix("0 B ").unwrap_or(&part);
+                assert!(
+                    joined.contains(part),
+                    "{page}: no program says {part:?} ({message})"
+                );
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 30, "{tried}");
+}
