@@ -27,16 +27,28 @@ fn installed(is_rpm: bool) -> BTreeSet<PathBuf> {
         let Some(below) = place.trim_start_matches('/').strip_prefix(PLACE) else {
             continue;
         };
-        let (dir, suffix) = source.trim_start_matches("../").split_once('*').unwrap();
-        assert_eq!(dir, below, "{line}: a document lies as in the sources");
-        for entry in fs::read_dir(top().join(dir)).unwrap() {
-            let name = entry.unwrap().file_name().into_string().unwrap();
-            if name.ends_with(suffix) {
-                found.insert(Path::new(dir).join(name));
-            }
+        let source = source.trim_start_matches("../");
+        let (dir, name) = source
+            .rsplit_once('/')
+            .map_or(("", source), |(dir, name)| (dir, name));
+        assert_eq!(
+            dir,
+            below.trim_end_matches('/'),
+            "{line}: a document lies as in the sources"
+        );
+        match name.strip_prefix('*') {
+            Some(suffix) => found.extend(with_suffix(dir, suffix)),
+            None => found.extend([Path::new(dir).join(name)]),
         }
     }
     found
+}
+
+fn with_suffix(dir: &str, suffix: &str) -> impl Iterator<Item = PathBuf> {
+    let names = fs::read_dir(top().join(dir)).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let ours: Vec<String> = names.filter(|name| name.ends_with(suffix)).collect();
+    ours.into_iter().map(move |name| Path::new(dir).join(name))
 }
 
 /// Where a link of a page leads, from the top of the sources.
