@@ -1,5 +1,24 @@
 //! The handbook as a script: its blocks of commands and of configuration, in order.
 
+use std::fs;
+use std::path::Path;
+
+/// The text of every chapter, in the order of the index.
+///
+/// # Panics
+/// When a chapter that the index names does not exist.
+pub fn chapters() -> String {
+    let documents = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let read = |name: &str| {
+        let text = fs::read_to_string(documents.join(name));
+        text.unwrap_or_else(|e| panic!("docs/{name}: {e}"))
+    };
+    let index = read("README.md");
+    let links = index.split("](").skip(1).filter_map(|l| l.split(')').next());
+    let named = links.filter(|link| link.starts_with("handbook/"));
+    named.map(|link| read(link) + "\n").collect()
+}
+
 /// A piece of the handbook that can be tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {

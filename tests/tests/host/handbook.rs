@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use purge_tests::files::{regular_files, temp_dir};
-use purge_tests::handbook::{Piece, pieces, with_lines};
+use purge_tests::handbook::{Piece, chapters, pieces, with_lines};
 use purge_tests::package::package;
 use purge_tests::systemd::{FILES_AT, Machine};
 use purge_tests::wait::{LONG, until};
@@ -131,7 +131,7 @@ fn everything_in_the_handbook_works_from_top_to_bottom() {
     machine.write("/etc/hosts", "127.0.0.1 localhost\n");
     let mut reader = Reader { machine, tried: 0 };
     let there = |file: &str| mount.path().join(file).exists();
-    for piece in pieces(include_str!("../../../docs/README.md")) {
+    for piece in pieces(&chapters()) {
         // The first `ignore_accessors` takes another kind of queue: one gap, which its text says to forgive.
         if matches!(&piece, Piece::Command(line) if line == "systemctl enable --now purge-agent") {
             let file = "/etc/purge-agent/agent.toml";

@@ -15,7 +15,7 @@ use purge_tests::wait::{LONG, until};
 use purge_tests::{Fs, Mount, binary, need, sh};
 use serde_json::Value;
 
-const INSTALLED: [&str; 17] = [
+const INSTALLED: [&str; 18] = [
     "usr/sbin/purge-agent",
     "usr/bin/purgectl",
     "usr/share/purge-agent/agent.toml",
@@ -30,8 +30,9 @@ const INSTALLED: [&str; 17] = [
     "usr/share/purge-agent/monitoring/alerts.yml",
     "usr/share/purge-agent/monitoring/grafana.json",
     "usr/share/doc/purge-agent/README.md",
-    "usr/share/doc/purge-agent/handbook/README.md",
-    "usr/share/doc/purge-agent/handbook/THREAT-MODEL.md",
+    "usr/share/doc/purge-agent/docs/README.md",
+    "usr/share/doc/purge-agent/docs/handbook/install.md",
+    "usr/share/doc/purge-agent/docs/THREAT-MODEL.md",
     "usr/share/doc/purge-agent/SECURITY.md",
 ];
 

@@ -208,7 +208,7 @@ fn every_alert_fires_when_it_should_and_is_in_the_handbook() {
     promtool(&["check", "rules", "alerts.yml"]);
     promtool(&["test", "rules", "alerts.test.yml"]);
     let of = |text: &'static str| text.lines().filter_map(|l| l.trim().strip_prefix("- alert: "));
-    let handbook = include_str!("../../../docs/README.md");
+    let handbook = include_str!("../../../docs/handbook/alerts.md");
     for alert in of(include_str!("../../../monitoring/alerts.yml")) {
         assert!(handbook.contains(alert), "{alert} is not in the handbook");
         let tested = include_str!("../../../monitoring/alerts.test.yml");
