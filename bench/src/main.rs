@@ -111,7 +111,7 @@ fn main() -> ExitCode {
         },
         Some((mode, [])) if mode == "hot" => bench(stages::HOT_TREE, Bench::use_of_hot_files),
         _ => match files_wanted(&args) {
-            Ok(files) => bench(files, Bench::measure),
+            Ok(files) => bench(files, measure_everything),
             Err(error) => {
                 eprintln!("purge-bench: {error:#}\n{USAGE}");
                 return ExitCode::from(2);
@@ -150,6 +150,13 @@ fn files_wanted(args: &[String]) -> Result<usize> {
     };
     ensure!(files >= FILES_MIN, "at least {FILES_MIN} files are needed");
     Ok(files)
+}
+
+/// Every stage, in this order.
+fn measure_everything(bench: &Bench, report: &mut Report) -> Result<()> {
+    bench.use_of_a_large_tree(report)?;
+    bench.use_of_hot_files(report)?;
+    purging::measure(bench, report)
 }
 
 fn bench(files: usize, measure: fn(&Bench, &mut Report) -> Result<()>) -> Result<()> {

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::agent::{Agent, Volume};
+use crate::collecting;
 use crate::command::{output, pause, run};
 use crate::image::{Image, Tree};
 use crate::measure::{
@@ -17,7 +18,6 @@ use crate::measure::{
 };
 use crate::report::{Report, Unit};
 use crate::storm::{self, Storm};
-use crate::{collecting, purging};
 
 /// Expired files of the large tree: what a daily purge finds.
 const OLD_SHARE: f64 = 0.01;
@@ -48,15 +48,8 @@ struct FindFigures {
 }
 
 impl Bench {
-    /// Measures everything and writes it into `report`.
-    pub fn measure(&self, report: &mut Report) -> Result<()> {
-        self.use_of_a_large_tree(report)?;
-        self.use_of_hot_files(report)?;
-        purging::measure(self, report)
-    }
-
     /// Scan, plan, storm, memory and space, with one tree of many young and few old files.
-    fn use_of_a_large_tree(&self, report: &mut Report) -> Result<()> {
+    pub fn use_of_a_large_tree(&self, report: &mut Report) -> Result<()> {
         say("growing the large tree");
         let tree = Tree {
             files: self.files,

@@ -113,7 +113,7 @@ impl Queue {
 
 /// What takes turns: rules that apply themselves on one volume. A rule that only plans waits for no other.
 fn lane(rule: &Rule) -> String {
-    match rule.auto_apply && !rule.tells_only {
+    match rule.auto_apply && rule.action.is_applied() {
         true => rule.volume.clone(),
         false => format!("{}/{}", rule.volume, rule.name),
     }
@@ -222,10 +222,10 @@ impl Host {
         let done = self.create_plan(&wanted, By::agent(&by)).and_then(|record| {
             let plan = record.plan.unwrap_or_default();
             tracing::info!(rule = %rule.name, plan = %plan.plan_id, candidates = ?plan.candidates, "scheduled plan");
-            if rule.tells_only {
+            if !rule.action.is_applied() {
                 self.to_tell.lock().insert(rule.name.clone());
             }
-            if rule.auto_apply && !rule.tells_only {
+            if rule.auto_apply && rule.action.is_applied() {
                 let (run, _) = self.apply(&plan.plan_id, Manner::default(), "schedule")?;
                 self.await_end(&run);
             }
@@ -249,7 +249,7 @@ impl Host {
             Ok(volume) => volume,
             Err(error) => return Some(Turn::PutOff(error.to_string(), true)),
         };
-        if rule.auto_apply && !rule.tells_only && self.runs.is_live_on(&rule.volume) {
+        if rule.auto_apply && rule.action.is_applied() && self.runs.is_live_on(&rule.volume) {
             let why = format!("another run is going on on volume {}", rule.volume);
             return Some(Turn::PutOff(why, false));
         }

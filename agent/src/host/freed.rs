@@ -565,7 +565,7 @@ impl Host {
         let quotas = limits
             .quotas
             .into_iter()
-            .filter(|q| q.volume == volume && q.purges);
+            .filter(|q| q.volume == volume && q.purges());
         let askers = watermarks.map(Asker::Watermark).chain(quotas.map(Asker::Quota));
         let askers: Vec<Asker> = askers.collect();
         if askers.is_empty() {

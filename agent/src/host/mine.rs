@@ -121,7 +121,7 @@ impl Host {
 
     pub(super) fn rules_that_delete(&self, volume: &Volume) -> Vec<Rule> {
         let all = self.rules().into_iter();
-        all.filter(|r| r.volume == volume.config.name && !r.tells_only)
+        all.filter(|r| r.volume == volume.config.name && r.action.is_applied())
             .collect()
     }
 }

@@ -192,7 +192,7 @@ impl Lookout {
             let began = Instant::now();
             for rule in self.host.rules() {
                 // A rule that only tells does so by its schedule, if it has one.
-                let waits = rule.tells_only && rule.schedule.is_some();
+                let waits = !rule.action.is_applied() && rule.schedule.is_some();
                 if asked.contains(&rule.name) || (due && !waits) {
                     let looked = self.rule(&rule);
                     said("what will expire", looked);

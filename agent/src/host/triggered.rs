@@ -19,7 +19,7 @@ use purge_policy::evaluate::Circumstances;
 use purge_policy::freed::scaled;
 use purge_policy::quota::{self, Need, Over, Triggered};
 use purge_policy::rooted::Named;
-use purge_policy::rule::{AUTO_MAX_FRACTION, Rule};
+use purge_policy::rule::{AUTO_MAX_FRACTION, Action, Rule};
 use purge_removal::plans::{By, Occasion, OwnerProbes, PlanRecord, Promise, Trigger};
 use purge_removal::trash::Share;
 use purge_sys::stat::{self, Space};
@@ -128,7 +128,9 @@ impl Host {
         }
         .ok_or_else(|| HostError::Refused(format!("{}: its rule is not in force", asker.name())))?;
         if let Asker::Quota(q) = asker {
-            rule.tells_only |= !q.purges;
+            if !q.purges() {
+                rule.action = Action::Notify;
+            }
         }
         Ok(rule)
     }
@@ -372,7 +374,7 @@ impl Host {
 
     /// Applies what a quota with `action = "purge"` asks for.
     pub fn keep_quota(self: &Arc<Self>, quota: &Quota) {
-        if quota.purges {
+        if quota.purges() {
             self.plan_and_apply(&Asker::Quota(quota.clone()));
         }
     }
@@ -411,7 +413,7 @@ impl Host {
 
     fn apply_triggered(self: &Arc<Self>, asker: &Asker, plan: &v1::Plan) -> Result<(), HostError> {
         tracing::info!(by = %asker.name(), plan = %plan.plan_id, candidates = ?plan.candidates, "plan");
-        if self.rule_of(asker)?.tells_only {
+        if !self.rule_of(asker)?.action.is_applied() {
             return Ok(());
         }
         let is_measured = matches!(asker, Asker::Watermark(_));
@@ -470,7 +472,7 @@ const PROJECTS_BYTES_MAX: u64 = 1 << 20;
 
 /// The directories that `/etc/projects` names, where a quota asks for them.
 pub(super) fn projects_of(q: &Quota, volume: &Volume) -> Named {
-    if !q.purges || q.subject != purge_policy::whom::QuotaSubject::Project {
+    if !q.purges() || q.subject != purge_policy::whom::QuotaSubject::Project {
         return Named::default();
     }
     match trusted::read(Path::new(PROJECTS), PROJECTS_BYTES_MAX) {

@@ -4,7 +4,7 @@ use super::VolumeConfig;
 use super::fault::Fault;
 use super::section::{Section, Source, suggest};
 use purge_base::accounts::{group_ids, user_ids};
-use purge_policy::allowance::{DEFAULT_MIN_AGE, Limits, Override, Quota, Watermark};
+use purge_policy::allowance::{DEFAULT_MIN_AGE, Limits, Override, Quota, QuotaAction, Watermark};
 use purge_policy::rule::Rule;
 use purge_policy::whom::QuotaSubject;
 use purge_policy::whom::Whom;
@@ -37,9 +37,8 @@ pub(super) fn read_quota(mut s: Section<'_, '_>, src: &mut Source<'_>, read: &mu
     let hard = s.size(src, "hard").map(|(n, _)| n);
     let temporal = s.size(src, "temporal").map(|(n, _)| n);
     let max_age = s.duration(src, "max_age");
-    let purges = s
-        .choice(src, "action", &[("notify", false), ("purge", true)])
-        .unwrap_or(false);
+    let actions = [("notify", QuotaAction::Notify), ("purge", QuotaAction::Purge)];
+    let action = s.choice(src, "action", &actions).unwrap_or(QuotaAction::Notify);
     let low = s.percent(src, "low").map_or(0.9, |(n, _)| n);
     let min_age = read_min_age(&mut s, src);
     let rule = s.string(src, "rule").map(|(name, _)| name);
@@ -73,7 +72,7 @@ pub(super) fn read_quota(mut s: Section<'_, '_>, src: &mut Source<'_>, read: &mu
         hard,
         temporal,
         max_age: max_age.map(|(n, _)| n),
-        purges,
+        action,
         low,
         min_age,
         rule,

@@ -7,7 +7,7 @@ use super::fault::Fault;
 use super::scope::read_scope;
 use super::section::{Section, Source, suggest};
 use purge_model::Clocks;
-use purge_policy::rule::{Rule, Sequence, Symlinks, Target};
+use purge_policy::rule::{Action, Rule, Sequence, Symlinks, Target};
 use purge_policy::schedule::Schedule;
 
 const DEFAULT_MAX_EMPTY_DIRS: u64 = 500;
@@ -63,9 +63,10 @@ pub(super) fn read_rule(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &mu
         }
         PathBuf::from(dir)
     });
-    let tells_only = s
-        .string(src, "action")
-        .is_some_and(|(action, _)| action == "notify");
+    let action = match s.string(src, "action") {
+        Some((action, _)) if action == "notify" => Action::Notify,
+        _ => Action::Delete,
+    };
     let sequences = [
         ("oldest", Sequence::Oldest),
         ("largest", Sequence::Largest),
@@ -131,7 +132,7 @@ pub(super) fn read_rule(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &mu
         max_empty_dirs,
         symlinks,
         sequence,
-        tells_only,
+        action,
         schedule,
         catches_up,
         auto_apply,

@@ -14,6 +14,15 @@ pub struct Limits {
 /// A file used within this time is taken by no quota and no watermark, unless the configuration says otherwise.
 pub const DEFAULT_MIN_AGE: u64 = 2 * 86_400;
 
+/// What happens when a limit is passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QuotaAction {
+    /// Users get a notice. Plans of the quota cannot be applied.
+    Notify,
+    /// The agent makes a plan and applies it.
+    Purge,
+}
+
 /// Who may use how much.
 #[derive(Debug, Clone)]
 pub struct Quota {
@@ -29,8 +38,8 @@ pub struct Quota {
     pub temporal: Option<u64>,
     /// Seconds since its birth after which a file goes whatever the sums say.
     pub max_age: Option<u64>,
-    /// Its plans may be applied, and the agent does so; otherwise it only tells.
-    pub purges: bool,
+    /// What happens when a limit is passed.
+    pub action: QuotaAction,
     /// Share of the limit that is left when a plan is done.
     pub low: f64,
     /// Seconds: nothing used within this time goes.
@@ -70,6 +79,11 @@ pub struct Watermark {
 }
 
 impl Quota {
+    /// Whether the agent deletes files when a limit is passed.
+    pub fn purges(&self) -> bool {
+        self.action == QuotaAction::Purge
+    }
+
     /// What one member can do to the others, where a limit that several users share deletes.
     pub fn shared_limit(&self) -> Option<String> {
         let whose = match self.subject {
@@ -77,7 +91,7 @@ impl Quota {
             QuotaSubject::Directory { .. } => "all who can write in a directory share one limit",
             QuotaSubject::User | QuotaSubject::Project => return None,
         };
-        self.purges.then(|| {
+        self.purges().then(|| {
             format!(
                 "quota {}: {whose}, and what one of them writes can make the files of the others go, oldest use first; write \
                  action = \"notify\", or subject = \"user\", unless that is meant",
@@ -97,26 +111,27 @@ impl Quota {
 
 #[cfg(test)]
 mod tests {
+    use super::QuotaAction::{Notify, Purge};
     use super::*;
 
     #[test]
     fn a_limit_that_several_share_and_that_deletes_is_warned_of() {
-        let quota = |subject, purges| Quota {
+        let quota = |subject, action| Quota {
             name: "q".into(),
             volume: "v".into(),
             subject,
             hard: Some(1),
             temporal: None,
             max_age: None,
-            purges,
+            action,
             low: 0.9,
             min_age: 1,
             rule: None,
             overrides: Vec::new(),
         };
-        let warned = |subject, purges| quota(subject, purges).shared_limit().is_some();
-        assert!(warned(QuotaSubject::Group, true) && warned(QuotaSubject::Directory { depth: 1 }, true));
-        assert!(!warned(QuotaSubject::Group, false) && !warned(QuotaSubject::User, true));
-        assert!(!warned(QuotaSubject::Project, true));
+        let warned = |subject, action| quota(subject, action).shared_limit().is_some();
+        assert!(warned(QuotaSubject::Group, Purge) && warned(QuotaSubject::Directory { depth: 1 }, Purge));
+        assert!(!warned(QuotaSubject::Group, Notify) && !warned(QuotaSubject::User, Purge));
+        assert!(!warned(QuotaSubject::Project, Purge));
     }
 }

@@ -3,10 +3,8 @@
 
 use std::ops::Range;
 
-use super::evaluate::{Circumstances, Evaluation, Pick, Shape, Tables};
-use super::files::FilePass;
-use crate::rule::Rule;
-use purge_index::{DirId, Index, StoreError};
+use super::pick::Pick;
+use purge_index::DirId;
 
 /// Files of a plan that are kept together: 40 MB.
 pub const TOGETHER_MAX: usize = 1 << 20;
@@ -50,32 +48,22 @@ impl Apart {
         parts
     }
 
-    /// The files that go of some of the directories, as the index says now.
-    ///
-    /// # Errors
-    /// As for [`evaluate`](super::evaluate::evaluate).
-    pub fn part(
-        &self,
-        index: &Index,
-        rules: &[Rule],
-        at: &Circumstances,
-        directories: Range<usize>,
-    ) -> Result<Vec<Pick>, StoreError> {
-        let tables = Tables::new(index, at);
-        let pass = FilePass::new(index, rules, at, &tables, &self.taken).within(directories);
-        let mut picks = Vec::new();
-        for found in pass.run()? {
-            picks.extend(found.picks);
-        }
-        Ok(picks)
+    /// Directories that go as a whole, by their places in the index.
+    pub(super) fn taken(&self) -> &[bool] {
+        &self.taken
     }
 
-    fn add(&mut self, pick: &Pick) {
+    /// Where the files are found again: not in the directories that were `taken`.
+    pub(super) fn know_taken(&mut self, taken: Vec<bool>) {
+        self.taken = taken;
+    }
+
+    pub(super) fn add(&mut self, pick: &Pick) {
         self.files = self.files.saturating_add(1);
-        self.add_to(pick.parent, 1);
+        self.count(pick.parent, 1);
     }
 
-    fn add_to(&mut self, directory: DirId, count: u32) {
+    fn count(&mut self, directory: DirId, count: u32) {
         let place = directory.index();
         if self.by_directory.len() <= place {
             self.by_directory.resize(place.saturating_add(1), 0);
@@ -84,55 +72,12 @@ impl Apart {
             *known = known.saturating_add(count);
         }
     }
-}
 
-impl Evaluation {
-    /// Takes a file, and sets files apart if there are more than `most` by then.
-    pub(super) fn take(&mut self, pick: Pick, most: usize) {
-        match &mut self.apart {
-            Some(apart) => apart.add(&pick),
-            None => {
-                self.picks.push(pick);
-                if self.picks.len() > most {
-                    self.set_files_apart();
-                }
-            }
-        }
-    }
-
-    /// Where they are to be found again: not in the directories that were `taken`.
-    pub(super) fn know_taken(&mut self, taken: Vec<bool>) {
-        if let Some(apart) = &mut self.apart {
-            apart.taken = taken;
-        }
-    }
-
-    /// Adds the files of another part of the index, which may be set apart there.
-    pub(super) fn take_all(&mut self, picks: Vec<Pick>, apart: Option<Apart>) {
-        if self.apart.is_none() && apart.is_none() {
-            self.picks.extend(picks);
-            return;
-        }
-        self.set_files_apart();
-        let Some(all) = &mut self.apart else { return };
-        picks.iter().for_each(|pick| all.add(pick));
-        if let Some(apart) = apart {
-            all.files = all.files.saturating_add(apart.files);
-            apart
-                .by_directory()
-                .for_each(|(dir, count)| all.add_to(dir, count));
-        }
-    }
-
-    fn set_files_apart(&mut self) {
-        let apart = self.apart.get_or_insert_default();
-        self.picks.retain(|pick| {
-            let is_file = pick.shape == Shape::File;
-            if is_file {
-                apart.add(pick);
-            }
-            !is_file
-        });
-        self.picks.shrink_to_fit();
+    /// Adds the files of another part of the index.
+    pub(super) fn add_all(&mut self, other: &Self) {
+        self.files = self.files.saturating_add(other.files);
+        other
+            .by_directory()
+            .for_each(|(dir, count)| self.count(dir, count));
     }
 }

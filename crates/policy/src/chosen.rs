@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::evaluate::Circumstances;
+use super::circumstances::Circumstances;
 use super::last_use::{covered, last_use};
 use super::reach::Reach;
 use crate::rule::Rule;

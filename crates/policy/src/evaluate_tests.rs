@@ -5,7 +5,8 @@ use crate::rule::Target;
 use crate::scope::{Globs, Scope};
 use proptest::prelude::*;
 use purge_index::{Found, Store, VolumeId, testing};
-use purge_model::{Clocks, Kind, Source, Stat};
+use purge_model::{Clocks, Inode, Kind, LastUse, Seconds, Source, Stat};
+use rustc_hash::FxHashSet;
 use std::collections::BTreeSet;
 
 const NOW: u32 = 1_000_000;
@@ -285,7 +286,7 @@ proptest! {
             prop_assert_eq!(apart.files(), expected.len() as u64);
             let mut got = Vec::new();
             for part in apart.parts(most) {
-                let picks = apart.part(&index, &rules, &at, part).unwrap();
+                let picks = part_of(apart, &index, &rules, &at, part).unwrap();
                 let one_directory = picks.iter().all(|p| p.parent == picks[0].parent);
                 prop_assert!(picks.len() <= most || one_directory);
                 got.extend(picks);

@@ -2,9 +2,11 @@
 
 use rustc_hash::FxHashMap;
 
-use super::evaluate::{Circumstances, Pick, Tables};
+use super::circumstances::Circumstances;
 use super::files::FilePass;
-use super::forecast::unit_table;
+use super::pick::Pick;
+use super::tables::{Tables, unit_table};
+
 use super::last_use::expires_at;
 use super::units::{self, DirectoryRule};
 use crate::rule::{Rule, Target};

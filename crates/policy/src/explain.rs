@@ -2,16 +2,18 @@
 
 use purge_proto::units::format_duration;
 
-use super::evaluate::{Circumstances, Leads, is_quota_file};
+use super::circumstances::{Circumstances, Leads};
 use super::files::has_too_many_names;
 use super::forgiven::forgiven;
 use super::last_use::{covered, expires_at, is_ahead, is_expired, last_use};
 use super::links::own_change;
+pub use super::subject::Subject;
+use super::tables::is_quota_file;
 use super::units;
 use crate::rule::{Rule, Symlinks, Target};
 use purge_index::dirs::PATH_BYTES_MAX;
-use purge_index::{Attributes, DirId, Index, NAMES_MAX, StoreError};
-use purge_model::{Inode, Kind, LastUse, Seconds, Source};
+use purge_index::{DirId, Index, NAMES_MAX, StoreError};
+use purge_model::{Kind, Seconds, Source};
 
 /// What one rule says of one entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,19 +26,6 @@ pub struct Verdict {
     pub expires_at: Option<Seconds>,
     /// Why, for a person.
     pub because: String,
-}
-
-/// One entry of the index, with everything a verdict needs.
-#[derive(Debug, Clone)]
-pub struct Subject {
-    /// Which.
-    pub ino: Inode,
-    /// What it is.
-    pub attributes: Attributes,
-    /// Its access clock.
-    pub access: LastUse,
-    /// Path relative to the volume.
-    pub path: Vec<u8>,
 }
 
 /// What every rule says of `subject`.

@@ -5,11 +5,13 @@ use std::ops::Range;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::chosen::{Choices, Lasts};
-use super::evaluate::{
-    Circumstances, Evaluation, Leads, Pick, Shape, Tables, add_owner, is_quota_file, numbered,
-};
+use super::circumstances::{Circumstances, Leads};
+use super::evaluation::{Evaluation, add_owner};
 use super::last_use::{expires_at, is_ahead, is_expired};
+use super::pick::{Pick, Shape};
 use super::reach::Reach;
+use super::rule::numbered;
+use super::tables::{Tables, is_quota_file};
 use super::verdicts::Verdicts;
 use crate::rule::{Rule, Target};
 use purge_index::{Attributes, DirId, Index, NAMES_MAX, PageView, StoreError};

@@ -6,8 +6,9 @@
 
 use rustc_hash::FxHashMap;
 
-use super::evaluate::Circumstances;
+use super::circumstances::Circumstances;
 use super::expiring::pass;
+use super::tables::unit_table;
 use crate::rule::Rule;
 use purge_index::{Attributes, DirId, Index, StoreError};
 use purge_model::{Inode, Seconds};
@@ -85,16 +86,6 @@ pub fn forecast(
 fn day_of(due: Seconds, now: Seconds) -> usize {
     let left = u64::from(due.0.saturating_sub(now.0));
     usize::try_from(left.div_ceil(DAY)).unwrap_or(usize::MAX)
-}
-
-/// For each directory the one at this depth that it is or lies in.
-pub(super) fn unit_table(index: &Index, depth: u32) -> Vec<DirId> {
-    let of = |id, _: &_, (level, unit): (u32, DirId)| {
-        let level = level.saturating_add(1);
-        (level, if level <= depth { id } else { unit })
-    };
-    let all = index.dirs().inherit((0, DirId::ROOT), of);
-    all.into_iter().map(|(_, unit)| unit).collect()
 }
 
 #[derive(Default)]

@@ -7,6 +7,8 @@
 //! - [`rooted`]   project ids that root gave, and those that owners gave to their own files
 //! - [`sample`]   a few files of each owner that stand for all
 //! - [`schedule`] when a rule's plans are made
+//! - [`circumstances`] what besides index and rules decides; [`pick`] one candidate; [`evaluation`] all of them (values)
+//! - `tables`     tables over directories that each part of an evaluation needs
 //! - [`evaluate`] files, whole directories and empty directories against the rules
 //! - [`apart`]    files that are too many to be kept together
 //! - `files`      file rules: one pass over the clock column
@@ -23,7 +25,7 @@
 //! - [`freed`]    whether what was deleted came free
 //! - [`forecast`], [`growth`]  what will expire when, and when a limit will be reached
 //! - [`idle`]     patterns that match nothing, and what may have been meant
-//! - [`explain`]  the same verdicts for one path, in words
+//! - [`explain`]  the same verdicts for one path, in words; `subject` is that path
 //!
 //! What may never happen: a candidate that the index does not know to be expired.
 
@@ -31,7 +33,9 @@ pub mod allowance;
 pub mod announced;
 pub mod apart;
 mod chosen;
+pub mod circumstances;
 pub mod evaluate;
+pub mod evaluation;
 pub mod expiring;
 pub mod explain;
 mod files;
@@ -43,6 +47,7 @@ pub mod idle;
 pub mod last_use;
 pub mod limits;
 pub mod links;
+pub mod pick;
 pub mod portion;
 pub mod quota;
 mod reach;
@@ -51,6 +56,8 @@ pub mod rule;
 pub mod sample;
 pub mod schedule;
 pub mod scope;
+mod subject;
+mod tables;
 mod tail;
 pub mod units;
 mod verdicts;

@@ -2,7 +2,8 @@
 
 use std::cmp::Reverse;
 
-use super::evaluate::{Pick, numbered};
+use super::pick::Pick;
+use super::rule::numbered;
 use crate::rule::{Rule, Sequence};
 use purge_model::Seconds;
 

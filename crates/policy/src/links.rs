@@ -10,9 +10,11 @@
 
 use std::sync::Arc;
 
-use super::evaluate::{Circumstances, Lead, Tables, numbered};
+use super::circumstances::{Circumstances, Lead};
 use super::last_use::{is_expired, last_use};
 use super::reach::Reach;
+use super::rule::numbered;
+use super::tables::Tables;
 use super::verdicts::Verdicts;
 use crate::rule::{Rule, Symlinks, Target};
 use purge_index::{Attributes, DirId, Index, StoreError};

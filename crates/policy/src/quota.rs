@@ -6,8 +6,11 @@
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::evaluate::{Circumstances, Evaluation, Pick, Shape, add_owner, evaluate};
+use super::circumstances::Circumstances;
+use super::evaluate::evaluate;
+use super::evaluation::{Evaluation, add_owner};
 use super::limits::{byte_days, fitting, sort};
+use super::pick::{Pick, Shape};
 use super::portion::Portion;
 use super::rooted::{Named, Outside, Rooted};
 use crate::allowance::Quota;
@@ -109,7 +112,7 @@ impl Owners {
             }
             QuotaSubject::User | QuotaSubject::Group | QuotaSubject::Project => Vec::new(),
         };
-        let is_guarded = quota.purges && by == QuotaSubject::Project;
+        let is_guarded = quota.purges() && by == QuotaSubject::Project;
         Self {
             by,
             units,

@@ -146,7 +146,7 @@ fn a_quota(subject: QuotaSubject) -> Quota {
         hard: None,
         temporal: None,
         max_age: None,
-        purges: true,
+        action: crate::allowance::QuotaAction::Purge,
         low: 0.9,
         min_age: 1,
         rule: None,

@@ -40,6 +40,26 @@ pub enum Sequence {
     ByteDays,
 }
 
+/// What happens to the candidates of a rule.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Action {
+    /// They are deleted.
+    #[default]
+    Delete,
+    /// Owners get a notice. Plans of the rule cannot be applied.
+    Notify,
+}
+
+impl Action {
+    /// Whether plans of the rule can be applied, so that its candidates leave the volume.
+    pub fn is_applied(&self) -> bool {
+        match self {
+            Self::Delete => true,
+            Self::Notify => false,
+        }
+    }
+}
+
 /// What may go, and when.
 #[derive(Debug, Clone)]
 pub struct Rule {
@@ -67,8 +87,8 @@ pub struct Rule {
     pub symlinks: Symlinks,
     /// What is taken first where not everything may be.
     pub sequence: Sequence,
-    /// It only plans and tells: its plans cannot be applied.
-    pub tells_only: bool,
+    /// What happens to the candidates.
+    pub action: Action,
     /// When its plans are made; none: only on request.
     pub schedule: Option<Schedule>,
     /// What came due while the agent was not running is caught up, once.
@@ -111,7 +131,7 @@ impl Rule {
             max_empty_dirs: 500,
             symlinks: Symlinks::WithTarget,
             sequence: Sequence::Oldest,
-            tells_only: false,
+            action: Action::Delete,
             schedule: None,
             catches_up: false,
             auto_apply: false,
@@ -124,4 +144,12 @@ impl Rule {
             max_fraction: None,
         }
     }
+}
+
+/// Rules with their positions.
+pub(crate) fn numbered(rules: &[Rule]) -> impl Iterator<Item = (u16, &Rule)> {
+    rules
+        .iter()
+        .enumerate()
+        .map(|(i, r)| (u16::try_from(i).unwrap_or(u16::MAX), r))
 }

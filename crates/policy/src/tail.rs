@@ -5,12 +5,16 @@ use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
 
-use super::evaluate::{Circumstances, Evaluation, Leads, Pick, Shape, Tables, Why, numbered};
+use super::circumstances::{Circumstances, Leads};
+use super::evaluation::Evaluation;
 use super::last_use::{covered, is_expired, last_use};
 use super::links::{
     LinkRule, LinkRules, PageNames, changed_on_the_way, is_free, is_unfollowed, levels, own_change,
 };
+use super::pick::{Pick, Shape, Why};
 use super::reach::Reach;
+use super::rule::numbered;
+use super::tables::Tables;
 use super::verdicts::Verdicts;
 use crate::rule::{Rule, Symlinks, Target};
 use purge_index::codec::DirEntry;

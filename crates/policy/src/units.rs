@@ -8,10 +8,15 @@ use std::rc::Rc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::evaluate::{Circumstances, Pick, Shape, Tables, add_owner, is_quota_file, numbered};
+use super::circumstances::Circumstances;
+use super::evaluation::add_owner;
 use super::last_use::{covered, is_expired, last_use};
+use super::pick::{Pick, Shape};
 use super::portion::{ByOwner, Portion};
 use super::reach::Reach;
+use super::rule::numbered;
+use super::subject::Subject;
+use super::tables::{Tables, is_quota_file};
 use super::verdicts::Verdicts;
 use crate::rule::{Rule, Target};
 use purge_index::codec::DirEntry;
@@ -495,7 +500,7 @@ pub(super) fn newest_use(
     rule: &Rule,
     depth: u32,
     at: &Circumstances,
-    subject: &super::explain::Subject,
+    subject: &Subject,
 ) -> Result<Option<(Vec<u8>, LastUse)>, StoreError> {
     let unit_of = unit_table(index, depth);
     let dir = index

@@ -26,7 +26,7 @@ use purge_base::id::new_id;
 use purge_index::{Batch, Index, Record, Store, StoreError};
 use purge_model::Seconds;
 use purge_policy::apart::TOGETHER_MAX;
-use purge_policy::evaluate::{Circumstances, Evaluation, Pick, Shape};
+use purge_policy::evaluate::{Circumstances, Evaluation, Pick, Shape, part_of};
 use purge_policy::forgiven::forgiven;
 use purge_policy::portion::Portion;
 use purge_policy::quota::Reason;
@@ -446,7 +446,7 @@ impl Plans {
             // No more than were counted, which limits have been compared with: the index has gone on since.
             let mut room = usize::try_from(apart.files()).unwrap_or(usize::MAX);
             for part in apart.parts(TOGETHER_MAX) {
-                let mut picks = apart.part(&index.read(), on.rules, on.at, part)?;
+                let mut picks = part_of(apart, &index.read(), on.rules, on.at, part)?;
                 picks.truncate(room);
                 room -= picks.len();
                 saving.add_sorted(picks)?;
@@ -748,7 +748,7 @@ impl Saving<'_> {
 
 /// Why apply would refuse such a plan.
 fn refusal(on: &Occasion<'_>, going: Portion) -> Option<String> {
-    if let Some(rule) = on.rules.iter().find(|r| r.tells_only) {
+    if let Some(rule) = on.rules.iter().find(|r| !r.action.is_applied()) {
         return Some(match on.trigger {
             Some(trigger) => format!(
                 "{} has action \"notify\": it tells, and deletes nothing",

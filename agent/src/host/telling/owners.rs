@@ -16,7 +16,7 @@ use purge_notify::expiring::{self, Share, Told};
 use purge_policy::allowance::Quota;
 use purge_policy::evaluate::{Pick, Shape, evaluate};
 use purge_policy::quota::{self, Over, Subject};
-use purge_policy::rule::Rule;
+use purge_policy::rule::{Action, Rule};
 use purge_policy::whom::QuotaSubject;
 
 impl Lookout {
@@ -79,7 +79,11 @@ impl Lookout {
         volume.sync();
         let config = self.host.notifier.config();
         // A rule that only tells speaks of what has expired, one that deletes of what will.
-        let ahead = if rule.tells_only { 0 } else { config.warn_before };
+        let ahead = if rule.action.is_applied() {
+            config.warn_before
+        } else {
+            0
+        };
         let mut wider = rule.clone();
         wider.ttl = Some(ttl.saturating_sub(ahead).max(1));
         (wider.max_files, wider.max_bytes, wider.remove_empty_dirs) = (0, 0, false);
@@ -133,11 +137,11 @@ impl Lookout {
             // What has expired may go at any moment.
             first_at: rfc3339(share.first.max(Seconds(told.at))),
             until: rfc3339(Seconds(told.until)),
-            deletes: !rule.tells_only,
+            deletes: rule.action.is_applied(),
         };
-        let what = match rule.tells_only {
-            true => What::Expired(expiring),
-            false => What::WillExpire(expiring),
+        let what = match rule.action {
+            Action::Notify => What::Expired(expiring),
+            Action::Delete => What::WillExpire(expiring),
         };
         let to = Audience::Owner {
             user: user_account(uid),
@@ -233,7 +237,7 @@ fn use_of(q: &Quota, over: &Over) -> Use {
         limit_bytes: over.hard,
         used_byte_days: clamp(over.used.byte_days),
         limit_byte_days: over.temporal,
-        purges: q.purges,
+        purges: q.purges(),
     }
 }
 

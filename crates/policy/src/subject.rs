@@ -1,0 +1,17 @@
+//! One entry that a person asks about (a value).
+
+use purge_index::Attributes;
+use purge_model::{Inode, LastUse};
+
+/// One entry of the index, with everything a verdict needs.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// Which.
+    pub ino: Inode,
+    /// What it is.
+    pub attributes: Attributes,
+    /// Its access clock.
+    pub access: LastUse,
+    /// Path relative to the volume.
+    pub path: Vec<u8>,
+}
