@@ -4,7 +4,9 @@
 //! second. Accesses are recorded from the moment [`Volume::start`] returns, even while the first scan runs.
 //!
 //! - `absent`     one that cannot be watched for now
-//! - `start`      from a configuration to a volume that is watched
+//! - `start`      from a configuration to a volume that is watched: open, arm, reconcile, spawn
+//! - `reconcile`  what an earlier process left, and what is watched since
+//! - `filesystem` whether its file system takes changes
 //! - [`trial`]    whether it could be watched, for `check`
 //! - `claim`      one agent for each volume
 //! - [`claimed`]  which shares of the trash a thread works on
@@ -22,10 +24,12 @@ pub mod claimed;
 mod closing;
 pub mod coverage;
 mod error;
+mod filesystem;
 mod health;
 mod keeper;
 mod opening;
 mod presence;
+mod reconcile;
 mod scanning;
 mod start;
 pub mod trial;
@@ -38,7 +42,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
 pub use self::absent::Absent;
 pub use self::coverage::Gap;
@@ -55,8 +59,8 @@ use purge_base::clock;
 use purge_base::probe::{Probe, StateDir};
 use purge_base::pulse::Pulse;
 use purge_collect::Watched;
-use purge_collect::collector::{Barrier, Collector};
-use purge_collect::precision::Windows;
+use purge_collect::nfsd::NfsServer;
+use purge_collect::source::{Barrier, Profile, Watching};
 use purge_config::VolumeConfig;
 use purge_index::Store;
 use purge_model::{Inode, Seconds};
@@ -134,8 +138,10 @@ pub struct Volume {
     home: Home,
     store: Store,
     health: Arc<Mutex<Health>>,
-    collector: RwLock<Option<Collector>>,
-    windows: Arc<Windows>,
+    /// What watches it.
+    source: Box<dyn Watching>,
+    /// What is asked beside it.
+    nfs: NfsServer,
     /// One write-back at a time.
     writing: Mutex<()>,
     scans: Mutex<Option<mpsc::Sender<Extent>>>,
@@ -168,16 +174,13 @@ impl Volume {
     pub fn stop(&self, patience: Duration) {
         self.stopping.store(true, Relaxed);
         self.scans.lock().take();
-        let collector = self.collector.read();
-        let dead = collector.is_none();
-        let caught_up = dead || collector.as_ref().is_some_and(|c| c.sync_or_give_up(patience));
-        drop(collector);
+        let caught_up = self.source.sync_or_give_up(patience);
         // Only now: a scan may be waiting for events as well, and waits no longer when the collector has given up.
         for thread in self.threads.lock().drain(..) {
             let _ = thread.join();
         }
         // What came meanwhile is read before it ends.
-        self.collector.write().take();
+        self.source.end();
         self.write_back();
         match caught_up {
             true => self.told_alive(),
@@ -227,38 +230,37 @@ impl Volume {
         self.guard.last(&self.config.path)
     }
 
+    /// What watches it, and what that cannot see.
+    pub fn profile(&self) -> Profile {
+        self.source.profile()
+    }
+
     /// Waits until every access made before this call is in the index. False if the collector is dead, or waits for a state directory that
     /// does not answer.
     pub fn sync(&self) -> bool {
-        let answers = || !self.home.state.is_silent();
-        let collector = self.collector.read();
-        collector.as_ref().is_some_and(|c| c.sync_while(answers))
+        self.source.sync_while(&|| !self.home.state.is_silent())
     }
 
     /// The same, however long the state directory takes.
     fn sync_patiently(&self) -> bool {
-        self.collector.read().as_ref().is_some_and(Collector::sync)
+        self.source.sync_while(&|| true)
     }
 
     /// The same for a question, which nothing is removed by: in a storm it is answered from what was read by then. A thread that waits for
     /// a client waits no longer.
     pub fn sync_soon(&self) -> bool {
-        let collector = self.collector.read();
-        collector.as_ref().is_some_and(|c| c.sync_within(QUESTION_WAITS))
+        self.source.sync_within(QUESTION_WAITS)
     }
 
-    /// The same, though what was no use after all may be one for a second more: asked often, it makes nobody wait for that.
+    /// The same, though what was no use after all may be one for a second more: asked often, it makes no caller wait for that.
     /// Waits so long at most.
     pub fn barrier(&self, at_most: Duration) -> Barrier {
-        let collector = self.collector.read();
-        collector
-            .as_ref()
-            .map_or(Barrier::Dead, |collector| collector.barrier(at_most))
+        self.source.barrier(at_most)
     }
 
     /// The agent alone changes names in this directory, and need not hear of it. Ask again now and then: windows end.
     pub fn hide_own(&self, dir: impl AsFd) {
-        self.windows.hide_own(dir);
+        self.source.hide_own(dir.as_fd());
     }
 
     /// The agent alone uses this mount of the volume, and need not hear of it.
@@ -266,12 +268,12 @@ impl Volume {
     /// # Errors
     /// Where the kernel cannot leave it out.
     pub fn hide_mount(&self, mount: impl AsFd) -> std::io::Result<()> {
-        self.windows.hide_mount(mount)
+        self.source.hide_mount(mount.as_fd())
     }
 
     /// Accesses that wait in the kernel's queue.
     pub fn queued(&self) -> u64 {
-        self.windows.queued()
+        self.source.queued()
     }
 
     /// Whether the file system at the path still is the one that is indexed.

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use purge_collect::fanotify::decode::{Event, decode_events};
+use purge_collect::fanotify::decode::{Record, records};
 use purge_collect::fanotify::layout::Layout;
 use purge_sys::handle::Handle;
 
@@ -20,7 +20,7 @@ const LAYOUTS: [Layout; 4] = [
 fuzz_target!(|buffer: &[u8]| {
     let mut events = 0;
     let mut failed = false;
-    for event in decode_events(buffer) {
+    for event in records(buffer) {
         assert!(!failed, "something was decoded after an error");
         match event {
             Ok(event) => {
@@ -37,7 +37,7 @@ fuzz_target!(|buffer: &[u8]| {
 });
 
 /// Does with an event what the collector does: takes its inodes and names.
-fn read_handles(event: &Event<'_>) {
+fn read_handles(event: &Record<'_>) {
     if let Some(file) = &event.file {
         read_inode(file);
     }

@@ -46,22 +46,23 @@ fn ailing((what, words): (Ailment, String)) -> Finding {
 }
 
 fn collector(volume: &Volume) -> Finding {
+    let kind = volume.profile().kind.word();
     let condition = volume.condition();
     let lost = volume.watched.counters.lost.load(Relaxed);
     if lost > 0 {
         return Finding::note(
             "collector",
-            format!("fanotify; {lost} events were lost since the start"),
+            format!("{kind}; {lost} events were lost since the start"),
             "the host is short of memory or of processor time: what was lost counts as a use of every file",
         );
     }
     match condition.state {
         State::Scanning => Finding::note(
             "collector",
-            "fanotify; the first scan is running",
+            format!("{kind}; the first scan is running"),
             "wait: accesses are recorded, plans are made when it is done (purgectl status)",
         ),
-        _ => Finding::good("collector", format!("fanotify; {:.0} events/s", condition.rate)),
+        _ => Finding::good("collector", format!("{kind}; {:.0} events/s", condition.rate)),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::volume::{Absent, Gap, State, Volume};
 use purge_base::accounts::{group_name, user_name};
 use purge_base::clock;
 use purge_collect::touched::Touched;
+use purge_collect::{arming, source};
 use purge_config::Shown;
 use purge_index::Totals;
 use purge_index::sums::AGE_BOUNDS;
@@ -85,12 +86,21 @@ pub(super) fn volumes(host: &Host, totals: impl Fn(&Volume) -> Totals) -> Vec<v1
     all
 }
 
+/// What watches a volume.
+fn collector(kind: source::Kind) -> v1::Collector {
+    match kind {
+        source::Kind::Fanotify => v1::Collector::Fanotify,
+        // It is asked beside the one that watches.
+        source::Kind::NfsServer => v1::Collector::Unspecified,
+    }
+}
+
 /// A volume that cannot be watched for now: of its content nothing is known.
 fn absent(host: &Host, volume: &Absent) -> v1::VolumeStatus {
     v1::VolumeStatus {
         name: volume.config.name.clone(),
         path: volume.config.path.as_os_str().as_bytes().to_vec(),
-        collector: v1::Collector::Fanotify.into(),
+        collector: collector(arming::FIRST_CHOICE).into(),
         state: v1::VolumeState::Degraded.into(),
         reason: format!(
             "it is not watched, and is taken up when it is there: {}",
@@ -112,7 +122,7 @@ pub(super) fn volume(host: &Host, volume: &Volume, totals: Totals) -> v1::Volume
     v1::VolumeStatus {
         name: volume.config.name.clone(),
         path: volume.config.path.as_os_str().as_bytes().to_vec(),
-        collector: v1::Collector::Fanotify.into(),
+        collector: collector(volume.profile().kind).into(),
         state: state.into(),
         reason,
         files: totals.files,

@@ -3,7 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use purge_collect::collector::CollectError;
+use purge_collect::arming::NEEDS;
+use purge_collect::error::CollectError;
 use purge_config::VolumeConfig;
 use purge_index::StoreError;
 use purge_sys::stat::Mount;
@@ -58,9 +59,7 @@ pub enum VolumeError {
         path: String,
     },
     /// The kernel cannot watch it.
-    #[error(
-        "volume {name} on {filesystem}: {source}; fanotify needs root (CAP_SYS_ADMIN), Linux 5.17, and ext4, xfs, btrfs or tmpfs"
-    )]
+    #[error("volume {name} on {filesystem}: {source}; {NEEDS}")]
     Collect {
         /// The volume.
         name: String,

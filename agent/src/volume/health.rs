@@ -6,8 +6,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::Volume;
-use super::coverage::{Gap, VolumeRecord};
-use purge_collect::precision::Precision;
+use super::coverage::{Cause, Gap, VolumeRecord};
+use purge_base::clock;
+use purge_collect::error::{CollectError, Unknown};
+use purge_collect::precision::{Precision, Windows};
 use purge_model::Seconds;
 use purge_scan::Progress;
 use purge_sys::failure::{Defect, Failure};
@@ -84,6 +86,46 @@ impl Health {
         }
     }
 
+    /// Takes over what an error of the collector leaves unknown: what it was not told is a gap.
+    pub(super) fn hear(&mut self, error: &CollectError, volume: &str) {
+        let now = clock::now();
+        match error.leaves_unknown() {
+            Unknown::Uses => {
+                // What was dropped is unknown: everything counts as used now.
+                self.record.add_gap(now, now, cause(error), 0, true);
+                (self.urgent, self.missed_names) = (true, true);
+                tracing::error!(%volume, %error, "events were lost: every file counts as used now");
+            }
+            Unknown::Names(since) => {
+                // Every use was recorded, so none counts for the others: only where files lie is not known.
+                self.record.add_gap(since, now, Cause::Names, u64::MAX, false);
+                (self.urgent, self.missed_names) = (true, true);
+                tracing::warn!(%volume, %error, "names were not followed");
+            }
+            Unknown::WhileItLasts => self.note_trouble(error, volume, now),
+        }
+    }
+
+    /// The collector goes on trying; when it works again, the time between is a gap.
+    fn note_trouble(&mut self, error: &CollectError, volume: &str, now: Seconds) {
+        let words = error.to_string();
+        if let CollectError::Store(error) = error
+            && error.is_damage()
+        {
+            self.damage.get_or_insert_with(|| words.clone());
+        }
+        let known = self.collector_trouble.get_or_insert_with(|| Trouble {
+            words: String::new(),
+            since: now,
+            last: Instant::now(),
+        });
+        known.last = Instant::now();
+        if known.words != words {
+            tracing::error!(%volume, %error, "events cannot be recorded");
+            known.words = words;
+        }
+    }
+
     pub(super) fn ailments(&self) -> Vec<(Ailment, String)> {
         let collector = self.collector_trouble.as_ref().map(|t| t.words.clone());
         let of_disk = |defect: &Option<Defect>| defect.clone().map(|d| (d.failure, d.words));
@@ -103,6 +145,15 @@ impl Health {
             (self.scan_trouble.clone()).map(|words| (Ailment::Scan, words)),
         ];
         all.into_iter().flatten().collect()
+    }
+}
+
+/// What a gap is called that such an error leaves.
+fn cause(error: &CollectError) -> Cause {
+    match error {
+        CollectError::Overflow => Cause::Overflow,
+        CollectError::Backlog(_) => Cause::Backlog,
+        _ => Cause::Collector,
     }
 }
 
@@ -280,7 +331,7 @@ impl Volume {
             unreadable: health.unreadable,
             subvolumes: health.subvolumes,
             rate: seen as f64 / seconds,
-            precision: self.windows.precision(),
+            precision: self.source.windows().map(Windows::precision).unwrap_or_default(),
         }
     }
 }

@@ -157,7 +157,7 @@ impl Volume {
         if last.nfs.is_some_and(|due| began < due) {
             return;
         }
-        match nfsd::record(&self.watched) {
+        match self.nfs.look() {
             Ok(held) => self.keeping.nfs_held.store(held as u64, Relaxed),
             // An unmounted volume is told of elsewhere.
             Err(error) if self.health.lock().away.is_some() => {
@@ -291,15 +291,18 @@ impl Volume {
 
     /// Begins a new precision window when the old one is over, and hides the further uses of files that are hot.
     fn tend_windows(&self) {
-        let tended = self.windows.roll(&self.watched).and_then(|is_new| {
+        let Some(windows) = self.source.windows() else {
+            return;
+        };
+        let tended = windows.roll(&self.watched).and_then(|is_new| {
             if is_new {
-                self.health.lock().record.window_end = self.windows.end().0;
+                self.health.lock().record.window_end = windows.end().0;
                 if let Err(error) = self.save_record() {
                     self.index_trouble(&error);
                     return Ok(());
                 }
             }
-            self.windows.mark_hot(&self.watched, || self.write_back())
+            windows.mark_hot(&self.watched, || self.write_back())
         });
         if let Err(error) = tended {
             tracing::warn!(volume = %self.config.name, %error, "the precision window cannot be kept");

@@ -1,7 +1,8 @@
 //! Whether volumes could be watched as things are now: what `run` asks before it watches one, asked by `check` in the same way.
 
 use super::VolumeError;
-use super::start::{arm, identity, look, probe};
+use super::start::{Lies, identity};
+use purge_collect::arming;
 use purge_config::{Config, VolumeConfig};
 use purge_model::Inode;
 use purge_sys::{beneath, stat, subvolumes};
@@ -35,20 +36,18 @@ pub fn of(config: &Config) -> Trial {
 
 /// What is to be known of a volume that can be watched.
 fn try_out(config: &VolumeConfig) -> Result<Vec<String>, VolumeError> {
-    let (root, mount) = look(config)?;
+    let lies = Lies::at(config)?;
     identity(&config.path).map_err(|e| VolumeError::missing(config, format!("cannot be read: {e}")))?;
-    let collect = |source| VolumeError::collect(config, &mount, source);
-    arm(config).map_err(collect)?;
-    probe(config, &mount, root.stat.ino).map_err(collect)?;
+    arming::try_out(lies.wish(config)).map_err(|source| VolumeError::collect(config, &lies.mount, source))?;
     let mut words = Vec::new();
-    if mount.read_only {
+    if lies.mount.read_only {
         words.push(format!(
             "volume {}: {} is mounted read-only; nothing can be deleted until it is writable",
             config.name,
             config.path.display()
         ));
     }
-    words.extend(not_covered(config, root.stat.ino));
+    words.extend(not_covered(config, lies.root.stat.ino));
     Ok(words)
 }
 

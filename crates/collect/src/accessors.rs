@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use rustc_hash::FxHashMap;
 use rustix::event::{PollFd, PollFlags};
 
-use purge_sys::fanotify::mask;
+use super::event::{Acts, By};
 
 /// Whose reads do not count. Everything that is given must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,16 +47,16 @@ pub enum What {
 }
 
 /// Opened and closed, and nothing else in between that the kernel has told.
-const OPENS: u64 = mask::OPEN | mask::CLOSE_NOWRITE;
+const OPENS: Acts = Acts::OPEN.and(Acts::CLOSE_READER);
 
 impl What {
-    /// Whether these events are none of a user's.
-    fn covers(self, events: u64) -> bool {
+    /// Whether these acts do not count.
+    fn covers(self, acts: Acts) -> bool {
         match self {
             Self::Nothing => false,
-            Self::Opens => events & !OPENS == 0,
+            Self::Opens => acts.only(OPENS),
             // What somebody writes counts whoever it is.
-            Self::Reads => events & mask::MODIFY == 0,
+            Self::Reads => !acts.any(Acts::WRITE),
         }
     }
 }
@@ -147,9 +147,10 @@ impl Accessors {
         self.seen.clear();
     }
 
-    /// Whether these events of this process are no use. `process` stands for exactly the process that caused them.
-    pub fn ignores(&mut self, events: u64, pid: i32, process: Option<OwnedFd>) -> bool {
-        let may_be = What::Reads.covers(events) && !self.is_empty();
+    /// Whether these acts of this process are no use. `process` stands for exactly the process that did them; without it they are a use.
+    pub fn ignores(&mut self, acts: Acts, by: By, process: Option<OwnedFd>) -> bool {
+        let pid = by.number();
+        let may_be = What::Reads.covers(acts) && !self.is_empty();
         let (true, Some(process)) = (may_be, process) else {
             return false;
         };
@@ -162,10 +163,10 @@ impl Accessors {
                 What::Nothing
             };
             self.seen.insert(pid, Seen { ignored, process });
-            return ignored.covers(events);
+            return ignored.covers(acts);
         };
         // A number belongs to one living process: if both are alive, they are the same.
-        seen.ignored.covers(events) && is_alive(&process) && is_alive(&seen.process)
+        seen.ignored.covers(acts) && is_alive(&process) && is_alive(&seen.process)
     }
 
     fn ignored_of(&self, process: &Process) -> What {
@@ -270,6 +271,7 @@ mod tests {
     fn a_process_is_ignored_while_it_lives_and_a_user_once_it_is_gone() {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let pid = child.id().cast_signed();
+        let by = By::process(pid);
         let process = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
         let mut accessors = Accessors::new(vec![Accessor {
             exe: fs::read_link(format!("/proc/{pid}/exe")).ok(),
@@ -278,7 +280,7 @@ mod tests {
         }]);
         // Between fork and exec the child still is this test.
         let process = || Some(process.try_clone().unwrap());
-        while !accessors.ignores(mask::ACCESS, pid, process()) {
+        while !accessors.ignores(Acts::READ, by, process()) {
             accessors = Accessors::new(vec![Accessor {
                 exe: fs::read_link(format!("/proc/{pid}/exe")).ok(),
                 what: What::Reads,
@@ -286,24 +288,24 @@ mod tests {
             }]);
         }
         assert!(
-            !accessors.ignores(mask::ACCESS, pid, None),
+            !accessors.ignores(Acts::READ, by, None),
             "nobody knows who it was"
         );
         assert!(
-            !accessors.ignores(mask::ACCESS | mask::MODIFY, pid, process()),
+            !accessors.ignores(Acts::READ | Acts::WRITE, by, process()),
             "what is written counts"
         );
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(!accessors.ignores(mask::ACCESS, pid, process()));
+        assert!(!accessors.ignores(Acts::READ, by, process()));
     }
 
     #[test]
     fn whose_opens_are_ignored_is_a_user_once_it_reads() {
         let opens = What::Opens;
-        assert!(opens.covers(mask::OPEN) && opens.covers(mask::OPEN | mask::CLOSE_NOWRITE));
-        for more in [mask::ACCESS, mask::MODIFY, mask::OPEN_EXEC, mask::CLOSE_WRITE] {
-            assert!(!opens.covers(more) && !opens.covers(mask::OPEN | more));
+        assert!(opens.covers(Acts::OPEN) && opens.covers(Acts::OPEN | Acts::CLOSE_READER));
+        for more in [Acts::READ, Acts::WRITE, Acts::EXEC, Acts::CLOSE_WRITER] {
+            assert!(!opens.covers(more) && !opens.covers(Acts::OPEN | more));
         }
         let nfs = Process {
             comm: b"ganesha.nfsd".to_vec(),

@@ -4,17 +4,16 @@
 //! long as reading them, so that is done between the passes, some milliseconds at a time, and so is the settlement: whoever fills the
 //! queue is kept up with, and a barrier waits for no look.
 //!
-//! - `armed`     a group of the kernel's that is marked
+//! - `feed`      what a source with a queue is to this thread
 //! - `backlog`   when more waits than is read (pure)
 //! - `rounds`    what the thread does when
 //! - `settling`  what an event alone cannot decide
 
-mod armed;
 mod backlog;
+mod feed;
 mod rounds;
 mod settling;
 
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
@@ -24,43 +23,30 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 use rustix::event::EventfdFlags;
 
-pub use self::armed::{Armed, BUFFER_BYTES, buffer};
 use self::backlog::Backlog;
+pub use self::feed::{Feed, Processes};
 use self::settling::Settlement;
 use super::Watched;
 use super::accessors::Accessors;
 use super::doubt::{Suspect, is_proof};
-use super::fanotify::decode::{Event, decode_events, whole_events};
-use super::fanotify::layout::Layout;
+pub use super::error::CollectError;
+use super::event::{Access, Acts, By, Change, Changes, Event, Node};
 use super::namespace::Namespace;
 use super::precision::Windows;
 use super::progress::Progress;
+use super::recorder::{Batch, Loss};
+pub use super::source::Barrier;
 use super::touched::Suspicion;
 use purge_base::clock;
-use purge_base::descriptors;
-use purge_index::StoreError;
-use purge_model::{Inode, Seconds, Source};
-use purge_sys::descriptor;
-use purge_sys::fanotify::{ACCESS_EVENTS, NAMESPACE_EVENTS, mask};
+use purge_model::{Inode, Seconds};
 use purge_sys::shared::SharedBuffer;
 
 /// Whether it is worth waiting for the thread is asked so often.
 const ASKED_EVERY: Duration = Duration::from_millis(500);
-/// With descriptors of processes at most this much: some 300 events, and as many descriptors open at a time.
-const BUFFER_BYTES_WITH_PROCESSES: usize = 32 << 10;
-/// An event with two of the longest names needs less than half of this.
-const BUFFER_BYTES_MIN: usize = 2 << 10;
-/// No event that carries a name and a process is shorter.
-const EVENT_BYTES_MIN: usize = 64;
+/// One `read(2)` takes at most this much: some 2,500 events.
+pub const BUFFER_BYTES: usize = 256 << 10;
 /// Inodes of which it is remembered at most that their metadata changed. Those beyond count as used.
 const ATTRIB_SEEN_MAX: usize = 1 << 17;
-
-/// The bytes of one read that brings this number of descriptors of processes at most.
-fn bytes_with_processes(descriptors: usize) -> usize {
-    descriptors
-        .saturating_mul(EVENT_BYTES_MIN)
-        .clamp(BUFFER_BYTES_MIN, BUFFER_BYTES_WITH_PROCESSES)
-}
 
 /// What others ask of the collector.
 #[derive(Debug)]
@@ -71,37 +57,6 @@ enum Request {
     Barrier(mpsc::SyncSender<()>),
     /// End the thread.
     Stop,
-}
-
-/// Why a collector cannot work.
-#[derive(Debug, thiserror::Error)]
-pub enum CollectError {
-    /// The kernel does not give what is needed.
-    #[error("cannot {doing}: {source}")]
-    Kernel {
-        /// What was being done.
-        doing: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// The index cannot take the events.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The kernel dropped events, so accesses may be unknown.
-    #[error("the kernel's event queue overflowed")]
-    Overflow,
-    /// More events waited than may lie in the kernel's memory: they were let go.
-    #[error("{0} events waited, more than can be read in time, and were let go")]
-    Backlog(u64),
-    /// More names changed than can be followed. No use is lost by that, but where files lie.
-    #[error("more names changed than can be followed; a scan looks where everything is")]
-    Names {
-        /// Since when.
-        since: Seconds,
-    },
-    /// What the kernel writes cannot be read.
-    #[error(transparent)]
-    Decode(#[from] super::fanotify::decode::DecodeError),
 }
 
 /// The running collector. Dropping it ends the thread.
@@ -115,42 +70,30 @@ pub struct Collector {
     asked: Arc<AtomicBool>,
 }
 
-/// What came of a barrier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Barrier {
-    /// Everything that was queued before is in the index.
-    Passed,
-    /// Not in time.
-    Late,
-    /// The collector is dead.
-    Dead,
-}
-
 impl Collector {
-    /// Starts the thread. Accesses go through `buffer`, which outlives a killed process. `on_error` is told of every error; the thread goes on after it where it can.
+    /// Starts the thread. Events go through `buffer`, which outlives a killed process. `on_error` is called with every error; the thread goes
+    /// on after it where it can.
     ///
     /// # Errors
     /// When the thread cannot be started.
     pub fn start(
-        armed: Armed,
-        layout: Layout,
+        feed: impl Feed,
         watched: Arc<Watched>,
         judges: Judges,
         buffer: SharedBuffer,
         on_error: impl Fn(CollectError) + Send + 'static,
     ) -> Result<Self, CollectError> {
-        let kernel = |doing| move |source| CollectError::Kernel { doing, source };
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        let wake = Arc::new(wake.map_err(io::Error::from).map_err(kernel("make an eventfd"))?);
+        let wake = wake.map_err(|e| CollectError::kernel("make an eventfd")(e.into()))?;
+        let wake = Arc::new(wake);
         let (requests, inbox) = mpsc::channel();
         let gives_up = Arc::new(AtomicBool::new(false));
         let asked = Arc::new(AtomicBool::new(false));
         let reader = Reader {
             gives_up: Arc::clone(&gives_up),
             asked: Arc::clone(&asked),
-            armed,
-            layout,
-            namespace: Namespace::new(layout),
+            feed: Arc::new(feed),
+            namespace: Namespace::default(),
             watched,
             suspects: FxHashMap::default(),
             attrib_seen: FxHashMap::default(),
@@ -164,11 +107,7 @@ impl Collector {
             settlement: None,
             waiting: Vec::new(),
             used: Vec::new(),
-            own_pid: std::process::id().cast_signed(),
-            read_at_once: match judges.accessors.is_empty() {
-                true => BUFFER_BYTES,
-                false => bytes_with_processes(descriptors::shares().events),
-            },
+            own: By::process(std::process::id().cast_signed()),
             buffer: Some(buffer),
             judges,
         };
@@ -176,7 +115,7 @@ impl Collector {
         let thread = std::thread::Builder::new()
             .name("collector".into())
             .spawn(move || reader.run(&inbox, &reader_wake, on_error))
-            .map_err(kernel("start the collector's thread"))?;
+            .map_err(CollectError::kernel("start the collector's thread"))?;
         Ok(Self {
             requests,
             wake,
@@ -186,14 +125,8 @@ impl Collector {
         })
     }
 
-    /// Waits until every access that was made before this call is in the index, and what can be settled is. False if the collector is
-    /// dead.
-    pub fn sync(&self) -> bool {
-        let (done, wait) = mpsc::sync_channel(1);
-        self.ask(Request::Sync(done)) && wait.recv().is_ok()
-    }
-
-    /// The same for as long as `goes_on` says, which is asked now and then. False: what was used last may be missing.
+    /// Waits until every access that was made before this call is in the index, and what can be settled is: for as long as `goes_on` says, which
+    /// is asked now and then. False: what was used last may be missing, or the collector is dead.
     pub fn sync_while(&self, goes_on: impl Fn() -> bool) -> bool {
         let (done, wait) = mpsc::sync_channel(1);
         if !self.ask(Request::Sync(done)) {
@@ -255,38 +188,28 @@ impl Drop for Collector {
     }
 }
 
-/// What the descriptors of processes in event records are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Process {
-    /// Open in this process.
-    Known,
-    /// Those of a process that is no more: whoever it was, it counts as a user.
-    Gone,
-}
-
 /// What decides on an access besides the index.
 #[derive(Debug)]
 pub struct Judges {
     /// Whose reads do not count.
     pub accessors: Accessors,
-    /// What is used again and again.
-    pub windows: Arc<Windows>,
+    /// What is used again and again, where its further uses can be hidden.
+    pub windows: Option<Arc<Windows>>,
 }
 
 /// The thread's state.
-struct Reader {
+struct Reader<F> {
     judges: Judges,
     /// The agent ends, and cannot wait until all is read.
     gives_up: Arc<AtomicBool>,
     /// Somebody asks.
     asked: Arc<AtomicBool>,
-    armed: Armed,
-    layout: Layout,
+    feed: Arc<F>,
     namespace: Namespace,
     watched: Arc<Watched>,
     suspects: FxHashMap<Inode, Suspect>,
     /// Whose metadata changed, and by which process.
-    attrib_seen: FxHashMap<Inode, i32>,
+    attrib_seen: FxHashMap<Inode, By>,
     suspicion: Suspicion,
     progress: Progress,
     backlog: Backlog,
@@ -304,12 +227,11 @@ struct Reader {
     waiting: Vec<Waiting>,
     /// Files whose clocks a pass has moved: for the journal.
     used: Vec<Inode>,
-    own_pid: i32,
+    /// This process.
+    own: By,
     /// Events are read into this: what a killed process had not recorded yet is found here by the next one. None while
     /// it is worked on.
     buffer: Option<SharedBuffer>,
-    /// So much of it is used.
-    read_at_once: usize,
 }
 
 /// Somebody who waits until what was queued is read, looked at and settled.
@@ -326,24 +248,24 @@ enum Until {
     LookedAt(u64),
 }
 
-impl Reader {
+impl<F: Feed> Reader<F> {
     /// Reads one buffer of events. Returns how many that were.
     fn pass(&mut self) -> Result<u64, CollectError> {
         self.watched.counters.pulse.beat();
-        let kernel = |doing| move |source| CollectError::Kernel { doing, source };
         let Some(mut buffer) = self.buffer.take() else {
             return Ok(0);
         };
         // Without the volume accesses are recorded, but no name can be looked at: that is told as long as it lasts, is a
         // gap, and is followed by a scan.
-        let there = self.watched.open_root().map_err(kernel("open the volume"));
+        let there = self.watched.open_root();
+        let there = there.map_err(CollectError::kernel("open the volume"));
         let bytes = buffer.bytes();
-        let bytes = bytes.get_mut(..self.read_at_once).unwrap_or(&mut []);
+        let bytes = bytes.get_mut(..self.feed.bytes_at_once()).unwrap_or(&mut []);
         let began = clock::now();
         let mut too_many = None;
-        let (queue, backlog) = (&self.armed.queue, &mut self.backlog);
+        let (feed, backlog) = (&self.feed, &mut self.backlog);
         self.progress.about_to_read(began, || {
-            let queued = queue.queued();
+            let queued = feed.queued();
             too_many = backlog.is_too_much(queued).then_some(queued);
             queued
         });
@@ -353,13 +275,13 @@ impl Reader {
             self.progress.failed();
             return Err(let_go.err().unwrap_or(CollectError::Backlog(queued)));
         }
-        let read = self.armed.queue.read(bytes).map_err(kernel("read events"));
+        let read = self.feed.read(bytes).map_err(CollectError::kernel("read events"));
         self.is_full = read.as_ref().is_ok_and(|n| *n > bytes.len() / 2);
         self.is_empty = read.as_ref().map_or(true, |n| *n == 0);
         let applied = read.and_then(|n| {
             let events = bytes.get_mut(..n).unwrap_or(&mut []);
             let names = there.map(drop);
-            let applied = self.apply(events, Process::Known, names.is_ok());
+            let applied = self.apply(events, Processes::Known, names.is_ok());
             // They are in the journal now.
             events.fill(0);
             // Lost events are the worst that can be told.
@@ -375,8 +297,7 @@ impl Reader {
 
     fn note_progress(&mut self, began: Seconds, count: u64) {
         if let Some(until) = self.progress.recorded(began, count) {
-            self.watched.counters.seen_until.store(until.0, Relaxed);
-            self.watched.journal.seen(until);
+            self.watched.recorder().seen(until);
         }
     }
 
@@ -385,24 +306,13 @@ impl Reader {
         let Some(mut buffer) = self.buffer.take() else {
             return Ok(());
         };
-        let left = whole_events(buffer.bytes());
+        let left = self.feed.whole_events(buffer.bytes()).len();
+        let left = buffer.bytes().get(..left).unwrap_or(&[]);
         // A scan looks at the names.
-        let applied = self.apply(left, Process::Gone, false);
+        let applied = self.apply(left, Processes::Ended, false);
         buffer.bytes().fill(0);
         self.buffer = Some(buffer);
         applied.map(drop)
-    }
-
-    fn note_name(&mut self, event: &Event<'_>) {
-        if event.mask & mask::ATTRIB != 0
-            && let Some(ino) = event.file.and_then(|h| self.layout.inode(&h))
-            && (self.attrib_seen.len() < ATTRIB_SEEN_MAX || self.attrib_seen.contains_key(&ino))
-        {
-            self.attrib_seen.insert(ino, event.pid);
-        }
-        if !self.namespace.note(event) {
-            self.names_lost.get_or_insert_with(clock::now);
-        }
     }
 
     /// So many events have been waiting for longer than it takes to read them: what they told is lost, and the kernel has its memory back.
@@ -410,116 +320,119 @@ impl Reader {
         let mut read = 0;
         while read < queued && !self.gives_up.load(Relaxed) {
             self.watched.counters.pulse.beat();
-            let n = self.armed.queue.read(bytes);
-            let n = n.map_err(|source| CollectError::Kernel {
-                doing: "read events",
-                source,
-            })?;
+            let n = self.feed.read(bytes);
+            let n = n.map_err(CollectError::kernel("read events"))?;
             let events = bytes.get(..n).unwrap_or(&[]);
-            for event in decode_events(events).map_while(Result::ok) {
-                read += 1;
-                drop(event.pidfd.and_then(descriptor::adopt));
-            }
+            let events = self.feed.events(events, Processes::Known);
+            // Each closes the descriptor of its process.
+            events.map_while(Result::ok).for_each(|_| read += 1);
             bytes.get_mut(..n).unwrap_or(&mut []).fill(0);
             if n == 0 {
                 break;
             }
         }
         self.read_total = self.read_total.wrapping_add(read);
-        self.watched.counters.lost.fetch_add(read, Relaxed);
-        self.watched.journal.gap(clock::now(), "backlog");
+        self.watched.recorder().lost(read, clock::now(), Loss::Backlog);
         Ok(())
     }
 
     /// Records the accesses among these events, and notes the names if they can be looked at. What the agent itself changes, it tells the
     /// index itself.
-    fn apply(&mut self, bytes: &[u8], processes: Process, notes: bool) -> Result<u64, CollectError> {
+    fn apply(&mut self, bytes: &[u8], processes: Processes, notes: bool) -> Result<u64, CollectError> {
         if bytes.is_empty() {
             return Ok(0);
         }
         let now = clock::now();
-        let watched = Arc::clone(&self.watched);
-        let mut index = watched.index.write();
-        let (mut count, mut folded) = (0, 0);
-        self.judges.accessors.forget();
-        let mut result = Ok(());
-        let unknown_may_be_found = index.remembers_unknown();
-        self.used.clear();
-        let mut uses = index.uses_in_haste();
-        for event in decode_events(bytes) {
-            let event = match event {
-                Ok(event) => event,
-                Err(error) => {
-                    result = result.and(Err(error.into()));
-                    continue;
+        let (watched, feed) = (Arc::clone(&self.watched), Arc::clone(&self.feed));
+        let mut used = std::mem::take(&mut self.used);
+        let (mut count, mut result) = (0, Ok(()));
+        watched.recorder().batch(&mut used, |batch| {
+            self.judges.accessors.forget();
+            for event in feed.events(bytes, processes) {
+                match event {
+                    Ok(event) => {
+                        count += 1;
+                        if event.is_loss {
+                            batch.lost(now);
+                            result = Err(CollectError::Overflow);
+                        } else {
+                            self.take(batch, event, now, notes);
+                        }
+                    }
+                    Err(error) if result.is_ok() => result = Err(error),
+                    Err(_) => {}
                 }
-            };
-            count += 1;
-            // Owned at once: it is closed whatever becomes of the event.
-            let process = event.pidfd.filter(|_| processes == Process::Known);
-            let process = process.and_then(descriptor::adopt);
-            if event.mask & mask::OVERFLOW != 0 {
-                watched.counters.lost.fetch_add(1, Relaxed);
-                result = Err(CollectError::Overflow);
-                continue;
             }
-            if notes && event.mask & NAMESPACE_EVENTS != 0 && event.pid != self.own_pid {
-                self.note_name(&event);
-            }
-            // Whoever looks into a directory uses no file.
-            if event.mask & ACCESS_EVENTS == 0 || event.mask & mask::ONDIR != 0 || event.pid == self.own_pid {
-                continue;
-            }
-            let Some((ino, handle)) = event.file.and_then(|h| Some((self.layout.inode(&h)?, h))) else {
-                continue;
-            };
-            // Also what is not a use, or not known yet: a running scan may have read it before.
-            if event.mask & (mask::MODIFY | mask::CLOSE_WRITE) != 0 && !self.namespace.mark_dirty(ino, handle)
-            {
-                self.names_lost.get_or_insert_with(clock::now);
-            }
-            if self
-                .judges
-                .accessors
-                .ignores(event.mask & ACCESS_EVENTS, event.pid, process)
-            {
-                watched.counters.ignored.fetch_add(1, Relaxed);
-                continue;
-            }
-            // Names may have been merged into it.
-            let events = event.mask & ACCESS_EVENTS;
-            let before = uses.record(ino, now);
-            let was_trashed = before.is_none() && watched.trashed.note(ino);
-            let is_news = before.map_or(unknown_may_be_found || was_trashed, |b| {
-                b.at < now || (b.at == now && b.source != Source::Observed)
-            });
-            if is_news {
-                self.used.push(ino);
-            } else if before.is_some() {
-                folded += 1;
-            }
-            let Some(before) = before else { continue };
-            if events & mask::ACCESS != 0 && self.suspicion.read(event.pid, ino) {
-                let owner = |ino| uses.get(ino).map(|(a, _)| a.uid);
-                self.suspicion.judge(&watched.touched, event.pid, owner);
-            }
-            self.judges.windows.note(events, ino, handle, before, now);
-            if is_proof(events) {
-                self.suspects.remove(&ino);
-            } else {
-                self.suspect((events, event.pid), ino, handle, before, now);
-            }
-        }
-        drop(uses);
-        drop(index);
-        // Nothing waits for the disk while the index is held.
-        if matches!(result, Err(CollectError::Overflow)) {
-            watched.journal.gap(now, "overflow");
-        }
-        watched.journal.uses(now, &self.used);
+        });
+        self.used = used;
         self.read_total = self.read_total.wrapping_add(count);
         watched.counters.events.fetch_add(count, Relaxed);
-        watched.counters.folded.fetch_add(folded, Relaxed);
         result.map(|()| count)
+    }
+
+    /// Takes one event.
+    #[inline]
+    fn take(&mut self, batch: &mut Batch<'_>, event: Event<'_>, now: Seconds, notes: bool) {
+        let Event {
+            by, process, change, ..
+        } = event;
+        // What the agent itself does is no use, and it tells the index itself of what it changes.
+        if by == self.own {
+            return;
+        }
+        if let Some(change) = change.filter(|_| notes) {
+            self.note_name(&change, by);
+        }
+        let Some((what, node)) = event.access else {
+            return;
+        };
+        // Also what is not a use, or not known yet: a running scan may have read it before.
+        if what.any(Acts::WRITE | Acts::CLOSE_WRITER) && !self.namespace.mark_dirty(node) {
+            self.names_lost.get_or_insert_with(clock::now);
+        }
+        if self.judges.accessors.ignores(what, by, process) {
+            self.watched.counters.ignored.fetch_add(1, Relaxed);
+            return;
+        }
+        let access = Access {
+            inode: node.ino,
+            at: now,
+            by,
+            what,
+        };
+        self.record(batch, access, node);
+    }
+
+    /// Records a use, and notes what may have to be said of it later.
+    #[inline]
+    fn record(&mut self, batch: &mut Batch<'_>, access: Access, node: Node) {
+        let Some(before) = batch.record(access) else {
+            return;
+        };
+        let pid = access.by.number();
+        if access.what.any(Acts::READ) && self.suspicion.read(pid, node.ino) {
+            let owner = |ino| batch.owner(ino);
+            self.suspicion.judge(&self.watched.touched, pid, owner);
+        }
+        if let Some(windows) = &self.judges.windows {
+            windows.note(access, node.handle, before);
+        }
+        if is_proof(access.what) {
+            self.suspects.remove(&node.ino);
+        } else {
+            self.suspect(access, node.handle, before);
+        }
+    }
+
+    fn note_name(&mut self, change: &Change<'_>, by: By) {
+        if change.kinds.any(Changes::METADATA)
+            && let Some(Node { ino, .. }) = change.of
+            && (self.attrib_seen.len() < ATTRIB_SEEN_MAX || self.attrib_seen.contains_key(&ino))
+        {
+            self.attrib_seen.insert(ino, by);
+        }
+        if !self.namespace.note(change) {
+            self.names_lost.get_or_insert_with(clock::now);
+        }
     }
 }

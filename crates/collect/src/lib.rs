@@ -1,11 +1,18 @@
-//! From kernel events to the index.
+//! Where uses come from: from what the kernel reports to the index.
 //!
 //! ```text
-//!   kernel queue --read--> fanotify::decode --> Event
-//!      accesses:   Event --> doubt (what was it?) --> Index::record_use
-//!      names:      Event --> pending --> namespace (what is there now?) --> Index::upsert, remove_name, refresh
+//!   source (fanotify: queue, decode) --> Event { access?, change? }
+//!      access:   --> recorder --> Index, Journal;  doubt (was it one?) --> recorder
+//!      change:   --> pending --> namespace (what is there now?) --> Index::upsert, remove_name, refresh
 //! ```
-//! - [`fanotify`]  decoding records and file handles (pure)
+//! - [`source`]    what a source is to a volume: what it can, what it cannot see
+//! - [`arming`]    which source a volume gets
+//! - [`event`]     what sources report: uses, and hints that names changed (pure)
+//! - [`recorder`]  the one door through which a use enters index and journal
+//! - [`fanotify`]  the source of volumes: marks, queue, records, file handles
+//! - [`nfsd`]      the second source: what clients of the kernel's NFS server hold
+//! - [`collector`] the thread that reads a queue, and what it answers to
+//! - [`error`]     why uses cannot be collected, and what is unknown because of it
 //! - [`doubt`]     which events are uses: metadata changes look alike (pure)
 //! - [`accessors`] whose reads do not count
 //! - [`precision`] files that are used again and again cost nothing for the rest of a window
@@ -13,21 +20,24 @@
 //! - [`namespace`] looks again at every place an event named
 //! - [`locks`]    whose lock on a directory keeps what is below it
 //! - [`mounted`] what is mounted in any namespace, of which no event tells
-//! - [`nfsd`]      what clients of the kernel's NFS server hold, of which no event tells
+//! - [`entries`]   one entry, taken into the index
 //! - [`whereabouts`] where an inode lies now, whatever the events said
 //! - [`projects`] project ids, where they are used
 //! - [`progress`] until when everything was read
 //! - [`trashed`] what is used in the trash
 //! - [`touched`] who keeps files alive without using them
-//! - [`collector`] the thread that reads, and what it answers to
 //!
 //! What may never happen: an access that was read from the queue and is in no index, or is there with a time
 //! before it happened. Times are taken when events are read: late, never early.
 
 pub mod accessors;
+pub mod arming;
 pub mod atimes;
 pub mod collector;
 pub mod doubt;
+pub mod entries;
+pub mod error;
+pub mod event;
 pub mod fanotify;
 pub mod locks;
 pub mod mounted;
@@ -37,6 +47,8 @@ pub mod pending;
 pub mod precision;
 pub mod progress;
 pub mod projects;
+pub mod recorder;
+pub mod source;
 pub mod touched;
 pub mod trashed;
 pub mod whereabouts;

@@ -13,17 +13,18 @@ use std::os::fd::OwnedFd;
 
 use rustc_hash::FxHashMap;
 
-use super::fanotify::decode::{Event, Place};
-use super::fanotify::layout::Layout;
+use super::entries::{is_gone, take_entry};
+use super::event::{Change, Changes, Node, Place};
 use super::pending::{Pending, Spot};
 use super::{Watched, whereabouts};
 use purge_base::clock;
-use purge_index::{DirId, Found, Index, StoreError};
-use purge_model::{Inode, Kind, LastUse, Source, Stat};
-use purge_sys::fanotify::mask;
+use purge_index::{Index, StoreError};
+use purge_model::{Inode, Kind, Stat};
 use purge_sys::handle::Handle;
 use purge_sys::mountpoints;
 use purge_sys::stat::Located;
+
+pub use super::entries::take_entry_locked;
 
 /// Inodes whose attributes are still to be read again, at most: some 10 MB.
 const DIRTY_MAX: usize = 1 << 17;
@@ -31,10 +32,15 @@ const DIRTY_MAX: usize = 1 << 17;
 /// A file with so many names is looked for at each of them at once.
 const LOOKED_AT_ONCE: usize = 8;
 
+/// The inode of such a change has its attributes read again.
+const LOST_OR_CHANGED: Changes = Changes::METADATA
+    .and(Changes::DELETED)
+    .and(Changes::REMOVED)
+    .and(Changes::MOVED);
+
 /// Brings the index up to what namespace events told.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Namespace {
-    layout: Layout,
     /// The directory looked into last: events come in runs.
     last_dir: Option<(Handle, OwnedFd)>,
     /// Places to look at.
@@ -53,19 +59,9 @@ enum Look {
 }
 
 impl Namespace {
-    /// For a file system whose handles have this layout.
-    pub fn new(layout: Layout) -> Self {
-        Self {
-            layout,
-            last_dir: None,
-            pending: Pending::default(),
-            dirty: FxHashMap::default(),
-        }
-    }
-
     /// The attributes of this inode must be read again at the next settlement. False if that must be done for so many that a scan is as
     /// good.
-    pub fn mark_dirty(&mut self, ino: Inode, handle: Handle) -> bool {
+    pub fn mark_dirty(&mut self, Node { ino, handle }: Node) -> bool {
         if self.dirty.len() >= DIRTY_MAX && !self.dirty.contains_key(&handle) {
             return false;
         }
@@ -74,35 +70,35 @@ impl Namespace {
     }
 
     /// The inodes that were marked since the last call.
-    pub fn take_dirty(&mut self) -> FxHashMap<Handle, Inode> {
+    pub fn take_dirty(&mut self) -> impl Iterator<Item = Node> + use<> {
         self.last_dir = None;
-        std::mem::take(&mut self.dirty)
+        let dirty = std::mem::take(&mut self.dirty);
+        dirty.into_iter().map(|(handle, ino)| Node { ino, handle })
     }
 
-    /// Takes one namespace event: what it names is looked at later, with [`Namespace::work`]. False if so much waits already that a scan must
+    /// Takes one hint: what it names is looked at later, with [`Namespace::work`]. False if so much waits already that a scan must
     /// look instead.
-    pub fn note(&mut self, event: &Event<'_>) -> bool {
-        let target = event.file.and_then(|h| Some((self.layout.inode(&h)?, h)));
+    pub fn note(&mut self, change: &Change<'_>) -> bool {
         let mut noted = true;
-        let names = event.mask & (mask::CREATE | mask::DELETE | mask::RENAME);
-        if names != 0 {
+        let is_itself = |place: &Place<'_>| matches!(place.name, b"" | b".");
+        let names = change.kinds.within(Changes::NAMES);
+        if names.any(Changes::NAMES) {
             // Where a moved entry lies now comes first: a directory is then known to have moved, not to be gone.
-            for place in [event.new, event.place, event.old].into_iter().flatten() {
+            for place in [change.new, change.place, change.old].into_iter().flatten() {
                 // A directory's own events name the directory itself.
-                if !matches!(place.name, b"" | b".") {
-                    let target = target.map(|(ino, _)| ino);
-                    let is_destination = event.new == Some(place);
+                if !is_itself(&place) {
+                    let target = change.of.map(|node| node.ino);
+                    let is_destination = change.new == Some(place);
                     noted &= self.pending.note(place, target, names, is_destination);
                 }
             }
         }
         // The kernel merges events, so what they told last need not be what happened last: whoever lost or changed
         // a name is looked at once more when all is quiet.
-        if event.mask & (mask::ATTRIB | mask::DELETE_SELF | mask::DELETE | mask::RENAME) != 0 {
-            let own = event.place.filter(|p| matches!(p.name, b"" | b"."));
-            let own = own.and_then(|p| Some((self.layout.inode(&p.dir)?, p.dir)));
-            if let Some((ino, handle)) = target.or(own) {
-                noted &= self.mark_dirty(ino, handle);
+        if change.kinds.any(LOST_OR_CHANGED) {
+            let own = change.place.filter(is_itself).map(|place| place.dir);
+            if let Some(node) = change.of.or(own) {
+                noted &= self.mark_dirty(node);
             }
         }
         noted
@@ -146,7 +142,7 @@ impl Namespace {
     fn look_again(&mut self, watched: &Watched, root: &OwnedFd, spot: &Spot) -> Result<(), StoreError> {
         let Spot {
             target,
-            events,
+            changes,
             is_destination,
             ..
         } = *spot;
@@ -154,13 +150,10 @@ impl Namespace {
             dir: spot.dir,
             name: &spot.name,
         };
-        let Some(dir_ino) = self.layout.inode(&place.dir) else {
+        let Some(dir) = watched.index.read().dirs().of_inode(place.dir.ino) else {
             return Ok(());
         };
-        let Some(dir) = watched.index.read().dirs().of_inode(dir_ino) else {
-            return Ok(());
-        };
-        self.mark_dirty(dir_ino, place.dir);
+        self.mark_dirty(place.dir);
         match self.look(watched, root, place) {
             Ok(Look::Entry(found)) => {
                 if let Some(target) = target.filter(|t| *t != found.stat.ino) {
@@ -168,8 +161,8 @@ impl Namespace {
                 }
                 // Everything in a directory that was made just now is told by events that come after this one. Not so if it was moved
                 // since: what came before that found no directory.
-                let made = events & mask::CREATE != 0
-                    && events & mask::RENAME == 0
+                let made = changes.any(Changes::MADE)
+                    && !changes.any(Changes::MOVED)
                     && target == Some(found.stat.ino);
                 take_entry(watched, dir, place.name, &found, !made)
             }
@@ -181,7 +174,7 @@ impl Namespace {
                     // It has moved on already: followed step by step, the next event finds it where this one left it.
                     Some(_) if is_destination => index.move_dir(target, dir, place.name).map(drop),
                     // Within the volume or out of it: it is asked itself where it lies, when all is quiet.
-                    Some(_) if events & mask::RENAME != 0 => Ok(()),
+                    Some(_) if changes.any(Changes::MOVED) => Ok(()),
                     Some(d) if d.parent == dir && *d.name == *place.name => {
                         index.remove_tree(target).map(drop)
                     }
@@ -203,10 +196,10 @@ impl Namespace {
         if self
             .last_dir
             .as_ref()
-            .is_none_or(|(handle, _)| *handle != place.dir)
+            .is_none_or(|(handle, _)| *handle != place.dir.handle)
         {
-            self.last_dir = match place.dir.open_path(root) {
-                Ok(fd) => Some((place.dir, fd)),
+            self.last_dir = match place.dir.handle.open_path(root) {
+                Ok(fd) => Some((place.dir.handle, fd)),
                 // The directory is gone, and with it the entry.
                 Err(e) if is_gone(&e) => return Ok(Look::Absent),
                 Err(e) => return Err(e),
@@ -224,80 +217,12 @@ impl Namespace {
     }
 }
 
-/// Makes the index agree with an entry that was just looked at. A directory that is new to the index is listed soon if
-/// it `may_hold_more` than events will tell.
-///
-/// # Errors
-/// When the index cannot be read.
-pub fn take_entry(
-    watched: &Watched,
-    dir: DirId,
-    name: &[u8],
-    found: &Located,
-    may_hold_more: bool,
-) -> Result<(), StoreError> {
-    take_entry_locked(
-        watched,
-        &mut watched.index.write(),
-        dir,
-        name,
-        found,
-        may_hold_more,
-    )
-}
-
-/// As [`take_entry`], for a thread beside the collector's: it must look at the place and take what it finds under one lock.
-/// Whatever happens to the place after the look then reaches the index after this.
-///
-/// # Errors
-/// When the index cannot be read.
-pub fn take_entry_locked(
-    watched: &Watched,
-    index: &mut Index,
-    dir: DirId,
-    name: &[u8],
-    found: &Located,
-    may_hold_more: bool,
-) -> Result<(), StoreError> {
-    if found.mount_root || found.device != watched.device {
-        index.note_mount(dir);
-        return Ok(());
-    }
-    if watched.is_own(found.stat.ino) {
-        return Ok(());
-    }
-    let new_dir = found.stat.kind == Kind::Directory && index.dirs().of_inode(found.stat.ino).is_none();
-    // Whoever makes or moves an entry uses it.
-    let first_use = LastUse {
-        at: clock::now(),
-        source: Source::Observed,
-    };
-    let now = clock::judged();
-    let is_ahead = index.is_newly_ahead(&found.stat, now);
-    index.upsert(Found {
-        stat: found.stat,
-        parent: dir,
-        name,
-        first_use,
-    })?;
-    if is_ahead {
-        index.record_use(found.stat.ino, now);
-    }
-    if new_dir
-        && may_hold_more
-        && let Some(id) = index.dirs().of_inode(found.stat.ino)
-    {
-        watched.unlisted.lock().push(id);
-    }
-    Ok(())
-}
-
 /// Reads an inode's attributes again, through the handle that an event carried, and makes sure of where it lies. False
 /// if it cannot be told yet what became of it: directories have moved and their events are still to come.
 ///
 /// # Errors
 /// When the index cannot be read.
-pub fn refresh(watched: &Watched, root: &OwnedFd, ino: Inode, handle: Handle) -> Result<bool, StoreError> {
+pub fn refresh(watched: &Watched, root: &OwnedFd, Node { ino, handle }: Node) -> Result<bool, StoreError> {
     // Before they are read: what a running scan has read earlier must not take their place.
     if watched.index.read().is_scanning() {
         watched.index.write().note_changed(ino);
@@ -348,10 +273,6 @@ fn take_over(index: &mut Index, stat: &Stat) -> Result<(), StoreError> {
     Ok(())
 }
 
-pub(super) fn is_gone(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESTALE)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -359,13 +280,15 @@ mod tests {
 
     #[test]
     fn a_removed_file_does_not_hide_the_file_that_has_its_inode_number_now() {
-        let of = |generation| Handle::new(1, &[7, 0, 0, 0, generation, 0, 0, 0]).unwrap();
-        let mut namespace = Namespace::new(Layout::Ino32);
-        assert!(namespace.mark_dirty(7, of(2)));
+        let of = |generation| Node {
+            ino: 7,
+            handle: Handle::new(1, &[7, 0, 0, 0, generation, 0, 0, 0]).unwrap(),
+        };
+        let mut namespace = Namespace::default();
+        assert!(namespace.mark_dirty(of(2)));
         // A look at the removed file comes later, as when a settlement has to look once more.
-        assert!(namespace.mark_dirty(7, of(1)));
-        let dirty = namespace.take_dirty();
-        assert_eq!(dirty.get(&of(1)), Some(&7));
-        assert_eq!(dirty.get(&of(2)), Some(&7));
+        assert!(namespace.mark_dirty(of(1)));
+        let dirty: Vec<Node> = namespace.take_dirty().collect();
+        assert!(dirty.contains(&of(1)) && dirty.contains(&of(2)));
     }
 }

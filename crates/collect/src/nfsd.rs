@@ -14,10 +14,15 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
 
 use super::Watched;
+use super::event::{Access, Acts, By};
+use super::source::{Barrier, Blind, Certainty, Kind, Mode, Profile, Source, Who};
 use purge_base::clock;
 use purge_model::Inode;
 
@@ -104,34 +109,74 @@ pub fn held(clients: &Path, of: Superblock) -> io::Result<FxHashSet<Inode>> {
     Ok(held)
 }
 
-/// Records that what clients hold is used now. Returns how many files of the volume's file system that are.
-///
-/// # Errors
-/// As for [`held`], and when the volume cannot be opened.
-pub fn record(watched: &Watched) -> io::Result<usize> {
-    let clients = Path::new(CLIENTS);
-    if !clients.exists() {
-        return Ok(0);
-    }
-    let superblock = Superblock::of(&watched.open_root()?)?;
-    let held = held(clients, superblock)?;
-    // Late, never early.
-    let now = clock::now();
-    let mut index = watched.index.write();
-    let may_be_found = index.remembers_unknown();
-    let mut used = Vec::new();
-    for ino in &held {
-        let is_news = match index.record_use(*ino, now) {
-            Some(before) => before.at < now,
-            None => watched.trashed.note(*ino) || may_be_found,
-        };
-        if is_news {
-            used.push(*ino);
+/// The server's list as a source of a volume's uses.
+#[derive(Debug)]
+pub struct NfsServer {
+    watched: Arc<Watched>,
+    /// Working memory.
+    news: Mutex<Vec<Inode>>,
+}
+
+impl NfsServer {
+    /// For this volume.
+    pub fn new(watched: Arc<Watched>) -> Self {
+        Self {
+            watched,
+            news: Mutex::default(),
         }
     }
-    drop(index);
-    watched.journal.uses(now, &used);
-    Ok(held.len())
+
+    /// Records that what clients hold is used now. Returns how many files of the volume's file system that are.
+    ///
+    /// # Errors
+    /// As for [`held`], and when the volume cannot be opened.
+    pub fn look(&self) -> io::Result<usize> {
+        let clients = Path::new(CLIENTS);
+        if !clients.exists() {
+            return Ok(0);
+        }
+        let superblock = Superblock::of(&self.watched.open_root()?)?;
+        let held = held(clients, superblock)?;
+        // After the list was read: late, never early.
+        let at = clock::now();
+        self.watched.recorder().batch(&mut self.news.lock(), |batch| {
+            for inode in &held {
+                batch.record(Access {
+                    inode: *inode,
+                    at,
+                    by: By::UNKNOWN,
+                    what: Acts::HELD,
+                });
+            }
+        });
+        Ok(held.len())
+    }
+}
+
+impl Source for NfsServer {
+    fn profile(&self) -> Profile {
+        Profile {
+            kind: Kind::NfsServer,
+            mode: Mode::Asked,
+            knows_names: false,
+            knows_who: Who::Unknown,
+            certainty: Certainty::LastLook,
+            hides: false,
+            outlives: false,
+            blind: &[Blind::BetweenLooks, Blind::Who, Blind::Names],
+        }
+    }
+
+    fn queued(&self) -> u64 {
+        0
+    }
+
+    fn barrier(&self, _at_most: Duration) -> Barrier {
+        match self.look() {
+            Ok(_) => Barrier::Passed,
+            Err(_) => Barrier::Dead,
+        }
+    }
 }
 
 #[cfg(test)]

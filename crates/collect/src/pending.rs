@@ -10,7 +10,7 @@ use std::hash::BuildHasher;
 use hashbrown::HashTable;
 use rustc_hash::FxBuildHasher;
 
-use super::fanotify::decode::Place;
+use super::event::{Changes, Node, Place};
 use purge_model::Inode;
 use purge_sys::handle::Handle;
 
@@ -21,13 +21,13 @@ pub const PENDING_MAX: usize = 1 << 17;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Spot {
     /// The directory.
-    pub dir: Handle,
+    pub dir: Node,
     /// The name there.
     pub name: Box<[u8]>,
     /// What the events said to have come, gone or changed there.
     pub target: Option<Inode>,
     /// What they told, all together.
-    pub events: u64,
+    pub changes: Changes,
     /// The last of them told that it was moved to here.
     pub is_destination: bool,
 }
@@ -47,10 +47,10 @@ impl Pending {
         &mut self,
         place: Place<'_>,
         target: Option<Inode>,
-        events: u64,
+        changes: Changes,
         is_destination: bool,
     ) -> bool {
-        let hash = hash_of(&place.dir, place.name, target);
+        let hash = hash_of(&place.dir.handle, place.name, target);
         let spots = &self.spots;
         let is_it = |number: &u64| {
             let spot = spots.get(number);
@@ -60,7 +60,7 @@ impl Pending {
         let known = known.map(|entry| entry.remove().0);
         let spot = match known.and_then(|number| self.spots.remove(&number)) {
             Some(spot) => Spot {
-                events: spot.events | events,
+                changes: spot.changes | changes,
                 is_destination,
                 ..spot
             },
@@ -69,7 +69,7 @@ impl Pending {
                 dir: place.dir,
                 name: place.name.into(),
                 target,
-                events,
+                changes,
                 is_destination,
             },
         };
@@ -80,7 +80,7 @@ impl Pending {
         self.by_place.insert_unique(hash, number, |number| {
             spots
                 .get(number)
-                .map_or(0, |s| hash_of(&s.dir, &s.name, s.target))
+                .map_or(0, |s| hash_of(&s.dir.handle, &s.name, s.target))
         });
         true
     }
@@ -88,7 +88,7 @@ impl Pending {
     /// The one that waits longest.
     pub fn take(&mut self) -> Option<Spot> {
         let (number, spot) = self.spots.pop_first()?;
-        let hash = hash_of(&spot.dir, &spot.name, spot.target);
+        let hash = hash_of(&spot.dir.handle, &spot.name, spot.target);
         if let Ok(found) = self.by_place.find_entry(hash, |other| *other == number) {
             found.remove();
         }
@@ -134,8 +134,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn dir(n: u8) -> Handle {
-        Handle::new(1, &[n; 8]).unwrap()
+    const MADE: Changes = Changes::MADE;
+
+    fn dir(n: u8) -> Node {
+        Node {
+            ino: n.into(),
+            handle: Handle::new(1, &[n; 8]).unwrap(),
+        }
     }
 
     fn place(d: u8, name: &[u8]) -> Place<'_> {
@@ -146,15 +151,15 @@ mod tests {
     fn a_storm_in_one_place_is_one_look_and_the_last_word_counts() {
         let mut pending = Pending::default();
         for n in 0..1000u64 {
-            assert!(pending.note(place(1, b"a"), Some(7), 1, n % 2 == 0));
-            assert!(pending.note(place(1, b"b"), Some(7), 2, n % 2 == 1));
+            assert!(pending.note(place(1, b"a"), Some(7), MADE, n % 2 == 0));
+            assert!(pending.note(place(1, b"b"), Some(7), Changes::REMOVED, n % 2 == 1));
         }
         assert_eq!(pending.len(), 2);
         let (first, last) = (pending.take().unwrap(), pending.take().unwrap());
         assert_eq!((&*first.name, first.is_destination), (&b"a"[..], false));
         assert_eq!(
-            (&*last.name, last.is_destination, last.events),
-            (&b"b"[..], true, 2)
+            (&*last.name, last.is_destination, last.changes),
+            (&b"b"[..], true, Changes::REMOVED)
         );
         assert!(pending.take().is_none());
     }
@@ -164,10 +169,10 @@ mod tests {
         let mut pending = Pending::default();
         let name = |n: usize| n.to_string().into_bytes();
         for n in 0..PENDING_MAX {
-            assert!(pending.note(place(1, &name(n)), None, 1, false));
+            assert!(pending.note(place(1, &name(n)), None, MADE, false));
         }
-        assert!(!pending.note(place(1, b"more"), None, 1, false));
-        assert!(pending.note(place(1, &name(3)), None, 1, false));
+        assert!(!pending.note(place(1, b"more"), None, MADE, false));
+        assert!(pending.note(place(1, &name(3)), None, MADE, false));
         assert_eq!(pending.len(), PENDING_MAX);
     }
 
@@ -188,7 +193,7 @@ mod tests {
                     let key = (dir(d), n, target);
                     list.retain(|k| *k != key);
                     list.push(key);
-                    pending.note(place(d, &[n]), target, 1, false);
+                    pending.note(place(d, &[n]), target, MADE, false);
                 }
                 prop_assert_eq!(pending.len(), list.len());
             }

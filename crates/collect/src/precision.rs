@@ -12,7 +12,7 @@
 //! What may never happen: a use is hidden whose file's clock says an earlier time.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -21,10 +21,10 @@ use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Watched;
+use super::event::{Access, Acts};
 use purge_base::clock;
 use purge_model::{Inode, LastUse, Seconds, Source};
 use purge_sys::beneath;
-use purge_sys::fanotify::{Group, IGNORABLE};
 use purge_sys::handle::Handle;
 
 /// Files that are marked at a time: with more, the rest is seen at every use. Some 100 bytes each in the kernel and 16 here.
@@ -32,10 +32,26 @@ const MARKS_MAX: usize = 1 << 18;
 /// Windows shorter than this hide nothing: a mark costs more than what it could save.
 const WINDOW_MIN: u64 = 2;
 
+/// What a source must be able to do for windows.
+pub trait Hiding: std::fmt::Debug + Send + Sync {
+    /// The [`Acts::REPEATABLE`] uses of this file are not reported from now on. Reports of them may come again at any time. `file` may be an
+    /// O_PATH descriptor.
+    ///
+    /// # Errors
+    /// Where the kernel cannot do it.
+    fn hide(&self, file: BorrowedFd<'_>) -> io::Result<()>;
+
+    /// Nothing is hidden any more: when this returns, every use of every file is reported.
+    ///
+    /// # Errors
+    /// What the kernel says. Whether anything is still hidden is unknown then.
+    fn show_all(&self) -> io::Result<()>;
+}
+
 /// The windows of one volume.
 #[derive(Debug)]
 pub struct Windows {
-    access: Arc<Group>,
+    source: Arc<dyn Hiding>,
     /// Seconds; 0: nothing is ever hidden.
     length: u32,
     /// When the present window began: the reader asks for each event.
@@ -46,7 +62,7 @@ pub struct Windows {
 }
 
 /// How the windows are, for status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Precision {
     /// Length of a window in seconds; 0: every use is seen.
     pub window_seconds: u32,
@@ -57,8 +73,8 @@ pub struct Precision {
 /// Whether an event tells that its file is used again and again: a use in this window, in another second than the one
 /// before. A single open, read and close lies in one second, or is seen at its end as a second use: both is well.
 #[inline]
-fn is_repeated(events: u64, before: LastUse, now: Seconds, window_began: Seconds) -> bool {
-    events & IGNORABLE != 0
+fn is_repeated(acts: Acts, before: LastUse, now: Seconds, window_began: Seconds) -> bool {
+    acts.any(Acts::REPEATABLE)
         && before.source == Source::Observed
         && before.at >= window_began
         && before.at != now
@@ -66,11 +82,11 @@ fn is_repeated(events: u64, before: LastUse, now: Seconds, window_began: Seconds
 
 impl Windows {
     /// Windows of `precision` seconds. `root` is the volume's: whether the kernel can hide anything is tried on it.
-    pub fn new(access: Arc<Group>, precision: u64, root: &Path, now: Seconds) -> Self {
-        let is_possible = precision >= WINDOW_MIN && can_hide(&access, root);
+    pub fn new(source: Arc<dyn Hiding>, precision: u64, root: &Path, now: Seconds) -> Self {
+        let is_possible = precision >= WINDOW_MIN && can_hide(&*source, root);
         let length = if is_possible { precision } else { 0 };
         Self {
-            access,
+            source,
             length: u32::try_from(length).unwrap_or(u32::MAX),
             began: AtomicU32::new(now.0),
             hot: Mutex::default(),
@@ -86,40 +102,6 @@ impl Windows {
         }
     }
 
-    /// Accesses that wait in the kernel's queue.
-    pub fn queued(&self) -> u64 {
-        self.access.queued()
-    }
-
-    /// Whether the file system is still marked: unmounting takes the mark away.
-    ///
-    /// # Errors
-    /// When the kernel does not tell.
-    pub fn is_watching(&self) -> io::Result<bool> {
-        self.access.is_marked()
-    }
-
-    /// Has the kernel tell of the file system that holds `path` again.
-    ///
-    /// # Errors
-    /// What `fanotify_mark(2)` says.
-    pub fn watch_again(&self, path: &Path) -> io::Result<()> {
-        self.access.mark_again(path)
-    }
-
-    /// What the agent itself does in a directory that is its own need not be told to it, where the kernel can leave it out.
-    pub fn hide_own(&self, dir: impl AsFd) {
-        let _ = self.access.ignore_names_in(dir.as_fd());
-    }
-
-    /// The same for what it does by way of a mount that nobody else uses.
-    ///
-    /// # Errors
-    /// Where the kernel cannot leave it out.
-    pub fn hide_mount(&self, mount: impl AsFd) -> io::Result<()> {
-        self.access.ignore_mount(mount.as_fd())
-    }
-
     fn is_off(&self) -> bool {
         self.length == 0
     }
@@ -129,11 +111,12 @@ impl Windows {
         Seconds(self.began.load(Relaxed)).plus(self.length.into())
     }
 
-    /// The reader tells of an event: `before` is what the index said of the file until then.
+    /// A file was used; `before` is what the index said of it until then.
     #[inline]
-    pub fn note(&self, events: u64, ino: Inode, handle: Handle, before: LastUse, now: Seconds) {
-        if self.length != 0 && is_repeated(events, before, now, Seconds(self.began.load(Relaxed))) {
-            self.note_hot(ino, handle);
+    pub fn note(&self, access: Access, handle: Handle, before: LastUse) {
+        let began = Seconds(self.began.load(Relaxed));
+        if self.length != 0 && is_repeated(access.what, before, access.at, began) {
+            self.note_hot(access.inode, handle);
         }
     }
 
@@ -166,7 +149,7 @@ impl Windows {
     /// When the kernel does not take the marks away.
     pub fn begin_anew(&self) -> io::Result<()> {
         self.hot.lock().clear();
-        self.access.flush_ignored()?;
+        self.source.show_all()?;
         self.marked.lock().clear();
         self.began.store(clock::now().0, Relaxed);
         Ok(())
@@ -175,18 +158,14 @@ impl Windows {
     /// Takes all marks away, and makes sure that no file's clock says less than this moment.
     fn flush(&self, watched: &Watched) -> io::Result<()> {
         self.hot.lock().clear();
-        self.access.flush_ignored()?;
+        self.source.show_all()?;
         let now = clock::now().plus(1);
-        let mut marked = self.marked.lock();
         if now > self.end() {
             // This thread was held up: what was hidden since the window's end happened by now.
-            let mut index = watched.index.write();
-            let mut uses = index.uses();
-            for ino in marked.iter() {
-                uses.record(*ino, now);
-            }
+            let files: Vec<Inode> = self.marked.lock().iter().copied().collect();
+            watched.recorder().hidden_until(now, &files);
         }
-        marked.clear();
+        self.marked.lock().clear();
         Ok(())
     }
 
@@ -201,18 +180,8 @@ impl Windows {
             return Ok(());
         }
         let root = watched.open_mount()?;
-        let end = self.end();
-        {
-            let mut index = watched.index.write();
-            let mut uses = index.uses();
-            for ino in hot.keys() {
-                uses.record(*ino, end);
-            }
-        }
-        // Should the store be lost, the journal still knows what the hidden uses will have been.
-        watched
-            .journal
-            .uses(end, &hot.keys().copied().collect::<Vec<_>>());
+        let files: Vec<Inode> = hot.keys().copied().collect();
+        watched.recorder().hidden_until(self.end(), &files);
         if !store() {
             return Ok(());
         }
@@ -225,7 +194,7 @@ impl Windows {
             let Ok(fd) = handle.open_path(&root) else { continue };
             // Before the mark: a mark that nobody knows of is never corrected.
             marked.insert(ino);
-            match self.access.ignore(fd.as_fd()) {
+            match self.source.hide(fd.as_fd()) {
                 Ok(()) => {}
                 // Without memory for it, the file's events go on.
                 Err(error) => tracing::debug!(%error, "cannot mark a file"),
@@ -236,9 +205,9 @@ impl Windows {
 }
 
 /// Tries a mark on a directory, whose uses nobody asks for.
-fn can_hide(access: &Group, root: &Path) -> bool {
-    let tried = beneath::open_root(root).and_then(|root| access.ignore(root.as_fd()));
-    let done = tried.and_then(|()| access.flush_ignored());
+fn can_hide(source: &dyn Hiding, root: &Path) -> bool {
+    let tried = beneath::open_root(root).and_then(|root| source.hide(root.as_fd()));
+    let done = tried.and_then(|()| source.show_all());
     if let Err(error) = &done {
         tracing::info!(%error, "evictable marks cannot be had (before Linux 5.19, and on a subvolume of btrfs): every use is recorded by itself");
     }
@@ -250,11 +219,11 @@ fn can_hide(access: &Group, root: &Path) -> bool {
 ///
 /// # Errors
 /// When the marks cannot be taken away.
-pub fn end_window_of_another(watched: &Watched, access: &Group, end: Seconds) -> io::Result<()> {
-    access.flush_ignored()?;
+pub fn end_window_of_another(watched: &Watched, source: &dyn Hiding, end: Seconds) -> io::Result<()> {
+    source.show_all()?;
     let now = clock::now().plus(1);
     if now > end {
-        watched.index.write().move_uses(end, now);
+        watched.recorder().move_window(end, now);
     }
     Ok(())
 }
@@ -262,7 +231,6 @@ pub fn end_window_of_another(watched: &Watched, access: &Group, end: Seconds) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use purge_sys::fanotify::mask;
 
     #[test]
     fn only_a_second_use_in_the_same_window_makes_a_file_hot() {
@@ -270,7 +238,7 @@ mod tests {
             at: Seconds(at),
             source,
         };
-        let hot = |before, now| is_repeated(mask::OPEN, before, Seconds(now), Seconds(100));
+        let hot = |before, now| is_repeated(Acts::OPEN, before, Seconds(now), Seconds(100));
         assert!(hot(used(100, Source::Observed), 101));
         assert!(!hot(used(101, Source::Observed), 101), "the same second");
         assert!(!hot(used(99, Source::Observed), 101), "the window before");
@@ -279,7 +247,7 @@ mod tests {
             hot(used(160, Source::Observed), 101),
             "marked, and the mark was dropped"
         );
-        let written = mask::MODIFY | mask::CLOSE_WRITE;
+        let written = Acts::WRITE | Acts::CLOSE_WRITER;
         assert!(!is_repeated(
             written,
             used(100, Source::Observed),

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::RawDir;
 
 use super::Watched;
-use super::namespace::{is_gone, take_entry};
+use super::entries::{is_gone, take_entry};
 use purge_index::{DirId, Directories, StoreError};
 use purge_model::Inode;
 use purge_sys::beneath;

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 
 use purge_base::clock;
 use purge_collect::Watched;
-use purge_collect::namespace::take_entry_locked;
+use purge_collect::entries::take_entry_locked;
 use purge_index::{DirId, StoreError};
 use purge_model::{Kind, LastUse, Seconds, Source, Stat};
 

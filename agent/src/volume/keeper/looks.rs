@@ -12,7 +12,8 @@ use crate::volume::coverage::Cause;
 use crate::volume::{Volume, identity, opening};
 use purge_base::clock;
 use purge_base::clock::Step;
-use purge_collect::collector::Barrier;
+use purge_collect::precision::Windows;
+use purge_collect::source::Barrier;
 use purge_scan::Extent;
 use purge_sys::failure::Defect;
 
@@ -24,7 +25,7 @@ const UNANSWERED: Duration = Duration::from_secs(60);
 impl Volume {
     /// Tells whether the volume was unmounted; when it is back, only a restart watches it again.
     pub(super) fn look_for_the_volume(&self, last: &mut Rounds) {
-        let lost = self.presence.lock().is_lost(|| self.windows.is_watching());
+        let lost = self.presence.lock().is_lost(|| self.source.is_watching());
         if !matches!(lost, Ok(true)) {
             if lost.is_ok() {
                 last.present = clock::now();
@@ -171,7 +172,7 @@ impl Volume {
                 }
                 health.deaf = Some(words.into());
                 drop(health);
-                if let Err(error) = self.windows.watch_again(&self.config.path) {
+                if let Err(error) = self.source.watch_again() {
                     tracing::error!(volume = %self.config.name, %error, "the volume cannot be watched again");
                 }
             }
@@ -230,19 +231,21 @@ impl Volume {
             Step::Back(_) => {
                 tracing::warn!(volume = %name, "the wall clock was set back, and is believed");
                 // First nothing is hidden any more, then the clocks that lie ahead move to this moment.
-                if let Err(error) = self.windows.begin_anew() {
+                let windows = self.source.windows();
+                if let Some(Err(error)) = windows.map(Windows::begin_anew) {
                     tracing::error!(volume = %name, %error, "the precision window cannot be ended");
                     return;
                 }
                 self.sync();
-                // Both speak in the time before; the next pass and the next write-back say them anew.
-                self.watched.counters.seen_until.store(0, Relaxed);
+                // It speaks in the time before; the next write-back says it again.
                 self.keeping.stored_until.store(0, Relaxed);
                 let now = clock::now().plus(1);
-                self.watched.index.write().clamp_uses(now);
+                self.watched.recorder().none_later_than(now);
                 let mut health = self.health.lock();
                 health.record.set_back(now);
-                health.record.window_end = self.windows.end().0;
+                if let Some(windows) = windows {
+                    health.record.window_end = windows.end().0;
+                }
                 health
                     .record
                     .add_gap(now, now, Cause::ClockJump, self.config.gap_tolerance, false);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::{CollectError, Reader, Request, Until, Waiting};
+use super::{CollectError, Feed, Reader, Request, Until, Waiting};
 use purge_base::clock;
 
 /// How often suspects are settled and changed attributes are read again.
@@ -31,7 +31,7 @@ fn poll(fds: &mut [PollFd<'_>], at_most: Duration) {
     let _ = rustix::event::poll(fds, Some(&timeout));
 }
 
-impl Reader {
+impl<F: Feed> Reader<F> {
     pub(super) fn run(
         mut self,
         inbox: &mpsc::Receiver<Request>,
@@ -73,7 +73,7 @@ impl Reader {
             poll(&mut asked, GATHER.min(at_most));
             if asked.iter().all(|fd| fd.revents().is_empty()) {
                 let mut all = [
-                    PollFd::new(&self.armed.queue, PollFlags::IN),
+                    PollFd::new(&*self.feed, PollFlags::IN),
                     PollFd::new(wake, PollFlags::IN),
                 ];
                 poll(&mut all, at_most.saturating_sub(GATHER));
@@ -127,13 +127,13 @@ impl Reader {
     }
 
     fn will_settle(&mut self, done: mpsc::SyncSender<()>) {
-        let read = self.read_total.saturating_add(self.armed.queue.queued());
+        let read = self.read_total.saturating_add(self.feed.queued());
         let until = Until::Read(read);
         self.waiting.push(Waiting { until, done });
     }
 
     /// Whether it is time for something else, for one who has just begun.
-    fn slice(&self, long: Duration) -> impl Fn() -> bool + use<> {
+    fn slice(&self, long: Duration) -> impl Fn() -> bool + use<F> {
         let (began, asked) = (Instant::now(), std::sync::Arc::clone(&self.asked));
         move || asked.load(Relaxed) || began.elapsed() >= long
     }
@@ -217,7 +217,7 @@ impl Reader {
         // New events merge into queued ones or come after them, so having read as many as were there, none of those is
         // left.
         let began = clock::now();
-        let queued = self.armed.queue.queued();
+        let queued = self.feed.queued();
         let mut read = 0;
         while !self.gives_up.load(Relaxed) {
             let n = self.pass()?;

@@ -4,11 +4,12 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc;
 
-use super::{CollectError, Reader};
+use super::{CollectError, Feed, Reader};
 use crate::doubt::{Evidence, Suspect};
+use crate::event::{Access, Node};
 use crate::namespace::refresh;
 use crate::whereabouts::drop_stale_names;
-use purge_model::{Inode, Kind, LastUse, Seconds, Source};
+use purge_model::{Inode, Kind, LastUse, Source};
 use purge_sys::handle::Handle;
 use purge_sys::stat;
 
@@ -24,7 +25,7 @@ pub(super) struct Settlement {
     /// Who was suspect when it began. They are decided on by what is known then.
     suspects: Vec<Inode>,
     /// Whose attributes are to be read again.
-    dirty: Vec<(Inode, Handle)>,
+    dirty: Vec<Node>,
     /// Files that may have fewer names than the index has.
     links: Vec<Inode>,
     looks_left: usize,
@@ -47,23 +48,22 @@ impl Settlement {
     }
 }
 
-impl Reader {
+impl<F: Feed> Reader<F> {
     /// Notes a use that may turn out to be none.
-    pub(super) fn suspect(
-        &mut self,
-        (events, pid): (u64, i32),
-        ino: Inode,
-        handle: Handle,
-        before: LastUse,
-        now: Seconds,
-    ) {
+    pub(super) fn suspect(&mut self, access: Access, handle: Handle, before: LastUse) {
+        let Access {
+            inode: ino,
+            at: now,
+            by,
+            what: acts,
+        } = access;
         if let Some(known) = self.suspects.get_mut(&ino) {
-            known.add(events, pid, now);
+            known.add(acts, by, now);
         } else if (before.source, before.at) != (Source::Observed, now) && self.suspects.len() < SUSPECTS_MAX
         {
             let suspect = Suspect {
-                events,
-                pid,
+                acts,
+                by,
                 several: false,
                 before,
                 recorded: now,
@@ -79,12 +79,7 @@ impl Reader {
         let links = std::mem::take(&mut *self.watched.doubtful_links.lock());
         self.settlement = Some(Settlement {
             suspects: self.suspects.keys().copied().collect(),
-            dirty: self
-                .namespace
-                .take_dirty()
-                .into_iter()
-                .map(|(h, ino)| (ino, h))
-                .collect(),
+            dirty: self.namespace.take_dirty().collect(),
             links: links.into_iter().collect(),
             looks_left: LOOKS_MAX,
             counts,
@@ -113,8 +108,8 @@ impl Reader {
         while !self.gives_up.load(Relaxed) {
             if let Some(ino) = work.suspects.pop() {
                 self.settle_suspect(&root, ino, work.counts);
-            } else if let Some((ino, handle)) = work.dirty.pop() {
-                self.settle_dirty(&root, ino, handle)?;
+            } else if let Some(node) = work.dirty.pop() {
+                self.settle_dirty(&root, node)?;
             } else if let Some(ino) = work.links.pop() {
                 self.settle_links(ino, &mut work.looks_left)?;
             } else {
@@ -144,21 +139,23 @@ impl Reader {
         }
     }
 
-    fn settle_dirty(&mut self, root: &OwnedFd, ino: Inode, handle: Handle) -> Result<(), CollectError> {
+    fn settle_dirty(&mut self, root: &OwnedFd, node: Node) -> Result<(), CollectError> {
+        let ino = node.ino;
         // An undecided suspect is judged by how its times moved: they are read again after the judgement.
         let undecided = self.suspects.contains_key(&ino);
         let before = self.attrib_seen.get(&ino).copied();
-        let before = before.and_then(|pid| Some((pid, self.watched.index.read().get(ino)?.0)));
-        if undecided || !refresh(&self.watched, root, ino, handle)? {
-            self.namespace.mark_dirty(ino, handle);
+        let before = before.and_then(|by| Some((by, self.watched.index.read().get(ino)?.0)));
+        if undecided || !refresh(&self.watched, root, node)? {
+            self.namespace.mark_dirty(node);
         }
-        if let Some((pid, before)) = before.filter(|(_, a)| a.kind == Kind::File)
+        if let Some((by, before)) = before.filter(|(_, a)| a.kind == Kind::File)
             && let Some((after, _)) = self.watched.index.read().get(ino)
             // Who unpacks or copies sets times back; who wants to keep files sets them forward.
             && after.mtime > before.mtime
             && after.size == before.size
         {
-            self.suspicion.stamped(&self.watched.touched, pid, after.uid);
+            self.suspicion
+                .stamped(&self.watched.touched, by.number(), after.uid);
         }
         Ok(())
     }
@@ -190,15 +187,12 @@ impl Reader {
             attrib_seen: self.attrib_seen.contains_key(&ino),
         };
         if found.stat.ino == ino && suspect.is_metadata_only(evidence) {
-            self.watched
-                .index
-                .write()
-                .take_back_use(ino, suspect.recorded, suspect.before);
-            self.watched.counters.taken_back.fetch_add(1, Relaxed);
+            let recorder = self.watched.recorder();
+            recorder.take_back(ino, suspect.recorded, suspect.before);
             // With the modification time it is seen when the attributes are read again.
             if found.fine.atime_is_ctime && !found.fine.mtime_is_ctime && found.stat.kind == Kind::File {
                 self.suspicion
-                    .stamped(&self.watched.touched, suspect.pid, found.stat.uid);
+                    .stamped(&self.watched.touched, suspect.by.number(), found.stat.uid);
             }
         }
     }

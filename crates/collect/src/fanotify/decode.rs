@@ -32,9 +32,9 @@ pub struct Place<'a> {
     pub name: &'a [u8],
 }
 
-/// One event.
+/// One record. What it means is said in `events`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Event<'a> {
+pub struct Record<'a> {
     /// What happened; see [`purge_sys::fanotify::mask`]. Several bits when the kernel merged events.
     pub mask: u64,
     /// Who did it, as a thread group id; 0 where the kernel does not tell.
@@ -67,7 +67,7 @@ pub enum DecodeError {
 }
 
 /// The events in `buffer`, as one `read(2)` filled it. Ends after the first error.
-pub fn decode_events(buffer: &[u8]) -> impl Iterator<Item = Result<Event<'_>, DecodeError>> {
+pub fn records(buffer: &[u8]) -> impl Iterator<Item = Result<Record<'_>, DecodeError>> {
     let mut rest = buffer;
     std::iter::from_fn(move || {
         if rest.is_empty() {
@@ -85,7 +85,7 @@ pub fn decode_events(buffer: &[u8]) -> impl Iterator<Item = Result<Event<'_>, De
 }
 
 /// The beginning of `buffer` that holds whole records: where a killed process left off, zeros follow, or half a record.
-pub fn whole_events(buffer: &[u8]) -> &[u8] {
+pub fn whole_records(buffer: &[u8]) -> &[u8] {
     let mut len = 0;
     while let Some(rest) = buffer.get(len..)
         && let Ok((record, _)) = split_event(rest)
@@ -104,7 +104,7 @@ fn split_event(bytes: &[u8]) -> Result<(&[u8], &[u8]), DecodeError> {
     bytes.split_at_checked(len).ok_or(DecodeError::Length(len))
 }
 
-fn decode_event(record: &[u8]) -> Result<Event<'_>, DecodeError> {
+fn decode_event(record: &[u8]) -> Result<Record<'_>, DecodeError> {
     let short = DecodeError::Length(record.len());
     let version = *record.get(4).ok_or(short)?;
     if version != VERSION {
@@ -113,7 +113,7 @@ fn decode_event(record: &[u8]) -> Result<Event<'_>, DecodeError> {
     let metadata_len = u16_at(record, 6).ok_or(short)?;
     let mask = u64_at(record, 8).ok_or(short)?;
     let pid = u32_at(record, 20).ok_or(short)?.cast_signed();
-    let mut event = Event {
+    let mut event = Record {
         mask,
         pid,
         pidfd: None,
@@ -136,7 +136,7 @@ fn decode_event(record: &[u8]) -> Result<Event<'_>, DecodeError> {
     Ok(event)
 }
 
-fn take_info<'a>(event: &mut Event<'a>, kind: u8, info: &'a [u8]) -> Result<(), DecodeError> {
+fn take_info<'a>(event: &mut Record<'a>, kind: u8, info: &'a [u8]) -> Result<(), DecodeError> {
     if kind == PIDFD {
         let fd = u32_at(info, INFO_HEAD_BYTES)
             .ok_or(DecodeError::Info(kind))?
@@ -235,7 +235,7 @@ mod tests {
                 info(FID, b"file", None),
             ],
         ));
-        let events: Vec<_> = decode_events(&buffer).collect::<Result<_, _>>().unwrap();
+        let events: Vec<_> = records(&buffer).collect::<Result<_, _>>().unwrap();
         assert_eq!(events.len(), 2);
         assert_eq!((events[0].mask, events[0].pid), (0x20, 5));
         assert_eq!(events[0].file.unwrap().content(), b"12345678");
@@ -248,13 +248,7 @@ mod tests {
     fn records_of_unknown_types_are_skipped() {
         let buffer = event(1, 1, &[info(99, b"x", None), info(FID, b"y", None)]);
         assert_eq!(
-            decode_events(&buffer)
-                .next()
-                .unwrap()
-                .unwrap()
-                .file
-                .unwrap()
-                .content(),
+            records(&buffer).next().unwrap().unwrap().file.unwrap().content(),
             b"y"
         );
     }
@@ -263,16 +257,13 @@ mod tests {
     fn another_version_is_an_error_not_a_guess() {
         let mut buffer = event(1, 1, &[]);
         buffer[4] = 4;
-        assert_eq!(
-            decode_events(&buffer).next().unwrap(),
-            Err(DecodeError::Version(4))
-        );
+        assert_eq!(records(&buffer).next().unwrap(), Err(DecodeError::Version(4)));
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
-            decode_events(&bytes).for_each(drop);
+            records(&bytes).for_each(drop);
         }
 
         #[test]
@@ -280,7 +271,7 @@ mod tests {
             let mut buffer = event(0x20, 5, &[info(FID, b"12345678", None)]);
             buffer.extend(event(0x100, 6, &[info(DFID_NAME, b"dir", Some(b"name")), info(FID, b"f", None)]));
             buffer.truncate(cut);
-            let errors = decode_events(&buffer).filter(Result::is_err).count();
+            let errors = records(&buffer).filter(Result::is_err).count();
             prop_assert!(errors <= 1);
         }
     }

@@ -1,0 +1,132 @@
+//! What an earlier process left, and what is watched since: the gap between the two, and what the first scan believes of the time before.
+//!
+//! ```text
+//!   earlier process ... seen until | not watched = gap | armed since ... this process
+//! ```
+//! What may never happen: a stretch that no process watched and that is not recorded as a gap; a past that is believed of a file which
+//! was made, or lost from the index, unseen.
+
+use super::closing::Closing;
+use super::opening::{Opened, Past};
+use super::start::Lies;
+use crate::reboot;
+use purge_base::clock::Start;
+use purge_collect::atimes::{self, AtimeKeeping};
+use purge_collect::source::Since;
+use purge_config::{Baseline, VolumeConfig};
+use purge_scan::Belief;
+use purge_sys::stat::Device;
+
+/// What the first scan does with the time before.
+#[derive(Debug)]
+pub(super) struct Before {
+    /// What it believes of files that are new to the index.
+    pub belief: Belief,
+    /// The same, in the configuration's words.
+    pub baseline: &'static str,
+    /// A gap that it may close.
+    pub closing: Option<Closing>,
+}
+
+/// Brings the record of `opened` up to what is watched now.
+pub(super) fn reconcile(
+    opened: &mut Opened,
+    config: &VolumeConfig,
+    lies: &Lies,
+    since: Since,
+    clock: &Start,
+) -> Before {
+    let keeping = AtimeKeeping::find(&lies.mount, lies.root.device);
+    let closing = match opened.past {
+        Past::Unknown => {
+            let record = &mut opened.record;
+            (record.coverage_since, record.last_alive) = (since.at.0, since.at.0);
+            None
+        }
+        Past::Interrupted | Past::Indexed => {
+            let device = lies.root.device;
+            note_gap(opened, config, device, since, clock, keeping.as_ref())
+        }
+    };
+    opened.record.atimes = keeping.map_or_else(String::new, |k| k.word().to_owned());
+    let baseline = baseline(config, lies);
+    Before {
+        belief: belief(baseline, opened.past, since),
+        baseline,
+        closing,
+    }
+}
+
+/// Records the stretch that no process watched. Returns how the first scan may close it.
+fn note_gap(
+    opened: &mut Opened,
+    config: &VolumeConfig,
+    device: Device,
+    since: Since,
+    clock: &Start,
+    keeping: Option<&AtimeKeeping>,
+) -> Option<Closing> {
+    let mut between = opened.time_between(since.at, since.nothing_missed, clock.unknown);
+    let record = &mut opened.record;
+    let vouched = config.reboots_are_ordered;
+    let ended_boot = std::mem::take(&mut record.ended_boot);
+    between.ordered =
+        vouched && !since.nothing_missed && was_a_reboot(&config.name, &ended_boot, clock.rebooted, device);
+    let is_known = !between.unknown;
+    let counts = record.forgive_no_more_than(config.gap_tolerance, vouched);
+    let (earlier_end, unread) = (record.gap_end, record.unread);
+    let missed = record.resume(between, config.gap_tolerance);
+    let mut closing = None;
+    if missed && opened.past == Past::Indexed && record.scanned && is_known && !unread {
+        closing = Closing::of(record, earlier_end, &record.atimes, keeping);
+        if closing.is_some()
+            && let Some(gap) = record.gaps.last_mut()
+        {
+            gap.traced = true;
+        }
+    }
+    // What an interrupted first scan would have believed holds only if nothing was missed since.
+    if (missed || counts) && opened.past == Past::Interrupted {
+        opened.past = Past::Indexed;
+    }
+    closing
+}
+
+fn baseline(config: &VolumeConfig, lies: &Lies) -> &'static str {
+    // Where one of several mounts keeps no access times, a reader there left none.
+    let keeps_atime = lies.mount.keeps_atime && !atimes::some_mount_keeps_none(lies.root.device);
+    match (config.baseline, keeps_atime) {
+        (Baseline::Atime, _) | (Baseline::Auto, true) => "atime",
+        (Baseline::Mtime, _) => "mtime",
+        (Baseline::Observed, _) | (Baseline::Auto, false) => "observed",
+    }
+}
+
+/// Only what the very first scan finds has a past that no process watched. What is found new later was made unseen, or the index lost it in
+/// a crash: doubt counts as use.
+fn belief(baseline: &str, past: Past, since: Since) -> Belief {
+    match baseline {
+        _ if past == Past::Indexed => Belief::Since(since.at),
+        "atime" => Belief::Atime(since.at),
+        "mtime" => Belief::Mtime,
+        _ => Belief::Since(since.at),
+    }
+}
+
+/// Whether the stretch that nothing watched was a reboot by order, as far as that can be known.
+fn was_a_reboot(volume: &str, ended_boot: &[u8], is_first: bool, device: Device) -> bool {
+    let known = match ended_boot {
+        [] => Err("the agent did not end in a shutdown by order".into()),
+        ended => reboot::has_begun(ended, is_first, device),
+    };
+    match known {
+        Ok(()) => true,
+        Err(why) => {
+            tracing::warn!(
+                volume,
+                "this is not taken for a reboot by order, and counts as a gap: {why}"
+            );
+            false
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Why uses cannot be collected, and what is unknown because of it.
+
+use std::io;
+
+use purge_index::StoreError;
+use purge_model::Seconds;
+
+/// Why a collector cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    /// The kernel does not give what is needed.
+    #[error("cannot {doing}: {source}")]
+    Kernel {
+        /// What was being done.
+        doing: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The index cannot take the events.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The kernel dropped events, so accesses may be unknown.
+    #[error("the kernel's event queue overflowed")]
+    Overflow,
+    /// More events waited than may lie in the kernel's memory: they were let go.
+    #[error("{0} events waited, more than can be read in time, and were let go")]
+    Backlog(u64),
+    /// More names changed than can be followed. No use is lost by that, but where files lie.
+    #[error("more names changed than can be followed; a scan looks where everything is")]
+    Names {
+        /// Since when.
+        since: Seconds,
+    },
+    /// What the source writes cannot be read.
+    #[error("{0}")]
+    Decode(String),
+}
+
+impl CollectError {
+    /// For `map_err`: what the kernel said to something.
+    pub fn kernel(doing: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Kernel { doing, source }
+    }
+
+    /// What is unknown because of it.
+    pub fn leaves_unknown(&self) -> Unknown {
+        match self {
+            Self::Overflow | Self::Backlog(_) | Self::Decode(_) => Unknown::Uses,
+            Self::Names { since } => Unknown::Names(*since),
+            Self::Kernel { .. } | Self::Store(_) => Unknown::WhileItLasts,
+        }
+    }
+}
+
+/// What an error leaves unknown. Each is a gap of its own kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unknown {
+    /// Uses until now: every file counts as used now.
+    Uses,
+    /// Where files lie, since this moment. Every use was recorded.
+    Names(Seconds),
+    /// Everything for as long as the error comes again; the collector goes on trying.
+    WhileItLasts,
+}

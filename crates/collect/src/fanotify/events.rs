@@ -1,0 +1,147 @@
+//! What a record means, in the values that all sources share. Pure, but for the descriptor of the process.
+
+use purge_sys::descriptor;
+use purge_sys::fanotify::{ACCESS_EVENTS, NAMESPACE_EVENTS, mask};
+use purge_sys::handle::Handle;
+
+use super::decode::{self, Record};
+use super::layout::Layout;
+use crate::collector::Processes;
+use crate::event::{Acts, By, Change, Changes, Event, Node, Place};
+
+/// What a record tells. Files of other subvolumes than the layout's are left out.
+#[inline]
+pub(super) fn event(record: Record<'_>, layout: Layout, processes: Processes) -> Event<'_> {
+    let bits = record.mask;
+    let of = record.file.and_then(|handle| node(handle, layout));
+    let change = (bits & NAMESPACE_EVENTS != 0).then(|| Change {
+        kinds: changes(bits),
+        of,
+        place: record.place.and_then(|named| place(named, layout)),
+        old: record.old.and_then(|named| place(named, layout)),
+        new: record.new.and_then(|named| place(named, layout)),
+    });
+    // Listing a directory uses no file.
+    let is_access = bits & ACCESS_EVENTS != 0 && bits & mask::ONDIR == 0;
+    // Owned at once: it is closed, no matter what becomes of the event.
+    let process = record.pidfd.filter(|_| processes == Processes::Known);
+    Event {
+        is_loss: bits & mask::OVERFLOW != 0,
+        by: By::process(record.pid),
+        process: process.and_then(descriptor::adopt),
+        change,
+        access: of.filter(|_| is_access).map(|node| (acts(bits), node)),
+    }
+}
+
+#[inline]
+fn node(handle: Handle, layout: Layout) -> Option<Node> {
+    layout.inode(&handle).map(|ino| Node { ino, handle })
+}
+
+fn place(named: decode::Place<'_>, layout: Layout) -> Option<Place<'_>> {
+    let name = named.name;
+    node(named.dir, layout).map(|dir| Place { dir, name })
+}
+
+/// Names may have been merged into it.
+#[inline]
+fn acts(bits: u64) -> Acts {
+    const ACTS: [(u64, Acts); 6] = [
+        (mask::ACCESS, Acts::READ),
+        (mask::MODIFY, Acts::WRITE),
+        (mask::OPEN, Acts::OPEN),
+        (mask::OPEN_EXEC, Acts::EXEC),
+        (mask::CLOSE_NOWRITE, Acts::CLOSE_READER),
+        (mask::CLOSE_WRITE, Acts::CLOSE_WRITER),
+    ];
+    let those = ACTS.iter().filter(|(bit, _)| bits & bit != 0);
+    those.fold(Acts::NONE, |all, (_, act)| all | *act)
+}
+
+fn changes(bits: u64) -> Changes {
+    const CHANGES: [(u64, Changes); 5] = [
+        (mask::CREATE, Changes::MADE),
+        (mask::DELETE, Changes::REMOVED),
+        (mask::RENAME, Changes::MOVED),
+        (mask::DELETE_SELF, Changes::DELETED),
+        (mask::ATTRIB, Changes::METADATA),
+    ];
+    let those = CHANGES.iter().filter(|(bit, _)| bits & bit != 0);
+    those.fold(Changes::default(), |all, (_, change)| all | *change)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use purge_sys::fanotify::IGNORABLE;
+
+    const ALL: [u64; 6] = [
+        mask::ACCESS,
+        mask::MODIFY,
+        mask::OPEN,
+        mask::OPEN_EXEC,
+        mask::CLOSE_NOWRITE,
+        mask::CLOSE_WRITE,
+    ];
+
+    fn of_ext4(ino: u8) -> Handle {
+        Handle::new(1, &[ino, 0, 0, 0, 9, 9, 9, 9]).unwrap()
+    }
+
+    fn record(mask: u64) -> Record<'static> {
+        Record {
+            mask,
+            pid: 5,
+            pidfd: None,
+            file: Some(of_ext4(12)),
+            place: Some(decode::Place {
+                dir: of_ext4(2),
+                name: b"a",
+            }),
+            old: None,
+            new: None,
+        }
+    }
+
+    fn told(mask: u64) -> Event<'static> {
+        event(record(mask), Layout::Ino32, Processes::Known)
+    }
+
+    #[test]
+    fn every_access_that_is_asked_for_is_an_act_and_no_two_are_the_same() {
+        assert_eq!(ALL.iter().fold(0, |all, bit| all | bit), ACCESS_EVENTS);
+        for bit in ALL {
+            let (acts, node) = told(bit).access.unwrap();
+            assert_eq!(node.ino, 12);
+            assert!(
+                ALL.iter()
+                    .all(|other| super::acts(*other).any(acts) == (*other == bit))
+            );
+            // What an ignore mark hides is what windows take for repeatable.
+            assert_eq!(acts.any(Acts::REPEATABLE), bit & IGNORABLE != 0);
+        }
+    }
+
+    #[test]
+    fn every_name_event_that_is_asked_for_is_a_change() {
+        for bit in (0..64)
+            .map(|n| 1u64 << n)
+            .filter(|bit| NAMESPACE_EVENTS & bit != 0)
+        {
+            let change = told(bit).change.unwrap();
+            assert_ne!(change.kinds, Changes::default());
+            assert_eq!(change.place.unwrap().dir.ino, 2);
+        }
+        assert!(told(mask::OPEN).change.is_none());
+        assert!(told(mask::CREATE).access.is_none());
+    }
+
+    #[test]
+    fn a_listed_directory_is_no_use_and_a_loss_is_told() {
+        assert!(told(mask::OPEN | mask::ONDIR).access.is_none());
+        assert!(told(mask::OVERFLOW).is_loss);
+        assert!(!told(mask::OPEN).is_loss);
+    }
+}

@@ -1,0 +1,176 @@
+//! The one door through which a last use enters index and journal.
+//!
+//! ```text
+//!   a source's accesses ---> batch          clock = time of the access; what is news is journalled
+//!   a precision window ----> hidden_until   clock = the window's end, before anything is hidden
+//!   doubt, the clock ------> take_back, move_window, none_later_than
+//! ```
+//! A scan gives a file its first clock together with the rest of its entry (`Index::upsert_scanned`); from then on its clock
+//! moves here alone. A use of a file that the index does not know is not lost either: it is remembered for the scan that may find
+//! the file, or noted of what lies in the trash.
+//!
+//! What may never happen: a clock that moves and is in no journal while the store does not have it. Nothing waits for the disk
+//! while the index is held.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::Watched;
+use super::event::Access;
+use super::trashed::Trashed;
+use purge_index::Uses;
+use purge_model::{Inode, LastUse, Seconds, Source};
+
+/// Records uses of the files of one volume.
+#[derive(Debug, Clone, Copy)]
+pub struct Recorder<'a> {
+    watched: &'a Watched,
+}
+
+impl Watched {
+    /// Where uses of its files are recorded.
+    pub fn recorder(&self) -> Recorder<'_> {
+        Recorder { watched: self }
+    }
+}
+
+/// Why uses are unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// The source's queue overflowed.
+    Overflow,
+    /// Too many events waited, and were discarded.
+    Backlog,
+}
+
+impl Loss {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Overflow => "overflow",
+            Self::Backlog => "backlog",
+        }
+    }
+}
+
+impl Recorder<'_> {
+    /// Records the accesses that `fill` passes to its [`Batch`]. The index is held for that long. `news` is working memory: the files whose
+    /// clocks moved.
+    pub fn batch(self, news: &mut Vec<Inode>, fill: impl FnOnce(&mut Batch<'_>)) {
+        let Watched {
+            index,
+            journal,
+            counters,
+            trashed,
+            ..
+        } = self.watched;
+        news.clear();
+        let (latest, folded, lost) = {
+            let mut index = index.write();
+            let unknown_may_be_found = index.remembers_unknown();
+            let mut batch = Batch {
+                uses: index.uses_in_haste(),
+                trashed,
+                unknown_may_be_found,
+                news,
+                latest: Seconds::MIN,
+                folded: 0,
+                lost: 0,
+            };
+            fill(&mut batch);
+            (batch.latest, batch.folded, batch.lost)
+        };
+        if lost > 0 {
+            self.lost(lost, latest, Loss::Overflow);
+        }
+        // One moment for all of a batch, the latest: late, never early.
+        journal.uses(latest, news);
+        counters.folded.fetch_add(folded, Relaxed);
+    }
+
+    /// These files may be used unseen from now on: they count as used at `until`. Once this returned, the journal says so.
+    pub fn hidden_until(self, until: Seconds, files: &[Inode]) {
+        {
+            let mut index = self.watched.index.write();
+            let mut uses = index.uses();
+            for ino in files {
+                uses.record(*ino, until);
+            }
+        }
+        // Should the store be lost, the journal still knows what the hidden uses will have been.
+        self.watched.journal.uses(until, files);
+    }
+
+    /// What another process hid until `end` may have been used until `now`.
+    pub fn move_window(self, end: Seconds, now: Seconds) {
+        self.watched.index.write().move_uses(end, now);
+    }
+
+    /// A use that was recorded at `recorded` was none: the clock says again what it said before, unless the file was used since.
+    pub fn take_back(self, ino: Inode, recorded: Seconds, before: LastUse) {
+        let mut index = self.watched.index.write();
+        index.take_back_use(ino, recorded, before);
+        drop(index);
+        self.watched.counters.taken_back.fetch_add(1, Relaxed);
+    }
+
+    /// No clock says later than `now` any more: the agent's time was set back.
+    pub fn none_later_than(self, now: Seconds) {
+        // It speaks in the time before; the next pass says it again.
+        self.watched.counters.seen_until.store(0, Relaxed);
+        self.watched.index.write().clamp_uses(now);
+    }
+
+    /// This number of events, at least, was lost by `at`: what they told is unknown.
+    pub fn lost(self, events: u64, at: Seconds, why: Loss) {
+        self.watched.counters.lost.fetch_add(events, Relaxed);
+        self.watched.journal.gap(at, why.word());
+    }
+
+    /// Everything that was used until this moment is in index and journal.
+    pub fn seen(self, until: Seconds) {
+        self.watched.counters.seen_until.store(until.0, Relaxed);
+        self.watched.journal.seen(until);
+    }
+}
+
+/// Accesses that are recorded together.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    uses: Uses<'a>,
+    trashed: &'a Trashed,
+    unknown_may_be_found: bool,
+    news: &'a mut Vec<Inode>,
+    latest: Seconds,
+    folded: u64,
+    lost: u64,
+}
+
+impl Batch<'_> {
+    /// Records one. Returns the last use before, if the file is known.
+    #[inline]
+    pub fn record(&mut self, access: Access) -> Option<LastUse> {
+        let Access { inode, at, .. } = access;
+        self.latest = self.latest.max(at);
+        let before = self.uses.record(inode, at);
+        let is_news = match before {
+            Some(before) => before.at < at || (before.at == at && before.source != Source::Observed),
+            None => self.trashed.note(inode) || self.unknown_may_be_found,
+        };
+        if is_news {
+            self.news.push(inode);
+        } else if before.is_some() {
+            self.folded += 1;
+        }
+        before
+    }
+
+    /// Events were dropped by `at`.
+    pub fn lost(&mut self, at: Seconds) {
+        self.latest = self.latest.max(at);
+        self.lost = self.lost.saturating_add(1);
+    }
+
+    /// Whose a file is.
+    pub fn owner(&self, ino: Inode) -> Option<u32> {
+        self.uses.get(ino).map(|(attributes, _)| attributes.uid)
+    }
+}
