@@ -9,7 +9,7 @@ use crate::in_force::InForce;
 use crate::serve::gate::Doors;
 use crate::serve::incoming;
 use crate::tls::Certificates;
-use purge_config::{Config, Fault, Listen};
+use purge_config::{Config, Fault, Listen, origin};
 
 /// What a reload reaches.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Reload {
                 return false;
             }
         };
-        for what in needs_restart(&self.started, &config) {
+        for what in origin::waiting(&self.started.shown, &config.shown) {
             tracing::warn!(
                 what,
                 "this change needs a restart (systemctl restart purge-agent)"
@@ -67,52 +67,5 @@ impl Reload {
         self.host.notifier.replace(config.notify).await;
         tracing::info!(rules, "rules, limits, notices and access were read again");
         true
-    }
-}
-
-/// What differs and stays as it is until a restart.
-fn needs_restart(started: &Config, now: &Config) -> Vec<String> {
-    let mut all = Vec::new();
-    let mut differs = |what: &str, does: bool| {
-        if does {
-            all.push(what.to_owned());
-        }
-    };
-    differs("state_dir", started.state_dir != now.state_dir);
-    differs("audit_log", started.audit_log != now.audit_log);
-    differs("listen.unix", started.listen.unix != now.listen.unix);
-    differs("listen.tcp", started.listen.tcp != now.listen.tcp);
-    differs("listen.metrics", started.listen.metrics != now.listen.metrics);
-    for volume in &started.volumes {
-        let same = now.volumes.iter().find(|v| v.name == volume.name);
-        differs(&format!("volume {}", volume.name), same != Some(volume));
-    }
-    for volume in &now.volumes {
-        let is_new = !started.volumes.iter().any(|v| v.name == volume.name);
-        differs(&format!("volume {} (new)", volume.name), is_new);
-    }
-    all
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn what_needs_a_restart_is_named() {
-        let config = |volume: &str| {
-            Config::for_volume(volume.as_ref(), Some(60), "/state".into(), "/socket".into()).unwrap()
-        };
-        let (one, mut two) = (config("/export/a"), config("/export/a"));
-        two.rules.clear();
-        assert!(needs_restart(&one, &two).is_empty(), "rules need none");
-        two.volumes[0].gap_tolerance += 1;
-        two.listen.tcp = Some(([127, 0, 0, 1], 7443).into());
-        assert_eq!(needs_restart(&one, &two), ["listen.tcp", "volume a"]);
-        assert_eq!(
-            needs_restart(&one, &config("/export/b")),
-            ["volume a", "volume b (new)"]
-        );
     }
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 
 use libfuzzer_sys::fuzz_target;
-use purge_config::environment::VARIABLES;
+use purge_config::environment::variables;
 use purge_config::{Config, Fault};
 
 const NAMES: [&str; 4] = ["agent.toml", "rules.d/a.toml", "rules.d/b.toml", "rules.d/c.toml"];
@@ -22,7 +22,7 @@ fuzz_target!(|input: &[u8]| {
     let (values, texts): (Vec<&str>, Vec<&str>) = input.split('\0').partition(|piece| piece.starts_with('='));
     let texts: Vec<(&str, &str)> = NAMES.into_iter().zip(texts).collect();
     let variable = |name: &str| {
-        let position = VARIABLES.iter().position(|(known, _)| *known == name)?;
+        let position = variables().iter().position(|(known, _)| *known == name)?;
         values.get(position).map(|value| OsString::from(&value[1..]))
     };
     match Config::of_texts(&texts, variable) {

@@ -1,10 +1,13 @@
-//! `purge-agent.toml(5)`, from the commented example: what a comment says stands before the key or table that it explains.
+//! `purge-agent.toml(5)`, from the entries that the agent reads its configuration by.
 
 use std::fmt::Write;
 
+use purge_config::keys::file::FILE;
+use purge_config::keys::{Form, Key, Table};
+
 const HEAD: &str = r#".TH purge\-agent.toml 5 "" "" "purge\-agent"
 .SH NAME
-purge\-agent.toml \- what purge\-agent watches, and what may go
+purge\-agent.toml \- what purge\-agent watches, and what may be deleted
 .SH SYNOPSIS
 /etc/purge\-agent/agent.toml
 .PP
@@ -12,116 +15,86 @@ purge\-agent.toml \- what purge\-agent watches, and what may go
 .SH DESCRIPTION
 "#;
 
+const UNITS: &str = r#".PP
+.nf
+durations  s m h d w y (365 d), as in "28d", "1h30m"
+sizes      B kB MB GB TB PB (powers of 1000), KiB MiB GiB TiB PiB (powers of 1024)
+.fi
+"#;
+
 const TAIL: &str = r#".SH FILES
-/usr/share/purge\-agent/agent.toml is the example that this page was made from.
+/usr/share/purge\-agent/agent.toml is an example with every key.
 .SH SEE ALSO
 .BR purge\-agent (8),
 .BR purgectl (1)
 "#;
 
-/// A line of the example.
-#[derive(Debug, PartialEq, Eq)]
-enum Line<'a> {
-    /// Words of an explanation.
-    Words(&'a str),
-    /// A line that is set as it stands: a list.
-    Fixed(&'a str),
-    /// `[table]` or `[[table]]`.
-    Table(&'a str),
-    /// `key = value`.
-    Key(&'a str),
-    Blank,
-}
-
-fn line(text: &str) -> Line<'_> {
-    let (comment, rest) = match text.strip_prefix('#') {
-        Some(rest) => (true, rest.strip_prefix(' ').unwrap_or(rest)),
-        None => (false, text),
-    };
-    if rest.trim().is_empty() {
-        Line::Blank
-    } else if rest.starts_with('[') && rest.ends_with(']') {
-        Line::Table(rest)
-    } else if is_key(rest) {
-        Line::Key(rest)
-    } else if comment && rest.starts_with("  ") || is_row(rest) {
-        Line::Fixed(rest)
-    } else {
-        Line::Words(rest)
-    }
-}
-
-/// `name = ...`, where the name is one word.
-fn is_key(text: &str) -> bool {
-    text.split_once(" = ")
-        .or_else(|| text.split_once(" ="))
-        .is_some_and(|(name, _)| {
-            let name = name.trim_end();
-            !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
-        })
-}
-
-/// A word, at least two blanks, and what it means.
-fn is_row(text: &str) -> bool {
-    let word = text.split(' ').next().unwrap_or_default();
-    !word.is_empty() && text.get(word.len()..).is_some_and(|rest| rest.starts_with("  "))
-}
-
 /// The page.
-pub fn page(example: &str) -> String {
+pub fn page() -> String {
     let mut page = HEAD.to_owned();
-    // What was said since the last key or table, in roff.
-    let mut said = String::new();
-    let mut fixed = false;
-    let mut begun = false;
-    // Its first line is its name.
-    for text in example.lines().skip_while(|l| l.starts_with("# /")) {
-        let line = line(text);
-        let is_fixed = matches!(line, Line::Fixed(_));
-        if is_fixed != fixed {
-            said.push_str(if is_fixed { ".nf\n" } else { ".fi\n" });
-            fixed = is_fixed;
-        }
-        begun |= matches!(line, Line::Key(_) | Line::Table(_));
-        match line {
-            // What comes before everything is said of the whole file.
-            Line::Blank if !begun => {
-                page.push_str(&said);
-                page.push_str(".PP\n");
-                said.clear();
-            }
-            Line::Words(words) | Line::Fixed(words) => {
-                let _ = writeln!(said, "{}", escape(words));
-            }
-            Line::Blank if !said.is_empty() => said.push_str(".PP\n"),
-            Line::Blank => {}
-            Line::Table(name) => {
-                let _ = write!(page, ".SH {}\n{}", escape(name), paragraphs(&said));
-                said.clear();
-            }
-            Line::Key(key) => {
-                let _ = write!(page, ".TP\n\\fB{}\\fR\n{}", escape(key), paragraphs(&said));
-                said.clear();
-            }
-        }
+    let _ = writeln!(page, "{}", escape(FILE.doc));
+    page.push_str(UNITS);
+    page.push_str(".SH KEYS OF THE FILE\n");
+    for table in FILE.all() {
+        push_table(&mut page, &table);
     }
-    page.push_str(paragraphs(&said));
     page.push_str(TAIL);
     page
 }
 
-/// A paragraph that nothing follows or precedes is none.
-fn paragraphs(said: &str) -> &str {
-    let said = said.strip_prefix(".PP\n").unwrap_or(said);
-    said.strip_suffix(".PP\n").unwrap_or(said)
+fn push_table(page: &mut String, table: &Table) {
+    if !table.kind.is_empty() {
+        let title = match table.heading {
+            "" => table.shown_as.unwrap_or(table.kind),
+            heading => heading,
+        };
+        let _ = write!(page, ".SH {}\n", escape(title));
+        if !table.doc.is_empty() {
+            let _ = writeln!(page, "{}", escape(table.doc));
+        }
+    }
+    for key in table.keys {
+        match key.form {
+            Form::Later => {}
+            Form::Tables(below) if !below.heading.is_empty() => {}
+            _ => push_key(page, key),
+        }
+    }
+}
+
+fn push_key(page: &mut String, key: &Key) {
+    let mut said = vec![key.form.in_words(), key.default_in_words()];
+    said.retain(|words| !words.is_empty());
+    said.push(format!("a change takes effect {}", key.reload_in_words()));
+    let _ = write!(
+        page,
+        ".TP\n\\fB{}\\fR\n{}\n.RS\n.PP\n{}\n",
+        escape(key.name),
+        escape(&said.join("; ")),
+        escape(key.doc)
+    );
+    if let Form::Choice(words) = key.form {
+        for word in words.iter().filter(|w| !w.doc.is_empty() && !w.later) {
+            let _ = write!(page, ".TP\n{}\n{}\n", escape(word.name), escape(word.doc));
+        }
+    }
+    if key.default_in_words() != format!("default {}", key.example) {
+        let _ = write!(
+            page,
+            ".PP\n{}\n",
+            escape(&format!("Example: {} = {}", key.name, key.example))
+        );
+    }
+    page.push_str(".RE\n");
 }
 
 /// Words that roff sets as they are.
 fn escape(words: &str) -> String {
     let escaped = words.replace('\\', "\\e").replace('-', "\\-");
-    match escaped.starts_with(['.', '\'']) {
-        true => format!("\\&{escaped}"),
-        false => escaped,
+    if escaped.starts_with(['.', '\'']) {
+        format!("\\&{escaped}")
+    } else {
+        escaped
     }
 }
 
@@ -130,37 +103,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_told_apart() {
-        assert_eq!(line("[[volume]]"), Line::Table("[[volume]]"));
-        assert_eq!(line("# [[quota]]"), Line::Table("[[quota]]"));
-        assert_eq!(line("# depth = 1"), Line::Key("depth = 1"));
-        assert_eq!(line("unix    = \"/run\""), Line::Key("unix    = \"/run\""));
-        assert_eq!(
-            line("# A rule without a ttl is an error"),
-            Line::Words("A rule without a ttl is an error")
-        );
-        assert_eq!(
-            line("#   auto      the access time"),
-            Line::Fixed("  auto      the access time")
-        );
-        assert_eq!(line("#"), Line::Blank);
-    }
-
-    #[test]
-    fn what_is_said_stands_below_its_key() {
-        let page = page("# The house.\n[house]\n# What it costs.\nprice = 1\n");
-        assert!(page.contains(".SH [house]\nThe house.\n"), "{page}");
-        assert!(page.contains("\\fBprice = 1\\fR\nWhat it costs.\n"), "{page}");
-    }
-
-    #[test]
-    fn every_table_and_key_of_the_example_is_in_the_page() {
-        let example = include_str!("../../systemd/agent.toml");
-        let page = page(example);
-        for text in example.lines() {
-            if let Line::Key(key) | Line::Table(key) = line(text) {
-                assert!(page.contains(&escape(key)), "{key}");
+    fn every_table_and_key_is_in_the_page() {
+        let page = page();
+        for table in FILE.all() {
+            assert!(page.contains(&escape(table.heading)), "{}", table.kind);
+            for key in table.keys.iter().filter(|key| !key.doc.is_empty()) {
+                assert!(
+                    page.contains(&format!(".TP\n\\fB{}\\fR\n", escape(key.name))),
+                    "{}",
+                    key.name
+                );
+                assert!(page.contains(&escape(key.doc)), "{}", key.name);
             }
+        }
+    }
+
+    #[test]
+    fn no_word_of_a_key_is_a_command_of_roff() {
+        for line in page().lines().filter(|line| line.starts_with(['.', '\''])) {
+            let known = [".TH ", ".SH ", ".PP", ".TP", ".RS", ".RE", ".nf", ".fi", ".BR "];
+            assert!(known.iter().any(|macro_| line.starts_with(macro_)), "{line}");
         }
     }
 }

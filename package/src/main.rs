@@ -1,7 +1,7 @@
 //! `purge-package DIR`: writes the manual pages and shell completions into DIR, for `package/build`.
 //!
 //! Nothing is written twice by hand: the programs' pages are made from their command lines, the configuration's page from the
-//! commented example.
+//! entries of its keys.
 
 mod config_page;
 mod program_page;
@@ -35,7 +35,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn pages() -> anyhow::Result<[(&'static str, Vec<u8>); 3]> {
-    let config = config_page::page(include_str!("../../systemd/agent.toml"));
+    let config = config_page::page();
     Ok([
         (
             "purge-agent.8",

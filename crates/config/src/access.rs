@@ -1,12 +1,13 @@
 //! `[access]`: who may ask what. Root on the unix socket may everything; nobody else is anything until it is said here.
 
+use toml::de::DeTable;
+
+use super::keys::access::{self as key, members};
+use super::keys::{Form, Key};
 use super::scope::read_ids;
-use super::section::{Section, Source};
+use super::section::{Section, Source, value};
 use super::subject::Subject;
 use purge_base::accounts::{group_ids, user_ids};
-
-/// A hold of an ordinary user lasts at most so many seconds, unless the configuration says otherwise.
-pub(super) const DEFAULT_SELF_HOLD_MAX: u64 = 30 * 86_400;
 
 /// Who may ask what.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,14 +28,8 @@ pub struct Access {
 
 impl Default for Access {
     fn default() -> Self {
-        Self {
-            viewer: Members::default(),
-            operator: Members::default(),
-            admin: Members::default(),
-            own: false,
-            self_hold_max: DEFAULT_SELF_HOLD_MAX,
-            max_plan_files: 0,
-        }
+        let mut src = Source::of("", "");
+        read_access(Section::new(&key::ACCESS, &DeTable::new(), 0..0), &mut src)
     }
 }
 
@@ -57,40 +52,41 @@ pub struct Members {
     pub certificates: Vec<Subject>,
 }
 
-pub(super) fn read_access(mut s: Section<'_, '_>, src: &mut Source<'_>) -> Access {
-    let mut access = Access {
-        viewer: read_members(&mut s, src, "viewer"),
-        operator: read_members(&mut s, src, "operator"),
-        admin: read_members(&mut s, src, "admin"),
-        own: s.flag(src, "self").unwrap_or(false),
-        max_plan_files: s.count(src, "max_plan_files").map_or(0, |(n, _)| n),
-        ..Access::default()
+pub(super) fn read_access(s: Section<'_, '_>, src: &mut Source<'_>) -> Access {
+    let access = Access {
+        viewer: read_members(&s, src, key::VIEWER),
+        operator: read_members(&s, src, key::OPERATOR),
+        admin: read_members(&s, src, key::ADMIN),
+        own: s.flag(src, key::SELF).unwrap_or(false),
+        max_plan_files: value(s.count(src, key::MAX_PLAN_FILES)),
+        self_hold_max: value(s.duration(src, key::SELF_HOLD_MAX)),
     };
-    if let Some((seconds, span)) = s.duration(src, "self_hold_max") {
-        if seconds == 0 {
-            let mend = "write a time such as \"30d\", or take `self = true` out";
-            src.fault(&span, "self_hold_max is 0: nobody could hold anything", mend);
-        }
-        access.self_hold_max = seconds;
+    if s.has(key::SELF_HOLD_MAX) && access.self_hold_max == 0 {
+        let mend = "write a time such as \"30d\", or take `self = true` out";
+        let span = s.span_of(key::SELF_HOLD_MAX);
+        src.fault(&span, "self_hold_max is 0: no user could hold anything", mend);
     }
     s.finish(src);
     access
 }
 
-fn read_members(s: &mut Section<'_, '_>, src: &mut Source<'_>, role: &'static str) -> Members {
-    let mut members = Members::default();
+fn read_members(s: &Section<'_, '_>, src: &mut Source<'_>, role: &'static Key) -> Members {
+    let mut all = Members::default();
+    let Form::Tables(keys) = role.form else {
+        return all;
+    };
     for (table, span) in s.tables(src, role) {
-        let mut s = Section::new(role, table, span);
-        members.users = read_ids(&mut s, src, ("users", user_ids));
-        members.groups = read_ids(&mut s, src, ("groups", group_ids));
-        members.certificates = read_subjects(&mut s, src);
+        let s = Section::new(keys, table, span);
+        all.users = read_ids(&s, src, (members::USERS, user_ids));
+        all.groups = read_ids(&s, src, (members::GROUPS, group_ids));
+        all.certificates = read_subjects(&s, src);
         s.finish(src);
     }
-    members
+    all
 }
 
-fn read_subjects(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Vec<Subject> {
-    let Some((names, _)) = s.strings(src, "certificates") else {
+fn read_subjects(s: &Section<'_, '_>, src: &mut Source<'_>) -> Vec<Subject> {
+    let Some((names, _)) = s.strings(src, members::CERTIFICATES) else {
         return Vec::new();
     };
     let mut subjects = Vec::new();

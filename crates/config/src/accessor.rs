@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::keys::Key;
+use super::keys::volume::{ACCESSOR, IGNORE_ACCESSORS, accessor as key};
 use super::section::{At, Section, Source};
 use purge_base::accounts::{Unclear, group_id, user_id};
 use purge_collect::accessors::{Accessor, What};
@@ -9,22 +11,24 @@ use purge_collect::accessors::{Accessor, What};
 /// A kernel keeps so many bytes of a process's name (`TASK_COMM_LEN` without its NUL).
 const COMM_BYTES_MAX: usize = 15;
 
+const WHATS: [(&str, What); 2] = [("reads", What::Reads), ("opens", What::Opens)];
+
 /// Reads the list of a volume.
-pub(super) fn read_accessors(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Vec<Accessor> {
-    let tables = s.tables(src, "ignore_accessors");
-    let read = |(table, span)| read_accessor(Section::new("ignore_accessors", table, span), src);
+pub(super) fn read_accessors(s: &Section<'_, '_>, src: &mut Source<'_>) -> Vec<Accessor> {
+    let tables = s.tables(src, IGNORE_ACCESSORS);
+    let read = |(table, span)| read_accessor(Section::new(&ACCESSOR, table, span), src);
     tables.into_iter().filter_map(read).collect()
 }
 
-fn read_accessor(mut s: Section<'_, '_>, src: &mut Source<'_>) -> Option<Accessor> {
+fn read_accessor(s: Section<'_, '_>, src: &mut Source<'_>) -> Option<Accessor> {
     let before = src.faults.len();
     let accessor = Accessor {
-        comm: read_comm(&mut s, src),
-        exe: absolute(&mut s, src, "exe").map(PathBuf::from),
-        uid: account(&mut s, src, "uid", user_id),
-        gid: account(&mut s, src, "gid", group_id),
-        cgroup: absolute(&mut s, src, "cgroup"),
-        what: read_what(&mut s, src),
+        comm: read_comm(&s, src),
+        exe: absolute(&s, src, key::EXE).map(PathBuf::from),
+        uid: account(&s, src, key::UID, user_id),
+        gid: account(&s, src, key::GID, group_id),
+        cgroup: absolute(&s, src, key::CGROUP),
+        what: s.choice(src, key::WHAT, &WHATS).unwrap_or(What::Nothing),
     };
     let span = s.span.clone();
     s.finish(src);
@@ -43,8 +47,8 @@ fn read_accessor(mut s: Section<'_, '_>, src: &mut Source<'_>) -> Option<Accesso
     Some(accessor)
 }
 
-fn read_comm(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option<String> {
-    let (comm, span) = s.string(src, "comm")?;
+fn read_comm(s: &Section<'_, '_>, src: &mut Source<'_>) -> Option<String> {
+    let (comm, span) = s.string(src, key::COMM)?;
     if comm.is_empty() || comm.contains('/') {
         src.fault(
             &span,
@@ -59,25 +63,10 @@ fn read_comm(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option<String> {
     Some(comm)
 }
 
-fn read_what(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> What {
-    let Some((what, span)) = s.string(src, "what") else {
-        return What::Reads;
-    };
-    match what.as_str() {
-        "reads" => What::Reads,
-        "opens" => What::Opens,
-        _ => {
-            let fault = format!("what {what:?} of an accessor cannot be ignored");
-            src.fault(&span, fault, "write \"reads\", or \"opens\" if its reads count");
-            What::Nothing
-        }
-    }
-}
-
-fn absolute(s: &mut Section<'_, '_>, src: &mut Source<'_>, key: &'static str) -> Option<String> {
+fn absolute(s: &Section<'_, '_>, src: &mut Source<'_>, key: &'static Key) -> Option<String> {
     let (path, span): At<String> = s.string(src, key)?;
     if !path.starts_with('/') || path.trim_end_matches('/').is_empty() {
-        let what = format!("{key} {path:?} is no absolute path below /");
+        let what = format!("{} {path:?} is no absolute path below /", key.name);
         src.fault(
             &span,
             what,
@@ -88,9 +77,9 @@ fn absolute(s: &mut Section<'_, '_>, src: &mut Source<'_>, key: &'static str) ->
 }
 
 fn account(
-    s: &mut Section<'_, '_>,
+    s: &Section<'_, '_>,
     src: &mut Source<'_>,
-    key: &'static str,
+    key: &'static Key,
     id_of: fn(&str) -> Option<u32>,
 ) -> Option<u32> {
     let (name, span) = s.string(src, key)?;

@@ -6,44 +6,34 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use super::access::{Access, read_access};
+use super::Config;
+use super::access::read_access;
 use super::environment::{self, Overridden};
 use super::exposed;
 use super::fault::Fault;
+use super::keys::access::ACCESS;
+use super::keys::file::{self as key, DEFAULT_STATE_DIR, FILE, RULES_FILE};
+use super::keys::listen::LISTEN;
+use super::keys::notify::NOTIFY;
+use super::keys::quota::QUOTA;
+use super::keys::rule::RULE;
+use super::keys::volume::VOLUME;
+use super::keys::watermark::WATERMARK;
+use super::keys::{self, Key};
 use super::limit;
 use super::listen::{Listen, read_listen};
+use super::names::check_absolute;
 use super::notify::read_notify;
-use super::origin::{self, Shown};
+use super::origin;
+use super::parts::Parts;
 use super::rule::read_rule;
 use super::section::{Section, Source, suggest};
 use super::volume::read_volume;
-use super::{AUDIT_LOG, Config, DEFAULT_STATE_DIR, VolumeConfig};
-use purge_notify::settings::Notify;
-use purge_policy::rule::Rule;
 use purge_policy::scope::Globs;
 use purge_sys::trusted::{self, Distrust};
 
 /// A configuration is not longer.
 const FILE_BYTES_MAX: u64 = 16 << 20;
-
-/// A file's content, still to be checked against the other files.
-#[derive(Default)]
-pub(super) struct Parts {
-    pub(super) state_dir: Option<PathBuf>,
-    pub(super) audit_log: Option<PathBuf>,
-    pub(super) listen: Option<Listen>,
-    pub(super) access: Option<Access>,
-    pub(super) volumes: Vec<VolumeConfig>,
-    pub(super) rules: Vec<Rule>,
-    pub(super) faults: Vec<Fault>,
-    pub(super) shown: Vec<Shown>,
-    /// Where each rule named its volume, for the check that needs all files.
-    pub(super) rule_places: Vec<Fault>,
-    /// Where each rule without a ttl stands: only what a quota or a watermark triggers may do without.
-    pub(super) without_ttl: Vec<(String, Fault)>,
-    pub(super) limits: limit::Read,
-    pub(super) notify: Option<Notify>,
-}
 
 pub(super) fn load(path: &Path) -> Result<Config, Vec<Fault>> {
     let mut parts = Parts::default();
@@ -95,7 +85,7 @@ fn finish(
     let state_dir = parts.state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into());
     origin::name_state_dir(&mut parts.shown, &state_dir);
     Ok(Config {
-        audit_log: parts.audit_log.unwrap_or_else(|| state_dir.join(AUDIT_LOG)),
+        audit_log: parts.audit_log.unwrap_or_else(|| audit_log_of(&state_dir)),
         state_dir,
         listen,
         access: parts.access.unwrap_or_default(),
@@ -105,6 +95,16 @@ fn finish(
         shown: parts.shown,
         notify: parts.notify.unwrap_or_default(),
     })
+}
+
+/// The audit log of a state directory, unless the configuration says otherwise.
+pub(super) fn audit_log_of(state_dir: &Path) -> PathBuf {
+    let default = key::AUDIT_LOG.default_in(&DeTable::new()).unwrap_or_default();
+    let below = default
+        .trim_matches('"')
+        .strip_prefix(keys::STATE_DIR)
+        .unwrap_or_default();
+    state_dir.join(below.trim_start_matches('/'))
 }
 
 /// `rules.d/*.toml` beside the file, in name order.
@@ -155,24 +155,20 @@ fn read_file(path: &Path, main: bool, parts: &mut Parts) {
 }
 
 fn read_text(file: &str, text: &str, main: bool, parts: &mut Parts) {
-    let mut src = Source {
-        file,
-        text,
-        faults: Vec::new(),
-        shown: Vec::new(),
-    };
+    let mut src = Source::of(file, text);
     match DeTable::parse(text) {
         Err(e) => {
             let span = e.span().unwrap_or(0..0);
             src.fault(&span, e.message().trim().replace('\n', ", "), "");
         }
         Ok(table) => {
-            let mut top = Section::new("", table.get_ref(), 0..0);
+            let keys = if main { &FILE } else { &RULES_FILE };
+            let top = Section::new(keys, table.get_ref(), 0..0);
             if main {
-                read_main(&mut top, &mut src, parts);
+                read_main(&top, &mut src, parts);
             }
-            for (table, span) in top.tables(&mut src, "rule") {
-                read_rule(Section::new("rule", table, span), &mut src, parts);
+            for (table, span) in top.tables(&mut src, key::RULE) {
+                read_rule(Section::new(&RULE, table, span), &mut src, parts);
             }
             top.finish(&mut src);
         }
@@ -181,88 +177,42 @@ fn read_text(file: &str, text: &str, main: bool, parts: &mut Parts) {
     parts.shown.append(&mut src.shown);
 }
 
-/// Every value of a text that has no fault.
-pub(super) fn shown_of(file: &str, text: &str) -> Vec<Shown> {
+/// A text by itself, which is not checked as a whole.
+pub(super) fn parts_of(file: &str, text: &str) -> Parts {
     let mut parts = Parts::default();
     read_text(file, text, true, &mut parts);
-    parts.shown
+    parts
 }
 
-fn read_main(top: &mut Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts) {
-    if let Some((dir, span)) = top.string(src, "state_dir") {
-        if !dir.starts_with('/') {
-            src.fault(
-                &span,
-                "state_dir is not absolute",
-                "write a path that starts with /",
-            );
-        }
-        parts.state_dir = Some(dir.into());
-    }
-    if let Some((file, span)) = top.string(src, "audit_log") {
-        if !file.starts_with('/') {
-            src.fault(
-                &span,
-                "audit_log is not absolute",
-                "write a path that starts with /",
-            );
-        }
-        parts.audit_log = Some(file.into());
+fn read_main(top: &Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts) {
+    parts.state_dir = read_path(top, src, key::STATE_DIR);
+    if top.has(key::AUDIT_LOG) {
+        parts.audit_log = read_path(top, src, key::AUDIT_LOG);
     }
     let nothing = DeTable::new();
     let or_nothing = |mut tables: Vec<_>| tables.pop().unwrap_or((&nothing, 0..0));
-    let (table, span) = or_nothing(top.tables(src, "listen"));
-    parts.listen = Some(read_listen(Section::new("listen", table, span), src));
-    let (table, span) = or_nothing(top.tables(src, "access"));
-    parts.access = Some(read_access(Section::new("access", table, span), src));
-    for (table, span) in top.tables(src, "volume") {
-        read_volume(Section::new("volume", table, span), src, parts);
+    let (table, span) = or_nothing(top.tables(src, key::LISTEN));
+    parts.listen = Some(read_listen(Section::new(&LISTEN, table, span), src));
+    let (table, span) = or_nothing(top.tables(src, key::ACCESS));
+    parts.access = Some(read_access(Section::new(&ACCESS, table, span), src));
+    for (table, span) in top.tables(src, key::VOLUME) {
+        read_volume(Section::new(&VOLUME, table, span), src, parts);
     }
-    for (table, span) in top.tables(src, "quota") {
-        limit::read_quota(Section::new("quota", table, span), src, &mut parts.limits);
+    for (table, span) in top.tables(src, key::QUOTA) {
+        limit::read_quota(Section::new(&QUOTA, table, span), src, &mut parts.limits);
     }
-    for (table, span) in top.tables(src, "watermark") {
-        limit::read_watermark(Section::new("watermark", table, span), src, &mut parts.limits);
+    for (table, span) in top.tables(src, key::WATERMARK) {
+        limit::read_watermark(Section::new(&WATERMARK, table, span), src, &mut parts.limits);
     }
-    for (table, span) in top.tables(src, "notify") {
-        parts.notify = Some(read_notify(Section::new("notify", table, span), src));
+    for (table, span) in top.tables(src, key::NOTIFY) {
+        parts.notify = Some(read_notify(Section::new(&NOTIFY, table, span), src));
     }
-    top.refuse(src, "archive");
 }
 
-/// Characters of a name: it stands in file names, commands and metrics.
-pub(super) fn is_name_char(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "._-".contains(c)
-}
-
-pub(super) fn read_name(s: &mut Section<'_, '_>, src: &mut Source<'_>, taken: &[String]) -> Option<String> {
-    let Some((name, span)) = s.string(src, "name") else {
-        if !s.has("name") {
-            src.fault(
-                &s.span.clone(),
-                "has no name",
-                "add a line such as: name = \"scratch\"",
-            );
-        }
-        return None;
-    };
-    if name.is_empty() || !name.chars().all(is_name_char) {
-        src.fault(
-            &span,
-            format!("name {name:?} is none"),
-            "use letters, digits and . _ -",
-        );
-        return None;
-    }
-    if taken.contains(&name) {
-        src.fault(
-            &span,
-            format!("name {name:?} is given twice"),
-            "give each its own",
-        );
-        return None;
-    }
-    Some(name)
+fn read_path(top: &Section<'_, '_>, src: &mut Source<'_>, key: &'static Key) -> Option<PathBuf> {
+    let (path, span) = top.string(src, key)?;
+    check_absolute(src, key, &path, &span);
+    Some(path.into())
 }
 
 /// What only all files together show.

@@ -216,7 +216,7 @@ fn rules_lie_in_drop_ins_too_and_nothing_else() {
 
 #[test]
 fn the_example_is_right() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd/agent.toml");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../systemd/agent.toml");
     match Config::load(&file) {
         Ok(config) => assert!(!config.rules.is_empty()),
         Err(faults) => panic!("{faults:#?}"),

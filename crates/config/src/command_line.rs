@@ -1,35 +1,36 @@
-//! What `run --volume PATH` puts in force, for those who want to see it.
+//! What `run --volume PATH [--ttl DUR]` puts in force: the same as a file that says so.
 
 use std::path::Path;
 
-use super::check::shown_of;
-use super::{Shown, VolumeConfig, origin};
+use super::check::parts_of;
+use super::origin;
+use super::parts::Parts;
 
 const COMMAND_LINE: &str = "command line";
 
-/// Every value, as the file would have it that says the same.
-pub(super) fn shown(volume: &VolumeConfig, ttl: Option<u64>, state_dir: &Path, socket: &Path) -> Vec<Shown> {
+/// The content of such a file. What it says of paths is for people: one that is not UTF-8 cannot stand in TOML.
+pub(super) fn parts(name: &str, path: &Path, ttl: Option<u64>, state_dir: &Path, socket: &Path) -> Parts {
     let quoted = |path: &Path| toml::Value::from(path.to_string_lossy().as_ref()).to_string();
-    let name = toml::Value::from(volume.name.as_str()).to_string();
+    let name = toml::Value::from(name).to_string();
     let mut text = format!(
         "state_dir = {}\n[listen]\nunix = {}\n[[volume]]\nname = {name}\npath = {}\n",
         quoted(state_dir),
         quoted(socket),
-        quoted(&volume.path)
+        quoted(path)
     );
     if let Some(ttl) = ttl {
         text.push_str(&format!(
             "[[rule]]\nname = \"ttl\"\nvolume = {name}\nttl = \"{ttl}s\"\n"
         ));
     }
-    let mut all = shown_of(COMMAND_LINE, &text);
-    origin::name_state_dir(&mut all, state_dir);
-    for shown in &mut all {
+    let mut parts = parts_of(COMMAND_LINE, &text);
+    origin::name_state_dir(&mut parts.shown, state_dir);
+    for shown in &mut parts.shown {
         if shown.origin.starts_with(COMMAND_LINE) {
             shown.origin = COMMAND_LINE.into();
         }
     }
-    all
+    parts
 }
 
 #[cfg(test)]

@@ -4,16 +4,19 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::fault::Fault;
+use super::keys::file::{self, FILE};
+use super::keys::{Key, listen};
 use super::listen::Listen;
-use super::origin::Shown;
+use super::origin::{self, Shown};
 
 /// Variables and the keys they stand for.
-pub const VARIABLES: [(&str, &str); 4] = [
-    ("PURGE_AGENT_STATE_DIR", "state_dir"),
-    ("PURGE_AGENT_AUDIT_LOG", "audit_log"),
-    ("PURGE_AGENT_LISTEN_UNIX", "listen.unix"),
-    ("PURGE_AGENT_LISTEN_METRICS", "listen.metrics"),
-];
+pub fn variables() -> Vec<(&'static str, &'static Key)> {
+    let tables = FILE.all().into_iter();
+    let keys = tables.flat_map(|table| table.keys);
+    keys.filter(|key| !key.variable.is_empty())
+        .map(|key| (key.variable, key))
+        .collect()
+}
 
 /// What they may change.
 pub(super) struct Overridden<'a> {
@@ -29,7 +32,7 @@ pub(super) fn apply(
     variable: impl Fn(&str) -> Option<OsString>,
     faults: &mut Vec<Fault>,
 ) {
-    for (name, key) in VARIABLES {
+    for (name, key) in variables() {
         let Some(value) = variable(name).filter(|v| !v.is_empty()) else {
             continue;
         };
@@ -40,17 +43,17 @@ pub(super) fn apply(
     }
 }
 
-fn put(parts: &mut Overridden<'_>, key: &str, value: &OsString) -> Result<(), &'static str> {
+fn put(parts: &mut Overridden<'_>, key: &Key, value: &OsString) -> Result<(), &'static str> {
     let path = || {
         let path = PathBuf::from(value);
         path.is_absolute()
             .then_some(path)
             .ok_or("give an absolute path, or unset it")
     };
-    match key {
-        "state_dir" => *parts.state_dir = Some(path()?),
-        "audit_log" => *parts.audit_log = Some(path()?),
-        "listen.unix" => parts.listen.unix = path()?,
+    match key.variable {
+        v if v == file::STATE_DIR.variable => *parts.state_dir = Some(path()?),
+        v if v == file::AUDIT_LOG.variable => *parts.audit_log = Some(path()?),
+        v if v == listen::UNIX.variable => parts.listen.unix = path()?,
         _ => {
             let address = value.to_str().and_then(|text| text.parse().ok());
             parts.listen.metrics =
@@ -60,14 +63,13 @@ fn put(parts: &mut Overridden<'_>, key: &str, value: &OsString) -> Result<(), &'
     Ok(())
 }
 
-fn show(all: &mut Vec<Shown>, name: &str, key: &str, value: &str) {
-    let now = Shown {
-        key: key.into(),
-        value: toml::Value::from(value).to_string(),
-        origin: format!("environment {name}"),
-        pending: None,
+fn show(all: &mut Vec<Shown>, variable: &str, key: &Key, value: &str) {
+    let whole = match FILE.key(key.name).is_some_and(|top| top.variable == variable) {
+        true => key.name.to_owned(),
+        false => format!("listen.{}", key.name),
     };
-    match all.iter_mut().find(|s| s.key == key) {
+    let now = origin::of_environment(&whole, key, value, variable);
+    match all.iter_mut().find(|s| s.key == whole) {
         Some(shown) => *shown = now,
         None => all.push(now),
     }

@@ -1,10 +1,10 @@
 //! TOML -> checked, typed configuration. What is wrong with it is found here, once, with file, line and column.
 //!
-//! - [`fault`]     what is wrong, where, and how to mend it
-//! - `section`     one TOML table, read key by key; what is left over is unknown
-//! - `check`       sections -> typed configuration
-//! - `volume`, `rule`, `scope` their tables
-//! - `unsupported` what the contract knows and this version does not do yet
+//! - [`keys`]      every key, defined once: name, form, default, when a change takes effect, and what it means
+//! - [`fault`]     what is wrong, where, and how to fix it
+//! - `section`     one TOML table, read key by key
+//! - `check`       sections -> typed configuration; `parts` is what it has read so far
+//! - `volume`, `rule`, `scope` their tables; `names` of them
 //! - `exposed`     places that others than root can change
 //! - `limit`       quota and watermark tables -> [`Limits`]
 //! - [`access`]    who may ask what
@@ -25,16 +25,18 @@ mod command_line;
 pub mod environment;
 mod exposed;
 pub mod fault;
+pub mod keys;
 mod limit;
 pub mod listen;
 mod means;
+mod names;
 mod notify;
 pub mod origin;
+mod parts;
 mod rule;
 mod scope;
 mod section;
 pub mod subject;
-mod unsupported;
 mod volume;
 
 use std::ffi::OsString;
@@ -42,6 +44,7 @@ use std::path::{Path, PathBuf};
 
 pub use access::{Access, Members};
 pub use fault::Fault;
+pub use keys::file::DEFAULT_STATE_DIR;
 pub use listen::{Listen, TlsFiles};
 pub use origin::Shown;
 pub use subject::Subject;
@@ -54,8 +57,6 @@ use purge_sys::stat;
 
 /// Where the configuration is unless `--config` says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/purge-agent/agent.toml";
-/// Where the index is unless the configuration says otherwise.
-pub const DEFAULT_STATE_DIR: &str = "/var/lib/purge-agent";
 
 /// Everything the agent is told.
 #[derive(Debug, Clone)]
@@ -79,9 +80,6 @@ pub struct Config {
     /// Every value, and where it comes from.
     pub shown: Vec<Shown>,
 }
-
-/// The audit log's name in the state directory, unless the configuration says otherwise.
-pub const AUDIT_LOG: &str = "audit.jsonl";
 
 /// One watched directory tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,39 +173,22 @@ impl Config {
             .map(|n| {
                 n.to_string_lossy()
                     .chars()
-                    .map(|c| if check::is_name_char(c) { c } else { '_' })
+                    .map(|c| if names::is_name_char(c) { c } else { '_' })
                     .collect()
             })
             .unwrap_or_default();
-        let volume = VolumeConfig {
-            name: name.clone(),
-            path,
-            baseline: Baseline::Auto,
-            precision: volume::DEFAULT_PRECISION,
-            ignore_accessors: Vec::new(),
-            gap_tolerance: volume::DEFAULT_GAP_TOLERANCE,
-            flush_interval: volume::DEFAULT_FLUSH_INTERVAL,
-            checkpoint_interval: volume::DEFAULT_CHECKPOINT_INTERVAL,
-            sweep_interval: volume::DEFAULT_SWEEP_INTERVAL,
-            sweep_rate: volume::DEFAULT_SWEEP_RATE,
-            adopt: false,
-            reboots_are_ordered: false,
-            only_looks: false,
-        };
-        let shown = command_line::shown(&volume, ttl, &state_dir, &socket);
-        let rules = ttl
-            .map(|ttl| Rule::everything_older(&name, ttl))
-            .into_iter()
-            .collect();
+        let mut parts = command_line::parts(&name, &path, ttl, &state_dir, &socket);
+        // As they are, also where they are not UTF-8.
+        parts.volumes.iter_mut().for_each(|v| v.path.clone_from(&path));
         Ok(Self {
-            audit_log: state_dir.join(AUDIT_LOG),
+            audit_log: check::audit_log_of(&state_dir),
             state_dir,
             listen: Listen::at(socket),
-            access: Access::default(),
-            volumes: vec![volume],
-            rules,
+            access: parts.access.unwrap_or_default(),
+            volumes: parts.volumes,
+            rules: parts.rules,
             limits: Limits::default(),
-            shown,
+            shown: parts.shown,
             notify: Notify::default(),
         })
     }

@@ -2,9 +2,11 @@
 
 use super::VolumeConfig;
 use super::fault::Fault;
-use super::section::{Section, Source, suggest};
+use super::keys::{Key, quota, watermark};
+use super::names::read_name;
+use super::section::{Section, Source, suggest, value};
 use purge_base::accounts::{group_ids, user_ids};
-use purge_policy::allowance::{DEFAULT_MIN_AGE, Limits, Override, Quota, QuotaAction, Watermark};
+use purge_policy::allowance::{Limits, Override, Quota, QuotaAction, Watermark};
 use purge_policy::rule::Rule;
 use purge_policy::whom::QuotaSubject;
 use purge_policy::whom::Whom;
@@ -17,35 +19,25 @@ pub(super) struct Read {
     watermark_places: Vec<Fault>,
 }
 
-pub(super) fn read_quota(mut s: Section<'_, '_>, src: &mut Source<'_>, read: &mut Read) {
+pub(super) fn read_quota(s: Section<'_, '_>, src: &mut Source<'_>, read: &mut Read) {
     let before = src.faults.len();
-    let name = s.needed(src, "name", "user");
-    if let Some((name, span)) = &name {
-        if name.is_empty() || !name.chars().all(super::check::is_name_char) {
-            src.fault(
-                span,
-                format!("name {name:?} is none"),
-                "use letters, digits and . _ -",
-            );
-        }
-        if read.limits.quotas.iter().any(|q| q.name == *name) {
-            src.fault(span, format!("name {name:?} is given twice"), "give each its own");
-        }
-    }
-    let volume = s.needed(src, "volume", "scratch");
-    let subject = read_subject(&mut s, src);
-    let hard = s.size(src, "hard").map(|(n, _)| n);
-    let temporal = s.size(src, "temporal").map(|(n, _)| n);
-    let max_age = s.duration(src, "max_age");
+    let taken: Vec<String> = read.limits.quotas.iter().map(|q| q.name.clone()).collect();
+    let name = read_name(&s, src, quota::NAME, &taken);
+    let volume = s.needed(src, quota::VOLUME);
+    let subject = read_subject(&s, src);
+    let hard = s.size(src, quota::HARD).map(|(n, _)| n);
+    let temporal = s.size(src, quota::TEMPORAL).map(|(n, _)| n);
+    let max_age = s.duration(src, quota::MAX_AGE);
     let actions = [("notify", QuotaAction::Notify), ("purge", QuotaAction::Purge)];
-    let action = s.choice(src, "action", &actions).unwrap_or(QuotaAction::Notify);
-    let low = s.percent(src, "low").map_or(0.9, |(n, _)| n);
-    let min_age = read_min_age(&mut s, src);
-    let rule = s.string(src, "rule").map(|(name, _)| name);
-    let overrides = s.tables(src, "overrides");
+    let action = s
+        .choice(src, quota::ACTION, &actions)
+        .unwrap_or(QuotaAction::Notify);
+    let low = value(s.percent(src, quota::LOW));
+    let min_age = read_min_age(&s, src, quota::MIN_AGE);
+    let rule = s.string(src, quota::RULE).map(|(name, _)| name);
+    let overrides = s.tables(src, quota::OVERRIDES).into_iter();
     let overrides: Vec<_> = overrides
-        .into_iter()
-        .filter_map(|(table, span)| read_override(Section::new("quota.overrides", table, span), src, subject))
+        .filter_map(|(table, span)| read_override(Section::new(&quota::OVERRIDE, table, span), src, subject))
         .collect();
     if let Some((0, span)) = &max_age {
         src.fault(
@@ -61,7 +53,7 @@ pub(super) fn read_quota(mut s: Section<'_, '_>, src: &mut Source<'_>, read: &mu
     }
     let place = Fault::at(src.file, src.text, &s.span, "", "");
     s.finish(src);
-    let (Some((name, _)), Some((volume, _)), true) = (name, volume, src.faults.len() == before) else {
+    let (Some(name), Some((volume, _)), true) = (name, volume, src.faults.len() == before) else {
         return;
     };
     read.quota_places.push(place);
@@ -80,28 +72,21 @@ pub(super) fn read_quota(mut s: Section<'_, '_>, src: &mut Source<'_>, read: &mu
     });
 }
 
-pub(super) fn read_watermark(mut s: Section<'_, '_>, src: &mut Source<'_>, read: &mut Read) {
+pub(super) fn read_watermark(s: Section<'_, '_>, src: &mut Source<'_>, read: &mut Read) {
     let before = src.faults.len();
-    let volume = s.needed(src, "volume", "scratch");
-    let rule = s.needed(src, "rule", "scratch-28d");
-    let high = s.percent(src, "high");
-    let low = s.percent(src, "low");
+    let volume = s.needed(src, watermark::VOLUME);
+    let rule = s.needed(src, watermark::RULE);
+    s.need(src, watermark::HIGH);
+    s.need(src, watermark::LOW);
+    let high = s.percent(src, watermark::HIGH);
+    let low = s.percent(src, watermark::LOW);
     if let (Some((high, _)), Some((low, span))) = (&high, &low)
         && low >= high
     {
         src.fault(span, "low is not below high", "write a smaller share than high");
     }
-    for (key, value) in [("high", &high), ("low", &low)] {
-        if value.is_none() && !s.has(key) {
-            src.fault(
-                &s.span.clone(),
-                format!("the watermark has no {key}"),
-                format!("add: {key} = \"75%\""),
-            );
-        }
-    }
-    let min_age = read_min_age(&mut s, src);
-    let free_trash = s.flag(src, "free_trash").unwrap_or(false);
+    let min_age = read_min_age(&s, src, watermark::MIN_AGE);
+    let free_trash = s.flag(src, watermark::FREE_TRASH).unwrap_or(false);
     let place = Fault::at(src.file, src.text, &s.span, "", "");
     s.finish(src);
     let (Some((volume, at)), Some((rule, _)), Some((high, _)), Some((low, _))) = (volume, rule, high, low)
@@ -129,36 +114,30 @@ pub(super) fn read_watermark(mut s: Section<'_, '_>, src: &mut Source<'_>, read:
     });
 }
 
-fn read_min_age(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> u64 {
-    match s.duration(src, "min_age") {
+fn read_min_age(s: &Section<'_, '_>, src: &mut Source<'_>, key: &'static Key) -> u64 {
+    match s.duration(src, key) {
         Some((0, span)) => {
             src.fault(
                 &span,
                 "min_age is 0: files in use would go",
                 "write a time such as \"2d\"",
             );
-            DEFAULT_MIN_AGE
+            0
         }
-        given => given.map_or(DEFAULT_MIN_AGE, |(n, _)| n),
+        found => value(found),
     }
 }
 
-fn read_subject(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> QuotaSubject {
+fn read_subject(s: &Section<'_, '_>, src: &mut Source<'_>) -> QuotaSubject {
     let subjects = [
         ("user", QuotaSubject::User),
         ("group", QuotaSubject::Group),
         ("project", QuotaSubject::Project),
         ("directory", QuotaSubject::Directory { depth: 1 }),
     ];
-    let subject = match s.has("subject") {
-        true => s.choice(src, "subject", &subjects),
-        false => {
-            let mend = "add: subject = \"user\", \"group\", \"project\" or \"directory\"";
-            src.fault(&s.span.clone(), "the quota has no subject", mend);
-            None
-        }
-    };
-    let depth = s.count(src, "depth");
+    s.need(src, quota::SUBJECT);
+    let subject = s.choice(src, quota::SUBJECT, &subjects);
+    let depth = s.count(src, quota::DEPTH);
     match (subject.unwrap_or(QuotaSubject::User), depth) {
         (QuotaSubject::Directory { .. }, Some((0, span))) => {
             src.fault(
@@ -179,10 +158,10 @@ fn read_subject(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> QuotaSubject {
     }
 }
 
-fn read_override(mut s: Section<'_, '_>, src: &mut Source<'_>, subject: QuotaSubject) -> Option<Override> {
-    let (pattern, span) = s.needed(src, "match", "alice")?;
-    let hard = s.size(src, "hard").map(|(n, _)| n);
-    let temporal = s.size(src, "temporal").map(|(n, _)| n);
+fn read_override(s: Section<'_, '_>, src: &mut Source<'_>, subject: QuotaSubject) -> Option<Override> {
+    let (pattern, span) = s.needed(src, quota::other::MATCH)?;
+    let hard = s.size(src, quota::other::HARD).map(|(n, _)| n);
+    let temporal = s.size(src, quota::other::TEMPORAL).map(|(n, _)| n);
     s.finish(src);
     let ids = match subject {
         QuotaSubject::User => user_ids(&pattern).unwrap_or_default(),

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::section::{Section, Source};
+use super::keys::Key;
+use super::keys::listen::{self as key, TLS_TABLE, tls};
+use super::section::{Section, Source, value};
 use purge_base::accounts::{group_id, user_id};
 use purge_base::secret;
 
@@ -66,27 +68,25 @@ impl Listen {
     }
 }
 
-pub(super) fn read_listen(mut s: Section<'_, '_>, src: &mut Source<'_>) -> Listen {
-    let unix = s
-        .string(src, "unix")
-        .map_or_else(|| purge_proto::DEFAULT_SOCKET.to_owned(), |(path, _)| path);
-    let owner = read_account(&mut s, src, "owner", ("user", user_id));
-    let group = read_account(&mut s, src, "group", ("group", group_id));
-    let tcp = read_address(&mut s, src, "tcp", "0.0.0.0:7443");
-    let tls = read_tls(&mut s, src);
-    if s.has("tcp") && !s.has("tls") {
+pub(super) fn read_listen(s: Section<'_, '_>, src: &mut Source<'_>) -> Listen {
+    let unix = value(s.string(src, key::UNIX));
+    let owner = read_account(&s, src, key::OWNER, ("user", user_id));
+    let group = read_account(&s, src, key::GROUP, ("group", group_id));
+    let tcp = read_address(&s, src, key::TCP);
+    let tls = read_tls(&s, src);
+    if s.has(key::TCP) && !s.has(key::TLS) {
         let mend = "add: tls = { cert = \"...\", key = \"...\", client_ca = \"...\" }";
         src.fault(
-            &s.span_of("tcp"),
+            &s.span_of(key::TCP),
             "tcp without tls: nobody could tell who asks",
             mend,
         );
     }
-    if s.has("tls") && !s.has("tcp") {
+    if s.has(key::TLS) && !s.has(key::TCP) {
         let mend = "add: tcp = \"0.0.0.0:7443\", or take tls out";
-        src.fault(&s.span_of("tls"), "tls without tcp", mend);
+        src.fault(&s.span_of(key::TLS), "tls without tcp", mend);
     }
-    let metrics = read_address(&mut s, src, "metrics", "127.0.0.1:9469");
+    let metrics = read_address(&s, src, key::METRICS);
     s.finish(src);
     Listen {
         unix: unix.into(),
@@ -98,36 +98,30 @@ pub(super) fn read_listen(mut s: Section<'_, '_>, src: &mut Source<'_>) -> Liste
     }
 }
 
-fn read_tls(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option<TlsFiles> {
-    let (table, span) = s.tables(src, "tls").into_iter().next()?;
-    let mut s = Section::new("tls", table, span);
+fn read_tls(s: &Section<'_, '_>, src: &mut Source<'_>) -> Option<TlsFiles> {
+    let (table, span) = s.tables(src, key::TLS).into_iter().next()?;
+    let s = Section::new(&TLS_TABLE, table, span);
     let credentials = secret::credentials_dir();
-    let mut file = |key: &'static str| {
-        let Some((text, span)) = s.string(src, key) else {
-            if !s.has(key) {
-                let mend = format!("add: {key} = \"/etc/purge-agent/tls/{key}.pem\"");
-                src.fault(&s.span.clone(), format!("tls has no {key}"), mend);
-            }
-            return None;
-        };
+    let mut file = |key: &'static Key| {
+        let (text, span) = s.needed(src, key)?;
         secret::file_of(&text, &credentials)
-            .map_err(|(what, mend)| src.fault(&span, format!("{key} {what}"), mend))
+            .map_err(|(what, mend)| src.fault(&span, format!("{} {what}", key.name), mend))
             .ok()
     };
-    let (cert, key, client_ca) = (file("cert"), file("key"), file("client_ca"));
+    let (cert, key, client_ca) = (file(tls::CERT), file(tls::KEY), file(tls::CLIENT_CA));
     if let Some((what, cure)) = key.as_deref().and_then(secret::exposed) {
-        src.fault(&s.span_of("key"), format!("key {what}"), cure);
+        src.fault(&s.span_of(tls::KEY), format!("key {what}"), cure);
     }
     let mut crl = Vec::new();
-    for (text, span) in s.strings(src, "crl").map(|(all, _)| all).unwrap_or_default() {
+    for (text, span) in s.strings(src, tls::CRL).map(|(all, _)| all).unwrap_or_default() {
         match secret::file_of(&text, &credentials) {
             Ok(file) => crl.push(file),
             Err((what, mend)) => src.fault(&span, format!("crl {what}"), mend),
         }
     }
-    if crl.is_empty() && s.has("crl") {
+    if crl.is_empty() && s.has(tls::CRL) {
         let mend = "add: crl = \"/etc/purge-agent/tls/crl.pem\", or take crl out";
-        src.fault(&s.span_of("crl"), "crl names no file", mend);
+        src.fault(&s.span_of(tls::CRL), "crl names no file", mend);
     }
     s.finish(src);
     Some(TlsFiles {
@@ -139,31 +133,27 @@ fn read_tls(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option<TlsFiles> {
 }
 
 fn read_account(
-    s: &mut Section<'_, '_>,
+    s: &Section<'_, '_>,
     src: &mut Source<'_>,
-    key: &'static str,
+    key: &'static Key,
     (kind, id_of): (&str, fn(&str) -> Option<u32>),
 ) -> Option<u32> {
-    let (name, span) = s.string(src, key)?;
+    // Of a socket that names none, the owner stays who made it.
+    let (name, span) = s.string(src, key).filter(|_| s.has(key))?;
     let id = id_of(&name);
     if id.is_none() {
         let mend = format!("name a {kind} of this host, or its number");
-        src.fault(&span, format!("{key} {name:?} is unknown"), mend);
+        src.fault(&span, format!("{} {name:?} is unknown", key.name), mend);
     }
     id
 }
 
-fn read_address(
-    s: &mut Section<'_, '_>,
-    src: &mut Source<'_>,
-    key: &'static str,
-    example: &str,
-) -> Option<SocketAddr> {
+fn read_address(s: &Section<'_, '_>, src: &mut Source<'_>, key: &'static Key) -> Option<SocketAddr> {
     let (text, span) = s.string(src, key)?;
     let address = text.parse().ok();
     if address.is_none() {
-        let what = format!("{key} {text:?} is no address and port");
-        src.fault(&span, what, format!("write such as {example:?}"));
+        let what = format!("{} {text:?} is no address and port", key.name);
+        src.fault(&span, what, format!("write such as {}", key.example));
     }
     address
 }

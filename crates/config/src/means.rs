@@ -5,45 +5,46 @@ use std::path::PathBuf;
 
 use lapin::uri::{AMQPScheme, AMQPUri};
 
-use super::section::{Section, Source};
+use super::keys::Key;
+use super::keys::notify::{amqp, exec, sink, smtp, webhook};
+use super::section::{Section, Source, value};
 use purge_base::secret;
 use purge_notify::settings::{Amqp, Exec, Means, Smtp, Tls, Webhook};
 use purge_notify::url::{Url, is_loopback};
 
-const DEFAULT_TIMEOUT: u64 = 30;
-/// Whoever answers later than this answers nobody.
+/// A sink that answers later than this has not answered.
 const TIMEOUT_MAX: u64 = 600;
 
 /// A file that is there: what is missing now would only be found when the first notice is to go out.
-fn file(s: &mut Section<'_, '_>, src: &mut Source<'_>, key: &'static str) -> Option<PathBuf> {
+fn file(s: &Section<'_, '_>, src: &mut Source<'_>, key: &'static Key) -> Option<PathBuf> {
     let (text, span) = s.string(src, key)?;
     let path = match secret::file_of(&text, &secret::credentials_dir()) {
         Ok(path) => path,
         Err((what, mend)) => {
-            src.fault(&span, format!("{key} {what}"), mend);
+            src.fault(&span, format!("{} {what}", key.name), mend);
             return None;
         }
     };
     if !path.is_file() && !secret::is_of_the_service_only(&path) {
-        let what = format!("{key} {} is no file", path.display());
+        let what = format!("{} {} is no file", key.name, path.display());
         src.fault(&span, what, "write it, readable for root only");
     }
     Some(path)
 }
 
 /// A file with a secret, which is root's alone.
-fn secret_file(s: &mut Section<'_, '_>, src: &mut Source<'_>, key: &'static str) -> Option<PathBuf> {
+fn secret_file(s: &Section<'_, '_>, src: &mut Source<'_>, key: &'static Key) -> Option<PathBuf> {
     let span = s.span_of(key);
     let path = file(s, src, key)?;
     if let Some((what, cure)) = secret::exposed(&path) {
-        src.fault(&span, format!("{key} {what}"), cure);
+        src.fault(&span, format!("{} {what}", key.name), cure);
     }
     Some(path)
 }
 
 /// Certificates to trust, which only an encrypted connection asks for.
-fn ca_file(s: &mut Section<'_, '_>, src: &mut Source<'_>, encrypted: bool, scheme: &str) -> Option<PathBuf> {
-    if s.has("ca_file") && !encrypted {
+fn ca_file(s: &Section<'_, '_>, src: &mut Source<'_>, encrypted: bool, scheme: &str) -> Option<PathBuf> {
+    if s.has(sink::CA_FILE) && !encrypted {
         let what = "ca_file has no meaning: the connection is not encrypted";
         src.fault(
             &s.span.clone(),
@@ -51,62 +52,49 @@ fn ca_file(s: &mut Section<'_, '_>, src: &mut Source<'_>, encrypted: bool, schem
             format!("write a url that starts with {scheme}://, or leave ca_file out"),
         );
     }
-    file(s, src, "ca_file")
+    file(s, src, sink::CA_FILE)
 }
 
-fn timeout(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> u64 {
-    match s.duration(src, "timeout") {
+fn timeout(s: &Section<'_, '_>, src: &mut Source<'_>) -> u64 {
+    match s.duration(src, sink::TIMEOUT) {
         Some((n, span)) if n == 0 || n > TIMEOUT_MAX => {
             src.fault(&span, format!("timeout is {n} s"), "write 1s to 10m");
-            DEFAULT_TIMEOUT
+            TIMEOUT_MAX
         }
-        given => given.map_or(DEFAULT_TIMEOUT, |(n, _)| n),
+        found => value(found),
     }
 }
 
-pub(super) fn read_smtp(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option<Means> {
-    let host = s.needed(src, "host", "127.0.0.1");
-    let from = address(s, src, "from", "purge@host");
-    let to = address(s, src, "to", "{user}@example.org");
-    let operator = if s.has("operator") {
-        address(s, src, "operator", "storage@example.org")
-    } else {
-        // Asked for, so that it is known.
-        s.string(src, "operator").map(|(a, _)| a)
-    };
+pub(super) fn read_smtp(s: &Section<'_, '_>, src: &mut Source<'_>) -> Option<Means> {
+    let host = s.needed(src, smtp::HOST);
+    let from = needed_address(s, src, smtp::FROM);
+    let to = needed_address(s, src, smtp::TO);
+    let operator = address(s, src, smtp::OPERATOR);
     let choices = [
         ("starttls", Tls::Starttls),
         ("wrapped", Tls::Wrapped),
         ("opportunistic", Tls::Opportunistic),
         ("none", Tls::None),
     ];
-    let tls_given = s.has("tls");
-    let user = s.string(src, "user");
-    // Whoever is given a password wants it protected.
-    let default = if user.is_some() {
-        Tls::Starttls
-    } else {
-        Tls::Opportunistic
+    let tls = s.choice(src, smtp::TLS, &choices);
+    let user = s.string(src, smtp::USER);
+    let port = match value(s.count(src, smtp::PORT)).try_into() {
+        Ok(port) if port > 0 => port,
+        Ok(_) | Err(_) => {
+            src.fault(&s.span_of(smtp::PORT), "port is none", "write 1 to 65535");
+            0
+        }
     };
-    let tls = s.choice(src, "tls", &choices).unwrap_or(default);
-    let port = match s.count(src, "port") {
-        None if tls == Tls::Wrapped => 465,
-        None => 25,
-        Some((n, span)) => u16::try_from(n).ok().filter(|n| *n > 0).unwrap_or_else(|| {
-            src.fault(&span, format!("port {n} is none"), "write 1 to 65535");
-            25
-        }),
-    };
-    let ca = file(s, src, "ca_file");
-    let password = secret_file(s, src, "password_file");
-    if user.is_some() != (password.is_some() || s.has("password_file")) {
+    let ca = file(s, src, sink::CA_FILE);
+    let password = secret_file(s, src, sink::PASSWORD_FILE);
+    if user.is_some() != (password.is_some() || s.has(sink::PASSWORD_FILE)) {
         src.fault(
             &s.span.clone(),
             "user and password_file belong together",
             "give both, or none",
         );
     }
-    if let (Some((_, span)), true) = (&user, tls_given && matches!(tls, Tls::None | Tls::Opportunistic)) {
+    if let (Some((_, span)), true) = (&user, matches!(tls, Some(Tls::None | Tls::Opportunistic))) {
         src.fault(
             span,
             "the password would go over the network unprotected",
@@ -119,52 +107,52 @@ pub(super) fn read_smtp(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option
         from: from?,
         to: to?,
         operator,
-        tls,
+        tls: tls?,
         ca,
         login: user.map(|(u, _)| u).zip(password),
     }))
 }
 
+fn needed_address(s: &Section<'_, '_>, src: &mut Source<'_>, key: &'static Key) -> Option<String> {
+    s.need(src, key);
+    address(s, src, key)
+}
+
 /// A mail address, with `{user}` where a name may stand.
-fn address(
-    s: &mut Section<'_, '_>,
-    src: &mut Source<'_>,
-    key: &'static str,
-    such_as: &str,
-) -> Option<String> {
-    let (text, span) = s.needed(src, key, such_as)?;
+fn address(s: &Section<'_, '_>, src: &mut Source<'_>, key: &'static Key) -> Option<String> {
+    let (text, span) = s.string(src, key)?;
     let filled = text.replace("{user}", "someone");
     match filled.parse::<lettre::message::Mailbox>() {
-        Ok(_) if key == "to" || filled == text => Some(text),
+        Ok(_) if key.name == smtp::TO.name || filled == text => Some(text),
         Ok(_) => {
             src.fault(
                 &span,
-                format!("{key} cannot be {text:?}"),
+                format!("{} cannot be {text:?}", key.name),
                 "{user} stands in `to` only",
             );
             None
         }
         Err(e) => {
-            let mend = format!("write such as {such_as:?}");
-            src.fault(&span, format!("{key} {text:?} is no address: {e}"), mend);
+            let mend = format!("write such as {}", key.example);
+            src.fault(&span, format!("{} {text:?} is no address: {e}", key.name), mend);
             None
         }
     }
 }
 
-pub(super) fn read_webhook(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option<Means> {
-    let url = s.needed(src, "url", "http://127.0.0.1:8080/hook");
+pub(super) fn read_webhook(s: &Section<'_, '_>, src: &mut Source<'_>) -> Option<Means> {
+    let url = s.needed(src, webhook::URL);
     let url = url.map(|(text, span)| (Url::new(text), span));
     let host = url
         .as_ref()
         .and_then(|(url, span)| webhook_host(src, url, span.clone()));
-    let secret = secret_file(s, src, "secret_file");
-    let token_file = secret_file(s, src, "token_file");
+    let secret = secret_file(s, src, webhook::SECRET_FILE);
+    let token_file = secret_file(s, src, webhook::TOKEN_FILE);
     let encrypted = url.as_ref().is_some_and(|(u, _)| u.is("https"));
-    if s.has("token_file") && !encrypted && host.is_some_and(|host| !is_loopback(&host)) {
+    if s.has(webhook::TOKEN_FILE) && !encrypted && host.is_some_and(|host| !is_loopback(&host)) {
         let mend = "write a url that starts with https://";
         src.fault(
-            &s.span_of("token_file"),
+            &s.span_of(webhook::TOKEN_FILE),
             "the token would go over the network unprotected",
             mend,
         );
@@ -197,13 +185,13 @@ fn webhook_host(src: &mut Source<'_>, url: &Url, span: Range<usize>) -> Option<S
     host
 }
 
-pub(super) fn read_amqp(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option<Means> {
-    let url = s.needed(src, "url", "amqp://127.0.0.1:5672/%2f");
+pub(super) fn read_amqp(s: &Section<'_, '_>, src: &mut Source<'_>) -> Option<Means> {
+    let url = s.needed(src, amqp::URL);
     let url = url.map(|(text, span)| (Url::new(text), span));
     if let Some((url, span)) = &url {
-        check_broker(src, url, span, s.has("password_file"));
+        check_broker(src, url, span, s.has(sink::PASSWORD_FILE));
     }
-    let exchange = s.needed(src, "exchange", "purge");
+    let exchange = s.needed(src, amqp::EXCHANGE);
     if let Some((name, span)) = &exchange
         && (name.is_empty() || name.len() > 127)
     {
@@ -213,8 +201,8 @@ pub(super) fn read_amqp(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option
             "write 1 to 127 characters, such as \"purge\"",
         );
     }
-    let routing_key = s.string(src, "routing_key").map(|(key, _)| key);
-    let password_file = secret_file(s, src, "password_file");
+    let routing_key = s.string(src, amqp::ROUTING_KEY).map(|(key, _)| key);
+    let password_file = secret_file(s, src, sink::PASSWORD_FILE);
     let ca = ca_file(s, src, url.as_ref().is_some_and(|(u, _)| u.is("amqps")), "amqps");
     Some(Means::Amqp(Amqp {
         url: url?.0,
@@ -247,16 +235,11 @@ fn check_broker(src: &mut Source<'_>, url: &Url, span: &Range<usize>, has_file: 
     }
 }
 
-pub(super) fn read_exec(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option<Means> {
-    let command = s.strings(src, "command");
+pub(super) fn read_exec(s: &Section<'_, '_>, src: &mut Source<'_>) -> Option<Means> {
+    s.need(src, exec::COMMAND);
+    let command = s.strings(src, exec::COMMAND);
     let timeout = timeout(s, src);
-    let Some((words, span)) = command else {
-        if !s.has("command") {
-            let mend = "add: command = [\"/usr/local/sbin/tell\", \"--json\"]";
-            src.fault(&s.span.clone(), "has no command", mend);
-        }
-        return None;
-    };
+    let (words, span) = command?;
     let command: Vec<String> = words.into_iter().map(|(word, _)| word).collect();
     let program = command.first().map(PathBuf::from).unwrap_or_default();
     if !program.is_absolute() || !program.is_file() {

@@ -1,12 +1,13 @@
-//! Where every value comes from: a place in a file, the command line, the environment, or nobody said otherwise.
+//! Where every value comes from: a place in a file, the command line, the environment, or the default.
 //!
-//! Sections are recorded as they are read, so what is shown is what was asked for, and nothing is listed twice by hand but the
-//! defaults; a test reads these as configuration and compares.
+//! Sections are recorded as they are read: each key of a table with its value, or with its default.
 
 use toml::de::DeValue;
 
 use super::fault::Fault;
+use super::keys::{Form, Key, Reload, STATE_DIR, parsed_default};
 use purge_notify::url;
+use purge_proto::units::{parse_duration, parse_size};
 
 /// A value in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,116 +20,83 @@ pub struct Shown {
     pub origin: String,
     /// The configuration says this by now, and a restart puts it in force.
     pub pending: Option<String>,
+    /// When a change takes effect.
+    pub reload: Reload,
+    /// The same for values that mean the same.
+    pub(super) meaning: String,
 }
 
-/// Stands for the state directory in a default.
-const STATE_DIR: &str = "STATE_DIR";
-/// Of what nobody has said.
+/// Of what is left out.
 const DEFAULT: &str = "default";
+/// Where a key has no default.
+const NOTHING: &str = "none";
 
-/// What holds where nothing is said; `None`: nothing of the kind. Sections, keys, values.
-pub(super) const DEFAULTS: &[(&str, &str, Option<&str>)] = &[
-    ("", "state_dir", Some("\"/var/lib/purge-agent\"")),
-    ("", "audit_log", Some("\"STATE_DIR/audit.jsonl\"")),
-    ("listen", "unix", Some("\"/run/purge-agent/agent.sock\"")),
-    ("listen", "owner", Some("\"root\"")),
-    ("listen", "group", Some("\"root\"")),
-    ("listen", "tcp", None),
-    ("listen", "tls", None),
-    ("listen", "metrics", None),
-    ("access", "viewer", None),
-    ("access", "operator", None),
-    ("access", "admin", None),
-    ("access", "self", Some("false")),
-    ("access", "self_hold_max", Some("\"30d\"")),
-    ("access", "max_plan_files", Some("0")),
-    ("volume", "baseline", Some("\"auto\"")),
-    ("volume", "collector", Some("\"auto\"")),
-    ("volume", "precision", Some("\"1h\"")),
-    ("volume", "ignore_accessors", Some("[]")),
-    ("volume", "gap_tolerance", Some("\"0s\"")),
-    ("volume", "flush_interval", Some("\"1s\"")),
-    ("volume", "checkpoint_interval", Some("\"5m\"")),
-    ("volume", "sweep_interval", Some("\"7d\"")),
-    ("volume", "sweep_rate", Some("5000")),
-    ("volume", "adopt", Some("false")),
-    ("volume", "reboots", Some("\"gap\"")),
-    ("rule", "target", Some("\"file\"")),
-    (
-        "rule",
-        "clock",
-        Some("[\"access\", \"modify\", \"change\", \"birth\"]"),
-    ),
-    ("rule", "include", Some("[\"**\"]")),
-    ("rule", "exclude", Some("[]")),
-    ("rule", "remove_empty_dirs", Some("true")),
-    ("rule", "max_empty_dirs", Some("500")),
-    ("rule", "keep_depth", Some("0")),
-    ("rule", "symlinks", Some("\"with-target\"")),
-    ("rule", "action", Some("\"delete\"")),
-    ("rule", "announce", Some("\"0s\"")),
-    ("rule", "grace", Some("\"0s\"")),
-    ("rule", "order", Some("\"oldest\"")),
-    ("rule", "schedule", None),
-    ("rule", "schedule_missed", Some("\"skip\"")),
-    ("rule", "auto_apply", Some("false")),
-    ("rule", "max_files", Some("0")),
-    ("rule", "max_bytes", Some("\"0B\"")),
-    ("rule", "max_errors", Some("0.05")),
-    ("rule", "max_fraction", None),
-    ("quota", "action", Some("\"notify\"")),
-    ("quota", "low", Some("\"90%\"")),
-    ("quota", "min_age", Some("\"2d\"")),
-    ("watermark", "min_age", Some("\"2d\"")),
-    ("watermark", "free_trash", Some("false")),
-];
-
-/// Of a section's kind, how its keys are called; none: its parent shows it whole.
-pub(super) fn prefix(kind: &str) -> Option<&str> {
-    match kind {
-        "tls" => Some("listen.tls"),
-        "viewer" => Some("access.viewer"),
-        "operator" => Some("access.operator"),
-        "admin" => Some("access.admin"),
-        "" | "listen" | "access" | "volume" | "rule" | "quota" | "watermark" | "notify" | "archive" => {
-            Some(kind)
-        }
-        _ => None,
+/// A key with its value.
+pub(super) fn given(key: &Key, value: &DeValue<'_>, place: &Fault) -> Shown {
+    Shown {
+        key: key.name.into(),
+        value: in_a_line(value),
+        origin: place_of(place),
+        pending: None,
+        reload: key.reload,
+        meaning: meaning(key, value),
     }
 }
 
-/// A section's key with its value, or with its default; none where there is nothing to be shown.
-pub(super) fn shown(
-    kind: &str,
-    name: Option<&str>,
-    key: &str,
-    given: Option<(&DeValue<'_>, &Fault)>,
-) -> Option<Shown> {
-    let parts = [prefix(kind)?, name.unwrap_or_default(), key];
-    let (value, origin) = match given {
-        Some((value, place)) => (in_a_line(value), place_of(place)),
-        None => {
-            let (_, _, value) = DEFAULTS.iter().find(|(k, name, _)| *k == kind && *name == key)?;
-            (value.unwrap_or("none").to_owned(), DEFAULT.to_owned())
-        }
-    };
-    Some(Shown {
-        key: parts
-            .into_iter()
-            .filter(|p| !p.is_empty())
-            .collect::<Vec<_>>()
-            .join("."),
-        value,
-        origin,
+/// A key with its default, as TOML.
+pub(super) fn default(key: &Key, value: Option<&'static str>) -> Shown {
+    let parsed = value.and_then(parsed_default);
+    Shown {
+        key: key.name.into(),
+        value: value.unwrap_or(NOTHING).to_owned(),
+        origin: DEFAULT.to_owned(),
         pending: None,
-    })
+        reload: key.reload,
+        meaning: parsed.map_or_else(|| NOTHING.into(), |value| meaning(key, value.get_ref())),
+    }
 }
 
-/// The default of `audit_log` in full.
+/// A key whose value a variable of the environment gives.
+pub(super) fn of_environment(whole: &str, key: &Key, text: &str, variable: &str) -> Shown {
+    let value = toml::Value::from(text).to_string();
+    Shown {
+        key: whole.into(),
+        meaning: value.clone(),
+        value,
+        origin: format!("environment {variable}"),
+        pending: None,
+        reload: key.reload,
+    }
+}
+
+/// The same for values that mean the same: `"60m"` is `"1h"`.
+fn meaning(key: &Key, value: &DeValue<'_>) -> String {
+    let number = value.as_str().and_then(|text| match key.form {
+        Form::Duration => parse_duration(text).ok(),
+        Form::Size => parse_size(text).ok(),
+        _ => None,
+    });
+    number.map_or_else(|| in_a_line(value), |n| n.to_string())
+}
+
+impl Shown {
+    /// The same with the whole name of its key.
+    pub(super) fn of(self, table: &str, name: Option<&str>) -> Self {
+        let parts = [table, name.unwrap_or_default(), &self.key];
+        let parts: Vec<&str> = parts.into_iter().filter(|p| !p.is_empty()).collect();
+        Self {
+            key: parts.join("."),
+            ..self
+        }
+    }
+}
+
+/// Defaults that name the state directory, in full.
 pub(super) fn name_state_dir(all: &mut [Shown], state_dir: &std::path::Path) {
     let dir = state_dir.to_string_lossy();
     for shown in all.iter_mut().filter(|s| s.origin == DEFAULT) {
         shown.value = shown.value.replace(STATE_DIR, &dir);
+        shown.meaning = shown.meaning.replace(STATE_DIR, &dir);
     }
 }
 
@@ -203,39 +171,60 @@ fn string(text: &str) -> String {
 
 /// What is in force after a reload: what needs a restart stays as it was, and says what it will be.
 pub fn after_reload(started: &[Shown], read: &[Shown]) -> Vec<Shown> {
-    let find = |all: &[Shown], key: &str| all.iter().find(|s| s.key == key).cloned();
     let of = |new: &Shown| {
-        let old = find(started, &new.key).unwrap_or_else(|| Shown {
-            value: "none".into(),
+        let old = find(started, &new.key).cloned().unwrap_or_else(|| Shown {
+            value: NOTHING.into(),
+            meaning: NOTHING.into(),
             origin: "not there at the start".into(),
             ..new.clone()
         });
-        match needs_restart(&new.key) && old.value != new.value {
-            true => Shown {
+        if old.waits_for_restart() && old.meaning != new.meaning {
+            Shown {
                 pending: Some(new.value.clone()),
                 ..old
-            },
-            false => new.clone(),
+            }
+        } else {
+            new.clone()
         }
     };
     let mut all: Vec<Shown> = read.iter().map(of).collect();
-    for old in started.iter().filter(|old| needs_restart(&old.key)) {
-        if find(read, &old.key).is_none() {
-            all.push(Shown {
-                pending: Some("none".into()),
-                ..old.clone()
-            });
+    let removed = started.iter().filter(|old| find(read, &old.key).is_none());
+    all.extend(removed.filter(|old| old.waits_for_restart()).map(|old| Shown {
+        pending: Some(NOTHING.into()),
+        ..old.clone()
+    }));
+    all
+}
+
+/// What waits for a restart after a reload, for a person: keys, and volumes that are new or removed.
+pub fn waiting(started: &[Shown], read: &[Shown]) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for shown in after_reload(started, read).iter().filter(|s| s.pending.is_some()) {
+        let table = shown.key.rsplit_once('.').map_or("", |(table, _)| table);
+        let is_in = |all: &[Shown]| {
+            all.iter()
+                .any(|s| s.key.strip_prefix(table).is_some_and(|k| k.starts_with('.')))
+        };
+        let what = match (is_in(started), is_in(read)) {
+            (false, true) => format!("{table} (new)"),
+            (true, false) => format!("{table} (removed)"),
+            _ => shown.key.clone(),
+        };
+        if !all.contains(&what) {
+            all.push(what);
         }
     }
     all
 }
 
-fn needs_restart(key: &str) -> bool {
-    key.starts_with("volume.")
-        || matches!(
-            key,
-            "state_dir" | "audit_log" | "listen.unix" | "listen.tcp" | "listen.metrics"
-        )
+fn find<'s>(all: &'s [Shown], key: &str) -> Option<&'s Shown> {
+    all.iter().find(|s| s.key == key)
+}
+
+impl Shown {
+    fn waits_for_restart(&self) -> bool {
+        self.reload == Reload::AtRestart
+    }
 }
 
 #[cfg(test)]
@@ -243,6 +232,12 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::Config;
+    use crate::keys::access::ACCESS;
+    use crate::keys::file::{DEFAULT_STATE_DIR, FILE};
+    use crate::keys::listen::LISTEN;
+    use crate::keys::notify::NOTIFY;
+    use crate::keys::{self, Preset, Table};
+    use purge_notify::settings::Notify;
 
     fn load(text: &str) -> Config {
         let dir = tempfile::tempdir().unwrap();
@@ -260,28 +255,43 @@ mod tests {
     const QUOTA: &str = "[[quota]]\nname = \"q\"\nvolume = \"s\"\nsubject = \"user\"\nhard = \"1TB\"\n";
     const WATERMARK: &str = "[[watermark]]\nvolume = \"s\"\nrule = \"r\"\nhigh = \"85%\"\nlow = \"75%\"\n";
 
-    fn defaults_of(kind: &str) -> String {
-        let of_kind = DEFAULTS.iter().filter(|(k, _, _)| *k == kind);
-        of_kind
-            .filter_map(|(_, key, value)| Some(format!("{key} = {}\n", (*value)?)))
-            .collect::<String>()
-            .replace("STATE_DIR", "/var/lib/purge-agent")
+    /// Every default of a table, as it would be written.
+    fn defaults_of(table: &Table) -> String {
+        let keys = table.keys.iter();
+        let written = keys.filter_map(|key| match (key.preset, key.form) {
+            (_, Form::Tables(below)) if below.shown_as.is_some() => None,
+            (Preset::Value(value), _) => Some(format!("{} = {value}\n", key.name)),
+            (Preset::Nothing | Preset::Required, _) => None,
+        });
+        written.collect::<String>().replace(STATE_DIR, DEFAULT_STATE_DIR)
     }
 
-    /// The list of defaults is only for people; this says that it is right.
+    /// The readers take a default for what is written.
     #[test]
     fn writing_every_default_out_changes_nothing() {
-        let bare = load(&format!("{VOLUME}{RULE}{QUOTA}{WATERMARK}"));
+        let exec = "[[notify.exec]]\ncommand = [\"/bin/true\"]\n";
+        let bare = load(&format!("{VOLUME}{RULE}{QUOTA}{WATERMARK}[notify]\n{exec}"));
         let full = load(&format!(
-            "{}[listen]\n{}[access]\n{}{VOLUME}{}{RULE}{}{QUOTA}{}{WATERMARK}{}",
-            defaults_of(""),
-            defaults_of("listen"),
-            defaults_of("access"),
-            defaults_of("volume"),
-            defaults_of("rule"),
-            defaults_of("quota"),
-            defaults_of("watermark"),
+            "{}[listen]\n{}[access]\n{}{VOLUME}{}{RULE}{}{QUOTA}{}{WATERMARK}{}[notify]\n{}{exec}{}",
+            defaults_of(&FILE),
+            defaults_of(&LISTEN),
+            defaults_of(&ACCESS),
+            defaults_of(&keys::volume::VOLUME),
+            defaults_of(&keys::rule::RULE),
+            defaults_of(&keys::quota::QUOTA),
+            defaults_of(&keys::watermark::WATERMARK),
+            defaults_of(&NOTIFY),
+            defaults_of(&keys::notify::EXEC_TABLE),
         ));
+        assert_eq!(bare.notify, full.notify);
+        let sinks = bare.notify.sinks.clone();
+        assert_eq!(
+            bare.notify,
+            Notify {
+                sinks,
+                ..Notify::default()
+            }
+        );
         // An owner that is named is the owner that is meant.
         let mut listen = full.listen.clone();
         assert_eq!((listen.owner, listen.group), (Some(0), Some(0)));
@@ -320,6 +330,27 @@ mod tests {
         assert_eq!(
             of("audit_log"),
             Some(("\"/var/lib/purge-agent/audit.jsonl\"", "default"))
+        );
+    }
+
+    #[test]
+    fn what_waits_for_a_restart_is_named() {
+        let shown = |text: &str| load(text).shown;
+        let before = shown(&format!("{VOLUME}precision = \"1h\"\n{RULE}"));
+        let same = shown(&format!("{VOLUME}precision = \"60m\"\n"));
+        assert!(
+            waiting(&before, &same).is_empty(),
+            "the same time, and rules need no restart"
+        );
+        let other = VOLUME.replace("export", "srv").replace("\"s\"", "\"t.u\"");
+        let now = format!("[listen]\nmetrics = \"127.0.0.1:9469\"\n{VOLUME}adopt = true\n{other}");
+        assert_eq!(
+            waiting(&before, &shown(&now)),
+            ["listen.metrics", "volume.s.adopt", "volume.t.u (new)"]
+        );
+        assert_eq!(
+            waiting(&before, &shown(&other)),
+            ["volume.t.u (new)", "volume.s (removed)"]
         );
     }
 

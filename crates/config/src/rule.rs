@@ -2,120 +2,46 @@
 
 use std::path::PathBuf;
 
-use super::check::{Parts, read_name};
 use super::fault::Fault;
+use super::keys::rule as key;
+use super::names::{check_absolute, read_name};
+use super::parts::Parts;
 use super::scope::read_scope;
-use super::section::{Section, Source, suggest};
+use super::section::{Section, Source, suggest, value};
 use purge_model::Clocks;
 use purge_policy::rule::{Action, Rule, Sequence, Symlinks, Target};
 use purge_policy::schedule::Schedule;
 
-const DEFAULT_MAX_EMPTY_DIRS: u64 = 500;
-const DEFAULT_MAX_ERRORS: f64 = 0.05;
-
-pub(super) fn read_rule(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts) {
+/// Reads a table, and adds the rule if it has no fault.
+pub(super) fn read_rule(s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts) {
     let before = src.faults.len();
     let taken: Vec<String> = parts.rules.iter().map(|r| r.name.clone()).collect();
-    let name = read_name(&mut s, src, &taken);
-    let volume = s.string(src, "volume");
-    if volume.is_none() && !s.has("volume") {
-        src.fault(
-            &s.span.clone(),
-            "the rule names no volume",
-            "add a line such as: volume = \"scratch\"",
-        );
-    }
-    let target = read_target(&mut s, src);
-    let ttl = read_ttl(&mut s, src);
-    let clocks = read_clocks(&mut s, src);
-    let scope = read_scope(&mut s, src);
-    let (remove_empty_dirs, spares_dirs) = match s.flag_or(src, "remove_empty_dirs", "all") {
-        Some(Some(remove)) => (remove, true),
-        Some(None) => (true, false),
-        None => (true, true),
-    };
-    let keep_depth = read_keep_depth(&mut s, src, target);
-    let symlinks = read_symlinks(&mut s, src, target, remove_empty_dirs);
-    let max_empty_dirs = s
-        .count(src, "max_empty_dirs")
-        .map_or(DEFAULT_MAX_EMPTY_DIRS, |(n, _)| n);
-    let grace = s.duration(src, "grace").map_or(0, |(n, _)| n);
-    s.refuse(src, "action");
-    let announce = s.duration(src, "announce").map_or(0, |(n, _)| n);
-    if announce > 0 && !s.has("ttl") {
-        let mend = "give the rule a ttl, or take announce out";
-        src.fault(
-            &s.span_of("announce"),
-            "announce without a ttl names nothing",
-            mend,
-        );
-    }
-    let announce_to = s.string(src, "announce_to").map(|(dir, span)| {
-        if !dir.starts_with('/') {
-            src.fault(
-                &span,
-                "announce_to is not absolute",
-                "write the whole path of a directory",
-            );
-        }
-        if announce == 0 {
-            src.fault(&span, "announce_to without announce", "add: announce = \"14d\"");
-        }
-        PathBuf::from(dir)
-    });
-    let action = match s.string(src, "action") {
-        Some((action, _)) if action == "notify" => Action::Notify,
-        _ => Action::Delete,
-    };
-    let sequences = [
-        ("oldest", Sequence::Oldest),
-        ("largest", Sequence::Largest),
-        ("byte-days", Sequence::ByteDays),
-    ];
-    let sequence = s.choice(src, "order", &sequences).unwrap_or(Sequence::Oldest);
-    let schedule = s.string(src, "schedule").and_then(|(text, span)| {
-        let parsed = Schedule::parse(&text);
-        parsed
-            .map_err(|e| src.fault(&span, format!("schedule {text:?} {e}"), ""))
-            .ok()
-    });
-    let missed = [("skip", false), ("run", true)];
-    let catches_up = s.choice(src, "schedule_missed", &missed).unwrap_or(false);
-    let auto_apply = s.flag(src, "auto_apply").unwrap_or(false);
-    if auto_apply && !s.has("schedule") {
-        src.fault(
-            &s.span_of("auto_apply"),
-            "auto_apply without a schedule",
-            "add: schedule = \"daily\"",
-        );
-    }
-    let max_files = s.count(src, "max_files").map_or(0, |(n, _)| n);
-    let max_bytes = s.size(src, "max_bytes").map_or(0, |(n, _)| n);
-    let max_errors = s.share(src, "max_errors").map_or(DEFAULT_MAX_ERRORS, |(n, _)| n);
-    let max_fraction = s.share(src, "max_fraction");
-    if let Some((share, span)) = &max_fraction
-        && *share <= 0.0
-    {
-        src.fault(
-            span,
-            "max_fraction is 0: every plan would be refused",
-            "write a share such as 0.25",
-        );
-    }
-    let without_ttl = (!s.has("ttl")).then(|| {
-        let what = "the rule has no ttl, so it would select everything";
-        Fault::at(src.file, src.text, &s.span, what, "add: ttl = \"28d\"")
-    });
-    if let Some(fault) = without_ttl {
-        parts.without_ttl.push((name.clone().unwrap_or_default(), fault));
-    }
+    let name = read_name(&s, src, key::NAME, &taken);
+    let volume = s.needed(src, key::VOLUME);
+    note_missing_ttl(&s, src, parts, name.as_deref());
+
+    let target = read_target(&s, src);
+    let ttl = read_ttl(&s, src);
+    let clocks = read_clocks(&s, src);
+    let scope = read_scope(&s, src);
+    let dirs = read_dirs(&s, src, target);
+    let symlinks = s.choice(src, key::SYMLINKS, &SYMLINKS);
+    let action = read_action(&s, src);
+    let (announce, announce_to) = read_announcement(&s, src);
+    let grace = value(s.duration(src, key::GRACE));
+    let timing = read_timing(&s, src);
+    let limits = read_limits(&s, src);
+    let sequence = s.choice(src, key::ORDER, &SEQUENCES);
     s.finish(src);
+
+    let (Some(name), Some((volume, span)), Some(scope), Some(symlinks), Some(sequence)) =
+        (name, volume, scope, symlinks, sequence)
+    else {
+        return;
+    };
     if src.faults.len() > before {
         return;
     }
-    let (Some(name), Some((volume, span)), Some(scope)) = (name, volume, scope) else {
-        return;
-    };
     parts
         .rule_places
         .push(Fault::at(src.file, src.text, &span, "", ""));
@@ -126,33 +52,57 @@ pub(super) fn read_rule(mut s: Section<'_, '_>, src: &mut Source<'_>, parts: &mu
         ttl,
         clocks,
         scope,
-        remove_empty_dirs,
-        spares_dirs,
-        keep_depth,
-        max_empty_dirs,
+        remove_empty_dirs: dirs.remove_empty,
+        spares_dirs: dirs.spares,
+        keep_depth: dirs.keep_depth,
+        max_empty_dirs: dirs.max_empty,
         symlinks,
         sequence,
         action,
-        schedule,
-        catches_up,
-        auto_apply,
-        max_files,
-        max_bytes,
-        max_errors,
+        schedule: timing.schedule,
+        catches_up: timing.catches_up,
+        auto_apply: timing.auto_apply,
+        max_files: limits.files,
+        max_bytes: limits.bytes,
+        max_errors: limits.errors,
         announce,
         announce_to,
         grace,
-        max_fraction: max_fraction.map(|(n, _)| n),
+        max_fraction: limits.fraction,
     });
 }
 
-fn read_target(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Target {
-    let directory = s
-        .choice(src, "target", &[("file", false), ("directory", true)])
-        .unwrap_or(false);
-    let depth = s.count(src, "depth");
-    match (directory, depth) {
-        (false, Some((_, span))) => {
+const SYMLINKS: [(&str, Symlinks); 3] = [
+    ("keep", Symlinks::Keep),
+    ("with-target", Symlinks::WithTarget),
+    ("expired", Symlinks::Expired),
+];
+const SEQUENCES: [(&str, Sequence); 3] = [
+    ("oldest", Sequence::Oldest),
+    ("largest", Sequence::Largest),
+    ("byte-days", Sequence::ByteDays),
+];
+const TARGETS: [(&str, Target); 2] = [
+    ("file", Target::File),
+    ("directory", Target::Directory { depth: 1 }),
+];
+
+/// Whether a rule may do without a ttl shows only when all files are read.
+fn note_missing_ttl(s: &Section<'_, '_>, src: &Source<'_>, parts: &mut Parts, name: Option<&str>) {
+    if !s.has(key::TTL) {
+        let what = "the rule has no ttl, so it would select everything";
+        let fault = Fault::at(src.file, src.text, &s.span, what, "add: ttl = \"28d\"");
+        parts
+            .without_ttl
+            .push((name.unwrap_or_default().to_owned(), fault));
+    }
+}
+
+fn read_target(s: &Section<'_, '_>, src: &mut Source<'_>) -> Target {
+    let target = s.choice(src, key::TARGET, &TARGETS).unwrap_or(Target::File);
+    let depth = s.count(src, key::DEPTH);
+    match (target, depth) {
+        (Target::File, Some((_, span))) => {
             src.fault(
                 &span,
                 "depth has no meaning for files",
@@ -160,57 +110,23 @@ fn read_target(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Target {
             );
             Target::File
         }
-        (false, None) => Target::File,
-        (true, Some((0, span))) => {
+        (Target::Directory { .. }, Some((0, span))) => {
             src.fault(
                 &span,
                 "depth 0 is the volume's root, which never goes",
                 "write 1 or more",
             );
-            Target::Directory { depth: 1 }
+            target
         }
-        (true, depth) => Target::Directory {
-            depth: depth.map_or(1, |(n, _)| u32::try_from(n).unwrap_or(u32::MAX)),
+        (Target::Directory { .. }, Some((n, _))) => Target::Directory {
+            depth: u32::try_from(n).unwrap_or(u32::MAX),
         },
+        (target, None) => target,
     }
 }
 
-fn read_keep_depth(s: &mut Section<'_, '_>, src: &mut Source<'_>, target: Target) -> u32 {
-    let Some((levels, span)) = s.count(src, "keep_depth") else {
-        return 0;
-    };
-    if matches!(target, Target::Directory { .. }) {
-        src.fault(
-            &span,
-            "keep_depth speaks of directories that become empty, and this rule takes directories as a whole",
-            "take keep_depth out; depth says which directories the rule takes",
-        );
-    }
-    u32::try_from(levels).unwrap_or(u32::MAX)
-}
-
-/// A link keeps its directory from becoming empty, so links go where empty directories do. A directory rule takes what lies in its directories
-/// with them, and by default nothing else.
-fn read_symlinks(
-    s: &mut Section<'_, '_>,
-    src: &mut Source<'_>,
-    target: Target,
-    remove_empty_dirs: bool,
-) -> Symlinks {
-    let choices = [
-        ("keep", Symlinks::Keep),
-        ("with-target", Symlinks::WithTarget),
-        ("expired", Symlinks::Expired),
-    ];
-    let by_default = match (target, remove_empty_dirs) {
-        (Target::File, true) => Symlinks::WithTarget,
-        _ => Symlinks::Keep,
-    };
-    s.choice(src, "symlinks", &choices).unwrap_or(by_default)
-}
-
-fn read_ttl(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option<u64> {
-    let ttl = s.duration(src, "ttl");
+fn read_ttl(s: &Section<'_, '_>, src: &mut Source<'_>) -> Option<u64> {
+    let ttl = s.duration(src, key::TTL);
     if let Some((0, span)) = &ttl {
         src.fault(
             span,
@@ -221,10 +137,8 @@ fn read_ttl(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option<u64> {
     ttl.map(|(n, _)| n)
 }
 
-fn read_clocks(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Clocks {
-    let Some((names, span)) = s.strings(src, "clock") else {
-        return Clocks::ALL;
-    };
+fn read_clocks(s: &Section<'_, '_>, src: &mut Source<'_>) -> Clocks {
+    let (names, span) = s.strings(src, key::CLOCK).unwrap_or_default();
     let mut clocks = Clocks {
         access: false,
         modify: false,
@@ -251,4 +165,115 @@ fn read_clocks(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Clocks {
         }
     }
     clocks
+}
+
+/// What becomes of directories that are empty.
+struct Dirs {
+    remove_empty: bool,
+    spares: bool,
+    keep_depth: u32,
+    max_empty: u64,
+}
+
+fn read_dirs(s: &Section<'_, '_>, src: &mut Source<'_>, target: Target) -> Dirs {
+    let (remove_empty, spares) = match s.flag_or(src, key::REMOVE_EMPTY_DIRS) {
+        Some(Some(remove)) => (remove, true),
+        Some(None) => (true, false),
+        None => (true, true),
+    };
+    if s.has(key::KEEP_DEPTH) && matches!(target, Target::Directory { .. }) {
+        src.fault(
+            &s.span_of(key::KEEP_DEPTH),
+            "keep_depth speaks of directories that become empty, and this rule takes directories as a whole",
+            "take keep_depth out; depth says which directories the rule takes",
+        );
+    }
+    Dirs {
+        remove_empty,
+        spares,
+        keep_depth: u32::try_from(value(s.count(src, key::KEEP_DEPTH))).unwrap_or(u32::MAX),
+        max_empty: value(s.count(src, key::MAX_EMPTY_DIRS)),
+    }
+}
+
+fn read_action(s: &Section<'_, '_>, src: &mut Source<'_>) -> Action {
+    match s.choice(src, key::ACTION, &[("delete", false), ("notify", true)]) {
+        Some(true) => Action::Notify,
+        Some(false) | None => Action::Delete,
+    }
+}
+
+fn read_announcement(s: &Section<'_, '_>, src: &mut Source<'_>) -> (u64, Option<PathBuf>) {
+    let announce = value(s.duration(src, key::ANNOUNCE));
+    if announce > 0 && !s.has(key::TTL) {
+        src.fault(
+            &s.span_of(key::ANNOUNCE),
+            "announce without a ttl names nothing",
+            "give the rule a ttl, or take announce out",
+        );
+    }
+    let announce_to = s.string(src, key::ANNOUNCE_TO).map(|(dir, span)| {
+        check_absolute(src, key::ANNOUNCE_TO, &dir, &span);
+        if announce == 0 {
+            src.fault(&span, "announce_to without announce", "add: announce = \"14d\"");
+        }
+        PathBuf::from(dir)
+    });
+    (announce, announce_to)
+}
+
+/// When plans are made, and applied.
+struct Timing {
+    schedule: Option<Schedule>,
+    catches_up: bool,
+    auto_apply: bool,
+}
+
+fn read_timing(s: &Section<'_, '_>, src: &mut Source<'_>) -> Timing {
+    let schedule = s.string(src, key::SCHEDULE).and_then(|(text, span)| {
+        let parsed = Schedule::parse(&text);
+        parsed
+            .map_err(|e| src.fault(&span, format!("schedule {text:?} {e}"), ""))
+            .ok()
+    });
+    let missed = [("skip", false), ("run", true)];
+    let catches_up = s.choice(src, key::SCHEDULE_MISSED, &missed).unwrap_or(false);
+    let auto_apply = s.flag(src, key::AUTO_APPLY).unwrap_or(false);
+    if auto_apply && !s.has(key::SCHEDULE) {
+        src.fault(
+            &s.span_of(key::AUTO_APPLY),
+            "auto_apply without a schedule",
+            "add: schedule = \"daily\"",
+        );
+    }
+    Timing {
+        schedule,
+        catches_up,
+        auto_apply,
+    }
+}
+
+/// How much a plan may take.
+struct Limits {
+    files: u64,
+    bytes: u64,
+    errors: f64,
+    fraction: Option<f64>,
+}
+
+fn read_limits(s: &Section<'_, '_>, src: &mut Source<'_>) -> Limits {
+    let limits = Limits {
+        files: value(s.count(src, key::MAX_FILES)),
+        bytes: value(s.size(src, key::MAX_BYTES)),
+        errors: value(s.share(src, key::MAX_ERRORS)),
+        fraction: s.share(src, key::MAX_FRACTION).map(|(n, _)| n),
+    };
+    if limits.fraction.is_some_and(|share| share <= 0.0) {
+        src.fault(
+            &s.span_of(key::MAX_FRACTION),
+            "max_fraction is 0: every plan would be refused",
+            "write a share such as 0.25",
+        );
+    }
+    limits
 }

@@ -2,13 +2,15 @@
 
 use std::ops::Range;
 
+use super::keys::Key;
+use super::keys::rule as key;
 use super::section::{At, Section, Source};
 use purge_base::accounts::{Unclear, group_ids, is_number, user_ids};
 use purge_policy::scope::{Called, Globs, Scope};
 
-pub(super) fn read_scope(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Option<Scope> {
-    let include = match s.strings(src, "include") {
-        None => Some(Scope::all().include),
+pub(super) fn read_scope(s: &Section<'_, '_>, src: &mut Source<'_>) -> Option<Scope> {
+    let include = match s.strings(src, key::INCLUDE) {
+        None => None,
         Some((patterns, span)) if patterns.is_empty() => {
             src.fault(
                 &span,
@@ -17,21 +19,24 @@ pub(super) fn read_scope(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Optio
             );
             None
         }
-        Some(patterns) => compile(src, "include", patterns),
+        Some(patterns) => compile(src, key::INCLUDE, Globs::compile, patterns),
     };
-    let exclude = match s.strings(src, "exclude") {
-        Some(patterns) if !patterns.0.is_empty() => Some(compile(src, "exclude", patterns)?),
+    let exclude = match s.strings(src, key::EXCLUDE) {
+        Some(patterns) if !patterns.0.is_empty() => {
+            Some(compile(src, key::EXCLUDE, Globs::compile_exclude, patterns)?)
+        }
         _ => None,
     };
-    let (users, called_users) = read_accounts(s, src, ("users", user_ids), true);
-    let (groups, called_groups) = read_accounts(s, src, ("groups", group_ids), true);
-    let (exclude_users, called_exclude_users) = read_accounts(s, src, ("exclude_users", user_ids), false);
-    let (exclude_groups, called_exclude_groups) = read_accounts(s, src, ("exclude_groups", group_ids), false);
-    let min_size = s.size(src, "min_size").map_or(0, |(n, _)| n);
-    let max_size = s.size(src, "max_size").map_or(u64::MAX, |(n, _)| n);
+    let (users, called_users) = read_accounts(s, src, (key::USERS, user_ids), true);
+    let (groups, called_groups) = read_accounts(s, src, (key::GROUPS, group_ids), true);
+    let (exclude_users, called_exclude_users) = read_accounts(s, src, (key::EXCLUDE_USERS, user_ids), false);
+    let (exclude_groups, called_exclude_groups) =
+        read_accounts(s, src, (key::EXCLUDE_GROUPS, group_ids), false);
+    let min_size = s.size(src, key::MIN_SIZE).map_or(0, |(n, _)| n);
+    let max_size = s.size(src, key::MAX_SIZE).map_or(u64::MAX, |(n, _)| n);
     if min_size > max_size {
         src.fault(
-            &s.span_of("min_size"),
+            &s.span_of(key::MIN_SIZE),
             "min_size is more than max_size: nothing is in scope",
             "exchange them",
         );
@@ -54,16 +59,17 @@ pub(super) fn read_scope(s: &mut Section<'_, '_>, src: &mut Source<'_>) -> Optio
     })
 }
 
-fn compile(src: &mut Source<'_>, key: &str, (patterns, list): At<Vec<At<String>>>) -> Option<Globs> {
-    let compile = match key {
-        "exclude" => Globs::compile_exclude,
-        _ => Globs::compile,
-    };
+fn compile<E: std::fmt::Display>(
+    src: &mut Source<'_>,
+    key: &Key,
+    compile: fn(&[String]) -> Result<Globs, E>,
+    (patterns, list): At<Vec<At<String>>>,
+) -> Option<Globs> {
     // One by one first, so that the fault stands at the pattern.
     let mut good = true;
     for (pattern, span) in &patterns {
         if let Err(e) = compile(std::slice::from_ref(pattern)) {
-            src.fault(span, format!("{key}: {e}"), "");
+            src.fault(span, format!("{}: {e}", key.name), "");
             good = false;
         }
     }
@@ -72,7 +78,7 @@ fn compile(src: &mut Source<'_>, key: &str, (patterns, list): At<Vec<At<String>>
         return None;
     }
     compile(&all)
-        .map_err(|e| src.fault(&list, format!("{key}: {e}"), ""))
+        .map_err(|e| src.fault(&list, format!("{}: {e}", key.name), ""))
         .ok()
 }
 
@@ -81,9 +87,9 @@ type IdsOf = fn(&str) -> Result<Vec<u32>, Unclear>;
 
 /// The words of a list that names accounts, and what each leads to.
 fn read_words<T>(
-    s: &mut Section<'_, '_>,
+    s: &Section<'_, '_>,
     src: &mut Source<'_>,
-    key: &'static str,
+    key: &'static Key,
     find: impl Fn(&str) -> Result<T, Unclear>,
     selects: bool,
 ) -> Option<Vec<(String, T)>> {
@@ -91,7 +97,7 @@ fn read_words<T>(
     if words.is_empty() && selects {
         src.fault(
             &span,
-            format!("{key} is empty"),
+            format!("{} is empty", key.name),
             "leave it out for all accounts, or name one",
         );
     }
@@ -107,9 +113,9 @@ fn read_words<T>(
 
 /// The ids of a list, and those of its words that are names.
 fn read_accounts(
-    s: &mut Section<'_, '_>,
+    s: &Section<'_, '_>,
     src: &mut Source<'_>,
-    (key, ids_of): (&'static str, IdsOf),
+    (key, ids_of): (&'static Key, IdsOf),
     selects: bool,
 ) -> (Option<Vec<u32>>, Vec<String>) {
     let Some(found) = read_words(s, src, key, ids_of, selects) else {
@@ -127,9 +133,9 @@ fn read_accounts(
 
 /// The ids of a list that gives a role: of each name the one id that the host gives for it.
 pub(super) fn read_ids(
-    s: &mut Section<'_, '_>,
+    s: &Section<'_, '_>,
     src: &mut Source<'_>,
-    (key, ids_of): (&'static str, IdsOf),
+    (key, ids_of): (&'static Key, IdsOf),
 ) -> Vec<u32> {
     let found = read_words(s, src, key, ids_of, false).unwrap_or_default();
     found.iter().filter_map(|(_, ids)| ids.first().copied()).collect()
@@ -137,11 +143,12 @@ pub(super) fn read_ids(
 
 pub(super) fn unclear_account(
     src: &mut Source<'_>,
-    key: &str,
+    key: &Key,
     word: &str,
     span: &Range<usize>,
     why: &Unclear,
 ) {
+    let key = key.name;
     let (what, cure) = match why {
         Unclear::Unknown => (
             format!("{key}: {word:?} is unknown on this host"),

@@ -1,4 +1,4 @@
-//! One TOML table, read key by key. Keys that nobody asked for are unknown, and the nearest known one is named.
+//! One TOML table, read key by key. Each key is read by its entry in [`keys`](super::keys), which also gives its default.
 
 use std::ops::Range;
 
@@ -7,8 +7,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::fault::Fault;
+use super::keys::{Form, Key, Table, Word, parsed_default};
 use super::origin::{self, Shown};
-use super::unsupported;
 
 /// A file's text and everything found wrong with it so far.
 #[derive(Debug)]
@@ -20,7 +20,16 @@ pub(super) struct Source<'a> {
     pub shown: Vec<Shown>,
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    pub fn of(file: &'a str, text: &'a str) -> Self {
+        Self {
+            file,
+            text,
+            faults: Vec::new(),
+            shown: Vec::new(),
+        }
+    }
+
     pub fn fault(&mut self, span: &Range<usize>, what: impl Into<String>, mend: impl Into<String>) {
         self.faults
             .push(Fault::at(self.file, self.text, span, what, mend));
@@ -30,48 +39,81 @@ impl Source<'_> {
 /// A value and where it stands.
 pub(super) type At<T> = (T, Range<usize>);
 
+/// A value without its place. What has a fault is 0 here: its fault keeps the configuration out of force.
+pub(super) fn value<T: Default>(found: Option<At<T>>) -> T {
+    found.map(|(value, _)| value).unwrap_or_default()
+}
+
 /// One table being read.
 pub(super) struct Section<'s, 't> {
-    /// "volume", "rule", ...; empty for the top.
-    kind: &'static str,
+    keys: &'static Table,
     table: &'s DeTable<'t>,
     pub span: Range<usize>,
-    asked: Vec<&'static str>,
 }
 
 impl<'s, 't> Section<'s, 't> {
-    pub fn new(kind: &'static str, table: &'s DeTable<'t>, span: Range<usize>) -> Self {
-        Self {
-            kind,
-            table,
-            span,
-            asked: Vec::new(),
-        }
+    pub fn new(keys: &'static Table, table: &'s DeTable<'t>, span: Range<usize>) -> Self {
+        Self { keys, table, span }
     }
 
-    fn get(&mut self, key: &'static str) -> Option<&'s Spanned<DeValue<'t>>> {
-        self.asked.push(key);
-        self.table.get(key)
+    /// What is written, or the default.
+    fn get(&self, key: &'static Key) -> Option<&'s Spanned<DeValue<'t>>> {
+        // Tables share keys, and each may have a default of its own.
+        let entry = self.keys.key(key.name);
+        debug_assert!(entry.is_some(), "{} is not in [{}]", key.name, self.keys.kind);
+        let default = || parsed_default(entry?.default_in(self.table)?);
+        self.table.get(key.name).or_else(default)
     }
 
-    pub fn has(&self, key: &str) -> bool {
-        self.table.contains_key(key)
+    /// Whether the key is written.
+    pub fn has(&self, key: &Key) -> bool {
+        self.table.contains_key(key.name)
     }
 
     /// Where a key's value stands, or the table if the key is not there.
-    pub fn span_of(&self, key: &str) -> Range<usize> {
+    pub fn span_of(&self, key: &Key) -> Range<usize> {
         self.table
-            .get(key)
+            .get(key.name)
             .map_or_else(|| self.span.clone(), Spanned::span)
     }
 
-    fn mistyped(&self, src: &mut Source<'_>, key: &str, value: &Spanned<DeValue<'_>>, wanted: &str) {
-        let what = format!("{key} is {}, not {wanted}", value.get_ref().type_str());
+    /// The table, for a person.
+    fn called(&self) -> String {
+        match self.keys.kind.rsplit_once('.') {
+            Some((_, kind)) => kind.into(),
+            None => format!("the {}", self.keys.kind),
+        }
+    }
+
+    fn mistyped(&self, src: &mut Source<'_>, key: &Key, value: &Spanned<DeValue<'_>>, wanted: &str) {
+        let what = format!("{} is {}, not {wanted}", key.name, value.get_ref().type_str());
         src.fault(&value.span(), what, format!("write {wanted}"));
     }
 
+    /// Tells of a key that must be there.
+    pub fn need(&self, src: &mut Source<'_>, key: &Key) {
+        if !self.has(key) {
+            let mend = format!("add: {} = {}", key.name, key.example);
+            src.fault(
+                &self.span.clone(),
+                format!("{} has no {}", self.called(), key.name),
+                mend,
+            );
+        }
+    }
+
     /// A string.
-    pub fn string(&mut self, src: &mut Source<'_>, key: &'static str) -> Option<At<String>> {
+    pub fn string(&self, src: &mut Source<'_>, key: &'static Key) -> Option<At<String>> {
+        debug_assert!(
+            matches!(key.form, Form::Text(_) | Form::Choice(_)),
+            "{}",
+            key.name
+        );
+        self.text(src, key)
+    }
+
+    /// What stands in quotes.
+    fn text(&self, src: &mut Source<'_>, key: &'static Key) -> Option<At<String>> {
         let value = self.get(key)?;
         match value.get_ref().as_str() {
             Some(text) => Some((text.to_owned(), value.span())),
@@ -83,41 +125,51 @@ impl<'s, 't> Section<'s, 't> {
     }
 
     /// A string that must be there.
-    pub fn needed(&mut self, src: &mut Source<'_>, key: &'static str, such_as: &str) -> Option<At<String>> {
-        let found = self.string(src, key);
-        if found.is_none() && !self.has(key) {
-            let mend = format!("add: {key} = {such_as:?}");
-            src.fault(&self.span.clone(), format!("has no {key}"), mend);
-        }
-        found
+    pub fn needed(&self, src: &mut Source<'_>, key: &'static Key) -> Option<At<String>> {
+        self.need(src, key);
+        self.string(src, key)
     }
 
-    /// A string that names one of `choices`.
+    /// What the word means that was chosen.
     pub fn choice<T: Copy>(
-        &mut self,
+        &self,
         src: &mut Source<'_>,
-        key: &'static str,
-        choices: &[(&str, T)],
+        key: &'static Key,
+        meanings: &[(&str, T)],
     ) -> Option<T> {
+        let Form::Choice(words) = key.form else {
+            debug_assert!(false, "{} is no choice", key.name);
+            return None;
+        };
+        let now: Vec<&str> = words.iter().filter(|w| !w.later).map(|w| w.name).collect();
+        debug_assert!(
+            now.iter().eq(meanings.iter().map(|(name, _)| name)),
+            "{}",
+            key.name
+        );
         let (text, span) = self.string(src, key)?;
-        let found = choices
-            .iter()
-            .find(|(name, _)| *name == text)
-            .map(|(_, value)| *value);
+        let found = meanings.iter().find(|(name, _)| *name == text);
         if found.is_none() {
-            let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-            src.fault(
-                &span,
-                format!("{key} {text:?} is unknown"),
-                suggest(&text, &names),
-            );
+            match words.iter().any(|w| w.later && w.name == text) {
+                true => src.fault(
+                    &span,
+                    later(key),
+                    format!("write {}, or leave it out", one_of(words)),
+                ),
+                false => src.fault(
+                    &span,
+                    format!("{} {text:?} is unknown", key.name),
+                    suggest(&text, &now),
+                ),
+            }
         }
-        found
+        found.map(|(_, meaning)| *meaning)
     }
 
     /// A duration in seconds.
-    pub fn duration(&mut self, src: &mut Source<'_>, key: &'static str) -> Option<At<u64>> {
-        let (text, span) = self.string(src, key)?;
+    pub fn duration(&self, src: &mut Source<'_>, key: &'static Key) -> Option<At<u64>> {
+        debug_assert!(matches!(key.form, Form::Duration), "{}", key.name);
+        let (text, span) = self.text(src, key)?;
         parsed(
             src,
             key,
@@ -128,8 +180,9 @@ impl<'s, 't> Section<'s, 't> {
     }
 
     /// A size in bytes.
-    pub fn size(&mut self, src: &mut Source<'_>, key: &'static str) -> Option<At<u64>> {
-        let (text, span) = self.string(src, key)?;
+    pub fn size(&self, src: &mut Source<'_>, key: &'static Key) -> Option<At<u64>> {
+        debug_assert!(matches!(key.form, Form::Size), "{}", key.name);
+        let (text, span) = self.text(src, key)?;
         parsed(
             src,
             key,
@@ -140,7 +193,8 @@ impl<'s, 't> Section<'s, 't> {
     }
 
     /// A whole number that is not negative.
-    pub fn count(&mut self, src: &mut Source<'_>, key: &'static str) -> Option<At<u64>> {
+    pub fn count(&self, src: &mut Source<'_>, key: &'static Key) -> Option<At<u64>> {
+        debug_assert!(matches!(key.form, Form::Count), "{}", key.name);
         let value = self.get(key)?;
         let number = value
             .get_ref()
@@ -157,7 +211,8 @@ impl<'s, 't> Section<'s, 't> {
     }
 
     /// A share between 0 and 1.
-    pub fn share(&mut self, src: &mut Source<'_>, key: &'static str) -> Option<At<f64>> {
+    pub fn share(&self, src: &mut Source<'_>, key: &'static Key) -> Option<At<f64>> {
+        debug_assert!(matches!(key.form, Form::Share), "{}", key.name);
         let value = self.get(key)?;
         let text = match value.get_ref() {
             DeValue::Float(f) => Some(f.as_str().replace('_', "")),
@@ -172,7 +227,7 @@ impl<'s, 't> Section<'s, 't> {
             None => {
                 src.fault(
                     &value.span(),
-                    format!("{key} is no share"),
+                    format!("{} is no share", key.name),
                     "write a number from 0 to 1, such as 0.25",
                 );
                 None
@@ -181,21 +236,23 @@ impl<'s, 't> Section<'s, 't> {
     }
 
     /// A share as people write it, "85%", between 1% and 100%.
-    pub fn percent(&mut self, src: &mut Source<'_>, key: &'static str) -> Option<At<f64>> {
-        let (text, span) = self.string(src, key)?;
+    pub fn percent(&self, src: &mut Source<'_>, key: &'static Key) -> Option<At<f64>> {
+        debug_assert!(matches!(key.form, Form::Percent), "{}", key.name);
+        let (text, span) = self.text(src, key)?;
         let number = text.strip_suffix('%').and_then(|n| n.trim().parse::<f64>().ok());
         match number.filter(|n| (1.0..=100.0).contains(n)) {
             Some(n) => Some((n / 100.0, span)),
             None => {
                 let mend = "write a share from \"1%\" to \"100%\"";
-                src.fault(&span, format!("{key} {text:?} is no share"), mend);
+                src.fault(&span, format!("{} {text:?} is no share", key.name), mend);
                 None
             }
         }
     }
 
     /// true or false.
-    pub fn flag(&mut self, src: &mut Source<'_>, key: &'static str) -> Option<bool> {
+    pub fn flag(&self, src: &mut Source<'_>, key: &'static Key) -> Option<bool> {
+        debug_assert!(matches!(key.form, Form::Flag), "{}", key.name);
         let value = self.get(key)?;
         let found = value.get_ref().as_bool();
         if found.is_none() {
@@ -205,7 +262,11 @@ impl<'s, 't> Section<'s, 't> {
     }
 
     /// The same, or a word that means more than true: none then.
-    pub fn flag_or(&mut self, src: &mut Source<'_>, key: &'static str, word: &str) -> Option<Option<bool>> {
+    pub fn flag_or(&self, src: &mut Source<'_>, key: &'static Key) -> Option<Option<bool>> {
+        let Form::FlagOr(word) = key.form else {
+            debug_assert!(false, "{} is no flag", key.name);
+            return None;
+        };
         let value = self.get(key)?;
         let (flag, text) = (value.get_ref().as_bool(), value.get_ref().as_str());
         if flag.is_none() && text != Some(word) {
@@ -216,7 +277,8 @@ impl<'s, 't> Section<'s, 't> {
     }
 
     /// A list of strings, or a single one.
-    pub fn strings(&mut self, src: &mut Source<'_>, key: &'static str) -> Option<At<Vec<At<String>>>> {
+    pub fn strings(&self, src: &mut Source<'_>, key: &'static Key) -> Option<At<Vec<At<String>>>> {
+        debug_assert!(matches!(key.form, Form::Texts(_)), "{}", key.name);
         let value = self.get(key)?;
         if let Some(one) = value.get_ref().as_str() {
             return Some((vec![(one.to_owned(), value.span())], value.span()));
@@ -236,7 +298,8 @@ impl<'s, 't> Section<'s, 't> {
     }
 
     /// Sub-tables: `[key]` or `[[key]]`.
-    pub fn tables(&mut self, src: &mut Source<'_>, key: &'static str) -> Vec<At<&'s DeTable<'t>>> {
+    pub fn tables(&self, src: &mut Source<'_>, key: &'static Key) -> Vec<At<&'s DeTable<'t>>> {
+        debug_assert!(matches!(key.form, Form::Tables(_)), "{}", key.name);
         let Some(value) = self.get(key) else {
             return Vec::new();
         };
@@ -259,97 +322,90 @@ impl<'s, 't> Section<'s, 't> {
         }
     }
 
-    /// Refuses what this version does not do: to be called for keys that `unsupported` knows.
-    pub fn refuse(&mut self, src: &mut Source<'_>, key: &'static str) {
-        let Some(value) = self.get(key) else { return };
-        let text = match value.get_ref() {
-            DeValue::String(s) => match parse_duration(s) {
-                Ok(0) => "0".to_owned(),
-                _ => s.to_string(),
-            },
-            DeValue::Array(a) if a.is_empty() => "[]".into(),
-            _ => "given".into(),
-        };
-        if let Some((what, mend)) = unsupported::refused(self.kind, key, &text) {
-            src.fault(&value.span(), format!("{key} {what}"), mend);
-        }
-    }
-
-    /// Reports every key that nobody asked for, and records the others.
+    /// Tells of every key that the table has not, and of those that a later version reads; records the others.
     pub fn finish(self, src: &mut Source<'_>) {
         self.record(src);
+        for key in self
+            .keys
+            .keys
+            .iter()
+            .filter(|key| matches!(key.form, Form::Later))
+        {
+            if self.has(key) {
+                src.fault(&self.span_of(key), later(key), "take the whole table out");
+            }
+        }
         for key in self.table.keys() {
             let name: &str = key.get_ref();
-            if !self.asked.contains(&name) {
-                let of = if self.kind.is_empty() {
-                    String::new()
-                } else {
-                    format!(" in [{}]", self.kind)
+            if self.keys.key(name).is_none() {
+                let of = match self.keys.kind {
+                    "" => String::new(),
+                    kind => format!(" in [{kind}]"),
                 };
                 src.fault(
                     &key.span(),
                     format!("unknown key {name:?}{of}"),
-                    suggest(name, &self.asked),
+                    suggest(name, &self.keys.names()),
                 );
             }
         }
     }
-}
 
-impl Section<'_, '_> {
     fn record(&self, src: &mut Source<'_>) {
-        // A watermark has no name of its own: there is one for a volume.
-        let called = if self.kind == "watermark" {
-            "volume"
-        } else {
-            "name"
-        };
-        let name = self.table.get(called).and_then(|v| v.get_ref().as_str());
-        let mut asked = self.asked.clone();
-        asked.dedup();
-        for key in asked {
-            let given = self.table.get(key);
-            if given.is_some_and(|value| self.is_shown_by_itself(key, value.get_ref())) {
-                continue;
-            }
-            let given = given.map(|value| {
+        let Some(prefix) = self.keys.shown_as else { return };
+        let name = self.table.get(self.keys.named_by);
+        let name = name.and_then(|value| value.get_ref().as_str());
+        let shown = self.keys.keys.iter().filter(|key| !self.is_shown_by_itself(key));
+        let shown = shown.map(|key| {
+            let given = self.table.get(key.name).map(|value| {
                 let place = Fault::at(src.file, src.text, &value.span(), "", "");
                 (value.get_ref(), place)
             });
-            let given = given.as_ref().map(|(value, place)| (*value, place));
-            let mut shown = origin::shown(self.kind, name, key, given);
-            if let Some(shown) = &mut shown
-                && given.is_none()
-                && (self.kind, key) == ("rule", "symlinks")
-                && self.keeps_links()
-            {
-                shown.value = "\"keep\"".into();
+            match given {
+                Some((value, place)) => origin::given(key, value, &place),
+                None => origin::default(key, key.default_in(self.table)),
             }
-            src.shown.extend(shown);
-        }
+            .of(prefix, name)
+        });
+        let shown: Vec<Shown> = shown.collect();
+        src.shown.extend(shown);
     }
 
-    /// Whether a rule that says nothing of symbolic links keeps them.
-    fn keeps_links(&self) -> bool {
-        let value = |key: &str| self.table.get(key).map(|value| value.get_ref());
-        let keeps_dirs = value("remove_empty_dirs").and_then(DeValue::as_bool) == Some(false);
-        keeps_dirs || value("target").and_then(DeValue::as_str) == Some("directory")
-    }
-
-    /// Tables are sections of their own.
-    fn is_shown_by_itself(&self, key: &str, value: &DeValue<'_>) -> bool {
-        let is_table = match value {
-            DeValue::Table(_) => true,
-            DeValue::Array(items) => items.iter().any(|i| matches!(i.get_ref(), DeValue::Table(_))),
-            _ => false,
+    /// Tables are sections of their own, and what a later version reads is nothing yet.
+    fn is_shown_by_itself(&self, key: &Key) -> bool {
+        let Form::Tables(below) = key.form else {
+            return matches!(key.form, Form::Later);
         };
-        is_table && (self.kind.is_empty() || origin::prefix(key).is_some())
+        let is_table = self
+            .table
+            .get(key.name)
+            .is_some_and(|value| match value.get_ref() {
+                DeValue::Table(_) => true,
+                DeValue::Array(items) => items.iter().any(|i| matches!(i.get_ref(), DeValue::Table(_))),
+                _ => false,
+            });
+        below.shown_as.is_some() && (is_table || self.keys.kind.is_empty())
+    }
+}
+
+fn later(key: &Key) -> String {
+    format!("{} is not supported by this version", key.name)
+}
+
+/// `"a", "b" or "c"`, of what this version knows.
+fn one_of(words: &[Word]) -> String {
+    let words = words.iter().filter(|w| !w.later).map(|w| format!("{:?}", w.name));
+    let words: Vec<String> = words.collect();
+    match words.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        None => String::new(),
     }
 }
 
 fn parsed(
     src: &mut Source<'_>,
-    key: &str,
+    key: &Key,
     text: &str,
     span: Range<usize>,
     result: Result<u64, String>,
@@ -357,7 +413,7 @@ fn parsed(
     match result {
         Ok(n) => Some((n, span)),
         Err(why) => {
-            src.fault(&span, format!("{key} {text:?} {why}"), "");
+            src.fault(&span, format!("{} {text:?} {why}", key.name), "");
             None
         }
     }

@@ -1,0 +1,138 @@
+//! `[[volume]]`: a directory tree that the agent watches.
+
+use super::{Form, Key, Table, Word, keys};
+
+keys! {
+    NAME = Key::required("name", Form::Text("a name"), "\"scratch\"")
+        .at_restart()
+        .doc("The name of the volume, in rules, commands and metrics: letters, digits, '.', '_' and '-'.");
+    PATH = Key::required("path", Form::Text("an absolute path"), "\"/export/scratch\"")
+        .at_restart()
+        .doc("Absolute and not \"/\". Mount points below it are not entered.");
+    COLLECTOR = Key::with_default(
+        "collector",
+        Form::Choice(&[
+            Word::new("auto"),
+            Word::new("fanotify"),
+            Word::later("inotify"),
+            Word::later("fuse"),
+            Word::later("scan"),
+        ]),
+        "\"auto\"",
+    )
+    .at_restart()
+    .in_use(true)
+    .doc("How the agent observes the volume. It needs Linux 5.17 and ext4, xfs, btrfs or tmpfs.");
+    BASELINE = Key::with_default(
+        "baseline",
+        Form::Choice(&[
+            Word::means("auto", "the access time where the mount keeps it (relatime, strictatime), else nothing"),
+            Word::means("observed", "nothing: clocks start when observation starts"),
+            Word::means("atime", "the access time"),
+            Word::means("mtime", "the modification time"),
+        ]),
+        "\"auto\"",
+    )
+    .at_restart()
+    .in_use(true)
+    .doc("What to believe about the time before observation.");
+    PRECISION = Key::with_default("precision", Form::Duration, "\"1h\"")
+        .at_restart()
+        .in_use(true)
+        .doc("A file that is used again within this time costs (nearly) nothing until the time is over: its use is recorded at the end \
+              of the window, late but never early. \"0s\" or \"1s\": every use is recorded by itself. Needs Linux 5.19.");
+    IGNORE_ACCESSORS = Key::with_default("ignore_accessors", Form::Tables(&ACCESSOR), "[]")
+        .at_restart()
+        .example("[ { comm = \"updatedb\" }, { exe = \"/usr/bin/restic\" }, { uid = \"backup\" } ]")
+        .doc("Processes whose reads do not count as use of a file. Everything in one { } must hold. Their writes count. A read counts as \
+              well if its process has exited before the agent looks it up: doubt counts as use. nfs-ganesha opens every file whose \
+              attributes a client asks for; without { comm = \"ganesha.nfsd\", what = \"opens\" } a listing through it is a use of all \
+              that is listed. With it, a client that reads a file only from its own cache is not seen.");
+    GAP_TOLERANCE = Key::with_default("gap_tolerance", Form::Duration, "\"0s\"")
+        .at_restart()
+        .in_use(true)
+        .doc("A gap (the agent was stopped, and systemd did not keep its event queues) that was longer than this counts as a use of every \
+              file. 0s: each gap counts, however short. With more, files that were used in a shorter gap may be deleted; `purgectl plan` \
+              says how many.");
+    REBOOTS = Key::with_default(
+        "reboots",
+        Form::Choice(&[
+            Word::means("gap", "a reboot is a gap, from the last moment that the agent recorded to the first"),
+            Word::means("ordered", "an orderly reboot is none: you vouch that no process uses the volume before the agent starts or after it stops"),
+        ]),
+        "\"gap\"",
+    )
+    .at_restart()
+    .doc("What a reboot of the host counts as.");
+    FLUSH_INTERVAL = Key::with_default("flush_interval", Form::Duration, "\"1s\"")
+        .at_restart()
+        .in_use(true)
+        .doc("How often the index is written to the disk: what a power cut may lose at most (1s to 60s). A crash of the agent loses nothing \
+              of what it has read: a journal in the page cache has it.");
+    CHECKPOINT_INTERVAL = Key::with_default("checkpoint_interval", Form::Duration, "\"5m\"")
+        .at_restart()
+        .in_use(true)
+        .doc("How often the clocks are saved beside the index (1s to 1h; volumes/NAME.d/clocks.0 and .1 in the state directory). When the \
+              index is damaged, the agent sets it aside. A scan builds a new one, with the clocks from the newest undamaged copy and the \
+              journal since.");
+    SWEEP_INTERVAL = Key::with_default("sweep_interval", Form::Duration, "\"7d\"")
+        .at_restart()
+        .in_use(true)
+        .doc("A slow scan compares index and file system at this interval; \"0s\": never. A scan at full speed follows every start, and every \
+              time in which events may have been missed.");
+    SWEEP_RATE = Key::with_default("sweep_rate", Form::Count, "5000")
+        .at_restart()
+        .in_use(true)
+        .doc("The slow scan looks at this many entries a second at most; 0 is unlimited.");
+    ADOPT = Key::with_default("adopt", Form::Flag, "false")
+        .at_restart()
+        .in_use(true)
+        .doc("true: when another file system is mounted at the path (a new disk, a new mkfs), the agent watches it instead of the one in the \
+              index, and drops the history of that one. A tmpfs is a new file system with each mount, and is always watched.");
+}
+
+/// The table.
+pub const VOLUME: Table = Table {
+    kind: "volume",
+    shown_as: Some("volume"),
+    named_by: "name",
+    heading: "[[volume]]",
+    doc: "A directory tree that the agent watches. Its whole file system is marked; events from outside the path are dropped.",
+    in_use: true,
+    keys: KEYS,
+};
+
+/// Processes whose reads do not count.
+pub mod accessor {
+    use crate::keys::{Form, Key, Word, keys};
+
+    keys! {
+        COMM = Key::optional("comm", Form::Text("a name"), "\"updatedb\"")
+            .doc("The name that `ps -o comm` shows, at most 15 bytes.")
+            .at_restart();
+        EXE = Key::optional("exe", Form::Text("an absolute path"), "\"/usr/bin/restic\"").doc("The program.")
+            .at_restart();
+        UID = Key::optional("uid", Form::Text("a user"), "\"backup\"").doc("The user, by name or number.")
+            .at_restart();
+        GID = Key::optional("gid", Form::Text("a group"), "\"backup\"").doc("The group, by name or number.")
+            .at_restart();
+        CGROUP = Key::optional("cgroup", Form::Text("an absolute path"), "\"/system.slice/backup.service\"")
+            .doc("Its control group, or one above.")
+            .at_restart();
+        WHAT = Key::with_default("what", Form::Choice(&[Word::new("reads"), Word::new("opens")]), "\"reads\"")
+            .example("\"opens\"")
+            .doc("What does not count. \"opens\": reads of the process count, and only its opens do not.")
+            .at_restart();
+    }
+}
+
+/// The tables in the list of `ignore_accessors`.
+pub const ACCESSOR: Table = Table {
+    kind: "ignore_accessors",
+    shown_as: None,
+    named_by: "",
+    heading: "",
+    doc: "",
+    in_use: false,
+    keys: accessor::KEYS,
+};

@@ -1,0 +1,31 @@
+//! The content of files that were read, still to be checked against each other.
+
+use std::path::PathBuf;
+
+use super::VolumeConfig;
+use super::access::Access;
+use super::fault::Fault;
+use super::limit;
+use super::listen::Listen;
+use super::origin::Shown;
+use purge_notify::settings::Notify;
+use purge_policy::rule::Rule;
+
+/// What all files together say.
+#[derive(Default)]
+pub(super) struct Parts {
+    pub(super) state_dir: Option<PathBuf>,
+    pub(super) audit_log: Option<PathBuf>,
+    pub(super) listen: Option<Listen>,
+    pub(super) access: Option<Access>,
+    pub(super) volumes: Vec<VolumeConfig>,
+    pub(super) rules: Vec<Rule>,
+    pub(super) faults: Vec<Fault>,
+    pub(super) shown: Vec<Shown>,
+    /// Where each rule named its volume, for the check that needs all files.
+    pub(super) rule_places: Vec<Fault>,
+    /// Where each rule without a ttl stands: only what a quota or a watermark triggers may do without.
+    pub(super) without_ttl: Vec<(String, Fault)>,
+    pub(super) limits: limit::Read,
+    pub(super) notify: Option<Notify>,
+}
