@@ -126,7 +126,7 @@ fn identity_by(path: &Path, id: impl Fn(&Path, u64) -> io::Result<u64>) -> io::R
     })
 }
 
-/// Arm: has every use reported from now on. Whatever fails after this, the queue is kept for the next start where it can be.
+/// Arm: has every use reported from now on. If a later phase fails, the queue is kept for the next start where it can be.
 fn arm(
     config: &VolumeConfig,
     home: &Home,

@@ -31,7 +31,7 @@ pub fn take_entry(
 }
 
 /// As [`take_entry`], for a thread beside the collector's: it must look at the place and take what it finds under one lock.
-/// Whatever happens to the place after the look then reaches the index after this.
+/// What happens to the place after the look then reaches the index after this.
 ///
 /// # Errors
 /// When the index cannot be read.
@@ -51,7 +51,7 @@ pub fn take_entry_locked(
         return Ok(());
     }
     let new_dir = found.stat.kind == Kind::Directory && index.dirs().of_inode(found.stat.ino).is_none();
-    // Whoever makes or moves an entry uses it.
+    // To make or move an entry is to use it.
     let first_use = LastUse {
         at: clock::now(),
         source: Source::Observed,

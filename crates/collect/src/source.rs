@@ -1,4 +1,4 @@
-//! What a source of uses is to a volume, to `status`, `doctor` and to whoever decides what it is good for.
+//! What a source of uses is to a volume, to `status`, `doctor` and to the code that decides what it is good for.
 //!
 //! ```text
 //!   arming::arm --> Armed          told of every use from now on; nothing is recorded yet

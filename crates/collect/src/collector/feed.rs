@@ -17,7 +17,7 @@ pub enum Processes {
 
 /// A queue that reports uses and changed names.
 ///
-/// The thread is compiled for each source: nothing is decided anew for each event.
+/// The thread is compiled for each source: nothing is decided again for each event.
 pub trait Feed: AsFd + Send + Sync + 'static {
     /// How many events wait. New events merge into those that wait or come after them, so once this many were read, everything that was
     /// queued before the call has been read. `u64::MAX` if the kernel does not say: the caller must not take that for none.
@@ -29,7 +29,7 @@ pub trait Feed: AsFd + Send + Sync + 'static {
     /// What `read(2)` says, except EAGAIN and EINTR.
     fn read(&self, into: &mut [u8]) -> io::Result<usize>;
 
-    /// So many bytes are read at once: at most [`super::BUFFER_BYTES`].
+    /// The bytes of one read: at most [`super::BUFFER_BYTES`].
     fn bytes_at_once(&self) -> usize;
 
     /// The events in these bytes. Ends after the first error. Each event owns the descriptor of its process, and closes it.
