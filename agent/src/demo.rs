@@ -286,8 +286,8 @@ impl Agent {
     async fn make_plan(&self) -> anyhow::Result<String> {
         self.purgectl(&["plan"]).await?;
         let host = self.host.as_ref().context("the agent has stopped")?;
-        let newest = host.0.plans.list()?.into_iter().next().and_then(|r| r.plan);
-        Ok(newest.context("no plan was saved")?.plan_id)
+        let newest = host.0.plans.list()?.into_iter().next();
+        Ok(newest.context("no plan was saved")?.id)
     }
 
     async fn stop(&mut self) {

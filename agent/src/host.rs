@@ -21,9 +21,9 @@
 //! - `triggered` what quotas and watermarks ask for
 
 mod announce;
-mod due;
+pub mod due;
 pub mod forecast;
-mod freed;
+pub mod freed;
 mod freeing;
 mod growth;
 mod left;
@@ -42,7 +42,7 @@ mod stuck;
 mod survey;
 pub mod telling;
 mod tidy;
-mod trash;
+pub mod trash;
 mod triggered;
 mod waiting;
 mod window;

@@ -13,8 +13,8 @@ use purge_config::{Access, Subject};
 use purge_agent::host::forecast::DAYS_MAX;
 use purge_index::Store;
 use purge_removal::holds::Holds;
-use purge_removal::plans::{PlanRecord, Plans};
-use purge_removal::runs::Runs;
+use purge_removal::plans::{Plan, Plans};
+use purge_removal::runs::{Run, Runs};
 use purge_query::usage::By;
 use purge_agent::serve::gate::parse_timeout;
 use purge_agent::serve::requests::{self, PlanAsked};
@@ -33,19 +33,15 @@ struct Kept {
 static KEPT: LazyLock<Kept> = LazyLock::new(|| {
     let store = Store::temporary().expect("a temporary store");
     let plans = Plans::new(store.clone());
-    let plan = v1::Plan {
-        plan_id: "p1".into(),
-        ..v1::Plan::default()
+    let plan = Plan {
+        id: "p1".into(),
+        ..Plan::default()
     };
-    let record = PlanRecord {
-        plan: Some(plan),
-        ..PlanRecord::default()
-    };
-    plans.put(&record).expect("a plan is saved");
+    plans.put(&plan).expect("a plan is saved");
     let runs = Runs::new(store.clone());
-    let run = v1::Run {
-        run_id: "r1".into(),
-        ..v1::Run::default()
+    let run = Run {
+        id: "r1".into(),
+        ..Run::default()
     };
     runs.save(&run).expect("a run is saved");
     let holds = Holds::open(store, &[]).expect("there are no holds");

@@ -123,6 +123,25 @@ impl Mount {
         Ok(mount)
     }
 
+    /// The file system of an image that another program has filled; the image is moved.
+    ///
+    /// # Errors
+    /// See [`Mount::new`].
+    pub fn of_image(fs: Fs, image: &Path) -> Result<Self, Unmet> {
+        can_watch()?;
+        let mut mount = Self {
+            fs,
+            mib: 0,
+            mounted: false,
+            option: None,
+            dir: crate::files::temp_dir(),
+        };
+        std::fs::create_dir(mount.path()).map_err(|e| Unmet(e.to_string()))?;
+        std::fs::rename(image, mount.image()).map_err(|e| Unmet(e.to_string()))?;
+        mount.mount().map_err(Unmet)?;
+        Ok(mount)
+    }
+
     /// Its root.
     pub fn path(&self) -> PathBuf {
         self.dir.path().join("mnt")

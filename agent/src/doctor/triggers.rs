@@ -1,9 +1,8 @@
 //! Watermarks and quotas that ought to delete and do not.
 
-use purge_proto::v1;
-
 use super::Finding;
 use crate::host::Host;
+use crate::host::freed::TriggerState;
 use crate::volume::State;
 
 const STOPPED: &str = "find what keeps the blocks: snapshots, copies that share blocks (cp --reflink), deleted files that processes hold \
@@ -19,17 +18,17 @@ pub(super) fn examine(host: &Host) -> Vec<Finding> {
         let name = &volume.config.name;
         for trigger in host.triggers(name) {
             let found = format!("{}: {}", trigger.name, trigger.reason);
-            let finding = match trigger.state() {
-                v1::TriggerState::Stopped => Finding::bad(
+            let finding = match trigger.state {
+                TriggerState::Stopped => Finding::bad(
                     "trigger",
                     format!("{}: stopped, {}", trigger.name, trigger.reason),
                     STOPPED.replace("VOLUME", name),
                 ),
                 // What the volume itself waits for has a finding of its own.
-                v1::TriggerState::Waiting if volume.condition().state != State::Tracking => {
+                TriggerState::Waiting if volume.condition().state != State::Tracking => {
                     Finding::note("trigger", found, WAITING)
                 }
-                v1::TriggerState::Waiting => Finding::bad("trigger", found, WAITING),
+                TriggerState::Waiting => Finding::bad("trigger", found, WAITING),
                 _ => Finding::good(
                     "trigger",
                     format!("{}: deletes when it is asked to", trigger.name),

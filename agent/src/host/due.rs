@@ -14,14 +14,12 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use purge_proto::v1;
 
 use super::{Host, HostError, Manner, Wanted};
 use crate::volume::{State, Volume};
 use purge_base::clock;
 use purge_model::Seconds;
 use purge_policy::rule::Rule;
-use purge_removal::holds::timestamp;
 use purge_removal::plans::By;
 
 /// How often a run is looked at whose end is waited for.
@@ -29,14 +27,18 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// How far a rule is whose time has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+pub enum Stage {
+    /// Its time has come, and nothing has looked at it yet.
     Due,
+    /// It is tried again until it can run.
     Waiting,
+    /// Its plan is made, or its run goes on.
     Running,
 }
 
 impl Stage {
-    fn name(self) -> &'static str {
+    /// As it is shown.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Due => "due",
             Self::Waiting => "waiting",
@@ -129,6 +131,21 @@ pub(super) struct Schedules {
     closed: AtomicBool,
 }
 
+/// A rule whose time has come, as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueSchedule {
+    /// The rule's name.
+    pub rule: String,
+    /// The volume's name.
+    pub volume: String,
+    /// How far it is.
+    pub stage: Stage,
+    /// When it came due.
+    pub since: Seconds,
+    /// When it comes due again.
+    pub next: Option<Seconds>,
+}
+
 /// What became of a rule whose time had come.
 enum Turn {
     Done,
@@ -219,14 +236,13 @@ impl Host {
             candidates_max: None,
         };
         let by = format!("rule {}", rule.name);
-        let done = self.create_plan(&wanted, By::agent(&by)).and_then(|record| {
-            let plan = record.plan.unwrap_or_default();
-            tracing::info!(rule = %rule.name, plan = %plan.plan_id, candidates = ?plan.candidates, "scheduled plan");
+        let done = self.create_plan(&wanted, By::agent(&by)).and_then(|plan| {
+            tracing::info!(rule = %rule.name, plan = %plan.id, candidates = ?plan.totals, "scheduled plan");
             if !rule.action.is_applied() {
                 self.to_tell.lock().insert(rule.name.clone());
             }
             if rule.auto_apply && rule.action.is_applied() {
-                let (run, _) = self.apply(&plan.plan_id, Manner::default(), "schedule")?;
+                let (run, _) = self.apply(&plan.id, Manner::default(), "schedule")?;
                 self.await_end(&run);
             }
             Ok(())
@@ -282,18 +298,18 @@ impl Host {
     }
 
     /// Rules whose time has come, and when it comes again.
-    pub fn schedules(&self) -> Vec<v1::DueSchedule> {
+    pub fn schedules(&self) -> Vec<DueSchedule> {
         let queue: Vec<Entry> = self.schedules.queue.lock().0.clone();
         let (rules, now) = (self.rules(), clock::wall().unix());
         let shown = queue.into_iter().map(|entry| {
             let rule = rules.iter().find(|r| r.name == entry.rule);
             let next = rule.and_then(|r| r.schedule.as_ref()?.next_after(now));
-            v1::DueSchedule {
+            DueSchedule {
                 rule: entry.rule,
                 volume: entry.volume,
-                state: entry.stage.name().into(),
-                since: Some(timestamp(entry.since)),
-                next_at: next.map(|at| timestamp(Seconds::from_unix(at))),
+                stage: entry.stage,
+                since: entry.since,
+                next: next.map(Seconds::from_unix),
             }
         });
         shown.collect()

@@ -1,7 +1,5 @@
 //! What will expire, and which limits will be reached.
 
-use purge_proto::v1;
-
 use super::growth::{SHARES_MAX, Sample, Share};
 use super::triggered::{Asker, namer, projects_of, space_of};
 use super::{Host, HostError, Wanted, lossy};
@@ -9,13 +7,12 @@ use crate::volume::{State, Volume};
 use purge_base::accounts::user_name;
 use purge_base::clock;
 use purge_index::DirId;
-use purge_model::Seconds;
+use purge_model::{Seconds, Totals};
 use purge_policy::allowance::{Quota, Watermark};
 use purge_policy::evaluate::{Circumstances, Pick};
 use purge_policy::forecast::{self, By, Outlook};
 use purge_policy::growth::{growth, reached_at};
 use purge_policy::quota;
-use purge_removal::holds::timestamp;
 
 const DAY: u64 = 86_400;
 /// Rows of limits in an answer.
@@ -24,6 +21,74 @@ const LIMITS_MAX: usize = 1000;
 const EVALUATED_MAX: usize = 10;
 /// Days that may be asked for.
 pub const DAYS_MAX: u32 = 3650;
+
+/// What will expire, and which limits will be reached.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Forecast {
+    /// The volume's name.
+    pub volume: String,
+    /// The rules' names.
+    pub rules: Vec<String>,
+    /// The moment from which days are counted.
+    pub from: Seconds,
+    /// What has expired already.
+    pub due: Option<Due>,
+    /// What expires on each of the next days, of 24 hours.
+    pub days: Vec<Due>,
+    /// The same by subject, most bytes first.
+    pub subjects: Vec<SubjectForecast>,
+    /// Limits that are reached, or will be within these days; the next first.
+    pub limits: Vec<LimitForecast>,
+}
+
+/// What expires on one day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// The end of the day. For what has expired already, the present.
+    pub until: Seconds,
+    /// How many files.
+    pub files: u64,
+    /// Their sizes together.
+    pub bytes: u64,
+}
+
+/// What expires of one user, or in one directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubjectForecast {
+    /// A user, or a path below the volume.
+    pub subject: String,
+    /// How many files in all.
+    pub files: u64,
+    /// Their sizes together.
+    pub bytes: u64,
+    /// What has expired already.
+    pub due: Option<Due>,
+    /// Only days on which something expires.
+    pub days: Vec<Due>,
+}
+
+/// When a limit is reached at the present growth.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LimitForecast {
+    /// "quota NAME" or "watermark VOLUME".
+    pub limit: String,
+    /// Of a quota: whose use it is.
+    pub subject: String,
+    /// bytes, byte-days or inodes.
+    pub measure: &'static str,
+    /// How much is used.
+    pub used: f64,
+    /// How much may be used.
+    pub most: f64,
+    /// None while nothing was measured for long enough.
+    pub growth_per_day: Option<f64>,
+    /// Over how many seconds the growth was measured.
+    pub measured: u64,
+    /// The present where it is reached; none where it will not be at this growth.
+    pub reached: Option<Seconds>,
+    /// What would be deleted then if nothing is used until then; for the first limits.
+    pub would_go: Option<Totals>,
+}
 
 /// Something that is limited.
 struct Limited<'a> {
@@ -116,7 +181,7 @@ impl Host {
     ///
     /// # Errors
     /// When the rules are unknown or do not belong together, or the volume is in doubt.
-    pub fn forecast(&self, wanted: &Wanted, days: u32, by: By) -> Result<v1::Forecast, HostError> {
+    pub fn forecast(&self, wanted: &Wanted, days: u32, by: By) -> Result<Forecast, HostError> {
         let (volume, rules) = self.choose_rules(wanted)?;
         self.check_certain(volume)?;
         volume.sync_soon();
@@ -135,14 +200,13 @@ impl Host {
             (outlook, subjects)
         };
         let mut days_told = due_days(&outlook.days, at.now);
-        Ok(v1::Forecast {
+        Ok(Forecast {
             volume: volume.config.name.clone(),
             rules: rules.into_iter().map(|r| r.name).collect(),
-            from: Some(timestamp(at.now)),
+            from: at.now,
             due: (!days_told.is_empty()).then(|| days_told.remove(0)),
             days: days_told,
             subjects,
-            subjects_total: 0,
             limits: self.limits_ahead(volume, &at, days)?,
         })
     }
@@ -153,7 +217,7 @@ impl Host {
         volume: &Volume,
         at: &Circumstances,
         days: u32,
-    ) -> Result<Vec<v1::LimitForecast>, HostError> {
+    ) -> Result<Vec<LimitForecast>, HostError> {
         let samples = self.history.of(&volume.config.name);
         let quotas = self.quotas_of(volume).into_iter().map(Asker::Quota);
         let watermarks = self.limits().watermarks.into_iter();
@@ -167,29 +231,29 @@ impl Host {
             }
         }
         let horizon = at.now.plus(u64::from(days).saturating_mul(DAY));
-        let mut rows: Vec<(Option<Seconds>, v1::LimitForecast, Limited<'_>)> = Vec::new();
+        let mut rows: Vec<(Option<Seconds>, LimitForecast, Limited<'_>)> = Vec::new();
         for limited in all {
             let growth = growth(limited.samples.iter().copied(), limited.used, at.now);
             let reached = reached_at(limited.used, limited.most, growth, at.now);
             // A watermark is one for the whole volume: how it stands is always told.
             let is_watermark = matches!(limited.asker, Asker::Watermark(_));
             if is_watermark || reached.is_some_and(|reached| reached <= horizon) {
-                let row = v1::LimitForecast {
+                let row = LimitForecast {
                     limit: limited.asker.name(),
                     subject: limited.subject.clone(),
-                    measure: limited.measure.into(),
+                    measure: limited.measure,
                     used: limited.used,
                     most: limited.most,
                     growth_per_day: growth.map(|g| g.per_day),
-                    measured_seconds: growth.map_or(0, |g| g.measured),
-                    reached_at: reached.map(timestamp),
+                    measured: growth.map_or(0, |g| g.measured),
+                    reached,
                     would_go: None,
                 };
                 rows.push((reached, row, limited));
             }
         }
         rows.sort_by(|a, b| {
-            let key = |row: &(Option<Seconds>, v1::LimitForecast, Limited<'_>)| {
+            let key = |row: &(Option<Seconds>, LimitForecast, Limited<'_>)| {
                 (
                     row.0.unwrap_or(Seconds::MAX),
                     row.1.limit.clone(),
@@ -253,7 +317,7 @@ impl Host {
         volume: &Volume,
         limited: &Limited<'_>,
         then: &Circumstances,
-    ) -> Result<v1::Totals, HostError> {
+    ) -> Result<Totals, HostError> {
         let rule = self.rule_of(limited.asker)?;
         let need = limited.used.max(limited.most) - limited.low;
         let index = volume.watched.index.read();
@@ -354,8 +418,8 @@ fn limited_by_quota<'a>(
     Ok(all)
 }
 
-fn sum<'p>(picks: impl Iterator<Item = &'p Pick>) -> v1::Totals {
-    picks.fold(v1::Totals::default(), |sum, pick| v1::Totals {
+fn sum<'p>(picks: impl Iterator<Item = &'p Pick>) -> Totals {
+    picks.fold(Totals::default(), |sum, pick| Totals {
         files: sum.files.saturating_add(pick.files.into()),
         directories: 0,
         links: 0,
@@ -363,17 +427,17 @@ fn sum<'p>(picks: impl Iterator<Item = &'p Pick>) -> v1::Totals {
     })
 }
 
-fn due_days(days: &[forecast::Share], now: Seconds) -> Vec<v1::Due> {
-    let told = days.iter().enumerate().map(|(day, (files, bytes))| v1::Due {
-        until: Some(timestamp(now.plus((day as u64).saturating_mul(DAY)))),
+fn due_days(days: &[forecast::Share], now: Seconds) -> Vec<Due> {
+    let told = days.iter().enumerate().map(|(day, (files, bytes))| Due {
+        until: now.plus((day as u64).saturating_mul(DAY)),
         files: *files,
         bytes: u64::try_from(*bytes).unwrap_or(u64::MAX),
     });
     told.collect()
 }
 
-fn subjects(outlook: &Outlook, now: Seconds, name: impl Fn(u32) -> String) -> Vec<v1::SubjectForecast> {
-    let mut rows: Vec<v1::SubjectForecast> = outlook
+fn subjects(outlook: &Outlook, now: Seconds, name: impl Fn(u32) -> String) -> Vec<SubjectForecast> {
+    let mut rows: Vec<SubjectForecast> = outlook
         .subjects
         .iter()
         .map(|(subject, days)| {
@@ -383,7 +447,7 @@ fn subjects(outlook: &Outlook, now: Seconds, name: impl Fn(u32) -> String) -> Ve
                 (a.0.saturating_add(b.0), a.1.saturating_add(b.1))
             });
             told.retain(|day| day.files > 0);
-            v1::SubjectForecast {
+            SubjectForecast {
                 subject: name(*subject),
                 files: all.0,
                 bytes: u64::try_from(all.1).unwrap_or(u64::MAX),

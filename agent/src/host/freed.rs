@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use prost::Message;
 use purge_proto::units::format_size;
-use purge_proto::v1;
 
 use super::triggered::{Asker, shares, space_of};
 use super::withheld::LeftOut;
@@ -19,11 +18,11 @@ use super::{Host, HostError};
 use crate::volume::Volume;
 use purge_base::clock;
 use purge_format::frame::{Frames, put_frame};
-use purge_model::Seconds;
+use purge_model::{Seconds, Totals};
 use purge_policy::allowance::Watermark;
 use purge_policy::freed::{Amount, Moment, Verdict, freed, grown, judge, scaled};
-use purge_removal::holds::timestamp;
-use purge_removal::plans::{PlanRecord, Promise};
+use purge_removal::plans::{Plan, Promise};
+use purge_removal::runs::Run;
 
 /// A file system frees later than it answers: nothing is held against a run before so many seconds have passed.
 const SETTLES_WITHIN: u64 = 15;
@@ -311,19 +310,65 @@ fn stored(volume: &Volume) -> Result<Stored, HostError> {
     })
 }
 
-fn is_of_watermark(run: &v1::Run) -> bool {
-    run.requested_by == format!("watermark {}", run.volume)
+fn is_of_watermark(run: &Run) -> bool {
+    run.by == format!("watermark {}", run.volume)
 }
 
 /// What a run took: deleted, or moved to the trash and not put back.
-pub(super) fn taken(run: &v1::Run) -> (u64, u64) {
-    let (deleted, trashed) = (run.deleted.unwrap_or_default(), run.trashed.unwrap_or_default());
-    let back = run.restored.unwrap_or_default();
+pub(super) fn taken(run: &Run) -> (u64, u64) {
+    let (deleted, trashed, back) = (run.deleted, run.trashed, run.restored);
     let part = |a: u64, b: u64, back: u64| a.saturating_add(b).saturating_sub(back);
     (
         part(deleted.files, trashed.files, back.files),
         part(deleted.bytes, trashed.bytes, back.bytes),
     )
+}
+
+/// Whether a quota or watermark deletes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TriggerState {
+    /// It deletes when it is asked to.
+    Ready,
+    /// A run of it goes on or has ended, and what came free is not known yet.
+    Measuring,
+    /// It deletes nothing now and tries again by itself.
+    Waiting,
+    /// What it deleted did not come free: it deletes nothing until an operator says so or space comes free.
+    Stopped,
+}
+
+/// How a quota or watermark is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TriggerStatus {
+    /// "watermark VOLUME" or "quota NAME".
+    pub name: String,
+    /// Whether it deletes.
+    pub state: TriggerState,
+    /// Why it does not delete now; empty when it is ready.
+    pub reason: String,
+    /// Since when.
+    pub since: Option<Seconds>,
+    /// Of a watermark: what was measured last, or why it stopped.
+    pub measured: Option<Freed>,
+    /// What all quotas and watermarks of the volume took within the last 24 h.
+    pub taken_lately: Option<Totals>,
+    /// Of a watermark: whose files its plans leave out, and why, in words.
+    pub left_out: Vec<String>,
+}
+
+/// What runs deleted and what came free of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Freed {
+    /// Apparent size of what was deleted.
+    pub deleted_bytes: u64,
+    /// What was to come free.
+    pub promised_bytes: u64,
+    /// What did, with what others wrote meanwhile.
+    pub freed_bytes: u64,
+    /// Inodes that were to come free.
+    pub promised_files: u64,
+    /// Inodes that did.
+    pub freed_files: u64,
 }
 
 impl Host {
@@ -379,12 +424,12 @@ impl Host {
     }
 
     /// What the watermark's runs among these promised must come free now that their trash is freed.
-    pub(super) fn after_freeing(&self, volume: &Volume, before: Moment, freed: &[(v1::Run, v1::Totals)]) {
+    pub(super) fn after_freeing(&self, volume: &Volume, before: Moment, freed: &[(Run, Totals)]) {
         let (mut sum, mut plans) = (Sum::default(), Vec::new());
         for (run, left) in freed.iter().filter(|(run, _)| is_of_watermark(run)) {
-            let plan = self.plans.get(&run.plan_id).ok();
+            let plan = self.plans.get(&run.plan).ok();
             sum = sum.plus(promise_of(plan.as_ref(), (left.files, left.bytes)).0);
-            plans.push(run.plan_id.clone());
+            plans.push(run.plan.clone());
         }
         if (sum.promised_bytes, sum.promised_files) == (0, 0) {
             return;
@@ -428,12 +473,8 @@ impl Host {
             "" => None,
             id => self.plans.get(id).ok(),
         };
-        let run_id = plan
-            .as_ref()
-            .and_then(|p| p.plan.as_ref())
-            .map(|p| p.run_id.clone());
-        let run_id = run_id.unwrap_or_default();
-        if self.runs.live(&run_id).is_some() {
+        let run_id = plan.as_ref().and_then(|plan| plan.run.as_deref());
+        if run_id.is_some_and(|id| self.runs.live(id).is_some()) {
             return Ok(());
         }
         let now = clock::now();
@@ -448,10 +489,9 @@ impl Host {
             let ended = pending.clone();
             self.brakes.change(name, |k| k.pending = Some(ended));
         }
-        let run = self.runs.get(&run_id).ok();
+        let run = run_id.and_then(|id| self.runs.get(id).ok());
         let (deleted, went) = run.as_ref().map_or(((0, 0), (0, 0)), |run| {
-            let deleted = run.deleted.unwrap_or_default();
-            ((deleted.files, deleted.bytes), taken(run))
+            ((run.deleted.files, run.deleted.bytes), taken(run))
         });
         let (promised, _) = promise_of(plan.as_ref(), deleted);
         let (_, gone) = promise_of(plan.as_ref(), went);
@@ -543,7 +583,7 @@ impl Host {
     ///
     /// # Errors
     /// When there is no such volume, or its watermark has not stopped.
-    pub fn resume(&self, volume: &str, by: &str) -> Result<Vec<v1::TriggerStatus>, HostError> {
+    pub fn resume(&self, volume: &str, by: &str) -> Result<Vec<TriggerStatus>, HostError> {
         let name = self.volume(volume)?.config.name.clone();
         let known = self.brakes.get(&name);
         if known.stopped.is_none() && known.left_out.is_empty() {
@@ -559,7 +599,7 @@ impl Host {
     }
 
     /// How the watermark and the purging quotas of a volume are.
-    pub fn triggers(&self, volume: &str) -> Vec<v1::TriggerStatus> {
+    pub fn triggers(&self, volume: &str) -> Vec<TriggerStatus> {
         let limits = self.limits();
         let watermarks = limits.watermarks.into_iter().filter(|w| w.volume == volume);
         let quotas = limits
@@ -578,18 +618,21 @@ impl Host {
             .collect()
     }
 
-    fn trigger(&self, asker: &Asker, volume: &str, taken_lately: Option<v1::Totals>) -> v1::TriggerStatus {
-        let mut status = v1::TriggerStatus {
+    fn trigger(&self, asker: &Asker, volume: &str, taken_lately: Option<Totals>) -> TriggerStatus {
+        let mut status = TriggerStatus {
             name: asker.name(),
-            state: v1::TriggerState::Ready.into(),
+            state: TriggerState::Ready,
+            reason: String::new(),
+            since: None,
+            measured: None,
             taken_lately,
-            ..v1::TriggerStatus::default()
+            left_out: Vec::new(),
         };
         let waiting = self.brakes.waiting.lock().get(&status.name).cloned();
         if let Some(waiting) = waiting {
-            status.state = v1::TriggerState::Waiting.into();
+            status.state = TriggerState::Waiting;
             status.reason = waiting.why;
-            status.since = Some(timestamp(waiting.since));
+            status.since = Some(waiting.since);
         }
         if !matches!(asker, Asker::Watermark(_)) {
             return status;
@@ -597,7 +640,7 @@ impl Host {
         let known = self.brakes.get(volume);
         status.left_out = known.left_out.iter().map(LeftOut::in_words).collect();
         let sum = known.stopped.as_ref().and_then(|s| s.sum).or(known.last);
-        status.measured = sum.map(|s| v1::Freed {
+        status.measured = sum.map(|s| Freed {
             deleted_bytes: s.deleted_bytes,
             promised_bytes: s.promised_bytes,
             freed_bytes: s.freed_bytes,
@@ -605,13 +648,13 @@ impl Host {
             freed_files: s.freed_files,
         });
         if let Some(pending) = &known.pending {
-            status.state = v1::TriggerState::Measuring.into();
-            status.since = Some(timestamp(Seconds(pending.began)));
+            status.state = TriggerState::Measuring;
+            status.since = Some(Seconds(pending.began));
             status.reason = "what its run frees is being measured".into();
         }
         if let Some(stopped) = known.stopped {
-            status.state = v1::TriggerState::Stopped.into();
-            status.since = Some(timestamp(Seconds(stopped.at)));
+            status.state = TriggerState::Stopped;
+            status.since = Some(Seconds(stopped.at));
             status.reason = stopped.why();
         }
         status
@@ -619,9 +662,9 @@ impl Host {
 }
 
 /// What came free if all of that was what its plan said: the promise, and what it took on disk.
-fn promise_of(plan: Option<&PlanRecord>, (files, bytes): (u64, u64)) -> (Sum, Amount) {
-    let totals = plan.and_then(|p| p.plan.as_ref()).and_then(|p| p.candidates);
-    let totals = totals.unwrap_or(v1::Totals {
+fn promise_of(plan: Option<&Plan>, (files, bytes): (u64, u64)) -> (Sum, Amount) {
+    let totals = plan.map(|plan| plan.totals);
+    let totals = totals.unwrap_or(Totals {
         files,
         directories: 0,
         links: 0,

@@ -6,22 +6,19 @@ use std::cell::Cell;
 use std::io;
 use std::time::{Duration, Instant};
 
-use purge_proto::v1;
-
 use super::purges::heading_of;
 use super::stuck::Stuck;
-use super::trash::left_in_trash;
 use super::{Host, HostError};
 use crate::volume::claimed::Doing;
 use crate::volume::{State, Volume};
 use crate::work::Outcome;
 use purge_base::clock;
 use purge_collect::collector::Barrier;
-use purge_model::{Kind, Seconds};
+use purge_model::{Kind, Seconds, Totals};
 use purge_removal::audit::{self, Event, Lines};
 use purge_removal::doubt::Doubt;
 use purge_removal::freeing::{Ended, Freer, Rest};
-use purge_removal::holds::timestamp;
+use purge_removal::runs::Run;
 use purge_removal::trash::{Share, TRASH, Trash};
 
 /// Uses that wait in the kernel's queue are read within this time, or nothing is freed now.
@@ -158,8 +155,7 @@ impl Host {
     /// missed.
     fn doubt_of(&self, volume: &Volume, trash: &Trash, share: &Share) -> (Doubt, i64) {
         let run = self.runs.get(&share.run).ok();
-        let of_run = |at: Option<prost_types::Timestamp>| at.map(|t| Seconds::from_unix(t.seconds));
-        let began = run.as_ref().and_then(|run| of_run(run.started_at));
+        let began = run.as_ref().map(|run| run.started);
         let began = began.unwrap_or_else(|| trash.begun(share).unwrap_or(Seconds::MIN));
         let until = i64::try_from(share.until).unwrap_or(i64::MAX);
         let Some(unseen) = volume.unseen_since(began) else {
@@ -170,9 +166,7 @@ impl Host {
         let doubt = Doubt {
             from: Some(unseen.from),
             traced: unseen.traced,
-            moved_until: run
-                .and_then(|run| of_run(run.finished_at))
-                .unwrap_or(Seconds(u32::MAX)),
+            moved_until: run.and_then(|run| run.finished).unwrap_or(Seconds::MAX),
             is_over: ends <= clock::judged().unix(),
         };
         (doubt, ends)
@@ -204,8 +198,7 @@ impl Host {
         );
         let _one = volume.trash_work.lock();
         let noted = self.runs.get(&share.run).map(|mut run| {
-            let known = run.trash_until.map_or(0, |t| t.seconds);
-            run.trash_until = Some(timestamp(Seconds::from_unix(ends.max(known))));
+            run.trash_until = run.trash_until.max(Some(Seconds::from_unix(ends)));
             self.runs.save(&run)
         });
         if !matches!(noted, Ok(Ok(()))) {
@@ -225,7 +218,7 @@ impl Host {
         trash: &Trash,
         share: &Share,
         freed: Result<Rest, Ended>,
-    ) -> io::Result<Option<(v1::Run, v1::Totals)>> {
+    ) -> io::Result<Option<(Run, Totals)>> {
         let stuck = stuck_of(volume, trash, share, freed);
         // The grace of the other shares has ended as well.
         let is_known = stuck.is_some() && !self.tell_of_stuck(volume, share, stuck.as_ref());
@@ -276,13 +269,13 @@ impl Host {
         volume: &Volume,
         share: &Share,
         (more, stuck): (bool, Option<Stuck>),
-    ) -> Result<Option<(v1::Run, v1::Totals)>, HostError> {
+    ) -> Result<Option<(Run, Totals)>, HostError> {
         let _one = volume.trash_work.lock();
         let mut run = self.runs.get(&share.run)?;
         let mut lines = Lines::default();
         let stuck = stuck.map(|s| s.totals);
-        let (now, left) = (clock::now(), left_in_trash(&run));
-        let left = less(left, stuck.unwrap_or_default());
+        let (now, left) = (clock::now(), run.left_in_trash());
+        let left = left.minus(stuck.unwrap_or_default());
         let event = Event {
             event: "freed",
             reason: "",
@@ -298,21 +291,11 @@ impl Host {
             .write(&lines)
             .map_err(|e| HostError::Refused(e.to_string()))?;
         if !more {
-            run.trash_freed_at.get_or_insert(timestamp(now));
+            run.trash_freed.get_or_insert(now);
             run.trash_stuck = stuck;
             self.runs.save(&run)?;
         }
         Ok((!more).then_some((run, left)))
-    }
-}
-
-/// What is left of totals without a part.
-pub(super) fn less(all: v1::Totals, part: v1::Totals) -> v1::Totals {
-    v1::Totals {
-        files: all.files.saturating_sub(part.files),
-        directories: all.directories.saturating_sub(part.directories),
-        links: all.links.saturating_sub(part.links),
-        bytes: all.bytes.saturating_sub(part.bytes),
     }
 }
 

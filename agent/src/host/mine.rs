@@ -5,8 +5,6 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use prost::Message;
-use purge_proto::v1;
 use rustc_hash::FxHashMap;
 
 use super::{Host, HostError};
@@ -17,7 +15,6 @@ use purge_index::DirId;
 use purge_model::{Inode, Seconds};
 use purge_policy::expiring::{Share, expiring, of_owner};
 use purge_policy::rule::{Rule, Target};
-use purge_removal::holds::timestamp;
 
 /// Bytes that a directory takes in an answer besides its path, about.
 const DIRECTORY_BYTES: usize = 48;
@@ -35,6 +32,38 @@ pub struct Whose {
     pub depth: u32,
     /// The owner asks, and is in these groups; none: the caller may know all.
     pub own: Option<Arc<[u32]>>,
+}
+
+/// One owner's files that the rules take soon.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MineReport {
+    /// The owner's name.
+    pub user: String,
+    /// How many files.
+    pub files: u64,
+    /// Their sizes together.
+    pub bytes: u64,
+    /// What expires first comes first: as many as there was room for.
+    pub directories: Vec<MineDirectory>,
+    /// How many there are.
+    pub directories_total: u64,
+}
+
+/// What expires soon in one directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MineDirectory {
+    /// The volume's name.
+    pub volume: String,
+    /// Its path on the host.
+    pub path: Vec<u8>,
+    /// How many files.
+    pub files: u64,
+    /// Their sizes together.
+    pub bytes: u64,
+    /// When the first of them expires.
+    pub first_expires: Seconds,
+    /// These lie in directories that the owner cannot enter: `path` ends above those.
+    pub hidden: bool,
 }
 
 impl Host {
@@ -64,11 +93,11 @@ impl Host {
     ///
     /// # Errors
     /// When the volume is unknown or the index damaged.
-    /// At most `bytes_max` bytes of directories are told one by one; the sums are of all of them.
-    pub fn mine(&self, whose: &Whose, bytes_max: usize) -> Result<v1::MineReport, HostError> {
-        let mut report = v1::MineReport {
+    /// About `bytes_max` bytes of directories of each volume are told one by one; the sums are of all of them.
+    pub fn mine(&self, whose: &Whose, bytes_max: usize) -> Result<MineReport, HostError> {
+        let mut report = MineReport {
             user: user_name(whose.uid),
-            ..v1::MineReport::default()
+            ..MineReport::default()
         };
         if !whose.volume.is_empty() {
             self.volume(&whose.volume)?;
@@ -106,16 +135,8 @@ impl Host {
             report.directories_total = report.directories_total.saturating_sub(merged);
             report.directories.extend(rows);
         }
-        let key = |d: &v1::MineDirectory| (d.first_expires_at.map_or(0, |t| t.seconds), d.path.clone());
+        let key = |d: &MineDirectory| (d.first_expires, d.path.clone());
         report.directories.sort_by_cached_key(key);
-        let mut bytes = 0usize;
-        let fitting = report.directories.iter().take_while(|d| {
-            bytes = bytes.saturating_add(d.encoded_len());
-            bytes <= bytes_max
-        });
-        let fitting = fitting.count();
-        report.directories.truncate(fitting);
-        report.directories.shrink_to_fit();
         Ok(report)
     }
 
@@ -127,12 +148,12 @@ impl Host {
 }
 
 /// Directories as they are told. Those that the owner cannot enter are one, by the last directory above them that they can.
-fn rows(volume: &Volume, whose: &Whose, told: Vec<(Vec<u8>, Share)>) -> Vec<v1::MineDirectory> {
+fn rows(volume: &Volume, whose: &Whose, told: Vec<(Vec<u8>, Share)>) -> Vec<MineDirectory> {
     let root = &volume.config.path;
     let own = whose.own.as_ref();
     let mut sight = own.map(|gids| Sight::of(root, whose.uid, gids));
     let mut hidden: FxHashMap<Vec<u8>, usize> = FxHashMap::default();
-    let mut rows: Vec<v1::MineDirectory> = Vec::with_capacity(told.len());
+    let mut rows: Vec<MineDirectory> = Vec::with_capacity(told.len());
     for (below, share) in told {
         let cut = sight.as_mut().and_then(|sight| sight.shown_in(&below));
         let shown = below.get(..cut.unwrap_or(below.len())).unwrap_or_default();
@@ -147,12 +168,12 @@ fn rows(volume: &Volume, whose: &Whose, told: Vec<(Vec<u8>, Share)>) -> Vec<v1::
         if cut.is_some() {
             hidden.insert(shown.to_vec(), rows.len());
         }
-        rows.push(v1::MineDirectory {
+        rows.push(MineDirectory {
             volume: volume.config.name.clone(),
             path: absolute(root, shown),
             files: share.files,
             bytes,
-            first_expires_at: Some(timestamp(share.first)),
+            first_expires: share.first,
             hidden: cut.is_some(),
         });
     }

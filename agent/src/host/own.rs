@@ -3,14 +3,12 @@
 //! That something is another's, and that it is not there, is answered with the same words, after the same work. So nothing is learnt of
 //! what lies in a directory that its owner keeps closed.
 
-use purge_proto::v1;
-
 use super::place::{AtEnd, Place};
 use super::questions::{Answer, known};
 use super::{Host, HostError, shown};
 use purge_model::Kind;
 use purge_policy::explain::Subject;
-use purge_removal::holds::{Asker, PATH_BYTES_MAX, Wanted};
+use purge_removal::holds::{Asker, Hold, PATH_BYTES_MAX, Wanted};
 use purge_sys::stat::Located;
 
 /// What somebody wants to hold.
@@ -48,14 +46,8 @@ impl Host {
         let subject = known.ok_or_else(|| not_theirs(&place.path(), user.uid))?;
         let mut answer = self.told_of(place, subject, false)?;
         let count = answer.holds.len();
-        answer.holds.retain(|h| h.created_by == user.name);
-        if answer.holds.len() < count {
-            answer.holds.push(v1::Hold {
-                path: answer.path.clone(),
-                reason: "a hold of another user keeps it".into(),
-                ..v1::Hold::default()
-            });
-        }
+        answer.holds.retain(|h| h.by == user.name);
+        answer.is_held_by_another = answer.holds.len() < count;
         Ok(answer)
     }
 
@@ -63,7 +55,7 @@ impl Host {
     ///
     /// # Errors
     /// When nothing lies there, or it is a symbolic link, or there are too many holds.
-    pub fn hold(&self, wish: &Wish<'_>, by: &str, asker: Asker) -> Result<v1::Hold, HostError> {
+    pub fn hold(&self, wish: &Wish<'_>, by: &str, asker: Asker) -> Result<Hold, HostError> {
         let place = self.place_to_hold(wish.path)?;
         // A hold of a link would keep the link and nothing of what it leads to.
         let found = place.look(AtEnd::NoLink)?;
@@ -74,7 +66,7 @@ impl Host {
     ///
     /// # Errors
     /// When it is not theirs, or they ask for more than they may have.
-    pub fn hold_own(&self, wish: &Wish<'_>, user: User<'_>, hold_max: u64) -> Result<v1::Hold, HostError> {
+    pub fn hold_own(&self, wish: &Wish<'_>, user: User<'_>, hold_max: u64) -> Result<Hold, HostError> {
         if wish.seconds.is_some_and(|s| s > hold_max) {
             return Err(HostError::Invalid {
                 field: "for_seconds",
@@ -105,7 +97,7 @@ impl Host {
         place: &Place,
         found: &Located,
         (wish, by, asker): (&Wish<'_>, &str, Asker),
-    ) -> Result<v1::Hold, HostError> {
+    ) -> Result<Hold, HostError> {
         if found.stat.kind == Kind::Symlink {
             let why = format!(
                 "{} is a symbolic link, and links are not followed: a hold would keep nothing of what it leads to; give the path of that",

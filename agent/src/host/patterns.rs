@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use purge_proto::v1;
 
 use super::{Host, HostError};
 use crate::volume::Volume;
@@ -18,6 +17,7 @@ use purge_index::{DirId, StoreError};
 use purge_policy::idle::{Idle, Search};
 use purge_policy::rule::Rule;
 use purge_policy::scope::Globs;
+use purge_removal::plans::IdlePattern;
 
 /// A plan waits so long for what its patterns match. On a large volume the first plan does without, and the next one tells.
 const PLAN_WAITS: Duration = Duration::from_secs(3);
@@ -78,7 +78,7 @@ impl Known {
 
 impl Host {
     /// The exclude patterns of rules that match nothing on their volume; those of a large volume may not be known yet.
-    pub(super) fn idle_patterns(&self, volume: &Arc<Volume>, rules: &[Rule]) -> Vec<v1::IdlePattern> {
+    pub(super) fn idle_patterns(&self, volume: &Arc<Volume>, rules: &[Rule]) -> Vec<IdlePattern> {
         let excludes = |rule: &Rule| {
             let patterns = rule.scope.exclude.iter().flat_map(Globs::patterns);
             (rule.name.clone(), patterns.cloned().collect())
@@ -88,20 +88,19 @@ impl Host {
         found.unwrap_or_default()
     }
 
-    /// The same for rules that are not in force.
+    /// The same for rules that are not in force: each with its exclude patterns.
     ///
     /// # Errors
     /// When the volume is unknown, or what it holds is not known yet.
     pub fn check_patterns(
         &self,
-        asked: &v1::CheckPatternsRequest,
-    ) -> Result<Vec<v1::IdlePattern>, HostError> {
-        let volume = self.volume(&asked.volume)?;
+        volume: &str,
+        wanted: &[(String, Vec<String>)],
+    ) -> Result<Vec<IdlePattern>, HostError> {
+        let volume = self.volume(volume)?;
         self.check_certain(volume)?;
         volume.sync_soon();
-        let rules = asked.rules.iter();
-        let wanted: Vec<_> = rules.map(|r| (r.rule.clone(), r.exclude.clone())).collect();
-        self.look_for(volume, &wanted, QUESTION_WAITS).ok_or_else(|| {
+        self.look_for(volume, wanted, QUESTION_WAITS).ok_or_else(|| {
             let name = &volume.config.name;
             HostError::Refused(format!(
                 "volume {name}: the patterns are still being looked for; ask again"
@@ -114,7 +113,7 @@ impl Host {
         volume: &Arc<Volume>,
         wanted: &[(String, Vec<String>)],
         patience: Duration,
-    ) -> Option<Vec<v1::IdlePattern>> {
+    ) -> Option<Vec<IdlePattern>> {
         let mut patterns: Vec<String> = wanted.iter().flat_map(|(_, all)| all.clone()).collect();
         patterns.sort_unstable();
         patterns.dedup();
@@ -146,10 +145,10 @@ impl Host {
         drop(known);
         let of_rule = |(rule, patterns): &(String, Vec<String>)| {
             let idle = patterns.iter().filter_map(|p| found.get(p)?.clone());
-            let told = idle.map(|idle| v1::IdlePattern {
+            let told = idle.map(|idle| IdlePattern {
                 rule: rule.clone(),
                 pattern: idle.pattern,
-                did_you_mean: idle.did_you_mean.unwrap_or_default(),
+                did_you_mean: idle.did_you_mean,
             });
             told.collect::<Vec<_>>()
         };

@@ -16,7 +16,7 @@ use purge_policy::apart::TOGETHER_MAX;
 use purge_policy::evaluate::{Circumstances, Evaluation, Survey};
 use purge_policy::portion::{self, Portion};
 use purge_policy::rule::{AUTO_MAX_FRACTION, Rule};
-use purge_removal::plans::{By, Occasion, PlanRecord};
+use purge_removal::plans::{By, Occasion, Plan};
 
 /// So long a plan waits for what the disks say.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
@@ -41,7 +41,7 @@ impl Host {
     ///
     /// # Errors
     /// When the rules are unknown or do not belong together, or the volume is in doubt.
-    pub fn create_plan(&self, wanted: &Wanted, by: By<'_>) -> Result<PlanRecord, HostError> {
+    pub fn create_plan(&self, wanted: &Wanted, by: By<'_>) -> Result<Plan, HostError> {
         let (volume, rules) = self.choose_rules(wanted)?;
         let made = self.make_plan(volume, rules, wanted, by);
         volume.keeping.work.plans.count(outcome_of(made.as_ref()));
@@ -54,7 +54,7 @@ impl Host {
         mut rules: Vec<Rule>,
         wanted: &Wanted,
         by: By<'_>,
-    ) -> Result<PlanRecord, HostError> {
+    ) -> Result<Plan, HostError> {
         self.check_certain(volume)?;
         if wanted.unattended {
             for rule in &mut rules {
@@ -109,7 +109,7 @@ impl Host {
         volume: &Volume,
         found: Evaluation,
         occasion: &Occasion<'_>,
-    ) -> Result<PlanRecord, HostError> {
+    ) -> Result<Plan, HostError> {
         let phases = &volume.keeping.work.phases;
         phases.observe(Phase::Evaluate, occasion.seconds);
         let began = Instant::now();
@@ -276,10 +276,9 @@ pub(super) fn too_many_in_words(uid: u32, part: Portion, share: f64, limit: f64)
 }
 
 /// What became of a plan that was asked for.
-pub(super) fn outcome_of(made: Result<&PlanRecord, &HostError>) -> Outcome {
-    let is_over_a_limit = |record: &PlanRecord| record.plan.as_ref().is_some_and(|p| !p.refusal.is_empty());
+pub(super) fn outcome_of(made: Result<&Plan, &HostError>) -> Outcome {
     match made {
-        Ok(record) if is_over_a_limit(record) => Outcome::Refused,
+        Ok(plan) if plan.refusal.is_some() => Outcome::Refused,
         Ok(_) => Outcome::Done,
         Err(HostError::Store(_)) => Outcome::Failed,
         Err(_) => Outcome::Refused,

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{MutexGuard, RwLockReadGuard};
-use purge_proto::v1;
 use rustc_hash::FxHashSet;
 
 use super::{Host, HostError};
@@ -23,11 +22,10 @@ use purge_removal::apply::{self, Order, Seen, Taken};
 use purge_removal::audit::Heading;
 use purge_removal::candidate::Candidate;
 use purge_removal::ending::{Stop, end, failure_of};
-use purge_removal::holds::timestamp;
 use purge_removal::ledger::{self, Ledger};
-use purge_removal::plans::{EXPIRES_AFTER_SECONDS, PlanRecord, fingerprint};
+use purge_removal::plans::{EXPIRES_AFTER_SECONDS, Fingerprint, Plan};
 use purge_removal::protection::Guard;
-use purge_removal::runs::LiveRun;
+use purge_removal::runs::{LiveRun, Run};
 
 /// How a plan is applied.
 #[derive(Debug, Clone, Copy, Default)]
@@ -51,53 +49,42 @@ impl Host {
     ) -> Result<(String, Arc<LiveRun>), HostError> {
         // It stays until the run has ended, and no other run gets it.
         let mut claim = self.plans.claim(plan_id)?;
-        let mut record = self.plans.get(plan_id)?;
-        let plan = record.plan.clone().unwrap_or_default();
+        let mut plan = self.plans.get(plan_id)?;
         let now = clock::now();
-        let created = Seconds::from_unix(plan.created_at.map_or(0, |t| t.seconds));
-        if created.age_at(now) >= EXPIRES_AFTER_SECONDS {
+        if plan.created.age_at(now) >= EXPIRES_AFTER_SECONDS {
             return Err(HostError::Refused(format!(
                 "plan {plan_id} has expired (it is older than 24 h); make a new one"
             )));
         }
-        if !plan.run_id.is_empty() {
+        if let Some(run) = &plan.run {
             return Err(HostError::Refused(format!(
-                "plan {plan_id} was applied already, by run {}; make a new one",
-                plan.run_id
+                "plan {plan_id} was applied already, by run {run}; make a new one"
             )));
         }
-        if !plan.refusal.is_empty() {
-            return Err(HostError::Refused(format!(
-                "plan {plan_id} is refused: {}",
-                plan.refusal
-            )));
+        if let Some(why) = &plan.refusal {
+            return Err(HostError::Refused(format!("plan {plan_id} is refused: {why}")));
         }
-        self.check_rules_unchanged(&record)?;
+        self.check_rules_unchanged(&plan)?;
         let volume = Arc::clone(self.volume(&plan.volume)?);
         self.check_certain(&volume)?;
-        if !is_watched_since(&volume, created) {
+        if !is_watched_since(&volume, plan.created) {
             return Err(HostError::Refused(format!(
                 "plan {plan_id} was made before a stretch that nobody watched (`purgectl status` names it), in \
                  which its files may have been used; make a new one"
             )));
         }
-        let graces = graces(&record, how, volume.guard());
+        let graces = graces(&plan, how, volume.guard());
         let last = graces.iter().copied().max().unwrap_or(0);
-        let run = v1::Run {
-            run_id: new_id('r', now),
-            plan_id: plan_id.into(),
+        let run = Run {
+            id: new_id('r', now),
+            plan: plan_id.into(),
             volume: plan.volume.clone(),
-            state: v1::RunState::Running.into(),
-            started_at: Some(timestamp(now)),
-            deleted: Some(v1::Totals::default()),
-            trashed: Some(v1::Totals::default()),
-            archived: Some(v1::Totals::default()),
-            skipped: Some(v1::Skipped::default()),
-            requested_by: by.into(),
-            trash_until: (last > 0).then(|| timestamp(now.plus(last))),
-            ..v1::Run::default()
+            started: now,
+            by: by.into(),
+            trash_until: (last > 0).then(|| now.plus(last)),
+            ..Run::default()
         };
-        let run_id = run.run_id.clone();
+        let run_id = run.id.clone();
         let heading = Heading {
             volume: plan.volume.clone(),
             root: volume.config.path.clone(),
@@ -105,19 +92,17 @@ impl Host {
             run: run_id.clone(),
             by: by.into(),
         };
-        let live = self.runs.begin(run, record.candidates())?;
-        // From here on the plan is used up, whatever becomes of the run.
-        if let Some(plan) = &mut record.plan {
-            plan.run_id.clone_from(&run_id);
-        }
+        let live = self.runs.begin(run, plan.candidates())?;
+        // From here on the plan is used up, also when the run fails.
+        plan.run = Some(run_id.clone());
         claim.used();
-        self.plans.put(&record)?;
+        self.plans.put(&plan)?;
         let (host, running) = (Arc::clone(self), Arc::clone(&live));
         let spawned = std::thread::Builder::new().name("run".into()).spawn(move || {
             let run = match Ledger::create(&host.anchor, &heading.run) {
                 Ok(ledger) => {
                     let order = Order {
-                        plan: &record,
+                        plan: &plan,
                         plans: &host.plans,
                         max_rate: how.max_rate,
                         graces,
@@ -129,9 +114,9 @@ impl Host {
                     let around = Around {
                         host: &host,
                         volume: &volume,
-                        planned_at: created,
+                        planned_at: plan.created,
                         tally: host.notifier.tally(&heading.run, &heading.root),
-                        names: names_of_rules(&record),
+                        names: names_of_rules(&plan),
                     };
                     apply::apply(&volume.watched, &order, &around, &running)
                 }
@@ -146,15 +131,15 @@ impl Host {
             }
             volume.keeping.work.phases.observe(Phase::Apply, run.seconds);
             match failure_of(&run) {
-                Some(why) => tracing::error!(run = %run.run_id, volume = %run.volume, by = %run.requested_by, why, "the run failed"),
+                Some(why) => tracing::error!(run = %run.id, volume = %run.volume, by = %run.by, why, "the run failed"),
                 None => {
-                    tracing::info!(run = %run.run_id, state = ?run.state(), deleted = ?run.deleted, trashed = ?run.trashed, "run ended");
+                    tracing::info!(run = %run.id, state = ?run.state, deleted = ?run.deleted, trashed = ?run.trashed, "run ended");
                 }
             }
             match host.runs.end(&run) {
                 // The record has it all by now.
-                Ok(()) => drop(std::fs::remove_file(ledger::path(&host.anchor, &run.run_id))),
-                Err(error) => tracing::error!(run = %run.run_id, %error, "cannot save the run's record"),
+                Ok(()) => drop(std::fs::remove_file(ledger::path(&host.anchor, &run.id))),
+                Err(error) => tracing::error!(run = %run.id, %error, "cannot save the run's record"),
             }
             drop(claim);
         });
@@ -165,66 +150,57 @@ impl Host {
     /// Why the last run of a volume failed as a whole, with its name; none: it did not.
     pub fn run_failure(&self, volume: &str) -> Option<String> {
         let last = self.runs.last_of(volume)?;
-        failure_of(&last).map(|why| format!("run {} failed: {why}", last.run_id))
+        failure_of(&last).map(|why| format!("run {} failed: {why}", last.id))
     }
 
     /// A plan from rules that have changed since says nothing of what the rules now want.
-    fn check_rules_unchanged(&self, record: &PlanRecord) -> Result<(), HostError> {
-        let changed = |what: &str| {
-            let id = record
-                .plan
-                .as_ref()
-                .map(|p| p.plan_id.as_str())
-                .unwrap_or_default();
-            HostError::Refused(format!(
-                "{what} of plan {id} changed since it was made; make a new one"
+    fn check_rules_unchanged(&self, plan: &Plan) -> Result<(), HostError> {
+        let (id, refused) = (&plan.id, |why: String| Err(HostError::Refused(why)));
+        let of_older_agent = || {
+            refused(format!(
+                "plan {id} was made by another version of the agent, so it cannot be told whether its rules have changed since; make a new one"
             ))
         };
-        if !record.trigger.is_empty() {
-            let same = self.trigger_is_unchanged(record);
-            return same
-                .then_some(())
-                .ok_or_else(|| changed(&format!("the {} or the rule", record.trigger)));
+        if let Some(trigger) = &plan.trigger {
+            return match self.trigger_is_unchanged(plan) {
+                _ if !plan.fingerprint.is_comparable() => of_older_agent(),
+                true => Ok(()),
+                false => refused(format!(
+                    "the {trigger} or the rule of plan {id} changed since it was made; make a new one"
+                )),
+            };
         }
         let now = self.rules();
-        let named: Vec<Rule> = record
-            .rules
-            .iter()
-            .filter_map(|name| now.iter().find(|r| r.name == *name))
-            .cloned()
-            .collect();
+        let named = plan.rules.iter();
+        let named = named.filter_map(|share| now.iter().find(|r| r.name == share.name));
+        let named: Vec<Rule> = named.cloned().collect();
         // A TTL given with the request is in no configuration; such a plan stands for itself.
-        let configured = named.len() == record.rules.len() && !record.own_ttl;
-        if configured && fingerprint(&named) != record.fingerprint {
-            let id = record
-                .plan
-                .as_ref()
-                .map(|p| p.plan_id.as_str())
-                .unwrap_or_default();
-            return Err(HostError::Refused(format!(
+        let configured = named.len() == plan.rules.len() && !plan.own_ttl;
+        match configured {
+            true if !plan.fingerprint.is_comparable() => of_older_agent(),
+            true if Fingerprint::of_rules(&named) != plan.fingerprint => refused(format!(
                 "the rules of plan {id} have changed since; make a new one"
-            )));
+            )),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
 /// How long what each rule of a plan takes stays in the trash.
-fn graces(record: &PlanRecord, how: Manner, guard: Guard) -> Vec<u64> {
-    let wanted = |grace: &u64| if how.no_grace { 0 } else { *grace };
-    record
-        .graces
-        .iter()
-        .map(|g| wanted(g).max(guard.least_grace()))
+fn graces(plan: &Plan, how: Manner, guard: Guard) -> Vec<u64> {
+    let wanted = |grace: u64| if how.no_grace { 0 } else { grace };
+    let rules = plan.rules.iter();
+    rules
+        .map(|rule| wanted(rule.grace).max(guard.least_grace()))
         .collect()
 }
 
-pub(super) fn heading_of(run: &v1::Run, volume: &Volume, by: &str) -> Heading {
+pub(super) fn heading_of(run: &Run, volume: &Volume, by: &str) -> Heading {
     Heading {
         volume: run.volume.clone(),
         root: volume.config.path.clone(),
-        plan: run.plan_id.clone(),
-        run: run.run_id.clone(),
+        plan: run.plan.clone(),
+        run: run.id.clone(),
         by: by.into(),
     }
 }
@@ -240,10 +216,10 @@ fn is_watched_since(volume: &Volume, at: Seconds) -> bool {
 }
 
 /// What a run's rules are called in metrics. A quota has a reason for everybody over it, but one name.
-fn names_of_rules(record: &PlanRecord) -> Vec<String> {
-    match record.trigger.as_str() {
-        "" => record.rules.clone(),
-        trigger => vec![trigger.to_owned(); record.rules.len()],
+fn names_of_rules(plan: &Plan) -> Vec<String> {
+    match &plan.trigger {
+        None => plan.rule_names(),
+        Some(trigger) => vec![trigger.clone(); plan.rules.len()],
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use purge_proto::v1;
-
 use super::own::User;
 use super::place::{AtEnd, Place};
 use super::survey::survey_of;
@@ -13,6 +11,7 @@ use purge_index::{DirId, Index};
 use purge_model::Inode;
 use purge_policy::explain::{self, Subject, Verdict};
 use purge_policy::rule::Rule;
+use purge_removal::holds::Hold;
 use purge_sys::stat::Located;
 
 /// Stands for a directory that is not there: nothing lies below it, and looking for that takes as long as below any other.
@@ -30,7 +29,9 @@ pub struct Answer {
     /// What each rule says of it.
     pub verdicts: Vec<Verdict>,
     /// What holds it.
-    pub holds: Vec<v1::Hold>,
+    pub holds: Vec<Hold>,
+    /// So does at least one hold of another user, of which the caller may know no more.
+    pub is_held_by_another: bool,
 }
 
 /// Where something is looked for: a volume by name, and a directory of it.
@@ -77,6 +78,7 @@ impl Host {
             subject,
             verdicts,
             holds,
+            is_held_by_another: false,
         })
     }
 

@@ -5,9 +5,9 @@ use std::io;
 
 use parking_lot::Mutex;
 use purge_proto::units::format_size;
-use purge_proto::v1;
 use rustix::io::Errno;
 
+use purge_model::Totals;
 use purge_removal::trash::Share;
 use purge_sys::failure::Failure;
 
@@ -15,7 +15,7 @@ use purge_sys::failure::Failure;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stuck {
     /// What is left of the share.
-    pub totals: v1::Totals,
+    pub totals: Totals,
     /// The first thing, as a path of the host.
     pub path: Vec<u8>,
     /// Why it stays.
@@ -26,7 +26,7 @@ pub struct Stuck {
 
 impl Stuck {
     /// What is left of a share, the first thing that could not be removed, and why.
-    pub(super) fn new(totals: v1::Totals, path: Vec<u8>, error: &io::Error) -> Self {
+    pub(super) fn new(totals: Totals, path: Vec<u8>, error: &io::Error) -> Self {
         Self {
             cure: cure(error, &path),
             why: error.to_string(),
@@ -94,10 +94,7 @@ impl AllStuck {
         let mut of_volume = all.get(volume)?.values();
         let mut sum = of_volume.next()?.clone();
         for more in of_volume {
-            sum.totals.files = sum.totals.files.saturating_add(more.totals.files);
-            sum.totals.directories = sum.totals.directories.saturating_add(more.totals.directories);
-            sum.totals.links = sum.totals.links.saturating_add(more.totals.links);
-            sum.totals.bytes = sum.totals.bytes.saturating_add(more.totals.bytes);
+            sum.totals = sum.totals.plus(more.totals);
         }
         Some(sum)
     }
@@ -117,7 +114,7 @@ mod tests {
             open: false,
         };
         let stuck = |files| {
-            let totals = v1::Totals {
+            let totals = Totals {
                 links: 0,
                 files,
                 directories: 1,

@@ -9,8 +9,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use purge_proto::v1;
-
 use super::triggered::{shares, space_of};
 use super::{Host, HostError};
 use purge_base::accounts::user_account;
@@ -23,6 +21,7 @@ use purge_notify::event::{Audience, Entry, Event, Fill, List, Purged, What, rfc3
 use purge_notify::memory::{Episode, Memory};
 use purge_notify::tally::{self, Lost};
 use purge_policy::allowance::Watermark;
+use purge_removal::runs::{Run, RunState};
 
 /// What costs a pass over the index is looked at this often at most, and seldom enough to cost a hundredth of a processor.
 const PASS_EVERY: Duration = Duration::from_secs(60);
@@ -255,60 +254,57 @@ impl Lookout {
             return Ok(());
         }
         for run in self.host.runs.list()? {
-            let key = format!("run/{}", run.run_id);
-            let over = run.finished_at.or(run.started_at).map_or(0, |t| t.seconds);
-            let age = Seconds::from_unix(over).age_at(clock::now());
-            if run.state() == v1::RunState::Running || self.memory.has(&key) || age > LATE {
+            let key = format!("run/{}", run.id);
+            let over = run.finished.unwrap_or(run.started);
+            let age = over.age_at(clock::now());
+            if run.state == RunState::Running || self.memory.has(&key) || age > LATE {
                 continue;
             }
-            let long_past = self.memory.is_new && Seconds::from_unix(over).age_at(self.began) > RECENT;
+            let long_past = self.memory.is_new && over.age_at(self.began) > RECENT;
             if !long_past {
                 self.run(&run)?;
             }
             self.memory.note(&key, wall());
             self.memory.save(wall())?;
-            tally::forget(self.host.notifier.outbox.dir(), &run.run_id)?;
+            tally::forget(self.host.notifier.outbox.dir(), &run.id)?;
         }
         self.ended = Some(ended);
         Ok(())
     }
 
-    fn run(&self, run: &v1::Run) -> Result<(), LookError> {
+    fn run(&self, run: &Run) -> Result<(), LookError> {
         let rules = self
             .host
             .plans
-            .get(&run.plan_id)
-            .map(|p| p.rules)
-            .unwrap_or_default();
-        for lost in tally::read(self.host.notifier.outbox.dir(), &run.run_id)? {
+            .get(&run.plan)
+            .map_or_else(|_| Vec::new(), |plan| plan.rule_names());
+        for lost in tally::read(self.host.notifier.outbox.dir(), &run.id)? {
             self.lost(run, &rules, lost)?;
         }
-        let failed = matches!(run.state(), v1::RunState::Failed | v1::RunState::Partial);
+        let failed = matches!(run.state, RunState::Failed | RunState::Partial);
         if failed {
-            let error = match run.error.is_empty() {
-                true => run.failed.first().map(|f| f.error.clone()).unwrap_or_default(),
-                false => run.error.clone(),
-            };
+            let first = || run.failed.first().map(|f| f.error.clone());
+            let error = run.error.clone().or_else(first).unwrap_or_default();
             let what = What::RunFailed {
-                run_id: run.run_id.clone(),
-                by: run.requested_by.clone(),
+                run_id: run.id.clone(),
+                by: run.by.clone(),
                 error,
                 failed: run.failed_total,
             };
-            let id = format!("run-failed/{}", run.run_id);
+            let id = format!("run-failed/{}", run.id);
             let event = self.host.event(id, &run.volume, Audience::Operator, what);
             self.tell(event, Vec::new(), 0)?;
         }
         Ok(())
     }
 
-    fn lost(&self, run: &v1::Run, rules: &[String], lost: Lost) -> Result<(), LookError> {
+    fn lost(&self, run: &Run, rules: &[String], lost: Lost) -> Result<(), LookError> {
         let to = Audience::Owner {
             user: user_account(lost.uid),
             uid: lost.uid,
         };
         let what = What::Purged(Purged {
-            run_id: run.run_id.clone(),
+            run_id: run.id.clone(),
             rules: rules.to_vec(),
             files: lost.files,
             directories: lost.directories,
@@ -317,7 +313,7 @@ impl Lookout {
                 .until
                 .map(|at| rfc3339(Seconds::from_unix(i64::try_from(at).unwrap_or(i64::MAX)))),
         });
-        let id = format!("purged/{}/{}", run.run_id, lost.uid);
+        let id = format!("purged/{}/{}", run.id, lost.uid);
         let event = self.host.event(id, &run.volume, to, what);
         let total = lost.files.saturating_add(lost.directories);
         self.tell(event, lost.entries, total)

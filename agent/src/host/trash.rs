@@ -2,23 +2,34 @@
 
 use std::sync::Arc;
 
-use purge_proto::v1;
-
-use super::freeing::less;
 use super::place::{AtEnd, Place};
 use super::purges::heading_of;
 use super::{Host, HostError};
 use crate::volume::Volume;
 use crate::volume::claimed::Doing;
 use purge_base::clock;
-use purge_model::Seconds;
+use purge_model::{Seconds, Totals};
 use purge_removal::audit::{self, Audit, Event, Heading, Lines};
 use purge_removal::restore::{Destination, Item, Refused, Restore, Which, take_in};
+use purge_removal::runs::{Failure, Run};
 use purge_removal::trash::{Share, Trash};
 use purge_sys::beneath;
 
 /// Refusals of a restore that are named.
 const REFUSALS_NAMED_MAX: usize = 1000;
+
+/// What a restore came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// The run whose trash it was.
+    pub run: String,
+    /// What is back.
+    pub restored: Totals,
+    /// What stays in the trash, and why: the first of them.
+    pub failed: Vec<Failure>,
+    /// How many stay.
+    pub failed_total: u64,
+}
 
 impl Host {
     /// Puts back what a run has moved to the trash: all of it, or what lies at or below some paths.
@@ -31,7 +42,7 @@ impl Host {
         paths: &[Vec<u8>],
         to: Option<&[u8]>,
         by: &str,
-    ) -> Result<v1::RestoreReport, HostError> {
+    ) -> Result<Restored, HostError> {
         // Whether a path is one at all does not depend on the run.
         let places = paths.iter().map(|path| self.locate("paths", path));
         let places: Vec<Place> = places.collect::<Result<_, HostError>>()?;
@@ -86,10 +97,9 @@ impl Host {
             time: audit::rfc3339(clock::now()),
             audit: &self.audit,
             untold: None,
-            report: v1::RestoreReport {
-                run_id: run_id.into(),
-                restored: Some(v1::Totals::default()),
-                ..v1::RestoreReport::default()
+            report: Restored {
+                run: run_id.into(),
+                ..Restored::default()
             },
         };
         let which = match below.is_empty() {
@@ -134,36 +144,27 @@ impl Host {
         if let Some(error) = &back.untold {
             tracing::error!(%error, "restored, and the audit log does not say so of all");
         }
-        let done = back.report.restored.unwrap_or_default();
         let _one = volume.trash_work.lock();
         // It may have been changed meanwhile: another part of what the run took was freed.
         run = self.runs.get(run_id)?;
-        let restored = run.restored.get_or_insert_default();
-        restored.files = restored.files.saturating_add(done.files);
-        restored.directories = restored.directories.saturating_add(done.directories);
-        restored.links = restored.links.saturating_add(done.links);
-        restored.bytes = restored.bytes.saturating_add(done.bytes);
+        run.restored = run.restored.plus(back.report.restored);
         self.runs.save(&run)?;
         Ok(back.report)
     }
 
     /// What of a run lies in the trash.
-    pub(super) fn in_trash_of(&self, run: &str) -> v1::Totals {
+    pub(super) fn in_trash_of(&self, run: &str) -> Totals {
         self.runs
             .get(run)
-            .map_or_else(|_| v1::Totals::default(), |run| left_in_trash(&run))
+            .map_or_else(|_| Totals::default(), |run| run.left_in_trash())
     }
 
     /// What lies in the trash of a volume.
-    pub fn trash_of(&self, volume: &str) -> v1::Totals {
-        let mut sum = v1::Totals::default();
+    pub fn trash_of(&self, volume: &str) -> Totals {
+        let mut sum = Totals::default();
         for run in self.runs.list().unwrap_or_default() {
             if run.volume == volume {
-                let left = left_in_trash(&run);
-                sum.files = sum.files.saturating_add(left.files);
-                sum.directories = sum.directories.saturating_add(left.directories);
-                sum.links = sum.links.saturating_add(left.links);
-                sum.bytes = sum.bytes.saturating_add(left.bytes);
+                sum = sum.plus(run.left_in_trash());
             }
         }
         sum
@@ -191,36 +192,27 @@ fn destination(volume: &Volume, to: Place) -> Result<Destination, HostError> {
     Ok(Destination { dir, path: to.below })
 }
 
-/// What of a run lies in the trash.
-pub(super) fn left_in_trash(run: &v1::Run) -> v1::Totals {
-    let (all, back) = (run.trashed.unwrap_or_default(), run.restored.unwrap_or_default());
-    match run.trash_freed_at {
-        Some(_) => v1::Totals::default(),
-        None => less(all, back),
-    }
-}
-
 /// Why nothing of a run lies in the trash.
-fn why_nothing(run: &v1::Run) -> String {
-    let id = &run.run_id;
-    let rfc3339 = |at: i64| audit::rfc3339(Seconds::from_unix(at));
-    let nothing = v1::Totals::default();
-    let (all, back) = (run.trashed.unwrap_or_default(), run.restored.unwrap_or_default());
-    let until = run.trash_until.map_or(i64::MAX, |t| t.seconds);
-    let why = match run.trash_freed_at.map(|t| t.seconds) {
-        Some(freed) if freed < until => format!(
+fn why_nothing(run: &Run) -> String {
+    let id = &run.id;
+    let is_before_its_end = |freed: Seconds| run.trash_until.is_none_or(|until| freed < until);
+    let why = match run.trash_freed {
+        Some(freed) if is_before_its_end(freed) => format!(
             "it was freed {} to make room, before its grace ended",
-            rfc3339(freed)
+            audit::rfc3339(freed)
         ),
-        Some(_) => format!("its grace ended {}", rfc3339(until)),
+        Some(_) => format!(
+            "its grace ended {}",
+            audit::rfc3339(run.trash_until.unwrap_or(Seconds::MAX))
+        ),
         // Also what a run without a grace could not put back, and kept.
-        None if back != nothing && left_in_trash(run) == nothing => "all of it has been restored".into(),
+        None if run.restored != Totals::default() && run.left_in_trash() == Totals::default() => {
+            "all of it has been restored".into()
+        }
         None if run.trash_until.is_none() => {
             return format!("run {id} put nothing into the trash: it had no grace");
         }
-        None if (all.files, all.directories, all.links) == (0, 0, 0) => {
-            return format!("run {id} put nothing into the trash");
-        }
+        None if run.trashed.entries() == 0 => return format!("run {id} put nothing into the trash"),
         None => "somebody has taken it out of there".into(),
     };
     format!("nothing of run {id} is in the trash any more: {why}")
@@ -244,7 +236,7 @@ struct Back<'a> {
     untold: Option<std::io::Error>,
     lines: Lines,
     time: String,
-    report: v1::RestoreReport,
+    report: Restored,
 }
 
 impl Back<'_> {
@@ -279,18 +271,12 @@ impl Back<'_> {
                 if self.lines.are_many() {
                     self.write();
                 }
-                let restored = self.report.restored.get_or_insert_default();
-                match item.kind {
-                    purge_model::Kind::Directory => restored.directories += 1,
-                    purge_model::Kind::Symlink => restored.links += 1,
-                    _ => restored.files += 1,
-                }
-                restored.bytes = restored.bytes.saturating_add(item.bytes);
+                self.report.restored.add(item.kind, item.bytes);
             }
             Err(refused) => {
                 self.report.failed_total = self.report.failed_total.saturating_add(1);
                 if self.report.failed.len() < REFUSALS_NAMED_MAX {
-                    self.report.failed.push(v1::Failure {
+                    self.report.failed.push(Failure {
                         path: absolute(&refused.path),
                         error: refused.why,
                     });

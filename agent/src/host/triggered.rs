@@ -9,18 +9,17 @@ use super::plans::{check_size, outcome_of, whole_of};
 use super::sharing::{Looked, Sharing};
 use super::withheld::{self, LeftOut};
 use super::{Host, HostError, Manner};
-use purge_proto::v1;
-
 use crate::volume::Volume;
 use purge_base::accounts::{group_name, user_name};
 use purge_base::clock;
+use purge_model::Totals;
 use purge_policy::allowance::{Limits, Quota, Watermark};
 use purge_policy::evaluate::Circumstances;
 use purge_policy::freed::scaled;
 use purge_policy::quota::{self, Need, Over, Triggered};
 use purge_policy::rooted::Named;
 use purge_policy::rule::{AUTO_MAX_FRACTION, Action, Rule};
-use purge_removal::plans::{By, Occasion, OwnerProbes, PlanRecord, Promise, Trigger};
+use purge_removal::plans::{By, Fingerprint, Occasion, OwnerProbes, Plan, Promise, Trigger};
 use purge_removal::trash::Share;
 use purge_sys::stat::{self, Space};
 use purge_sys::trusted;
@@ -48,10 +47,10 @@ impl Asker {
     }
 
     /// What two equal ones have in common, together with their rule.
-    fn fingerprint(&self, rule: &Rule) -> String {
+    fn fingerprint(&self, rule: &Rule) -> Fingerprint {
         match self {
-            Self::Quota(q) => format!("{q:?} {rule:?}"),
-            Self::Watermark(w) => format!("{w:?} {rule:?}"),
+            Self::Quota(q) => Fingerprint::of_quota(q, rule),
+            Self::Watermark(w) => Fingerprint::of_watermark(w, rule),
         }
     }
 }
@@ -71,7 +70,7 @@ impl Host {
         name: &str,
         candidates_max: Option<u64>,
         by: By<'_>,
-    ) -> Result<PlanRecord, HostError> {
+    ) -> Result<Plan, HostError> {
         self.meet_all_owners();
         let asker = Asker::Quota(self.quota(name)?);
         self.plan_for(&asker, false, candidates_max, by)?
@@ -87,7 +86,7 @@ impl Host {
         volume: &str,
         candidates_max: Option<u64>,
         by: By<'_>,
-    ) -> Result<PlanRecord, HostError> {
+    ) -> Result<Plan, HostError> {
         let volume = &self.volume(volume)?.config.name;
         self.meet_owners(volume);
         let watermark = self.limits().watermarks.into_iter().find(|w| w.volume == *volume);
@@ -142,7 +141,7 @@ impl Host {
         unattended: bool,
         candidates_max: Option<u64>,
         by: By<'_>,
-    ) -> Result<Option<PlanRecord>, HostError> {
+    ) -> Result<Option<Plan>, HostError> {
         let volume = self.volume(asker.volume())?;
         let made = self.make_plan_for(volume, asker, (unattended, candidates_max), by);
         if let Some(made) = made.as_ref().map(Option::as_ref).transpose() {
@@ -157,7 +156,7 @@ impl Host {
         asker: &Asker,
         (unattended, candidates_max): (bool, Option<u64>),
         by: By<'_>,
-    ) -> Result<Option<PlanRecord>, HostError> {
+    ) -> Result<Option<Plan>, HostError> {
         self.check_certain(volume)?;
         let configured = self.rule_of(asker)?;
         let mut rule = configured.clone();
@@ -217,13 +216,13 @@ impl Host {
             guard: volume.guard(),
             by,
         };
-        let mut record = self.save_plan(volume, found.evaluation, &occasion)?;
+        let mut plan = self.save_plan(volume, found.evaluation, &occasion)?;
         if let Some(promise) = promise {
-            record.promise = Some(promise.of(&record));
-            record.drawn = asked.drawn;
-            self.plans.put(&record)?;
+            plan.promise = Some(promise.of(&plan));
+            plan.drawn = asked.drawn;
+            self.plans.put(&plan)?;
         }
-        Ok(Some(record))
+        Ok(Some(plan))
     }
 
     fn ask(
@@ -301,14 +300,14 @@ impl Host {
     }
 
     /// Whether the quota or watermark that asked for a plan is still what it was then.
-    pub(super) fn trigger_is_unchanged(&self, record: &PlanRecord) -> bool {
+    pub(super) fn trigger_is_unchanged(&self, plan: &Plan) -> bool {
         let limits = self.limits();
         let quotas = limits.quotas.into_iter().map(Asker::Quota);
         let mut askers = quotas.chain(limits.watermarks.into_iter().map(Asker::Watermark));
         askers
-            .find(|a| a.name() == record.trigger)
+            .find(|a| Some(a.name()) == plan.trigger)
             .and_then(|a| Some(a.fingerprint(&self.rule_of(&a).ok()?)))
-            .is_some_and(|now| now == record.fingerprint)
+            .is_some_and(|now| now == plan.fingerprint)
     }
 
     /// Who is over a quota now.
@@ -347,8 +346,8 @@ impl Host {
 
     /// Whether a volume is over its watermark, once what may be freed of its trash for that is.
     fn is_over(&self, watermark: &Watermark, volume: &Volume) -> Result<bool, HostError> {
-        let needs = |trash: &v1::Totals| Ok(above(watermark, &space_of(volume)?, trash).0);
-        let all: Result<Need, HostError> = needs(&v1::Totals::default());
+        let needs = |trash: &Totals| Ok(above(watermark, &space_of(volume)?, trash).0);
+        let all: Result<Need, HostError> = needs(&Totals::default());
         let all = all?;
         if watermark.free_trash && all != (0, 0) {
             // The trash goes first: nobody has missed it yet. No more of it than ought to do: whether it did is measured.
@@ -361,7 +360,7 @@ impl Host {
                     files.saturating_add(left.files.into()),
                 ));
                 let promised = bytes >= all.0 && files >= all.1;
-                promised || needs(&v1::Totals::default()).is_ok_and(|need| need == (0, 0))
+                promised || needs(&Totals::default()).is_ok_and(|need| need == (0, 0))
             };
             let freed = self.free_trash_early(volume, is_enough);
             freed.map_err(|e| HostError::Refused(format!("the trash: {e}")))?;
@@ -387,7 +386,7 @@ impl Host {
         let name = asker.name();
         let done = self
             .plan_for(asker, true, None, By::agent(&name))
-            .and_then(|record| match record.and_then(|r| r.plan) {
+            .and_then(|plan| match plan {
                 Some(plan) => self.apply_triggered(asker, &plan).map(|()| None),
                 None if matches!(asker, Asker::Watermark(_)) => {
                     let why = "over the watermark, and nothing may go: everything is younger than min_age, held or excluded";
@@ -411,16 +410,16 @@ impl Host {
         }
     }
 
-    fn apply_triggered(self: &Arc<Self>, asker: &Asker, plan: &v1::Plan) -> Result<(), HostError> {
-        tracing::info!(by = %asker.name(), plan = %plan.plan_id, candidates = ?plan.candidates, "plan");
+    fn apply_triggered(self: &Arc<Self>, asker: &Asker, plan: &Plan) -> Result<(), HostError> {
+        tracing::info!(by = %asker.name(), plan = %plan.id, candidates = ?plan.totals, "plan");
         if !self.rule_of(asker)?.action.is_applied() {
             return Ok(());
         }
         let is_measured = matches!(asker, Asker::Watermark(_));
         if is_measured {
-            self.before_run(self.volume(asker.volume())?, &plan.plan_id)?;
+            self.before_run(self.volume(asker.volume())?, &plan.id)?;
         }
-        let applied = self.apply(&plan.plan_id, Manner::default(), &asker.name());
+        let applied = self.apply(&plan.id, Manner::default(), &asker.name());
         if applied.is_err() && is_measured {
             self.no_run(asker.volume());
         }
@@ -447,12 +446,8 @@ struct Promised {
 
 impl Promised {
     /// As much of it as a plan takes.
-    fn of(&self, record: &PlanRecord) -> Promise {
-        let totals = record
-            .plan
-            .as_ref()
-            .and_then(|p| p.candidates)
-            .unwrap_or_default();
+    fn of(&self, plan: &Plan) -> Promise {
+        let totals = plan.totals;
         let all = self.useful;
         let part = |whole: u64| scaled(whole, (totals.bytes, all.bytes), (0, 0));
         Promise {
@@ -513,7 +508,7 @@ pub(super) fn shares(space: &Space) -> (f64, f64) {
 
 /// What must go to come down to `low`, and why in words; nothing while use is at or below `high`. What lies in the trash
 /// will be free when its grace ends, and is not asked for again.
-fn above(w: &Watermark, space: &Space, trash: &v1::Totals) -> (Need, String) {
+fn above(w: &Watermark, space: &Space, trash: &Totals) -> (Need, String) {
     let part = |used: u64, all: u64, trash: u64| {
         let used = used.saturating_sub(trash);
         let share = if all == 0 { 0.0 } else { used as f64 / all as f64 };
@@ -560,7 +555,7 @@ mod tests {
             min_age: 1,
             free_trash: false,
         };
-        let trash = |files, bytes| v1::Totals {
+        let trash = |files, bytes| Totals {
             files,
             directories: 0,
             links: 0,

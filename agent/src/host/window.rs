@@ -4,17 +4,18 @@
 //! A run's record has apparent sizes. What its files take is no more than that, and no more than what its plan takes: the smaller of both counts.
 
 use purge_proto::units::format_size;
-use purge_proto::v1;
 
 use super::freed::taken;
 use super::plans::{portion_of, too_many_in_words, whole_of};
 use super::{Host, HostError};
 use crate::volume::Volume;
 use purge_base::clock;
-use purge_model::Seconds;
+use purge_model::Totals;
 use purge_policy::evaluate::Evaluation;
 use purge_policy::portion::{ByOwner, Portion, one_owner_too_many};
 use purge_policy::rule::Rule;
+use purge_removal::plans::Plan;
+use purge_removal::runs::Run;
 
 /// What triggered plans took counts for so long.
 const WINDOW_SECONDS: u64 = 86_400;
@@ -23,7 +24,7 @@ const WINDOW_SECONDS: u64 = 86_400;
 #[derive(Debug, Default)]
 pub(super) struct Lately {
     /// By quotas and watermarks.
-    pub triggered: v1::Totals,
+    pub triggered: Totals,
     /// The same, on the disk.
     triggered_takes: u64,
     /// By schedules too.
@@ -51,12 +52,12 @@ impl TooMany {
 }
 
 /// Who asks for runs that no person looked at.
-fn is_triggered(run: &v1::Run) -> bool {
-    run.requested_by.starts_with("watermark ") || run.requested_by.starts_with("quota ")
+fn is_triggered(run: &Run) -> bool {
+    run.by.starts_with("watermark ") || run.by.starts_with("quota ")
 }
 
 impl Lately {
-    fn add(&mut self, run: &v1::Run, plan: Option<&v1::Plan>) {
+    fn add(&mut self, run: &Run, plan: Option<&Plan>) {
         let (files, bytes) = taken(run);
         let takes = plan.and_then(|p| p.takes).map_or(bytes, |takes| takes.min(bytes));
         if is_triggered(run) {
@@ -98,13 +99,13 @@ impl Host {
         let now = clock::now();
         let mut lately = Lately::default();
         for run in self.runs.list()? {
-            let over = run.finished_at.map_or(now, |t| Seconds::from_unix(t.seconds));
-            let counts = is_triggered(&run) || run.requested_by == "schedule";
+            let over = run.finished.unwrap_or(now);
+            let counts = is_triggered(&run) || run.by == "schedule";
             if run.volume != volume || over.age_at(now) >= WINDOW_SECONDS || !counts {
                 continue;
             }
-            let record = self.plans.get(&run.plan_id).ok();
-            lately.add(&run, record.as_ref().and_then(|r| r.plan.as_ref()));
+            let plan = self.plans.get(&run.plan).ok();
+            lately.add(&run, plan.as_ref());
         }
         Ok(lately)
     }
@@ -194,21 +195,22 @@ fn used_up(limit: &str, (files, takes): (u64, u64)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use purge_removal::plans::OwnerShare;
 
-    fn run(by: &str, files: u64, bytes: u64) -> v1::Run {
-        v1::Run {
-            requested_by: by.into(),
-            deleted: Some(v1::Totals {
+    fn run(by: &str, files: u64, bytes: u64) -> Run {
+        Run {
+            by: by.into(),
+            deleted: Totals {
                 files,
                 bytes,
-                ..v1::Totals::default()
-            }),
-            ..v1::Run::default()
+                ..Totals::default()
+            },
+            ..Run::default()
         }
     }
 
-    fn owner(uid: u32, files: u64, bytes: u64, takes: u64) -> v1::OwnerShare {
-        v1::OwnerShare {
+    fn owner(uid: u32, files: u64, bytes: u64, takes: u64) -> OwnerShare {
+        OwnerShare {
             owner: String::new(),
             uid,
             files,
@@ -219,10 +221,10 @@ mod tests {
 
     #[test]
     fn a_sparse_file_uses_up_no_more_than_its_blocks() {
-        let plan = v1::Plan {
+        let plan = Plan {
             takes: Some(4096),
             by_owner: vec![owner(1, 1, 1 << 50, 0), owner(2, 1, 4096, 4096)],
-            ..v1::Plan::default()
+            ..Plan::default()
         };
         let mut lately = Lately::default();
         lately.add(&run("watermark v", 2, (1 << 50) + 4096), Some(&plan));
@@ -235,10 +237,10 @@ mod tests {
 
     #[test]
     fn what_one_owner_lost_is_no_more_than_the_others_cannot_have_lost() {
-        let plan = v1::Plan {
+        let plan = Plan {
             takes: Some(1000),
             by_owner: vec![owner(1, 90, 900, 900), owner(2, 10, 100, 100)],
-            ..v1::Plan::default()
+            ..Plan::default()
         };
         let mut lately = Lately::default();
         // Of a hundred files thirty went: ten of them may have been the other owner's.

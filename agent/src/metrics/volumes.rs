@@ -3,10 +3,9 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use purge_proto::v1;
-
 use super::page::Page;
 use crate::host::Host;
+use crate::host::freed::{Freed, TriggerState};
 use crate::volume::{Ailment, Condition, State, Volume};
 use purge_collect::Counters;
 
@@ -235,22 +234,22 @@ fn triggers(page: &mut Page, host: &Host) {
         let name = &volume.config.name;
         all.extend(host.triggers(name).into_iter().map(|t| (name, t)));
     }
-    let mut state = |metric: &str, help: &str, wanted: v1::TriggerState| {
+    let mut state = |metric: &str, help: &str, wanted: TriggerState| {
         let rows = all.iter().map(|(volume, t)| {
             let labels = format!("volume={volume:?},trigger={:?}", t.name);
-            (labels, u8::from(t.state() == wanted))
+            (labels, u8::from(t.state == wanted))
         });
         page.metric(metric, "gauge", help, rows);
     };
     state(
         "trigger_stopped",
         "1: what it deleted did not come free, and it has stopped.",
-        v1::TriggerState::Stopped,
+        TriggerState::Stopped,
     );
     state(
         "trigger_waiting",
         "1: it ought to delete and may not; status says why.",
-        v1::TriggerState::Waiting,
+        TriggerState::Waiting,
     );
     for (metric, help, value) in FREED_METRICS {
         let rows = all.iter().filter_map(|(volume, t)| {
@@ -261,7 +260,7 @@ fn triggers(page: &mut Page, host: &Host) {
     }
 }
 
-type FreedMetric = (&'static str, &'static str, fn(&v1::Freed) -> u64);
+type FreedMetric = (&'static str, &'static str, fn(&Freed) -> u64);
 
 const FREED_METRICS: [FreedMetric; 2] = [
     (

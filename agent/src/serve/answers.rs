@@ -26,12 +26,10 @@ use crate::volume::{State, Volume};
 use purge_base::clock;
 use purge_base::sight::Sight;
 use purge_index::DirId;
-use purge_model::Seconds;
 use purge_query::find::{Filter, Hit, Order, Search, room_for};
 use purge_query::{STEP_BYTES, Step};
 use purge_removal::candidate::Candidate;
-use purge_removal::holds::timestamp;
-use purge_removal::plans::PlanRecord;
+use purge_removal::plans::Plan;
 
 /// Bytes that sorting one answer may take: more is sorted in several passes. Root's large answers take fewer of them.
 const SORT_BYTES_MAX: u64 = 8 << 20;
@@ -188,7 +186,7 @@ pub(super) fn touched(host: &Host, volume: &str) -> Result<v1::TouchedReport, Ho
     let since = clock::now().minus(host.uptime().as_secs());
     Ok(v1::TouchedReport {
         owners,
-        since: Some(timestamp(since)),
+        since: Some(convert::timestamp(since)),
     })
 }
 
@@ -250,9 +248,7 @@ type Key = (u64, Vec<u8>, u64);
 pub(super) struct Shown {
     host: Arc<Host>,
     root: PathBuf,
-    record: PlanRecord,
-    plan_id: String,
-    created: Seconds,
+    plan: Plan,
     sort: v1::Sort,
     left: u64,
     /// Bytes that may be taken for sorting.
@@ -318,17 +314,16 @@ impl Shown {
     pub(super) fn new(
         host: Arc<Host>,
         caller: &Caller,
-        record: PlanRecord,
+        plan: Plan,
         (sort, limit): (v1::Sort, u64),
     ) -> Result<Self, Status> {
-        let plan = record.plan.clone().unwrap_or_default();
         let root = host
             .volume(&plan.volume)
             .map_err(convert::status)?
             .config
             .path
             .clone();
-        let wanted = record
+        let wanted = plan
             .candidates()
             .saturating_mul(2 * CANDIDATE_BYTES as u64)
             .min(sort_max(caller));
@@ -340,8 +335,6 @@ impl Shown {
         };
         Ok(Self {
             root,
-            plan_id: plan.plan_id,
-            created: Seconds::from_unix(plan.created_at.map_or(0, |t| t.seconds)),
             sort,
             left: if limit == 0 { u64::MAX } else { limit },
             room: usize::try_from(room).unwrap_or(usize::MAX),
@@ -349,13 +342,13 @@ impl Shown {
                 v1::Sort::Unspecified => Stage::Lying(0, Vec::new().into_iter()),
                 _ => Stage::Gathering(Gathered::default()),
             },
-            record,
+            plan,
             host,
         })
     }
 
     fn chunk(&self, number: u32) -> Result<Vec<Candidate>, Status> {
-        let read = self.host.plans.chunk(&self.plan_id, number);
+        let read = self.host.plans.chunk(&self.plan.id, number);
         read.map_err(|e| Status::internal(convert::plain(e.to_string())))
     }
 
@@ -372,7 +365,7 @@ impl Shown {
         let (mut some, mut bytes) = (Vec::new(), 0usize);
         while bytes < STEP_BYTES && self.left > 0 {
             let Some(c) = all.next() else { break };
-            let told = convert::candidate(&self.root, &c, &self.record, self.created);
+            let told = convert::candidate(&self.root, &c, &self.plan);
             bytes = bytes.saturating_add(told.encoded_len());
             self.left = self.left.saturating_sub(1);
             some.push(told);
@@ -381,7 +374,7 @@ impl Shown {
     }
 
     fn gather(&self, mut gathered: Gathered) -> Result<Stage, Status> {
-        if gathered.chunk < self.record.chunks {
+        if gathered.chunk < self.plan.chunks {
             for c in self.chunk(gathered.chunk)? {
                 gathered.position = gathered.position.saturating_add(1);
                 gathered.add(self.key(&c, gathered.position), c, self.room);
@@ -406,7 +399,7 @@ impl Walk for Shown {
         let (stage, some) = match std::mem::replace(&mut self.stage, nothing) {
             Stage::Lying(next, mut rest) => {
                 let some = self.some(&mut rest);
-                match (some.is_empty(), next < self.record.chunks) {
+                match (some.is_empty(), next < self.plan.chunks) {
                     (false, _) => (Stage::Lying(next, rest), some),
                     (true, true) => {
                         let rest = self.chunk(next)?.into_iter();

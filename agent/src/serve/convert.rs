@@ -1,5 +1,8 @@
 //! The contract's messages from the agent's values.
 
+mod outlook;
+mod plans;
+
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,6 +11,8 @@ use purge_proto::shown;
 use purge_proto::v1;
 use tonic::Status;
 
+pub(super) use self::outlook::{forecast, mine, schedule, trigger};
+pub(super) use self::plans::{hold, idle, plan, progress, restored, run, totals};
 use crate::doctor::{self, Finding};
 use crate::host::questions::Answer;
 use crate::host::{Host, HostError};
@@ -25,11 +30,18 @@ use purge_policy::last_use::{covered, last_use};
 use purge_query::find::Hit;
 use purge_query::rows::Row;
 use purge_removal::candidate::Candidate;
-use purge_removal::holds::timestamp;
-use purge_removal::plans::PlanRecord;
+use purge_removal::plans::Plan;
 
 /// Holds that an explanation names; of the others it says how many there are.
 const HOLDS_NAMED_MAX: usize = 100;
+
+/// A moment as the contract has it.
+pub(super) fn timestamp(at: Seconds) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: at.unix(),
+        nanos: 0,
+    }
+}
 
 pub(super) fn status(error: HostError) -> Status {
     // Names that the caller gave, or that others gave to files, stand in it.
@@ -106,7 +118,7 @@ fn absent(host: &Host, volume: &Absent) -> v1::VolumeStatus {
             "it is not watched, and is taken up when it is there: {}",
             volume.words
         ),
-        trash: Some(host.trash_of(&volume.config.name)),
+        trash: Some(totals(host.trash_of(&volume.config.name))),
         ..v1::VolumeStatus::default()
     }
 }
@@ -131,13 +143,17 @@ pub(super) fn volume(host: &Host, volume: &Volume, totals: Totals) -> v1::Volume
         coverage_since: Some(timestamp(condition.coverage_since)),
         gaps: condition.gaps.iter().map(gap).collect(),
         keeping: Some(keeping(volume, condition.gaps_total)),
-        trash: Some(host.trash_of(&volume.config.name)),
-        triggers: host.triggers(&volume.config.name),
+        trash: Some(self::totals(host.trash_of(&volume.config.name))),
+        triggers: host
+            .triggers(&volume.config.name)
+            .into_iter()
+            .map(trigger)
+            .collect(),
         trash_waits_until: host
             .trash_waits_until(&volume.config.name)
             .map(|until| timestamp(Seconds::from_unix(until))),
         stuck_trash: host.stuck_in(&volume.config.name).map(|stuck| v1::StuckTrash {
-            totals: Some(stuck.totals),
+            totals: Some(self::totals(stuck.totals)),
             path: stuck.path,
             why: stuck.why,
             cure: stuck.cure,
@@ -204,12 +220,13 @@ fn keeping(volume: &Volume, gaps_total: u64) -> v1::Keeping {
     }
 }
 
-pub(super) fn candidate(root: &Path, c: &Candidate, plan: &PlanRecord, created: Seconds) -> v1::Candidate {
+pub(super) fn candidate(root: &Path, c: &Candidate, plan: &Plan) -> v1::Candidate {
     let kind = match c.shape {
         Shape::File => v1::Kind::File,
         Shape::Tree | Shape::EmptyDirectory => v1::Kind::Directory,
         Shape::Link(_) => v1::Kind::Symlink,
     };
+    let share = plan.rules.get(usize::from(c.rule));
     v1::Candidate {
         path: absolute(root, &c.path()),
         kind: kind.into(),
@@ -217,12 +234,12 @@ pub(super) fn candidate(root: &Path, c: &Candidate, plan: &PlanRecord, created: 
         owner: user_name(c.uid),
         last_access: Some(timestamp(c.last.at)),
         source: source(c.last.source).into(),
-        rule: plan.rules.get(usize::from(c.rule)).cloned().unwrap_or_default(),
+        rule: share.map(|share| share.name.clone()).unwrap_or_default(),
         because: match c.shape {
             Shape::Link(why) => why.in_words().into(),
-            _ => plan.reasons.get(usize::from(c.rule)).cloned().unwrap_or_default(),
+            _ => share.and_then(|share| share.because.clone()).unwrap_or_default(),
         },
-        age_seconds: c.last.at.age_at(created),
+        age_seconds: c.last.at.age_at(plan.created),
     }
 }
 
@@ -267,13 +284,14 @@ fn seen(last: LastUse) -> Seconds {
     }
 }
 
-pub(super) fn explanation(answer: Answer) -> v1::Explanation {
+pub(super) fn explanation(mut answer: Answer) -> v1::Explanation {
+    let mut holds = plans::holds_of(&mut answer);
     let Answer {
         volume,
         path,
         subject,
         verdicts,
-        mut holds,
+        ..
     } = answer;
     let condition = volume.condition();
     let a = &subject.attributes;

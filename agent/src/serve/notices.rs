@@ -9,7 +9,6 @@ use purge_model::Seconds;
 use purge_notify::event::{Audience, Event};
 use purge_notify::notice::{Fate, Notice};
 use purge_notify::sender::TestError;
-use purge_removal::holds::timestamp;
 
 pub(super) fn status(error: &TestError) -> Status {
     let words = convert::plain(error.to_string());
@@ -28,7 +27,8 @@ pub(super) fn state(fate: Fate) -> v1::NoticeState {
 }
 
 pub(super) fn notice(n: &Notice) -> v1::Notice {
-    let at = |seconds: u64| timestamp(Seconds::from_unix(i64::try_from(seconds).unwrap_or(i64::MAX)));
+    let at =
+        |seconds: u64| convert::timestamp(Seconds::from_unix(i64::try_from(seconds).unwrap_or(i64::MAX)));
     let (user, uid) = match &n.to {
         Audience::Owner { user, uid } => (user.clone(), Some(*uid)),
         Audience::Operator => (String::new(), None),
@@ -54,6 +54,6 @@ fn event(e: &Event) -> v1::NoticeEvent {
         event_id: e.event_id.clone(),
         event: e.what.kind().as_str().into(),
         volume: e.volume.clone(),
-        at: at.map(|t| timestamp(Seconds::from_unix(t.timestamp()))),
+        at: at.map(|t| convert::timestamp(Seconds::from_unix(t.timestamp()))),
     }
 }

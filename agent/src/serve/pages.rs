@@ -13,9 +13,10 @@ pub const FORECAST_BYTES_MAX: usize = 16 << 20;
 const PAGE_ROWS_MAX: usize = 100;
 /// Rows of a page of small ones.
 const PAGE_HOLDS_MAX: usize = 10_000;
-/// Owners of a plan that are told one by one, those with the most bytes first; and in a list of plans.
-const OWNERS_MAX: usize = 5_000;
-const OWNERS_IN_LIST_MAX: usize = 100;
+/// Owners of a plan that are told one by one, those with the most bytes first.
+pub const OWNERS_MAX: usize = 5_000;
+/// The same in a list of plans.
+pub const OWNERS_IN_LIST_MAX: usize = 100;
 /// Bytes of a run's failures that are told one by one; and in a list of runs.
 const FAILURES_BYTES_MAX: usize = 256 << 10;
 const FAILURES_IN_LIST_BYTES_MAX: usize = 16 << 10;
@@ -54,9 +55,7 @@ fn page<T: Message>(
 }
 
 /// A page of plans, newest first.
-pub fn plans(mut all: Vec<v1::Plan>, size: u32, token: &str) -> (Vec<v1::Plan>, String) {
-    all.iter_mut()
-        .for_each(|p| p.by_owner.truncate(OWNERS_IN_LIST_MAX));
+pub fn plans(all: Vec<v1::Plan>, size: u32, token: &str) -> (Vec<v1::Plan>, String) {
     let order: Order<v1::Plan> = (|p| &p.plan_id, |id, token| id >= token);
     page(all, (size, PAGE_ROWS_MAX), token, order)
 }
@@ -81,12 +80,6 @@ pub fn holds(mut all: Vec<v1::Hold>, size: u32, token: &str) -> (Vec<v1::Hold>, 
     page(all, (size, PAGE_HOLDS_MAX), token, order)
 }
 
-/// A plan by itself.
-pub fn plan(mut plan: v1::Plan) -> v1::Plan {
-    plan.by_owner.truncate(OWNERS_MAX);
-    plan
-}
-
 /// A run by itself: how many failed is told in any case.
 pub fn run(run: v1::Run) -> v1::Run {
     with_failures(run, FAILURES_BYTES_MAX)
@@ -109,15 +102,13 @@ pub fn restored(mut report: v1::RestoreReport) -> v1::RestoreReport {
 }
 
 /// The first rows, as many as so many bytes hold.
-pub fn first<T: Message>(mut rows: Vec<T>, bytes_max: usize) -> Vec<T> {
+pub fn first<T: Message>(rows: impl IntoIterator<Item = T>, bytes_max: usize) -> Vec<T> {
     let mut bytes = 0usize;
-    let fitting = rows.iter().take_while(|row| {
+    let fitting = rows.into_iter().take_while(|row| {
         bytes = bytes.saturating_add(row.encoded_len());
         bytes <= bytes_max
     });
-    let fitting = fitting.count();
-    rows.truncate(fitting);
-    rows
+    fitting.collect()
 }
 
 #[cfg(test)]

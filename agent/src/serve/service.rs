@@ -27,8 +27,8 @@ use crate::roles::Scope;
 use crate::volume::Volume;
 use purge_index::Totals;
 use purge_removal::holds::Asker;
-use purge_removal::plans::{By, PlanRecord};
-use purge_removal::runs::LiveRun;
+use purge_removal::plans::{By, Plan};
+use purge_removal::runs::{LiveRun, Run};
 use purge_scan::Extent;
 
 /// Status waits so long for the index, and then tells how much there was a moment ago.
@@ -107,20 +107,19 @@ impl Service {
     }
 }
 
-fn plan_of(record: PlanRecord) -> v1::Plan {
-    pages::plan(record.plan.unwrap_or_default())
+fn plan_of(plan: Plan) -> v1::Plan {
+    convert::plan(plan, pages::OWNERS_MAX)
+}
+
+/// A run by itself.
+fn run_of(run: Run) -> v1::Run {
+    pages::run(convert::run(run))
 }
 
 /// What a client hears of a run; a slow one hears the latest only.
 fn follow(live: &LiveRun, caller: &Caller) -> Answers<v1::RunProgress> {
     let news = tokio_stream::wrappers::WatchStream::new(live.watch());
-    let news = news.map(|p| {
-        Ok(v1::RunProgress {
-            run: Some(pages::run(p.run)),
-            total: p.total,
-            done: p.done,
-        })
-    });
+    let news = news.map(|p| Ok(convert::progress(p, pages::run)));
     match caller.deadline {
         Some(deadline) => Box::pin(Until::new(news, deadline)),
         None => Box::pin(news),
@@ -143,9 +142,12 @@ impl PurgeAgent for Service {
                 version: env!("CARGO_PKG_VERSION").into(),
                 uptime_seconds: host.uptime().as_secs(),
                 volumes: convert::volumes(host, |v| service.totals_of(v)),
-                last_runs: last_runs.into_iter().map(pages::run_in_list).collect(),
+                last_runs: last_runs
+                    .into_iter()
+                    .map(|run| pages::run_in_list(convert::run(run)))
+                    .collect(),
                 resident_bytes: purge_sys::memory::resident_bytes(),
-                schedules: host.schedules(),
+                schedules: host.schedules().into_iter().map(convert::schedule).collect(),
             })
         });
         Ok(Response::new(status.await?))
@@ -189,7 +191,10 @@ impl PurgeAgent for Service {
         let caller = Caller::of(&request)?;
         let r = request.into_inner();
         let page = self.wait(&caller, move |host| {
-            let all = host.plans.list()?.into_iter().map(plan_of).collect();
+            let all = host.plans.list()?.into_iter();
+            let all = all
+                .map(|plan| convert::plan(plan, pages::OWNERS_IN_LIST_MAX))
+                .collect();
             Ok(pages::plans(all, r.page_size, &r.page_token))
         });
         let (plans, next_page_token) = page.await?;
@@ -237,7 +242,7 @@ impl PurgeAgent for Service {
         }
         let run = self.wait(&caller, move |host| Ok(host.runs.get(&id)?)).await?;
         let last = v1::RunProgress {
-            run: Some(pages::run(run)),
+            run: Some(run_of(run)),
             total: 0,
             done: 0,
         };
@@ -248,7 +253,7 @@ impl PurgeAgent for Service {
         let caller = Caller::of(&request)?;
         let id = requests::id("run_id", request.into_inner().run_id)?;
         let run = self.wait(&caller, move |host| Ok(host.runs.get(&id)?)).await?;
-        Ok(Response::new(pages::run(run)))
+        Ok(Response::new(run_of(run)))
     }
 
     async fn list_runs(
@@ -258,7 +263,8 @@ impl PurgeAgent for Service {
         let caller = Caller::of(&request)?;
         let r = request.into_inner();
         let page = self.wait(&caller, move |host| {
-            Ok(pages::runs(host.runs.list()?, r.page_size, &r.page_token))
+            let all = host.runs.list()?.into_iter().map(convert::run).collect();
+            Ok(pages::runs(all, r.page_size, &r.page_token))
         });
         let (runs, next_page_token) = page.await?;
         Ok(Response::new(v1::ListRunsResponse {
@@ -278,7 +284,7 @@ impl PurgeAgent for Service {
             }
             Ok(run)
         });
-        Ok(Response::new(pages::run(run.await?)))
+        Ok(Response::new(run_of(run.await?)))
     }
 
     async fn restore(
@@ -291,7 +297,7 @@ impl PurgeAgent for Service {
         let report = self.wait(&caller, move |host| {
             host.restore(&r.run_id, &r.paths, Some(&*r.to).filter(|to| !to.is_empty()), &by)
         });
-        Ok(Response::new(pages::restored(report.await?)))
+        Ok(Response::new(pages::restored(convert::restored(report.await?))))
     }
 
     async fn explain(
@@ -343,7 +349,7 @@ impl PurgeAgent for Service {
         let mut whose = self.parsed(&caller, move || requests::mine(r, uid, only)).await?;
         whose.own = only.map(|_| Arc::clone(&caller.gids));
         let told = self.wait(&caller, move |host| host.mine(&whose, pages::ANSWER_BYTES_MAX));
-        Ok(Response::new(told.await?))
+        Ok(Response::new(convert::mine(told.await?)))
     }
 
     async fn get_forecast(
@@ -361,10 +367,7 @@ impl PurgeAgent for Service {
             }
             host.forecast(&wanted, days, by)
         });
-        let mut told = told.await?;
-        told.subjects_total = told.subjects.len() as u64;
-        told.subjects = pages::first(told.subjects, pages::FORECAST_BYTES_MAX);
-        Ok(Response::new(told))
+        Ok(Response::new(convert::forecast(told.await?)))
     }
 
     async fn usage(&self, request: Request<v1::UsageRequest>) -> Result<Response<v1::UsageReport>, Status> {
@@ -415,7 +418,7 @@ impl PurgeAgent for Service {
                 _ => host.hold(&wish, &caller.name, Asker::Role),
             }
         });
-        Ok(Response::new(hold.await?))
+        Ok(Response::new(convert::hold(hold.await?)))
     }
 
     async fn list_holds(
@@ -432,7 +435,7 @@ impl PurgeAgent for Service {
         });
         let (holds, next) = listed.await?;
         Ok(Response::new(v1::ListHoldsResponse {
-            holds,
+            holds: holds.into_iter().map(convert::hold).collect(),
             next_page_token: next.unwrap_or_default(),
         }))
     }
@@ -448,7 +451,7 @@ impl PurgeAgent for Service {
             let only = caller.user().map(|user| (user.uid, user.name));
             Ok(host.holds.remove(&id, only)?)
         });
-        Ok(Response::new(removed.await?))
+        Ok(Response::new(convert::hold(removed.await?)))
     }
 
     async fn resume_trigger(
@@ -459,7 +462,8 @@ impl PurgeAgent for Service {
         let volume = request.into_inner().volume;
         let by = caller.name.clone();
         let resumed = self.wait(&caller, move |host| {
-            let triggers = host.resume(&volume, &by)?;
+            let triggers = host.resume(&volume, &by)?.into_iter();
+            let triggers = triggers.map(convert::trigger).collect();
             let volume = host.volume(&volume)?.config.name.clone();
             Ok(v1::ResumeTriggerResponse { volume, triggers })
         });
@@ -473,8 +477,12 @@ impl PurgeAgent for Service {
         let caller = Caller::of(&request)?;
         let asked = requests::patterns(request.into_inner())?;
         let looked = self.wait(&caller, move |host| {
-            let idle = host.check_patterns(&asked)?;
-            Ok(v1::CheckPatternsResponse { idle })
+            let rules = asked.rules.into_iter().map(|r| (r.rule, r.exclude));
+            let rules: Vec<_> = rules.collect();
+            let idle = host.check_patterns(&asked.volume, &rules)?.into_iter();
+            Ok(v1::CheckPatternsResponse {
+                idle: idle.map(convert::idle).collect(),
+            })
         });
         Ok(Response::new(looked.await?))
     }

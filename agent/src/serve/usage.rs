@@ -14,7 +14,6 @@ use purge_index::Index;
 use purge_model::Seconds;
 use purge_query::snapshot::{Snapshot, lightness};
 use purge_query::usage::{self, By, Subject};
-use purge_removal::holds::timestamp;
 
 /// Bytes of a row, of one among many, and of a directory in a copy of the tree.
 const ROW_BYTES: usize = 512;
@@ -201,7 +200,7 @@ impl Report {
         let subjects: usize = self.volumes.iter().map(|v| v.taken.subjects).sum();
         v1::UsageReport {
             rows: rows.collect(),
-            as_of: as_of.map(timestamp),
+            as_of: as_of.map(convert::timestamp),
             subjects: u64::try_from(subjects).unwrap_or(u64::MAX),
         }
     }

@@ -1,8 +1,12 @@
 //! The values that every part of the agent speaks of: times, kinds, identities. No input, no output, no clock.
 //!
 //! - [`path`] paths that come from clients, by their words alone
+//! - [`totals`] how many entries of each kind, and their size
 
 pub mod path;
+pub mod totals;
+
+pub use totals::Totals;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -45,6 +45,11 @@ impl std::fmt::Debug for Whom {
 }
 
 impl Whom {
+    /// The word, and the accounts that it stands for: what tells two of these apart.
+    pub fn words(&self) -> (&str, &[u32]) {
+        (&self.pattern, &self.ids)
+    }
+
     /// What a word means among subjects of a kind. `ids` are the accounts that the host knows by this word.
     ///
     /// # Errors

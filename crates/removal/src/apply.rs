@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLockReadGuard};
-use purge_proto::v1;
 
 use self::share::FullTrash;
 use super::audit::{self, Audit, Heading, Lines};
@@ -22,10 +21,10 @@ use super::guard::{Fate, Ground};
 use super::ledger::{Code, Ledger, Position};
 use super::pace::Pace;
 use super::parts::Parts;
-use super::plans::{PlanRecord, Plans};
+use super::plans::{Plan, Plans};
 use super::refusal;
 use super::room::Room;
-use super::runs::{LiveRun, Progress};
+use super::runs::{LiveRun, Progress, Run};
 pub use super::surroundings::{Seen, Surroundings, Taken};
 use super::take::{Batch, Finished};
 use super::tally::{self, Faults};
@@ -60,7 +59,7 @@ const ERRORS_TOLERATED: u64 = 10;
 #[derive(Debug)]
 pub struct Order<'a> {
     /// The plan.
-    pub plan: &'a PlanRecord,
+    pub plan: &'a Plan,
     /// Where its candidates are.
     pub plans: &'a Plans,
     /// Candidates a second; 0: unlimited.
@@ -78,7 +77,7 @@ pub struct Order<'a> {
 }
 
 /// Applies a plan and returns the finished run.
-pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, live: &LiveRun) -> v1::Run {
+pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, live: &LiveRun) -> Run {
     let run = live.watch().borrow().run.clone();
     let progress = Progress {
         run,
@@ -102,7 +101,7 @@ pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, li
         order,
         around,
         live,
-        run_id: progress.run.run_id.clone(),
+        run_id: progress.run.id.clone(),
         started: clock::now(),
         began: Instant::now(),
         trash: &trash,
@@ -183,9 +182,9 @@ enum Tried {
 }
 
 impl Runner<'_> {
-    fn run(self) -> v1::Run {
+    fn run(self) -> Run {
         let (first_empty, chunks) = (self.order.plan.first_empty_chunk, self.order.plan.chunks);
-        let id = self.order.plan.plan.as_ref().map_or("", |p| &p.plan_id);
+        let id = &self.order.plan.id;
         let files = Parts::of(self.order.plans, id, 0..first_empty);
         let work = |worker| self.work(worker, &files);
         std::thread::scope(|scope| {
@@ -209,11 +208,11 @@ impl Runner<'_> {
         let stop = self.stop.into_inner();
         if matches!(stop, Some(Stop::TooManyErrors)) {
             // Only now have all workers counted, and the names of the owners may take a while.
-            progress.run.error = format!(
+            progress.run.error = Some(format!(
                 "stopped: more than {:.0}% of the candidates failed (max_errors): {}",
                 self.order.plan.max_errors * 100.0,
                 self.faults.into_inner().describe(user_name)
-            );
+            ));
         }
         end(progress, stop, self.live)
     }

@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::candidate::Candidate;
 use super::ledger::Code;
+use super::plans::RuleShare;
 use purge_model::{Kind, LastUse, Seconds, Source};
 use purge_sys::private;
 use purge_sys::trusted;
@@ -224,7 +225,7 @@ impl Lines {
     pub fn add_fate(
         &mut self,
         time: &str,
-        (heading, rules): (&Heading, &[String]),
+        (heading, rules): (&Heading, &[RuleShare]),
         candidate: &Candidate,
         (code, error): (Code, &str),
     ) {
@@ -245,7 +246,9 @@ impl Lines {
                 bytes: candidate.size,
                 uid: candidate.uid,
                 last: Some(candidate.last),
-                rule: rules.get(usize::from(candidate.rule)).map_or("", String::as_str),
+                rule: rules
+                    .get(usize::from(candidate.rule))
+                    .map_or("", |rule| rule.name.as_str()),
             },
         );
     }

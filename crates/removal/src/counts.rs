@@ -2,16 +2,16 @@
 //! its first failure is not seen to rise.
 
 use parking_lot::Mutex;
-use purge_proto::v1;
 
-use super::tally::{REASONS, by_reason};
+use super::runs::{REASONS, Run, RunState, Skipped};
+use purge_model::Totals;
 
 /// States that a run can end in, as the contract names them.
-pub const STATES: [(&str, v1::RunState); 4] = [
-    ("completed", v1::RunState::Completed),
-    ("partial", v1::RunState::Partial),
-    ("cancelled", v1::RunState::Cancelled),
-    ("failed", v1::RunState::Failed),
+pub const STATES: [(&str, RunState); 4] = [
+    ("completed", RunState::Completed),
+    ("partial", RunState::Partial),
+    ("cancelled", RunState::Cancelled),
+    ("failed", RunState::Failed),
 ];
 
 /// What can become of a candidate.
@@ -41,7 +41,7 @@ pub struct EndedRuns(Mutex<Vec<RunCounts>>);
 
 impl EndedRuns {
     /// Counts a run that is over.
-    pub fn add(&self, run: &v1::Run) {
+    pub fn add(&self, run: &Run) {
         let mut all = self.0.lock();
         if !all.iter().any(|of| of.volume == run.volume) {
             all.push(RunCounts {
@@ -65,76 +65,62 @@ impl EndedRuns {
 }
 
 impl RunCounts {
-    fn add(&mut self, run: &v1::Run) {
+    fn add(&mut self, run: &Run) {
         for (count, (_, state)) in self.runs.iter_mut().zip(STATES) {
-            *count = count.saturating_add(u64::from(state == run.state()));
+            *count = count.saturating_add(u64::from(state == run.state));
         }
-        let things = |totals: &Option<v1::Totals>| {
-            totals
-                .as_ref()
-                .map_or(0, |t| t.files.saturating_add(t.directories))
-        };
-        let bytes = |totals: &Option<v1::Totals>| totals.as_ref().map_or(0, |t| t.bytes);
-        let skipped = run.skipped.unwrap_or_default();
+        let things = |totals: &Totals| totals.files.saturating_add(totals.directories);
         let fates = [
             things(&run.deleted),
             things(&run.trashed),
-            by_reason(&skipped)
-                .into_iter()
-                .fold(0, |sum, (_, n)| sum.saturating_add(n)),
+            run.skipped.total(),
             run.failed_total,
         ];
-        for (count, (_, more)) in self.skipped.iter_mut().zip(by_reason(&skipped)) {
+        for (count, (_, more)) in self.skipped.iter_mut().zip(run.skipped.by_reason()) {
             *count = count.saturating_add(more);
         }
         for (count, more) in self.candidates.iter_mut().zip(fates) {
             *count = count.saturating_add(more);
         }
-        for (count, more) in self
-            .bytes
-            .iter_mut()
-            .zip([bytes(&run.deleted), bytes(&run.trashed)])
-        {
+        for (count, more) in self.bytes.iter_mut().zip([run.deleted.bytes, run.trashed.bytes]) {
             *count = count.saturating_add(more);
         }
         self.seconds += run.seconds;
-        self.last_end = run.finished_at.as_ref().map_or(self.last_end, |at| at.seconds);
+        self.last_end = run.finished.map_or(self.last_end, |at| at.unix());
     }
 }
 
 /// Why candidates are left alone, as the contract names it.
 pub fn reasons() -> [&'static str; REASONS] {
-    by_reason(&v1::Skipped::default()).map(|(name, _)| name)
+    Skipped::default().by_reason().map(|(name, _)| name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fate::Skip;
 
     #[test]
     fn every_candidate_is_counted_once_for_its_volume() {
-        let totals = |files, directories, bytes| {
-            Some(v1::Totals {
-                files,
-                directories,
-                bytes,
-                links: 0,
-            })
+        let totals = |files, directories, bytes| Totals {
+            files,
+            directories,
+            bytes,
+            links: 0,
         };
-        let run = v1::Run {
+        let mut skipped = Skipped::default();
+        skipped.add(Skip::Open, 3);
+        skipped.add(Skip::Held, 1);
+        skipped.add(Skip::Leased, 1);
+        let run = Run {
             volume: "a".into(),
-            state: v1::RunState::Partial.into(),
+            state: RunState::Partial,
             deleted: totals(3, 1, 100),
             trashed: totals(2, 0, 10),
-            skipped: Some(v1::Skipped {
-                open: 3,
-                held: 1,
-                leased: 1,
-                ..v1::Skipped::default()
-            }),
+            skipped,
             failed_total: 7,
             seconds: 1.5,
-            ..v1::Run::default()
+            ..Run::default()
         };
         let runs = EndedRuns::default();
         runs.add(&run);

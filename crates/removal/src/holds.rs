@@ -7,6 +7,8 @@
 //! tick, and at the start.
 
 mod bounds;
+mod hold;
+mod stored;
 #[cfg(test)]
 mod tests;
 
@@ -18,18 +20,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
-use prost::Message;
-use purge_proto::v1;
 use rustc_hash::FxHashSet;
 
 use self::bounds::Taken;
 pub use self::bounds::{Asker, HOLDS_OF_USER_MAX, PATH_BYTES_MAX, REASON_BYTES_MAX};
+use self::hold::Entry;
+pub use self::hold::Hold;
 use purge_base::clock;
 use purge_base::id::new_id;
 use purge_index::{Batch, Record, Store, StoreError};
 use purge_model::path;
 use purge_model::{Inode, Seconds};
-use purge_sys::failure::Failure;
 use purge_sys::{beneath, stat};
 
 /// As many places are looked up for every batch of a run, whose files others may be waiting for. With more holds than that, batches go by what
@@ -43,35 +44,6 @@ const REMOVED_AT_ONCE: usize = 1000;
 /// A page of a list has at most so many holds, and ends when they have so many bytes.
 const PAGE_HOLDS_MAX: usize = 1000;
 const PAGE_BYTES_MAX: usize = 2 << 20;
-
-/// A stored hold: the contract's message, and what it holds.
-#[derive(Clone, PartialEq, Message)]
-struct HoldRecord {
-    #[prost(message, optional, tag = "1")]
-    hold: Option<v1::Hold>,
-    #[prost(uint64, tag = "2")]
-    ino: u64,
-    #[prost(string, tag = "3")]
-    volume: String,
-    /// The place below the volume's root. Older records have only the path of `hold`: see [`Holds::open`].
-    #[prost(bytes = "vec", optional, tag = "4")]
-    below: Option<Vec<u8>>,
-    /// An ordinary user's: it holds only what is theirs.
-    #[prost(message, optional, tag = "20")]
-    own: Option<OwnRecord>,
-}
-
-/// What an ordinary user's hold is bound to.
-#[derive(Clone, PartialEq, Message)]
-struct OwnRecord {
-    #[prost(uint32, tag = "1")]
-    uid: u32,
-    /// The volume's root, and the place below it, as older agents read them.
-    #[prost(bytes = "vec", tag = "2")]
-    root: Vec<u8>,
-    #[prost(bytes = "vec", tag = "3")]
-    below: Vec<u8>,
-}
 
 /// A hold that is to be made, of something that was looked at.
 #[derive(Debug, Clone, Copy)]
@@ -101,7 +73,7 @@ type Found = (Instant, Arc<FxHashSet<Inode>>);
 #[derive(Debug)]
 pub struct Holds {
     store: Store,
-    all: RwLock<Vec<Arc<HoldRecord>>>,
+    all: RwLock<Vec<Arc<Entry>>>,
     /// Held by whoever adds or removes: what is counted is what the new one is added to.
     writing: Mutex<()>,
     /// By volume: what lay at the places of its holds, and when that was looked up.
@@ -142,11 +114,8 @@ impl Holds {
         let mut all = Vec::new();
         for record in store.records(Record::Hold, b"") {
             let (_, value) = record?;
-            let mut record = HoldRecord::decode(&*value).map_err(|e| StoreError::Call {
-                failure: Failure::Other,
-                doing: "read a hold",
-                why: e.to_string(),
-            })?;
+            let decoded = stored::decode(&value);
+            let mut record = decoded.map_err(|e| e.into_error("read a hold"))?;
             record.find_place(roots);
             all.push(Arc::new(record));
         }
@@ -163,28 +132,29 @@ impl Holds {
     ///
     /// # Errors
     /// When there are too many, or the hold cannot be made durable.
-    pub fn add(&self, wanted: &Wanted<'_>) -> Result<v1::Hold, HoldError> {
+    pub fn add(&self, wanted: &Wanted<'_>) -> Result<Hold, HoldError> {
         let hold = self.insert(wanted)?;
         // Batches that asked before this hold was there come to their end first: from here on nothing of it goes.
         drop(self.taking.write());
         Ok(hold)
     }
 
-    fn insert(&self, wanted: &Wanted<'_>) -> Result<v1::Hold, HoldError> {
+    fn insert(&self, wanted: &Wanted<'_>) -> Result<Hold, HoldError> {
         let _one = self.writing.lock();
         self.remove_expired(clock::judged())?;
-        let mut record = HoldRecord::new(wanted, clock::now());
+        let mut record = Entry::new(wanted, clock::now());
         {
             let all = self.all.read();
             bounds::room_for(wanted, record.bytes(), all.iter().map(|r| r.taken()))?;
             // Two of one second may have drawn the same name.
             while all.iter().any(|r| r.id() == record.id()) {
-                record = HoldRecord::new(wanted, clock::now());
+                record = Entry::new(wanted, clock::now());
             }
         }
-        let hold = record.hold.clone().unwrap_or_default();
+        let hold = record.hold.clone();
         let mut batch = Batch::default();
-        batch.put(Record::Hold, hold.hold_id.as_bytes(), &record.encode_to_vec());
+        let root = wanted.root.as_os_str().as_bytes();
+        batch.put(Record::Hold, hold.id.as_bytes(), &stored::encode(&record, root));
         self.store.apply(batch)?;
         self.store.flush()?;
         self.all.write().push(Arc::new(record));
@@ -195,7 +165,7 @@ impl Holds {
     ///
     /// # Errors
     /// When there is none of this name, or the store cannot be written: the hold stays then.
-    pub fn remove(&self, id: &str, only: Option<(u32, &str)>) -> Result<v1::Hold, HoldError> {
+    pub fn remove(&self, id: &str, only: Option<(u32, &str)>) -> Result<Hold, HoldError> {
         let _one = self.writing.lock();
         let found = self.all.read().iter().find(|r| r.id() == id).cloned();
         let found = match only {
@@ -209,7 +179,7 @@ impl Holds {
         self.store.apply(batch)?;
         self.store.flush()?;
         self.all.write().retain(|r| r.id() != id);
-        Ok(found.hold.clone().unwrap_or_default())
+        Ok(found.hold.clone())
     }
 
     /// Removes what has expired.
@@ -256,12 +226,12 @@ impl Holds {
 
     /// A page of the holds in force, in the order of their names, which is that of their making: those after `after`, at most `size` (0: as
     /// many as a page may have), and the name to go on after; none at the end. With `by`, only those that they made.
-    pub fn page(&self, after: &str, size: usize, by: Option<&str>) -> (Vec<v1::Hold>, Option<String>) {
+    pub fn page(&self, after: &str, size: usize, by: Option<&str>) -> (Vec<Hold>, Option<String>) {
         let now = clock::judged();
-        let mut found: Vec<Arc<HoldRecord>> = {
+        let mut found: Vec<Arc<Entry>> = {
             let all = self.all.read();
             let wanted =
-                |r: &&Arc<HoldRecord>| r.in_force(now) && r.id() > after && by.is_none_or(|by| r.by() == by);
+                |r: &&Arc<Entry>| r.in_force(now) && r.id() > after && by.is_none_or(|by| r.by() == by);
             all.iter().filter(wanted).cloned().collect()
         };
         found.sort_unstable_by(|a, b| a.id().cmp(b.id()));
@@ -272,11 +242,11 @@ impl Holds {
         let (mut page, mut bytes) = (Vec::new(), 0usize);
         for record in &found {
             if page.len() >= size || bytes >= PAGE_BYTES_MAX {
-                let last = page.last().map(|h: &v1::Hold| h.hold_id.clone());
+                let last = page.last().map(|h: &Hold| h.id.clone());
                 return (page, last);
             }
             bytes = bytes.saturating_add(record.bytes());
-            page.extend(record.hold.clone());
+            page.push(record.hold.clone());
         }
         (page, None)
     }
@@ -323,11 +293,11 @@ impl Holds {
         }
     }
 
-    fn find(&self, volume: &str, root: &Path, holds: &[Arc<HoldRecord>]) -> Arc<FxHashSet<Inode>> {
+    fn find(&self, volume: &str, root: &Path, holds: &[Arc<Entry>]) -> Arc<FxHashSet<Inode>> {
         let began = Instant::now();
         // The agent looks elsewhere whether the volume is there.
         let root = beneath::open_root(root).ok();
-        let now = |r: &Arc<HoldRecord>| root.as_ref().and_then(|root| r.inode_now(root));
+        let now = |r: &Arc<Entry>| root.as_ref().and_then(|root| r.inode_now(root));
         let found: Arc<FxHashSet<Inode>> = Arc::new(holds.iter().filter_map(now).collect());
         if holds.len() > LOOKED_UP_AT_ONCE {
             let mut all = self.found.lock();
@@ -341,9 +311,9 @@ impl Holds {
 
     /// The holds that keep something: on itself or on a directory above. `chain` is its inode and those of the directories above, `place`
     /// its names below the volume's root.
-    pub fn over(&self, volume: &str, root: &Path, place: &[u8], chain: &[Inode]) -> Vec<v1::Hold> {
+    pub fn over(&self, volume: &str, root: &Path, place: &[u8], chain: &[Inode]) -> Vec<Hold> {
         let root = beneath::open_root(root).ok();
-        let keeps = |r: &Arc<HoldRecord>| {
+        let keeps = |r: &Arc<Entry>| {
             if chain.contains(&r.ino) {
                 return true;
             }
@@ -352,11 +322,11 @@ impl Holds {
             may && now().is_some_and(|ino| chain.contains(&ino))
         };
         let of_volume = self.of_volume(volume).into_iter();
-        of_volume.filter(keeps).filter_map(|r| r.hold.clone()).collect()
+        of_volume.filter(keeps).map(|r| r.hold.clone()).collect()
     }
 
     /// Those in force. They are looked at without a lock: whoever adds one does not wait for that.
-    fn of_volume(&self, volume: &str) -> Vec<Arc<HoldRecord>> {
+    fn of_volume(&self, volume: &str) -> Vec<Arc<Entry>> {
         let now = clock::judged();
         let all = self.all.read();
         let of_volume = all.iter().filter(|r| r.volume == volume && r.in_force(now));
@@ -364,51 +334,39 @@ impl Holds {
     }
 }
 
-impl HoldRecord {
+impl Entry {
     fn new(wanted: &Wanted<'_>, now: Seconds) -> Self {
         let root = wanted.root.as_os_str().as_bytes();
         Self {
-            hold: Some(v1::Hold {
-                hold_id: new_id('h', now),
+            hold: Hold {
+                id: new_id('h', now),
                 path: path::absolute(root, wanted.below),
                 reason: wanted.reason.into(),
-                created_at: Some(timestamp(now)),
-                expires_at: wanted.seconds.map(|s| timestamp(now.plus(s))),
-                created_by: wanted.by.into(),
-            }),
+                created: now,
+                expires: wanted.seconds.map(|s| now.plus(s)),
+                by: wanted.by.into(),
+            },
             ino: wanted.ino,
             volume: wanted.volume.into(),
             below: Some(wanted.below.to_vec()),
             own: match wanted.asker {
-                Asker::User(uid) => Some(OwnRecord {
-                    uid,
-                    root: root.to_vec(),
-                    below: wanted.below.to_vec(),
-                }),
+                Asker::User(uid) => Some(uid),
                 Asker::Root | Asker::Role => None,
             },
         }
     }
 
     fn id(&self) -> &str {
-        self.hold.as_ref().map_or("", |h| &h.hold_id)
+        &self.hold.id
     }
 
     fn by(&self) -> &str {
-        self.hold.as_ref().map_or("", |h| &h.created_by)
-    }
-
-    fn in_force(&self, now: Seconds) -> bool {
-        let expires = self.hold.as_ref().and_then(|h| h.expires_at.as_ref());
-        expires.is_none_or(|t| Seconds::from_unix(t.seconds) > now)
+        &self.hold.by
     }
 
     /// What it takes of memory and of the store, about.
     fn bytes(&self) -> usize {
-        let words = self
-            .hold
-            .as_ref()
-            .map_or(0, |h| h.path.len().saturating_add(h.reason.len()));
+        let words = self.hold.path.len().saturating_add(self.hold.reason.len());
         words.saturating_add(bounds::HOLD_BYTES)
     }
 
@@ -425,29 +383,17 @@ impl HoldRecord {
         if self.below.is_some() {
             return;
         }
-        self.below = match (&self.own, &self.hold) {
-            (Some(own), _) => Some(own.below.clone()),
-            (None, Some(hold)) => path::clean(&hold.path).ok().and_then(|clean| {
-                let (_, root) = roots.iter().find(|(name, _)| *name == self.volume)?;
-                path::below(root.as_os_str().as_bytes(), &clean)
-            }),
-            (None, None) => None,
-        };
+        self.below = path::clean(&self.hold.path).ok().and_then(|clean| {
+            let (_, root) = roots.iter().find(|(name, _)| *name == self.volume)?;
+            path::below(root.as_os_str().as_bytes(), &clean)
+        });
     }
 
     /// What lies at its place, if the hold may hold that.
     fn inode_now(&self, root: &OwnedFd) -> Option<Inode> {
         let below = self.below.as_ref()?;
         let found = stat::open_file(beneath::open_entry(root, below).ok()?).ok()?;
-        let may = self.own.as_ref().is_none_or(|own| own.uid == found.stat.uid);
+        let may = self.own.is_none_or(|uid| uid == found.stat.uid);
         may.then_some(found.stat.ino)
-    }
-}
-
-/// A moment as the contract has it.
-pub fn timestamp(at: Seconds) -> prost_types::Timestamp {
-    prost_types::Timestamp {
-        seconds: at.unix(),
-        nanos: 0,
     }
 }

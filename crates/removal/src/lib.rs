@@ -69,6 +69,7 @@ pub mod restore;
 pub mod room;
 pub mod runs;
 pub mod share;
+mod stored;
 pub mod surroundings;
 pub mod take;
 pub mod tally;

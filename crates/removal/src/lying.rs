@@ -4,12 +4,10 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::OwnedFd;
 
-use purge_proto::v1;
-
 use super::share::Share;
 use super::trash::{FILES, FLAT, TREE, TREES, Trash};
 use purge_collect::trashed::Trashed;
-use purge_model::Kind;
+use purge_model::{Kind, Totals};
 use purge_sys::walk::{Listed, Visitor, list, walk};
 use purge_sys::{beneath, inside, stat};
 
@@ -31,7 +29,7 @@ impl Trash {
     ///
     /// # Errors
     /// When it cannot be listed.
-    pub fn left_of(&self, share: &Share) -> io::Result<v1::Totals> {
+    pub fn left_of(&self, share: &Share) -> io::Result<Totals> {
         let mut left = Left::default();
         if let Some(trees) = self.part(share, TREES)? {
             for name in list(&trees)? {
@@ -58,7 +56,7 @@ impl Trash {
 
 /// Sums what it meets.
 #[derive(Default)]
-struct Left(v1::Totals);
+struct Left(Totals);
 
 impl Left {
     fn meet_any(&mut self, dir: &OwnedFd, name: &CStr) -> io::Result<()> {

@@ -1,182 +1,46 @@
 //! Saved plans: what an evaluation found, with everything that apply compares later.
 //!
-//! The head is the contract's own message; candidates lie beside it in chunks, so that neither saving nor showing
+//! A plan's head is one record (`stored`); candidates lie beside it in chunks, so that neither saving nor showing
 //! nor applying holds all of them in memory.
 //!
 //! What clients can make the agent keep is bounded (`shelf`). A head is written first, as that of a plan that is being made, and last, as
 //! that of one that can be applied: what a process that was killed has left of a plan is found by it, and removed.
 
+mod fingerprint;
+mod plan;
 mod shelf;
+mod stored;
 mod writer;
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use prost::Message;
-use purge_proto::v1;
 
+pub use self::fingerprint::Fingerprint;
+pub use self::plan::{
+    EXPIRES_AFTER_SECONDS, IdlePattern, OwnerProbes, OwnerShare, Plan, Probe, Promise, RuleShare,
+};
 pub use self::shelf::By;
 use self::shelf::{Leaving, Shelf, State, Stored};
+use self::stored::Head;
 use self::writer::ChunkWriter;
 use super::candidate::{Candidate, decode};
-use super::holds::timestamp;
 use super::protection::Guard;
-use super::runs::Runs;
+use super::runs::{RunState, Runs};
+use super::stored::Damaged;
 use purge_base::id::new_id;
 use purge_index::{Batch, Index, Record, Store, StoreError};
-use purge_model::Seconds;
+use purge_model::{Seconds, Totals};
 use purge_policy::apart::TOGETHER_MAX;
 use purge_policy::evaluate::{Circumstances, Evaluation, Pick, Shape, part_of};
-use purge_policy::forgiven::forgiven;
+use purge_policy::forgiven::{Forgiven, forgiven};
 use purge_policy::portion::Portion;
 use purge_policy::quota::Reason;
 use purge_policy::rule::{Rule, Target};
 use purge_sys::failure::Failure;
 
-/// A plan can be applied for this long.
-pub const EXPIRES_AFTER_SECONDS: u64 = 24 * 3600;
 /// Plans are kept for this long, to be looked at.
 const KEPT_SECONDS: u64 = 30 * 24 * 3600;
-
-/// A stored plan: the contract's message, and what apply needs besides.
-#[derive(Clone, PartialEq, Message)]
-pub struct PlanRecord {
-    /// What clients see.
-    #[prost(message, optional, tag = "1")]
-    pub plan: Option<v1::Plan>,
-    /// Number of chunks.
-    #[prost(uint32, tag = "2")]
-    pub chunks: u32,
-    /// The rules as they were, in words that change when they change.
-    #[prost(string, tag = "3")]
-    pub fingerprint: String,
-    /// A run stops when more than this share of its candidates fails.
-    #[prost(double, tag = "4")]
-    pub max_errors: f64,
-    /// First chunk of the directories that are empty only when everything before them is gone.
-    #[prost(uint32, tag = "5")]
-    pub first_empty_chunk: u32,
-    /// The rules that took part.
-    #[prost(string, repeated, tag = "6")]
-    pub rules: Vec<String>,
-    /// The TTL came with the request, not from the rules.
-    #[prost(bool, tag = "7")]
-    pub own_ttl: bool,
-    /// The quota or watermark that asked for it; empty: the rules did.
-    #[prost(string, tag = "8")]
-    pub trigger: String,
-    /// For a quota or watermark, beside each of `rules`: why, for a person.
-    #[prost(string, repeated, tag = "9")]
-    pub reasons: Vec<String>,
-    /// Beside each of `rules`: how long what it takes stays in the trash, in seconds.
-    #[prost(uint64, repeated, tag = "10")]
-    pub graces: Vec<u64>,
-    /// Who asked for it.
-    #[prost(string, tag = "11")]
-    pub created_by: String,
-    /// What its chunks take.
-    #[prost(uint64, tag = "12")]
-    pub bytes: u64,
-    /// It is being made, or being removed: nobody sees it.
-    #[prost(bool, tag = "13")]
-    pub is_partial: bool,
-    /// When its evaluation began, in nanoseconds since 1970, by the wall clock.
-    #[prost(int64, tag = "14")]
-    pub evaluated_nanos: i64,
-    /// For a watermark: what comes free when all of it goes, and what it is for.
-    #[prost(message, optional, tag = "20")]
-    pub promise: Option<Promise>,
-    /// For a watermark: some of the files, of the owners of whom most goes.
-    #[prost(message, repeated, tag = "21")]
-    pub drawn: Vec<OwnerProbes>,
-}
-
-/// Some of the files that a plan takes of one owner (see `policy::sample`).
-#[derive(Clone, PartialEq, Message)]
-pub struct OwnerProbes {
-    /// Whose.
-    #[prost(uint32, tag = "1")]
-    pub uid: u32,
-    /// The first priority that was not drawn.
-    #[prost(uint64, tag = "2")]
-    pub threshold: u64,
-    /// The files.
-    #[prost(message, repeated, tag = "3")]
-    pub probes: Vec<Probe>,
-}
-
-/// A file that can be found again once it has no name.
-#[derive(Clone, PartialEq, Message)]
-pub struct Probe {
-    /// Its inode.
-    #[prost(uint64, tag = "1")]
-    pub ino: u64,
-    /// What it takes on disk.
-    #[prost(uint64, tag = "2")]
-    pub takes: u64,
-    /// How its handle is laid out.
-    #[prost(int32, tag = "3")]
-    pub kind: i32,
-    /// Its handle.
-    #[prost(bytes = "vec", tag = "4")]
-    pub handle: Vec<u8>,
-    /// What it counted for when it was drawn.
-    #[prost(uint64, tag = "5")]
-    pub weight: u64,
-}
-
-/// What comes free when everything that a plan names goes.
-#[derive(Clone, Copy, PartialEq, Message)]
-pub struct Promise {
-    /// Bytes on disk that nothing else uses.
-    #[prost(uint64, tag = "1")]
-    pub bytes: u64,
-    /// Inodes.
-    #[prost(uint64, tag = "2")]
-    pub files: u64,
-    /// Bytes on disk.
-    #[prost(uint64, tag = "3")]
-    pub allocated: u64,
-    /// Space was to come free.
-    #[prost(bool, tag = "4")]
-    pub wants_bytes: bool,
-    /// Inodes were to come free.
-    #[prost(bool, tag = "5")]
-    pub wants_files: bool,
-}
-
-impl PlanRecord {
-    /// When its evaluation began, in nanoseconds since 1970.
-    pub fn evaluated(&self) -> i128 {
-        match (self.evaluated_nanos, &self.plan) {
-            // An agent of before has made it.
-            (0, Some(plan)) => plan
-                .created_at
-                .map_or(0, |t| i128::from(t.seconds) * 1_000_000_000),
-            (nanos, _) => i128::from(nanos),
-        }
-    }
-
-    /// What it is on the shelf.
-    fn stored(&self, state: State) -> Stored {
-        let plan = self.plan.clone().unwrap_or_default();
-        let created = Seconds::from_unix(plan.created_at.map_or(0, |t| t.seconds));
-        let bytes = match self.bytes {
-            // Older records do not say it.
-            0 => Shelf::estimate(self.candidates()),
-            bytes => bytes.saturating_add(self.encoded_len() as u64),
-        };
-        Stored::new(&self.created_by, created, (bytes, self.chunks), state)
-    }
-
-    /// Number of candidates.
-    pub fn candidates(&self) -> u64 {
-        let totals = self.plan.as_ref().and_then(|p| p.candidates);
-        totals.map_or(0, |t| {
-            t.files.saturating_add(t.directories).saturating_add(t.links)
-        })
-    }
-}
 
 /// Why a plan cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -231,6 +95,8 @@ impl Drop for Claim {
     }
 }
 
+/// What is done when a plan cannot be read.
+const READ: &str = "read a plan";
 /// Chunks that are removed in one batch.
 const REMOVED_AT_ONCE: u32 = 500;
 
@@ -257,7 +123,7 @@ pub struct Occasion<'a> {
     /// The quota or watermark that asked for it.
     pub trigger: Option<&'a Trigger>,
     /// Exclude patterns of the rules that match nothing.
-    pub idle: Vec<v1::IdlePattern>,
+    pub idle: Vec<IdlePattern>,
     /// What keeps a file that is used in the moment of its removal.
     pub guard: Guard,
     /// Who asked for the plan.
@@ -269,15 +135,15 @@ pub struct Trigger {
     /// Which.
     pub name: String,
     /// Changes when it, or its rule, changes.
-    pub fingerprint: String,
+    pub fingerprint: Fingerprint,
     /// What a pick's `rule` points at.
     pub reasons: Vec<Reason>,
 }
 
 /// The forgiven stretches that a plan rests on, if there are any.
-fn forgiven_in(on: &Occasion<'_>, by_rule: &[v1::Totals]) -> Option<v1::Forgiven> {
+fn forgiven_in(on: &Occasion<'_>, by_rule: &[Totals]) -> Option<Forgiven> {
     // A directory that a file rule takes is empty.
-    let taken = |rule: &Rule, t: &v1::Totals| match rule.target {
+    let taken = |rule: &Rule, t: &Totals| match rule.target {
         Target::File => t.files,
         Target::Directory { .. } => t.files.saturating_add(t.directories),
     };
@@ -290,16 +156,7 @@ fn forgiven_in(on: &Occasion<'_>, by_rule: &[v1::Totals]) -> Option<v1::Forgiven
         }
     };
     let found = forgiven(&on.at.forgiven, on.at.now, by_rule.iter().copied());
-    (found.taken > 0).then_some(v1::Forgiven {
-        stretches: found.stretches,
-        seconds: found.seconds,
-        candidates: found.taken,
-    })
-}
-
-/// What two equal rule sets have in common, and different ones do not.
-pub fn fingerprint(rules: &[Rule]) -> String {
-    format!("{rules:?}")
+    (found.taken > 0).then_some(found)
 }
 
 impl Plans {
@@ -317,14 +174,18 @@ impl Plans {
     /// When the store cannot be read or written.
     pub fn open(store: Store, runs: &Runs) -> Result<Self, StoreError> {
         let plans = Self::new(store);
-        for record in plans.records()? {
-            let plan = record.plan.clone().unwrap_or_default();
-            if record.is_partial {
-                plans.remove_rows(&plan.plan_id, None)?;
-                continue;
+        for (key, head) in plans.heads()? {
+            match head {
+                Ok(Head::Partial(id)) => plans.remove_rows(&id, None)?,
+                Ok(Head::Whole(plan)) => {
+                    let stored = on_shelf(&plan, state_of(&plan, runs));
+                    plans.shelf.lock().put(&plan.id, stored);
+                }
+                // It cannot be applied: that harms no file.
+                Err(error) => {
+                    tracing::error!(plan = %String::from_utf8_lossy(&key), %error, "a saved plan cannot be read")
+                }
             }
-            let state = state_of(&plan, runs);
-            plans.shelf.lock().put(&plan.plan_id, record.stored(state));
         }
         Ok(plans)
     }
@@ -334,10 +195,9 @@ impl Plans {
     /// # Errors
     /// When the store cannot be read.
     pub fn settle(&self, runs: &Runs) -> Result<(), StoreError> {
-        for record in self.list()? {
-            let plan = record.plan.unwrap_or_default();
+        for plan in self.list()? {
             let state = state_of(&plan, runs);
-            if let Some(stored) = self.shelf.lock().get_mut(&plan.plan_id)
+            if let Some(stored) = self.shelf.lock().get_mut(&plan.id)
                 && stored.state == State::Running
             {
                 stored.state = state;
@@ -355,16 +215,16 @@ impl Plans {
         index: &parking_lot::RwLock<Index>,
         found: Evaluation,
         on: &Occasion<'_>,
-    ) -> Result<PlanRecord, PlanError> {
+    ) -> Result<Plan, PlanError> {
         let plan_id = self.begin(on, found.candidates())?;
-        let saved = self.write(index, found, on, &plan_id).and_then(|record| {
-            self.put(&record)?;
-            Ok(record)
+        let saved = self.write(index, found, on, &plan_id).and_then(|plan| {
+            self.put(&plan)?;
+            Ok(plan)
         });
         match saved {
-            Ok(record) => {
-                self.shelf.lock().put(&plan_id, record.stored(State::Ready));
-                Ok(record)
+            Ok(plan) => {
+                self.shelf.lock().put(&plan_id, on_shelf(&plan, State::Ready));
+                Ok(plan)
             }
             Err(error) => {
                 let removed = self.remove_rows(&plan_id, None);
@@ -396,18 +256,8 @@ impl Plans {
         let made = self.remove_all(leaving).map_err(PlanError::from);
         let made = made.and_then(|()| {
             room.map_err(PlanError::Full)?;
-            let head = v1::Plan {
-                plan_id: plan_id.clone(),
-                created_at: Some(timestamp(now)),
-                volume: on.volume.into(),
-                ..v1::Plan::default()
-            };
-            self.put(&PlanRecord {
-                plan: Some(head),
-                is_partial: true,
-                ..PlanRecord::default()
-            })?;
-            Ok(())
+            let head = stored::encode_partial(&plan_id, Some((now, on.volume)));
+            Ok(self.put_head(&plan_id, &head)?)
         });
         match made {
             Ok(()) => Ok(plan_id),
@@ -424,12 +274,12 @@ impl Plans {
         found: Evaluation,
         on: &Occasion<'_>,
         plan_id: &str,
-    ) -> Result<PlanRecord, StoreError> {
+    ) -> Result<Plan, StoreError> {
         let now = on.at.now;
         let clocks = on.rules.iter().map(|r| r.clocks).collect();
-        let names: Vec<&str> = match on.trigger {
-            Some(trigger) => trigger.reasons.iter().map(|r| r.name.as_str()).collect(),
-            None => on.rules.iter().map(|r| r.name.as_str()).collect(),
+        let rules = match on.trigger {
+            Some(trigger) => trigger.reasons.len(),
+            None => on.rules.len(),
         };
         let mut going = found.portion();
         let mut picks = found.picks;
@@ -437,9 +287,9 @@ impl Plans {
         let empty = picks.split_off(split.unwrap_or(picks.len()));
         let mut saving = Saving {
             writer: ChunkWriter::new(&self.store, plan_id, index, now, clocks),
-            totals: v1::Totals::default(),
+            totals: Totals::default(),
             takes: 0,
-            by_rule: vec![v1::Totals::default(); names.len()],
+            by_rule: vec![Totals::default(); rules],
         };
         saving.add_sorted(picks)?;
         if let Some(apart) = &found.apart {
@@ -465,100 +315,67 @@ impl Plans {
         let bytes = writer.bytes;
         going.takes = takes;
         let forgiven = forgiven_in(on, &by_rule);
-        let kept = found.kept;
         let mut by_owner: Vec<_> = found.by_owner.into_iter().collect();
         by_owner.sort_unstable_by_key(|(uid, part)| (std::cmp::Reverse(part.bytes), *uid));
-        let graces: Vec<u64> = match (on.trigger, on.rules) {
-            // A quota or watermark has one rule, and as many names as reasons.
-            (Some(_), [rule, ..]) => vec![rule.grace; names.len()],
-            _ => on.rules.iter().map(|r| r.grace).collect(),
-        };
-        let rule_shares = names.iter().zip(&by_rule);
-        let plan = v1::Plan {
-            plan_id: plan_id.to_owned(),
-            created_at: Some(timestamp(now)),
-            expires_at: Some(timestamp(now.plus(EXPIRES_AFTER_SECONDS))),
+        let shares = rule_shares(on, &by_rule);
+        let longest = shares.iter().map(|share| share.grace).max().unwrap_or(0);
+        let owners = by_owner.into_iter().map(|(uid, part)| OwnerShare {
+            owner: (on.owner_name)(uid),
+            uid,
+            files: part.files,
+            bytes: part.bytes,
+            takes: part.takes,
+        });
+        Ok(Plan {
+            id: plan_id.to_owned(),
+            created: now,
+            expires: now.plus(EXPIRES_AFTER_SECONDS),
             volume: on.volume.into(),
-            rules: rule_shares
-                .map(|(name, t)| v1::RuleShare {
-                    rule: (*name).to_owned(),
-                    totals: Some(*t),
-                })
-                .collect(),
-            evaluation_seconds: on.seconds,
-            index_files: found.index_files,
-            examined_files: found.examined,
-            candidates: Some(totals),
-            kept: Some(v1::Kept {
-                held: kept.held,
-                excluded: kept.excluded,
-                young: kept.young,
-                uncovered: kept.uncovered,
-                limit: kept.limit,
-            }),
-            by_owner: by_owner
-                .into_iter()
-                .map(|(uid, part)| v1::OwnerShare {
-                    owner: (on.owner_name)(uid),
-                    uid,
-                    files: part.files,
-                    bytes: part.bytes,
-                    takes: part.takes,
-                })
-                .collect(),
-            refusal: refusal(on, going).unwrap_or_default(),
-            run_id: String::new(),
-            guard: on.guard.name().into(),
-            grace_seconds: graces
-                .iter()
-                .copied()
-                .max()
-                .unwrap_or(0)
-                .max(on.guard.least_grace()),
-            forgiven,
-            idle_patterns: on.idle.clone(),
-            times_ahead: found.ahead,
+            by: on.by.name.to_owned(),
+            trigger: on.trigger.map(|t| t.name.clone()),
+            rules: shares,
+            totals,
             takes: Some(takes),
-            left_out: on.left_out.clone(),
+            kept: found.kept,
+            by_owner: owners.collect(),
             mounted: found.mounted,
-        };
-        let record = PlanRecord {
-            plan: Some(plan),
-            chunks,
-            fingerprint: on
-                .trigger
-                .map_or_else(|| fingerprint(on.rules), |t| t.fingerprint.clone()),
+            times_ahead: found.ahead,
+            left_out: on.left_out.clone(),
+            forgiven,
+            idle: on.idle.clone(),
+            seconds: on.seconds,
+            index_files: found.index_files,
+            examined: found.examined,
+            began: on.began,
+            guard: Some(on.guard),
+            grace: longest.max(on.guard.least_grace()),
+            refusal: refusal(on, going),
+            run: None,
             max_errors: on.rules.iter().map(|r| r.max_errors).fold(1.0, f64::min),
-            first_empty_chunk,
-            rules: names.iter().map(|name| (*name).to_owned()).collect(),
+            fingerprint: on.trigger.map_or_else(
+                || Fingerprint::of_rules(on.rules),
+                |trigger| trigger.fingerprint.clone(),
+            ),
             own_ttl: on.own_ttl,
-            trigger: on.trigger.map(|t| t.name.clone()).unwrap_or_default(),
-            graces,
-            reasons: on.trigger.map_or_else(Vec::new, |t| {
-                t.reasons.iter().map(|r| r.because.clone()).collect()
-            }),
-            created_by: on.by.name.to_owned(),
+            chunks,
+            first_empty_chunk,
             bytes,
-            is_partial: false,
-            evaluated_nanos: on.began,
             promise: None,
             drawn: Vec::new(),
-        };
-        Ok(record)
+        })
     }
 
     /// Writes a plan's head.
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub fn put(&self, record: &PlanRecord) -> Result<(), StoreError> {
-        let id = record
-            .plan
-            .as_ref()
-            .map(|p| p.plan_id.as_str())
-            .unwrap_or_default();
+    pub fn put(&self, plan: &Plan) -> Result<(), StoreError> {
+        self.put_head(&plan.id, &stored::encode(plan))
+    }
+
+    fn put_head(&self, id: &str, head: &[u8]) -> Result<(), StoreError> {
         let mut batch = Batch::default();
-        batch.put(Record::Plan, id.as_bytes(), &record.encode_to_vec());
+        batch.put(Record::Plan, id.as_bytes(), head);
         self.store.apply(batch)?;
         self.store.flush()
     }
@@ -567,19 +384,14 @@ impl Plans {
     ///
     /// # Errors
     /// When there is none of this name.
-    pub fn get(&self, id: &str) -> Result<PlanRecord, PlanError> {
+    pub fn get(&self, id: &str) -> Result<Plan, PlanError> {
         let value = self
             .store
             .get(Record::Plan, id.as_bytes())?
             .ok_or_else(|| PlanError::Unknown(id.into()))?;
-        let record = PlanRecord::decode(&*value).map_err(|e| StoreError::Call {
-            failure: Failure::Other,
-            doing: "read a plan",
-            why: e.to_string(),
-        })?;
-        match record.is_partial {
-            true => Err(PlanError::Unknown(id.into())),
-            false => Ok(record),
+        match stored::decode(&value).map_err(|e| e.into_error(READ))? {
+            Head::Partial(_) => Err(PlanError::Unknown(id.into())),
+            Head::Whole(plan) => Ok(*plan),
         }
     }
 
@@ -607,19 +419,24 @@ impl Plans {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn list(&self) -> Result<Vec<PlanRecord>, StoreError> {
-        let mut all = self.records()?;
-        all.retain(|r| !r.is_partial);
+    pub fn list(&self) -> Result<Vec<Plan>, StoreError> {
+        let heads = self.heads()?.into_iter();
+        // The start has told of those that cannot be read.
+        let plans = heads.filter_map(|(_, head)| match head {
+            Ok(Head::Whole(plan)) => Some(*plan),
+            Ok(Head::Partial(_)) | Err(_) => None,
+        });
+        let mut all: Vec<Plan> = plans.collect();
         all.reverse();
         Ok(all)
     }
 
-    fn records(&self) -> Result<Vec<PlanRecord>, StoreError> {
+    /// Every head in the store, with its key.
+    fn heads(&self) -> Result<Vec<(Vec<u8>, Result<Head, Damaged>)>, StoreError> {
         let mut all = Vec::new();
         for record in self.store.records(Record::Plan, b"") {
-            let (_, value) = record?;
-            // A head that cannot be read is a plan that cannot be applied: leaving it out harms nobody.
-            all.extend(PlanRecord::decode(&*value).ok());
+            let (key, value) = record?;
+            all.push((key, stored::decode(&value)));
         }
         Ok(all)
     }
@@ -631,7 +448,7 @@ impl Plans {
     pub fn chunk(&self, id: &str, number: u32) -> Result<Vec<Candidate>, StoreError> {
         let missing = StoreError::Call {
             failure: Failure::Other,
-            doing: "read a plan",
+            doing: READ,
             why: format!("chunk {number} of {id} is missing"),
         };
         let row = self
@@ -661,15 +478,7 @@ impl Plans {
     /// Removes a plan from the store. Its head says so first and goes last: if this is cut short, the next start goes on. How many chunks there
     /// are is not known of one that was being made; they lie side by side.
     fn remove_rows(&self, id: &str, chunks: Option<u32>) -> Result<(), StoreError> {
-        let head = v1::Plan {
-            plan_id: id.into(),
-            ..v1::Plan::default()
-        };
-        self.put(&PlanRecord {
-            plan: Some(head),
-            is_partial: true,
-            ..PlanRecord::default()
-        })?;
+        self.put_head(id, &stored::encode_partial(id, None))?;
         let mut next = 0u32;
         loop {
             let mut batch = Batch::default();
@@ -699,24 +508,60 @@ impl Plans {
 }
 
 /// How far a plan is, by what its run says.
-fn state_of(plan: &v1::Plan, runs: &Runs) -> State {
-    if plan.run_id.is_empty() {
+fn state_of(plan: &Plan, runs: &Runs) -> State {
+    let Some(run) = &plan.run else {
         return State::Ready;
-    }
-    match runs.get(&plan.run_id) {
-        Ok(run) if run.state() == v1::RunState::Running => State::Running,
+    };
+    match runs.get(run) {
+        Ok(run) if run.state == RunState::Running => State::Running,
         Ok(run) if run.failed_total > 0 => State::Failed,
         _ => State::Used,
+    }
+}
+
+/// What a plan is on the shelf.
+fn on_shelf(plan: &Plan, state: State) -> Stored {
+    let bytes = match plan.bytes {
+        // Older records do not say it.
+        0 => Shelf::estimate(plan.candidates()),
+        bytes => bytes.saturating_add(stored::encoded_len(plan) as u64),
+    };
+    Stored::new(&plan.by, plan.created, (bytes, plan.chunks), state)
+}
+
+/// What is taken by each rule, or for each reason of a quota or watermark.
+fn rule_shares(on: &Occasion<'_>, by_rule: &[Totals]) -> Vec<RuleShare> {
+    let share = |name: &str, totals: &Totals, grace, because| RuleShare {
+        name: name.to_owned(),
+        totals: *totals,
+        grace,
+        because,
+    };
+    match on.trigger {
+        // A quota or watermark has one rule.
+        Some(trigger) => {
+            let grace = on.rules.first().map_or(0, |rule| rule.grace);
+            let reasons = trigger.reasons.iter().zip(by_rule);
+            reasons
+                .map(|(r, totals)| share(&r.name, totals, grace, Some(r.because.clone())))
+                .collect()
+        }
+        None => {
+            let rules = on.rules.iter().zip(by_rule);
+            rules
+                .map(|(r, totals)| share(&r.name, totals, r.grace, None))
+                .collect()
+        }
     }
 }
 
 /// A plan on its way into the store.
 struct Saving<'a> {
     writer: ChunkWriter<'a>,
-    totals: v1::Totals,
+    totals: Totals,
     /// Of the files that go: of each the smaller of its size and its space on the disk.
     takes: u64,
-    by_rule: Vec<v1::Totals>,
+    by_rule: Vec<Totals>,
 }
 
 impl Saving<'_> {

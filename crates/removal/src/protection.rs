@@ -27,6 +27,13 @@ impl Guard {
         }
     }
 
+    /// The guard of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Leases, Self::Grace]
+            .into_iter()
+            .find(|guard| guard.name() == name)
+    }
+
     /// Seconds that what is taken stays in the trash at least.
     pub fn least_grace(self) -> u64 {
         match self {

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use purge_proto::{shown, v1};
+use purge_proto::shown;
 use rustc_hash::FxHashMap;
 
 use super::apply::Taken;
@@ -25,15 +25,15 @@ use super::ending::name_owners;
 use super::guard::Skip;
 use super::ledger::{self, Account, Code, Known};
 use super::origin::Origin;
-use super::plans::Plans;
+use super::plans::{Plan, Plans};
 use super::restore::{Restore, Settled, Which};
-use super::runs::Runs;
+use super::runs::{Run, RunState, Runs, Skipped};
 use super::tally;
 use super::trash::{Share, Trash};
 use purge_base::clock;
 use purge_collect::Watched;
 use purge_index::StoreError;
-use purge_model::{Inode, Kind, Stat};
+use purge_model::{Inode, Kind, Stat, Totals};
 use purge_policy::evaluate::Shape;
 use purge_sys::walk::{self, Listed, Visitor};
 use purge_sys::{beneath, stat};
@@ -41,10 +41,10 @@ use purge_sys::{beneath, stat};
 /// Runs that earlier processes did not end, and what is needed to end them.
 #[derive(Debug)]
 pub struct Unfinished {
-    runs: Mutex<Vec<v1::Run>>,
+    runs: Mutex<Vec<Run>>,
     /// The plan of each run that did end.
     ended: FxHashMap<String, String>,
-    closed: Mutex<Vec<v1::Run>>,
+    closed: Mutex<Vec<Run>>,
     plans: Plans,
     state_dir: PathBuf,
     audit: Arc<Audit>,
@@ -73,10 +73,10 @@ impl Unfinished {
         witnesses: Arc<dyn Witnesses>,
     ) -> Result<Self, StoreError> {
         let all = runs.list()?.into_iter();
-        let (left, ended): (Vec<_>, Vec<_>) = all.partition(|r| r.state() == v1::RunState::Running);
+        let (left, ended): (Vec<_>, Vec<_>) = all.partition(|r| r.state == RunState::Running);
         Ok(Self {
             runs: Mutex::new(left),
-            ended: ended.into_iter().map(|r| (r.run_id, r.plan_id)).collect(),
+            ended: ended.into_iter().map(|r| (r.id, r.plan)).collect(),
             closed: Mutex::default(),
             plans,
             state_dir: state_dir.to_owned(),
@@ -90,7 +90,7 @@ impl Unfinished {
     /// # Errors
     /// When the trash cannot be opened or listed: what is in it stays there.
     pub fn end_those_of(&self, volume: &str, watched: &Watched) -> io::Result<()> {
-        let mine: Vec<v1::Run> = {
+        let mine: Vec<Run> = {
             let mut all = self.runs.lock();
             let (mine, others) = all.drain(..).partition(|r| r.volume == volume);
             *all = others;
@@ -98,14 +98,14 @@ impl Unfinished {
         };
         let trash = Trash::open(watched)?;
         for run in mine {
-            let id = run.run_id.clone();
+            let id = run.id.clone();
             let closed = Closing {
                 watched,
                 trash: trash.as_ref(),
                 plans: &self.plans,
                 audit: &self.audit,
                 witnesses: &*self.witnesses,
-                account: Account::load(&self.state_dir, &run.run_id)?,
+                account: Account::load(&self.state_dir, &run.id)?,
                 run,
                 refusals: Refusals::default(),
             };
@@ -156,16 +156,15 @@ impl Unfinished {
     pub fn save(&self, runs: &Runs, comes_later: impl Fn(&str) -> bool) -> Result<(), StoreError> {
         for run in self.closed.lock().drain(..) {
             runs.save(&run)?;
-            let _ = std::fs::remove_file(ledger::path(&self.state_dir, &run.run_id));
+            let _ = std::fs::remove_file(ledger::path(&self.state_dir, &run.id));
         }
         for mut run in self.runs.lock().drain(..) {
             if comes_later(&run.volume) {
                 continue;
             }
-            run.set_state(v1::RunState::Failed);
-            run.error =
-                "the agent ended while the run was going on, and its volume is not configured any more"
-                    .into();
+            run.state = RunState::Failed;
+            let why = "the agent ended while the run was going on, and its volume is not configured any more";
+            run.error = Some(why.into());
             runs.save(&run)?;
         }
         Ok(())
@@ -211,17 +210,17 @@ struct Closing<'a> {
     audit: &'a Audit,
     witnesses: &'a dyn Witnesses,
     account: Account,
-    run: v1::Run,
+    run: Run,
     refusals: Refusals,
 }
 
 impl Closing<'_> {
-    fn close(mut self) -> io::Result<v1::Run> {
-        let plan = self.plans.get(&self.run.plan_id);
+    fn close(mut self) -> io::Result<Run> {
+        let plan = self.plans.get(&self.run.plan);
         let plan = plan.map_err(|e| io::Error::other(e.to_string()))?;
         if let Some(trash) = self.trash {
             let mut mine = trash.shares()?;
-            mine.retain(|s| s.run == self.run.run_id);
+            mine.retain(|s| s.run == self.run.id);
             // By the run itself, or by a process before this one that did not come to its end either.
             for share in mine.iter().filter(|s| s.is_kept()) {
                 let kept = trash.origins(share)?.into_iter();
@@ -238,13 +237,11 @@ impl Closing<'_> {
             }
         }
         self.count_all(&plan)?;
-        self.run.error =
-            "the agent ended while the run was going on; what it had in hand is back at its place. Make a \
-                          new plan for the rest"
-                .into();
-        self.run.set_state(v1::RunState::Failed);
-        self.run.finished_at = Some(super::holds::timestamp(clock::now()));
-        let (run, deleted, trashed) = (&self.run.run_id, self.run.deleted, self.run.trashed);
+        let why = "the agent ended while the run was going on; what it had in hand is back at its place. Make a new plan for the rest";
+        self.run.error = Some(why.into());
+        self.run.state = RunState::Failed;
+        self.run.finished = Some(clock::now());
+        let (run, deleted, trashed) = (&self.run.id, self.run.deleted, self.run.trashed);
         tracing::warn!(
             run,
             ?deleted,
@@ -255,7 +252,7 @@ impl Closing<'_> {
     }
 
     fn chunk(&self, number: u32) -> io::Result<Vec<Candidate>> {
-        let chunk = self.plans.chunk(&self.run.plan_id, number);
+        let chunk = self.plans.chunk(&self.run.plan, number);
         chunk.map_err(|e| io::Error::other(e.to_string()))
     }
 
@@ -300,23 +297,22 @@ impl Closing<'_> {
     }
 
     /// Counts every candidate once, and tells the audit log what it has not been told.
-    fn count_all(&mut self, plan: &super::plans::PlanRecord) -> io::Result<()> {
+    fn count_all(&mut self, plan: &Plan) -> io::Result<()> {
         let mut run = self.run.clone();
-        run.deleted = Some(v1::Totals::default());
-        run.trashed = Some(v1::Totals::default());
-        run.skipped = Some(v1::Skipped::default());
+        (run.deleted, run.trashed) = (Totals::default(), Totals::default());
+        run.skipped = Skipped::default();
         (run.failed, run.failed_total) = (Vec::new(), 0);
         run.failed_by_owner = Vec::new();
         let heading = Heading {
             volume: run.volume.clone(),
             root: self.watched.path.clone(),
-            plan: run.plan_id.clone(),
-            run: run.run_id.clone(),
-            by: run.requested_by.clone(),
+            plan: run.plan.clone(),
+            run: run.id.clone(),
+            by: run.by.clone(),
         };
         let time = audit::rfc3339(clock::now());
         let root = self.watched.open_root()?;
-        let witness = self.witnesses.of_run(&run.run_id, &self.watched.path);
+        let witness = self.witnesses.of_run(&run.id, &self.watched.path);
         let mut counted = 0u64;
         for number in self.chunks_begun(plan.chunks) {
             let mut lines = Lines::default();
@@ -354,12 +350,10 @@ impl Closing<'_> {
     }
 
     /// Until when it lies in the trash, or a little less: what is told to people must hold.
-    fn grace_end(&self, plan: &super::plans::PlanRecord, c: &Candidate) -> u64 {
-        let seconds =
-            |t: Option<prost_types::Timestamp>| t.map_or(0, |t| u64::try_from(t.seconds).unwrap_or(0));
-        let grace = plan.graces.get(usize::from(c.rule)).copied().unwrap_or(0);
-        let end = seconds(self.run.started_at).saturating_add(grace);
-        end.min(seconds(self.run.trash_until))
+    fn grace_end(&self, plan: &Plan, c: &Candidate) -> u64 {
+        let grace = plan.rules.get(usize::from(c.rule)).map_or(0, |rule| rule.grace);
+        let end = u64::from(self.run.started.0).saturating_add(grace);
+        end.min(self.run.trash_until.map_or(0, |until| u64::from(until.0)))
     }
 
     /// The audit log may say that it is gone, and it is at its place: the file system lost its removal in a power cut, or it is back from the

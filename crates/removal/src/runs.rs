@@ -1,23 +1,24 @@
 //! Runs: what became of the candidates of a plan, past and current.
 
+mod run;
+mod stored;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
-use prost::Message;
-use purge_proto::v1;
 use tokio::sync::watch;
 
+pub use self::run::{Failure, OwnerFailures, REASONS, Run, RunState, Skipped};
 use super::counts::EndedRuns;
 use purge_index::{Batch, Record, Store, StoreError};
 use purge_model::Seconds;
-use purge_sys::failure::Failure;
 
 /// Failures that a run's record names; the others are counted.
 pub const FAILURES_NAMED_MAX: usize = 1000;
-/// And so many bytes of them: paths may be long.
-const FAILURES_BYTES_MAX: usize = 256 << 10;
+/// What is done when a run cannot be read.
+const READ: &str = "read a run";
 
 /// Records of past runs that are kept: the newest, of so many days, and so many bytes of them.
 const RUNS_MAX: usize = 10_000;
@@ -30,7 +31,7 @@ const REMOVED_AT_ONCE: usize = 1000;
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
     /// The run so far.
-    pub run: v1::Run,
+    pub run: Run,
     /// Candidates of its plan.
     pub total: u64,
     /// Candidates whose fate is known.
@@ -76,7 +77,7 @@ pub struct Runs {
     ended: AtomicU64,
     live: Mutex<HashMap<String, Arc<LiveRun>>>,
     /// The last one of each volume that has ended, as far as it was asked for.
-    last: Mutex<HashMap<String, v1::Run>>,
+    last: Mutex<HashMap<String, Run>>,
 }
 
 /// Why there is no such run.
@@ -114,7 +115,7 @@ impl Runs {
     ///
     /// # Errors
     /// [`RunError::Busy`] when another is going on.
-    pub fn begin(&self, run: v1::Run, total: u64) -> Result<Arc<LiveRun>, RunError> {
+    pub fn begin(&self, run: Run, total: u64) -> Result<Arc<LiveRun>, RunError> {
         let mut live = self.live.lock();
         let busy = live
             .iter()
@@ -126,7 +127,7 @@ impl Runs {
             });
         }
         self.save(&run)?;
-        let id = run.run_id.clone();
+        let id = run.id.clone();
         let (progress, _) = watch::channel(Progress { run, total, done: 0 });
         let run = Arc::new(LiveRun {
             progress,
@@ -140,8 +141,8 @@ impl Runs {
     ///
     /// # Errors
     /// When its record cannot be written; it is over all the same.
-    pub fn end(&self, run: &v1::Run) -> Result<(), StoreError> {
-        self.live.lock().remove(&run.run_id);
+    pub fn end(&self, run: &Run) -> Result<(), StoreError> {
+        self.live.lock().remove(&run.id);
         self.counts.add(run);
         self.last.lock().insert(run.volume.clone(), run.clone());
         let saved = self.save(run);
@@ -150,13 +151,13 @@ impl Runs {
     }
 
     /// The last run of a volume that has ended.
-    pub fn last_of(&self, volume: &str) -> Option<v1::Run> {
+    pub fn last_of(&self, volume: &str) -> Option<Run> {
         if let Some(run) = self.last.lock().get(volume) {
             return Some(run.clone());
         }
         let past = self.list().ok()?.into_iter();
-        let ended = past.filter(|r| r.volume == volume && r.state() != v1::RunState::Running);
-        let last = ended.max_by_key(|r| r.finished_at.map_or(0, |t| t.seconds))?;
+        let ended = past.filter(|r| r.volume == volume && r.state != RunState::Running);
+        let last = ended.max_by_key(|r| r.finished)?;
         let mut known = self.last.lock();
         Some(known.entry(volume.to_owned()).or_insert(last).clone())
     }
@@ -191,7 +192,7 @@ impl Runs {
     ///
     /// # Errors
     /// When there is none of this name.
-    pub fn get(&self, id: &str) -> Result<v1::Run, RunError> {
+    pub fn get(&self, id: &str) -> Result<Run, RunError> {
         if let Some(live) = self.live(id) {
             return Ok(live.progress.borrow().run.clone());
         }
@@ -199,28 +200,21 @@ impl Runs {
             .store
             .get(Record::Run, id.as_bytes())?
             .ok_or_else(|| RunError::Unknown(id.into()))?;
-        v1::Run::decode(&*value).map_err(|e| {
-            StoreError::Call {
-                failure: Failure::Other,
-                doing: "read a run",
-                why: e.to_string(),
-            }
-            .into()
-        })
+        Ok(stored::decode(&value).map_err(|e| e.into_error(READ))?)
     }
 
     /// All runs, newest first.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn list(&self) -> Result<Vec<v1::Run>, StoreError> {
+    pub fn list(&self) -> Result<Vec<Run>, StoreError> {
         let mut all = Vec::new();
         for record in self.store.records(Record::Run, b"") {
             let (key, value) = record?;
             let live = std::str::from_utf8(&key).ok().and_then(|id| self.live(id));
             match live {
                 Some(live) => all.push(live.progress.borrow().run.clone()),
-                None => all.extend(v1::Run::decode(&*value).ok()),
+                None => all.extend(stored::decode(&value).ok()),
             }
         }
         all.reverse();
@@ -231,17 +225,9 @@ impl Runs {
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub fn save(&self, run: &v1::Run) -> Result<(), StoreError> {
+    pub fn save(&self, run: &Run) -> Result<(), StoreError> {
         let mut batch = Batch::default();
-        let value = match named_failures(run) {
-            all if all == run.failed.len() => run.encode_to_vec(),
-            some => {
-                let mut shorter = run.clone();
-                shorter.failed.truncate(some);
-                shorter.encode_to_vec()
-            }
-        };
-        batch.put(Record::Run, run.run_id.as_bytes(), &value);
+        batch.put(Record::Run, run.id.as_bytes(), &stored::encode(run));
         self.store.apply(batch)?;
         self.store.flush()
     }
@@ -254,14 +240,13 @@ impl Runs {
         let mut past = Vec::new();
         for record in self.store.records(Record::Run, b"") {
             let (key, value) = record?;
-            let (Ok(id), Ok(run)) = (String::from_utf8(key), v1::Run::decode(&*value)) else {
+            let (Ok(id), Ok(run)) = (String::from_utf8(key), stored::decode(&value)) else {
                 continue;
             };
-            if run.state() == v1::RunState::Running || self.live(&id).is_some() || is_needed(&id) {
+            if run.state == RunState::Running || self.live(&id).is_some() || is_needed(&id) {
                 continue;
             }
-            let ended = run.finished_at.or(run.started_at).map_or(0, |t| t.seconds);
-            past.push((Seconds::from_unix(ended), id, value.len()));
+            past.push((run.finished.unwrap_or(run.started), id, value.len()));
         }
         // Newest first.
         past.sort_unstable_by(|a, b| b.cmp(a));
@@ -283,28 +268,17 @@ impl Runs {
     }
 }
 
-/// How many of the failures that a run names its record has room for.
-fn named_failures(run: &v1::Run) -> usize {
-    let mut bytes = 0usize;
-    let has_room = |f: &&v1::Failure| {
-        bytes = bytes.saturating_add(f.path.len()).saturating_add(f.error.len());
-        bytes <= FAILURES_BYTES_MAX
-    };
-    run.failed.iter().take_while(has_room).count()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::holds::timestamp;
     use super::*;
 
-    fn run(id: &str, ended: u32, state: v1::RunState) -> v1::Run {
-        v1::Run {
-            run_id: id.into(),
-            state: state.into(),
-            finished_at: Some(timestamp(Seconds(ended))),
-            ..v1::Run::default()
+    fn run(id: &str, ended: u32, state: RunState) -> Run {
+        Run {
+            id: id.into(),
+            state,
+            finished: Some(Seconds(ended)),
+            ..Run::default()
         }
     }
 
@@ -314,15 +288,15 @@ mod tests {
         let long_past = now.0 - 367 * 86_400;
         let runs = Runs::new(Store::temporary().unwrap());
         for (id, ended, state) in [
-            ("r1", long_past, v1::RunState::Completed),
-            ("r2", long_past, v1::RunState::Running),
-            ("r3", long_past, v1::RunState::Completed),
-            ("r4", now.0, v1::RunState::Partial),
+            ("r1", long_past, RunState::Completed),
+            ("r2", long_past, RunState::Running),
+            ("r3", long_past, RunState::Completed),
+            ("r4", now.0, RunState::Partial),
         ] {
             runs.save(&run(id, ended, state)).unwrap();
         }
         assert_eq!(runs.tidy(now, |id| id == "r3").unwrap(), ["r1"]);
-        let left: Vec<String> = runs.list().unwrap().into_iter().map(|r| r.run_id).collect();
+        let left: Vec<String> = runs.list().unwrap().into_iter().map(|r| r.id).collect();
         assert_eq!(left, ["r4", "r3", "r2"]);
     }
 
@@ -333,8 +307,8 @@ mod tests {
         let runs = Runs::new(store.clone());
         let mut batch = Batch::default();
         for n in 0..=RUNS_MAX as u32 {
-            let run = run(&format!("r{n:05}"), now.0 - 100_000 + n, v1::RunState::Completed);
-            batch.put(Record::Run, run.run_id.as_bytes(), &run.encode_to_vec());
+            let run = run(&format!("r{n:05}"), now.0 - 100_000 + n, RunState::Completed);
+            batch.put(Record::Run, run.id.as_bytes(), &stored::encode(&run));
         }
         store.apply(batch).unwrap();
         assert_eq!(runs.tidy(now, |_| false).unwrap(), ["r00000"]);
@@ -344,8 +318,8 @@ mod tests {
     #[test]
     fn a_record_names_failures_while_it_has_room() {
         let runs = Runs::new(Store::temporary().unwrap());
-        let mut run = run("r1", 1, v1::RunState::Partial);
-        let failure = v1::Failure {
+        let mut run = run("r1", 1, RunState::Partial);
+        let failure = Failure {
             path: vec![b'x'; 4000],
             error: "no".into(),
         };

@@ -1,12 +1,9 @@
 //! Counts what became of a run's candidates: each of them in exactly one place. Pure.
 
-use purge_proto::v1;
-
 use super::candidate::Candidate;
-use super::guard::Skip;
 use super::ledger::Code;
-use super::runs::FAILURES_NAMED_MAX;
-use purge_policy::evaluate::Shape;
+use super::runs::{FAILURES_NAMED_MAX, Failure, OwnerFailures, Run};
+use purge_model::Totals;
 
 /// So many owners of failures a run's record counts; of the others `failed_total` tells.
 pub const OWNERS_MAX: usize = 100;
@@ -16,11 +13,11 @@ const ERRORS_NAMED_MAX: usize = 3;
 const OWNERS_NAMED_MAX: usize = 5;
 
 /// Counts one candidate.
-pub fn count(run: &mut v1::Run, candidate: &Candidate, code: Code) {
+pub fn count(run: &mut Run, candidate: &Candidate, code: Code) {
     match code {
-        Code::Deleted => add(run.deleted.get_or_insert_default(), candidate),
-        Code::Trashed => add(run.trashed.get_or_insert_default(), candidate),
-        Code::Skipped(why) => one_more(counter(run.skipped.get_or_insert_default(), why)),
+        Code::Deleted => add(&mut run.deleted, candidate),
+        Code::Trashed => add(&mut run.trashed, candidate),
+        Code::Skipped(why) => run.skipped.add(why, 1),
         Code::Failed => {
             one_more(&mut run.failed_total);
             count_owner(&mut run.failed_by_owner, candidate.uid);
@@ -28,47 +25,15 @@ pub fn count(run: &mut v1::Run, candidate: &Candidate, code: Code) {
     }
 }
 
-fn counter(skipped: &mut v1::Skipped, why: Skip) -> &mut u64 {
-    match why {
-        Skip::Accessed => &mut skipped.accessed,
-        Skip::Changed => &mut skipped.changed,
-        Skip::Held => &mut skipped.held,
-        Skip::Gone => &mut skipped.gone,
-        Skip::Hardlinked => &mut skipped.hardlinked,
-        Skip::Open => &mut skipped.open,
-        Skip::Locked => &mut skipped.locked,
-        Skip::Leased => &mut skipped.leased,
-        Skip::Deep => &mut skipped.deep,
-        Skip::Quota => &mut skipped.quota,
-        Skip::Mounted => &mut skipped.mounted,
-        Skip::Protected => &mut skipped.protected,
-        Skip::ManyNames => &mut skipped.many_names,
-    }
-}
-
-/// How many reasons there are to leave a candidate alone, with the one that the run did not come to it.
-pub const REASONS: usize = Skip::ALL.len() + 1;
-
-/// What was left alone, by the reason.
-pub fn by_reason(skipped: &v1::Skipped) -> [(&'static str, u64); REASONS] {
-    let mut skipped = *skipped;
-    let mut all = [("cancelled", skipped.cancelled); REASONS];
-    for (slot, why) in all.iter_mut().zip(Skip::ALL) {
-        *slot = (why.name(), *counter(&mut skipped, why));
-    }
-    all
-}
-
 /// Counts candidates that the run has not come to.
-pub fn count_unreached(run: &mut v1::Run, candidates: u64) {
-    let skipped = run.skipped.get_or_insert_default();
-    skipped.cancelled = skipped.cancelled.saturating_add(candidates);
+pub fn count_unreached(run: &mut Run, candidates: u64) {
+    run.skipped.unreached = run.skipped.unreached.saturating_add(candidates);
 }
 
 /// Names a failure, as long as there are not too many.
-pub fn name_failure(run: &mut v1::Run, path: Vec<u8>, error: String) {
+pub fn name_failure(run: &mut Run, path: Vec<u8>, error: String) {
     if run.failed.len() < FAILURES_NAMED_MAX {
-        run.failed.push(v1::Failure { path, error });
+        run.failed.push(Failure { path, error });
     }
 }
 
@@ -77,7 +42,7 @@ pub fn name_failure(run: &mut v1::Run, path: Vec<u8>, error: String) {
 pub struct Faults {
     /// How many.
     pub total: u64,
-    owners: Vec<v1::OwnerFailures>,
+    owners: Vec<OwnerFailures>,
     errors: Vec<String>,
 }
 
@@ -93,7 +58,7 @@ impl Faults {
 
     /// Whose files they were, and what the errors say: "812 of alice, 3 of bob: Input/output error (os error 5)".
     pub fn describe(&self, name_of: impl Fn(u32) -> String) -> String {
-        let mut owners: Vec<&v1::OwnerFailures> = self.owners.iter().collect();
+        let mut owners: Vec<&OwnerFailures> = self.owners.iter().collect();
         owners.sort_by_key(|owner| std::cmp::Reverse(owner.failed));
         let (named, others) = owners.split_at(owners.len().min(OWNERS_NAMED_MAX));
         let counted = named
@@ -111,7 +76,7 @@ impl Faults {
 }
 
 /// Orders the owners of failures by how many they have, and names them.
-pub fn name_owners(run: &mut v1::Run, name_of: impl Fn(u32) -> String) {
+pub fn name_owners(run: &mut Run, name_of: impl Fn(u32) -> String) {
     run.failed_by_owner
         .sort_by_key(|owner| std::cmp::Reverse(owner.failed));
     for owner in &mut run.failed_by_owner {
@@ -119,11 +84,11 @@ pub fn name_owners(run: &mut v1::Run, name_of: impl Fn(u32) -> String) {
     }
 }
 
-fn count_owner(owners: &mut Vec<v1::OwnerFailures>, uid: u32) {
+fn count_owner(owners: &mut Vec<OwnerFailures>, uid: u32) {
     if let Some(owner) = owners.iter_mut().find(|owner| owner.uid == uid) {
         one_more(&mut owner.failed);
     } else if owners.len() < OWNERS_MAX {
-        owners.push(v1::OwnerFailures {
+        owners.push(OwnerFailures {
             uid,
             owner: String::new(),
             failed: 1,
@@ -135,34 +100,13 @@ fn one_more(counter: &mut u64) {
     *counter = counter.saturating_add(1);
 }
 
-fn add(totals: &mut v1::Totals, candidate: &Candidate) {
-    totals.bytes = totals.bytes.saturating_add(candidate.size);
-    match candidate.shape {
-        Shape::File => one_more(&mut totals.files),
-        Shape::Tree | Shape::EmptyDirectory => one_more(&mut totals.directories),
-        Shape::Link(_) => one_more(&mut totals.links),
-    }
+fn add(totals: &mut Totals, candidate: &Candidate) {
+    totals.add(candidate.kind(), candidate.size);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn each_reason_has_a_counter_of_its_own() {
-        for (n, why) in Skip::ALL.into_iter().enumerate() {
-            let mut skipped = v1::Skipped::default();
-            one_more(counter(&mut skipped, why));
-            let all = by_reason(&skipped);
-            assert_eq!(all.iter().map(|(_, n)| n).sum::<u64>(), 1, "{why:?}");
-            assert_eq!(all.get(n), Some(&(why.name(), 1)));
-        }
-        let unreached = v1::Skipped {
-            cancelled: 7,
-            ..v1::Skipped::default()
-        };
-        assert_eq!(by_reason(&unreached).last(), Some(&("cancelled", 7)));
-    }
 
     #[test]
     fn a_stop_says_whose_files_failed_and_why() {

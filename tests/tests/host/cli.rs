@@ -258,10 +258,9 @@ fn an_expired_plan_is_refused() {
     agent.terminate();
     // A day later.
     let plans = Plans::new(Store::open(&agent.state_dir().join("index")).unwrap());
-    let mut record = plans.get(&plan.id).unwrap();
-    let made = record.plan.as_mut().unwrap().created_at.as_mut().unwrap();
-    made.seconds -= 24 * 3600;
-    plans.put(&record).unwrap();
+    let mut saved = plans.get(&plan.id).unwrap();
+    saved.created = saved.created.minus(24 * 3600);
+    plans.put(&saved).unwrap();
     drop(plans);
     agent.launch();
     agent.wait_until_tracking();

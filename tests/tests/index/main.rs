@@ -18,4 +18,5 @@ mod restart;
 mod state;
 mod store;
 mod unreadable;
+mod upgrade;
 mod usage;

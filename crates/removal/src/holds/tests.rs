@@ -20,7 +20,7 @@ fn wanted<'a>(by: &'a str, asker: Asker, seconds: Option<u64>) -> Wanted<'a> {
     }
 }
 
-fn stored(store: &Store) -> usize {
+fn count(store: &Store) -> usize {
     store.records(Record::Hold, b"").count()
 }
 
@@ -31,18 +31,18 @@ fn hundreds_of_short_holds_leave_nothing_in_memory_or_store() {
     // They have ended when the next one is made.
     for _ in 0..300 {
         holds.add(&wanted("uid 7", Asker::User(7), Some(0))).unwrap();
-        assert!(holds.len() <= 1 && stored(&store) <= 1);
+        assert!(holds.len() <= 1 && count(&store) <= 1);
     }
     holds.tidy().unwrap();
-    assert_eq!((holds.len(), stored(&store)), (0, 0));
+    assert_eq!((holds.len(), count(&store)), (0, 0));
     // What an earlier agent left is removed as well, however long its reason is.
-    let mut old = HoldRecord::new(&wanted("uid 7", Asker::User(7), Some(0)), clock::now());
-    old.hold.as_mut().unwrap().reason = "x".repeat(1 << 20);
+    let mut old = Entry::new(&wanted("uid 7", Asker::User(7), Some(0)), clock::now());
+    old.hold.reason = "x".repeat(1 << 20);
     let mut batch = Batch::default();
-    batch.put(Record::Hold, b"h1", &old.encode_to_vec());
-    old.hold.as_mut().unwrap().expires_at = None;
-    old.hold.as_mut().unwrap().hold_id = "h2".into();
-    batch.put(Record::Hold, b"h2", &old.encode_to_vec());
+    batch.put(Record::Hold, b"h1", &stored::encode(&old, ROOT.as_bytes()));
+    old.hold.expires = None;
+    old.hold.id = "h2".into();
+    batch.put(Record::Hold, b"h2", &stored::encode(&old, ROOT.as_bytes()));
     store.apply(batch).unwrap();
     let holds = Holds::open(store.clone(), &[]).unwrap();
     holds.tidy().unwrap();
@@ -64,7 +64,7 @@ fn no_user_takes_the_room_of_another_and_users_none_of_root() {
     assert!(!full("uid 9", Asker::Role));
     // As if somebody had made as many as there may be.
     let many = |by: &str, asker, count: usize| {
-        let record = Arc::new(HoldRecord::new(&wanted(by, asker, None), clock::now()));
+        let record = Arc::new(Entry::new(&wanted(by, asker, None), clock::now()));
         holds.all.write().extend(std::iter::repeat_n(record, count));
     };
     many("uid 100", Asker::User(100), 10_000);
@@ -108,7 +108,7 @@ fn many_at_once_are_no_more_than_there_may_be() {
         }
     });
     assert_eq!(holds.len(), HOLDS_OF_USER_MAX);
-    assert_eq!(stored(&store), HOLDS_OF_USER_MAX, "each has a name of its own");
+    assert_eq!(count(&store), HOLDS_OF_USER_MAX, "each has a name of its own");
 }
 
 #[test]
@@ -117,14 +117,14 @@ fn pages_name_each_hold_once_and_only_ones_own() {
     let mut names = Vec::new();
     for n in 0..25 {
         let by = if n % 5 == 0 { "uid 8" } else { "uid 9" };
-        names.push(holds.add(&wanted(by, Asker::Role, None)).unwrap().hold_id);
+        names.push(holds.add(&wanted(by, Asker::Role, None)).unwrap().id);
     }
     names.sort();
     let walk = |by: Option<&str>| {
         let (mut found, mut after) = (Vec::new(), String::new());
         loop {
             let (page, next) = holds.page(&after, 4, by);
-            found.extend(page.into_iter().map(|h| h.hold_id));
+            found.extend(page.into_iter().map(|h| h.id));
             match next {
                 Some(next) => after = next,
                 None => return found,
@@ -134,7 +134,7 @@ fn pages_name_each_hold_once_and_only_ones_own() {
     assert_eq!(walk(None), names);
     assert_eq!(walk(Some("uid 8")).len(), 5);
     let only = Some((8, "uid 8"));
-    let others = holds.page("", 1, Some("uid 9")).0[0].hold_id.clone();
+    let others = holds.page("", 1, Some("uid 9")).0[0].id.clone();
     let said = |id: &str| holds.remove(id, only).unwrap_err().to_string().replace(id, "ID");
     assert_eq!(said(&others), said("hnone"));
     assert!(holds.remove(&walk(Some("uid 8"))[0], only).is_ok());
@@ -152,12 +152,12 @@ fn older_records_hold_what_they_held_and_lead_nowhere_else() {
     std::os::unix::fs::symlink("..", root.join("up")).unwrap();
     let inode = |path: &Path| stat::path(path).unwrap().stat.ino;
     let of = |path: PathBuf| {
-        let mut old = HoldRecord::new(&wanted("uid 0", Asker::Root, None), clock::now());
+        let mut old = Entry::new(&wanted("uid 0", Asker::Root, None), clock::now());
         old.below = None;
-        old.hold.as_mut().unwrap().path = path.as_os_str().as_bytes().to_vec();
+        old.hold.path = path.as_os_str().as_bytes().to_vec();
         let store = Store::temporary().unwrap();
         let mut batch = Batch::default();
-        batch.put(Record::Hold, b"h", &old.encode_to_vec());
+        batch.put(Record::Hold, b"h", &stored::encode(&old, ROOT.as_bytes()));
         store.apply(batch).unwrap();
         Holds::open(store, &[("v".into(), root.clone())]).unwrap()
     };
@@ -194,7 +194,7 @@ fn of_many_holds_a_batch_goes_by_what_the_plan_found() {
             ino: 1_000_000 + n as u64,
             ..wanted("uid 9", Asker::Role, None)
         };
-        Arc::new(HoldRecord::new(&wanted, clock::now()))
+        Arc::new(Entry::new(&wanted, clock::now()))
     };
     make("first");
     let holds = Holds::open(Store::temporary().unwrap(), &[]).unwrap();

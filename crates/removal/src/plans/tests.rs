@@ -93,7 +93,7 @@ proptest! {
             by: By::client("uid 7"),
         };
         let plan = plans.save(&index, found, &occasion).unwrap();
-        let id = plan.plan.as_ref().unwrap().plan_id.clone();
+        let id = plan.id.clone();
         let planned: std::collections::BTreeSet<u64> =
             (0..plan.chunks).flat_map(|n| plans.chunk(&id, n).unwrap()).map(|c| c.ino).collect();
         let left: std::collections::BTreeSet<u64> =

@@ -1,0 +1,55 @@
+//! How many things there are of each kind, and how large they are together.
+
+/// What a plan takes, what a run took, what lies in a trash.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Files.
+    pub files: u64,
+    /// Directories.
+    pub directories: u64,
+    /// Symbolic links.
+    pub links: u64,
+    /// Apparent sizes together, in bytes.
+    pub bytes: u64,
+}
+
+impl Totals {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        self.with(other, u64::saturating_add)
+    }
+
+    /// These without a part of them.
+    #[must_use]
+    pub fn minus(self, part: Self) -> Self {
+        self.with(part, u64::saturating_sub)
+    }
+
+    /// Files, directories and links together.
+    pub fn entries(&self) -> u64 {
+        self.files
+            .saturating_add(self.directories)
+            .saturating_add(self.links)
+    }
+
+    /// Counts one entry more, of this size.
+    pub fn add(&mut self, kind: super::Kind, bytes: u64) {
+        let count = match kind {
+            super::Kind::Directory => &mut self.directories,
+            super::Kind::Symlink => &mut self.links,
+            super::Kind::File | super::Kind::Special => &mut self.files,
+        };
+        *count = count.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    fn with(self, other: Self, each: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            files: each(self.files, other.files),
+            directories: each(self.directories, other.directories),
+            links: each(self.links, other.links),
+            bytes: each(self.bytes, other.bytes),
+        }
+    }
+}
