@@ -181,7 +181,7 @@ fn plans_holds_runs_trash_and_journal_of_an_older_agent_are_there() {
         (&runs[1], "trashed", "trashed 2\n"),
         (killed, "killed", "killed 2\n"),
     ] {
-        ctl.run(["restore", text(run, "run_id")]).ok();
+        let _ = ctl.run(["restore", text(run, "run_id")]).ok();
         assert_eq!(
             std::fs::read_to_string(root.join(name).join("f2")).unwrap(),
             bytes
