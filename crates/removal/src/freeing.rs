@@ -24,12 +24,13 @@ use super::bin::split;
 use super::doubt::{Doubt, Verdict};
 use super::kept::Kept;
 use super::origin::{self, Origin};
+use super::places::{self, Whole};
 use super::trash::{FILES, LIKE, ORIGIN, TREE};
 use purge_collect::trashed::Trashed;
 use purge_model::{Inode, Kind, Seconds, Stat};
 use purge_sys::lease::{self, Asked, Lease};
 use purge_sys::walk::{Listed, Removal, Visitor, walk};
-use purge_sys::{beneath, inside, mark, stat};
+use purge_sys::{beneath, inside, stat};
 
 /// As many are removed after one look at the uses that wait. Openers of one of them wait meanwhile, and each has two descriptors.
 const TOGETHER_MAX: usize = 128;
@@ -87,9 +88,6 @@ impl From<io::Error> for Ended {
     }
 }
 
-/// Seconds and nanoseconds since 1970.
-type Moment = (i64, u32);
-
 /// Frees the files below the directory `part` of a share, each by itself. What was used is kept, and what is busy stays.
 ///
 /// # Errors
@@ -106,7 +104,9 @@ pub fn free_files(by: &Freer<'_>, share: &OwnedFd, part: &CStr) -> Result<Rest, 
 /// # Errors
 /// When it cannot be opened or looked at.
 pub fn free_tree(by: &Freer<'_>, trees: &OwnedFd, name: &CStr) -> Result<Rest, Ended> {
-    let place = beneath::open_dir(trees, name.to_bytes())?;
+    let Some(place) = places::open(trees, name)? else {
+        return keep_foreign(by, trees, name);
+    };
     let mut rest = Rest::default();
     if let Ok(top) = stat::entry(&place, TREE) {
         let freed = match top.stat.kind {
@@ -114,10 +114,8 @@ pub fn free_tree(by: &Freer<'_>, trees: &OwnedFd, name: &CStr) -> Result<Rest, E
             _ if by.busy.contains(&top.stat.ino) => {
                 return Err(io::Error::from(rustix::io::Errno::BUSY).into());
             }
-            // What was kept by itself.
-            _ => inside::unlink(&place, TREE)
-                .map(|()| Rest::default())
-                .map_err(Ended::from),
+            // Only what is kept without end is no directory.
+            _ => Err(Ended::Used(places::foreign())),
         };
         match freed {
             Ok(left) => rest = left,
@@ -148,21 +146,35 @@ pub fn free_tree(by: &Freer<'_>, trees: &OwnedFd, name: &CStr) -> Result<Rest, E
     Ok(rest)
 }
 
+/// Keeps what lies where only places lie: a user has made it, and what it says is not believed.
+fn keep_foreign(by: &Freer<'_>, trees: &OwnedFd, name: &CStr) -> Result<Rest, Ended> {
+    let found = stat::entry(trees, name)?;
+    let ino = found.stat.ino;
+    let (path, error) = (places::path_of_foreign(ino), places::foreign());
+    let said = by.kept.take((trees, name), ino, (&path, None), &error);
+    let mut rest = Rest::default();
+    match inside::is_there(trees, name)? {
+        true => rest
+            .stuck
+            .leave_behind(name.to_bytes(), why_it_stays(found.protected, error)),
+        false => tell_kept(&path, &said),
+    }
+    Ok(rest)
+}
+
 /// Looks at all of a directory that went as a whole, then frees it.
 fn free_directory(by: &Freer<'_>, place: &OwnedFd) -> Result<Rest, Ended> {
-    // Only the agent changes it, and the last change was the move.
-    let moved = rustix::fs::fstat(place).map_err(io::Error::from)?;
-    let whole = Whole {
-        since: (moved.st_mtime, u32::try_from(moved.st_mtime_nsec).unwrap_or(0)),
-        word: format!("{}.{}.{}", moved.st_ino, moved.st_mtime, moved.st_mtime_nsec),
-    };
+    let whole = Whole::at(place)?;
     let mut looking = Looking {
         by,
         whole: &whole,
         is_top: true,
         asked: RoaringTreemap::new(),
     };
-    let looked = walk(place, TREE, &mut looking);
+    let looked = match places::is_noted_used(place) {
+        true => used_if(true),
+        false => walk(place, TREE, &mut looking),
+    };
     let asked = looking.asked;
     let freed = looked.and_then(|()| {
         let mut freeing = Freeing::of(by, Some(&whole));
@@ -177,33 +189,20 @@ fn free_directory(by: &Freer<'_>, place: &OwnedFd) -> Result<Rest, Ended> {
     freed
 }
 
-/// A directory that went as a whole.
-struct Whole {
-    /// What was changed later was used.
-    since: Moment,
-    /// What a directory of it says in which something was freed: that has changed it.
-    word: String,
+fn check(whole: &Whole, s: &Stat) -> Result<(), Ended> {
+    used_if(whole.is_changed(s))
 }
 
-impl Whole {
-    fn moved(&self) -> Seconds {
-        Seconds::from_unix(self.since.0)
-    }
+fn check_directory(whole: &Whole, dir: &OwnedFd) -> Result<(), Ended> {
+    used_if(whole.is_changed_directory(dir)?)
+}
 
-    fn check(&self, s: &Stat) -> Result<(), Ended> {
-        match (s.ctime.unix(), s.ctime_nanos) > self.since {
-            true => Err(Ended::Used(io::Error::other(
-                "something in it was changed after it went to the trash",
-            ))),
-            false => Ok(()),
-        }
-    }
-
-    fn check_directory(&self, dir: &OwnedFd) -> Result<(), Ended> {
-        match self.check(&stat::open_file(dir)?.stat) {
-            Err(_) if mark::is_freeing(dir, &self.word) => Ok(()),
-            checked => checked,
-        }
+fn used_if(is_changed: bool) -> Result<(), Ended> {
+    match is_changed {
+        true => Err(Ended::Used(io::Error::other(
+            "something in it was changed after it went to the trash",
+        ))),
+        false => Ok(()),
     }
 }
 
@@ -258,7 +257,7 @@ impl Visitor for Looking<'_> {
         self.by.go_on()?;
         // The move itself has changed the first one.
         if !std::mem::take(&mut self.is_top) {
-            self.whole.check_directory(dir)?;
+            check_directory(self.whole, dir)?;
         }
         Ok(true)
     }
@@ -266,7 +265,7 @@ impl Visitor for Looking<'_> {
     fn meet(&mut self, dir: &OwnedFd, entry: &Listed) -> Result<(), Ended> {
         self.by.go_on()?;
         self.asked.insert(entry.ino);
-        self.whole.check(&stat::entry(dir, &entry.name)?.stat)?;
+        check(self.whole, &stat::entry(dir, &entry.name)?.stat)?;
         self.by.look(dir, entry, Some(self.whole.moved())).map(drop)
     }
 
@@ -443,7 +442,7 @@ impl<'f> Freeing<'f> {
         if let Some(whole) = self.whole {
             let ino = rustix::fs::fstat(dir)?.st_ino;
             if marked.replace(ino) != Some(ino) {
-                mark::set_freeing(dir, &whole.word);
+                whole.will_change(dir);
             }
         }
         Ok(())
@@ -461,7 +460,7 @@ impl<'f> Freeing<'f> {
             return used("another file has its name");
         }
         if let Some(whole) = self.whole.filter(|_| !self.fewer_names.contains(ino)) {
-            whole.check(&s)?;
+            check(whole, &s)?;
         }
         if self.by.trashed.was_used(ino) {
             return used("a process used it after it went to the trash");
@@ -496,7 +495,7 @@ impl Visitor for Freeing<'_> {
             // The first one is no directory of the volume, or was moved here.
             (true, _) => self.first = name.to_bytes().to_vec(),
             (false, whole) => {
-                whole.map_or(Ok(()), |whole| whole.check_directory(dir))?;
+                whole.map_or(Ok(()), |whole| check_directory(whole, dir))?;
                 self.path.extend_from_slice(name.to_bytes());
                 self.path.push(b'/');
             }

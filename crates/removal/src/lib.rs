@@ -16,6 +16,7 @@
 //! - [`take`]      takes a batch of them away
 //! - `last`        the same for symbolic links and empty directories
 //! - [`tree`]      the same for directories that go as a whole
+//! - [`places`]    where such a directory lies, and how the agent knows its own places from what is a user's
 //! - [`placeholder`] keeps the name of such a directory while it is compared
 //! - [`trash`]     where things lie between being taken away and their end
 //! - [`share`]     a run's part of it; `lying`: what lies there
@@ -23,6 +24,7 @@
 //! - [`freeing`]   frees what lies there, unless it was used in the trash
 //! - [`doubt`]     what of its uses is not known (pure)
 //! - [`restore`]   putting back what lies there
+//! - [`take_in`]   what came back is in the index, and young
 //! - [`way`]       the directories on the way back: compared, or made again
 //! - [`origin`]    which directories those were, and how they protected what was in them
 //! - [`ledger`]    what a run has begun and decided, for the case that it is killed
@@ -60,6 +62,7 @@ pub mod origin;
 pub mod pace;
 pub mod parts;
 pub mod placeholder;
+pub mod places;
 pub mod plans;
 pub mod protection;
 pub mod recover;
@@ -72,6 +75,7 @@ pub mod share;
 mod stored;
 pub mod surroundings;
 pub mod take;
+pub mod take_in;
 pub mod tally;
 pub mod trash;
 pub mod tree;

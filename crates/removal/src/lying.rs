@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::OwnedFd;
 
+use super::places;
 use super::share::Share;
 use super::trash::{FILES, FLAT, TREE, TREES, Trash};
 use purge_collect::trashed::Trashed;
@@ -33,9 +34,10 @@ impl Trash {
         let mut left = Left::default();
         if let Some(trees) = self.part(share, TREES)? {
             for name in list(&trees)? {
-                let place = beneath::open_dir(&trees, name.to_bytes())?;
-                if inside::is_there(&place, TREE)? {
-                    left.meet_any(&place, TREE)?;
+                match places::open(&trees, &name)? {
+                    Some(place) if inside::is_there(&place, TREE)? => left.meet_any(&place, TREE)?,
+                    Some(_) => {}
+                    None => left.meet_any(&trees, &name)?,
                 }
             }
         }

@@ -14,24 +14,19 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::bin::split;
 use super::kept::Kept;
 use super::origin::Origin;
 use super::placeholder;
+use super::places::{self, Whole};
 use super::trash::{FILES, FLAT, LIKE, ORIGIN, Share, TREE, TREES, Trash};
 use super::way::{Makes, Stage, Was, Way};
-use purge_collect::Watched;
-use purge_collect::namespace::take_entry_locked;
-use purge_index::StoreError;
 use purge_model::{Inode, Kind};
 use purge_sys::likeness::Likeness;
 use purge_sys::walk::{Listed, Visitor, list, walk};
 use purge_sys::{beneath, inside, likeness, stat};
-
-/// What somebody's file is called whose name was lost with the run that had it in hand; its inode follows.
-const FOUND: &str = "purge-agent-found.";
 
 /// What is to go back.
 #[derive(Debug, Clone, Copy)]
@@ -213,14 +208,18 @@ impl Restore<'_> {
         files: Option<&OwnedFd>,
     ) -> io::Result<()> {
         for name in list(trees)? {
-            let dir = beneath::open_anchor(trees, name.to_bytes())?;
+            let Some(dir) = places::open(trees, &name)? else {
+                let found = stat::entry(trees, &name)?;
+                let belongs = places::path_of_foreign(found.stat.ino);
+                self.tell_of(Err(places::foreign()), (trees, &name), (&belongs, None), &found);
+                continue;
+            };
             let path = inside::read_note(&dir, ORIGIN).unwrap_or_default();
             // A run was killed before it had taken the directory.
             if placeholder::is_at((&dir, TREE)).is_some() {
                 inside::remove_dir(&dir, TREE)?;
             }
-            // Only the agent changes it, and the last change was the move.
-            let moved = changed_at(&dir)?;
+            let whole = Whole::at(&dir)?;
             if let Ok(found) = stat::entry(&dir, TREE) {
                 let is_wanted = self.which.has(&path, found.stat.ino);
                 let is_in_part = found.stat.kind == Kind::Directory && self.which.has_part_of(&path);
@@ -231,21 +230,21 @@ impl Restore<'_> {
                     let mut way = self.way_to((trash, stage), above, known, found.stat.uid)?;
                     if !is_wanted || !self.tree(&dir, (&mut way, known.1), last, (&path, &found)) {
                         // Users move and make things there meanwhile: that is a matter of this one.
-                        let merged = self.files((&dir, TREE), way, path.clone(), (Likeness::of, Some(moved)));
+                        let whole = Some((whole, &dir));
+                        let merged = self.files((&dir, TREE), way, path.clone(), (Likeness::of, whole));
                         if let Err(error) = merged {
                             let why = in_words(&error);
                             let path = path.clone();
                             (self.tell)(Err(Refused { path, why }));
                         }
-                        // What was taken out has changed the directories: from here on that is no use of them.
-                        let _ = inside::touch(&dir);
                         // Full if something in it was not wanted or could not go back.
                         let _ = inside::remove_dir(&dir, TREE);
                     }
                 }
             }
             if self.kept.is_some() {
-                let_go_of_the_name(trash, trees, &path);
+                // A run that was killed may have kept the name of a directory that does not go back.
+                placeholder::remove_at(&trash.volume, &path);
             }
             if !inside::is_there(&dir, TREE)? {
                 let _ = inside::unlink(&dir, ORIGIN);
@@ -300,14 +299,15 @@ impl Restore<'_> {
         (parent, name): (&OwnedFd, &CStr),
         way: Way<'_>,
         path: Vec<u8>,
-        (like, unchanged_since): (LikenessOf, Option<Moment>),
+        (like, whole): (LikenessOf, Option<(Whole, &OwnedFd)>),
     ) -> io::Result<()> {
         let mut back = Back {
             restore: self,
             way,
             path,
             like,
-            unchanged_since,
+            whole,
+            moved_names: FxHashSet::default(),
             open: Vec::new(),
         };
         walk(parent, name, &mut back)
@@ -323,13 +323,8 @@ impl Restore<'_> {
             let ino = found.stat.ino;
             let Some(path) = settled.paths.get(&ino) else {
                 let unknown = io::Error::other("its name was lost with the run");
-                let at_the_root = format!("{FOUND}{ino}");
-                self.tell_of(
-                    Err(unknown),
-                    (flat, &name),
-                    (at_the_root.as_bytes(), None),
-                    &found,
-                );
+                let at_the_root = places::path_of_foreign(ino);
+                self.tell_of(Err(unknown), (flat, &name), (&at_the_root, None), &found);
                 continue;
             };
             let (above, last) = split(path);
@@ -377,28 +372,9 @@ impl Restore<'_> {
     }
 }
 
-/// A run that was killed may have kept the name of a directory that does not go back.
-fn let_go_of_the_name(trash: &Trash, trees: &OwnedFd, path: &[u8]) {
-    let (above, name) = split(path);
-    let name = CString::new(name).unwrap_or_default();
-    if !name.is_empty()
-        && let Ok(above) = beneath::open_anchor(&trash.volume, above)
-    {
-        let _ = placeholder::remove((&above, &name), trees);
-    }
-}
-
 const FILES_NAME: &CStr = c"f";
 
 type LikenessOf = fn(&OwnedFd) -> io::Result<Likeness>;
-
-/// Seconds and nanoseconds since 1970.
-type Moment = (i64, u32);
-
-fn changed_at(dir: &OwnedFd) -> io::Result<Moment> {
-    let found = rustix::fs::fstat(dir)?;
-    Ok((found.st_mtime, u32::try_from(found.st_mtime_nsec).unwrap_or(0)))
-}
 
 /// A walk through directories of the trash, file by file.
 struct Back<'r, 'a, 'w> {
@@ -408,9 +384,11 @@ struct Back<'r, 'a, 'w> {
     path: Vec<u8>,
     /// What a directory was like.
     like: LikenessOf,
-    /// What was made or changed after this is none of the run's: a process that has a directory of the tree open could make more than a
-    /// restore ever comes to the end of.
-    unchanged_since: Option<Moment>,
+    /// Of a tree, and its place: what was made or changed after the move is none of the run's. A process that has a directory of the tree
+    /// open could make more than a restore ever comes to the end of.
+    whole: Option<(Whole, &'r OwnedFd)>,
+    /// Of these a name was put back, which has changed them.
+    moved_names: FxHashSet<Inode>,
     /// The directories that are being visited: the length of the path above, and which.
     open: Vec<Open>,
 }
@@ -423,15 +401,35 @@ struct Open {
     owner: u32,
     /// It stands for one that was empty and was removed.
     is_removed: bool,
+    /// It says that the agent changes it.
+    is_marked: bool,
 }
 
 impl Back<'_, '_, '_> {
     fn is_changed(&self, found: &stat::Located) -> bool {
-        let changed = (found.stat.ctime.unix(), found.stat.ctime_nanos);
-        self.unchanged_since.is_some_and(|since| changed > since)
+        let is_changed = |(whole, _): &(Whole, _)| whole.is_changed(&found.stat);
+        self.whole.as_ref().is_some_and(is_changed) && !self.moved_names.contains(&found.stat.ino)
+    }
+
+    fn is_changed_directory(&self, dir: &OwnedFd) -> io::Result<bool> {
+        let is_changed = |(whole, _): &(Whole, _)| whole.is_changed_directory(dir);
+        self.whole.as_ref().map_or(Ok(false), is_changed)
+    }
+
+    /// What goes from a directory changes it, and that is no use of it. The moment of the move stays as it is: what was made or changed since
+    /// is still known by it when the grace ends.
+    fn will_change(&mut self, dir: &OwnedFd) {
+        if let (Some((whole, _)), Some(open)) = (&self.whole, self.open.last_mut())
+            && !std::mem::replace(&mut open.is_marked, true)
+        {
+            whole.will_change(dir);
+        }
     }
 
     fn refuse_changed(&mut self) {
+        if let Some((_, place)) = &self.whole {
+            places::note_used(place);
+        }
         let why =
             "it was changed in the trash; all of the directory goes to another place with `restore --to DIR`";
         (self.restore.tell)(Err(Refused {
@@ -457,7 +455,7 @@ impl Visitor for Back<'_, '_, '_> {
         let found = stat::open_file(dir)?;
         let ino = found.stat.ino;
         // The first one was moved here.
-        if !self.open.is_empty() && self.is_changed(&found) {
+        if !self.open.is_empty() && self.is_changed_directory(dir)? {
             self.refuse_changed();
             self.path.truncate(above);
             return Ok(false);
@@ -477,6 +475,7 @@ impl Visitor for Back<'_, '_, '_> {
             ino,
             owner: found.stat.uid,
             is_removed: likeness::is_noted_removed(dir),
+            is_marked: false,
         });
         Ok(true)
     }
@@ -494,8 +493,12 @@ impl Visitor for Back<'_, '_, '_> {
             self.path.truncate(above);
             return Ok(());
         }
+        self.will_change(dir);
         let place = self.way.place(self.restore.placed);
         let moved = place.and_then(|to| inside::move_to(dir, &entry.name, to, &entry.name).map(|()| to));
+        if self.whole.is_some() && moved.is_ok() && found.stat.links > 1 {
+            self.moved_names.insert(found.stat.ino);
+        }
         let moved = moved.map(|to| (self.restore.placed)(to, &entry.name));
         let origin = match &moved {
             Err(_) => self.way.origin(),
@@ -512,6 +515,7 @@ impl Visitor for Back<'_, '_, '_> {
             ino,
             owner,
             is_removed,
+            ..
         }) = self.open.pop()
         else {
             return Ok(());
@@ -525,6 +529,7 @@ impl Visitor for Back<'_, '_, '_> {
         self.way.up();
         let which = self.restore.which;
         if !stays && !self.open.is_empty() && (which.has(&self.path, ino) || !which.has_part_of(&self.path)) {
+            self.will_change(parent);
             // Full if something in it was not wanted or could not go back.
             let _ = inside::remove_dir(parent, name);
         }
@@ -563,25 +568,6 @@ impl Back<'_, '_, '_> {
 
 fn is_dir(dir: &OwnedFd, name: &CStr) -> bool {
     stat::entry(dir, name).is_ok_and(|found| found.stat.kind == Kind::Directory)
-}
-
-/// Tells the index of an entry that the agent itself has put where it lies: it was used just now.
-///
-/// # Errors
-/// When the index cannot be read.
-pub fn take_in(watched: &Watched, dir: &OwnedFd, name: &CStr) -> Result<(), StoreError> {
-    let Ok(parent) = stat::open_file(dir) else {
-        return Ok(());
-    };
-    let mut index = watched.index.write();
-    // A directory that the index does not know will be listed, and this entry with it.
-    let Some(id) = index.dirs().of_inode(parent.stat.ino) else {
-        return Ok(());
-    };
-    match watched.projects.entry(dir, name) {
-        Ok(found) => take_entry_locked(watched, &mut index, id, name.to_bytes(), &found, true),
-        Err(_) => Ok(()),
-    }
 }
 
 fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {

@@ -27,6 +27,7 @@ use super::apply::WORKERS_MAX;
 use super::bin::{Bin, Lanes};
 use super::freeing::{Ended, Freer, Rest, free_files, free_tree};
 use super::kept::Kept;
+use super::places;
 use super::reserve;
 pub use super::share::Share;
 use super::way::Stage;
@@ -327,7 +328,11 @@ impl Trash {
         };
         let mut origins = Vec::new();
         for name in list(&trees)? {
-            let dir = beneath::open_anchor(&trees, name.to_bytes())?;
+            let Some(dir) = places::open(&trees, &name)? else {
+                let found = stat::entry(&trees, &name)?.stat;
+                origins.push(places::path_of_foreign(found.ino));
+                continue;
+            };
             if !inside::is_there(&dir, TREE)? {
                 continue;
             }

@@ -259,7 +259,7 @@ impl Tree {
         if !self.name_is_kept {
             return;
         }
-        let Some(ino) = placeholder::remove((&self.from.dir, &self.from.name), &ground.bin.trees) else {
+        let Some(ino) = placeholder::remove((&self.from.dir, &self.from.name)) else {
             return;
         };
         // A scan may have met it.

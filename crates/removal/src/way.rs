@@ -15,7 +15,7 @@ use super::origin::{self, Level as Known, Origin};
 use purge_model::Inode;
 use purge_sys::likeness::Likeness;
 use purge_sys::protection::Protection;
-use purge_sys::{beneath, inside, stat};
+use purge_sys::{beneath, inside, mark, stat};
 
 /// Directories of the volume that are open at a time; those above them are opened again when they are needed.
 const OPEN_MAX: usize = 24;
@@ -322,6 +322,12 @@ impl Level {
     ) -> io::Result<Place> {
         for _ in 0..TRIES {
             match beneath::open_dir(parent, self.name.to_bytes()) {
+                // A run moves the directory back over it in a moment, and only while it is empty.
+                Ok(dir) if mark::is_placeholder(&dir) => {
+                    return Err(io::Error::other(
+                        "a run is looking at it; restore again in a moment",
+                    ));
+                }
                 Ok(dir) => {
                     self.check(&dir)?;
                     return Ok(Place::Open { dir, made: false });

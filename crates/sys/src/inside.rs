@@ -136,23 +136,6 @@ pub fn read_note(dir: impl AsFd, name: &CStr) -> io::Result<Vec<u8>> {
     }
 }
 
-/// An open directory of the agent's own was changed now, whatever was done in it.
-///
-/// # Errors
-/// What `futimens(3)` says.
-pub fn touch(dir: &OwnedFd) -> io::Result<()> {
-    let now = rustix::fs::Timespec {
-        tv_sec: 0,
-        tv_nsec: rustix::fs::UTIME_NOW,
-    };
-    let times = rustix::fs::Timestamps {
-        last_access: now,
-        last_modification: now,
-    };
-    // An anchor cannot be asked: the directory is opened by it.
-    Ok(rustix::fs::futimens(beneath::open_dir(dir, b"")?, &times)?)
-}
-
 /// Moves the change time of what has a name: it gets a second name for a moment, which takes no inode.
 ///
 /// # Errors

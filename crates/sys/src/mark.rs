@@ -58,6 +58,19 @@ pub fn is_freeing(dir: &OwnedFd, word: &str) -> bool {
     found.get(..len) == Some(word.as_bytes())
 }
 
+/// What is noted of a place of the trash in which something was used.
+const USED: &std::ffi::CStr = c"trusted.purge_agent.used";
+
+/// Notes that what lies in a directory was used. Where the file system keeps no such attributes, nothing is noted.
+pub fn set_used(dir: &OwnedFd) {
+    let _ = rustix::fs::fsetxattr(dir, USED, b"1", XattrFlags::empty());
+}
+
+/// Whether a directory has that note.
+pub fn is_used(dir: &OwnedFd) -> bool {
+    rustix::fs::fgetxattr(dir, USED, &mut [0u8; 8]).is_ok()
+}
+
 /// What a placeholder has.
 const PLACEHOLDER: &std::ffi::CStr = c"trusted.purge_agent.placeholder";
 

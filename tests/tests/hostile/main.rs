@@ -11,6 +11,7 @@ mod adversary;
 mod by_descriptor;
 mod exhaustion;
 mod exposed;
+mod forged_place;
 mod hostile_names;
 mod hostile_output;
 mod secrets;
