@@ -105,7 +105,7 @@ impl Host {
             );
             return Err(HostError::Invalid { field: "path", why });
         }
-        Ok(self.holds.add(&Wanted {
+        let hold = self.holds.add(&Wanted {
             volume: &place.volume.config.name,
             root: &place.volume.config.path,
             below: &place.below,
@@ -114,7 +114,17 @@ impl Host {
             seconds: wish.seconds,
             by,
             asker,
-        })?)
+        })?;
+        // A batch that had asked before what is held has come to its end by now. It may have taken what was looked at.
+        if !is_still_there(place, found) {
+            self.holds.remove(&hold.id, None)?;
+            return Err(HostError::NotFound(format!(
+                "{}: it is not there any more. A run took it before the hold was made: `purgectl runs` names the run, and `purgectl \
+                 restore` puts back what has a grace",
+                shown(&place.path())
+            )));
+        }
+        Ok(hold)
     }
 
     /// What lies at a place and what the index knows of it, if it is theirs, and in no directory that they cannot enter.
@@ -129,6 +139,18 @@ impl Host {
         match is_there && found.stat.uid == uid {
             true => Ok((found, known)),
             false => Err(not_theirs(&place.path(), uid)),
+        }
+    }
+}
+
+/// Whether something lies where it was found, or a run has it that will put it back, or a user has moved it within the volume.
+fn is_still_there(place: &Place, found: &Located) -> bool {
+    match place.look(AtEnd::Anything) {
+        Ok(now) if now.stat.ino == found.stat.ino => true,
+        Err(HostError::Refused(_)) => true,
+        Ok(_) | Err(_) => {
+            let index = place.volume.watched.index.read();
+            index.last_use(found.stat.ino).is_some()
         }
     }
 }

@@ -14,8 +14,9 @@ use super::{Host, HostError, shown};
 use crate::volume::Volume;
 use purge_model::Kind;
 use purge_model::path;
-use purge_removal::trash;
+use purge_removal::trash::{self, Trash};
 use purge_sys::beneath;
+use purge_sys::mark;
 use purge_sys::protection::Protection;
 use purge_sys::stat::{self, Located};
 
@@ -83,16 +84,54 @@ impl Place {
         };
         match open() {
             Ok(found) if found.stat.kind == Kind::Symlink => self.refuse_links(at_end).map(|()| found),
+            Ok(found) if found.stat.kind == Kind::Directory => Ok(self.look_away()?.unwrap_or(found)),
             Ok(found) => Ok(found),
             Err(e) => {
                 self.refuse_links(at_end)?;
-                Err(HostError::NotFound(format!(
-                    "{}: {}",
-                    shown(&self.path()),
-                    why_not(&e)
-                )))
+                let not_found = || HostError::NotFound(format!("{}: {}", shown(&self.path()), why_not(&e)));
+                self.look_away()?.ok_or_else(not_found)
             }
         }
+    }
+
+    /// What lies there in a directory that a run has taken away to compare it: an empty placeholder has that one's name meanwhile, and is
+    /// never what is meant. None: no placeholder is on the way.
+    ///
+    /// # Errors
+    /// When the directory is on its way back, or what is asked for does not lie in it.
+    fn look_away(&self) -> Result<Option<Located>, HostError> {
+        let Some(end) = self.placeholder() else {
+            return Ok(None);
+        };
+        let (above, rest) = self.below.split_at_checked(end).unwrap_or((&self.below, b""));
+        let trash = Trash::open(&self.volume.watched);
+        let away = trash.and_then(|trash| trash.map_or(Ok(None), |trash| trash.away(above)));
+        let rest = rest.strip_prefix(b"/").unwrap_or(rest);
+        match away {
+            Ok(Some(dir)) => {
+                let found = beneath::open_entry(&dir, rest).and_then(stat::open_file);
+                let why = |e| HostError::NotFound(format!("{}: {}", shown(&self.path()), why_not(&e)));
+                found.map(Some).map_err(why)
+            }
+            Ok(None) | Err(_) => Err(HostError::Refused(format!(
+                "a run is looking at {}; ask again in a moment",
+                shown(&self.path())
+            ))),
+        }
+    }
+
+    /// Where the names end that lead to a placeholder, which is this place or lies above it.
+    fn placeholder(&self) -> Option<usize> {
+        let root = self.volume.watched.open_root().ok()?;
+        let slashes = self.below.iter().enumerate().filter(|(_, b)| **b == b'/');
+        let ends = slashes.map(|(at, _)| at).chain([self.below.len()]);
+        for end in ends.filter(|end| *end > 0) {
+            let open = beneath::open_dir(&root, self.below.get(..end)?).ok()?;
+            if mark::is_placeholder(&open) {
+                return Some(end);
+            }
+        }
+        None
     }
 
     /// Refuses a place that a symbolic link stands before, whether anything lies at it or not.

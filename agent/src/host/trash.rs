@@ -14,7 +14,7 @@ use purge_removal::restore::{Destination, Item, Refused, Restore, Which};
 use purge_removal::runs::{Failure, Run};
 use purge_removal::take_in::take_in;
 use purge_removal::trash::{Share, Trash};
-use purge_sys::beneath;
+use purge_sys::{beneath, mark};
 
 /// Refusals of a restore that are named.
 const REFUSALS_NAMED_MAX: usize = 1000;
@@ -190,6 +190,10 @@ fn destination(volume: &Volume, to: Place) -> Result<Destination, HostError> {
             super::shown(&to.path())
         ))
     })?;
+    if mark::is_placeholder(&dir) {
+        let why = "a run is looking at it; ask again in a moment";
+        return Err(invalid(format!("{}: {why}", super::shown(&to.path()))));
+    }
     Ok(Destination { dir, path: to.below })
 }
 

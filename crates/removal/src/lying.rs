@@ -6,11 +6,11 @@ use std::os::fd::OwnedFd;
 
 use super::places;
 use super::share::Share;
-use super::trash::{FILES, FLAT, TREE, TREES, Trash};
+use super::trash::{FILES, FLAT, ORIGIN, TREE, TREES, Trash};
 use purge_collect::trashed::Trashed;
 use purge_model::{Kind, Totals};
 use purge_sys::walk::{Listed, Visitor, list, walk};
-use purge_sys::{beneath, inside, stat};
+use purge_sys::{beneath, inside, mark, stat};
 
 impl Trash {
     /// Notes what lies in the shares whose grace will end, so that its uses are known.
@@ -24,6 +24,32 @@ impl Trash {
             walk(&self.dir, &name, &mut lying)?;
         }
         Ok(())
+    }
+
+    /// The directory that belongs at `path`, relative to the volume, and that a run has taken away to compare it.
+    ///
+    /// # Errors
+    /// When a share cannot be listed.
+    pub fn away(&self, path: &[u8]) -> io::Result<Option<OwnedFd>> {
+        for share in self.shares()?.iter().filter(|s| s.open) {
+            let Some(trees) = self.part(share, TREES)? else {
+                continue;
+            };
+            for name in list(&trees)? {
+                // Others come back meanwhile.
+                let Ok(Some(place)) = places::open(&trees, &name) else {
+                    continue;
+                };
+                let is_it = inside::read_note(&place, ORIGIN).is_ok_and(|at| at == path);
+                if is_it
+                    && let Ok(tree) = beneath::open_dir(&place, TREE.to_bytes())
+                    && !mark::is_placeholder(&tree)
+                {
+                    return Ok(Some(tree));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// What lies in a share: files with their sizes, and the directories that were taken as a whole.
