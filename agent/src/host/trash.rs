@@ -91,6 +91,14 @@ impl Host {
             Some((share, Err(_))) => return Err(HostError::Refused(why_freed(share))),
             Some((_, Ok(_))) => {}
         }
+        // What went to the trash a moment ago leaves the store before it comes back: if the process is killed, the next one finds it as new,
+        // and not as old as it was.
+        if !volume.write_back() {
+            tracing::warn!(
+                run = run_id,
+                "the store cannot be written: restored files may count as unused after a crash"
+            );
+        }
         let heading = heading_of(&run, &volume, by);
         let mut back = Back {
             heading,

@@ -1,7 +1,7 @@
 //! What of the uses of a share is not known: for some of the time that it has lain in the trash the agent may have missed them.
 //!
 //! ```text
-//!   access time at or after the move                     used: it is kept
+//!   access or modification time at or after the move     used: it is kept
 //!   the access time shows that it was not read           unused: it is freed
 //!   anything else                                        unknown: it waits until a whole grace has passed since then
 //! ```
@@ -63,7 +63,8 @@ impl Doubt {
         };
         // A rename changes the change time of what is renamed.
         let moved = moved.unwrap_or(stat.ctime).min(self.moved_until);
-        if stat.atime >= moved {
+        // Who only writes leaves no access time.
+        if stat.atime >= moved || stat.mtime >= moved {
             return Verdict::Used;
         }
         match self.is_over || (self.traced && was_unused_since(stat, from)) {
@@ -127,6 +128,16 @@ mod tests {
         }
         let read_then_changed = file(MOVED + 120, MOVED + 130);
         assert_eq!(of(&read_then_changed, true, false), Verdict::Used);
+    }
+
+    #[test]
+    fn what_was_written_is_never_freed() {
+        let mut written = file(MOVED - 800_000, MOVED + 120);
+        written.mtime = Seconds(MOVED + 120);
+        for (traced, is_over) in [(true, false), (false, false), (false, true)] {
+            let verdict = doubt(MOVED + 100, traced, is_over).verdict_by_times(&written, None);
+            assert_eq!(verdict, Verdict::Used);
+        }
     }
 
     proptest! {

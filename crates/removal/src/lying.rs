@@ -7,21 +7,27 @@ use std::os::fd::OwnedFd;
 use super::places;
 use super::share::Share;
 use super::trash::{FILES, FLAT, ORIGIN, TREE, TREES, Trash};
-use purge_collect::trashed::Trashed;
-use purge_model::{Kind, Totals};
+use purge_collect::Watched;
+use purge_model::{Inode, Kind, Seconds, Totals};
 use purge_sys::walk::{Listed, Visitor, list, walk};
 use purge_sys::{beneath, inside, mark, stat};
 
 impl Trash {
-    /// Notes what lies in the shares whose grace will end, so that its uses are known.
+    /// Notes what lies in the shares whose grace will end, so that its uses are known. To be called before the volume's events are read.
     ///
     /// # Errors
     /// When one cannot be listed.
-    pub fn remember(&self, trashed: &Trashed) -> io::Result<()> {
-        let mut lying = Lying(trashed);
+    pub fn remember(&self, watched: &Watched) -> io::Result<()> {
         for share in self.shares()?.iter().filter(|s| !s.is_kept()) {
+            let mut lying = Lying {
+                watched,
+                begun: self.begun(share)?,
+                stale: Vec::new(),
+            };
             let name = CString::new(share.name()).unwrap_or_default();
             walk(&self.dir, &name, &mut lying)?;
+            let forgotten = watched.index.write().remove(&lying.stale);
+            forgotten.map_err(io::Error::other)?;
         }
         Ok(())
     }
@@ -123,7 +129,13 @@ impl Visitor for Left {
 }
 
 /// Notes everything that it meets.
-struct Lying<'t>(&'t Trashed);
+struct Lying<'w> {
+    watched: &'w Watched,
+    /// No use of what lies in the share is earlier.
+    begun: Seconds,
+    /// The index still knows these: the process before this one was killed before it had written that they went to the trash.
+    stale: Vec<Inode>,
+}
 
 impl Visitor for Lying<'_> {
     type Stop = io::Error;
@@ -132,8 +144,20 @@ impl Visitor for Lying<'_> {
         Ok(true)
     }
 
-    fn meet(&mut self, _: &OwnedFd, entry: &Listed) -> io::Result<()> {
-        self.0.found(entry.ino);
+    fn meet(&mut self, dir: &OwnedFd, entry: &Listed) -> io::Result<()> {
+        let (trashed, ino) = (&self.watched.trashed, entry.ino);
+        trashed.found(ino);
+        let Some(access) = self.watched.index.read().last_use(ino) else {
+            return Ok(());
+        };
+        // The journal has told the index of uses in the trash.
+        if access.at >= self.begun {
+            trashed.note(ino);
+        }
+        // Another of its names may lie outside.
+        if entry.kind != Kind::Directory && stat::entry(dir, &entry.name)?.stat.links <= 1 {
+            self.stale.push(ino);
+        }
         Ok(())
     }
 

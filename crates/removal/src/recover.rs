@@ -122,7 +122,7 @@ impl Unfinished {
                 }
             }
             trash.tidy();
-            trash.remember(&watched.trashed)?;
+            trash.remember(watched)?;
         }
         Ok(())
     }

@@ -9,6 +9,7 @@
 
 mod freeing;
 mod kept;
+mod remembered;
 mod restore_race;
 mod trash;
 mod used_in_trash;

@@ -35,7 +35,7 @@ impl Volume {
     }
 
     /// Writes what changed to the store. False if it could not be written.
-    pub(in crate::volume) fn write_back(&self) -> bool {
+    pub(crate) fn write_back(&self) -> bool {
         self.write_back_with(true)
     }
 
