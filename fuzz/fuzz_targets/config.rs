@@ -22,7 +22,7 @@ fuzz_target!(|input: &[u8]| {
     let (values, texts): (Vec<&str>, Vec<&str>) = input.split('\0').partition(|piece| piece.starts_with('='));
     let texts: Vec<(&str, &str)> = NAMES.into_iter().zip(texts).collect();
     let variable = |name: &str| {
-        let position = variables().iter().position(|(known, _)| *known == name)?;
+        let position = variables().iter().position(|(known, ..)| *known == name)?;
         values.get(position).map(|value| OsString::from(&value[1..]))
     };
     match Config::of_texts(&texts, variable) {

@@ -5,17 +5,20 @@ use std::path::PathBuf;
 
 use super::fault::Fault;
 use super::keys::file::{self, FILE};
-use super::keys::{Key, listen};
+use super::keys::{Key, Table, listen};
 use super::listen::Listen;
 use super::origin::{self, Shown};
 
-/// Variables and the keys they stand for.
-pub fn variables() -> Vec<(&'static str, &'static Key)> {
-    let tables = FILE.all().into_iter();
-    let keys = tables.flat_map(|table| table.keys);
-    keys.filter(|key| !key.variable.is_empty())
-        .map(|key| (key.variable, key))
-        .collect()
+/// Variables, the whole names of the keys they stand for, and these.
+pub fn variables() -> Vec<(&'static str, String, &'static Key)> {
+    let of = |table: &Table| {
+        let prefix = table.shown_as.filter(|p| !p.is_empty()).map(|p| format!("{p}."));
+        let prefix = prefix.unwrap_or_default();
+        let keys = table.keys.iter().filter(|key| !key.variable.is_empty());
+        keys.map(|key| (key.variable, format!("{prefix}{}", key.name), key))
+            .collect::<Vec<_>>()
+    };
+    FILE.all().iter().flat_map(of).collect()
 }
 
 /// What they may change.
@@ -32,12 +35,15 @@ pub(super) fn apply(
     variable: impl Fn(&str) -> Option<OsString>,
     faults: &mut Vec<Fault>,
 ) {
-    for (name, key) in variables() {
+    for (name, whole, key) in variables() {
         let Some(value) = variable(name).filter(|v| !v.is_empty()) else {
             continue;
         };
         match put(&mut parts, key, &value) {
-            Ok(()) => show(parts.shown, name, key, &value.to_string_lossy()),
+            Ok(()) => show(
+                parts.shown,
+                origin::of_environment(&whole, key, &value.to_string_lossy(), name),
+            ),
             Err(mend) => faults.push(Fault::elsewhere(name, format!("cannot be {value:?}"), mend)),
         }
     }
@@ -63,13 +69,8 @@ fn put(parts: &mut Overridden<'_>, key: &Key, value: &OsString) -> Result<(), &'
     Ok(())
 }
 
-fn show(all: &mut Vec<Shown>, variable: &str, key: &Key, value: &str) {
-    let whole = match FILE.key(key.name).is_some_and(|top| top.variable == variable) {
-        true => key.name.to_owned(),
-        false => format!("listen.{}", key.name),
-    };
-    let now = origin::of_environment(&whole, key, value, variable);
-    match all.iter_mut().find(|s| s.key == whole) {
+fn show(all: &mut Vec<Shown>, now: Shown) {
+    match all.iter_mut().find(|s| s.key == now.key) {
         Some(shown) => *shown = now,
         None => all.push(now),
     }

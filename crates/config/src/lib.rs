@@ -178,6 +178,9 @@ impl Config {
             })
             .unwrap_or_default();
         let mut parts = command_line::parts(&name, &path, ttl, &state_dir, &socket);
+        if parts.volumes.is_empty() {
+            return Err(parts.faults);
+        }
         // As they are, also where they are not UTF-8.
         parts.volumes.iter_mut().for_each(|v| v.path.clone_from(&path));
         Ok(Self {

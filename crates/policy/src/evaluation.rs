@@ -10,13 +10,13 @@ use purge_model::Inode;
 /// Files that stay, by the reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Kept {
-    /// Somebody holds them.
+    /// A hold keeps them.
     pub held: u64,
     /// Expired, but outside every rule's scope, or protected.
     pub excluded: u64,
     /// Used lately, or in no rule's scope at all.
     pub young: u64,
-    /// Nobody watched long enough to know.
+    /// The agent has not observed them for long enough.
     pub uncovered: u64,
     /// Beyond `max_files` or `max_bytes`, or of an owner who was left out.
     pub limit: u64,

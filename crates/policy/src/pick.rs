@@ -35,7 +35,7 @@ pub enum Shape {
     File,
     /// A directory in which everything has expired.
     Tree,
-    /// A directory that is empty, or is when the candidates before it are gone.
+    /// A directory that is empty, or becomes empty when the candidates before it are deleted.
     EmptyDirectory,
     /// A symbolic link.
     Link(Why),

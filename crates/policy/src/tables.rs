@@ -41,7 +41,7 @@ impl Tables {
     }
 }
 
-/// Whether the file system itself keeps this file: never a candidate, whatever the rules say.
+/// Whether the file system itself keeps this file: no rule makes it a candidate.
 pub(super) fn is_quota_file(parent: DirId, name: &[u8]) -> bool {
     parent == DirId::ROOT && QUOTA_FILES.contains(&name)
 }
