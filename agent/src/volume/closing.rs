@@ -76,9 +76,8 @@ impl Volume {
             unused.get(&page).is_some_and(|bits| bits & bit != 0)
         };
         self.watched
-            .index
-            .write()
-            .use_all_but(closing.to, |ino| !is_unused(ino));
+            .recorder()
+            .used_in_gap(closing.to, |ino| !is_unused(ino));
         // Without the clocks in the store the gap goes on counting.
         if !self.write_back() {
             return;

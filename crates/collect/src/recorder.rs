@@ -3,10 +3,11 @@
 //! ```text
 //!   a source's accesses ---> batch          clock = time of the access; what is news is journalled
 //!   a precision window ----> hidden_until   clock = the window's end, before anything is hidden
-//!   doubt, the clock ------> take_back, move_window, none_later_than
+//!   doubt, gaps, the clock -> take_back, used_in_gap, none_later_than
 //! ```
-//! A scan gives a file its first clock together with the rest of its entry (`Index::upsert_scanned`); from then on its clock
-//! moves here alone. A use of a file that the index does not know is not lost either: it is remembered for the scan that may find
+//! What looks at a file gives it its first clock together with the rest of its entry, and counts a time that lies ahead as a use then
+//! (`entries`, `namespace`, the scan): such a look can be repeated. What is replayed at a start was journalled already. From then on
+//! a clock moves here alone. A use of a file that the index does not know is not lost either: it is remembered for the scan that may find
 //! the file, or noted of what lies in the trash.
 //!
 //! What may never happen: a clock that moves and is in no journal while the store does not have it. Nothing waits for the disk
@@ -112,6 +113,12 @@ impl Recorder<'_> {
         self.watched.counters.taken_back.fetch_add(1, Relaxed);
     }
 
+    /// The files of which `may_be` says so count as used at `at`, as in a gap. The caller makes it durable: until then the gap itself must
+    /// count for every file.
+    pub fn used_in_gap(self, at: Seconds, may_be: impl Fn(Inode) -> bool) {
+        self.watched.index.write().use_all_but(at, may_be);
+    }
+
     /// No clock says later than `now` any more: the agent's time was set back.
     pub fn none_later_than(self, now: Seconds) {
         // It speaks in the time before; the next pass says it again.
@@ -172,5 +179,119 @@ impl Batch<'_> {
     /// Whose a file is.
     pub fn owner(&self, ino: Inode) -> Option<u32> {
         self.uses.get(ino).map(|(attributes, _)| attributes.uid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::path::Path;
+
+    use super::*;
+    use crate::event::{Acts, By};
+    use purge_index::journal::{Entry, Identity, Journal};
+    use purge_index::testing::{empty, found};
+    use purge_sys::stat::Device;
+
+    const ID: Identity = Identity {
+        magic: 1,
+        root: 2,
+        birth: Seconds(3),
+    };
+
+    const DEVICE: Device = Device { major: 0, minor: 1 };
+
+    fn watched(dir: &Path) -> Watched {
+        let (_, mut index) = empty();
+        index.upsert(found(70, 1, b"a")).unwrap();
+        Watched {
+            path: dir.into(),
+            device: DEVICE,
+            own: Vec::new(),
+            trash: 0.into(),
+            trashed: Trashed::default(),
+            index: index.into(),
+            projects: crate::projects::Projects::new(false, DEVICE),
+            touched: Default::default(),
+            counting: Default::default(),
+            journal: Journal::open(dir, ID).unwrap().0,
+            locks: Default::default(),
+            mounted: Default::default(),
+            unlisted: Default::default(),
+            doubtful_links: Default::default(),
+            counters: Default::default(),
+        }
+    }
+
+    fn journalled(dir: &Path) -> Vec<Entry> {
+        Journal::open(dir, ID).unwrap().1.uses
+    }
+
+    fn use_of(inode: Inode, at: u32) -> Access {
+        Access {
+            inode,
+            at: Seconds(at),
+            by: By::UNKNOWN,
+            what: Acts::HELD,
+        }
+    }
+
+    #[test]
+    fn what_moves_a_clock_or_only_makes_it_sure_is_journalled_and_what_repeats_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let watched = watched(dir.path());
+        let mut news = Vec::new();
+        // Believed to be used at 5: an access at 5 makes it sure, and must survive the loss of the store as well.
+        for at in [5, 5, 9] {
+            watched.recorder().batch(&mut news, |batch| {
+                batch.record(use_of(70, at)).unwrap();
+            });
+        }
+        assert_eq!(watched.counters.folded.load(Relaxed), 1);
+        assert_eq!(watched.index.read().last_use(70).unwrap().at, Seconds(9));
+        let uses = |at| Entry::Uses(Seconds(at), vec![70]);
+        assert_eq!(journalled(dir.path()), [uses(5), uses(9)]);
+    }
+
+    #[test]
+    fn unknown_files_are_news_only_while_a_scan_may_find_them_or_they_lie_in_the_trash() {
+        let dir = tempfile::tempdir().unwrap();
+        let watched = watched(dir.path());
+        watched.trashed.enter(8, false);
+        let mut news = Vec::new();
+        let mut record = |ino| {
+            watched.recorder().batch(&mut news, |batch| {
+                assert_eq!(batch.record(use_of(ino, 9)), None);
+            });
+            news.clone()
+        };
+        assert_eq!(record(7), []);
+        assert_eq!(record(8), [8]);
+        watched.index.write().await_scan();
+        assert_eq!(record(7), [7]);
+    }
+
+    #[test]
+    fn a_batch_says_one_moment_the_latest_and_a_loss_is_a_gap() {
+        let dir = tempfile::tempdir().unwrap();
+        let watched = watched(dir.path());
+        watched.recorder().batch(&mut Vec::new(), |batch| {
+            batch.record(use_of(70, 7));
+            batch.lost(Seconds(8));
+        });
+        assert_eq!(watched.counters.lost.load(Relaxed), 1);
+        let entries = journalled(dir.path());
+        assert_eq!(entries.len(), 2);
+        assert!(matches!(entries[0], Entry::Gap(Seconds(8), _)));
+        assert_eq!(entries[1], Entry::Uses(Seconds(8), vec![70]));
+    }
+
+    #[test]
+    fn what_a_window_hides_is_journalled_whether_the_clock_says_it_or_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let watched = watched(dir.path());
+        watched.recorder().hidden_until(Seconds(99), &[70, 71]);
+        assert_eq!(watched.index.read().last_use(70).unwrap().at, Seconds(99));
+        assert_eq!(journalled(dir.path()), [Entry::Uses(Seconds(99), vec![70, 71])]);
     }
 }
