@@ -4,6 +4,7 @@
 //! second. Accesses are recorded from the moment [`Volume::start`] returns, even while the first scan runs.
 //!
 //! - `absent`     one that cannot be watched for now
+//! - `at_path`    what lies at its path: root, mount, file system
 //! - `start`      from a configuration to a volume that is watched: open, arm, reconcile, spawn
 //! - `reconcile`  what an earlier process left, and what is watched since
 //! - `filesystem` whether its file system takes changes
@@ -19,6 +20,7 @@
 //! - `presence`   whether the file system is still mounted
 
 mod absent;
+mod at_path;
 mod claim;
 pub mod claimed;
 mod closing;
@@ -45,6 +47,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 pub use self::absent::Absent;
+use self::at_path::{identity, identity_at_a_glance};
 pub use self::coverage::Gap;
 pub use self::error::VolumeError;
 use self::health::Health;
@@ -52,7 +55,6 @@ pub use self::health::{Ailment, Condition, State};
 pub use self::opening::Opened;
 use self::presence::Presence;
 pub use self::start::open;
-use self::start::{identity, identity_at_a_glance};
 use crate::reboot;
 use crate::work::Work;
 use purge_base::clock;

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Instant;
 
+use super::at_path::identity;
 use super::opening::{is_adopted, stored_record};
-use super::start::identity;
 use super::{Home, VolumeError};
 use purge_config::VolumeConfig;
 use purge_index::journal::Identity;

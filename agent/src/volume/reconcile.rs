@@ -6,9 +6,9 @@
 //! What may never happen: a stretch that no process watched and that is not recorded as a gap; a past that is believed of a file which
 //! was made, or lost from the index, unseen.
 
+use super::at_path::Lies;
 use super::closing::Closing;
 use super::opening::{Opened, Past};
-use super::start::Lies;
 use crate::reboot;
 use purge_base::clock::Start;
 use purge_collect::atimes::{self, AtimeKeeping};

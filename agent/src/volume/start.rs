@@ -10,13 +10,12 @@
 //! The order is the promise. Armed before anything is looked at: what happens during a look is reported afterwards. Killed runs are
 //! ended before the first event is read: what they were removing lies at its place again.
 
-use std::io;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, mpsc};
 
 use parking_lot::{Mutex, RwLock};
 
+use super::at_path::{Lies, identity};
 use super::claim::Claim;
 use super::claimed::Claimed;
 use super::coverage::VolumeRecord;
@@ -28,7 +27,7 @@ use super::{Home, Keeping, Volume, VolumeError, filesystem};
 use purge_base::clock;
 use purge_base::handover::Handover;
 use purge_base::probe::Probe;
-use purge_collect::arming::{self, Wish};
+use purge_collect::arming;
 use purge_collect::error::CollectError;
 use purge_collect::locks::Locks;
 use purge_collect::mounted::Mounted;
@@ -38,13 +37,11 @@ use purge_collect::trashed::Trashed;
 use purge_collect::{Counters, Watched};
 use purge_config::VolumeConfig;
 use purge_index::journal::Identity;
-use purge_model::{Kind, Seconds};
+use purge_model::Seconds;
 use purge_removal::protection::LastGuard;
 use purge_removal::recover::Unfinished;
 use purge_scan::Extent;
-use purge_sys::bounded;
-use purge_sys::filesystem as kinds;
-use purge_sys::stat::{self, Device, Located, Mount};
+use purge_sys::stat::{self, Device, Mount};
 
 /// Reads what an earlier process left of a volume. The kernel is not asked to watch it yet.
 ///
@@ -58,72 +55,6 @@ pub fn open(config: &VolumeConfig, home: &Home) -> Result<Opened, VolumeError> {
     // The clock's own file was lost, and the wall clock lies behind what is recorded: nobody knows how much time has passed.
     opened.incomplete |= home.clock.at_least(Seconds(opened.record.last_alive));
     Ok(opened)
-}
-
-/// What lies at the path of a volume.
-#[derive(Debug, Clone)]
-pub(super) struct Lies {
-    /// The root.
-    pub root: Located,
-    /// Its mount.
-    pub mount: Mount,
-}
-
-impl Lies {
-    /// Looks there.
-    ///
-    /// # Errors
-    /// When no directory lies there. A symbolic link is not followed.
-    pub fn at(config: &VolumeConfig) -> Result<Self, VolumeError> {
-        let missing = |why| VolumeError::missing(config, why);
-        let unreadable = |e: io::Error| missing(format!("cannot be read: {e}"));
-        let root = bounded::path(&config.path).map_err(unreadable)?;
-        match root.stat.kind {
-            Kind::Directory => {}
-            Kind::Symlink => {
-                let words = "is a symbolic link, and the volume's path is not followed: write the path that it leads to";
-                return Err(missing(words.into()));
-            }
-            Kind::File | Kind::Special => return Err(missing("is no directory".into())),
-        }
-        let mount = stat::mount(&config.path).map_err(unreadable)?;
-        Ok(Self { root, mount })
-    }
-
-    /// How it is to be watched.
-    pub fn wish(&self, config: &VolumeConfig) -> Wish {
-        Wish {
-            root: config.path.clone(),
-            ino: self.root.stat.ino,
-            filesystem: (self.mount.magic, self.mount.filesystem.clone()),
-            ignored: config.ignore_accessors.clone(),
-            precision: config.precision,
-        }
-    }
-}
-
-/// Which file system lies at a path.
-pub(super) fn identity(path: &Path) -> io::Result<Identity> {
-    identity_by(path, kinds::id)
-}
-
-/// The same, as far as it is told without an event of our own: the root is not opened for it.
-pub(super) fn identity_at_a_glance(path: &Path) -> io::Result<Identity> {
-    identity_by(path, kinds::id_at_a_glance)
-}
-
-fn identity_by(path: &Path, id: impl Fn(&Path, u64) -> io::Result<u64>) -> io::Result<Identity> {
-    let root = stat::path(path)?;
-    let kind = stat::mount(path)?.magic;
-    Ok(Identity {
-        magic: Identity::fold(kind, id(path, kind)?),
-        root: root.stat.ino,
-        // The change time, which stands for it elsewhere, moves with everything that is done to the root.
-        birth: match root.keeps_birth {
-            true => root.stat.birth,
-            false => Seconds::MIN,
-        },
-    })
 }
 
 /// Arm: has every use reported from now on. If a later phase fails, the queue is kept for the next start where it can be.

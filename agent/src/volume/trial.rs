@@ -1,7 +1,7 @@
 //! Whether volumes could be watched as things are now: what `run` asks before it watches one, asked by `check` in the same way.
 
 use super::VolumeError;
-use super::start::{Lies, identity};
+use super::at_path::{Lies, identity};
 use purge_collect::arming;
 use purge_config::{Config, VolumeConfig};
 use purge_model::Inode;
