@@ -53,10 +53,34 @@ impl Protection {
         })
     }
 
-    /// Whether a user may enter it (`acl(5)`, access check algorithm). The groups are asked for only where they matter.
+    /// Whether all users and groups that its ACL names and lets write are such. The mask is not looked at.
+    pub fn named_writers_are(&self, user: impl Fn(u32) -> bool, group: impl Fn(u32) -> bool) -> bool {
+        const WRITE: u32 = 2;
+        let Some(acl) = &self.acl else {
+            return true;
+        };
+        let is_such = |entry: &Entry| match entry.tag {
+            _ if entry.permissions & WRITE == 0 => true,
+            USER => user(entry.id),
+            GROUP => group(entry.id),
+            _ => true,
+        };
+        entries(acl).is_some_and(|all| all.iter().all(is_such))
+    }
+
+    /// Whether a user may enter it. The groups are asked for only where they matter.
     pub fn lets_enter<'g>(&self, uid: u32, groups: impl FnOnce() -> &'g [u32]) -> bool {
-        const ENTER: u32 = 1;
-        let may = |bits: u32| bits & ENTER != 0;
+        self.lets(ENTER, uid, groups)
+    }
+
+    /// Whether a user may list its entries. The owner may give the right to themselves.
+    pub fn lets_list<'g>(&self, uid: u32, groups: impl FnOnce() -> &'g [u32]) -> bool {
+        uid == self.uid || self.lets(LIST, uid, groups)
+    }
+
+    /// `acl(5)`, access check algorithm.
+    fn lets<'g>(&self, right: u32, uid: u32, groups: impl FnOnce() -> &'g [u32]) -> bool {
+        let may = |bits: u32| bits & right != 0;
         if uid == 0 {
             return true;
         }
@@ -158,6 +182,10 @@ impl Protection {
     }
 }
 
+/// Permission bits of a directory.
+const ENTER: u32 = 1;
+const LIST: u32 = 4;
+
 /// Tags of entries (linux/posix_acl.h): a named user, the owning group, a named group.
 const USER: u16 = 0x02;
 const GROUP_OBJ: u16 = 0x04;
@@ -229,7 +257,11 @@ mod tests {
         let with_acl = of(0o750, named.clone());
         assert!(may(&with_acl, 7, &[]) && may(&with_acl, 8, &[50]));
         assert!(!may(&with_acl, 8, &[100]) && !may(&with_acl, 8, &[8]));
-        assert!(!may(&of(0o740, named), 7, &[50]), "the mask");
+        assert!(!may(&of(0o740, named.clone()), 7, &[50]), "the mask");
+        let lists = |p: &Protection, uid, groups: &[u32]| p.lets_list(uid, || groups);
+        assert!(lists(&of(0o711, None), 1000, &[]) && !lists(&of(0o711, None), 7, &[100]));
+        assert!(lists(&of(0o000, None), 1000, &[]) && lists(&of(0o744, None), 7, &[7]));
+        assert!(lists(&of(0o750, named.clone()), 7, &[]) && !lists(&of(0o750, named), 8, &[50]));
         assert!(
             !may(&of(0o755, Some(vec![2, 0, 0, 0, 1])), 8, &[]),
             "damaged: doubt hides"

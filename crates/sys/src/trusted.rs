@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   /  ->  etc  ->  purge-agent  ->  agent.toml
-//!   each: belongs to root; others cannot write, or it is sticky (/tmp: what is root's stays where it is)
+//!   each: belongs to root; others cannot write, neither by mode nor by ACL, or it is sticky (/tmp: what is root's stays where it is)
 //!   the last: others cannot write, sticky or not
 //! ```
 //! A symbolic link is followed only where root made it, and never as the last name of what is written. So a user who can
@@ -21,6 +21,8 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, StatVfsMountFlags};
 use rustix::io::Errno;
+
+use super::protection::Protection;
 
 /// As many links as the kernel follows in one path.
 const LINKS_MAX: u32 = 40;
@@ -53,7 +55,7 @@ pub enum Distrust {
         uid: u32,
     },
     /// Others can write a part of the path.
-    #[error("{} can be written by others than root (mode {mode:04o}, group {gid})", place.display())]
+    #[error("{} can be written by others than root (mode {mode:04o}, group {gid}, or by its ACL)", place.display())]
     Open {
         /// The part.
         place: PathBuf,
@@ -163,8 +165,8 @@ pub fn make_directory(path: &Path, mode: u32) -> Result<OwnedFd, Distrust> {
 /// [`Distrust`].
 pub fn holder(path: &Path, mode: u32) -> Result<OwnedFd, Distrust> {
     let found = walk(path, End::Make(mode))?;
-    if let Some((_, stat)) = &found.entry {
-        check_above(&found.place, stat)?;
+    if let Some((entry, stat)) = &found.entry {
+        check_above(&found.place, entry, stat)?;
     }
     opened(&found)
 }
@@ -294,15 +296,30 @@ fn check_last(place: &Path, stat: &Stat) -> Result<(), Distrust> {
 }
 
 /// A directory on the way: what is root's in it cannot be exchanged by others.
-fn check_above(place: &Path, stat: &Stat) -> Result<(), Distrust> {
+fn check_above(place: &Path, dir: &OwnedFd, stat: &Stat) -> Result<(), Distrust> {
     check_owner(place, stat)?;
     let writers = stat.st_mode & OTHERS_WRITE;
-    let is_system = stat.st_gid == 0 || (SYSTEM_GROUPS.contains(&stat.st_gid) && stat.st_gid != USERS_GROUP);
-    let is_kept = writers == 0 || stat.st_mode & STICKY != 0 || (writers == GROUP_WRITES && is_system);
-    match is_root() && !is_kept {
-        true => Err(open(place, stat)),
-        false => Ok(()),
+    let is_kept = !is_root()
+        || writers == 0
+        || stat.st_mode & STICKY != 0
+        || (writers == GROUP_WRITES && is_systems(stat.st_gid) && is_groups_alone(dir));
+    match is_kept {
+        true => Ok(()),
+        false => Err(open(place, stat)),
     }
+}
+
+fn is_systems(gid: u32) -> bool {
+    gid == 0 || (SYSTEM_GROUPS.contains(&gid) && gid != USERS_GROUP)
+}
+
+/// Whether the bits of the group are the group's: with an ACL they are the mask, and say what a user whom it names may do. What cannot be
+/// read is not trusted.
+fn is_groups_alone(dir: &OwnedFd) -> bool {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat(dir, c".", flags, Mode::empty()).map_err(io::Error::from);
+    let protection = opened.and_then(|dir| Protection::of(&dir));
+    protection.is_ok_and(|found| found.named_writers_are(|uid| uid == 0, is_systems))
 }
 
 fn check_owner(place: &Path, stat: &Stat) -> Result<(), Distrust> {
@@ -343,7 +360,7 @@ fn walk(path: &Path, end: End) -> Result<Found, Distrust> {
     let (mut at, mut place, mut links) = (root()?, PathBuf::from("/"), 0u32);
     loop {
         let stat = stat_of(&at).map_err(|e| Distrust::io(&place, e))?;
-        check_above(&place, &stat)?;
+        check_above(&place, &at, &stat)?;
         let name = left.pop_front().unwrap_or_else(|| ".".into());
         let here = place.join(&name);
         let (is_last, found) = (left.is_empty(), look_at(&at, &name));

@@ -82,6 +82,56 @@ fn a_group_may_write_above_if_it_is_the_systems() {
     }
 }
 
+/// With an ACL the bits of the group are its mask: root's group is not who writes.
+#[test]
+fn whom_an_acl_lets_write_above_counts_as_the_group_does() {
+    let Some(tmp) = temp() else { return };
+    let (top, inner) = (tmp.path().join("top"), tmp.path().join("top/inner"));
+    fs::create_dir_all(&inner).unwrap();
+    fs::write(inner.join("file"), "text").unwrap();
+    const ANY: u32 = u32::MAX;
+    let cases: [(u16, u16, u32, bool); 8] = [
+        (2, 7, 4321, false),
+        (2, 5, 4321, true),
+        (2, 7, 0, true),
+        (8, 7, 4321, false),
+        (8, 3, 100, false),
+        (8, 7, 110, true),
+        (8, 7, 0, true),
+        (8, 5, 4321, true),
+    ];
+    for (tag, may, id, good) in cases {
+        mode(&top, 0o755);
+        let entries = [
+            (1u16, 7u16, ANY),
+            (tag, may, id),
+            (4, 5, ANY),
+            (16, 7, ANY),
+            (32, 5, ANY),
+        ];
+        let mut entries = entries;
+        // In the order of their tags.
+        entries.sort_by_key(|(tag, ..)| *tag);
+        let mut value = 2u32.to_le_bytes().to_vec();
+        for (tag, may, id) in entries {
+            value.extend(tag.to_le_bytes());
+            value.extend(may.to_le_bytes());
+            value.extend(id.to_le_bytes());
+        }
+        let flags = rustix::fs::XattrFlags::empty();
+        if let Err(e) = rustix::fs::setxattr(&top, c"system.posix_acl_access", &value, flags) {
+            eprintln!("skipped: no ACLs here ({e})");
+            return;
+        }
+        assert_eq!(fs::metadata(&top).unwrap().mode() & 0o7777, 0o775, "the mask");
+        let found = (directory(&inner).is_ok(), read(&inner.join("file"), 9).is_ok());
+        assert_eq!(found, (good, good), "tag {tag}, {may:o} for {id}");
+        // Masked, the entry says nothing.
+        mode(&top, 0o755);
+        assert!(directory(&inner).is_ok());
+    }
+}
+
 #[test]
 fn a_link_is_followed_where_root_made_it_and_never_to_write() {
     let Some(tmp) = temp() else { return };
