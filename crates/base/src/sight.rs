@@ -4,6 +4,9 @@
 //! ```text
 //!   /v/bob (0700) /merger/file      alice, who owns the file, is shown  /v   and that the rest is hidden
 //! ```
+//! In a directory that a user may enter and not list (mode 0711), only the names of what is that user's own are shown: another's name there
+//! hides the rest of the path as well.
+//!
 //! Each directory of a path is opened by its name in the one above and asked for owner, mode and ACL. What cannot be looked at hides what
 //! lies below: doubt hides.
 
@@ -38,7 +41,7 @@ pub struct Sight {
 struct Seen {
     path: Vec<u8>,
     at: Option<Instant>,
-    /// The ends of the directories that the user may enter, the root's first.
+    /// The ends of the directories that the user may enter and whose names the user may know, the root's first.
     ends: Vec<usize>,
     /// There are others behind those.
     is_hidden: bool,
@@ -73,7 +76,8 @@ impl Sight {
         }
     }
 
-    /// How much of a path below the root may be shown, if that is not all of it: up to the last directory that the user may enter.
+    /// How much of a path below the root may be shown, if that is not all of it: up to the last directory that the user may enter, and
+    /// whose name the user may know. The last name is of what is the user's own.
     pub fn shown(&mut self, path: &[u8]) -> Option<usize> {
         let dir = path.iter().rposition(|b| *b == b'/').unwrap_or(0);
         self.shown_in(path.get(..dir).unwrap_or_default())
@@ -110,11 +114,14 @@ impl Sight {
         self.last = seen;
     }
 
-    /// Goes on from a directory; false: the user may not enter one further down.
+    /// Goes on from a directory; false: the user may not enter one further down, or not know its name.
     fn enter(&mut self, open: OwnedFd, known: Option<usize>, seen: &mut Seen) -> bool {
         let mut here = open;
+        let Ok(mut above_is) = Protection::of(&here) else {
+            return false;
+        };
         if known.is_none() {
-            if !self.may_enter(&here) {
+            if !self.may_enter(&above_is) {
                 return false;
             }
             seen.ends.push(0);
@@ -126,13 +133,18 @@ impl Sight {
             here = match beneath::open_dir(&above, name) {
                 Ok(next) => next,
                 Err(e) if self.is_past && e.kind() == std::io::ErrorKind::NotFound => {
-                    return Protection::of(&above).is_ok_and(|known| known.uid == self.uid);
+                    return above_is.uid == self.uid;
                 }
                 Err(_) => return false,
             };
-            if !self.may_enter(&here) {
+            let Ok(here_is) = Protection::of(&here) else {
+                return false;
+            };
+            let may_know = here_is.uid == self.uid || self.may_list(&above_is);
+            if !may_know || !self.may_enter(&here_is) {
                 return false;
             }
+            above_is = here_is;
             end = end
                 .saturating_add(usize::from(end > 0))
                 .saturating_add(name.len());
@@ -141,12 +153,16 @@ impl Sight {
         true
     }
 
-    fn may_enter(&mut self, dir: &OwnedFd) -> bool {
-        let Ok(protection) = Protection::of(dir) else {
-            return false;
-        };
+    fn may_list(&mut self, dir: &Protection) -> bool {
         let (uid, groups) = (self.uid, &mut self.groups);
-        protection.lets_enter(uid, || {
+        dir.lets_list(uid, || {
+            groups.get_or_insert_with(|| membership(uid, &[]).unwrap_or_default().groups)
+        })
+    }
+
+    fn may_enter(&mut self, dir: &Protection) -> bool {
+        let (uid, groups) = (self.uid, &mut self.groups);
+        dir.lets_enter(uid, || {
             groups.get_or_insert_with(|| membership(uid, &[]).unwrap_or_default().groups)
         })
     }
@@ -233,6 +249,14 @@ mod tests {
         give("team", 0, 50, 0o770);
         give("team/own", 7, 7, 0o700);
         give("alice", 7, 7, 0o700);
+        // Entered by all and listed by none.
+        give("way", 8, 8, 0o711);
+        give("way/secret", 8, 8, 0o777);
+        give("way/alices", 7, 7, 0o700);
+        give("way/alices/b", 7, 7, 0o700);
+        give("way/list", 8, 50, 0o750);
+        give("drop", 8, 50, 0o751);
+        give("drop/in", 8, 8, 0o777);
         let mut sight = Sight::of(tmp.path(), 7, &[7, 50]);
         for (path, expected) in [
             ("f", None),
@@ -242,11 +266,19 @@ mod tests {
             ("team/own/f", None),
             ("team/nothing/f", Some(4)),
             ("team/own/f", None),
+            ("way/f", None),
+            ("way/secret/f", Some(3)),
+            ("way/secret/on/f", Some(3)),
+            ("way/alices/b/f", None),
+            ("way/secret/f", Some(3)),
+            ("way/list/f", Some(3)),
+            ("drop/in/f", None),
         ] {
             assert_eq!(sight.shown(path.as_bytes()), expected, "{path}");
         }
         let mut stranger = Sight::of(tmp.path(), 7, &[7]);
         assert_eq!(stranger.shown(b"team/own/f"), Some(0), "not of the group");
+        assert_eq!(stranger.shown(b"drop/in/f"), Some(4), "not of the group");
         let mut past = Sight::of(tmp.path(), 7, &[7, 50]).of_the_past();
         assert_eq!(past.shown(b"alice/removed/f"), None);
         assert_eq!(past.shown(b"team/removed/f"), Some(4), "another user made it");
