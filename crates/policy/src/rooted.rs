@@ -7,6 +7,8 @@
 //!   team/a/        id 42                                              each directory on the way has the same id
 //!   team/a/file    id 42                                              counts
 //!   alice/file     id 42, and alice/ has none                         counts for nothing, and is not taken
+//!   alice/r/       id 42, root's                                      no project's root: above it is a directory that is not root's, whose
+//!                                                                     owner gave the id, had it inherited, and can take it back
 //! ```
 
 use std::path::Path;
@@ -54,6 +56,8 @@ struct Chain {
     id: u32,
     /// All directories up to the project's root have it.
     counts: bool,
+    /// All directories up to the volume's root are root's, and this one.
+    is_roots: bool,
 }
 
 /// Which projects count, by directory.
@@ -65,7 +69,11 @@ impl Rooted {
         let of = |id: DirId, dir: &DirEntry, above: Chain| chain(index, named, (id, dir), above);
         let dirs = index.dirs();
         let root = dirs.get(DirId::ROOT);
-        let root = root.map_or(Chain::default(), |dir| of(DirId::ROOT, dir, Chain::default()));
+        let above = Chain {
+            is_roots: true,
+            ..Chain::default()
+        };
+        let root = root.map_or(Chain::default(), |dir| of(DirId::ROOT, dir, above));
         Self(dirs.inherit(root, of))
     }
 
@@ -77,17 +85,25 @@ impl Rooted {
 }
 
 fn chain(index: &Index, named: &Named, (id, dir): (DirId, &DirEntry), above: Chain) -> Chain {
-    let Some((own, _)) = index.get(dir.ino).filter(|(own, _)| own.project != 0) else {
+    let Some((own, _)) = index.get(dir.ino) else {
         return Chain::default();
     };
+    let is_roots = above.is_roots && own.uid == 0;
+    if own.project == 0 {
+        return Chain {
+            is_roots,
+            ..Chain::default()
+        };
+    }
     let goes_on = above.id == own.project;
     let counts = match goes_on {
         true => above.counts || named.has(index, id, own.project),
-        false => own.uid == 0 || named.has(index, id, own.project),
+        false => is_roots || named.has(index, id, own.project),
     };
     Chain {
         id: own.project,
         counts,
+        is_roots,
     }
 }
 
@@ -124,8 +140,8 @@ impl Outside {
         }
         (all.files > 0).then(|| {
             format!(
-                "{} files, {} bytes on the disk, with project ids ({}) that they did not inherit from a directory which belongs to root or is \
-                 named for the id in /etc/projects: they count for nothing here, and stay",
+                "{} files, {} bytes on the disk, with project ids ({}) that they did not inherit from a directory which is named for the id \
+                 in /etc/projects, or belongs to root with all directories above it: they count for nothing here, and stay",
                 all.files,
                 all.takes,
                 named.join(", ")
@@ -167,7 +183,10 @@ mod tests {
 
     fn empty() -> Index {
         let mut index = Index::new(Store::temporary().unwrap(), VolumeId(1));
-        index.set_root(&testing::stat(100, Kind::Directory, 0, 1));
+        index.set_root(&Stat {
+            uid: 0,
+            ..testing::stat(100, Kind::Directory, 0, 1)
+        });
         index
     }
 
@@ -191,6 +210,11 @@ mod tests {
         put(&mut index, (105, Kind::Directory), 100, (8, 42));
         put(&mut index, (106, Kind::Directory), 105, (0, 42));
         put(&mut index, (107, Kind::Directory), 100, (8, 0));
+        // Made by root when the directory above had the id, which its owner has taken away since; and below one of root's.
+        put(&mut index, (108, Kind::Directory), 107, (0, 42));
+        put(&mut index, (109, Kind::Directory), 108, (0, 42));
+        put(&mut index, (110, Kind::Directory), 100, (0, 0));
+        put(&mut index, (111, Kind::Directory), 110, (0, 42));
         let rooted = |index: &Index, named: &str, dir: Inode, project: u32| {
             let named = Named::read(named, Path::new("/v"));
             let parent = index.dirs().of_inode(dir).unwrap();
@@ -211,6 +235,9 @@ mod tests {
             (105, false),
             (106, false),
             (107, false),
+            (108, false),
+            (109, false),
+            (111, true),
             (100, false),
         ] {
             assert_eq!(rooted(&index, "", dir, 42), counts, "{dir}");
@@ -230,14 +257,19 @@ mod tests {
             let _ = Named::read(&text, Path::new(&volume));
         }
 
-        /// A user who owns neither a directory of root's nor a named one has nothing counted: the ids on their own directories make no difference.
+        /// A user who owns neither a directory of root's nor a named one has nothing counted: the ids on their own directories make no difference,
+        /// nor do those of root's directories below.
         #[test]
-        fn a_users_own_directories_count_for_nothing(ids in prop::collection::vec((0u32..3, 0usize..6), 1..20)) {
+        fn what_lies_below_a_users_own_directories_counts_for_nothing(
+            ids in prop::collection::vec((0u32..3, 0usize..6, prop_oneof![Just(0u32), Just(7u32)]), 1..20),
+        ) {
             let mut index = empty();
-            for (n, (project, above)) in ids.iter().enumerate() {
+            for (n, (project, above, uid)) in ids.iter().enumerate() {
                 let ino = 101 + n as u64;
                 let parent = 100 + (*above).min(n) as u64;
-                put(&mut index, (ino, Kind::Directory), parent, (7, *project));
+                // The first is the user's; root may have made others below it.
+                let (parent, uid) = if n == 0 { (100, 7) } else { (parent.max(101), *uid) };
+                put(&mut index, (ino, Kind::Directory), parent, (uid, *project));
                 let dir = index.get(ino).unwrap().0;
                 let file = Attributes { parent: index.dirs().of_inode(ino).unwrap(), ..dir };
                 prop_assert!(!Rooted::new(&index, &Named::default()).counts(&file) );
