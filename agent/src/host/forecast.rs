@@ -1,10 +1,12 @@
 //! What will expire, and which limits will be reached.
 
+use std::collections::HashMap;
+
 use super::growth::{SHARES_MAX, Sample, Share};
 use super::triggered::{Asker, namer, projects_of, space_of};
 use super::{Host, HostError, Wanted, lossy};
 use crate::volume::{State, Volume};
-use purge_base::accounts::user_name;
+use purge_base::accounts::largest_named;
 use purge_base::clock;
 use purge_index::DirId;
 use purge_model::{Seconds, Totals};
@@ -186,19 +188,21 @@ impl Host {
         self.check_certain(volume)?;
         volume.sync_soon();
         let at = self.circumstances(volume);
-        let (outlook, subjects) = {
+        let (outlook, paths) = {
             let index = volume.watched.index.read();
             let outlook = forecast::forecast(&index, &rules, &at, days, by)?;
-            let name = |id: u32| match by {
-                By::Directory(_) => match index.dirs().path(DirId(id)) {
-                    Some(path) if !path.is_empty() => lossy(&path),
-                    _ => ".".into(),
-                },
-                By::User | By::Nothing => user_name(id),
+            let path = |id: &u32| match index.dirs().path(DirId(*id)) {
+                Some(path) if !path.is_empty() => (*id, lossy(&path)),
+                _ => (*id, ".".into()),
             };
-            let subjects = subjects(&outlook, at.now, name);
-            (outlook, subjects)
+            let of_directories = matches!(by, By::Directory(_)).then(|| outlook.subjects.keys().map(path));
+            let paths: Option<HashMap<u32, String>> = of_directories.map(Iterator::collect);
+            (outlook, paths)
         };
+        // Uses are recorded while a directory service is asked for names.
+        let names = paths.unwrap_or_else(|| largest_named(&by_weight(&outlook)));
+        let name = |id: u32| names.get(&id).cloned().unwrap_or_else(|| id.to_string());
+        let subjects = subjects(&outlook, at.now, name);
         let mut days_told = due_days(&outlook.days, at.now);
         Ok(Forecast {
             volume: volume.config.name.clone(),
@@ -337,7 +341,7 @@ impl Host {
                     let theirs = used.into_iter().find(|(_, name, _)| *name == limited.subject);
                     Ok(theirs.map(|(_, _, sums)| sums).unwrap_or_default())
                 })?;
-                let found = quota::quota(&index, (&limit, &named), &rule, then, namer(q))?;
+                let found = quota::quota(&index, (&limit, &named), None, &rule, then, namer(q))?;
                 let wanted = format!("{}/{}", q.name, limited.subject);
                 let theirs = found.evaluation.picks.iter().filter(|p| {
                     let reason = found.reasons.get(usize::from(p.rule));
@@ -391,7 +395,7 @@ fn limited_by_quota<'a>(
         namer(q),
     )?;
     // By subject: when, bytes and byte-days.
-    let mut earlier: std::collections::HashMap<&str, Vec<(Seconds, f64, f64)>> = Default::default();
+    let mut earlier: HashMap<&str, Vec<(Seconds, f64, f64)>> = Default::default();
     for sample in samples {
         for share in sample.shares.iter().filter(|s| s.quota == q.name) {
             let values = earlier.entry(&share.subject).or_default();
@@ -434,6 +438,15 @@ fn due_days(days: &[forecast::Share], now: Seconds) -> Vec<Due> {
         bytes: u64::try_from(*bytes).unwrap_or(u64::MAX),
     });
     told.collect()
+}
+
+/// The subjects, those with most bytes first.
+fn by_weight(outlook: &Outlook) -> Vec<u32> {
+    let weight = |days: &[forecast::Share]| days.iter().fold(0u128, |sum, day| sum.saturating_add(day.1));
+    let all = outlook.subjects.iter();
+    let mut all: Vec<(u128, u32)> = all.map(|(id, days)| (weight(days), *id)).collect();
+    all.sort_unstable_by(|a, b| b.cmp(a));
+    all.into_iter().map(|(_, id)| id).collect()
 }
 
 fn subjects(outlook: &Outlook, now: Seconds, name: impl Fn(u32) -> String) -> Vec<SubjectForecast> {

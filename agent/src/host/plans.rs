@@ -10,11 +10,11 @@ use super::survey::evaluate_surveyed;
 use super::{Host, HostError};
 use crate::volume::{State, Volume, VolumeError};
 use crate::work::{Outcome, Phase};
-use purge_base::accounts::user_name;
+use purge_base::accounts::{Persons, largest_named, user_name};
 use purge_base::clock;
 use purge_policy::apart::TOGETHER_MAX;
 use purge_policy::evaluate::{Circumstances, Evaluation, Survey};
-use purge_policy::portion::{self, Portion};
+use purge_policy::portion::{self, ByOwner, Portion};
 use purge_policy::rule::{AUTO_MAX_FRACTION, Rule};
 use purge_removal::plans::{By, Occasion, Plan};
 
@@ -76,10 +76,11 @@ impl Host {
         let mut left_out = Vec::new();
         // A person who looks at the plan decides by themselves.
         if wanted.unattended
-            && let Some((uid, why)) = one_owner_too_many(volume, &rules, &found)
+            && let Some(many) = owners_too_many(volume, &rules, &found)
         {
-            tracing::warn!(volume = %volume.config.name, uid, %why, "files are left out of the plan");
-            at.left_out.insert(uid);
+            let why = many.why;
+            tracing::warn!(volume = %volume.config.name, %why, "files are left out of the plan");
+            at.left_out.extend(many.uids);
             left_out.push(why);
             found = evaluate_surveyed(volume, &rules, &mut at, TOGETHER_MAX)?;
         }
@@ -94,7 +95,7 @@ impl Host {
             whole,
             left_out,
             own_ttl: wanted.ttl.is_some() || wanted.unattended,
-            owner_name: user_name,
+            owner_names: largest_named,
             trigger: None,
             idle,
             guard: volume.guard(),
@@ -236,40 +237,120 @@ pub(super) fn whole_of(volume: &Volume) -> Portion {
     }
 }
 
-/// What one owner has of a volume.
-pub(super) fn portion_of(volume: &Volume, uid: u32) -> Portion {
+/// Files by the person who has them, with all uids of that person.
+pub(super) fn by_person(persons: &Persons, owners: impl Iterator<Item = (u32, Portion)>) -> ByOwner {
+    let mut all = ByOwner::default();
+    for (uid, part) in owners {
+        let sum = all.entry(persons.of(uid)).or_default();
+        *sum = sum.plus(part);
+    }
+    all
+}
+
+/// What each person has of a volume.
+pub(super) fn portions_of(volume: &Volume, persons: &Persons) -> ByOwner {
     let clip = |bytes: u128| u64::try_from(bytes).unwrap_or(u64::MAX);
     let index = volume.watched.index.read();
-    let sums = index.ledger().users().get(&uid);
-    sums.map_or(Portion::default(), |sums| Portion {
-        files: sums.files,
-        bytes: clip(sums.bytes),
-        takes: clip(sums.takes),
-    })
+    let portions = index.ledger().users().iter().map(|(uid, sums)| {
+        let portion = Portion {
+            files: sums.files,
+            bytes: clip(sums.bytes),
+            takes: clip(sums.takes),
+        };
+        (*uid, portion)
+    });
+    by_person(persons, portions)
 }
 
-/// The one owner by whose files alone the rules take more than `max_fraction`, if that is so, and why they are left out.
-fn one_owner_too_many(volume: &Volume, rules: &[Rule], found: &Evaluation) -> Option<(u32, String)> {
-    let limit = rules.iter().filter_map(|r| r.max_fraction).fold(1.0, f64::min);
-    let (going, whole) = (found.portion(), whole_of(volume));
-    let has = |uid| portion_of(volume, uid);
-    let uid = portion::one_owner_too_many(limit, (going, &found.by_owner), whole, has)?;
-    let part = found.by_owner.get(&uid).copied().unwrap_or_default();
-    // Without them nothing is left: the plan is refused, and says why.
-    if going.files <= part.files {
-        return None;
+/// Owners by whose files a plan passes `max_fraction`.
+pub(super) struct TooMany {
+    /// All uids that they may use.
+    pub uids: FxHashSet<u32>,
+    /// What the plan takes of them.
+    pub part: Portion,
+    /// For a person.
+    pub why: String,
+}
+
+/// What a plan takes, with what went before it and counts as well.
+pub(super) struct Going<'a> {
+    /// The plan alone, by uid.
+    pub plan: &'a ByOwner,
+    /// All of it.
+    pub all: Portion,
+    /// What went before, by uid.
+    pub before: &'a ByOwner,
+    /// What there was before any of it went.
+    pub whole: Portion,
+}
+
+impl TooMany {
+    /// None: it is within the limit, or no few owners are found without whom it is.
+    pub(super) fn find(volume: &Volume, limit: f64, going: &Going<'_>) -> Option<Self> {
+        let share = going.all.share_of(going.whole);
+        if share <= limit {
+            return None;
+        }
+        let persons = Persons::of_host();
+        let of = |owners: &ByOwner| by_person(&persons, owners.iter().map(|(uid, part)| (*uid, *part)));
+        let (planned, before, there) = (of(going.plan), of(going.before), portions_of(volume, &persons));
+        let mut both = planned.clone();
+        for (owner, part) in &before {
+            let sum = both.entry(*owner).or_default();
+            *sum = sum.plus(*part);
+        }
+        let get = |all: &ByOwner, owner: u32| all.get(&owner).copied().unwrap_or_default();
+        let has = |owner| get(&there, owner).plus(get(&before, owner));
+        let owners = portion::owners_too_many(limit, (going.all, &both), going.whole, has)?;
+        let mut parts: Vec<(u32, Portion)> = owners.iter().map(|o| (*o, get(&planned, *o))).collect();
+        parts.sort_unstable_by_key(|(owner, part)| (std::cmp::Reverse(part.files), *owner));
+        Some(Self {
+            uids: Host::uids_of(volume, &owners.iter().copied().collect()),
+            part: parts
+                .iter()
+                .fold(Portion::default(), |sum, (_, part)| sum.plus(*part)),
+            why: too_many_in_words(&parts, share, limit),
+        })
     }
-    Some((uid, too_many_in_words(uid, part, going.share_of(whole), limit)))
 }
 
-/// Why the files of one owner are left out of a plan, for a person.
-pub(super) fn too_many_in_words(uid: u32, part: Portion, share: f64, limit: f64) -> String {
+/// The owners by whose files the rules take more than `max_fraction`, if a few are found without whom they do not.
+fn owners_too_many(volume: &Volume, rules: &[Rule], found: &Evaluation) -> Option<TooMany> {
+    let limit = rules.iter().filter_map(|r| r.max_fraction).fold(1.0, f64::min);
+    let going = Going {
+        plan: &found.by_owner,
+        all: found.portion(),
+        before: &ByOwner::default(),
+        whole: whole_of(volume),
+    };
+    TooMany::find(volume, limit, &going)
+}
+
+/// Owners that are named.
+const OWNERS_NAMED_MAX: usize = 5;
+
+/// Why the files of some owners are left out of a plan, for a person.
+fn too_many_in_words(parts: &[(u32, Portion)], share: f64, limit: f64) -> String {
+    let all = parts
+        .iter()
+        .fold(Portion::default(), |sum, (_, part)| sum.plus(*part));
+    let named = parts.iter().take(OWNERS_NAMED_MAX);
+    let mut named: Vec<String> = named
+        .map(|(uid, _)| format!("{} (uid {uid})", user_name(*uid)))
+        .collect();
+    if parts.len() > named.len() {
+        named.push(format!("{} more", parts.len().saturating_sub(named.len())));
+    }
+    let them = match parts.len() {
+        1 => "that one owner",
+        _ => "those owners",
+    };
     format!(
-        "{} files ({} on the disk) of {} (uid {uid}): with them the plan would take {:.1}% of the volume, and max_fraction is {}%; \
-         without that one owner it is within the limit. To take them, look at a plan and apply it: purgectl plan, purgectl apply",
-        part.files,
-        format_size(part.takes),
-        user_name(uid),
+        "{} files ({} on the disk) of {}: with them the plan would take {:.1}% of the volume, and max_fraction is {}%; without {them} it is \
+         within the limit. To take them, look at a plan and apply it: purgectl plan, purgectl apply",
+        all.files,
+        format_size(all.takes),
+        named.join(", "),
         share * 100.0,
         limit * 100.0
     )

@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 
 use purge_proto::units::format_size;
 
+use super::withheld::path_of;
 use crate::volume::Volume;
 use purge_index::Attributes;
+use purge_policy::blocks::{Lies, OnDisk};
 use purge_policy::evaluate::Pick;
 use purge_policy::quota::Need;
+use purge_policy::sample::Kept;
 use purge_sys::extents;
 use purge_sys::stat::magic;
 
@@ -26,6 +29,44 @@ pub(super) struct Looked {
     pub allocated: u64,
     /// On disk, and used by nothing else.
     pub frees: u64,
+}
+
+/// Looks at files that were drawn of each subject of a quota, some seconds for all subjects together. None: copies share no blocks here, or the
+/// file system does not tell.
+pub(super) fn look_at(volume: &Volume, drawn: Vec<Kept>) -> Option<OnDisk> {
+    // Here no two files share a block.
+    let shares = !matches!(volume.mount.magic, magic::EXT4 | magic::TMPFS);
+    let root = (shares && !drawn.is_empty()).then(|| volume.watched.open_root().ok())??;
+    let (began, mut left) = (Instant::now(), u32::try_from(drawn.len()).unwrap_or(u32::MAX));
+    let mut seen = OnDisk::default();
+    for Kept { mut threshold, files } in drawn {
+        let rest = ASKED_FOR.saturating_sub(began.elapsed());
+        let share = rest.checked_div(left).unwrap_or_default();
+        let until = Instant::now().checked_add(share).unwrap_or(began);
+        left = left.saturating_sub(1);
+        let mut looked = Vec::new();
+        for file in files {
+            if Instant::now() >= until {
+                // The others are as if they had not been drawn.
+                threshold = threshold.max(file.priority());
+                break;
+            }
+            let found = path_of(volume, file.ino).map(|path| extents::places(&root, &path, file.ino));
+            let lies = match found {
+                Some(Ok(found)) => Lies {
+                    own: found.own,
+                    shared: found.shared,
+                    is_whole: found.is_whole,
+                },
+                Some(Err(error)) if extents::is_untold(&error) => return None,
+                // A file that cannot be looked at counts for nothing: its owner may have seen to that.
+                Some(Err(_)) | None => Lies::default(),
+            };
+            looked.push((file, lies));
+        }
+        seen.add(looked.into_iter(), threshold);
+    }
+    Some(seen)
 }
 
 /// Looks at candidates.

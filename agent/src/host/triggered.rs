@@ -1,19 +1,21 @@
 //! Plans that a quota or a watermark asks for, and looking now and then whether one does.
 
 use std::cell::Cell;
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::plans::{check_size, outcome_of, whole_of};
-use super::sharing::{Looked, Sharing};
+use super::sharing::{Looked, Sharing, look_at};
 use super::withheld::{self, LeftOut};
 use super::{Host, HostError, Manner};
 use crate::volume::Volume;
-use purge_base::accounts::{group_name, user_name};
+use purge_base::accounts::{group_name, largest_named, user_name};
 use purge_base::clock;
 use purge_model::Totals;
 use purge_policy::allowance::{Limits, Quota, Watermark};
+use purge_policy::cut;
 use purge_policy::evaluate::Circumstances;
 use purge_policy::freed::scaled;
 use purge_policy::quota::{self, Need, Over, Triggered};
@@ -182,16 +184,17 @@ impl Host {
             if picks.is_empty() {
                 return kept.map_or(Ok(None), |why| Err(HostError::Refused(why)));
             }
-            if let Some(many) = self.check_window(volume, &rule, &found.evaluation)? {
-                tracing::warn!(by = %asker.name(), uid = many.uid, why = %many.why, "files are left out of the plan");
+            if let Some(bound) = self.check_window(volume, &rule, &found.evaluation)? {
+                let why = bound.many.why.clone();
+                tracing::warn!(by = %asker.name(), %why, "files are left out of the plan");
                 let index = volume.watched.index.read();
-                quota::cut(&index, &mut found.evaluation, many.uid, |part| {
-                    many.has_room_for(part)
+                cut::cut(&index, &mut found.evaluation, &bound.many.uids, |part| {
+                    bound.has_room_for(part)
                 });
                 if found.evaluation.picks.is_empty() {
-                    return Err(HostError::Refused(many.why));
+                    return Err(HostError::Refused(why));
                 }
-                left_out.push(many.why);
+                left_out.push(why);
             }
         }
         check_size(&found.evaluation, candidates_max)?;
@@ -210,7 +213,7 @@ impl Host {
             whole: whole_of(volume),
             left_out,
             own_ttl: true,
-            owner_name: user_name,
+            owner_names: largest_named,
             trigger: Some(&trigger),
             idle,
             guard: volume.guard(),
@@ -233,18 +236,21 @@ impl Host {
         at: &Circumstances,
     ) -> Result<Asked, HostError> {
         match asker {
-            Asker::Quota(q) => Ok(Asked {
-                found: quota::quota(
-                    &volume.watched.index.read(),
-                    (q, &projects_of(q, volume)),
-                    rule,
-                    at,
-                    namer(q),
-                )?,
-                promise: None,
-                kept: None,
-                drawn: Vec::new(),
-            }),
+            Asker::Quota(q) => {
+                let (named, index) = (projects_of(q, volume), &volume.watched.index);
+                let luck = RandomState::new();
+                let luck = |ino| luck.hash_one(ino);
+                let drawn = quota::to_look_at(&index.read(), (q, &named), at.now, namer(q), luck)?;
+                // The files are looked at without the index, as a watermark's are.
+                let seen = look_at(volume, drawn);
+                let found = quota::quota(&index.read(), (q, &named), seen.as_ref(), rule, at, namer(q))?;
+                Ok(Asked {
+                    found,
+                    promise: None,
+                    kept: None,
+                    drawn: Vec::new(),
+                })
+            }
             Asker::Watermark(w) => self.ask_watermark(w, volume, rule, at),
         }
     }
@@ -265,7 +271,7 @@ impl Host {
             true => at,
             false => {
                 without = Circumstances {
-                    left_out: owners.iter().map(|owner| owner.uid).collect(),
+                    left_out: Self::uids_of(volume, &owners.iter().map(|owner| owner.uid).collect()),
                     ..at.clone()
                 };
                 &without

@@ -6,13 +6,13 @@
 use purge_proto::units::format_size;
 
 use super::freed::taken;
-use super::plans::{portion_of, too_many_in_words, whole_of};
+use super::plans::{Going, TooMany, whole_of};
 use super::{Host, HostError};
 use crate::volume::Volume;
 use purge_base::clock;
 use purge_model::Totals;
 use purge_policy::evaluate::Evaluation;
-use purge_policy::portion::{ByOwner, Portion, one_owner_too_many};
+use purge_policy::portion::{ByOwner, Portion};
 use purge_policy::rule::Rule;
 use purge_removal::plans::Plan;
 use purge_removal::runs::Run;
@@ -33,19 +33,17 @@ pub(super) struct Lately {
     by_owner: ByOwner,
 }
 
-/// One owner by whose files a plan passes `max_fraction`.
-pub(super) struct TooMany {
-    pub uid: u32,
-    /// For a person.
-    pub why: String,
+/// Some owners by whose files a plan passes `max_fraction`.
+pub(super) struct Bound {
+    pub many: TooMany,
     /// What goes besides, with what went within the last day.
     rest: Portion,
     whole: Portion,
     limit: f64,
 }
 
-impl TooMany {
-    /// Whether so much of that owner's may go as well.
+impl Bound {
+    /// Whether so much of those owners' may go as well.
     pub(super) fn has_room_for(&self, part: Portion) -> bool {
         self.rest.plus(part).share_of(self.whole) <= self.limit
     }
@@ -132,7 +130,7 @@ impl Host {
         Ok(())
     }
 
-    /// Whether so much more of the volume may go within the same day. It may without some files of one owner: then which.
+    /// Whether so much more of the volume may go within the same day. It may without some files of a few owners: then which.
     ///
     /// # Errors
     /// When it is too much.
@@ -141,27 +139,25 @@ impl Host {
         volume: &Volume,
         rule: &Rule,
         found: &Evaluation,
-    ) -> Result<Option<TooMany>, HostError> {
+    ) -> Result<Option<Bound>, HostError> {
         let Some(limit) = rule.max_fraction else {
             return Ok(None);
         };
         let lately = self.taken_lately(&volume.config.name)?;
         let whole = whole_of(volume).plus(lately.all);
-        let mut by_owner = lately.by_owner.clone();
-        for (uid, part) in &found.by_owner {
-            let sum = by_owner.entry(*uid).or_default();
-            *sum = sum.plus(*part);
-        }
         let going = found.portion().plus(lately.all);
         let share = going.share_of(whole);
-        let taken_of = |uid| lately.by_owner.get(&uid).copied().unwrap_or_default();
-        let has = |uid| portion_of(volume, uid).plus(taken_of(uid));
-        if let Some(uid) = one_owner_too_many(limit, (going, &by_owner), whole, has) {
-            let part = found.by_owner.get(&uid).copied().unwrap_or_default();
-            return Ok(Some(TooMany {
-                uid,
-                why: too_many_in_words(uid, part, share, limit),
-                rest: going.minus(part),
+        let asked = Going {
+            plan: &found.by_owner,
+            all: going,
+            before: &lately.by_owner,
+            whole,
+        };
+        if let Some(many) = TooMany::find(volume, limit, &asked) {
+            let rest = going.minus(many.part);
+            return Ok(Some(Bound {
+                many,
+                rest,
                 whole,
                 limit,
             }));

@@ -11,6 +11,7 @@
 //! ```
 //! So one user who keeps deleted files does not stop a volume's watermark, and a snapshot, which keeps blocks and no file, still does.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::os::fd::OwnedFd;
 
@@ -21,12 +22,12 @@ use rustc_hash::FxHashSet;
 use super::Host;
 use super::freed::Sum;
 use crate::volume::Volume;
-use purge_base::accounts::user_name;
+use purge_base::accounts::{Persons, user_name};
 use purge_base::clock;
 use purge_collect::locks;
 use purge_model::{Inode, Seconds};
 use purge_policy::evaluate::Pick;
-use purge_policy::sample::{Drawn, Picked, Sample, stands_for};
+use purge_policy::sample::{self, Candidate, Drawn, Kept, stands_for};
 use purge_removal::plans::{OwnerProbes, Probe};
 use purge_sys::handle::Handle;
 use purge_sys::{beneath, stat};
@@ -104,24 +105,28 @@ fn fate(mount: &OwnedFd, probe: &Probe) -> Fate {
 
 /// Draws some of the files that a plan takes: by what they take on disk, or each alike.
 pub(super) fn draw(volume: &Volume, picks: &[Pick], by_bytes: bool) -> Vec<OwnerProbes> {
-    let mut sample = Sample::new(by_bytes);
-    {
-        let luck = RandomState::new();
+    let (luck, persons) = (RandomState::new(), Persons::of_host());
+    let candidates: Vec<Candidate> = {
         let index = volume.watched.index.read();
-        for pick in picks {
-            if let Some((entry, _)) = index.get(pick.ino) {
-                sample.add(entry.uid, (pick.ino, entry.allocated), luck.hash_one(pick.ino));
-            }
-        }
-    }
+        let candidate = |pick: &Pick| {
+            let (entry, _) = index.get(pick.ino)?;
+            Some(Candidate {
+                owner: persons.of(entry.uid),
+                ino: pick.ino,
+                takes: entry.allocated,
+                luck: luck.hash_one(pick.ino),
+            })
+        };
+        picks.iter().filter_map(candidate).collect()
+    };
     let Ok(root) = volume.watched.open_root() else {
         return Vec::new();
     };
-    let picked = sample.picked();
-    picked.into_iter().map(|of| probes(volume, &root, of)).collect()
+    let drawn = sample::draw(&candidates, by_bytes);
+    drawn.into_iter().map(|of| probes(volume, &root, of)).collect()
 }
 
-fn probes(volume: &Volume, root: &OwnedFd, picked: Picked) -> OwnerProbes {
+fn probes(volume: &Volume, root: &OwnedFd, drawn: Kept) -> OwnerProbes {
     let probe = |of: &Drawn| {
         let ino = of.ino;
         let path = path_of(volume, ino)?;
@@ -132,18 +137,20 @@ fn probes(volume: &Volume, root: &OwnedFd, picked: Picked) -> OwnerProbes {
             ino,
             takes: of.takes,
             weight: of.weight,
+            uid: of.owner,
             kind: handle.kind(),
             handle: handle.content().to_vec(),
         })
     };
     OwnerProbes {
-        uid: picked.uid,
-        threshold: picked.threshold,
-        probes: picked.files.iter().filter_map(probe).collect(),
+        uid: 0,
+        threshold: drawn.threshold,
+        probes: drawn.files.iter().filter_map(probe).collect(),
     }
 }
 
-fn path_of(volume: &Volume, ino: Inode) -> Option<Vec<u8>> {
+/// The path of a file below the volume, by the first of its names.
+pub(super) fn path_of(volume: &Volume, ino: Inode) -> Option<Vec<u8>> {
     let index = volume.watched.index.read();
     let names = index.names(ino).ok()?;
     let (parent, name) = names.first()?;
@@ -153,6 +160,34 @@ fn path_of(volume: &Volume, ino: Inode) -> Option<Vec<u8>> {
     }
     path.extend_from_slice(name);
     Some(path)
+}
+
+/// What became of one owner's files that were drawn: bytes and files.
+#[derive(Default)]
+struct Found {
+    all: (f64, f64),
+    of_kept: (f64, f64),
+    kept: Vec<Probe>,
+}
+
+impl Found {
+    fn add(&mut self, part: (f64, f64), probe: &Probe, fate: Fate) {
+        if fate == Fate::There {
+            return;
+        }
+        let plus = |sum: (f64, f64)| (sum.0 + part.0, sum.1 + part.1);
+        self.all = plus(self.all);
+        if fate == Fate::Kept {
+            self.of_kept = plus(self.of_kept);
+            self.kept.push(probe.clone());
+        }
+    }
+
+    /// Half of it is kept, or more.
+    fn is_withheld(&self) -> bool {
+        let half = |kept: f64, all: f64| kept > 0.0 && kept * 2.0 >= all;
+        half(self.of_kept.0, self.all.0) || half(self.of_kept.1, self.all.1)
+    }
 }
 
 impl Host {
@@ -166,40 +201,40 @@ impl Host {
         let Ok(mount) = volume.watched.open_mount() else {
             return (sum, Vec::new());
         };
-        let (mut bytes, mut files, mut owners) = (0.0, 0.0, Vec::new());
+        let mut of_owner: BTreeMap<u32, Found> = BTreeMap::new();
         for of in drawn {
-            let (mut all, mut of_kept, mut kept) = ((0.0, 0.0), (0.0, 0.0), Vec::new());
             for probe in &of.probes {
                 let part = stands_for((probe.takes, probe.weight), of.threshold);
-                let add = |sum: &mut (f64, f64)| *sum = (sum.0 + part.0, sum.1 + part.1);
-                match fate(&mount, probe) {
-                    Fate::There => continue,
-                    Fate::Freed => add(&mut all),
-                    Fate::Kept => {
-                        add(&mut all);
-                        add(&mut of_kept);
-                        kept.push(probe.clone());
-                    }
-                }
-            }
-            bytes += of_kept.0;
-            files += of_kept.1;
-            let half = |kept: f64, all: f64| kept > 0.0 && kept * 2.0 >= all;
-            if half(of_kept.0, all.0) || half(of_kept.1, all.1) {
-                owners.push(LeftOut {
-                    uid: of.uid,
-                    at: clock::now().0,
-                    bytes: of_kept.0 as u64,
-                    files: of_kept.1 as u64,
-                    holders: holders(&kept),
-                    probes: kept,
-                });
+                let owner = if probe.uid == 0 { of.uid } else { probe.uid };
+                let found = of_owner.entry(owner).or_default();
+                found.add(part, probe, fate(&mount, probe));
             }
         }
+        let kept = of_owner.values().map(|found| found.of_kept);
+        let (bytes, files) = kept.fold((0.0, 0.0), |sum, part| (sum.0 + part.0, sum.1 + part.1));
+        let withheld = of_owner.into_iter().filter(|(_, found)| found.is_withheld());
+        let left_out = withheld.map(|(uid, found)| LeftOut {
+            uid,
+            at: clock::now().0,
+            bytes: found.of_kept.0 as u64,
+            files: found.of_kept.1 as u64,
+            holders: holders(&found.kept),
+            probes: found.kept,
+        });
+        let owners: Vec<LeftOut> = left_out.collect();
         for owner in &owners {
             tracing::warn!(volume = %volume.config.name, uid = owner.uid, why = %owner.in_words(), "deleted files do not come free");
         }
         (sum.without(bytes as u64, files as u64), owners)
+    }
+
+    /// The uids of owners whose files are left alone: all that each of them may use.
+    pub(super) fn uids_of(volume: &Volume, owners: &FxHashSet<u32>) -> FxHashSet<u32> {
+        let persons = Persons::of_host();
+        let index = volume.watched.index.read();
+        let users = index.ledger().users().keys().copied();
+        let theirs = users.filter(|uid| owners.contains(&persons.of(*uid)));
+        theirs.chain(owners.iter().copied()).collect()
     }
 
     /// Owners whose files a watermark leaves alone now.

@@ -1,6 +1,7 @@
 //! User and group names. The files are asked first, then `getent(1)`, which knows of LDAP and the like.
 
 mod known;
+mod persons;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -10,9 +11,10 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 pub use self::known::{
-    expect_names, group_name, group_names, know_group_names, know_user_names, user_account, user_name,
-    user_names,
+    expect_names, group_name, group_names, know_group_names, know_user_names, largest_named, user_account,
+    user_name, user_names,
 };
+pub use self::persons::Persons;
 
 /// `chown(2)` takes this for "leave it": no account has it.
 const NO_ACCOUNT: u32 = u32::MAX;

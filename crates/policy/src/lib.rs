@@ -5,6 +5,7 @@
 //! - [`last_use`] a file's last use from the clocks a rule believes
 //! - [`scope`]    globs, owners and sizes of a rule
 //! - [`rooted`]   project ids that root gave, and those that owners gave to their own files
+//! - [`blocks`]   what files count for where copies share blocks
 //! - [`sample`]   a few files of each owner that stand for all
 //! - [`schedule`] when a rule's plans are made
 //! - [`circumstances`] what besides index and rules decides; [`pick`] one candidate; [`evaluation`] all of them (values)
@@ -14,6 +15,7 @@
 //! - `files`      file rules: one pass over the clock column
 //! - [`limits`]   in which order, and how much of it a plan may take
 //! - [`portion`]  shares of a volume, and whose they are
+//! - [`cut`]      files of some owners that there is room for
 //! - [`quota`]    owners and directories over their limit, volumes over their watermark, and what goes then
 //! - `tail`       what depends on the rest: symbolic links, and directories that are empty once it is away
 //! - [`links`]    symbolic links that may go, and when
@@ -32,8 +34,10 @@
 pub mod allowance;
 pub mod announced;
 pub mod apart;
+pub mod blocks;
 mod chosen;
 pub mod circumstances;
+pub mod cut;
 pub mod evaluate;
 pub mod evaluation;
 pub mod expiring;

@@ -6,18 +6,19 @@
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::blocks::{Counts, LOOKED_AT_MAX, OnDisk};
 use super::circumstances::Circumstances;
 use super::evaluate::evaluate;
 use super::evaluation::{Evaluation, add_owner};
 use super::limits::{byte_days, fitting, sort};
 use super::pick::{Pick, Shape};
-use super::portion::Portion;
 use super::rooted::{Named, Outside, Rooted};
+use super::sample::{Few, Kept};
 use crate::allowance::Quota;
 use crate::rule::{Rule, Sequence, Symlinks, Target};
 use crate::whom::QuotaSubject;
 use purge_index::{Attributes, DirId, Index, StoreError};
-use purge_model::{Kind, Seconds};
+use purge_model::{Inode, Kind, Seconds};
 
 /// One whose files are summed: a uid, a gid, a project, or a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,19 +34,10 @@ pub enum Subject {
 pub struct Sums {
     /// Regular files; one with several names counts once.
     pub files: u64,
-    /// Bytes, as [`counted`].
+    /// Bytes, as files count.
     pub bytes: u128,
     /// Sum of size x (whole days present + 1).
     pub byte_days: u128,
-}
-
-/// What a file counts for. Of a user it is the apparent size. What several users share is over its limit by what is on the disk alone: a
-/// sparse file of one of them must not make the others' files go.
-fn counted(subject: QuotaSubject, entry: &Attributes) -> u64 {
-    match subject {
-        QuotaSubject::User => entry.size,
-        QuotaSubject::Group | QuotaSubject::Project | QuotaSubject::Directory { .. } => entry.takes(),
-    }
 }
 
 /// A subject and the limits it is over.
@@ -90,16 +82,18 @@ pub type Need = (u128, u128);
 pub type Asked<'a> = (&'a Quota, &'a Named);
 
 /// Tells whose a file is.
-struct Owners {
+struct Owners<'a> {
     by: QuotaSubject,
+    /// What was seen of the files on the disk, where they were looked at.
+    on_disk: Option<&'a OnDisk>,
     /// By directory: the one at the quota's depth that holds it, if one does.
     units: Vec<Option<DirId>>,
     /// Where projects delete: whose project ids count.
     rooted: Option<Rooted>,
 }
 
-impl Owners {
-    fn new(index: &Index, (quota, named): Asked<'_>) -> Self {
+impl<'a> Owners<'a> {
+    fn new(index: &Index, (quota, named): Asked<'_>, on_disk: Option<&'a OnDisk>) -> Self {
         let by = quota.subject;
         let units = match by {
             QuotaSubject::Directory { depth } => {
@@ -115,8 +109,23 @@ impl Owners {
         let is_guarded = quota.purges() && by == QuotaSubject::Project;
         Self {
             by,
+            on_disk,
             units,
             rooted: is_guarded.then(|| Rooted::new(index, named)),
+        }
+    }
+
+    /// What a file counts for. Of a user it is the apparent size. What several users share is over its limit by what is on the disk alone:
+    /// neither a sparse file of one of them nor one whose blocks copies share may make the others' files go.
+    fn counted(&self, ino: Inode, entry: &Attributes) -> Counts {
+        let bytes = match (self.by, self.on_disk) {
+            (QuotaSubject::User, _) => entry.size,
+            (_, None) => entry.takes(),
+            (_, Some(seen)) => return seen.of(ino),
+        };
+        Counts {
+            stands_for: bytes,
+            brings: bytes,
         }
     }
 
@@ -164,14 +173,14 @@ impl Owners {
         let mut all: FxHashMap<Subject, Sums> = FxHashMap::default();
         for page in index.pages() {
             let mut attributes = page.attributes();
-            for _ in page.inodes() {
+            for ino in page.inodes() {
                 let entry = attributes.next_entry()?;
                 if entry.kind == Kind::File
                     && let Some(subject) = self.of(&entry)
                 {
                     let sums = all.entry(subject).or_default();
                     sums.files = sums.files.saturating_add(1);
-                    let bytes = counted(self.by, &entry);
+                    let bytes = self.counted(ino, &entry).stands_for;
                     sums.bytes = sums.bytes.saturating_add(bytes.into());
                     let days = byte_days(bytes, entry.birth, now);
                     sums.byte_days = sums.byte_days.saturating_add(days);
@@ -192,7 +201,7 @@ pub fn over(
     now: Seconds,
     name: impl Fn(u32) -> String,
 ) -> Result<Vec<Over>, StoreError> {
-    over_among(index, asked.0, now, &Owners::new(index, asked), name)
+    over_among(index, asked.0, now, &Owners::new(index, asked, None), name)
 }
 
 /// What each subject of the quota uses. `name` names a uid or gid.
@@ -205,7 +214,7 @@ pub fn used(
     now: Seconds,
     name: impl Fn(u32) -> String,
 ) -> Result<Vec<(Subject, String, Sums)>, StoreError> {
-    let sums = Owners::new(index, asked).sums(index, now)?;
+    let sums = Owners::new(index, asked, None).sums(index, now)?;
     let named = sums
         .into_iter()
         .map(|(s, used)| (s, name_of(index, s, &name), used));
@@ -225,7 +234,7 @@ fn over_among(
     index: &Index,
     quota: &Quota,
     now: Seconds,
-    owners: &Owners,
+    owners: &Owners<'_>,
     name: impl Fn(u32) -> String,
 ) -> Result<Vec<Over>, StoreError> {
     let mut all = uses_among(index, quota, now, owners, name)?;
@@ -243,14 +252,14 @@ pub fn uses(
     now: Seconds,
     name: impl Fn(u32) -> String,
 ) -> Result<Vec<Over>, StoreError> {
-    uses_among(index, asked.0, now, &Owners::new(index, asked), name)
+    uses_among(index, asked.0, now, &Owners::new(index, asked, None), name)
 }
 
 fn uses_among(
     index: &Index,
     quota: &Quota,
     now: Seconds,
-    owners: &Owners,
+    owners: &Owners<'_>,
     name: impl Fn(u32) -> String,
 ) -> Result<Vec<Over>, StoreError> {
     let mut all = Vec::new();
@@ -310,18 +319,55 @@ fn eligible(rule: &Rule, min_age: u64) -> Rule {
     rule
 }
 
-/// What a quota would take.
+/// Files to look at on the disk before [`quota`] is asked: some of each subject that seems to be over a limit, where several users share
+/// that. `luck` gives a random number for each.
+///
+/// # Errors
+/// When the index is damaged.
+pub fn to_look_at(
+    index: &Index,
+    asked: Asked<'_>,
+    now: Seconds,
+    name: impl Fn(u32) -> String,
+    luck: impl Fn(Inode) -> u64,
+) -> Result<Vec<Kept>, StoreError> {
+    let owners = Owners::new(index, asked, None);
+    if owners.by == QuotaSubject::User {
+        return Ok(Vec::new());
+    }
+    let over = over_among(index, asked.0, now, &owners, name)?;
+    let room = LOOKED_AT_MAX.checked_div(over.len()).unwrap_or(0).max(1);
+    let few = over.iter().map(|over| (over.subject, Few::new(room)));
+    let mut few: FxHashMap<Subject, Few> = few.collect();
+    for page in index.pages() {
+        let mut attributes = page.attributes();
+        for ino in page.inodes() {
+            let entry = attributes.next_entry()?;
+            let takes = entry.takes();
+            if entry.kind == Kind::File
+                && takes > 0
+                && let Some(few) = owners.of(&entry).and_then(|subject| few.get_mut(&subject))
+            {
+                few.add(entry.uid, (ino, takes), takes, luck(ino));
+            }
+        }
+    }
+    Ok(few.into_values().map(Few::kept).collect())
+}
+
+/// What a quota would take. With `on_disk` its files count for what was seen of them; without, for what the index says.
 ///
 /// # Errors
 /// When the index is damaged or its names cannot be read.
 pub fn quota(
     index: &Index,
     (quota, named): Asked<'_>,
+    on_disk: Option<&OnDisk>,
     rule: &Rule,
     at: &Circumstances,
     name: impl Fn(u32) -> String,
 ) -> Result<Triggered, StoreError> {
-    let owners = Owners::new(index, (quota, named));
+    let owners = Owners::new(index, (quota, named), on_disk);
     let over = over_among(index, quota, at.now, &owners, name)?;
     let mut allowed = eligible(rule, quota.min_age);
     if quota.max_age.is_none() && quota.subject == QuotaSubject::User {
@@ -374,7 +420,7 @@ pub fn quota(
     let gain = |p: &Pick| {
         let bytes = index
             .get(p.ino)
-            .map_or(0, |(entry, _)| counted(quota.subject, &entry));
+            .map_or(0, |(entry, _)| owners.counted(p.ino, &entry).brings);
         (u128::from(bytes), byte_days(bytes, p.birth, at.now))
     };
     let (mut taken, mut left) = (Vec::new(), Vec::new());
@@ -519,26 +565,6 @@ fn settle(
         }
     }
     evaluation.picks = taken;
-}
-
-/// Leaves of one owner's files, in their order, those that there is room for. What others have does not take the place of the rest.
-pub fn cut(index: &Index, evaluation: &mut Evaluation, uid: u32, has_room_for: impl Fn(Portion) -> bool) {
-    let (mut goes, mut stays) = (Portion::default(), Portion::default());
-    evaluation.picks.retain(|pick| {
-        if index.get(pick.ino).is_none_or(|(entry, _)| entry.uid != uid) {
-            return true;
-        }
-        let more = goes.plus(pick.portion());
-        let fits = has_room_for(more);
-        if fits {
-            goes = more;
-        } else {
-            stays = stays.plus(pick.portion());
-        }
-        fits
-    });
-    evaluation.by_owner.insert(uid, goes);
-    evaluation.kept.limit = evaluation.kept.limit.saturating_add(stays.files);
 }
 
 impl Subject {

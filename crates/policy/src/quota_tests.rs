@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::blocks::Lies;
+use crate::sample::Drawn;
 use crate::scope::{Globs, Scope};
 use purge_index::{Found, Store, VolumeId, testing};
 use purge_model::{Inode, LastUse, Source, Stat};
@@ -183,7 +185,7 @@ proptest! {
             hard: Some(hard),
             temporal: None,
         }).into_iter().collect();
-        let found = quota(&index, (&q, &Named::default()), &rule(sequence), &at(&[]), |id| (id % 10).to_string()).unwrap();
+        let found = quota(&index, (&q, &Named::default()), None, &rule(sequence), &at(&[]), |id| (id % 10).to_string()).unwrap();
 
         let subject_of = |f: &File| match (by, f.dir) {
             (2, 0) => None,
@@ -249,7 +251,7 @@ proptest! {
         let mut rounds = added.into_iter();
         loop {
             let index = build(&mut files);
-            let found = quota(&index, (&q, &Named::default()), &rule(Sequence::Oldest), &at(&[]), |u| u.to_string()).unwrap();
+            let found = quota(&index, (&q, &Named::default()), None, &rule(Sequence::Oldest), &at(&[]), |u| u.to_string()).unwrap();
             let goes: BTreeSet<Inode> = found.evaluation.picks.iter().map(|p| p.ino).collect();
             let more = rounds.next();
             // With nothing added, what is left is asked once more, and no more.
@@ -261,7 +263,7 @@ proptest! {
             prop_assert_eq!(files.len() + goes.len(), before);
             if more.is_none() {
                 let index = build(&mut files);
-                let again = quota(&index, (&q, &Named::default()), &rule(Sequence::Oldest), &at(&[]), |u| u.to_string()).unwrap();
+                let again = quota(&index, (&q, &Named::default()), None, &rule(Sequence::Oldest), &at(&[]), |u| u.to_string()).unwrap();
                 prop_assert!(again.evaluation.picks.is_empty(), "one run without new files is the last");
                 break;
             }
@@ -314,6 +316,7 @@ fn the_reason_names_the_quota_and_how_far_over() {
     let found = quota(
         &index,
         (&q, &Named::default()),
+        None,
         &rule(Sequence::Oldest),
         &at(&[]),
         |_| "alice".into(),
@@ -353,6 +356,7 @@ fn a_sparse_file_of_one_makes_no_file_of_the_others_go() {
         let found = quota(
             &index,
             (&q, &Named::default()),
+            None,
             &rule(Sequence::Oldest),
             &at(&[]),
             |_| "alice".into(),
@@ -362,4 +366,65 @@ fn a_sparse_file_of_one_makes_no_file_of_the_others_go() {
     };
     assert!(taken(QuotaSubject::Directory { depth: 1 }).is_empty());
     assert_eq!(taken(QuotaSubject::User), [files[1].ino], "her own limit is hers");
+}
+
+/// What the index says may be shared blocks: what was seen of the files decides, and files that were not seen count for nothing.
+#[test]
+fn what_was_seen_on_the_disk_decides_where_several_users_share_a_quota() {
+    let file = |uid, size| File {
+        ino: 0,
+        dir: 1,
+        keep: false,
+        size,
+        uid,
+        used: NOW - 5 * DAY,
+        birth: NOW - 5 * DAY,
+    };
+    let mut files = [file(1, 1_000_000), file(1, 10), file(1, 20)];
+    let index = build(&mut files);
+    let certain = |f: &File| Drawn::certain(f.ino, f.size);
+    for subject in [QuotaSubject::Group, QuotaSubject::Directory { depth: 1 }] {
+        let mut q = a_quota(subject);
+        q.hard = Some(100);
+        let asked = (&q, &Named::default());
+        let taken = |seen: Option<&OnDisk>| {
+            let found = quota(&index, asked, seen, &rule(Sequence::Oldest), &at(&[]), |id| {
+                id.to_string()
+            });
+            found.unwrap().evaluation.picks.len()
+        };
+        assert!(taken(None) > 0);
+        let drawn = to_look_at(&index, asked, Seconds(NOW), |id| id.to_string(), |ino| ino).unwrap();
+        let all: usize = drawn.iter().map(|kept| kept.files.len()).sum();
+        assert_eq!((drawn.len(), all), (1, 3), "{subject:?}");
+        assert_eq!(taken(Some(&OnDisk::default())), 0, "nothing is known");
+        let mut seen = OnDisk::default();
+        let shared = Lies {
+            own: 0,
+            shared: vec![(0, 50); 20_000],
+            is_whole: true,
+        };
+        let own = Lies {
+            is_whole: true,
+            ..Lies::default()
+        };
+        let found = [
+            (certain(&files[0]), shared),
+            (certain(&files[1]), own.clone()),
+            (certain(&files[2]), own),
+        ];
+        seen.add(found.clone().into_iter(), 0);
+        assert_eq!(taken(Some(&seen)), 0, "80 of 100");
+        q.hard = Some(70);
+        q.low = 1.0;
+        let taken = quota(
+            &index,
+            (&q, &Named::default()),
+            Some(&seen),
+            &rule(Sequence::Oldest),
+            &at(&[]),
+            |id| id.to_string(),
+        );
+        assert_eq!(taken.unwrap().evaluation.picks.len(), 1);
+    }
 }

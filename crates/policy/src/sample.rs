@@ -14,10 +14,10 @@ use purge_model::Inode;
 
 /// Files that are kept of one owner.
 pub const PROBES: usize = 32;
-/// Owners whose files are drawn: the first that come.
-const OWNERS_MAX: usize = 256;
-/// Owners who are kept: those of whom most goes.
+/// Owners whose files are drawn by themselves: those of whom most goes. All others' are drawn together.
 const OWNERS_KEPT: usize = 16;
+/// Files that are kept of all the other owners together.
+const PROBES_OF_OTHERS: usize = 256;
 /// What a file counts for besides what it takes: one without a block counts as well.
 const OF_AN_INODE: u64 = 4096;
 /// The resolution of `u`.
@@ -33,84 +33,124 @@ pub struct Drawn {
     pub takes: u64,
     /// What it counts for.
     pub weight: u64,
+    /// Whose it is.
+    pub owner: u32,
 }
 
-/// Files of one owner.
-#[derive(Debug, Default)]
-struct OfOwner {
-    /// One more than are kept, the lowest first.
-    drawn: BinaryHeap<Reverse<Drawn>>,
-    weight: u64,
-}
-
-/// Files of all owners.
-#[derive(Debug)]
-pub struct Sample {
-    of: FxHashMap<u32, OfOwner>,
-    by_bytes: bool,
-}
-
-/// What was drawn of one owner.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Picked {
-    /// Whose.
-    pub uid: u32,
-    /// The first priority that was not kept.
-    pub threshold: u64,
-    /// The files.
-    pub files: Vec<Drawn>,
-}
-
-impl Sample {
-    /// None yet. Large files are drawn first if it is bytes that matter; otherwise all are alike.
-    pub fn new(by_bytes: bool) -> Self {
+impl Drawn {
+    /// A file that counts for what it takes, and stands for itself.
+    pub fn certain(ino: Inode, takes: u64) -> Self {
         Self {
-            of: FxHashMap::default(),
-            by_bytes,
+            priority: u64::MAX,
+            ino,
+            takes,
+            weight: takes.max(1),
+            owner: 0,
         }
     }
 
-    /// Counts a file; `luck` is a random number of its own.
-    pub fn add(&mut self, uid: u32, (ino, takes): (Inode, u64), luck: u64) {
-        if self.of.len() >= OWNERS_MAX && !self.of.contains_key(&uid) {
-            return;
+    /// What decides whether it is kept.
+    pub fn priority(&self) -> u64 {
+        self.priority
+    }
+}
+
+/// The files with the highest priorities.
+#[derive(Debug)]
+pub struct Few {
+    max: usize,
+    /// One more than are kept, the lowest first.
+    drawn: BinaryHeap<Reverse<Drawn>>,
+}
+
+/// What was kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// The first priority that was not kept.
+    pub threshold: u64,
+    /// The files, the one with the highest priority first.
+    pub files: Vec<Drawn>,
+}
+
+impl Few {
+    /// None yet, and room for `max` of them.
+    pub fn new(max: usize) -> Self {
+        Self {
+            max,
+            drawn: BinaryHeap::new(),
         }
-        let of = self.of.entry(uid).or_default();
-        let weight = match self.by_bytes {
-            true => takes.saturating_add(OF_AN_INODE),
-            false => OF_AN_INODE,
-        };
-        of.weight = of.weight.saturating_add(weight);
+    }
+
+    /// Counts a file of some weight; `luck` is a random number of its own.
+    pub fn add(&mut self, owner: u32, (ino, takes): (Inode, u64), weight: u64, luck: u64) {
         let parts = u128::from(luck % PARTS).saturating_add(1);
         let priority = u128::from(weight).saturating_mul(PARTS.into());
         let priority = priority.checked_div(parts).unwrap_or(0);
-        of.drawn.push(Reverse(Drawn {
+        self.drawn.push(Reverse(Drawn {
             priority: u64::try_from(priority).unwrap_or(u64::MAX),
             ino,
             takes,
             weight,
+            owner,
         }));
-        if of.drawn.len() > PROBES.saturating_add(1) {
-            of.drawn.pop();
+        if self.drawn.len() > self.max.saturating_add(1) {
+            self.drawn.pop();
         }
     }
 
-    /// What was drawn, of the owners of whom most goes.
-    pub fn picked(self) -> Vec<Picked> {
-        let mut all: Vec<(u32, OfOwner)> = self.of.into_iter().collect();
-        all.sort_unstable_by_key(|(uid, of)| (Reverse(of.weight), *uid));
-        all.truncate(OWNERS_KEPT);
-        let picked = all.into_iter().map(|(uid, mut of)| {
-            let is_more = of.drawn.len() > PROBES;
-            let first = is_more.then(|| of.drawn.pop()).flatten();
-            Picked {
-                uid,
-                threshold: first.map_or(0, |Reverse(drawn)| drawn.priority),
-                files: of.drawn.into_iter().map(|Reverse(drawn)| drawn).collect(),
-            }
-        });
-        picked.collect()
+    /// What was kept.
+    pub fn kept(mut self) -> Kept {
+        let is_more = self.drawn.len() > self.max;
+        let first = is_more.then(|| self.drawn.pop()).flatten();
+        let mut files: Vec<Drawn> = self.drawn.into_iter().map(|Reverse(drawn)| drawn).collect();
+        files.sort_unstable_by(|a, b| b.cmp(a));
+        Kept {
+            threshold: first.map_or(0, |Reverse(drawn)| drawn.priority),
+            files,
+        }
     }
+}
+
+/// A file of which a few are drawn.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate {
+    /// Whose it is.
+    pub owner: u32,
+    /// Which.
+    pub ino: Inode,
+    /// What it takes on disk.
+    pub takes: u64,
+    /// A random number of its own.
+    pub luck: u64,
+}
+
+/// Draws files: some of each owner of whom most goes, and some of all the others together. Large files are drawn first if it is bytes that
+/// matter; otherwise all are alike.
+pub fn draw(files: &[Candidate], by_bytes: bool) -> Vec<Kept> {
+    let weight_of = |file: &Candidate| match by_bytes {
+        true => file.takes.saturating_add(OF_AN_INODE),
+        false => OF_AN_INODE,
+    };
+    let mut weights: FxHashMap<u32, u64> = FxHashMap::default();
+    for file in files {
+        let sum = weights.entry(file.owner).or_default();
+        *sum = sum.saturating_add(weight_of(file));
+    }
+    let mut owners: Vec<(u32, u64)> = weights.into_iter().collect();
+    owners.sort_unstable_by_key(|(owner, weight)| (Reverse(*weight), *owner));
+    owners.truncate(OWNERS_KEPT);
+    let mut of: FxHashMap<u32, Few> = owners
+        .iter()
+        .map(|(owner, _)| (*owner, Few::new(PROBES)))
+        .collect();
+    let mut others = Few::new(PROBES_OF_OTHERS);
+    for file in files {
+        let few = of.get_mut(&file.owner).unwrap_or(&mut others);
+        few.add(file.owner, (file.ino, file.takes), weight_of(file), file.luck);
+    }
+    let kept = owners.iter().filter_map(|(owner, _)| of.remove(owner));
+    let kept = kept.chain(std::iter::once(others)).map(Few::kept);
+    kept.filter(|kept| !kept.files.is_empty()).collect()
 }
 
 /// For how much a file stands: bytes, and files.
@@ -126,22 +166,27 @@ mod tests {
 
     use super::*;
 
-    fn draw(files: &[u64], by_bytes: bool, seed: u64) -> Picked {
-        let mut sample = Sample::new(by_bytes);
+    fn draw_one(files: &[u64], by_bytes: bool, seed: u64) -> Kept {
         let mut luck = seed | 1;
-        for (ino, takes) in (0u64..).zip(files) {
+        let candidates = (0u64..).zip(files).map(|(ino, takes)| {
             // Any generator will do.
             luck = luck
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
-            sample.add(7, (ino, *takes), luck >> 32);
-        }
-        let mut picked = sample.picked();
+            Candidate {
+                owner: 7,
+                ino,
+                takes: *takes,
+                luck: luck >> 32,
+            }
+        });
+        let candidates: Vec<Candidate> = candidates.collect();
+        let mut picked = draw(&candidates, by_bytes);
         assert_eq!(picked.len(), 1);
         picked.remove(0)
     }
 
-    fn held(picked: &Picked, is_held: impl Fn(Inode) -> bool) -> (f64, f64) {
+    fn held(picked: &Kept, is_held: impl Fn(Inode) -> bool) -> (f64, f64) {
         let parts = picked.files.iter().filter(|f| is_held(f.ino));
         let parts = parts.map(|f| stands_for((f.takes, f.weight), picked.threshold));
         parts.fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1))
@@ -150,20 +195,45 @@ mod tests {
     #[test]
     fn few_files_are_counted_exactly() {
         let files: Vec<u64> = (0..32).map(|n| n * 1000).collect();
-        let found = held(&draw(&files, true, 1), |ino| ino % 2 == 0).0;
+        let found = held(&draw_one(&files, true, 1), |ino| ino % 2 == 0).0;
         assert_eq!(found as u64, (0..32).step_by(2).sum::<u64>() * 1000);
     }
 
+    fn of_many_owners(owners: u64) -> Vec<Candidate> {
+        let file = |n: u64| Candidate {
+            owner: u32::try_from(n % owners).unwrap_or(0),
+            ino: n,
+            takes: (n % owners) * 1000,
+            luck: n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32,
+        };
+        (0..5000).map(file).collect()
+    }
+
     #[test]
-    fn only_those_of_whom_most_goes_are_kept_and_of_each_no_more_than_so_many() {
-        let mut sample = Sample::new(true);
-        for n in 0..5000u64 {
-            let uid = u32::try_from(n % 300).unwrap_or(0);
-            sample.add(uid, (n, u64::from(uid) * 1000), n * 77_777);
+    fn those_of_whom_most_goes_are_drawn_by_themselves_and_of_each_no_more_than_that() {
+        let picked = draw(&of_many_owners(300), true);
+        assert_eq!(picked.len(), OWNERS_KEPT + 1);
+        let own = &picked[..OWNERS_KEPT];
+        let is_of_one = |p: &Kept| p.files.iter().all(|f| f.owner == p.files[0].owner);
+        assert!(
+            own.iter()
+                .all(|p| is_of_one(p) && p.files.len() <= PROBES && p.files[0].owner >= 200)
+        );
+        assert_eq!(picked[OWNERS_KEPT].files.len(), PROBES_OF_OTHERS);
+    }
+
+    /// However many owners there are, and whichever come first: what some of them hold is found.
+    #[test]
+    fn no_number_of_owners_hides_what_is_held() {
+        for owners in [17u64, 30, 300, 2500] {
+            let files = of_many_owners(owners);
+            let is_held = |ino: Inode| ino % owners % 2 == 0;
+            let picked = draw(&files, true);
+            let found: f64 = picked.iter().map(|p| held(p, is_held).0).sum();
+            let truth: u64 = files.iter().filter(|f| is_held(f.ino)).map(|f| f.takes).sum();
+            let part = found / truth as f64;
+            assert!((0.75..1.25).contains(&part), "{owners} owners: {part}");
         }
-        let picked = sample.picked();
-        assert_eq!(picked.len(), OWNERS_KEPT);
-        assert!(picked.iter().all(|p| p.files.len() <= PROBES && p.uid >= 200));
     }
 
     proptest! {
@@ -181,7 +251,7 @@ mod tests {
             let is_held = |ino: Inode| (sizes[usize::try_from(ino).unwrap()] < middle) == small;
             // On the average of many draws.
             let draws = 200u32;
-            let all = (0..draws).map(|n| held(&draw(&sizes, by_bytes, seed.wrapping_add(u64::from(n) * 7919)), is_held));
+            let all = (0..draws).map(|n| held(&draw_one(&sizes, by_bytes, seed.wrapping_add(u64::from(n) * 7919)), is_held));
             let sum = all.fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
             let part = |ino: u64, size: u64| if by_bytes { (size, is_held(ino)) } else { (1, is_held(ino)) };
             let parts = (0u64..).zip(&sizes).map(|(ino, size)| part(ino, *size));

@@ -12,6 +12,7 @@ mod shelf;
 mod stored;
 mod writer;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -118,8 +119,8 @@ pub struct Occasion<'a> {
     pub left_out: Vec<String>,
     /// The TTL came with the request, not from the rules.
     pub own_ttl: bool,
-    /// Names an owner.
-    pub owner_name: fn(u32) -> String,
+    /// Names owners, those with most first; whom it does not name is shown by number.
+    pub owner_names: fn(&[u32]) -> HashMap<u32, String>,
     /// The quota or watermark that asked for it.
     pub trigger: Option<&'a Trigger>,
     /// Exclude patterns of the rules that match nothing.
@@ -319,8 +320,10 @@ impl Plans {
         by_owner.sort_unstable_by_key(|(uid, part)| (std::cmp::Reverse(part.bytes), *uid));
         let shares = rule_shares(on, &by_rule);
         let longest = shares.iter().map(|share| share.grace).max().unwrap_or(0);
+        let uids: Vec<u32> = by_owner.iter().map(|(uid, _)| *uid).collect();
+        let named = (on.owner_names)(&uids);
         let owners = by_owner.into_iter().map(|(uid, part)| OwnerShare {
-            owner: (on.owner_name)(uid),
+            owner: named.get(&uid).cloned().unwrap_or_else(|| uid.to_string()),
             uid,
             files: part.files,
             bytes: part.bytes,

@@ -68,6 +68,17 @@ impl Extents {
     }
 }
 
+/// Where a file's data lies, block by block.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Places {
+    /// Bytes in blocks that nothing else uses.
+    pub own: u64,
+    /// Where on the disk the blocks lie that something else uses as well, which may be the same file: start and length.
+    pub shared: Vec<(u64, u64)>,
+    /// The look came to the file's end.
+    pub is_whole: bool,
+}
+
 /// Looks at the regular file `ino` at `relative` below `root`. It is opened for reading, its access time stays, and whoever holds a
 /// lease of it is not waited for.
 ///
@@ -75,16 +86,49 @@ impl Extents {
 /// ENOTTY or EOPNOTSUPP where the file system does not tell; ESTALE where another file lies there now; EWOULDBLOCK for a
 /// file under a lease; and what `openat2(2)` says.
 pub fn of(root: impl AsFd, relative: &[u8], ino: Inode) -> io::Result<Extents> {
+    let mut found = Extents::default();
+    extents(&open(root, relative, ino)?, |extent| {
+        found.mapped = found.mapped.saturating_add(extent.length);
+        if extent.flags & EXTENT_SHARED != 0 {
+            found.shared = found.shared.saturating_add(extent.length);
+        }
+    })?;
+    Ok(found)
+}
+
+/// The same, with the places on the disk.
+///
+/// # Errors
+/// As for [`of`].
+pub fn places(root: impl AsFd, relative: &[u8], ino: Inode) -> io::Result<Places> {
+    let mut found = Places::default();
+    let is_whole = extents(&open(root, relative, ino)?, |extent| {
+        if extent.flags & EXTENT_SHARED != 0 {
+            found.shared.push((extent.physical, extent.length));
+        } else {
+            found.own = found.own.saturating_add(extent.length);
+        }
+    })?;
+    Ok(Places { is_whole, ..found })
+}
+
+/// Whether an error says that the file system does not tell.
+pub fn is_untold(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOTTY | libc::EOPNOTSUPP))
+}
+
+fn open(root: impl AsFd, relative: &[u8], ino: Inode) -> io::Result<OwnedFd> {
     let entry = beneath::open_entry(root, relative)?;
     let found = stat::open_file(&entry)?;
     if found.stat.ino != ino || found.stat.kind != Kind::File {
         return Err(io::Error::from_raw_os_error(libc::ESTALE));
     }
-    extents(&project::reopen(entry)?)
+    project::reopen(entry)
 }
 
-fn extents(file: &OwnedFd) -> io::Result<Extents> {
-    let (mut found, mut start) = (Extents::default(), 0u64);
+/// Shows each extent; false: there are more.
+fn extents(file: &OwnedFd, mut show: impl FnMut(&Extent)) -> io::Result<bool> {
+    let mut start = 0u64;
     for _ in 0..CALLS_MAX {
         let mut map = Map {
             start,
@@ -103,21 +147,18 @@ fn extents(file: &OwnedFd) -> io::Result<Extents> {
         }
         let told = usize::try_from(map.mapped).unwrap_or(0).min(BATCH);
         for extent in map.extents.iter().take(told) {
-            found.mapped = found.mapped.saturating_add(extent.length);
-            if extent.flags & EXTENT_SHARED != 0 {
-                found.shared = found.shared.saturating_add(extent.length);
-            }
+            show(extent);
             let end = extent.logical.saturating_add(extent.length);
             if extent.flags & EXTENT_LAST != 0 || end <= start {
-                return Ok(found);
+                return Ok(true);
             }
             start = end;
         }
         if told == 0 {
-            break;
+            return Ok(true);
         }
     }
-    Ok(found)
+    Ok(false)
 }
 
 #[cfg(test)]

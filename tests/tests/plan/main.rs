@@ -19,3 +19,4 @@ mod patterns;
 mod projects;
 mod rules;
 mod schedule;
+mod shared_blocks;

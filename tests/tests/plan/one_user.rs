@@ -5,13 +5,14 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use purge_tests::ctl::{number, text};
 use purge_tests::files::{count_files, now, set_times, temp_dir};
 use purge_tests::notices::{ALICE, BOB};
 use purge_tests::wait::{LONG, let_pass, until};
 use purge_tests::{Agent, Config, Fs, Mount, need, sh};
+use tempfile::TempDir;
 
 const CAROL: u32 = 61_003;
 const HOUR: i64 = 3600;
@@ -90,16 +91,18 @@ fn a_young_sparse_file_of_one_user_lets_no_limit_pass() {
     assert_eq!(count_files(&root.join("bob")), 4);
 }
 
-/// Her files are so many that a watermark's plan would be refused for everyone.
-#[test]
-fn many_empty_files_of_one_user_are_left_out_of_a_watermarks_plan_and_the_rest_goes() {
+/// Some uids have too many files: with them a watermark's plan would be refused for everyone.
+fn are_left_out_of_a_watermarks_plan(uids: &[u32], launcher: &[&str]) {
     let mount = need!(Mount::sized(Fs::Ext4, 64, 2000));
     let root = mount.path();
     put_many(&root.join("bob"), BOB, 40, 1000, 400);
     put_many(&root.join("carol"), CAROL, 300, 1000, 1);
-    put_many(&root.join("alice"), ALICE, 1200, 0, 300);
+    let each = 1200 / i64::try_from(uids.len()).unwrap();
+    for uid in uids {
+        put_many(&root.join("alice").join(uid.to_string()), *uid, each, 0, 300);
+    }
     let keys = "rule = \"old\"\nhigh = \"70%\"\nlow = \"40%\"\nmin_age = \"5h\"";
-    let agent = Agent::tracking(&config(&root, "").table("watermark", keys));
+    let agent = Agent::tracking_under(&config(&root, "").table("watermark", keys), launcher);
     until("bob's expired files go", LONG, || {
         (count_files(&root.join("bob")) == 0).then_some(())
     });
@@ -116,9 +119,41 @@ fn many_empty_files_of_one_user_are_left_out_of_a_watermarks_plan_and_the_rest_g
     let why = plans.iter().find_map(|p| p.pointer("/left_out/0")?.as_str());
     let why = why.expect("a plan that says what was left out");
     assert!(
-        why.contains(&format!("uid {ALICE}")) && why.contains("max_fraction"),
+        why.contains(&format!("(uid {}", uids[0])) && why.contains("max_fraction"),
         "{why}"
     );
+}
+
+#[test]
+fn many_empty_files_of_one_user_are_left_out_of_a_watermarks_plan_and_the_rest_goes() {
+    are_left_out_of_a_watermarks_plan(&[ALICE], &[]);
+}
+
+#[test]
+fn many_empty_files_of_several_uids_are_left_out_of_a_watermarks_plan_and_the_rest_goes() {
+    are_left_out_of_a_watermarks_plan(&[ALICE, 61_101, 61_102], &[]);
+}
+
+/// A user has 65,536 more uids by default.
+#[test]
+fn subordinate_uids_are_left_out_with_the_user_whose_they_are() {
+    let uids: Vec<u32> = std::iter::once(ALICE).chain(700_000..700_099).collect();
+    let etc = temp_dir();
+    let launcher = with_etc(&etc, "subuid", &format!("{ALICE}:700000:65536"));
+    let launcher: Vec<&str> = launcher.iter().map(String::as_str).collect();
+    are_left_out_of_a_watermarks_plan(&uids, &launcher);
+}
+
+/// Another `/etc`, which the agent alone sees, with one file that has one line.
+fn with_etc(etc: &TempDir, name: &str, line: &str) -> Vec<String> {
+    fs::set_permissions(etc.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let line = format!(
+        "cp -a /etc/. {0}/ && echo '{line}' > {0}/{name} && mount --bind {0} /etc && exec \"$@\"",
+        etc.path().display(),
+    );
+    ["unshare", "--mount", "sh", "-c", &line, "sh"]
+        .map(str::to_owned)
+        .to_vec()
 }
 
 /// Sets the project id of a directory or file, as one who owns it.
@@ -200,15 +235,10 @@ fn a_directory_that_etc_projects_names_is_the_projects() {
         "the directory is a user's"
     );
     drop(agent);
-    // Another /etc, which the agent alone sees.
     let etc = temp_dir();
-    let line = format!(
-        "cp -a /etc/. {0}/ && echo '# ours\n43:{1}' > {0}/projects && mount --bind {0} /etc && exec \"$@\"",
-        etc.path().display(),
-        lab.display()
-    );
-    fs::set_permissions(etc.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let agent = Agent::tracking_under(&config, &["unshare", "--mount", "sh", "-c", &line, "sh"]);
+    let launcher = with_etc(&etc, "projects", &format!("43:{}", lab.display()));
+    let launcher: Vec<&str> = launcher.iter().map(String::as_str).collect();
+    let agent = Agent::tracking_under(&config, &launcher);
     let plan = agent.ctl().plan_with(["--quota", "q"]);
     assert_eq!(number(&plan.json, "/candidates/files"), 6, "{}", plan.json);
 }
@@ -221,28 +251,14 @@ print('kept', flush=True)
 sys.stdin.read()
 ";
 
-#[test]
-fn deleted_files_that_one_user_keeps_stop_no_watermark_for_the_others() {
-    const FILE: usize = 2_000_000;
-    let mount = need!(Mount::sized(Fs::Ext4, 128, 2000));
-    let root = mount.path();
-    let hers = put_many(&root.join("alice"), ALICE, 30, FILE, 400);
-    put_many(&root.join("bob"), BOB, 15, FILE, 300);
-    fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).unwrap();
-    let mut keeper = Command::new("setpriv");
+/// Alice opens files in this way until the process ends.
+fn keep(root: &Path, files: &[PathBuf]) -> Child {
+    fs::set_permissions(root, fs::Permissions::from_mode(0o755)).unwrap();
     let uid = ALICE.to_string();
-    keeper.args([
-        "--reuid",
-        &uid,
-        "--regid",
-        &uid,
-        "--clear-groups",
-        "/usr/bin/python3",
-        "-c",
-        KEEP,
-    ]);
+    let mut keeper = Command::new("setpriv");
+    keeper.args(["--reuid", &uid, "--regid", &uid, "--clear-groups"]);
+    keeper.args(["/usr/bin/python3", "-c", KEEP]).args(files);
     let mut keeper = keeper
-        .args(&hers)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -252,6 +268,47 @@ fn deleted_files_that_one_user_keeps_stop_no_watermark_for_the_others() {
         .read_line(&mut said)
         .unwrap();
     assert_eq!(said, "kept\n");
+    keeper
+}
+
+/// However many uids she has: twenty are more than are looked at one by one.
+#[test]
+fn deleted_files_of_many_uids_stop_no_watermark_for_the_others() {
+    const FILE: usize = 2_000_000;
+    let mount = need!(Mount::sized(Fs::Ext4, 128, 2000));
+    let root = mount.path();
+    let of_uid = |uid: u32| put_many(&root.join("many").join(uid.to_string()), uid, 1, FILE, 400);
+    let hers: Vec<PathBuf> = (700_000..700_020).flat_map(of_uid).collect();
+    put_many(&root.join("bob"), BOB, 25, FILE, 300);
+    let mut keeper = keep(&root, &hers);
+    // The first run takes all of hers, and some of bob's.
+    let keys = "rule = \"old\"\nhigh = \"70%\"\nlow = \"38%\"\nmin_age = \"5h\"";
+    let mut agent = Agent::tracking(&config(&root, "max_fraction = 1.0").table("watermark", keys));
+    let left_out = until("her uids are left out", LONG, || {
+        let status = agent.status();
+        let state = status.pointer("/triggers/0/state").unwrap();
+        assert_ne!(state, "stopped", "{status}");
+        let left_out = status.pointer("/triggers/0/left_out")?.as_array()?.len();
+        (left_out > 0).then_some(left_out)
+    });
+    println!("{left_out} uids are left out");
+    assert_eq!(left_out, 20);
+    agent.restart();
+    until("bob's expired files go", LONG, || {
+        (count_files(&root.join("bob")) < 12).then_some(())
+    });
+    keeper.kill().unwrap();
+    keeper.wait().unwrap();
+}
+
+#[test]
+fn deleted_files_that_one_user_keeps_stop_no_watermark_for_the_others() {
+    const FILE: usize = 2_000_000;
+    let mount = need!(Mount::sized(Fs::Ext4, 128, 2000));
+    let root = mount.path();
+    let hers = put_many(&root.join("alice"), ALICE, 30, FILE, 400);
+    put_many(&root.join("bob"), BOB, 15, FILE, 300);
+    let mut keeper = keep(&root, &hers);
     // Twelve files must go: hers, which are the oldest.
     let keys = "rule = \"old\"\nhigh = \"75%\"\nlow = \"58%\"\nmin_age = \"5h\"";
     let mut agent = Agent::tracking(&config(&root, "max_fraction = 1.0").table("watermark", keys));

@@ -63,6 +63,17 @@ pub fn group_names(gid: u32) -> Vec<String> {
     called("group", gid).names
 }
 
+/// Owners in one answer who are shown by name, those with most first; the others by number. One person can have 65,536 uids, and a directory
+/// service is asked for each uid that has no name.
+const NAMED_MAX: usize = 1000;
+
+/// The names of the first of these users, in their order.
+pub fn largest_named(uids: &[u32]) -> HashMap<u32, String> {
+    let first = uids.get(..NAMED_MAX).unwrap_or(uids);
+    know_user_names(first.iter().copied());
+    first.iter().map(|uid| (*uid, user_name(*uid))).collect()
+}
+
 /// Asks for the names of users that are not known yet, all at once: one by one, each takes milliseconds.
 pub fn know_user_names(uids: impl Iterator<Item = u32>) {
     know("passwd", uids);

@@ -154,10 +154,10 @@ pub struct Promise {
     pub wants_files: bool,
 }
 
-/// Some of the files that a plan takes of one owner (see `policy::sample`).
+/// Some of the files that a plan takes, which were drawn together (see `policy::sample`).
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct OwnerProbes {
-    /// The owner.
+    /// The owner, in plans of earlier versions; 0: each file says.
     pub uid: u32,
     /// The first priority that was not drawn.
     pub threshold: u64,
@@ -184,4 +184,7 @@ pub struct Probe {
     /// What it counted for when it was drawn.
     #[prost(uint64, tag = "5")]
     pub weight: u64,
+    /// Whose it is.
+    #[prost(uint32, tag = "6")]
+    pub uid: u32,
 }

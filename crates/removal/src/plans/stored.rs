@@ -482,6 +482,7 @@ mod tests {
                     kind: 3,
                     handle: vec![4],
                     weight: 5,
+                    uid: 6,
                 }],
             }],
         }

@@ -86,7 +86,7 @@ proptest! {
             },
             left_out: Vec::new(),
             own_ttl: false,
-            owner_name: |uid| uid.to_string(),
+            owner_names: |_| HashMap::new(),
             trigger: None,
             idle: Vec::new(),
             guard: Guard::Leases,
