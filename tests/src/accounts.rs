@@ -12,6 +12,7 @@ use crate::{Agent, Config};
 /// As a directory service has them: a name is found in any case, by its first line; asked by number, the first line counts too.
 const GETENT: &str = r#"#!/bin/sh
 database=$1; shift
+echo >> DIRECTORY-asked
 for key; do
   KEY="$key" awk -F: 'BEGIN { k = tolower(ENVIRON["KEY"]) }
     tolower($1) == k || $3 == k { print; exit }' /etc/"$database" DIRECTORY
@@ -39,6 +40,11 @@ impl Accounts {
         self.set("getent", &script);
         fs::set_permissions(self.file("getent"), fs::Permissions::from_mode(0o755)).expect("chmod");
         self
+    }
+
+    /// How often the directory service was asked.
+    pub fn asked(&self) -> usize {
+        fs::read_to_string(self.file("directory-asked")).map_or(0, |lines| lines.lines().count())
     }
 
     fn file(&self, name: &str) -> PathBuf {

@@ -248,3 +248,26 @@ fn a_number_that_is_also_a_name_is_asked_about() {
         "a glob may mean accounts that come later: {said}"
     );
 }
+
+/// One person can have 65,536 of them.
+#[test]
+fn owners_without_names_are_not_asked_for_one_by_one() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let accounts = Accounts::new("", "").with_directory(&lines(&[("large", 299_999)]));
+    let uids: Vec<u32> = (200_000..202_500).chain([299_999]).collect();
+    make_files(&mount.path(), &uids);
+    fs::write(mount.path().join("299999"), vec![0; 100_000]).unwrap();
+    age(&mount.path().join("299999"));
+    let agent =
+        accounts.agent(&Config::new(&mount.path(), "baseline = \"mtime\"").rule("old", "ttl = \"1h\""));
+    let before = accounts.asked();
+    let plan = agent.ctl().plan();
+    assert_eq!(number(&plan.json, "/candidates/files"), 2501, "{}", plan.json);
+    let first = plan.json.pointer("/by_owner/0").unwrap();
+    assert_eq!(text(first, "owner"), "large", "{first}");
+    let forecast = agent.ctl().run(["forecast", "--by", "user"]).ok().text();
+    assert!(forecast.contains("large"), "{forecast}");
+    let asked = accounts.asked() - before;
+    println!("asked {asked} times");
+    assert!(asked < 100, "{asked}");
+}

@@ -189,6 +189,36 @@ fn a_list_can_be_read_by_its_owner_without_the_agent() {
 }
 
 /// Bob moved a file of Alice's into a directory of his that she cannot enter: its names are no business of hers.
+/// A directory of mode 0711 is entered by name only.
+#[test]
+fn names_in_directories_that_a_user_cannot_list_are_not_told() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let share = Share::make(&mount);
+    let way = share.root.join("way");
+    put(way.join("merger-2027/patient"), ALICE, 12);
+    put(way.join("alices/hers"), ALICE, 12);
+    put(way.join("own"), ALICE, 12);
+    fs::set_permissions(way.join("merger-2027"), fs::Permissions::from_mode(0o777)).unwrap();
+    chown(way.join("alices"), Some(ALICE), Some(ALICE)).unwrap();
+    chown(&way, Some(BOB), Some(BOB)).unwrap();
+    fs::set_permissions(&way, fs::Permissions::from_mode(0o711)).unwrap();
+    let agent = Agent::tracking(&share.config("").access("self = true"));
+    agent.reachable();
+    let (_copy, program) = everybodys_purgectl();
+    let alice = agent.ctl().as_user(ALICE, &program);
+    let mine = ["mine", "--output", "json", "--expiring", "60d", "--depth", "9"];
+    let answers = [
+        alice.run(mine).ok().text(),
+        alice.run(["find", "--output", "ndjson"]).ok().text(),
+        alice.run(["find"]).ok().text(),
+    ];
+    for said in answers {
+        assert!(!said.contains("merger") && !said.contains("patient"), "{said}");
+        assert!(said.contains("way/alices"), "{said}");
+    }
+    assert!(alice.find(["--older", "0s"]).contains(&way.join("own")));
+}
+
 #[test]
 fn names_of_directories_that_a_user_cannot_enter_are_not_told() {
     let mount = need!(Mount::new(Fs::Ext4));
@@ -280,7 +310,7 @@ fn names_of_directories_that_a_user_cannot_enter_are_not_told() {
     assert!(all.contains(&patient) && all.contains(&other) && all.contains(&shared));
 
     // Bob opens them.
-    fs::set_permissions(home.join("bob"), fs::Permissions::from_mode(0o711)).unwrap();
+    fs::set_permissions(home.join("bob"), fs::Permissions::from_mode(0o755)).unwrap();
     until("they are shown", Duration::from_secs(60), || {
         let found = alice.find(["--type", "f"]);
         (found.contains(&patient) && found.contains(&other)).then_some(())
