@@ -258,8 +258,7 @@ fn owners_without_names_are_not_asked_for_one_by_one() {
     make_files(&mount.path(), &uids);
     fs::write(mount.path().join("299999"), vec![0; 100_000]).unwrap();
     age(&mount.path().join("299999"));
-    let agent =
-        accounts.agent(&Config::new(&mount.path(), "baseline = \"mtime\"").rule("old", "ttl = \"1h\""));
+    let agent = accounts.agent(&Config::backdated(&mount.path()));
     let before = accounts.asked();
     let plan = agent.ctl().plan();
     assert_eq!(number(&plan.json, "/candidates/files"), 2501, "{}", plan.json);
