@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use purge_proto::units::format_size;
 
-use super::withheld::path_of;
 use crate::volume::Volume;
 use purge_index::Attributes;
+use purge_model::Inode;
 use purge_policy::blocks::{Lies, OnDisk};
 use purge_policy::evaluate::Pick;
 use purge_policy::quota::Need;
@@ -67,6 +67,19 @@ pub(super) fn look_at(volume: &Volume, drawn: Vec<Kept>) -> Option<OnDisk> {
         seen.add(looked.into_iter(), threshold);
     }
     Some(seen)
+}
+
+/// The path of a file below the volume, by the first of its names.
+pub(super) fn path_of(volume: &Volume, ino: Inode) -> Option<Vec<u8>> {
+    let index = volume.watched.index.read();
+    let names = index.names(ino).ok()?;
+    let (parent, name) = names.first()?;
+    let mut path = index.dirs().path(*parent)?;
+    if !path.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+    Some(path)
 }
 
 /// Looks at candidates.

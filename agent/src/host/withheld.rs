@@ -21,6 +21,7 @@ use rustc_hash::FxHashSet;
 
 use super::Host;
 use super::freed::Sum;
+use super::sharing::path_of;
 use crate::volume::Volume;
 use purge_base::accounts::{Persons, user_name};
 use purge_base::clock;
@@ -147,19 +148,6 @@ fn probes(volume: &Volume, root: &OwnedFd, drawn: Kept) -> OwnerProbes {
         threshold: drawn.threshold,
         probes: drawn.files.iter().filter_map(probe).collect(),
     }
-}
-
-/// The path of a file below the volume, by the first of its names.
-pub(super) fn path_of(volume: &Volume, ino: Inode) -> Option<Vec<u8>> {
-    let index = volume.watched.index.read();
-    let names = index.names(ino).ok()?;
-    let (parent, name) = names.first()?;
-    let mut path = index.dirs().path(*parent)?;
-    if !path.is_empty() {
-        path.push(b'/');
-    }
-    path.extend_from_slice(name);
-    Some(path)
 }
 
 /// What became of one owner's files that were drawn: bytes and files.

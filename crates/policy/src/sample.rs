@@ -227,7 +227,7 @@ mod tests {
     fn no_number_of_owners_hides_what_is_held() {
         for owners in [17u64, 30, 300, 2500] {
             let files = of_many_owners(owners);
-            let is_held = |ino: Inode| ino % owners % 2 == 0;
+            let is_held = |ino: Inode| (ino % owners).is_multiple_of(2);
             let picked = draw(&files, true);
             let found: f64 = picked.iter().map(|p| held(p, is_held).0).sum();
             let truth: u64 = files.iter().filter(|f| is_held(f.ino)).map(|f| f.takes).sum();
