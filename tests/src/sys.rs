@@ -92,6 +92,12 @@ impl Mapping {
         };
         Self(at.expect("a mapping"))
     }
+
+    /// Reads through it. The file must not be empty.
+    pub fn first_byte(&self) -> u8 {
+        // SAFETY: mapped by `of` for reading, and its callers map files that are not empty.
+        unsafe { self.0.cast::<u8>().read_volatile() }
+    }
 }
 
 impl Drop for Mapping {

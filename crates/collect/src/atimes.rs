@@ -28,7 +28,7 @@ const TABLE_BYTES: u64 = 64 << 20;
 /// Numbers of users, from this one on; those below are the system's.
 const USERS_FROM: u32 = 1000;
 /// Processes that answer clients which keep what they have read.
-const SERVERS: [&str; 3] = ["nfsd", "ganesha.nfsd", "smbd"];
+pub const SERVERS: [&str; 3] = ["nfsd", "ganesha.nfsd", "smbd"];
 
 /// Access times are kept, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]

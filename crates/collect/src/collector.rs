@@ -28,6 +28,7 @@ pub use self::feed::{Feed, Processes};
 use self::settling::Settlement;
 use super::Watched;
 use super::accessors::Accessors;
+use super::changes::Changers;
 use super::doubt::{Suspect, is_proof};
 pub use super::error::CollectError;
 use super::event::{Access, Acts, By, Change, Changes, Event, Node};
@@ -45,8 +46,6 @@ use purge_sys::shared::SharedBuffer;
 const ASKED_EVERY: Duration = Duration::from_millis(500);
 /// One `read(2)` takes at most this much: some 2,500 events.
 pub const BUFFER_BYTES: usize = 256 << 10;
-/// Inodes of which it is remembered at most that their metadata changed. Those beyond count as used.
-const ATTRIB_SEEN_MAX: usize = 1 << 17;
 
 /// What others ask of the collector.
 #[derive(Debug)]
@@ -96,7 +95,7 @@ impl Collector {
             namespace: Namespace::default(),
             watched,
             suspects: FxHashMap::default(),
-            attrib_seen: FxHashMap::default(),
+            changers: Changers::default(),
             suspicion: Suspicion::default(),
             progress: Progress::default(),
             backlog: Backlog::default(),
@@ -209,7 +208,7 @@ struct Reader<F> {
     watched: Arc<Watched>,
     suspects: FxHashMap<Inode, Suspect>,
     /// Whose metadata changed, and by which process.
-    attrib_seen: FxHashMap<Inode, By>,
+    changers: Changers,
     suspicion: Suspicion,
     progress: Progress,
     backlog: Backlog,
@@ -331,6 +330,8 @@ impl<F: Feed> Reader<F> {
                 break;
             }
         }
+        // Changes of metadata were among them.
+        self.changers.note_unknown();
         self.read_total = self.read_total.wrapping_add(read);
         self.watched.recorder().lost(read, clock::now(), Loss::Backlog);
         Ok(())
@@ -380,8 +381,10 @@ impl<F: Feed> Reader<F> {
         if by == self.own {
             return;
         }
-        if let Some(change) = change.filter(|_| notes) {
-            self.note_name(&change, by);
+        match change {
+            Some(change) if notes => self.note_name(&change, by),
+            Some(_) => self.changers.note_unknown(),
+            None => {}
         }
         let Some((what, node)) = event.access else {
             return;
@@ -424,13 +427,19 @@ impl<F: Feed> Reader<F> {
         }
     }
 
-    fn note_name(&mut self, change: &Change<'_>, by: By) {
-        if change.kinds.any(Changes::METADATA)
-            && let Some(Node { ino, .. }) = change.of
-            && (self.attrib_seen.len() < ATTRIB_SEEN_MAX || self.attrib_seen.contains_key(&ino))
-        {
-            self.attrib_seen.insert(ino, by);
+    /// Who changes the metadata of files decides what their opens were.
+    fn note_changer(&mut self, change: &Change<'_>, by: By) {
+        let Some(Node { ino, .. }) = change.of else { return };
+        if change.kinds.any(Changes::METADATA) {
+            self.changers.note(ino, by);
         }
+        if change.kinds.any(Changes::MOVED) {
+            self.changers.note_rename(ino);
+        }
+    }
+
+    fn note_name(&mut self, change: &Change<'_>, by: By) {
+        self.note_changer(change, by);
         if !self.namespace.note(change) {
             self.names_lost.get_or_insert_with(clock::now);
         }

@@ -7,14 +7,19 @@
 //! |---|---|
 //! | with WRITE, EXEC, CLOSE_READER or HELD | a use: written, executed, opened for reading or mapping, or held by a client |
 //! | OPEN without a close | a use: a process has it open |
-//! | OPEN READ CLOSE_WRITER | a use, unless the change time has just moved and equals the access time exactly: then the access time was set, nothing was read |
-//! | OPEN CLOSE_WRITER | a use (a mapping leaves no other trace), unless a metadata change explains it |
+//! | OPEN READ CLOSE_WRITER | a use, unless `touch -a` explains it: the change time has just moved, it equals the access time exactly, and no event told of anything else that moves it |
+//! | OPEN CLOSE_WRITER | a use (a mapping leaves no other trace), unless `touch` explains it: the same process, and no other, changed metadata, and both times were set |
 //! | READ alone | a use: a descriptor opened earlier was read, as NFS servers do |
+//!
+//! That metadata changed explains nothing by itself: `chmod`, `setxattr` and `link` tell the same to the kernel, and a user who may do
+//! that need not be the one who uses the file. Only times that were *set* do, for a process that uses a file does not also set its
+//! times (one that does is taken for `touch`).
 //!
 //! A process that the source does not know may be another one each time. Every event is recorded as a use at once; only when it
 //! is proven to have been a metadata change, and nothing else touched the file meanwhile, the recording is taken back. Doubt
 //! counts as use.
 
+use super::changes::ChangedBy;
 use super::event::{Acts, By};
 use purge_model::{LastUse, Seconds};
 use purge_sys::handle::Handle;
@@ -58,8 +63,10 @@ pub struct Evidence {
     pub ctime_moved: bool,
     /// How the times relate.
     pub fine: FineTimes,
-    /// An ATTRIB event was seen.
-    pub attrib_seen: bool,
+    /// The modification time is earlier than the index knew: writing never does that.
+    pub mtime_set_back: bool,
+    /// Whose changes of metadata events told of.
+    pub changed_by: ChangedBy,
 }
 
 impl Suspect {
@@ -85,11 +92,11 @@ impl Suspect {
             mtime_is_ctime,
         } = evidence.fine;
         if self.acts.any(Acts::READ) {
-            return atime_is_ctime && !mtime_is_ctime;
+            // The kernel's clock ticks slowly: a read and a chmod within one tick leave equal times as well.
+            return atime_is_ctime && !mtime_is_ctime && evidence.changed_by == ChangedBy::Unchanged;
         }
-        // A write through a mapping moves mtime and ctime, but not atime.
-        let written = mtime_is_ctime && !atime_is_ctime;
-        !written && (atime_is_ctime || evidence.attrib_seen)
+        let set_to_now = atime_is_ctime && mtime_is_ctime;
+        evidence.changed_by == ChangedBy::Only(self.by) && (set_to_now || evidence.mtime_set_back)
     }
 }
 
@@ -117,45 +124,76 @@ mod tests {
         }
     }
 
-    fn evidence(
-        ctime_moved: bool,
-        atime_is_ctime: bool,
-        mtime_is_ctime: bool,
-        attrib_seen: bool,
-    ) -> Evidence {
+    fn evidence(ctime_moved: bool, atime_is_ctime: bool, mtime_is_ctime: bool, by: ChangedBy) -> Evidence {
         Evidence {
             ctime_moved,
             fine: FineTimes {
                 atime_is_ctime,
                 mtime_is_ctime,
             },
-            attrib_seen,
+            mtime_set_back: false,
+            changed_by: by,
         }
     }
 
+    const UNCHANGED: ChangedBy = ChangedBy::Unchanged;
+    const ITSELF: ChangedBy = ChangedBy::Only(By::process(1));
+    const ANOTHER: ChangedBy = ChangedBy::Only(By::process(2));
+
     #[test]
     fn touch_is_no_use() {
-        assert!(suspect(TOUCH_A).is_metadata_only(evidence(true, true, false, false)));
-        assert!(suspect(OPEN_WRITE).is_metadata_only(evidence(true, true, true, true)));
-        assert!(suspect(OPEN_WRITE).is_metadata_only(evidence(true, false, false, true)));
+        assert!(suspect(TOUCH_A).is_metadata_only(evidence(true, true, false, UNCHANGED)));
+        assert!(suspect(OPEN_WRITE).is_metadata_only(evidence(true, true, true, ITSELF)));
+        let set_back = Evidence {
+            mtime_set_back: true,
+            ..evidence(true, false, false, ITSELF)
+        };
+        assert!(suspect(OPEN_WRITE).is_metadata_only(set_back));
+    }
+
+    #[test]
+    fn a_change_of_metadata_does_not_explain_a_mapping() {
+        // chmod, setxattr or link of the process itself, or of another; before or after the access time moved.
+        for by in [UNCHANGED, ITSELF, ANOTHER, ChangedBy::Others] {
+            for atime_is_ctime in [false, true] {
+                let found = evidence(true, atime_is_ctime, false, by);
+                assert!(!suspect(OPEN_WRITE).is_metadata_only(found), "{found:?}");
+            }
+        }
+        // Another one set the times, or a mapping was made and written within one tick of the clock.
+        for by in [UNCHANGED, ANOTHER, ChangedBy::Others] {
+            for mtime_set_back in [false, true] {
+                let found = Evidence {
+                    mtime_set_back,
+                    ..evidence(true, true, true, by)
+                };
+                assert!(!suspect(OPEN_WRITE).is_metadata_only(found), "{found:?}");
+            }
+        }
+        // Read, and changed within one tick.
+        for by in [ITSELF, ANOTHER, ChangedBy::Others] {
+            assert!(!suspect(TOUCH_A).is_metadata_only(evidence(true, true, false, by)));
+        }
     }
 
     #[test]
     fn doubt_counts_as_use() {
         // Read through a descriptor that could write: nothing of the times moved.
-        assert!(!suspect(TOUCH_A).is_metadata_only(evidence(false, true, false, false)));
+        assert!(!suspect(TOUCH_A).is_metadata_only(evidence(false, true, false, UNCHANGED)));
         // Mapped through one, without a write; and with one.
-        assert!(!suspect(OPEN_WRITE).is_metadata_only(evidence(false, false, false, false)));
-        assert!(!suspect(OPEN_WRITE).is_metadata_only(evidence(true, false, true, false)));
+        assert!(!suspect(OPEN_WRITE).is_metadata_only(evidence(false, false, false, UNCHANGED)));
+        assert!(!suspect(OPEN_WRITE).is_metadata_only(evidence(true, false, true, UNCHANGED)));
         // Still open; another process there as well; a proof among the events.
-        assert!(!suspect(Acts::OPEN).is_metadata_only(evidence(true, true, false, true)));
+        assert!(!suspect(Acts::OPEN).is_metadata_only(evidence(true, true, true, ITSELF)));
         let mut two = suspect(TOUCH_A);
         two.add(Acts::READ, By::process(2), Seconds(9));
-        assert!(!two.is_metadata_only(evidence(true, true, false, false)));
-        assert!(!suspect(TOUCH_A | Acts::CLOSE_READER).is_metadata_only(evidence(true, true, false, false)));
+        assert!(!two.is_metadata_only(evidence(true, true, false, UNCHANGED)));
+        let proven = suspect(TOUCH_A | Acts::CLOSE_READER);
+        assert!(!proven.is_metadata_only(evidence(true, true, false, UNCHANGED)));
         // A read by a long-lived descriptor, as NFS servers have.
-        assert!(!suspect(Acts::READ).is_metadata_only(evidence(true, true, false, false)));
+        assert!(!suspect(Acts::READ).is_metadata_only(evidence(true, true, false, UNCHANGED)));
     }
+
     #[test]
     fn two_reports_of_unknown_processes_may_be_of_two() {
         let of = |by, more| {
@@ -164,7 +202,7 @@ mod tests {
                 ..suspect(OPEN_WRITE)
             };
             one.add(Acts::READ, more, Seconds(9));
-            one.is_metadata_only(evidence(true, true, false, false))
+            one.is_metadata_only(evidence(true, true, false, UNCHANGED))
         };
         assert!(of(By::process(1), By::process(1)));
         assert!(!of(By::UNKNOWN, By::UNKNOWN));

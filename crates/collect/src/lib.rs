@@ -14,6 +14,7 @@
 //! - [`collector`] the thread that reads a queue, and what it answers to
 //! - [`error`]     why uses cannot be collected, and what is unknown because of it
 //! - [`doubt`]     which events are uses: metadata changes look alike (pure)
+//! - [`changes`]   who changed the metadata of a file (pure)
 //! - [`accessors`] whose reads do not count
 //! - [`precision`] files that are used again and again cost nothing for the rest of a window
 //! - [`pending`] what events named and nobody has looked at yet (pure)
@@ -33,6 +34,7 @@
 pub mod accessors;
 pub mod arming;
 pub mod atimes;
+pub mod changes;
 pub mod collector;
 pub mod doubt;
 pub mod entries;

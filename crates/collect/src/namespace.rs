@@ -263,7 +263,7 @@ pub fn refresh(watched: &Watched, root: &OwnedFd, Node { ino, handle }: Node) ->
 }
 
 /// What lies ahead of now counts as now, once: a change time as well, which no user sets.
-fn take_over(index: &mut Index, stat: &Stat) -> Result<(), StoreError> {
+pub(super) fn take_over(index: &mut Index, stat: &Stat) -> Result<(), StoreError> {
     let now = clock::judged();
     let is_ahead = index.is_newly_ahead(stat, now);
     index.refresh(stat)?;

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
+use crate::atimes::SERVERS;
 use purge_base::clock;
 use purge_model::{Inode, Seconds};
 
@@ -169,6 +170,12 @@ fn note(owners: &Owners, (uid, pid): (u32, i32), name: &str, change: impl FnOnce
 fn name_of(pid: i32) -> String {
     let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
     String::from_utf8_lossy(&name).trim_end().to_owned()
+}
+
+/// Whether a process answers clients: what several of them do is done by one process.
+pub fn is_server(pid: i32) -> bool {
+    let name = name_of(pid);
+    SERVERS.iter().any(|server| name.starts_with(server))
 }
 
 /// What a process has read by now, from wherever (`rchar` of `proc_pid_io(5)`).

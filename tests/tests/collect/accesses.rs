@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use purge_tests::ctl::text;
 use purge_tests::files::{
     age_tree, append, assert_same, execute, inode, make, make_executable, make_one, now, read, read_mapped,
     regular_files, set_times, shell,
 };
-use purge_tests::wait::until_same;
+use purge_tests::sys::Mapping;
+use purge_tests::wait::{let_pass, until_same};
 use purge_tests::{Agent, Config, Fs, Mount, need};
 
 /// Each promise on each file system.
@@ -25,6 +27,7 @@ macro_rules! on_every_file_system {
 on_every_file_system!(
     files_used_after_they_expired_are_in_no_plan_and_all_others_are,
     looking_at_files_is_no_use_of_them,
+    a_use_through_a_writable_mapping_stays_one_whatever_is_changed_meanwhile,
     what_nobody_used_for_its_ttl_expires_and_what_was_read_does_not,
 );
 
@@ -118,6 +121,54 @@ fn looking_at_files_is_no_use_of_them(mount: &Mount) {
     until_same("touch -a, chmod and chown are no use", &before, || {
         ctl.candidate_files()
     });
+}
+
+/// Opens a file to read and write, maps it, reads through the mapping, and closes it: no event but OPEN and CLOSE_WRITE tells of it. The file
+/// is changed meanwhile.
+fn use_mapped(path: &Path, change: impl FnOnce(&fs::File)) {
+    let file = fs::File::options().read(true).write(true).open(path).unwrap();
+    let mapping = Mapping::of(file.try_clone().unwrap());
+    assert!(mapping.first_byte() > 0);
+    change(&file);
+}
+
+fn a_use_through_a_writable_mapping_stays_one_whatever_is_changed_meanwhile(mount: &Mount) {
+    let root = mount.path();
+    let dir = root.join("d");
+    let files = make(&dir, 12);
+    age_tree(&root);
+    let agent = Agent::tracking(&Config::backdated(&root));
+    let ctl = agent.ctl();
+    assert_eq!(ctl.candidate_files().len(), 12);
+    let mode = |file: &fs::File| file.set_permissions(fs::Permissions::from_mode(0o640)).unwrap();
+    let by_another = |line: &str| {
+        let line = line.to_owned();
+        let dir = dir.clone();
+        move |_: &fs::File| drop(shell(&dir, &line))
+    };
+    use_mapped(&files[0], mode);
+    use_mapped(&files[1], |_| fs::hard_link(&files[1], dir.join("name")).unwrap());
+    use_mapped(&files[2], by_another("chmod 640 f000002"));
+    use_mapped(&files[3], by_another("ln f000003 other; rm other"));
+    use_mapped(&files[4], by_another("mv f000004 g; mv g f000004"));
+    use_mapped(&files[5], by_another("touch -a f000005"));
+    use_mapped(&files[6], by_another("touch -d @1000000000 f000006"));
+    use_mapped(&files[7], |_| set_attribute(&files[7]));
+    use_mapped(&files[8], by_another("chown 12:34 f000008; chmod 600 f000008"));
+    // What sets times and nothing else is still no use.
+    shell(&dir, "touch -a f000009; touch -d @1000000000 f000010");
+    let unused: BTreeSet<PathBuf> = files[9..].iter().cloned().collect();
+    until_same("each use stays, and touch is none", &unused, || {
+        ctl.candidate_files()
+    });
+    // By then everything has been settled twice.
+    let_pass(3);
+    assert_same("and so it is later", &ctl.candidate_files(), &unused);
+}
+
+fn set_attribute(file: &Path) {
+    // An older tmpfs takes none; the mapping is a use all the same.
+    let _ = rustix::fs::setxattr(file, "user.x", b"1", rustix::fs::XattrFlags::empty());
 }
 
 fn what_nobody_used_for_its_ttl_expires_and_what_was_read_does_not(mount: &Mount) {

@@ -7,11 +7,11 @@ use std::sync::mpsc;
 use super::{CollectError, Feed, Reader};
 use crate::doubt::{Evidence, Suspect};
 use crate::event::{Access, Node};
-use crate::namespace::refresh;
+use crate::namespace::{refresh, take_over};
+use crate::touched::is_server;
 use crate::whereabouts::drop_stale_names;
 use purge_model::{Inode, Kind, LastUse, Source};
 use purge_sys::handle::Handle;
-use purge_sys::stat;
 
 /// A suspect that is still incomplete after so many settlements has the file open: a use.
 const SUSPECT_ROUNDS_MAX: u8 = 2;
@@ -64,7 +64,7 @@ impl<F: Feed> Reader<F> {
             let suspect = Suspect {
                 acts,
                 by,
-                several: false,
+                several: by.may_differ(by),
                 before,
                 recorded: now,
                 handle,
@@ -94,9 +94,7 @@ impl<F: Feed> Reader<F> {
         is_time: impl Fn() -> bool,
     ) -> Result<bool, CollectError> {
         if work.is_empty() {
-            if self.suspects.is_empty() {
-                self.attrib_seen.clear();
-            }
+            self.forget_changes(work.counts);
             return Ok(true);
         }
         let root = self.watched.open_mount();
@@ -119,10 +117,14 @@ impl<F: Feed> Reader<F> {
                 return Ok(false);
             }
         }
-        if work.counts {
-            self.attrib_seen.retain(|ino, _| self.suspects.contains_key(ino));
-        }
+        self.forget_changes(work.counts);
         Ok(true)
+    }
+
+    fn forget_changes(&mut self, counts: bool) {
+        if counts {
+            self.changers.settled(|ino| self.suspects.contains_key(&ino));
+        }
     }
 
     /// One that was proven to be a use meanwhile is none any more.
@@ -143,7 +145,7 @@ impl<F: Feed> Reader<F> {
         let ino = node.ino;
         // An undecided suspect is judged by how its times moved: they are read again after the judgement.
         let undecided = self.suspects.contains_key(&ino);
-        let before = self.attrib_seen.get(&ino).copied();
+        let before = self.changers.one_of(ino);
         let before = before.and_then(|by| Some((by, self.watched.index.read().get(ino)?.0)));
         if undecided || !refresh(&self.watched, root, node)? {
             self.namespace.mark_dirty(node);
@@ -178,22 +180,33 @@ impl<F: Feed> Reader<F> {
         let Some((known, _)) = self.watched.index.read().get(ino) else {
             return;
         };
-        let Ok(found) = suspect.handle.open_path(root).and_then(stat::open_file) else {
+        // Before they are read, as in `refresh`.
+        if self.watched.index.read().is_scanning() {
+            self.watched.index.write().note_changed(ino);
+        }
+        let found = suspect.handle.open_path(root);
+        let Ok(found) = found.and_then(|fd| self.watched.projects.open_file(&fd)) else {
             return;
         };
         let evidence = Evidence {
             ctime_moved: (found.stat.ctime, found.stat.ctime_nanos) > (known.ctime, known.ctime_nanos),
             fine: found.fine,
-            attrib_seen: self.attrib_seen.contains_key(&ino),
+            mtime_set_back: found.stat.mtime < known.mtime,
+            changed_by: self.changers.of(ino),
         };
-        if found.stat.ino == ino && suspect.is_metadata_only(evidence) {
-            let recorder = self.watched.recorder();
-            recorder.take_back(ino, suspect.recorded, suspect.before);
-            // With the modification time it is seen when the attributes are read again.
-            if found.fine.atime_is_ctime && !found.fine.mtime_is_ctime && found.stat.kind == Kind::File {
-                self.suspicion
-                    .stamped(&self.watched.touched, suspect.by.number(), found.stat.uid);
-            }
+        let pid = suspect.by.number();
+        // All clients of a server are one process.
+        if found.stat.ino != ino || !suspect.is_metadata_only(evidence) || is_server(pid) {
+            return;
+        }
+        let recorder = self.watched.recorder();
+        recorder.take_back(ino, suspect.recorded, suspect.before);
+        // The next suspect is judged by what moves after this.
+        if let Err(error) = take_over(&mut self.watched.index.write(), &found.stat) {
+            tracing::debug!(%error, ino, "cannot take over the attributes of a file that was touched");
+        }
+        if !evidence.mtime_set_back && found.stat.kind == Kind::File {
+            self.suspicion.stamped(&self.watched.touched, pid, found.stat.uid);
         }
     }
 }
