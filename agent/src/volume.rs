@@ -209,7 +209,10 @@ impl Volume {
 
     /// What of the uses in the trash may have been missed since a moment; none: all were seen.
     pub fn unseen_since(&self, since: Seconds) -> Option<unseen::Unseen> {
-        self.health.lock().record.unseen_since(since)
+        let unseen = self.health.lock().record.unseen_since(since)?;
+        // Also of a gap that an earlier process noted: what it believed is not what the operator says now.
+        let traced = unseen.traced && self.config.access_times_are_complete;
+        Some(unseen::Unseen { traced, ..unseen })
     }
 
     /// Notes for the next process that the host is shut down by order, where it is.

@@ -4,7 +4,9 @@
 //! a day, or older than the last change; so a file whose access time would have been moved, and was not, was not read. Whatever
 //! else the scan meets, or does not meet, counts as used at the gap's end, as it does without this.
 //!
-//! That holds only where nothing else can read without a trace ([`AtimeKeeping`]).
+//! That holds only where nothing else can read without a trace. The agent sees mounts and file servers ([`AtimeKeeping`]). It does not see
+//! who reads with `O_NOATIME`, or through a mapping that was made before the gap. So the operator must vouch for that
+//! (`access_times = "complete"`).
 
 use std::ffi::CStr;
 use std::os::fd::AsFd;

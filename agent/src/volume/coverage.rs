@@ -285,6 +285,18 @@ impl VolumeRecord {
         more
     }
 
+    /// Access times are `complete` or not, as the operator says. Where they are not, gaps that they closed earlier count again. Returns
+    /// whether there is one.
+    pub fn believe_access_times(&mut self, complete: bool) -> bool {
+        let mut more = false;
+        for gap in self.gaps.iter_mut().filter(|gap| !complete && gap.closed) {
+            (gap.counts, gap.closed) = (true, false);
+            self.gap_end = self.gap_end.max(gap.to);
+            more = true;
+        }
+        more
+    }
+
     /// The remembered stretches that do not count as a use: from and to.
     pub fn forgiven(&self) -> Vec<(Seconds, Seconds)> {
         let forgiven = self.gaps.iter().filter(|g| g.is_forgiven());
@@ -469,6 +481,18 @@ mod tests {
         interrupted.add_gap(Seconds(300), Seconds(300), Cause::Overflow, 0, true);
         interrupted.close_gap(Seconds(200), Seconds(210), earlier);
         assert_eq!(interrupted.counted_until(), Some(Seconds(300)));
+    }
+
+    #[test]
+    fn a_gap_that_access_times_closed_counts_again_when_they_are_not_believed() {
+        let mut record = VolumeRecord::default();
+        record.resume(broken(200, 210), 0);
+        record.close_gap(Seconds(200), Seconds(210), 0);
+        assert!(!record.believe_access_times(true));
+        assert_eq!(record.counted_until(), None);
+        assert!(record.believe_access_times(false));
+        assert_eq!(record.counted_until(), Some(Seconds(210)));
+        assert!(!record.believe_access_times(false), "it counts already");
     }
 
     #[test]

@@ -36,7 +36,10 @@ pub(super) fn reconcile(
     since: Since,
     clock: &Start,
 ) -> Before {
-    let keeping = AtimeKeeping::find(&lies.mount, lies.root.device);
+    let complete = config.access_times_are_complete;
+    let keeping = complete
+        .then(|| AtimeKeeping::find(&lies.mount, lies.root.device))
+        .flatten();
     let closing = match opened.past {
         Past::Unknown => {
             let record = &mut opened.record;
@@ -73,7 +76,8 @@ fn note_gap(
     between.ordered =
         vouched && !since.nothing_missed && was_a_reboot(&config.name, &ended_boot, clock.rebooted, device);
     let is_known = !between.unknown;
-    let counts = record.forgive_no_more_than(config.gap_tolerance, vouched);
+    let counts = record.forgive_no_more_than(config.gap_tolerance, vouched)
+        | record.believe_access_times(config.access_times_are_complete);
     let (earlier_end, unread) = (record.gap_end, record.unread);
     let missed = record.resume(between, config.gap_tolerance);
     let mut closing = None;

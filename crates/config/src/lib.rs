@@ -108,6 +108,8 @@ pub struct VolumeConfig {
     pub adopt: bool,
     /// The operator vouches that no process uses the volume in a reboot before the agent begins, or after it ends.
     pub reboots_are_ordered: bool,
+    /// The operator vouches that each read of a file of the volume moves its access time, as the mount option says.
+    pub access_times_are_complete: bool,
     /// Nothing is removed there, and nothing made: a demonstration.
     pub only_looks: bool,
 }
@@ -215,9 +217,23 @@ impl Config {
         })
     }
 
+    /// Volumes of which the operator says that reads leave access times.
+    fn vouched_access_times(&self) -> impl Iterator<Item = String> {
+        let vouched = self.volumes.iter().filter(|v| v.access_times_are_complete);
+        vouched.map(|v| {
+            format!(
+                "volume {}: access_times = \"complete\": after a stop of the agent, files that were read meanwhile without an access time may \
+                 be deleted. Reads with O_NOATIME leave none (git, many backup programs), and neither do reads through a mapping that a \
+                 process made before the stop; remove the key if the volume has such readers",
+                v.name
+            )
+        })
+    }
+
     /// What is no fault of the configuration but will not work as things are now.
     pub fn warnings(&self) -> Vec<String> {
         let mut all: Vec<String> = self.shares_a_disk().collect();
+        all.extend(self.vouched_access_times());
         for quota in &self.limits.quotas {
             all.extend(quota.shared_limit());
             let unknown = quota

@@ -79,6 +79,8 @@ pub(super) fn read_volume(s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut 
     let adopt = s.flag(src, key::ADOPT).unwrap_or(false);
     let reboots = [("gap", false), ("ordered", true)];
     let reboots_are_ordered = s.choice(src, key::REBOOTS, &reboots).unwrap_or(false);
+    let access_times = [("partial", false), ("complete", true)];
+    let access_times_are_complete = s.choice(src, key::ACCESS_TIMES, &access_times).unwrap_or(false);
     let ignore_accessors = read_accessors(&s, src);
     s.finish(src);
     let (Some(name), Some((path, span))) = (name, path) else {
@@ -103,6 +105,7 @@ pub(super) fn read_volume(s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut 
         sweep_rate,
         adopt,
         reboots_are_ordered,
+        access_times_are_complete,
         only_looks: false,
     });
 }

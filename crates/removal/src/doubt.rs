@@ -18,7 +18,7 @@ use purge_sys::project;
 pub struct Doubt {
     /// Since when uses may have been missed; none: each was seen.
     pub from: Option<Seconds>,
-    /// Each read since then has left an access time.
+    /// Each read since then has left an access time: the operator vouches for it, and the mounts were the same all the time.
     pub traced: bool,
     /// By then everything in the share had been moved there.
     pub moved_until: Seconds,

@@ -1,18 +1,24 @@
 //! Stretches that were not watched, without systemd's keeping: what was read in one counts as used, unless the operator forgives it.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
 use std::path::PathBuf;
 
 use purge_tests::ctl::{number, text};
 use purge_tests::files::{age_tree, make, read, shell};
+use purge_tests::sys::Mapping;
 use purge_tests::wait::let_pass;
 use purge_tests::{Agent, Config, Fs, Mount, need};
+use rustix::fs::{Mode, OFlags, open};
 use serde_json::Value;
 
 /// Expired at once, as the modification times are set back.
 const RULE: &str = "ttl = \"1h\"\nclock = [\"access\"]\nremove_empty_dirs = false";
 /// The helpers write a tolerance of their own unless its name is there.
 const DEFAULT_TOLERANCE: &str = "baseline = \"mtime\"\n# gap_tolerance is not given";
+/// The operator vouches that each read leaves an access time.
+const VOUCHED: &str = "baseline = \"mtime\"\naccess_times = \"complete\"\n# gap_tolerance is not given";
 
 fn end(agent: &mut Agent, killed: bool) {
     match killed {
@@ -35,7 +41,7 @@ fn read_meanwhile(fs: Fs, killed: bool) -> Option<(BTreeSet<PathBuf>, BTreeSet<P
     age_tree(&root);
     // What changed within some seconds of an agent's end may have changed afterwards.
     let_pass(6);
-    let mut agent = Agent::tracking(&Config::new(&root, DEFAULT_TOLERANCE).rule("old", RULE));
+    let mut agent = Agent::tracking(&Config::new(&root, VOUCHED).rule("old", RULE));
     assert_eq!(agent.ctl().candidate_files().len(), 20, "all are expired");
     let_pass(2);
     end(&mut agent, killed);
@@ -94,7 +100,7 @@ fn access_times_close_a_gap_only_where_each_read_leaves_one() {
     let_pass(6);
     shell(&root, "cat d/f000001 > /dev/null");
     let_pass(6);
-    let mut agent = Agent::tracking(&Config::new(&root, DEFAULT_TOLERANCE).rule("old", RULE));
+    let mut agent = Agent::tracking(&Config::new(&root, VOUCHED).rule("old", RULE));
     let_pass(6);
     agent.terminate();
     for file in [&files[1], &files[3], &files[5], &files[7]] {
@@ -135,6 +141,67 @@ fn access_times_close_a_gap_only_where_each_read_leaves_one() {
     other.wait().unwrap();
     assert!(named.is_empty(), "{named:?}");
     assert_eq!(gaps[1]["counts"], true, "{gaps}");
+}
+
+/// What backup programs and git do: a read with `O_NOATIME`, and one through a mapping that is older than the gap.
+#[test]
+fn what_is_read_in_a_gap_without_an_access_time_is_kept_unless_the_operator_vouches() {
+    let mount = need!(Mount::new(Fs::Ext4Relatime));
+    let root = mount.path();
+    let files = make(&root.join("d"), 4);
+    let mapped = Mapping::of(File::open(&files[1]).unwrap());
+    age_tree(&root);
+    let_pass(6);
+    let mut agent = Agent::tracking(&Config::new(&root, DEFAULT_TOLERANCE).rule("old", RULE));
+    assert_eq!(agent.ctl().candidate_files().len(), 4, "all are expired");
+    let_pass(6);
+    agent.terminate();
+    let unseen = OFlags::RDONLY | OFlags::NOATIME;
+    let mut content = Vec::new();
+    File::from(open(&files[0], unseen, Mode::empty()).unwrap())
+        .read_to_end(&mut content)
+        .unwrap();
+    assert!(!content.is_empty() && mapped.first_byte() == content[0]);
+    drop(mapped);
+    let_pass(2);
+    agent.launch();
+    agent.wait_until_tracking();
+    let named = agent.ctl().candidate_files();
+    assert!(named.is_empty(), "{named:?}");
+    let gap = agent.status()["gaps"][0].clone();
+    assert_eq!(
+        (&gap["counts"], &gap["closed"]),
+        (&true.into(), &false.into()),
+        "{gap}"
+    );
+
+    // With the key, `check` says what access times miss.
+    let vouched = Config::new(&root, VOUCHED).rule("old", RULE);
+    agent.write_config(&vouched);
+    let (is_accepted, said) = agent.check();
+    assert!(
+        is_accepted && said.contains("access_times") && said.contains("O_NOATIME"),
+        "{said}"
+    );
+}
+
+/// A gap that access times closed counts again when the operator does not vouch for them any more.
+#[test]
+fn a_gap_that_was_closed_counts_again_without_the_key() {
+    let mount = need!(Mount::new(Fs::Ext4Relatime));
+    let root = mount.path();
+    make(&root.join("d"), 4);
+    age_tree(&root);
+    let_pass(6);
+    let mut agent = Agent::tracking(&Config::new(&root, VOUCHED).rule("old", RULE));
+    let_pass(6);
+    agent.restart();
+    let closed = agent.status()["gaps"][0]["closed"] == true;
+    assert!(closed || servers_run(), "{}", agent.status());
+    agent.write_config(&Config::new(&root, "baseline = \"mtime\"\ngap_tolerance = \"1h\"").rule("old", RULE));
+    agent.restart();
+    let gaps = agent.status()["gaps"].clone();
+    assert_eq!(gaps[0]["counts"], closed, "{gaps}");
 }
 
 /// Stopped and started within one second: times are whole seconds, and the gap seems to have no length.

@@ -64,6 +64,19 @@ keys! {
     )
     .at_restart()
     .doc("What a reboot of the host counts as.");
+    ACCESS_TIMES = Key::with_default(
+        "access_times",
+        Form::Choice(&[
+            Word::means("partial", "reads may leave no access time: access times close no gap"),
+            Word::means("complete", "each read moves the access time as relatime says, on ext4; you vouch for that"),
+        ]),
+        "\"partial\"",
+    )
+    .at_restart()
+    .doc("Whether the first scan after a stop of the agent may believe access times: then files whose access times show no use keep their \
+          clocks, and all others count as used. WARNING: reads with O_NOATIME leave no access time (git, many backup programs), and neither \
+          do reads through a mapping that a process made before the stop. With \"complete\", files that were read only in such a way \
+          while the agent was stopped may be deleted.");
     FLUSH_INTERVAL = Key::with_default("flush_interval", Form::Duration, "\"1s\"")
         .at_restart()
         .in_use(true)
