@@ -38,8 +38,8 @@ pub struct Opened {
     pub(super) past: Past,
     pub(super) index: Index,
     pub(super) journal: Journal,
-    /// Used, as the journal says, and not in the index.
-    pub(super) used_unknown: Vec<Inode>,
+    /// Used, as the journal says, whether or not the index knows it.
+    pub(super) used_lately: Vec<Inode>,
     /// Until when everything that was seen is here.
     pub(super) seen_until: Seconds,
     /// Something of what was seen is not here.
@@ -139,7 +139,7 @@ pub(super) fn open(
     let id = VolumeId(u16::try_from(record.id).unwrap_or(u16::MAX));
     let mut index = Index::load(store.clone(), id).map_err(failed)?;
     let mut opened_until = Seconds(record.last_alive);
-    let mut used_unknown = Vec::new();
+    let mut used_lately = Vec::new();
     for entry in &left.uses {
         match entry {
             // What lies ahead was written before the agent's time was set back, and says nothing of this one.
@@ -147,8 +147,11 @@ pub(super) fn open(
             Entry::Seen(_) => {}
             Entry::Uses(at, inodes) => {
                 let mut uses = index.uses();
-                let unknown = inodes.iter().filter(|ino| uses.record(**ino, *at).is_none());
-                used_unknown.extend(unknown.copied());
+                inodes.iter().for_each(|ino| {
+                    uses.record(*ino, *at);
+                });
+                // Also what the index knows: it may still have what went to the trash shortly before a kill.
+                used_lately.extend(inodes);
             }
             Entry::Gap(at, _) => {
                 record.add_gap(*at, *at, Cause::Overflow, config.gap_tolerance, true);
@@ -160,7 +163,7 @@ pub(super) fn open(
         past: Past::Indexed,
         index,
         journal,
-        used_unknown,
+        used_lately,
         seen_until: opened_until,
         incomplete: false,
         cause: Cause::Stopped,
@@ -310,7 +313,7 @@ fn rebuild(
         past,
         index,
         journal,
-        used_unknown: early.into_iter().map(|(ino, _)| ino).collect(),
+        used_lately: early.into_iter().map(|(ino, _)| ino).collect(),
         seen_until,
         incomplete,
         cause: match is_rebuild || past == Past::Indexed {

@@ -112,7 +112,7 @@ fn share(
         tracing::error!(volume = %config.name, %error, "a run that was killed cannot be ended");
     }
     // Uses of what lies in the trash: it is known by now what does.
-    opened.used_unknown.into_iter().for_each(|ino| {
+    opened.used_lately.into_iter().for_each(|ino| {
         watched.trashed.note(ino);
     });
     Ok((watched, opened.record))

@@ -158,10 +158,13 @@ impl Batch<'_> {
         let Access { inode, at, .. } = access;
         self.latest = self.latest.max(at);
         let before = self.uses.record(inode, at);
-        let is_news = match before {
-            Some(before) => before.at < at || (before.at == at && before.source != Source::Observed),
-            None => self.trashed.note(inode) || self.unknown_may_be_found,
-        };
+        // Also what the index knows: after a kill it may still have what went to the trash shortly before.
+        let was_trashed = self.trashed.note(inode);
+        let is_news = was_trashed
+            || match before {
+                Some(before) => before.at < at || (before.at == at && before.source != Source::Observed),
+                None => self.unknown_may_be_found,
+            };
         if is_news {
             self.news.push(inode);
         } else if before.is_some() {

@@ -79,7 +79,7 @@ impl Trashed {
         self.any.store(!inodes.there.is_empty(), Relaxed);
     }
 
-    /// An inode that the index does not know was used. Whether that is news of something in the trash.
+    /// An inode was used, whether or not the index knows it. Whether that is news of something in the trash.
     pub fn note(&self, ino: Inode) -> bool {
         if !self.any.load(Relaxed) {
             return false;

@@ -12,6 +12,7 @@ use purge_tests::files::{age_tree, assert_same, files_in_trash, files_of_users, 
 use purge_tests::wait::{LONG, SOON, let_pass, until};
 use purge_tests::{Agent, Config, Fs, Mount, need};
 use rustix::fs::{Mode, OFlags, open, openat};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Longer than the agent takes to stop and start.
 const GRACE: &str = "12s";
@@ -34,6 +35,11 @@ impl Taken {
     }
 
     fn with(mount: &Mount, volume_keys: &str) -> Self {
+        Self::by(mount, volume_keys, |agent| agent)
+    }
+
+    /// With an agent that is changed before it is started.
+    fn by(mount: &Mount, volume_keys: &str, change: impl FnOnce(Agent) -> Agent) -> Self {
         let root = mount.dir("volume");
         make(&root.join("team/project/deep"), 3);
         make(&root.join("team/unused/deep"), 3);
@@ -45,11 +51,11 @@ impl Taken {
         let files = format!(
             "ttl = \"1h\"\nclock = [\"access\"]\ngrace = \"{GRACE}\"\nremove_empty_dirs = false\ninclude = [\"a/**\"]"
         );
-        let agent = Agent::tracking(
-            &Config::new(&root, volume_keys)
-                .rule("old", &trees)
-                .rule("files", &files),
-        );
+        let config = Config::new(&root, volume_keys);
+        let config = config.rule("old", &trees).rule("files", &files);
+        let mut agent = change(Agent::prepared(&config));
+        agent.launch();
+        agent.wait_until_tracking();
         let find = |path: &Path| open(path, OFlags::PATH, Mode::empty()).unwrap();
         let (working_directory, descriptor) = (find(&root.join("team/project/deep")), find(&single));
         let ctl = agent.ctl();
@@ -69,11 +75,16 @@ impl Taken {
 
     /// Reads a file of each, and closes it.
     fn read(&self) {
+        self.read_as(OFlags::RDONLY);
+    }
+
+    fn read_as(&self, how: OFlags) {
         let mut content = Vec::new();
-        let in_tree = openat(&self.working_directory, "f000001", OFlags::RDONLY, Mode::empty()).unwrap();
+        let in_tree = openat(&self.working_directory, "f000001", how, Mode::empty()).unwrap();
         File::from(in_tree).read_to_end(&mut content).unwrap();
         let single = format!("/proc/self/fd/{}", self.descriptor.as_raw_fd());
-        File::open(single).unwrap().read_to_end(&mut content).unwrap();
+        let single = open(single, how, Mode::empty()).unwrap();
+        File::from(single).read_to_end(&mut content).unwrap();
         assert!(!content.is_empty());
     }
 
@@ -85,12 +96,12 @@ impl Taken {
     }
 
     /// Reads while no agent runs.
-    fn read_in_a_gap(&mut self, is_killed: bool) {
+    fn read_in_a_gap(&mut self, is_killed: bool, how: OFlags) {
         match is_killed {
             true => self.agent.kill(),
             false => self.agent.terminate(),
         }
-        self.read();
+        self.read_as(how);
         let_pass(1);
         self.agent.launch();
         self.agent.wait_until_tracking();
@@ -169,10 +180,11 @@ fn what_is_open_at_the_end_of_the_grace_is_kept() {
 /// Access times tell of what was read while no agent was running, and of what was not.
 fn what_is_read_in_a_gap_is_kept(is_killed: bool) {
     let mount = need!(Mount::new(Fs::Ext4Relatime));
-    let mut taken = Taken::with(&mount, NO_TOLERANCE);
+    let keys = format!("{NO_TOLERANCE}\naccess_times = \"complete\"");
+    let mut taken = Taken::with(&mount, &keys);
     // What changed within some seconds of an agent's end may have changed afterwards.
     let_pass(6);
-    taken.read_in_a_gap(is_killed);
+    taken.read_in_a_gap(is_killed, OFlags::RDONLY);
     taken.what_was_used_is_kept();
 }
 
@@ -193,14 +205,38 @@ fn now_in_words() -> String {
         .to_owned()
 }
 
+/// The index may still have what went to the trash in the last seconds before a kill.
+#[test]
+fn what_is_read_in_the_trash_while_the_agent_is_dead_and_its_parent_keeps_the_queue_is_kept() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let taken = Taken::by(&mount, NO_TOLERANCE, Agent::with_parent);
+    let child = taken.agent.below_parent().unwrap();
+    kill_process(Pid::from_raw(child.cast_signed()).unwrap(), Signal::KILL).unwrap();
+    taken.read();
+    until("the agent is started again", SOON, || {
+        taken.agent.below_parent().filter(|pid| *pid != child)
+    });
+    taken.what_was_used_is_kept();
+}
+
 /// No access time tells of it: the grace is counted again from the end of the gap, and the agent says so.
 #[test]
 fn what_may_have_been_read_unseen_stays_for_another_grace() {
-    let mount = need!(Mount::new(Fs::Ext4));
+    may_have_been_read_unseen(Fs::Ext4);
+}
+
+/// A read with `O_NOATIME` leaves no access time, so what has none may have been read.
+#[test]
+fn access_times_do_not_shorten_that_unless_the_operator_vouches_for_them() {
+    may_have_been_read_unseen(Fs::Ext4Relatime);
+}
+
+fn may_have_been_read_unseen(fs: Fs) {
+    let mount = need!(Mount::new(fs));
     let mut taken = Taken::with(&mount, NO_TOLERANCE);
     let before = taken.until_when();
     let_pass(3);
-    taken.read_in_a_gap(true);
+    taken.read_in_a_gap(true, OFlags::RDONLY | OFlags::NOATIME);
     let waits = until("the agent says what waits", SOON, || {
         let until = taken.agent.status()["trash_waits_until"].clone();
         until.as_str().map(str::to_owned)
