@@ -3,10 +3,8 @@
 //! The unit's `MemoryHigh=` and `MemoryMax=` are shares of the host's memory, because a unit does not know how many files there will be.
 //! What the index needs is known here, so the bounds that fit it are named here.
 
-use std::fs;
-use std::path::Path;
-
 use purge_proto::units::format_size;
+use purge_sys::memory;
 
 use super::Finding;
 
@@ -20,30 +18,10 @@ fn needed(entries: u64) -> u64 {
     bytes.div_ceil(1 << 20).saturating_mul(1 << 20)
 }
 
-/// Version 1 of control groups writes this much, or more, where there is no bound.
-const UNBOUND: u64 = 1 << 62;
-
 /// Looks at the control group that the agent is in.
 pub(super) fn examine(entries: u64) -> Finding {
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let bound = |prefix: &str, mount: &str, file: &str| {
-        let own = groups
-            .lines()
-            .find_map(|l| l.split_once(':')?.1.strip_prefix(prefix))?;
-        bound(&Path::new(mount).join(own), file)
-    };
-    let of_two = |file| bound(":/", "/sys/fs/cgroup", file);
-    let of_one = bound("memory:/", "/sys/fs/cgroup/memory", "memory.limit_in_bytes");
-    judge(entries, of_two("memory.high"), of_two("memory.max").or(of_one))
-}
-
-/// The least bound of a group and those above it.
-fn bound(group: &Path, file: &str) -> Option<u64> {
-    let texts = group
-        .ancestors()
-        .filter_map(|g| fs::read_to_string(g.join(file)).ok());
-    let bounds = texts.filter_map(|text| text.trim().parse().ok());
-    bounds.filter(|bytes| *bytes < UNBOUND).min()
+    let bounds = memory::group_bounds();
+    judge(entries, bounds.high, bounds.max)
 }
 
 fn judge(entries: u64, high: Option<u64>, max: Option<u64>) -> Finding {

@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 use super::event::By;
 use purge_model::Inode;
 
-/// So many files are remembered at most. Beyond that it is unknown who changes what.
+/// At most this number of files is remembered. Beyond that it is unknown who changes what.
 const FILES_MAX: usize = 1 << 17;
 /// A change is remembered for at least one whole settlement: the attributes may be read again in the one after it was noted.
 const SETTLEMENTS: u8 = 2;
@@ -25,7 +25,7 @@ pub enum ChangedBy {
 #[derive(Debug, Default)]
 pub struct Changers {
     by_file: FxHashMap<Inode, Change>,
-    /// Changes were not noted, for so many settlements more.
+    /// Changes were not noted, for this number of settlements more.
     unknown: u8,
 }
 

@@ -6,6 +6,7 @@
 //!
 //! - `feed`      what a source with a queue is to this thread
 //! - `backlog`   when more waits than is read (pure)
+//! - `spare`     what is done without while too many wait
 //! - `rounds`    what the thread does when
 //! - `settling`  what an event alone cannot decide
 
@@ -13,6 +14,7 @@ mod backlog;
 mod feed;
 mod rounds;
 mod settling;
+mod spare;
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -26,6 +28,7 @@ use rustix::event::EventfdFlags;
 use self::backlog::Backlog;
 pub use self::feed::{Feed, Processes};
 use self::settling::Settlement;
+use self::spare::Spare;
 use super::Watched;
 use super::accessors::Accessors;
 use super::changes::Changers;
@@ -40,6 +43,7 @@ pub use super::source::Barrier;
 use super::touched::Suspicion;
 use purge_base::clock;
 use purge_model::{Inode, Seconds};
+use purge_sys::memory;
 use purge_sys::shared::SharedBuffer;
 
 /// Whether it is worth waiting for the thread is asked so often.
@@ -98,7 +102,8 @@ impl Collector {
             changers: Changers::default(),
             suspicion: Suspicion::default(),
             progress: Progress::default(),
-            backlog: Backlog::default(),
+            backlog: Backlog::within(memory::bound()),
+            spare: Spare::default(),
             read_total: 0,
             is_full: false,
             is_empty: false,
@@ -212,6 +217,7 @@ struct Reader<F> {
     suspicion: Suspicion,
     progress: Progress,
     backlog: Backlog,
+    spare: Spare,
     /// Events read so far.
     read_total: u64,
     /// The last pass has filled its buffer: more waits.
@@ -261,13 +267,9 @@ impl<F: Feed> Reader<F> {
         let bytes = buffer.bytes();
         let bytes = bytes.get_mut(..self.feed.bytes_at_once()).unwrap_or(&mut []);
         let began = clock::now();
-        let mut too_many = None;
-        let (feed, backlog) = (&self.feed, &mut self.backlog);
-        self.progress.about_to_read(began, || {
-            let queued = feed.queued();
-            too_many = backlog.is_too_much(queued).then_some(queued);
-            queued
-        });
+        self.progress.about_to_read(began, || self.feed.queued());
+        let too_many = self.too_many();
+        let names_again = self.spare_names();
         if let Some(queued) = too_many {
             let let_go = self.let_go(bytes, queued);
             self.buffer = Some(buffer);
@@ -280,11 +282,12 @@ impl<F: Feed> Reader<F> {
         let applied = read.and_then(|n| {
             let events = bytes.get_mut(..n).unwrap_or(&mut []);
             let names = there.map(drop);
-            let applied = self.apply(events, Processes::Known, names.is_ok());
+            let notes = names.is_ok() && self.spare.follows_names();
+            let applied = self.apply(events, Processes::Known, notes);
             // They are in the journal now.
             events.fill(0);
             // Lost events are the worst that can be told.
-            applied.and_then(|count| names.map(|()| count))
+            applied.and_then(|count| names.and(names_again).map(|()| count))
         });
         self.buffer = Some(buffer);
         match &applied {

@@ -23,7 +23,7 @@ pub enum CollectError {
     #[error("the kernel's event queue overflowed")]
     Overflow,
     /// More events waited than may lie in the kernel's memory: they were let go.
-    #[error("{0} events waited, more than can be read in time, and were let go")]
+    #[error("{0} events waited, more than the memory of this host allows, and were dropped")]
     Backlog(u64),
     /// More names changed than can be followed. No use is lost by that, but where files lie.
     #[error("more names changed than can be followed; a scan looks where everything is")]

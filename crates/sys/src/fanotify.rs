@@ -146,6 +146,14 @@ impl Group {
         self.mark_filesystem(path)
     }
 
+    /// From now on [`NAMESPACE_EVENTS`] are not queued, until [`Group::mark_again`].
+    ///
+    /// # Errors
+    /// What `fanotify_mark(2)` says.
+    pub fn leave_names_out(&self, path: &Path) -> io::Result<()> {
+        self.change_mark(path, fan::FAN_MARK_REMOVE, NAMESPACE_EVENTS)
+    }
+
     /// Whether its file system is still marked.
     ///
     /// # Errors
@@ -163,19 +171,23 @@ impl Group {
     /// A subvolume of btrfs is refused (EXDEV), though the mark is the whole file system's: its top is taken then, which a handle leads to also
     /// where it is not mounted. Events of other subvolumes are told as well, and their handles say so.
     fn mark_filesystem(&self, path: &Path) -> io::Result<()> {
-        match self.mark_filesystem_of(path) {
+        self.change_mark(path, fan::FAN_MARK_ADD, EVENTS)
+    }
+
+    fn change_mark(&self, path: &Path, how: u32, events: u64) -> io::Result<()> {
+        match self.change_mark_of(path, how, events) {
             Err(e) if e.raw_os_error() == Some(libc::EXDEV) => {
                 let top = Handle::of_btrfs_top().open_dir(beneath::open_mount(path)?)?;
                 let path = format!("/proc/self/fd/{}", top.as_raw_fd());
-                self.mark_filesystem_of(Path::new(&path))
+                self.change_mark_of(Path::new(&path), how, events)
             }
             other => other,
         }
     }
 
-    fn mark_filesystem_of(&self, path: &Path) -> io::Result<()> {
-        let how = fan::FAN_MARK_ADD | fan::FAN_MARK_FILESYSTEM;
-        fan::fanotify_mark(self.0.as_raw_fd(), how, EVENTS, fan::AT_FDCWD, path)
+    fn change_mark_of(&self, path: &Path, how: u32, events: u64) -> io::Result<()> {
+        let how = how | fan::FAN_MARK_FILESYSTEM;
+        fan::fanotify_mark(self.0.as_raw_fd(), how, events, fan::AT_FDCWD, path)
     }
 
     /// From now on the [`IGNORABLE`] events of this inode are not queued, until [`Group::flush_ignored`] or until the

@@ -1,7 +1,56 @@
-//! The allocator (`mallopt(3)`, `malloc_trim(3)`).
+//! The allocator (`mallopt(3)`, `malloc_trim(3)`), and how much memory this process may use.
 //!
 //! Measured with a million files: glibc's arena for each thread, and what the first scan left free in them, made
 //! 350 MB of what is 130 MB with two arenas that are trimmed once.
+
+use std::fs;
+use std::path::Path;
+
+/// Version 1 of control groups writes this much, or more, where there is no bound.
+const UNBOUND: u64 = 1 << 62;
+
+/// The bounds of the control group that this process is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupBounds {
+    /// Beyond it the group is slowed down (`memory.high`).
+    pub high: Option<u64>,
+    /// It may never have more.
+    pub max: Option<u64>,
+}
+
+/// The bounds of the control group that this process is in, and of those above it.
+pub fn group_bounds() -> GroupBounds {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let bound = |prefix: &str, mount: &str, file: &str| {
+        let own = groups
+            .lines()
+            .find_map(|l| l.split_once(':')?.1.strip_prefix(prefix))?;
+        least_bound(&Path::new(mount).join(own), file)
+    };
+    let of_two = |file| bound(":/", "/sys/fs/cgroup", file);
+    let of_one = bound("memory:/", "/sys/fs/cgroup/memory", "memory.limit_in_bytes");
+    GroupBounds {
+        high: of_two("memory.high"),
+        max: of_two("memory.max").or(of_one),
+    }
+}
+
+/// The least bound of a group and those above it.
+fn least_bound(group: &Path, file: &str) -> Option<u64> {
+    let texts = group
+        .ancestors()
+        .filter_map(|g| fs::read_to_string(g.join(file)).ok());
+    let bounds = texts.filter_map(|text| text.trim().parse().ok());
+    bounds.filter(|bytes| *bytes < UNBOUND).min()
+}
+
+/// How many bytes of memory this process may use at most: what the host has, or what its control group allows.
+pub fn bound() -> u64 {
+    let host = rustix::system::sysinfo();
+    let host = host.totalram.saturating_mul(u64::from(host.mem_unit));
+    let group = group_bounds();
+    [group.high, group.max].into_iter().flatten().fold(host, u64::min)
+}
 
 /// Keeps the number of arenas small; to be called before the first thread is started.
 pub fn few_arenas() {
@@ -23,7 +72,7 @@ pub fn give_back() {
 
 /// Resident memory of this process (VmRSS in `/proc/self/status`).
 pub fn resident_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
     let kib = line
         .and_then(|l| l.split_whitespace().next())

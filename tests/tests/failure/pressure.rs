@@ -1,14 +1,14 @@
 //! Memory that runs out: the kernel charges the queue of events to the agent's memory cgroup. Whether events are dropped or the
-//! agent is killed, nothing that was used looks unused afterwards.
+//! agent is killed, nothing that was used looks unused afterwards. Events that memory holds are read, however many there are.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use purge_tests::ctl::number;
-use purge_tests::files::{age_tree, make, shell};
+use purge_tests::files::{age_tree, make, read, shell};
 use purge_tests::skip::Unmet;
-use purge_tests::wait::{LONG, let_pass, until};
+use purge_tests::wait::{LONG, let_pass, until, until_same};
 use purge_tests::{Agent, Config, Fs, Mount, need};
 
 const DIRECTORIES: usize = 10;
@@ -129,4 +129,62 @@ fn memory_that_runs_out_makes_nothing_look_unused() {
         wrong.first()
     );
     drop(agent);
+}
+
+/// More than may wait while names are followed (1 << 20).
+const RENAMES: usize = 1_200_000;
+
+/// A user who renames faster than names are followed makes no other user's file young, and no use is lost.
+#[test]
+fn a_storm_of_renames_costs_names_and_no_clock() {
+    let mount = need!(Mount::new(Fs::Tmpfs));
+    let root = mount.path();
+    let files = make(&root.join("old"), 20);
+    let storm = make(&root.join("storm"), 1).remove(0);
+    age_tree(&root);
+    let config = Config::new(&root, "baseline = \"mtime\"\ngap_tolerance = \"0s\"").rule(
+        "old",
+        "ttl = \"1h\"\nclock = [\"access\"]\nremove_empty_dirs = false",
+    );
+    let agent = Agent::tracking(&config);
+    assert_eq!(agent.ctl().candidate_files().len(), 21);
+    let_pass(2);
+
+    agent.freeze();
+    let mut at = storm;
+    for n in 0..RENAMES {
+        let next = root.join("storm").join(n.to_string());
+        fs::rename(&at, &next).unwrap();
+        at = next;
+        if n == RENAMES / 2 {
+            read(&files[0]);
+        }
+    }
+    agent.thaw();
+    agent.wait_until_well();
+    let expected: BTreeSet<PathBuf> = files.iter().skip(1).cloned().collect();
+    until("the agent says what it let go", LONG, || {
+        let gaps = agent.status()["gaps"].clone();
+        gaps.as_array().is_some_and(|gaps| !gaps.is_empty()).then_some(())
+    });
+    agent.wait_until_well();
+    until_same(
+        "all clocks are as before, but for what was read",
+        &expected,
+        || {
+            let mut all = agent.ctl().candidate_files();
+            all.retain(|path| files.contains(path));
+            all
+        },
+    );
+    let status = agent.status();
+    let gaps = status["gaps"].as_array().unwrap();
+    assert!(gaps.iter().all(|gap| gap["counts"] == false), "{status}");
+    assert!(gaps.iter().any(|gap| gap["cause"] == "names"), "{status}");
+    // Names are followed again.
+    let moved = root.join("old/moved");
+    fs::rename(&files[1], &moved).unwrap();
+    until("the new name is known", LONG, || {
+        agent.ctl().candidate_files().contains(&moved).then_some(())
+    });
 }

@@ -1,7 +1,7 @@
 //! What a source with a queue is to the collector's thread: a descriptor to wait for, bytes, and events in them.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use super::CollectError;
 use crate::event::Event;
@@ -28,6 +28,18 @@ pub trait Feed: AsFd + Send + Sync + 'static {
     /// # Errors
     /// What `read(2)` says, except EAGAIN and EINTR.
     fn read(&self, into: &mut [u8]) -> io::Result<usize>;
+
+    /// Reports no names and no changes of metadata from now on, until [`Feed::report_names`]. `root` is the volume's root.
+    ///
+    /// # Errors
+    /// When the kernel refuses: then they are reported.
+    fn leave_names_out(&self, root: &OwnedFd) -> io::Result<()>;
+
+    /// Reports names again.
+    ///
+    /// # Errors
+    /// When the kernel refuses: then none are reported.
+    fn report_names(&self, root: &OwnedFd) -> io::Result<()>;
 
     /// The bytes of one read: at most [`super::BUFFER_BYTES`].
     fn bytes_at_once(&self) -> usize;

@@ -48,7 +48,12 @@ impl<F: Feed> Reader<F> {
             let began = Instant::now();
             self.read_eagerly().unwrap_or_else(&on_error);
             // Whoever fills the queue must not keep this thread reading and nothing else.
-            let slice = began.elapsed().clamp(SLICE_MIN, SLICE_MAX);
+            let longest = if self.backlog.lets_names_go() {
+                SLICE_MIN
+            } else {
+                SLICE_MAX
+            };
+            let slice = began.elapsed().clamp(SLICE_MIN, longest);
             stops |= self.answer(inbox, &on_error);
             self.look_at_names(slice).unwrap_or_else(&on_error);
             self.tell_of_lost_names().unwrap_or_else(&on_error);
@@ -162,7 +167,7 @@ impl<F: Feed> Reader<F> {
     }
 
     fn tell_of_lost_names(&mut self) -> Result<(), CollectError> {
-        let is_over = self.namespace.pending().is_empty();
+        let is_over = self.namespace.pending().is_empty() && self.spare.follows_names();
         let now = clock::now();
         let told = self
             .names_lost

@@ -1,7 +1,8 @@
 //! The kernel's queue, as the collector's thread reads it, and as precision windows use it.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::decode::{records, whole_records};
@@ -50,6 +51,11 @@ fn bytes_with_processes(descriptors: usize) -> usize {
         .clamp(BUFFER_BYTES_MIN, BUFFER_BYTES_WITH_PROCESSES)
 }
 
+/// Another file system may lie at the volume's path by now.
+fn by_descriptor(root: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()))
+}
+
 impl AsFd for Queue {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.group.as_fd()
@@ -63,6 +69,14 @@ impl Feed for Queue {
 
     fn read(&self, into: &mut [u8]) -> io::Result<usize> {
         self.group.read(into)
+    }
+
+    fn leave_names_out(&self, root: &OwnedFd) -> io::Result<()> {
+        self.group.leave_names_out(&by_descriptor(root))
+    }
+
+    fn report_names(&self, root: &OwnedFd) -> io::Result<()> {
+        self.group.mark_again(&by_descriptor(root))
     }
 
     fn bytes_at_once(&self) -> usize {
