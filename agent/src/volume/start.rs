@@ -52,7 +52,7 @@ pub fn open(config: &VolumeConfig, home: &Home) -> Result<Opened, VolumeError> {
     Lies::at(config)?;
     let identity = identity(&config.path).map_err(|e| missing(format!("cannot be read: {e}")))?;
     let mut opened = opening::open(home, config, identity, clock::now())?;
-    // The clock's own file was lost, and the wall clock lies behind what is recorded: nobody knows how much time has passed.
+    // The clock's own file was lost, and the wall clock lies behind what is recorded: how much time has passed is unknown.
     opened.incomplete |= home.clock.at_least(Seconds(opened.record.last_alive));
     Ok(opened)
 }
