@@ -128,10 +128,10 @@ impl Host {
             (None, _) => None,
         }
         .ok_or_else(|| HostError::Refused(format!("{}: its rule is not in force", asker.name())))?;
-        if let Asker::Quota(q) = asker {
-            if !q.purges() {
-                rule.action = Action::Notify;
-            }
+        if let Asker::Quota(q) = asker
+            && !q.purges()
+        {
+            rule.action = Action::Notify;
         }
         Ok(rule)
     }

@@ -43,6 +43,9 @@ use purge_sys::failure::Failure;
 /// Plans are kept for this long, to be looked at.
 const KEPT_SECONDS: u64 = 30 * 24 * 3600;
 
+/// A key in the store, and the head there, if it can be read.
+type KeyedHead = (Vec<u8>, Result<Head, Damaged>);
+
 /// Why a plan cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
@@ -435,7 +438,7 @@ impl Plans {
     }
 
     /// Every head in the store, with its key.
-    fn heads(&self) -> Result<Vec<(Vec<u8>, Result<Head, Damaged>)>, StoreError> {
+    fn heads(&self) -> Result<Vec<KeyedHead>, StoreError> {
         let mut all = Vec::new();
         for record in self.store.records(Record::Plan, b"") {
             let (key, value) = record?;
