@@ -13,10 +13,14 @@ use crate::{Agent, Config};
 const GETENT: &str = r#"#!/bin/sh
 database=$1; shift
 echo >> DIRECTORY-asked
-for key; do
-  KEY="$key" awk -F: 'BEGIN { k = tolower(ENVIRON["KEY"]) }
-    tolower($1) == k || $3 == k { print; exit }' /etc/"$database" DIRECTORY
-done
+printf '%s\n' "$@" | awk -F: '
+  NR == FNR { if ($0 != "") key[++keys] = tolower($0); next }
+  { line[++lines] = $0; name[lines] = tolower($1); id[lines] = $3 }
+  END {
+    for (k = 1; k <= keys; k++)
+      for (l = 1; l <= lines; l++)
+        if (name[l] == key[k] || id[l] == key[k]) { print line[l]; break }
+  }' - /etc/"$database" DIRECTORY
 "#;
 
 /// The accounts; files that are changed in place, so that the agent sees each change.

@@ -445,7 +445,7 @@ fn by_weight(outlook: &Outlook) -> Vec<u32> {
     let weight = |days: &[forecast::Share]| days.iter().fold(0u128, |sum, day| sum.saturating_add(day.1));
     let all = outlook.subjects.iter();
     let mut all: Vec<(u128, u32)> = all.map(|(id, days)| (weight(days), *id)).collect();
-    all.sort_unstable_by(|a, b| b.cmp(a));
+    all.sort_unstable_by_key(|(weight, id)| (std::cmp::Reverse(*weight), *id));
     all.into_iter().map(|(_, id)| id).collect()
 }
 
