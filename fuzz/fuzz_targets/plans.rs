@@ -6,7 +6,7 @@
 use libfuzzer_sys::fuzz_target;
 use purge_format::frame::put_frame;
 use purge_removal::candidate::{CHUNK_CANDIDATES, decode, encode};
-use purge_removal::ledger::Account;
+use purge_removal::run::ledger::Account;
 
 fuzz_target!(|input: &[u8]| {
     let Some((kind, bytes)) = input.split_first() else {

@@ -16,9 +16,9 @@ use purge_base::clock;
 use purge_collect::collector::Barrier;
 use purge_model::{Kind, Seconds, Totals};
 use purge_removal::audit::{self, Event, Lines};
-use purge_removal::doubt::Doubt;
-use purge_removal::freeing::{Ended, Freer, Rest};
 use purge_removal::runs::Run;
+use purge_removal::trash::doubt::Doubt;
+use purge_removal::trash::freeing::{Ended, Freer, Rest};
 use purge_removal::trash::{Share, TRASH, Trash};
 
 /// Uses that wait in the kernel's queue are read within this time, or nothing is freed now.

@@ -11,7 +11,7 @@ use purge_notify::sender::Notifier;
 use purge_removal::audit::Audit;
 use purge_removal::holds::Holds;
 use purge_removal::plans::Plans;
-use purge_removal::recover::Unfinished;
+use purge_removal::run::recover::Unfinished;
 use purge_removal::runs::Runs;
 
 /// What earlier processes left.

@@ -18,13 +18,13 @@ use purge_collect::collector::Barrier;
 use purge_model::{Inode, Kind, Seconds};
 use purge_notify::tally::Tally;
 use purge_policy::rule::Rule;
-use purge_removal::apply::{self, Order, Seen, Taken};
 use purge_removal::audit::Heading;
 use purge_removal::candidate::Candidate;
-use purge_removal::ending::{Stop, end, failure_of};
-use purge_removal::ledger::{self, Ledger};
 use purge_removal::plans::{EXPIRES_AFTER_SECONDS, Fingerprint, Plan};
 use purge_removal::protection::Guard;
+use purge_removal::run::apply::{self, Order, Seen, Taken};
+use purge_removal::run::ending::{Stop, end, failure_of};
+use purge_removal::run::ledger::{self, Ledger};
 use purge_removal::runs::{LiveRun, Run};
 
 /// How a plan is applied.

@@ -5,7 +5,7 @@ use rustc_hash::FxHashSet;
 
 use super::{Host, HostError};
 use purge_base::clock;
-use purge_removal::ledger;
+use purge_removal::run::ledger;
 use purge_removal::trash::Trash;
 
 impl Host {

@@ -10,9 +10,9 @@ use crate::volume::claimed::Doing;
 use purge_base::clock;
 use purge_model::{Seconds, Totals};
 use purge_removal::audit::{self, Audit, Event, Heading, Lines};
-use purge_removal::restore::{Destination, Item, Refused, Restore, Which};
 use purge_removal::runs::{Failure, Run};
-use purge_removal::take_in::take_in;
+use purge_removal::trash::restore::{Destination, Item, Refused, Restore, Which};
+use purge_removal::trash::take_in::take_in;
 use purge_removal::trash::{Share, Trash};
 use purge_sys::{beneath, mark};
 

@@ -6,7 +6,7 @@ use crate::volume::Volume;
 use crate::work::rules::{Amount, How};
 use crate::work::{Outcome, Outcomes};
 use purge_policy::rule::Rule;
-use purge_removal::counts::{FATES, RunCounts, STATES, reasons};
+use purge_removal::runs::counts::{FATES, RunCounts, STATES, reasons};
 
 /// The figures of all work.
 pub(super) fn render(page: &mut Page, host: &Host) {

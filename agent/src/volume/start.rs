@@ -39,7 +39,7 @@ use purge_config::VolumeConfig;
 use purge_index::journal::Identity;
 use purge_model::Seconds;
 use purge_removal::protection::LastGuard;
-use purge_removal::recover::Unfinished;
+use purge_removal::run::recover::Unfinished;
 use purge_scan::Extent;
 use purge_sys::stat::{self, Device, Mount};
 

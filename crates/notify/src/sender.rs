@@ -19,7 +19,7 @@ use super::text::{About, Texts};
 use crate::settings::{Notify, Sink};
 use purge_base::clock;
 use purge_base::handover::Handover;
-use purge_removal::recover::{Witness, Witnesses};
+use purge_removal::run::recover::{Witness, Witnesses};
 
 /// The first wait after a failure; each further one is twice as long.
 const RETRY_FIRST_SECONDS: u64 = 5;

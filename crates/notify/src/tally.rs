@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use super::event::Entry;
 use purge_base::sight::Sight;
 use purge_policy::evaluate::Shape;
-use purge_removal::apply::Taken;
 use purge_removal::candidate::Candidate;
+use purge_removal::run::apply::Taken;
 
 /// What an owner lost.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

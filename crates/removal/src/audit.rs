@@ -17,8 +17,8 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::candidate::Candidate;
-use super::ledger::Code;
 use super::plans::RuleShare;
+use crate::fate::Code;
 use purge_model::{Kind, LastUse, Seconds, Source};
 use purge_sys::private;
 use purge_sys::trusted;

@@ -83,3 +83,28 @@ pub enum Fate {
     /// Something is wrong with the system, or it could not be put back.
     Failed(io::Error),
 }
+
+/// What became of a candidate, without why it failed: what is counted and written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// Removed.
+    Deleted,
+    /// In the trash.
+    Trashed,
+    /// Left alone, and why.
+    Skipped(Skip),
+    /// Something is wrong with the system, or it could not be put back.
+    Failed,
+}
+
+impl Code {
+    /// The code of a fate.
+    pub fn of(fate: &Fate) -> Self {
+        match fate {
+            Fate::Deleted => Self::Deleted,
+            Fate::Trashed => Self::Trashed,
+            Fate::Skipped(why) => Self::Skipped(*why),
+            Fate::Failed(_) => Self::Failed,
+        }
+    }
+}

@@ -8,7 +8,7 @@ use std::io;
 
 use rustix::io::Errno;
 
-use super::guard::{Fate, Skip};
+use crate::fate::{Fate, Skip};
 
 /// Whether the file system has room. ENOSPC means a user's limit then: a quota of some file systems, or a directory that is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Runs: what became of the candidates of a plan, past and current.
 
+pub mod counts;
 mod run;
 mod stored;
 
@@ -10,8 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use self::counts::EndedRuns;
 pub use self::run::{Failure, OwnerFailures, REASONS, Run, RunState, Skipped};
-use super::counts::EndedRuns;
 use purge_index::{Batch, Record, Store, StoreError};
 use purge_model::Seconds;
 

@@ -5,7 +5,7 @@
 //!   barrier    every use before the lease is in the index (the caller's: `Surroundings::sync`)
 //!   verify     name, inode, times, index and holds are as the plan says
 //! ```
-//! What follows, the taking itself, is in [`super::take`].
+//! What follows, the taking itself, is in [`crate::take::batch`].
 //!
 //! Everything is anchored below the volume's root by `openat2(2)`: no symlink, mount or `..` that anybody puts into
 //! the path while the run goes on leads out of the volume.
@@ -19,12 +19,13 @@ use std::time::Instant;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::bin::{Bin, Lanes};
-use super::candidate::Candidate;
-pub use super::fate::{Fate, Skip};
-use super::origin::{self, Origin};
-use super::refusal::{self, Room};
-use super::room::LEASES_OF_A_TREE_MAX;
+use crate::candidate::Candidate;
+use crate::fate::{Fate, Skip};
+use crate::refusal::{self, Room};
+use crate::take::room::LEASES_OF_A_TREE_MAX;
+use crate::trash::bin::Bin;
+use crate::trash::lanes::Lanes;
+use crate::trash::origin::{self, Origin};
 use purge_collect::Watched;
 use purge_collect::mounted::InUse;
 use purge_index::DirId;
@@ -100,7 +101,7 @@ impl Name {
 #[derive(Debug)]
 pub struct Verified {
     /// All names of a file, the only one of a directory.
-    pub(super) names: Vec<Name>,
+    pub(crate) names: Vec<Name>,
 }
 
 /// So many directories above a candidate are remembered as locked or not.
@@ -128,26 +129,26 @@ enum By {
 /// What a batch of candidates is compared with.
 #[derive(Debug)]
 pub struct Ground<'a> {
-    pub(super) watched: &'a Watched,
+    pub(crate) watched: &'a Watched,
     root: OwnedFd,
     quiet: Option<&'a OwnedFd>,
-    pub(super) held: FxHashSet<Inode>,
-    pub(super) mounted: Arc<InUse>,
+    pub(crate) held: FxHashSet<Inode>,
+    pub(crate) mounted: Arc<InUse>,
     /// When the plan was evaluated, in nanoseconds since 1970.
-    pub(super) evaluated: i128,
+    pub(crate) evaluated: i128,
     /// A candidate that takes longer stays.
-    pub(super) until: Option<Instant>,
+    pub(crate) until: Option<Instant>,
     /// In how many directories the names of one file may lie: all of them are open together.
-    pub(super) directories_max: usize,
+    pub(crate) directories_max: usize,
     /// Leases that a directory which goes as a whole may keep.
-    pub(super) leases_of_a_tree: usize,
+    pub(crate) leases_of_a_tree: usize,
     /// The directory opened last: candidates come in runs.
     anchor: Option<Anchor>,
     /// Whether somebody has a lock on a directory, or on one above it.
     locked: FxHashMap<Arc<[u8]>, bool>,
-    pub(super) bin: Bin,
+    pub(crate) bin: Bin,
     /// What is taken is removed in a moment, by way of these; none: it stays in the trash.
-    pub(super) lanes: Option<Lanes>,
+    pub(crate) lanes: Option<Lanes>,
     /// The volume's symbolic links, once one is looked at.
     links: Option<Links>,
 }
@@ -185,7 +186,7 @@ impl<'a> Ground<'a> {
 
     /// Whether a directory may have been changed since the plan was evaluated: something was moved into it, or out of it. Users cannot set a
     /// change time.
-    pub(super) fn is_changed_since_plan(&self, dir: &Stat) -> bool {
+    pub(crate) fn is_changed_since_plan(&self, dir: &Stat) -> bool {
         /// The kernel's times of changes are those of its last tick.
         const TICK_NANOS: i128 = 20_000_000;
         let changed = i128::from(dir.ctime.unix()) * 1_000_000_000 + i128::from(dir.ctime_nanos);
@@ -221,7 +222,7 @@ impl<'a> Ground<'a> {
 
     /// Takes a lease on a regular file. Without one nothing is removed for good. Another process's lease is not waited for: the file is opened
     /// without blocking (EAGAIN, `fcntl(2)`). A lease is refused by the system only, so what it says is no user's matter.
-    pub(super) fn lease_file(&self, dir: &OwnedFd, name: &CStr) -> Result<Leased, Fate> {
+    pub(crate) fn lease_file(&self, dir: &OwnedFd, name: &CStr) -> Result<Leased, Fate> {
         let file = beneath::open_file(dir, name).map_err(refusal::fate)?;
         match lease::ask(file).map_err(Fate::Failed)? {
             Asked::Granted(lease) => Ok(Leased::Guarded(lease)),
@@ -327,12 +328,12 @@ impl<'a> Ground<'a> {
     }
 
     /// A directory of the volume, by way of the quiet mount.
-    pub(super) fn open_quietly(&self, path: &[u8]) -> io::Result<OwnedFd> {
+    pub(crate) fn open_quietly(&self, path: &[u8]) -> io::Result<OwnedFd> {
         beneath::open_anchor(self.root(By::Quiet), path)
     }
 
     /// Looks at a symbolic link, and where it leads.
-    pub(super) fn look_at_link(&mut self, dir: &[u8], name: &CStr, is_followed: bool) -> io::Result<Found> {
+    pub(crate) fn look_at_link(&mut self, dir: &[u8], name: &CStr, is_followed: bool) -> io::Result<Found> {
         if self.links.is_none() {
             self.links = Some(self.watched.links()?);
         }
@@ -341,7 +342,7 @@ impl<'a> Ground<'a> {
     }
 
     /// What it means that the trash took a candidate not.
-    pub(super) fn not_taken(&self, error: io::Error) -> Fate {
+    pub(crate) fn not_taken(&self, error: io::Error) -> Fate {
         refusal::fate_with(error, || match stat::has_room(&self.root) {
             Ok(true) => Room::Left,
             _ => Room::Unknown,
@@ -349,7 +350,7 @@ impl<'a> Ground<'a> {
     }
 
     /// The renames and removals of a run are not in what the agent reads: the index hears of a file that stays from here.
-    pub(super) fn refresh(&self, mut found: Stat) -> io::Result<()> {
+    pub(crate) fn refresh(&self, mut found: Stat) -> io::Result<()> {
         let mut index = self.watched.index.write();
         // Asking might mean opening, which would break what is left of the lease.
         if let Some((known, _)) = index.get(found.ino) {
@@ -417,7 +418,7 @@ impl<'a> Ground<'a> {
     }
 
     /// No mount of any namespace may lie on an inode, or be of it.
-    pub(super) fn check_mounted(&self, ino: Inode) -> Result<(), Fate> {
+    pub(crate) fn check_mounted(&self, ino: Inode) -> Result<(), Fate> {
         match self.mounted.has(ino) {
             true => Err(Fate::Skipped(Skip::Mounted)),
             false => Ok(()),
@@ -425,7 +426,7 @@ impl<'a> Ground<'a> {
     }
 
     /// Nobody may hold an entry, or a directory above it.
-    pub(super) fn check_held(&self, ino: Inode) -> Result<(), Fate> {
+    pub(crate) fn check_held(&self, ino: Inode) -> Result<(), Fate> {
         if self.held.is_empty() {
             return Ok(());
         }
@@ -449,7 +450,7 @@ impl<'a> Ground<'a> {
     }
 
     /// Whether the names of a candidate have taken too long: openers of the file wait.
-    pub(super) fn is_late(&self) -> bool {
+    pub(crate) fn is_late(&self) -> bool {
         self.until.is_some_and(|until| Instant::now() > until)
     }
 
@@ -531,7 +532,7 @@ fn parent_path(path: &[u8]) -> Option<&[u8]> {
 }
 
 /// What lies there is of this volume, and the kernel would remove it.
-pub(super) fn check_place(watched: &Watched, found: &Located) -> Result<(), Fate> {
+pub(crate) fn check_place(watched: &Watched, found: &Located) -> Result<(), Fate> {
     let why = match found {
         found if found.mount_root => Skip::Mounted,
         found if found.device != watched.device => Skip::Changed,

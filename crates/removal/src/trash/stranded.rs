@@ -7,9 +7,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use super::origin::Origin;
-use super::refusal;
-use super::trash::{LIKE, ORIGIN, Share, TRASH, TREE, TREES};
+use crate::refusal;
+use crate::trash::layout::{LIKE, ORIGIN, TRASH, TREE, TREES};
+use crate::trash::origin::Origin;
+use crate::trash::share::Share;
 use purge_model::Inode;
 use purge_sys::inside;
 
@@ -18,13 +19,13 @@ const NAMES_MAX: u32 = 1000;
 
 /// Where a run's things are kept.
 #[derive(Debug)]
-pub struct Kept {
+pub struct Stranded {
     trash: OwnedFd,
     share: Share,
     failed: Arc<AtomicBool>,
 }
 
-impl Kept {
+impl Stranded {
     /// Below an open trash. `failed` is set when something cannot even be kept: nothing of the run may be freed then.
     pub fn of_run(trash: OwnedFd, run: &str, failed: Arc<AtomicBool>) -> Self {
         let share = Share {

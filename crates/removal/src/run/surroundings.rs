@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::{MutexGuard, RwLockReadGuard};
 use rustc_hash::FxHashSet;
 
-use super::candidate::Candidate;
+use crate::candidate::Candidate;
 use purge_model::Inode;
 
 /// What a run needs from the volume around it.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::candidate::Candidate;
+use crate::candidate::Candidate;
 use purge_format::Damaged;
 use purge_format::integers::{Cursor, put_signed, put_varint};
 use purge_model::{Inode, Seconds, Stat};

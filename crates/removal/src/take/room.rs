@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::candidate::Candidate;
+use crate::candidate::Candidate;
 use purge_policy::evaluate::Shape;
 use purge_sys::walk;
 

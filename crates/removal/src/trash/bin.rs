@@ -1,14 +1,13 @@
 //! Where a run's worker puts what it takes away: a part of the trash.
 
-use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::kept::Kept;
-use super::origin::Origin;
-use super::reserve;
-use super::trash::{LIKE, ORIGIN};
+use crate::trash::layout::{LIKE, ORIGIN};
+use crate::trash::origin::Origin;
+use crate::trash::reserve;
+use crate::trash::stranded::Stranded;
 use purge_model::Inode;
 use purge_sys::likeness::Likeness;
 use purge_sys::{beneath, inside};
@@ -16,52 +15,18 @@ use purge_sys::{beneath, inside};
 /// Where a run puts what it takes away.
 #[derive(Debug)]
 pub struct Bin {
-    pub(super) volume: OwnedFd,
-    pub(super) files: OwnedFd,
-    pub(super) trees: OwnedFd,
+    pub(crate) volume: OwnedFd,
+    pub(crate) files: OwnedFd,
+    pub(crate) trees: OwnedFd,
     /// Where that is, relative to the volume.
-    pub(super) trees_path: String,
+    pub(crate) trees_path: String,
     /// The directory made last, and the one that holds it or its like: candidates come in runs.
-    pub(super) last: Option<Place>,
-    pub(super) above: Option<Place>,
+    pub(crate) last: Option<Place>,
+    pub(crate) above: Option<Place>,
     /// For what cannot be put back.
-    pub kept: Kept,
+    pub kept: Stranded,
     /// The trash itself.
-    pub(super) trash: OwnedFd,
-}
-
-/// A worker's directories for files that are removed in a moment. There are some, because the kernel reads a directory's names one by one
-/// to find one of them.
-#[derive(Debug, Clone)]
-pub struct Lanes {
-    dirs: [Arc<OwnedFd>; Self::COUNT],
-    /// How many names were given.
-    given: usize,
-}
-
-impl Lanes {
-    /// So many for a worker.
-    pub const COUNT: usize = 8;
-
-    /// In these directories.
-    pub fn new(dirs: [Arc<OwnedFd>; Self::COUNT]) -> Self {
-        Self { dirs, given: 0 }
-    }
-
-    /// The directories.
-    pub fn dirs(&self) -> impl Iterator<Item = &OwnedFd> {
-        self.dirs.iter().map(|dir| &**dir)
-    }
-
-    /// A directory, and a name there that was not given before. Something that could not be put back may have it: ask again then.
-    pub fn free(&mut self) -> (Arc<OwnedFd>, Arc<CStr>) {
-        let (lane, nth) = (self.given % Self::COUNT, self.given / Self::COUNT);
-        self.given = self.given.wrapping_add(1);
-        let [first, ..] = &self.dirs;
-        let dir = self.dirs.get(lane).unwrap_or(first);
-        let name = CString::new(nth.to_string()).unwrap_or_default();
-        (Arc::clone(dir), name.into())
-    }
+    pub(crate) trash: OwnedFd,
 }
 
 impl Bin {
@@ -167,7 +132,7 @@ impl Bin {
 }
 
 /// The path of a directory, which it is, and its place.
-pub(super) type Place = (Vec<u8>, Inode, Arc<OwnedFd>);
+pub(crate) type Place = (Vec<u8>, Inode, Arc<OwnedFd>);
 
 fn of_path(place: Option<&Place>, path: &[u8], ino: Inode) -> io::Result<Option<Arc<OwnedFd>>> {
     match place.filter(|(of, ..)| of == path) {
@@ -187,7 +152,7 @@ fn another_directory() -> io::Error {
 }
 
 /// The directory that holds a path, and its name there.
-pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|b| *b == b'/') {
         Some(cut) => (path.get(..cut).unwrap_or(&[]), path.get(cut + 1..).unwrap_or(&[])),
         None => (&[], path),

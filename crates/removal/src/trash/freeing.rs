@@ -20,12 +20,12 @@ use purge_proto::shown;
 use roaring::RoaringTreemap;
 use rustc_hash::FxHashSet;
 
-use super::bin::split;
-use super::doubt::{Doubt, Verdict};
-use super::kept::Kept;
-use super::origin::{self, Origin};
-use super::places::{self, Whole};
-use super::trash::{FILES, LIKE, ORIGIN, TREE};
+use crate::trash::bin::split;
+use crate::trash::doubt::{Doubt, Verdict};
+use crate::trash::layout::{FILES, LIKE, ORIGIN, TREE};
+use crate::trash::origin::{self, Origin};
+use crate::trash::places::{self, Whole};
+use crate::trash::stranded::Stranded;
 use purge_collect::trashed::Trashed;
 use purge_model::{Inode, Kind, Seconds, Stat};
 use purge_sys::lease::{self, Asked, Lease};
@@ -38,7 +38,7 @@ const TOGETHER_MAX: usize = 128;
 /// What freeing goes by.
 pub struct Freer<'f> {
     /// Where goes what was used.
-    pub kept: Kept,
+    pub kept: Stranded,
     /// What is known of uses in the trash.
     pub trashed: &'f Trashed,
     /// Inodes that are in use by mounts.
@@ -61,7 +61,7 @@ pub struct Rest {
 }
 
 impl Rest {
-    pub(super) fn add(&mut self, other: Self, above: &[u8]) {
+    pub(crate) fn add(&mut self, other: Self, above: &[u8]) {
         self.stuck.add(other.stuck.below(above));
         self.waiting = self.waiting.saturating_add(other.waiting);
     }

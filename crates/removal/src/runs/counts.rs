@@ -3,7 +3,7 @@
 
 use parking_lot::Mutex;
 
-use super::runs::{REASONS, Run, RunState, Skipped};
+use super::run::{REASONS, Run, RunState, Skipped};
 use purge_model::Totals;
 
 /// States that a run can end in, as the contract names them.

@@ -1,7 +1,7 @@
 //! How a run ends.
 
-use super::runs::{LiveRun, Progress, Run, RunState};
-use super::tally;
+use crate::run::tally;
+use crate::runs::{LiveRun, Progress, Run, RunState};
 use purge_base::accounts::{know_user_names, user_name};
 use purge_base::clock;
 use purge_model::Totals;

@@ -25,7 +25,7 @@ impl Share {
         self.until == Self::KEPT
     }
 
-    pub(super) fn parse(name: &str) -> Option<Self> {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
         let (rest, open) = match name.strip_suffix(OPEN) {
             Some(rest) => (rest, true),
             None => (name, false),

@@ -11,7 +11,7 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::OwnedFd;
 
-use super::origin::{self, Level as Known, Origin};
+use crate::trash::origin::{self, Level as Known, Origin};
 use purge_model::Inode;
 use purge_sys::likeness::Likeness;
 use purge_sys::protection::Protection;

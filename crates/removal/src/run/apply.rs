@@ -13,22 +13,27 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLockReadGuard};
 
 use self::share::FullTrash;
-use super::audit::{self, Audit, Heading, Lines};
-use super::candidate::{Candidate, Part};
-use super::ending::{Stop, end};
-use super::forget::{enter_trash, forget};
-use super::guard::{Fate, Ground};
-use super::ledger::{Code, Ledger, Position};
-use super::pace::Pace;
-use super::parts::Parts;
-use super::plans::{Plan, Plans};
-use super::refusal;
-use super::room::Room;
-use super::runs::{LiveRun, Progress, Run};
-pub use super::surroundings::{Seen, Surroundings, Taken};
-use super::take::{Batch, Finished};
-use super::tally::{self, Faults};
-use super::trash::{Share, Trash};
+use crate::audit::{self, Audit, Heading, Lines};
+use crate::candidate::{Candidate, Part};
+use crate::fate::Code;
+use crate::fate::Fate;
+use crate::plans::{Plan, Plans};
+use crate::refusal;
+use crate::run::ending::{Stop, end};
+use crate::run::ledger::{Ledger, Position};
+use crate::run::pace::Pace;
+use crate::run::parts::Parts;
+pub use crate::run::surroundings::{Seen, Surroundings, Taken};
+use crate::run::tally::{self, Faults};
+use crate::runs::{LiveRun, Progress, Run};
+use crate::take::batch::Batch;
+use crate::take::forget::{enter_trash, forget};
+use crate::take::guard::Ground;
+use crate::take::moves::Finished;
+use crate::take::room::Room;
+use crate::trash::dir::Trash;
+use crate::trash::lanes::WORKERS_MAX;
+use crate::trash::share::Share;
 use purge_base::accounts::user_name;
 use purge_base::clock;
 use purge_base::descriptors::{Pool, Taken as Descriptors};
@@ -50,8 +55,6 @@ const TRIES: u32 = 8;
 /// With so many batches given up, the rest of the run would fare no better.
 const GIVEN_UP_MAX: u32 = 3;
 const REST_MIN: Duration = Duration::from_millis(50);
-/// Workers of one run: renames are one at a time in a whole file system, so that more would only wait.
-pub const WORKERS_MAX: u8 = 4;
 /// Fewer faults than this never stop a run: one file among ten that cannot be read is no sign of a broken volume.
 const ERRORS_TOLERATED: u64 = 10;
 
@@ -147,7 +150,7 @@ struct Runner<'a> {
 }
 
 /// The batches of one worker. One comes to its end when the next is decided: those who are late have that long to come to what was moved, and
-/// what has no grace is removed by the next (see [`super::take`]).
+/// what has no grace is removed by the next (see [`crate::take::batch`]).
 struct Chain<'r> {
     worker: u8,
     last: Option<Decided<'r>>,

@@ -7,7 +7,7 @@
 //!             +-----+---- what they were like ---> way: compared, or made again
 //! ```
 //! The directories on the way to a place may be other directories by now, and other users may change them while this goes on. See
-//! [`super::way`] for what may take a file back.
+//! [`crate::trash::way`] for what may take a file back.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -16,13 +16,15 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::bin::split;
-use super::kept::Kept;
-use super::origin::Origin;
-use super::placeholder;
-use super::places::{self, Whole};
-use super::trash::{FILES, FLAT, LIKE, ORIGIN, Share, TREE, TREES, Trash};
-use super::way::{Makes, Stage, Was, Way};
+use crate::trash::bin::split;
+use crate::trash::dir::Trash;
+use crate::trash::layout::{FILES, FLAT, LIKE, ORIGIN, TREE, TREES};
+use crate::trash::origin::Origin;
+use crate::trash::placeholder;
+use crate::trash::places::{self, Whole};
+use crate::trash::share::Share;
+use crate::trash::stranded::Stranded;
+use crate::trash::way::{Makes, Stage, Was, Way};
 use purge_model::{Inode, Kind};
 use purge_sys::likeness::Likeness;
 use purge_sys::walk::{Listed, Visitor, list, walk};
@@ -121,7 +123,7 @@ pub struct Restore<'a> {
     /// Called with the directory and name of each entry that is there now.
     pub placed: &'a mut dyn FnMut(&OwnedFd, &CStr),
     /// What cannot go back goes there, if anywhere.
-    pub kept: Option<&'a Kept>,
+    pub kept: Option<&'a Stranded>,
     /// Tells of directories that the trash remembers nothing of.
     pub knows: Knows<'a>,
 }

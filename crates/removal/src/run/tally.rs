@@ -1,8 +1,8 @@
 //! Counts what became of a run's candidates: each of them in exactly one place. Pure.
 
-use super::candidate::Candidate;
-use super::ledger::Code;
-use super::runs::{FAILURES_NAMED_MAX, Failure, OwnerFailures, Run};
+use crate::candidate::Candidate;
+use crate::fate::Code;
+use crate::runs::{FAILURES_NAMED_MAX, Failure, OwnerFailures, Run};
 use purge_model::Totals;
 
 /// So many owners of failures a run's record counts; of the others `failed_total` tells.

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use super::candidate::Candidate;
-use super::room::Room;
+use crate::candidate::Candidate;
+use crate::take::room::Room;
 
 /// Candidates that are leased at once, at most and at least.
 const BATCH_CANDIDATES: usize = 512;

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::io;
 
-use super::take::Freed;
+use crate::take::moves::Freed;
 use purge_collect::Watched;
 use purge_index::StoreError;
 use purge_index::table::Index;

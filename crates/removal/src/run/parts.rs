@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::candidate::{Candidate, Part};
-use super::ledger::Position;
-use super::pace::Pace;
-use super::plans::Plans;
+use crate::candidate::{Candidate, Part};
+use crate::plans::Plans;
+use crate::run::ledger::Position;
+use crate::run::pace::Pace;
 use purge_index::StoreError;
 
 /// What is left of some chunks of a plan.
@@ -87,7 +87,7 @@ mod tests {
 
     use super::*;
     use crate::candidate::testing::candidate;
-    use crate::room::Room;
+    use crate::take::room::Room;
 
     proptest! {
         #[test]

@@ -7,10 +7,11 @@
 
 use std::sync::Arc;
 
-use super::candidate::Candidate;
-use super::guard::{Fate, Ground, Name, Skip};
-use super::refusal;
-use super::take::{Finished, Freed, Move, into_a_lane, put_back, rename};
+use crate::candidate::Candidate;
+use crate::fate::{Fate, Skip};
+use crate::refusal;
+use crate::take::guard::{Ground, Name};
+use crate::take::moves::{Finished, Freed, Move, into_a_lane, put_back, rename};
 use purge_model::Stat;
 use purge_policy::evaluate::{Shape, Why};
 use purge_sys::leads::{End, Found};
@@ -106,7 +107,7 @@ impl Last {
                 (place, Arc::clone(&self.name.name), false)
             }
             false => {
-                let moved = into_a_lane(ground.lanes.as_mut(), &self.name, None);
+                let moved = into_a_lane(ground.lanes.as_mut(), &self.name);
                 let (place, there) = moved.map_err(|e| ground.not_taken(e))?;
                 (place, there, true)
             }

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::candidate::Candidate;
-use super::forget::forget;
-use super::guard::{Fate, Ground, Leased, Name, Skip, check_place};
-use super::placeholder;
-use super::refusal;
-use super::take::{Finished, Freed};
-use super::trash::TREE;
+use crate::candidate::Candidate;
+use crate::fate::{Fate, Skip};
+use crate::refusal;
+use crate::take::forget::forget;
+use crate::take::guard::{Ground, Leased, Name, check_place};
+use crate::take::moves::{Finished, Freed};
+use crate::trash::layout::TREE;
+use crate::trash::placeholder;
 use purge_model::{Inode, Kind, Seconds};
 use purge_sys::inside;
 use purge_sys::stat::{self, Located};

@@ -10,8 +10,8 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use super::bin::Lanes;
-use super::trash::{FILES, FLAT, TREES};
+use crate::trash::lanes::Lanes;
+use crate::trash::layout::{FILES, FLAT, TREES};
 use purge_sys::walk::list;
 use purge_sys::{beneath, inside};
 

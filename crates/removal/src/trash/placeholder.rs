@@ -11,8 +11,8 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::OwnedFd;
 
-use super::bin::split;
-use super::trash::TREE;
+use crate::trash::bin::split;
+use crate::trash::layout::TREE;
 use purge_model::{Inode, Kind};
 use purge_sys::{beneath, inside, mark, stat};
 

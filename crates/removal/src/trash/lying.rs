@@ -4,9 +4,10 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::OwnedFd;
 
-use super::places;
-use super::share::Share;
-use super::trash::{FILES, FLAT, ORIGIN, TREE, TREES, Trash};
+use crate::trash::dir::Trash;
+use crate::trash::layout::{FILES, FLAT, ORIGIN, TREE, TREES};
+use crate::trash::places;
+use crate::trash::share::Share;
 use purge_collect::Watched;
 use purge_model::{Inode, Kind, Seconds, Totals};
 use purge_sys::walk::{Listed, Visitor, list, walk};

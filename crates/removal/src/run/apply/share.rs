@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::{Chain, Runner, with_cure};
-use crate::bin::Lanes;
 use crate::candidate::Candidate;
-use crate::ending::Stop;
-use crate::reserve::is_full;
-use crate::trash::Share;
+use crate::run::ending::Stop;
+use crate::trash::lanes::Lanes;
+use crate::trash::reserve::is_full;
+use crate::trash::share::Share;
 
 /// Whether the trash has refused to take something for lack of space, and in which words.
 #[derive(Debug, Default)]

@@ -4,7 +4,7 @@
 //! ```text
 //!   STATE_DIR/runs/RUN.ledger     frames (see `format::frame`), only ever appended to
 //!     opened   0  boot id:16
-//!     origins  0  boot id:16 chunk (position origin)*   where the candidates of a batch are taken out of, see `super::origin`; only of what
+//!     origins  0  boot id:16 chunk (position origin)*   where the candidates of a batch are taken out of, see `crate::trash::origin`; only of what
 //!                                              has no grace, before anything of it is moved
 //!     begun    1  chunk first count            varints; written before anything of the batch is moved
 //!     decided  2  chunk first fate*            a byte each; written before anything is removed for good
@@ -14,33 +14,20 @@
 //! ```
 //! An earlier version reads all of it: in a frame of kind 4 with a count of 0, or of kind 0 with more than a boot id, it finds nothing to do.
 //!
-//! The page cache keeps it when the process is killed. A power cut may take its end: see [`super::recover`].
+//! The page cache keeps it when the process is killed. A power cut may take its end: see [`crate::run::recover`].
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::candidate::CHUNK_CANDIDATES;
-use super::guard::{Fate, Skip};
-use super::origin::Origin;
+use crate::candidate::CHUNK_CANDIDATES;
+use crate::fate::{Code, Fate, Skip};
+use crate::trash::origin::Origin;
 use purge_format::Damaged;
 use purge_format::frame::{Frames, put_frame};
 use purge_format::integers::{Cursor, put_varint};
 use purge_sys::time::{BootId, boot_id};
-
-/// A candidate's fate, as it is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Code {
-    /// Removed.
-    Deleted,
-    /// In the trash.
-    Trashed,
-    /// Left alone, and why.
-    Skipped(Skip),
-    /// Something is wrong with the system, or it could not be put back.
-    Failed,
-}
 
 /// Bytes up to here are known to every version.
 const PLAIN_MAX: u8 = 10;
@@ -81,16 +68,6 @@ impl Code {
         [Self::Deleted, Self::Trashed, Self::Failed]
             .into_iter()
             .chain(skipped)
-    }
-
-    /// The code of a fate.
-    pub fn of(fate: &Fate) -> Self {
-        match fate {
-            Fate::Deleted => Self::Deleted,
-            Fate::Trashed => Self::Trashed,
-            Fate::Skipped(why) => Self::Skipped(*why),
-            Fate::Failed(_) => Self::Failed,
-        }
     }
 
     fn from_u8(byte: u8) -> Option<Self> {
