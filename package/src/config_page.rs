@@ -48,7 +48,7 @@ fn push_table(page: &mut String, table: &Table) {
             "" => table.shown_as.unwrap_or(table.kind),
             heading => heading,
         };
-        let _ = write!(page, ".SH {}\n", escape(title));
+        let _ = writeln!(page, ".SH {}", escape(title));
         if !table.doc.is_empty() {
             let _ = writeln!(page, "{}", escape(table.doc));
         }
