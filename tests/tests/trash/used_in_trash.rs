@@ -245,7 +245,8 @@ fn may_have_been_read_unseen(fs: Fs) {
         .agent
         .wait_until_it_says("may have been used while no agent was watching");
     assert!(waits > before, "{waits} is no later than {before}");
-    assert_eq!(taken.until_when(), waits, "the run says it as well");
+    // The last of the runs, which may have begun a second later.
+    assert!(taken.until_when() >= waits, "the run says it as well");
     let all = files_in_trash(&taken.root).len();
     until("the grace is over", LONG, || {
         (now_in_words() > before).then_some(())
