@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use purge_removal::origin::Origin;
+use purge_removal::trash::origin::Origin;
 use purge_sys::beneath;
 use purge_tests::ctl::text;
 use purge_tests::files::{age_tree, files_in_trash, files_of_users, inode, make, walk};

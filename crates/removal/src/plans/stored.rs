@@ -489,10 +489,10 @@ mod tests {
     }
 
     fn read(bytes: &[u8]) -> Plan {
-        match decode(bytes).unwrap() {
-            Head::Whole(plan) => *plan,
-            Head::Partial(id) => panic!("{id} is partial"),
-        }
+        let Head::Whole(plan) = decode(bytes).unwrap() else {
+            unreachable!("it is whole")
+        };
+        *plan
     }
 
     #[test]

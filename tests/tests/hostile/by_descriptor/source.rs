@@ -50,7 +50,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
         "fs::read_dir fs::read_to_string fs::remove_file",
         STATE,
     ),
-    ("crates/removal/src/ledger.rs", "fs::read", STATE),
+    ("crates/removal/src/run/ledger.rs", "fs::read", STATE),
     (
         "agent/src/reload/answer.rs",
         "fs::read_to_string fs::rename",
@@ -177,7 +177,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ),
     ("crates/base/src/probe.rs", "fs::read_to_string", PROC),
     ("crates/base/src/probe/ballast.rs", "fs::remove_file", STATE),
-    ("crates/removal/src/recover.rs", "fs::remove_file", STATE),
+    ("crates/removal/src/run/recover.rs", "fs::remove_file", STATE),
 ];
 
 /// What takes a path and follows it, or a directory and a name.
