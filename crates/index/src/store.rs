@@ -560,7 +560,7 @@ mod tests {
             let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
             alone.args([
                 "--exact",
-                "index::store::tests::a_store_whose_directory_is_removed_keeps_no_caller",
+                "store::tests::a_store_whose_directory_is_removed_keeps_no_caller",
             ]);
             let said = alone.env(ALONE, "1").output().unwrap();
             let words = String::from_utf8_lossy(&said.stdout);

@@ -22,7 +22,7 @@ keys! {
         "\"user\"",
     )
     .doc("Whose files are summed. A file without a project id belongs to no project. With action = \"purge\" a project counts only files that \
-          have its id from a directory that belongs to root, or that /etc/projects names for the id (42:/scratch/team).");
+          have its id from a directory that belongs to root like all directories above it, or that /etc/projects names for the id (42:/scratch/team).");
     DEPTH = Key::optional("depth", Form::Count, "1")
         .unless(Unless {
             holds: sums_directories,

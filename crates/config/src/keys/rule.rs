@@ -160,7 +160,7 @@ keys! {
     MAX_FRACTION = Key::optional("max_fraction", Form::Share, "0.25")
         .doc("A plan that would take more than this share of the volume's files, or of their space, is refused. Without this key there is no \
               such limit for a plan that a person applies, and it is 0.25 with auto_apply. If the agent makes the plan by itself, and the \
-              files of one owner alone are too many, the plan leaves them out and takes the rest.");
+              files of a few owners are too many, the plan leaves these owners out and takes the rest.");
 }
 
 /// The table.

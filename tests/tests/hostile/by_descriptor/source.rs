@@ -108,7 +108,6 @@ const KNOWN: &[(&str, &str, &str)] = &[
         PROC,
     ),
     ("agent/src/doctor/machine.rs", "fs::read_to_string", PROC),
-    ("agent/src/doctor/memory.rs", "fs::read_to_string", PROC),
     ("agent/src/doctor/nfs.rs", "fs::read_dir fs::read_to_string", PROC),
     (
         "crates/base/src/accounts.rs",
@@ -119,6 +118,11 @@ const KNOWN: &[(&str, &str, &str)] = &[
         "crates/base/src/accounts/known.rs",
         "fs::read_to_string",
         "/etc/passwd and /etc/group",
+    ),
+    (
+        "crates/base/src/accounts/persons.rs",
+        "fs::read_to_string",
+        "/etc/subuid",
     ),
     (
         "crates/config/src/check.rs",
