@@ -249,7 +249,7 @@ fn a_file_system_without_births_is_known_by_its_id_and_another_is_adopted_only_w
     make(&root.join("d"), 10);
     age_tree(&root);
     let mut agent = Agent::tracking(&Config::new(&root, &keys(false)).rule("old", rule));
-    std::thread::sleep(Duration::from_millis(1100));
+    sleep(Duration::from_millis(1100));
     // The change time of the root moves with this.
     fs::create_dir(root.join("more")).unwrap();
     let candidates = agent.ctl().candidate_files();
@@ -313,7 +313,7 @@ fn a_schedule_that_was_missed_is_caught_up_once_where_that_is_wanted() {
             let plans = agent.ctl().run(["plans", "--output", "ndjson"]).ok().lines();
             (!plans.is_empty()).then_some(plans)
         });
-        std::thread::sleep(Duration::from_secs(7));
+        sleep(Duration::from_secs(7));
         assert_eq!(plans.len(), 1, "{plans:?}");
         assert_eq!(plans[0]["rules"][0], "once");
         agent.terminate();
