@@ -10,7 +10,7 @@
 //!   [`BELIEVED_AFTER`], it is believed: the agent's time is set back, and every recorded use that lies ahead counts
 //!   as one now.
 //! - **Reboot**: how long the host was off is only known from the wall clock. The agent's time goes on no earlier than where
-//!   it was. If the wall clock lies behind that, nobody knows how long the host was off ([`Start::unknown`]).
+//! it was. If the wall clock lies behind that, the agent cannot know how long the host was off ([`Start::unknown`]).
 //!   A step forward in the first [`UNCERTAIN_FOR`] after a reboot corrects a wrong hardware clock: the agent's time
 //!   follows, and the stretch counts as a gap, because everything may have been off for longer than was thought.
 //!
@@ -71,7 +71,7 @@ pub struct Start {
     pub offset: i64,
     /// The host was booted since, or nothing is known of the time before.
     pub rebooted: bool,
-    /// Nobody knows how much time has passed: the wall clock lies behind the agent's own.
+    /// It is unknown how much time has passed: the wall clock lies behind the agent's own.
     pub unknown: bool,
 }
 
@@ -102,9 +102,9 @@ pub fn begin(saved: Option<Saved>, reading: Reading) -> Start {
 pub enum Step {
     /// Nothing.
     None,
-    /// The wall clock is ahead by so many nanoseconds: the agent's time stays.
+    /// The wall clock is ahead by this many nanoseconds: the agent's time stays.
     Ahead(i64),
-    /// The wall clock was behind by so many nanoseconds for long: the agent's time is set back to it.
+    /// The wall clock was behind by this many nanoseconds for long: the agent's time is set back to it.
     Back(i64),
     /// The wall clock was corrected after a reboot: the agent's time follows it.
     Corrected(i64),
@@ -358,7 +358,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the wall clock says at a start: the agent's time never goes back, and within one boot it advances by
+        /// For any wall clock at a start: the agent's time never goes back, and within one boot it advances by
         /// exactly what has passed.
         #[test]
         fn the_agents_time_never_goes_back(

@@ -52,7 +52,7 @@ impl Handover {
         self.left.remove(name)
     }
 
-    /// Nobody has claimed the rest: its volume is no longer configured, or was replaced.
+    /// No volume has claimed the rest: its volume is no longer configured, or was replaced.
     pub fn drop_rest(&mut self) {
         for (name, _) in self.left.drain() {
             forget(&name);

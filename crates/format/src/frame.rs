@@ -3,7 +3,7 @@
 //! ```text
 //! frame   length:u32  crc32 of the body:u32  body          (little-endian)
 //! ```
-//! A file is a run of frames. A torn or damaged frame ends it: nothing behind it is believed, because nobody can say
+//! A file is a run of frames. A torn or damaged frame ends it: nothing behind it is believed, because no reader can tell
 //! where the next one would begin.
 
 /// A body is at most this long; a length beyond it is damage.

@@ -67,7 +67,7 @@ impl<'a> Cursor<'a> {
     /// The next `len` bytes.
     ///
     /// # Errors
-    /// [`Damaged`] when there are not so many.
+    /// [`Damaged`] when there are fewer.
     pub fn take(&mut self, len: usize) -> Result<&'a [u8], Damaged> {
         let end = self.at.checked_add(len).ok_or_else(|| self.damaged())?;
         let taken = self.bytes.get(self.at..end).ok_or_else(|| self.damaged())?;

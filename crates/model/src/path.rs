@@ -2,7 +2,7 @@
 //!
 //! What is left is a place below a volume: names between single slashes, none of which leads up or nowhere.
 
-/// A client's path has at most so many bytes. Trees may be deeper than one system call reaches (4,095 bytes).
+/// A client's path has at most this many bytes. Trees may be deeper than one system call reaches (4,095 bytes).
 pub const PATH_BYTES_MAX: usize = 16 << 10;
 /// No file system has longer names.
 pub const NAME_BYTES_MAX: usize = 255;
@@ -169,7 +169,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a client sends, what is taken is a list of plain names, and means the same when it is sent again.
+        /// For any path a client sends: what is taken is a list of plain names, and means the same when it is sent again.
         #[test]
         fn what_is_taken_has_nothing_but_names(path in prop::collection::vec(prop_oneof![Just(b'/'), Just(b'.'), any::<u8>()], 0..60)) {
             if let Ok(clean) = clean(&path) {

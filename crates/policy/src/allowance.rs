@@ -36,7 +36,7 @@ pub struct Quota {
     pub hard: Option<u64>,
     /// Sum of size x (whole days present + 1), in byte-days.
     pub temporal: Option<u64>,
-    /// Seconds since its birth after which a file goes whatever the sums say.
+    /// Seconds since its birth after which a file goes, even if the sums are within the limits.
     pub max_age: Option<u64>,
     /// What happens when a limit is passed.
     pub action: QuotaAction,

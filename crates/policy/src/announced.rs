@@ -1,7 +1,7 @@
 //! Rules that announce what they will take: a file goes only if a list that is old enough named it. Pure.
 //!
 //! A list names what has expired or will within `announce`. What is named stays named from list to list as long as it is the
-//! same file with the same last use; whatever was used, held, or out of the rule's scope meanwhile begins anew.
+//! same file with the same last use. A file that was used, held, or out of the rule's scope meanwhile begins again.
 
 use std::sync::Arc;
 
@@ -75,7 +75,7 @@ impl Announced {
         self.by_rule.get(&rule.name)?.since(ino, birth, last)
     }
 
-    /// The first second at which the rule may take a file, whatever its age.
+    /// The first second at which the rule may take a file, regardless of its age.
     pub fn allows_from(&self, rule: &Rule, ino: Inode, birth: Seconds, last: Seconds) -> Seconds {
         if rule.announce == 0 {
             return Seconds::MIN;

@@ -31,7 +31,7 @@ impl Apart {
         counts.map(|(i, count)| (DirId(u32::try_from(i).unwrap_or(u32::MAX)), *count))
     }
 
-    /// Directories that lie side by side in the index, with so many files that go at most; of a directory alone it may be more.
+    /// Directories that lie side by side in the index. At most this many of their files go; of a single directory more may go.
     pub fn parts(&self, most: usize) -> Vec<Range<usize>> {
         let (mut parts, mut begun, mut files) = (Vec::new(), 0, 0usize);
         for (place, count) in self.by_directory.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What expires soon if nobody uses it: one by one, or one owner's by directory. Pure.
+//! What expires soon if no process uses it: one by one, or one owner's by directory. Pure.
 
 use rustc_hash::FxHashMap;
 
@@ -99,7 +99,7 @@ pub fn of_owner(
     };
     let mut rules = rules.to_vec();
     for rule in rules.iter_mut().filter(|r| r.target == Target::File) {
-        // Nobody else's files need be looked at.
+        // No other user's files need be looked at.
         let is_theirs = rule.scope.users.as_ref().is_none_or(|users| users.contains(&uid));
         rule.scope.users = Some(if is_theirs { vec![uid] } else { Vec::new() });
     }

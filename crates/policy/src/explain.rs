@@ -20,7 +20,7 @@ use purge_model::{Kind, Seconds, Source};
 pub struct Verdict {
     /// The rule's name.
     pub rule: String,
-    /// The entry is in the rule's scope, whatever its age.
+    /// The entry is in the rule's scope, regardless of its age.
     pub matches: bool,
     /// When the rule would take it if it is not used before; none if it never would.
     pub expires_at: Option<Seconds>,

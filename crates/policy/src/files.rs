@@ -343,7 +343,7 @@ impl<'a> FilePass<'a> {
     }
 }
 
-/// Whether a file has more names than are kept: it is used where nobody knows, and stays.
+/// Whether a file has more names than are kept: the index does not know all places where it is used, so it stays.
 pub(super) fn has_too_many_names(index: &Index, ino: Inode, entry: &Attributes) -> bool {
     entry.links as usize > NAMES_MAX || entry.links > 1 && index.has_more_names(ino)
 }

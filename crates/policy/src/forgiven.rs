@@ -17,7 +17,7 @@ pub struct Forgiven {
 
 /// Whether a use within the stretch would keep a file from the rule.
 pub fn decides(rule: &Rule, (_, to): (Seconds, Seconds), now: Seconds) -> bool {
-    // A quota or a watermark takes the oldest, whatever their age.
+    // A quota or a watermark takes the oldest, regardless of their age.
     rule.clocks.access && rule.ttl.is_none_or(|ttl| !is_expired(to, now, ttl))
 }
 

@@ -164,7 +164,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is written meanwhile, a run that frees everything helps, and one that frees nothing does not.
+        /// For any amount written meanwhile: a run that frees everything helps, and one that frees nothing does not.
         #[test]
         fn growth_changes_no_verdict(
             taken in MIB..(1 << 40),

@@ -30,7 +30,7 @@ pub fn growth(samples: impl Iterator<Item = (Seconds, f64)>, used: f64, now: Sec
     Some(Growth { per_day, measured })
 }
 
-/// When `limit` will be reached: now if it is, none if what is used does not grow, or for longer than anybody plans.
+/// When `limit` will be reached: now if it is, none if what is used does not grow, or if it takes longer than any user plans.
 pub fn reached_at(used: f64, limit: f64, growth: Option<Growth>, now: Seconds) -> Option<Seconds> {
     if used >= limit {
         return Some(now);

@@ -64,7 +64,7 @@ pub fn is_ahead(attributes: &Attributes, now: Seconds) -> bool {
     attributes.mtime > now || attributes.ctime > now || attributes.birth > now
 }
 
-/// The access, no earlier than the end of the last stretch that nobody watched.
+/// The access, no earlier than the end of the last unwatched stretch.
 pub fn covered(access: LastUse, gap_end: Option<Seconds>) -> LastUse {
     match gap_end {
         Some(end) if end > access.at => LastUse {

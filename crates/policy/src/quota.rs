@@ -191,7 +191,7 @@ impl<'a> Owners<'a> {
     }
 }
 
-/// Everybody who is over a limit of the quota, by name. `name` names a uid or gid.
+/// Each subject that is over a limit of the quota, by name. `name` names a uid or gid.
 ///
 /// # Errors
 /// When the index is damaged.
@@ -242,7 +242,7 @@ fn over_among(
     Ok(all)
 }
 
-/// Everybody whom the quota sums up, by name; a limit is named where it is passed.
+/// Each subject that the quota sums up, by name; a limit is named where it is passed.
 ///
 /// # Errors
 /// When the index is damaged.
@@ -371,7 +371,7 @@ pub fn quota(
     let over = over_among(index, quota, at.now, &owners, name)?;
     let mut allowed = eligible(rule, quota.min_age);
     if quota.max_age.is_none() && quota.subject == QuotaSubject::User {
-        // Nobody else's files need be looked at.
+        // No other user's files need be looked at.
         let over: FxHashSet<u32> = over.iter().filter_map(|o| o.subject.id()).collect();
         let users = match allowed.scope.users.take() {
             Some(users) => users.into_iter().filter(|u| over.contains(u)).collect(),

@@ -239,7 +239,7 @@ proptest! {
         }
     }
 
-    /// However often a quota purges, and whatever is added meanwhile, it ends: nobody is over it, or nothing old enough is left.
+    /// However often a quota purges, and for any files added meanwhile, it ends: no subject is over it, or nothing old enough is left.
     #[test]
     fn a_quota_ends(
         mut files in prop::collection::vec(file(), 0..40),

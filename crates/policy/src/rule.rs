@@ -81,7 +81,7 @@ pub struct Rule {
     pub spares_dirs: bool,
     /// And but for those of this number of levels below the root.
     pub keep_depth: u32,
-    /// So many of them a run; 0: unlimited.
+    /// At most this many of them a run; 0: unlimited.
     pub max_empty_dirs: u64,
     /// What becomes of symbolic links.
     pub symlinks: Symlinks,
@@ -112,7 +112,7 @@ pub struct Rule {
     pub max_fraction: Option<f64>,
 }
 
-/// The share that a plan which nobody has seen may take, unless its rule says otherwise.
+/// The share that a plan may take which no person has seen, unless its rule says otherwise.
 pub const AUTO_MAX_FRACTION: f64 = 0.25;
 
 impl Rule {

@@ -178,7 +178,7 @@ mod tests {
         let mut at = turn + minutes.start * 60 - 1;
         while let Some(next) = schedule.next_in(&Zone, at) {
             assert!(next > at);
-            // Whoever asks in between is told the same.
+            // A caller that asks in between gets the same answer.
             assert_eq!(
                 schedule.next_in(&Zone, at + (next - at) / 2),
                 Some(next),

@@ -218,9 +218,9 @@ pub struct Scope {
     pub exclude_groups: Vec<u32>,
     /// The names that stand for some of these ids.
     pub called: Called,
-    /// At least so many bytes.
+    /// At least this many bytes.
     pub min_size: u64,
-    /// At most so many bytes.
+    /// At most this many bytes.
     pub max_size: u64,
 }
 

@@ -65,7 +65,7 @@ pub(super) struct Units {
 #[derive(Debug, Clone, Copy)]
 struct Unit {
     last: LastUse,
-    /// As if nothing had gone unwatched.
+    /// The last use, as if no stretch had been unwatched.
     last_seen: Seconds,
     files: u64,
     bytes: u64,

@@ -1,5 +1,5 @@
-//! What a scope's globs say of directories, each asked once: a pattern that covers a directory covers everything in it, and to ask for
-//! every directory above an entry anew takes the square of how deep it lies.
+//! What a scope's globs say of directories, each asked once. A pattern that covers a directory covers everything in it. To ask for
+//! every directory above an entry each time takes the square of how deep it lies.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -25,7 +25,7 @@ pub(super) struct Verdicts(Vec<OnceLock<Piece>>);
 pub(super) struct Covered {
     /// A pattern of `include` does.
     pub included: bool,
-    /// A pattern of `exclude` does, or nobody can say.
+    /// A pattern of `exclude` does, or it is unknown whether one does.
     pub excluded: bool,
 }
 

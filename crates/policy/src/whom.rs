@@ -18,9 +18,9 @@ pub enum QuotaSubject {
     User,
     /// Owning group.
     Group,
-    /// Project id; files without one are nobody's.
+    /// Project id; files without one belong to no subject.
     Project,
-    /// Directories this many levels below the root; what lies above them is nobody's.
+    /// Directories this many levels below the root; what lies above them belongs to no subject.
     Directory {
         /// At least 1.
         depth: u32,

@@ -1,4 +1,4 @@
-//! Entries of the index that match, a few at a time: whoever asks takes the next ones when there is room for them, and sorting takes no more
+//! Entries of the index that match, a few at a time. The caller takes the next ones when it has room for them, and sorting takes no more
 //! memory than it is given.
 //!
 //! - this file  a question, and how far it is answered
@@ -26,17 +26,17 @@ use purge_policy::scope::Globs;
 pub struct Filter {
     /// Only below this directory.
     pub below: Option<DirId>,
-    /// Last used more than so many seconds ago.
+    /// Last used more than this many seconds ago.
     pub older: Option<u64>,
-    /// Last used less than so many seconds ago.
+    /// Last used less than this many seconds ago.
     pub newer: Option<u64>,
     /// One of these owners.
     pub uids: Option<Vec<u32>>,
     /// One of these groups.
     pub gids: Option<Vec<u32>>,
-    /// At least so many bytes.
+    /// At least this many bytes.
     pub min_size: Option<u64>,
-    /// At most so many bytes.
+    /// At most this many bytes.
     pub max_size: Option<u64>,
     /// The name matches.
     pub name: Option<Globs>,
@@ -76,7 +76,7 @@ pub struct Hit {
 const HIT_BYTES: usize = 160;
 /// Pages that are looked at in one step: names are read from the store.
 const PAGES_OF_NAMES: usize = 32;
-/// How many bytes sorting so many entries takes in one pass. With less it takes several.
+/// How many bytes sorting this many entries takes in one pass. With less it takes several.
 pub fn room_for(order: Order, entries: u64) -> u64 {
     match order {
         Order::None => 0,
@@ -90,7 +90,7 @@ pub fn room_for(order: Order, entries: u64) -> u64 {
 pub struct Search {
     asked: Asked,
     order: Order,
-    /// So many answers more.
+    /// At most this many more answers.
     left: u64,
     /// Bytes that may be taken for sorting.
     room: usize,
@@ -150,7 +150,7 @@ impl Bundle {
 }
 
 impl Search {
-    /// So many answers at most (0: all); sorting takes `room` bytes and as many passes as it then needs.
+    /// At most `limit` answers (0: all); sorting takes `room` bytes and as many passes as it then needs.
     pub fn new(
         index: &RwLock<Index>,
         filter: Filter,

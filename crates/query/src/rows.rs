@@ -77,7 +77,7 @@ impl Row {
     }
 }
 
-/// Nobody has more than 18 exabytes.
+/// No subject has more than 18 exabytes.
 fn clip(bytes: u128) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }

@@ -31,7 +31,7 @@ enum Paths {
 }
 
 impl Snapshot {
-    /// At most so many rows (0: all), those with the most bytes; with `only`, that user's alone.
+    /// At most `most` rows (0: all), those with the most bytes; with `only`, that user's alone.
     pub fn of(index: &Index, by: By, most: usize, only: Option<u32>, with_ages: bool) -> Self {
         let ledger = index.ledger();
         match by {
@@ -211,7 +211,7 @@ pub(super) fn fill(
     (rows, subjects)
 }
 
-/// Which are the heaviest, so many of them, the heaviest first.
+/// The numbers of the `most` heaviest, the heaviest first.
 fn heaviest(weights: impl IntoIterator<Item = u64>, most: usize) -> Vec<u32> {
     // Weight and number in one are sorted in a third of the time that pairs take. A few more than wanted are kept, for a million
     // need not lie in memory to find a thousand.

@@ -27,12 +27,12 @@ pub enum Subject {
     Directory(DirId),
 }
 
-/// An index with more files is not counted anew while somebody waits for the answer: its days and ages are as of a
+/// An index with more files is not counted again while a client waits for the answer: its days and ages are as of a
 /// moment that lies back by [`RECOUNT_EVERY`] or so. Counting takes some 50 ns a file.
 const COUNTED_AT_ONCE_MAX: u64 = 500_000;
-/// Days and ages are at most so many seconds old while the agent's keeper is alive.
+/// Days and ages are at most this many seconds old while the agent's keeper is alive.
 pub const RECOUNT_EVERY: u64 = 60;
-/// If they are older than this, whoever asks counts.
+/// If they are older than this, the call that asks counts.
 const STALE_AFTER: u64 = 15 * 60;
 /// Pages that are counted before the index is let go: about a millisecond's work.
 const PAGES_COUNTED_AT_ONCE: usize = 256;
@@ -54,7 +54,7 @@ pub fn refresh(
     };
     if wanted(&index.read()) {
         let _one = counting.lock();
-        // Who waited for somebody else's count takes that.
+        // A call that waited for another call's count takes that count.
         if wanted(&index.read()) {
             recount(index, (now, gap_end))?;
         }
@@ -62,7 +62,7 @@ pub fn refresh(
     Ok(())
 }
 
-/// Counts everything anew as of `now`, a few pages at a time. One at a time.
+/// Counts everything again as of `now`, a few pages at a time. One at a time.
 ///
 /// # Errors
 /// When the index is damaged.

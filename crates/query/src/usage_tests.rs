@@ -166,7 +166,7 @@ fn step(index: &mut Index, what: u8, ino: Inode, n: u32) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]
 
-    /// Whatever changes, also in the middle of a count, and after a restart: the sums are those of a pass.
+    /// After any changes, also in the middle of a count, and after a restart: the sums are those of a pass.
     #[test]
     fn sums_equal_a_pass_over_all_files(
         steps in prop::collection::vec((0u8..12, prop_oneof![60u64..68, 60u64..400], 0u32..900), 0..120),

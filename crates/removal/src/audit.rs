@@ -1,7 +1,7 @@
 //! The audit log: one JSON line for each thing that was deleted, trashed, restored, freed, or left alone, with who asked.
 //!
 //! It is root's alone (0600) and only appended to, by one `write(2)` for a batch. Rotate it with the usual tools: after SIGHUP the file is opened
-//! anew: a regular file in a directory that only root can change ([`trusted`]), never what a link leads to. What cannot be written stops
+//! again: a regular file in a directory that only root can change ([`trusted`]), never what a link leads to. What cannot be written stops
 //! the run: nothing goes without a trace.
 
 use std::borrow::Cow;
@@ -35,7 +35,7 @@ const REASON_MAX: usize = 1000;
 /// Lines are written when they have this many bytes.
 const MANY_BYTES: usize = 64 << 10;
 
-/// Of the file, where the agent makes it, whatever the umask: it names everybody's files.
+/// The mode of the file where the agent makes it, regardless of the umask: the log names the files of all users.
 const MODE: u32 = 0o600;
 
 /// The file.
@@ -55,7 +55,7 @@ impl Audit {
         Ok(Self { path, file })
     }
 
-    /// Opens the file anew: it may have been renamed. If it cannot be, the old one is written on.
+    /// Opens the file again: it may have been renamed. If it cannot be opened, the agent goes on writing to the old one.
     pub fn reopen(&self) {
         match append_to(&self.path) {
             Ok(file) => *self.file.write() = file,
@@ -93,7 +93,7 @@ fn append_to(path: &Path) -> io::Result<File> {
     opened.map_err(|e| io::Error::new(e.kind(), format!("audit log {}: {e}", path.display())))
 }
 
-/// A process that is killed while it writes may leave half a line: it was told anew when the run was closed.
+/// A process that is killed while it writes may leave half a line. The line was written again when the run was closed.
 fn end_torn_line(mut file: &File) -> io::Result<()> {
     let length = file.metadata()?.len();
     let begin = length.saturating_sub(LINE_MAX);

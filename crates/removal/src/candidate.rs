@@ -5,7 +5,7 @@
 //! candidate  flags:u8  [[shared:varint] dir length, bytes]  name length, bytes  ino rule size files uid links ctime nanoseconds
 //!            mtime:u32 ctime:u32 birth:u32 access:u32 last:u32     flags: 0-1 shape, 2 directory as before, 3-4 why a link goes
 //!            access source:u8 last source:u8                       integers without a width are varints
-//!            flags: 7 the directory begins with so many bytes of the one before
+//!            flags: 7 the directory begins with this many bytes of the one before
 //! ```
 
 use std::ffi::{CStr, CString};

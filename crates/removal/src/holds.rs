@@ -1,6 +1,6 @@
-//! Holds: paths and trees that stay, whatever the rules say, at once and also for a run in progress.
+//! Holds: paths and trees that stay regardless of the rules, at once and also for a run in progress.
 //!
-//! A hold protects the inode that lay at its place when it was made, wherever it moves, and whatever lies at the
+//! A hold protects the inode that lay at its place when it was made, even after a move, and any entry that lies at the
 //! place now: in doubt both. A place is names below the volume's root, and is looked up without following a link.
 //!
 //! What clients can make the agent keep is bounded (`bounds`), and what has expired is removed: when a hold is added, at a regular
@@ -41,7 +41,7 @@ const BELIEVED_FOR: Duration = Duration::from_secs(60);
 
 /// Expired holds that are removed from the store in one batch.
 const REMOVED_AT_ONCE: usize = 1000;
-/// A page of a list has at most so many holds, and ends when they have so many bytes.
+/// A page of a list has at most this many holds, and ends when they have `PAGE_BYTES_MAX` bytes.
 const PAGE_HOLDS_MAX: usize = 1000;
 const PAGE_BYTES_MAX: usize = 2 << 20;
 
@@ -74,7 +74,7 @@ type Found = (Instant, Arc<FxHashSet<Inode>>);
 pub struct Holds {
     store: Store,
     all: RwLock<Vec<Arc<Entry>>>,
-    /// Held by whoever adds or removes: what is counted is what the new one is added to.
+    /// Locked while a hold is added or removed: the new hold is added to exactly what was counted.
     writing: Mutex<()>,
     /// By volume: what lay at the places of its holds, and when that was looked up.
     found: Mutex<HashMap<String, Found>>,
@@ -85,7 +85,7 @@ pub struct Holds {
 /// Why a hold cannot be made or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum HoldError {
-    /// It belongs to somebody else, or is not there: the two are not told apart.
+    /// It belongs to another user, or is not there: the two are not told apart.
     #[error("uid {uid} holds nothing of the name {id}")]
     NotTheirs {
         /// Who asked.
@@ -256,7 +256,7 @@ impl Holds {
         self.taking.read()
     }
 
-    /// The same; none while somebody waits for those that there are to be dropped.
+    /// The same; none while a caller waits until all present guards are dropped.
     pub fn taking_at_once(&self) -> Option<RwLockReadGuard<'_, ()>> {
         self.taking.try_read()
     }
@@ -325,7 +325,7 @@ impl Holds {
         of_volume.filter(keeps).map(|r| r.hold.clone()).collect()
     }
 
-    /// Those in force. They are looked at without a lock: whoever adds one does not wait for that.
+    /// Those in force. They are looked at without a lock: a caller that adds a hold does not wait for that.
     fn of_volume(&self, volume: &str) -> Vec<Arc<Entry>> {
         let now = clock::judged();
         let all = self.all.read();

@@ -13,7 +13,7 @@
 //! - `stored`       what stored records have in common
 //! - [`protection`] whether leases are given, or a grace must protect
 //! - [`refusal`]    what an error of the kernel means for a candidate (pure)
-//! - [`holds`]      paths that stay, whatever the rules say
+//! - [`holds`]      paths that stay, regardless of the rules
 //! - [`runs`]       records of past and current runs
 //! - [`plans`]      saved plans
 //! - [`audit`]      a line for each thing that was deleted, trashed, restored or left alone

@@ -297,7 +297,7 @@ impl Plans {
         };
         saving.add_sorted(picks)?;
         if let Some(apart) = &found.apart {
-            // No more than were counted, which limits have been compared with: the index has gone on since.
+            // No more than were counted: limits have been compared with that count, and the index has changed since.
             let mut room = usize::try_from(apart.files()).unwrap_or(usize::MAX);
             for part in apart.parts(TOGETHER_MAX) {
                 let mut picks = part_of(apart, &index.read(), on.rules, on.at, part)?;

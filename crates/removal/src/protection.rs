@@ -1,4 +1,4 @@
-//! What keeps a file that somebody comes to use in the moment of its removal.
+//! What keeps a file that a process comes to use in the moment of its removal.
 
 use std::path::Path;
 
@@ -9,10 +9,10 @@ use purge_sys::{beneath, lease};
 /// Where no leases are given, what is taken stays in the trash for this long at least.
 const UNGUARDED_GRACE_SECONDS: u64 = 24 * 3600;
 
-/// What keeps a file that somebody comes to use in the moment of its removal.
+/// What keeps a file that a process comes to use in the moment of its removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Guard {
-    /// Whoever opens it waits, and is found.
+    /// A process that opens it waits, and is found.
     Leases,
     /// The file system gives no leases: the trash keeps it for a while.
     Grace,

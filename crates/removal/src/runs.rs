@@ -21,7 +21,7 @@ pub const FAILURES_NAMED_MAX: usize = 1000;
 /// What is done when a run cannot be read.
 const READ: &str = "read a run";
 
-/// Records of past runs that are kept: the newest, of so many days, and so many bytes of them.
+/// Bounds of the records of past runs that are kept, the newest: their number, their days, and their bytes.
 const RUNS_MAX: usize = 10_000;
 const RUN_SECONDS_MAX: u64 = 366 * 86_400;
 const RUN_BYTES_MAX: usize = 64 << 20;
@@ -52,7 +52,7 @@ impl LiveRun {
         self.progress.subscribe()
     }
 
-    /// Asks it to stop after the file in hand.
+    /// Asks it to stop after the file that is being processed.
     pub fn cancel(&self) {
         self.cancelled.store(true, Relaxed);
     }
@@ -163,7 +163,7 @@ impl Runs {
         Some(known.entry(volume.to_owned()).or_insert(last).clone())
     }
 
-    /// How many have ended since the start: whoever waits for the end of runs need not read them all to see one.
+    /// How many have ended since the start: a caller that waits for the end of runs need not read them all to see one.
     pub fn ended(&self) -> u64 {
         self.ended.load(Relaxed)
     }

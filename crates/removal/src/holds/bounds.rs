@@ -1,15 +1,15 @@
 //! How much clients may make the agent keep by holding: each of them, and all together. Pure.
 //!
 //! Every batch of a run looks up every hold, and every hold is in memory, so their number and their bytes are bounded. Ordinary users share a
-//! tenth of all, and whoever has a role three quarters, so root can always hold something.
+//! tenth of all, and clients with a role three quarters, so root can always hold something.
 
 use super::{HoldError, Wanted};
 
-/// A reason has at most so many bytes.
+/// A reason has at most this many bytes.
 pub const REASON_BYTES_MAX: usize = 1024;
 /// And a held path: as many as one system call takes.
 pub const PATH_BYTES_MAX: usize = 4095;
-/// So many holds an ordinary user has at most.
+/// An ordinary user has at most this many holds.
 pub const HOLDS_OF_USER_MAX: usize = 100;
 /// What a hold takes besides its path and its reason, about.
 pub(super) const HOLD_BYTES: usize = 200;
@@ -23,7 +23,7 @@ const BYTES_MAX: usize = 64 << 20;
 pub enum Asker {
     /// Root on the unix socket.
     Root,
-    /// Somebody with a role.
+    /// A client with a role.
     Role,
     /// An ordinary user, for what is theirs.
     User(u32),

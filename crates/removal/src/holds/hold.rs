@@ -2,7 +2,7 @@
 
 use purge_model::{Inode, Seconds};
 
-/// A path that stays, whatever the rules say.
+/// A path that stays, regardless of the rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hold {
     /// Its name.

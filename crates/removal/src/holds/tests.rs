@@ -62,7 +62,7 @@ fn no_user_takes_the_room_of_another_and_users_none_of_root() {
     assert!(full("uid 7", Asker::User(7)));
     assert!(!full("uid 8", Asker::User(8)));
     assert!(!full("uid 9", Asker::Role));
-    // As if somebody had made as many as there may be.
+    // As if a client had made as many as there may be.
     let many = |by: &str, asker, count: usize| {
         let record = Arc::new(Entry::new(&wanted(by, asker, None), clock::now()));
         holds.all.write().extend(std::iter::repeat_n(record, count));

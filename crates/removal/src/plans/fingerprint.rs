@@ -2,7 +2,7 @@
 //!
 //! A plan keeps the fingerprint of its rules, and is applied only while the rules in force have the same. It is a hash of every field by its
 //! name, in a fixed order: neither the layout of a type nor how it is printed matters. The patterns below name all fields, so a new
-//! field does not compile until it is added here. Whoever adds one changes the fingerprint of every rule; [`FORM`] then needs
+//! field does not compile until it is added here. A new field changes the fingerprint of every rule; [`FORM`] then needs
 //! another number, which makes the message to the operator true: the plan is older than the agent.
 
 use std::fmt::Write;

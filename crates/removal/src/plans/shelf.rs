@@ -1,7 +1,7 @@
 //! What stored plans take, and how much of that each client may. Pure.
 //!
-//! A plan that is new has room made for it: plans that nobody can apply any more go first, oldest first, then the same client's oldest that
-//! were not applied. Never another client's that could still be applied, and never one that is being made or applied.
+//! A plan that is new has room made for it: plans that no client can apply any more go first, oldest first, then the same client's oldest
+//! that were not applied. Never another client's that could still be applied, and never one that is being made or applied.
 
 use std::collections::BTreeMap;
 
@@ -13,9 +13,9 @@ const BYTES_MAX: u64 = 1 << 30;
 /// Those of one client, or of one rule, quota or watermark. A single larger one has room if there is no other of theirs.
 const PLANS_OF_ONE_MAX: usize = 100;
 const BYTES_OF_ONE_MAX: u64 = 256 << 20;
-/// A client may have so many made at a time: each takes memory while it is made.
+/// A client may have this many made at a time: each takes memory while it is made.
 const MAKING_OF_ONE_MAX: usize = 4;
-/// A candidate takes so many bytes, about.
+/// A candidate takes about this many bytes.
 const CANDIDATE_BYTES: u64 = 120;
 
 /// Who asks for a plan.
@@ -68,7 +68,7 @@ pub(super) struct Stored {
 }
 
 impl Stored {
-    /// A plan of so many bytes and chunks.
+    /// A plan of this many bytes and chunks.
     pub(super) fn new(by: &str, created: Seconds, (bytes, chunks): (u64, u32), state: State) -> Self {
         Self {
             by: by.to_owned(),
@@ -84,7 +84,7 @@ impl Stored {
 /// How soon a plan goes when room is needed; none: it stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Worth {
-    /// Nobody can apply it any more.
+    /// No client can apply it any more.
     Past,
     /// It can be applied.
     Ready,
@@ -103,7 +103,7 @@ pub(super) struct Shelf {
 pub(super) type Leaving = Vec<(String, u32)>;
 
 impl Shelf {
-    /// What so many candidates will take, about.
+    /// About how many bytes this many candidates will take.
     pub(super) fn estimate(candidates: u64) -> u64 {
         candidates.saturating_mul(CANDIDATE_BYTES)
     }
@@ -137,7 +137,7 @@ impl Shelf {
         ids.iter().map(|id| self.leave(id)).collect()
     }
 
-    /// Makes room for a plan of so many bytes. Those that leave are to be removed from the store, whether there is room in the end or not.
+    /// Makes room for a plan of `bytes`. Those that leave are to be removed from the store, whether there is room in the end or not.
     ///
     /// # Errors
     /// Why there is none, for a person.
@@ -252,7 +252,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever there is: what is needed stays, another's that can be applied stays, and with room the bounds hold.
+        /// For any stored plans: what is needed stays, another's that can be applied stays, and with room the bounds hold.
         #[test]
         fn room_is_made_of_what_may_go(
             plans in prop::collection::vec((0u8..4, 0u32..200_000, 0u64..(300 << 20), states()), 0..140),
@@ -295,7 +295,7 @@ mod tests {
             shelf.put(&format!("p{n:03}"), stored(1, 1000 + n / 2, 1, State::Ready));
             shelf.put(&format!("q{n:03}"), stored(2, 5000, 1, State::Ready));
         }
-        // Of one second the one that was made first, whatever the two are called.
+        // Of one second the one that was made first, regardless of their names.
         let (leaving, room) = shelf.make_room(By::client("uid 1"), 1, NOW);
         assert_eq!((leaving, room), (vec![("p099".to_owned(), 1)], Ok(())));
     }

@@ -67,7 +67,7 @@ impl<'a> ChunkWriter<'a> {
         }
     }
 
-    /// Adds a pick; false if it is gone, was used or changed its place since it was evaluated, and so is no candidate.
+    /// Adds a pick. False if it was deleted, used or moved since it was evaluated, and so is no candidate.
     pub(super) fn add(&mut self, pick: &Pick) -> Result<bool, StoreError> {
         let Some(candidate) = self.candidate(pick)? else {
             return Ok(false);

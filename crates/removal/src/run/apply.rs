@@ -1,7 +1,7 @@
 //! One run: workers take the candidates of a plan batch by batch, verify, remove, count.
 //!
 //! Before each batch the event queue is drained, so that every use up to that moment is in the index the batch is
-//! compared with. Directories that are empty only when everything else is gone come last, one after another.
+//! compared with. Directories that are empty only when everything else is removed come last, one after another.
 
 mod share;
 
@@ -45,14 +45,14 @@ use purge_sys::failure::Failure;
 
 /// With more uses waiting than this, the index catches up before anything is leased.
 const BACKLOG_MAX: u64 = 1000;
-/// Whoever opens a file of a batch waits until its end, and that is decided by the end of the next. So long may either wait for the uses
-/// before it, and nobody waits for longer than a second.
+/// A process that opens a file of a batch waits until the batch ends, which the end of the next batch decides. Each of the two batches may
+/// wait this long for the uses before it, and no process waits for longer than a second.
 const BARRIER_MAX: Duration = Duration::from_millis(250);
 /// So long is waited where nothing is leased.
 const UNLEASED_MAX: Duration = Duration::from_secs(5);
-/// A batch that could not wait any longer is tried again, so many times in all, and each time after a rest that is twice as long.
+/// A batch that could not wait any longer is tried again, this many times in all, and each time after a rest that is twice as long.
 const TRIES: u32 = 8;
-/// With so many batches given up, the rest of the run would fare no better.
+/// With this many batches given up, the rest of the run would fare no better.
 const GIVEN_UP_MAX: u32 = 3;
 const REST_MIN: Duration = Duration::from_millis(50);
 /// Fewer faults than this never stop a run: one file among ten that cannot be read is no sign of a broken volume.
@@ -178,7 +178,7 @@ impl<'r> Chain<'r> {
 enum Tried {
     /// All of it is decided on.
     All,
-    /// So many are, and for the rest there was no time.
+    /// This many are, and for the rest there was no time.
     Some(usize, Part),
     /// Nothing is: the uses before it could not be awaited.
     Late(Part),
@@ -321,7 +321,7 @@ impl Runner<'_> {
                 .inspect_err(|_| self.count_unreached(whole.len()))
                 .map_err(ledger_broken)?;
         }
-        // Whoever opens one of them waits from here until the end of the batch.
+        // A process that opens one of them waits from here until the end of the batch.
         let began = Instant::now();
         let mut batch = Batch::begin(ground, part);
         let decided = match self.around.sync(BARRIER_MAX) {
@@ -382,7 +382,7 @@ impl Runner<'_> {
         })
     }
 
-    /// Everything of a batch is at its place again, and whoever waits for it has it.
+    /// Everything of a batch is at its place again, and a process that waits for a file of it has that file.
     fn give_back(&self, batch: Batch<'_>) -> Result<(), Stop> {
         self.pace.adapt(batch.len(), BARRIER_MAX);
         let (part, fates) = batch.abandon();
@@ -409,7 +409,7 @@ impl Runner<'_> {
         self.count_unreached(part.len().saturating_sub(fates.len()));
     }
 
-    /// Whoever adds a hold waits for the batches before it, and so these must come to an end.
+    /// A caller that adds a hold waits for the batches before it, and so these must come to an end.
     fn no_new_holds<'r>(&'r self, chain: &mut Chain<'r>) -> RwLockReadGuard<'r, ()> {
         let at_once = self.around.no_new_holds_at_once();
         at_once.unwrap_or_else(|| {
@@ -550,7 +550,7 @@ fn workers() -> u8 {
     u8::try_from(processors).unwrap_or(WORKERS_MAX).min(WORKERS_MAX)
 }
 
-/// The volume by way of a mount of which no events come: every file is opened once, and each open and close would be an event of the run's own.
+/// The volume through a mount without events: every file is opened once, and each open and close would be an event of the run's own.
 fn quiet(watched: &Watched, around: &dyn Surroundings) -> Option<OwnedFd> {
     let mount = watched.open_root().and_then(beneath::mount_apart);
     let quiet = mount.and_then(|mount| around.hide_mount(mount.as_fd()).map(|()| mount));

@@ -9,7 +9,7 @@ use purge_model::Totals;
 /// Why a run ends before its last candidate.
 #[derive(Debug, Clone)]
 pub enum Stop {
-    /// Somebody asked for it.
+    /// A client asked for it.
     Cancelled,
     /// More candidates failed for faults of the system than the rule allows; the record says already whose and why.
     TooManyErrors,
@@ -41,7 +41,7 @@ pub fn name_owners(run: &mut Run) {
 /// Ends a run and returns its record. What it has not come to is counted as such.
 pub fn end(mut progress: Progress, stop: Option<Stop>, live: &LiveRun) -> Run {
     let run = &mut progress.run;
-    // Also those of a chunk that could not be read: nobody touched them.
+    // Also those of a chunk that could not be read: the run did not touch them.
     let unreached = progress.total.saturating_sub(progress.done);
     tally::count_unreached(run, unreached);
     progress.done = progress.total;

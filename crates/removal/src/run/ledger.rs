@@ -81,7 +81,7 @@ pub enum Known {
     /// The run had not come to it.
     #[default]
     Nothing,
-    /// It was in hand.
+    /// The run was processing it.
     Begun,
     /// Its fate.
     Decided {
@@ -102,7 +102,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// So many candidates later in the same chunk.
+    /// This many candidates later in the same chunk.
     pub fn plus(self, count: usize) -> Self {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         Self {

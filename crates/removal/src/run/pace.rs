@@ -49,7 +49,7 @@ impl Pace {
         self.began.elapsed()
     }
 
-    /// How many of the first candidates go together: others wait for a lease, and nobody reaches a directory meanwhile. At least one,
+    /// How many of the first candidates go together: others wait for a lease, and no process reaches a directory meanwhile. At least one,
     /// where there is one.
     pub fn batch_len(&self, candidates: &[Candidate]) -> usize {
         let together = self.together.load(Relaxed);

@@ -1,8 +1,9 @@
-//! Closes runs that ended with their process: what was in hand goes back to its place, and the run's record tells every
+//! Closes runs that ended with their process: what was being processed goes back to its place, and the run's record tells every
 //! candidate's fate.
 //!
-//! What was decided on and still lies there goes back as well. The leases went with the process, and nobody saw who has come for
-//! it since: only what the run itself has removed is gone, and only what it has told to be in the trash stays there.
+//! What was decided on and still lies there goes back as well. The leases ended with the process, and the agent did not see which
+//! processes have come for it since: only what the run itself has removed is deleted, and only what it has told to be in the trash stays
+//! there.
 //!
 //! After a power cut the ledger's end may be missing while the file system remembers what was removed: then a candidate
 //! of a run without a grace that is nowhere counts as deleted by it. Or the ledger remembers what the file system does not:
@@ -56,9 +57,9 @@ pub struct Unfinished {
 /// Hears of what was taken.
 pub type Witness = Box<dyn Fn(&[Taken<'_>])>;
 
-/// Whoever is to know what was taken in a run that is counted anew.
+/// Makes the witnesses that must know what was taken in a run that is counted again.
 pub trait Witnesses: std::fmt::Debug + Send + Sync {
-    /// Whoever hears of this run on the volume at `root`, from its first candidate on.
+    /// The witness that hears of this run on the volume at `root`, from its first candidate on.
     fn of_run(&self, run: &str, root: &Path) -> Witness;
 }
 
@@ -358,8 +359,8 @@ impl Closing<'_> {
         end.min(self.run.trash_until.map_or(0, |until| u64::from(until.0)))
     }
 
-    /// The audit log may say that it is gone, and it is at its place: the file system lost its removal in a power cut, or it is back from the
-    /// trash. Of what could not go back, or not as a whole, a line of its own tells.
+    /// The audit log may say that it was removed, and it is at its place: the file system lost its removal in a power cut, or it is back
+    /// from the trash. Of what could not go back, or not as a whole, a line of its own tells.
     fn was_undone(&self, known: Known, fate: Option<&Fate>) -> bool {
         let may_be_told = match known {
             Known::Decided { code, .. } if self.account.may_lack_its_end => is_gone(code),

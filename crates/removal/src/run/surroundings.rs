@@ -22,7 +22,7 @@ pub trait Surroundings: Sync {
     fn backlog(&self) -> u64;
     /// Names in this directory are changed by this run alone: what the run does there need not come back as events.
     fn hide_own(&self, dir: BorrowedFd<'_>);
-    /// This mount of the volume is used by this run alone: what the run does by way of it need not come back as events.
+    /// This mount of the volume is used by this run alone: what the run does through it need not come back as events.
     ///
     /// # Errors
     /// Where the kernel cannot do that.
@@ -44,7 +44,7 @@ pub trait Surroundings: Sync {
 pub enum Seen {
     /// Every use that was queued.
     Everything,
-    /// A use since the plan may have gone unseen.
+    /// A use since the plan may have been missed.
     NotEverything,
     /// That is not known yet: more was queued than could be read in time.
     Late,

@@ -5,11 +5,11 @@ use crate::fate::Code;
 use crate::runs::{FAILURES_NAMED_MAX, Failure, OwnerFailures, Run};
 use purge_model::Totals;
 
-/// So many owners of failures a run's record counts; of the others `failed_total` tells.
+/// A run's record counts at most this many owners of failures; of the others `failed_total` tells.
 pub const OWNERS_MAX: usize = 100;
-/// So many errors the reason of a stop names.
+/// The reason of a stop names at most this many errors.
 const ERRORS_NAMED_MAX: usize = 3;
-/// And so many owners.
+/// And at most this many owners.
 const OWNERS_NAMED_MAX: usize = 5;
 
 /// Counts one candidate.

@@ -3,15 +3,15 @@
 //! ```text
 //!   Batch::begin   files are leased; directories that go as a whole are moved out of reach
 //!        |         barrier: every use up to here is in the index
-//!   Batch::take    verify, rename into the trash; put back what somebody came for in the meantime
+//!   Batch::take    verify, rename into the trash; put back what a process came for in the meantime
 //!        |         the decisions are written to the run's ledger
-//!   Batch::finish  remove what has no grace; what somebody came for in the last moment is put back
+//!   Batch::finish  remove what has no grace; what a process came for in the last moment is put back
 //! ```
-//! A file's lease is looked at after all renames of the batch: whoever found the file by its name before it was moved
+//! A file's lease is looked at after all renames of the batch: a process that found the file by its name before it was moved
 //! has had that long to come to the lease.
 //!
 //! A file that was decided on is removed by the file of the next batch that is renamed to its name in the trash: one change of the
-//! file system instead of two, and whoever found it before has a batch longer to come. What is left over is unlinked.
+//! file system instead of two, and a process that found it before has a batch longer to come. What is left over is unlinked.
 
 use std::ffi::CStr;
 use std::io;
@@ -36,12 +36,12 @@ use purge_model::Inode;
 use purge_policy::evaluate::Shape;
 use purge_sys::{inside, stat};
 
-/// So many are verified, then moved: what was verified must not get old, and those who wait for their turn must not be woken
+/// This many are verified, then moved: what was verified must not get old, and those who wait for their turn must not be woken
 /// for each.
 const MOVED_AT_ONCE: usize = 128;
 
-/// What was moved is looked at once more after at least so long: somebody who had found a file by its name, and lost his processor before he
-/// came to open it, has it again by then. About as long as a batch takes until it comes to the moves, so that few have to wait.
+/// What was moved is looked at once more after at least this long. A process that had found a file by its name, and lost its processor
+/// before it came to open it, has it again by then. About as long as a batch takes until it comes to the moves, so that few have to wait.
 const SETTLED_AFTER: Duration = Duration::from_millis(10);
 
 /// What is not decided on after so long goes back, and is for another batch: openers wait meanwhile, and what a candidate costs is up to
@@ -69,13 +69,13 @@ pub struct Batch<'a> {
 enum Step {
     /// Its fate is known.
     Done(Fate),
-    /// A file at its place, that nobody can open.
+    /// A file at its place, that no process can open.
     Leased(Leased),
     /// A file at its place that is as the plan and the index say, and where its names will go.
     Verified(Leased, Vec<Way>),
     /// A file in the trash.
     Moved(Leased, Vec<Move>),
-    /// A file that is gone: one of the batch that follows has its name in the trash.
+    /// A file that was removed: one of the batch that follows has its name in the trash.
     Replaced(Leased),
     /// A directory at its place, and what is in it.
     Found(Box<Tree>),
@@ -252,14 +252,14 @@ impl<'a> Batch<'a> {
         self.ground.lanes.clone()
     }
 
-    /// Waits until nobody can be on his way any more to what was moved.
+    /// Waits until no process can be on its way any more to what was moved.
     fn settle(&self) {
         if let Some(moved) = self.moved {
             std::thread::sleep(SETTLED_AFTER.saturating_sub(moved.elapsed()));
         }
     }
 
-    /// Where the next file lies that is decided on and that nobody has come for: whatever is renamed to there removes it.
+    /// Where the next file lies that is decided on and that no process has come for: a file that is renamed to there removes it.
     fn giving_way(&mut self) -> Option<(Arc<OwnedFd>, Arc<CStr>)> {
         while let Some(step) = self.steps.get(self.gave_way) {
             let ino = self.part.get(self.gave_way).map(|candidate| candidate.ino);
@@ -478,7 +478,7 @@ fn over_or_into_a_lane(
     into_a_lane(lanes, from)
 }
 
-/// What lies in the trash must be the file that is leased, as the plan knows it, and nobody may be waiting for it.
+/// What lies in the trash must be the file that is leased, as the plan knows it, and no process may be waiting for it.
 fn check_moved(candidate: &Candidate, leased: &Leased, moved: &[Move]) -> Result<(), Fate> {
     let c = candidate;
     for m in moved {

@@ -13,7 +13,7 @@ use purge_sys::{beneath, stat};
 /// A file with more names than this is not looked for: the collector waits meanwhile.
 const LOOKED_AT_MAX: usize = 16;
 
-/// Forgets what is `gone`, and of what was `freed` whatever is not something new: an inode that was freed may be a new
+/// Forgets what is in `gone`, and what was `freed` unless its inode is something new: an inode that was freed may be a new
 /// file's, whose creation the collector has told already.
 ///
 /// # Errors

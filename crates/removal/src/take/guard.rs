@@ -1,13 +1,13 @@
 //! Compares a candidate with the live file and the live index: the gate that everything passes before it goes.
 //!
 //! ```text
-//!   lease      everybody who opens the file from now on waits; refused while anybody has it open
+//!   lease      a process that opens the file from now on waits; refused while any process has it open
 //!   barrier    every use before the lease is in the index (the caller's: `Surroundings::sync`)
 //!   verify     name, inode, times, index and holds are as the plan says
 //! ```
 //! What follows, the taking itself, is in [`crate::take::batch`].
 //!
-//! Everything is anchored below the volume's root by `openat2(2)`: no symlink, mount or `..` that anybody puts into
+//! Everything is anchored below the volume's root by `openat2(2)`: no symlink, mount or `..` that a user puts into
 //! the path while the run goes on leads out of the volume.
 
 use std::collections::BTreeMap;
@@ -39,7 +39,7 @@ use purge_sys::{beneath, stat};
 /// A file that is kept from being opened while it is verified and taken.
 #[derive(Debug)]
 pub enum Leased {
-    /// Whoever opens the file waits.
+    /// A process that opens the file waits.
     Guarded(Lease),
     /// There are no leases here: the file is only known to be the one that is open.
     Unguarded(OwnedFd),
@@ -54,7 +54,7 @@ impl Leased {
         }
     }
 
-    /// Whether nobody has come to open it since.
+    /// Whether no process has come to open it since.
     pub fn is_whole(&self) -> bool {
         match self {
             Self::Guarded(lease) => lease.is_whole(),
@@ -62,7 +62,7 @@ impl Leased {
         }
     }
 
-    /// The last look, at what nobody can find by its name any more: whether nobody is on his way to it either.
+    /// The last look, at what no process can find by its name any more: whether no process is on its way to it either.
     pub fn is_still_granted(&self) -> bool {
         match self {
             Self::Guarded(lease) => lease.is_still_granted(),
@@ -104,7 +104,7 @@ pub struct Verified {
     pub(crate) names: Vec<Name>,
 }
 
-/// So many directories above a candidate are remembered as locked or not.
+/// This many directories above a candidate are remembered as locked or not.
 const LEVELS_REMEMBERED: usize = 64;
 
 /// A directory of the volume, open.
@@ -113,14 +113,14 @@ struct Anchor {
     path: Arc<[u8]>,
     by: By,
     fd: Arc<OwnedFd>,
-    /// Somebody has a lock on it, or on one above it.
+    /// A process has a lock on it, or on one above it.
     locked: bool,
 }
 
-/// By way of which mount.
+/// Through which mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum By {
-    /// The volume as everybody sees it.
+    /// The volume as all processes see it.
     Itself,
     /// The quiet one, if there is one.
     Quiet,
@@ -144,10 +144,10 @@ pub struct Ground<'a> {
     pub(crate) leases_of_a_tree: usize,
     /// The directory opened last: candidates come in runs.
     anchor: Option<Anchor>,
-    /// Whether somebody has a lock on a directory, or on one above it.
+    /// Whether a process has a lock on a directory, or on one above it.
     locked: FxHashMap<Arc<[u8]>, bool>,
     pub(crate) bin: Bin,
-    /// What is taken is removed in a moment, by way of these; none: it stays in the trash.
+    /// What is taken is removed in a moment, through these; none: it stays in the trash.
     pub(crate) lanes: Option<Lanes>,
     /// The volume's symbolic links, once one is looked at.
     links: Option<Links>,
@@ -232,7 +232,7 @@ impl<'a> Ground<'a> {
         }
     }
 
-    /// The candidate is still where the plan saw it, and nobody has a lock on it or above.
+    /// The candidate is still where the plan saw it, and no process has a lock on it or above.
     ///
     /// # Errors
     /// The fate of a candidate that does not go.
@@ -327,7 +327,7 @@ impl<'a> Ground<'a> {
         Ok(anchor)
     }
 
-    /// A directory of the volume, by way of the quiet mount.
+    /// A directory of the volume, through the quiet mount.
     pub(crate) fn open_quietly(&self, path: &[u8]) -> io::Result<OwnedFd> {
         beneath::open_anchor(self.root(By::Quiet), path)
     }
@@ -404,7 +404,7 @@ impl<'a> Ground<'a> {
         Ok((dir, locked))
     }
 
-    /// The index must still say what the plan says, and nobody may hold the candidate.
+    /// The index must still say what the plan says, and no hold may protect the candidate.
     fn check_index(&self, candidate: &Candidate) -> Result<(), Fate> {
         let index = self.watched.index.read();
         let Some(access) = index.last_use(candidate.ino) else {
@@ -425,7 +425,7 @@ impl<'a> Ground<'a> {
         }
     }
 
-    /// Nobody may hold an entry, or a directory above it.
+    /// No hold may protect an entry, or a directory above it.
     pub(crate) fn check_held(&self, ino: Inode) -> Result<(), Fate> {
         if self.held.is_empty() {
             return Ok(());

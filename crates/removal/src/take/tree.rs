@@ -1,4 +1,4 @@
-//! Directories that go as a whole: renamed into the trash first, where nobody finds them by a path any more, then
+//! Directories that go as a whole: renamed into the trash first, where no process finds them by a path any more, then
 //! verified inside, and put back as a whole if anything in them was used.
 
 use std::ffi::CStr;
@@ -24,7 +24,7 @@ use purge_sys::walk::{Listed, Visitor, walk};
 /// Entries of the directories that are out of reach together. One with more goes by itself, and no lease is kept on what lies in it: to
 /// compare them all takes longer than an opener may wait.
 pub const ENTRIES_TOGETHER_MAX: usize = 2000;
-/// So many are removed before the index forgets them.
+/// This many are removed before the index forgets them.
 const FORGOTTEN_AT_ONCE: usize = 4096;
 
 /// A directory in the trash, with all that is in it.
@@ -37,7 +37,7 @@ pub struct Tree {
     /// A placeholder has its name.
     name_is_kept: bool,
     place: OwnedFd,
-    /// The same by way of the quiet mount: what lies in it is looked for there.
+    /// The same through the quiet mount: what lies in it is looked for there.
     quiet: OwnedFd,
     leases: FxHashMap<Inode, Leased>,
     /// How many files were leased, for however long.
@@ -103,7 +103,7 @@ impl Tree {
         let mut tree = self;
         let ino = tree.ino;
         if ground.keeps() {
-            // Its owners and modes are remembered for the directories above, should they be gone when it is restored.
+            // Its owners and modes are remembered for the directories above, in case they no longer exist when it is restored.
             ground
                 .bin
                 .place(&candidate.dir, &tree.from.dir)
@@ -146,7 +146,7 @@ impl Tree {
             let Freed { ino, known } = entry;
             planned.push(ino);
             if known.kind == Kind::Symlink && known.links > 1 {
-                // There is no lease that tells what is left of it when one name is gone.
+                // There is no lease that tells what is left of it when one name is removed.
                 return Err(Fate::Skipped(Skip::Hardlinked));
             }
             if known.kind == Kind::File && known.links > 1 {
@@ -163,7 +163,7 @@ impl Tree {
         }
     }
 
-    /// Finds out whether anybody has a file in it open or locked. What happens after this is seen by the barrier.
+    /// Finds out whether a process has a file in it open or locked. What happens after this is seen by the barrier.
     fn lease_all(&mut self, ground: &Ground<'_>) -> Result<(), Fate> {
         if stat::entry(&self.place, TREE).map_err(refusal::fate)?.stat.ino != self.ino {
             return Err(Fate::Skipped(Skip::Changed));
@@ -271,7 +271,7 @@ impl Tree {
         }
     }
 
-    /// Nobody has come to what is in it, by a directory that was open before it was moved.
+    /// No process has come to what is in it, through a directory that was open before it was moved.
     fn last_look(&mut self, ground: &Ground<'_>) -> Result<(), Fate> {
         if !self.leases.values().all(Leased::is_still_granted) {
             return Err(Fate::Skipped(Skip::Open));

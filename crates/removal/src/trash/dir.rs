@@ -23,7 +23,7 @@ use purge_model::{Seconds, Stat};
 use purge_sys::walk::{Removal, list};
 use purge_sys::{beneath, inside, mark, stat};
 
-/// So many things that users have put in its place are set aside.
+/// At most this many things that users have put in its place are set aside.
 const ASIDE_MAX: u32 = 1000;
 /// Where directories are made. No share is called so.
 const STAGE: &CStr = c"new";
@@ -33,7 +33,7 @@ const STAGE: &CStr = c"new";
 pub struct Trash {
     pub(crate) volume: OwnedFd,
     pub(crate) dir: OwnedFd,
-    /// Something that should have gone back lies somewhere in the shares that are open.
+    /// Something that had to be put back lies somewhere in the shares that are open.
     failed: Arc<AtomicBool>,
 }
 
@@ -218,10 +218,10 @@ impl Trash {
         Ok(Stranded::of_run(dir, run, Arc::clone(&self.failed)))
     }
 
-    /// The run is over: its share is restorable from now on, or, without a grace, gone.
+    /// The run is over: its share can be restored from now on, or, without a grace, no longer exists.
     ///
     /// # Errors
-    /// When it cannot be renamed, or something in it should have gone back and could not: the share stays as it is then, and
+    /// When it cannot be renamed, or something in it had to be put back and could not: the share stays as it is then, and
     /// nothing in it is freed.
     pub fn end(&self, share: &Share) -> io::Result<()> {
         if share.until == 0 {

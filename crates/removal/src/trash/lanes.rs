@@ -17,7 +17,7 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// So many for a worker.
+    /// A worker has this many.
     pub const COUNT: usize = 8;
 
     /// In these directories.

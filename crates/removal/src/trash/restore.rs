@@ -41,7 +41,7 @@ pub enum Which<'a> {
     Unsettled(&'a Settled),
 }
 
-/// What is known of a killed run's share. Whatever else lies in it, also somebody's file that had taken a candidate's name in the
+/// What is known of a killed run's share. Anything else in it, also another user's file that had taken a candidate's name in the
 /// last moment, goes back.
 #[derive(Debug, Default)]
 pub struct Settled {

@@ -1,5 +1,5 @@
-//! What somebody came for while it was being taken, and what cannot be put back because its name is another's by now or
-//! its directory is gone: it is kept apart, it says itself where it belongs, and the agent never frees it.
+//! What a process came for while it was being taken, and what cannot be put back because its name is another's by now or
+//! its directory no longer exists: it is kept apart, it says itself where it belongs, and the agent never frees it.
 
 use std::ffi::CStr;
 use std::io;

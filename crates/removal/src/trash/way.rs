@@ -19,13 +19,13 @@ use purge_sys::{beneath, inside, mark, stat};
 
 /// Directories of the volume that are open at a time; those above them are opened again when they are needed.
 const OPEN_MAX: usize = 24;
-/// So many bytes of attributes are kept of all directories on the way; users can give them many. Beyond that only ACLs are kept, and beyond
-/// twice as many nothing is put back there.
+/// At most this many bytes of attributes are kept of all directories on the way; users can give them many. Beyond that only ACLs are kept,
+/// and beyond twice as many nothing is put back there.
 const ATTRIBUTES_MAX: usize = 4 << 20;
-/// How often a directory is made that somebody else makes at the same moment, and takes away again.
+/// How often a directory is made that another process makes at the same moment, and takes away again.
 const TRIES: usize = 8;
 
-/// Where directories are made that nobody can reach yet.
+/// Where directories are made that no process can reach yet.
 #[derive(Debug)]
 pub struct Stage {
     dir: OwnedFd,

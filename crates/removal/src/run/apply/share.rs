@@ -53,7 +53,7 @@ fn takes_no_more(error: &io::Error) -> String {
 }
 
 impl Runner<'_> {
-    /// Makes the run's places in the trash: from here on it is not empty, and nobody takes it away.
+    /// Makes the run's places in the trash: from here on the trash is not empty, and so is not removed.
     pub(super) fn begin(&self, alone: MutexGuard<'_, ()>) {
         let mut begun = self.begin_shares();
         drop(alone);
