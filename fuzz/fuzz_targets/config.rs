@@ -1,5 +1,5 @@
-//! Whatever people write into the configuration, into files of `rules.d` and into the environment: it is taken or refused, with a place
-//! that there is in the text; and what is taken keeps the promises that the rest of the agent rests on.
+//! Anything that people write into the configuration, into files of `rules.d` and into the environment: it is taken or refused,
+//! with a place that there is in the text; and what is taken keeps the promises that the rest of the agent rests on.
 //!
 //! Pieces are separated by a NUL: the configuration, then files of `rules.d`; pieces that begin with `=` are the values of
 //! environment variables instead, in their order.
@@ -41,7 +41,7 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// What is taken without another look by everybody who uses a configuration.
+/// What is taken without another look by all code that uses a configuration.
 fn check(config: &Config) {
     assert!(!config.volumes.is_empty());
     assert!(config.state_dir.is_absolute());

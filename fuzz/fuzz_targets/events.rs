@@ -1,4 +1,4 @@
-//! Whatever a read of the fanotify queue returns: decoding ends, keeps its promises and never panics.
+//! Any bytes that a read of the fanotify queue returns: decoding ends, keeps its promises and never panics.
 
 #![no_main]
 

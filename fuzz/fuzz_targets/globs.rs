@@ -1,4 +1,4 @@
-//! Whatever people write as a glob, and whatever names users give their files.
+//! Any text that people write as a glob, and any names that users give their files.
 //!
 //! The first line holds patterns, separated by tabs; every other line is a path.
 

@@ -1,4 +1,4 @@
-//! Whatever bytes a damaged disk returns for the files beside the store (journal, checkpoint, clock): they are read or refused,
+//! Any bytes that a damaged disk returns for the files beside the store (journal, checkpoint, clock): they are read or refused,
 //! and a journal's entry that was read is read the same again after it was written.
 //!
 //! The first byte of an input chooses what the rest is. Where a checksum would keep the fuzzer out, the rest is a frame's

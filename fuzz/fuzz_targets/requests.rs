@@ -1,4 +1,4 @@
-//! Whatever a client sends: each request of the contract, decoded from any bytes, is taken or refused before the host is touched, and
+//! Anything that a client sends: each request of the contract, decoded from any bytes, is taken or refused before the host is touched, and
 //! what is taken is what the caller may have. Requests that only name something look for it in a small store.
 //!
 //! The first byte chooses the request, or what a client says beside it: a deadline, the name of a call, the subject of a certificate.
@@ -174,7 +174,7 @@ fn timeout(bytes: &[u8]) {
     }
 }
 
-/// Nobody whom the configuration does not name may make any call, whatever its name.
+/// A client that the configuration does not name may make no call, of any name.
 fn call(bytes: &[u8]) {
     let name = String::from_utf8_lossy(bytes);
     let nobody = Peer::Local {
@@ -192,7 +192,7 @@ fn subject(bytes: &[u8]) {
     let Ok(pattern) = Subject::parse(pattern) else {
         return;
     };
-    // Control characters are shown as such, and blanks at the ends of a value are nobody's.
+    // Control characters are shown as such, and blanks at the ends of a value belong to no pattern.
     let shown = pattern.to_string();
     let is_plain = |c: char| c != '\u{fffd}' && !c.is_whitespace();
     if shown.chars().all(is_plain) {

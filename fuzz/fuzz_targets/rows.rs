@@ -1,4 +1,4 @@
-//! Whatever bytes a damaged disk returns for a row of the index: it is read or refused, and what was read is
+//! Any bytes that a damaged disk returns for a row of the index: it is read or refused, and what was read is
 //! read the same again after it was written.
 //!
 //! The first byte of an input chooses the kind of row, the rest is the row.

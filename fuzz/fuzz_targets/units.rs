@@ -1,4 +1,4 @@
-//! Whatever people write for a duration or a size: it is read or refused with a reason, and never panics.
+//! Any text that people write for a duration or a size: it is read or refused with a reason, and never panics.
 
 #![no_main]
 

@@ -1,10 +1,10 @@
 //! Readers whose reads are no use: backups, indexers, scanners; servers whose opens are none (`ignore_accessors`).
 //!
-//! An event names its process by number, and by the time it is read the process may be gone and its number another's.
+//! An event names its process by number, and by the time it is read the process may have ended and its number be another's.
 //! So with accessors to ignore, every event carries a descriptor of its process (`FAN_REPORT_PIDFD`), and a use is
-//! ignored only if that very process is alive after it was looked up in `/proc`. A process that is gone was a user: doubt
+//! ignored only if that very process is alive after it was looked up in `/proc`. A process that has ended was a user: doubt
 //! counts as use. What a process writes counts in any case. A process is what it is when its events are read, some
-//! milliseconds after the use: whoever reads a file and then becomes an ignored program (`execve(2)`) is taken for it.
+//! milliseconds after the use: a process that reads a file and then becomes an ignored program (`execve(2)`) is taken for that program.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -55,7 +55,7 @@ impl What {
         match self {
             Self::Nothing => false,
             Self::Opens => acts.only(OPENS),
-            // What somebody writes counts whoever it is.
+            // What a process writes counts, whichever process it is.
             Self::Reads => !acts.any(Acts::WRITE),
         }
     }
@@ -83,7 +83,7 @@ impl Accessor {
 
     fn is(&self, process: &Process) -> bool {
         let holds = |given: bool, same: bool| !given || same;
-        // A value that is not given holds for everybody, so an empty accessor would: it is none.
+        // A value that is not given holds for every process, so an empty accessor would as well: it is none.
         self.names_somebody()
             && holds(
                 self.comm.is_some(),
@@ -137,7 +137,7 @@ impl Accessors {
         }
     }
 
-    /// Whether there is nobody to ignore.
+    /// Whether there is no process to ignore.
     pub fn is_empty(&self) -> bool {
         self.ignored.is_empty()
     }

@@ -1,4 +1,4 @@
-//! Whether each read of a volume leaves an access time, whoever reads and by which way.
+//! Whether each read of a volume leaves an access time, for every reader and every way to read.
 //!
 //! ```text
 //! ext4                    btrfs and xfs copy files by sharing their blocks, and leave no access time
@@ -21,7 +21,7 @@ use purge_sys::time;
 const DAY: u64 = 24 * 3600;
 /// The file system's clock and the agent's agree before the gap and after it: within 2 s each time, and stamps are cut off.
 const CLOCKS_DIFFER_MAX: u64 = 5;
-/// The wall clock may differ by so many seconds.
+/// The wall clock may differ by this number of seconds.
 const APART_MAX: u64 = 2;
 /// A longer table of mounts is not read.
 const TABLE_BYTES: u64 = 64 << 20;
@@ -88,7 +88,7 @@ impl AtimeKeeping {
 
 /// Whether some mount of a device, in any mount namespace that is seen, leaves no access times: `noatime`, or read-only. A namespace that is the
 /// host's own but for what is read-only there is one in which systemd runs a service (`ProtectSystem=`): nearly every host has some, and
-/// users read nothing by way of them, unless a process of a user's lives there: a job of a batch system, a session.
+/// users read nothing through them, unless a process of a user's lives there: a job of a batch system, a session.
 pub fn some_mount_keeps_none(device: Device) -> bool {
     let (host, _) = mountinfo::read(Path::new("/proc/1/mountinfo"), TABLE_BYTES).unwrap_or_default();
     let (host, of_host) = (Top::of(&host), namespace_of(1));

@@ -1,8 +1,8 @@
 //! The thread that reads the kernel's queue.
 //!
 //! One pass reads a buffer of events, notes the names in it and records the accesses. To look at what the names mean takes a hundred times as
-//! long as reading them, so that is done between the passes, some milliseconds at a time, and so is the settlement: whoever fills the
-//! queue is kept up with, and a barrier waits for no look.
+//! long as reading them, so that is done between the passes, some milliseconds at a time, and so is the settlement: this thread
+//! keeps up with the processes that fill the queue, and a barrier waits for no look.
 //!
 //! - `feed`      what a source with a queue is to this thread
 //! - `backlog`   when more waits than is read (pure)
@@ -69,7 +69,7 @@ pub struct Collector {
     wake: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
     gives_up: Arc<AtomicBool>,
-    /// Somebody asks: whatever else is done can wait.
+    /// A request waits: all other work can wait.
     asked: Arc<AtomicBool>,
 }
 
@@ -206,7 +206,7 @@ struct Reader<F> {
     judges: Judges,
     /// The agent ends, and cannot wait until all is read.
     gives_up: Arc<AtomicBool>,
-    /// Somebody asks.
+    /// A request waits.
     asked: Arc<AtomicBool>,
     feed: Arc<F>,
     namespace: Namespace,
@@ -224,7 +224,7 @@ struct Reader<F> {
     is_full: bool,
     /// The last pass has found nothing, or could not look.
     is_empty: bool,
-    /// Since when names have been let go that nobody was told of yet.
+    /// Since when names have been let go of which nothing was told yet.
     names_lost: Option<Seconds>,
     /// A settlement on its way.
     settlement: Option<Settlement>,
@@ -239,15 +239,15 @@ struct Reader<F> {
     buffer: Option<SharedBuffer>,
 }
 
-/// Somebody who waits until what was queued is read, looked at and settled.
+/// A caller that waits until what was queued is read, looked at and settled.
 struct Waiting {
     until: Until,
     done: mpsc::SyncSender<()>,
 }
 
-/// What somebody waits for next.
+/// What a caller waits for next.
 enum Until {
-    /// So many events have been read, or none is left.
+    /// This number of events has been read, or none is left.
     Read(u64),
     /// See [`super::pending::Pending::mark`].
     LookedAt(u64),
@@ -317,7 +317,8 @@ impl<F: Feed> Reader<F> {
         applied.map(drop)
     }
 
-    /// So many events have been waiting for longer than it takes to read them: what they told is lost, and the kernel has its memory back.
+    /// Reads this number of events and drops them, as they have waited for longer than it takes to read them:
+    /// what they told is lost, and the kernel has its memory back.
     fn let_go(&mut self, bytes: &mut [u8], queued: u64) -> Result<(), CollectError> {
         let mut read = 0;
         while read < queued && !self.gives_up.load(Relaxed) {

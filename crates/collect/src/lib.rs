@@ -17,12 +17,12 @@
 //! - [`changes`]   who changed the metadata of a file (pure)
 //! - [`accessors`] whose reads do not count
 //! - [`precision`] files that are used again and again cost nothing for the rest of a window
-//! - [`pending`] what events named and nobody has looked at yet (pure)
+//! - [`pending`] what events named and was not looked at yet (pure)
 //! - [`namespace`] looks again at every place an event named
 //! - [`locks`]    whose lock on a directory keeps what is below it
 //! - [`mounted`] what is mounted in any namespace, of which no event tells
 //! - [`entries`]   one entry, taken into the index
-//! - [`whereabouts`] where an inode lies now, whatever the events said
+//! - [`whereabouts`] where an inode lies now, independent of what the events said
 //! - [`projects`] project ids, where they are used
 //! - [`progress`] until when everything was read
 //! - [`trashed`] what is used in the trash
@@ -91,7 +91,7 @@ pub struct Watched {
     pub projects: Projects,
     /// Whose files are kept alive without being used.
     pub touched: touched::Owners,
-    /// Held by whoever counts usage anew.
+    /// Held by a thread that counts usage again.
     pub counting: Mutex<()>,
     /// Uses that were read from the kernel's queue, for the case that this process is killed.
     pub journal: Journal,

@@ -25,7 +25,7 @@ use purge_sys::{lease, mountinfo, stat};
 const KNOWN_FOR: Duration = Duration::from_secs(10);
 /// One search among the open files of all processes takes no longer.
 const SEARCH_MAX: Duration = Duration::from_millis(500);
-/// So many locks are remembered, for what is told of a run.
+/// At most this number of locks is remembered, for what is told of a run.
 const NOTES_MAX: usize = 32;
 
 /// Locks that were met.

@@ -35,11 +35,11 @@ use purge_sys::{beneath, mountinfo, stat, time};
 const USER_TABLE_BYTES: u64 = 16 << 20;
 /// And of one of root's.
 const ROOT_TABLE_BYTES: u64 = 256 << 20;
-/// So many namespaces of a user are looked at.
+/// At most this number of namespaces of a user is looked at.
 const USER_NAMESPACES: usize = 2048;
-/// So many inodes are kept of one namespace of a user; root's have no bound but their table's.
+/// At most this number of inodes is kept of one namespace of a user; root's have no bound but their table's.
 const USER_INODES: usize = 16 << 10;
-/// And so many of all namespaces of a user.
+/// And at most this number of all namespaces of a user.
 const USER_INODES_TOTAL: usize = 64 << 10;
 /// One look spends so long at most on the tables of one user, and on those of root.
 const USER_TIME: Duration = Duration::from_millis(20);

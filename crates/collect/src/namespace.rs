@@ -2,7 +2,7 @@
 //!
 //! The kernel merges equal events that wait in its queue: create, delete, create of one name may arrive as one
 //! event with both bits, and of renames to and fro the order is lost. So an event is taken as a hint only: the
-//! place it names is looked at *now*, and the index is made to agree with what is there. That is right whatever was
+//! place it names is looked at *now*, and the index is made to agree with what is there. That is right however events were
 //! merged, because every later change puts a later event into the queue. And so it need not be done at once: what an event named waits
 //! ([`super::pending`]) while the queue is read. Who uses an entry that the index does not know yet loses nothing by that: it counts as
 //! used when it is taken in, and that is later.
@@ -29,7 +29,7 @@ pub use super::entries::take_entry_locked;
 /// Inodes whose attributes are still to be read again, at most: some 10 MB.
 const DIRTY_MAX: usize = 1 << 17;
 
-/// A file with so many names is looked for at each of them at once.
+/// A file with at most this number of names is looked for at each of them at once.
 const LOOKED_AT_ONCE: usize = 8;
 
 /// The inode of such a change has its attributes read again.
@@ -59,8 +59,8 @@ enum Look {
 }
 
 impl Namespace {
-    /// The attributes of this inode must be read again at the next settlement. False if that must be done for so many that a scan is as
-    /// good.
+    /// The attributes of this inode must be read again at the next settlement. False if that must be done for so large a number
+    /// that a scan is as good.
     pub fn mark_dirty(&mut self, Node { ino, handle }: Node) -> bool {
         if self.dirty.len() >= DIRTY_MAX && !self.dirty.contains_key(&handle) {
             return false;
@@ -83,7 +83,7 @@ impl Namespace {
         let is_itself = |place: &Place<'_>| matches!(place.name, b"" | b".");
         let names = change.kinds.within(Changes::NAMES);
         if names.any(Changes::NAMES) {
-            // Where a moved entry lies now comes first: a directory is then known to have moved, not to be gone.
+            // Where a moved entry lies now comes first: a directory is then known to have moved, not to be deleted.
             for place in [change.new, change.place, change.old].into_iter().flatten() {
                 // A directory's own events name the directory itself.
                 if !is_itself(&place) {
@@ -93,7 +93,7 @@ impl Namespace {
                 }
             }
         }
-        // The kernel merges events, so what they told last need not be what happened last: whoever lost or changed
+        // The kernel merges events, so what they told last need not be what happened last: a file that lost or changed
         // a name is looked at once more when all is quiet.
         if change.kinds.any(LOST_OR_CHANGED) {
             let own = change.place.filter(is_itself).map(|place| place.dir);
@@ -183,7 +183,7 @@ impl Namespace {
                 }
             }
             Err(error) => {
-                // The entry stays as the index knows it, and the directory stays: not seen is not gone.
+                // The entry stays as the index knows it, and the directory stays: not seen is not deleted.
                 tracing::warn!(%error, name = %String::from_utf8_lossy(place.name), "cannot look at a changed entry");
                 watched.index.write().doubt_dir(dir);
                 Ok(())
@@ -200,7 +200,7 @@ impl Namespace {
         {
             self.last_dir = match place.dir.handle.open_path(root) {
                 Ok(fd) => Some((place.dir.handle, fd)),
-                // The directory is gone, and with it the entry.
+                // The directory is no longer there, and with it the entry.
                 Err(e) if is_gone(&e) => return Ok(Look::Absent),
                 Err(e) => return Err(e),
             };
@@ -239,7 +239,7 @@ pub fn refresh(watched: &Watched, root: &OwnedFd, Node { ino, handle }: Node) ->
             if found.stat.kind == Kind::Directory {
                 return whereabouts::follow_directory(watched, &fd, ino);
             }
-            // A rename over a name tells nobody which file lost it.
+            // A rename over a name does not tell which file lost it.
             let names = watched.index.read().names(ino)?.len();
             match names {
                 0 | 1 if found.stat.links <= 1 => Ok(true),
@@ -251,10 +251,10 @@ pub fn refresh(watched: &Watched, root: &OwnedFd, Node { ino, handle }: Node) ->
                 }
             }
         }
-        // The handle's file is gone. Its inode may be another file's by now: only what lies at its places tells.
+        // The handle's file is deleted. Its inode may be another file's by now: only what lies at its places tells.
         Ok(_) => whereabouts::drop_gone(watched, ino),
         Err(e) if is_gone(&e) => whereabouts::drop_gone(watched, ino),
-        // Not seen is not gone.
+        // Not seen is not deleted.
         Err(error) => {
             tracing::warn!(%error, ino, "cannot read a changed file's attributes");
             Ok(true)

@@ -8,7 +8,7 @@
 //! - 0x...: { type: deleg, access: r, superblock: "fe:10:1234", filename: "a" }
 //! ```
 //! The superblock is device (hex) and inode (decimal), and stands before anything that a client may choose. Locks and layouts look
-//! alike, and count as well: whatever a client holds of a file, it uses it.
+//! alike, and count as well: a client that holds anything of a file uses the file.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};

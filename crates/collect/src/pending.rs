@@ -1,8 +1,8 @@
 //! Places that events named and that are still to be looked at. Pure.
 //!
-//! Reading the kernel's queue must keep up with whoever fills it; a look at a place takes a hundred times as long. So the two are apart: what
-//! was read waits here, each place once for each entry that was named there, however many events told of it. Only the last of them counts
-//! (see [`super::namespace`]), so a place that is named again goes to the end.
+//! Reading the kernel's queue must keep up with the processes that fill it; a look at a place takes a hundred times as long.
+//! So the two are apart: what was read waits here, each place once for each entry that was named there, however many events told of it.
+//! Only the last of them counts (see [`super::namespace`]), so a place that is named again goes to the end.
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
@@ -14,7 +14,7 @@ use super::event::{Changes, Node, Place};
 use purge_model::Inode;
 use purge_sys::handle::Handle;
 
-/// So many places wait at most: some 30 MB, with the longest names 50. Beyond that a scan has to look.
+/// At most this number of places waits: some 30 MB, with the longest names 50. Beyond that a scan has to look.
 pub const PENDING_MAX: usize = 1 << 17;
 
 /// A place to look at.
@@ -24,7 +24,7 @@ pub struct Spot {
     pub dir: Node,
     /// The name there.
     pub name: Box<[u8]>,
-    /// What the events said to have come, gone or changed there.
+    /// What the events said to have appeared, disappeared or changed there.
     pub target: Option<Inode>,
     /// What they told, all together.
     pub changes: Changes,

@@ -143,7 +143,7 @@ impl Windows {
         Ok(true)
     }
 
-    /// The agent's time was set back: the window begins anew, and nothing is hidden when this returns.
+    /// The agent's time was set back: the window begins again, and nothing is hidden when this returns.
     ///
     /// # Errors
     /// When the kernel does not take the marks away.
@@ -190,9 +190,9 @@ impl Windows {
             if marked.len() >= MARKS_MAX {
                 break;
             }
-            // A file that is gone needs no mark.
+            // A deleted file needs no mark.
             let Ok(fd) = handle.open_path(&root) else { continue };
-            // Before the mark: a mark that nobody knows of is never corrected.
+            // Before the mark: a mark that is not in the table is never corrected.
             marked.insert(ino);
             match self.source.hide(fd.as_fd()) {
                 Ok(()) => {}
@@ -204,7 +204,7 @@ impl Windows {
     }
 }
 
-/// Tries a mark on a directory, whose uses nobody asks for.
+/// Tries a mark on a directory, whose uses no caller asks for.
 fn can_hide(source: &dyn Hiding, root: &Path) -> bool {
     let tried = beneath::open_root(root).and_then(|root| source.hide(root.as_fd()));
     let done = tried.and_then(|()| source.show_all());

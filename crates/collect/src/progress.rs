@@ -34,8 +34,8 @@ impl Progress {
         }
     }
 
-    /// So many events were read in a pass that began at `began`, and are recorded; none: the queue was empty. Until when
-    /// everything has been seen, where that is known anew.
+    /// This number of events was read in a pass that began at `began`, and are recorded; none: the queue was empty. Until when
+    /// everything has been seen, where that has become known.
     pub fn recorded(&mut self, began: Seconds, events: u64) -> Option<Seconds> {
         if events == 0 {
             self.mark = None;
@@ -50,7 +50,7 @@ impl Progress {
         reached
     }
 
-    /// A pass failed: nobody knows how many events it took.
+    /// A pass failed: it is unknown how many events it took.
     pub fn failed(&mut self) {
         self.mark = None;
     }

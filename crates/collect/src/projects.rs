@@ -3,7 +3,7 @@
 //! Directories are always asked. The first that has an id shows that the volume uses them; from then on files are asked as
 //! well, and one more scan asks those that were met before it.
 //!
-//! Before Linux 6.17 whatever is asked must be opened. That is done only where the file system is mounted with `prjquota`, or
+//! Before Linux 6.17 every file that is asked must be opened. That is done only where the file system is mounted with `prjquota`, or
 //! a quota on projects wants the ids; elsewhere everything has project 0. The agent's own opens are told by its pid, and are no use.
 
 use std::ffi::CStr;
@@ -44,7 +44,7 @@ impl Projects {
         }
     }
 
-    /// Somebody needs the ids, whatever asking costs.
+    /// A quota or a caller needs the ids, at any cost of asking.
     pub fn are_wanted(&self) {
         if !self.by_name && !self.may_open.swap(true, Relaxed) {
             self.state.store(FOUND, Relaxed);

@@ -2,7 +2,7 @@
 //! short time. It is told, and nothing follows from it: doubt counts as use.
 //!
 //! ```text
-//!   a timestamp was set (see `doubt`) --> stamped: so many of one process within a minute, then each one
+//!   a timestamp was set (see `doubt`) --> stamped: a mass by one process within a minute, then each one
 //!   files read by one process         --> every 256 of them the process's own count of bytes (proc_pid_io(5)) is asked;
 //!                                         with a few bytes for each file, these 256 were read for show
 //! ```
@@ -18,13 +18,13 @@ use crate::atimes::SERVERS;
 use purge_base::clock;
 use purge_model::{Inode, Seconds};
 
-/// So many timestamps by one process within [`WINDOW`] are a mass.
+/// At least this number of timestamps by one process within [`WINDOW`] is a mass.
 const STAMPS_MIN: u64 = 100;
 /// A short time.
 const WINDOW: Duration = Duration::from_secs(60);
 /// Files between two looks at what a process has read.
 const BATCH: usize = 256;
-/// With so many bytes for each file nothing was read: one byte, and what the process reads besides.
+/// With at most this number of bytes for each file nothing was read: one byte, and what the process reads besides.
 const BYTES_A_FILE_MAX: u64 = 64;
 /// Processes and owners that are remembered; beyond it new ones are overlooked.
 const PROCESSES_MAX: usize = 4096;
@@ -178,7 +178,7 @@ pub fn is_server(pid: i32) -> bool {
     SERVERS.iter().any(|server| name.starts_with(server))
 }
 
-/// What a process has read by now, from wherever (`rchar` of `proc_pid_io(5)`).
+/// What a process has read by now, from any place (`rchar` of `proc_pid_io(5)`).
 fn bytes_read(pid: i32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("rchar:"))?;

@@ -1,4 +1,4 @@
-//! Where an inode lies now, whatever the events said: the file system itself is asked.
+//! Where an inode lies now, independent of what the events said: the file system itself is asked.
 //!
 //! A directory's handle leads to the directory, its `..` to its parent, and `/proc/self/fd` to its name, so its place
 //! is always found. A file's handle leads to no name: only the places that the index has can be looked at.
@@ -20,7 +20,7 @@ use purge_sys::stat::{self, Located};
 
 /// No path is deeper than the kernel's longest path has slashes, many times over: this ends a walk upwards.
 const LEVELS_MAX: usize = 100_000;
-/// A directory that moves while its name is read is read again, so many times.
+/// A directory that moves while its name is read is read again, up to this number of tries.
 const TRIES: usize = 3;
 
 /// Entries of a directory among which one is looked for that has no name otherwise.
@@ -54,7 +54,7 @@ pub fn follow_directory(watched: &Watched, dir: &OwnedFd, ino: Inode) -> Result<
         Ok(Some(seat)) => seat,
         // A scan finds where it is.
         Err(e) if e.kind() == io::ErrorKind::InvalidFilename => return Ok(true),
-        // Whatever lies there is no candidate.
+        // What lies there is no candidate.
         Ok(None) | Err(_) => return Ok(is_too_deep),
     };
     let (parent, known) = {
@@ -162,7 +162,7 @@ fn seat_of(watched: &Watched, dir: impl AsFd, ino: Inode) -> io::Result<Option<S
     Err(io::ErrorKind::ResourceBusy.into())
 }
 
-/// The name of an entry of a directory whose path is longer than the kernel tells: among so many entries at most.
+/// The name of an entry of a directory whose path is longer than the kernel tells: among a limited number of entries.
 fn listed_name(parent: &OwnedFd, ino: Inode) -> io::Result<Vec<u8>> {
     let dir = beneath::open_dir(parent, b"")?;
     let mut listing = vec![MaybeUninit::uninit(); LISTING_BYTES];
@@ -241,7 +241,7 @@ fn lies(watched: &Watched, volume: &OwnedFd, dir: DirId, name: &[u8], ino: Inode
         (dir_ino, index.dirs().path(dir))
     };
     let Some(path) = path else {
-        // Nobody comes that far by a path: it stays as it is known until a scan meets it.
+        // No process comes that far by a path: it stays as it is known until a scan meets it.
         return match watched.index.read().dirs().is_too_deep(dir) {
             true => Lies::Here,
             false => Lies::Unknown,

@@ -1,4 +1,4 @@
-//! `[access]`: who may ask what. Root on the unix socket may everything; nobody else is anything until it is said here.
+//! `[access]`: who may ask what. Root on the unix socket may everything; no one else may anything until it is said here.
 
 use toml::de::DeTable;
 
@@ -22,7 +22,7 @@ pub struct Access {
     pub own: bool,
     /// Seconds that such a hold lasts at most.
     pub self_hold_max: u64,
-    /// A plan of anybody but root has at most so many candidates; 0: no limit.
+    /// A plan of any user but root has at most this number of candidates; 0: no limit.
     pub max_plan_files: u64,
 }
 

@@ -8,7 +8,7 @@ use super::section::{At, Section, Source};
 use purge_base::accounts::{Unclear, group_id, user_id};
 use purge_collect::accessors::{Accessor, What};
 
-/// A kernel keeps so many bytes of a process's name (`TASK_COMM_LEN` without its NUL).
+/// A kernel keeps at most this number of bytes of a process's name (`TASK_COMM_LEN` without its NUL).
 const COMM_BYTES_MAX: usize = 15;
 
 const WHATS: [(&str, What); 2] = [("reads", What::Reads), ("opens", What::Opens)];

@@ -111,7 +111,7 @@ pub(super) fn audit_log_of(state_dir: &Path) -> PathBuf {
 fn rule_files(path: &Path, faults: &mut Vec<Fault>) -> Vec<PathBuf> {
     let dir = path.parent().unwrap_or(Path::new(".")).join("rules.d");
     match trusted::look(&dir) {
-        // Whatever it is instead is said by what reads it.
+        // If it is something else, its reader says what it is.
         Ok(()) | Err(Distrust::Kind { .. } | Distrust::Io { .. }) => {}
         Err(e) => faults.push(exposed::fault(&dir, "rules are taken from there", &e)),
     }

@@ -46,7 +46,7 @@ pub(super) fn faults(config: &Config) -> Vec<Fault> {
     faults
 }
 
-/// What is missing, or cannot be looked at, is not exposed: whoever needs it says so.
+/// What is missing, or cannot be looked at, is not exposed: the code that needs it says so.
 fn is_exposed(looked: Result<(), Distrust>) -> Option<Distrust> {
     looked.err().filter(|e| !matches!(e, Distrust::Io { .. }))
 }

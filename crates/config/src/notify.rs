@@ -14,7 +14,7 @@ use purge_notify::text::Texts;
 
 /// A digest that is rarer says nothing in time.
 const DIGEST_MAX: u64 = 31 * 86_400;
-/// A list of so many lines is as much as a mail server takes.
+/// A list of this number of lines is as much as a mail server takes.
 const LIST_MAX_MAX: u64 = 100_000;
 
 /// Reads the table.

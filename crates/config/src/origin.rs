@@ -107,7 +107,7 @@ fn place_of(place: &Fault) -> String {
     }
 }
 
-/// A value as TOML in one line, without the secrets that somebody has put into it after all: of an address only scheme and host, of
+/// A value as TOML in one line, without the secrets that a user has put into it after all: of an address only scheme and host, of
 /// a program's command not the arguments. From what was read and not from the text, where `\u002f` is a slash as well.
 fn in_a_line(value: &DeValue<'_>) -> String {
     match value {

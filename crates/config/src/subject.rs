@@ -1,4 +1,4 @@
-//! Subjects of certificates as people write them: `CN=slurm,O=Example` (RFC 4514). A subject is meant whole: `CN=backup` is nobody but the
+//! Subjects of certificates as people write them: `CN=slurm,O=Example` (RFC 4514). A subject is meant whole: `CN=backup` is only the
 //! certificate whose subject has this one attribute and no other.
 //!
 //! - The order of attributes does not matter, because it is written from either end, unless a type occurs more than once: then it is
@@ -106,7 +106,7 @@ impl Subject {
         Ok(Self(steps))
     }
 
-    /// Whether this is the whole subject that `meant` writes. One without attributes is nobody's.
+    /// Whether this is the whole subject that `meant` writes. One without attributes belongs to no client.
     pub fn is(&self, meant: &Self) -> bool {
         if self.0.is_empty() || self.0.len() != meant.0.len() {
             return false;

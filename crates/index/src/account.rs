@@ -6,7 +6,7 @@
 //!                         `------> the next ledger   being counted, page by page, as of a later moment
 //! ```
 //! Files and bytes change only when a file does. Days and ages change by themselves as time goes by, each file's at
-//! another second, so they are kept as of one moment, and everything is counted anew now and then as of a later one:
+//! another second, so they are kept as of one moment, and everything is counted again now and then as of a later one:
 //! a few pages at a time, while changes go on. A change counts in the next ledger as well if its page lies before the
 //! cursor; if not, the count will meet it.
 
@@ -201,7 +201,7 @@ impl Ledger {
         }
     }
 
-    /// Whatever was used since then is in the first bucket, and stays there when it is used again.
+    /// Each file that was used since then is in the first bucket, and stays there when it is used again.
     fn young_from(&self) -> Seconds {
         self.as_of.minus(DAY.saturating_sub(1))
     }

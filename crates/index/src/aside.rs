@@ -1,6 +1,6 @@
 //! Opening the store of a state directory, and setting it aside when it is damaged.
 //!
-//! A damaged store is kept, under a name with the time: somebody may want to know what happened. A fresh one takes its
+//! A damaged store is kept, under a name with the time: an operator may want to know what happened. A fresh one takes its
 //! place; clocks come back from checkpoint and journal, the rest by a scan. Holds are no knowledge that a scan brings back
 //! either, so they (and the heads of runs) are mirrored in `STATE_DIR/records`: frames of `tag:u8 len:u8 key value`.
 
@@ -31,8 +31,8 @@ fn mirror(state_dir: &Path) -> PathBuf {
     state_dir.join("records")
 }
 
-/// Opens the store; one that is damaged or was condemned is set aside first, and one that is gone (removed, or left out of a backup) is
-/// made anew in the same way. Whether any of that was so.
+/// Opens the store; one that is damaged or was condemned is set aside first, and one that is missing (removed, or left out of a backup) is
+/// made again in the same way. Whether any of that was so.
 ///
 /// # Errors
 /// When it cannot be opened for another reason, such as a full disk or another agent.

@@ -66,7 +66,7 @@ impl<'a> Writer<'a> {
         Ok(writer)
     }
 
-    /// Adds a page to the frame in hand, in memory. A page whose attributes cannot be read is left out: its files count as
+    /// Adds a page to the current frame, in memory. A page whose attributes cannot be read is left out: its files count as
     /// new if the store is lost.
     pub fn page(&mut self, page: &PageView<'_>) {
         let mut attributes = page.attributes();
@@ -82,7 +82,7 @@ impl<'a> Writer<'a> {
         self.entries = self.entries.saturating_add(births.len() as u64);
     }
 
-    /// Writes the frame in hand. Call it every few thousand pages.
+    /// Writes the current frame. Call it every few thousand pages.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -149,7 +149,7 @@ pub fn newest_head(dir: &Path, identity: Identity) -> Option<Head> {
     newest.into_iter().find(|head| head.identity.is(identity))
 }
 
-/// Whether there is a checkpoint, readable or not, of whatever file system.
+/// Whether there is a checkpoint, readable or not, of any file system.
 pub fn exists(dir: &Path) -> bool {
     FILES.iter().any(|name| dir.join(name).exists())
 }

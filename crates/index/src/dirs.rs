@@ -10,20 +10,20 @@ use rustc_hash::{FxBuildHasher, FxHashSet};
 use super::codec::{DirEntry, DirId, PAGE_INODES};
 use purge_model::Inode;
 
-/// An id rests until so many others were freed after it: whoever still names a directory that is gone must not find
+/// An id rests until this number of others was freed after it: what still names a deleted directory must not find
 /// another one in its place.
 const RESTING_IDS: usize = 16_384;
 
-/// Longer paths are not made: whatever lies there is known and counted, and is no candidate. The kernel takes 4,095 bytes in one call; a
+/// Longer paths are not made: what lies there is known and counted, and is no candidate. The kernel takes 4,095 bytes in one call; a
 /// chain of directories can be of any length, and to spell out each of its places would take the square of it.
 pub const PATH_BYTES_MAX: usize = 32 << 10;
-/// A path of so many names is longer in any case.
+/// A path of this number of names is longer in any case.
 const LEVELS_MAX: usize = PATH_BYTES_MAX / 2;
 
 /// Most paths are shorter.
 const PATH_USUAL: usize = 128;
 
-/// Parents and names of all directories as they are at one moment: paths are made of them when the index has gone on.
+/// Parents and names of all directories as they are at one moment: paths are made of them when the index has changed since.
 #[derive(Debug)]
 pub struct Tree {
     directories: Vec<Branch>,
@@ -181,7 +181,7 @@ impl Directories {
         self.keep_ids = keep;
     }
 
-    /// Forgets a directory. Whatever still names it as parent is unreachable until a scan finds it again.
+    /// Forgets a directory. An entry that still names it as parent is unreachable until a scan finds it again.
     pub fn remove(&mut self, ino: Inode) -> Option<DirEntry> {
         let id = self.of_inode(ino).filter(|id| *id != DirId::ROOT)?;
         if let Ok(found) = self
@@ -214,7 +214,7 @@ impl Directories {
         }
     }
 
-    /// So many entries more, by directory.
+    /// Adds this number of entries to each directory.
     pub(super) fn count_children(&mut self, more: &[u32]) {
         for (slot, more) in self.slots.iter_mut().zip(more) {
             if let Some(slot) = slot {

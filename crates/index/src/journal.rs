@@ -38,7 +38,7 @@ use purge_sys::failure::{Defect, Failure};
 const ROTATED_WITHIN: Duration = Duration::from_millis(500);
 /// The disk lets an entry wait no longer, however busy it is.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
-/// A frame holds so many uses at most: a torn one loses no more.
+/// A frame holds at most this number of uses: a torn one loses no more.
 const USES_PER_FRAME: usize = 8192;
 /// Past this many bytes a checkpoint is wanted at once.
 pub const BYTES_WANT_CHECKPOINT: u64 = 64 << 20;
@@ -120,7 +120,7 @@ impl Journal {
                 left.stored.push((number, path));
                 continue;
             }
-            // A torn end is what a kill leaves of a write that nobody was told of.
+            // A torn end is what a kill leaves of a write that was not acknowledged.
             let (entries, _) = read_segment(&fs::read(&path)?, identity);
             left.uses.extend(entries);
         }
@@ -170,7 +170,7 @@ impl Journal {
     }
 
     /// Every use before `until` is recorded. Said when uses came since it was said last, once for each second: it costs
-    /// nobody anything, and where nothing is used the volume's record is told often enough. Not said while something could
+    /// nothing, and where nothing is used the volume's record is told often enough. Not said while something could
     /// not be written.
     pub fn seen(&self, until: Seconds) {
         {

@@ -18,7 +18,8 @@ use super::store::{Row, Store, StoreError, VolumeId};
 use purge_format::Damaged;
 use purge_model::Inode;
 
-/// So many names of one file are kept. A file that has more is never a candidate: nobody could say where it is used.
+/// At most this number of names of one file is kept. A file that has more is never a candidate:
+/// it is unknown where it is used.
 pub const NAMES_MAX: usize = 512;
 /// A file with more names than this has a row of its own.
 const FEW: usize = 8;
@@ -520,7 +521,7 @@ mod tests {
         let mut of_page = 0;
         index.names_of_page(1, |_, _, _| of_page += 1).unwrap();
         assert_eq!(of_page, NAMES_MAX + 1);
-        // Those that are kept go: it is still there, wherever that is.
+        // Those that are kept go: it is still there, at an unknown place.
         for n in 1..=60_000 {
             index.remove_name(FILE, DirId::ROOT, &name(n)).unwrap();
         }

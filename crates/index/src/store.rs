@@ -139,7 +139,7 @@ impl Store {
         Ok(Self(Arc::new(Shared::new(db, PathBuf::new()))))
     }
 
-    /// Closes the store and opens it again: after an error sled takes no writes any more, also when its cause is gone.
+    /// Closes the store and opens it again: after an error sled takes no writes any more, also when its cause no longer exists.
     /// Batches that were not flushed may be lost.
     ///
     /// # Errors
@@ -229,7 +229,7 @@ impl Store {
         self.noted(done.unwrap_or(Err(StoreError::Silent { doing })))
     }
 
-    /// Remembers an error that puts the content in doubt, whoever met it.
+    /// Remembers an error that puts the content in doubt, whichever caller met it.
     fn noted<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         if let Err(error) = &result
             && error.is_damage()
@@ -239,7 +239,7 @@ impl Store {
         result
     }
 
-    /// The first error since the store was opened that puts its content in doubt, whoever met it.
+    /// The first error since the store was opened that puts its content in doubt, whichever caller met it.
     pub fn doubt(&self) -> Option<StoreError> {
         self.0.doubt.lock().clone()
     }
@@ -376,7 +376,7 @@ impl Store {
     ) -> impl Iterator<Item = Result<(Vec<u8>, Value), StoreError>> + use<> {
         let (store, prefix) = (self.clone(), record_key(record, prefix));
         let mut after = Some(Bound::Included(prefix.clone()));
-        // Each step looks the next key up anew: an iterator of sled's would keep the store open for as long as it lives.
+        // Each step looks the next key up again: an iterator of sled's would keep the store open for as long as it lives.
         std::iter::from_fn(move || {
             let from = after.take()?;
             let read = move |db: &sled::Db| db.range((from, Bound::Unbounded)).next().transpose();

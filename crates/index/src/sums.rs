@@ -237,7 +237,7 @@ impl DirSums {
     }
 }
 
-/// More than 18 exabyte-days in one directory are counted as so many.
+/// More than 18 exabyte-days in one directory are counted as that number.
 fn clip(byte_days: u128) -> u64 {
     u64::try_from(byte_days).unwrap_or(u64::MAX)
 }

@@ -77,7 +77,7 @@ pub struct Index {
     account: Account,
     /// Pages that differ from the store.
     dirty: FxHashSet<u32>,
-    /// Pages that differ from the store by what was removed alone: that is no knowledge of anybody's use, and can wait.
+    /// Pages that differ from the store by what was removed alone: that is no knowledge of any use, and can wait.
     thinned: FxHashSet<u32>,
     scan: Option<ScanState>,
     /// Uses of inodes that are not in the index yet, while a scan may still find them.
@@ -136,13 +136,13 @@ impl Index {
         self.account.ledger()
     }
 
-    /// Begins to count everything anew, as of another moment; the sums stay true meanwhile.
+    /// Begins to count everything again, as of another moment; the sums stay true meanwhile.
     pub fn begin_recount(&mut self, as_of: Seconds, gap_end: Option<Seconds>) {
         self.settle_uses();
         self.account.begin_recount(as_of, gap_end);
     }
 
-    /// Counts so many pages more. True when all are counted, and [`Index::ledger`] is the new one.
+    /// Counts this number of pages more. True when all are counted, and [`Index::ledger`] is the new one.
     ///
     /// # Errors
     /// When the index is damaged.

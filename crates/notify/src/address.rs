@@ -14,7 +14,7 @@ const MAP_BYTES_MAX: u64 = 64 << 20;
 /// The address of a user.
 ///
 /// # Errors
-/// When the map file cannot be read: nobody is written to at a guessed address then.
+/// When the map file cannot be read: no user is written to at a guessed address then.
 pub fn of(user: &str, addresses: &Addresses, pattern: &str) -> Result<String, String> {
     if let Some(file) = &addresses.map
         && let Some(found) = in_file(file, user)?

@@ -31,7 +31,7 @@ pub enum Place<'a> {
     },
 }
 
-/// Where an event for this audience goes, by a sink with a digest of so many seconds (0: none).
+/// Where an event for this audience goes, by a sink with a digest of this number of seconds (0: none).
 pub fn place<'a>(to: &Audience, digest: u64, past: Past<'a>, now: u64) -> Place<'a> {
     if digest == 0 || *to == Audience::Operator {
         return Place::New {
@@ -43,7 +43,7 @@ pub fn place<'a>(to: &Audience, digest: u64, past: Past<'a>, now: u64) -> Place<
         return Place::Into(id);
     }
     let soon = now.saturating_add(GATHER_SECONDS);
-    // A clock that was set back must not silence anybody: no notice is due later than a digest from now.
+    // A clock that was set back must not silence any notice: no notice is due later than a digest from now.
     let next = past.closed_at.map_or(0, |at| at.min(now).saturating_add(digest));
     Place::New {
         due: soon.max(next),

@@ -9,7 +9,7 @@ use purge_model::Seconds;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// Somebody uses more than a quota allows.
+    /// An owner uses more than a quota allows.
     OverQuota,
     /// And no longer.
     BackUnder,
@@ -21,7 +21,7 @@ pub enum Kind {
     Purged,
     /// A run failed, or was not made.
     RunFailed,
-    /// Uses may have gone unseen.
+    /// Uses may have been missed.
     CoverageGap,
     /// A volume is fuller than its watermark.
     WatermarkReached,
@@ -33,7 +33,7 @@ pub enum Kind {
     Trouble,
     /// It works again.
     TroubleEnded,
-    /// Somebody tries whether a sink works.
+    /// A user tries whether a sink works.
     Test,
 }
 
@@ -85,7 +85,7 @@ pub enum Audience {
         /// The uid.
         uid: u32,
     },
-    /// Whoever keeps the storage.
+    /// The person who keeps the storage.
     Operator,
 }
 
@@ -102,7 +102,7 @@ impl Audience {
 /// One thing that happened, for one audience.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// The same whoever finds it again, also after a crash: an event of this name is told once.
+    /// The same each time the event is found again, also after a crash: an event of this name is told once.
     pub event_id: String,
     /// When it was found, RFC 3339 UTC.
     pub at: String,

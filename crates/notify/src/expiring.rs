@@ -1,6 +1,6 @@
 //! Whose files will expire, and whether they know already. Pure.
 //!
-//! An owner hears of a file when its expiry comes into sight, and not again until it is used and comes into sight anew: the
+//! An owner hears of a file when its expiry comes into sight, and not again until it is used and comes into sight again: the
 //! moment up to which expiries were told moves forward only. What lies before that moment and is more than was told then has come
 //! there by another way (an old tree unpacked under a rule of modification times) and is told as well.
 
@@ -20,7 +20,7 @@ pub struct Told {
     pub at: u32,
     /// Expiries up to here were told.
     pub until: u32,
-    /// So many files and directories were.
+    /// The number of files and directories that were told.
     pub entries: u64,
     /// The rule as it was then.
     pub rule: u64,
@@ -50,7 +50,7 @@ impl Share {
     }
 }
 
-/// When a rule takes an entry if nobody uses it.
+/// When a rule takes an entry if no process uses it.
 pub fn expires(pick: &Pick, ttl: u64) -> Seconds {
     // Strictly older than the ttl: the second after.
     pick.last.at.plus(ttl).plus(1)
@@ -100,7 +100,7 @@ fn keep_first(picks: &mut Vec<Pick>, named: usize) {
     picks.truncate(named);
 }
 
-/// Whether there is anything new to tell an owner, who was told that last, at most every so many seconds. `rule` changes
+/// Whether there is anything new to tell an owner, who was told that last, at most once in this number of seconds. `rule` changes
 /// when the rule does.
 pub fn is_news(told: Option<&Told>, share: &Share, rule: u64, now: Seconds, every: u64) -> bool {
     let Some(told) = told else { return true };

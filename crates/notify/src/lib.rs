@@ -21,7 +21,7 @@
 //! - [`sender`]   one task a sink: sends, waits, tries again
 //!
 //! What may never happen: that a purge or the collector waits for a sink; that an event is told twice by the same sink (an event
-//! has a name that is the same whoever finds it again); that a notice is lost because nobody took it in time.
+//! has a name that is the same each time it is found); that a notice is lost because no sink took it in time.
 //!
 //! Where sending twice cannot be excluded: a sink that took a notice and could not say so, because the connection broke or the agent
 //! was killed before it had read the answer and noted it in memory that outlives it ([`receipts`]). The second one carries the same

@@ -1,7 +1,7 @@
 //! What was told already, so that nothing is told again. One JSON file, replaced whole after its events are in the outbox.
 //!
 //! An event's name is made from what is in here, and what is in here moves on only once the event is durable. A crash
-//! between the two makes the same event anew, with the same name, and the outbox knows it.
+//! between the two makes the same event again, with the same name, and the outbox knows it.
 
 use std::collections::BTreeMap;
 use std::fs;

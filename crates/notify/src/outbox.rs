@@ -32,7 +32,7 @@ use purge_sys::private::shown;
 
 /// Notices that are over are kept for this long, to be looked at.
 const KEPT_SECONDS: u64 = 30 * 86_400;
-/// And so many of them at most.
+/// And at most this number of them.
 const KEPT_MAX: usize = 5000;
 /// Notices of one sink that wait; of more, the oldest fail.
 const WAITING_MAX: usize = 20_000;
@@ -59,7 +59,7 @@ struct Inner {
 }
 
 impl Outbox {
-    /// Reads what earlier processes left in `dir`. What cannot be cleared away there is left for the next one: nobody's uses are
+    /// Reads what earlier processes left in `dir`. What cannot be cleared away there is left for the next one: no use is
     /// missed for it.
     ///
     /// # Errors
@@ -102,7 +102,7 @@ impl Outbox {
         Ok(outbox)
     }
 
-    /// What the process before had in hand when it ended.
+    /// What the process before was sending when it ended.
     fn settle(&self, Left { receipt, taken }: Left) {
         let id = receipt.id();
         let waits = self.inner.lock().notices.get(id).is_some_and(|n| !n.is_over());
@@ -155,7 +155,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Nobody waits for the disk while a new notice is written: whoever has sent one must be able to note it at once.
+    /// No sender waits for the disk while a new notice is written: one that has sent a notice must be able to note it at once.
     fn add_for(&self, sink: &Sink, event: &Event, now: u64) -> io::Result<()> {
         let mut inner = self.inner.lock();
         let past = inner.past(&sink.name, &event.to);
@@ -188,7 +188,7 @@ impl Outbox {
         inner.fail_oldest(&sink.name, now, |n| self.write(n, Sync::First))
     }
 
-    /// The notices of a sink that are due, oldest first, at most so many; and when the next one is.
+    /// The notices of a sink that are due, oldest first, at most this number; and when the next one is.
     ///
     /// # Errors
     /// When one that is due cannot be closed durably.
@@ -279,7 +279,7 @@ impl Outbox {
         all
     }
 
-    /// The entries that an event speaks of. A list that is gone is an empty one: what was counted is in the event.
+    /// The entries that an event speaks of. A list that is no longer there is an empty one: what was counted is in the event.
     pub fn entries(&self, event: &Event) -> Vec<Entry> {
         let Some(file) = event
             .list
@@ -360,7 +360,7 @@ impl Inner {
         self.notices.insert(notice.notice_id.clone(), notice);
     }
 
-    /// Its events are not known any more: whoever finds events remembers for longer what was told.
+    /// Its events are not known any more: the code that finds events remembers for longer what was told.
     fn forget(&mut self, id: &str) {
         let Some(notice) = self.notices.remove(id) else {
             return;

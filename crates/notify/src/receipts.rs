@@ -1,8 +1,8 @@
 //! What a sink has answered, noted where it outlives the process: in memory that systemd or the parent keeps, or a file's page, mapped. A store into memory takes nanoseconds, where
-//! the notice's own file takes two system calls and a disk; whoever kills the agent between the two does not make it send twice.
+//! the notice's own file takes two system calls and a disk; a kill of the agent between the two does not make it send twice.
 //!
 //! ```text
-//!   notices/answered    SLOTS slots of 64 bytes, each of a notice that is in somebody's hands
+//!   notices/answered    SLOTS slots of 64 bytes, each of a notice that a sender is sending
 //!   slot                id: 32 bytes, zero-padded   mark: u32, little-endian   zeros
 //! ```
 //! A slot is taken before a notice is sent, which also makes its page writable, and is free again once the notice's own file says what
@@ -19,7 +19,7 @@ use purge_sys::shared::SharedBuffer;
 
 /// The file's name.
 pub const FILE: &str = "answered";
-/// Notices in hand at once. Each sink sends one after another.
+/// Notices that are sent at once. Each sink sends one after another.
 const SLOTS: usize = 256;
 const SLOT_BYTES: usize = 64;
 const ID_BYTES: usize = 32;
@@ -41,12 +41,12 @@ struct Inner {
 pub struct Left {
     /// Of the notice: the slot stays as it is until this is settled.
     pub receipt: Receipt,
-    /// Whether the sink took it; otherwise nobody knows.
+    /// Whether the sink took it; otherwise that is unknown.
     pub taken: bool,
 }
 
 impl Receipts {
-    /// Opens the file in `dir`, and says what the process before had in hand.
+    /// Opens the file in `dir`, and says what the process before was sending.
     ///
     /// # Errors
     /// When not even memory can be had. Without the file itself there are slots that end with the process.
@@ -109,7 +109,7 @@ impl Inner {
     }
 }
 
-/// Whose slot it is, and whether the sink took it. One that nobody can read is free.
+/// Whose slot it is, and whether the sink took it. One that is unreadable is free.
 fn read(slot: &[u8]) -> Option<(String, bool)> {
     let (id, rest) = slot.split_at_checked(ID_BYTES)?;
     let mark = u32::from_le_bytes(*rest.first_chunk()?);
@@ -124,7 +124,7 @@ fn mark_of(id: &str) -> u32 {
     crc32fast::hash(id.as_bytes()).max(1)
 }
 
-/// One notice that is in somebody's hands.
+/// One notice that a sender is sending.
 #[derive(Debug)]
 pub struct Receipt {
     all: Option<(Arc<Receipts>, usize)>,

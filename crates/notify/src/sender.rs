@@ -1,4 +1,4 @@
-//! One task a sink: sends what is due, waits, tries again. Nobody waits for it.
+//! One task a sink: sends what is due, waits, tries again. No other task waits for it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -34,7 +34,7 @@ const TROUBLE_WAIT: Duration = Duration::from_secs(5);
 /// A sink that is sending when the agent ends may finish that.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
-/// Seconds to wait after so many failures in a row.
+/// Seconds to wait after this number of failures in a row.
 pub fn backoff(failures: u32) -> u64 {
     let doubled = failures.saturating_sub(1).min(16);
     RETRY_FIRST_SECONDS
@@ -100,12 +100,12 @@ impl Notifier {
         self.in_force.read().notify.clone()
     }
 
-    /// Whether anybody is told anything.
+    /// Whether any notice is sent.
     pub fn tells(&self) -> bool {
         !self.in_force.read().notify.sinks.is_empty()
     }
 
-    /// The tally of a run on the volume at `root`, where anybody is told. One that was begun is begun anew.
+    /// The tally of a run on the volume at `root`, where notices are sent. One that was begun is begun again.
     pub fn tally(&self, run: &str, root: &std::path::Path) -> Option<Tally> {
         let in_force = Arc::clone(&self.in_force.read());
         if in_force.notify.sinks.is_empty() {
@@ -165,7 +165,7 @@ impl Notifier {
         self.start();
     }
 
-    /// Ends every sender, once it has sent what it has in hand.
+    /// Ends every sender, once it has sent what it is sending.
     pub async fn stop(&self) {
         self.round.send_modify(|n| *n = n.wrapping_add(1));
         let senders: Vec<_> = std::mem::take(&mut *self.senders.lock());

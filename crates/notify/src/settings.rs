@@ -13,17 +13,17 @@ use purge_base::secret;
 /// The `[notify]` table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notify {
-    /// Where notices go; none: nobody is told anything.
+    /// Where notices go; none: no notice is sent.
     pub sinks: Vec<Sink>,
-    /// Owners hear of what will expire within so many seconds.
+    /// Owners hear of what will expire within this number of seconds.
     pub warn_before: u64,
     /// How an owner's address is found, besides the sink's pattern.
     pub addresses: Addresses,
     /// Where replaced templates lie.
     pub templates: Option<PathBuf>,
-    /// So many entries of a list come with a notice; the others are counted.
+    /// At most this number of entries of a list comes with a notice; the others are counted.
     pub list_max: usize,
-    /// A notice that nobody takes is given up after so many seconds.
+    /// A notice that the sink does not take is given up after this number of seconds.
     pub retry_for: u64,
 }
 
@@ -56,7 +56,7 @@ pub struct Sink {
     pub name: String,
     /// What it is told of.
     pub events: Vec<Kind>,
-    /// An owner gets at most one notice within so many seconds; 0: each event is a notice of its own.
+    /// An owner gets at most one notice within this number of seconds; 0: each event is a notice of its own.
     pub digest: u64,
     /// Which means.
     pub means: Means,
@@ -99,7 +99,7 @@ pub struct Smtp {
     pub from: String,
     /// An owner's address: `{user}` is the user's name.
     pub to: String,
-    /// Whoever keeps the storage.
+    /// The address of the person who keeps the storage.
     pub operator: Option<String>,
     /// How the connection is protected.
     pub tls: Tls,

@@ -1,7 +1,7 @@
 //! Who lost what in a run: written down while it goes on, until its owners are told.
 //!
 //! `STATE_DIR/notices/runs/RUN.jsonl`: a line for each batch and owner, appended once the batch is decided. A run that was killed
-//! is counted anew from its ledger, and so is its tally.
+//! is counted again from its ledger, and so is its tally.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -71,7 +71,7 @@ fn place(outbox: &Path, run: &str) -> PathBuf {
 }
 
 impl Tally {
-    /// Begins the tally of a run on the volume at `root`, with so many entries named for each owner.
+    /// Begins the tally of a run on the volume at `root`, with at most this number of entries named for each owner.
     ///
     /// # Errors
     /// When it cannot be written: owners hear nothing of the run then.
@@ -186,7 +186,7 @@ pub fn runs(outbox: &Path) -> io::Result<Vec<String>> {
     Ok(all)
 }
 
-/// Everybody was told.
+/// All owners were told.
 ///
 /// # Errors
 /// When it cannot be removed.

@@ -65,7 +65,7 @@ impl Texts {
     /// What is wrong with a file, and where.
     pub fn load(dir: Option<&Path>) -> Result<Self, String> {
         let mut templates = Environment::new();
-        // What is misspelt is found when it is tried, not by whoever gets an empty line.
+        // What is misspelt is found when it is tried, not by the reader who gets an empty line.
         templates.set_undefined_behavior(UndefinedBehavior::SemiStrict);
         templates.set_fuel(Some(FUEL));
         templates.add_filter("size", |n: f64| format_size(n.max(0.0) as u64));
@@ -150,7 +150,7 @@ fn own_text(file: &Path) -> Result<Option<String>, String> {
 pub struct About<'a> {
     /// This host.
     pub host: &'a str,
-    /// Owners hear of what will expire within so many seconds.
+    /// Owners hear of what will expire within this number of seconds.
     pub warn_before: u64,
     /// Where the reader finds a list, such as "the attachment".
     pub list_place: &'a str,

@@ -1,5 +1,5 @@
 //! Addresses in which there may be a secret: a password before the host, a token in the path or after it. They are shown as
-//! `scheme://host/…`, in messages and by `{:?}` alike; only [`Url::reveal`] gives all of it, to whoever connects.
+//! `scheme://host/…`, in messages and by `{:?}` alike; only [`Url::reveal`] gives all of it, to the code that connects.
 
 use std::fmt;
 

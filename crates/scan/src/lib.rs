@@ -200,9 +200,9 @@ pub trait Surroundings: Sync {
     fn stopping(&self) -> bool;
 }
 
-/// Directories that moved while they were to be listed are tried again, so many times at most.
+/// Directories that moved while they were to be listed are tried again, at most this number of times.
 const ROUNDS_MAX: usize = 20;
-/// Those that were not met in so many rounds in which no other was either are gone, or never stay where they are.
+/// Those that were not met in this number of rounds in which no other was either are no longer there, or never stay where they are.
 const VAIN_ROUNDS_MAX: usize = 3;
 
 /// Which directories a scan need not list: those that were made after it began. Events tell what is in them, as they do of all that is made

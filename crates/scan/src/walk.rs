@@ -32,7 +32,7 @@ const SHARE_ENTRIES: usize = 2048;
 pub(super) const WORKERS_MAX: usize = 8;
 /// Names waiting to be written back may take this much memory.
 const PENDING_NAME_BYTES_MAX: usize = 24 << 20;
-/// So many unreadable entries are named in the log; the rest is counted.
+/// At most this number of unreadable entries is named in the log; the rest is counted.
 const UNREADABLE_LOGGED_MAX: u64 = 20;
 
 /// Something to do for a worker.
@@ -257,7 +257,7 @@ impl<'a> Worker<'a> {
         self.listed.push((dir, unreadable, mounts));
     }
 
-    /// By its handle, wherever it lies by now: that it moved is told by an event. Otherwise by its present path.
+    /// By its handle, at any place where it lies by now: that it moved is told by an event. Otherwise by its present path.
     fn open(&self, dir: DirId, handle: Option<Handle>) -> io::Result<Opened> {
         let (ino, path) = {
             let index = self.shared.watched.index.read();

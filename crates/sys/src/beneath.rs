@@ -1,6 +1,6 @@
 //! Opening what lies below a volume's root and nowhere else (`openat2(2)`).
 //!
-//! The kernel itself refuses to leave the root: no `..`, no symlink, no other mount, whatever others do to the
+//! The kernel itself refuses to leave the root: no `..`, no symlink, no other mount, no matter what others do to the
 //! path in the meantime.
 
 use std::io;
@@ -37,8 +37,8 @@ pub fn open_mount(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
-/// The tree of directories below `dir` as a mount of its own, which nobody else sees and which ends with the descriptor. What is mounted
-/// below `dir` is not in it.
+/// The tree of directories below `dir` as a mount of its own, which no other process sees and which ends with the descriptor.
+/// What is mounted below `dir` is not in it.
 ///
 /// # Errors
 /// What `open_tree(2)` says: ENOSYS before Linux 5.2, EPERM without CAP_SYS_ADMIN.
@@ -73,7 +73,7 @@ pub fn open_anchor(root: impl AsFd, relative: &[u8]) -> io::Result<OwnedFd> {
     )
 }
 
-/// Opens whatever lies at `relative`, for a look at it only.
+/// Opens what lies at `relative`, for a look at it only.
 ///
 /// # Errors
 /// As for [`open_dir`].

@@ -9,11 +9,11 @@ pub fn adopt(number: RawFd) -> Option<OwnedFd> {
         return None;
     }
     // SAFETY: the callers pass what the kernel has put into an event record, or systemd into `LISTEN_FDS`: open, and
-    // known to nobody else.
+    // known to no other code.
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Has a program that is started keep the standard streams only (`close_range(2)`): whatever this process was started with, or a library
+/// Has a program that is started keep the standard streams only (`close_range(2)`): what this process was started with, or a library
 /// opened without O_CLOEXEC, is not the program's.
 pub fn keep_standard_only(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;

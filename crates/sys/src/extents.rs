@@ -79,7 +79,7 @@ pub struct Places {
     pub is_whole: bool,
 }
 
-/// Looks at the regular file `ino` at `relative` below `root`. It is opened for reading, its access time stays, and whoever holds a
+/// Looks at the regular file `ino` at `relative` below `root`. It is opened for reading, its access time stays, and a process that holds a
 /// lease of it is not waited for.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! fanotify groups and marks (`fanotify_init(2)`, `fanotify_mark(2)`, `fanotify(7)`).
 //!
 //! One group watches a file system, accesses and names alike: every hook of the kernel walks all groups that have marked
-//! the file system, whatever they ask for, so a second one for the names alone makes each open, read and close dearer that
+//! the file system, for any event they ask for, so a second one for the names alone makes each open, read and close dearer that
 //! an ignore mark hides. Reading gives raw bytes; `collect::fanotify` decodes them.
 
 use std::io;
@@ -35,7 +35,7 @@ pub mod mask {
     pub const CREATE: u64 = fan::FAN_CREATE;
     /// An entry was removed from a directory.
     pub const DELETE: u64 = fan::FAN_DELETE;
-    /// The file itself is gone.
+    /// The file itself is deleted.
     pub const DELETE_SELF: u64 = fan::FAN_DELETE_SELF;
     /// An entry was moved; carries both directories and names (Linux 5.17).
     pub const RENAME: u64 = 0x1000_0000;
@@ -56,7 +56,7 @@ const FAN_MARK_IGNORE: u32 = 0x400;
 /// What an ignore mark hides: everything that can be repeated without changing the file.
 pub const IGNORABLE: u64 = mask::ACCESS | mask::OPEN | mask::OPEN_EXEC | mask::CLOSE_NOWRITE;
 
-/// What every group asks for. The queue is unlimited because a dropped event is a use that nobody knows of; the
+/// What every group asks for. The queue is unlimited because a dropped event is a use that remains unknown; the
 /// kernel charges it to the agent's memory cgroup.
 const COMMON: u32 = fan::FAN_CLASS_NOTIF
     | fan::FAN_CLOEXEC
@@ -113,7 +113,7 @@ impl Group {
             flags,
             (libc::O_RDONLY | libc::O_LARGEFILE | libc::O_CLOEXEC).cast_unsigned(),
         )?;
-        // SAFETY: fanotify_init has just returned this descriptor and nobody else knows of it.
+        // SAFETY: fanotify_init has just returned this descriptor and no other code knows of it.
         let group = Self(unsafe { OwnedFd::from_raw_fd(raw) });
         group.mark_filesystem(path)?;
         Ok(group)
@@ -209,7 +209,7 @@ impl Group {
         self.leave_out(names, FAN_MARK_EVICTABLE | FAN_MARK_IGNORE, dir)
     }
 
-    /// From now on the [`IGNORABLE`] events of what is done by way of this mount are not queued, for as long as it lasts. `mount` may
+    /// From now on the [`IGNORABLE`] events of what is done through this mount are not queued, for as long as it lasts. `mount` may
     /// be an O_PATH descriptor.
     ///
     /// # Errors
@@ -239,8 +239,8 @@ impl Group {
         )
     }
 
-    /// How many events are queued: the kernel counts 24 bytes for each, whatever it carries. Without end if it does not say:
-    /// whoever waits for them must not take that for none.
+    /// How many events are queued: the kernel counts 24 bytes for each, no matter what it carries. Without end if it does not say:
+    /// code that waits for them must not take that for none.
     pub fn queued(&self) -> u64 {
         rustix::io::ioctl_fionread(&self.0).map_or(u64::MAX, |bytes| bytes / 24)
     }

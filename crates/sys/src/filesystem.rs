@@ -1,4 +1,4 @@
-//! What a file system gives as its own id: the same wherever and whenever it is mounted.
+//! What a file system gives as its own id: the same at every place and time at which it is mounted.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};

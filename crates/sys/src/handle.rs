@@ -120,15 +120,15 @@ impl Handle {
     /// `mount` is any descriptor on the file system. Needs CAP_DAC_READ_SEARCH.
     ///
     /// # Errors
-    /// ESTALE when the file is gone.
+    /// ESTALE when the file is deleted.
     pub fn open_path(&self, mount: impl AsFd) -> io::Result<OwnedFd> {
         self.open(mount, libc::O_PATH)
     }
 
-    /// Opens the directory for listing, without moving its access time, wherever it lies: what is above it need not be walked.
+    /// Opens the directory for listing, without moving its access time, at any place where it lies: what is above it need not be walked.
     ///
     /// # Errors
-    /// ESTALE when it is gone, ENOTDIR if it is none.
+    /// ESTALE when it is deleted, ENOTDIR if it is none.
     pub fn open_dir(&self, mount: impl AsFd) -> io::Result<OwnedFd> {
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
         match self.open(&mount, flags | libc::O_NOATIME) {
@@ -153,7 +153,7 @@ impl Handle {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the kernel has just returned this descriptor and nobody else knows of it.
+        // SAFETY: the kernel has just returned this descriptor and no other code knows of it.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 }

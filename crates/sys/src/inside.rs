@@ -70,7 +70,7 @@ pub fn remove_dir(dir: impl AsFd, name: impl Arg) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?)
 }
 
-/// Makes a directory (0700, whatever the umask), and opens it as an anchor. True: it is new.
+/// Makes a directory (0700, with any umask), and opens it as an anchor. True: it is new.
 ///
 /// # Errors
 /// What `mkdirat(2)` and `openat2(2)` say.

@@ -54,7 +54,7 @@ pub struct Links {
     path: Vec<Vec<u8>>,
     /// What is the agent's own: what lies there is no user's.
     own: Vec<Inode>,
-    /// The volume by way of a mount that keeps no access times.
+    /// The volume through a mount that keeps no access times.
     quiet: Option<OwnedFd>,
     /// The directory that was looked at last.
     last: Option<(Vec<u8>, OwnedFd)>,

@@ -1,7 +1,7 @@
 //! Write leases (`fcntl(2)`, F_SETLEASE) and advisory locks (`flock(2)`).
 //!
-//! The kernel grants a write lease only while nobody else has the file open, mapped or running, and from then on whoever
-//! opens it waits until the lease is gone. A lease ends when its descriptor is closed.
+//! The kernel grants a write lease only while no one else has the file open, mapped or running, and from then on a process that
+//! opens it waits until the lease has ended. A lease ends when its descriptor is closed.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -13,11 +13,11 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 /// What became of the wish for a lease.
 #[derive(Debug)]
 pub enum Asked {
-    /// Nobody else has the file open, and whoever opens it waits.
+    /// No one else has the file open, and a process that opens it waits.
     Granted(Lease),
-    /// Somebody has it open, or mapped.
+    /// A process has it open, or mapped.
     Open,
-    /// Somebody has a lock on it.
+    /// A process has a lock on it.
     Locked,
     /// This file system, or this kernel (`fs.leases-enable`), gives no leases.
     Unsupported(OwnedFd),
@@ -28,15 +28,16 @@ pub enum Asked {
 pub struct Lease(OwnedFd);
 
 impl Lease {
-    /// Whether nobody has come since: an opener who waits changes what F_GETLEASE says at once.
+    /// Whether no opener has come since: an opener who waits changes what F_GETLEASE says at once.
     pub fn is_whole(&self) -> bool {
         // SAFETY: F_GETLEASE takes no argument and touches no memory; the descriptor is open.
         let now = unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_GETLEASE) };
         now == libc::F_WRLCK
     }
 
-    /// Whether nobody has begun to open the file either. An opener counts before he comes to the lease, and may wait on the way there: for
-    /// his processor, or for the answer of a virus scanner (`FAN_OPEN_PERM`, fanotify(7)). A lease that is asked for again is refused then.
+    /// Whether no process has begun to open the file either. An opener counts before he comes to the lease, and may wait on the way there:
+    /// for his processor, or for the answer of a virus scanner (`FAN_OPEN_PERM`, fanotify(7)).
+    /// A lease that is asked for again is refused then.
     pub fn is_still_granted(&self) -> bool {
         self.set() && self.is_whole()
     }
@@ -56,7 +57,7 @@ impl Lease {
 /// Asks for a write lease on an open file.
 ///
 /// # Errors
-/// What `fcntl(2)` says; EACCES without CAP_LEASE on somebody else's file.
+/// What `fcntl(2)` says; EACCES without CAP_LEASE on another user's file.
 pub fn ask(file: OwnedFd) -> io::Result<Asked> {
     ignore_breaks();
     let lease = Lease(file);
@@ -88,12 +89,12 @@ pub fn are_given(dir: impl AsFd) -> io::Result<bool> {
     Ok(!matches!(ask(file)?, Asked::Unsupported(_)))
 }
 
-/// Whether somebody else holds a `flock(2)` on an open file or directory.
+/// Whether another process holds a `flock(2)` on an open file or directory.
 ///
 /// # Errors
 /// What `flock(2)` says.
 pub fn is_locked(file: impl AsFd) -> io::Result<bool> {
-    /// The lock that is tried is a lock to others who try: this process must not take its own for somebody's.
+    /// The lock that is tried is a lock to others who try: this process must not take its own for another's.
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock();
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -102,13 +103,13 @@ pub fn is_locked(file: impl AsFd) -> io::Result<bool> {
             Ok(false)
         }
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
-        // Not every file system has locks; then nobody holds one.
+        // Not every file system has locks; then no process holds one.
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
 
-/// The kernel tells a lease's owner by SIGIO that somebody waits, and SIGIO ends a process that does not expect it.
+/// The kernel tells a lease's owner by SIGIO that a process waits, and SIGIO ends a process that does not expect it.
 fn ignore_breaks() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

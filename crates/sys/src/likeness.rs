@@ -22,7 +22,8 @@ const NOTE: &CStr = c"trusted.purge_agent.was";
 const REMOVED: &CStr = c"trusted.purge_agent.removed";
 /// The longest list of attribute names, and the longest value, that the kernel gives (`xattr(7)`).
 const KERNEL_MAX: usize = 64 << 10;
-/// So many bytes of attributes are remembered of a directory, names and values: users can give it many. With the note they must stay below
+/// At most this number of bytes of a directory's attributes, names and values, is remembered: users can give it many.
+/// With the note they must stay below
 /// what the kernel lists (XATTR_LIST_MAX).
 const ATTRIBUTES_MAX: usize = 32 << 10;
 /// What is asked for where there are more names than the kernel lists.
@@ -129,7 +130,7 @@ impl Likeness {
         }
     }
 
-    /// Gives all of it to a new directory that nobody else can reach yet, but for the times: those move with what is put into it.
+    /// Gives all of it to a new directory that no other process can reach yet, but for the times: those move with what is put into it.
     ///
     /// # Errors
     /// What `fchown(2)`, `fchmod(2)` and `fsetxattr(2)` say.

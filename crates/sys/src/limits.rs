@@ -4,7 +4,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Descriptors that leases of several batches and of a directory need, with room for clients.
 const FILES_WANTED: u64 = 16_384;
-/// So many are usual: leases of two batches of each worker, and the directories they lie in.
+/// This number is usual: leases of two batches of each worker, and the directories they lie in.
 const FILES_USUAL: i32 = 8_192;
 
 /// Raises the number of descriptors that may be open to what is wanted, or to what is allowed. To be called before there is a second thread.
@@ -29,7 +29,7 @@ pub fn open_files() -> u64 {
 }
 
 /// The kernel's table of descriptors becomes large when the first of a high number is made, and stays so. It would grow all the same, but then
-/// whoever opens a file waits for RCU in all threads (`expand_files` of the kernel's fs/file.c), tens of milliseconds each time.
+/// a thread that opens a file waits for RCU in all threads (`expand_files` of the kernel's fs/file.c), tens of milliseconds each time.
 fn make_room() {
     // Where that many are not allowed it grows when it must.
     drop(rustix::io::fcntl_dupfd_cloexec(

@@ -1,6 +1,7 @@
 //! Names of mount points of the own mount namespace: what may be one is not touched by name, for the server behind it may answer no more.
 //!
-//! Whoever asks for the attributes of a mount point asks its file system, and waits without end for an NFS server that is down or a FUSE daemon
+//! A process that asks for the attributes of a mount point asks its file system.
+//! It waits without end for an NFS server that is down or a FUSE daemon
 //! that was stopped. `openat2(2)` with RESOLVE_NO_XDEV refuses a mount point before that, and takes a call more. So the names of all mount
 //! points are known beforehand, from the kernel's table, and only what has one of these names is opened so. The kernel tells by `poll(2)` when
 //! the table has changed.
@@ -20,7 +21,7 @@ use super::mountinfo;
 
 /// How often it is asked whether the table has changed.
 const ASKED_EVERY: Duration = Duration::from_millis(1);
-/// Reading it took so long that it is not read again before so many times as long.
+/// After it took long to read it, it is not read again before this number of times as long.
 const REST: u32 = 20;
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| Table {

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 /// A process is in no more groups than this (`NGROUPS_MAX`).
 const GROUPS_MAX: usize = 65_536;
-/// Enough for nearly everybody.
+/// Enough for nearly every user.
 const GROUPS_FIRST: usize = 64;
 
 /// The supplementary groups of the process that connected, as they were then (`unix(7)`, SO_PEERGROUPS, Linux 4.13).

@@ -1,5 +1,5 @@
 //! Files and directories that are root's alone: everything that the agent keeps for itself. They are made here and nowhere else, 0600 and
-//! 0700 whatever the umask, and what is found looser at start is tightened.
+//! 0700 with any umask, and what is found looser at start is tightened.
 //!
 //! What others are to read (the socket, announced lists, a directory on the way to them) says its mode itself, by descriptor
 //! ([`crate::trusted`]).
@@ -30,7 +30,7 @@ const OF_THE_SYSTEM: [&str; 10] = [
     "/dev", "/etc", "/home", "/opt", "/root", "/run", "/srv", "/tmp", "/usr", "/var/lib",
 ];
 
-/// Whatever this process makes is root's alone unless it says otherwise: also what libraries make.
+/// Everything that this process makes is root's alone unless it says otherwise: also what libraries make.
 pub fn by_default() {
     rustix::process::umask(Mode::from_raw_mode(0o077));
 }
@@ -123,7 +123,8 @@ pub enum Unfit {
 }
 
 /// Makes a directory and everything in it root's alone; returns how many entries were looser. Each directory is closed before what is in
-/// it is looked at, so nobody can put something in the way meanwhile. What cannot be changed (a read-only mount, `chattr +a`) is said aloud.
+/// it is looked at, so no process can put something in the way meanwhile.
+/// What cannot be changed (a read-only mount, `chattr +a`) is said aloud.
 ///
 /// # Errors
 /// When something in it is another's, or it is a directory of the system.
@@ -194,7 +195,7 @@ fn look(dir: &OwnedFd, name: &Path, place: &Path, top: &Path) -> Result<Found, U
             let file = openat(dir, name, flags, Mode::empty()).map_err(failed)?;
             let is = fstat(&file).map_err(failed)?;
             own(&is, place, top)?;
-            // Whoever could write here may have linked a file of the system.
+            // A user who could write here may have linked a file of the system.
             match is.st_nlink > 1 {
                 true => Err(Unfit::Linked(place.to_owned())),
                 false => Ok(Found::Loose(file, is)),

@@ -1,6 +1,6 @@
 //! Project ids of ext4 and xfs (`file_getattr(2)`, Linux 6.17; before it `FS_IOC_FSGETXATTR`, ioctl_xfs_fsgetxattr(2)).
 //!
-//! The older way needs an open file, so it is taken only where somebody asks for ids: see `collect::projects`.
+//! The older way needs an open file, so it is taken only where a caller asks for ids: see `collect::projects`.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -57,7 +57,7 @@ impl Way {
     /// The project id of the entry `name` of the directory `dir`, not followed if it is a symlink. 0: none.
     ///
     /// # Errors
-    /// EOPNOTSUPP or ENOTTY where the file system keeps none; EWOULDBLOCK by opening what is under somebody's lease.
+    /// EOPNOTSUPP or ENOTTY where the file system keeps none; EWOULDBLOCK by opening what is under a lease.
     pub fn of_entry(self, dir: impl AsFd, name: &CStr) -> io::Result<u32> {
         match self {
             Self::ByName => ask(dir.as_fd().as_raw_fd(), name, libc::AT_SYMLINK_NOFOLLOW),
@@ -92,7 +92,7 @@ fn link(fd: &impl AsFd) -> String {
 }
 
 /// Opens a file or directory that is held by an O_PATH descriptor: what it is was looked at, so no device is opened and no fifo
-/// waits for anybody. O_NONBLOCK does not wait for the end of a lease.
+/// waits for a process. O_NONBLOCK does not wait for the end of a lease.
 pub(super) fn reopen(fd: impl AsFd) -> io::Result<OwnedFd> {
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode);
     if !matches!(kind, FileType::RegularFile | FileType::Directory) {

@@ -18,7 +18,7 @@ use rustix::fs::{
 };
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
-/// So many bytes of memory, shared with a file or of this process alone.
+/// A number of bytes of memory, shared with a file or of this process alone.
 #[derive(Debug)]
 pub struct SharedBuffer {
     start: NonNull<u8>,
@@ -120,7 +120,7 @@ pub fn memory(name: &str, len: usize) -> io::Result<OwnedFd> {
 
 impl Drop for SharedBuffer {
     fn drop(&mut self) {
-        // SAFETY: mapped by this value and used by nobody else.
+        // SAFETY: mapped by this value and used by no other code.
         let _ = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
     }
 }

@@ -125,7 +125,7 @@ pub fn open_file(fd: impl AsFd) -> io::Result<Located> {
     )?))
 }
 
-/// The number of the mount by way of which something is open (Linux 5.8).
+/// The number of the mount through which something is open (Linux 5.8).
 ///
 /// # Errors
 /// What `statx(2)` says.
@@ -254,7 +254,7 @@ pub fn sync(dir: impl AsFd) -> io::Result<()> {
 const ROOM_BYTES: u64 = 1 << 20;
 const ROOM_INODES: u64 = 16;
 
-/// Whether the file system that holds an open directory has room for more, so that an ENOSPC there comes of somebody's limit.
+/// Whether the file system that holds an open directory has room for more, so that an ENOSPC there comes of a user's or a project's limit.
 ///
 /// # Errors
 /// What `fstatvfs(3)` says.

@@ -25,7 +25,7 @@ struct Refs {
     padding: [u8; 7],
 }
 
-/// How many lie directly in the subvolume of this directory, wherever in it.
+/// How many lie directly in the subvolume of this directory, at any place in it.
 ///
 /// # Errors
 /// ENOTTY on another file system, and what `ioctl(2)` says.

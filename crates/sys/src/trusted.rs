@@ -151,7 +151,7 @@ pub fn directory(path: &Path) -> Result<OwnedFd, Distrust> {
     open_directory(walk(path, End::Write)?)
 }
 
-/// The same; directories that are missing are made with `mode`, whatever the umask.
+/// The same; directories that are missing are made with `mode`, with any umask.
 ///
 /// # Errors
 /// [`Distrust`].

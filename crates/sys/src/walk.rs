@@ -283,7 +283,7 @@ pub struct Removal {
 }
 
 impl Removal {
-    /// So many are named.
+    /// At most this number is named.
     pub const STUCK_MAX: usize = 100;
 
     /// Removes the directory `name` of `parent` with everything in it.

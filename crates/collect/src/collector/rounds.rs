@@ -19,7 +19,7 @@ const SLICE_MIN: Duration = Duration::from_millis(10);
 const SLICE_MAX: Duration = Duration::from_millis(40);
 /// Full buffers that are read one after another before anything else is done.
 const PASSES_MAX: usize = 64;
-/// Names that were let go are told of when all that is left has been looked at, or after so many seconds.
+/// Names that were let go are told of when all that is left has been looked at, or after this number of seconds.
 const LOST_TOLD_AFTER: u64 = 60;
 
 /// Waits until one of `fds` is ready. An interrupted wait is a short wait.
@@ -47,7 +47,7 @@ impl<F: Feed> Reader<F> {
             self.rest(wake, SETTLE_EVERY.saturating_sub(settled.elapsed()));
             let began = Instant::now();
             self.read_eagerly().unwrap_or_else(&on_error);
-            // Whoever fills the queue must not keep this thread reading and nothing else.
+            // A process that fills the queue must not keep this thread at reading alone.
             let longest = if self.backlog.lets_names_go() {
                 SLICE_MIN
             } else {
@@ -70,7 +70,7 @@ impl<F: Feed> Reader<F> {
         }
     }
 
-    /// Waits for events, but lets them gather for a moment first: whoever makes an event must not pay for waking
+    /// Waits for events, but lets them gather for a moment first: a process that makes an event must not pay for waking
     /// this thread each time. A request ends either wait at once. Who has work left does not wait.
     fn rest(&self, wake: &OwnedFd, at_most: Duration) {
         if self.is_at_rest() && !self.is_full {
@@ -108,7 +108,7 @@ impl<F: Feed> Reader<F> {
         let mut stops = false;
         self.asked.store(false, Relaxed);
         while let Ok(request) = inbox.try_recv() {
-            // Whoever waits hears that this was not done.
+            // A caller that waits hears that this was not done.
             if self.gives_up.load(Relaxed) {
                 self.waiting.clear();
                 stops |= matches!(request, Request::Stop);
@@ -117,7 +117,7 @@ impl<F: Feed> Reader<F> {
             match request {
                 Request::Barrier(done) => {
                     self.catch_up().unwrap_or_else(on_error);
-                    // Who has gone does not wait.
+                    // A caller that has given up does not wait.
                     let _ = done.send(());
                 }
                 Request::Sync(done) => self.will_settle(done),

@@ -13,7 +13,7 @@ use crate::whereabouts::drop_stale_names;
 use purge_model::{Inode, Kind, LastUse, Source};
 use purge_sys::handle::Handle;
 
-/// A suspect that is still incomplete after so many settlements has the file open: a use.
+/// A suspect that is still incomplete after this number of settlements has the file open: a use.
 const SUSPECT_ROUNDS_MAX: u8 = 2;
 /// Suspects beyond this are believed to be uses at once.
 const SUSPECTS_MAX: usize = 100_000;
@@ -42,7 +42,7 @@ impl Settlement {
     /// It is over.
     pub fn tell_those_who_wait(self) {
         for done in self.done {
-            // Who has gone does not wait.
+            // A caller that has given up does not wait.
             let _ = done.send(());
         }
     }
@@ -162,7 +162,7 @@ impl<F: Feed> Reader<F> {
         Ok(())
     }
 
-    /// A file may have many names: only so many are looked at in one settlement.
+    /// A file may have many names: only a limited number is looked at in one settlement.
     fn settle_links(&mut self, ino: Inode, looks_left: &mut usize) -> Result<(), CollectError> {
         if *looks_left == 0 {
             self.watched.doubtful_links.lock().insert(ino);

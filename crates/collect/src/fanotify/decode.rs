@@ -1,4 +1,4 @@
-//! Event records of `fanotify(7)` as values. Pure and bounds-checked: whatever the bytes, nothing panics.
+//! Event records of `fanotify(7)` as values. Pure and bounds-checked: no bytes make it panic.
 //!
 //! ```text
 //! metadata   event_len:u32 vers:u8 reserved:u8 metadata_len:u16 mask:u64 fd:i32 pid:i32
@@ -39,7 +39,7 @@ pub struct Record<'a> {
     pub mask: u64,
     /// Who did it, as a thread group id; 0 where the kernel does not tell.
     pub pid: i32,
-    /// A descriptor of the process, where the group asked for it and the process was alive; whoever reads the event must
+    /// A descriptor of the process, where the group asked for it and the process was alive; the reader of the event must
     /// close it.
     pub pidfd: Option<i32>,
     /// The file itself.
@@ -141,7 +141,7 @@ fn take_info<'a>(event: &mut Record<'a>, kind: u8, info: &'a [u8]) -> Result<(),
         let fd = u32_at(info, INFO_HEAD_BYTES)
             .ok_or(DecodeError::Info(kind))?
             .cast_signed();
-        // FAN_NOPIDFD, FAN_EPIDFD: the process is gone, or a descriptor could not be had.
+        // FAN_NOPIDFD, FAN_EPIDFD: the process has ended, or a descriptor could not be had.
         event.pidfd = Some(fd).filter(|fd| *fd >= 0);
         return Ok(());
     }

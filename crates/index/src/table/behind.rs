@@ -1,4 +1,4 @@
-//! Clocks that moved before the sums did: what a use changes of somebody's ages needs the file's attributes, and decoding those takes
+//! Clocks that moved before the sums did: what a use changes of an owner's ages needs the file's attributes, and decoding those takes
 //! longer than recording the use. In a storm of uses the clocks come first.
 
 use std::collections::VecDeque;
@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use super::Index;
 use purge_model::Seconds;
 
-/// So many clocks are ahead of the sums at most: 4 MB.
+/// At most this number of clocks is ahead of the sums: 4 MB.
 const BEHIND_MAX: usize = 1 << 18;
 
 /// What the sums do not know yet, in its order.
@@ -43,7 +43,7 @@ impl Index {
         }
     }
 
-    /// The sums follow so many of the clocks that moved first. True if there are more.
+    /// The sums follow this number of the clocks that moved first. True if there are more.
     pub fn settle_some(&mut self, count: usize) -> bool {
         let count = count.min(self.behind.len());
         let mut moved: Vec<Moved> = self.behind.drain(..count).collect();

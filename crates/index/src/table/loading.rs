@@ -114,7 +114,7 @@ impl Index {
     }
 }
 
-/// Rows of attributes in so many parts: how full each of them is, nobody knows before.
+/// Rows of attributes in this number of parts: how full each of them is, is unknown before.
 const PARTS: u64 = 64;
 
 /// The rows of attributes, shared among threads.
@@ -122,7 +122,7 @@ struct Parts {
     volume: VolumeId,
     /// The highest page: parts are made by it.
     last: u64,
-    /// Parts that somebody has taken.
+    /// Parts that a thread has taken.
     taken: AtomicU64,
 }
 
@@ -145,7 +145,7 @@ impl Parts {
                 return Ok(rows);
             }
             let first = part.saturating_mul(pages);
-            // The last one has no end: whatever the store said of its last row, none is left out.
+            // The last one has no end: even if the store named a wrong last row, none is left out.
             let last = match part + 1 {
                 PARTS => u64::MAX,
                 _ => first.saturating_add(pages - 1),
@@ -193,7 +193,7 @@ fn count_all(pages: &[Page], directories: usize) -> Vec<Counted> {
 }
 
 impl Counted {
-    /// Of pages in slots from `first` on, whose parents are among so many `ids`.
+    /// Of pages in slots from `first` on, whose parents are among this number of `ids`.
     fn of(first: usize, pages: &[Page], ids: usize) -> Self {
         let mut counted = Self::default();
         let mut counting = counted.ledger.counting();

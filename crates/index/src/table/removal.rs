@@ -31,7 +31,7 @@ impl Index {
         };
         let removed = self.names.remove(page, ino, (parent, name))?;
         match removed.first {
-            // It lies where nobody knows: a scan finds out, or whoever looks at it again finds that it is no more.
+            // It lies at an unknown place: a scan finds out, or the next look at it finds that it is no more.
             None if removed.has_more => self.count_link_less(ino, removed.was_there, None),
             None => self.remove(&[ino]),
             Some(first) => self.count_link_less(ino, removed.was_there, Some(first)),

@@ -1,4 +1,4 @@
-//! What a scan must know of the changes beside it, and what is gone once it is over.
+//! What a scan must know of the changes beside it, and what is deleted once it is over.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -88,7 +88,7 @@ impl Index {
         touched.filter(is_file).collect()
     }
 
-    /// Whether the running scan has listed a directory already, wherever it lay then: events tell the rest.
+    /// Whether the running scan has listed a directory already, at any place where it lay then: events tell the rest.
     pub fn is_listed(&self, id: DirId) -> bool {
         let running = self.scan.as_ref().map(|s| s.number);
         running.is_some() && self.dirs.listed_by(id) == running
@@ -105,7 +105,7 @@ impl Index {
     }
 
     /// The scan is over. If it saw everything (`complete`), entries that it did not see and that no event touched
-    /// are gone, and are forgotten. Returns how many.
+    /// are no longer there, and are forgotten. Returns how many.
     ///
     /// # Errors
     /// When names cannot be read from the store.
@@ -121,7 +121,7 @@ impl Index {
         self.remembered = Remembered::default();
         self.dirs.keep_crowded(|id| scan.crowded.contains(&id));
         let root = self.dirs.get(DirId::ROOT).map(|d| d.ino);
-        // Not seen is not gone: what lies below an unreadable directory, or one that could not be met because it moved, stays as it was.
+        // Not seen is not deleted: what lies below an unreadable directory, or below one that moved and was not met, stays as it was.
         let moved = |id: DirId, ino: Inode| {
             self.dirs.listed_by(id) != Some(scan.number) && (scan.touched.contains(&ino) || self.is_seen(ino))
         };
@@ -168,7 +168,7 @@ impl Index {
         }
     }
 
-    /// Something in a directory could not be read: it stays, whatever is known of it, until a scan lists it.
+    /// Something in a directory could not be read: it stays, with all that is known of it, until a scan lists it.
     pub fn doubt_dir(&mut self, id: DirId) {
         let has_mounts = self.dirs.get(id).is_some_and(|d| d.has_mounts);
         self.dirs.set_state(id, true, has_mounts);
@@ -214,7 +214,7 @@ mod tests {
         assert!(index.move_dir(90, DirId::ROOT, b"elsewhere").unwrap());
         assert_eq!(index.end_scan(true).unwrap(), 0);
         assert!(index.get(91).is_some());
-        // Nobody moved it, and it was not there: it is gone with what lay in it.
+        // No process moved it, and it was not there: it is deleted with what lay in it.
         index.start_scan(2, true);
         index.set_listed(DirId::ROOT, false, false);
         assert_eq!(index.end_scan(true).unwrap(), 2);

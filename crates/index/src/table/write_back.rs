@@ -234,7 +234,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(128))]
 
-        /// Whatever is done to the index, it holds what a map holds, and so does what is loaded from the store. Inodes come
+        /// After any change to the index, it holds what a map holds, and so does what is loaded from the store. Inodes come
         /// again, as files of other names or as directories: no name comes back to life with them.
         #[test]
         fn the_index_equals_a_map_also_after_a_restart(
@@ -272,7 +272,7 @@ mod tests {
                 }
                 match save_now {
                     0 => save(&mut index, true),
-                    // Whatever waits, nothing that is there is missing in the store, and none of its uses.
+                    // No matter what waits, nothing that is there is missing in the store, and none of its uses.
                     2 => {
                         save(&mut index, false);
                         let stored = Index::load(store.clone(), VolumeId(1)).unwrap();

@@ -37,7 +37,7 @@ impl Publisher {
             ))),
         };
         if matches!(done, Err(SendError::Down(_))) {
-            // Whatever is left of the connection is of no use.
+            // What is left of the connection is of no use.
             self.open = None;
         }
         done
@@ -132,7 +132,7 @@ impl Publisher {
         }
         .map_err(down)?;
         let exchange = self.config.exchange.as_str();
-        // One that is there is used as it is, whatever its kind.
+        // One that is there is used as it is, of any kind.
         let probe = connection.create_channel().await.map_err(down)?;
         let options = ExchangeDeclareOptions {
             passive: true,

@@ -23,7 +23,7 @@ use tokio_rustls::client::TlsStream;
 /// Connects to the broker and shakes hands; nothing of AMQP is said before its certificate is found good for its name.
 ///
 /// # Errors
-/// Those of the connection, also when nobody who is trusted vouches for the broker.
+/// Those of the connection, also when no trusted authority vouches for the broker.
 pub async fn connect(
     uri: AMQPUri,
     tls: ClientConfig,
@@ -74,7 +74,7 @@ impl Reactor for Encrypted {
         self.0.interval(time)
     }
 
-    /// Nobody knows here whose certificate to ask for.
+    /// Here it is unknown whose certificate to ask for.
     fn tcp_connect_addr(
         &self,
         _: SocketAddr,

@@ -102,7 +102,7 @@ async fn run(mut command: Command, text: String, receipt: &Receipt) -> Result<()
     let mut input = child.stdin.take();
     let feed = async {
         if let Some(mut input) = input.take() {
-            // Whoever does not read it may still end well.
+            // A program that does not read it may still end well.
             let _ = input.write_all(text.as_bytes()).await;
             let _ = input.shutdown().await;
         }

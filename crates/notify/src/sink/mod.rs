@@ -1,4 +1,4 @@
-//! The means by which a notice reaches somebody. Each sends one notice and says whether it was taken.
+//! The means by which a notice reaches its receiver. Each sends one notice and says whether it was taken.
 
 mod amqp;
 mod amqps;
@@ -34,7 +34,7 @@ pub struct Letter {
 /// Why a notice was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// Nobody is there, or cannot take anything now: others need not be tried.
+    /// No receiver is there, or it cannot take anything now: others need not be tried.
     #[error("{0}")]
     Down(String),
     /// This one was not taken; it may be later.
@@ -69,7 +69,7 @@ const HIDDEN: &str = "***";
 /// What is shorter is found in any text.
 const SECRET_BYTES_MIN: usize = 3;
 
-/// Somebody who can be told.
+/// A receiver that can be told.
 pub struct Teller {
     means: Means,
     by: By,
@@ -87,7 +87,7 @@ enum By {
 }
 
 impl Teller {
-    /// Gets ready. Nobody is connected to yet.
+    /// Gets ready. No connection is made yet.
     pub fn new(sink: &Sink, all: &Notify) -> Self {
         let by = match &sink.means {
             Means::Smtp(c) => By::Smtp(smtp::Mailer::new(c.clone(), all.addresses.clone())),
@@ -101,7 +101,7 @@ impl Teller {
         }
     }
 
-    /// Sends one notice. When this returns well, somebody else is answerable for it; the receipt has been told first.
+    /// Sends one notice. When this returns well, the receiver is answerable for it; the receipt has been told first.
     ///
     /// # Errors
     /// [`SendError`] says whether it is worth trying again.
@@ -177,7 +177,7 @@ impl Letter {
         }
     }
 
-    /// Whether it goes to whoever keeps the storage.
+    /// The owner it goes to; none: it goes to the person who keeps the storage.
     pub fn owner(&self) -> Option<&str> {
         match &self.notice.to {
             Audience::Owner { user, .. } => Some(user),

@@ -57,7 +57,7 @@ impl Mailer {
                 .map_err(|e| refused(&server, &to, &e)),
             Err(_) => Err(SendError::Down(format!("{server} did not take the mail in time"))),
         };
-        // It is taken, or not: nobody waits for the farewell.
+        // It is taken, or not: no task waits for the farewell.
         tokio::spawn(async move {
             let _ = tokio::time::timeout(CONNECTS_WITHIN, connection.abort()).await;
         });
@@ -117,7 +117,7 @@ impl Mailer {
             builder = builder.add_root_certificate(Certificate::from_pem(&pem).map_err(down)?);
         }
         if self.config.tls == Tls::Opportunistic {
-            // The choice is between a server that nobody vouches for and no encryption at all (RFC 7435).
+            // The choice is between a server that no authority vouches for and no encryption at all (RFC 7435).
             builder = builder.dangerous_accept_invalid_certs(true);
         }
         builder.build_rustls().map_err(down)

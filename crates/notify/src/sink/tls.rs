@@ -12,7 +12,7 @@ use super::SendError;
 /// Both what the system trusts and, if given, the certificates of a PEM file.
 ///
 /// # Errors
-/// [`SendError::Down`] when the file cannot be read, or when nobody at all would be trusted.
+/// [`SendError::Down`] when the file cannot be read, or when no authority at all would be trusted.
 pub fn client(ca: Option<&Path>) -> Result<ClientConfig, SendError> {
     let mut trusted = RootCertStore::empty();
     let system = rustls_native_certs::load_native_certs();
@@ -32,7 +32,7 @@ pub fn client(ca: Option<&Path>) -> Result<ClientConfig, SendError> {
     config(trusted)
 }
 
-/// For connections that are not encrypted: trusts nobody.
+/// For connections that are not encrypted: trusts no authority.
 pub fn nobody() -> Result<ClientConfig, SendError> {
     config(RootCertStore::empty())
 }

@@ -44,7 +44,7 @@ impl Poster {
         if self.client.is_none() {
             let tls = HttpsConnectorBuilder::new().with_tls_config(self.tls()?);
             let connector = tls.https_or_http().enable_http1().build();
-            // A connection that was idle may be half closed, and then nobody knows whether the notice arrived.
+            // A connection that was idle may be half closed, and then it is unknown whether the notice arrived.
             let client = Client::builder(TokioExecutor::new())
                 .pool_max_idle_per_host(0)
                 .retry_canceled_requests(false)
@@ -56,7 +56,7 @@ impl Poster {
             .ok_or_else(|| SendError::Down("no HTTP client".into()))
     }
 
-    /// Where nothing is encrypted, nobody needs to be trusted.
+    /// Where nothing is encrypted, no authority needs to be trusted.
     fn tls(&self) -> Result<ClientConfig, SendError> {
         match self.config.url.is("https") {
             true => tls::client(self.config.ca.as_deref()),
@@ -93,7 +93,7 @@ impl Poster {
         let answer = async {
             let answer = client.request(request).await.map_err(|e| in_full(&e))?;
             let status = answer.status();
-            // Whatever it has to say besides, or fails to.
+            // The rest of the answer does not matter, nor whether it arrives.
             if status.is_success() {
                 receipt.taken();
                 return Ok((status, Bytes::new()));
