@@ -40,7 +40,7 @@ pub fn run(volume: Option<PathBuf>, ttl: Option<u64>) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start tokio")?;
-    // Before anything is made: whoever is interrupted clears up.
+    // Before anything is made: an interrupted demo clears up.
     let (mut interrupted, mut ended) = {
         let _inside = runtime.enter();
         let waited_for = |kind| signal(kind).context("cannot wait for signals");
@@ -184,7 +184,7 @@ fn say(words: &str) {
 
 // ---------------------------------------------------------------- the agent
 
-/// A host that is stopped when it is dropped, wherever an interruption finds it: it would go on writing where all is removed.
+/// A host that is stopped when it is dropped, at any point of an interruption: it would go on writing where all is removed.
 struct Running(Arc<Host>);
 
 impl Drop for Running {
@@ -383,7 +383,7 @@ fn quietly(command: &mut Command) -> Option<()> {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // An interruption from the terminal ends `mount` as well: whatever it said, it may have mounted.
+        // An interruption from the terminal ends `mount` as well: with any exit status, it may have mounted.
         let volume = self.dir.path().join("volume");
         let umount = |flags: &[&str]| quietly(Command::new("umount").args(flags).arg(&volume));
         if self.dir.path().join("image").exists() && umount(&[]).is_none() {

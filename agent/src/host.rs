@@ -76,7 +76,7 @@ use purge_removal::runs::{RunError, Runs};
 use purge_sys::{stat, trusted};
 
 /// At the end, all volumes together may take so long to read what waits. The unit's TimeoutStopSec leaves three times as much for
-/// that, for runs that end, for notices in hand, and for writing the index.
+/// that, for runs that end, for notices that are being sent, and for writing the index.
 const READS_WITHIN: Duration = Duration::from_secs(20);
 
 /// A call of the store that does not end within so long, on a disk that answers, never will.
@@ -208,7 +208,7 @@ impl Host {
             let dir = config.state_dir.display();
             tracing::warn!(%dir, loose, "others could open what is in the state directory: it is root's alone now");
         }
-        // Everything in it is used by name: nobody else may be able to exchange it.
+        // Everything in it is used by name: no other user may be able to exchange it.
         trusted::directory(&config.state_dir)
             .map_err(std::io::Error::from)
             .with_context(|| {
@@ -243,7 +243,7 @@ impl Host {
         };
         let audit = Arc::new(Audit::open(config.audit_log.clone())?);
         let left = match Left::open(config, &home, Arc::clone(&audit), &notifier) {
-            // A damaged store is made anew; what is damaged then as well is no store's fault.
+            // A damaged store is made again; what is damaged then as well is not the fault of a store.
             Err(error) if error.is_damage() => {
                 home.store.close();
                 home.store = aside::set_aside(&anchor, &error.to_string())?;

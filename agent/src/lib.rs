@@ -1,4 +1,4 @@
-//! purge-agent: records when files were last used, and purges what nobody uses any more.
+//! purge-agent: records when files were last used, and purges what no process uses any more.
 //!
 //! This crate wires the others together and answers clients. What it wires lies in `crates/`, a layer each: the arrows between them are
 //! in their `Cargo.toml`, and none runs the other way. `docs/architecture/00-map.md` draws it.

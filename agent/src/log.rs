@@ -23,7 +23,7 @@ const VARIABLE: &str = "PURGE_AGENT_LOG";
 /// What is told unless `RUST_LOG` says otherwise. The AMQP library logs whole messages that came back; what became of a notice is
 /// said by its sender.
 const USUAL: &str = "info,lapin=off";
-/// Libraries that log what they send, passwords and addresses included: never in more detail than this, whatever is asked for.
+/// Libraries that log what they send, passwords and addresses included: never in more detail than this, with any filter.
 const DISCREET: [&str; 6] = [
     "lettre=info",
     "hyper=info",

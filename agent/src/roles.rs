@@ -1,13 +1,13 @@
 //! Who may call what. Pure: (caller, call, configuration) -> whether, and how much of it they see.
 //!
-//! A call that is not in [`CALLS`] is for admins only: whoever adds one to the contract adds a row here.
+//! A call that is not in [`CALLS`] is for admins only: a change that adds one to the contract adds a row here.
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use purge_config::{Access, Members, Subject};
 
-/// What somebody is. Each may do what those before it may.
+/// What a client is. Each may do what those before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// Reads.
@@ -141,7 +141,7 @@ pub enum Scope {
     },
 }
 
-/// The highest role of somebody; none for an ordinary user.
+/// The highest role of a client; none for an ordinary user.
 pub fn role_of(peer: &Peer, access: &Access) -> Option<Role> {
     if matches!(peer, Peer::Local { uid: 0, .. }) {
         return Some(Role::Admin);
@@ -167,7 +167,7 @@ fn is_member(peer: &Peer, members: &Members) -> bool {
     }
 }
 
-/// Whether somebody may make a call, and how much of it they see; or why not.
+/// Whether a client may make a call, and how much of it they see; or why not.
 ///
 /// # Errors
 /// What to tell them.
@@ -306,7 +306,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the configuration says, only what it names, and root, may do anything but ask for their own.
+        /// With any configuration, only what it names, and root, may do anything but ask for their own.
         #[test]
         fn nobody_is_anything_until_it_is_said(uid in 1u32.., own: bool, call in 0..CALLS.len()) {
             let access = Access { own, ..Access::default() };

@@ -69,7 +69,7 @@ struct Loaded {
     /// When the agent's own certificate ends, in seconds since 1970.
     ends: Option<i64>,
     lists: Vec<RevocationList>,
-    /// What everybody who came in under these authorities is looked at with.
+    /// What checks each client that came in under these authorities.
     trust: Arc<Trust>,
     stamps: Vec<Stamp>,
     /// Why the files that are there now are not in force.
@@ -79,7 +79,7 @@ struct Loaded {
 /// What decides about clients that have come in.
 #[derive(Debug)]
 struct Trust {
-    /// False once the authorities are others: everybody has to come in again.
+    /// False once the authorities are others: all clients have to come in again.
     stands: AtomicBool,
     /// Looks at a certificate, with the lists of what is revoked that are in force.
     now: RwLock<Verifier>,
@@ -216,7 +216,7 @@ impl Certificates {
     /// Greets a client, which must show a certificate.
     ///
     /// # Errors
-    /// When it does not, or nobody vouches for it.
+    /// When it does not, or no authority vouches for it.
     pub async fn greet(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Peer)> {
         let (config, trust, number) = {
             let loaded = self.0.lock();
@@ -278,7 +278,7 @@ fn load(files: &TlsFiles) -> Result<Loaded, TlsError> {
         .with_single_cert(chain, key);
     let mut config = config.map_err(|e| unfit(e.to_string()))?;
     config.alpn_protocols = vec![b"h2".to_vec()];
-    // Every connection shows its certificate anew: none is resumed that was let in under other authorities.
+    // Every connection shows its certificate again: none is resumed that was let in under other authorities.
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Loaded {
@@ -360,7 +360,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 fn peer_of(shown: Shown) -> Option<Peer> {
     let (_, certificate) = X509Certificate::from_der(shown.chain.first()?).ok()?;
     let value = |a: &x509_parser::x509::AttributeTypeAndValue<'_>| match (a.attr_value().tag(), a.as_str()) {
-        // Whatever is no plain string is taken as it is encoded: nothing of a name is passed over.
+        // A value that is no plain string is taken as it is encoded: nothing of a name is passed over.
         (Tag::Utf8String | Tag::PrintableString | Tag::Ia5String, Ok(text)) => Value::Text(text.to_owned()),
         _ => Value::Encoded(encoded(a)),
     };

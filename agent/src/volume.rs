@@ -14,7 +14,7 @@
 //! - [`coverage`] since when everything is seen, and the gaps (pure)
 //! - [`unseen`]   uses in the trash that may have been missed (pure)
 //! - `opening`    what an earlier process left: store, journal, checkpoint
-//! - `keeper`     writing back, checkpoints, and mending what can be mended while the agent runs
+//! - `keeper`     writing back, checkpoints, and repairing what can be repaired while the agent runs
 //! - `scanning`   one scan after another
 //! - `health`     what works, what does not, and what is told of it
 //! - `presence`   whether the file system is still mounted
@@ -72,7 +72,7 @@ use purge_sys::stat::{self, Mount};
 
 /// A question waits so long for what was used last.
 const QUESTION_WAITS: Duration = Duration::from_secs(2);
-/// Events a second are an average over so many seconds.
+/// Events a second are an average over this number of seconds.
 const RATE_SECONDS: usize = 10;
 
 /// What a volume needs of the host around it.
@@ -128,7 +128,7 @@ pub struct Volume {
     pub config: VolumeConfig,
     /// Its mount.
     pub mount: Mount,
-    /// What everybody shares.
+    /// What the collector, the scans and all who ask share.
     pub watched: Arc<Watched>,
     /// What is believed about the time before observation, in the configuration's words.
     pub baseline: &'static str,
@@ -171,7 +171,7 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// Stops watching; everything that was seen is in the store afterwards. Whatever still waits after `patience` is left to the next
+    /// Stops watching; everything that was seen is in the store afterwards. What still waits after `patience` is left to the next
     /// process with the queue, or counts as a gap.
     pub fn stop(&self, patience: Duration) {
         self.stopping.store(true, Relaxed);
@@ -225,7 +225,7 @@ impl Volume {
         }
     }
 
-    /// What keeps a file that somebody comes to use in the moment of its removal, asked now.
+    /// What keeps a file that a process begins to use in the moment of its removal, asked now.
     pub fn guard(&self) -> Guard {
         self.guard.ask(&self.config.path)
     }

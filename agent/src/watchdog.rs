@@ -17,7 +17,7 @@ use tokio::task::AbortHandle;
 
 use crate::host::Host;
 
-/// Writing a large index to a slow disk takes long, and ending the agent in the middle of it would help nobody.
+/// Writing a large index to a slow disk takes long, and ending the agent in the middle of it would not help.
 const KEEPER_MAX: Duration = Duration::from_secs(600);
 
 /// A loop that is watched.
@@ -37,7 +37,7 @@ impl Watch {
         }
     }
 
-    /// Whether it has gone round since, or has not stood still for too long.
+    /// Whether it has made a round since, or has not stood still for too long.
     fn lives(&mut self, beats: u64, now: Instant) -> bool {
         if beats != self.beats {
             (self.beats, self.moved) = (beats, now);

@@ -12,7 +12,7 @@ use super::Finding;
 const BASE_BYTES: u64 = 256 << 20;
 const ENTRY_BYTES: u64 = 100;
 
-/// What the agent needs for so many files and directories, in whole MiB.
+/// What the agent needs for this number of files and directories, in whole MiB.
 fn needed(entries: u64) -> u64 {
     let bytes = entries.saturating_mul(ENTRY_BYTES).saturating_add(BASE_BYTES);
     bytes.div_ceil(1 << 20).saturating_mul(1 << 20)

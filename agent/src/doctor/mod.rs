@@ -1,4 +1,4 @@
-//! What this host gives, each with a verdict and the cure. Looks only, and answers at any time, whatever state things are in.
+//! What this host gives, each with a verdict and the cure. Looks only, and answers at any time, in any state of the host.
 //!
 //! - `machine`  the kernel, what the process may do, its limits, systemd
 //! - `memory`   the bound of the unit's memory

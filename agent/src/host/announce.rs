@@ -3,7 +3,7 @@
 //! ```text
 //! STATE_DIR/announced/RULE   frames: { published:u32 }  n x { up to 100,000 x { ino:u64 birth:u32 last:u32 at:u32 } }
 //! ```
-//! A list that is damaged or missing names nothing: what it named waits anew.
+//! A list that is damaged or missing names nothing: what it named begins its wait again.
 
 use std::collections::HashMap;
 use std::fs::{self};
@@ -30,7 +30,7 @@ const LISTS: u64 = 14;
 const NAME_BYTES: usize = 20;
 const NAMES_A_FRAME: usize = 100_000;
 
-/// A list that could not be published is tried again after so many seconds.
+/// A list that could not be published is tried again after this number of seconds.
 const RETRY_EVERY: u64 = 60;
 
 /// How it stands with the rules' lists.

@@ -19,7 +19,7 @@ use purge_policy::quota;
 const DAY: u64 = 86_400;
 /// Rows of limits in an answer.
 const LIMITS_MAX: usize = 1000;
-/// For so many of them an evaluation of the whole index says what would go.
+/// For at most this number of limits, an evaluation of the whole index says what would be purged.
 const EVALUATED_MAX: usize = 10;
 /// Days that may be asked for.
 pub const DAYS_MAX: u32 = 3650;
@@ -215,7 +215,7 @@ impl Host {
         })
     }
 
-    /// The limits that are reached, or will be within so many days; the next first.
+    /// The limits that are reached, or will be within `days` days; the next first.
     fn limits_ahead(
         &self,
         volume: &Volume,

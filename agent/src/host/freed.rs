@@ -24,7 +24,7 @@ use purge_policy::freed::{Amount, Moment, Verdict, freed, grown, judge, scaled};
 use purge_removal::plans::{Plan, Promise};
 use purge_removal::runs::Run;
 
-/// A file system frees later than it answers: nothing is held against a run before so many seconds have passed.
+/// A file system frees later than it answers: nothing is held against a run before this number of seconds has passed.
 const SETTLES_WITHIN: u64 = 15;
 
 /// What is known of a volume.

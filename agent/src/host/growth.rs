@@ -1,6 +1,6 @@
 //! What there was at earlier times: a sample an hour of each volume's space and of what its quotas sum, for the last week.
 //!
-//! It lies in `STATE_DIR/growth`, a run of checksummed frames, and is of no use but for forecasts: a damaged one is begun anew.
+//! It lies in `STATE_DIR/growth`, a run of checksummed frames, and is of no use but for forecasts: a damaged one is begun again.
 
 use std::fs;
 use std::io::{self, Write};
@@ -52,7 +52,7 @@ pub struct Share {
 
 /// A volume is sampled so often, in seconds.
 const SAMPLE_EVERY: u64 = 3600;
-/// Subjects of one sample, the largest: more than so many people do not reach a quota at once.
+/// Subjects of one sample, the largest: more people than this do not reach a quota at once.
 pub const SHARES_MAX: usize = 10_000;
 
 /// The samples of all volumes.

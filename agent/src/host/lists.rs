@@ -4,7 +4,7 @@
 //! Root writes there, so the directory is one that only root can change ([`trusted`]), and everything in it is made, given to its owner
 //! and put in place by descriptors: a list is a new file under a name of its own, and takes the old one's place when it is whole.
 //!
-//! A line a file: when it goes if nobody uses it, its bytes, its path; separated by tabs, the path written as purgectl's
+//! A line a file: when it expires if no process uses it, its bytes, its path; separated by tabs, the path written as purgectl's
 //! tables have it: what is no printable character stands as an escape, and so does `\`.
 
 use std::io::{self, Write};
@@ -36,7 +36,7 @@ const WAITING_BYTES_MAX: usize = 8 << 20;
 /// Behind a path that is cut short.
 const HIDDEN: &str = " (the rest is in a directory that you cannot enter)";
 
-/// Everyone can look for their list in it, whatever the umask.
+/// All users can look for their list in it, under any umask.
 const DIR_MODE: u32 = 0o755;
 const LIST_MODE: u32 = 0o400;
 

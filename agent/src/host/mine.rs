@@ -67,7 +67,7 @@ pub struct MineDirectory {
 }
 
 impl Host {
-    /// What the volume's rules take within so many seconds, and from when on; of one owner's files if only those are asked for.
+    /// What the volume's rules take within this number of seconds, and from when on; of one owner's files if only those are asked for.
     ///
     /// # Errors
     /// When the index is damaged.
@@ -80,7 +80,7 @@ impl Host {
         let mut rules = self.rules_that_delete(volume);
         if let Some(uid) = only {
             for rule in rules.iter_mut().filter(|r| r.target == Target::File) {
-                // Nobody else's files need be looked at, or remembered.
+                // Files of other owners need not be looked at, or remembered.
                 let is_theirs = rule.scope.users.as_ref().is_none_or(|users| users.contains(&uid));
                 rule.scope.users = Some(if is_theirs { vec![uid] } else { Vec::new() });
             }

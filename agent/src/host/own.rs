@@ -11,7 +11,7 @@ use purge_policy::explain::Subject;
 use purge_removal::holds::{Asker, Hold, PATH_BYTES_MAX, Wanted};
 use purge_sys::stat::Located;
 
-/// What somebody wants to hold.
+/// What a client wants to hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Wish<'a> {
     /// What.
@@ -41,7 +41,7 @@ impl Host {
     pub fn explain_own(&self, path: &[u8], user: User<'_>) -> Result<Answer, HostError> {
         let place = self.locate("path", path).or_else(|e| hidden(e, path, user.uid))?;
         let (_, known) = self.theirs(&place, user)?;
-        // The index knows the owner of the very inode that is explained, whatever lies at the path by now.
+        // The index knows the owner of the very inode that is explained, also if another file lies at the path by now.
         let known = known.filter(|s| s.attributes.uid == user.uid);
         let subject = known.ok_or_else(|| not_theirs(&place.path(), user.uid))?;
         let mut answer = self.told_of(place, subject, false)?;
@@ -51,7 +51,7 @@ impl Host {
         Ok(answer)
     }
 
-    /// Holds something, for somebody with a role.
+    /// Holds something, for a client with a role.
     ///
     /// # Errors
     /// When nothing lies there, or it is a symbolic link, or there are too many holds.

@@ -23,7 +23,7 @@ use purge_removal::plans::IdlePattern;
 const PLAN_WAITS: Duration = Duration::from_secs(3);
 /// A question about patterns waits so long.
 const QUESTION_WAITS: Duration = Duration::from_secs(60);
-/// What a pass found is believed for so many times as long as the pass took.
+/// What a pass found is believed for this multiple of the time that the pass took.
 const BELIEVED_TIMES: u32 = 20;
 /// A pattern that matched something is looked for again after this at the earliest.
 const MET_FOR: Duration = Duration::from_secs(600);

@@ -30,7 +30,7 @@ pub struct Wanted {
     pub volume: String,
     /// Instead of the rules' own.
     pub ttl: Option<u64>,
-    /// Nobody looks at the plan before it is applied.
+    /// No user looks at the plan before it is applied.
     pub unattended: bool,
     /// More candidates than this are refused; none: as many as there are.
     pub candidates_max: Option<u64>,

@@ -215,7 +215,7 @@ fn is_watched_since(volume: &Volume, at: Seconds) -> bool {
         && condition.gap_end.is_none_or(|end| end < at)
 }
 
-/// What a run's rules are called in metrics. A quota has a reason for everybody over it, but one name.
+/// What a run's rules are called in metrics. A quota has a reason for each subject that is over it, but one name.
 fn names_of_rules(plan: &Plan) -> Vec<String> {
     match &plan.trigger {
         None => plan.rule_names(),

@@ -84,8 +84,8 @@ impl Host {
 
     /// The volumes and directories that a path means; an empty one means everything.
     ///
-    /// With `only`, somebody asks who may know only of what is theirs: a directory that there is not is answered with the same work as one
-    /// that there is, and holds nothing of theirs.
+    /// With `only`, a user asks who may know only of what is theirs. A directory that does not exist is answered with the same work as
+    /// one that does, and holds nothing of theirs.
     ///
     /// # Errors
     /// When the path is no clean one, no volume holds it or no directory lies there.
@@ -120,7 +120,7 @@ fn directory(place: &Place) -> Result<DirId, HostError> {
         .ok_or_else(|| HostError::NotFound(format!("{} is no directory in the index", shown(&place.path()))))
 }
 
-/// The same for somebody who may know only of what is theirs: what is not there takes the same calls as what is there.
+/// The same for a user who may know only of what is theirs: what is not there takes the same calls as what is there.
 fn directory_evenly(place: &Place, user: User<'_>) -> Result<DirId, HostError> {
     let looked = place.look_evenly((user.uid, user.gids));
     let (found, is_there) =
@@ -177,7 +177,7 @@ mod tests {
     use purge_model::{Kind, LastUse, Seconds, Source};
     use purge_query::find::{Filter, Order, Search, find};
 
-    /// A directory of somebody else's with their files, and one of the asker's.
+    /// A directory of another user with their files, and one of the asker's.
     fn index() -> Index {
         let mut index = Index::new(Store::temporary().unwrap(), VolumeId(1));
         index.set_root(&testing::stat(2, Kind::Directory, 0, 1));
@@ -205,7 +205,7 @@ mod tests {
         index
     }
 
-    /// What is not there goes the same way as what is somebody else's: through the whole index, to the same answer.
+    /// What is not there goes the same way as what is another user's: through the whole index, to the same answer.
     #[test]
     fn nothing_is_found_nowhere() {
         let index = RwLock::new(index());

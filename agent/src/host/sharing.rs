@@ -16,7 +16,7 @@ use purge_policy::sample::Kept;
 use purge_sys::extents;
 use purge_sys::stat::magic;
 
-/// So many files are asked for one plan, and for so long: the others are taken to be like these.
+/// At most this number of files is asked for one plan, and for so long: the others are taken to be like these.
 const ASKED_MAX: u64 = 50_000;
 const ASKED_FOR: Duration = Duration::from_secs(20);
 
@@ -164,7 +164,7 @@ impl<'a> Sharing<'a> {
                 self.root = None;
                 allocated
             }
-            // What cannot be looked at is measured once it has gone.
+            // What cannot be looked at is measured once it has been removed.
             Err(_) => allocated,
         }
     }

@@ -136,7 +136,7 @@ impl Host {
                 knows: &|_, _| false,
             };
             if let Err(error) = restore.run(&trash, share) {
-                // The next share follows, and what is back is told and counted whatever happens.
+                // The next share follows, and what is back is told and counted in any case.
                 let why = format!("what the run left in the trash until {}: {error}", share.until);
                 back.take(Err(Refused {
                     path: Vec::new(),

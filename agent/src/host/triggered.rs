@@ -63,7 +63,7 @@ impl Host {
         self.limits.read().clone()
     }
 
-    /// Makes the plan of a quota: for everybody over it, down to `low`.
+    /// Makes the plan of a quota: for all subjects that are over it, down to `low`.
     ///
     /// # Errors
     /// When there is none of this name, or the volume is in doubt.
@@ -278,7 +278,7 @@ impl Host {
             }
         };
         let (evaluation, picks) = quota::may_go(&index.read(), (rule, w.min_age), at)?;
-        // The files are asked without the index: whoever makes a use known does not wait for that.
+        // The files are asked without the index: a thread that makes a use known does not wait for that.
         let mut sharing = Sharing::new(volume);
         let chosen = quota::choose(picks, need, |pick| sharing.gain(pick));
         let drawn = withheld::draw(volume, &chosen.0, need.0 > 0);
@@ -356,7 +356,7 @@ impl Host {
         let all: Result<Need, HostError> = needs(&Totals::default());
         let all = all?;
         if watermark.free_trash && all != (0, 0) {
-            // The trash goes first: nobody has missed it yet. No more of it than ought to do: whether it did is measured.
+            // The trash is freed first: no user has missed it yet. No more of it is freed than ought to do: whether it did is measured.
             let freed = Cell::new((0u128, 0u128));
             let is_enough = |share: &Share| {
                 let (bytes, files) = freed.get();

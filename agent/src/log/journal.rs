@@ -30,7 +30,7 @@ impl Journal {
     /// When there is none here.
     pub fn open() -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
-        // Nothing is in it; it is only asked whether somebody is there.
+        // The datagram is empty: it only asks whether a process listens there.
         socket.send_to(&[], PLACE)?;
         let program = std::env::current_exe().ok();
         let program = program.as_deref().and_then(|p| p.file_name());

@@ -1,4 +1,4 @@
-//! What became of a reload, for whoever asked for it: a signal has no answer of its own.
+//! What became of a reload, for the process that asked for it: a signal has no answer of its own.
 //!
 //! `STATE_DIR/reloaded` is one line, `PID NUMBER good` or `PID NUMBER refused`: which process has read its configuration how often, and
 //! what became of the last time. It is replaced as a whole, and says nothing that a crash may not take away.
@@ -9,7 +9,7 @@ use std::{fmt, fs, io};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How often whoever waits looks.
+/// How often a process that waits looks.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What became of one time.

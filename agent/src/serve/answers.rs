@@ -42,7 +42,7 @@ const CANDIDATE_BYTES: usize = 256;
 const CHUNK_BYTES: u64 = 512 << 10;
 /// Bytes that one entry takes in a table of what expires, while that is made.
 const EXPIRING_BYTES: u64 = 48;
-/// A message of a stream has so many rows of usage at most, and is some tens of KiB.
+/// A message of a stream has at most this number of rows of usage, and is some tens of KiB.
 const ROWS_AT_ONCE: usize = 256;
 /// How often a client hears of a scan.
 const SCAN_NEWS_EVERY: Duration = Duration::from_millis(200);

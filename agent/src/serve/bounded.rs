@@ -1,5 +1,5 @@
-//! TCP connections for metrics and health: there are only so many, those that do not ask make room for those that do, and none stays for
-//! long without asking or without taking its answer.
+//! TCP connections for metrics and health: their number is limited, those that do not ask make room for those that do, and none stays
+//! for long without asking or without taking its answer.
 
 use std::future::Future;
 use std::io;
@@ -19,12 +19,12 @@ use super::line::{Busy, Lines, Place};
 const CONNECTIONS_MAX: usize = 64;
 /// A request is here, whole, after so long, and its answer is taken after so long: however slowly bytes trickle.
 const ASKED_WITHIN: Duration = Duration::from_secs(5);
-/// Longer than anybody's scrape interval: who keeps a connection open between scrapes keeps it.
+/// Longer than any scrape interval: a client that keeps a connection open between scrapes keeps it.
 const IDLE_MAX: Duration = Duration::from_secs(120);
 /// When the system has no descriptor left, it is asked again after this.
 const AFTER_AN_ERROR: Duration = Duration::from_millis(200);
 
-/// Lets in so many at a time.
+/// Lets in a limited number at a time.
 #[derive(Debug)]
 pub struct Bounded {
     listener: TcpListener,
@@ -175,7 +175,7 @@ mod tests {
         let mut byte = [0];
         assert!(first.read(&mut byte).await.is_err(), "it made room");
         assert_eq!(second.read(&mut byte).await.unwrap(), 1);
-        // It is asking now, and nobody takes its place.
+        // It is asking now, and no other connection takes its place.
         let _third = TcpStream::connect(at).await.unwrap();
         let full = tokio::time::timeout(Duration::from_millis(20), bounded.accept()).await;
         assert!(full.is_err());

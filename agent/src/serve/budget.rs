@@ -27,9 +27,9 @@ const WORTH_GIVING_BACK: u64 = 256 << 10;
 pub enum Share {
     /// Root's own.
     Root,
-    /// Everybody else's, as a client with a role.
+    /// That of all other clients that have a role.
     Role,
-    /// Everybody else's, as an ordinary user.
+    /// That of all other clients, which are ordinary users.
     Ordinary,
 }
 

@@ -1,5 +1,5 @@
-//! Threads that wait for the index, the store or the disk for clients. There are only so many for all but root, and each client has only a
-//! part of them: whatever others ask, root and the agent's own work find a thread.
+//! Threads that wait for the index, the store or the disk for clients. Their number is limited for all but root, and each client has
+//! only a part of them: root and the agent's own work find a thread, however much others ask.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -51,7 +51,7 @@ impl Crew {
         };
         let done = tokio::task::spawn_blocking(move || {
             let done = work();
-            // Until here also if the client has gone meanwhile.
+            // The turn lasts until here, also if the client has disconnected meanwhile.
             drop(turn);
             done
         });

@@ -70,7 +70,7 @@ pub struct Caller {
     pub scope: Scope,
     /// When they stop waiting for the answer.
     pub deadline: Option<Instant>,
-    /// A plan of theirs has at most so many candidates.
+    /// A plan of theirs has at most this number of candidates.
     pub candidates_max: u64,
     /// To whose memory and threads the call belongs.
     pub share: Share,
@@ -103,7 +103,7 @@ impl Caller {
         self.only().map(|uid| Sight::of(root, uid, &self.gids))
     }
 
-    /// The user that all of this is for; none: everybody.
+    /// The user that all of this is for; none: all users.
     pub fn only(&self) -> Option<u32> {
         match self.scope {
             Scope::All => None,
@@ -139,7 +139,7 @@ impl Doors {
                 .filter(|gid| access.names_group(*gid))
                 .collect()
         };
-        // Root is root, and whoever has no role by a group loses none.
+        // Root is root, and a user that has no role by a group loses none.
         let (gids, doubt) = match *uid == 0 || with_roles.is_empty() {
             true => (Vec::new(), None),
             false => match self.members.still_in(*uid, &with_roles).await {
@@ -157,7 +157,7 @@ impl Doors {
         let access = self.access.read();
         let scope = match what {
             What::Agent => roles::permit(peer, &access, call).map_err(Status::permission_denied)?,
-            // Health and reflection tell nothing of anybody.
+            // Health and reflection tell nothing of any user.
             What::Probe => Scope::All,
         };
         let (share, max) = match (peer, scope, what) {
@@ -206,7 +206,7 @@ struct Admitted {
 pub enum What {
     /// The agent's own: roles decide.
     Agent,
-    /// Health and reflection: for whoever may connect, but counted as all calls are.
+    /// Health and reflection: for any client that may connect, but counted as all calls are.
     Probe,
 }
 

@@ -28,7 +28,7 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
         })
 }
 
-/// The page that was made last, and when that began. One makes it; whoever asked before it was begun takes it as well.
+/// The page that was made last, and when that began. One request makes it; a request that came before it was begun takes it as well.
 type Page = Arc<tokio::sync::Mutex<Option<(Instant, Arc<str>)>>>;
 
 /// Answers until it is dropped.

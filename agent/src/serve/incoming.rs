@@ -102,7 +102,7 @@ const CONNECTIONS_MAX: usize = 32;
 const CONNECTIONS_OF_ROOT_MAX: usize = 512;
 /// Clients that have connected and not yet shown who they are.
 const GREETINGS_MAX: usize = 64;
-/// What is sent on TCP and not taken for so long ends the connection, in milliseconds: its end may be gone, and nobody says so.
+/// What is sent on TCP and not taken for so long ends the connection, in milliseconds: the other end may have vanished silently.
 const UNTAKEN_MS_MAX: u32 = 60_000;
 /// They have so long for it.
 const GREETED_WITHIN: Duration = Duration::from_secs(10);
@@ -110,7 +110,7 @@ const GREETED_WITHIN: Duration = Duration::from_secs(10);
 const AFTER_AN_ERROR: Duration = Duration::from_millis(200);
 const TOLD_EVERY: Duration = Duration::from_secs(30);
 
-/// Places for connections. There are only so many for all but root together, and root's are its own.
+/// Places for connections. Their number is limited for all but root together, and root's are its own.
 #[derive(Debug, Clone)]
 pub struct Places {
     /// Root's, on the unix socket.
@@ -152,7 +152,7 @@ impl Places {
     }
 }
 
-/// Somebody who has a place, on the way to where they are served.
+/// A client that has a place, on the way to where it is served.
 #[derive(Debug)]
 pub struct Arrival {
     stream: Arriving,
@@ -201,7 +201,8 @@ impl Arrival {
 
 type Arrivals = mpsc::Sender<Arrival>;
 
-/// Takes in who comes by the unix socket, until nobody asks for more. Nobody waits for anybody: who cannot be served now is let go.
+/// Takes in clients of the unix socket, until a receiver of arrivals is closed. No client waits for another: the connection of a client
+/// that cannot be served now is closed.
 pub async fn accept_local(listener: UnixListener, root: Arrivals, others: Arrivals, places: Places) {
     let mut log = Log::default();
     while !root.is_closed() && !others.is_closed() {
@@ -227,8 +228,8 @@ pub async fn accept_local(listener: UnixListener, root: Arrivals, others: Arriva
     }
 }
 
-/// Takes in who comes by TCP with a certificate, until nobody asks for more. Nobody waits for a slow one: where too many are being
-/// greeted, the one that has taken longest is let go.
+/// Takes in clients of TCP, which show a certificate, until the receiver of arrivals is closed. No client waits for a slow one: where
+/// too many are being greeted, the one that has taken longest is let go.
 pub async fn accept_tls(
     listener: TcpListener,
     certificates: Arc<Certificates>,
@@ -277,7 +278,7 @@ async fn greet(
     };
     // Small messages to and fro: nothing is gained by gathering them.
     let _ = stream.set_nodelay(true);
-    // HTTP/2's own pings never leave where an answer that nobody takes lies before them: the kernel looks as well (tcp(7)).
+    // HTTP/2's own pings never leave where an answer that the client does not take lies before them: the kernel looks as well (tcp(7)).
     let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNTAKEN_MS_MAX);
     let greeted = tokio::time::timeout(GREETED_WITHIN, certificates.greet(stream)).await;
     match greeted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
@@ -334,7 +335,7 @@ pub struct Visit {
     pub line: Arc<Line>,
 }
 
-/// Somebody who has come in.
+/// A client that has come in.
 #[derive(Debug)]
 pub struct Connection {
     stream: Stream,

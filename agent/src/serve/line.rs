@@ -1,4 +1,4 @@
-//! Connections as others see them: how long each has been quiet, and how to end it. There are only so many places; when all are taken,
+//! Connections as others see them: how long each has been quiet, and how to end it. The number of places is limited; when all are taken,
 //! the connection that has been quiet longest makes room.
 
 use std::collections::BTreeMap;
@@ -57,7 +57,7 @@ impl Line {
         }
     }
 
-    /// To be asked by whoever moves its bytes: an error once it was ended, and a wake-up when that happens later.
+    /// To be asked by the code that moves its bytes: an error once it was ended, and a wake-up when that happens later.
     ///
     /// # Errors
     /// When it was ended.
@@ -125,7 +125,7 @@ impl Drop for Busy {
     }
 }
 
-/// So many connections. Clones are the same places.
+/// Places for a limited number of connections. Clones are the same places.
 #[derive(Debug, Clone)]
 pub struct Lines {
     max: usize,
@@ -140,7 +140,7 @@ struct Taken {
 }
 
 impl Lines {
-    /// So many places.
+    /// With this number of places.
     pub fn new(max: usize) -> Self {
         Self {
             max,

@@ -3,7 +3,7 @@
 //!
 //! - What is asked of files (`/etc/passwd`, `/etc/group`) counts at the next call: each call looks whether they have changed.
 //! - Directory services are asked by `getent`, at most every few seconds for each user. An answer that is a little older counts while the
-//!   next one is fetched; where none comes, nobody has a role by a group. Root needs none.
+//!   next one is fetched; where none comes, no user has a role by a group. Root needs none.
 //! - What the accounts have never known, a number without a name, they cannot take away: there the kernel's word stands.
 
 use std::collections::{HashMap, HashSet};
@@ -100,7 +100,7 @@ impl Memberships {
         Arc::clone(users.entry(uid).or_default())
     }
 
-    /// Asks, or waits for whoever is asking.
+    /// Asks, or waits for the call that is asking.
     async fn ask(&self, uid: u32, user: &User, gids: &[u32]) -> Said {
         let _one = user.asking.lock().await;
         let stamps = self.0.files.map(stamp);

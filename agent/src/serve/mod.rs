@@ -94,7 +94,7 @@ fn cure(error: &io::Error) -> String {
 
 /// A request's message may have this many bytes: the largest holds paths.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
-/// No answer that is no stream is larger, whatever it tells.
+/// No answer that is no stream is larger, with any content.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// A request's headers may have this many bytes together.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
@@ -192,7 +192,7 @@ async fn joined(served: JoinHandle<Result<(), ServeError>>) -> Result<(), ServeE
         .map_err(|e| ServeError::Runtime(io::Error::other(e)))?
 }
 
-/// Ends connections and answers that nobody cares for, and gives memory back that they took.
+/// Ends connections and answers that clients no longer use, and gives memory back that they took.
 async fn look_after(places: Places, doors: Arc<Doors>) {
     let (mut freed, mut given_back) = (0u64, Instant::now());
     loop {
@@ -281,7 +281,7 @@ async fn attend(
         .add_service(Gate::before(reflection, What::Probe, Arc::clone(&doors)))
         .add_service(Gate::before(agent, What::Agent, doors))
         .serve_with_incoming_shutdown(incoming, async move {
-            // An error: whoever would say so has ended.
+            // An error: the sender has ended.
             let _ = ended.wait_for(|ended| *ended).await;
         })
         .await?;

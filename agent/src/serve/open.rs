@@ -6,8 +6,9 @@
 //!                                        └──────────── Open ────────────┘   counted and charged until the last of both is dropped
 //! ```
 //!
-//! HTTP/2 asks for more of an answer only while the client's window has room, so an answer that nobody takes is never asked again: only
-//! [`Watch::sweep`], once a second, sees that. It ends the answer first, which frees everything behind it, and later the connection.
+//! HTTP/2 asks for more of an answer only while the client's window has room. An answer that the client does not take is therefore never
+//! asked again: only [`Watch::sweep`], once a second, sees that. It ends the answer first, which frees everything behind it, and later
+//! the connection.
 
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -26,7 +27,7 @@ use super::tally::Counted;
 
 /// A client that takes nothing of an answer for so long gets the rest no more.
 pub const TAKES_WITHIN: Duration = Duration::from_secs(30);
-/// An answer to anybody but root takes no longer than this.
+/// An answer to any client but root takes no longer than this.
 pub const ANSWER_MAX: Duration = Duration::from_secs(600);
 /// A client that does not even take the news of that loses its connection after so long.
 const LEAVES_WITHIN: Duration = Duration::from_secs(30);
@@ -43,7 +44,7 @@ const INCLUDED: u64 = 64 << 10;
 #[derive(Debug)]
 pub struct Open {
     charge: Mutex<Charge>,
-    /// Part of that: for an answer of whatever size, until it is known.
+    /// Part of that: for an answer of any size, until it is known.
     allowance: u64,
     state: Mutex<State>,
     /// No limit to the time of its answer.
@@ -280,7 +281,7 @@ impl HttpBody for AnswerBody {
         let frame = match next {
             Poll::Pending => {
                 state.turn = Turn::Agent;
-                // Also whoever ends it wakes this.
+                // The code that ends it wakes this as well.
                 state.waker = Some(cx.waker().clone());
                 return Poll::Pending;
             }

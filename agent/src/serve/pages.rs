@@ -3,7 +3,7 @@
 use prost::Message;
 use purge_proto::v1;
 
-/// An answer that is no stream has so many bytes at most, but for a single row that has more.
+/// An answer that is no stream has at most this number of bytes, but for a single row that has more.
 pub const ANSWER_BYTES_MAX: usize = 512 << 10;
 /// An answer that is all sums, and whose rows are sorted by their weight.
 pub const SUMS_BYTES_MAX: usize = 4 << 20;
@@ -101,7 +101,7 @@ pub fn restored(mut report: v1::RestoreReport) -> v1::RestoreReport {
     report
 }
 
-/// The first rows, as many as so many bytes hold.
+/// The first rows, as many as `bytes_max` bytes hold.
 pub fn first<T: Message>(rows: impl IntoIterator<Item = T>, bytes_max: usize) -> Vec<T> {
     let mut bytes = 0usize;
     let fitting = rows.into_iter().take_while(|row| {

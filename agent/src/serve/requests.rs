@@ -1,5 +1,5 @@
 //! What a request asks for, checked, as the agent's own values. Pure but for the names of users and groups, which are looked up:
-//! whatever a client sends is taken or refused here, before anything of the host is touched.
+//! anything that a client sends is taken or refused here, before anything of the host is touched.
 
 use purge_proto::v1;
 use tonic::Status;
@@ -21,7 +21,7 @@ const FORECAST_DAYS: u32 = 30;
 const MINE_WITHIN: u64 = 30 * 86_400;
 const MINE_DEPTH: u32 = 2;
 
-/// Names of volumes, rules, users and the like have at most so many bytes: a configuration or a system has no longer ones.
+/// Names of volumes, rules, users and the like have at most this number of bytes: a configuration or a system has no longer ones.
 const NAME_BYTES_MAX: usize = 256;
 /// Names that the agent gives have fewer bytes.
 const ID_BYTES_MAX: usize = 64;
@@ -51,13 +51,13 @@ pub struct FindAsked {
     pub filter: Filter,
     /// In which order.
     pub order: Order,
-    /// So many at most; 0: all.
+    /// At most this number; 0: all.
     pub limit: u64,
-    /// Only what expires within so many seconds.
+    /// Only what expires within this number of seconds.
     pub expiring: Option<u64>,
 }
 
-/// A plan that is to be made, with so many candidates at most.
+/// A plan that is to be made, with at most `candidates_max` candidates.
 ///
 /// # Errors
 /// When it is for several things at once.
@@ -119,7 +119,7 @@ pub fn find(r: &v1::FindRequest, only: Option<u32>) -> Result<FindAsked, Status>
     })
 }
 
-/// Whether somebody's words for a user mean themselves. Names of others are not looked up for them.
+/// Whether a client's words for a user mean the client's own user. Names of others are not looked up for them.
 fn is_named(uid: u32, user: &str) -> bool {
     user.is_empty() || user == uid.to_string() || user_names(uid).iter().any(|name| name == user)
 }

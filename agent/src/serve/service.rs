@@ -79,7 +79,7 @@ impl Service {
         self.crew.run((&caller.name, caller.share), parse).await?
     }
 
-    /// Streams what a walk finds; it ends when the client has gone, takes nothing, or waits no longer.
+    /// Streams what a walk finds; it ends when the client has disconnected, takes nothing, or waits no longer.
     fn stream<W: Walk>(&self, caller: &Caller, walk: W) -> Response<Answers<W::Item>> {
         let whose = (caller.name.clone(), caller.share);
         let found = walk::start(self.crew.clone(), whose, walk);

@@ -22,7 +22,7 @@ const DIRECTORY_BYTES: usize = 32;
 /// More rows than these are packed.
 const MANY: usize = 10_000;
 
-/// So many rows are sorted before the first is sent.
+/// This number of rows is sorted before the first is sent.
 const SORTED_FIRST: usize = 4096;
 
 /// An answer, before it is written down: all numbers are of one moment, and the index goes on.
@@ -31,9 +31,9 @@ pub struct Report {
     volumes: Vec<OfVolume>,
     /// Every row: [`lightness`], volume and number in one, so that the smallest is the one with the most bytes.
     order: Vec<u128>,
-    /// So many of them are the first ones, sorted. Of half a million rows the first are wanted first.
+    /// This number of them are the first ones, sorted. Of half a million rows the first are wanted first.
     sorted: usize,
-    /// So many of them are in their final order: equally large ones in that of their names.
+    /// This number of them are in their final order: equally large ones in that of their names.
     settled: usize,
     now: Seconds,
 }
@@ -109,7 +109,7 @@ impl Report {
         Ok(Self::of(by, taken, limit))
     }
 
-    /// Of what was taken from each volume, the first so many rows (0: all).
+    /// Of what was taken from each volume, the first `limit` rows (0: all).
     pub fn of(by: By, taken: Vec<(String, Snapshot)>, limit: usize) -> Self {
         let volumes: Vec<OfVolume> = taken
             .into_iter()
@@ -226,7 +226,7 @@ fn bytes_of(index: &Index, by: By, limit: usize) -> u64 {
 }
 
 impl OfVolume {
-    /// Names are asked for only now, without the index: somebody may be slow to answer.
+    /// Names are asked for only now, without the index: a directory service may be slow to answer.
     fn new(name: String, taken: Snapshot, by: By) -> Self {
         let ids = (0u32..).take(taken.len()).map(|row| match taken.subject(row) {
             Some(Subject::Id(id)) => Some(id),
@@ -288,7 +288,7 @@ mod tests {
     /// Bytes, directory, volume.
     type Expected = (u64, String, String);
 
-    /// Two volumes with so many directories, each of them with a file of one of a few sizes.
+    /// Two volumes with this number of directories, each of them with a file of one of a few sizes.
     fn snapshots(directories: u64, sizes: u64) -> (Vec<(String, Snapshot)>, Vec<Expected>) {
         let mut expected = Vec::new();
         let snapshots = ["a", "b"].map(|volume| {
@@ -323,7 +323,7 @@ mod tests {
         (snapshots.into(), expected)
     }
 
-    /// Whether most rows are equally large or hardly any, and wherever the first part ends.
+    /// Whether most rows are equally large or hardly any, and at any end of the first part.
     #[test]
     fn all_rows_come_sorted_by_bytes_and_then_by_name() {
         for sizes in [1, 2, 3, 100, 1_000_000] {

@@ -56,7 +56,7 @@ async fn go<W: Walk>(
     send: mpsc::Sender<Result<Vec<W::Item>, Status>>,
 ) {
     loop {
-        // Nothing is made before there is room for it. An error: the client has gone.
+        // Nothing is made before there is room for it. An error: the client has disconnected.
         let Ok(room) = send.reserve().await else { return };
         let turn = crew.run((&who, share), move || {
             let until = Instant::now() + TURN;

@@ -29,7 +29,7 @@ const RENEW_EVERY: Duration = Duration::from_secs(30);
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// A token whose time has not moved for so long is left over.
 const STALE_AFTER: Duration = Duration::from_secs(150);
-/// For tests: so many seconds instead.
+/// For tests: this number of seconds instead.
 const STALE_VARIABLE: &str = "PURGE_AGENT_TOKEN_SECONDS";
 
 /// What this agent knows of the token.

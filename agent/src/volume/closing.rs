@@ -1,8 +1,8 @@
 //! Access times that tell what was not used in a gap, so that the gap need not count as a use of every file.
 //!
 //! The first scan after the gap looks at each file. A read moves the access time of a relatime mount if that is older than
-//! a day, or older than the last change; so a file whose access time would have been moved, and was not, was not read. Whatever
-//! else the scan meets, or does not meet, counts as used at the gap's end, as it does without this.
+//! a day, or older than the last change; so a file whose access time would have been moved, and was not, was not read. Any other file
+//! counts as used at the gap's end, whether the scan meets it or not, as it does without this.
 //!
 //! That holds only where nothing else can read without a trace. The agent sees mounts and file servers ([`AtimeKeeping`]). It does not see
 //! who reads with `O_NOATIME`, or through a mapping that was made before the gap. So the operator must vouch for that

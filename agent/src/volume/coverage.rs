@@ -11,10 +11,10 @@ use purge_model::Seconds;
 
 /// Gaps that are remembered.
 const GAPS_MAX: usize = 100;
-/// Gaps of one cause that follow each other within so many seconds are one.
+/// Gaps of one cause that follow each other within this number of seconds are one.
 const MERGED_WITHIN: u32 = 60;
 
-/// Why nobody watched.
+/// Why no agent watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// The agent was not running.
@@ -31,7 +31,7 @@ pub enum Cause {
     Collector,
     /// The agent's time had to follow the wall clock.
     ClockJump,
-    /// The index was lost or damaged and made anew.
+    /// The index was lost or damaged and made again.
     IndexRebuilt,
     /// The host was booted by order, and nothing was seen to use the volume meanwhile.
     Reboot,
@@ -159,7 +159,7 @@ pub struct Break {
     pub seen_until: Seconds,
     /// When this process began to watch.
     pub armed_at: Seconds,
-    /// Nobody knows how long it was, or what was seen until then is not all there.
+    /// Its length is unknown, or what was seen until then is not all there.
     pub unknown: bool,
     /// The kernel went on queueing for this process: nothing was missed.
     pub queued: bool,
@@ -251,7 +251,7 @@ impl VolumeRecord {
             _ => (away.min(at.seen_until), Cause::Unmounted),
         };
         let length = from.age_at(at.armed_at);
-        // What waited then is lost with its queue, and nobody knows how old it was.
+        // What waited then is lost with its queue, and its age is unknown.
         let lost = std::mem::take(&mut self.unread) && !at.queued;
         // Times are whole seconds: also a stretch within one may have had a use in it.
         let unwatched = !at.queued && (length > 0 || tolerance == 0);

@@ -1,4 +1,4 @@
-//! The keeper's thread: writes the index back, takes checkpoints, and mends what can be mended while the agent runs.
+//! The keeper's thread: writes the index back, takes checkpoints, and repairs what can be repaired while the agent runs.
 //!
 //! - this file       its rounds, and what is due in them
 //! - `flush`         writing the index back, and a store that takes nothing any more
@@ -38,11 +38,11 @@ const LISTEN_EVERY: Duration = Duration::from_secs(15);
 const CLOCK_EVERY: Duration = Duration::from_secs(5);
 /// How often it is looked what clients of the kernel's NFS server hold.
 const NFS_EVERY: Duration = Duration::from_secs(15);
-/// So many uses are added to the sums while the collector waits: some milliseconds.
+/// This number of uses is added to the sums while the collector waits: some milliseconds.
 const SETTLED_AT_ONCE: usize = 4096;
-/// And so many times in a round: as many as can wait. In a storm that goes on, the index has to be written as well.
+/// And this number of times in a round: as many as can wait. In a storm that goes on, the index has to be written as well.
 const SETTLED_TIMES: usize = 64;
-/// A look that took long is not taken again before so many times as long.
+/// A look that took long is not taken again before this multiple of its time.
 const NFS_REST: u32 = 20;
 
 /// What the keeper did last.
@@ -61,7 +61,7 @@ struct Rounds {
     heard: Seconds,
     /// When the next look at NFS clients is due.
     nfs: Option<Instant>,
-    /// When usage was counted anew, and how long that took.
+    /// When usage was counted again, and how long that took.
     counted: (Instant, Duration),
     present: Seconds,
 }
@@ -97,7 +97,7 @@ impl Volume {
             if let Some(error) = self.store.doubt() {
                 self.index_trouble(&error);
             }
-            // A first scan fills the same pages again and again, and if it is interrupted it begins anew: until it is
+            // A first scan fills the same pages again and again, and if it is interrupted it begins again: until it is
             // over, only memory asks for writing back (see `scan::Surroundings`).
             let is_first = !self.health.lock().record.scanned;
             let is_due = last.flush.elapsed().saturating_add(TICK / 2)
@@ -172,8 +172,8 @@ impl Volume {
         last.nfs = began.checked_add(rest);
     }
 
-    /// Days and ages of the usage go on: they are counted anew every minute, on large volumes so rarely that it costs
-    /// less than half a percent of a processor. After a start, and when a gap has made every age wrong, sooner: whoever asks would
+    /// Days and ages of the usage go on: they are counted again every minute, on large volumes so rarely that it costs
+    /// less than half a percent of a processor. After a start, and when a gap has made every age wrong, sooner: a client that asks would
     /// have to wait for it.
     fn recount_when_due(&self, last: &mut Rounds) {
         let gap_end = self.health.lock().record.counted_until();
@@ -201,7 +201,7 @@ impl Volume {
         self.expect_names();
     }
 
-    /// Of owners, for whoever asks for usage.
+    /// Of owners, for clients that ask for usage.
     fn expect_names(&self) {
         let index = self.watched.index.read();
         let ledger = index.ledger();

@@ -4,7 +4,7 @@
 //! store whole                    its rows, and the uses in the journal that it may not hold yet
 //! store lost or set aside        nothing of it: a scan finds the files, and their clocks come from the newest whole
 //!                                checkpoint and the journal since
-//! store older than what lies beside it    damaged: some of its writes are gone, so its clocks may be too early
+//! store older than what lies beside it    damaged: some of its writes are lost, so its clocks may be too early
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -210,7 +210,7 @@ fn fresh_id(home: &Home) -> Result<u32, StoreError> {
     Ok(fresh)
 }
 
-/// There is no whole index: the next scan is a first one, with whatever is known of clocks.
+/// There is no whole index: the next scan is a first one, with what is known of clocks.
 fn rebuild(
     home: &Home,
     journal: Journal,
@@ -256,7 +256,7 @@ fn rebuild(
     entries.extend(left.uses);
     let past = match (is_rebuild, &stored) {
         (true, _) => Past::Indexed,
-        // Something was there, and its clocks are gone.
+        // Something was there, and its clocks are lost.
         (false, _) if checkpoint::exists(journal.dir()) => Past::Indexed,
         (false, Some(_)) => Past::Interrupted,
         (false, None) if left.oldest > 0 || home.is_fresh => Past::Indexed,

@@ -1,7 +1,7 @@
 //! Whether the file system that is watched is still mounted (`inotify(7)`).
 //!
 //! Unmounting destroys the marks, silently: after the same file system is mounted again, nothing tells a watched one from one
-//! that nobody watches, not even its device. A watch on the root is told: `IN_UNMOUNT`. It does not keep the file system
+//! that is not watched, not even its device. A watch on the root is told: `IN_UNMOUNT`. It does not keep the file system
 //! mounted. The second way to know is the kernel's list of the marks (`/proc/self/fdinfo`).
 
 use std::io;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 
-/// Without a watch, the marks are looked for themselves. A look that took long is not taken again before so many times as long.
+/// Without a watch, the marks are looked for themselves. A look that took long is not taken again before this multiple of its time.
 const LOOK_REST: u32 = 20;
 /// With a watch they are looked for so often.
 const LOOK_EVERY: Duration = Duration::from_secs(60);

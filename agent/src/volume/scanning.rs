@@ -15,7 +15,7 @@ use purge_scan::{self, Belief, Extent, Progress, ScanError};
 impl Volume {
     /// Asks for a scan in the background.
     pub fn request_scan(&self, extent: Extent) {
-        // Whoever asks does not want to wait for a slow one.
+        // The caller does not want to wait for a slow one.
         self.sweeping.store(false, Relaxed);
         self.queue_scan(extent);
     }
@@ -66,7 +66,7 @@ impl Volume {
             Extent::Trees(_) => Arc::default(),
         };
         let number = self.scan_number.fetch_add(1, Relaxed) + 1;
-        // What comes in from outside, or is found later, is used now, whatever is believed of the time before.
+        // What comes in from outside, or is found later, is used now. What is believed of the time before does not matter.
         let belief = match extent {
             Extent::Volume if number == 1 => self.belief,
             Extent::Volume | Extent::Trees(_) => Belief::Since(clock::now()),

@@ -10,7 +10,7 @@ use purge_sys::{beneath, stat, subvolumes};
 /// What `check` says of the volumes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Trial {
-    /// What `run` would refuse, whatever is mounted later.
+    /// What `run` would refuse. Later mounts change nothing of that.
     pub refusals: Vec<String>,
     /// What it would wait for, or do without.
     pub warnings: Vec<String>,

@@ -62,7 +62,7 @@ impl Histogram {
 pub struct Phases(Mutex<[Histogram; Phase::ALL.len()]>);
 
 impl Phases {
-    /// A phase has ended, after so many seconds.
+    /// A phase has ended, after this number of seconds.
     pub fn observe(&self, phase: Phase, seconds: f64) {
         let mut all = self.0.lock();
         if let Some((_, histogram)) = Phase::ALL.iter().zip(all.iter_mut()).find(|(p, _)| **p == phase) {

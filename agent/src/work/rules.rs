@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-/// Names that are told apart; whatever else reloads bring in the life of one process is summed up under [`OTHERS`].
+/// Names that are told apart; all others that reloads bring in the life of one process are summed up under [`OTHERS`].
 const NAMES_MAX: usize = 1000;
 /// A name that no rule can have.
 const OTHERS: &str = "(others)";

@@ -52,7 +52,7 @@ impl Lookout {
             self.turn(&key, &before, is_over, (&q.volume, to, what))?;
         }
         for name in gone {
-            // Whoever has no file left uses nothing.
+            // A subject that has no file left uses nothing.
             let key = format!("{prefix}{name}");
             let before = self.memory.episode(&key);
             let to = before.to.clone().unwrap_or(Audience::Operator);
@@ -160,12 +160,12 @@ impl Lookout {
     }
 }
 
-/// The entries of picks, in their order; what is gone by now is left out.
+/// The entries of picks, in their order; what is no longer there is left out.
 fn named(volume: &Volume, picks: &[Pick], ttl: u64) -> Result<Vec<Entry>, StoreError> {
     let root = volume.config.path.as_os_str().as_encoded_bytes();
     let mut entries = Vec::with_capacity(picks.len());
     for pick in picks {
-        // Taken anew for each: events must not wait for a list.
+        // The lock is taken again for each: events must not wait for a list.
         let index = volume.watched.index.read();
         if let Some(below) = path_of(&index, pick)? {
             let path = [root, b"/", below.as_slice()].concat();

@@ -99,7 +99,7 @@ impl Volume {
             }
             from += pages.len();
             pages.for_each(|page| writer.page(&page));
-            // Whoever waits for the index does not wait for the disk.
+            // A thread that waits for the index does not wait for the disk.
             drop(index);
             writer.end_frame()?;
         }

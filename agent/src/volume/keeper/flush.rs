@@ -15,7 +15,7 @@ use purge_sys::failure::Defect;
 
 /// After writing back more rows than this, what that took is given back to the system.
 const ROWS_TO_TRIM: usize = 4000;
-/// A store that must be writable takes a file of so many bytes.
+/// A store that must be writable takes a file of this number of bytes.
 const PROBE_BYTES: usize = 256 << 10;
 
 impl Volume {
@@ -144,7 +144,7 @@ impl Volume {
         }
     }
 
-    /// After an error the store takes nothing any more: once its directory can be written again, it is opened anew.
+    /// After an error the store takes nothing any more: once its directory can be written again, it is opened again.
     /// Whether it is well.
     pub(super) fn mend_store(&self, last: &mut Rounds) -> bool {
         if self.health.lock().index_trouble.is_none() {
@@ -179,7 +179,7 @@ impl Volume {
         }
     }
 
-    /// Why the index must be set aside and made anew by a restart, if so.
+    /// Why a restart must set the index aside and make it again, if so.
     pub fn damage(&self) -> Option<String> {
         self.health.lock().damage.clone()
     }
@@ -192,7 +192,7 @@ fn probe(dir: &Path) -> io::Result<()> {
     let written = purge_sys::private::write(&file, &[0xA5; PROBE_BYTES])
         .and_then(|()| std::fs::File::open(&file))
         .and_then(|f| f.sync_all());
-    // Whatever became of it, it must not stay.
+    // The file must not stay, also after an error.
     let removed = std::fs::remove_file(&file);
     written.and(removed)
 }
