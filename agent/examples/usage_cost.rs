@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for moment in [NOW, NOW + 1] {
         let began = Instant::now();
         recount(&index, (Seconds(moment), None))?;
-        println!("count all anew: {:?}, {} MiB", began.elapsed(), resident_mib()?);
+        println!("count all again: {:?}, {} MiB", began.elapsed(), resident_mib()?);
     }
     let subjects = [By::User, By::Group, By::Project];
     let directories = [By::Directory(1), By::Directory(3), By::Directory(99)];

@@ -98,7 +98,7 @@ async fn on_small_tree(scratch: &Scratch, ttl: u64) -> anyhow::Result<()> {
     agent.purgectl(&["status"]).await?;
 
     say(&format!(
-        "Files expire when nobody uses them for {ttl} s. Waiting until all of them have expired."
+        "Files expire when no process uses them for {ttl} s. Waiting until all of them have expired."
     ));
     tokio::time::sleep(Duration::from_secs(ttl + 2)).await;
     say("Two are used again: one is read, one is written. `stat` and `ls` are no use.");
@@ -136,7 +136,9 @@ async fn on_small_tree(scratch: &Scratch, ttl: u64) -> anyhow::Result<()> {
     ] {
         let path = tree.join(file);
         if !path.exists() {
-            bail!("{file} was used or held, and is gone: this is a defect, please report it");
+            bail!(
+                "{file} was used or held, and was deleted all the same: this is a defect, please report it"
+            );
         }
         agent.purgectl(&["explain", &path.to_string_lossy()]).await?;
     }

@@ -15,6 +15,7 @@
 //! - `freeing`   its end; `waiting`: what stays longer than its grace
 //! - `stuck`     what of the trash cannot be freed
 //! - `served`    until when schedules were served
+//! - `promised`  what runs promised to free, and what came free
 //! - [`questions`] what can be asked of one path
 //! - `tidy`      removes what is over, so that what clients make is not kept for ever
 //! - `telling`   what people are told of
@@ -34,6 +35,7 @@ mod owners;
 mod patterns;
 pub mod place;
 mod plans;
+mod promised;
 mod purges;
 pub mod questions;
 mod served;
@@ -56,9 +58,10 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 
 use self::left::Left;
-pub use self::own::{User, Wish};
+pub use self::own::Wish;
 pub use self::plans::Wanted;
 pub use self::purges::Manner;
+pub use self::questions::User;
 use crate::volume::{Absent, Home, Volume, VolumeError};
 use purge_base::clock;
 use purge_base::handover::Handover;

@@ -57,7 +57,7 @@ pub(super) fn kernel(release: &str) -> Finding {
         Some(v) if v < KERNEL_PRECISION => Finding::note(
             "kernel",
             found,
-            "every access costs the host something before Linux 5.19, whatever `precision` says: boot a newer kernel",
+            "before Linux 5.19 every access costs the host something, with any `precision`: boot a newer kernel",
         ),
         Some(_) => Finding::good("kernel", found),
         None => Finding::note("kernel", found, "the agent needs Linux 5.17"),
@@ -185,7 +185,7 @@ pub(super) fn systemd() -> Vec<Finding> {
         }
         None => Finding::note(
             "watchdog",
-            "nobody notices an agent that hangs",
+            "no one notices an agent that hangs",
             "WatchdogSec=60 in the unit",
         ),
     };

@@ -169,7 +169,7 @@ fn guard(volume: &Volume) -> Finding {
     match volume.guard() {
         Guard::Leases => Finding::good(
             "guard",
-            "leases: whoever opens a file in the moment of its removal keeps it",
+            "leases: a process that opens a file in the moment of its removal keeps it",
         ),
         Guard::Grace => Finding::note(
             "guard",

@@ -145,7 +145,7 @@ impl Host {
         if list.is_none() {
             tracing::warn!(
                 rule,
-                "the list of what is announced is damaged; everything in it waits anew"
+                "the list of what is announced is damaged; each file in it begins its wait again"
             );
         }
         list

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 use prost::Message;
-use purge_proto::units::format_size;
 
+use super::promised::Sum;
 use super::triggered::{Asker, shares, space_of};
 use super::withheld::LeftOut;
 use super::{Host, HostError};
@@ -20,7 +20,7 @@ use purge_base::clock;
 use purge_format::frame::{Frames, put_frame};
 use purge_model::{Seconds, Totals};
 use purge_policy::allowance::Watermark;
-use purge_policy::freed::{Amount, Moment, Verdict, freed, grown, judge, scaled};
+use purge_policy::freed::{Amount, Moment, Verdict, freed, grown, scaled};
 use purge_removal::plans::{Plan, Promise};
 use purge_removal::runs::Run;
 
@@ -83,28 +83,6 @@ struct Stored {
     allocated: u64,
     #[prost(uint64, tag = "4")]
     files: u64,
-}
-
-/// What was promised, and what became of it.
-#[derive(Clone, Copy, PartialEq, Message)]
-pub(super) struct Sum {
-    #[prost(uint64, tag = "1")]
-    promised_bytes: u64,
-    #[prost(uint64, tag = "2")]
-    promised_files: u64,
-    #[prost(uint64, tag = "3")]
-    freed_bytes: u64,
-    #[prost(uint64, tag = "4")]
-    freed_files: u64,
-    /// Apparent bytes that were deleted.
-    #[prost(uint64, tag = "5")]
-    deleted_bytes: u64,
-    #[prost(uint64, tag = "6")]
-    deleted_files: u64,
-    #[prost(bool, tag = "7")]
-    wants_bytes: bool,
-    #[prost(bool, tag = "8")]
-    wants_files: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -213,65 +191,6 @@ impl Stored {
             inodes_used: self.inodes_used,
             allocated: self.allocated,
             files: self.files,
-        }
-    }
-}
-
-impl Sum {
-    fn promised(self) -> Amount {
-        Amount {
-            bytes: self.promised_bytes,
-            files: self.promised_files,
-        }
-    }
-
-    fn freed(self) -> Amount {
-        Amount {
-            bytes: self.freed_bytes,
-            files: self.freed_files,
-        }
-    }
-
-    fn plus(self, o: Self) -> Self {
-        let (promised, freed) = (self.promised().plus(o.promised()), self.freed().plus(o.freed()));
-        Self {
-            promised_bytes: promised.bytes,
-            promised_files: promised.files,
-            freed_bytes: freed.bytes,
-            freed_files: freed.files,
-            deleted_bytes: self.deleted_bytes.saturating_add(o.deleted_bytes),
-            deleted_files: self.deleted_files.saturating_add(o.deleted_files),
-            wants_bytes: self.wants_bytes || o.wants_bytes,
-            wants_files: self.wants_files || o.wants_files,
-        }
-    }
-
-    fn verdict(self) -> Verdict {
-        judge(
-            self.promised(),
-            self.freed(),
-            (self.wants_bytes, self.wants_files),
-        )
-    }
-
-    /// Without what is not expected to come free.
-    pub(super) fn without(self, bytes: u64, files: u64) -> Self {
-        Self {
-            promised_bytes: self.promised_bytes.saturating_sub(bytes),
-            promised_files: self.promised_files.saturating_sub(files),
-            ..self
-        }
-    }
-
-    /// What was deleted and came free, for a person.
-    fn in_words(self) -> String {
-        let deleted = format_size(self.deleted_bytes.max(self.promised_bytes));
-        match self.wants_bytes {
-            true => format!("deleted {deleted}, {} came free", format_size(self.freed_bytes)),
-            false => format!(
-                "deleted {} files, {} inodes came free",
-                self.promised_files, self.freed_files
-            ),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! what lies in a directory that its owner keeps closed.
 
 use super::place::{AtEnd, Place};
-use super::questions::{Answer, known};
+use super::questions::{Answer, User, known};
 use super::{Host, HostError, shown};
 use purge_model::Kind;
 use purge_policy::explain::Subject;
@@ -20,17 +20,6 @@ pub struct Wish<'a> {
     pub reason: &'a str,
     /// For how long; none: for as long as they may.
     pub seconds: Option<u64>,
-}
-
-/// Who asks for what is theirs.
-#[derive(Debug, Clone, Copy)]
-pub struct User<'a> {
-    /// Which user.
-    pub uid: u32,
-    /// As they stand in records.
-    pub name: &'a str,
-    /// Their groups.
-    pub gids: &'a [u32],
 }
 
 impl Host {

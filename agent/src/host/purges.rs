@@ -69,7 +69,7 @@ impl Host {
         self.check_certain(&volume)?;
         if !is_watched_since(&volume, plan.created) {
             return Err(HostError::Refused(format!(
-                "plan {plan_id} was made before a stretch that nobody watched (`purgectl status` names it), in \
+                "plan {plan_id} was made before a stretch in which no agent watched (`purgectl status` names it), in \
                  which its files may have been used; make a new one"
             )));
         }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::own::User;
 use super::place::{AtEnd, Place};
 use super::survey::survey_of;
 use super::{Host, HostError, shown};
@@ -16,6 +15,17 @@ use purge_sys::stat::Located;
 
 /// Stands for a directory that is not there: nothing lies below it, and looking for that takes as long as below any other.
 const NOWHERE: DirId = DirId(u32::MAX);
+
+/// Who asks for what is theirs.
+#[derive(Debug, Clone, Copy)]
+pub struct User<'a> {
+    /// Which user.
+    pub uid: u32,
+    /// As they stand in records.
+    pub name: &'a str,
+    /// Their groups.
+    pub gids: &'a [u32],
+}
 
 /// What is known of a path.
 #[derive(Debug)]

@@ -61,7 +61,7 @@ impl Host {
         let day = u64::from(now.0).checked_div(DAY).unwrap_or(0);
         let event = self.event(format!("not-run/{by}/{day}"), volume, Audience::Operator, what);
         if let Err(error) = self.notifier.tell(event, &[]) {
-            tracing::error!(by, %error, "nobody can be told that the run was not made");
+            tracing::error!(by, %error, "the notice that the run was not made cannot be sent");
         }
     }
 
@@ -409,7 +409,7 @@ impl Lookout {
 
 fn said(what: &str, looked: Result<(), LookError>) {
     if let Err(error) = looked {
-        tracing::error!(%error, "{what}: nobody could be told; it is looked at again");
+        tracing::error!(%error, "{what}: the notice could not be sent; the agent tries again");
     }
 }
 

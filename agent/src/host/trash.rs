@@ -226,7 +226,7 @@ fn why_nothing(run: &Run) -> String {
             return format!("run {id} put nothing into the trash: it had no grace");
         }
         None if run.trashed.entries() == 0 => return format!("run {id} put nothing into the trash"),
-        None => "somebody has taken it out of there".into(),
+        None => "a user or a process has taken it out of there".into(),
     };
     format!("nothing of run {id} is in the trash any more: {why}")
 }

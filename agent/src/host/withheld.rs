@@ -20,7 +20,7 @@ use purge_proto::units::format_size;
 use rustc_hash::FxHashSet;
 
 use super::Host;
-use super::freed::Sum;
+use super::promised::Sum;
 use super::sharing::path_of;
 use crate::volume::Volume;
 use purge_base::accounts::{Persons, user_name};

@@ -77,7 +77,7 @@ impl Answers {
         let written = purge_sys::private::write(&new, self.last.to_string().as_bytes())
             .and_then(|()| fs::rename(&new, &self.file));
         if let Err(error) = written {
-            tracing::warn!(%error, file = %purge_sys::private::shown(&self.file).display(), "whoever asked for the reload is not told how it went");
+            tracing::warn!(%error, file = %purge_sys::private::shown(&self.file).display(), "the process that asked for the reload is not told its result");
         }
     }
 }

@@ -87,7 +87,7 @@ impl Memberships {
             _ => self.ask(uid, &user, gids).await,
         };
         let membership = said.membership.ok_or_else(|| {
-            format!("the accounts of this host do not answer, so nobody knows whether uid {uid} is still in the groups that have a role; ask again")
+            format!("the accounts of this host do not answer, so it is unknown whether uid {uid} is still in the groups that have a role; ask again")
         })?;
         Ok(self.of(uid, gids, &membership))
     }

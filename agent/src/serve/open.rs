@@ -495,7 +495,7 @@ mod tests {
         call.look(after(TAKES_WITHIN / 2));
         assert!(!send.is_closed());
         call.look(after(TAKES_WITHIN + Duration::from_secs(1)));
-        assert!(send.is_closed(), "whatever made it hears of it");
+        assert!(send.is_closed(), "the code that made it hears of it");
         assert!(!is_closed(&place), "it may still read why");
         let told = next(&mut body).await.into_trailers().unwrap();
         assert_eq!(told.get("grpc-status").unwrap(), "8");

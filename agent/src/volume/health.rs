@@ -216,7 +216,7 @@ impl Ailment {
         match self {
             Self::Away => "mount it again (systemctl status, dmesg): what happened meanwhile counts as use",
             Self::Damage => {
-                "nothing: it is set aside and made anew from the file system, the journal and the checkpoint"
+                "nothing: it is set aside and made again from the file system, the journal and the checkpoint"
             }
             Self::Second => {
                 "one agent for each volume: stop the other one, or remove the volume from its configuration; this one takes over some minutes later"

@@ -10,7 +10,7 @@
 //!   [`BELIEVED_AFTER`], it is believed: the agent's time is set back, and every recorded use that lies ahead counts
 //!   as one now.
 //! - **Reboot**: how long the host was off is only known from the wall clock. The agent's time goes on no earlier than where
-//! it was. If the wall clock lies behind that, the agent cannot know how long the host was off ([`Start::unknown`]).
+//!   it was. If the wall clock lies behind that, the agent cannot know how long the host was off ([`Start::unknown`]).
 //!   A step forward in the first [`UNCERTAIN_FOR`] after a reboot corrects a wrong hardware clock: the agent's time
 //!   follows, and the stretch counts as a gap, because everything may have been off for longer than was thought.
 //!

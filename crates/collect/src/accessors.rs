@@ -264,7 +264,7 @@ mod tests {
             cgroup: Some("/".into()),
             ..Accessor::default()
         }));
-        assert!(!by(Accessor::default()), "what says nothing names nobody");
+        assert!(!by(Accessor::default()), "what says nothing names no process");
     }
 
     #[test]
@@ -289,7 +289,7 @@ mod tests {
         }
         assert!(
             !accessors.ignores(Acts::READ, by, None),
-            "nobody knows who it was"
+            "it is unknown who it was"
         );
         assert!(
             !accessors.ignores(Acts::READ | Acts::WRITE, by, process()),

@@ -242,7 +242,7 @@ mod tests {
         assert!(hot(used(100, Source::Observed), 101));
         assert!(!hot(used(101, Source::Observed), 101), "the same second");
         assert!(!hot(used(99, Source::Observed), 101), "the window before");
-        assert!(!hot(used(100, Source::Baseline), 101), "nobody saw it");
+        assert!(!hot(used(100, Source::Baseline), 101), "it was not seen");
         assert!(
             hot(used(160, Source::Observed), 101),
             "marked, and the mark was dropped"

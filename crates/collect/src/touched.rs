@@ -220,7 +220,7 @@ mod tests {
             std::io::copy(&mut std::io::BufReader::new(zeroes), &mut std::io::sink()).unwrap();
             owners.lock().get(&0).map_or(0, |t| t.read)
         };
-        assert_eq!(round(1 << 20), 0, "nobody knows yet what it reads");
+        assert_eq!(round(1 << 20), 0, "it is unknown yet what it reads");
         assert_eq!(round(10), 0, "a mebibyte for 256 files");
         assert_eq!(round(10), BATCH as u64 / 2);
     }

@@ -36,7 +36,7 @@ fn read_accessor(s: Section<'_, '_>, src: &mut Source<'_>) -> Option<Accessor> {
         return None;
     }
     if !accessor.names_somebody() {
-        let what = "an accessor that names nobody would ignore everybody";
+        let what = "an accessor that names no process would ignore all processes";
         src.fault(
             &span,
             what,

@@ -78,7 +78,7 @@ pub(super) fn read_listen(s: Section<'_, '_>, src: &mut Source<'_>) -> Listen {
         let mend = "add: tls = { cert = \"...\", key = \"...\", client_ca = \"...\" }";
         src.fault(
             &s.span_of(key::TCP),
-            "tcp without tls: nobody could tell who asks",
+            "tcp without tls: the agent could not tell who asks",
             mend,
         );
     }

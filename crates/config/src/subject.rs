@@ -297,7 +297,10 @@ mod tests {
                 "{other}"
             );
         }
-        assert!(!Subject::default().is(&Subject::default()), "nobody is nobody");
+        assert!(
+            !Subject::default().is(&Subject::default()),
+            "an empty subject is no subject"
+        );
     }
 
     #[test]

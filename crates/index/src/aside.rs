@@ -42,7 +42,7 @@ pub fn open(state_dir: &Path) -> Result<(Store, bool), StoreError> {
         return set_aside(state_dir, &why).map(fresh);
     }
     if !index(state_dir).exists() && mirror(state_dir).exists() {
-        return set_aside(state_dir, "it is gone").map(fresh);
+        return set_aside(state_dir, "it is no longer there").map(fresh);
     }
     match Store::open(&index(state_dir)) {
         Err(error) if error.is_damage() => set_aside(state_dir, &error.to_string()).map(fresh),
@@ -70,7 +70,7 @@ pub fn set_aside(state_dir: &Path, why: &str) -> Result<Store, StoreError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
     }
-    tracing::error!(why, kept = %shown(&kept).display(), "the index is damaged: it was set aside, and a scan makes it anew");
+    tracing::error!(why, kept = %shown(&kept).display(), "the index is damaged: it was set aside, and a scan makes it again");
     forget_oldest(state_dir);
     let store = Store::open(&index(state_dir))?;
     let restored = restore(&store, state_dir)?;

@@ -220,7 +220,7 @@ fn never(index: &Index, subject: &Subject) -> Option<String> {
     .then(|| {
         let names = subject.attributes.links;
         format!(
-            "it has {names} names, and of a file with more than {NAMES_MAX} nobody could say where it is used: it is kept"
+            "it has {names} names, and the agent does not know where a file with more than {NAMES_MAX} is used: it is kept"
         )
     });
     let deep = index
@@ -264,6 +264,6 @@ pub fn source_in_words(source: Source) -> &'static str {
         Source::Ctime => "its change time counts",
         Source::Birth => "its birth time counts",
         Source::Baseline => "observation began then, and nothing is known of the time before",
-        Source::Gap => "nobody watched until then, which counts as a use",
+        Source::Gap => "no agent watched until then, which counts as a use",
     }
 }

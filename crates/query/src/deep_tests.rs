@@ -81,7 +81,7 @@ fn every_question_is_answered_on_a_small_stack() {
         let is_file = |p: &Pick| p.shape == Shape::File;
         assert!(
             evaluation.picks.iter().all(is_file),
-            "nobody can say what the patterns say of all of a unit"
+            "it is unknown what the patterns say of all of a unit"
         );
         let files = all.get(1..).unwrap_or_default();
         let evaluation = evaluate(&index, files, &at).unwrap();

@@ -60,7 +60,7 @@ impl Audit {
         match append_to(&self.path) {
             Ok(file) => *self.file.write() = file,
             Err(error) => {
-                tracing::error!(%error, "the audit log cannot be opened anew; the old one is written on")
+                tracing::error!(%error, "the audit log cannot be opened again; the old one is written on")
             }
         }
     }

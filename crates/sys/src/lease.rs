@@ -139,7 +139,7 @@ mod tests {
         assert!(matches!(ask(open(&path)).unwrap(), Asked::Locked));
         drop(other);
         let Asked::Granted(lease) = ask(open(&path)).unwrap() else {
-            panic!("nobody has it open")
+            panic!("no process has it open")
         };
         assert!(lease.is_whole() && lease.is_still_granted());
         let opener = std::thread::spawn({

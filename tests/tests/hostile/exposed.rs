@@ -289,7 +289,7 @@ fn the_audit_log_is_never_what_a_link_leads_to() {
     fs::rename(&log, agent.state_dir().join("audit.jsonl.1")).unwrap();
     symlink(&bait, &log).unwrap();
     agent.reload();
-    agent.wait_until_it_says("the audit log cannot be opened anew");
+    agent.wait_until_it_says("the audit log cannot be opened again");
     assert_eq!(fs::read_to_string(&bait).unwrap(), "half a line");
     agent.terminate();
     let (status, said) = agent.launch_in_vain();

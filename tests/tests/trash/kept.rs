@@ -368,7 +368,7 @@ fn the_rest_of_a_directory_that_a_killed_run_was_removing_goes_back() {
     let run = agent.ctl().run(["run", text(&run, "run_id"), "--output", "json"]);
     let run = run.ok().json();
     assert_eq!(number(&run, "/failed_total"), 1, "{run}");
-    assert!(run.to_string().contains("some of it is gone"), "{run}");
+    assert!(run.to_string().contains("some of it is deleted"), "{run}");
 }
 
 /// What keeps a name.

@@ -259,7 +259,7 @@ mod tests {
         index.set_listed(id, false, false);
         assert!(!index.needs_listing(id));
         index.remove(&[90, 91]).unwrap();
-        assert!(!index.needs_listing(id), "it is gone");
+        assert!(!index.needs_listing(id), "it is no longer there");
     }
 
     #[test]

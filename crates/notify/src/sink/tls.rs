@@ -26,7 +26,7 @@ pub fn client(ca: Option<&Path>) -> Result<ClientConfig, SendError> {
             .first()
             .map_or_else(String::new, |e| format!(" ({e})"));
         return Err(SendError::Down(format!(
-            "TLS: this system trusts nobody{why}: install ca-certificates, or name a ca_file"
+            "TLS: this system trusts no authority{why}: install ca-certificates, or name a ca_file"
         )));
     }
     config(trusted)
@@ -44,7 +44,7 @@ const UNKNOWN_ISSUER: &str = "UnknownIssuer";
 pub fn with_cure(words: String) -> String {
     match words.contains(UNKNOWN_ISSUER) {
         true => format!(
-            "{words} (nobody whom this host trusts vouches for it: name the certificate of its authority in ca_file)"
+            "{words} (no authority that this host trusts vouches for it: name the certificate of its authority in ca_file)"
         ),
         false => words,
     }

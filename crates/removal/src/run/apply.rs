@@ -285,7 +285,7 @@ impl Runner<'_> {
             tracing::warn!(run = %self.run_id, count, "events come faster than they can be read: these stay for another run");
             return Ok(());
         }
-        let why = "stopped: events come faster than they can be read, so that nobody could say what is in use; apply another plan later";
+        let why = "stopped: events come faster than they can be read, so that the agent could not say what is in use; apply another plan later";
         Err(Stop::Broken(why.into()))
     }
 
@@ -334,7 +334,7 @@ impl Runner<'_> {
             _ if self.live.is_cancelled() => Err(Stop::Cancelled),
             Seen::Everything => Ok(self.no_new_holds(chain)),
             Seen::NotEverything => {
-                let why = "uses may have gone unseen since the plan was made; see `purgectl status`, then make a new plan";
+                let why = "uses may have been missed since the plan was made; see `purgectl status`, then make a new plan";
                 Err(Stop::Broken(why.into()))
             }
         };

@@ -146,7 +146,7 @@ impl Unfinished {
         }
         put_back(watched, trash, share, &settled)?;
         if let Err(error) = trash.end(share) {
-            tracing::error!(run = %share.run, %error, "nobody knows where this belongs");
+            tracing::error!(run = %share.run, %error, "it is unknown where this belongs");
         }
         Ok(())
     }
@@ -191,7 +191,7 @@ fn put_back(watched: &Watched, trash: &Trash, share: &Share, settled: &Settled) 
             Err(refused) => {
                 let path = shown::cut(&refused.path, shown::LOGGED_MAX);
                 let (path, why) = (String::from_utf8_lossy(&path), &refused.why);
-                tracing::error!(run = %share.run, %path, why, "a killed run had it in hand");
+                tracing::error!(run = %share.run, %path, why, "a killed run was taking it");
                 refusals.insert(refused.path, refused.why);
             }
         },
@@ -201,7 +201,7 @@ fn put_back(watched: &Watched, trash: &Trash, share: &Share, settled: &Settled) 
     };
     restore.run(trash, share)?;
     if back > 0 {
-        tracing::info!(run = %share.run, back, "put back what a killed run had in hand");
+        tracing::info!(run = %share.run, back, "put back what a killed run was taking");
     }
     Ok(refusals)
 }
@@ -240,7 +240,7 @@ impl Closing<'_> {
             }
         }
         self.count_all(&plan)?;
-        let why = "the agent ended while the run was going on; what it had in hand is back at its place. Make a new plan for the rest";
+        let why = "the agent ended while the run was going on; what it was taking is back at its place. Make a new plan for the rest";
         self.run.error = Some(why.into());
         self.run.state = RunState::Failed;
         self.run.finished = Some(clock::now());
@@ -427,8 +427,7 @@ const FAILED: Known = Known::Decided {
 const KEPT_BEFORE: &str = "it may have been used while it was being taken, and could not be put back: it is kept in the trash; move away \
                            what has its name, then restore the run";
 
-const HALF_REMOVED: &str =
-    "the agent was killed while it removed this directory: some of it is gone, the rest is back at its place";
+const HALF_REMOVED: &str = "the agent was killed while it removed this directory: some of it is deleted, the rest is back at its place";
 
 fn is_gone(code: Code) -> bool {
     matches!(code, Code::Deleted | Code::Trashed)

@@ -245,7 +245,7 @@ impl Tree {
                     // Not a skip, for it is not as it was.
                     (_, Ok(())) => Fate::Failed(refusal::failure(
                         format!(
-                            "something in it was used while it was being removed: {removed} entries are gone, the rest \
+                            "something in it was used while it was being removed: {removed} entries are deleted, the rest \
                              is back at its place"
                         ),
                         &[],
