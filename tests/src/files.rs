@@ -133,14 +133,19 @@ fn walk_but(root: &Path, left_out: Option<&Path>) -> Vec<Entry> {
     let mut found = Vec::new();
     let mut left = vec![root.to_owned()];
     while let Some(dir) = left.pop() {
-        for entry in fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())) {
+        let entries = match fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            // A purge may be running.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && dir != root => continue,
+            Err(e) => panic!("{}: {e}", dir.display()),
+        };
+        for entry in entries {
             let path = entry.expect("a directory entry").path();
             if left_out == Some(&*path) {
                 continue;
             }
             let stat = match fs::symlink_metadata(&path) {
                 Ok(stat) => stat,
-                // A purge may be running.
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(e) => panic!("{}: {e}", path.display()),
             };
