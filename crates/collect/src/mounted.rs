@@ -47,11 +47,10 @@ const ROOT_TIME: Duration = Duration::from_millis(250);
 /// One look spends so long at most on the tables of all users together, and no more than half of the time since the look before.
 const USERS_TIME_MAX: Duration = Duration::from_millis(100);
 const USERS_TIME_MIN: Duration = Duration::from_millis(10);
-/// What took longer than this, in processor time, is not done again before [`REST`] times as long: tables of root, and tables of users.
+/// What took longer than this, in processor time, is not done again before [`REST`] times as long: the list of processes, tables of root, and
+/// tables of users. What is cheaper is done with each look: a mount that was made before the look counts.
 const CHEAP: Duration = Duration::from_millis(20);
 const USER_CHEAP: Duration = Duration::from_millis(2);
-/// The list of processes is never done again earlier: a run looks several times in a batch, and the list is most of a look. A namespace
-/// that is younger than this (milliseconds on most hosts) is found by the next look.
 const REST: u32 = 20;
 /// Processes of one namespace whose tables are tried: one may end in this moment, or have another root.
 const TRIED: usize = 4;
@@ -233,7 +232,7 @@ impl<'w> Top<'w> {
 impl State {
     fn look(&mut self, watched: &Watched, began: Instant) -> io::Result<InUse> {
         let mut unlisted = 0;
-        if self.listed.is_none_or(|last| is_due(last, Duration::ZERO, began)) {
+        if self.listed.is_none_or(|last| is_due(last, CHEAP, began)) {
             let before = time::of_this_thread();
             unlisted = self.list()?;
             self.listed = Some((began, time::of_this_thread().saturating_sub(before)));
