@@ -2,15 +2,17 @@
 //! moved does, and so does a descriptor that was opened before.
 
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use purge_tests::ctl::text;
 use purge_tests::files::{age_tree, assert_same, files_in_trash, files_of_users, make, shell};
 use purge_tests::wait::{LONG, SOON, let_pass, until};
-use purge_tests::{Agent, Config, Fs, Mount, need};
+use purge_tests::{Agent, Config, Fs, Mount, need, sh};
 use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -266,7 +268,7 @@ fn a_full_volume_frees_nothing_early_that_may_have_been_read_unseen() {
     const FILE: usize = 4 << 20;
     let mount = need!(Mount::sized(Fs::Ext4, 128, 4096));
     let root = mount.path();
-    let big = |name: &str| std::fs::write(root.join(name), vec![7; FILE]).unwrap();
+    let big = |name: &str| fs::write(root.join(name), vec![7; FILE]).unwrap();
     (0..10).for_each(|n| big(&format!("old{n}")));
     age_tree(&root);
     let rule = "ttl = \"1h\"\nclock = [\"access\"]\ngrace = \"1h\"";
@@ -283,4 +285,64 @@ fn a_full_volume_frees_nothing_early_that_may_have_been_read_unseen() {
     // The first look at the watermark comes five seconds after the start.
     let_pass(10);
     assert_eq!(files_in_trash(&root).len(), 10, "the trash is freed early");
+}
+
+/// No new place can be made for what the runs keep.
+fn nothing_can_be_kept(taken: &Taken, flag: &str) {
+    for run in &taken.runs {
+        let kept = taken.root.join(format!(".purge-agent-trash/{run}.kept"));
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .recursive(true)
+            .create(&kept)
+            .unwrap();
+        sh(Command::new("chattr").arg(flag).arg(&kept)).unwrap();
+    }
+}
+
+/// The agent looks at the trash again each few seconds, and what was used is there still; then it is kept as usual.
+fn it_stays_until_it_can_be_kept(mut taken: Taken) {
+    until("both are told", LONG, || {
+        let told = taken.agent.said();
+        let is_told = |run: &String| {
+            let mut lines = told.lines();
+            lines
+                .any(|line| line.contains("some of the trash cannot be freed") && line.contains(run.as_str()))
+        };
+        taken.runs.iter().all(is_told).then_some(())
+    });
+    let_pass(12);
+    let left = files_in_trash(&taken.root);
+    assert_eq!(left.len(), 4, "what was used, and all of its tree: {left:?}");
+    nothing_can_be_kept(&taken, "-i");
+    // What cannot be freed is tried more and more seldom. The next process tries at once.
+    taken.agent.terminate();
+    taken.agent.launch();
+    taken.agent.wait_until_tracking();
+    taken.what_was_used_is_kept();
+}
+
+#[test]
+fn what_was_read_in_the_trash_is_not_freed_where_it_cannot_be_kept_apart() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let taken = Taken::new(&mount);
+    nothing_can_be_kept(&taken, "+i");
+    taken.read();
+    it_stays_until_it_can_be_kept(taken);
+}
+
+#[test]
+fn what_was_open_when_the_grace_ended_is_not_freed_later_where_it_cannot_be_kept_apart() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let taken = Taken::new(&mount);
+    nothing_can_be_kept(&taken, "+i");
+    let single = format!("/proc/self/fd/{}", taken.descriptor.as_raw_fd());
+    let in_tree = openat(&taken.working_directory, "f000001", OFlags::RDONLY, Mode::empty()).unwrap();
+    let both = (in_tree, open(single, OFlags::RDONLY, Mode::empty()).unwrap());
+    taken
+        .agent
+        .wait_until_it_says("some of the trash cannot be freed");
+    let_pass(2);
+    drop(both);
+    it_stays_until_it_can_be_kept(taken);
 }

@@ -109,8 +109,9 @@ pub fn free_tree(by: &Freer<'_>, trees: &OwnedFd, name: &CStr) -> Result<Rest, E
     };
     let mut rest = Rest::default();
     if let Ok(top) = stat::entry(&place, TREE) {
+        let mut asked = RoaringTreemap::new();
         let freed = match top.stat.kind {
-            Kind::Directory => free_directory(by, &place),
+            Kind::Directory => free_directory(by, &place, &mut asked),
             _ if by.busy.contains(&top.stat.ino) => {
                 return Err(io::Error::from(rustix::io::Errno::BUSY).into());
             }
@@ -124,12 +125,18 @@ pub fn free_tree(by: &Freer<'_>, trees: &OwnedFd, name: &CStr) -> Result<Rest, E
                 let path = inside::read_note(&place, ORIGIN).unwrap_or_default();
                 let origin = origin_of_tree(&place, trees, &path);
                 let belongs = (&*path, origin.as_ref());
+                // Where it cannot be kept apart it lies here, and the next look must know.
+                places::note_used(&place);
                 let said = by.kept.take((&place, TREE), top.stat.ino, belongs, &error);
                 match stat::entry(&place, TREE) {
                     Ok(found) => rest
                         .stuck
                         .leave_behind(TREE.to_bytes(), why_it_stays(found.protected, error)),
-                    Err(_) => tell_kept(&path, &said),
+                    Err(_) => {
+                        // It is kept without end.
+                        by.trashed.leave(&asked);
+                        tell_kept(&path, &said);
+                    }
                 }
             }
             Err(later) => return Err(later),
@@ -162,31 +169,25 @@ fn keep_foreign(by: &Freer<'_>, trees: &OwnedFd, name: &CStr) -> Result<Rest, En
     Ok(rest)
 }
 
-/// Looks at all of a directory that went as a whole, then frees it.
-fn free_directory(by: &Freer<'_>, place: &OwnedFd) -> Result<Rest, Ended> {
+/// Looks at all of a directory that went as a whole, then frees it. `asked`: what was looked at.
+fn free_directory(by: &Freer<'_>, place: &OwnedFd, asked: &mut RoaringTreemap) -> Result<Rest, Ended> {
     let whole = Whole::at(place)?;
     let mut looking = Looking {
         by,
         whole: &whole,
         is_top: true,
-        asked: RoaringTreemap::new(),
+        asked,
     };
     let looked = match places::is_noted_used(place) {
         true => used_if(true),
         false => walk(place, TREE, &mut looking),
     };
-    let asked = looking.asked;
-    let freed = looked.and_then(|()| {
+    looked.and_then(|()| {
         let mut freeing = Freeing::of(by, Some(&whole));
         let walked = walk(place, TREE, &mut freeing).and_then(|()| freeing.carry_out());
         by.trashed.leave(&freeing.over);
         walked.map(|()| freeing.rest)
-    });
-    if matches!(freed, Err(Ended::Failed(_) | Ended::Used(_))) {
-        // It is kept without end.
-        by.trashed.leave(&asked);
-    }
-    freed
+    })
 }
 
 fn check(whole: &Whole, s: &Stat) -> Result<(), Ended> {
@@ -228,10 +229,16 @@ impl Freer<'_> {
             }
         }
         match beneath::open_file(dir, &entry.name).and_then(lease::ask)? {
-            Asked::Open | Asked::Locked => used("a process has it open"),
+            Asked::Open | Asked::Locked => self.is_open(entry.ino),
             Asked::Granted(lease) => Ok(Some(lease)),
             Asked::Unsupported(_) => Ok(None),
         }
+    }
+
+    /// A process that has a file open uses it. It may have closed it at the next look, which then must know.
+    fn is_open<T>(&self, ino: Inode) -> Result<T, Ended> {
+        let _ = self.trashed.note(ino);
+        Err(Ended::Used(io::Error::other("a process has it open")))
     }
 
     fn go_on(&self) -> Result<(), Ended> {
@@ -247,7 +254,7 @@ struct Looking<'f> {
     by: &'f Freer<'f>,
     whole: &'f Whole,
     is_top: bool,
-    asked: RoaringTreemap,
+    asked: &'f mut RoaringTreemap,
 }
 
 impl Visitor for Looking<'_> {
@@ -466,7 +473,7 @@ impl<'f> Freeing<'f> {
             return used("a process used it after it went to the trash");
         }
         if lease.is_some_and(|lease| !lease.is_still_granted()) {
-            return used("a process has it open");
+            return self.by.is_open(ino);
         }
         Ok(s.links)
     }

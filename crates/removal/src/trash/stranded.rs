@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use crate::refusal;
 use crate::trash::layout::{LIKE, ORIGIN, TRASH, TREE, TREES};
 use crate::trash::origin::Origin;
+use crate::trash::reserve;
 use crate::trash::share::Share;
 use purge_model::Inode;
 use purge_sys::inside;
@@ -46,7 +47,7 @@ impl Stranded {
         error: &io::Error,
     ) -> io::Error {
         let what = format!("it may have been used while it was being taken, and cannot be put back: {error}");
-        let place = self.place(ino, path, origin);
+        let place = reserve::with_ballast(&self.trash, || self.place(ino, path, origin));
         match place.and_then(|place| inside::move_to(dir, name, place, TREE)) {
             Ok(()) => refusal::failure(
                 format!(
@@ -76,7 +77,10 @@ impl Stranded {
             };
             let (place, is_new) = inside::make_own_dir(&at, name.as_bytes())?;
             if is_new {
-                inside::write_note(&place, ORIGIN, path)?;
+                inside::write_note(&place, ORIGIN, path).inspect_err(|_| {
+                    let _ = inside::unlink(&place, ORIGIN);
+                    let _ = inside::remove_dir(&at, &*name);
+                })?;
                 // Without space for it the thing is kept all the same, and goes back only where it is as safe as can be.
                 if let Some(error) = origin.and_then(|o| inside::write_note(&place, LIKE, &o.to_note()).err())
                 {
