@@ -5,6 +5,7 @@
 //! is in use as well. No event tells of either, so the tables of mounts of all processes are read, one table for each namespace.
 //!
 //! ```text
+//! NS_MNT_GET_NEXT       which namespaces there are; where the kernel tells it, processes are listed for new ones only
 //! /proc/PID/ns/mnt      which namespace; where that is not allowed, the first mount of the table tells it
 //! /proc/PID/mountinfo   its mounts -> paths in the file system -> inodes of the volume
 //! ```
@@ -28,6 +29,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Watched;
 use purge_model::Inode;
+use purge_sys::namespaces::{self, Namespace};
 use purge_sys::stat::Device;
 use purge_sys::{beneath, mountinfo, stat, time};
 
@@ -52,6 +54,8 @@ const USERS_TIME_MIN: Duration = Duration::from_millis(10);
 const CHEAP: Duration = Duration::from_millis(20);
 const USER_CHEAP: Duration = Duration::from_millis(2);
 const REST: u32 = 20;
+/// The kernel is asked for no more namespaces than this: beyond it, listing the processes costs less.
+const NAMESPACES_ASKED: usize = 2048;
 /// Processes of one namespace whose tables are tried: one may end in this moment, or have another root.
 const TRIED: usize = 4;
 /// The kernel's number of the first process namespace.
@@ -110,6 +114,10 @@ struct State {
     spaces: FxHashMap<Key, Space>,
     /// When the processes were listed, and what that took.
     listed: Option<(Instant, Duration)>,
+    /// The namespaces at that time, by the kernel's number. Of one without a process: how many mounts it had.
+    covered: FxHashMap<u64, Option<u32>>,
+    /// Namespaces that were left out.
+    unlisted: usize,
     last: Arc<InUse>,
 }
 
@@ -131,6 +139,8 @@ struct Space {
     read: Option<(Instant, Duration)>,
     inodes: Vec<Inode>,
     whole: bool,
+    /// No process of it that is known has a table with all of its mounts.
+    wants_process: bool,
 }
 
 impl Space {
@@ -194,13 +204,17 @@ struct Top<'w> {
     device: Vec<u8>,
     path: Vec<u8>,
     watched: &'w Watched,
+    /// The namespace that the agent is in, and its table.
+    own: Option<Key>,
+    table: Vec<u8>,
+    is_whole: bool,
 }
 
 impl<'w> Top<'w> {
     fn of(watched: &'w Watched) -> io::Result<Self> {
         let root = watched.open_root()?;
         let id = stat::mount_id(&root)?;
-        let (table, _) = mountinfo::read(Path::new("/proc/self/mountinfo"), ROOT_TABLE_BYTES)?;
+        let (table, is_whole) = mountinfo::read(Path::new("/proc/self/mountinfo"), ROOT_TABLE_BYTES)?;
         let unlisted = || io::Error::other("/proc/self/mountinfo does not list the volume's mount");
         let mount = mountinfo::find(&table, id).ok_or_else(unlisted)?;
         let volume = watched.path.as_os_str().as_bytes();
@@ -212,7 +226,16 @@ impl<'w> Top<'w> {
             device: mount.device.to_vec(),
             path: mountinfo::join(&mount.root(), below),
             watched,
+            own: namespace_of(std::process::id()),
+            table,
+            is_whole,
         })
+    }
+
+    /// The table of the agent's own namespace, unless it has another root than that.
+    fn own_table(&self, key: Key) -> Option<&[u8]> {
+        let is_own = self.is_whole && self.own == Some(key);
+        (is_own && mountinfo::unplaced(&self.table) == 0).then_some(&self.table)
     }
 
     /// The inodes of a table that are in use.
@@ -231,17 +254,23 @@ impl<'w> Top<'w> {
 
 impl State {
     fn look(&mut self, watched: &Watched, began: Instant) -> io::Result<InUse> {
-        let mut unlisted = 0;
-        if self.listed.is_none_or(|last| is_due(last, CHEAP, began)) {
-            let before = time::of_this_thread();
-            unlisted = self.list()?;
-            self.listed = Some((began, time::of_this_thread().saturating_sub(before)));
+        let namespaces = namespaces::all(NAMESPACES_ASKED).ok();
+        let mut is_listed = !namespaces.as_ref().is_some_and(|now| self.covers(now));
+        if is_listed {
+            self.list_if_due(namespaces.as_deref(), began)?;
         }
         let top = Top::of(watched)?;
         self.read_tables(&top, began);
+        // The processes that were known have ended: another one of the namespace has the table.
+        if !is_listed && self.spaces.values().any(|space| space.wants_process) {
+            is_listed = true;
+            self.list_if_due(namespaces.as_deref(), began)?;
+            self.read_tables(&top, began);
+        }
+        tracing::trace!(is_listed, namespaces = self.spaces.len(), "looked at the mounts");
         let mut found = InUse {
             namespaces: self.spaces.len(),
-            unknown: unlisted,
+            unknown: self.unlisted,
             ..InUse::default()
         };
         let mut of_owner: FxHashMap<u32, usize> = FxHashMap::default();
@@ -257,6 +286,32 @@ impl State {
         }
         found.inodes = Arc::new(inodes);
         Ok(found)
+    }
+
+    /// Whether these are namespaces whose processes are known, or that have none and are as they were.
+    fn covers(&self, now: &[Namespace]) -> bool {
+        let is_known = |namespace: &Namespace| match self.covered.get(&namespace.id) {
+            Some(without_process) => without_process.is_none_or(|mounts| mounts == namespace.mounts),
+            None => false,
+        };
+        now.iter().all(is_known)
+    }
+
+    /// Finds the namespaces of all processes, unless that took long a short time ago. `before` were there when this began.
+    fn list_if_due(&mut self, before: Option<&[Namespace]>, began: Instant) -> io::Result<()> {
+        if !self.listed.is_none_or(|last| is_due(last, CHEAP, began)) {
+            return Ok(());
+        }
+        let start = time::of_this_thread();
+        self.unlisted = self.list()?;
+        self.listed = Some((began, time::of_this_thread().saturating_sub(start)));
+        let spaces = &self.spaces;
+        let covered = before.unwrap_or_default().iter().map(|namespace| {
+            let has_process = spaces.contains_key(&Key::Number(namespace.number));
+            (namespace.id, (!has_process).then_some(namespace.mounts))
+        });
+        self.covered = covered.collect();
+        Ok(())
     }
 
     /// Finds the namespaces of all processes. Returns how many were left out.
@@ -299,6 +354,7 @@ impl State {
                         read: None,
                         inodes: Vec::new(),
                         whole: false,
+                        wants_process: false,
                     });
                 }
             }
@@ -335,7 +391,7 @@ impl State {
                 continue;
             }
             let (start, before) = (Instant::now(), time::of_this_thread());
-            space.read_table(top);
+            space.read_table(top, key);
             let took = time::of_this_thread().saturating_sub(before);
             space.read = Some((start, took));
             *own = own.saturating_sub(took);
@@ -348,17 +404,38 @@ impl State {
 
 impl Space {
     /// What was known stays where no process of it can be asked any more.
-    fn read_table(&mut self, top: &Top<'_>) {
+    fn read_table(&mut self, top: &Top<'_>, key: Key) {
+        if let Some(table) = top.own_table(key) {
+            let (found, all) = top.inodes(table, usize::MAX);
+            (self.inodes, self.whole, self.wants_process) = (found, all, false);
+            return;
+        }
         let (bytes, inodes) = match self.owner {
             0 => (ROOT_TABLE_BYTES, usize::MAX),
             _ => (USER_TABLE_BYTES, USER_INODES),
         };
+        match self.best_table(key, bytes) {
+            Some((unplaced, table, whole)) => {
+                let (found, all) = top.inodes(&table, inodes);
+                (self.inodes, self.whole) = (found, whole && all && unplaced == 0);
+                self.wants_process = unplaced > 0;
+            }
+            None => (self.whole, self.wants_process) = (false, true),
+        }
+    }
+
+    /// The table of the process that sees most of the namespace: how many mounts it cannot place, and whether that is all of it.
+    fn best_table(&self, key: Key, bytes: u64) -> Option<(usize, Vec<u8>, bool)> {
         let mut best: Option<(usize, Vec<u8>, bool)> = None;
         for process in &self.processes {
             let path = PathBuf::from(format!("/proc/{process}/mountinfo"));
             let Ok((table, whole)) = mountinfo::read(&path, bytes) else {
                 continue;
             };
+            // Its number may be that of another process by now, or it may have left the namespace.
+            if namespace_of(*process) != Some(key) {
+                continue;
+            }
             let unplaced = mountinfo::unplaced(&table);
             if !table.is_empty() && best.as_ref().is_none_or(|(least, ..)| unplaced < *least) {
                 best = Some((unplaced, table, whole));
@@ -367,13 +444,7 @@ impl Space {
                 break;
             }
         }
-        match best {
-            Some((unplaced, table, whole)) => {
-                let (found, all) = top.inodes(&table, inodes);
-                (self.inodes, self.whole) = (found, whole && all && unplaced == 0);
-            }
-            None => self.whole = false,
-        }
+        best
     }
 }
 

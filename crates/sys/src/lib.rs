@@ -12,6 +12,7 @@
 //! - [`limits`]   how many files may be open
 //! - [`memory`]   keeping the allocator from holding on to what a scan needed
 //! - [`mountinfo`] the kernel's tables of mounts
+//! - [`namespaces`] the mount namespaces of the host
 //! - [`mountpoints`] names that are not touched without care
 //! - [`bounded`]  a look that ends though a server does not answer
 //! - [`peer`]     who is at the other end of a unix socket
@@ -51,6 +52,7 @@ pub mod mark;
 pub mod memory;
 pub mod mountinfo;
 pub mod mountpoints;
+pub mod namespaces;
 pub mod peer;
 pub mod private;
 pub mod project;
