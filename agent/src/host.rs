@@ -1,54 +1,26 @@
 //! One host: its volumes, rules, plans, runs and holds, and what can be asked of them together.
 //!
-//! - `own`       what ordinary users may ask for: what is theirs
-//! - `owners`    whom the names of rules and overrides mean
-//! - `announce`  publishes what announcing rules will take; `lists`: as files for people
-//! - `due`       rules whose time has come
-//! - [`forecast`] what will expire, and which limits will be reached; `growth`: what there was before
-//! - `freed`     what triggered runs free, and when they stop; `sharing`: what a file would free
-//! - `left`      what earlier processes left
-//! - [`mine`]     what will expire soon, for those whose it is
-//! - `patterns`  exclude patterns that match nothing
-//! - [`place`]    where a path from a client leads
-//! - `plans`     plans that rules ask for
-//! - `purges`    runs; `trash`: what they leave in the trash
-//! - `freeing`   its end; `waiting`: what stays longer than its grace
-//! - `stuck`     what of the trash cannot be freed
-//! - `served`    until when schedules were served
-//! - `promised`  what runs promised to free, and what came free
-//! - [`questions`] what can be asked of one path
-//! - `tidy`      removes what is over, so that what clients make is not kept for ever
-//! - `telling`   what people are told of
-//! - `triggered` what quotas and watermarks ask for
+//! - [`planner`]    plans that rules, quotas and watermarks ask for
+//! - [`applier`]    runs
+//! - [`trash`]      what runs leave in the trash: putting it back, freeing it
+//! - [`unattended`] what begins without a request: rules whose time has come
+//! - [`teller`]     what people are told
+//! - [`views`]      answers that change nothing
+//! - `own`         what ordinary users may ask for: what is theirs
+//! - `owners`      whom the names of rules and overrides mean
+//! - `left`        what earlier processes left
+//! - [`place`]      where a path from a client leads
 
-mod announce;
-pub mod due;
-pub mod forecast;
-pub mod freed;
-mod freeing;
-mod growth;
+pub mod applier;
 mod left;
-mod lists;
-pub mod mine;
 mod own;
 mod owners;
-mod patterns;
 pub mod place;
-mod plans;
-mod promised;
-mod purges;
-pub mod questions;
-mod served;
-mod sharing;
-mod stuck;
-mod survey;
-pub mod telling;
-mod tidy;
+pub mod planner;
+pub mod teller;
 pub mod trash;
-mod triggered;
-mod waiting;
-mod window;
-mod withheld;
+pub mod unattended;
+pub mod views;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -57,11 +29,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
+pub use self::applier::purges::Manner;
 use self::left::Left;
 pub use self::own::Wish;
-pub use self::plans::Wanted;
-pub use self::purges::Manner;
-pub use self::questions::User;
+pub use self::planner::plans::Wanted;
+pub use self::views::questions::User;
 use crate::volume::{Absent, Home, Volume, VolumeError};
 use purge_base::clock;
 use purge_base::handover::Handover;
@@ -166,17 +138,17 @@ pub struct Host {
     /// What was done.
     pub audit: Arc<Audit>,
     /// Patterns that were looked for.
-    patterns: patterns::Looked,
+    patterns: planner::Looked,
     /// When lists of announcing rules were published.
-    published: Mutex<announce::Published>,
+    published: Mutex<teller::announce::Published>,
     /// How much there was at earlier times.
-    history: growth::History,
+    history: views::growth::History,
     /// What of the trash cannot be freed.
-    stuck: stuck::AllStuck,
+    stuck: trash::stuck::AllStuck,
     /// What of the trash stays longer than its grace.
-    waiting: waiting::Waiting,
+    waiting: trash::waiting::Waiting,
     /// What triggered runs have freed.
-    brakes: freed::Brakes,
+    brakes: planner::freed::Brakes,
     store: Store,
     state_dir: PathBuf,
     /// The same by descriptor: what is written there is written into the directory that was looked at.
@@ -186,9 +158,9 @@ pub struct Host {
     silent_since: Mutex<Option<Instant>>,
     started: Instant,
     /// Rules whose time has come.
-    schedules: due::Schedules,
+    schedules: unattended::due::Schedules,
     /// Until when their schedules were served.
-    served: served::Served,
+    served: unattended::served::Served,
 }
 
 impl Host {
@@ -302,19 +274,19 @@ impl Host {
             to_tell: Mutex::default(),
             audit,
             published: Mutex::default(),
-            history: growth::History::load(&anchor),
-            stuck: stuck::AllStuck::default(),
-            waiting: waiting::Waiting::default(),
-            brakes: freed::Brakes::load(&anchor),
+            history: views::growth::History::load(&anchor),
+            stuck: trash::stuck::AllStuck::default(),
+            waiting: trash::waiting::Waiting::default(),
+            brakes: planner::freed::Brakes::load(&anchor),
             store,
             state_dir: config.state_dir.clone(),
-            served: served::Served::load(&anchor),
+            served: unattended::served::Served::load(&anchor),
             anchor,
             state: Arc::clone(&home.state),
             silent_since: Mutex::default(),
             started: Instant::now(),
-            schedules: due::Schedules::default(),
-            patterns: patterns::Looked::default(),
+            schedules: unattended::due::Schedules::default(),
+            patterns: planner::Looked::default(),
         });
         host.want_projects();
         Ok(host)

@@ -9,7 +9,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::host::Host;
-use crate::host::telling::Lookout;
+use crate::host::teller::lookout::Lookout;
 use purge_base::clock;
 
 /// The clock is looked at this often: a schedule is due to the minute, and a stepped clock is noticed.

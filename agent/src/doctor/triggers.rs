@@ -2,7 +2,7 @@
 
 use super::Finding;
 use crate::host::Host;
-use crate::host::freed::TriggerState;
+use crate::host::planner::freed::TriggerState;
 use crate::volume::State;
 
 const STOPPED: &str = "find what keeps the blocks: snapshots, copies that share blocks (cp --reflink), deleted files that processes hold \

@@ -4,7 +4,7 @@
 //! what lies in a directory that its owner keeps closed.
 
 use super::place::{AtEnd, Place};
-use super::questions::{Answer, User, known};
+use super::views::questions::{Answer, User, known};
 use super::{Host, HostError, shown};
 use purge_model::Kind;
 use purge_policy::explain::Subject;

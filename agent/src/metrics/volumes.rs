@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::page::Page;
 use crate::host::Host;
-use crate::host::freed::{Freed, TriggerState};
+use crate::host::planner::freed::{Freed, TriggerState};
 use crate::volume::{Ailment, Condition, State, Volume};
 use purge_collect::Counters;
 

@@ -20,7 +20,7 @@ use super::pages::TOUCHED_MAX;
 use super::requests::FindAsked;
 use super::usage::Report;
 use super::walk::Walk;
-use crate::host::questions::Below;
+use crate::host::views::questions::Below;
 use crate::host::{Host, HostError};
 use crate::volume::{State, Volume};
 use purge_base::clock;

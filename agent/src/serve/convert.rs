@@ -14,7 +14,7 @@ use tonic::Status;
 pub(super) use self::outlook::{forecast, mine, schedule, trigger};
 pub(super) use self::plans::{hold, idle, plan, progress, restored, run, totals};
 use crate::doctor::{self, Finding};
-use crate::host::questions::Answer;
+use crate::host::views::questions::Answer;
 use crate::host::{Host, HostError};
 use crate::volume::{Absent, Gap, State, Volume};
 use purge_base::accounts::{group_name, user_name};

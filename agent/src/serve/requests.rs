@@ -4,8 +4,8 @@
 use purge_proto::v1;
 use tonic::Status;
 
-use crate::host::forecast::DAYS_MAX;
-use crate::host::mine::Whose;
+use crate::host::views::forecast::DAYS_MAX;
+use crate::host::views::mine::Whose;
 use crate::host::{Manner, Wanted};
 use purge_base::accounts::{Unclear, group_ids, user_ids, user_names};
 use purge_model::Kind;

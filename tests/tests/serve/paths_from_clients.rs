@@ -440,7 +440,7 @@ fn medians(mut ask: impl FnMut(bool)) -> [u128; 2] {
     })
 }
 
-/// That both take the same way is shown beside the code (`host/questions.rs`); here is what a client can measure.
+/// That both take the same way is shown beside the code (`host/views/questions.rs`); here is what a client can measure.
 #[test]
 fn looking_below_anothers_directory_takes_as_long_as_below_none() {
     let mount = need!(Mount::sized(Fs::Ext4, 64, 8000));

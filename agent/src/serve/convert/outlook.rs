@@ -3,10 +3,10 @@
 use purge_proto::v1;
 
 use super::{timestamp, totals};
-use crate::host::due::DueSchedule;
-use crate::host::forecast::{Due, Forecast, LimitForecast, SubjectForecast};
-use crate::host::freed::{TriggerState, TriggerStatus};
-use crate::host::mine::{MineDirectory, MineReport};
+use crate::host::planner::freed::{TriggerState, TriggerStatus};
+use crate::host::unattended::due::DueSchedule;
+use crate::host::views::forecast::{Due, Forecast, LimitForecast, SubjectForecast};
+use crate::host::views::mine::{MineDirectory, MineReport};
 use crate::serve::pages;
 
 /// A forecast, with as many subjects as one message holds.

@@ -3,8 +3,8 @@
 use purge_proto::v1;
 
 use super::timestamp;
-use crate::host::questions::Answer;
-use crate::host::trash::Restored;
+use crate::host::trash::restore::Restored;
+use crate::host::views::questions::Answer;
 use purge_model::Totals;
 use purge_removal::fate::Skip;
 use purge_removal::holds::Hold;

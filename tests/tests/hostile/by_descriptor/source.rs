@@ -12,12 +12,16 @@ const PROC: &str = "/proc, /sys: the kernel's own";
 const KNOWN: &[(&str, &str, &str)] = &[
     ("crates/base/src/clock.rs", "fs::read fs::rename", STATE),
     ("crates/base/src/handover.rs", "fs::read fs::remove_file", STATE),
-    ("agent/src/host/announce.rs", "fs::read fs::rename", STATE),
-    ("agent/src/host/freed.rs", "fs::read fs::rename", STATE),
-    ("agent/src/host/growth.rs", "fs::read fs::rename", STATE),
-    ("agent/src/host/purges.rs", "fs::remove_file", STATE),
-    ("agent/src/host/served.rs", "fs::read_to_string fs::rename", STATE),
-    ("agent/src/host/tidy.rs", "fs::remove_file", STATE),
+    ("agent/src/host/teller/announce.rs", "fs::read fs::rename", STATE),
+    ("agent/src/host/planner/freed.rs", "fs::read fs::rename", STATE),
+    ("agent/src/host/views/growth.rs", "fs::read fs::rename", STATE),
+    ("agent/src/host/applier/purges.rs", "fs::remove_file", STATE),
+    (
+        "agent/src/host/unattended/served.rs",
+        "fs::read_to_string fs::rename",
+        STATE,
+    ),
+    ("agent/src/host/applier/tidy.rs", "fs::remove_file", STATE),
     (
         "crates/index/src/aside.rs",
         ".exists fs::read fs::read_dir fs::read_to_string fs::remove_dir_all fs::remove_file fs::rename",

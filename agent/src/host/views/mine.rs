@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::{Host, HostError};
+use crate::host::{Host, HostError};
 use crate::volume::Volume;
 use purge_base::accounts::user_name;
 use purge_base::sight::Sight;
@@ -140,7 +140,7 @@ impl Host {
         Ok(report)
     }
 
-    pub(super) fn rules_that_delete(&self, volume: &Volume) -> Vec<Rule> {
+    pub(in crate::host) fn rules_that_delete(&self, volume: &Volume) -> Vec<Rule> {
         let all = self.rules().into_iter();
         all.filter(|r| r.volume == volume.config.name && r.action.is_applied())
             .collect()

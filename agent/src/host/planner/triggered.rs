@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::plans::{check_size, outcome_of, whole_of};
-use super::sharing::{Looked, Sharing, look_at};
-use super::withheld::{self, LeftOut};
-use super::{Host, HostError, Manner};
+use crate::host::planner::plans::{check_size, outcome_of, whole_of};
+use crate::host::planner::sharing::{Looked, Sharing, look_at};
+use crate::host::planner::withheld::{self, LeftOut};
+use crate::host::{Host, HostError, Manner};
 use crate::volume::Volume;
 use purge_base::accounts::{group_name, largest_named, user_name};
 use purge_base::clock;
@@ -27,7 +27,7 @@ use purge_sys::stat::{self, Space};
 use purge_sys::trusted;
 
 /// Who asks.
-pub(super) enum Asker {
+pub(in crate::host) enum Asker {
     Quota(Quota),
     Watermark(Watermark),
 }
@@ -41,7 +41,7 @@ impl Asker {
     }
 
     /// As it is remembered with a plan.
-    pub(super) fn name(&self) -> String {
+    pub(in crate::host) fn name(&self) -> String {
         match self {
             Self::Quota(q) => format!("quota {}", q.name),
             Self::Watermark(w) => format!("watermark {}", w.volume),
@@ -111,7 +111,7 @@ impl Host {
 
     /// The rule whose scope counts. Without one the whole volume is in scope, which the configuration accepts only
     /// where the volume has no other rule to choose from.
-    pub(super) fn rule_of(&self, asker: &Asker) -> Result<Rule, HostError> {
+    pub(in crate::host) fn rule_of(&self, asker: &Asker) -> Result<Rule, HostError> {
         let of_volume: Vec<Rule> = self
             .rules()
             .into_iter()
@@ -306,7 +306,7 @@ impl Host {
     }
 
     /// Whether the quota or watermark that asked for a plan is still what it was then.
-    pub(super) fn trigger_is_unchanged(&self, plan: &Plan) -> bool {
+    pub(in crate::host) fn trigger_is_unchanged(&self, plan: &Plan) -> bool {
         let limits = self.limits();
         let quotas = limits.quotas.into_iter().map(Asker::Quota);
         let mut askers = quotas.chain(limits.watermarks.into_iter().map(Asker::Watermark));
@@ -472,7 +472,7 @@ const PROJECTS: &str = "/etc/projects";
 const PROJECTS_BYTES_MAX: u64 = 1 << 20;
 
 /// The directories that `/etc/projects` names, where a quota asks for them.
-pub(super) fn projects_of(q: &Quota, volume: &Volume) -> Named {
+pub(in crate::host) fn projects_of(q: &Quota, volume: &Volume) -> Named {
     if !q.purges() || q.subject != purge_policy::whom::QuotaSubject::Project {
         return Named::default();
     }
@@ -487,7 +487,7 @@ pub(super) fn projects_of(q: &Quota, volume: &Volume) -> Named {
 }
 
 /// Names the ids that a quota sums by.
-pub(super) fn namer(q: &Quota) -> fn(u32) -> String {
+pub(in crate::host) fn namer(q: &Quota) -> fn(u32) -> String {
     match q.subject {
         purge_policy::whom::QuotaSubject::Group => group_name,
         purge_policy::whom::QuotaSubject::Project => |id| id.to_string(),
@@ -495,7 +495,7 @@ pub(super) fn namer(q: &Quota) -> fn(u32) -> String {
     }
 }
 
-pub(super) fn space_of(volume: &Volume) -> Result<Space, HostError> {
+pub(in crate::host) fn space_of(volume: &Volume) -> Result<Space, HostError> {
     // Another file system at this path, or none, says nothing of the volume.
     let identity = volume.check_identity();
     identity.map_err(|e| HostError::Refused(e.to_string()))?;
@@ -504,7 +504,7 @@ pub(super) fn space_of(volume: &Volume) -> Result<Space, HostError> {
 }
 
 /// Shares of the space and of the inodes in use.
-pub(super) fn shares(space: &Space) -> (f64, f64) {
+pub(in crate::host) fn shares(space: &Space) -> (f64, f64) {
     let share = |used: u64, all: u64| if all == 0 { 0.0 } else { used as f64 / all as f64 };
     (
         share(space.used, space.used.saturating_add(space.available)),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Host, HostError};
+use crate::host::{Host, HostError};
 use crate::volume::Volume;
 use purge_index::codec::DirEntry;
 use purge_index::{DirId, StoreError};
@@ -37,7 +37,7 @@ const PATH_BYTES_MAX: usize = 4096;
 
 /// What was looked for, by volume.
 #[derive(Debug, Default)]
-pub(super) struct Looked(Mutex<HashMap<String, Arc<OfVolume>>>);
+pub(in crate::host) struct Looked(Mutex<HashMap<String, Arc<OfVolume>>>);
 
 #[derive(Debug, Default)]
 struct OfVolume {
@@ -78,7 +78,7 @@ impl Known {
 
 impl Host {
     /// The exclude patterns of rules that match nothing on their volume; those of a large volume may not be known yet.
-    pub(super) fn idle_patterns(&self, volume: &Arc<Volume>, rules: &[Rule]) -> Vec<IdlePattern> {
+    pub(in crate::host) fn idle_patterns(&self, volume: &Arc<Volume>, rules: &[Rule]) -> Vec<IdlePattern> {
         let excludes = |rule: &Rule| {
             let patterns = rule.scope.exclude.iter().flat_map(Globs::patterns);
             (rule.name.clone(), patterns.cloned().collect())

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use rustc_hash::FxHashMap;
 
-use super::HostError;
+use crate::host::HostError;
 use crate::volume::Volume;
 use purge_base::accounts::membership;
 use purge_index::DirId;
@@ -24,7 +24,7 @@ use purge_sys::leads::{End, Links};
 const AT_ONCE: usize = 1 << 16;
 
 /// Evaluates rules, and asks the file system what that takes.
-pub(super) fn evaluate_surveyed(
+pub(in crate::host) fn evaluate_surveyed(
     volume: &Volume,
     rules: &[Rule],
     at: &mut Circumstances,
@@ -46,7 +46,7 @@ pub(super) fn evaluate_surveyed(
 }
 
 /// What the file system says of one entry.
-pub(super) fn survey_of(volume: &Volume, subject: &Subject) -> Survey {
+pub(in crate::host) fn survey_of(volume: &Volume, subject: &Subject) -> Survey {
     let mut survey = Survey::default();
     let ino = subject.ino;
     match subject.attributes.kind {
@@ -158,7 +158,7 @@ fn spared(volume: &Volume, found: &Evaluation) -> Result<rustc_hash::FxHashSet<I
 }
 
 /// Tells whether the users of a directory could make it again where it lies.
-pub(super) struct Makers {
+pub(in crate::host) struct Makers {
     root: OwnedFd,
     /// The directories above the one that was looked at last, from the root on.
     above: Vec<(Vec<u8>, Access)>,

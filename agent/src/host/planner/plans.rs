@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use purge_proto::units::format_size;
 use rustc_hash::FxHashSet;
 
-use super::survey::evaluate_surveyed;
-use super::{Host, HostError};
+use crate::host::planner::survey::evaluate_surveyed;
+use crate::host::{Host, HostError};
 use crate::volume::{State, Volume, VolumeError};
 use crate::work::{Outcome, Phase};
 use purge_base::accounts::{Persons, largest_named, user_name};
@@ -105,7 +105,7 @@ impl Host {
     }
 
     /// Writes down what was found.
-    pub(super) fn save_plan(
+    pub(in crate::host) fn save_plan(
         &self,
         volume: &Volume,
         found: Evaluation,
@@ -119,7 +119,10 @@ impl Host {
         Ok(saved)
     }
 
-    pub(super) fn choose_rules(&self, wanted: &Wanted) -> Result<(&Arc<Volume>, Vec<Rule>), HostError> {
+    pub(in crate::host) fn choose_rules(
+        &self,
+        wanted: &Wanted,
+    ) -> Result<(&Arc<Volume>, Vec<Rule>), HostError> {
         self.meet_all_owners();
         let all = self.rules();
         let mut chosen = Vec::new();
@@ -178,7 +181,7 @@ impl Host {
     }
 
     /// There is no plan for what is not wholly seen.
-    pub(super) fn check_certain(&self, volume: &Volume) -> Result<(), HostError> {
+    pub(in crate::host) fn check_certain(&self, volume: &Volume) -> Result<(), HostError> {
         let name = &volume.config.name;
         volume
             .check_identity()
@@ -228,7 +231,7 @@ impl Host {
 }
 
 /// All files of a volume.
-pub(super) fn whole_of(volume: &Volume) -> Portion {
+pub(in crate::host) fn whole_of(volume: &Volume) -> Portion {
     let totals = volume.watched.index.read().totals();
     Portion {
         files: totals.files,
@@ -238,7 +241,7 @@ pub(super) fn whole_of(volume: &Volume) -> Portion {
 }
 
 /// Files by the person who has them, with all uids of that person.
-pub(super) fn by_person(persons: &Persons, owners: impl Iterator<Item = (u32, Portion)>) -> ByOwner {
+pub(in crate::host) fn by_person(persons: &Persons, owners: impl Iterator<Item = (u32, Portion)>) -> ByOwner {
     let mut all = ByOwner::default();
     for (uid, part) in owners {
         let sum = all.entry(persons.of(uid)).or_default();
@@ -248,7 +251,7 @@ pub(super) fn by_person(persons: &Persons, owners: impl Iterator<Item = (u32, Po
 }
 
 /// What each person has of a volume.
-pub(super) fn portions_of(volume: &Volume, persons: &Persons) -> ByOwner {
+pub(in crate::host) fn portions_of(volume: &Volume, persons: &Persons) -> ByOwner {
     let clip = |bytes: u128| u64::try_from(bytes).unwrap_or(u64::MAX);
     let index = volume.watched.index.read();
     let portions = index.ledger().users().iter().map(|(uid, sums)| {
@@ -263,7 +266,7 @@ pub(super) fn portions_of(volume: &Volume, persons: &Persons) -> ByOwner {
 }
 
 /// Owners by whose files a plan passes `max_fraction`.
-pub(super) struct TooMany {
+pub(in crate::host) struct TooMany {
     /// All uids that they may use.
     pub uids: FxHashSet<u32>,
     /// What the plan takes of them.
@@ -273,7 +276,7 @@ pub(super) struct TooMany {
 }
 
 /// What a plan takes, with what went before it and counts as well.
-pub(super) struct Going<'a> {
+pub(in crate::host) struct Going<'a> {
     /// The plan alone, by uid.
     pub plan: &'a ByOwner,
     /// All of it.
@@ -286,7 +289,7 @@ pub(super) struct Going<'a> {
 
 impl TooMany {
     /// None: it is within the limit, or no few owners are found without whom it is.
-    pub(super) fn find(volume: &Volume, limit: f64, going: &Going<'_>) -> Option<Self> {
+    pub(in crate::host) fn find(volume: &Volume, limit: f64, going: &Going<'_>) -> Option<Self> {
         let share = going.all.share_of(going.whole);
         if share <= limit {
             return None;
@@ -357,7 +360,7 @@ fn too_many_in_words(parts: &[(u32, Portion)], share: f64, limit: f64) -> String
 }
 
 /// What became of a plan that was asked for.
-pub(super) fn outcome_of(made: Result<&Plan, &HostError>) -> Outcome {
+pub(in crate::host) fn outcome_of(made: Result<&Plan, &HostError>) -> Outcome {
     match made {
         Ok(plan) if plan.refusal.is_some() => Outcome::Refused,
         Ok(_) => Outcome::Done,
@@ -367,7 +370,7 @@ pub(super) fn outcome_of(made: Result<&Plan, &HostError>) -> Outcome {
 }
 
 /// A client may be allowed plans of some size only.
-pub(super) fn check_size(found: &Evaluation, max: Option<u64>) -> Result<(), HostError> {
+pub(in crate::host) fn check_size(found: &Evaluation, max: Option<u64>) -> Result<(), HostError> {
     let (count, max) = (found.candidates(), max.unwrap_or(u64::MAX));
     if count <= max {
         return Ok(());

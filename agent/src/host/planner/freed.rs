@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use prost::Message;
 
-use super::promised::Sum;
-use super::triggered::{Asker, shares, space_of};
-use super::withheld::LeftOut;
-use super::{Host, HostError};
+use crate::host::planner::promised::Sum;
+use crate::host::planner::triggered::{Asker, shares, space_of};
+use crate::host::planner::withheld::LeftOut;
+use crate::host::{Host, HostError};
 use crate::volume::Volume;
 use purge_base::clock;
 use purge_format::frame::{Frames, put_frame};
@@ -105,7 +105,7 @@ struct Waiting {
 
 /// What is known of all volumes.
 #[derive(Debug)]
-pub(super) struct Brakes {
+pub(in crate::host) struct Brakes {
     path: PathBuf,
     all: Mutex<BTreeMap<String, Known>>,
     waiting: Mutex<BTreeMap<String, Waiting>>,
@@ -113,7 +113,7 @@ pub(super) struct Brakes {
 
 impl Brakes {
     /// What earlier processes knew.
-    pub(super) fn load(state_dir: &Path) -> Self {
+    pub(in crate::host) fn load(state_dir: &Path) -> Self {
         let path = state_dir.join("freed");
         let bytes = fs::read(&path).unwrap_or_default();
         let frames = Frames::new(&bytes).filter_map(|body| Known::decode(body).ok());
@@ -147,16 +147,16 @@ impl Brakes {
         }
     }
 
-    pub(super) fn left_out(&self, volume: &str) -> Vec<LeftOut> {
+    pub(in crate::host) fn left_out(&self, volume: &str) -> Vec<LeftOut> {
         self.get(volume).left_out
     }
 
-    pub(super) fn set_left_out(&self, volume: &str, left_out: Vec<LeftOut>) {
+    pub(in crate::host) fn set_left_out(&self, volume: &str, left_out: Vec<LeftOut>) {
         self.change(volume, |k| k.left_out = left_out);
     }
 
     /// Notes why a trigger waits; true if that is new.
-    pub(super) fn waits(&self, asker: &str, why: &str) -> bool {
+    pub(in crate::host) fn waits(&self, asker: &str, why: &str) -> bool {
         let mut all = self.waiting.lock();
         let is_new = all.get(asker).is_none_or(|w| w.why != why);
         if is_new {
@@ -167,7 +167,7 @@ impl Brakes {
         is_new
     }
 
-    pub(super) fn goes_on(&self, asker: &str) {
+    pub(in crate::host) fn goes_on(&self, asker: &str) {
         self.waiting.lock().remove(asker);
     }
 }
@@ -234,7 +234,7 @@ fn is_of_watermark(run: &Run) -> bool {
 }
 
 /// What a run took: deleted, or moved to the trash and not put back.
-pub(super) fn taken(run: &Run) -> (u64, u64) {
+pub(in crate::host) fn taken(run: &Run) -> (u64, u64) {
     let (deleted, trashed, back) = (run.deleted, run.trashed, run.restored);
     let part = |a: u64, b: u64, back: u64| a.saturating_add(b).saturating_sub(back);
     (
@@ -294,7 +294,7 @@ impl Host {
     // ------------------------------------------------------------ measuring
 
     /// Whether a volume's watermark may plan: not while the effect of its last run is unknown, and not when that had none.
-    pub(super) fn may_trigger(&self, w: &Watermark) -> bool {
+    pub(in crate::host) fn may_trigger(&self, w: &Watermark) -> bool {
         let known = self.brakes.get(&w.volume);
         if known.pending.is_some() {
             return false;
@@ -317,7 +317,7 @@ impl Host {
     }
 
     /// Notes how full the volume is before a plan of its watermark is applied.
-    pub(super) fn before_run(&self, volume: &Volume, plan: &str) -> Result<(), HostError> {
+    pub(in crate::host) fn before_run(&self, volume: &Volume, plan: &str) -> Result<(), HostError> {
         let before = stored(volume)?;
         self.brakes.change(&volume.config.name, |k| {
             k.pending = Some(Pending {
@@ -331,19 +331,19 @@ impl Host {
     }
 
     /// The plan is not applied.
-    pub(super) fn no_run(&self, volume: &str) {
+    pub(in crate::host) fn no_run(&self, volume: &str) {
         self.brakes.change(volume, |k| k.pending = None);
     }
 
     /// How full a volume with a watermark is before trash is freed.
-    pub(super) fn before_freeing(&self, volume: &Volume) -> Option<Moment> {
+    pub(in crate::host) fn before_freeing(&self, volume: &Volume) -> Option<Moment> {
         let name = &volume.config.name;
         let has_one = self.limits.read().watermarks.iter().any(|w| w.volume == *name);
         has_one.then(|| stored(volume).ok().map(Stored::moment)).flatten()
     }
 
     /// What the watermark's runs among these promised must come free now that their trash is freed.
-    pub(super) fn after_freeing(&self, volume: &Volume, before: Moment, freed: &[(Run, Totals)]) {
+    pub(in crate::host) fn after_freeing(&self, volume: &Volume, before: Moment, freed: &[(Run, Totals)]) {
         let (mut sum, mut plans) = (Sum::default(), Vec::new());
         for (run, left) in freed.iter().filter(|(run, _)| is_of_watermark(run)) {
             let plan = self.plans.get(&run.plan).ok();

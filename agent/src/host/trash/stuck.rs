@@ -26,7 +26,7 @@ pub struct Stuck {
 
 impl Stuck {
     /// What is left of a share, the first thing that could not be removed, and why.
-    pub(super) fn new(totals: Totals, path: Vec<u8>, error: &io::Error) -> Self {
+    pub(in crate::host) fn new(totals: Totals, path: Vec<u8>, error: &io::Error) -> Self {
         Self {
             cure: cure(error, &path),
             why: error.to_string(),
@@ -42,14 +42,14 @@ impl Stuck {
             self.totals.files,
             self.totals.directories,
             format_size(self.totals.bytes),
-            super::lossy(&self.path),
+            crate::host::lossy(&self.path),
             self.why
         )
     }
 }
 
 fn cure(error: &io::Error, path: &[u8]) -> String {
-    let path = super::lossy(path);
+    let path = crate::host::lossy(path);
     match Errno::from_io_error(error) {
         Some(Errno::PERM | Errno::ACCESS) => {
             format!(
@@ -67,11 +67,11 @@ fn cure(error: &io::Error, path: &[u8]) -> String {
 
 /// What cannot be freed, by volume and share.
 #[derive(Debug, Default)]
-pub(super) struct AllStuck(Mutex<BTreeMap<String, BTreeMap<String, Stuck>>>);
+pub(in crate::host) struct AllStuck(Mutex<BTreeMap<String, BTreeMap<String, Stuck>>>);
 
 impl AllStuck {
     /// Notes what of a share cannot be freed; none: all of it is freed. Whether that is new.
-    pub(super) fn note(&self, volume: &str, share: &Share, stuck: Option<Stuck>) -> bool {
+    pub(in crate::host) fn note(&self, volume: &str, share: &Share, stuck: Option<Stuck>) -> bool {
         let mut all = self.0.lock();
         let of_volume = all.entry(volume.to_owned()).or_default();
         let key = format!("{}.{}", share.run, share.until);
@@ -82,14 +82,14 @@ impl AllStuck {
     }
 
     /// Forgets shares that are no more.
-    pub(super) fn keep(&self, volume: &str, shares: &[Share]) {
+    pub(in crate::host) fn keep(&self, volume: &str, shares: &[Share]) {
         if let Some(of_volume) = self.0.lock().get_mut(volume) {
             of_volume.retain(|key, _| shares.iter().any(|s| *key == format!("{}.{}", s.run, s.until)));
         }
     }
 
     /// All that cannot be freed on a volume together, with the first thing; none: nothing.
-    pub(super) fn of(&self, volume: &str) -> Option<Stuck> {
+    pub(in crate::host) fn of(&self, volume: &str) -> Option<Stuck> {
         let all = self.0.lock();
         let mut of_volume = all.get(volume)?.values();
         let mut sum = of_volume.next()?.clone();

@@ -5,9 +5,9 @@
 
 use purge_proto::units::format_size;
 
-use super::freed::taken;
-use super::plans::{Going, TooMany, whole_of};
-use super::{Host, HostError};
+use crate::host::planner::freed::taken;
+use crate::host::planner::plans::{Going, TooMany, whole_of};
+use crate::host::{Host, HostError};
 use crate::volume::Volume;
 use purge_base::clock;
 use purge_model::Totals;
@@ -22,7 +22,7 @@ const WINDOW_SECONDS: u64 = 86_400;
 
 /// What was taken of a volume within the last day and no person looked at before.
 #[derive(Debug, Default)]
-pub(super) struct Lately {
+pub(in crate::host) struct Lately {
     /// By quotas and watermarks.
     pub triggered: Totals,
     /// The same, on the disk.
@@ -34,7 +34,7 @@ pub(super) struct Lately {
 }
 
 /// Some owners by whose files a plan passes `max_fraction`.
-pub(super) struct Bound {
+pub(in crate::host) struct Bound {
     pub many: TooMany,
     /// What goes besides, with what went within the last day.
     rest: Portion,
@@ -44,7 +44,7 @@ pub(super) struct Bound {
 
 impl Bound {
     /// Whether so much of those owners' may go as well.
-    pub(super) fn has_room_for(&self, part: Portion) -> bool {
+    pub(in crate::host) fn has_room_for(&self, part: Portion) -> bool {
         self.rest.plus(part).share_of(self.whole) <= self.limit
     }
 }
@@ -93,7 +93,7 @@ fn surely_of(took: Portion, planned: Portion, part: Portion) -> Portion {
 
 impl Host {
     /// What was taken of a volume within the last day and no person looked at before.
-    pub(super) fn taken_lately(&self, volume: &str) -> Result<Lately, HostError> {
+    pub(in crate::host) fn taken_lately(&self, volume: &str) -> Result<Lately, HostError> {
         let now = clock::now();
         let mut lately = Lately::default();
         for run in self.runs.list()? {
@@ -112,7 +112,7 @@ impl Host {
     ///
     /// # Errors
     /// When nothing is left.
-    pub(super) fn bind_to_window(&self, volume: &Volume, rule: &mut Rule) -> Result<(), HostError> {
+    pub(in crate::host) fn bind_to_window(&self, volume: &Volume, rule: &mut Rule) -> Result<(), HostError> {
         let lately = self.taken_lately(&volume.config.name)?;
         let limits = [
             ("max_files", &mut rule.max_files, lately.triggered.files),
@@ -134,7 +134,7 @@ impl Host {
     ///
     /// # Errors
     /// When it is too much.
-    pub(super) fn check_window(
+    pub(in crate::host) fn check_window(
         &self,
         volume: &Volume,
         rule: &Rule,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::{MutexGuard, RwLockReadGuard};
 use rustc_hash::FxHashSet;
 
-use super::{Host, HostError};
+use crate::host::{Host, HostError};
 use crate::volume::{State, Volume};
 use crate::work::Phase;
 use crate::work::rules::{Amount, How};
@@ -195,7 +195,7 @@ fn graces(plan: &Plan, how: Manner, guard: Guard) -> Vec<u64> {
         .collect()
 }
 
-pub(super) fn heading_of(run: &Run, volume: &Volume, by: &str) -> Heading {
+pub(in crate::host) fn heading_of(run: &Run, volume: &Volume, by: &str) -> Heading {
     Heading {
         volume: run.volume.clone(),
         root: volume.config.path.clone(),

@@ -11,7 +11,8 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Host, HostError, lists};
+use super::lists;
+use crate::host::{Host, HostError};
 use crate::volume::Volume;
 use purge_base::clock;
 use purge_format::frame::{Frames, put_frame};
@@ -123,7 +124,7 @@ impl Host {
     }
 
     /// What the lists of the volume's rules name.
-    pub(super) fn announced(&self, volume: &Volume, now: Seconds) -> Announced {
+    pub(in crate::host) fn announced(&self, volume: &Volume, now: Seconds) -> Announced {
         let rules = self.rules();
         let announcing = rules
             .iter()

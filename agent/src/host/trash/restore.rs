@@ -1,10 +1,10 @@
-//! What runs leave in the trash: put back, and counted. See [`super::freeing`] for its end.
+//! What runs leave in the trash: put back, and counted. See [`crate::host::trash::freeing`] for its end.
 
 use std::sync::Arc;
 
-use super::place::{AtEnd, Place};
-use super::purges::heading_of;
-use super::{Host, HostError};
+use crate::host::applier::purges::heading_of;
+use crate::host::place::{AtEnd, Place};
+use crate::host::{Host, HostError};
 use crate::volume::Volume;
 use crate::volume::claimed::Doing;
 use purge_base::clock;
@@ -65,7 +65,11 @@ impl Host {
                 true => Ok(place.below),
                 false => Err(HostError::Invalid {
                     field: "paths",
-                    why: format!("{} is not on volume {}", super::shown(&place.path()), run.volume),
+                    why: format!(
+                        "{} is not on volume {}",
+                        crate::host::shown(&place.path()),
+                        run.volume
+                    ),
                 }),
             })
             .collect::<Result<_, HostError>>()?;
@@ -162,7 +166,7 @@ impl Host {
     }
 
     /// What of a run lies in the trash.
-    pub(super) fn in_trash_of(&self, run: &str) -> Totals {
+    pub(in crate::host) fn in_trash_of(&self, run: &str) -> Totals {
         self.runs
             .get(run)
             .map_or_else(|_| Totals::default(), |run| run.left_in_trash())
@@ -187,7 +191,7 @@ fn destination(volume: &Volume, to: Place) -> Result<Destination, HostError> {
     if to.volume.config.name != *name {
         return Err(invalid(format!(
             "{} is not on volume {name}: a file cannot be moved to another volume",
-            super::shown(&to.path())
+            crate::host::shown(&to.path())
         )));
     }
     let root = volume.watched.open_root();
@@ -195,12 +199,12 @@ fn destination(volume: &Volume, to: Place) -> Result<Destination, HostError> {
     let dir = dir.map_err(|e| {
         invalid(format!(
             "{}: {e}; name a directory that exists, without links on the way",
-            super::shown(&to.path())
+            crate::host::shown(&to.path())
         ))
     })?;
     if mark::is_placeholder(&dir) {
         let why = "a run is looking at it; ask again in a moment";
-        return Err(invalid(format!("{}: {why}", super::shown(&to.path()))));
+        return Err(invalid(format!("{}: {why}", crate::host::shown(&to.path()))));
     }
     Ok(Destination { dir, path: to.below })
 }

@@ -6,9 +6,9 @@ use std::cell::Cell;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::purges::heading_of;
-use super::stuck::Stuck;
-use super::{Host, HostError};
+use crate::host::applier::purges::heading_of;
+use crate::host::trash::stuck::Stuck;
+use crate::host::{Host, HostError};
 use crate::volume::claimed::Doing;
 use crate::volume::{State, Volume};
 use crate::work::Outcome;
@@ -53,7 +53,7 @@ impl Host {
     }
 
     /// Frees what lies in the trash before its grace ends, oldest first, until there is room enough.
-    pub(super) fn free_trash_early(
+    pub(in crate::host) fn free_trash_early(
         &self,
         volume: &Volume,
         is_enough: impl Fn(&Share) -> bool,
@@ -63,7 +63,7 @@ impl Host {
 
     /// A run with a grace finds no room in the trash: frees the share that has lain there longest, if the watermark of the volume says that the
     /// trash may be freed early. Whether one was.
-    pub(super) fn free_trash_for_a_run(&self, volume: &Volume) -> bool {
+    pub(in crate::host) fn free_trash_for_a_run(&self, volume: &Volume) -> bool {
         let name = &volume.config.name;
         let limits = self.limits();
         let mut of_volume = limits.watermarks.iter().filter(|w| w.volume == *name);
@@ -252,7 +252,7 @@ impl Host {
         let name = &volume.config.name;
         let is_news = self.stuck.note(name, share, Some(stuck.clone()));
         if is_news {
-            let path = super::shown(&stuck.path);
+            let path = crate::host::shown(&stuck.path);
             tracing::error!(run = %share.run, volume = %name, path, why = stuck.why, cure = stuck.cure, "some of the trash cannot be freed: {}", stuck.words());
         }
         is_news

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::place::{AtEnd, Place};
-use super::survey::survey_of;
-use super::{Host, HostError, shown};
+use crate::host::place::{AtEnd, Place};
+use crate::host::planner::survey::survey_of;
+use crate::host::{Host, HostError, shown};
 use crate::volume::Volume;
 use purge_index::{DirId, Index};
 use purge_model::Inode;
@@ -66,7 +66,12 @@ impl Host {
     }
 
     /// What is told of something that lies at a place. Where a link leads is looked at only for those who may know what lies there.
-    pub(super) fn told_of(&self, place: Place, subject: Subject, looks: bool) -> Result<Answer, HostError> {
+    pub(in crate::host) fn told_of(
+        &self,
+        place: Place,
+        subject: Subject,
+        looks: bool,
+    ) -> Result<Answer, HostError> {
         let volume = &place.volume;
         let mut at = self.circumstances(volume);
         if looks {
@@ -146,7 +151,7 @@ fn indexed(place: &Place, found: &Located) -> Option<DirId> {
 }
 
 /// What the index knows of what was found at a place.
-pub(super) fn known(place: &Place, found: &Located) -> Option<Subject> {
+pub(in crate::host) fn known(place: &Place, found: &Located) -> Option<Subject> {
     let watched = &place.volume.watched;
     let index = watched.index.read();
     let known = index

@@ -3,7 +3,7 @@
 
 use rustc_hash::FxHashSet;
 
-use super::{Host, HostError};
+use crate::host::{Host, HostError};
 use purge_base::clock;
 use purge_removal::run::ledger;
 use purge_removal::trash::Trash;

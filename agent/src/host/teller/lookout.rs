@@ -9,8 +9,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::triggered::{shares, space_of};
-use super::{Host, HostError};
+use crate::host::planner::triggered::{shares, space_of};
+use crate::host::{Host, HostError};
 use purge_base::accounts::user_account;
 use purge_base::clock;
 use purge_base::sight::Sight;
@@ -50,7 +50,7 @@ enum LookError {
 
 impl Host {
     /// A run that the agent wanted to make was not made. Told once a day.
-    pub(super) fn tell_of_failure(&self, volume: &str, by: &str, error: &HostError) {
+    pub(in crate::host) fn tell_of_failure(&self, volume: &str, by: &str, error: &HostError) {
         let now = clock::wall();
         let what = What::RunFailed {
             run_id: String::new(),
@@ -66,7 +66,7 @@ impl Host {
     }
 
     /// A watermark has stopped because what it deletes does not come free.
-    pub(super) fn tell_of_stop(
+    pub(in crate::host) fn tell_of_stop(
         &self,
         volume: &str,
         reason: &str,

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::{Host, HostError, Manner, Wanted};
+use crate::host::{Host, HostError, Manner, Wanted};
 use crate::volume::{State, Volume};
 use purge_base::clock;
 use purge_model::Seconds;
@@ -123,7 +123,7 @@ fn lane(rule: &Rule) -> String {
 
 /// Rules whose time has come.
 #[derive(Debug, Default)]
-pub(super) struct Schedules {
+pub(in crate::host) struct Schedules {
     queue: Mutex<Queue>,
     /// Lanes that a thread works on.
     busy: Mutex<BTreeSet<String>>,

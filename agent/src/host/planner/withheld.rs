@@ -19,9 +19,9 @@ use prost::Message;
 use purge_proto::units::format_size;
 use rustc_hash::FxHashSet;
 
-use super::Host;
-use super::promised::Sum;
-use super::sharing::path_of;
+use crate::host::Host;
+use crate::host::planner::promised::Sum;
+use crate::host::planner::sharing::path_of;
 use crate::volume::Volume;
 use purge_base::accounts::{Persons, user_name};
 use purge_base::clock;
@@ -40,7 +40,7 @@ const LEFT_OUT_FOR: u64 = 7 * 86_400;
 
 /// An owner whose deleted files do not come free.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct LeftOut {
+pub(in crate::host) struct LeftOut {
     #[prost(uint32, tag = "1")]
     pub uid: u32,
     #[prost(uint32, tag = "2")]
@@ -59,7 +59,7 @@ pub(super) struct LeftOut {
 }
 
 impl LeftOut {
-    pub(super) fn in_words(&self) -> String {
+    pub(in crate::host) fn in_words(&self) -> String {
         format!(
             "files of {} (uid {}): {} in {} deleted files of theirs did not come free, for {} keeps them; the owner's other files stay \
              until that ends",
@@ -105,7 +105,7 @@ fn fate(mount: &OwnedFd, probe: &Probe) -> Fate {
 }
 
 /// Draws some of the files that a plan takes: by what they take on disk, or each alike.
-pub(super) fn draw(volume: &Volume, picks: &[Pick], by_bytes: bool) -> Vec<OwnerProbes> {
+pub(in crate::host) fn draw(volume: &Volume, picks: &[Pick], by_bytes: bool) -> Vec<OwnerProbes> {
     let (luck, persons) = (RandomState::new(), Persons::of_host());
     let candidates: Vec<Candidate> = {
         let index = volume.watched.index.read();
@@ -180,7 +180,7 @@ impl Found {
 
 impl Host {
     /// What of a run's promise processes keep: it is taken off, and owners of whom half is kept are named.
-    pub(super) fn without_kept(
+    pub(in crate::host) fn without_kept(
         &self,
         volume: &Volume,
         drawn: &[OwnerProbes],
@@ -217,7 +217,7 @@ impl Host {
     }
 
     /// The uids of owners whose files are left alone: all that each of them may use.
-    pub(super) fn uids_of(volume: &Volume, owners: &FxHashSet<u32>) -> FxHashSet<u32> {
+    pub(in crate::host) fn uids_of(volume: &Volume, owners: &FxHashSet<u32>) -> FxHashSet<u32> {
         let persons = Persons::of_host();
         let index = volume.watched.index.read();
         let users = index.ledger().users().keys().copied();
@@ -226,7 +226,7 @@ impl Host {
     }
 
     /// Owners whose files a watermark leaves alone now.
-    pub(super) fn left_out(&self, volume: &Volume) -> Vec<LeftOut> {
+    pub(in crate::host) fn left_out(&self, volume: &Volume) -> Vec<LeftOut> {
         let name = &volume.config.name;
         let known = self.brakes.left_out(name);
         if known.is_empty() {

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::growth::{SHARES_MAX, Sample, Share};
-use super::triggered::{Asker, namer, projects_of, space_of};
-use super::{Host, HostError, Wanted, lossy};
+use crate::host::planner::triggered::{Asker, namer, projects_of, space_of};
+use crate::host::views::growth::{SHARES_MAX, Sample, Share};
+use crate::host::{Host, HostError, Wanted, lossy};
 use crate::volume::{State, Volume};
 use purge_base::accounts::largest_named;
 use purge_base::clock;

@@ -1,0 +1,8 @@
+//! What people are told.
+//!
+//! - `announce`  publishes what announcing rules will take; `lists`: as files for people
+//! - [`lookout`] looks at what the agent knows, and sends notices of it
+
+pub(super) mod announce;
+mod lists;
+pub mod lookout;
