@@ -6,12 +6,15 @@
 //! - [`unattended`] what begins without a request: rules whose time has come
 //! - [`teller`]     what people are told
 //! - [`views`]      answers that change nothing
+//! - [`ground`]     what all of these stand on
 //! - `own`         what ordinary users may ask for: what is theirs
 //! - `owners`      whom the names of rules and overrides mean
 //! - `left`        what earlier processes left
 //! - [`place`]      where a path from a client leads
 
 pub mod applier;
+mod error;
+pub mod ground;
 mod left;
 mod own;
 mod owners;
@@ -23,13 +26,14 @@ pub mod unattended;
 pub mod views;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
 pub use self::applier::purges::Manner;
+pub use self::error::{HostError, lossy, shown};
+pub use self::ground::Ground;
 use self::left::Left;
 pub use self::own::Wish;
 pub use self::planner::plans::Wanted;
@@ -39,15 +43,12 @@ use purge_base::clock;
 use purge_base::handover::Handover;
 use purge_base::probe::StateDir;
 use purge_config::Config;
-use purge_index::{Store, StoreError, aside};
+use purge_index::{Store, aside};
 use purge_notify::sender::Notifier;
-use purge_policy::allowance::Limits;
-use purge_policy::rule::Rule;
-use purge_policy::whom::QuotaSubject;
 use purge_removal::audit::Audit;
-use purge_removal::holds::{HoldError, Holds};
-use purge_removal::plans::{PlanError, Plans};
-use purge_removal::runs::{RunError, Runs};
+use purge_removal::holds::Holds;
+use purge_removal::plans::Plans;
+use purge_removal::runs::Runs;
 use purge_sys::{stat, trusted};
 
 /// At the end, all volumes together may take so long to read what waits. The unit's TimeoutStopSec leaves three times as much for
@@ -57,74 +58,10 @@ const READS_WITHIN: Duration = Duration::from_secs(20);
 /// A call of the store that does not end within so long, on a disk that answers, never will.
 const STORE_LOST_AFTER: Duration = Duration::from_secs(40);
 
-/// What was asked cannot be done.
-#[derive(Debug, thiserror::Error)]
-pub enum HostError {
-    /// A name or value in the request is wrong.
-    #[error("{field}: {why}")]
-    Invalid {
-        /// The request's field.
-        field: &'static str,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// Nothing of this name.
-    #[error("{0}")]
-    NotFound(String),
-    /// A safety limit, a stale plan, or a volume in doubt.
-    #[error("{0}")]
-    Refused(String),
-    /// The caller may not do that.
-    #[error("{0}")]
-    Denied(String),
-    /// More than the caller may have.
-    #[error("{0}")]
-    TooMuch(String),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl From<PlanError> for HostError {
-    fn from(e: PlanError) -> Self {
-        match e {
-            PlanError::Unknown(_) => Self::NotFound(e.to_string()),
-            PlanError::Full(_) => Self::TooMuch(e.to_string()),
-            PlanError::Busy(_) => Self::Refused(e.to_string()),
-            PlanError::Store(e) => Self::Store(e),
-        }
-    }
-}
-
-impl From<RunError> for HostError {
-    fn from(e: RunError) -> Self {
-        match e {
-            RunError::Unknown(_) => Self::NotFound(e.to_string()),
-            RunError::Busy { .. } => Self::Refused(e.to_string()),
-            RunError::Store(e) => Self::Store(e),
-        }
-    }
-}
-
-impl From<HoldError> for HostError {
-    fn from(e: HoldError) -> Self {
-        match e {
-            HoldError::Unknown(_) => Self::NotFound(e.to_string()),
-            HoldError::NotTheirs { .. } => Self::Denied(e.to_string()),
-            HoldError::Full(_) => Self::TooMuch(e.to_string()),
-            HoldError::Store(e) => Self::Store(e),
-        }
-    }
-}
-
 /// One host.
 #[derive(Debug)]
 pub struct Host {
-    volumes: Vec<Arc<Volume>>,
-    /// Those that cannot be watched for now.
-    absent: Vec<Absent>,
-    rules: RwLock<Vec<Rule>>,
-    limits: RwLock<Limits>,
+    ground: Arc<Ground>,
     /// Saved plans.
     pub plans: Plans,
     /// Past and current runs.
@@ -150,10 +87,6 @@ pub struct Host {
     /// What triggered runs have freed.
     brakes: planner::freed::Brakes,
     store: Store,
-    state_dir: PathBuf,
-    /// The same by descriptor: what is written there is written into the directory that was looked at.
-    anchor: PathBuf,
-    state: Arc<StateDir>,
     /// Since when a call of the store does not end.
     silent_since: Mutex<Option<Instant>>,
     started: Instant,
@@ -161,6 +94,14 @@ pub struct Host {
     schedules: unattended::due::Schedules,
     /// Until when their schedules were served.
     served: unattended::served::Served,
+}
+
+impl std::ops::Deref for Host {
+    type Target = Ground;
+
+    fn deref(&self) -> &Ground {
+        &self.ground
+    }
 }
 
 impl Host {
@@ -260,13 +201,10 @@ impl Host {
         handover.drop_rest();
         unfinished.save(&runs, |volume| absent.iter().any(|a| a.config.name == volume))?;
         plans.settle(&runs)?;
-        let rules = RwLock::new(config.rules.clone());
-        let limits = RwLock::new(config.limits.clone());
-        let host = Arc::new(Self {
-            volumes,
-            absent,
-            rules,
-            limits,
+        let state = Arc::clone(&home.state);
+        let ground = Ground::new(config, (volumes, absent), (state, anchor.clone()));
+        Ok(Arc::new(Self {
+            ground,
             plans,
             runs,
             holds,
@@ -279,17 +217,12 @@ impl Host {
             waiting: trash::waiting::Waiting::default(),
             brakes: planner::freed::Brakes::load(&anchor),
             store,
-            state_dir: config.state_dir.clone(),
             served: unattended::served::Served::load(&anchor),
-            anchor,
-            state: Arc::clone(&home.state),
             silent_since: Mutex::default(),
             started: Instant::now(),
             schedules: unattended::due::Schedules::default(),
             patterns: planner::Looked::default(),
-        });
-        host.want_projects();
-        Ok(host)
+        }))
     }
 
     /// Why the agent must be started again, if so: an index that must be set aside, or a volume that is mounted again.
@@ -337,21 +270,6 @@ impl Host {
         }
     }
 
-    /// The volumes.
-    pub fn volumes(&self) -> &[Arc<Volume>] {
-        &self.volumes
-    }
-
-    /// Volumes of the configuration that cannot be watched for now.
-    pub fn absent(&self) -> &[Absent] {
-        &self.absent
-    }
-
-    /// How the state directory is.
-    pub fn state(&self) -> &StateDir {
-        &self.state
-    }
-
     /// Why what must be written at the end cannot be, if that is so; asks for so long at most.
     pub fn hindrance(&self, at_most: Duration) -> Option<String> {
         if self.store.is_silent() {
@@ -371,16 +289,6 @@ impl Host {
         self.audit.reopen();
     }
 
-    /// The state directory, for everything that is done there.
-    pub fn anchor(&self) -> &Path {
-        &self.anchor
-    }
-
-    /// Where the index lies.
-    pub fn state_dir(&self) -> &Path {
-        &self.state_dir
-    }
-
     /// How long the agent has been running.
     pub fn uptime(&self) -> Duration {
         self.started.elapsed()
@@ -390,68 +298,4 @@ impl Host {
     pub fn index_bytes(&self) -> u64 {
         self.store.disk_bytes()
     }
-
-    /// The rules in force.
-    pub fn rules(&self) -> Vec<Rule> {
-        self.rules.read().clone()
-    }
-
-    /// Puts other rules, quotas and watermarks in force. Volumes stay as they are until a restart.
-    pub fn replace_rules(&self, rules: Vec<Rule>, limits: Limits) {
-        *self.rules.write() = rules;
-        *self.limits.write() = limits;
-        self.want_projects();
-    }
-
-    /// Quotas on projects need their ids.
-    fn want_projects(&self) {
-        let limits = self.limits.read();
-        let wants = |v: &&Arc<Volume>| {
-            let mut of_volume = limits.quotas.iter().filter(|q| q.volume == v.config.name);
-            of_volume.any(|q| q.subject == QuotaSubject::Project)
-        };
-        for volume in self.volumes.iter().filter(wants) {
-            volume.watched.projects.are_wanted();
-        }
-    }
-
-    /// A volume by name; an empty name means the only one.
-    ///
-    /// # Errors
-    /// When there is none of this name, or several and none was named.
-    pub fn volume(&self, name: &str) -> Result<&Arc<Volume>, HostError> {
-        let names = || {
-            let there = self.volumes.iter().map(|v| v.config.name.as_str());
-            let absent = self.absent.iter().map(|v| v.config.name.as_str());
-            there.chain(absent).collect::<Vec<_>>().join(", ")
-        };
-        if name.is_empty() {
-            return match self.volumes.as_slice() {
-                [only] if self.absent.is_empty() => Ok(only),
-                _ => Err(HostError::Invalid {
-                    field: "volume",
-                    why: format!("name one of {}", names()),
-                }),
-            };
-        }
-        if let Some(absent) = self.absent.iter().find(|v| v.config.name == name) {
-            return Err(HostError::Refused(format!(
-                "volume {name} is not watched now: {}",
-                absent.words
-            )));
-        }
-        let found = self.volumes.iter().find(|v| v.config.name == name);
-        found
-            .ok_or_else(|| HostError::NotFound(format!("there is no volume {name:?}; there are {}", names())))
-    }
-}
-
-/// A path for a message.
-pub fn lossy(path: &[u8]) -> String {
-    String::from_utf8_lossy(path).into_owned()
-}
-
-/// As much of a client's words, or of a path, as an error or a line of the log has room for: errors travel in the headers of an answer.
-pub fn shown(words: &[u8]) -> String {
-    lossy(&purge_proto::shown::cut(words, purge_proto::shown::LOGGED_MAX))
 }

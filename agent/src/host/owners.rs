@@ -3,13 +3,13 @@
 //! A name leads to one id, which is looked up when the configuration is read. But nothing keeps a directory service from giving
 //! other ids the same name. So each owner is asked for all names that it goes by before rules are judged.
 
-use super::Host;
+use super::Ground;
 use purge_base::accounts::{group_names, know_group_names, know_user_names, user_names};
 use purge_policy::allowance::Limits;
 use purge_policy::rule::Rule;
 use purge_policy::whom::QuotaSubject;
 
-impl Host {
+impl Ground {
     /// Looks up the names of a volume's owners where a name decides, and gives rules and overrides those that they mean.
     pub fn meet_owners(&self, volume: &str) {
         let (by_user, by_group) = {

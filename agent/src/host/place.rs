@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::{Host, HostError, shown};
+use super::{Ground, HostError, shown};
 use crate::volume::Volume;
 use purge_model::Kind;
 use purge_model::path;
@@ -29,7 +29,7 @@ pub struct Place {
     pub below: Vec<u8>,
 }
 
-impl Host {
+impl Ground {
     /// The place that a client's path names, by the path's words alone. `field` is the request's.
     ///
     /// # Errors

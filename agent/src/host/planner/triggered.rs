@@ -12,13 +12,12 @@ use crate::host::planner::withheld::{self, LeftOut};
 use crate::host::{Host, HostError, Manner};
 use crate::volume::Volume;
 use purge_base::accounts::{group_name, largest_named, user_name};
-use purge_base::clock;
 use purge_model::Totals;
-use purge_policy::allowance::{Limits, Quota, Watermark};
+use purge_policy::allowance::{Quota, Watermark};
 use purge_policy::cut;
 use purge_policy::evaluate::Circumstances;
 use purge_policy::freed::scaled;
-use purge_policy::quota::{self, Need, Over, Triggered};
+use purge_policy::quota::{self, Need, Triggered};
 use purge_policy::rooted::Named;
 use purge_policy::rule::{AUTO_MAX_FRACTION, Action, Rule};
 use purge_removal::plans::{By, Fingerprint, Occasion, OwnerProbes, Plan, Promise, Trigger};
@@ -58,11 +57,6 @@ impl Asker {
 }
 
 impl Host {
-    /// The quotas and watermarks in force.
-    pub fn limits(&self) -> Limits {
-        self.limits.read().clone()
-    }
-
     /// Makes the plan of a quota: for all subjects that are over it, down to `low`.
     ///
     /// # Errors
@@ -314,22 +308,6 @@ impl Host {
             .find(|a| Some(a.name()) == plan.trigger)
             .and_then(|a| Some(a.fingerprint(&self.rule_of(&a).ok()?)))
             .is_some_and(|now| now == plan.fingerprint)
-    }
-
-    /// Who is over a quota now.
-    ///
-    /// # Errors
-    /// When its volume is unknown or the index damaged.
-    pub fn over(&self, q: &Quota) -> Result<Vec<Over>, HostError> {
-        let volume = self.volume(&q.volume)?;
-        volume.sync();
-        let now = clock::judged();
-        Ok(quota::over(
-            &volume.watched.index.read(),
-            (q, &projects_of(q, volume)),
-            now,
-            namer(q),
-        )?)
     }
 
     /// Looks at a volume's space; if it is over its watermark, makes the plan and applies it.
