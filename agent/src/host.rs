@@ -7,15 +7,20 @@
 //! - [`teller`]     what people are told
 //! - [`views`]      answers that change nothing
 //! - [`ground`]     what all of these stand on
+//! - `judge`       whether a volume may be judged, and under which circumstances; `announced`: what announcing rules have named
+//! - `notices`     notices of what the agent could not do
 //! - `own`         what ordinary users may ask for: what is theirs
 //! - `owners`      whom the names of rules and overrides mean
 //! - `left`        what earlier processes left
 //! - [`place`]      where a path from a client leads
 
+mod announced;
 pub mod applier;
 mod error;
 pub mod ground;
+mod judge;
 mod left;
+mod notices;
 mod own;
 mod owners;
 pub mod place;
@@ -25,7 +30,6 @@ pub mod trash;
 pub mod unattended;
 pub mod views;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,7 +38,9 @@ use parking_lot::Mutex;
 pub use self::applier::purges::Manner;
 pub use self::error::{HostError, lossy, shown};
 pub use self::ground::Ground;
+use self::judge::Judge;
 use self::left::Left;
+use self::notices::Notices;
 pub use self::own::Wish;
 pub use self::planner::plans::Wanted;
 pub use self::views::questions::User;
@@ -67,11 +73,11 @@ pub struct Host {
     /// Past and current runs.
     pub runs: Runs,
     /// Holds.
-    pub holds: Holds,
+    pub holds: Arc<Holds>,
+    judge: Arc<Judge>,
+    notices: Arc<Notices>,
     /// Notices.
     pub notifier: Arc<Notifier>,
-    /// Rules that only tell, and whose time has come.
-    to_tell: Mutex<BTreeSet<String>>,
     /// What was done.
     pub audit: Arc<Audit>,
     /// Patterns that were looked for.
@@ -203,13 +209,15 @@ impl Host {
         plans.settle(&runs)?;
         let state = Arc::clone(&home.state);
         let ground = Ground::new(config, (volumes, absent), (state, anchor.clone()));
+        let holds = Arc::new(holds);
         Ok(Arc::new(Self {
+            judge: Judge::new(Arc::clone(&ground), Arc::clone(&holds)),
+            notices: Notices::new(Arc::clone(&ground), Arc::clone(&notifier)),
             ground,
             plans,
             runs,
             holds,
             notifier,
-            to_tell: Mutex::default(),
             audit,
             published: Mutex::default(),
             history: views::growth::History::load(&anchor),

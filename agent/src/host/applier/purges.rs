@@ -66,7 +66,7 @@ impl Host {
         }
         self.check_rules_unchanged(&plan)?;
         let volume = Arc::clone(self.volume(&plan.volume)?);
-        self.check_certain(&volume)?;
+        self.judge.check_certain(&volume)?;
         if !is_watched_since(&volume, plan.created) {
             return Err(HostError::Refused(format!(
                 "plan {plan_id} was made before a stretch in which no agent watched (`purgectl status` names it), in \

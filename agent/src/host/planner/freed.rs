@@ -478,7 +478,7 @@ impl Host {
         };
         if verdict == Verdict::Useless {
             tracing::error!(volume = %name, why = %stopped.why(), "the watermark stops: deleting does not help; see `purgectl resume`");
-            self.tell_of_stop(
+            self.notices.tell_of_stop(
                 name,
                 &stopped.why(),
                 (all.deleted_bytes, all.promised_bytes, all.freed_bytes),

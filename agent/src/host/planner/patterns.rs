@@ -98,7 +98,7 @@ impl Host {
         wanted: &[(String, Vec<String>)],
     ) -> Result<Vec<IdlePattern>, HostError> {
         let volume = self.volume(volume)?;
-        self.check_certain(volume)?;
+        self.judge.check_certain(volume)?;
         volume.sync_soon();
         self.look_for(volume, wanted, QUESTION_WAITS).ok_or_else(|| {
             let name = &volume.config.name;

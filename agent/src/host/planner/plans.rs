@@ -1,25 +1,21 @@
 //! Plans that rules ask for: on request, or because their time has come.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use purge_proto::units::format_size;
 use rustc_hash::FxHashSet;
 
 use crate::host::planner::survey::evaluate_surveyed;
 use crate::host::{Host, HostError};
-use crate::volume::{State, Volume, VolumeError};
+use crate::volume::Volume;
 use crate::work::{Outcome, Phase};
 use purge_base::accounts::{Persons, largest_named, user_name};
-use purge_base::clock;
 use purge_policy::apart::TOGETHER_MAX;
-use purge_policy::evaluate::{Circumstances, Evaluation, Survey};
+use purge_policy::evaluate::Evaluation;
 use purge_policy::portion::{self, ByOwner, Portion};
 use purge_policy::rule::{AUTO_MAX_FRACTION, Rule};
 use purge_removal::plans::{By, Occasion, Plan};
-
-/// So long a plan waits for what the disks say.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Which plan is wanted.
 #[derive(Debug, Clone, Default)]
@@ -55,7 +51,7 @@ impl Host {
         wanted: &Wanted,
         by: By<'_>,
     ) -> Result<Plan, HostError> {
-        self.check_certain(volume)?;
+        self.judge.check_certain(volume)?;
         if wanted.unattended {
             for rule in &mut rules {
                 rule.max_fraction.get_or_insert(AUTO_MAX_FRACTION);
@@ -69,7 +65,7 @@ impl Host {
             )));
         }
         self.holds.look_up(&volume.config.name, &volume.config.path);
-        let mut at = self.circumstances(volume);
+        let mut at = self.judge.circumstances(volume);
         let (began, wall) = (Instant::now(), purge_sys::time::wall());
         let mut found = evaluate_surveyed(volume, &rules, &mut at, TOGETHER_MAX)?;
         let whole = whole_of(volume);
@@ -178,55 +174,6 @@ impl Host {
             None => {}
         }
         Ok((volume, chosen))
-    }
-
-    /// There is no plan for what is not wholly seen.
-    pub(in crate::host) fn check_certain(&self, volume: &Volume) -> Result<(), HostError> {
-        let name = &volume.config.name;
-        volume
-            .check_identity()
-            .map_err(|e: VolumeError| HostError::Refused(e.to_string()))?;
-        volume.other_agent();
-        // What has happened since the last look counts.
-        let state = self.state.look_now(ANSWERS_WITHIN);
-        let refused = state.map(|d| (d.words, d.failure.cure_of_state()));
-        let file_system = || volume.file_system_now(ANSWERS_WITHIN);
-        let refused = refused.or_else(|| file_system().map(|d| (d.words, d.failure.cure_of_volume())));
-        if let Some((words, cure)) = refused {
-            return Err(HostError::Refused(format!(
-                "volume {name} is degraded: {words}; {cure}"
-            )));
-        }
-        match volume.condition().state {
-            State::Tracking => Ok(()),
-            State::Scanning => Err(HostError::Refused(format!(
-                "volume {name} is still being scanned; `purgectl status` shows how far it is"
-            ))),
-            State::Degraded(reason) => {
-                Err(HostError::Refused(format!("volume {name} is degraded: {reason}")))
-            }
-        }
-    }
-
-    /// What besides index and rules decides, now.
-    pub fn circumstances(&self, volume: &Volume) -> Circumstances {
-        let now = clock::judged();
-        let condition = volume.condition();
-        Circumstances {
-            now,
-            gap_end: condition.gap_end,
-            forgiven: condition.forgiven,
-            held: self.holds.held(&volume.config.name, &volume.config.path),
-            announced: self.announced(volume, now),
-            mounted: volume
-                .watched
-                .mounted
-                .lately(&volume.watched)
-                .inodes()
-                .unwrap_or_default(),
-            survey: Survey::default(),
-            left_out: FxHashSet::default(),
-        }
     }
 }
 

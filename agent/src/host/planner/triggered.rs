@@ -153,7 +153,7 @@ impl Host {
         (unattended, candidates_max): (bool, Option<u64>),
         by: By<'_>,
     ) -> Result<Option<Plan>, HostError> {
-        self.check_certain(volume)?;
+        self.judge.check_certain(volume)?;
         let configured = self.rule_of(asker)?;
         let mut rule = configured.clone();
         if unattended {
@@ -165,7 +165,7 @@ impl Host {
             return Err(HostError::Refused(why));
         }
         self.holds.look_up(&volume.config.name, &volume.config.path);
-        let at = self.circumstances(volume);
+        let at = self.judge.circumstances(volume);
         let (began, wall) = (Instant::now(), purge_sys::time::wall());
         let asked = self.ask(asker, volume, &rule, &at)?;
         let Asked {
@@ -389,7 +389,7 @@ impl Host {
                 if self.brakes.waits(&name, &error.to_string()) {
                     tracing::error!(by = %name, %error, "the plan was not made or not applied");
                 }
-                self.tell_of_failure(asker.volume(), &name, &error);
+                self.notices.tell_of_failure(asker.volume(), &name, &error);
             }
         }
     }

@@ -48,58 +48,6 @@ enum LookError {
     Store(#[from] StoreError),
 }
 
-impl Host {
-    /// A run that the agent wanted to make was not made. Told once a day.
-    pub(in crate::host) fn tell_of_failure(&self, volume: &str, by: &str, error: &HostError) {
-        let now = clock::wall();
-        let what = What::RunFailed {
-            run_id: String::new(),
-            by: by.to_owned(),
-            error: error.to_string(),
-            failed: 0,
-        };
-        let day = u64::from(now.0).checked_div(DAY).unwrap_or(0);
-        let event = self.event(format!("not-run/{by}/{day}"), volume, Audience::Operator, what);
-        if let Err(error) = self.notifier.tell(event, &[]) {
-            tracing::error!(by, %error, "the notice that the run was not made cannot be sent");
-        }
-    }
-
-    /// A watermark has stopped because what it deletes does not come free.
-    pub(in crate::host) fn tell_of_stop(
-        &self,
-        volume: &str,
-        reason: &str,
-        (deleted_bytes, promised_bytes, freed_bytes): (u64, u64, u64),
-    ) {
-        let what = What::TriggerStopped {
-            by: format!("watermark {volume}"),
-            reason: reason.to_owned(),
-            deleted_bytes,
-            promised_bytes,
-            freed_bytes,
-        };
-        let id = format!("trigger-stopped/{volume}/{}", clock::wall().0);
-        let event = self.event(id, volume, Audience::Operator, what);
-        if let Err(error) = self.notifier.tell(event, &[]) {
-            tracing::error!(volume, %error, "the operators cannot be told that the watermark has stopped");
-        }
-    }
-
-    fn event(&self, event_id: String, volume: &str, to: Audience, what: What) -> Event {
-        let path = self.volumes.iter().find(|v| v.config.name == volume);
-        Event {
-            event_id,
-            at: rfc3339(clock::wall()),
-            volume: volume.to_owned(),
-            path: path.map_or_else(String::new, |v| v.config.path.display().to_string()),
-            to,
-            what,
-            list: None,
-        }
-    }
-}
-
 /// A pass over the index that is made now and then.
 #[derive(Debug)]
 struct Pass {
@@ -185,7 +133,7 @@ impl Lookout {
             }
             self.quotas.made(began);
         }
-        let asked = std::mem::take(&mut *self.host.to_tell.lock());
+        let asked = self.host.notices.take_asked();
         let due = self.expiring.is_due();
         if due || !asked.is_empty() {
             let began = Instant::now();
@@ -292,7 +240,7 @@ impl Lookout {
                 failed: run.failed_total,
             };
             let id = format!("run-failed/{}", run.id);
-            let event = self.host.event(id, &run.volume, Audience::Operator, what);
+            let event = self.host.notices.event(id, &run.volume, Audience::Operator, what);
             self.tell(event, Vec::new(), 0)?;
         }
         Ok(())
@@ -314,7 +262,7 @@ impl Lookout {
                 .map(|at| rfc3339(Seconds::from_unix(i64::try_from(at).unwrap_or(i64::MAX)))),
         });
         let id = format!("purged/{}/{}", run.id, lost.uid);
-        let event = self.host.event(id, &run.volume, to, what);
+        let event = self.host.notices.event(id, &run.volume, to, what);
         let total = lost.files.saturating_add(lost.directories);
         self.tell(event, lost.entries, total)
     }
@@ -339,7 +287,7 @@ impl Lookout {
                         cause: gap.cause.clone(),
                         counts: gap.counts,
                     };
-                    let event = host.event(key.clone(), name, Audience::Operator, what);
+                    let event = host.notices.event(key.clone(), name, Audience::Operator, what);
                     self.tell(event, Vec::new(), 0)?;
                 }
                 self.memory.note(&key, wall());
@@ -393,6 +341,7 @@ impl Lookout {
         let state = if on { "begun" } else { "ended" };
         let event = self
             .host
+            .notices
             .event(format!("{key}/{number}/{state}"), volume, to.clone(), what);
         self.tell(event, Vec::new(), 0)?;
         self.memory.turn(

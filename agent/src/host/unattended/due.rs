@@ -220,7 +220,8 @@ impl Host {
         }
         tracing::error!(rule = %name, %volume, why, "due, and waits until its volume is well");
         let by = format!("rule {name}");
-        self.tell_of_failure(volume, &by, &HostError::Refused(why));
+        self.notices
+            .tell_of_failure(volume, &by, &HostError::Refused(why));
     }
 
     /// Makes (and with `auto_apply` applies) the plan of one rule whose time has come, and waits for the end of the run.
@@ -239,7 +240,7 @@ impl Host {
         let done = self.create_plan(&wanted, By::agent(&by)).and_then(|plan| {
             tracing::info!(rule = %rule.name, plan = %plan.id, candidates = ?plan.totals, "scheduled plan");
             if !rule.action.is_applied() {
-                self.to_tell.lock().insert(rule.name.clone());
+                self.notices.ask_for(&rule.name);
             }
             if rule.auto_apply && rule.action.is_applied() {
                 let (run, _) = self.apply(&plan.id, Manner::default(), "schedule")?;
@@ -255,7 +256,7 @@ impl Host {
             return wait;
         }
         tracing::error!(rule = %rule.name, %error, "the scheduled plan was not made or not applied");
-        self.tell_of_failure(&rule.volume, &by, &error);
+        self.notices.tell_of_failure(&rule.volume, &by, &error);
         Turn::Done
     }
 
@@ -270,7 +271,7 @@ impl Host {
             return Some(Turn::PutOff(why, false));
         }
         let matters = |volume: &Volume| !matches!(volume.condition().state, State::Scanning);
-        let doubt = self.check_certain(volume).err()?;
+        let doubt = self.judge.check_certain(volume).err()?;
         Some(Turn::PutOff(doubt.to_string(), matters(volume)))
     }
 

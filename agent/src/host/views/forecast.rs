@@ -185,9 +185,9 @@ impl Host {
     /// When the rules are unknown or do not belong together, or the volume is in doubt.
     pub fn forecast(&self, wanted: &Wanted, days: u32, by: By) -> Result<Forecast, HostError> {
         let (volume, rules) = self.choose_rules(wanted)?;
-        self.check_certain(volume)?;
+        self.judge.check_certain(volume)?;
         volume.sync_soon();
-        let at = self.circumstances(volume);
+        let at = self.judge.circumstances(volume);
         let (outlook, paths) = {
             let index = volume.watched.index.read();
             let outlook = forecast::forecast(&index, &rules, &at, days, by)?;

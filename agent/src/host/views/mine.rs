@@ -76,7 +76,7 @@ impl Host {
         volume: &Volume,
         (within, only): (u64, Option<u32>),
     ) -> Result<FxHashMap<Inode, Seconds>, HostError> {
-        let at = self.circumstances(volume);
+        let at = self.judge.circumstances(volume);
         let mut rules = self.rules_that_delete(volume);
         if let Some(uid) = only {
             for rule in rules.iter_mut().filter(|r| r.target == Target::File) {
@@ -105,7 +105,7 @@ impl Host {
         let wanted = |v: &&Arc<Volume>| whose.volume.is_empty() || v.config.name == whose.volume;
         for volume in self.volumes().iter().filter(wanted) {
             volume.sync_soon();
-            let at = self.circumstances(volume);
+            let at = self.judge.circumstances(volume);
             let index = volume.watched.index.read();
             let rules = self.rules_that_delete(volume);
             let mut shares: Vec<(DirId, Share)> =

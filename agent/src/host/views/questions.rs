@@ -73,7 +73,7 @@ impl Host {
         looks: bool,
     ) -> Result<Answer, HostError> {
         let volume = &place.volume;
-        let mut at = self.circumstances(volume);
+        let mut at = self.judge.circumstances(volume);
         if looks {
             at.survey = survey_of(volume, &subject);
         }

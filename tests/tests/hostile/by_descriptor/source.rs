@@ -12,7 +12,7 @@ const PROC: &str = "/proc, /sys: the kernel's own";
 const KNOWN: &[(&str, &str, &str)] = &[
     ("crates/base/src/clock.rs", "fs::read fs::rename", STATE),
     ("crates/base/src/handover.rs", "fs::read fs::remove_file", STATE),
-    ("agent/src/host/teller/announce.rs", "fs::read fs::rename", STATE),
+    ("agent/src/host/announced.rs", "fs::read fs::rename", STATE),
     ("agent/src/host/planner/freed.rs", "fs::read fs::rename", STATE),
     ("agent/src/host/views/growth.rs", "fs::read fs::rename", STATE),
     ("agent/src/host/applier/purges.rs", "fs::remove_file", STATE),

@@ -23,7 +23,7 @@ impl Lookout {
     /// Who is over a quota, or no longer.
     pub(super) fn quota(&mut self, q: &Quota) -> Result<(), LookError> {
         let volume = Arc::clone(self.host.volume(&q.volume)?);
-        if self.host.check_certain(&volume).is_err() {
+        if self.host.judge.check_certain(&volume).is_err() {
             // It is told of as soon as what is there is known.
             return Ok(());
         }
@@ -73,7 +73,7 @@ impl Lookout {
     pub(super) fn rule(&mut self, rule: &Rule) -> Result<(), LookError> {
         let Some(ttl) = rule.ttl else { return Ok(()) };
         let volume = Arc::clone(self.host.volume(&rule.volume)?);
-        if self.host.check_certain(&volume).is_err() {
+        if self.host.judge.check_certain(&volume).is_err() {
             return Ok(());
         }
         volume.sync();
@@ -87,7 +87,7 @@ impl Lookout {
         let mut wider = rule.clone();
         wider.ttl = Some(ttl.saturating_sub(ahead).max(1));
         (wider.max_files, wider.max_bytes, wider.remove_empty_dirs) = (0, 0, false);
-        let at = self.host.circumstances(&volume);
+        let at = self.host.judge.circumstances(&volume);
         let fingerprint = fingerprint(rule, ahead);
         let key = |uid: u32| format!("{}/{}/{uid}", rule.volume, rule.name);
         let shares = {
@@ -155,7 +155,7 @@ impl Lookout {
             told.times
         );
         let entries = named(volume, &share.picks, ttl)?;
-        let event = self.host.event(id, &rule.volume, to, what);
+        let event = self.host.notices.event(id, &rule.volume, to, what);
         self.tell(event, entries, share.entries())
     }
 }
