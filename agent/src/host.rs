@@ -1,6 +1,7 @@
 //! One host: its volumes, rules, plans, runs and holds, and what can be asked of them together.
 //!
 //! - [`planner`]    plans that rules, quotas and watermarks ask for
+//! - [`brakes`]     stops a watermark whose runs free too little
 //! - [`applier`]    runs
 //! - [`trash`]      what runs leave in the trash: putting it back, freeing it
 //! - [`unattended`] what begins without a request: rules whose time has come
@@ -8,6 +9,7 @@
 //! - [`views`]      answers that change nothing
 //! - [`ground`]     what all of these stand on
 //! - `judge`       whether a volume may be judged, and under which circumstances; `announced`: what announcing rules have named
+//! - `asker`       who asks for plans besides rules; `space`: how full a volume is
 //! - `notices`     notices of what the agent could not do
 //! - `own`         what ordinary users may ask for: what is theirs
 //! - `owners`      whom the names of rules and overrides mean
@@ -16,6 +18,8 @@
 
 mod announced;
 pub mod applier;
+mod asker;
+pub mod brakes;
 mod error;
 pub mod ground;
 mod judge;
@@ -25,6 +29,7 @@ mod own;
 mod owners;
 pub mod place;
 pub mod planner;
+mod space;
 pub mod teller;
 pub mod trash;
 pub mod unattended;
@@ -36,6 +41,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 pub use self::applier::purges::Manner;
+use self::brakes::Brakes;
 pub use self::error::{HostError, lossy, shown};
 pub use self::ground::Ground;
 use self::judge::Judge;
@@ -71,7 +77,7 @@ pub struct Host {
     /// Saved plans.
     pub plans: Plans,
     /// Past and current runs.
-    pub runs: Runs,
+    pub runs: Arc<Runs>,
     /// Holds.
     pub holds: Arc<Holds>,
     judge: Arc<Judge>,
@@ -90,8 +96,8 @@ pub struct Host {
     stuck: trash::stuck::AllStuck,
     /// What of the trash stays longer than its grace.
     waiting: trash::waiting::Waiting,
-    /// What triggered runs have freed.
-    brakes: planner::freed::Brakes,
+    /// What stops quotas and watermarks.
+    pub brakes: Arc<Brakes>,
     store: Store,
     /// Since when a call of the store does not end.
     silent_since: Mutex<Option<Instant>>,
@@ -210,9 +216,13 @@ impl Host {
         let state = Arc::clone(&home.state);
         let ground = Ground::new(config, (volumes, absent), (state, anchor.clone()));
         let holds = Arc::new(holds);
+        let runs = Arc::new(runs);
+        let notices = Notices::new(Arc::clone(&ground), Arc::clone(&notifier));
+        let records = (plans.clone(), Arc::clone(&runs));
+        let brakes = Brakes::load(Arc::clone(&ground), records, Arc::clone(&notices));
         Ok(Arc::new(Self {
             judge: Judge::new(Arc::clone(&ground), Arc::clone(&holds)),
-            notices: Notices::new(Arc::clone(&ground), Arc::clone(&notifier)),
+            notices,
             ground,
             plans,
             runs,
@@ -223,7 +233,7 @@ impl Host {
             history: views::growth::History::load(&anchor),
             stuck: trash::stuck::AllStuck::default(),
             waiting: trash::waiting::Waiting::default(),
-            brakes: planner::freed::Brakes::load(&anchor),
+            brakes,
             store,
             served: unattended::served::Served::load(&anchor),
             silent_since: Mutex::default(),

@@ -161,7 +161,9 @@ pub async fn keep(host: Arc<Host>) {
         for (volume, task) in host.volumes().iter().zip(&mut measuring) {
             if task.as_ref().is_none_or(JoinHandle::is_finished) {
                 let (host, volume) = (Arc::clone(&host), Arc::clone(volume));
-                *task = Some(tokio::task::spawn_blocking(move || host.look_at_freed(&volume)));
+                *task = Some(tokio::task::spawn_blocking(move || {
+                    host.brakes.look_at_freed(&volume)
+                }));
             }
         }
         let publisher = Arc::clone(&host);

@@ -2,7 +2,7 @@
 
 use super::Finding;
 use crate::host::Host;
-use crate::host::planner::freed::TriggerState;
+use crate::host::brakes::status::TriggerState;
 use crate::volume::State;
 
 const STOPPED: &str = "find what keeps the blocks: snapshots, copies that share blocks (cp --reflink), deleted files that processes hold \
@@ -16,7 +16,7 @@ pub(super) fn examine(host: &Host) -> Vec<Finding> {
     let mut findings = Vec::new();
     for volume in host.volumes() {
         let name = &volume.config.name;
-        for trigger in host.triggers(name) {
+        for trigger in host.brakes.triggers(name) {
             let found = format!("{}: {}", trigger.name, trigger.reason);
             let finding = match trigger.state {
                 TriggerState::Stopped => Finding::bad(

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::page::Page;
 use crate::host::Host;
-use crate::host::planner::freed::{Freed, TriggerState};
+use crate::host::brakes::status::{Freed, TriggerState};
 use crate::volume::{Ailment, Condition, State, Volume};
 use purge_collect::Counters;
 
@@ -232,7 +232,7 @@ fn triggers(page: &mut Page, host: &Host) {
     let mut all = Vec::new();
     for volume in host.volumes() {
         let name = &volume.config.name;
-        all.extend(host.triggers(name).into_iter().map(|t| (name, t)));
+        all.extend(host.brakes.triggers(name).into_iter().map(|t| (name, t)));
     }
     let mut state = |metric: &str, help: &str, wanted: TriggerState| {
         let rows = all.iter().map(|(volume, t)| {

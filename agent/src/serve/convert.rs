@@ -145,6 +145,7 @@ pub(super) fn volume(host: &Host, volume: &Volume, totals: Totals) -> v1::Volume
         keeping: Some(keeping(volume, condition.gaps_total)),
         trash: Some(self::totals(host.trash_of(&volume.config.name))),
         triggers: host
+            .brakes
             .triggers(&volume.config.name)
             .into_iter()
             .map(trigger)

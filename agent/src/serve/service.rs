@@ -462,7 +462,7 @@ impl PurgeAgent for Service {
         let volume = request.into_inner().volume;
         let by = caller.name.clone();
         let resumed = self.wait(&caller, move |host| {
-            let triggers = host.resume(&volume, &by)?.into_iter();
+            let triggers = host.brakes.resume(&volume, &by)?.into_iter();
             let triggers = triggers.map(convert::trigger).collect();
             let volume = host.volume(&volume)?.config.name.clone();
             Ok(v1::ResumeTriggerResponse { volume, triggers })

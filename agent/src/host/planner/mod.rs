@@ -4,19 +4,16 @@
 //! - `triggered` plans that quotas and watermarks ask for
 //! - `survey`    what only the file system knows: links, empty directories
 //! - `sharing`   what deleting a file would free
-//! - `withheld`  owners whose deleted files processes keep
+//! - `drawn`     some of the files that a plan takes, to be looked for afterwards
 //! - `window`    what quotas and watermarks may take within a day
-//! - [`freed`]     what triggered runs free, and when they stop; `promised`: what was promised
 //! - `patterns`  exclude patterns that match nothing
 
-pub mod freed;
+mod drawn;
 mod patterns;
 pub(super) mod plans;
-mod promised;
 pub(super) mod sharing;
 pub(super) mod survey;
 pub(super) mod triggered;
 pub(super) mod window;
-pub(super) mod withheld;
 
 pub(super) use self::patterns::Looked;

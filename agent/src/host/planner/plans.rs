@@ -255,13 +255,22 @@ impl TooMany {
         let mut parts: Vec<(u32, Portion)> = owners.iter().map(|o| (*o, get(&planned, *o))).collect();
         parts.sort_unstable_by_key(|(owner, part)| (std::cmp::Reverse(part.files), *owner));
         Some(Self {
-            uids: Host::uids_of(volume, &owners.iter().copied().collect()),
+            uids: uids_of(volume, &owners.iter().copied().collect()),
             part: parts
                 .iter()
                 .fold(Portion::default(), |sum, (_, part)| sum.plus(*part)),
             why: too_many_in_words(&parts, share, limit),
         })
     }
+}
+
+/// The uids of owners whose files are left alone: all that each of them may use.
+pub(super) fn uids_of(volume: &Volume, owners: &FxHashSet<u32>) -> FxHashSet<u32> {
+    let persons = Persons::of_host();
+    let index = volume.watched.index.read();
+    let users = index.ledger().users().keys().copied();
+    let theirs = users.filter(|uid| owners.contains(&persons.of(*uid)));
+    theirs.chain(owners.iter().copied()).collect()
 }
 
 /// The owners by whose files the rules take more than `max_fraction`, if a few are found without whom they do not.

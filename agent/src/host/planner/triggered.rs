@@ -2,59 +2,28 @@
 
 use std::cell::Cell;
 use std::hash::{BuildHasher as _, RandomState};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::drawn::draw;
+use super::plans::uids_of;
+use crate::host::asker::{Asker, namer, projects_of};
+use crate::host::brakes::withheld::LeftOut;
 use crate::host::planner::plans::{check_size, outcome_of, whole_of};
 use crate::host::planner::sharing::{Looked, Sharing, look_at};
-use crate::host::planner::withheld::{self, LeftOut};
+use crate::host::space::{above, space_of};
 use crate::host::{Host, HostError, Manner};
 use crate::volume::Volume;
-use purge_base::accounts::{group_name, largest_named, user_name};
+use purge_base::accounts::largest_named;
 use purge_model::Totals;
 use purge_policy::allowance::{Quota, Watermark};
 use purge_policy::cut;
 use purge_policy::evaluate::Circumstances;
 use purge_policy::freed::scaled;
 use purge_policy::quota::{self, Need, Triggered};
-use purge_policy::rooted::Named;
-use purge_policy::rule::{AUTO_MAX_FRACTION, Action, Rule};
-use purge_removal::plans::{By, Fingerprint, Occasion, OwnerProbes, Plan, Promise, Trigger};
+use purge_policy::rule::{AUTO_MAX_FRACTION, Rule};
+use purge_removal::plans::{By, Occasion, OwnerProbes, Plan, Promise, Trigger};
 use purge_removal::trash::Share;
-use purge_sys::stat::{self, Space};
-use purge_sys::trusted;
-
-/// Who asks.
-pub(in crate::host) enum Asker {
-    Quota(Quota),
-    Watermark(Watermark),
-}
-
-impl Asker {
-    fn volume(&self) -> &str {
-        match self {
-            Self::Quota(q) => &q.volume,
-            Self::Watermark(w) => &w.volume,
-        }
-    }
-
-    /// As it is remembered with a plan.
-    pub(in crate::host) fn name(&self) -> String {
-        match self {
-            Self::Quota(q) => format!("quota {}", q.name),
-            Self::Watermark(w) => format!("watermark {}", w.volume),
-        }
-    }
-
-    /// What two equal ones have in common, together with their rule.
-    fn fingerprint(&self, rule: &Rule) -> Fingerprint {
-        match self {
-            Self::Quota(q) => Fingerprint::of_quota(q, rule),
-            Self::Watermark(w) => Fingerprint::of_watermark(w, rule),
-        }
-    }
-}
 
 impl Host {
     /// Makes the plan of a quota: for all subjects that are over it, down to `low`.
@@ -103,33 +72,6 @@ impl Host {
         found.ok_or_else(|| HostError::NotFound(format!("there is no quota {name:?}; there are [{known}]")))
     }
 
-    /// The rule whose scope counts. Without one the whole volume is in scope, which the configuration accepts only
-    /// where the volume has no other rule to choose from.
-    pub(in crate::host) fn rule_of(&self, asker: &Asker) -> Result<Rule, HostError> {
-        let of_volume: Vec<Rule> = self
-            .rules()
-            .into_iter()
-            .filter(|r| r.volume == asker.volume())
-            .collect();
-        let named = match asker {
-            Asker::Quota(q) => q.rule.as_deref(),
-            Asker::Watermark(w) => Some(w.rule.as_str()),
-        };
-        let mut rule = match (named, of_volume.as_slice()) {
-            (Some(name), all) => all.iter().find(|r| r.name == name).cloned(),
-            (None, [only]) => Some(only.clone()),
-            (None, []) => Some(Rule::everything_older(asker.volume(), 1)),
-            (None, _) => None,
-        }
-        .ok_or_else(|| HostError::Refused(format!("{}: its rule is not in force", asker.name())))?;
-        if let Asker::Quota(q) = asker
-            && !q.purges()
-        {
-            rule.action = Action::Notify;
-        }
-        Ok(rule)
-    }
-
     /// None: unattended, and there is nothing to take.
     fn plan_for(
         &self,
@@ -154,7 +96,7 @@ impl Host {
         by: By<'_>,
     ) -> Result<Option<Plan>, HostError> {
         self.judge.check_certain(volume)?;
-        let configured = self.rule_of(asker)?;
+        let configured = self.ground.rule_of(asker)?;
         let mut rule = configured.clone();
         if unattended {
             rule.max_fraction.get_or_insert(AUTO_MAX_FRACTION);
@@ -259,13 +201,13 @@ impl Host {
         let space = space_of(volume)?;
         let (need, because) = above(w, &space, &self.trash_of(&w.volume));
         let index = &volume.watched.index;
-        let owners = self.left_out(volume);
+        let owners = self.brakes.left_out(volume);
         let without;
         let at = match owners.is_empty() {
             true => at,
             false => {
                 without = Circumstances {
-                    left_out: Self::uids_of(volume, &owners.iter().map(|owner| owner.uid).collect()),
+                    left_out: uids_of(volume, &owners.iter().map(|owner| owner.uid).collect()),
                     ..at.clone()
                 };
                 &without
@@ -275,7 +217,7 @@ impl Host {
         // The files are asked without the index: a thread that makes a use known does not wait for that.
         let mut sharing = Sharing::new(volume);
         let chosen = quota::choose(picks, need, |pick| sharing.gain(pick));
-        let drawn = withheld::draw(volume, &chosen.0, need.0 > 0);
+        let drawn = draw(volume, &chosen.0, need.0 > 0);
         let mut found = quota::settled(&index.read(), evaluation, chosen, rule, (because, at.now));
         found.left_out = owners.iter().map(LeftOut::in_words).collect();
         let why = sharing
@@ -306,7 +248,7 @@ impl Host {
         let mut askers = quotas.chain(limits.watermarks.into_iter().map(Asker::Watermark));
         askers
             .find(|a| Some(a.name()) == plan.trigger)
-            .and_then(|a| Some(a.fingerprint(&self.rule_of(&a).ok()?)))
+            .and_then(|a| Some(a.fingerprint(&self.ground.rule_of(&a).ok()?)))
             .is_some_and(|now| now == plan.fingerprint)
     }
 
@@ -315,7 +257,7 @@ impl Host {
         let Ok(volume) = self.volume(&watermark.volume) else {
             return;
         };
-        if !self.may_trigger(watermark) {
+        if !self.brakes.may_trigger(watermark) {
             return;
         }
         let asker = Asker::Watermark(watermark.clone());
@@ -348,7 +290,7 @@ impl Host {
             };
             let freed = self.free_trash_early(volume, is_enough);
             freed.map_err(|e| HostError::Refused(format!("the trash: {e}")))?;
-            if !self.may_trigger(watermark) {
+            if !self.brakes.may_trigger(watermark) {
                 return Ok(false);
             }
         }
@@ -396,16 +338,16 @@ impl Host {
 
     fn apply_triggered(self: &Arc<Self>, asker: &Asker, plan: &Plan) -> Result<(), HostError> {
         tracing::info!(by = %asker.name(), plan = %plan.id, candidates = ?plan.totals, "plan");
-        if !self.rule_of(asker)?.action.is_applied() {
+        if !self.ground.rule_of(asker)?.action.is_applied() {
             return Ok(());
         }
         let is_measured = matches!(asker, Asker::Watermark(_));
         if is_measured {
-            self.before_run(self.volume(asker.volume())?, &plan.id)?;
+            self.brakes.before_run(self.volume(asker.volume())?, &plan.id)?;
         }
         let applied = self.apply(&plan.id, Manner::default(), &asker.name());
         if applied.is_err() && is_measured {
-            self.no_run(asker.volume());
+            self.brakes.no_run(asker.volume());
         }
         applied.map(|_| ())
     }
@@ -441,125 +383,5 @@ impl Promised {
             wants_bytes: self.wants.0,
             wants_files: self.wants.1,
         }
-    }
-}
-
-/// What root calls the directories of projects.
-const PROJECTS: &str = "/etc/projects";
-/// A larger file is not believed.
-const PROJECTS_BYTES_MAX: u64 = 1 << 20;
-
-/// The directories that `/etc/projects` names, where a quota asks for them.
-pub(in crate::host) fn projects_of(q: &Quota, volume: &Volume) -> Named {
-    if !q.purges() || q.subject != purge_policy::whom::QuotaSubject::Project {
-        return Named::default();
-    }
-    match trusted::read(Path::new(PROJECTS), PROJECTS_BYTES_MAX) {
-        Ok(text) => Named::read(&text, &volume.config.path),
-        Err(error) if error.is_absent() => Named::default(),
-        Err(error) => {
-            tracing::warn!(quota = %q.name, %error, "the directories that it names count for nothing");
-            Named::default()
-        }
-    }
-}
-
-/// Names the ids that a quota sums by.
-pub(in crate::host) fn namer(q: &Quota) -> fn(u32) -> String {
-    match q.subject {
-        purge_policy::whom::QuotaSubject::Group => group_name,
-        purge_policy::whom::QuotaSubject::Project => |id| id.to_string(),
-        _ => user_name,
-    }
-}
-
-pub(in crate::host) fn space_of(volume: &Volume) -> Result<Space, HostError> {
-    // Another file system at this path, or none, says nothing of the volume.
-    let identity = volume.check_identity();
-    identity.map_err(|e| HostError::Refused(e.to_string()))?;
-    stat::space(&volume.config.path)
-        .map_err(|e| HostError::Refused(format!("{}: {e}", volume.config.path.display())))
-}
-
-/// Shares of the space and of the inodes in use.
-pub(in crate::host) fn shares(space: &Space) -> (f64, f64) {
-    let share = |used: u64, all: u64| if all == 0 { 0.0 } else { used as f64 / all as f64 };
-    (
-        share(space.used, space.used.saturating_add(space.available)),
-        share(space.inodes_used, space.inodes),
-    )
-}
-
-/// What must go to come down to `low`, and why in words; nothing while use is at or below `high`. What lies in the trash
-/// will be free when its grace ends, and is not asked for again.
-fn above(w: &Watermark, space: &Space, trash: &Totals) -> (Need, String) {
-    let part = |used: u64, all: u64, trash: u64| {
-        let used = used.saturating_sub(trash);
-        let share = if all == 0 { 0.0 } else { used as f64 / all as f64 };
-        let goal = (all as f64 * w.low) as u64;
-        let need = if share > w.high {
-            used.saturating_sub(goal)
-        } else {
-            0
-        };
-        (share * 100.0, u128::from(need))
-    };
-    let (bytes, inodes) = (
-        part(
-            space.used,
-            space.used.saturating_add(space.available),
-            trash.bytes,
-        ),
-        part(
-            space.inodes_used,
-            space.inodes,
-            trash.files.saturating_add(trash.directories),
-        ),
-    );
-    let because = format!(
-        "watermark: {:.1}% of the space and {:.1}% of the inodes are in use, {:.1}% is the limit",
-        bytes.0,
-        inodes.0,
-        w.high * 100.0
-    );
-    ((bytes.1, inodes.1), because)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn space_and_inodes_are_freed_down_to_low_once_they_are_above_high() {
-        let w = Watermark {
-            volume: "v".into(),
-            high: 0.85,
-            low: 0.75,
-            rule: "r".into(),
-            min_age: 1,
-            free_trash: false,
-        };
-        let trash = |files, bytes| Totals {
-            files,
-            directories: 0,
-            links: 0,
-            bytes,
-        };
-        let none = trash(0, 0);
-        let space = |used, inodes_used| Space {
-            used,
-            available: 1000 - used,
-            inodes: 100,
-            inodes_used,
-        };
-        assert_eq!(above(&w, &space(850, 85), &none).0, (0, 0));
-        assert_eq!(above(&w, &space(860, 10), &none).0, (110, 0));
-        assert_eq!(above(&w, &space(100, 90), &none).0, (0, 15));
-        assert_eq!(above(&w, &space(900, 90), &trash(10, 100)).0, (0, 0));
-        let no_inodes = Space {
-            inodes: 0,
-            ..space(860, 0)
-        };
-        assert_eq!(above(&w, &no_inodes, &none).0, (110, 0));
     }
 }

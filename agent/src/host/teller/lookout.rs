@@ -9,7 +9,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::host::planner::triggered::{shares, space_of};
+use crate::host::space::shares;
+use crate::host::space::space_of;
 use crate::host::{Host, HostError};
 use purge_base::accounts::user_account;
 use purge_base::clock;

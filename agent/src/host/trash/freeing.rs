@@ -123,7 +123,7 @@ impl Host {
                 self.tell_late(volume, share);
                 break;
             }
-            before = before.or_else(|| self.before_freeing(volume));
+            before = before.or_else(|| self.brakes.before_freeing(volume));
             match free(volume, &trash, share, doubt) {
                 Err(Ended::Stopping) => break,
                 Err(Ended::Late) => {
@@ -137,7 +137,7 @@ impl Host {
             }
         }
         if let Some(before) = before {
-            self.after_freeing(volume, before, &freed);
+            self.brakes.after_freeing(volume, before, &freed);
         }
         let left = trash.shares()?;
         self.stuck.keep(&volume.config.name, &left);

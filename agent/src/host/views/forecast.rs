@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use crate::host::planner::triggered::{Asker, namer, projects_of, space_of};
+use crate::host::asker::Asker;
+use crate::host::asker::namer;
+use crate::host::asker::projects_of;
+use crate::host::space::space_of;
 use crate::host::views::growth::{SHARES_MAX, Sample, Share};
 use crate::host::{Host, HostError, Wanted, lossy};
 use crate::volume::{State, Volume};
@@ -322,7 +325,7 @@ impl Host {
         limited: &Limited<'_>,
         then: &Circumstances,
     ) -> Result<Totals, HostError> {
-        let rule = self.rule_of(limited.asker)?;
+        let rule = self.ground.rule_of(limited.asker)?;
         let need = limited.used.max(limited.most) - limited.low;
         let index = volume.watched.index.read();
         match limited.asker {

@@ -3,7 +3,7 @@
 use purge_proto::v1;
 
 use super::{timestamp, totals};
-use crate::host::planner::freed::{TriggerState, TriggerStatus};
+use crate::host::brakes::status::{TriggerState, TriggerStatus};
 use crate::host::unattended::due::DueSchedule;
 use crate::host::views::forecast::{Due, Forecast, LimitForecast, SubjectForecast};
 use crate::host::views::mine::{MineDirectory, MineReport};

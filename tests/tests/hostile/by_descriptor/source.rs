@@ -13,7 +13,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("crates/base/src/clock.rs", "fs::read fs::rename", STATE),
     ("crates/base/src/handover.rs", "fs::read fs::remove_file", STATE),
     ("agent/src/host/announced.rs", "fs::read fs::rename", STATE),
-    ("agent/src/host/planner/freed.rs", "fs::read fs::rename", STATE),
+    ("agent/src/host/brakes/kept.rs", "fs::read fs::rename", STATE),
     ("agent/src/host/views/growth.rs", "fs::read fs::rename", STATE),
     ("agent/src/host/applier/purges.rs", "fs::remove_file", STATE),
     (

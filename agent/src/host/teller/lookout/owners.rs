@@ -5,7 +5,8 @@ use std::sync::Arc;
 use purge_proto::shown::Shown;
 
 use super::{DAY, LookError, Lookout};
-use crate::host::planner::triggered::{namer, projects_of};
+use crate::host::asker::namer;
+use crate::host::asker::projects_of;
 use crate::volume::Volume;
 use purge_base::accounts::user_account;
 use purge_base::clock;

@@ -12,26 +12,23 @@
 //! So one user who keeps deleted files does not stop a volume's watermark, and a snapshot, which keeps blocks and no file, still does.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher as _, RandomState};
 use std::os::fd::OwnedFd;
 
 use prost::Message;
 use purge_proto::units::format_size;
 use rustc_hash::FxHashSet;
 
-use crate::host::Host;
-use crate::host::planner::promised::Sum;
-use crate::host::planner::sharing::path_of;
+use super::Brakes;
+use super::promised::Sum;
 use crate::volume::Volume;
-use purge_base::accounts::{Persons, user_name};
+use purge_base::accounts::user_name;
 use purge_base::clock;
 use purge_collect::locks;
 use purge_model::{Inode, Seconds};
-use purge_policy::evaluate::Pick;
-use purge_policy::sample::{self, Candidate, Drawn, Kept, stands_for};
+use purge_policy::sample::stands_for;
 use purge_removal::plans::{OwnerProbes, Probe};
 use purge_sys::handle::Handle;
-use purge_sys::{beneath, stat};
+use purge_sys::stat;
 
 /// The number of processes that are named.
 const HOLDERS_NAMED_MAX: usize = 3;
@@ -104,52 +101,6 @@ fn fate(mount: &OwnedFd, probe: &Probe) -> Fate {
     }
 }
 
-/// Draws some of the files that a plan takes: by what they take on disk, or each alike.
-pub(in crate::host) fn draw(volume: &Volume, picks: &[Pick], by_bytes: bool) -> Vec<OwnerProbes> {
-    let (luck, persons) = (RandomState::new(), Persons::of_host());
-    let candidates: Vec<Candidate> = {
-        let index = volume.watched.index.read();
-        let candidate = |pick: &Pick| {
-            let (entry, _) = index.get(pick.ino)?;
-            Some(Candidate {
-                owner: persons.of(entry.uid),
-                ino: pick.ino,
-                takes: entry.allocated,
-                luck: luck.hash_one(pick.ino),
-            })
-        };
-        picks.iter().filter_map(candidate).collect()
-    };
-    let Ok(root) = volume.watched.open_root() else {
-        return Vec::new();
-    };
-    let drawn = sample::draw(&candidates, by_bytes);
-    drawn.into_iter().map(|of| probes(volume, &root, of)).collect()
-}
-
-fn probes(volume: &Volume, root: &OwnedFd, drawn: Kept) -> OwnerProbes {
-    let probe = |of: &Drawn| {
-        let ino = of.ino;
-        let path = path_of(volume, ino)?;
-        let entry = beneath::open_entry(root, &path).ok()?;
-        let is_it = stat::open_file(&entry).is_ok_and(|found| found.stat.ino == ino);
-        let handle = Handle::of_open(&entry).ok().filter(|_| is_it)?;
-        Some(Probe {
-            ino,
-            takes: of.takes,
-            weight: of.weight,
-            uid: of.owner,
-            kind: handle.kind(),
-            handle: handle.content().to_vec(),
-        })
-    };
-    OwnerProbes {
-        uid: 0,
-        threshold: drawn.threshold,
-        probes: drawn.files.iter().filter_map(probe).collect(),
-    }
-}
-
 /// What became of one owner's files that were drawn: bytes and files.
 #[derive(Default)]
 struct Found {
@@ -178,57 +129,11 @@ impl Found {
     }
 }
 
-impl Host {
-    /// What of a run's promise processes keep: it is taken off, and owners of whom half is kept are named.
-    pub(in crate::host) fn without_kept(
-        &self,
-        volume: &Volume,
-        drawn: &[OwnerProbes],
-        sum: Sum,
-    ) -> (Sum, Vec<LeftOut>) {
-        let Ok(mount) = volume.watched.open_mount() else {
-            return (sum, Vec::new());
-        };
-        let mut of_owner: BTreeMap<u32, Found> = BTreeMap::new();
-        for of in drawn {
-            for probe in &of.probes {
-                let part = stands_for((probe.takes, probe.weight), of.threshold);
-                let owner = if probe.uid == 0 { of.uid } else { probe.uid };
-                let found = of_owner.entry(owner).or_default();
-                found.add(part, probe, fate(&mount, probe));
-            }
-        }
-        let kept = of_owner.values().map(|found| found.of_kept);
-        let (bytes, files) = kept.fold((0.0, 0.0), |sum, part| (sum.0 + part.0, sum.1 + part.1));
-        let withheld = of_owner.into_iter().filter(|(_, found)| found.is_withheld());
-        let left_out = withheld.map(|(uid, found)| LeftOut {
-            uid,
-            at: clock::now().0,
-            bytes: found.of_kept.0 as u64,
-            files: found.of_kept.1 as u64,
-            holders: holders(&found.kept),
-            probes: found.kept,
-        });
-        let owners: Vec<LeftOut> = left_out.collect();
-        for owner in &owners {
-            tracing::warn!(volume = %volume.config.name, uid = owner.uid, why = %owner.in_words(), "deleted files do not come free");
-        }
-        (sum.without(bytes as u64, files as u64), owners)
-    }
-
-    /// The uids of owners whose files are left alone: all that each of them may use.
-    pub(in crate::host) fn uids_of(volume: &Volume, owners: &FxHashSet<u32>) -> FxHashSet<u32> {
-        let persons = Persons::of_host();
-        let index = volume.watched.index.read();
-        let users = index.ledger().users().keys().copied();
-        let theirs = users.filter(|uid| owners.contains(&persons.of(*uid)));
-        theirs.chain(owners.iter().copied()).collect()
-    }
-
+impl Brakes {
     /// Owners whose files a watermark leaves alone now.
     pub(in crate::host) fn left_out(&self, volume: &Volume) -> Vec<LeftOut> {
         let name = &volume.config.name;
-        let known = self.brakes.left_out(name);
+        let known = self.known.get(name).left_out;
         if known.is_empty() {
             return known;
         }
@@ -240,10 +145,42 @@ impl Host {
             for owner in &past {
                 tracing::info!(volume = %name, uid = owner.uid, "no process keeps deleted files of that owner: the watermark may take others again");
             }
-            self.brakes.set_left_out(name, left.clone());
+            self.known.change(name, |k| k.left_out.clone_from(&left));
         }
         left
     }
+}
+
+/// What of a run's promise processes keep: it is taken off, and owners of whom half is kept are named.
+pub(super) fn without_kept(volume: &Volume, drawn: &[OwnerProbes], sum: Sum) -> (Sum, Vec<LeftOut>) {
+    let Ok(mount) = volume.watched.open_mount() else {
+        return (sum, Vec::new());
+    };
+    let mut of_owner: BTreeMap<u32, Found> = BTreeMap::new();
+    for of in drawn {
+        for probe in &of.probes {
+            let part = stands_for((probe.takes, probe.weight), of.threshold);
+            let owner = if probe.uid == 0 { of.uid } else { probe.uid };
+            let found = of_owner.entry(owner).or_default();
+            found.add(part, probe, fate(&mount, probe));
+        }
+    }
+    let kept = of_owner.values().map(|found| found.of_kept);
+    let (bytes, files) = kept.fold((0.0, 0.0), |sum, part| (sum.0 + part.0, sum.1 + part.1));
+    let withheld = of_owner.into_iter().filter(|(_, found)| found.is_withheld());
+    let left_out = withheld.map(|(uid, found)| LeftOut {
+        uid,
+        at: clock::now().0,
+        bytes: found.of_kept.0 as u64,
+        files: found.of_kept.1 as u64,
+        holders: holders(&found.kept),
+        probes: found.kept,
+    });
+    let owners: Vec<LeftOut> = left_out.collect();
+    for owner in &owners {
+        tracing::warn!(volume = %volume.config.name, uid = owner.uid, why = %owner.in_words(), "deleted files do not come free");
+    }
+    (sum.without(bytes as u64, files as u64), owners)
 }
 
 /// Which processes keep some of these files, for a person.
