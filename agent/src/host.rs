@@ -49,6 +49,7 @@ use self::left::Left;
 use self::notices::Notices;
 pub use self::own::Wish;
 pub use self::planner::plans::Wanted;
+use self::trash::TrashKeeper;
 pub use self::views::questions::User;
 use crate::volume::{Absent, Home, Volume, VolumeError};
 use purge_base::clock;
@@ -92,10 +93,8 @@ pub struct Host {
     published: Mutex<teller::announce::Published>,
     /// How much there was at earlier times.
     history: views::growth::History,
-    /// What of the trash cannot be freed.
-    stuck: trash::stuck::AllStuck,
-    /// What of the trash stays longer than its grace.
-    waiting: trash::waiting::Waiting,
+    /// What runs leave in the trash.
+    pub trash: Arc<TrashKeeper>,
     /// What stops quotas and watermarks.
     pub brakes: Arc<Brakes>,
     store: Store,
@@ -220,6 +219,8 @@ impl Host {
         let notices = Notices::new(Arc::clone(&ground), Arc::clone(&notifier));
         let records = (plans.clone(), Arc::clone(&runs));
         let brakes = Brakes::load(Arc::clone(&ground), records, Arc::clone(&notices));
+        let records = (Arc::clone(&runs), Arc::clone(&audit));
+        let trash = TrashKeeper::new(Arc::clone(&ground), records, Arc::clone(&brakes));
         Ok(Arc::new(Self {
             judge: Judge::new(Arc::clone(&ground), Arc::clone(&holds)),
             notices,
@@ -231,8 +232,7 @@ impl Host {
             audit,
             published: Mutex::default(),
             history: views::growth::History::load(&anchor),
-            stuck: trash::stuck::AllStuck::default(),
-            waiting: trash::waiting::Waiting::default(),
+            trash,
             brakes,
             store,
             served: unattended::served::Served::load(&anchor),

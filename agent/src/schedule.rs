@@ -153,7 +153,7 @@ pub async fn keep(host: Arc<Host>) {
             let name = &volume.config.name;
             if freeing.get(name).is_none_or(JoinHandle::is_finished) {
                 let (tended, volume) = (Arc::clone(&host), Arc::clone(volume));
-                let task = tokio::task::spawn_blocking(move || tended.tend_trash(&volume));
+                let task = tokio::task::spawn_blocking(move || tended.trash.tend_trash(&volume));
                 freeing.insert(name.clone(), task);
             }
         }

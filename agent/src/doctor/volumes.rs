@@ -189,6 +189,7 @@ pub(super) fn runs_and_trash(host: &Host, volume: &str) -> Vec<Finding> {
         Finding::bad("run", why, cure)
     });
     let stuck = host
+        .trash
         .stuck_in(volume)
         .map(|stuck| Finding::bad("trash", stuck.words(), stuck.cure));
     failed.into_iter().chain(stuck).map(|f| f.of(volume)).collect()

@@ -209,7 +209,7 @@ fn stuck(page: &mut Page, host: &Host) {
     let volumes = host.volumes().iter().map(|v| &v.config.name);
     let all: Vec<_> = volumes
         .map(|name| {
-            let totals = host.stuck_in(name).map(|s| s.totals).unwrap_or_default();
+            let totals = host.trash.stuck_in(name).map(|s| s.totals).unwrap_or_default();
             let failed = u8::from(host.run_failure(name).is_some());
             (format!("volume={name:?}"), totals, failed)
         })

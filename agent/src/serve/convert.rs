@@ -118,7 +118,7 @@ fn absent(host: &Host, volume: &Absent) -> v1::VolumeStatus {
             "it is not watched, and is taken up when it is there: {}",
             volume.words
         ),
-        trash: Some(totals(host.trash_of(&volume.config.name))),
+        trash: Some(totals(host.trash.trash_of(&volume.config.name))),
         ..v1::VolumeStatus::default()
     }
 }
@@ -143,7 +143,7 @@ pub(super) fn volume(host: &Host, volume: &Volume, totals: Totals) -> v1::Volume
         coverage_since: Some(timestamp(condition.coverage_since)),
         gaps: condition.gaps.iter().map(gap).collect(),
         keeping: Some(keeping(volume, condition.gaps_total)),
-        trash: Some(self::totals(host.trash_of(&volume.config.name))),
+        trash: Some(self::totals(host.trash.trash_of(&volume.config.name))),
         triggers: host
             .brakes
             .triggers(&volume.config.name)
@@ -151,14 +151,18 @@ pub(super) fn volume(host: &Host, volume: &Volume, totals: Totals) -> v1::Volume
             .map(trigger)
             .collect(),
         trash_waits_until: host
+            .trash
             .trash_waits_until(&volume.config.name)
             .map(|until| timestamp(Seconds::from_unix(until))),
-        stuck_trash: host.stuck_in(&volume.config.name).map(|stuck| v1::StuckTrash {
-            totals: Some(self::totals(stuck.totals)),
-            path: stuck.path,
-            why: stuck.why,
-            cure: stuck.cure,
-        }),
+        stuck_trash: host
+            .trash
+            .stuck_in(&volume.config.name)
+            .map(|stuck| v1::StuckTrash {
+                totals: Some(self::totals(stuck.totals)),
+                path: stuck.path,
+                why: stuck.why,
+                cure: stuck.cure,
+            }),
         run_failure: host.run_failure(&volume.config.name).unwrap_or_default(),
         guard: volume.last_guard().name().into(),
         events_total: counters.events.load(Relaxed),

@@ -295,7 +295,8 @@ impl PurgeAgent for Service {
         let by = caller.name.clone();
         let r = requests::restore(request.into_inner())?;
         let report = self.wait(&caller, move |host| {
-            host.restore(&r.run_id, &r.paths, Some(&*r.to).filter(|to| !to.is_empty()), &by)
+            host.trash
+                .restore(&r.run_id, &r.paths, Some(&*r.to).filter(|to| !to.is_empty()), &by)
         });
         Ok(Response::new(pages::restored(convert::restored(report.await?))))
     }

@@ -195,16 +195,6 @@ fn graces(plan: &Plan, how: Manner, guard: Guard) -> Vec<u64> {
         .collect()
 }
 
-pub(in crate::host) fn heading_of(run: &Run, volume: &Volume, by: &str) -> Heading {
-    Heading {
-        volume: run.volume.clone(),
-        root: volume.config.path.clone(),
-        plan: run.plan.clone(),
-        run: run.id.clone(),
-        by: by.into(),
-    }
-}
-
 /// Whether every use since then has been seen.
 fn is_watched_since(volume: &Volume, at: Seconds) -> bool {
     let condition = volume.condition();
@@ -249,7 +239,7 @@ struct Around<'a> {
 
 impl apply::Surroundings for Around<'_> {
     fn free_trash(&self) -> bool {
-        self.host.free_trash_for_a_run(self.volume)
+        self.host.trash.free_trash_for_a_run(self.volume)
     }
     fn sync(&self, at_most: Duration) -> Seen {
         match self.volume.barrier(at_most) {

@@ -199,7 +199,7 @@ impl Host {
         at: &Circumstances,
     ) -> Result<Asked, HostError> {
         let space = space_of(volume)?;
-        let (need, because) = above(w, &space, &self.trash_of(&w.volume));
+        let (need, because) = above(w, &space, &self.trash.trash_of(&w.volume));
         let index = &volume.watched.index;
         let owners = self.brakes.left_out(volume);
         let without;
@@ -280,7 +280,7 @@ impl Host {
             let freed = Cell::new((0u128, 0u128));
             let is_enough = |share: &Share| {
                 let (bytes, files) = freed.get();
-                let left = self.in_trash_of(&share.run);
+                let left = self.trash.in_trash_of(&share.run);
                 freed.set((
                     bytes.saturating_add(left.bytes.into()),
                     files.saturating_add(left.files.into()),
@@ -288,13 +288,13 @@ impl Host {
                 let promised = bytes >= all.0 && files >= all.1;
                 promised || needs(&Totals::default()).is_ok_and(|need| need == (0, 0))
             };
-            let freed = self.free_trash_early(volume, is_enough);
+            let freed = self.trash.free_trash_early(volume, is_enough);
             freed.map_err(|e| HostError::Refused(format!("the trash: {e}")))?;
             if !self.brakes.may_trigger(watermark) {
                 return Ok(false);
             }
         }
-        Ok(needs(&self.trash_of(&watermark.volume))? != (0, 0))
+        Ok(needs(&self.trash.trash_of(&watermark.volume))? != (0, 0))
     }
 
     /// Applies what a quota with `action = "purge"` asks for.

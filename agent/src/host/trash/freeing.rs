@@ -6,9 +6,9 @@ use std::cell::Cell;
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::host::applier::purges::heading_of;
-use crate::host::trash::stuck::Stuck;
-use crate::host::{Host, HostError};
+use super::stuck::Stuck;
+use super::{TrashKeeper, heading_of};
+use crate::host::HostError;
 use crate::volume::claimed::Doing;
 use crate::volume::{State, Volume};
 use crate::work::Outcome;
@@ -26,7 +26,7 @@ const USES_WITHIN: Duration = Duration::from_secs(5);
 /// The same while some files are leased, and openers of these wait.
 const LEASED_WITHIN: Duration = Duration::from_millis(500);
 
-impl Host {
+impl TrashKeeper {
     /// Frees what lies in a volume's trash and whose grace has ended.
     pub fn tend_trash(&self, volume: &Volume) {
         let now = clock::judged().unix();
@@ -65,7 +65,7 @@ impl Host {
     /// trash may be freed early. Whether one was.
     pub(in crate::host) fn free_trash_for_a_run(&self, volume: &Volume) -> bool {
         let name = &volume.config.name;
-        let limits = self.limits();
+        let limits = self.ground.limits();
         let mut of_volume = limits.watermarks.iter().filter(|w| w.volume == *name);
         if !of_volume.any(|w| w.free_trash) {
             return false;

@@ -1,10 +1,10 @@
-//! What runs leave in the trash: put back, and counted. See [`crate::host::trash::freeing`] for its end.
+//! What runs leave in the trash: put back, and counted. See [`super::freeing`] for its end.
 
 use std::sync::Arc;
 
-use crate::host::applier::purges::heading_of;
+use super::{TrashKeeper, heading_of};
+use crate::host::HostError;
 use crate::host::place::{AtEnd, Place};
-use crate::host::{Host, HostError};
 use crate::volume::Volume;
 use crate::volume::claimed::Doing;
 use purge_base::clock;
@@ -32,7 +32,7 @@ pub struct Restored {
     pub failed_total: u64,
 }
 
-impl Host {
+impl TrashKeeper {
     /// Puts back what a run has moved to the trash: all of it, or what lies at or below some paths.
     ///
     /// # Errors
@@ -45,9 +45,9 @@ impl Host {
         by: &str,
     ) -> Result<Restored, HostError> {
         // Whether a path is one at all does not depend on the run.
-        let places = paths.iter().map(|path| self.locate("paths", path));
+        let places = paths.iter().map(|path| self.ground.locate("paths", path));
         let places: Vec<Place> = places.collect::<Result<_, HostError>>()?;
-        let to = to.map(|to| self.locate("to", to)).transpose()?;
+        let to = to.map(|to| self.ground.locate("to", to)).transpose()?;
         places
             .iter()
             .try_for_each(|place| place.refuse_links(AtEnd::Anything))?;
@@ -55,7 +55,7 @@ impl Host {
             to.refuse_links(AtEnd::NoLink)?;
         }
         let mut run = self.runs.get(run_id)?;
-        let volume = Arc::clone(self.volume(&run.volume)?);
+        let volume = Arc::clone(self.ground.volume(&run.volume)?);
         volume
             .check_identity()
             .map_err(|e| HostError::Refused(e.to_string()))?;

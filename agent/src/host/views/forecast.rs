@@ -289,7 +289,7 @@ impl Host {
         samples: &[Sample],
     ) -> Result<Vec<Limited<'a>>, HostError> {
         let space = space_of(volume)?;
-        let trash = self.trash_of(&w.volume);
+        let trash = self.trash.trash_of(&w.volume);
         let all = space.used.saturating_add(space.available);
         let part = |measure, used: u64, all: u64, samples| Limited {
             asker,

@@ -29,7 +29,7 @@ impl Host {
             for (what, reason) in volume.ailments() {
                 add(name, what.check(), (reason, what.cure().to_owned()));
             }
-            if let Some(stuck) = self.stuck_in(name) {
+            if let Some(stuck) = self.trash.stuck_in(name) {
                 add(name, "trash", (stuck.words(), stuck.cure));
             }
         }
