@@ -48,7 +48,7 @@ use self::judge::Judge;
 use self::left::Left;
 use self::notices::Notices;
 pub use self::own::Wish;
-pub use self::planner::plans::Wanted;
+pub use self::planner::{Planner, Wanted};
 use self::trash::TrashKeeper;
 pub use self::views::questions::User;
 use crate::volume::{Absent, Home, Volume, VolumeError};
@@ -87,8 +87,8 @@ pub struct Host {
     pub notifier: Arc<Notifier>,
     /// What was done.
     pub audit: Arc<Audit>,
-    /// Patterns that were looked for.
-    patterns: planner::Looked,
+    /// Makes plans.
+    pub planner: Arc<Planner>,
     /// When lists of announcing rules were published.
     published: Mutex<teller::announce::Published>,
     /// How much there was at earlier times.
@@ -221,8 +221,14 @@ impl Host {
         let brakes = Brakes::load(Arc::clone(&ground), records, Arc::clone(&notices));
         let records = (Arc::clone(&runs), Arc::clone(&audit));
         let trash = TrashKeeper::new(Arc::clone(&ground), records, Arc::clone(&brakes));
+        let judge = Judge::new(Arc::clone(&ground), Arc::clone(&holds));
+        let planner = Planner::new(
+            (Arc::clone(&ground), Arc::clone(&judge)),
+            (plans.clone(), Arc::clone(&holds)),
+            (Arc::clone(&brakes), Arc::clone(&trash)),
+        );
         Ok(Arc::new(Self {
-            judge: Judge::new(Arc::clone(&ground), Arc::clone(&holds)),
+            judge,
             notices,
             ground,
             plans,
@@ -239,7 +245,7 @@ impl Host {
             silent_since: Mutex::default(),
             started: Instant::now(),
             schedules: unattended::due::Schedules::default(),
-            patterns: planner::Looked::default(),
+            planner,
         }))
     }
 

@@ -9,7 +9,7 @@ use purge_policy::allowance::{Quota, Watermark};
 use purge_policy::rooted::Named;
 use purge_policy::rule::{Action, Rule};
 use purge_policy::whom::QuotaSubject;
-use purge_removal::plans::Fingerprint;
+use purge_removal::plans::{Fingerprint, Plan};
 use purge_sys::trusted;
 
 /// Who asks.
@@ -69,6 +69,17 @@ impl Ground {
             rule.action = Action::Notify;
         }
         Ok(rule)
+    }
+
+    /// Whether the quota or watermark that asked for a plan is still what it was then.
+    pub(super) fn is_unchanged(&self, plan: &Plan) -> bool {
+        let limits = self.limits();
+        let quotas = limits.quotas.into_iter().map(Asker::Quota);
+        let mut askers = quotas.chain(limits.watermarks.into_iter().map(Asker::Watermark));
+        askers
+            .find(|a| Some(a.name()) == plan.trigger)
+            .and_then(|a| Some(a.fingerprint(&self.rule_of(&a).ok()?)))
+            .is_some_and(|now| now == plan.fingerprint)
     }
 }
 

@@ -165,9 +165,9 @@ impl PurgeAgent for Service {
         let made = self.wait(&caller, move |host| {
             let by = By::client(&name);
             match asked {
-                PlanAsked::Quota(name) => host.create_quota_plan(&name, max, by),
-                PlanAsked::Watermark(volume) => host.create_watermark_plan(&volume, max, by),
-                PlanAsked::Rules(wanted) => host.create_plan(&wanted, by),
+                PlanAsked::Quota(name) => host.planner.create_quota_plan(&name, max, by),
+                PlanAsked::Watermark(volume) => host.planner.create_watermark_plan(&volume, max, by),
+                PlanAsked::Rules(wanted) => host.planner.create_plan(&wanted, by),
             }
         });
         let plan = plan_of(made.await?);
@@ -480,7 +480,7 @@ impl PurgeAgent for Service {
         let looked = self.wait(&caller, move |host| {
             let rules = asked.rules.into_iter().map(|r| (r.rule, r.exclude));
             let rules: Vec<_> = rules.collect();
-            let idle = host.check_patterns(&asked.volume, &rules)?.into_iter();
+            let idle = host.planner.check_patterns(&asked.volume, &rules)?.into_iter();
             Ok(v1::CheckPatternsResponse {
                 idle: idle.map(convert::idle).collect(),
             })

@@ -162,7 +162,7 @@ impl Host {
             ))
         };
         if let Some(trigger) = &plan.trigger {
-            return match self.trigger_is_unchanged(plan) {
+            return match self.ground.is_unchanged(plan) {
                 _ if !plan.fingerprint.is_comparable() => of_older_agent(),
                 true => Ok(()),
                 false => refused(format!(

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::host::{Host, HostError};
+use super::Planner;
+use crate::host::HostError;
 use crate::volume::Volume;
 use purge_index::codec::DirEntry;
 use purge_index::{DirId, StoreError};
@@ -37,7 +38,7 @@ const PATH_BYTES_MAX: usize = 4096;
 
 /// What was looked for, by volume.
 #[derive(Debug, Default)]
-pub(in crate::host) struct Looked(Mutex<HashMap<String, Arc<OfVolume>>>);
+pub(super) struct Looked(Mutex<HashMap<String, Arc<OfVolume>>>);
 
 #[derive(Debug, Default)]
 struct OfVolume {
@@ -76,9 +77,9 @@ impl Known {
     }
 }
 
-impl Host {
+impl Planner {
     /// The exclude patterns of rules that match nothing on their volume; those of a large volume may not be known yet.
-    pub(in crate::host) fn idle_patterns(&self, volume: &Arc<Volume>, rules: &[Rule]) -> Vec<IdlePattern> {
+    pub(super) fn idle_patterns(&self, volume: &Arc<Volume>, rules: &[Rule]) -> Vec<IdlePattern> {
         let excludes = |rule: &Rule| {
             let patterns = rule.scope.exclude.iter().flat_map(Globs::patterns);
             (rule.name.clone(), patterns.cloned().collect())
@@ -97,7 +98,7 @@ impl Host {
         volume: &str,
         wanted: &[(String, Vec<String>)],
     ) -> Result<Vec<IdlePattern>, HostError> {
-        let volume = self.volume(volume)?;
+        let volume = self.ground.volume(volume)?;
         self.judge.check_certain(volume)?;
         volume.sync_soon();
         self.look_for(volume, wanted, QUESTION_WAITS).ok_or_else(|| {

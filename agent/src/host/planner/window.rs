@@ -3,15 +3,16 @@
 
 use purge_proto::units::format_size;
 
-use crate::host::planner::plans::{Going, TooMany, whole_of};
-use crate::host::{Host, HostError};
+use super::Planner;
+use super::too_many::{Going, TooMany, whole_of};
+use crate::host::HostError;
 use crate::volume::Volume;
 use purge_policy::evaluate::Evaluation;
 use purge_policy::portion::Portion;
 use purge_policy::rule::Rule;
 
 /// Some owners by whose files a plan passes `max_fraction`.
-pub(in crate::host) struct Bound {
+pub(super) struct Bound {
     pub many: TooMany,
     /// What goes besides, with what went within the last day.
     rest: Portion,
@@ -21,17 +22,17 @@ pub(in crate::host) struct Bound {
 
 impl Bound {
     /// Whether so much of those owners' may go as well.
-    pub(in crate::host) fn has_room_for(&self, part: Portion) -> bool {
+    pub(super) fn has_room_for(&self, part: Portion) -> bool {
         self.rest.plus(part).share_of(self.whole) <= self.limit
     }
 }
 
-impl Host {
+impl Planner {
     /// Leaves of a rule's limits what triggers have not taken within the last day.
     ///
     /// # Errors
     /// When nothing is left.
-    pub(in crate::host) fn bind_to_window(&self, volume: &Volume, rule: &mut Rule) -> Result<(), HostError> {
+    pub(super) fn bind_to_window(&self, volume: &Volume, rule: &mut Rule) -> Result<(), HostError> {
         let lately = self.brakes.taken_lately(&volume.config.name)?;
         let limits = [
             ("max_files", &mut rule.max_files, lately.triggered.files),
@@ -53,7 +54,7 @@ impl Host {
     ///
     /// # Errors
     /// When it is too much.
-    pub(in crate::host) fn check_window(
+    pub(super) fn check_window(
         &self,
         volume: &Volume,
         rule: &Rule,

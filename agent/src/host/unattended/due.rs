@@ -237,7 +237,7 @@ impl Host {
             candidates_max: None,
         };
         let by = format!("rule {}", rule.name);
-        let done = self.create_plan(&wanted, By::agent(&by)).and_then(|plan| {
+        let done = self.planner.create_plan(&wanted, By::agent(&by)).and_then(|plan| {
             tracing::info!(rule = %rule.name, plan = %plan.id, candidates = ?plan.totals, "scheduled plan");
             if !rule.action.is_applied() {
                 self.notices.ask_for(&rule.name);

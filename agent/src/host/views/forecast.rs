@@ -166,7 +166,7 @@ impl Host {
     /// When the rules are unknown or do not belong together.
     pub fn forecast_bytes(&self, wanted: &Wanted, days: u32, by: By) -> Result<u64, HostError> {
         const DAY_BYTES: u64 = size_of::<forecast::Share>() as u64;
-        let (volume, _) = self.choose_rules(wanted)?;
+        let (volume, _) = wanted.choose(&self.ground)?;
         let index = volume.watched.index.read();
         let subjects = match by {
             By::Nothing => 1,
@@ -187,7 +187,7 @@ impl Host {
     /// # Errors
     /// When the rules are unknown or do not belong together, or the volume is in doubt.
     pub fn forecast(&self, wanted: &Wanted, days: u32, by: By) -> Result<Forecast, HostError> {
-        let (volume, rules) = self.choose_rules(wanted)?;
+        let (volume, rules) = wanted.choose(&self.ground)?;
         self.judge.check_certain(volume)?;
         volume.sync_soon();
         let at = self.judge.circumstances(volume);
