@@ -40,7 +40,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-pub use self::applier::purges::Manner;
+use self::applier::Applier;
+pub use self::applier::Manner;
 use self::brakes::Brakes;
 pub use self::error::{HostError, lossy, shown};
 pub use self::ground::Ground;
@@ -87,6 +88,8 @@ pub struct Host {
     pub notifier: Arc<Notifier>,
     /// What was done.
     pub audit: Arc<Audit>,
+    /// Applies plans.
+    pub applier: Arc<Applier>,
     /// Makes plans.
     pub planner: Arc<Planner>,
     /// When lists of announcing rules were published.
@@ -227,7 +230,13 @@ impl Host {
             (plans.clone(), Arc::clone(&holds)),
             (Arc::clone(&brakes), Arc::clone(&trash)),
         );
+        let applier = Applier::new(
+            (Arc::clone(&ground), Arc::clone(&judge), Arc::clone(&trash)),
+            (plans.clone(), Arc::clone(&runs), Arc::clone(&holds)),
+            (Arc::clone(&audit), Arc::clone(&notifier)),
+        );
         Ok(Arc::new(Self {
+            applier,
             judge,
             notices,
             ground,

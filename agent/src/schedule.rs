@@ -178,9 +178,9 @@ pub async fn keep(host: Arc<Host>) {
             }
             let tidied = Arc::clone(&host);
             tidying = Some(tokio::task::spawn_blocking(move || {
-                tidied.tidy();
+                tidied.applier.tidy();
                 if runs_too {
-                    tidied.tidy_runs();
+                    tidied.applier.tidy_runs();
                 }
             }));
         }

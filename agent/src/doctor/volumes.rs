@@ -184,7 +184,7 @@ fn guard(volume: &Volume) -> Finding {
 
 /// A run that failed as a whole, and what cannot be freed of the trash.
 pub(super) fn runs_and_trash(host: &Host, volume: &str) -> Vec<Finding> {
-    let failed = host.run_failure(volume).map(|why| {
+    let failed = host.applier.run_failure(volume).map(|why| {
         let cure = "see what it says (purgectl run RUN), then make another plan and apply it";
         Finding::bad("run", why, cure)
     });

@@ -210,7 +210,7 @@ fn stuck(page: &mut Page, host: &Host) {
     let all: Vec<_> = volumes
         .map(|name| {
             let totals = host.trash.stuck_in(name).map(|s| s.totals).unwrap_or_default();
-            let failed = u8::from(host.run_failure(name).is_some());
+            let failed = u8::from(host.applier.run_failure(name).is_some());
             (format!("volume={name:?}"), totals, failed)
         })
         .collect();

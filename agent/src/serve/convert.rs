@@ -163,7 +163,7 @@ pub(super) fn volume(host: &Host, volume: &Volume, totals: Totals) -> v1::Volume
                 why: stuck.why,
                 cure: stuck.cure,
             }),
-        run_failure: host.run_failure(&volume.config.name).unwrap_or_default(),
+        run_failure: host.applier.run_failure(&volume.config.name).unwrap_or_default(),
         guard: volume.last_guard().name().into(),
         events_total: counters.events.load(Relaxed),
         events_lost_total: counters.lost.load(Relaxed),

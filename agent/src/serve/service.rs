@@ -225,7 +225,9 @@ impl PurgeAgent for Service {
         let r = request.into_inner();
         let id = requests::id("plan_id", r.plan_id.clone())?;
         let (_, live) = self
-            .wait(&caller, move |host| host.apply(&id, requests::manner(&r), &by))
+            .wait(&caller, move |host| {
+                host.applier.apply(&id, requests::manner(&r), &by)
+            })
             .await?;
         Ok(Response::new(follow(&live, &caller)))
     }

@@ -3,19 +3,20 @@
 
 use rustc_hash::FxHashSet;
 
-use crate::host::{Host, HostError};
+use super::Applier;
+use crate::host::HostError;
 use purge_base::clock;
 use purge_removal::run::ledger;
 use purge_removal::trash::Trash;
 
-impl Host {
+impl Applier {
     /// Removes holds and plans that are over. To be called every few seconds: it costs next to nothing while there are none.
     pub fn tidy(&self) {
         if let Err(error) = self.holds.tidy() {
             tracing::error!(%error, "expired holds cannot be removed: it is tried again");
         }
         if self.runs.any_live() {
-            for volume in &self.volumes {
+            for volume in &self.ground.volumes {
                 self.holds.look_up_again(&volume.config.name, &volume.config.path);
             }
         }
@@ -34,7 +35,7 @@ impl Host {
             Ok(removed) => {
                 for run in removed {
                     // As a rule there is none.
-                    let _ = std::fs::remove_file(ledger::path(&self.anchor, &run));
+                    let _ = std::fs::remove_file(ledger::path(&self.ground.anchor, &run));
                 }
             }
             Err(error) => {
@@ -46,7 +47,7 @@ impl Host {
     /// The runs of which something lies in the trash of a volume.
     fn in_the_trash(&self) -> Result<FxHashSet<String>, HostError> {
         let mut runs = FxHashSet::default();
-        for volume in &self.volumes {
+        for volume in &self.ground.volumes {
             let shares =
                 Trash::open(&volume.watched).and_then(|t| t.map_or_else(|| Ok(Vec::new()), |t| t.shares()));
             let shares = shares.map_err(|e| {

@@ -243,7 +243,7 @@ impl Host {
                 self.notices.ask_for(&rule.name);
             }
             if rule.auto_apply && rule.action.is_applied() {
-                let (run, _) = self.apply(&plan.id, Manner::default(), "schedule")?;
+                let (run, _) = self.applier.apply(&plan.id, Manner::default(), "schedule")?;
                 self.await_end(&run);
             }
             Ok(())

@@ -106,7 +106,7 @@ impl Host {
             self.brakes
                 .before_run(self.ground.volume(asker.volume())?, &plan.id)?;
         }
-        let applied = self.apply(&plan.id, Manner::default(), &asker.name());
+        let applied = self.applier.apply(&plan.id, Manner::default(), &asker.name());
         if applied.is_err() && is_measured {
             self.brakes.no_run(asker.volume());
         }

@@ -15,7 +15,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("agent/src/host/announced.rs", "fs::read fs::rename", STATE),
     ("agent/src/host/brakes/kept.rs", "fs::read fs::rename", STATE),
     ("agent/src/host/views/growth.rs", "fs::read fs::rename", STATE),
-    ("agent/src/host/applier/purges.rs", "fs::remove_file", STATE),
+    ("agent/src/host/applier/runs.rs", "fs::remove_file", STATE),
     (
         "agent/src/host/unattended/served.rs",
         "fs::read_to_string fs::rename",

@@ -7,7 +7,8 @@ use std::time::Duration;
 use parking_lot::{MutexGuard, RwLockReadGuard};
 use rustc_hash::FxHashSet;
 
-use crate::host::{Host, HostError};
+use super::Applier;
+use crate::host::HostError;
 use crate::volume::{State, Volume};
 use crate::work::Phase;
 use crate::work::rules::{Amount, How};
@@ -20,7 +21,7 @@ use purge_notify::tally::Tally;
 use purge_policy::rule::Rule;
 use purge_removal::audit::Heading;
 use purge_removal::candidate::Candidate;
-use purge_removal::plans::{EXPIRES_AFTER_SECONDS, Fingerprint, Plan};
+use purge_removal::plans::{Claim, EXPIRES_AFTER_SECONDS, Fingerprint, Plan};
 use purge_removal::protection::Guard;
 use purge_removal::run::apply::{self, Order, Seen, Taken};
 use purge_removal::run::ending::{Stop, end, failure_of};
@@ -36,7 +37,7 @@ pub struct Manner {
     pub no_grace: bool,
 }
 
-impl Host {
+impl Applier {
     /// Applies a saved plan in the background.
     ///
     /// # Errors
@@ -51,21 +52,9 @@ impl Host {
         let mut claim = self.plans.claim(plan_id)?;
         let mut plan = self.plans.get(plan_id)?;
         let now = clock::now();
-        if plan.created.age_at(now) >= EXPIRES_AFTER_SECONDS {
-            return Err(HostError::Refused(format!(
-                "plan {plan_id} has expired (it is older than 24 h); make a new one"
-            )));
-        }
-        if let Some(run) = &plan.run {
-            return Err(HostError::Refused(format!(
-                "plan {plan_id} was applied already, by run {run}; make a new one"
-            )));
-        }
-        if let Some(why) = &plan.refusal {
-            return Err(HostError::Refused(format!("plan {plan_id} is refused: {why}")));
-        }
+        check_unused(&plan, now)?;
         self.check_rules_unchanged(&plan)?;
-        let volume = Arc::clone(self.volume(&plan.volume)?);
+        let volume = Arc::clone(self.ground.volume(&plan.volume)?);
         self.judge.check_certain(&volume)?;
         if !is_watched_since(&volume, plan.created) {
             return Err(HostError::Refused(format!(
@@ -97,52 +86,19 @@ impl Host {
         plan.run = Some(run_id.clone());
         claim.used();
         self.plans.put(&plan)?;
-        let (host, running) = (Arc::clone(self), Arc::clone(&live));
-        let spawned = std::thread::Builder::new().name("run".into()).spawn(move || {
-            let run = match Ledger::create(&host.anchor, &heading.run) {
-                Ok(ledger) => {
-                    let order = Order {
-                        plan: &plan,
-                        plans: &host.plans,
-                        max_rate: how.max_rate,
-                        graces,
-                        ledger: &ledger,
-                        audit: &host.audit,
-                        heading: heading.clone(),
-                        descriptors: descriptors::for_runs(),
-                    };
-                    let around = Around {
-                        host: &host,
-                        volume: &volume,
-                        planned_at: plan.created,
-                        tally: host.notifier.tally(&heading.run, &heading.root),
-                        names: names_of_rules(&plan),
-                    };
-                    apply::apply(&volume.watched, &order, &around, &running)
-                }
-                Err(error) => {
-                    let progress = running.watch().borrow().clone();
-                    let why = format!("the run's ledger cannot be made: {error}");
-                    end(progress, Some(Stop::Broken(why)), &running)
-                }
-            };
-            if run.failed_total > 0 {
-                claim.failed();
-            }
-            volume.keeping.work.phases.observe(Phase::Apply, run.seconds);
-            match failure_of(&run) {
-                Some(why) => tracing::error!(run = %run.id, volume = %run.volume, by = %run.by, why, "the run failed"),
-                None => {
-                    tracing::info!(run = %run.id, state = ?run.state, deleted = ?run.deleted, trashed = ?run.trashed, "run ended");
-                }
-            }
-            match host.runs.end(&run) {
-                // The record has it all by now.
-                Ok(()) => drop(std::fs::remove_file(ledger::path(&host.anchor, &run.id))),
-                Err(error) => tracing::error!(run = %run.id, %error, "cannot save the run's record"),
-            }
-            drop(claim);
-        });
+        let begun = Begun {
+            applier: Arc::clone(self),
+            volume,
+            plan,
+            claim,
+            heading,
+            graces,
+            max_rate: how.max_rate,
+            live: Arc::clone(&live),
+        };
+        let spawned = std::thread::Builder::new()
+            .name("run".into())
+            .spawn(move || begun.go_on());
         spawned.map_err(|e| HostError::Refused(format!("cannot start a thread for the run: {e}")))?;
         Ok((run_id, live))
     }
@@ -170,7 +126,7 @@ impl Host {
                 )),
             };
         }
-        let now = self.rules();
+        let now = self.ground.rules();
         let named = plan.rules.iter();
         let named = named.filter_map(|share| now.iter().find(|r| r.name == share.name));
         let named: Vec<Rule> = named.cloned().collect();
@@ -183,6 +139,101 @@ impl Host {
             )),
             _ => Ok(()),
         }
+    }
+}
+
+/// Refuses a plan that is too old, was applied already, or was never to be applied.
+fn check_unused(plan: &Plan, now: Seconds) -> Result<(), HostError> {
+    let id = &plan.id;
+    if plan.created.age_at(now) >= EXPIRES_AFTER_SECONDS {
+        return Err(HostError::Refused(format!(
+            "plan {id} has expired (it is older than 24 h); make a new one"
+        )));
+    }
+    if let Some(run) = &plan.run {
+        return Err(HostError::Refused(format!(
+            "plan {id} was applied already, by run {run}; make a new one"
+        )));
+    }
+    if let Some(why) = &plan.refusal {
+        return Err(HostError::Refused(format!("plan {id} is refused: {why}")));
+    }
+    Ok(())
+}
+
+/// A run that has begun, with all that it needs.
+struct Begun {
+    applier: Arc<Applier>,
+    volume: Arc<Volume>,
+    plan: Plan,
+    claim: Claim,
+    heading: Heading,
+    graces: Vec<u64>,
+    max_rate: u64,
+    live: Arc<LiveRun>,
+}
+
+impl Begun {
+    /// Applies the plan to its end, and writes down what came of it.
+    fn go_on(self) {
+        let Self {
+            applier,
+            volume,
+            plan,
+            mut claim,
+            heading,
+            graces,
+            max_rate,
+            live,
+        } = self;
+        let run = match Ledger::create(&applier.ground.anchor, &heading.run) {
+            Ok(ledger) => {
+                let order = Order {
+                    plan: &plan,
+                    plans: &applier.plans,
+                    max_rate,
+                    graces,
+                    ledger: &ledger,
+                    audit: &applier.audit,
+                    heading: heading.clone(),
+                    descriptors: descriptors::for_runs(),
+                };
+                let around = Around {
+                    applier: &applier,
+                    volume: &volume,
+                    planned_at: plan.created,
+                    tally: applier.notifier.tally(&heading.run, &heading.root),
+                    names: names_of_rules(&plan),
+                };
+                apply::apply(&volume.watched, &order, &around, &live)
+            }
+            Err(error) => {
+                let progress = live.watch().borrow().clone();
+                let why = format!("the run's ledger cannot be made: {error}");
+                end(progress, Some(Stop::Broken(why)), &live)
+            }
+        };
+        if run.failed_total > 0 {
+            claim.failed();
+        }
+        volume.keeping.work.phases.observe(Phase::Apply, run.seconds);
+        match failure_of(&run) {
+            Some(why) => {
+                tracing::error!(run = %run.id, volume = %run.volume, by = %run.by, why, "the run failed")
+            }
+            None => {
+                tracing::info!(run = %run.id, state = ?run.state, deleted = ?run.deleted, trashed = ?run.trashed, "run ended");
+            }
+        }
+        match applier.runs.end(&run) {
+            // The record has it all by now.
+            Ok(()) => drop(std::fs::remove_file(ledger::path(
+                &applier.ground.anchor,
+                &run.id,
+            ))),
+            Err(error) => tracing::error!(run = %run.id, %error, "cannot save the run's record"),
+        }
+        drop(claim);
     }
 }
 
@@ -229,7 +280,7 @@ fn amount_of(candidate: &Candidate) -> Amount {
 }
 
 struct Around<'a> {
-    host: &'a Host,
+    applier: &'a Applier,
     volume: &'a Volume,
     planned_at: Seconds,
     tally: Option<Tally>,
@@ -239,7 +290,7 @@ struct Around<'a> {
 
 impl apply::Surroundings for Around<'_> {
     fn free_trash(&self) -> bool {
-        self.host.trash.free_trash_for_a_run(self.volume)
+        self.applier.trash.free_trash_for_a_run(self.volume)
     }
     fn sync(&self, at_most: Duration) -> Seen {
         match self.volume.barrier(at_most) {
@@ -261,14 +312,14 @@ impl apply::Surroundings for Around<'_> {
         self.volume.hide_mount(mount)
     }
     fn no_new_holds(&self) -> RwLockReadGuard<'_, ()> {
-        self.host.holds.taking()
+        self.applier.holds.taking()
     }
     fn no_new_holds_at_once(&self) -> Option<RwLockReadGuard<'_, ()>> {
-        self.host.holds.taking_at_once()
+        self.applier.holds.taking_at_once()
     }
     fn held(&self) -> FxHashSet<Inode> {
         let volume = &self.volume.config;
-        self.host.holds.held(&volume.name, &volume.path)
+        self.applier.holds.held(&volume.name, &volume.path)
     }
     fn alone_in_the_trash(&self) -> MutexGuard<'_, ()> {
         self.volume.trash_work.lock()
