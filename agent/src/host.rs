@@ -51,6 +51,7 @@ use self::notices::Notices;
 pub use self::own::Wish;
 pub use self::planner::{Planner, Wanted};
 use self::trash::TrashKeeper;
+use self::unattended::Unattended;
 pub use self::views::questions::User;
 use crate::volume::{Absent, Home, Volume, VolumeError};
 use purge_base::clock;
@@ -104,10 +105,8 @@ pub struct Host {
     /// Since when a call of the store does not end.
     silent_since: Mutex<Option<Instant>>,
     started: Instant,
-    /// Rules whose time has come.
-    schedules: unattended::due::Schedules,
-    /// Until when their schedules were served.
-    served: unattended::served::Served,
+    /// Begins what no client asked for.
+    pub unattended: Arc<Unattended>,
 }
 
 impl std::ops::Deref for Host {
@@ -235,6 +234,12 @@ impl Host {
             (plans.clone(), Arc::clone(&runs), Arc::clone(&holds)),
             (Arc::clone(&audit), Arc::clone(&notifier)),
         );
+        let unattended = Unattended::load(
+            (Arc::clone(&ground), Arc::clone(&judge), Arc::clone(&runs)),
+            (Arc::clone(&planner), Arc::clone(&applier)),
+            (Arc::clone(&trash), Arc::clone(&brakes)),
+            Arc::clone(&notices),
+        );
         Ok(Arc::new(Self {
             applier,
             judge,
@@ -250,10 +255,9 @@ impl Host {
             trash,
             brakes,
             store,
-            served: unattended::served::Served::load(&anchor),
+            unattended,
             silent_since: Mutex::default(),
             started: Instant::now(),
-            schedules: unattended::due::Schedules::default(),
             planner,
         }))
     }
@@ -292,7 +296,7 @@ impl Host {
 
     /// Ends everything; what was seen is in the store afterwards.
     pub fn stop(&self) {
-        self.begin_nothing();
+        self.unattended.begin_nothing();
         let patience = Instant::now();
         while self.runs.any_live() && patience.elapsed() < Duration::from_secs(10) {
             std::thread::sleep(Duration::from_millis(20));

@@ -251,7 +251,7 @@ async fn serve_until_told(config: &Config, run: &Run, handover: Handover) -> any
             }
         }
         // Clients that follow a run hear how it ended before the server does.
-        reloads.host.begin_nothing();
+        reloads.host.unattended.begin_nothing();
     };
     let served = serve::serve(Arc::clone(&host), entrances, doors, in_force, shutdown).await;
     sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]).ok();

@@ -42,13 +42,13 @@ impl Look {
         match self {
             Self::Watermark(volume) => {
                 let mine = limits.watermarks.iter().filter(|w| w.volume == *volume);
-                mine.for_each(|w| host.keep_watermark(w));
+                mine.for_each(|w| host.unattended.keep_watermark(w));
             }
             Self::Quotas(volume) => {
                 for quota in limits.quotas.iter().filter(|q| q.volume == *volume) {
                     // Each has its turn: one whose users are always over theirs keeps no other waiting for ever.
-                    if host.await_quiet(volume) {
-                        host.keep_quota(quota);
+                    if host.unattended.await_quiet(volume) {
+                        host.unattended.keep_quota(quota);
                     }
                 }
             }
@@ -185,8 +185,8 @@ pub async fn keep(host: Arc<Host>) {
             }));
         }
         for rule in host.rules() {
-            host.look_at_schedule(&rule, (began, now));
+            host.unattended.look_at_schedule(&rule, (began, now));
         }
-        host.run_due();
+        host.unattended.run_due();
     }
 }

@@ -147,7 +147,12 @@ impl PurgeAgent for Service {
                     .map(|run| pages::run_in_list(convert::run(run)))
                     .collect(),
                 resident_bytes: purge_sys::memory::resident_bytes(),
-                schedules: host.schedules().into_iter().map(convert::schedule).collect(),
+                schedules: host
+                    .unattended
+                    .schedules()
+                    .into_iter()
+                    .map(convert::schedule)
+                    .collect(),
             })
         });
         Ok(Response::new(status.await?))

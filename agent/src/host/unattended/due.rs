@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::host::{Host, HostError, Manner, Wanted};
+use super::Unattended;
+use crate::host::{HostError, Manner, Wanted};
 use crate::volume::{State, Volume};
 use purge_base::clock;
 use purge_model::Seconds;
@@ -123,7 +124,7 @@ fn lane(rule: &Rule) -> String {
 
 /// Rules whose time has come.
 #[derive(Debug, Default)]
-pub(in crate::host) struct Schedules {
+pub(super) struct Schedules {
     queue: Mutex<Queue>,
     /// Lanes that a thread works on.
     busy: Mutex<BTreeSet<String>>,
@@ -153,7 +154,7 @@ enum Turn {
     PutOff(String, bool),
 }
 
-impl Host {
+impl Unattended {
     /// Looks whether the time of a rule has come, in a process that has looked since `began`. It runs as soon as it can.
     pub fn look_at_schedule(&self, rule: &Rule, (began, now): (i64, i64)) {
         if !self.served.comes_due(rule, (began, now)) {
@@ -171,13 +172,13 @@ impl Host {
             if !self.schedules.busy.lock().insert(lane.clone()) {
                 continue;
             }
-            let host = Arc::clone(self);
+            let working = Arc::clone(self);
             let name = lane.clone();
             let spawned = std::thread::Builder::new()
                 .name("schedule".into())
                 .spawn(move || {
-                    host.work_off(&lane);
-                    host.schedules.busy.lock().remove(&lane);
+                    working.work_off(&lane);
+                    working.schedules.busy.lock().remove(&lane);
                 });
             if let Err(error) = spawned {
                 tracing::error!(%error, "cannot start a thread for what is due: it is tried again");
@@ -186,12 +187,12 @@ impl Host {
         }
     }
 
-    fn work_off(self: &Arc<Self>, lane: &str) {
+    fn work_off(&self, lane: &str) {
         while !self.schedules.closed.load(Relaxed) {
             let Some(name) = self.schedules.queue.lock().next(lane) else {
                 return;
             };
-            let rule = self.rules().into_iter().find(|r| r.name == name);
+            let rule = self.ground.rules().into_iter().find(|r| r.name == name);
             let began = clock::wall().unix();
             let turn = rule.as_ref().map_or(Turn::Done, |rule| self.take_turn(rule));
             if let (Turn::Done, Some(rule), false) = (&turn, &rule, self.schedules.closed.load(Relaxed)) {
@@ -225,7 +226,7 @@ impl Host {
     }
 
     /// Makes (and with `auto_apply` applies) the plan of one rule whose time has come, and waits for the end of the run.
-    fn take_turn(self: &Arc<Self>, rule: &Rule) -> Turn {
+    fn take_turn(&self, rule: &Rule) -> Turn {
         if let Some(wait) = self.must_wait(rule) {
             return wait;
         }
@@ -262,7 +263,7 @@ impl Host {
 
     /// Why a rule cannot run now, though it will be able to.
     fn must_wait(&self, rule: &Rule) -> Option<Turn> {
-        let volume = match self.volume(&rule.volume) {
+        let volume = match self.ground.volume(&rule.volume) {
             Ok(volume) => volume,
             Err(error) => return Some(Turn::PutOff(error.to_string(), true)),
         };
@@ -301,7 +302,7 @@ impl Host {
     /// Rules whose time has come, and when it comes again.
     pub fn schedules(&self) -> Vec<DueSchedule> {
         let queue: Vec<Entry> = self.schedules.queue.lock().0.clone();
-        let (rules, now) = (self.rules(), clock::wall().unix());
+        let (rules, now) = (self.ground.rules(), clock::wall().unix());
         let shown = queue.into_iter().map(|entry| {
             let rule = rules.iter().find(|r| r.name == entry.rule);
             let next = rule.and_then(|r| r.schedule.as_ref()?.next_after(now));

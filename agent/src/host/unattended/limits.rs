@@ -3,9 +3,10 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
+use super::Unattended;
 use crate::host::asker::Asker;
 use crate::host::space::{above, space_of};
-use crate::host::{Host, HostError, Manner};
+use crate::host::{HostError, Manner};
 use crate::volume::Volume;
 use purge_model::Totals;
 use purge_policy::allowance::{Quota, Watermark};
@@ -13,9 +14,9 @@ use purge_policy::quota::Need;
 use purge_removal::plans::Plan;
 use purge_removal::trash::Share;
 
-impl Host {
+impl Unattended {
     /// Looks at a volume's space; if it is over its watermark, makes the plan and applies it.
-    pub fn keep_watermark(self: &Arc<Self>, watermark: &Watermark) {
+    pub fn keep_watermark(&self, watermark: &Watermark) {
         let Ok(volume) = self.ground.volume(&watermark.volume) else {
             return;
         };
@@ -60,13 +61,13 @@ impl Host {
     }
 
     /// Applies what a quota with `action = "purge"` asks for.
-    pub fn keep_quota(self: &Arc<Self>, quota: &Quota) {
+    pub fn keep_quota(&self, quota: &Quota) {
         if quota.purges() {
             self.plan_and_apply(&Asker::Quota(quota.clone()));
         }
     }
 
-    fn plan_and_apply(self: &Arc<Self>, asker: &Asker) {
+    fn plan_and_apply(&self, asker: &Asker) {
         // A run frees space by itself; what is still needed afterwards is asked for the next time.
         if self.runs.is_live_on(asker.volume()) {
             return;
@@ -96,7 +97,7 @@ impl Host {
         }
     }
 
-    fn apply_triggered(self: &Arc<Self>, asker: &Asker, plan: &Plan) -> Result<(), HostError> {
+    fn apply_triggered(&self, asker: &Asker, plan: &Plan) -> Result<(), HostError> {
         tracing::info!(by = %asker.name(), plan = %plan.id, candidates = ?plan.totals, "plan");
         if !self.ground.rule_of(asker)?.action.is_applied() {
             return Ok(());

@@ -25,13 +25,13 @@ struct Mark {
 
 /// Until when each rule's schedule was served.
 #[derive(Debug)]
-pub(in crate::host) struct Served {
+pub(super) struct Served {
     path: PathBuf,
     marks: Mutex<BTreeMap<String, Mark>>,
 }
 
 impl Served {
-    pub(in crate::host) fn load(state_dir: &Path) -> Self {
+    pub(super) fn load(state_dir: &Path) -> Self {
         let path = state_dir.join("schedules");
         let text = std::fs::read_to_string(&path).unwrap_or_default();
         Self {
@@ -42,7 +42,7 @@ impl Served {
 
     /// Whether a rule has come due by now. What came due meanwhile is due once, however often it did. A process that has just begun catches
     /// up what a rule wants caught up, and nothing else.
-    pub(in crate::host) fn comes_due(&self, rule: &Rule, (began, now): (i64, i64)) -> bool {
+    pub(super) fn comes_due(&self, rule: &Rule, (began, now): (i64, i64)) -> bool {
         let Some(schedule) = &rule.schedule else {
             return false;
         };
@@ -72,7 +72,7 @@ impl Served {
     }
 
     /// The turn of a rule is over.
-    pub(in crate::host) fn end_turn(&self, rule: &Rule, began: i64) {
+    pub(super) fn end_turn(&self, rule: &Rule, began: i64) {
         if let Some(mark) = self.marks.lock().get_mut(&key(rule)) {
             mark.served = mark.served.max(began.min(mark.looked));
         }
