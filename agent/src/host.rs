@@ -11,7 +11,7 @@
 //! - `judge`       whether a volume may be judged, and under which circumstances; `announced`: what announcing rules have named
 //! - `asker`       who asks for plans besides rules; `space`: how full a volume is
 //! - `notices`     notices of what the agent could not do
-//! - `own`         what ordinary users may ask for: what is theirs
+//! - [`holder`]     makes holds
 //! - `owners`      whom the names of rules and overrides mean
 //! - `left`        what earlier processes left
 //! - [`place`]      where a path from a client leads
@@ -22,10 +22,10 @@ mod asker;
 pub mod brakes;
 mod error;
 pub mod ground;
+pub mod holder;
 mod judge;
 mod left;
 mod notices;
-mod own;
 mod owners;
 pub mod place;
 pub mod planner;
@@ -45,13 +45,18 @@ pub use self::applier::Manner;
 use self::brakes::Brakes;
 pub use self::error::{HostError, lossy, shown};
 pub use self::ground::Ground;
+use self::holder::Holder;
+pub use self::holder::Wish;
 use self::judge::Judge;
 use self::left::Left;
 use self::notices::Notices;
-pub use self::own::Wish;
 pub use self::planner::{Planner, Wanted};
+use self::teller::announce::Announcer;
+use self::teller::lookout::Lookout;
 use self::trash::TrashKeeper;
 use self::unattended::Unattended;
+use self::views::forecast::Forecaster;
+use self::views::questions::Questions;
 pub use self::views::questions::User;
 use crate::volume::{Absent, Home, Volume, VolumeError};
 use purge_base::clock;
@@ -93,10 +98,14 @@ pub struct Host {
     pub applier: Arc<Applier>,
     /// Makes plans.
     pub planner: Arc<Planner>,
-    /// When lists of announcing rules were published.
-    published: Mutex<teller::announce::Published>,
-    /// How much there was at earlier times.
-    history: views::growth::History,
+    /// Publishes what announcing rules will take.
+    pub announcer: Announcer,
+    /// Answers what will expire, and which limits will be reached.
+    pub forecaster: Forecaster,
+    /// Answers what is known of paths and owners.
+    pub questions: Questions,
+    /// Makes holds.
+    pub holder: Holder,
     /// What runs leave in the trash.
     pub trash: Arc<TrashKeeper>,
     /// What stops quotas and watermarks.
@@ -240,6 +249,12 @@ impl Host {
             (Arc::clone(&trash), Arc::clone(&brakes)),
             Arc::clone(&notices),
         );
+        let announcer = Announcer::new(Arc::clone(&ground), Arc::clone(&judge));
+        let of_now = (Arc::clone(&ground), Arc::clone(&judge));
+        let forecaster = Forecaster::load(of_now, Arc::clone(&trash));
+        let of_now = (Arc::clone(&ground), Arc::clone(&judge));
+        let questions = Questions::new(of_now, Arc::clone(&holds));
+        let holder = Holder::new(Arc::clone(&ground), Arc::clone(&holds));
         Ok(Arc::new(Self {
             applier,
             judge,
@@ -250,8 +265,10 @@ impl Host {
             holds,
             notifier,
             audit,
-            published: Mutex::default(),
-            history: views::growth::History::load(&anchor),
+            announcer,
+            forecaster,
+            questions,
+            holder,
             trash,
             brakes,
             store,
@@ -260,6 +277,22 @@ impl Host {
             started: Instant::now(),
             planner,
         }))
+    }
+
+    /// What looks for what people must be told.
+    ///
+    /// # Errors
+    /// When what was told already cannot be read.
+    pub fn lookout(&self) -> std::io::Result<Lookout> {
+        Lookout::new(
+            (
+                Arc::clone(&self.ground),
+                Arc::clone(&self.judge),
+                Arc::clone(&self.trash),
+            ),
+            (self.plans.clone(), Arc::clone(&self.runs)),
+            (Arc::clone(&self.notices), Arc::clone(&self.notifier)),
+        )
     }
 
     /// Why the agent must be started again, if so: an index that must be set aside, or a volume that is mounted again.

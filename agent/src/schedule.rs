@@ -52,7 +52,7 @@ impl Look {
                     }
                 }
             }
-            Self::Growth => host.note_growth(),
+            Self::Growth => host.forecaster.note_growth(),
         }
     }
 }
@@ -111,7 +111,7 @@ const NOTICES_AGAIN: Duration = Duration::from_secs(60);
 /// Looks for what people must be told, until it is aborted.
 pub async fn keep_telling(host: Arc<Host>) {
     loop {
-        let error = match Lookout::new(Arc::clone(&host)) {
+        let error = match host.lookout() {
             Ok(lookout) => look(lookout).await.to_string(),
             Err(error) => error.to_string(),
         };
@@ -169,7 +169,7 @@ pub async fn keep(host: Arc<Host>) {
         let publisher = Arc::clone(&host);
         // A list of a million files takes a while, and delays no plan.
         if publishing.as_ref().is_none_or(JoinHandle::is_finished) {
-            publishing = Some(tokio::task::spawn_blocking(move || publisher.publish()));
+            publishing = Some(tokio::task::spawn_blocking(move || publisher.announcer.publish()));
         }
         if tidying.as_ref().is_none_or(JoinHandle::is_finished) {
             let runs_too = runs_tidied.is_none_or(|at| at.elapsed() >= RUNS_TIDIED_EVERY);

@@ -104,7 +104,7 @@ pub fn examine(host: &Host, in_force: &InForce) -> Vec<Finding> {
     findings.push(memory::examine(entries.fold(0, u64::saturating_add)));
     findings.push(machine::state_dir(host.state_dir(), host.state().defect()));
     findings.push(nfs::server(&kernel));
-    findings.extend(standing::lists(&host.unpublished()));
+    findings.extend(standing::lists(&host.announcer.unpublished()));
     findings.extend(standing::examine(in_force));
     findings
 }

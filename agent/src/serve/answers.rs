@@ -96,7 +96,7 @@ impl Found {
         let expiring = match self.asked.expiring {
             Some(within) => {
                 self.open.charge(theirs.saturating_mul(EXPIRING_BYTES))?;
-                let told = self.host.expiring(volume, (within, only));
+                let told = self.host.questions.expiring(volume, (within, only));
                 Some(told.map_err(convert::status)?)
             }
             None => None,

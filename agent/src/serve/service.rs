@@ -317,8 +317,8 @@ impl PurgeAgent for Service {
         let by = caller.clone();
         let answer = self.wait(&caller, move |host| {
             Ok(convert::explanation(match by.user() {
-                None => host.explain(&path)?,
-                Some(user) => host.explain_own(&path, user)?,
+                None => host.questions.explain(&path)?,
+                Some(user) => host.questions.explain_own(&path, user)?,
             }))
         });
         Ok(Response::new(answer.await?))
@@ -333,7 +333,7 @@ impl PurgeAgent for Service {
         let asked = self.parsed(&caller, move || requests::find(&r, only)).await?;
         let by = caller.clone();
         let places = self
-            .wait(&caller, move |host| host.places(&path, by.user()))
+            .wait(&caller, move |host| host.questions.places(&path, by.user()))
             .await?;
         let found = answers::Found::new(Arc::clone(&self.host), &caller, asked, places);
         Ok(self.stream(&caller, found))
@@ -356,7 +356,9 @@ impl PurgeAgent for Service {
         let (uid, only) = (caller.uid, caller.only());
         let mut whose = self.parsed(&caller, move || requests::mine(r, uid, only)).await?;
         whose.own = only.map(|_| Arc::clone(&caller.gids));
-        let told = self.wait(&caller, move |host| host.mine(&whose, pages::ANSWER_BYTES_MAX));
+        let told = self.wait(&caller, move |host| {
+            host.questions.mine(&whose, pages::ANSWER_BYTES_MAX)
+        });
         Ok(Response::new(convert::mine(told.await?)))
     }
 
@@ -369,11 +371,11 @@ impl PurgeAgent for Service {
         let open = Arc::clone(&caller.open);
         let told = self.wait(&caller, move |host| {
             if caller.share != Share::Root {
-                let takes = host.forecast_bytes(&wanted, days, by)?;
+                let takes = host.forecaster.forecast_bytes(&wanted, days, by)?;
                 open.charge(takes)
                     .map_err(|full| HostError::TooMuch(full.message().into()))?;
             }
-            host.forecast(&wanted, days, by)
+            host.forecaster.forecast(&wanted, days, by)
         });
         Ok(Response::new(convert::forecast(told.await?)))
     }
@@ -421,9 +423,9 @@ impl PurgeAgent for Service {
                 seconds: r.for_seconds,
             };
             match (caller.scope, caller.user()) {
-                (Scope::Own { hold_max, .. }, Some(user)) => host.hold_own(&wish, user, hold_max),
-                _ if caller.uid == Some(0) => host.hold(&wish, &caller.name, Asker::Root),
-                _ => host.hold(&wish, &caller.name, Asker::Role),
+                (Scope::Own { hold_max, .. }, Some(user)) => host.holder.hold_own(&wish, user, hold_max),
+                _ if caller.uid == Some(0) => host.holder.hold(&wish, &caller.name, Asker::Root),
+                _ => host.holder.hold(&wish, &caller.name, Asker::Role),
             }
         });
         Ok(Response::new(convert::hold(hold.await?)))

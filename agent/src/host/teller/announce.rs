@@ -2,9 +2,13 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::lists;
-use crate::host::{Host, HostError};
+use crate::host::judge::Judge;
+use crate::host::{Ground, HostError};
 use crate::volume::Volume;
 use purge_base::clock;
 use purge_model::Seconds;
@@ -23,22 +27,39 @@ const LISTS: u64 = 14;
 const RETRY_EVERY: u64 = 60;
 
 /// How it stands with the rules' lists.
-pub type Published = HashMap<String, Standing>;
+type Published = HashMap<String, Standing>;
 
 /// How it stands with a rule's lists.
 #[derive(Debug, Default)]
-pub struct Standing {
+struct Standing {
     /// When they were published last.
     at: Option<Seconds>,
     /// Why that failed since, and when it was tried.
     failed: Option<(Seconds, String)>,
 }
 
-impl Host {
+/// Publishes lists.
+#[derive(Debug)]
+pub struct Announcer {
+    ground: Arc<Ground>,
+    judge: Arc<Judge>,
+    /// When lists were published.
+    published: Mutex<Published>,
+}
+
+impl Announcer {
+    pub(in crate::host) fn new(ground: Arc<Ground>, judge: Arc<Judge>) -> Self {
+        Self {
+            ground,
+            judge,
+            published: Mutex::default(),
+        }
+    }
+
     /// Publishes the lists that are due.
     pub fn publish(&self) {
-        for rule in self.rules().iter().filter(|r| r.announce > 0) {
-            let Ok(volume) = self.volume(&rule.volume) else {
+        for rule in self.ground.rules().iter().filter(|r| r.announce > 0) {
+            let Ok(volume) = self.ground.volume(&rule.volume) else {
                 continue;
             };
             // A volume that is not wholly seen would drop names, which are then missing from one list.
@@ -71,7 +92,7 @@ impl Host {
 
     /// The rules whose lists could not be published when that was tried last, and why.
     pub fn unpublished(&self) -> Vec<(String, String)> {
-        let rules = self.rules();
+        let rules = self.ground.rules();
         let known = self.published.lock();
         let announcing = rules.iter().filter(|r| r.announce > 0);
         let failed =

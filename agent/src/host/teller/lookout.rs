@@ -9,9 +9,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::host::judge::Judge;
+use crate::host::notices::Notices;
 use crate::host::space::shares;
 use crate::host::space::space_of;
-use crate::host::{Host, HostError};
+use crate::host::trash::TrashKeeper;
+use crate::host::{Ground, HostError};
 use purge_base::accounts::user_account;
 use purge_base::clock;
 use purge_base::sight::Sight;
@@ -20,9 +23,11 @@ use purge_model::Seconds;
 use purge_model::path;
 use purge_notify::event::{Audience, Entry, Event, Fill, List, Purged, What, rfc3339};
 use purge_notify::memory::{Episode, Memory};
+use purge_notify::sender::Notifier;
 use purge_notify::tally::{self, Lost};
 use purge_policy::allowance::Watermark;
-use purge_removal::runs::{Run, RunState};
+use purge_removal::plans::Plans;
+use purge_removal::runs::{Run, RunState, Runs};
 
 /// What costs a pass over the index is looked at this often at most, and seldom enough to cost a hundredth of a processor.
 const PASS_EVERY: Duration = Duration::from_secs(60);
@@ -68,7 +73,13 @@ impl Pass {
 /// Looks.
 #[derive(Debug)]
 pub struct Lookout {
-    host: Arc<Host>,
+    ground: Arc<Ground>,
+    judge: Arc<Judge>,
+    plans: Plans,
+    runs: Arc<Runs>,
+    trash: Arc<TrashKeeper>,
+    notices: Arc<Notices>,
+    notifier: Arc<Notifier>,
     memory: Memory,
     /// Runs that had ended when it looked last; none: it has not.
     ended: Option<u64>,
@@ -86,11 +97,21 @@ impl Lookout {
     ///
     /// # Errors
     /// When that cannot be read.
-    pub fn new(host: Arc<Host>) -> io::Result<Self> {
-        let memory = Memory::open(host.notifier.outbox.dir())?;
+    pub(in crate::host) fn new(
+        (ground, judge, trash): (Arc<Ground>, Arc<Judge>, Arc<TrashKeeper>),
+        (plans, runs): (Plans, Arc<Runs>),
+        (notices, notifier): (Arc<Notices>, Arc<Notifier>),
+    ) -> io::Result<Self> {
+        let memory = Memory::open(notifier.outbox.dir())?;
         let now = Instant::now();
         Ok(Self {
-            host,
+            ground,
+            judge,
+            plans,
+            runs,
+            trash,
+            notices,
+            notifier,
             memory,
             ended: None,
             space: now,
@@ -106,10 +127,10 @@ impl Lookout {
     pub fn look(&mut self) {
         if self.tidied.is_none_or(|at| at.elapsed() > TIDY_EVERY) {
             self.tidied = Some(Instant::now());
-            let tidied = self.host.notifier.outbox.tidy(wall());
+            let tidied = self.notifier.outbox.tidy(wall());
             said("what was sent long ago", tidied.map_err(LookError::from));
         }
-        if !self.host.notifier.tells() {
+        if !self.notifier.tells() {
             return;
         }
         let runs = self.runs();
@@ -120,25 +141,25 @@ impl Lookout {
         said("what does not work", troubles);
         if Instant::now() >= self.space {
             self.space = Instant::now() + SPACE_EVERY;
-            for watermark in self.host.limits().watermarks {
+            for watermark in self.ground.limits().watermarks {
                 let looked = self.watermark(&watermark);
                 said("a watermark", looked);
             }
         }
         if self.quotas.is_due() {
-            self.host.meet_all_owners();
+            self.ground.meet_all_owners();
             let began = Instant::now();
-            for quota in self.host.limits().quotas {
+            for quota in self.ground.limits().quotas {
                 let looked = self.quota(&quota);
                 said("a quota", looked);
             }
             self.quotas.made(began);
         }
-        let asked = self.host.notices.take_asked();
+        let asked = self.notices.take_asked();
         let due = self.expiring.is_due();
         if due || !asked.is_empty() {
             let began = Instant::now();
-            for rule in self.host.rules() {
+            for rule in self.ground.rules() {
                 // A rule that only tells does so by its schedule, if it has one.
                 let waits = !rule.action.is_applied() && rule.schedule.is_some();
                 if asked.contains(&rule.name) || (due && !waits) {
@@ -164,13 +185,13 @@ impl Lookout {
                 file: String::new(),
             });
         }
-        Ok(self.host.notifier.tell(event, entries)?)
+        Ok(self.notifier.tell(event, entries)?)
     }
 
     /// Entries as they may be told to an owner: of what lies in a directory that they cannot enter the path ends above it. What was purged
     /// lay in directories that may not exist any more.
     fn seen_by(&self, event: &Event, entries: Vec<Entry>) -> Vec<Entry> {
-        let volume = self.host.volume(&event.volume).ok();
+        let volume = self.ground.volume(&event.volume).ok();
         let (Audience::Owner { uid, .. }, Some(volume)) = (&event.to, volume) else {
             return entries;
         };
@@ -198,11 +219,11 @@ impl Lookout {
     // ------------------------------------------------------------ runs
 
     fn runs(&mut self) -> Result<(), LookError> {
-        let ended = self.host.runs.ended();
+        let ended = self.runs.ended();
         if self.ended == Some(ended) {
             return Ok(());
         }
-        for run in self.host.runs.list()? {
+        for run in self.runs.list()? {
             let key = format!("run/{}", run.id);
             let over = run.finished.unwrap_or(run.started);
             let age = over.age_at(clock::now());
@@ -215,7 +236,7 @@ impl Lookout {
             }
             self.memory.note(&key, wall());
             self.memory.save(wall())?;
-            tally::forget(self.host.notifier.outbox.dir(), &run.id)?;
+            tally::forget(self.notifier.outbox.dir(), &run.id)?;
         }
         self.ended = Some(ended);
         Ok(())
@@ -223,11 +244,10 @@ impl Lookout {
 
     fn run(&self, run: &Run) -> Result<(), LookError> {
         let rules = self
-            .host
             .plans
             .get(&run.plan)
             .map_or_else(|_| Vec::new(), |plan| plan.rule_names());
-        for lost in tally::read(self.host.notifier.outbox.dir(), &run.id)? {
+        for lost in tally::read(self.notifier.outbox.dir(), &run.id)? {
             self.lost(run, &rules, lost)?;
         }
         let failed = matches!(run.state, RunState::Failed | RunState::Partial);
@@ -241,7 +261,7 @@ impl Lookout {
                 failed: run.failed_total,
             };
             let id = format!("run-failed/{}", run.id);
-            let event = self.host.notices.event(id, &run.volume, Audience::Operator, what);
+            let event = self.notices.event(id, &run.volume, Audience::Operator, what);
             self.tell(event, Vec::new(), 0)?;
         }
         Ok(())
@@ -263,7 +283,7 @@ impl Lookout {
                 .map(|at| rfc3339(Seconds::from_unix(i64::try_from(at).unwrap_or(i64::MAX)))),
         });
         let id = format!("purged/{}/{}", run.id, lost.uid);
-        let event = self.host.notices.event(id, &run.volume, to, what);
+        let event = self.notices.event(id, &run.volume, to, what);
         let total = lost.files.saturating_add(lost.directories);
         self.tell(event, lost.entries, total)
     }
@@ -271,8 +291,8 @@ impl Lookout {
     // ------------------------------------------------------------ gaps
 
     fn gaps(&mut self) -> Result<(), LookError> {
-        let host = Arc::clone(&self.host);
-        for volume in host.volumes() {
+        let ground = Arc::clone(&self.ground);
+        for volume in ground.volumes() {
             let name = &volume.config.name;
             for gap in volume.condition().gaps.iter().filter(|g| g.counts) {
                 // Its end may still move.
@@ -288,7 +308,7 @@ impl Lookout {
                         cause: gap.cause.clone(),
                         counts: gap.counts,
                     };
-                    let event = host.notices.event(key.clone(), name, Audience::Operator, what);
+                    let event = self.notices.event(key.clone(), name, Audience::Operator, what);
                     self.tell(event, Vec::new(), 0)?;
                 }
                 self.memory.note(&key, wall());
@@ -300,7 +320,7 @@ impl Lookout {
     // ------------------------------------------------------------ watermarks
 
     fn watermark(&mut self, w: &Watermark) -> Result<(), LookError> {
-        let volume = Arc::clone(self.host.volume(&w.volume)?);
+        let volume = Arc::clone(self.ground.volume(&w.volume)?);
         let (space, inodes) = shares(&space_of(&volume)?);
         let key = format!("watermark/{}", w.volume);
         let before = self.memory.episode(&key);
@@ -341,7 +361,6 @@ impl Lookout {
         };
         let state = if on { "begun" } else { "ended" };
         let event = self
-            .host
             .notices
             .event(format!("{key}/{number}/{state}"), volume, to.clone(), what);
         self.tell(event, Vec::new(), 0)?;

@@ -1,8 +1,8 @@
 //! What people are told.
 //!
-//! - `announce`  publishes what announcing rules will take; `lists`: as files for people
-//! - [`lookout`] looks at what the agent knows, and sends notices of it
+//! - [`announce`] publishes what announcing rules will take; `lists`: as files for people
+//! - [`lookout`]  looks at what the agent knows, and sends notices of it
 
-pub(super) mod announce;
+pub mod announce;
 mod lists;
 pub mod lookout;

@@ -1,7 +1,6 @@
 //! Looking now and then whether a quota or watermark asks for a plan, and applying it.
 
 use std::cell::Cell;
-use std::sync::Arc;
 
 use super::Unattended;
 use crate::host::asker::Asker;

@@ -1,13 +1,16 @@
 //! What will expire, and which limits will be reached.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use super::growth::{History, SHARES_MAX, Sample, Share};
 use crate::host::asker::Asker;
 use crate::host::asker::namer;
 use crate::host::asker::projects_of;
+use crate::host::judge::Judge;
 use crate::host::space::space_of;
-use crate::host::views::growth::{SHARES_MAX, Sample, Share};
-use crate::host::{Host, HostError, Wanted, lossy};
+use crate::host::trash::TrashKeeper;
+use crate::host::{Ground, HostError, Wanted, lossy};
 use crate::volume::{State, Volume};
 use purge_base::accounts::largest_named;
 use purge_base::clock;
@@ -108,18 +111,39 @@ struct Limited<'a> {
     samples: Vec<(Seconds, f64)>,
 }
 
-impl Host {
+/// Makes forecasts.
+#[derive(Debug)]
+pub struct Forecaster {
+    ground: Arc<Ground>,
+    judge: Arc<Judge>,
+    /// What lies there is as good as free.
+    trash: Arc<TrashKeeper>,
+    /// How much there was at earlier times.
+    history: History,
+}
+
+impl Forecaster {
+    /// With what earlier processes sampled.
+    pub(in crate::host) fn load((ground, judge): (Arc<Ground>, Arc<Judge>), trash: Arc<TrashKeeper>) -> Self {
+        Self {
+            history: History::load(&ground.anchor),
+            ground,
+            judge,
+            trash,
+        }
+    }
+
     /// Notes how much there is on each volume, for forecasts, if that was not done for an hour.
     pub fn note_growth(&self) {
         let now = clock::judged();
-        for volume in self.volumes() {
+        for volume in self.ground.volumes() {
             let is_whole = matches!(volume.condition().state, State::Tracking);
             if !is_whole || !self.history.is_due(&volume.config.name, now) {
                 continue;
             }
             let noted = self.sample(volume, now).and_then(|sample| {
                 let added = self.history.add(sample);
-                added.map_err(|e| HostError::Refused(format!("{}: {e}", self.state_dir.display())))
+                added.map_err(|e| HostError::Refused(format!("{}: {e}", self.ground.state_dir.display())))
             });
             if let Err(error) = noted {
                 tracing::warn!(volume = %volume.config.name, %error, "the growth cannot be noted");
@@ -156,11 +180,11 @@ impl Host {
     }
 
     fn quotas_of(&self, volume: &Volume) -> Vec<Quota> {
-        let all = self.limits().quotas.into_iter();
+        let all = self.ground.limits().quotas.into_iter();
         all.filter(|q| q.volume == volume.config.name).collect()
     }
 
-    /// How many bytes [`Host::forecast`] takes at most, besides what rules take to be evaluated.
+    /// How many bytes [`Forecaster::forecast`] takes at most, besides what rules take to be evaluated.
     ///
     /// # Errors
     /// When the rules are unknown or do not belong together.
@@ -227,7 +251,7 @@ impl Host {
     ) -> Result<Vec<LimitForecast>, HostError> {
         let samples = self.history.of(&volume.config.name);
         let quotas = self.quotas_of(volume).into_iter().map(Asker::Quota);
-        let watermarks = self.limits().watermarks.into_iter();
+        let watermarks = self.ground.limits().watermarks.into_iter();
         let watermarks = watermarks.filter(|w| w.volume == volume.config.name);
         let askers: Vec<Asker> = quotas.chain(watermarks.map(Asker::Watermark)).collect();
         let mut all = Vec::new();

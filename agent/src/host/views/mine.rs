@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::host::{Host, HostError};
+use super::questions::Questions;
+use crate::host::HostError;
 use crate::volume::Volume;
 use purge_base::accounts::user_name;
 use purge_base::sight::Sight;
@@ -66,7 +67,7 @@ pub struct MineDirectory {
     pub hidden: bool,
 }
 
-impl Host {
+impl Questions {
     /// What the volume's rules take within this number of seconds, and from when on; of one owner's files if only those are asked for.
     ///
     /// # Errors
@@ -100,10 +101,10 @@ impl Host {
             ..MineReport::default()
         };
         if !whose.volume.is_empty() {
-            self.volume(&whose.volume)?;
+            self.ground.volume(&whose.volume)?;
         }
         let wanted = |v: &&Arc<Volume>| whose.volume.is_empty() || v.config.name == whose.volume;
-        for volume in self.volumes().iter().filter(wanted) {
+        for volume in self.ground.volumes().iter().filter(wanted) {
             volume.sync_soon();
             let at = self.judge.circumstances(volume);
             let index = volume.watched.index.read();
@@ -140,8 +141,8 @@ impl Host {
         Ok(report)
     }
 
-    pub(in crate::host) fn rules_that_delete(&self, volume: &Volume) -> Vec<Rule> {
-        let all = self.rules().into_iter();
+    fn rules_that_delete(&self, volume: &Volume) -> Vec<Rule> {
+        let all = self.ground.rules().into_iter();
         all.filter(|r| r.volume == volume.config.name && r.action.is_applied())
             .collect()
     }

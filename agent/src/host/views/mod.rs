@@ -2,9 +2,10 @@
 //!
 //! - [`forecast`]  what will expire, and which limits will be reached; `growth`: how much there was before
 //! - [`mine`]      what will expire soon, by owner
-//! - [`questions`] what can be asked of one path
+//! - [`questions`] what can be asked of one path; `own`: the same by users, of what is theirs
 
 pub mod forecast;
-pub(super) mod growth;
+mod growth;
 pub mod mine;
+pub(super) mod own;
 pub mod questions;

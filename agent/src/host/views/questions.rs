@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
+use crate::host::judge::Judge;
 use crate::host::place::{AtEnd, Place};
 use crate::host::planner::survey::survey_of;
-use crate::host::{Host, HostError, shown};
+use crate::host::{Ground, HostError, shown};
 use crate::volume::Volume;
 use purge_index::{DirId, Index};
 use purge_model::Inode;
 use purge_policy::explain::{self, Subject, Verdict};
 use purge_policy::rule::Rule;
-use purge_removal::holds::Hold;
+use purge_removal::holds::{Hold, Holds};
 use purge_sys::stat::Located;
 
 /// Stands for a directory that is not there: nothing lies below it, and looking for that takes as long as below any other.
@@ -47,15 +48,27 @@ pub struct Answer {
 /// Where something is looked for: a volume by name, and a directory of it.
 pub type Below = (String, DirId);
 
-impl Host {
+/// Answers questions of paths and owners.
+#[derive(Debug)]
+pub struct Questions {
+    pub(super) ground: Arc<Ground>,
+    pub(super) judge: Arc<Judge>,
+    holds: Arc<Holds>,
+}
+
+impl Questions {
+    pub(in crate::host) fn new((ground, judge): (Arc<Ground>, Arc<Judge>), holds: Arc<Holds>) -> Self {
+        Self { ground, judge, holds }
+    }
+
     /// What the index knows of a path, and what every rule says of it.
     ///
     /// # Errors
     /// When the path is no clean one, no volume holds it or nothing lies there.
     pub fn explain(&self, path: &[u8]) -> Result<Answer, HostError> {
-        let place = self.locate("path", path)?;
+        let place = self.ground.locate("path", path)?;
         place.volume.sync_soon();
-        self.meet_owners(&place.volume.config.name);
+        self.ground.meet_owners(&place.volume.config.name);
         let found = place.look(AtEnd::Anything)?;
         let known = known(&place, &found);
         let subject = known.ok_or_else(|| {
@@ -77,7 +90,7 @@ impl Host {
         if looks {
             at.survey = survey_of(volume, &subject);
         }
-        let rules = self.rules().into_iter();
+        let rules = self.ground.rules().into_iter();
         let rules: Vec<Rule> = rules.filter(|r| r.volume == volume.config.name).collect();
         let (verdicts, chain) = {
             let index = volume.watched.index.read();
@@ -106,7 +119,7 @@ impl Host {
     /// When the path is no clean one, no volume holds it or no directory lies there.
     pub fn places(&self, path: &[u8], only: Option<User<'_>>) -> Result<Vec<Below>, HostError> {
         if path.is_empty() {
-            let all = self.volumes.iter();
+            let all = self.ground.volumes.iter();
             return Ok(all
                 .map(|volume| {
                     volume.sync_soon();
@@ -114,7 +127,7 @@ impl Host {
                 })
                 .collect());
         }
-        let place = match self.locate("path", path) {
+        let place = match self.ground.locate("path", path) {
             // The words alone say so: nothing was looked at.
             Err(HostError::NotFound(_)) if only.is_some() => return Ok(Vec::new()),
             located => located?,

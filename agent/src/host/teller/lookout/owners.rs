@@ -23,8 +23,8 @@ use purge_policy::whom::QuotaSubject;
 impl Lookout {
     /// Who is over a quota, or no longer.
     pub(super) fn quota(&mut self, q: &Quota) -> Result<(), LookError> {
-        let volume = Arc::clone(self.host.volume(&q.volume)?);
-        if self.host.judge.check_certain(&volume).is_err() {
+        let volume = Arc::clone(self.ground.volume(&q.volume)?);
+        if self.judge.check_certain(&volume).is_err() {
             // It is told of as soon as what is there is known.
             return Ok(());
         }
@@ -73,12 +73,12 @@ impl Lookout {
     /// What a rule will take, or has found.
     pub(super) fn rule(&mut self, rule: &Rule) -> Result<(), LookError> {
         let Some(ttl) = rule.ttl else { return Ok(()) };
-        let volume = Arc::clone(self.host.volume(&rule.volume)?);
-        if self.host.judge.check_certain(&volume).is_err() {
+        let volume = Arc::clone(self.ground.volume(&rule.volume)?);
+        if self.judge.check_certain(&volume).is_err() {
             return Ok(());
         }
         volume.sync();
-        let config = self.host.notifier.config();
+        let config = self.notifier.config();
         // A rule that only tells speaks of what has expired, one that deletes of what will.
         let ahead = if rule.action.is_applied() {
             config.warn_before
@@ -88,7 +88,7 @@ impl Lookout {
         let mut wider = rule.clone();
         wider.ttl = Some(ttl.saturating_sub(ahead).max(1));
         (wider.max_files, wider.max_bytes, wider.remove_empty_dirs) = (0, 0, false);
-        let at = self.host.judge.circumstances(&volume);
+        let at = self.judge.circumstances(&volume);
         let fingerprint = fingerprint(rule, ahead);
         let key = |uid: u32| format!("{}/{}/{uid}", rule.volume, rule.name);
         let shares = {
@@ -156,7 +156,7 @@ impl Lookout {
             told.times
         );
         let entries = named(volume, &share.picks, ttl)?;
-        let event = self.host.notices.event(id, &rule.volume, to, what);
+        let event = self.notices.event(id, &rule.volume, to, what);
         self.tell(event, entries, share.entries())
     }
 }

@@ -2,11 +2,9 @@
 //! it begins and when it is over.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{LookError, Lookout};
-use crate::host::Host;
 use purge_notify::event::{Audience, What};
 
 /// What is over sooner is not told.
@@ -17,14 +15,14 @@ const PREFIX: &str = "trouble/";
 /// Reason and cure.
 type Wrong = (String, String);
 
-impl Host {
+impl Lookout {
     /// All that does not work now, by volume and check. The first word of a check stands for all.
-    fn wrong(&self) -> BTreeMap<(String, &'static str), Wrong> {
+    fn wrong_now(&self) -> BTreeMap<(String, &'static str), Wrong> {
         let mut all = BTreeMap::new();
         let mut add = |volume: &str, check: &'static str, wrong: Wrong| {
             all.entry((volume.to_owned(), check)).or_insert(wrong);
         };
-        for volume in self.volumes() {
+        for volume in self.ground.volumes() {
             let name = &volume.config.name;
             for (what, reason) in volume.ailments() {
                 add(name, what.check(), (reason, what.cure().to_owned()));
@@ -33,7 +31,7 @@ impl Host {
                 add(name, "trash", (stuck.words(), stuck.cure));
             }
         }
-        for absent in self.absent() {
+        for absent in self.ground.absent() {
             let cure = "mount it, or correct the configuration: the agent watches it as soon as it is there";
             add(
                 &absent.config.name,
@@ -47,12 +45,11 @@ impl Host {
 
 impl Lookout {
     pub(super) fn troubles(&mut self) -> Result<(), LookError> {
-        let host = Arc::clone(&self.host);
         // A notice is a file there: it is told afterwards, if the rest goes on. Metrics and alert rules tell of this one.
-        if host.state().defect().is_some() {
+        if self.ground.state().defect().is_some() {
             return Ok(());
         }
-        let wrong = host.wrong();
+        let wrong = self.wrong_now();
         let key_of = |volume: &str, check: &str| format!("{PREFIX}{volume}/{check}");
         self.wrong
             .retain(|key, _| wrong.keys().any(|(volume, check)| key_of(volume, check) == *key));
@@ -75,7 +72,7 @@ impl Lookout {
                 continue;
             };
             let goes_on = wrong.keys().any(|(v, c)| v == volume && *c == check);
-            if goes_on || !host.is_known(volume) {
+            if goes_on || !self.is_known(volume) {
                 continue;
             }
             let key = key_of(volume, check);
@@ -89,11 +86,11 @@ impl Lookout {
     }
 }
 
-impl Host {
+impl Lookout {
     /// Whether the configuration has a volume of this name, be it there or not.
     fn is_known(&self, volume: &str) -> bool {
-        let watched = self.volumes().iter().map(|v| &v.config.name);
-        let absent = self.absent().iter().map(|v| &v.config.name);
+        let watched = self.ground.volumes().iter().map(|v| &v.config.name);
+        let absent = self.ground.absent().iter().map(|v| &v.config.name);
         watched.chain(absent).any(|name| name == volume)
     }
 }

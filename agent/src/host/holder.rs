@@ -1,14 +1,12 @@
-//! What ordinary users may ask for: what is theirs.
-//!
-//! That something is another's, and that it is not there, is answered with the same words, after the same work. So nothing is learnt of
-//! what lies in a directory that its owner keeps closed.
+//! Making holds: for clients with a role, and for users of what is theirs.
+
+use std::sync::Arc;
 
 use super::place::{AtEnd, Place};
-use super::views::questions::{Answer, User, known};
-use super::{Host, HostError, shown};
+use super::views::own::{hidden, theirs};
+use super::{Ground, HostError, User, shown};
 use purge_model::Kind;
-use purge_policy::explain::Subject;
-use purge_removal::holds::{Asker, Hold, PATH_BYTES_MAX, Wanted};
+use purge_removal::holds::{Asker, Hold, Holds, PATH_BYTES_MAX, Wanted};
 use purge_sys::stat::Located;
 
 /// What a client wants to hold.
@@ -22,22 +20,16 @@ pub struct Wish<'a> {
     pub seconds: Option<u64>,
 }
 
-impl Host {
-    /// [`Host::explain`] of what a user owns, and of its holds their own: of others' only that there is one.
-    ///
-    /// # Errors
-    /// When nothing of theirs lies there, or it is not in the index.
-    pub fn explain_own(&self, path: &[u8], user: User<'_>) -> Result<Answer, HostError> {
-        let place = self.locate("path", path).or_else(|e| hidden(e, path, user.uid))?;
-        let (_, known) = self.theirs(&place, user)?;
-        // The index knows the owner of the very inode that is explained, also if another file lies at the path by now.
-        let known = known.filter(|s| s.attributes.uid == user.uid);
-        let subject = known.ok_or_else(|| not_theirs(&place.path(), user.uid))?;
-        let mut answer = self.told_of(place, subject, false)?;
-        let count = answer.holds.len();
-        answer.holds.retain(|h| h.by == user.name);
-        answer.is_held_by_another = answer.holds.len() < count;
-        Ok(answer)
+/// Makes holds.
+#[derive(Debug)]
+pub struct Holder {
+    ground: Arc<Ground>,
+    holds: Arc<Holds>,
+}
+
+impl Holder {
+    pub(super) fn new(ground: Arc<Ground>, holds: Arc<Holds>) -> Self {
+        Self { ground, holds }
     }
 
     /// Holds something, for a client with a role.
@@ -64,7 +56,7 @@ impl Host {
         }
         let place = self.place_to_hold(wish.path);
         let place = place.or_else(|e| hidden(e, wish.path, user.uid))?;
-        let (found, _) = self.theirs(&place, user)?;
+        let (found, _) = theirs(&place, user)?;
         let wish = Wish {
             seconds: wish.seconds.or(Some(hold_max)),
             ..*wish
@@ -73,7 +65,7 @@ impl Host {
     }
 
     fn place_to_hold(&self, path: &[u8]) -> Result<Place, HostError> {
-        let place = self.locate("path", path)?;
+        let place = self.ground.locate("path", path)?;
         if place.path().len() > PATH_BYTES_MAX {
             let why = format!("is longer than {PATH_BYTES_MAX} bytes; hold a directory above it");
             return Err(HostError::Invalid { field: "path", why });
@@ -115,21 +107,6 @@ impl Host {
         }
         Ok(hold)
     }
-
-    /// What lies at a place and what the index knows of it, if it is theirs, and in no directory that they cannot enter.
-    fn theirs(&self, place: &Place, user: User<'_>) -> Result<(Located, Option<Subject>), HostError> {
-        let uid = user.uid;
-        place.volume.sync_soon();
-        let looked = place.look_evenly((uid, user.gids));
-        let (found, is_there) =
-            looked.map_err(|e| HostError::Refused(format!("volume {}: {e}", place.volume.config.name)))?;
-        // Asked in any case: how long it takes does not tell whose it is.
-        let known = known(place, &found);
-        match is_there && found.stat.uid == uid {
-            true => Ok((found, known)),
-            false => Err(not_theirs(&place.path(), uid)),
-        }
-    }
 }
 
 /// Whether something lies where it was found, or a run has it that will put it back, or a user has moved it within the volume.
@@ -142,19 +119,4 @@ fn is_still_there(place: &Place, found: &Located) -> bool {
             index.last_use(found.stat.ino).is_some()
         }
     }
-}
-
-/// What lies in no volume is not theirs either.
-fn hidden<T>(error: HostError, path: &[u8], uid: u32) -> Result<T, HostError> {
-    match error {
-        HostError::NotFound(_) => Err(not_theirs(path, uid)),
-        other => Err(other),
-    }
-}
-
-fn not_theirs(path: &[u8], uid: u32) -> HostError {
-    HostError::Denied(format!(
-        "uid {uid} owns nothing that is watched at {}",
-        shown(path)
-    ))
 }
