@@ -205,7 +205,7 @@ async fn serve_until_told(config: &Config, run: &Run, handover: Handover) -> any
         None => None,
     };
     let host = Host::start(config, handover)?;
-    let mut answers = Answers::begin(host.anchor());
+    let mut answers = Answers::begin(host.ground.anchor());
     // From here on every access is recorded, even while the first scan is still running.
     tracing::info!(socket = %config.listen.unix.display(), volumes = config.volumes.len(), "ready");
     sd_notify::notify(false, &[sd_notify::NotifyState::Ready]).ok();

@@ -63,7 +63,7 @@ impl Reload {
         }
         self.doors.replace(config.access);
         let rules = config.rules.len();
-        self.host.replace_rules(config.rules, config.limits);
+        self.host.ground.replace_rules(config.rules, config.limits);
         self.host.notifier.replace(config.notify).await;
         tracing::info!(rules, "rules, limits, notices and access were read again");
         true

@@ -36,9 +36,9 @@ enum Look {
 impl Look {
     fn take(&self, host: &Arc<Host>) {
         if let Self::Watermark(volume) | Self::Quotas(volume) = self {
-            host.meet_owners(volume);
+            host.ground.meet_owners(volume);
         }
-        let limits = host.limits();
+        let limits = host.ground.limits();
         match self {
             Self::Watermark(volume) => {
                 let mine = limits.watermarks.iter().filter(|w| w.volume == *volume);
@@ -86,7 +86,7 @@ pub async fn keep_limits(host: Arc<Host>) {
             _ = watermarks.tick() => false,
             _ = quotas.tick() => true,
         };
-        let limits = host.limits();
+        let limits = host.ground.limits();
         if of_quotas {
             let volumes: BTreeSet<String> = limits.quotas.into_iter().map(|q| q.volume).collect();
             volumes
@@ -184,7 +184,7 @@ pub async fn keep(host: Arc<Host>) {
                 }
             }));
         }
-        for rule in host.rules() {
+        for rule in host.ground.rules() {
             host.unattended.look_at_schedule(&rule, (began, now));
         }
         host.unattended.run_due();

@@ -102,7 +102,7 @@ pub fn examine(host: &Host, in_force: &InForce) -> Vec<Finding> {
         totals.files.saturating_add(totals.directories)
     });
     findings.push(memory::examine(entries.fold(0, u64::saturating_add)));
-    findings.push(machine::state_dir(host.state_dir(), host.state().defect()));
+    findings.push(machine::state_dir(host.ground.state_dir(), host.state().defect()));
     findings.push(nfs::server(&kernel));
     findings.extend(standing::lists(&host.announcer.unpublished()));
     findings.extend(standing::examine(in_force));

@@ -66,7 +66,7 @@ fn runs(page: &mut Page, host: &Host) {
 /// What each rule took; also of rules that took nothing. Names of rules need no escaping: letters, digits, `-`, `_` and `.` only, and
 /// what quotas and watermarks are called adds a space to these.
 fn rules(page: &mut Page, host: &Host) {
-    let configured = host.rules();
+    let configured = host.ground.rules();
     let rows: Vec<(String, Amount)> = host
         .volumes()
         .iter()

@@ -69,7 +69,7 @@ fn surely_of(took: Portion, planned: Portion, part: Portion) -> Portion {
 }
 
 /// What a run took: deleted, or moved to the trash and not put back.
-pub(in crate::host) fn taken(run: &Run) -> (u64, u64) {
+pub(super) fn taken(run: &Run) -> (u64, u64) {
     let (deleted, trashed, back) = (run.deleted, run.trashed, run.restored);
     let part = |a: u64, b: u64, back: u64| a.saturating_add(b).saturating_sub(back);
     (

@@ -9,7 +9,7 @@
 //! - [`status`]  how quotas and watermarks are, and letting one go on
 
 mod kept;
-pub(super) mod lately;
+mod lately;
 mod measuring;
 mod promised;
 pub mod status;

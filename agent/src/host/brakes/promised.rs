@@ -7,7 +7,7 @@ use purge_policy::freed::{Amount, Verdict, judge};
 
 /// What was promised, and what became of it.
 #[derive(Clone, Copy, PartialEq, Message)]
-pub(in crate::host) struct Sum {
+pub(super) struct Sum {
     #[prost(uint64, tag = "1")]
     pub promised_bytes: u64,
     #[prost(uint64, tag = "2")]

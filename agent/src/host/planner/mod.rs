@@ -15,7 +15,7 @@ mod drawn;
 mod patterns;
 mod pipeline;
 mod select;
-pub(super) mod sharing;
+mod sharing;
 pub(super) mod survey;
 mod terms;
 mod too_many;

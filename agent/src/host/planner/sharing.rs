@@ -22,7 +22,7 @@ const ASKED_FOR: Duration = Duration::from_secs(20);
 
 /// Bytes of the files that were looked at.
 #[derive(Debug, Clone, Copy, Default)]
-pub(in crate::host) struct Looked {
+pub(super) struct Looked {
     /// Apparent.
     pub bytes: u64,
     /// On disk.
@@ -33,7 +33,7 @@ pub(in crate::host) struct Looked {
 
 /// Looks at files that were drawn of each subject of a quota, some seconds for all subjects together. None: copies share no blocks here, or the
 /// file system does not tell.
-pub(in crate::host) fn look_at(volume: &Volume, drawn: Vec<Kept>) -> Option<OnDisk> {
+pub(super) fn look_at(volume: &Volume, drawn: Vec<Kept>) -> Option<OnDisk> {
     // Here no two files share a block.
     let shares = !matches!(volume.mount.magic, magic::EXT4 | magic::TMPFS);
     let root = (shares && !drawn.is_empty()).then(|| volume.watched.open_root().ok())??;
@@ -70,7 +70,7 @@ pub(in crate::host) fn look_at(volume: &Volume, drawn: Vec<Kept>) -> Option<OnDi
 }
 
 /// The path of a file below the volume, by the first of its names.
-pub(in crate::host) fn path_of(volume: &Volume, ino: Inode) -> Option<Vec<u8>> {
+pub(super) fn path_of(volume: &Volume, ino: Inode) -> Option<Vec<u8>> {
     let index = volume.watched.index.read();
     let names = index.names(ino).ok()?;
     let (parent, name) = names.first()?;
@@ -83,7 +83,7 @@ pub(in crate::host) fn path_of(volume: &Volume, ino: Inode) -> Option<Vec<u8>> {
 }
 
 /// Looks at candidates.
-pub(in crate::host) struct Sharing<'a> {
+pub(super) struct Sharing<'a> {
     volume: &'a Volume,
     /// None: the file system does not tell.
     root: Option<OwnedFd>,
@@ -91,13 +91,13 @@ pub(in crate::host) struct Sharing<'a> {
     asked: u64,
     all: Looked,
     /// Of those that bring something.
-    pub(in crate::host) useful: Looked,
+    pub(super) useful: Looked,
     /// Files with names outside of the volume.
     elsewhere: u64,
 }
 
 impl<'a> Sharing<'a> {
-    pub(in crate::host) fn new(volume: &'a Volume) -> Self {
+    pub(super) fn new(volume: &'a Volume) -> Self {
         // Others have no blocks that are shared, or do not tell.
         let tells = matches!(volume.mount.magic, magic::BTRFS | magic::XFS);
         Self {
@@ -112,7 +112,7 @@ impl<'a> Sharing<'a> {
     }
 
     /// Bytes and inodes that come free when this goes.
-    pub(in crate::host) fn gain(&mut self, pick: &Pick) -> Need {
+    pub(super) fn gain(&mut self, pick: &Pick) -> Need {
         let Some((entry, path)) = self.find(pick) else {
             return (0, 0);
         };
@@ -170,7 +170,7 @@ impl<'a> Sharing<'a> {
     }
 
     /// What was passed over, for a person; nothing where nothing was.
-    pub(in crate::host) fn in_words(&self) -> Option<String> {
+    pub(super) fn in_words(&self) -> Option<String> {
         let shared = self.all.allocated.saturating_sub(self.all.frees);
         let mut parts = Vec::new();
         if shared > 0 {

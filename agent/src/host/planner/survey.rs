@@ -24,7 +24,7 @@ use purge_sys::leads::{End, Links};
 const AT_ONCE: usize = 1 << 16;
 
 /// Evaluates rules, and asks the file system what that takes.
-pub(in crate::host) fn evaluate_surveyed(
+pub(super) fn evaluate_surveyed(
     volume: &Volume,
     rules: &[Rule],
     at: &mut Circumstances,
@@ -158,7 +158,7 @@ fn spared(volume: &Volume, found: &Evaluation) -> Result<rustc_hash::FxHashSet<I
 }
 
 /// Tells whether the users of a directory could make it again where it lies.
-pub(in crate::host) struct Makers {
+struct Makers {
     root: OwnedFd,
     /// The directories above the one that was looked at last, from the root on.
     above: Vec<(Vec<u8>, Access)>,

@@ -41,7 +41,7 @@ const DIR_MODE: u32 = 0o755;
 const LIST_MODE: u32 = 0o400;
 
 /// Writes the lists of a rule, and takes away those of owners of whom nothing is named any more.
-pub(in crate::host) fn write(volume: &Volume, rule: &Rule, to: &Path, named: &Named) -> io::Result<()> {
+pub(super) fn write(volume: &Volume, rule: &Rule, to: &Path, named: &Named) -> io::Result<()> {
     let mut lists = Lists {
         dir: Own::make(to, DIR_MODE)?.inside(&rule.name, DIR_MODE)?,
         waiting: FxHashMap::default(),

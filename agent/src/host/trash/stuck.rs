@@ -26,7 +26,7 @@ pub struct Stuck {
 
 impl Stuck {
     /// What is left of a share, the first thing that could not be removed, and why.
-    pub(in crate::host) fn new(totals: Totals, path: Vec<u8>, error: &io::Error) -> Self {
+    pub(super) fn new(totals: Totals, path: Vec<u8>, error: &io::Error) -> Self {
         Self {
             cure: cure(error, &path),
             why: error.to_string(),
@@ -67,11 +67,11 @@ fn cure(error: &io::Error, path: &[u8]) -> String {
 
 /// What cannot be freed, by volume and share.
 #[derive(Debug, Default)]
-pub(in crate::host) struct AllStuck(Mutex<BTreeMap<String, BTreeMap<String, Stuck>>>);
+pub(super) struct AllStuck(Mutex<BTreeMap<String, BTreeMap<String, Stuck>>>);
 
 impl AllStuck {
     /// Notes what of a share cannot be freed; none: all of it is freed. Whether that is new.
-    pub(in crate::host) fn note(&self, volume: &str, share: &Share, stuck: Option<Stuck>) -> bool {
+    pub(super) fn note(&self, volume: &str, share: &Share, stuck: Option<Stuck>) -> bool {
         let mut all = self.0.lock();
         let of_volume = all.entry(volume.to_owned()).or_default();
         let key = format!("{}.{}", share.run, share.until);
@@ -82,14 +82,14 @@ impl AllStuck {
     }
 
     /// Forgets shares that are no more.
-    pub(in crate::host) fn keep(&self, volume: &str, shares: &[Share]) {
+    pub(super) fn keep(&self, volume: &str, shares: &[Share]) {
         if let Some(of_volume) = self.0.lock().get_mut(volume) {
             of_volume.retain(|key, _| shares.iter().any(|s| *key == format!("{}.{}", s.run, s.until)));
         }
     }
 
     /// All that cannot be freed on a volume together, with the first thing; none: nothing.
-    pub(in crate::host) fn of(&self, volume: &str) -> Option<Stuck> {
+    pub(super) fn of(&self, volume: &str) -> Option<Stuck> {
         let all = self.0.lock();
         let mut of_volume = all.get(volume)?.values();
         let mut sum = of_volume.next()?.clone();
