@@ -1,12 +1,17 @@
 #![allow(clippy::unwrap_used)]
 
+use std::collections::HashMap;
+
 use parking_lot::RwLock;
 use proptest::prelude::*;
 
 use super::*;
+use crate::protection::Guard;
 use purge_index::{DirId, Found, VolumeId};
 use purge_model::{Kind, LastUse, Source, Stat};
 use purge_policy::evaluate::{Circumstances, evaluate_with};
+use purge_policy::portion::Portion;
+use purge_policy::rule::Rule;
 
 const NOW: u32 = 1_000_000;
 
