@@ -243,6 +243,19 @@ pub fn who_keeps(inodes: &FxHashSet<Inode>) -> Vec<String> {
     found.iter().map(Holder::words).collect()
 }
 
+/// Processes that have files without a name open on a volume's file system, for a person: the index knows nothing of what these take.
+pub fn who_has_nameless(watched: &Watched) -> Vec<String> {
+    let is_nameless = |link: &Path| {
+        let to = fs::read_link(link).ok()?;
+        // The kernel says so of every file without a name; only those are asked where they lie.
+        let is_deleted = to.as_os_str().as_encoded_bytes().ends_with(b" (deleted)");
+        let file = is_deleted.then(|| stat::behind(link).ok()).flatten()?;
+        Some(file.device == watched.device && file.stat.links == 0 && file.stat.allocated > 0)
+    };
+    let found = search_open_files(|_, link| is_nameless(link).unwrap_or(false));
+    found.iter().map(Holder::words).collect()
+}
+
 /// Looks for processes with an open file of which the kernel says this: its `fdinfo`, and the link to it. Nothing where that takes too long.
 fn search_open_files(is_it: impl Fn(&str, &Path) -> bool) -> Vec<Holder> {
     let began = Instant::now();

@@ -148,6 +148,20 @@ pub fn path(path: &Path) -> io::Result<Located> {
     )?))
 }
 
+/// What a link leads to, which may be one of `/proc/PID/fd`. A server is not asked.
+///
+/// # Errors
+/// What `statx(2)` says.
+pub fn behind(link: &Path) -> io::Result<Located> {
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    Ok(located(&rustix::fs::statx(
+        rustix::fs::CWD,
+        link,
+        flags,
+        wanted(),
+    )?))
+}
+
 fn located(x: &Statx) -> Located {
     let kind = match FileType::from_raw_mode(x.stx_mode.into()) {
         FileType::RegularFile => Kind::File,

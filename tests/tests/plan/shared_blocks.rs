@@ -110,3 +110,39 @@ fn shared_blocks_count_once_and_delete_nothing_of_others() {
     sh(&mut Command::new("sync")).unwrap();
     assert!(candidates(&agent, "group") > 0 && candidates(&agent, "directory") > 0);
 }
+
+/// A file that looks as large as many volumes, of one user, and young: measured against it, everything is little.
+fn a_young_file_of_shared_blocks_lets_no_limit_pass(filesystem: Fs) {
+    let mount = need!(Mount::new(filesystem));
+    let root = mount.path();
+    put(&root.join("bob/old"), BOB, 60 * MIB, 240);
+    for n in 0..9 {
+        put(&root.join(format!("bob/young{n}")), BOB, MIB / 2, 1);
+    }
+    let large = root.join("alice");
+    let sizes = [16 * MIB, 16 << 30].map(|n: u64| n.to_string());
+    sh(Command::new("python3")
+        .arg("-c")
+        .arg(REPEAT)
+        .arg(&large)
+        .args(sizes))
+    .unwrap();
+    give(&large, ALICE, 1);
+    let rule = "ttl = \"5d\"\nclock = [\"access\"]\nmax_fraction = 0.25";
+    let agent = Agent::tracking(&Config::new(&root, "baseline = \"mtime\"").rule("old", rule));
+    let plan = agent.ctl().plan();
+    let refusal = plan.json["refusal"].as_str().unwrap_or_default();
+    assert!(refusal.contains("max_fraction 25%"), "{}", plan.json);
+    let _ = agent.ctl().apply(&plan).ends_with(3);
+    assert_eq!(count_files(&root.join("bob")), 10);
+}
+
+#[test]
+fn a_young_file_of_shared_blocks_lets_no_limit_pass_on_xfs() {
+    a_young_file_of_shared_blocks_lets_no_limit_pass(Fs::Xfs);
+}
+
+#[test]
+fn a_young_file_of_shared_blocks_lets_no_limit_pass_on_btrfs() {
+    a_young_file_of_shared_blocks_lets_no_limit_pass(Fs::Btrfs);
+}

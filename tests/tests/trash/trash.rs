@@ -404,6 +404,24 @@ fn what_a_user_puts_in_the_place_of_the_trash_stops_no_run() {
     }
 }
 
+/// All short names for it are taken beforehand.
+#[test]
+fn a_user_who_takes_the_names_for_what_is_set_aside_stops_no_run() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.path();
+    let of_user = |name: &str| {
+        let path = root.join(name);
+        fs::create_dir(&path).unwrap();
+        chown(&path, Some(1234), Some(1234)).unwrap();
+    };
+    of_user(TRASH);
+    (0..1000).for_each(|n| of_user(&format!("purge-agent-set-aside.{n}")));
+    make(&root.join("old"), 10);
+    age_tree(&root.join("old"));
+    let agent = Agent::tracking(&with_grace(&root, "1h", "exclude = [\"purge-agent-set-aside*\"]"));
+    assert_eq!(number(&apply_all(&agent.ctl()), "/trashed/files"), 10);
+}
+
 /// The owner of the volume's root may give a private directory of root's the name of the trash, and can enter neither.
 #[test]
 fn a_directory_of_roots_under_the_name_of_the_trash_loses_nothing() {

@@ -83,6 +83,9 @@ pub(super) struct Stopped {
     /// Use at that time.
     #[prost(message, optional, tag = "3")]
     pub(super) moment: Option<Stored>,
+    /// Processes with files without a name at that time, for a person.
+    #[prost(string, tag = "4")]
+    pub(super) nameless: String,
 }
 
 /// What is known of all volumes.
@@ -155,10 +158,13 @@ impl Stored {
 impl Stopped {
     /// For a person.
     pub(super) fn why(&self) -> String {
-        format!(
-            "{}: snapshots, copies that share blocks (reflinks), or files that processes hold open?",
-            self.sum.unwrap_or_default().in_words()
-        )
+        let sum = self.sum.unwrap_or_default().in_words();
+        let why = "snapshots, copies that share blocks (reflinks), files that processes hold open, or as much that was written to files \
+                   outside of the volume or without a name?";
+        match self.nameless.is_empty() {
+            true => format!("{sum}: {why}"),
+            false => format!("{sum}: {why} Files without a name are open in {}", self.nameless),
+        }
     }
 
     /// Whether the space has moved since: as much came free as was promised.
@@ -208,6 +214,7 @@ mod tests {
                 used: 1000,
                 ..Stored::default()
             }),
+            nameless: String::new(),
         };
         let known = AllKnown::load(dir.path());
         known.change("v", |k| k.stopped = Some(stopped.clone()));

@@ -4,10 +4,11 @@ use super::Brakes;
 use super::kept::{Pending, Stopped, Stored, stored};
 use super::lately::taken;
 use super::promised::Sum;
-use super::withheld::without_kept;
+use super::withheld::{named, without_kept};
 use crate::host::HostError;
 use crate::volume::Volume;
 use purge_base::clock;
+use purge_collect::locks;
 use purge_model::{Seconds, Totals};
 use purge_policy::freed::{Amount, Moment, Verdict, freed, grown, scaled};
 use purge_removal::plans::{Plan, Promise};
@@ -167,6 +168,10 @@ impl Brakes {
                 allocated: after.allocated,
                 files: after.files,
             }),
+            nameless: match verdict {
+                Verdict::Useless => named(locks::who_has_nameless(&volume.watched)).unwrap_or_default(),
+                _ => String::new(),
+            },
         };
         if verdict == Verdict::Useless {
             tracing::error!(volume = %name, why = %stopped.why(), "the watermark stops: deleting does not help; see `purgectl resume`");

@@ -186,14 +186,17 @@ pub(super) fn without_kept(volume: &Volume, drawn: &[OwnerProbes], sum: Sum) -> 
 /// Which processes keep some of these files, for a person.
 fn holders(kept: &[Probe]) -> String {
     let inodes: FxHashSet<Inode> = kept.iter().map(|probe| probe.ino).collect();
-    let mut found = locks::who_keeps(&inodes);
+    named(locks::who_keeps(&inodes)).unwrap_or_else(|| {
+        "a process that cannot be found (a descriptor that waits in a socket, or a mount)".into()
+    })
+}
+
+/// Some of these processes, and how many more there are.
+pub(super) fn named(mut found: Vec<String>) -> Option<String> {
     let more = found.len().saturating_sub(HOLDERS_NAMED_MAX);
     found.truncate(HOLDERS_NAMED_MAX);
     if more > 0 {
         found.push(format!("{more} more"));
     }
-    match found.is_empty() {
-        true => "a process that cannot be found (a descriptor that waits in a socket, or a mount)".into(),
-        false => found.join(", "),
-    }
+    (!found.is_empty()).then(|| found.join(", "))
 }

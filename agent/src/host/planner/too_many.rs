@@ -3,19 +3,21 @@
 use purge_proto::units::format_size;
 use rustc_hash::FxHashSet;
 
+use crate::host::space::space_of;
 use crate::volume::Volume;
 use purge_base::accounts::{Persons, user_name};
 use purge_policy::evaluate::Evaluation;
 use purge_policy::portion::{self, ByOwner, Portion};
 use purge_policy::rule::Rule;
 
-/// All files of a volume.
+/// All files of a volume. One user's file of shared blocks has each block many times: together they take no more than is in use.
 pub(super) fn whole_of(volume: &Volume) -> Portion {
     let totals = volume.watched.index.read().totals();
+    let in_use = space_of(volume).map_or(u64::MAX, |space| space.used);
     Portion {
         files: totals.files,
         bytes: totals.bytes,
-        takes: totals.takes,
+        takes: totals.takes.min(in_use),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The directory of the trash itself: opened, made, listed, and given to a run.
 
 use std::ffi::{CStr, CString};
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -23,8 +24,9 @@ use purge_model::{Seconds, Stat};
 use purge_sys::walk::{Removal, list};
 use purge_sys::{beneath, inside, mark, stat};
 
-/// At most this many things that users have put in its place are set aside.
-const ASIDE_MAX: u32 = 1000;
+/// This many names are tried for what users have put in its place: short ones, then ones that no user can guess and take beforehand.
+const ASIDE_SHORT: u64 = 8;
+const ASIDE_MAX: u64 = 16;
 /// Where directories are made. No share is called so.
 const STAGE: &CStr = c"new";
 
@@ -413,8 +415,12 @@ fn look(watched: &Watched, volume: &OwnedFd) -> io::Result<Place> {
 
 /// Gives what a user has put in the place of the trash another name there: it stays a user's, as everything else in the volume.
 fn set_aside(watched: &Watched, volume: &OwnedFd) -> io::Result<()> {
+    let luck = RandomState::new();
     for n in 0..ASIDE_MAX {
-        let aside = format!("purge-agent-set-aside.{n}");
+        let aside = match n {
+            ..ASIDE_SHORT => format!("purge-agent-set-aside.{n}"),
+            n => format!("purge-agent-set-aside.{:016x}", luck.hash_one(n)),
+        };
         let name = CString::new(aside.as_str())?;
         match inside::move_to(volume, NAME, volume, &name) {
             Ok(()) => {
@@ -428,7 +434,7 @@ fn set_aside(watched: &Watched, volume: &OwnedFd) -> io::Result<()> {
         }
     }
     Err(io::Error::other(format!(
-        "{}/{TRASH} belongs to a user, and there are {ASIDE_MAX} that were set aside already (purge-agent-set-aside.*): remove them",
+        "{}/{TRASH} belongs to a user, and no name was free to set it aside (purge-agent-set-aside.*): remove it",
         watched.path.display()
     )))
 }
