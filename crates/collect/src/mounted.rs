@@ -9,11 +9,15 @@
 //! /proc/PID/ns/mnt      which namespace; where that is not allowed, the first mount of the table tells it
 //! /proc/PID/mountinfo   its mounts -> paths in the file system -> inodes of the volume
 //! ```
+//! In a user namespace of their own users mount what they can find, also other users' files that they cannot even read. What they mount there
+//! counts if it is theirs. That another user's file is really used is seen when it is opened.
+//!
 //! Users make namespaces and mounts as they like. So the memory and the time for those of a user are bounded, and each user has a share of
 //! its own: what is beyond it is counted as not seen. A table that takes long is read again later than one that does not.
 //!
 //! Not seen: a namespace in which no process lives, one of a single thread, and all others where the agent has a process namespace of its own.
 
+use std::cell::OnceCell;
 use std::collections::hash_map::Entry;
 use std::fs;
 use std::io;
@@ -28,6 +32,7 @@ use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Watched;
+use purge_base::accounts::Persons;
 use purge_model::Inode;
 use purge_sys::namespaces::{self, Namespace};
 use purge_sys::stat::Device;
@@ -134,6 +139,8 @@ pub(super) enum Key {
 #[derive(Debug)]
 struct Space {
     owner: u32,
+    /// The user who made it, in a user namespace. None: root, or not known.
+    maker: Option<u32>,
     processes: Vec<u32>,
     /// When its table was read, and what that took.
     read: Option<(Instant, Duration)>,
@@ -208,6 +215,7 @@ struct Top<'w> {
     own: Option<Key>,
     table: Vec<u8>,
     is_whole: bool,
+    persons: OnceCell<Persons>,
 }
 
 impl<'w> Top<'w> {
@@ -229,6 +237,7 @@ impl<'w> Top<'w> {
             own: namespace_of(std::process::id()),
             table,
             is_whole,
+            persons: OnceCell::new(),
         })
     }
 
@@ -238,15 +247,18 @@ impl<'w> Top<'w> {
         (is_own && mountinfo::unplaced(&self.table) == 0).then_some(&self.table)
     }
 
-    /// The inodes of a table that are in use.
-    fn inodes(&self, table: &[u8], max: usize) -> (Vec<Inode>, bool) {
+    /// The inodes of a table that are in use: only those of one user, if there is one.
+    fn inodes(&self, table: &[u8], max: usize, of: Option<u32>) -> (Vec<Inode>, bool) {
+        let persons = of.map(|uid| (self.persons.get_or_init(Persons::of_host), uid));
         let found = mountinfo::in_use(table, &self.device, &self.path).paths;
         let whole = found.len() <= max;
         let inode = |path: &Vec<u8>| {
             // What is a mount point here as well is kept by the kernel, and cannot be opened.
             let entry = stat::open_file(beneath::open_entry(&self.root, path).ok()?).ok()?;
             let is_of_volume = |device: Device| device == self.watched.device;
-            is_of_volume(entry.device).then_some(entry.stat.ino)
+            let is_theirs =
+                persons.is_none_or(|(persons, uid)| persons.of(entry.stat.uid) == persons.of(uid));
+            (is_of_volume(entry.device) && is_theirs).then_some(entry.stat.ino)
         };
         (found.iter().take(max).filter_map(inode).collect(), whole)
     }
@@ -350,6 +362,7 @@ impl State {
                     *number += 1;
                     new.insert(Space {
                         owner,
+                        maker: namespaces::maker(id).unwrap_or_default().filter(|uid| *uid != 0),
                         processes: vec![id],
                         read: None,
                         inodes: Vec::new(),
@@ -406,7 +419,7 @@ impl Space {
     /// What was known stays where no process of it can be asked any more.
     fn read_table(&mut self, top: &Top<'_>, key: Key) {
         if let Some(table) = top.own_table(key) {
-            let (found, all) = top.inodes(table, usize::MAX);
+            let (found, all) = top.inodes(table, usize::MAX, None);
             (self.inodes, self.whole, self.wants_process) = (found, all, false);
             return;
         }
@@ -416,7 +429,7 @@ impl Space {
         };
         match self.best_table(key, bytes) {
             Some((unplaced, table, whole)) => {
-                let (found, all) = top.inodes(&table, inodes);
+                let (found, all) = top.inodes(&table, inodes, self.maker);
                 (self.inodes, self.whole) = (found, whole && all && unplaced == 0);
                 self.wants_process = unplaced > 0;
             }

@@ -1,4 +1,5 @@
-//! The mount namespaces of the host (`NS_MNT_GET_NEXT` and its like, Linux 6.12, ioctl_nsfs(2)): without a look at every process.
+//! The mount namespaces of the host (`NS_MNT_GET_NEXT` and its like, Linux 6.12, ioctl_nsfs(2)): without a look at every process. And who
+//! made one (`NS_GET_USERNS`, `NS_GET_OWNER_UID`, Linux 4.11).
 
 use std::fs::File;
 use std::io;
@@ -10,6 +11,11 @@ const NS_MNT_GET_INFO: libc::c_ulong = 0x8010_b70a;
 const NS_MNT_GET_NEXT: libc::c_ulong = 0x8010_b70b;
 /// `_IOR(0xb7, 12, struct mnt_ns_info)`.
 const NS_MNT_GET_PREV: libc::c_ulong = 0x8010_b70c;
+
+/// `_IO(0xb7, 1)`.
+const NS_GET_USERNS: libc::c_ulong = 0xb701;
+/// `_IO(0xb7, 4)`.
+const NS_GET_OWNER_UID: libc::c_ulong = 0xb704;
 
 /// `struct mnt_ns_info` of linux/nsfs.h, version 0.
 #[repr(C)]
@@ -91,10 +97,42 @@ fn namespace(open: &OwnedFd, info: &Info) -> io::Result<Namespace> {
     })
 }
 
+/// The user who made the user namespace that a process's mount namespace belongs to: all mounts in it are that user's. None: it belongs to the
+/// agent's own user namespace, where only root mounts.
+///
+/// # Errors
+/// EACCES without CAP_SYS_PTRACE; EPERM where the agent itself is in a user namespace below; ENOENT when the process has ended.
+pub fn maker(process: u32) -> io::Result<Option<u32>> {
+    let space = File::open(format!("/proc/{process}/ns/mnt"))?;
+    // SAFETY: this call takes no argument and touches no memory; the descriptor is open.
+    let users = unsafe { libc::ioctl(space.as_raw_fd(), NS_GET_USERNS as _) };
+    if users < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has made this descriptor for this call, with close-on-exec, and no other owner knows of it.
+    let users = unsafe { OwnedFd::from_raw_fd(users) };
+    let own = rustix::fs::stat("/proc/self/ns/user")?;
+    if rustix::fs::fstat(&users)?.st_ino == own.st_ino {
+        return Ok(None);
+    }
+    let mut uid: libc::uid_t = 0;
+    // SAFETY: the kernel writes one uid at the address, which is that of one. The descriptor is open.
+    let done = unsafe { libc::ioctl(users.as_raw_fd(), NS_GET_OWNER_UID as _, &raw mut uid) };
+    match done {
+        0 => Ok(Some(uid)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
+
+    #[test]
+    fn the_own_namespace_is_made_by_no_other_user() {
+        assert_eq!(maker(std::process::id()).unwrap(), None);
+    }
 
     #[test]
     fn the_own_namespace_is_among_all_and_the_number_of_them_is_bounded() {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use purge_tests::ctl::{number, tally, text};
@@ -180,6 +181,36 @@ fn a_user_with_many_mounts_does_not_hide_those_of_others() {
     );
     assert!(files[7].exists() && theirs.exists());
     assert_eq!(text(&run, "state"), "completed", "{run}");
+}
+
+/// In a user namespace of their own a user mounts another user's files, which they can find and not read.
+#[test]
+fn a_user_who_mounts_files_of_others_keeps_their_own_only() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.path();
+    let (others, theirs) = (make(&root.join("bob"), 50), make_one(&root.join("alice")));
+    others.iter().for_each(|file| {
+        chown(file, Some(1001), Some(1001)).unwrap();
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+    });
+    chown(&theirs, Some(1000), Some(1000)).unwrap();
+    age_tree(&root);
+    let mut script = script(&theirs, &root.join("bob"), &[]);
+    for (n, file) in others.iter().enumerate() {
+        let mounting = format!("touch /mnt/{n}\nmount --bind {} /mnt/{n}\n", file.display());
+        // Before the directory is covered.
+        script.insert_str(0, &mounting);
+    }
+    script.insert_str(0, "mount -t tmpfs none /mnt\n");
+    let user = need!(Elsewhere::of_user(1000, &script));
+    let agent = Agent::tracking(&Config::backdated_with(&root, "remove_empty_dirs = false"));
+    let ctl = agent.ctl();
+    let plan = ctl.plan();
+    let run = ctl.apply(&plan).ok().json();
+    let counts = (tally(&plan, &run).deleted, number(&run, "/skipped/mounted"));
+    assert_eq!(counts, (50, 1), "{run}");
+    assert!(theirs.exists());
+    drop(user);
 }
 
 /// Nothing goes back into what is mounted at the place now: neither in the agent's namespace, nor, below it, in another.
