@@ -15,6 +15,7 @@ use crate::volume::Volume;
 use purge_model::Kind;
 use purge_model::path;
 use purge_removal::trash::{self, Trash};
+use purge_sys::absence::Absence;
 use purge_sys::beneath;
 use purge_sys::mark;
 use purge_sys::protection::Protection;
@@ -228,11 +229,11 @@ fn is_link(open: impl AsFd) -> bool {
 
 /// Why nothing can be opened at a place, and what to do.
 fn why_not(error: &io::Error) -> String {
-    match Errno::from_io_error(error) {
-        Some(Errno::NOENT | Errno::NOTDIR) => "nothing lies there".into(),
-        Some(Errno::XDEV) => {
+    match Absence::of(error) {
+        Some(Absence::Missing | Absence::Replaced) => "nothing lies there".into(),
+        Some(Absence::Covered) => {
             "another file system is mounted there or on the way; it is not part of the volume".into()
         }
-        _ => error.to_string(),
+        Some(Absence::Stale) | None => error.to_string(),
     }
 }

@@ -6,6 +6,7 @@ use super::Watched;
 use purge_base::clock;
 use purge_index::{DirId, Found, Index, StoreError};
 use purge_model::{Kind, LastUse, Source};
+use purge_sys::absence::Absence;
 use purge_sys::stat::Located;
 
 /// Makes the index agree with an entry that was just looked at. A directory that is new to the index is listed soon if
@@ -78,5 +79,5 @@ pub fn take_entry_locked(
 
 /// Whether an error says that what a handle or a name stood for is not there any more.
 pub(super) fn is_gone(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESTALE)
+    matches!(Absence::of(error), Some(Absence::Missing | Absence::Stale))
 }

@@ -9,6 +9,7 @@ use std::io;
 use rustix::io::Errno;
 
 use crate::fate::{Fate, Skip};
+use purge_sys::absence::Absence;
 
 /// Whether the file system has room. ENOSPC means a user's limit then: a quota of some file systems, or a directory that is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,15 +36,13 @@ pub enum Room {
 /// | | ENOKEY EKEYEXPIRED EKEYREVOKED EKEYREJECTED ENOPKG | encrypts it |
 /// | | EINVAL EILSEQ E2BIG | gives it a name, or attributes, that the trash's directory cannot have |
 pub fn reason(errno: Errno, room: Room) -> Option<Skip> {
+    match Absence::of_errno(errno) {
+        Some(Absence::Missing | Absence::Stale) => return Some(Skip::Gone),
+        Some(Absence::Replaced | Absence::Covered) => return Some(Skip::Changed),
+        None => {}
+    }
     Some(match errno {
-        Errno::NOENT | Errno::STALE => Skip::Gone,
-        Errno::LOOP
-        | Errno::XDEV
-        | Errno::NOTDIR
-        | Errno::ISDIR
-        | Errno::EXIST
-        | Errno::NOTEMPTY
-        | Errno::NXIO => Skip::Changed,
+        Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY | Errno::NXIO => Skip::Changed,
         Errno::AGAIN => Skip::Leased,
         Errno::TXTBSY => Skip::Open,
         Errno::BUSY => Skip::Mounted,

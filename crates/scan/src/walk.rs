@@ -19,6 +19,7 @@ use purge_base::descriptors;
 use purge_collect::Watched;
 use purge_index::{DirId, Found, StoreError};
 use purge_model::{Inode, Kind, Stat};
+use purge_sys::absence::Absence;
 use purge_sys::handle::Handle;
 use purge_sys::{beneath, project, stat};
 
@@ -468,15 +469,13 @@ enum Opened {
 fn open_by_handle(mount: &OwnedFd, handle: Handle, ino: Inode) -> io::Result<Option<OwnedFd>> {
     let fd = match handle.open_dir(mount) {
         Ok(fd) => fd,
-        Err(e)
-            if matches!(
-                e.raw_os_error(),
-                Some(libc::ESTALE | libc::ENOENT | libc::ENOTDIR)
-            ) =>
-        {
-            return Ok(None);
+        Err(e) => {
+            return match Absence::of(&e) {
+                Some(Absence::Missing | Absence::Stale | Absence::Replaced) => Ok(None),
+                // No handle leads through a mount.
+                Some(Absence::Covered) | None => Err(e),
+            };
         }
-        Err(e) => return Err(e),
     };
     Ok((stat::open_file(&fd)?.stat.ino == ino).then_some(fd))
 }
@@ -485,15 +484,13 @@ fn open_by_handle(mount: &OwnedFd, handle: Handle, ino: Inode) -> io::Result<Opt
 pub(super) fn open_expected(root: &OwnedFd, path: &[u8], ino: Inode) -> io::Result<Option<OwnedFd>> {
     let fd = match beneath::open_dir(root, path) {
         Ok(fd) => fd,
-        Err(e)
-            if matches!(
-                e.raw_os_error(),
-                Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EXDEV)
-            ) =>
-        {
-            return Ok(None);
+        Err(e) => {
+            return match Absence::of(&e) {
+                Some(Absence::Missing | Absence::Replaced | Absence::Covered) => Ok(None),
+                // The root itself may be what is stale: that says nothing of what lies below it.
+                Some(Absence::Stale) | None => Err(e),
+            };
         }
-        Err(e) => return Err(e),
     };
     Ok((stat::open_file(&fd)?.stat.ino == ino).then_some(fd))
 }

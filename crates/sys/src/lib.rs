@@ -2,6 +2,7 @@
 //!
 //! - [`extents`]  blocks of a file that others use as well
 //! - [`subvolumes`] how many of btrfs lie in one
+//! - [`absence`]  what an error says of the thing that was looked up
 //! - [`failure`]  what an error of a file system means to an operator
 //! - [`fanotify`] groups and marks; reading gives raw bytes, the decoder is in `collect`
 //! - [`descriptor`] descriptors that are handed over as numbers
@@ -33,6 +34,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod absence;
 pub mod access;
 pub mod beneath;
 pub mod bounded;

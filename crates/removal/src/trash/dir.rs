@@ -21,6 +21,7 @@ use crate::trash::way::Stage;
 use purge_base::probe;
 use purge_collect::Watched;
 use purge_model::{Seconds, Stat};
+use purge_sys::absence::Absence;
 use purge_sys::walk::{Removal, list};
 use purge_sys::{beneath, inside, mark, stat};
 
@@ -387,9 +388,13 @@ enum Place {
 fn look(watched: &Watched, volume: &OwnedFd) -> io::Result<Place> {
     let dir = match beneath::open_dir(volume, NAME.to_bytes()) {
         Ok(dir) => dir,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Place::Nothing),
-        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) => return Ok(Place::Foreign),
-        Err(e) => return Err(e),
+        Err(e) => {
+            return match Absence::of(&e) {
+                Some(Absence::Missing) => Ok(Place::Nothing),
+                Some(Absence::Replaced) => Ok(Place::Foreign),
+                Some(Absence::Stale | Absence::Covered) | None => Err(e),
+            };
+        }
     };
     let found = rustix::fs::fstat(&dir)?;
     if found.st_uid != rustix::process::geteuid().as_raw() {

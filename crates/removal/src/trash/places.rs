@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use purge_model::{Inode, Seconds, Stat};
+use purge_sys::absence::Absence;
 use purge_sys::{beneath, mark, stat};
 
 /// What a user's file or directory is called whose name was lost with the run that took it; its inode follows.
@@ -31,7 +32,7 @@ pub fn foreign() -> io::Error {
 pub fn open(trees: &OwnedFd, name: &CStr) -> io::Result<Option<OwnedFd>> {
     let place = match beneath::open_dir(trees, name.to_bytes()) {
         Ok(place) => place,
-        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) => return Ok(None),
+        Err(e) if Absence::of(&e) == Some(Absence::Replaced) => return Ok(None),
         Err(e) => return Err(e),
     };
     let is = rustix::fs::fstat(&place)?;
