@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::{Ground, HostError, shown};
 use crate::volume::Volume;
 use purge_model::Kind;
-use purge_model::path;
+use purge_model::path::{self, VolumePath};
 use purge_removal::trash::{self, Trash};
 use purge_sys::absence::Absence;
 use purge_sys::beneath;
@@ -26,8 +26,8 @@ use purge_sys::stat::{self, Located};
 pub struct Place {
     /// The volume.
     pub volume: Arc<Volume>,
-    /// Names between slashes; empty for the volume's root.
-    pub below: Vec<u8>,
+    /// The path beneath it.
+    pub below: VolumePath,
 }
 
 impl Ground {
@@ -71,7 +71,8 @@ pub enum AtEnd {
 impl Place {
     /// Its absolute path.
     pub fn path(&self) -> Vec<u8> {
-        path::absolute(self.volume.config.path.as_os_str().as_bytes(), &self.below)
+        self.below
+            .absolute(self.volume.config.path.as_os_str().as_bytes())
     }
 
     /// What lies there.
@@ -152,7 +153,7 @@ impl Place {
             return Ok(());
         }
         let mut end = 0usize;
-        for name in self.below.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
+        for name in self.below.names() {
             let begin = end;
             end = begin
                 .saturating_add(name.len())
@@ -177,7 +178,7 @@ impl Place {
         let rest = self.below.get(link.len()..).unwrap_or_default();
         let cure = match path::led_to(root, above, &words) {
             Some(to) => {
-                let to = [path::absolute(root, &to).as_slice(), rest].concat();
+                let to = [to.absolute(root).as_slice(), rest].concat();
                 format!("it leads to {}: give that path", shown(&to))
             }
             None => "it leads out of the volume".into(),
@@ -208,7 +209,7 @@ impl Place {
             let known = beneath::open_dir(dir, b"").and_then(|dir| Protection::of(&dir));
             known.is_ok_and(|known| known.lets_enter(uid, || gids))
         };
-        for name in self.below.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
+        for name in self.below.names() {
             let stand_in = beneath::open_entry(&root, b"")?;
             is_there &= lets_enter(&at);
             at = match beneath::open_entry(&at, name) {

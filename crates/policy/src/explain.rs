@@ -61,7 +61,7 @@ fn one(index: &Index, rule: &Rule, at: &Circumstances, subject: &Subject) -> Res
         Target::File if a.kind == Kind::Symlink => return Ok(link(index, rule, ttl, at, subject)),
         Target::File => last_use(a, covered(subject.access, at.gap_end), rule.clocks, at.now),
         Target::Directory { depth } => match units::newest_use(index, rule, depth, at, subject)? {
-            Some((unit, last)) if unit == subject.path => last,
+            Some((unit, last)) if *unit == *subject.path => last,
             Some((unit, _)) => {
                 let unit = String::from_utf8_lossy(&unit).into_owned();
                 return Ok(verdict(

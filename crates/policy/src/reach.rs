@@ -137,10 +137,7 @@ mod tests {
             for (dir, called, is_dir) in asked {
                 let dir = ids[dir % ids.len()];
                 let mut path = dirs.path(dir).unwrap();
-                if !path.is_empty() {
-                    path.push(b'/');
-                }
-                path.extend_from_slice(name(called));
+                purge_model::path::push(&mut path, name(called));
                 for (n, scope) in scopes.iter().enumerate() {
                     let is_near = reach.near(dir).contains(&u16::try_from(n).unwrap());
                     prop_assert!(is_near || !scope.admits_path(&path, is_dir), "{} {:?}", n, String::from_utf8_lossy(&path));

@@ -1,6 +1,7 @@
 //! One entry that a person asks about (a value).
 
 use purge_index::Attributes;
+use purge_model::path::VolumePath;
 use purge_model::{Inode, LastUse};
 
 /// One entry of the index, with everything a verdict needs.
@@ -12,6 +13,6 @@ pub struct Subject {
     pub attributes: Attributes,
     /// Its access clock.
     pub access: LastUse,
-    /// Path relative to the volume.
-    pub path: Vec<u8>,
+    /// Where it lies.
+    pub path: VolumePath,
 }

@@ -79,10 +79,7 @@ impl Verdicts {
         let Some(mut path) = dirs.path(dir) else {
             return false;
         };
-        if !path.is_empty() {
-            path.push(b'/');
-        }
-        path.extend_from_slice(name);
+        purge_model::path::push(&mut path, name);
         scope.admits_below(above.included, &path, is_dir)
     }
 
@@ -149,10 +146,7 @@ mod tests {
                 let dir = ids[dir % ids.len()];
                 let name = [&b"a"[..], b"b.x", b"c", b"d"][usize::from(called)];
                 let mut path = dirs.path(dir).unwrap();
-                if !path.is_empty() {
-                    path.push(b'/');
-                }
-                path.extend_from_slice(name);
+                purge_model::path::push(&mut path, name);
                 prop_assert_eq!(verdicts.admits(&dirs, &scope, (dir, name), is_dir), scope.admits_path(&path, is_dir));
             }
         }

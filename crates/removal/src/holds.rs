@@ -29,7 +29,7 @@ pub use self::hold::Hold;
 use purge_base::clock;
 use purge_base::id::new_id;
 use purge_index::{Batch, Record, Store, StoreError};
-use purge_model::path;
+use purge_model::path::{self, VolumePath};
 use purge_model::{Inode, Seconds};
 use purge_sys::{beneath, stat};
 
@@ -53,7 +53,7 @@ pub struct Wanted<'a> {
     /// Its root.
     pub root: &'a Path,
     /// The place below it.
-    pub below: &'a [u8],
+    pub below: &'a VolumePath,
     /// What lies there.
     pub ino: Inode,
     /// Why it is held.
@@ -311,7 +311,7 @@ impl Holds {
 
     /// The holds that keep something: on itself or on a directory above. `chain` is its inode and those of the directories above, `place`
     /// its names below the volume's root.
-    pub fn over(&self, volume: &str, root: &Path, place: &[u8], chain: &[Inode]) -> Vec<Hold> {
+    pub fn over(&self, volume: &str, root: &Path, place: &VolumePath, chain: &[Inode]) -> Vec<Hold> {
         let root = beneath::open_root(root).ok();
         let keeps = |r: &Arc<Entry>| {
             if chain.contains(&r.ino) {
@@ -340,7 +340,7 @@ impl Entry {
         Self {
             hold: Hold {
                 id: new_id('h', now),
-                path: path::absolute(root, wanted.below),
+                path: wanted.below.absolute(root),
                 reason: wanted.reason.into(),
                 created: now,
                 expires: wanted.seconds.map(|s| now.plus(s)),
@@ -348,7 +348,7 @@ impl Entry {
             },
             ino: wanted.ino,
             volume: wanted.volume.into(),
-            below: Some(wanted.below.to_vec()),
+            below: Some(wanted.below.clone()),
             own: match wanted.asker {
                 Asker::User(uid) => Some(uid),
                 Asker::Root | Asker::Role => None,

@@ -275,10 +275,7 @@ fn look_at_files(
                 }
                 if let Some((_, above)) = &above {
                     let mut path = above.clone();
-                    if !path.is_empty() {
-                        path.push(b'/');
-                    }
-                    path.extend_from_slice(name);
+                    purge_model::path::push(&mut path, name);
                     paths.push(path);
                 }
             })?;

@@ -75,10 +75,7 @@ pub(super) fn path_of(volume: &Volume, ino: Inode) -> Option<Vec<u8>> {
     let names = index.names(ino).ok()?;
     let (parent, name) = names.first()?;
     let mut path = index.dirs().path(*parent)?;
-    if !path.is_empty() {
-        path.push(b'/');
-    }
-    path.extend_from_slice(name);
+    purge_model::path::push(&mut path, name);
     Some(path)
 }
 
@@ -141,10 +138,7 @@ impl<'a> Sharing<'a> {
         }
         let (parent, name) = names.first()?;
         let mut path = index.dirs().path(*parent)?;
-        if !path.is_empty() {
-            path.push(b'/');
-        }
-        path.extend_from_slice(name);
+        purge_model::path::push(&mut path, name);
         Some((entry, Some(path)))
     }
 

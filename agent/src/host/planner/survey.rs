@@ -51,14 +51,11 @@ pub(in crate::host) fn survey_of(volume: &Volume, subject: &Subject) -> Survey {
     let ino = subject.ino;
     match subject.attributes.kind {
         Kind::Symlink => {
-            let (dir, name) = match subject.path.iter().rposition(|b| *b == b'/') {
-                Some(cut) => (subject.path.get(..cut), subject.path.get(cut.saturating_add(1)..)),
-                None => (Some(&[][..]), Some(&*subject.path)),
-            };
+            let (dir, name) = subject.path.split_last();
             let place = Place {
                 ino,
-                dir: dir.unwrap_or_default().into(),
-                name: name.unwrap_or_default().to_vec(),
+                dir: dir.into(),
+                name: name.to_vec(),
                 is_followed: true,
             };
             let live = volume.watched.links().ok();

@@ -101,10 +101,7 @@ impl Lists {
                 Some(dir) => index.dirs().path(dir),
                 None => places.get(&name.ino).and_then(|(parent, file)| {
                     let mut path = index.dirs().path(*parent)?;
-                    if !path.is_empty() {
-                        path.push(b'/');
-                    }
-                    path.extend_from_slice(file);
+                    purge_model::path::push(&mut path, file);
                     Some(path)
                 }),
             };

@@ -62,7 +62,7 @@ impl TrashKeeper {
         let below: Vec<Vec<u8>> = places
             .into_iter()
             .map(|place| match place.volume.config.name == volume.config.name {
-                true => Ok(place.below),
+                true => Ok(place.below.into_bytes()),
                 false => Err(HostError::Invalid {
                     field: "paths",
                     why: format!(
@@ -206,7 +206,8 @@ fn destination(volume: &Volume, to: Place) -> Result<Destination, HostError> {
         let why = "a run is looking at it; ask again in a moment";
         return Err(invalid(format!("{}: {why}", crate::host::shown(&to.path()))));
     }
-    Ok(Destination { dir, path: to.below })
+    let path = to.below.into_bytes();
+    Ok(Destination { dir, path })
 }
 
 /// Why nothing of a run lies in the trash.

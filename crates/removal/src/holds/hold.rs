@@ -1,5 +1,6 @@
 //! One hold: the value. Pure.
 
+use purge_model::path::VolumePath;
 use purge_model::{Inode, Seconds};
 
 /// A path that stays, regardless of the rules.
@@ -28,7 +29,7 @@ pub(super) struct Entry {
     /// The volume's name.
     pub(super) volume: String,
     /// The place below the volume's root. Older records have only the path of `hold`: see [`super::Holds::open`].
-    pub(super) below: Option<Vec<u8>>,
+    pub(super) below: Option<VolumePath>,
     /// An ordinary user's: it holds only what is theirs.
     pub(super) own: Option<u32>,
 }

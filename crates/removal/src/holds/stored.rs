@@ -5,6 +5,7 @@ use prost_types::Timestamp;
 
 use super::hold::{Entry, Hold};
 use crate::stored::{Damaged, seconds, timestamp};
+use purge_model::path::VolumePath;
 
 #[derive(Clone, PartialEq, Message)]
 struct StoredEntry {
@@ -61,11 +62,11 @@ pub(super) fn encode(entry: &Entry, root: &[u8]) -> Vec<u8> {
         }),
         ino: entry.ino,
         volume: entry.volume.clone(),
-        below: entry.below.clone(),
+        below: entry.below.clone().map(VolumePath::into_bytes),
         own: entry.own.map(|uid| StoredOwn {
             uid,
             root: root.to_vec(),
-            below: entry.below.clone().unwrap_or_default(),
+            below: entry.below.clone().unwrap_or_default().into_bytes(),
         }),
     };
     stored.encode_to_vec()
@@ -88,7 +89,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Entry, Damaged> {
         volume: stored.volume,
         below: stored
             .below
-            .or_else(|| stored.own.as_ref().map(|own| own.below.clone())),
+            .or_else(|| stored.own.as_ref().map(|own| own.below.clone()))
+            .and_then(VolumePath::new),
         own: stored.own.map(|own| own.uid),
     })
 }
@@ -112,7 +114,7 @@ mod tests {
             },
             ino: 5,
             volume: "v".into(),
-            below: Some(b"a".to_vec()),
+            below: VolumePath::new(b"a".to_vec()),
             own: Some(7),
         };
         assert_eq!(decode(&encode(&entry, b"/v")).unwrap(), entry);

@@ -2,16 +2,22 @@
 
 use purge_base::clock;
 use std::fs;
+use std::sync::LazyLock;
 
 use super::*;
 
 const ROOT: &str = "/nowhere";
+static PLACE: LazyLock<VolumePath> = LazyLock::new(|| below("a/b"));
+
+fn below(path: &str) -> VolumePath {
+    VolumePath::new(path.into()).unwrap()
+}
 
 fn wanted<'a>(by: &'a str, asker: Asker, seconds: Option<u64>) -> Wanted<'a> {
     Wanted {
         volume: "v",
         root: Path::new(ROOT),
-        below: b"a/b",
+        below: &PLACE,
         ino: 7,
         reason: "a test",
         seconds,
@@ -176,9 +182,9 @@ fn older_records_hold_what_they_held_and_lead_nowhere_else() {
     }
     let holds = of(root.join("d"));
     let chain = [inode(&root.join("d/f")), inode(&root.join("d"))];
-    assert_eq!(holds.over("v", &root, b"d/f", &chain).len(), 1);
-    assert_eq!(holds.over("v", &root, b"e/f", &chain[..1]).len(), 0);
-    assert_eq!(holds.over("w", &root, b"d/f", &chain).len(), 0);
+    assert_eq!(holds.over("v", &root, &below("d/f"), &chain).len(), 1);
+    assert_eq!(holds.over("v", &root, &below("e/f"), &chain[..1]).len(), 0);
+    assert_eq!(holds.over("w", &root, &below("d/f"), &chain).len(), 0);
 }
 
 /// Batches do not look up thousands of places while others wait for their files, and a hold that is made meanwhile holds at once.
@@ -188,9 +194,9 @@ fn of_many_holds_a_batch_goes_by_what_the_plan_found() {
     let root = tmp.path();
     let inode = |name: &str| stat::path(&root.join(name)).unwrap().stat.ino;
     let make = |name: &str| fs::write(root.join(name), "").unwrap();
-    let record = |n: usize, below: &str| {
+    let record = |n: usize, place: &str| {
         let wanted = Wanted {
-            below: below.as_bytes(),
+            below: &below(place),
             ino: 1_000_000 + n as u64,
             ..wanted("uid 9", Asker::Role, None)
         };

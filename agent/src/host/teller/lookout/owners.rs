@@ -190,10 +190,7 @@ fn path_of(index: &Index, pick: &Pick) -> Result<Option<Vec<u8>>, StoreError> {
     })?;
     let path = found.and_then(|(parent, name)| {
         let mut path = dirs.path(parent)?;
-        if !path.is_empty() {
-            path.push(b'/');
-        }
-        path.extend(name);
+        purge_model::path::push(&mut path, &name);
         Some(path)
     });
     Ok(path)
