@@ -180,7 +180,7 @@ pub fn permit(peer: &Peer, access: &Access, call: &str) -> Result<Scope, String>
     if role.is_some_and(|role| role >= needed) {
         return Ok(Scope::All);
     }
-    let mut why_not = "the configuration gives them no role ([access])".to_owned();
+    let mut are = "have no role".to_owned();
     if let Peer::Local { uid, .. } = peer
         && access.own
     {
@@ -190,13 +190,13 @@ pub fn permit(peer: &Peer, access: &Access, call: &str) -> Result<Scope, String>
                 hold_max: access.self_hold_max,
             });
         }
-        why_not = "ordinary users may only ask for what is theirs".into();
+        are = "have no role, and ordinary users may only ask for what is theirs".into();
     }
     if let Some(role) = role {
-        why_not = format!("their role is {}", role.word());
+        are = format!("are {}", role.word());
     }
     Err(format!(
-        "{call} needs the role {}; {}: {why_not}",
+        "{call} needs the role {}; you ({}) {are}: [access] in agent.toml",
         needed.word(),
         peer.name()
     ))

@@ -156,7 +156,8 @@ impl Doors {
             .map_err(Status::unauthenticated)?;
         let access = self.access.read();
         let scope = match what {
-            What::Agent => roles::permit(peer, &access, call).map_err(Status::permission_denied)?,
+            What::Agent => roles::permit(peer, &access, call)
+                .map_err(|why| Status::permission_denied(format!("{why} of {}", host_name())))?,
             // Health and reflection tell nothing of any user.
             What::Probe => Scope::All,
         };
@@ -189,6 +190,12 @@ impl Doors {
             },
         })
     }
+}
+
+/// What this host calls itself: a client may be on another.
+fn host_name() -> String {
+    let names = rustix::system::uname();
+    purge_proto::shown::Shown::name(names.nodename().to_bytes()).into_string()
 }
 
 /// A call that may come in.

@@ -18,6 +18,7 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use super::ServeError;
+use super::authority::Authority;
 use super::line::{Line, Lines, Place};
 use super::tally::{Counted, Tally};
 use crate::roles::Peer;
@@ -175,7 +176,7 @@ impl Arrival {
     /// When that has no room for it.
     pub fn connect(self) -> io::Result<Connection> {
         let stream = match self.stream {
-            Arriving::Local(stream) => Stream::Local(UnixStream::from_std(stream)?),
+            Arriving::Local(stream) => Stream::Local(UnixStream::from_std(stream)?, Authority::default()),
             Arriving::Tls(stream) => Stream::Tls(stream),
         };
         Ok(Connection {
@@ -346,7 +347,7 @@ pub struct Connection {
 
 #[derive(Debug)]
 enum Stream {
-    Local(UnixStream),
+    Local(UnixStream, Authority),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
@@ -366,7 +367,14 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         self.visit.line.check(cx)?;
         match &mut self.stream {
-            Stream::Local(s) => Pin::new(s).poll_read(cx, buf),
+            Stream::Local(s, authority) => {
+                let before = buf.filled().len();
+                let polled = Pin::new(s).poll_read(cx, buf);
+                if let Some(come) = buf.filled_mut().get_mut(before..) {
+                    authority.pass(come);
+                }
+                polled
+            }
             Stream::Tls(s) => Pin::new(s).poll_read(cx, buf),
         }
     }
@@ -376,21 +384,21 @@ impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.visit.line.check(cx)?;
         match &mut self.stream {
-            Stream::Local(s) => Pin::new(s).poll_write(cx, buf),
+            Stream::Local(s, _) => Pin::new(s).poll_write(cx, buf),
             Stream::Tls(s) => Pin::new(s).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.stream {
-            Stream::Local(s) => Pin::new(s).poll_flush(cx),
+            Stream::Local(s, _) => Pin::new(s).poll_flush(cx),
             Stream::Tls(s) => Pin::new(s).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.stream {
-            Stream::Local(s) => Pin::new(s).poll_shutdown(cx),
+            Stream::Local(s, _) => Pin::new(s).poll_shutdown(cx),
             Stream::Tls(s) => Pin::new(s).poll_shutdown(cx),
         }
     }

@@ -6,6 +6,8 @@
 //! - [`members`]  whether they are still in the groups that give a role
 //! - [`service`]  the calls; [`requests`]: what they ask for, checked (pure); `answers`: those that take a walk
 //! - [`budget`]   memory that answers may take; [`open`]: calls until the last byte of their answer is taken
+//! - `named`      names of plans, runs and holds that are given in short
+//! - `authority`  what gRPC's C core says of the socket, in a form that the HTTP/2 library takes (pure)
 //! - [`walk`]     answers made bit by bit, as clients take them; [`crew`]: the threads for that; [`pages`]: others, cut to what a message holds (pure)
 //! - [`http`]     metrics and health
 //! - `bounded`    its connections
@@ -15,6 +17,7 @@
 //! take from each other.
 
 mod answers;
+mod authority;
 mod bounded;
 pub mod budget;
 mod convert;
@@ -25,6 +28,7 @@ pub mod http;
 pub mod incoming;
 pub mod line;
 pub mod members;
+mod named;
 mod notices;
 pub mod open;
 pub mod pages;
@@ -252,6 +256,13 @@ impl Drop for Hall {
 /// What a question of health or reflection takes: the name of a service.
 const PROBE_BYTES_MAX: usize = 16 << 10;
 
+/// What reflection tells of: the contract, and health. Clients ask for `v1`, and older ones (grpcio-reflection among them) for `v1alpha`.
+fn reflected() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(purge_proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
 async fn attend(
     service: service::Service,
     doors: Arc<Doors>,
@@ -260,10 +271,9 @@ async fn attend(
 ) -> Result<(), ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<PurgeAgentServer<service::Service>>().await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(purge_proto::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?
+    let reflection = reflected().build_v1()?.max_decoding_message_size(PROBE_BYTES_MAX);
+    let reflection_of_old = reflected()
+        .build_v1alpha()?
         .max_decoding_message_size(PROBE_BYTES_MAX);
     let health_service = health_service.max_decoding_message_size(PROBE_BYTES_MAX);
     let agent = PurgeAgentServer::new(service)
@@ -279,6 +289,7 @@ async fn attend(
         .http2_keepalive_timeout(Some(PONG_WITHIN))
         .add_service(Gate::before(health_service, What::Probe, Arc::clone(&doors)))
         .add_service(Gate::before(reflection, What::Probe, Arc::clone(&doors)))
+        .add_service(Gate::before(reflection_of_old, What::Probe, Arc::clone(&doors)))
         .add_service(Gate::before(agent, What::Agent, doors))
         .serve_with_incoming_shutdown(incoming, async move {
             // An error: the sender has ended.

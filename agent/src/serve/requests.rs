@@ -365,5 +365,7 @@ fn at_most(field: &str, text: &str, bytes: usize) -> Result<(), Status> {
 }
 
 fn theirs(field: &str) -> Status {
-    Status::permission_denied(format!("{field}: you may only ask for what is yours"))
+    Status::permission_denied(format!(
+        "{field}: you may ask for what is yours alone; for more, [access] in agent.toml has to give you the role viewer"
+    ))
 }

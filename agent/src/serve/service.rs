@@ -19,7 +19,7 @@ use super::deadline::Until;
 use super::gate::Caller;
 use super::requests::{self, PlanAsked};
 use super::walk::{self, Walk};
-use super::{answers, convert, notices, pages, usage};
+use super::{answers, convert, named, notices, pages, usage};
 use crate::doctor;
 use crate::host::{Host, HostError, Wish};
 use crate::in_force::InForce;
@@ -185,7 +185,11 @@ impl PurgeAgent for Service {
     async fn get_plan(&self, request: Request<v1::GetPlanRequest>) -> Result<Response<v1::Plan>, Status> {
         let caller = Caller::of(&request)?;
         let id = requests::id("plan_id", request.into_inner().plan_id)?;
-        let record = self.wait(&caller, move |host| Ok(host.plans.get(&id)?)).await?;
+        let record = self
+            .wait(&caller, move |host| {
+                Ok(host.plans.get(&named::plan(host, id)?)?)
+            })
+            .await?;
         Ok(Response::new(plan_of(record)))
     }
 
@@ -217,7 +221,11 @@ impl PurgeAgent for Service {
         let caller = Caller::of(&request)?;
         let r = request.into_inner();
         let id = requests::id("plan_id", r.plan_id.clone())?;
-        let record = self.wait(&caller, move |host| Ok(host.plans.get(&id)?)).await?;
+        let record = self
+            .wait(&caller, move |host| {
+                Ok(host.plans.get(&named::plan(host, id)?)?)
+            })
+            .await?;
         let asked = (r.sort(), r.limit);
         let shown = answers::Shown::new(Arc::clone(&self.host), &caller, record, asked)?;
         Ok(self.stream(&caller, shown))
@@ -231,6 +239,7 @@ impl PurgeAgent for Service {
         let id = requests::id("plan_id", r.plan_id.clone())?;
         let (_, live) = self
             .wait(&caller, move |host| {
+                let id = named::plan_to_apply(host, id)?;
                 host.applier.apply(&id, requests::manner(&r), &by)
             })
             .await?;
@@ -244,6 +253,10 @@ impl PurgeAgent for Service {
     ) -> Result<Response<Self::WatchRunStream>, Status> {
         let caller = Caller::of(&request)?;
         let id = requests::id("run_id", request.into_inner().run_id)?;
+        let id = match named::is_whole(&id) {
+            true => id,
+            false => self.wait(&caller, move |host| named::run(host, id)).await?,
+        };
         if let Some(live) = self.host.runs.live(&id) {
             return Ok(Response::new(follow(&live, &caller)));
         }
@@ -259,7 +272,9 @@ impl PurgeAgent for Service {
     async fn get_run(&self, request: Request<v1::GetRunRequest>) -> Result<Response<v1::Run>, Status> {
         let caller = Caller::of(&request)?;
         let id = requests::id("run_id", request.into_inner().run_id)?;
-        let run = self.wait(&caller, move |host| Ok(host.runs.get(&id)?)).await?;
+        let run = self
+            .wait(&caller, move |host| Ok(host.runs.get(&named::run(host, id)?)?))
+            .await?;
         Ok(Response::new(run_of(run)))
     }
 
@@ -284,6 +299,7 @@ impl PurgeAgent for Service {
         let caller = Caller::of(&request)?;
         let id = requests::id("run_id", request.into_inner().run_id)?;
         let run = self.wait(&caller, move |host| {
+            let id = named::run(host, id)?;
             let run = host.runs.get(&id)?;
             match host.runs.live(&id) {
                 Some(live) => live.cancel(),
@@ -302,8 +318,9 @@ impl PurgeAgent for Service {
         let by = caller.name.clone();
         let r = requests::restore(request.into_inner())?;
         let report = self.wait(&caller, move |host| {
+            let run_id = named::run(host, r.run_id)?;
             host.trash
-                .restore(&r.run_id, &r.paths, Some(&*r.to).filter(|to| !to.is_empty()), &by)
+                .restore(&run_id, &r.paths, Some(&*r.to).filter(|to| !to.is_empty()), &by)
         });
         Ok(Response::new(pages::restored(convert::restored(report.await?))))
     }
@@ -459,6 +476,7 @@ impl PurgeAgent for Service {
         let by = caller.clone();
         let removed = self.wait(&by, move |host| {
             let only = caller.user().map(|user| (user.uid, user.name));
+            let id = named::hold(host, id, only.map(|(_, by)| by))?;
             Ok(host.holds.remove(&id, only)?)
         });
         Ok(Response::new(convert::hold(removed.await?)))

@@ -8,6 +8,11 @@ const TIME_DIGITS: usize = 7;
 /// Random digits, so that two of one second differ.
 const RANDOM_DIGITS: usize = 4;
 
+/// Characters of a name.
+pub const LENGTH: usize = 1 + TIME_DIGITS + RANDOM_DIGITS;
+/// Characters of a name that say when it was given: its letter, and the time.
+pub const TIMED: usize = 1 + TIME_DIGITS;
+
 /// A new name that starts with `prefix`.
 pub fn new_id(prefix: char, now: Seconds) -> String {
     let mut random = [0u8; 8];

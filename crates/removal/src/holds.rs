@@ -224,6 +224,19 @@ impl Holds {
         self.all.read().is_empty()
     }
 
+    /// The names of all holds in force that begin with this, oldest first. With `by`, only of those that they made.
+    pub fn ids(&self, prefix: &str, by: Option<&str>) -> Vec<String> {
+        let now = clock::judged();
+        let all = self.all.read();
+        let named = all
+            .iter()
+            .filter(|r| r.in_force(now) && r.id().starts_with(prefix) && by.is_none_or(|by| r.by() == by));
+        let mut ids: Vec<String> = named.map(|r| r.id().to_owned()).collect();
+        drop(all);
+        ids.sort_unstable();
+        ids
+    }
+
     /// A page of the holds in force, in the order of their names, which is that of their making: those after `after`, at most `size` (0: as
     /// many as a page may have), and the name to go on after; none at the end. With `by`, only those that they made.
     pub fn page(&self, after: &str, size: usize, by: Option<&str>) -> (Vec<Hold>, Option<String>) {

@@ -237,6 +237,11 @@ impl Plans {
         }
     }
 
+    /// The names of all plans that begin with this, oldest first.
+    pub fn ids(&self, prefix: &str) -> Vec<String> {
+        self.shelf.lock().ids(prefix)
+    }
+
     /// Keeps a plan for a run: it stays while the run needs it, and no other run can have it.
     ///
     /// # Errors

@@ -204,6 +204,16 @@ impl Runs {
         Ok(stored::decode(&value).map_err(|e| e.into_error(READ))?)
     }
 
+    /// The names of all runs that begin with this, oldest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn ids(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let records = self.store.records(Record::Run, prefix.as_bytes());
+        let keys = records.map(|record| record.map(|(key, _)| String::from_utf8_lossy(&key).into_owned()));
+        keys.collect()
+    }
+
     /// All runs, newest first.
     ///
     /// # Errors

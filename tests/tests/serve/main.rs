@@ -11,6 +11,7 @@ mod clients;
 mod cut_off;
 mod grpc;
 mod kept_for_clients;
+mod languages;
 mod meaning;
 mod metrics;
 mod mine;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use purge_base::id;
 use purge_model::Seconds;
 
 /// All plans together.
@@ -91,6 +92,11 @@ enum Worth {
     Failed,
 }
 
+/// The part of a name that says when it was given.
+fn time_of(id: &str) -> &str {
+    id.get(..id::TIMED).unwrap_or(id)
+}
+
 /// Every plan.
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
@@ -103,6 +109,18 @@ pub(super) struct Shelf {
 pub(super) type Leaving = Vec<(String, u32)>;
 
 impl Shelf {
+    /// The names of plans that are made whole and begin with this, oldest first.
+    pub(super) fn ids(&self, prefix: &str) -> Vec<String> {
+        let whole = self.plans.iter().filter(|(_, plan)| plan.state != State::Making);
+        let mut named: Vec<(u64, &String)> = whole
+            .filter(|(id, _)| id.starts_with(prefix))
+            .map(|(id, plan)| (plan.order, id))
+            .collect();
+        // Those of one second are in the order in which they were made.
+        named.sort_unstable_by(|(a, x), (b, y)| time_of(x).cmp(time_of(y)).then(a.cmp(b)));
+        named.into_iter().map(|(_, id)| id.clone()).collect()
+    }
+
     /// About how many bytes this many candidates will take.
     pub(super) fn estimate(candidates: u64) -> u64 {
         candidates.saturating_mul(CANDIDATE_BYTES)
