@@ -114,7 +114,10 @@ fn unreachable(path: &Path, error: &std::io::Error) -> CtlError {
             )
         }
         ErrorKind::PermissionDenied => {
-            format!("you may not use {path}: run purgectl as root, or ask to be in the socket's group")
+            format!(
+                "you may not use {path}: run purgectl as root, or ask the administrator for a role ([access] and listen.group in \
+                 agent.toml; with `self = true` there, each user may ask for what is theirs)"
+            )
         }
         _ => format!("cannot connect to {path}: {error}"),
     })

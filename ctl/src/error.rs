@@ -8,9 +8,11 @@ pub mod exit {
     pub const DONE: u8 = 0;
     /// An error.
     pub const ERROR: u8 = 1;
-    /// A usage error; with `plan --detailed-exitcode`: something to purge.
+    /// A usage error; with `plan --detailed-exitcode` that is 1.
     pub const USAGE: u8 = 2;
-    /// Refused by a safety limit, or a stale plan.
+    /// With `plan --detailed-exitcode`: something to purge.
+    pub const SOMETHING: u8 = 2;
+    /// Refused by a safety limit, or a stale plan; a plan that apply would refuse.
     pub const REFUSED: u8 = 3;
     /// The agent cannot be reached.
     pub const UNREACHABLE: u8 = 4;
@@ -56,6 +58,24 @@ impl From<std::io::Error> for CtlError {
 }
 
 impl CtlError {
+    /// The same where the agent says which role a call needs: a person knows the command, not the call.
+    #[must_use]
+    pub fn of_command(self, command: &str) -> Self {
+        match self {
+            Self::Agent(status) if status.code() == Code::PermissionDenied => {
+                let words = status.message().split_once(" needs the role ");
+                let is_call = |call: &str| call.bytes().all(|b| b.is_ascii_alphanumeric());
+                match words.filter(|(call, _)| is_call(call)) {
+                    Some((_, rest)) => Self::Agent(Status::permission_denied(format!(
+                        "`purgectl {command}` needs the role {rest}"
+                    ))),
+                    None => Self::Agent(status),
+                }
+            }
+            other => other,
+        }
+    }
+
     /// The exit code.
     pub fn exit_code(&self) -> u8 {
         match self {

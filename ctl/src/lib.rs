@@ -43,7 +43,7 @@ const CONNECTION: &str = "Connection";
     after_help = "Examples:\n  purgectl status\n  purgectl plan --rule scratch-28d\n  purgectl show PLAN --sort size --limit 20\n  \
                   purgectl apply PLAN\n  purgectl explain /export/scratch/alice/result.dat\n\nExit codes: 0 done, 1 error, \
                   2 usage, 3 refused by a safety limit or a stale plan,\n4 the agent cannot be reached, 5 partly done, 130 \
-                  interrupted"
+                  interrupted; with plan --detailed-exitcode:\n0 nothing to purge, 2 something to purge, 1 also for a wrong command line"
 )]
 pub struct Cli {
     /// How to print.
@@ -74,14 +74,14 @@ pub struct Cli {
 pub async fn run(arguments: Vec<OsString>) -> u8 {
     let parsed = Cli::command()
         .try_get_matches_from(&arguments)
-        .and_then(|m| Cli::from_arg_matches(&m));
-    let cli = match parsed {
-        Ok(cli) => cli,
+        .and_then(|m| Ok((Cli::from_arg_matches(&m)?, name_of(&m))));
+    let (cli, name) = match parsed {
+        Ok(parsed) => parsed,
         Err(e) => {
             // Help and version are asked for; everything else is a usage error, which repeats what was given.
             if e.use_stderr() {
                 output::complain_of_arguments(Cli::command(), &arguments, &e);
-                return exit::USAGE;
+                return usage_code(&arguments);
             }
             let _ = e.print();
             return exit::DONE;
@@ -96,14 +96,39 @@ pub async fn run(arguments: Vec<OsString>) -> u8 {
         },
     };
     let flushed = out.flush().map_err(CtlError::from);
-    match done.and_then(|code| flushed.map(|()| code)) {
+    let done = done.and_then(|code| flushed.map(|()| code));
+    match done.map_err(|e| e.of_command(&name)) {
         Ok(code) => code,
         // The reader of the output has closed it: it has read enough.
         Err(CtlError::Pipe) => exit::DONE,
         Err(e) => {
             output::complain(&format!("purgectl: {e}"));
-            e.exit_code()
+            match e {
+                CtlError::Usage(_) => usage_code(&arguments),
+                e => e.exit_code(),
+            }
         }
+    }
+}
+
+/// The command that was given, with the one below it: `hold add`.
+fn name_of(matches: &clap::ArgMatches) -> String {
+    let mut names = Vec::new();
+    let mut at = matches;
+    while let Some((name, below)) = at.subcommand() {
+        names.push(name);
+        at = below;
+    }
+    names.join(" ")
+}
+
+/// What a wrong command line ends with. A script that asked for the detailed exit code reads 2 as "there is something to purge".
+fn usage_code(arguments: &[OsString]) -> u8 {
+    let options = arguments.iter().take_while(|a| *a != "--");
+    let mut options = options.map(|a| a.to_string_lossy());
+    match options.any(|a| a.starts_with("--detailed-exitcode")) {
+        true => exit::ERROR,
+        false => exit::USAGE,
     }
 }
 

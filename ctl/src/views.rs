@@ -266,6 +266,8 @@ pub fn plan(p: &v1::Plan) -> Value {
         "takes": p.takes,
         "left_out": p.left_out,
         "mounted": p.mounted,
+        "requested_by": p.requested_by,
+        "trigger": p.trigger,
     })
 }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod fake;
+mod screens;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -28,6 +29,31 @@ const CASES: &[(&str, i32, &[&str])] = &[
         &["plan", "--ttl", "28d", "--detailed-exitcode", "--output", "csv"],
     ),
     ("plan-unknown-rule", 1, &["plan", "--rule", "unknown"]),
+    ("plan-csv", 0, &["plan", "--output", "csv"]),
+    ("plan-refused", 3, &["plan", "--rule", "refused"]),
+    (
+        "plan-refused-detailed",
+        3,
+        &[
+            "plan",
+            "--rule",
+            "refused",
+            "--detailed-exitcode",
+            "--output",
+            "json",
+        ],
+    ),
+    (
+        "plan-wrong-option-detailed",
+        1,
+        &["plan", "--rul", "x", "--detailed-exitcode"],
+    ),
+    ("plan-wrong-option", 2, &["plan", "--rul", "x"]),
+    (
+        "https-detailed",
+        1,
+        &["--endpoint", "https://host:7443", "plan", "--detailed-exitcode"],
+    ),
     ("show", 0, &["show", "p1"]),
     ("show-json", 0, &["show", "p1", "--output", "json"]),
     (
@@ -39,6 +65,7 @@ const CASES: &[(&str, i32, &[&str])] = &[
     ),
     ("show-csv", 0, &["show", "p1", "--output", "csv"]),
     ("plans-json", 0, &["plans", "--output", "json"]),
+    ("plans-csv", 0, &["plans", "--output", "csv"]),
     ("apply", 0, &["apply", "p1", "--yes"]),
     ("apply-json", 0, &["apply", "p1", "--yes", "--output", "json"]),
     ("apply-rule", 0, &["apply", "--rule", "scratch-28d", "--yes"]),
@@ -53,6 +80,16 @@ const CASES: &[(&str, i32, &[&str])] = &[
     ("resume", 0, &["resume", "scratch"]),
     ("resume-json", 0, &["resume", "--output", "json"]),
     ("status-json", 0, &["status", "--output", "json"]),
+    ("status-csv", 0, &["status", "--output", "csv"]),
+    (
+        "explain-csv",
+        0,
+        &["explain", "/export/scratch/a.dat", "--output", "csv"],
+    ),
+    ("mine-csv", 0, &["mine", "--output", "csv"]),
+    ("forecast-csv", 0, &["forecast", "--output", "csv"]),
+    ("usage-csv", 0, &["usage", "--age", "--output", "csv"]),
+    ("doctor-csv", 1, &["doctor", "--output", "csv"]),
     (
         "explain-json",
         0,
@@ -123,10 +160,14 @@ const CASES: &[(&str, i32, &[&str])] = &[
 ];
 
 fn purgectl(endpoint: &str, arguments: &[&str]) -> std::process::Output {
+    purgectl_with(endpoint, arguments, &[("COLUMNS", "80")])
+}
+
+fn purgectl_with(endpoint: &str, arguments: &[&str], environment: &[(&str, &str)]) -> std::process::Output {
     Command::new(env!("CARGO_BIN_EXE_purgectl"))
         .args(arguments)
         .env("PURGECTL_ENDPOINT", endpoint)
-        .env("COLUMNS", "80")
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .output()
         .unwrap()
@@ -138,8 +179,30 @@ fn golden(name: &str) -> PathBuf {
         .join(format!("{name}.out"))
 }
 
-#[test]
-fn commands_print_what_they_always_printed() {
+/// What was expected, where that is not what was printed; or it is what is expected from now on.
+fn compare(name: &str, printed: &[u8], wrong: &mut Vec<String>) {
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::create_dir_all(golden(name).parent().unwrap()).unwrap();
+        std::fs::write(golden(name), printed).unwrap();
+    }
+    let expected = std::fs::read(golden(name)).unwrap_or_default();
+    if printed != expected {
+        let (expected, printed) = (
+            String::from_utf8_lossy(&expected),
+            String::from_utf8_lossy(printed),
+        );
+        wrong.push(format!("{name}: expected\n{expected}\nprinted\n{printed}"));
+    }
+}
+
+/// A fake agent that listens.
+struct Served {
+    endpoint: String,
+    _dir: tempfile::TempDir,
+    _runtime: tokio::runtime::Runtime,
+}
+
+fn serve() -> Served {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("agent.sock");
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -153,32 +216,31 @@ fn commands_print_what_they_always_printed() {
     };
     let server = tonic::transport::Server::builder().add_service(PurgeAgentServer::new(Fake));
     runtime.spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
-    let endpoint = format!("unix://{}", socket.display());
+    Served {
+        endpoint: format!("unix://{}", socket.display()),
+        _dir: dir,
+        _runtime: runtime,
+    }
+}
 
+#[test]
+fn commands_print_what_they_always_printed() {
+    let served = serve();
+    let endpoint = &served.endpoint;
     let mut wrong = Vec::new();
     for (name, code, arguments) in CASES {
-        let done = purgectl(&endpoint, arguments);
+        let done = purgectl(endpoint, arguments);
         let mut printed = done.stdout.clone();
         if !done.stderr.is_empty() {
             printed.extend(b"--- stderr\n");
             printed.extend(&done.stderr);
         }
-        if std::env::var_os("UPDATE_GOLDEN").is_some() {
-            std::fs::write(golden(name), &printed).unwrap();
-        }
-        let expected = std::fs::read(golden(name)).unwrap_or_default();
+        compare(name, &printed, &mut wrong);
         if done.status.code() != Some(*code) {
             wrong.push(format!(
                 "{name}: exit code {:?}, expected {code}",
                 done.status.code()
             ));
-        }
-        if printed != expected {
-            let (expected, printed) = (
-                String::from_utf8_lossy(&expected),
-                String::from_utf8_lossy(&printed),
-            );
-            wrong.push(format!("{name}: expected\n{expected}\nprinted\n{printed}"));
         }
         let table = !arguments.contains(&"--output") && !name.contains("null") && done.status.success();
         for line in String::from_utf8_lossy(&done.stdout)
@@ -190,6 +252,7 @@ fn commands_print_what_they_always_printed() {
             }
         }
     }
+    screens::compare_all(endpoint, &mut wrong);
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 

@@ -1,4 +1,4 @@
-//! Durations and sizes as people write them: `28d`, `1h30m`, `10GB`, `1.5TiB`.
+//! Durations, sizes, numbers and times as people write them: `28d`, `1h30m`, `10GB`, `1.5TiB`, `20,000`, `2026-11-29 09:25 UTC`.
 
 /// Seconds of each unit of time, the largest first.
 const TIME_UNITS: [(&str, u64); 6] = [
@@ -188,6 +188,93 @@ pub fn format_size(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS.get(unit).unwrap_or(&"EiB"))
 }
 
+/// The units that a configured size is shown in, the largest first.
+const LIMIT_UNITS: [(&str, u64); 11] = [
+    ("PB", 1_000_000_000_000_000),
+    ("PiB", 1 << 50),
+    ("TB", 1_000_000_000_000),
+    ("TiB", 1 << 40),
+    ("GB", 1_000_000_000),
+    ("GiB", 1 << 30),
+    ("MB", 1_000_000),
+    ("MiB", 1 << 20),
+    ("kB", 1_000),
+    ("KiB", 1 << 10),
+    ("B", 1),
+];
+
+/// Digits behind the point that a configured size may have.
+const LIMIT_DECIMALS: usize = 3;
+/// A configured size that takes more characters is shown as a measured one is.
+const LIMIT_CHARACTERS: usize = 9;
+
+/// A size that stands in a configuration, as it was written there: `150 MB`, not `143.1 MiB`. A size that is round in no unit is shown as
+/// [`format_size`] shows it.
+pub fn format_limit(bytes: u64) -> String {
+    let written = LIMIT_UNITS.iter().filter_map(|unit| exact(bytes, *unit));
+    let shortest = written.min_by_key(String::len);
+    shortest
+        .filter(|text| text.len() <= LIMIT_CHARACTERS)
+        .unwrap_or_else(|| format_size(bytes))
+}
+
+/// A size in one unit, if a few digits say it exactly.
+fn exact(bytes: u64, (name, unit): (&str, u64)) -> Option<String> {
+    let whole = bytes / unit;
+    if whole == 0 && unit > 1 {
+        return None;
+    }
+    let thousandths = u128::from(bytes % unit) * 10u128.pow(LIMIT_DECIMALS as u32);
+    if !thousandths.is_multiple_of(u128::from(unit)) {
+        return None;
+    }
+    let digits = format!("{:0LIMIT_DECIMALS$}", thousandths / u128::from(unit));
+    Some(match digits.trim_end_matches('0') {
+        "" => format!("{whole} {name}"),
+        digits => format!("{whole}.{digits} {name}"),
+    })
+}
+
+/// A number with separators: `1,234,567`.
+pub fn format_count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// Days of 400 years, and from 1 March of the year 0 to 1 January 1970.
+const DAYS_OF_ERA: i64 = 146_097;
+const DAYS_TO_1970: i64 = 719_468;
+
+/// A time, in seconds since 1970, for people: `2026-11-29 09:25 UTC`.
+///
+/// ```
+/// assert_eq!(purge_proto::units::format_time(1_795_944_300), "2026-11-29 09:25 UTC");
+/// ```
+pub fn format_time(unix: i64) -> String {
+    let (days, seconds) = (unix.div_euclid(86_400), unix.rem_euclid(86_400));
+    // The day of the civil calendar, counted in years that begin on 1 March: a leap day is the last of its year.
+    let shifted = days.saturating_add(DAYS_TO_1970);
+    let (era, of_era) = (shifted.div_euclid(DAYS_OF_ERA), shifted.rem_euclid(DAYS_OF_ERA));
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
+    let (month, next) = match shifted_month {
+        m @ 0..=9 => (m + 3, 0),
+        m => (m - 9, 1),
+    };
+    let year = era.saturating_mul(400).saturating_add(year_of_era + next);
+    let (hour, minute) = (seconds / 3_600, seconds % 3_600 / 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02} UTC")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,7 +323,49 @@ mod tests {
         assert_eq!(format_size(u64::MAX), "16.0 EiB");
     }
 
+    #[test]
+    fn a_configured_size_is_shown_as_it_was_written() {
+        for text in [
+            "150 MB", "40 TB", "80 TB", "10 GiB", "1.5 TiB", "1.25 TB", "100 GB", "512 B", "0 B", "1 KiB",
+            "1 kB", "2 PB",
+        ] {
+            let bytes = parse_size(text).unwrap_or_default();
+            assert_eq!(format_limit(bytes), text);
+        }
+        assert_eq!(format_limit(1_234_567_891), "1.1 GiB");
+        assert_eq!(format_limit(u64::MAX), "16.0 EiB");
+    }
+
+    #[test]
+    fn times_and_numbers_for_people() {
+        for (unix, text) in [
+            (0, "1970-01-01 00:00 UTC"),
+            (951_782_399, "2000-02-28 23:59 UTC"),
+            (951_782_400, "2000-02-29 00:00 UTC"),
+            (1_709_251_200, "2024-03-01 00:00 UTC"),
+            (4_107_542_340, "2100-02-28 23:59 UTC"),
+            (-1, "1969-12-31 23:59 UTC"),
+        ] {
+            assert_eq!(format_time(unix), text);
+        }
+        assert_eq!(
+            (format_count(999), format_count(1_234_567)),
+            ("999".into(), "1,234,567".into())
+        );
+    }
+
     proptest! {
+        #[test]
+        fn a_limit_is_shown_exactly_or_as_measured(bytes: u64) {
+            let shown = format_limit(bytes);
+            prop_assert!(parse_size(&shown) == Ok(bytes) || shown == format_size(bytes));
+        }
+
+        #[test]
+        fn no_time_makes_it_panic(unix: i64) {
+            let _ = format_time(unix);
+        }
+
         #[test]
         fn durations_are_read_as_they_were_written(seconds: u64) {
             prop_assert_eq!(parse_duration(&format_duration(seconds)), Ok(seconds));

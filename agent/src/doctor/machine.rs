@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use purge_proto::units::format_size;
+use purge_proto::units::{format_count, format_size};
 use rustix::process::{Resource, getrlimit};
 
 use super::Finding;
@@ -97,11 +97,12 @@ pub(super) fn open_files() -> Finding {
         .saturating_add(shares.local)
         .saturating_add(shares.remote);
     let of_them = format!(
-        "{} of them for runs of all volumes, {clients} for clients",
-        shares.runs
+        "{} of them for runs of all volumes, {} for clients",
+        format_count(shares.runs as u64),
+        format_count(clients as u64)
     );
     let found = match limit {
-        Some(n) => format!("{n} files may be open, {of_them}"),
+        Some(n) => format!("{} files may be open, {of_them}", format_count(n)),
         None => "any number of files may be open".into(),
     };
     match limit {

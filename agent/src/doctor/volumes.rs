@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use purge_proto::units::format_duration;
+use purge_proto::units::{format_count, format_duration};
 
 use super::{Finding, Verdict};
 use crate::host::Host;
@@ -220,7 +220,10 @@ fn coverage(volume: &Volume) -> Finding {
             cure: "what cannot be read is in no plan: see the log, and purgectl rescan".into(),
             ..Finding::good(
                 "coverage",
-                format!("{found}; {} entries could not be read", condition.unreadable),
+                format!(
+                    "{found}; {} entries could not be read",
+                    format_count(condition.unreadable)
+                ),
             )
         };
     }

@@ -9,7 +9,7 @@ use chrono::DateTime;
 use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, context};
 use purge_proto::shown::{Shown, page};
-use purge_proto::units::{format_duration, format_size};
+use purge_proto::units::{format_count, format_duration, format_limit, format_size};
 
 use super::event::{Audience, Entry};
 use super::notice::Notice;
@@ -69,6 +69,8 @@ impl Texts {
         templates.set_undefined_behavior(UndefinedBehavior::SemiStrict);
         templates.set_fuel(Some(FUEL));
         templates.add_filter("size", |n: f64| format_size(n.max(0.0) as u64));
+        templates.add_filter("limit", |n: f64| format_limit(n.max(0.0) as u64));
+        templates.add_filter("count", format_count);
         templates.add_filter("duration", format_duration);
         templates.add_filter("at_least_one", |n: i64| n.max(1));
         templates.add_filter("when", |t: String| moment(&t, "%Y-%m-%d %H:%M UTC"));
@@ -199,7 +201,7 @@ fn things(event: &Value) -> Result<String, Error> {
     };
     let part = |n: u64, one: &str, many: &str| match n {
         1 => format!("1 {one}"),
-        n => format!("{n} {many}"),
+        n => format!("{} {many}", format_count(n)),
     };
     let files = number("files")?;
     let directories = number("directories")?;

@@ -13,6 +13,7 @@
 
 use std::path::Path;
 
+use purge_proto::units::{format_count, format_size};
 use rustc_hash::FxHashMap;
 
 use super::portion::Portion;
@@ -140,10 +141,10 @@ impl Outside {
         }
         (all.files > 0).then(|| {
             format!(
-                "{} files, {} bytes on the disk, with project ids ({}) that they did not inherit from a directory which is named for the id \
+                "{} files, {} on the disk, with project ids ({}) that they did not inherit from a directory which is named for the id \
                  in /etc/projects, or belongs to root with all directories above it: they count for nothing here, and stay",
-                all.files,
-                all.takes,
+                format_count(all.files),
+                format_size(all.takes),
                 named.join(", ")
             )
         })

@@ -182,7 +182,7 @@ fn code_of(run: &v1::Run) -> Result<u8, CtlError> {
 }
 
 fn stamp(at: prost_types::Timestamp) -> String {
-    views::rfc3339(at).unwrap_or_default()
+    purge_proto::units::format_time(at.seconds)
 }
 
 /// Whose candidates failed, in brackets; nothing if that is not known.
@@ -206,7 +206,7 @@ fn owners(all: &[v1::OwnerFailures]) -> String {
 }
 
 /// Files, directories and bytes; what there is none of is left out.
-fn words(t: &v1::Totals) -> String {
+pub(super) fn words(t: &v1::Totals) -> String {
     let mut parts = Vec::new();
     if t.files > 0 || (t.directories == 0 && t.links == 0) {
         parts.push(plural(t.files, "file", "files"));

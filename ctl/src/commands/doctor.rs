@@ -7,6 +7,8 @@ use serde_json::json;
 use crate::connect::Client;
 use crate::error::{CtlError, exit};
 use crate::output::Out;
+use crate::output::table::{Align, Cell, Table};
+use crate::output::tone::{Span, Tone};
 
 /// Arguments.
 #[derive(Debug, Args)]
@@ -47,7 +49,7 @@ impl Doctor {
                     })
                 })
                 .collect();
-            out.one(&json!({ "worst": word(worst), "findings": rows }))?;
+            out.one_with(&json!({ "worst": word(worst), "findings": rows }), "findings")?;
         }
         Ok(match worst {
             v1::Verdict::Bad => exit::ERROR,
@@ -57,30 +59,45 @@ impl Doctor {
 }
 
 fn print(findings: &[v1::Finding], worst: v1::Verdict, out: &mut Out) -> Result<(), CtlError> {
-    let mut about = None;
+    let mut places: Vec<&str> = Vec::new();
     for f in findings {
-        if about != Some(&f.volume) {
-            match f.volume.as_str() {
-                "" => out.heading("host")?,
-                name => out.heading(&format!("volume {name}"))?,
-            }
-            about = Some(&f.volume);
-        }
-        out.line(&format!(
-            "  {:<4}  {:<12}  {}",
-            word(f.verdict()),
-            f.check,
-            f.found
-        ))?;
-        if !f.cure.is_empty() {
-            out.line(&format!("{:22}-> {}", "", f.cure))?;
+        if !places.contains(&f.volume.as_str()) {
+            places.push(&f.volume);
         }
     }
+    for place in places {
+        match place {
+            "" => out.heading("host")?,
+            name => out.heading(&format!("volume {name}"))?,
+        }
+        print_place(findings.iter().filter(|f| f.volume == place), out)?;
+    }
     out.line("")?;
-    out.line(match worst {
-        v1::Verdict::Bad => "Something is bad: the agent does not do all that it is there for.",
-        v1::Verdict::Note => "Nothing is bad.",
-        v1::Verdict::Good | v1::Verdict::Unspecified => "All is well.",
-    })?;
+    let (words, verdict) = match worst {
+        v1::Verdict::Bad => (
+            "Something is bad: the agent does not do all that it is there for.",
+            "bad",
+        ),
+        v1::Verdict::Note => ("Nothing is bad.", "note"),
+        v1::Verdict::Good | v1::Verdict::Unspecified => ("All is well.", "good"),
+    };
+    out.spans(&[Span::new(words, Tone::of_state(verdict))])?;
     Ok(())
+}
+
+/// The findings of one place: what is bad comes first, and what is good last.
+fn print_place<'f>(findings: impl Iterator<Item = &'f v1::Finding>, out: &mut Out) -> std::io::Result<()> {
+    let mut findings: Vec<&v1::Finding> = findings.collect();
+    findings.sort_by_key(|f| std::cmp::Reverse(f.verdict()));
+    let mut table = Table::new(&[("", Align::Left), ("", Align::Left), ("", Align::Words)]);
+    for f in findings {
+        let verdict = Cell::state(word(f.verdict()));
+        // All places have the same columns.
+        let check = format!("{:<12}", f.check);
+        table.row([verdict, check.into(), f.found.clone().into()]);
+        if !f.cure.is_empty() {
+            table.row(["    ".to_owned(), String::new(), format!("-> {}", f.cure)]);
+        }
+    }
+    table.print(out, 2)
 }

@@ -28,7 +28,7 @@ impl Explain {
         let e = client.explain(request).await?.into_inner();
         match out.is_table() {
             true => print(&e, out)?,
-            false => out.one(&views::explanation(&e))?,
+            false => out.one_with(&views::explanation(&e), "rules")?,
         }
         Ok(exit::DONE)
     }
@@ -36,7 +36,7 @@ impl Explain {
 
 fn print(e: &v1::Explanation, out: &mut Out) -> Result<(), CtlError> {
     out.heading(&paths::printable(&e.path))?;
-    let mut t = Table::new(&[("", Align::Left), ("", Align::Left)]);
+    let mut t = Table::new(&[("", Align::Left), ("", Align::Words)]);
     let mut row = |name: &str, value: String| t.row([name.to_owned(), value]);
     row(
         "is",
@@ -92,7 +92,7 @@ fn print(e: &v1::Explanation, out: &mut Out) -> Result<(), CtlError> {
         let mut rules = Table::new(&[
             ("RULE", Align::Left),
             ("EXPIRES", Align::Left),
-            ("BECAUSE", Align::Left),
+            ("BECAUSE", Align::Words),
         ]);
         for r in &e.rules {
             let expires = if r.expires_at.is_some() {

@@ -4,14 +4,15 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use purge_proto::shown::Shown;
 use purge_proto::units::format_size;
 use purge_proto::v1;
 
-use super::show::Sort;
+use super::show::{Sort, WIDE};
 use crate::connect::Client;
 use crate::error::{CtlError, exit};
 use crate::output::Out;
-use crate::output::table::{age, plural};
+use crate::output::table::{age, fitted, plural};
 use crate::{paths, views};
 
 /// Arguments.
@@ -97,64 +98,96 @@ impl Find {
             expiring_seconds: self.expiring,
         };
         let mut stream = client.find(request).await?.into_inner();
+        if self.null {
+            return write_paths(&mut stream, out).await;
+        }
         out.begin()?;
-        let table = out.is_table() && !self.null;
-        if table {
-            let third = if self.expiring.is_some() {
-                "EXPIRES"
-            } else {
-                "SOURCE"
-            };
-            out.heading(&format!(
-                "{:>5}  {:>10}  {third:<8}  {:<10}  PATH",
-                "AGE", "SIZE", "OWNER"
-            ))?;
+        let columns = Columns {
+            expires: self.expiring.is_some(),
+            source: out.width.is_none_or(|width| width >= WIDE),
+        };
+        if out.is_table() {
+            out.heading(&columns.line(["AGE", "SIZE", "SOURCE", "EXPIRES", "OWNER", "PATH"]))?;
         }
-        let mut hidden = 0u64;
+        let (mut entries, mut bytes) = (0u64, 0u64);
         while let Some(e) = stream.message().await? {
-            if self.null && e.hidden {
-                // What is left of the path names another thing.
-                hidden = hidden.saturating_add(1);
-            } else if self.null {
-                out.raw(&e.path)?;
-                out.raw(&[0])?;
-            } else if table {
-                let third = match e.expires_at {
-                    Some(at) => left(at),
-                    None => views::source(e.source()),
-                };
-                let slash = if e.hidden {
-                    ""
-                } else if e.kind() == v1::Kind::Directory {
-                    "/"
-                } else {
-                    ""
-                };
-                out.line(&format!(
-                    "{:>5}  {:>10}  {third:<8}  {:<10}  {}{slash}",
-                    age(super::age_of(e.last_access)),
-                    format_size(e.bytes),
-                    e.owner,
-                    paths::partly(&e.path, e.hidden)
-                ))?;
-            } else {
-                let mut item = views::entry(&e);
-                if out.has_columns() {
-                    item["hidden"] = e.hidden.into();
-                }
-                out.item(&item)?;
+            entries = entries.saturating_add(1);
+            bytes = bytes.saturating_add(e.bytes);
+            if out.is_table() {
+                columns.print(&e, out)?;
+                continue;
             }
+            let mut item = views::entry(&e);
+            if out.has_columns() {
+                item["hidden"] = e.hidden.into();
+            }
+            out.item(&item)?;
         }
-        if hidden > 0 {
-            let files = plural(hidden, "entry lies", "entries lie");
-            out.remark(&format!(
-                "{files} in directories that you cannot enter: not named"
-            ));
-        }
-        if !out.is_table() && !self.null {
+        if out.is_table() {
+            let found = plural(entries, "entry", "entries");
+            out.total(&format!("{found}, {}", format_size(bytes)))?;
+        } else {
             out.end()?;
         }
         Ok(exit::DONE)
+    }
+}
+
+/// Paths as they are, each ended by NUL.
+async fn write_paths(stream: &mut tonic::Streaming<v1::Entry>, out: &mut Out) -> Result<u8, CtlError> {
+    let mut hidden = 0u64;
+    while let Some(e) = stream.message().await? {
+        if e.hidden {
+            // What is left of the path names another thing.
+            hidden = hidden.saturating_add(1);
+        } else {
+            out.raw(&e.path)?;
+            out.raw(&[0])?;
+        }
+    }
+    if hidden > 0 {
+        let files = plural(hidden, "entry lies", "entries lie");
+        out.remark(&format!(
+            "{files} in directories that you cannot enter: not named"
+        ));
+    }
+    Ok(exit::DONE)
+}
+
+/// A longer name is cut.
+const OWNER_COLUMNS: usize = 8;
+
+/// The columns before the path.
+struct Columns {
+    expires: bool,
+    source: bool,
+}
+
+impl Columns {
+    fn print(&self, e: &v1::Entry, out: &mut Out) -> std::io::Result<()> {
+        let is_directory = e.kind() == v1::Kind::Directory && !e.hidden;
+        let slash = if is_directory { "/" } else { "" };
+        let owner = Shown::from(e.owner.as_str());
+        out.line(&self.line([
+            &age(super::age_of(e.last_access)),
+            &format_size(e.bytes),
+            &views::source(e.source()),
+            &e.expires_at.map_or_else(|| "-".into(), left),
+            owner.as_str(),
+            &format!("{}{slash}", paths::partly(&e.path, e.hidden)),
+        ]))
+    }
+
+    fn line(&self, [age, size, source, expires, owner, path]: [&str; 6]) -> String {
+        let mut line = format!("{age:>5}  {size:>10}  ");
+        if self.source {
+            line.push_str(&format!("{source:<8}  "));
+        }
+        if self.expires {
+            line.push_str(&format!("{expires:<7}  "));
+        }
+        line.push_str(&format!("{}  {path}", fitted(owner, OWNER_COLUMNS)));
+        line
     }
 }
 

@@ -1,14 +1,14 @@
 //! `purgectl forecast`
 
 use clap::{Args, ValueEnum};
-use purge_proto::units::format_size;
+use purge_proto::units::{format_limit, format_size};
 use purge_proto::v1;
 use serde_json::{Value, json};
 
 use crate::connect::Client;
 use crate::error::{CtlError, exit};
 use crate::output::Out;
-use crate::output::table::{Align, Table, age, count};
+use crate::output::table::{Align, Table, age, count, when};
 use crate::paths;
 use crate::views::time;
 
@@ -71,7 +71,7 @@ impl Forecast {
         let told = client.get_forecast(request).await?.into_inner();
         match out.is_table() {
             true => print(&told, self.by, out)?,
-            false => out.one(&view(&told))?,
+            false => out.one_with(&view(&told), "days")?,
         }
         Ok(exit::DONE)
     }
@@ -124,7 +124,7 @@ fn print(f: &v1::Forecast, by: Option<By>, out: &mut Out) -> std::io::Result<()>
     table.row(["already".into(), count(due.files), format_size(due.bytes)]);
     let told: Vec<&v1::Due> = f.days.iter().filter(|d| d.files > 0).collect();
     for d in told.iter().take(ROWS_MAX) {
-        table.row([date(d.until), count(d.files), format_size(d.bytes)]);
+        table.row([when(d.until), count(d.files), format_size(d.bytes)]);
     }
     table.print(out, 2)?;
     if told.len() > ROWS_MAX {
@@ -135,7 +135,7 @@ fn print(f: &v1::Forecast, by: Option<By>, out: &mut Out) -> std::io::Result<()>
     }
     let none = f.days.iter().all(|d| d.files == 0);
     if none {
-        let last = f.days.last().map_or_else(String::new, |d| date(d.until));
+        let last = f.days.last().map_or_else(String::new, |d| when(d.until));
         out.line(&format!("  nothing more until {last}"))?;
     }
     if !f.subjects.is_empty() {
@@ -165,7 +165,7 @@ fn subjects(f: &v1::Forecast, by: Option<By>) -> Table {
     for s in &f.subjects {
         let first = match &s.due {
             Some(_) => "already".into(),
-            None => s.days.first().map_or_else(String::new, |d| date(d.until)),
+            None => s.days.first().map_or_else(String::new, |d| when(d.until)),
         };
         let subject = match by {
             Some(By::Directory) => paths::printable(s.subject.as_bytes()),
@@ -178,17 +178,21 @@ fn subjects(f: &v1::Forecast, by: Option<By>) -> Table {
 
 fn limits(f: &v1::Forecast) -> Table {
     let mut table = Table::new(&[
+        ("LIMIT", Align::Left),
         ("USED", Align::Right),
         ("OF", Align::Right),
         ("A DAY", Align::Right),
         ("REACHED", Align::Left),
         ("WOULD GO", Align::Right),
-        ("LIMIT", Align::Left),
     ]);
     for l in &f.limits {
         let amount = |n: f64| match l.measure.as_str() {
             "inodes" => count(n.max(0.0) as u64),
             _ => format_size(n.max(0.0) as u64),
+        };
+        let most = match l.measure.as_str() {
+            "inodes" => amount(l.most),
+            _ => format_limit(l.most.max(0.0) as u64),
         };
         let growth = match l.growth_per_day {
             None => "?".into(),
@@ -198,17 +202,17 @@ fn limits(f: &v1::Forecast) -> Table {
         let reached = match l.reached_at {
             None => "-".into(),
             at if seconds(at) <= seconds(f.from) => "now".into(),
-            at => date(at).split(' ').next().unwrap_or_default().to_owned(),
+            at => when(at).split(' ').next().unwrap_or_default().to_owned(),
         };
         let name = [l.limit.as_str(), l.subject.as_str(), l.measure.as_str()];
         let name: Vec<&str> = name.into_iter().filter(|part| !part.is_empty()).collect();
         table.row([
+            name.join(" "),
             amount(l.used),
-            amount(l.most),
+            most,
             growth,
             reached,
             l.would_go.map_or("-".into(), |t| format_size(t.bytes)),
-            name.join(" "),
         ]);
     }
     table
@@ -216,10 +220,4 @@ fn limits(f: &v1::Forecast) -> Table {
 
 fn seconds(at: Option<prost_types::Timestamp>) -> i64 {
     at.map_or(0, |t| t.seconds)
-}
-
-/// The day and minute, UTC.
-fn date(at: Option<prost_types::Timestamp>) -> String {
-    let at = chrono::DateTime::<chrono::Utc>::from_timestamp(seconds(at), 0);
-    at.map_or_else(String::new, |t| t.format("%Y-%m-%d %H:%M").to_string())
 }

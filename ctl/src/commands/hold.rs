@@ -108,6 +108,7 @@ fn list(holds: &[v1::Hold], out: &mut Out) -> Result<(), CtlError> {
     let mut table = Table::new(&[
         ("HOLD", Align::Left),
         ("UNTIL", Align::Left),
+        ("BY", Align::Left),
         ("REASON", Align::Left),
         ("PATH", Align::Left),
     ]);
@@ -115,11 +116,16 @@ fn list(holds: &[v1::Hold], out: &mut Out) -> Result<(), CtlError> {
         let until = if h.expires_at.is_some() {
             stamp(h.expires_at)
         } else {
-            "removed".into()
+            "until removed".into()
+        };
+        let by = match h.created_by.as_str() {
+            "uid 0" => "root",
+            by => by,
         };
         table.row([
             h.hold_id.clone(),
             until,
+            by.to_owned(),
             paths::printable(h.reason.as_bytes()),
             paths::printable(&h.path),
         ]);

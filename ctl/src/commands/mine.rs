@@ -44,7 +44,7 @@ impl Mine {
         let report = client.mine(request).await?.into_inner();
         match out.is_table() {
             true => self.print(&report, out)?,
-            false => out.one(&view(&report))?,
+            false => out.one_with(&view(&report), "directories")?,
         }
         Ok(exit::DONE)
     }

@@ -7,7 +7,8 @@ use purge_proto::v1;
 use crate::connect::Client;
 use crate::error::{CtlError, exit};
 use crate::output::Out;
-use crate::output::table::{Align, Table, age, count, plural, share};
+use crate::output::table::{Align, Table, count, plural, share};
+use crate::output::tone::{Span, Tone};
 use crate::views;
 
 /// Arguments.
@@ -32,7 +33,7 @@ pub struct Plan {
     /// What the volume's watermark asks for, instead of rules.
     #[arg(long, conflicts_with_all = ["rules", "ttl"])]
     watermark: bool,
-    /// Exit with 2 if there is something to purge, 0 if not.
+    /// Exit with 2 if there is something to purge and 0 if not; a wrong command line then exits with 1.
     #[arg(long)]
     detailed_exitcode: bool,
 }
@@ -51,13 +52,14 @@ impl Plan {
             true => print(&plan, out)?,
             false => out.one(&views::plan(&plan))?,
         }
-        let totals = plan.candidates.unwrap_or_default();
-        let something = views::entries(&totals) > 0;
-        Ok(if self.detailed_exitcode && something {
-            exit::USAGE
-        } else {
-            exit::DONE
-        })
+        let is_something = views::entries(&plan.candidates.unwrap_or_default()) > 0;
+        Ok(
+            match (plan.refusal.is_empty(), self.detailed_exitcode && is_something) {
+                (false, _) => exit::REFUSED,
+                (true, true) => exit::SOMETHING,
+                (true, false) => exit::DONE,
+            },
+        )
     }
 }
 
@@ -197,7 +199,7 @@ pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
         out.line("")?;
     }
     for why in &p.left_out {
-        out.line(&format!("  Left out: {why}"))?;
+        out.words(&format!("  Left out: {why}"))?;
     }
     if !p.left_out.is_empty() {
         out.line("")?;
@@ -223,15 +225,26 @@ pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
         out.line(&format!("  What is taken stays in the trash for {grace}{why}"))?;
     }
     if !p.refusal.is_empty() {
-        out.line(&format!("  Apply will refuse this plan: {}", p.refusal))?;
+        out.spans(&[Span::new("  Apply will refuse this plan:", Tone::Bad)])?;
+        out.words(&format!("    {}", p.refusal))?;
+    }
+    if p.grace_seconds > 0 || !p.refusal.is_empty() {
         out.line("")?;
     }
     out.line(&format!(
         "  Evaluated in {:.3} s. Nothing has been changed.",
         p.evaluation_seconds
     ))?;
-    if views::entries(&totals) > 0 {
-        out.line(&format!("  Look:   purgectl show {}", p.plan_id))?;
+    print_next(p, out)
+}
+
+/// What can be done with the plan.
+fn print_next(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
+    if views::entries(&p.candidates.unwrap_or_default()) == 0 || p.plan_id.is_empty() {
+        return Ok(());
+    }
+    out.line(&format!("  Look:   purgectl show {}", p.plan_id))?;
+    if p.refusal.is_empty() {
         out.line(&format!("  Remove: purgectl apply {}", p.plan_id))?;
     }
     Ok(())
@@ -258,23 +271,4 @@ fn in_words(f: v1::Forgiven) -> [String; 2] {
     let candidates = plural(f.candidates, "candidate", "candidates");
     let them = if f.stretches == 1 { "it" } else { "them" };
     [stretches, format!("{candidates} might have been used in {them}")]
-}
-
-/// A plan's age and what it holds, in a line.
-pub(super) fn in_a_line(p: &v1::Plan) -> [String; 6] {
-    let t = p.candidates.unwrap_or_default();
-    let state = match (p.run_id.is_empty(), p.refusal.is_empty()) {
-        (false, _) => format!("applied by {}", p.run_id),
-        (true, false) => "refused".into(),
-        (true, true) => "open".into(),
-    };
-    let made = format!("{} ago", age(super::age_of(p.created_at)));
-    [
-        p.plan_id.clone(),
-        p.volume.clone(),
-        made,
-        count(views::entries(&t)),
-        format_size(t.bytes),
-        state,
-    ]
 }

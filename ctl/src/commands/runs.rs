@@ -8,7 +8,7 @@ use super::PAGE_ROWS;
 use crate::connect::Client;
 use crate::error::{CtlError, exit};
 use crate::output::Out;
-use crate::output::table::{Align, Table, age, count};
+use crate::output::table::{Align, Cell, Table, age, count};
 use crate::views;
 
 /// Arguments.
@@ -36,13 +36,13 @@ pub(super) fn table(runs: &[v1::Run]) -> Table {
     for run in runs {
         let d = run.deleted.unwrap_or_default();
         table.row([
-            run.run_id.clone(),
-            run.volume.clone(),
-            format!("{} ago", age(super::age_of(run.started_at))),
-            count(views::entries(&d)),
-            format_size(d.bytes),
-            count(run.failed_total),
-            views::run_state(run.state()),
+            run.run_id.clone().into(),
+            run.volume.clone().into(),
+            format!("{} ago", age(super::age_of(run.started_at))).into(),
+            count(views::entries(&d)).into(),
+            format_size(d.bytes).into(),
+            count(run.failed_total).into(),
+            Cell::state(views::run_state(run.state())),
         ]);
     }
     table

@@ -1,13 +1,15 @@
 //! `purgectl show`
 
 use clap::{Args, ValueEnum};
+use purge_proto::shown::Shown;
 use purge_proto::units::format_size;
 use purge_proto::v1;
+use unicode_width::UnicodeWidthStr;
 
 use crate::connect::Client;
 use crate::error::{CtlError, exit};
 use crate::output::Out;
-use crate::output::table::age;
+use crate::output::table::{age, count, fitted};
 use crate::{paths, views};
 
 /// Arguments.
@@ -84,32 +86,118 @@ pub(super) async fn candidates(
         limit,
         sort: Sort::message(sort).into(),
     };
+    let head = match out.is_table() {
+        true => Some(
+            client
+                .get_plan(v1::GetPlanRequest { plan_id: plan.into() })
+                .await?
+                .into_inner(),
+        ),
+        false => None,
+    };
     let mut stream = client.show_plan(request).await?.into_inner();
-    out.begin()?;
-    if out.is_table() {
-        out.heading(&format!(
-            "{:>5}  {:>10}  {:<8}  {:<10}  {:<12}  PATH",
-            "AGE", "SIZE", "SOURCE", "OWNER", "RULE"
-        ))?;
-    }
-    while let Some(c) = stream.message().await? {
-        if !out.is_table() {
+    let Some(head) = head else {
+        out.begin()?;
+        while let Some(c) = stream.message().await? {
             out.item(&views::candidate(&c))?;
-            continue;
         }
-        let slash = if c.kind() == v1::Kind::Directory { "/" } else { "" };
-        out.line(&format!(
-            "{:>5}  {:>10}  {:<8}  {:<10}  {:<12}  {}{slash}",
-            age(c.age_seconds),
-            format_size(c.bytes),
-            views::source(c.source()),
-            c.owner,
-            c.rule,
-            paths::printable(&c.path)
-        ))?;
-    }
-    if !out.is_table() {
         out.end()?;
+        return Ok(());
+    };
+    let columns = Columns::of(&head, out);
+    columns.print_head(out)?;
+    let mut shown = v1::Totals::default();
+    while let Some(c) = stream.message().await? {
+        add(&mut shown, &c);
+        columns.print(&c, out)?;
     }
+    let all = views::entries(&head.candidates.unwrap_or_default());
+    let of_all = match views::entries(&shown) {
+        n if n < all => format!(" of {}", count(all)),
+        _ => String::new(),
+    };
+    out.total(&format!(
+        "{}{of_all}: {}",
+        count(views::entries(&shown)),
+        super::apply::words(&shown)
+    ))?;
     Ok(())
+}
+
+/// On a terminal of this width there is room for columns that most people do not look at.
+pub(super) const WIDE: usize = 100;
+/// A longer name is cut.
+const OWNER_COLUMNS_MAX: usize = 12;
+
+/// The columns before the path: so narrow as the plan allows, because what comes as a stream cannot be measured first.
+struct Columns {
+    owner: usize,
+    /// None: one rule takes everything, and the heading names it.
+    rule: Option<usize>,
+    source: bool,
+    heading: String,
+}
+
+impl Columns {
+    fn of(plan: &v1::Plan, out: &Out) -> Self {
+        let widest =
+            |names: &mut dyn Iterator<Item = &str>| names.map(UnicodeWidthStr::width).max().unwrap_or(0);
+        let rules = widest(&mut plan.rules.iter().map(|r| r.rule.as_str()));
+        let owners = widest(&mut plan.by_owner.iter().map(|o| o.owner.as_str()));
+        let names: Vec<&str> = plan.rules.iter().map(|r| r.rule.as_str()).collect();
+        Self {
+            owner: owners.clamp("OWNER".len(), OWNER_COLUMNS_MAX),
+            rule: (names.len() > 1).then(|| rules.max("RULE".len())),
+            source: out.width.is_none_or(|width| width >= WIDE),
+            heading: format!(
+                "Plan {} of volume {}: {}",
+                plan.plan_id,
+                plan.volume,
+                names.join(", ")
+            ),
+        }
+    }
+
+    fn print_head(&self, out: &mut Out) -> std::io::Result<()> {
+        out.heading(&self.heading)?;
+        out.heading(&self.line(["AGE", "SIZE", "SOURCE", "OWNER", "RULE", "PATH"]))
+    }
+
+    fn print(&self, c: &v1::Candidate, out: &mut Out) -> std::io::Result<()> {
+        let slash = if c.kind() == v1::Kind::Directory { "/" } else { "" };
+        let owner = Shown::from(c.owner.as_str());
+        out.line(&self.line([
+            &age(c.age_seconds),
+            &format_size(c.bytes),
+            &views::source(c.source()),
+            owner.as_str(),
+            &c.rule,
+            &format!("{}{slash}", paths::printable(&c.path)),
+        ]))
+    }
+
+    fn line(&self, [age, size, source, owner, rule, path]: [&str; 6]) -> String {
+        let source = match self.source {
+            true => format!("{source:<8}  "),
+            false => String::new(),
+        };
+        let rule = match self.rule {
+            Some(width) => format!("{}  ", fitted(rule, width)),
+            None => String::new(),
+        };
+        format!(
+            "{age:>5}  {size:>10}  {source}{}  {rule}{path}",
+            fitted(owner, self.owner)
+        )
+    }
+}
+
+fn add(sum: &mut v1::Totals, c: &v1::Candidate) {
+    let of_kind = match c.kind() {
+        v1::Kind::Directory => &mut sum.directories,
+        v1::Kind::Symlink => &mut sum.links,
+        _ => &mut sum.files,
+    };
+    *of_kind = of_kind.saturating_add(1);
+    sum.bytes = sum.bytes.saturating_add(c.bytes);
 }

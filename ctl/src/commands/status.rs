@@ -7,7 +7,8 @@ use purge_proto::v1;
 use crate::connect::Client;
 use crate::error::{CtlError, exit};
 use crate::output::Out;
-use crate::output::table::{Align, Table, age, count, plural};
+use crate::output::table::{Align, Cell, Table, age, count, plural, when};
+use crate::output::tone::{Span, Tone};
 use crate::{paths, views};
 
 /// Arguments.
@@ -18,7 +19,7 @@ impl Status {
     pub(super) async fn run(&self, mut client: Client, out: &mut Out) -> Result<u8, CtlError> {
         let status = client.get_status(v1::GetStatusRequest {}).await?.into_inner();
         if !out.is_table() {
-            out.one(&views::status(&status))?;
+            out.one_with(&views::status(&status), "volumes")?;
             return Ok(exit::DONE);
         }
         out.line(&format!(
@@ -49,11 +50,11 @@ fn print_due(schedules: &[v1::DueSchedule], out: &mut Out) -> Result<(), CtlErro
     let mut t = Table::new(&columns);
     for due in schedules {
         t.row([
-            due.rule.clone(),
-            due.volume.clone(),
-            due.state.clone(),
-            stamp(due.since),
-            stamp(due.next_at),
+            due.rule.clone().into(),
+            due.volume.clone().into(),
+            Cell::state(due.state.clone()),
+            stamp(due.since).into(),
+            stamp(due.next_at).into(),
         ]);
     }
     out.line("")?;
@@ -63,8 +64,12 @@ fn print_due(schedules: &[v1::DueSchedule], out: &mut Out) -> Result<(), CtlErro
 
 fn print_volume(v: &v1::VolumeStatus, out: &mut Out) -> Result<(), CtlError> {
     out.line("")?;
-    out.heading(&format!("{}  {}", v.name, views::volume_state(v.state())))?;
-    let mut t = Table::new(&[("", Align::Left), ("", Align::Left)]);
+    out.spans(&[
+        Span::new(v.name.clone(), Tone::Head),
+        Span::plain("  "),
+        Span::state(&views::volume_state(v.state())),
+    ])?;
+    let mut t = Table::new(&[("", Align::Left), ("", Align::Words)]);
     let mut row = |name: &str, value: String| t.row([name.to_owned(), value]);
     if !v.reason.is_empty() {
         row("reason", v.reason.clone());
@@ -238,6 +243,7 @@ pub(super) fn counted(gap: &v1::Gap) -> &'static str {
     }
 }
 
+/// A time for people.
 pub(super) fn stamp(at: Option<prost_types::Timestamp>) -> String {
-    at.and_then(views::rfc3339).unwrap_or_else(|| "-".into())
+    when(at)
 }

@@ -1,19 +1,22 @@
 //! What is printed: tables for people, JSON and CSV for programs, progress on stderr.
 //!
 //! All that is printed passes through [`purge_proto::shown`] here, at the last moment: no command can forget it. The only ways around
-//! that are [`Out::raw`] and the colours of [`Out::heading`].
+//! that are [`Out::raw`] and the colours of [`Out::spans`].
 
+mod flat;
 pub mod pager;
 pub mod progress;
 pub mod table;
+pub mod tone;
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 use clap::ValueEnum;
 use purge_proto::shown::{self, Shown, csv_field};
 use serde_json::Value;
 
+use self::tone::{Span, Tone};
 use crate::paths;
 
 /// How to print.
@@ -35,8 +38,10 @@ pub struct Out {
     pub format: Format,
     /// No progress and no remarks.
     pub quiet: bool,
-    /// Headings stand out.
+    /// Headings stand out, and states have colours.
     pub colour: bool,
+    /// Columns of the terminal; none where no person looks, so that nothing is cut into lines.
+    pub width: Option<usize>,
     to: io::BufWriter<Box<dyn Write + Send>>,
     /// Items printed of the list being printed.
     items: usize,
@@ -47,9 +52,9 @@ pub struct Out {
 impl Out {
     /// Prints to stdout; colours only on a terminal, and not where NO_COLOR is set.
     pub fn new(format: Format, quiet: bool) -> Self {
-        let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
         Self {
-            colour,
+            colour: tone::is_wanted(),
+            width: width(),
             ..Self::into(Box::new(io::stdout()), format, quiet)
         }
     }
@@ -60,6 +65,7 @@ impl Out {
             format,
             quiet,
             colour: false,
+            width: None,
             to: io::BufWriter::new(to),
             items: 0,
             columns: Vec::new(),
@@ -79,12 +85,41 @@ impl Out {
 
     /// A heading.
     pub fn heading(&mut self, text: &str) -> io::Result<()> {
-        match self.colour {
-            true => {
-                self.raw(b"\x1b[1m")?;
-                self.raw(Shown::text(text).as_str().as_bytes())?;
-                self.raw(b"\x1b[0m\n")
+        self.spans(&[Span::new(text, Tone::Head)])
+    }
+
+    /// A line whose parts have colours.
+    pub fn spans(&mut self, parts: &[Span]) -> io::Result<()> {
+        for part in parts {
+            let text = Shown::text(&part.text);
+            match part.tone.code().filter(|_| self.colour && !part.text.is_empty()) {
+                Some(code) => self.raw(format!("{code}{}{}", text.as_str(), tone::PLAIN).as_bytes())?,
+                None => self.raw(text.as_str().as_bytes())?,
             }
+        }
+        self.raw(b"\n")
+    }
+
+    /// Sentences: where the terminal is too narrow, they go on below, two columns further in than they begin.
+    pub fn words(&mut self, text: &str) -> io::Result<()> {
+        let Some(width) = self.width else {
+            return self.line(text);
+        };
+        let indent = text.len().saturating_sub(text.trim_start().len());
+        let (first, rest) = (" ".repeat(indent), " ".repeat(indent.saturating_add(2)));
+        let shown = Shown::text(text.trim_start()).into_string();
+        let lines = table::wrapped(&shown, width.saturating_sub(rest.len()).max(20));
+        for (i, line) in lines.iter().enumerate() {
+            let margin = if i == 0 { &first } else { &rest };
+            self.raw(format!("{margin}{line}\n").as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// The last line of a list: how much that was. It can be left out with `--quiet`.
+    pub fn total(&mut self, text: &str) -> io::Result<()> {
+        match self.quiet {
+            true => Ok(()),
             false => self.line(text),
         }
     }
@@ -95,8 +130,10 @@ impl Out {
     }
 
     /// A remark for a person, on stderr.
-    pub fn remark(&self, text: &str) {
+    pub fn remark(&mut self, text: &str) {
         if !self.quiet {
+            // It comes after what was printed before it. What stops that is told by the next that is printed.
+            let _ = self.flush();
             complain(text);
         }
     }
@@ -111,6 +148,30 @@ impl Out {
             }
             Format::Ndjson | Format::Csv | Format::Table => self.item(value),
         }
+    }
+
+    /// The one document of a command; in CSV, a row for each item of the list at `key`, with what is said of all of them.
+    pub fn one_with(&mut self, value: &Value, key: &str) -> io::Result<()> {
+        match self.format {
+            Format::Csv => self.csv(flat::rows(value, key)),
+            _ => self.one(value),
+        }
+    }
+
+    /// A list that is known whole: in CSV, each row has the columns of all.
+    pub fn all(&mut self, values: &[Value]) -> io::Result<()> {
+        if self.format == Format::Csv {
+            return self.csv(values.iter().map(flat::row).collect());
+        }
+        self.begin()?;
+        values.iter().try_for_each(|value| self.item(value))?;
+        self.end()
+    }
+
+    fn csv(&mut self, rows: Vec<Value>) -> io::Result<()> {
+        self.columns = flat::columns(&rows);
+        self.csv_head()?;
+        rows.iter().try_for_each(|row| self.csv_row(row))
     }
 
     /// Begins a list.
@@ -156,22 +217,35 @@ impl Out {
     }
 
     fn csv_row(&mut self, value: &Value) -> io::Result<()> {
-        let Value::Object(object) = value else {
+        let Value::Object(object) = &flat::row(value) else {
             return Ok(());
         };
         if self.columns.is_empty() {
             self.columns = object.keys().cloned().collect();
-            let heads: Vec<String> = self.columns.iter().map(|c| field_of_text(c)).collect();
-            self.raw(format!("{}\n", heads.join(",")).as_bytes())?;
+            self.csv_head()?;
         }
         let fields: Vec<String> = self.columns.iter().map(|c| field(object, c)).collect();
         self.raw(format!("{}\n", fields.join(",")).as_bytes())
+    }
+
+    fn csv_head(&mut self) -> io::Result<()> {
+        let heads: Vec<String> = self.columns.iter().map(|c| field_of_text(c)).collect();
+        self.raw(format!("{}\n", heads.join(",")).as_bytes())
     }
 
     /// Everything printed so far goes out.
     pub fn flush(&mut self) -> io::Result<()> {
         self.to.flush()
     }
+}
+
+/// Columns of the terminal: as `COLUMNS` says, else as the terminal itself does.
+fn width() -> Option<usize> {
+    let said = std::env::var("COLUMNS")
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
+    let measured = || terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| usize::from(width.0));
+    said.or_else(measured).filter(|width| *width > 0)
 }
 
 /// What went wrong, or a remark, on stderr.
@@ -213,8 +287,8 @@ fn field(object: &serde_json::Map<String, Value>, column: &str) -> String {
         },
         Some(Value::String(text)) => field_of_text(text),
         Some(number @ (Value::Number(_) | Value::Bool(_))) => number.to_string(),
-        // Lists and objects: JSON in a field, which escapes in JSON's way.
-        Some(other) => csv_field(&Shown::text(&shown::json(&other.to_string()))),
+        // No cell holds a list or an object: see `flat`.
+        Some(Value::Array(_) | Value::Object(_)) => String::new(),
     }
 }
 
@@ -228,10 +302,10 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn fields_of_csv_are_texts_numbers_and_json() {
+    fn fields_of_csv_are_texts_and_numbers() {
         let value = json!({
             "path": "/v/\u{fffd}", "path_bytes": "L3Yv/w==", "subject": "=cmd|' /C calc'!A0", "a": -5, "b": null,
-            "c": [{"x": "\u{202e}\u{1b}"}], "d": "a\nb\\", "e": true,
+            "d": "a\nb\\", "e": true,
         });
         let Value::Object(object) = &value else { return };
         let of = |column: &str| field(object, column);
@@ -241,7 +315,6 @@ mod tests {
             (of("a"), of("b"), of("none"), of("e")),
             ("-5".into(), "".into(), "".into(), "true".into())
         );
-        assert_eq!(of("c"), "\"[{\"\"x\"\":\"\"\\u202e\\u001b\"\"}]\"");
         assert_eq!(of("d"), "a\\nb\\\\");
     }
 }

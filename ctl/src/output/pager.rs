@@ -27,7 +27,11 @@ impl Pager {
             .stdin(Stdio::piped());
         let mut child = command.spawn().ok()?;
         let into = child.stdin.take()?;
-        Some((Self(child), Out::into(Box::new(into), out.format, out.quiet)))
+        let into = Out {
+            width: out.width,
+            ..Out::into(Box::new(into), out.format, out.quiet)
+        };
+        Some((Self(child), into))
     }
 
     /// Waits until the person has seen enough.

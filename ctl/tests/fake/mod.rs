@@ -37,7 +37,8 @@ impl PurgeAgent for Fake {
                 "there is no rule \"unknown\"; there are scratch-28d, tmp-7d",
             ));
         }
-        let mut plan = plan("p1");
+        let is_refused = r.rules.iter().any(|rule| rule == "refused");
+        let mut plan = plan(if is_refused { "refused" } else { "p1" });
         if r.ttl_seconds.is_some() {
             plan.candidates = Some(Totals::default());
             plan.rules.truncate(1);
@@ -65,13 +66,15 @@ impl PurgeAgent for Fake {
     }
     async fn list_plans(&self, r: Request<ListPlansRequest>) -> Result<Response<ListPlansResponse>, Status> {
         // Two pages.
-        let (id, next) = if r.into_inner().page_token.is_empty() {
-            ("refused", "next")
+        let (plans, next) = if r.into_inner().page_token.is_empty() {
+            (vec![plan("refused")], "next")
         } else {
-            ("p1", "")
+            let mut rest = vec![plan("p1")];
+            rest.extend(values::further_plans());
+            (rest, "")
         };
         Ok(Response::new(ListPlansResponse {
-            plans: vec![plan(id)],
+            plans,
             next_page_token: next.into(),
         }))
     }
@@ -178,10 +181,24 @@ impl PurgeAgent for Fake {
                 bytes: 5_000_000,
             }],
         };
+        let bucket = |bytes| AgeBucket {
+            below_seconds: 86_400,
+            files: 10,
+            bytes,
+        };
+        let other = UsageRow {
+            subject: "bob".into(),
+            files: 2_000,
+            bytes: 15_000_000_000,
+            ages: [0, 1_000, 100_000_000, 0, 7_000_000_000, 7_800_000_000, 99_999_000]
+                .map(bucket)
+                .into(),
+            ..row.clone()
+        };
         Ok(Response::new(UsageReport {
-            rows: vec![row],
+            rows: vec![other, row],
             as_of: at(20),
-            subjects: 1,
+            subjects: 2,
         }))
     }
     async fn get_touched(&self, _: Request<TouchedRequest>) -> Result<Response<TouchedReport>, Status> {

@@ -1,11 +1,21 @@
 //! What the fake agent answers.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use prost_types::Timestamp;
 use purge_proto::v1::*;
 
+/// The moment that all times are told from.
+static NOW: AtomicI64 = AtomicI64::new(1_790_000_000);
+
+/// From here on, all times are those of an agent whose moment is this one.
+pub fn set_now(unix: i64) {
+    NOW.store(unix, Ordering::Relaxed);
+}
+
 pub fn at(seconds: i64) -> Option<Timestamp> {
     Some(Timestamp {
-        seconds: 1_790_000_000 + seconds,
+        seconds: NOW.load(Ordering::Relaxed) + seconds,
         nanos: 0,
     })
 }
@@ -22,7 +32,7 @@ pub fn plan(id: &str) -> Plan {
     Plan {
         plan_id: id.into(),
         created_at: at(0),
-        expires_at: at(86_400),
+        expires_at: at(20 * 86_400),
         volume: "scratch".into(),
         rules: vec![
             RuleShare {
@@ -85,8 +95,25 @@ pub fn plan(id: &str) -> Plan {
         } else {
             String::new()
         },
+        requested_by: "uid 0".into(),
         ..Plan::default()
     }
+}
+
+/// A plan that takes nothing, and one of a quota.
+pub fn further_plans() -> Vec<Plan> {
+    let empty = Plan {
+        candidates: Some(Totals::default()),
+        requested_by: "uid 1001".into(),
+        ..plan("p0")
+    };
+    let of_quota = Plan {
+        trigger: "quota user".into(),
+        requested_by: "schedule of quota user".into(),
+        run_id: "r1".into(),
+        ..plan("pq")
+    };
+    vec![of_quota, empty]
 }
 
 pub fn candidates() -> Vec<Candidate> {

@@ -1,7 +1,7 @@
 //! What runs promised to free, and what became of it: sums that `STATE_DIR/freed` keeps.
 
 use prost::Message;
-use purge_proto::units::format_size;
+use purge_proto::units::{format_count, format_size};
 
 use purge_policy::freed::{Amount, Verdict, judge};
 
@@ -80,7 +80,8 @@ impl Sum {
             true => format!("deleted {deleted}, {} came free", format_size(self.freed_bytes)),
             false => format!(
                 "deleted {} files, {} inodes came free",
-                self.promised_files, self.freed_files
+                format_count(self.promised_files),
+                format_count(self.freed_files)
             ),
         }
     }

@@ -26,6 +26,7 @@ use purge_policy::apart::TOGETHER_MAX;
 use purge_policy::cut;
 use purge_policy::evaluate::{Circumstances, Evaluation};
 use purge_policy::rule::AUTO_MAX_FRACTION;
+use purge_proto::units::format_count;
 use purge_removal::plans::{By, Occasion, OwnerProbes, Plan};
 
 /// When a plan was begun.
@@ -212,6 +213,8 @@ fn check_size(found: &Evaluation, max: Option<u64>) -> Result<(), HostError> {
         return Ok(());
     }
     Err(HostError::TooMuch(format!(
-        "the plan would have {count} candidates; yours may have {max} (max_plan_files): name fewer rules, or ask root"
+        "the plan would have {} candidates; yours may have {} (max_plan_files): name fewer rules, or ask root",
+        format_count(count),
+        format_count(max)
     )))
 }

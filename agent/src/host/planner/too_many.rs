@@ -1,6 +1,6 @@
 //! A few owners by whose files a plan passes `max_fraction`: their files are left out of what the agent takes by itself.
 
-use purge_proto::units::format_size;
+use purge_proto::units::{format_count, format_size};
 use rustc_hash::FxHashSet;
 
 use crate::host::space::space_of;
@@ -141,7 +141,7 @@ fn too_many_in_words(parts: &[(u32, Portion)], share: f64, limit: f64) -> String
     format!(
         "{} files ({} on the disk) of {}: with them the plan would take {:.1}% of the volume, and max_fraction is {}%; without {them} it is \
          within the limit. To take them, look at a plan and apply it: purgectl plan, purgectl apply",
-        all.files,
+        format_count(all.files),
         format_size(all.takes),
         named.join(", "),
         share * 100.0,

@@ -1,7 +1,7 @@
 //! All that quotas and watermarks take within a day is bound by the limits of their rules together, and by `max_fraction` together with
 //! what schedules took. What counts is the number of files and what they take on the disk.
 
-use purge_proto::units::format_size;
+use purge_proto::units::{format_count, format_limit, format_size};
 
 use super::Planner;
 use super::too_many::{Going, TooMany, whole_of};
@@ -35,14 +35,24 @@ impl Planner {
     pub(super) fn bind_to_window(&self, volume: &Volume, rule: &mut Rule) -> Result<(), HostError> {
         let lately = self.brakes.taken_lately(&volume.config.name)?;
         let limits = [
-            ("max_files", &mut rule.max_files, lately.triggered.files),
-            ("max_bytes", &mut rule.max_bytes, lately.triggered_takes),
+            (
+                "max_files",
+                &mut rule.max_files,
+                lately.triggered.files,
+                format_count as fn(u64) -> String,
+            ),
+            (
+                "max_bytes",
+                &mut rule.max_bytes,
+                lately.triggered_takes,
+                format_limit,
+            ),
         ];
         let took = (lately.triggered.files, lately.triggered_takes);
-        for (key, limit, taken) in limits {
+        for (key, limit, taken, in_words) in limits {
             // 0: there is no limit.
             if *limit > 0 && taken >= *limit {
-                let reached = format!("{key} of rule {} ({limit})", rule.name);
+                let reached = format!("{key} of rule {} ({})", rule.name, in_words(*limit));
                 return Err(HostError::Refused(used_up(&reached, took)));
             }
             *limit = limit.saturating_sub(taken);
@@ -101,9 +111,10 @@ impl Planner {
 
 fn used_up(limit: &str, (files, takes): (u64, u64)) -> String {
     format!(
-        "{limit} is used up: {files} files, {} on the disk, were taken within the last 24 h without a person; it waits until these 24 h \
+        "{limit} is used up: {} files, {} on the disk, were taken within the last 24 h without a person; it waits until these 24 h \
          have passed. To take more now, look at a plan and apply it (purgectl plan, purgectl apply), or raise the limit in the rule and \
          reload",
+        format_count(files),
         format_size(takes)
     )
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use parking_lot::Mutex;
-use purge_proto::units::format_size;
+use purge_proto::units::{format_count, format_size};
 use rustix::io::Errno;
 
 use purge_model::Totals;
@@ -39,8 +39,8 @@ impl Stuck {
     pub fn words(&self) -> String {
         format!(
             "{} files and {} directories, {}, cannot be freed and are not counted as space that comes free: {}: {}",
-            self.totals.files,
-            self.totals.directories,
+            format_count(self.totals.files),
+            format_count(self.totals.directories),
             format_size(self.totals.bytes),
             crate::host::lossy(&self.path),
             self.why

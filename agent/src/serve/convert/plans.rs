@@ -66,6 +66,8 @@ pub(in crate::serve) fn plan(plan: Plan, owners_max: usize) -> v1::Plan {
         takes: plan.takes,
         left_out: plan.left_out,
         mounted: plan.mounted,
+        requested_by: plan.by,
+        trigger: plan.trigger.unwrap_or_default(),
     }
 }
 

@@ -19,7 +19,7 @@ keys! {
     TEMPLATES = Key::optional("templates", Form::Text("an absolute path"), "\"/etc/purge-agent/templates\"")
         .doc("The directory of your own texts, in Jinja's language: owner-subject.txt, owner-body.txt, operator-subject.txt, \
               operator-body.txt. A file that is missing is replaced by the built-in text. Texts can use to, events, host, notice_id, \
-              warn_seconds, list_place, and the filters size, when, day, duration, things.");
+              warn_seconds, list_place, and the filters size, limit, count, when, day, duration, things.");
     SMTP = Key::optional(
         "smtp",
         Form::Tables(&SMTP_TABLE),
