@@ -27,7 +27,7 @@ use super::notify::read_notify;
 use super::origin;
 use super::parts::Parts;
 use super::rule::read_rule;
-use super::section::{Section, Source, suggest};
+use super::section::{Section, Source};
 use super::volume::read_volume;
 use purge_policy::scope::Globs;
 use purge_sys::trusted::{self, Distrust};
@@ -41,11 +41,19 @@ pub(super) fn load(path: &Path) -> Result<Config, Vec<Fault>> {
     for file in rule_files(path, &mut parts.faults) {
         read_file(&file, false, &mut parts);
     }
-    let config = finish(&path.display().to_string(), parts, |name| std::env::var_os(name))?;
-    let exposed = exposed::faults(&config);
-    match exposed.is_empty() {
+    let is_partial = parts.is_partial;
+    let (config, mut faults) = finish(&path.display().to_string(), parts, |name| std::env::var_os(name));
+    if !is_partial {
+        faults.extend(exposed::faults(&config));
+    }
+    good(config, faults)
+}
+
+/// A configuration without faults.
+fn good(config: Config, faults: Vec<Fault>) -> Result<Config, Vec<Fault>> {
+    match faults.is_empty() {
         true => Ok(config),
-        false => Err(exposed),
+        false => Err(faults),
     }
 }
 
@@ -59,15 +67,12 @@ pub(super) fn of_texts(
         read_text(name, text, position == 0, &mut parts);
     }
     let main = texts.first().map_or("", |(name, _)| name);
-    finish(main, parts, variable)
+    let (config, faults) = finish(main, parts, variable);
+    good(config, faults)
 }
 
-/// What takes all files together, and the environment.
-fn finish(
-    main: &str,
-    mut parts: Parts,
-    variable: impl Fn(&str) -> Option<OsString>,
-) -> Result<Config, Vec<Fault>> {
+/// What takes all files together, and the environment: as much of it as is good, and all that is not.
+fn finish(main: &str, mut parts: Parts, variable: impl Fn(&str) -> Option<OsString>) -> (Config, Vec<Fault>) {
     check_together(main, &mut parts);
     let mut listen = parts
         .listen
@@ -79,22 +84,21 @@ fn finish(
         shown: &mut parts.shown,
     };
     environment::apply(overridden, variable, &mut parts.faults);
-    if !parts.faults.is_empty() {
-        return Err(parts.faults);
-    }
+    let faults = parts.faults;
     let state_dir = parts.state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into());
     origin::name_state_dir(&mut parts.shown, &state_dir);
-    Ok(Config {
+    let config = Config {
         audit_log: parts.audit_log.unwrap_or_else(|| audit_log_of(&state_dir)),
         state_dir,
         listen,
         access: parts.access.unwrap_or_default(),
         volumes: parts.volumes,
         rules: parts.rules,
-        limits: parts.limits.limits,
+        limits: parts.limits,
         shown: parts.shown,
         notify: parts.notify.unwrap_or_default(),
-    })
+    };
+    (config, faults)
 }
 
 /// The audit log of a state directory, unless the configuration says otherwise.
@@ -139,12 +143,14 @@ fn read_file(path: &Path, main: bool, parts: &mut Parts) {
         Ok(text) => text,
         Err(Distrust::Io { source, .. }) => {
             let mend = "give an existing file with --config; systemd/agent.toml is an example";
+            parts.is_partial = true;
             parts
                 .faults
                 .push(Fault::elsewhere(&file, format!("cannot be read: {source}"), mend));
             return;
         }
         Err(e) => {
+            parts.is_partial = true;
             parts
                 .faults
                 .push(exposed::fault(path, "the agent does as root what it says", &e));
@@ -160,6 +166,7 @@ fn read_text(file: &str, text: &str, main: bool, parts: &mut Parts) {
         Err(e) => {
             let span = e.span().unwrap_or(0..0);
             src.fault(&span, e.message().trim().replace('\n', ", "), "");
+            parts.is_partial = true;
         }
         Ok(table) => {
             let keys = if main { &FILE } else { &RULES_FILE };
@@ -199,10 +206,10 @@ fn read_main(top: &Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts) {
         read_volume(Section::new(&VOLUME, table, span), src, parts);
     }
     for (table, span) in top.tables(src, key::QUOTA) {
-        limit::read_quota(Section::new(&QUOTA, table, span), src, &mut parts.limits);
+        limit::read_quota(Section::new(&QUOTA, table, span), src, parts);
     }
     for (table, span) in top.tables(src, key::WATERMARK) {
-        limit::read_watermark(Section::new(&WATERMARK, table, span), src, &mut parts.limits);
+        limit::read_watermark(Section::new(&WATERMARK, table, span), src, parts);
     }
     for (table, span) in top.tables(src, key::NOTIFY) {
         parts.notify = Some(read_notify(Section::new(&NOTIFY, table, span), src));
@@ -224,14 +231,13 @@ fn check_together(main: &str, parts: &mut Parts) {
             .push(Fault::elsewhere(main, "there is no volume", mend));
     }
     for (rule, fault) in std::mem::take(&mut parts.without_ttl) {
-        if !limit::triggers(&parts.limits, &rule) {
+        if !parts.mentions.names_rule(&rule) {
             parts.faults.push(fault);
         }
     }
-    parts
-        .faults
-        .extend(limit::check_together(&parts.limits, &parts.volumes, &parts.rules));
-    let known: Vec<&str> = parts.volumes.iter().map(|v| v.name.as_str()).collect();
+    if !parts.is_partial {
+        parts.faults.extend(parts.mentions.faults());
+    }
     for (rule, place) in parts.rules.iter().zip(&parts.rule_places) {
         let root = parts
             .volumes
@@ -257,17 +263,6 @@ fn check_together(main: &str, parts: &mut Parts) {
             parts.faults.push(Fault {
                 what,
                 mend,
-                ..place.clone()
-            });
-        }
-        if !known.contains(&rule.volume.as_str()) {
-            let what = format!(
-                "rule {} names volume {:?}, which there is not",
-                rule.name, rule.volume
-            );
-            parts.faults.push(Fault {
-                what,
-                mend: suggest(&rule.volume, &known),
                 ..place.clone()
             });
         }

@@ -5,6 +5,7 @@
 //! - `section`     one TOML table, read key by key
 //! - `check`       sections -> typed configuration; `parts` is what it has read so far
 //! - `volume`, `rule`, `scope` their tables; `names` of them
+//! - `mentions`    what tables name, and whether it is there
 //! - `exposed`     places that others than root can change
 //! - `limit`       quota and watermark tables -> [`Limits`]
 //! - [`access`]    who may ask what
@@ -29,6 +30,7 @@ pub mod keys;
 mod limit;
 pub mod listen;
 mod means;
+mod mentions;
 mod names;
 mod notify;
 pub mod origin;

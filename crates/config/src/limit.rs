@@ -1,28 +1,19 @@
 //! `[[quota]]` and `[[watermark]]` tables, checked.
 
-use super::VolumeConfig;
-use super::fault::Fault;
 use super::keys::{Key, quota, watermark};
+use super::mentions::{Mention, RuleNamed, place};
 use super::names::read_name;
-use super::section::{Section, Source, suggest, value};
+use super::parts::Parts;
+use super::section::{Section, Source, value};
 use purge_base::accounts::{group_ids, user_ids};
-use purge_policy::allowance::{Limits, Override, Quota, QuotaAction, Watermark};
-use purge_policy::rule::Rule;
+use purge_policy::allowance::{Override, Quota, QuotaAction, Watermark};
 use purge_policy::whom::QuotaSubject;
 use purge_policy::whom::Whom;
 
-/// The limits of a file, and where each stands, for the check that needs all files.
-#[derive(Default)]
-pub(super) struct Read {
-    pub limits: Limits,
-    quota_places: Vec<Fault>,
-    watermark_places: Vec<Fault>,
-}
-
-pub(super) fn read_quota(s: Section<'_, '_>, src: &mut Source<'_>, read: &mut Read) {
+pub(super) fn read_quota(s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts) {
     let before = src.faults.len();
-    let taken: Vec<String> = read.limits.quotas.iter().map(|q| q.name.clone()).collect();
-    let name = read_name(&s, src, quota::NAME, &taken);
+    let name = read_name(&s, src, quota::NAME, &parts.quotas);
+    parts.quotas.extend(name.clone());
     let volume = s.needed(src, quota::VOLUME);
     let subject = read_subject(&s, src);
     let hard = s.size(src, quota::HARD).map(|(n, _)| n);
@@ -34,7 +25,7 @@ pub(super) fn read_quota(s: Section<'_, '_>, src: &mut Source<'_>, read: &mut Re
         .unwrap_or(QuotaAction::Notify);
     let low = value(s.percent(src, quota::LOW));
     let min_age = read_min_age(&s, src, quota::MIN_AGE);
-    let rule = s.string(src, quota::RULE).map(|(name, _)| name);
+    let rule = s.string(src, quota::RULE);
     let overrides = s.tables(src, quota::OVERRIDES).into_iter();
     let overrides: Vec<_> = overrides
         .filter_map(|(table, span)| read_override(Section::new(&quota::OVERRIDE, table, span), src, subject))
@@ -51,13 +42,22 @@ pub(super) fn read_quota(s: Section<'_, '_>, src: &mut Source<'_>, read: &mut Re
         let mend = "add hard = \"40TB\", temporal = \"300TB\" or max_age = \"365d\"";
         src.fault(&s.span.clone(), "the quota limits nothing", mend);
     }
-    let place = Fault::at(src.file, src.text, &s.span, "", "");
+    let who = name
+        .as_ref()
+        .map_or("a quota".into(), |name| format!("quota {name}"));
+    let named = match &rule {
+        Some((rule, span)) => RuleNamed::Here(rule.clone(), place(src, span)),
+        None => RuleNamed::Left(place(src, &s.span)),
+    };
+    let of = volume
+        .as_ref()
+        .map(|(volume, span)| (volume.clone(), place(src, span)));
+    parts.mentions.all.push(Mention::new(who, of, named));
     s.finish(src);
     let (Some(name), Some((volume, _)), true) = (name, volume, src.faults.len() == before) else {
         return;
     };
-    read.quota_places.push(place);
-    read.limits.quotas.push(Quota {
+    parts.limits.quotas.push(Quota {
         name,
         volume,
         subject,
@@ -67,12 +67,12 @@ pub(super) fn read_quota(s: Section<'_, '_>, src: &mut Source<'_>, read: &mut Re
         action,
         low,
         min_age,
-        rule,
+        rule: rule.map(|(name, _)| name),
         overrides,
     });
 }
 
-pub(super) fn read_watermark(s: Section<'_, '_>, src: &mut Source<'_>, read: &mut Read) {
+pub(super) fn read_watermark(s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts) {
     let before = src.faults.len();
     let volume = s.needed(src, watermark::VOLUME);
     let rule = s.needed(src, watermark::RULE);
@@ -87,24 +87,36 @@ pub(super) fn read_watermark(s: Section<'_, '_>, src: &mut Source<'_>, read: &mu
     }
     let min_age = read_min_age(&s, src, watermark::MIN_AGE);
     let free_trash = s.flag(src, watermark::FREE_TRASH).unwrap_or(false);
-    let place = Fault::at(src.file, src.text, &s.span, "", "");
+    let who = volume.as_ref().map_or("a watermark".into(), |(volume, _)| {
+        format!("the watermark of {volume}")
+    });
+    let named = match &rule {
+        Some((rule, span)) => RuleNamed::Here(rule.clone(), place(src, span)),
+        None => RuleNamed::None,
+    };
+    let of = volume
+        .as_ref()
+        .map(|(volume, span)| (volume.clone(), place(src, span)));
+    parts.mentions.all.push(Mention::new(who, of, named));
     s.finish(src);
-    let (Some((volume, at)), Some((rule, _)), Some((high, _)), Some((low, _))) = (volume, rule, high, low)
+    if let Some((volume, at)) = &volume {
+        if parts.watermarks.contains(volume) {
+            src.fault(
+                at,
+                format!("volume {volume} has a watermark already"),
+                "give each volume one",
+            );
+        }
+        parts.watermarks.push(volume.clone());
+    }
+    let (Some((volume, _)), Some((rule, _)), Some((high, _)), Some((low, _))) = (volume, rule, high, low)
     else {
         return;
     };
-    if read.limits.watermarks.iter().any(|w| w.volume == volume) {
-        src.fault(
-            &at,
-            format!("volume {volume} has a watermark already"),
-            "give each volume one",
-        );
-    }
     if src.faults.len() > before {
         return;
     }
-    read.watermark_places.push(place);
-    read.limits.watermarks.push(Watermark {
+    parts.limits.watermarks.push(Watermark {
         volume,
         high,
         low,
@@ -175,62 +187,4 @@ fn read_override(s: Section<'_, '_>, src: &mut Source<'_>, subject: QuotaSubject
             None
         }
     }
-}
-
-/// What only all files together show: every volume and rule that is named is there, and they belong together.
-pub(super) fn check_together(read: &Read, volumes: &[VolumeConfig], rules: &[Rule]) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    let known: Vec<&str> = volumes.iter().map(|v| v.name.as_str()).collect();
-    let mut check = |who: String, volume: &str, rule: Option<&str>, place: &Fault| {
-        let mut fault = |what: String, mend: String| {
-            faults.push(Fault {
-                what,
-                mend,
-                ..place.clone()
-            });
-        };
-        if !known.contains(&volume) {
-            return fault(
-                format!("{who} names volume {volume:?}, which there is not"),
-                suggest(volume, &known),
-            );
-        }
-        let of_volume: Vec<&str> = rules
-            .iter()
-            .filter(|r| r.volume == volume)
-            .map(|r| r.name.as_str())
-            .collect();
-        match rule {
-            Some(rule) if !of_volume.contains(&rule) => fault(
-                format!("{who} names rule {rule:?}, which volume {volume} has not"),
-                suggest(rule, &of_volume),
-            ),
-            None if of_volume.len() > 1 => fault(
-                format!("{who} names no rule, and volume {volume} has {}", of_volume.len()),
-                format!(
-                    "add: rule = {:?}, whose scope and exclusions it shall respect",
-                    of_volume.first().copied().unwrap_or_default()
-                ),
-            ),
-            _ => {}
-        }
-    };
-    for (q, place) in read.limits.quotas.iter().zip(&read.quota_places) {
-        check(format!("quota {}", q.name), &q.volume, q.rule.as_deref(), place);
-    }
-    for (w, place) in read.limits.watermarks.iter().zip(&read.watermark_places) {
-        check(
-            format!("the watermark of {}", w.volume),
-            &w.volume,
-            Some(&w.rule),
-            place,
-        );
-    }
-    faults
-}
-
-/// Whether a quota or a watermark triggers this rule: then it may do without a ttl of its own.
-pub(super) fn triggers(read: &Read, rule: &str) -> bool {
-    read.limits.quotas.iter().any(|q| q.rule.as_deref() == Some(rule))
-        || read.limits.watermarks.iter().any(|w| w.rule == rule)
 }

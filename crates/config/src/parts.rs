@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use super::VolumeConfig;
 use super::access::Access;
 use super::fault::Fault;
-use super::limit;
 use super::listen::Listen;
+use super::mentions::Mentions;
 use super::origin::Shown;
 use purge_notify::settings::Notify;
+use purge_policy::allowance::Limits;
 use purge_policy::rule::Rule;
 
 /// What all files together say.
@@ -22,10 +23,17 @@ pub(super) struct Parts {
     pub(super) rules: Vec<Rule>,
     pub(super) faults: Vec<Fault>,
     pub(super) shown: Vec<Shown>,
-    /// Where each rule named its volume, for the check that needs all files.
+    /// Where each rule named its volume, for the check of its patterns.
     pub(super) rule_places: Vec<Fault>,
     /// Where each rule without a ttl stands: only what a quota or a watermark triggers may do without.
     pub(super) without_ttl: Vec<(String, Fault)>,
-    pub(super) limits: limit::Read,
+    pub(super) limits: Limits,
+    /// What tables are called and what they name, for the check that needs all files.
+    pub(super) mentions: Mentions,
+    /// Names of quotas, and volumes that have a watermark.
+    pub(super) quotas: Vec<String>,
+    pub(super) watermarks: Vec<String>,
+    /// A file could not be read as TOML: what it says is not known.
+    pub(super) is_partial: bool,
     pub(super) notify: Option<Notify>,
 }

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use super::fault::Fault;
 use super::keys::rule as key;
+use super::mentions::{Mention, Mentions, RuleNamed, place};
 use super::names::{check_absolute, read_name};
 use super::parts::Parts;
 use super::scope::read_scope;
-use super::section::{Section, Source, suggest, value};
+use super::section::{At, Section, Source, suggest, value};
 use purge_model::Clocks;
 use purge_policy::rule::{Action, Rule, Sequence, Symlinks, Target};
 use purge_policy::schedule::Schedule;
@@ -15,9 +16,15 @@ use purge_policy::schedule::Schedule;
 /// Reads a table, and adds the rule if it has no fault.
 pub(super) fn read_rule(s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts) {
     let before = src.faults.len();
-    let taken: Vec<String> = parts.rules.iter().map(|r| r.name.clone()).collect();
+    let taken: Vec<String> = parts
+        .mentions
+        .rules
+        .iter()
+        .map(|(name, _)| name.clone())
+        .collect();
     let name = read_name(&s, src, key::NAME, &taken);
     let volume = s.needed(src, key::VOLUME);
+    note_names((&s, name.as_ref()), volume.as_ref(), src, &mut parts.mentions);
     note_missing_ttl(&s, src, parts, name.as_deref());
 
     let target = read_target(&s, src);
@@ -86,6 +93,25 @@ const TARGETS: [(&str, Target); 2] = [
     ("file", Target::File),
     ("directory", Target::Directory { depth: 1 }),
 ];
+
+/// Whether its volume is there shows only when all files are read.
+fn note_names(
+    (s, name): (&Section<'_, '_>, Option<&String>),
+    volume: Option<&At<String>>,
+    src: &Source<'_>,
+    mentions: &mut Mentions,
+) {
+    match name {
+        Some(name) => mentions
+            .rules
+            .push((name.clone(), volume.map(|(volume, _)| volume.clone()))),
+        // A name that is given twice is known from the first.
+        None => mentions.nameless_rule |= s.peek(key::NAME).is_none(),
+    }
+    let who = name.map_or("a rule".into(), |name| format!("rule {name}"));
+    let of = volume.map(|(volume, span)| (volume.clone(), place(src, span)));
+    mentions.all.push(Mention::new(who, of, RuleNamed::None));
+}
 
 /// Whether a rule may do without a ttl shows only when all files are read.
 fn note_missing_ttl(s: &Section<'_, '_>, src: &Source<'_>, parts: &mut Parts, name: Option<&str>) {

@@ -112,6 +112,11 @@ impl<'s, 't> Section<'s, 't> {
         self.text(src, key)
     }
 
+    /// What stands in quotes, without a word of what is wrong where nothing does.
+    pub fn peek(&self, key: &'static Key) -> Option<String> {
+        Some(self.get(key)?.get_ref().as_str()?.to_owned())
+    }
+
     /// What stands in quotes.
     fn text(&self, src: &mut Source<'_>, key: &'static Key) -> Option<At<String>> {
         let value = self.get(key)?;

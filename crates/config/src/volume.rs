@@ -64,8 +64,11 @@ fn read_path(s: &Section<'_, '_>, src: &mut Source<'_>) -> Option<At<PathBuf>> {
 
 /// Reads a table, and adds the volume.
 pub(super) fn read_volume(s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts) {
-    let taken: Vec<String> = parts.volumes.iter().map(|v| v.name.clone()).collect();
-    let name = read_name(&s, src, key::NAME, &taken);
+    let name = read_name(&s, src, key::NAME, &parts.mentions.volumes);
+    match &name {
+        Some(name) => parts.mentions.volumes.push(name.clone()),
+        None => parts.mentions.nameless_volume |= s.peek(key::NAME).is_none(),
+    }
     let path = read_path(&s, src);
     // There is one so far.
     s.choice(src, key::COLLECTOR, &[("auto", ()), ("fanotify", ())]);

@@ -1,6 +1,7 @@
 //! Configurations with faults, and what is said about them.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -96,6 +97,51 @@ fn all_faults_are_told_at_once() {
     for line in [3, 7] {
         assert!(said.contains(&format!("{}:{line}", file.display())), "{said}");
     }
+}
+
+#[test]
+fn names_that_are_not_there_are_told_with_all_other_faults() {
+    let dir = temp_dir();
+    let file = dir.path().join("agent.toml");
+    let open = dir.path().join("open");
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+    let text = format!(
+        "state_dir = {open:?}\n\
+         [[volume]]\nname = \"scratch\"\npath = \"/tmp\"\nprecison = \"1h\"\n\
+         [[rule]]\nname = \"a\"\nvolume = \"scrach\"\nttl = \"28 moons\"\n\
+         [[rule]]\nname = \"a\"\nvolume = \"scratch\"\nttl = \"28d\"\n\
+         [[quota]]\nname = \"q\"\nvolume = \"scratch\"\nsubject = \"user\"\nhard = \"10XB\"\nrule = \"unknown\"\n\
+         [[watermark]]\nvolume = \"home\"\nhigh = \"85%\"\nlow = \"95%\"\nrule = \"neither\"\n"
+    );
+    fs::write(&file, text).unwrap();
+    let (code, said) = check(&file);
+    assert_eq!(code, 1);
+    for (line, what) in [
+        (5, "precison"),
+        (
+            8,
+            "rule a names volume \"scrach\", which there is not; did you mean \"scratch\"?",
+        ),
+        (9, "28 moons"),
+        (11, "\"a\" is given twice"),
+        (18, "10XB"),
+        (19, "quota q names rule \"unknown\", which volume scratch has not"),
+        (
+            21,
+            "the watermark of home names volume \"home\", which there is not",
+        ),
+        (23, "low is not below high"),
+        (
+            24,
+            "the watermark of home names rule \"neither\", which there is not",
+        ),
+    ] {
+        let place = format!("{}:{line}:", file.display());
+        let found = said.lines().any(|l| l.contains(&place) && l.contains(what));
+        assert!(found, "{place} {what}\n{said}");
+    }
+    assert!(said.contains("others than root can change it"), "{said}");
 }
 
 #[test]
