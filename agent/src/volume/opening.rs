@@ -99,6 +99,7 @@ pub(super) fn open(
         source,
     };
     let mut stored = stored_record(store, &config.name).map_err(failed)?;
+    let mut watched_since = now;
     if let Some(record) = stored.as_ref().filter(|r| !r.identity().is(identity)) {
         if !is_adopted(config, record.identity(), identity) {
             return Err(replaced());
@@ -108,6 +109,8 @@ pub(super) fn open(
         store.clear_volume(id).map_err(failed)?;
         remove_dir(&dir).map_err(broken)?;
         stored = None;
+        // A plan of this second may be of the file system that lay here before.
+        watched_since = now.plus(1);
     }
     let (journal, left) = Journal::open(&dir, identity).map_err(broken)?;
     let newest = checkpoint::newest_head(&dir, identity);
@@ -115,7 +118,7 @@ pub(super) fn open(
         journal.begin_after(head.journal);
     }
     let Some(mut record) = stored else {
-        return rebuild(home, journal, left, None, now, precision).map_err(failed);
+        return rebuild(home, journal, left, None, watched_since, precision).map_err(failed);
     };
     // What an earlier agent did not know of it.
     record.identify(identity);
