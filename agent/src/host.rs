@@ -50,7 +50,7 @@ use self::holder::Holder;
 pub use self::holder::Wish;
 use self::judge::Judge;
 use self::notices::Notices;
-pub use self::planner::{Planner, Wanted};
+pub use self::planner::{Part, Planner, Wanted};
 use self::teller::announce::Announcer;
 use self::teller::lookout::Lookout;
 use self::trash::TrashKeeper;

@@ -29,6 +29,16 @@ const CASES: &[(&str, i32, &[&str])] = &[
         &["plan", "--ttl", "28d", "--detailed-exitcode", "--output", "csv"],
     ),
     ("plan-unknown-rule", 1, &["plan", "--rule", "unknown"]),
+    (
+        "plan-not-saved",
+        0,
+        &["plan", "/export/scratch/alice", "--user", "alice", "--no-save"],
+    ),
+    (
+        "plan-quota-path",
+        2,
+        &["plan", "/export/scratch/alice", "--quota", "user"],
+    ),
     ("plan-csv", 0, &["plan", "--output", "csv"]),
     ("plan-refused", 3, &["plan", "--rule", "refused"]),
     (

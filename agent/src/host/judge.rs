@@ -10,7 +10,7 @@ use super::announced::Lists;
 use super::{Ground, HostError};
 use crate::volume::{State, Volume, VolumeError};
 use purge_base::clock;
-use purge_policy::evaluate::{Circumstances, Survey};
+use purge_policy::evaluate::{Circumstances, Only, Survey};
 use purge_removal::holds::Holds;
 
 /// So long a plan waits for what the disks say.
@@ -79,6 +79,7 @@ impl Judge {
                 .unwrap_or_default(),
             survey: Survey::default(),
             left_out: FxHashSet::default(),
+            only: Only::default(),
         }
     }
 }

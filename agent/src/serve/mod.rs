@@ -6,6 +6,7 @@
 //! - [`members`]  whether they are still in the groups that give a role
 //! - [`service`]  the calls; [`requests`]: what they ask for, checked (pure); `answers`: those that take a walk
 //! - [`budget`]   memory that answers may take; [`open`]: calls until the last byte of their answer is taken
+//! - `narrowed`   plans for a part of a volume
 //! - `named`      names of plans, runs and holds that are given in short
 //! - `authority`  what gRPC's C core says of the socket, in a form that the HTTP/2 library takes (pure)
 //! - [`walk`]     answers made bit by bit, as clients take them; [`crew`]: the threads for that; [`pages`]: others, cut to what a message holds (pure)
@@ -29,6 +30,7 @@ pub mod incoming;
 pub mod line;
 pub mod members;
 mod named;
+mod narrowed;
 mod notices;
 pub mod open;
 pub mod pages;

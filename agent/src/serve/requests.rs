@@ -6,7 +6,7 @@ use tonic::Status;
 
 use crate::host::views::forecast::DAYS_MAX;
 use crate::host::views::mine::Whose;
-use crate::host::{Manner, Wanted};
+use crate::host::{Manner, Part, Wanted};
 use purge_base::accounts::{Unclear, group_ids, user_ids, user_names};
 use purge_model::Kind;
 use purge_policy::forecast;
@@ -32,6 +32,17 @@ const PATTERNS_MAX: usize = 1000;
 /// Rules that a request names, and paths that a restore does: each candidate is compared with each.
 const RULES_NAMED_MAX: usize = 1000;
 const PATHS_NAMED_MAX: usize = 10_000;
+
+/// A plan that is asked for.
+#[derive(Debug)]
+pub struct PlanWish {
+    /// For whom.
+    pub asked: PlanAsked,
+    /// Only for what lies below this directory; empty: for all of it.
+    pub path: Vec<u8>,
+    /// It is told, and not kept.
+    pub is_draft: bool,
+}
 
 /// Whom a plan is made for.
 #[derive(Debug)]
@@ -61,8 +72,8 @@ pub struct FindAsked {
 ///
 /// # Errors
 /// When it is for several things at once.
-pub fn plan(r: v1::CreatePlanRequest, candidates_max: Option<u64>) -> Result<PlanAsked, Status> {
-    names([("quota", &r.quota), ("volume", &r.volume)])?;
+pub fn plan(r: v1::CreatePlanRequest, candidates_max: Option<u64>) -> Result<PlanWish, Status> {
+    names([("quota", &r.quota), ("volume", &r.volume), ("user", &r.user)])?;
     let of_rules = !r.rules.is_empty() || r.ttl_seconds.is_some();
     let asked = [!r.quota.is_empty(), r.watermark, of_rules];
     if asked.into_iter().filter(|a| *a).count() > 1 {
@@ -70,7 +81,14 @@ pub fn plan(r: v1::CreatePlanRequest, candidates_max: Option<u64>) -> Result<Pla
             "quota, watermark, rules: a plan is made for a quota, for a watermark, or for rules",
         ));
     }
-    Ok(if r.watermark {
+    let of_limit = r.watermark || !r.quota.is_empty();
+    if of_limit && !(r.path.is_empty() && r.user.is_empty()) {
+        return Err(Status::invalid_argument(
+            "path, user: a plan for a quota or a watermark is made for all that it limits; name rules, or a TTL",
+        ));
+    }
+    let is_draft = r.no_save;
+    let asked = if r.watermark {
         PlanAsked::Watermark(r.volume)
     } else if !r.quota.is_empty() {
         PlanAsked::Quota(r.quota)
@@ -81,8 +99,31 @@ pub fn plan(r: v1::CreatePlanRequest, candidates_max: Option<u64>) -> Result<Pla
             ttl: r.ttl_seconds,
             unattended: false,
             candidates_max,
+            only: Part {
+                below: None,
+                owner: owner_of(r.user)?,
+            },
+            is_draft,
         })
+    };
+    Ok(PlanWish {
+        asked,
+        path: r.path,
+        is_draft,
     })
+}
+
+/// A user by name or number, with all uids.
+fn owner_of(user: String) -> Result<Option<(String, Vec<u32>)>, Status> {
+    if user.is_empty() {
+        return Ok(None);
+    }
+    match user_ids(&user) {
+        Ok(uids) => Ok(Some((user, uids))),
+        Err(_) => Err(Status::invalid_argument(super::convert::plain(format!(
+            "user: {user:?} is unknown here"
+        )))),
+    }
 }
 
 /// How a plan is to be applied.
@@ -232,8 +273,7 @@ pub fn forecast(r: v1::ForecastRequest) -> Result<(Wanted, u32, forecast::By), S
         rules: rules(r.rules)?,
         volume: r.volume,
         ttl: r.ttl_seconds,
-        unattended: false,
-        candidates_max: None,
+        ..Wanted::default()
     };
     Ok((wanted, days, by))
 }

@@ -19,7 +19,7 @@ use super::deadline::Until;
 use super::gate::Caller;
 use super::requests::{self, PlanAsked};
 use super::walk::{self, Walk};
-use super::{answers, convert, named, notices, pages, usage};
+use super::{answers, convert, named, narrowed, notices, pages, usage};
 use crate::doctor;
 use crate::host::{Host, HostError, Wish};
 use crate::in_force::InForce;
@@ -165,14 +165,18 @@ impl PurgeAgent for Service {
     ) -> Result<Response<Self::CreatePlanStream>, Status> {
         let caller = Caller::of(&request)?;
         let max = Some(caller.candidates_max);
-        let asked = requests::plan(request.into_inner(), max)?;
+        let request = request.into_inner();
+        let wish = self.parsed(&caller, move || requests::plan(request, max)).await?;
         let name = caller.name.clone();
         let made = self.wait(&caller, move |host| {
-            let by = By::client(&name);
-            match asked {
-                PlanAsked::Quota(name) => host.planner.create_quota_plan(&name, max, by),
-                PlanAsked::Watermark(volume) => host.planner.create_watermark_plan(&volume, max, by),
-                PlanAsked::Rules(wanted) => host.planner.create_plan(&wanted, by),
+            let (by, limits) = (By::client(&name), (max, wish.is_draft));
+            match wish.asked {
+                PlanAsked::Quota(name) => host.planner.create_quota_plan(&name, limits, by),
+                PlanAsked::Watermark(volume) => host.planner.create_watermark_plan(&volume, limits, by),
+                PlanAsked::Rules(wanted) => {
+                    let wanted = narrowed::narrowed(host, wanted, wish.path)?;
+                    host.planner.create_plan(&wanted, by)
+                }
             }
         });
         let plan = plan_of(made.await?);

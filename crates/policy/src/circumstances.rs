@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::announced::Announced;
+use purge_index::DirId;
 use purge_model::{Inode, Seconds};
 
 /// What besides index and rules decides.
@@ -26,6 +27,24 @@ pub struct Circumstances {
     pub survey: Survey,
     /// Owners whose files stay this time, as if a limit kept them.
     pub left_out: FxHashSet<u32>,
+    /// The part of the volume that is asked for; the rest stays as well, as if a limit kept it.
+    pub only: Only,
+}
+
+/// A part of a volume.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Only {
+    /// What lies below this directory; none: all of it.
+    pub below: Option<DirId>,
+    /// What one of these owners has; none: what any has.
+    pub owners: Option<FxHashSet<u32>>,
+}
+
+impl Only {
+    /// Whether what this owner has is part of it.
+    pub fn has_owner(&self, uid: u32) -> bool {
+        self.owners.as_ref().is_none_or(|owners| owners.contains(&uid))
+    }
 }
 
 /// What only the live file system can tell: where links lead, and who may write to a directory.

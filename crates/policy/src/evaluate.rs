@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::apart::Apart;
-pub use super::circumstances::{Circumstances, Lead, Leads, Survey};
+pub use super::circumstances::{Circumstances, Lead, Leads, Only, Survey};
 use super::evaluation::remove_owner;
 pub use super::evaluation::{Evaluation, Kept};
 use super::files::FilePass;

@@ -266,6 +266,10 @@ impl<'a> FilePass<'a> {
                 excluded = true;
                 continue;
             }
+            if Tables::is(&self.tables.outside, entry.parent) || !self.at.only.has_owner(entry.uid) {
+                out.kept.limit += 1;
+                return Ok(());
+            }
             if Tables::is(&self.tables.held, entry.parent) || self.at.held.contains(&ino) {
                 out.kept.held += 1;
                 return Ok(());

@@ -148,7 +148,7 @@ pub(super) fn levels(index: &Index) -> Vec<u32> {
 
 /// Whether an entry of this directory may go at all.
 pub(super) fn is_free(tables: &Tables, parent: DirId) -> bool {
-    let stays = [&tables.held, &tables.protected, &tables.deep];
+    let stays = [&tables.held, &tables.protected, &tables.deep, &tables.outside];
     Tables::is(&tables.connected, parent) && !stays.into_iter().any(|table| Tables::is(table, parent))
 }
 

@@ -17,6 +17,8 @@ pub(super) struct Tables {
     pub connected: Vec<bool>,
     /// Too deep to have a path.
     pub deep: Vec<bool>,
+    /// Outside of what is asked for.
+    pub outside: Vec<bool>,
 }
 
 impl Tables {
@@ -33,6 +35,13 @@ impl Tables {
             protected,
             connected,
             deep: dirs.too_deep(),
+            outside: match at.only.below {
+                None => Vec::new(),
+                Some(below) => {
+                    let begins = |id: DirId, above: bool| above && id != below;
+                    dirs.inherit(begins(DirId::ROOT, true), |id, _, above| begins(id, above))
+                }
+            },
         }
     }
 

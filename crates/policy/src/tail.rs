@@ -179,8 +179,8 @@ impl<'a> Tail<'a> {
             let Some((parent, name)) = names.of(self.index, ino)? else {
                 continue;
             };
-            if !is_free(self.tables, parent) || self.at.held.contains(&ino) || self.tree_of(parent).is_some()
-            {
+            let stays = !is_free(self.tables, parent) || self.at.held.contains(&ino);
+            if stays || !self.at.only.has_owner(attributes.uid) || self.tree_of(parent).is_some() {
                 continue;
             }
             let speaking = rules
@@ -320,6 +320,9 @@ impl<'a> Tail<'a> {
             return None;
         }
         let (attributes, access) = index.get(dir.ino)?;
+        if !at.only.has_owner(attributes.uid) {
+            return None;
+        }
         let level = self.levels.get(id.index()).copied().unwrap_or(u32::MAX);
         let takes = |remover: &Remover<'_>| {
             let last = last_use(

@@ -71,6 +71,8 @@ struct Unit {
     bytes: u64,
     takes: u64,
     held: bool,
+    /// Some of it is outside of what is asked for.
+    outside: bool,
     protected: bool,
     doubtful: bool,
     /// Owner and group of everything in it, if they are the same.
@@ -137,7 +139,7 @@ pub(super) fn evaluate(
             let (Some(unit), false) = (units.get(id), Tables::is(taken, *id)) else {
                 continue;
             };
-            if unit.held && settled.contains(&(*fold, *id)) {
+            if (unit.held || unit.outside) && settled.contains(&(*fold, *id)) {
                 continue;
             }
             if let Some(is_settled) = take(index, rule, (*id, unit), scopes.admits(n, *id), at, &mut out)
@@ -199,6 +201,10 @@ fn take(
     match () {
         () if announced > now => return Some(true),
         () if unit.doubtful || unit.protected || !is_admitted => return None,
+        () if unit.outside => {
+            out.left_out = out.left_out.saturating_add(unit.files);
+            return Some(true);
+        }
         () if unit.held => {
             out.held = out.held.saturating_add(unit.files);
             return Some(true);
@@ -307,6 +313,7 @@ impl Pass<'_> {
     fn add(&mut self, dir: DirId, ino: Inode, entry: &Attributes, access: LastUse) {
         let (at, tables) = (self.at, self.tables);
         let held = Tables::is(&tables.held, dir) || at.held.contains(&ino);
+        let is_outside = Tables::is(&tables.outside, dir) || !at.only.has_owner(entry.uid);
         let is_open = |d: &DirEntry| d.unreadable || d.has_mounts || d.crowded;
         let is_doubtful = !Tables::is(&tables.connected, dir)
             || entry.kind == Kind::Special
@@ -324,6 +331,7 @@ impl Pass<'_> {
                 bytes: 0,
                 takes: 0,
                 held: false,
+                outside: false,
                 protected: Tables::is(&tables.protected, id),
                 doubtful: false,
                 owner: Some(owner),
@@ -333,6 +341,7 @@ impl Pass<'_> {
             }
             unit.last_seen = unit.last_seen.max(last_seen);
             unit.held |= held;
+            unit.outside |= is_outside;
             unit.protected |= Tables::is(&tables.protected, dir);
             unit.doubtful |= is_doubtful;
             unit.owner = unit.owner.filter(|known| *known == owner);

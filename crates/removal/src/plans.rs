@@ -156,7 +156,7 @@ impl Plans {
         on: &Occasion<'_>,
     ) -> Result<Plan, PlanError> {
         let plan_id = self.begin(on, found.candidates())?;
-        let saved = saving::write((&self.store, index), found, on, &plan_id).and_then(|plan| {
+        let saved = saving::write((Some(&self.store), index), found, on, &plan_id).and_then(|plan| {
             self.put(&plan)?;
             Ok(plan)
         });
@@ -172,6 +172,19 @@ impl Plans {
                 Err(error.into())
             }
         }
+    }
+
+    /// The plan of an evaluation, as [`Plans::save`] would make it, without a name: nothing of it is kept.
+    ///
+    /// # Errors
+    /// When the index is damaged.
+    pub fn draft(
+        &self,
+        index: &parking_lot::RwLock<Index>,
+        found: Evaluation,
+        on: &Occasion<'_>,
+    ) -> Result<Plan, PlanError> {
+        Ok(saving::write((None, index), found, on, "")?)
     }
 
     /// Makes room for a plan, and writes down that it is being made.

@@ -1,5 +1,7 @@
 //! `purgectl plan`
 
+use std::path::PathBuf;
+
 use clap::Args;
 use purge_proto::units::{format_duration, format_size};
 use purge_proto::v1;
@@ -9,15 +11,20 @@ use crate::error::{CtlError, exit};
 use crate::output::Out;
 use crate::output::table::{Align, Table, count, plural, share};
 use crate::output::tone::{Span, Tone};
-use crate::views;
+use crate::{paths, views};
 
 /// Arguments.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  purgectl plan\n  purgectl plan --rule scratch-28d --detailed-exitcode\n  \
-                        purgectl plan --volume scratch --ttl 90d"
+                        purgectl plan --volume scratch --ttl 90d\n  purgectl plan /export/scratch/alice --user alice --no-save"
 )]
 pub struct Plan {
+    /// Only what lies below this directory.
+    path: Option<PathBuf>,
+    /// Only what this user owns (name or number).
+    #[arg(long, default_value = "", hide_default_value = true)]
+    user: String,
     /// This rule; may be given several times. Without it, every rule of the volume.
     #[arg(long = "rule", value_name = "NAME")]
     rules: Vec<String>,
@@ -28,11 +35,14 @@ pub struct Plan {
     #[arg(long, value_name = "DUR", value_parser = super::duration)]
     ttl: Option<u64>,
     /// What this quota asks for, instead of rules.
-    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, conflicts_with_all = ["rules", "ttl", "watermark"])]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, conflicts_with_all = ["rules", "ttl", "watermark", "path", "user"])]
     quota: String,
     /// What the volume's watermark asks for, instead of rules.
-    #[arg(long, conflicts_with_all = ["rules", "ttl"])]
+    #[arg(long, conflicts_with_all = ["rules", "ttl", "path", "user"])]
     watermark: bool,
+    /// Only tell: the plan is not saved, and cannot be applied.
+    #[arg(long)]
+    no_save: bool,
     /// Exit with 2 if there is something to purge and 0 if not; a wrong command line then exits with 1.
     #[arg(long)]
     detailed_exitcode: bool,
@@ -46,6 +56,9 @@ impl Plan {
             ttl_seconds: self.ttl,
             quota: self.quota.clone(),
             watermark: self.watermark,
+            path: self.path.as_deref().map(paths::absolute).unwrap_or_default(),
+            user: self.user.clone(),
+            no_save: self.no_save,
         };
         let plan = create(&mut client, request).await?;
         match out.is_table() {
@@ -84,12 +97,16 @@ const OWNERS_SHOWN: usize = 10;
 pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
     let totals = p.candidates.unwrap_or_default();
     let kept = p.kept.unwrap_or_default();
-    out.heading(&format!("Plan {} for volume {}", p.plan_id, p.volume))?;
-    out.line(&format!(
-        "  made {}, expires {}",
-        super::status::stamp(p.created_at),
-        super::status::stamp(p.expires_at)
-    ))?;
+    if p.plan_id.is_empty() {
+        out.heading(&format!("Plan for volume {}, not saved", p.volume))?;
+    } else {
+        out.heading(&format!("Plan {} for volume {}", p.plan_id, p.volume))?;
+        out.line(&format!(
+            "  made {}, expires {}",
+            super::status::stamp(p.created_at),
+            super::status::stamp(p.expires_at)
+        ))?;
+    }
     out.line("")?;
     if views::entries(&totals) == 0 {
         out.line(&format!(

@@ -39,6 +39,9 @@ impl PurgeAgent for Fake {
         }
         let is_refused = r.rules.iter().any(|rule| rule == "refused");
         let mut plan = plan(if is_refused { "refused" } else { "p1" });
+        if r.no_save {
+            plan.plan_id.clear();
+        }
         if r.ttl_seconds.is_some() {
             plan.candidates = Some(Totals::default());
             plan.rules.truncate(1);

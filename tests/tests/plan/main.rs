@@ -14,6 +14,7 @@ mod freed;
 mod holds;
 mod limits;
 mod many_rules;
+mod narrowed;
 mod one_user;
 mod patterns;
 mod projects;

@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use self::patterns::Looked;
 use self::terms::{Want, What};
-pub use self::wanted::Wanted;
+pub use self::wanted::{Part, Wanted};
 use super::asker::Asker;
 use super::brakes::Brakes;
 use super::judge::Judge;
@@ -81,6 +81,8 @@ impl Planner {
             },
             unattended: wanted.unattended,
             candidates_max: wanted.candidates_max,
+            only: wanted.only.clone(),
+            is_draft: wanted.is_draft,
             by,
         };
         self.plan(volume, want)?
@@ -94,12 +96,12 @@ impl Planner {
     pub fn create_quota_plan(
         &self,
         name: &str,
-        candidates_max: Option<u64>,
+        (candidates_max, is_draft): (Option<u64>, bool),
         by: By<'_>,
     ) -> Result<Plan, HostError> {
         self.ground.meet_all_owners();
         let asker = Asker::Quota(self.quota(name)?);
-        self.plan_of_limit(&asker, candidates_max, by)?
+        self.plan_of_limit(&asker, (candidates_max, is_draft), by)?
             .ok_or_else(|| HostError::Refused(format!("quota {name} asks for nothing")))
     }
 
@@ -110,7 +112,7 @@ impl Planner {
     pub fn create_watermark_plan(
         &self,
         volume: &str,
-        candidates_max: Option<u64>,
+        (candidates_max, is_draft): (Option<u64>, bool),
         by: By<'_>,
     ) -> Result<Plan, HostError> {
         let volume = &self.ground.volume(volume)?.config.name;
@@ -121,7 +123,7 @@ impl Planner {
                 "volume {volume} has no [[watermark]] in the configuration"
             ))
         })?;
-        self.plan_of_limit(&Asker::Watermark(watermark), candidates_max, by)?
+        self.plan_of_limit(&Asker::Watermark(watermark), (candidates_max, is_draft), by)?
             .ok_or_else(|| HostError::Refused(format!("the watermark of {volume} asks for nothing")))
     }
 
@@ -132,6 +134,8 @@ impl Planner {
             what: What::Limit(asker),
             unattended: true,
             candidates_max: None,
+            only: Part::default(),
+            is_draft: false,
             by: By::agent(&name),
         };
         self.plan(self.ground.volume(asker.volume())?, want)
@@ -140,13 +144,15 @@ impl Planner {
     fn plan_of_limit(
         &self,
         asker: &Asker,
-        candidates_max: Option<u64>,
+        (candidates_max, is_draft): (Option<u64>, bool),
         by: By<'_>,
     ) -> Result<Option<Plan>, HostError> {
         let want = Want {
             what: What::Limit(asker),
             unattended: false,
             candidates_max,
+            only: Part::default(),
+            is_draft,
             by,
         };
         self.plan(self.ground.volume(asker.volume())?, want)

@@ -50,6 +50,7 @@ impl Planner {
         self.judge.check_certain(volume)?;
         let terms = self.bind(volume, want.what, want.unattended)?;
         let mut at = self.as_of_now(volume)?;
+        at.only = want.only.only();
         let begun = Begun {
             at: Instant::now(),
             wall: purge_sys::time::wall(),
@@ -60,11 +61,13 @@ impl Planner {
             return Ok(None);
         }
         check_size(&selected.evaluation, want.candidates_max)?;
+        selected.left_out.extend(want.only.left_out());
         let expected = selected
             .promise
             .take()
             .map(|p| (p, std::mem::take(&mut selected.drawn)));
-        let plan = self.save(volume, (&terms, &at, want.by), selected, &begun)?;
+        let asked = (want.by, want.is_draft);
+        let plan = self.save(volume, (&terms, &at, asked), selected, &begun)?;
         self.describe(plan, expected).map(Some)
     }
 
@@ -150,7 +153,7 @@ impl Planner {
     fn save(
         &self,
         volume: &Arc<Volume>,
-        (terms, at, by): (&Terms<'_>, &Circumstances, By<'_>),
+        (terms, at, (by, is_draft)): (&Terms<'_>, &Circumstances, (By<'_>, bool)),
         selected: Selected,
         begun: &Begun,
     ) -> Result<Plan, HostError> {
@@ -174,9 +177,14 @@ impl Planner {
         let phases = &volume.keeping.work.phases;
         phases.observe(Phase::Evaluate, occasion.seconds);
         let began = Instant::now();
-        let saved = self
-            .plans
-            .save(&volume.watched.index, selected.evaluation, &occasion)?;
+        let saved = match is_draft {
+            true => self
+                .plans
+                .draft(&volume.watched.index, selected.evaluation, &occasion)?,
+            false => self
+                .plans
+                .save(&volume.watched.index, selected.evaluation, &occasion)?,
+        };
         phases.observe(Phase::Save, began.elapsed().as_secs_f64());
         Ok(saved)
     }
@@ -190,7 +198,10 @@ impl Planner {
         if let Some((promise, drawn)) = expected {
             plan.promise = Some(promise.of(&plan));
             plan.drawn = drawn;
-            self.plans.put(&plan)?;
+            // A draft has no name, and is kept nowhere.
+            if !plan.id.is_empty() {
+                self.plans.put(&plan)?;
+            }
         }
         Ok(plan)
     }

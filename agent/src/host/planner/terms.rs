@@ -1,5 +1,6 @@
 //! What a plan is wanted for, and the rules and limits that count for it.
 
+use super::wanted::Part;
 use crate::host::asker::Asker;
 use purge_policy::quota::Reason;
 use purge_policy::rule::Rule;
@@ -24,6 +25,10 @@ pub(super) struct Want<'a> {
     pub unattended: bool,
     /// More candidates than this are refused; none: as many as there are.
     pub candidates_max: Option<u64>,
+    /// A part of the volume.
+    pub only: Part,
+    /// The plan is told and not kept.
+    pub is_draft: bool,
     pub by: By<'a>,
 }
 

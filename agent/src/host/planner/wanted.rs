@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::host::{Ground, HostError};
+use crate::host::{Ground, HostError, shown};
 use crate::volume::Volume;
+use purge_index::DirId;
+use purge_policy::evaluate::Only;
 use purge_policy::rule::Rule;
 
 /// Which plan is wanted.
@@ -19,6 +21,45 @@ pub struct Wanted {
     pub unattended: bool,
     /// More candidates than this are refused; none: as many as there are.
     pub candidates_max: Option<u64>,
+    /// A part of the volume.
+    pub only: Part,
+    /// The plan is told and not kept: it cannot be applied.
+    pub is_draft: bool,
+}
+
+/// A part of a volume, for which alone a plan is made.
+#[derive(Debug, Clone, Default)]
+pub struct Part {
+    /// What lies below a directory, and its path.
+    pub below: Option<(DirId, Vec<u8>)>,
+    /// What a user has: the name that was given, and its uids.
+    pub owner: Option<(String, Vec<u32>)>,
+}
+
+impl Part {
+    /// For an evaluation.
+    pub(super) fn only(&self) -> Only {
+        Only {
+            below: self.below.as_ref().map(|(directory, _)| *directory),
+            owners: self
+                .owner
+                .as_ref()
+                .map(|(_, uids)| uids.iter().copied().collect()),
+        }
+    }
+
+    /// What that leaves out, for a person.
+    pub(super) fn left_out(&self) -> Vec<String> {
+        let below = self
+            .below
+            .iter()
+            .map(|(_, path)| format!("all that is not below {}", shown(path)));
+        let owner = self
+            .owner
+            .iter()
+            .map(|(name, _)| format!("all that {name} does not own"));
+        below.chain(owner).collect()
+    }
 }
 
 impl Wanted {

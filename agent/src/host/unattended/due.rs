@@ -236,6 +236,7 @@ impl Unattended {
             ttl: None,
             unattended: rule.auto_apply,
             candidates_max: None,
+            ..Wanted::default()
         };
         let by = format!("rule {}", rule.name);
         let done = self.planner.create_plan(&wanted, By::agent(&by)).and_then(|plan| {

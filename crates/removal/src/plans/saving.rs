@@ -121,9 +121,9 @@ struct Saved {
     bytes: u64,
 }
 
-/// Writes the candidates. The plan that is returned is the head, which is not written.
+/// Writes the candidates; without a store, only counts them. The plan that is returned is the head, which is not written.
 pub(super) fn write(
-    (store, index): (&Store, &parking_lot::RwLock<Index>),
+    (store, index): (Option<&Store>, &parking_lot::RwLock<Index>),
     mut found: Evaluation,
     on: &Occasion<'_>,
     plan_id: &str,
@@ -135,7 +135,7 @@ pub(super) fn write(
 }
 
 fn candidates(
-    (store, index): (&Store, &parking_lot::RwLock<Index>),
+    (store, index): (Option<&Store>, &parking_lot::RwLock<Index>),
     found: &mut Evaluation,
     on: &Occasion<'_>,
     plan_id: &str,

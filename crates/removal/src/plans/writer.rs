@@ -21,7 +21,8 @@ type FirstNames = FxHashMap<u8, (DirId, Vec<u8>)>;
 
 /// Turns picks into stored chunks.
 pub(super) struct ChunkWriter<'a> {
-    store: &'a Store,
+    /// None: candidates are counted, and not kept.
+    store: Option<&'a Store>,
     id: &'a str,
     index: &'a parking_lot::RwLock<Index>,
     now: Seconds,
@@ -44,7 +45,7 @@ pub(super) struct ChunkWriter<'a> {
 
 impl<'a> ChunkWriter<'a> {
     pub(super) fn new(
-        store: &'a Store,
+        store: Option<&'a Store>,
         id: &'a str,
         index: &'a parking_lot::RwLock<Index>,
         now: Seconds,
@@ -178,7 +179,7 @@ impl<'a> ChunkWriter<'a> {
         self.chunks += 1;
         self.batched = self.batched.saturating_add(encoded.len());
         if self.batched >= BATCH_BYTES {
-            self.store.apply(std::mem::take(&mut self.batch))?;
+            self.put()?;
             self.batched = 0;
         }
         Ok(())
@@ -186,7 +187,12 @@ impl<'a> ChunkWriter<'a> {
 
     pub(super) fn finish(&mut self) -> Result<u32, StoreError> {
         self.end_chunk()?;
-        self.store.apply(std::mem::take(&mut self.batch))?;
+        self.put()?;
         Ok(self.chunks)
+    }
+
+    fn put(&mut self) -> Result<(), StoreError> {
+        let batch = std::mem::take(&mut self.batch);
+        self.store.map_or(Ok(()), |store| store.apply(batch))
     }
 }
