@@ -3,6 +3,7 @@
 //! - [`commands`] one file a command: its arguments, its call, what it prints
 //! - [`output`]   tables, JSON, CSV, progress
 //! - [`views`]    the contract's messages as JSON
+//! - [`completion`] of words in shells
 //! - [`connect`]  reaching the agent
 //! - [`tls`]      certificates
 //! - [`error`]    what went wrong, and the exit code
@@ -15,6 +16,7 @@
 )]
 
 pub mod commands;
+pub mod completion;
 pub mod connect;
 pub mod error;
 pub mod output;
@@ -30,6 +32,9 @@ use commands::Command;
 use connect::{Client, Connect};
 use error::{CtlError, exit};
 use output::{Format, Out};
+
+/// Where the agent listens unless its configuration says otherwise.
+const DEFAULT_ENDPOINT: &str = "unix:///run/purge-agent/agent.sock";
 
 /// Headings in `--help` of what every command takes; they come after the command's own options.
 const OUTPUT: &str = "Output";
@@ -59,7 +64,7 @@ pub struct Cli {
         env = "PURGECTL_ENDPOINT",
         value_name = "URL",
         help_heading = CONNECTION,
-        default_value = "unix:///run/purge-agent/agent.sock"
+        default_value = DEFAULT_ENDPOINT
     )]
     pub endpoint: String,
     #[command(flatten)]

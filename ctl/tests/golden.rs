@@ -266,6 +266,44 @@ fn commands_print_what_they_always_printed() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
+/// What a shell gets for the last of these words.
+fn completed(endpoint: &str, words: &[&str]) -> String {
+    let index = (words.len() - 1).to_string();
+    let arguments: Vec<&str> = ["--"].iter().chain(words).copied().collect();
+    let environment = [
+        ("COMPLETE", "bash"),
+        ("_CLAP_COMPLETE_INDEX", index.as_str()),
+        ("_CLAP_IFS", "\n"),
+        ("_CLAP_COMPLETE_COMP_TYPE", "9"),
+        ("_CLAP_COMPLETE_SPACE", "true"),
+    ];
+    let done = purgectl_with(endpoint, &arguments, &environment);
+    assert!(done.status.success(), "{done:?}");
+    String::from_utf8(done.stdout).unwrap()
+}
+
+#[test]
+fn shells_complete_what_only_the_agent_knows() {
+    let served = serve();
+    let endpoint = &served.endpoint;
+    for (words, expected) in [
+        (&["purgectl", "show", ""][..], "refused"),
+        (&["purgectl", "apply", "la"], "latest"),
+        (&["purgectl", "run", "r"], "r1"),
+        (&["purgectl", "hold", "remove", "h"], "h1"),
+        (&["purgectl", "plan", "--volume", ""], "scratch"),
+        (&["purgectl", "plan", "--rule", ""], "scratch-28d"),
+        (&["purgectl", "plan", "--det"], "--detailed-exitcode"),
+    ] {
+        let found = completed(endpoint, words);
+        assert!(found.lines().any(|line| line == expected), "{words:?}: {found}");
+    }
+    // Where no agent answers, the rest is completed all the same.
+    let nowhere = "unix:///nonexistent/agent.sock";
+    assert_eq!(completed(nowhere, &["purgectl", "show", "p"]), "");
+    assert!(completed(nowhere, &["purgectl", "stat"]).contains("status"));
+}
+
 #[test]
 fn json_is_one_document_and_ndjson_one_object_a_line() {
     for name in [

@@ -21,15 +21,14 @@ fn main() -> anyhow::Result<()> {
     for (name, content) in pages()? {
         write(&dir, name, &content)?;
     }
-    for (program, command) in [
-        ("purge-agent", Arguments::command()),
-        ("purgectl", purgectl::Cli::command()),
-    ] {
-        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut command.clone(), program, &mut script);
-            write(&dir, &completion_file(program, shell), &script)?;
-        }
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut agent(), "purge-agent", &mut script);
+        write(&dir, &completion_file("purge-agent", shell), &script)?;
+        // It asks purgectl itself, which asks the agent.
+        let script = purgectl::completion::script(&shell.to_string())?;
+        let script = script.with_context(|| format!("no completions for {shell}"))?;
+        write(&dir, &completion_file("purgectl", shell), &script)?;
     }
     Ok(())
 }

@@ -153,7 +153,7 @@ proptest! {
             },
             held: if held { FxHashSet::from_iter([101, 12]) } else { FxHashSet::default() },
             mounted: Arc::default(),
-            left_out: FxHashSet::default(),
+            ..Circumstances::default()
         };
         for by in [By::Nothing, By::User, By::Directory(1)] {
             let expected = naive(&index, &rules, &at, 20, by);

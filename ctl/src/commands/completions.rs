@@ -1,13 +1,18 @@
 //! `purgectl completions`
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
 
+use crate::completion;
 use crate::error::{CtlError, exit};
 use crate::output::Out;
 
 /// Arguments.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "The script asks purgectl for each word: also plans, runs, holds, rules, quotas and volumes are completed.\n\n\
+                  Examples:\n  source <(purgectl completions bash)\n  purgectl completions fish > ~/.config/fish/completions/purgectl.fish"
+)]
 pub struct Completions {
     /// For which shell.
     shell: Shell,
@@ -15,9 +20,11 @@ pub struct Completions {
 
 impl Completions {
     pub(super) fn run(&self, out: &mut Out) -> Result<u8, CtlError> {
-        let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut crate::Cli::command(), "purgectl", &mut script);
-        out.raw(&script)?;
+        let shell = self.shell.to_string();
+        match completion::script(&shell)? {
+            Some(script) => out.raw(&script)?,
+            None => return Err(CtlError::Usage(format!("there are no completions for {shell}"))),
+        }
         Ok(exit::DONE)
     }
 }

@@ -1,15 +1,17 @@
 //! `purgectl config`
 
 use clap::{Args, Subcommand};
+use purge_proto::shown::Shown;
 use purge_proto::v1;
 use serde_json::json;
+use unicode_width::UnicodeWidthStr;
 
 use crate::connect::Client;
 use crate::error::{CtlError, exit};
 use crate::output::Out;
 
-/// What a terminal has.
-const COLUMNS: usize = 80;
+/// Values that are longer do not push the remarks of all others to the right.
+const MARGIN_MAX: usize = 40;
 const REMARK: &str = "  # ";
 
 /// Arguments.
@@ -41,6 +43,8 @@ impl Config {
             .values
             .iter()
             .filter(|v| v.key.starts_with(prefix.as_str()));
+        let lengths = values.clone().map(|v| assignment(v).width());
+        let margin = lengths.filter(|length| *length <= MARGIN_MAX).max().unwrap_or(0);
         if !out.is_table() {
             out.begin()?;
             for v in values {
@@ -57,7 +61,7 @@ impl Config {
         let (mut any, mut pending) = (false, Vec::new());
         for v in values {
             any = true;
-            print(v, out)?;
+            print(v, margin, out)?;
             if let Some(next) = &v.pending {
                 pending.push(format!("  {} = {next}", v.key));
             }
@@ -74,12 +78,20 @@ impl Config {
     }
 }
 
-/// As TOML would have it, with the place as a remark.
-fn print(v: &v1::ConfigValue, out: &mut Out) -> Result<(), CtlError> {
-    let value = format!("{} = {}", v.key, v.value);
-    if value.chars().count() + v.origin.chars().count() < COLUMNS - REMARK.len() {
-        return Ok(out.line(&format!("{value}{REMARK}{}", v.origin))?);
+/// As TOML would have it.
+fn assignment(v: &v1::ConfigValue) -> String {
+    format!("{} = {}", v.key, v.value)
+}
+
+/// With the place as a remark, in one column for all; a value that reaches into it has its place on the next line where both do not fit.
+fn print(v: &v1::ConfigValue, margin: usize, out: &mut Out) -> Result<(), CtlError> {
+    let text = Shown::from(assignment(v)).into_string();
+    let blanks = " ".repeat(margin.saturating_sub(text.width()));
+    let remark = format!("{REMARK}{}", v.origin);
+    let has_room = |width: usize| text.width().max(margin).saturating_add(remark.width()) <= width;
+    if text.width() <= margin || out.width.is_none_or(has_room) {
+        return Ok(out.line(&format!("{text}{blanks}{remark}"))?);
     }
-    out.line(&value)?;
-    Ok(out.line(&format!("  {REMARK}{}", v.origin))?)
+    out.line(&text)?;
+    Ok(out.line(&format!("{}{remark}", " ".repeat(margin)))?)
 }

@@ -449,6 +449,12 @@ pub fn config() -> ConfigReport {
             Some("\"5m\""),
         ),
         value(
+            "rule.scratch-28d.volume",
+            "\"scratch\"",
+            "/etc/purge-agent/rules.d/a.toml:3:10",
+            None,
+        ),
+        value(
             "rule.scratch-28d.ttl",
             "\"28d\"",
             "/etc/purge-agent/rules.d/a.toml:4:7",
