@@ -61,6 +61,7 @@ pub struct Cli {
     #[arg(
         long,
         global = true,
+        hide_short_help = true,
         env = "PURGECTL_ENDPOINT",
         value_name = "URL",
         help_heading = CONNECTION,
@@ -166,6 +167,7 @@ mod tests {
             );
             let headings = help.lines().filter(|l| l.ends_with(':') && !l.contains(' '));
             let headings: Vec<&str> = headings.filter(|l| *l != "Examples:").collect();
+            // The connection is told of in the long form alone.
             let ends_well = headings.ends_with(&["Output:", "Connection:"]);
             assert!(
                 ends_well || !help.contains("--endpoint"),
@@ -174,5 +176,36 @@ mod tests {
             let own = help.split("Output:").next().unwrap_or_default();
             assert!(!own.contains("--ca ") && !own.contains("--endpoint"), "{help}");
         }
+    }
+
+    #[test]
+    fn the_short_help_of_a_command_fits_a_screen() {
+        let mut command = Cli::command().term_width(80);
+        command.build();
+        fn short(command: &mut clap::Command) -> Vec<(String, String)> {
+            let name = command.get_name().to_owned();
+            let help = command.render_help().to_string();
+            let below = command.get_subcommands_mut().flat_map(short).collect::<Vec<_>>();
+            std::iter::once((name, help)).chain(below).collect()
+        }
+        for (name, help) in short(&mut command) {
+            let is_list = name == "purgectl" || name == "help";
+            assert!(
+                is_list || help.lines().count() <= 34,
+                "{name}: {} lines\n{help}",
+                help.lines().count()
+            );
+            let has_connection = help
+                .lines()
+                .any(|line| line.trim_start().starts_with("--endpoint"));
+            assert!(!has_connection && !help.contains("--cert"), "{help}");
+        }
+        let plan = command
+            .find_subcommand_mut("plan")
+            .map(|plan| plan.render_help().to_string());
+        assert!(
+            plan.as_deref().is_some_and(|help| help.lines().count() <= 24),
+            "{plan:?}"
+        );
     }
 }

@@ -17,13 +17,13 @@ use crate::error::CtlError;
 #[derive(Debug, Clone, Default, Args)]
 pub struct Tls {
     /// For https: the authority that vouches for the agent (PEM).
-    #[arg(long, global = true, help_heading = crate::CONNECTION, value_name = "FILE", env = "PURGECTL_CA")]
+    #[arg(long, global = true, hide_short_help = true, help_heading = crate::CONNECTION, value_name = "FILE", env = "PURGECTL_CA")]
     pub ca: Option<PathBuf>,
     /// For https: the certificate to show (PEM).
-    #[arg(long, global = true, help_heading = crate::CONNECTION, value_name = "FILE", env = "PURGECTL_CERT")]
+    #[arg(long, global = true, hide_short_help = true, help_heading = crate::CONNECTION, value_name = "FILE", env = "PURGECTL_CERT")]
     pub cert: Option<PathBuf>,
     /// For https: its key (PEM).
-    #[arg(long, global = true, help_heading = crate::CONNECTION, value_name = "FILE", env = "PURGECTL_KEY")]
+    #[arg(long, global = true, hide_short_help = true, help_heading = crate::CONNECTION, value_name = "FILE", env = "PURGECTL_KEY")]
     pub key: Option<PathBuf>,
 }
 

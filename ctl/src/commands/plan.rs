@@ -16,7 +16,7 @@ use crate::{paths, views};
 /// Arguments.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  purgectl plan\n  purgectl plan --rule scratch-28d --detailed-exitcode\n  \
+    after_long_help = "Examples:\n  purgectl plan\n  purgectl plan --rule scratch-28d --detailed-exitcode\n  \
                         purgectl plan --volume scratch --ttl 90d\n  purgectl plan /export/scratch/alice --user alice --no-save"
 )]
 pub struct Plan {
@@ -25,25 +25,33 @@ pub struct Plan {
     /// Only what this user owns (name or number).
     #[arg(long, default_value = "", hide_default_value = true)]
     user: String,
-    /// This rule; may be given several times. Without it, every rule of the volume.
+    /// This rule; may be given several times.
+    ///
+    /// Without it, every rule of the volume.
     #[arg(long = "rule", value_name = "NAME")]
     rules: Vec<String>,
     /// This volume.
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     volume: String,
-    /// Instead of the rules' own TTL; without a rule, everything on the volume not used for this long.
+    /// Instead of the rules' own TTL.
+    ///
+    /// Without a rule, everything on the volume that was not used for this long.
     #[arg(long, value_name = "DUR", value_parser = super::duration)]
     ttl: Option<u64>,
     /// What this quota asks for, instead of rules.
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, conflicts_with_all = ["rules", "ttl", "watermark", "path", "user"])]
     quota: String,
-    /// What the volume's watermark asks for, instead of rules.
+    /// What the watermark asks for, instead of rules.
     #[arg(long, conflicts_with_all = ["rules", "ttl", "path", "user"])]
     watermark: bool,
-    /// Only tell: the plan is not saved, and cannot be applied.
+    /// Only tell: the plan cannot be applied.
+    ///
+    /// It is not saved, so it has no name and takes no room.
     #[arg(long)]
     no_save: bool,
-    /// Exit with 2 if there is something to purge and 0 if not; a wrong command line then exits with 1.
+    /// Exit with 2 if there is something to purge.
+    ///
+    /// With 0 if there is nothing, with 3 if apply would refuse the plan, and with 1 also if the command line is wrong.
     #[arg(long)]
     detailed_exitcode: bool,
 }
