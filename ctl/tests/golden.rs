@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod fake;
+mod schemas;
 mod screens;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -132,7 +134,32 @@ const CASES: &[(&str, i32, &[&str])] = &[
         0,
         &["hold", "remove", "h1", "--output", "json"],
     ),
+    (
+        "hold-add-json",
+        0,
+        &[
+            "hold",
+            "add",
+            "/export/scratch/x",
+            "--reason",
+            "why",
+            "--output",
+            "json",
+        ],
+    ),
+    ("hold-list-json", 0, &["hold", "list", "--output", "json"]),
     ("rescan", 0, &["rescan", "--volume", "scratch"]),
+    ("rescan-json", 0, &["rescan", "--output", "json"]),
+    ("run-json", 0, &["run", "r1", "--output", "json"]),
+    ("runs-json", 0, &["runs", "--output", "json"]),
+    ("cancel-json", 0, &["cancel", "r1", "--output", "json"]),
+    ("find-json", 0, &["find", "--output", "json"]),
+    ("put-back-json", 5, &["restore", "r1", "--output", "json"]),
+    (
+        "show-by-directory-json",
+        0,
+        &["show", "p1", "--by", "directory", "--output", "json"],
+    ),
     ("config-show", 0, &["config", "show"]),
     (
         "config-show-json",
@@ -237,7 +264,7 @@ fn serve() -> Served {
 fn commands_print_what_they_always_printed() {
     let served = serve();
     let endpoint = &served.endpoint;
-    let mut wrong = Vec::new();
+    let (mut wrong, mut described) = (Vec::new(), BTreeSet::new());
     for (name, code, arguments) in CASES {
         let done = purgectl(endpoint, arguments);
         let mut printed = done.stdout.clone();
@@ -246,6 +273,12 @@ fn commands_print_what_they_always_printed() {
             printed.extend(&done.stderr);
         }
         compare(name, &printed, &mut wrong);
+        if let Some(schema) = schemas::name_of(arguments)
+            && !done.stdout.is_empty()
+        {
+            schemas::compare(&schema, &done.stdout, &mut wrong);
+            described.insert(schema);
+        }
         if done.status.code() != Some(*code) {
             wrong.push(format!(
                 "{name}: exit code {:?}, expected {code}",
@@ -262,6 +295,7 @@ fn commands_print_what_they_always_printed() {
             }
         }
     }
+    schemas::all_are_of(&described, &mut wrong);
     screens::compare_all(endpoint, &mut wrong);
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }

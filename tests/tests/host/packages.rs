@@ -15,7 +15,7 @@ use purge_tests::wait::{LONG, until};
 use purge_tests::{Fs, Mount, binary, need, sh};
 use serde_json::Value;
 
-const INSTALLED: [&str; 18] = [
+const INSTALLED: [&str; 20] = [
     "usr/sbin/purge-agent",
     "usr/bin/purgectl",
     "usr/share/purge-agent/agent.toml",
@@ -29,6 +29,8 @@ const INSTALLED: [&str; 18] = [
     "usr/share/fish/vendor_completions.d/purgectl.fish",
     "usr/share/purge-agent/monitoring/alerts.yml",
     "usr/share/purge-agent/monitoring/grafana.json",
+    "usr/share/purge-agent/proto/purge/v1/purge.proto",
+    "usr/share/purge-agent/schemas/plan.json",
     "usr/share/doc/purge-agent/README.md",
     "usr/share/doc/purge-agent/docs/README.md",
     "usr/share/doc/purge-agent/docs/handbook/install.md",
