@@ -228,6 +228,24 @@ mod tests {
         );
     }
 
+    #[test]
+    fn the_contract_names_the_role_of_every_call() {
+        let contract = include_str!("../../proto/purge/v1/purge.proto");
+        for (name, role, own) in CALLS {
+            let call = format!("rpc {name}(");
+            let before = contract
+                .lines()
+                .take_while(|line| !line.trim().starts_with(&call));
+            let said = before.last().unwrap_or_default();
+            let theirs = match own {
+                OfOwn::May => " or self, for what is theirs",
+                OfOwn::MayNot => "",
+            };
+            let expected = format!("// Role: {}{theirs}. Retry: ", role.word());
+            assert!(said.trim().starts_with(&expected), "{name}: {said}");
+        }
+    }
+
     fn access() -> Access {
         let of = |user: u32, group: u32| Members {
             users: vec![user],

@@ -38,6 +38,51 @@ const INSTALLED: [&str; 20] = [
     "usr/share/doc/purge-agent/SECURITY.md",
 ];
 
+/// What `package/build` says, with its programs looked for in this directory.
+fn build(target: &Path, words: &[&str]) -> (i32, String) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../package/build");
+    let mut build = Command::new(script);
+    let done = build
+        .args(words)
+        .env("CARGO_TARGET_DIR", target)
+        .output()
+        .unwrap();
+    let said = [done.stdout, done.stderr].concat();
+    (done.status.code().unwrap(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn what_cannot_be_packed_is_told_at_once_and_by_name() {
+    let dir = temp_dir();
+    let target = dir.path().join("of mine");
+    let (code, help) = build(&target, &["--help"]);
+    assert_eq!(code, 0, "{help}");
+    for option in ["--only deb|rpm", "--no-pack", "--tools", "CARGO_TARGET_DIR"] {
+        assert!(help.contains(option), "{help}");
+    }
+    for (words, code, said) in [
+        (&["--nonsense"][..], 2, "--nonsense"),
+        (&["--only", "zip"], 2, "zip"),
+        (&["--only"], 2, "--only"),
+        (&["--profile", "fast"], 2, "fast"),
+        (
+            &["--no-build", "--dynamic", "--only", "deb"],
+            1,
+            "of mine/release/purge-agent",
+        ),
+        (
+            &["--no-build", "--dynamic", "--profile", "debug"],
+            1,
+            "of mine/debug/purge-agent",
+        ),
+    ] {
+        let told = build(&target, words);
+        assert!(told.0 == code && told.1.contains(said), "{words:?}: {told:?}");
+    }
+    // Nothing was built or installed for that.
+    assert!(!target.exists());
+}
+
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap().to_str().unwrap().to_owned()
 }
