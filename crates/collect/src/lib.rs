@@ -20,6 +20,8 @@
 //! - [`pending`] what events named and was not looked at yet (pure)
 //! - [`namespace`] looks again at every place an event named
 //! - [`locks`]    whose lock on a directory keeps what is below it
+//! - `flocks`     what processes of a user have open with a lock
+//! - [`open_files`] what processes have open
 //! - [`mounted`] what is mounted in any namespace, of which no event tells
 //! - [`entries`]   one entry, taken into the index
 //! - [`whereabouts`] where an inode lies now, independent of what the events said
@@ -41,10 +43,12 @@ pub mod entries;
 pub mod error;
 pub mod event;
 pub mod fanotify;
+mod flocks;
 pub mod locks;
 pub mod mounted;
 pub mod namespace;
 pub mod nfsd;
+pub mod open_files;
 pub mod pending;
 pub mod precision;
 pub mod progress;

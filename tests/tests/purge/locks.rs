@@ -3,16 +3,39 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use purge_tests::ctl::{number, tally};
-use purge_tests::files::{age_tree, make, regular_files};
+use purge_tests::ctl::{Plan, number, tally};
+use purge_tests::files::{age_tree, make, regular_files, temp_dir};
 use purge_tests::{Agent, Config, Fs, Mount, need};
 use serde_json::Value;
 
 /// A process of a user that has a shared lock on a directory. The one that took it has ended if it is `inherited`.
 struct Locker(Child);
+
+/// Locks ranges of bytes of files that it makes in a directory, has a lock on each of some directories, and then many descriptors.
+const RANGES: &str = "\
+import fcntl, os, resource, struct, sys, time
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+own, ranges, descriptors = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+held = [os.open(dir, os.O_RDONLY) for dir in sys.argv[4:]]
+if os.fork() == 0:
+    for fd in held:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+    os._exit(0)
+os.wait()
+for n in range(0, ranges, 2000):
+    fd = os.open(own + '/%d' % n, os.O_RDWR | os.O_CREAT)
+    for k in range(2000):
+        fcntl.fcntl(fd, fcntl.F_SETLK, struct.pack('hhqqi', fcntl.F_WRLCK, 0, (1999 - k) * 2, 1, 0))
+for n in range(descriptors):
+    os.dup(fd)
+print('ready', flush=True)
+time.sleep(600)
+";
 
 impl Locker {
     fn new(uid: u32, dir: &Path, inherited: bool) -> Self {
@@ -23,10 +46,37 @@ impl Locker {
                 dir.display()
             ),
         };
+        Self::running(uid, &["sh", "-c", &script])
+    }
+
+    /// In a program with the set-user-ID bit of root.
+    fn in_a_program_of_root(uid: u32, dir: &Path, program: &Path) -> Self {
+        let (dir, program) = (dir.display(), program.display());
+        Self::running(
+            uid,
+            &[
+                "sh",
+                "-c",
+                &format!("exec 9<{dir}; flock -s 9; echo ready; exec {program} 600"),
+            ],
+        )
+    }
+
+    /// A process that has locks on directories that another has taken and ended, very many locks on ranges of bytes, and descriptors.
+    fn of_ranges(uid: u32, own: &Path, (ranges, descriptors): (u32, u32), dirs: &[PathBuf]) -> Self {
+        let (ranges, descriptors) = (ranges.to_string(), descriptors.to_string());
+        let own = own.to_str().unwrap();
+        let mut command = vec!["/usr/bin/python3", "-c", RANGES, own, &ranges, &descriptors];
+        command.extend(dirs.iter().map(|dir| dir.to_str().unwrap()));
+        Self::running(uid, &command)
+    }
+
+    fn running(uid: u32, command: &[&str]) -> Self {
         let ids = [format!("--reuid={uid}"), format!("--regid={uid}")];
         let mut child = Command::new("setpriv")
             .args(ids)
-            .args(["--clear-groups", "sh", "-c", &script])
+            .arg("--clear-groups")
+            .args(command)
             .stdout(Stdio::piped())
             .process_group(0)
             .spawn()
@@ -52,9 +102,18 @@ impl Drop for Locker {
 
 /// Ten files below each of two directories, of which one belongs to a user, and the agent.
 fn volume(mount: &Mount) -> Agent {
+    volume_with(mount, 0)
+}
+
+/// The same with so many more of the user's directories, each with a file.
+fn volume_with(mount: &Mount, directories: usize) -> Agent {
     let root = mount.path();
     make(&root.join("theirs/sub"), 10);
     make(&root.join("roots"), 10);
+    for dir in more_of_theirs(&root, directories) {
+        make(&dir, 1);
+        chown(&dir, Some(1000), Some(1000)).unwrap();
+    }
     chown(root.join("theirs"), Some(1000), Some(1000)).unwrap();
     age_tree(&root);
     for dir in [root.clone(), root.join("theirs"), root.join("roots")] {
@@ -65,10 +124,18 @@ fn volume(mount: &Mount) -> Agent {
     Agent::tracking(&Config::backdated_with(&root, "remove_empty_dirs = false"))
 }
 
+fn more_of_theirs(root: &Path, count: usize) -> impl Iterator<Item = PathBuf> {
+    let theirs = root.join("theirs");
+    (0..count).map(move |n| theirs.join(format!("d{n}")))
+}
+
 fn run(agent: &Agent) -> Value {
-    let plan = agent.ctl().plan();
-    let run = agent.ctl().apply(&plan).ok().json();
-    tally(&plan, &run);
+    apply(agent, &agent.ctl().plan())
+}
+
+fn apply(agent: &Agent, plan: &Plan) -> Value {
+    let run = agent.ctl().apply(plan).ok().json();
+    tally(plan, &run);
     run
 }
 
@@ -143,4 +210,67 @@ fn root_and_owners_can_and_are_named() {
     );
     drop(root);
     assert_eq!(number(&run(&agent), "/deleted/files"), 10);
+}
+
+/// A stranger has a lock on each of another user's directories and on the volume's root, and makes the kernel's list of locks long. Then the
+/// same with many descriptors of a file with many locks.
+#[test]
+fn many_locks_of_a_stranger_cost_little_and_keep_nothing() {
+    const DIRECTORIES: usize = 50;
+    for (ranges, descriptors) in [(20_000, 0), (2_000, 10_000)] {
+        let mount = need!(Mount::new(Fs::Tmpfs));
+        let agent = volume_with(&mount, DIRECTORIES);
+        let (root, own) = (mount.path(), temp_dir());
+        chown(own.path(), Some(1001), Some(1001)).unwrap();
+        let locked = [root.clone(), root.join("theirs")].into_iter();
+        let locked: Vec<PathBuf> = locked.chain(more_of_theirs(&root, DIRECTORIES)).collect();
+        let plan = agent.ctl().plan();
+        let _hers = Locker::of_ranges(1001, own.path(), (ranges, descriptors), &locked);
+        let began = Instant::now();
+        let status = agent.status();
+        let asked = began.elapsed();
+        let run = apply(&agent, &plan);
+        let ran = began.elapsed().saturating_sub(asked);
+        println!("{ranges} ranges, {descriptors} descriptors: status {asked:?}, apply {ran:?}");
+        assert!(status.to_string().contains("keeps nothing"), "{status}");
+        assert_eq!(number(&run, "/deleted/files"), 20 + DIRECTORIES as u64, "{run}");
+        assert!(regular_files(&root).is_empty());
+        assert!(asked < Duration::from_secs(3) && ran < Duration::from_secs(20));
+    }
+}
+
+#[test]
+fn a_stranger_who_starts_a_program_of_root_keeps_nothing() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let agent = volume(&mount);
+    let tools = need!(Mount::new(Fs::Ext4));
+    let sleep = tools.path().join("sleep");
+    fs::copy("/usr/bin/sleep", &sleep).unwrap();
+    fs::set_permissions(&sleep, fs::Permissions::from_mode(0o4755)).unwrap();
+    fs::set_permissions(tools.path().parent().unwrap(), fs::Permissions::from_mode(0o755)).unwrap();
+    let root = mount.path();
+    let _locks = [&root, &root.join("theirs")].map(|dir| Locker::in_a_program_of_root(1001, dir, &sleep));
+    let run = run(&agent);
+    assert_eq!(
+        (number(&run, "/deleted/files"), number(&run, "/skipped/locked")),
+        (20, 0),
+        "{run}"
+    );
+}
+
+/// What was found of a stranger's lock a moment before decides nothing.
+#[test]
+fn a_lock_of_root_beside_one_of_a_stranger_counts_at_once() {
+    let mount = need!(Mount::new(Fs::Tmpfs));
+    let agent = volume(&mount);
+    let (root, plan) = (mount.path(), agent.ctl().plan());
+    let _strangers = [&root, &root.join("roots")].map(|dir| Locker::new(1001, dir, true));
+    assert!(agent.status().to_string().contains("keeps nothing"));
+    let _roots = Locker::new(0, &root.join("roots"), true);
+    let run = apply(&agent, &plan);
+    assert_eq!(
+        (number(&run, "/deleted/files"), number(&run, "/skipped/locked")),
+        (10, 10),
+        "{run}"
+    );
 }

@@ -8,7 +8,7 @@ use super::withheld::{named, without_kept};
 use crate::host::HostError;
 use crate::volume::Volume;
 use purge_base::clock;
-use purge_collect::locks;
+use purge_collect::open_files;
 use purge_model::{Seconds, Totals};
 use purge_policy::freed::{Amount, Moment, Verdict, freed, grown, scaled};
 use purge_removal::plans::{Plan, Promise};
@@ -169,7 +169,7 @@ impl Brakes {
                 files: after.files,
             }),
             nameless: match verdict {
-                Verdict::Useless => named(locks::who_has_nameless(&volume.watched)).unwrap_or_default(),
+                Verdict::Useless => named(open_files::who_has_nameless(&volume.watched)).unwrap_or_default(),
                 _ => String::new(),
             },
         };

@@ -23,7 +23,7 @@ use super::promised::Sum;
 use crate::volume::Volume;
 use purge_base::accounts::user_name;
 use purge_base::clock;
-use purge_collect::locks;
+use purge_collect::open_files;
 use purge_model::{Inode, Seconds};
 use purge_policy::sample::stands_for;
 use purge_removal::plans::{OwnerProbes, Probe};
@@ -186,7 +186,7 @@ pub(super) fn without_kept(volume: &Volume, drawn: &[OwnerProbes], sum: Sum) -> 
 /// Which processes keep some of these files, for a person.
 fn holders(kept: &[Probe]) -> String {
     let inodes: FxHashSet<Inode> = kept.iter().map(|probe| probe.ino).collect();
-    named(locks::who_keeps(&inodes)).unwrap_or_else(|| {
+    named(open_files::who_keeps(&inodes)).unwrap_or_else(|| {
         "a process that cannot be found (a descriptor that waits in a socket, or a mount)".into()
     })
 }

@@ -1,0 +1,309 @@
+//! What processes of a user have open with a lock (`flock(2)`), as the kernel tells of each open file.
+//!
+//! Not by `/proc/locks`: each user can make that list so long that one read of it takes minutes, it skips locks while others come and end,
+//! and it names who took a lock, whose number another process may have by now. Instead the open files of the processes of those users are
+//! looked at whose locks count. Other users can neither add to these nor make the search longer.
+//!
+//! ```text
+//! /proc/PID            the user as whom it acts, and /proc/PID/status the one who started it
+//! /proc/PID/fd/N       does that have a path?
+//! /proc/PID/fdinfo/N   lock: 1: FLOCK ADVISORY READ 4711 08:01:131074 0 EOF
+//! ```
+//! What was found holds for a multiple of the time that it took, so a run spends a bounded part of its time on this however many directories
+//! are locked. A user whose processes have more open files than can be looked at in time is in doubt, and only on that user's directories.
+//!
+//! Not seen: a descriptor that waits in a socket, and one that only a thread with open files of its own has.
+
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+
+use super::open_files::{self, Holder, Missed, Until};
+use purge_sys::time;
+
+/// Stands for all users but root.
+pub(super) const OTHERS: u32 = u32::MAX;
+/// What was found holds for so many times the processor time that it took, but no longer than [`FRESH_MAX`].
+const REST: u32 = 4;
+const FRESH_MAX: Duration = Duration::from_secs(1);
+/// Doubt about a user holds for so long.
+const DOUBT: Duration = Duration::from_secs(10);
+/// Processes that are named of those that have the same lock.
+const HOLDERS_MAX: usize = 8;
+
+/// How much processor time a search may take.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    all: Duration,
+    root: Duration,
+    user: Duration,
+    /// For one process, where those of many users are looked at.
+    process: Duration,
+}
+
+/// For a decision. Root's processes are looked at for a long time: doubt about them concerns all directories.
+const DECISION: Limits = Limits {
+    all: Duration::from_secs(3),
+    root: Duration::from_secs(2),
+    user: Duration::from_millis(200),
+    process: Duration::from_secs(2),
+};
+/// For a question: who asks has a second, and there may be several volumes.
+const QUESTION: Limits = Limits {
+    all: Duration::from_millis(200),
+    root: Duration::from_millis(150),
+    user: Duration::from_millis(150),
+    process: Duration::from_millis(150),
+};
+/// For the names of others.
+const NAMES: Limits = Limits {
+    all: Duration::from_millis(50),
+    root: Duration::ZERO,
+    user: Duration::from_millis(50),
+    process: Duration::from_millis(5),
+};
+
+/// What the processes of a user have locked.
+#[derive(Debug)]
+pub(super) struct Seen {
+    locked: FxHashMap<Box<str>, Vec<Holder>>,
+    /// Why not all of it was seen.
+    pub(super) missed: Option<Missed>,
+    ended: Instant,
+    fresh_for: Duration,
+}
+
+impl Seen {
+    /// Who has a lock on that.
+    pub(super) fn holders(&self, what: &str) -> &[Holder] {
+        self.locked.get(what).map_or(&[], Vec::as_slice)
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.ended.elapsed() < self.fresh_for
+    }
+
+    fn note(&mut self, what: &str, (process, uid): (u32, u32)) {
+        let holders = self.locked.entry(what.into()).or_default();
+        let is_known = holders.last().is_some_and(|last| last.process == process);
+        if !is_known && holders.len() < HOLDERS_MAX {
+            holders.push(Holder::new(process, uid));
+        }
+    }
+}
+
+/// What was seen lately on this host, of each user.
+#[derive(Debug, Default)]
+struct Lately {
+    seen: Mutex<FxHashMap<u32, Arc<Seen>>>,
+    /// Held by a run that searches: others may need the same. No question waits for it.
+    searching: Mutex<()>,
+}
+
+static LATELY: LazyLock<Lately> = LazyLock::new(Lately::default);
+
+impl Lately {
+    /// What is known of these users, and of which of them nothing is.
+    fn known(&self, uids: &[u32]) -> (Vec<Arc<Seen>>, Vec<u32>) {
+        let seen = self.seen.lock();
+        let (mut known, mut unknown) = (Vec::new(), Vec::new());
+        for uid in uids {
+            match seen.get(uid).filter(|seen| seen.is_fresh()) {
+                Some(seen) => known.push(Arc::clone(seen)),
+                None => unknown.push(*uid),
+            }
+        }
+        (known, unknown)
+    }
+
+    fn remember(&self, found: &FxHashMap<u32, Arc<Seen>>) {
+        let mut seen = self.seen.lock();
+        seen.retain(|_, seen| seen.is_fresh());
+        seen.extend(found.iter().map(|(uid, found)| (*uid, Arc::clone(found))));
+    }
+}
+
+/// What the processes of these users have locked, for a decision.
+pub(super) fn of_users(uids: &[u32]) -> Vec<Arc<Seen>> {
+    let (known, unknown) = LATELY.known(uids);
+    if unknown.is_empty() {
+        return known;
+    }
+    let _one = LATELY.searching.lock();
+    let (mut known, unknown) = LATELY.known(uids);
+    let found = Search::new(&unknown, DECISION).done();
+    LATELY.remember(&found);
+    known.extend(found.into_values());
+    known
+}
+
+/// What root's processes have locked, for a question: nothing waits, and what cannot be seen in time changes no decision.
+pub(super) fn of_root() -> Arc<Seen> {
+    of_one(0, QUESTION)
+}
+
+/// What processes of other users have locked, as far as they can be seen in a moment.
+pub(super) fn of_others() -> Arc<Seen> {
+    of_one(OTHERS, NAMES)
+}
+
+fn of_one(uid: u32, limits: Limits) -> Arc<Seen> {
+    if let Some(known) = LATELY.known(&[uid]).0.pop() {
+        return known;
+    }
+    let mut found = Search::new(&[uid], limits).done();
+    if uid == OTHERS || found.values().all(|seen| seen.missed != Some(Missed::Time)) {
+        LATELY.remember(&found);
+    }
+    found.remove(&uid).unwrap_or_else(|| Arc::new(nothing()))
+}
+
+fn nothing() -> Seen {
+    Seen {
+        locked: FxHashMap::default(),
+        missed: None,
+        ended: Instant::now(),
+        fresh_for: Duration::ZERO,
+    }
+}
+
+/// One pass over the processes.
+struct Search {
+    limits: Limits,
+    began: Duration,
+    /// What was found of each user, and the time that took.
+    of: FxHashMap<u32, (Seen, Duration)>,
+}
+
+impl Search {
+    fn new(uids: &[u32], limits: Limits) -> Self {
+        Self {
+            limits,
+            began: time::of_this_thread(),
+            of: uids
+                .iter()
+                .map(|uid| (*uid, (nothing(), Duration::ZERO)))
+                .collect(),
+        }
+    }
+
+    fn done(mut self) -> FxHashMap<u32, Arc<Seen>> {
+        if !self.of.is_empty() && !self.look() {
+            let all = self.of.values_mut();
+            all.for_each(|(seen, _)| seen.missed = Some(Missed::Time));
+        }
+        let took = time::of_this_thread().saturating_sub(self.began);
+        let fresh_for = took.saturating_mul(REST).min(FRESH_MAX);
+        let ended = |(uid, (mut seen, _)): (u32, (Seen, Duration))| {
+            seen.ended = Instant::now();
+            let is_doubt = seen.missed == Some(Missed::Time) && uid != OTHERS;
+            seen.fresh_for = if is_doubt { DOUBT } else { fresh_for };
+            (uid, Arc::new(seen))
+        };
+        self.of.into_iter().map(ended).collect()
+    }
+
+    /// Looks at all processes. False: not all of them could be listed.
+    fn look(&mut self) -> bool {
+        let until = Until::after(self.limits.all);
+        let Ok(processes) = open_files::processes() else {
+            return false;
+        };
+        for process in processes {
+            let Ok(process) = process else { return false };
+            if until.is_over() {
+                return false;
+            }
+            self.look_at(process);
+        }
+        true
+    }
+
+    fn look_at(&mut self, process: u32) {
+        let Some(acts_as) = open_files::effective_uid(process) else {
+            return;
+        };
+        // A user can start any program with the set-user-ID bit of root: who started it has its open files.
+        if acts_as != 0 && self.whose(acts_as).is_none() {
+            return;
+        }
+        let began = time::of_this_thread();
+        let base = match open_files::files_of(process) {
+            Ok(None) => return,
+            found => found.ok().flatten(),
+        };
+        let uid = match acts_as {
+            0 => open_files::real_uid(process),
+            uid => Some(uid),
+        };
+        let Some((uid, user)) = uid.and_then(|uid| Some((uid, self.whose(uid)?))) else {
+            return;
+        };
+        let limits = self.limits;
+        let Some((seen, spent)) = self.of.get_mut(&user) else {
+            return;
+        };
+        let of_user = if user == 0 { limits.root } else { limits.user };
+        let budget = of_user.saturating_sub(*spent).min(limits.process);
+        let missed = match base {
+            Some(base) => open_files::look_at(&base, Until::after(budget), |info| {
+                locked(info).for_each(|what| seen.note(what, (process, uid)));
+            }),
+            None => Some(Missed::Denied),
+        };
+        seen.missed = seen.missed.max(missed);
+        *spent = spent.saturating_add(time::of_this_thread().saturating_sub(began));
+    }
+
+    /// Under which user the processes of one are looked at, if they are.
+    fn whose(&self, uid: u32) -> Option<u32> {
+        let under = [uid, OTHERS]
+            .into_iter()
+            .find(|under| self.of.contains_key(under));
+        under.filter(|under| uid != 0 || *under == 0)
+    }
+}
+
+/// What an open file has a `flock(2)` on, as `major:minor:inode`: at most one. A byte range that is locked (`fcntl(2)`) is no lock on it.
+fn locked(info: &str) -> impl Iterator<Item = &str> {
+    info.lines().filter_map(|line| {
+        let mut fields = line.strip_prefix("lock:")?.split_whitespace();
+        let is_flock = fields.nth(1)? == "FLOCK";
+        is_flock.then(|| fields.nth(3)).flatten()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn only_a_flock_is_a_lock_on_what_is_open() {
+        let info = "pos:\t0\nflags:\t02100000\nmnt_id:\t29\nino:\t131074\n\
+                    lock:\t1: FLOCK  ADVISORY  READ 4711 08:01:131074 0 EOF\n\
+                    lock:\t2: POSIX  ADVISORY  WRITE 4711 08:01:5 0 EOF\n\
+                    lock:\t3: LEASE  ACTIVE    WRITE 4711 08:01:6 0 EOF\n";
+        assert_eq!(locked(info).collect::<Vec<_>>(), ["08:01:131074"]);
+    }
+
+    #[test]
+    fn a_search_that_may_take_no_time_is_doubt() {
+        let none = Limits {
+            all: Duration::ZERO,
+            ..DECISION
+        };
+        let seen = Search::new(&[0], none).done().remove(&0).unwrap();
+        assert!(seen.missed == Some(Missed::Time) && seen.is_fresh() && seen.holders("08:01:2").is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_words_of_the_kernel_can_be_read(info in "(lock:|FLOCK|[ -~]|\n|\t){0,80}") {
+            locked(&info).for_each(drop);
+        }
+    }
+}
