@@ -31,6 +31,7 @@ const CASES: &[(&str, i32, &[&str])] = &[
         &["plan", "--ttl", "28d", "--detailed-exitcode", "--output", "csv"],
     ),
     ("plan-unknown-rule", 1, &["plan", "--rule", "unknown"]),
+    ("plan-tells", 0, &["plan", "--rule", "tells"]),
     (
         "plan-not-saved",
         0,

@@ -16,5 +16,8 @@ pub mod v1 {
 /// The encoded `FileDescriptorSet` of [`v1`], for server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
+/// In the refusal of a plan: apply refuses it because its rule or quota only tells, and not for a safety limit.
+pub const ONLY_TELLS: &str = "has action \"notify\"";
+
 /// Where the agent listens unless the configuration says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/purge-agent/agent.sock";

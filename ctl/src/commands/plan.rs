@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use purge_proto::ONLY_TELLS;
 use purge_proto::units::{format_duration, format_size};
 use purge_proto::v1;
 
@@ -74,13 +75,16 @@ impl Plan {
             false => out.one(&views::plan(&plan))?,
         }
         let is_something = views::entries(&plan.candidates.unwrap_or_default()) > 0;
-        Ok(
-            match (plan.refusal.is_empty(), self.detailed_exitcode && is_something) {
-                (false, _) => exit::REFUSED,
-                (true, true) => exit::SOMETHING,
-                (true, false) => exit::DONE,
-            },
-        )
+        // A rule that only tells is looked at like this: without the option, that is no refusal.
+        let is_refused = match self.detailed_exitcode {
+            true => !plan.refusal.is_empty(),
+            false => !plan.refusal.is_empty() && !plan.refusal.contains(ONLY_TELLS),
+        };
+        Ok(match (is_refused, self.detailed_exitcode && is_something) {
+            (true, _) => exit::REFUSED,
+            (false, true) => exit::SOMETHING,
+            (false, false) => exit::DONE,
+        })
     }
 }
 

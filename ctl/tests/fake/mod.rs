@@ -39,6 +39,9 @@ impl PurgeAgent for Fake {
         }
         let is_refused = r.rules.iter().any(|rule| rule == "refused");
         let mut plan = plan(if is_refused { "refused" } else { "p1" });
+        if r.rules.iter().any(|rule| rule == "tells") {
+            plan.refusal = "rule tells has action \"notify\": it tells, and deletes nothing".into();
+        }
         if r.no_save {
             plan.plan_id.clear();
         }

@@ -15,6 +15,7 @@ use purge_policy::forgiven::{Forgiven, forgiven};
 use purge_policy::portion::Portion;
 use purge_policy::quota::Reason;
 use purge_policy::rule::{Rule, Target};
+use purge_proto::ONLY_TELLS;
 
 /// What a plan is made from, besides the evaluation.
 pub struct Occasion<'a> {
@@ -269,12 +270,9 @@ fn rule_shares(on: &Occasion<'_>, by_rule: &[Totals]) -> Vec<RuleShare> {
 fn refusal(on: &Occasion<'_>, going: Portion) -> Option<String> {
     if let Some(rule) = on.rules.iter().find(|r| !r.action.is_applied()) {
         return Some(match on.trigger {
-            Some(trigger) => format!(
-                "{} has action \"notify\": it tells, and deletes nothing",
-                trigger.name
-            ),
+            Some(trigger) => format!("{} {ONLY_TELLS}: it tells, and deletes nothing", trigger.name),
             None => format!(
-                "rule {} has action \"notify\": it tells, and deletes nothing; to apply other rules, make a plan \
+                "rule {} {ONLY_TELLS}: it tells, and deletes nothing; to apply other rules, make a plan \
                  that names them (--rule)",
                 rule.name
             ),
