@@ -25,8 +25,8 @@ use purge_sys::time;
 
 /// Stands for all users but root.
 pub(super) const OTHERS: u32 = u32::MAX;
-/// What was found holds for so many times the processor time that it took, but no longer than [`FRESH_MAX`].
-const REST: u32 = 4;
+/// What was found holds for this multiple of the time that it took, but no longer than [`FRESH_MAX`].
+const REST: u32 = 3;
 const FRESH_MAX: Duration = Duration::from_secs(1);
 /// Doubt about a user holds for so long.
 const DOUBT: Duration = Duration::from_secs(10);
@@ -71,6 +71,7 @@ pub(super) struct Seen {
     locked: FxHashMap<Box<str>, Vec<Holder>>,
     /// Why not all of it was seen.
     pub(super) missed: Option<Missed>,
+    began: Instant,
     ended: Instant,
     fresh_for: Duration,
 }
@@ -81,8 +82,10 @@ impl Seen {
         self.locked.get(what).map_or(&[], Vec::as_slice)
     }
 
-    fn is_fresh(&self) -> bool {
-        self.ended.elapsed() < self.fresh_for
+    /// Whether it can be used by one who wants no look that began before that moment. Doubt can: it lasts.
+    fn is_fresh(&self, since: Option<Instant>) -> bool {
+        let is_of_now = since.is_none_or(|since| self.began >= since);
+        (is_of_now || self.fresh_for >= DOUBT) && self.ended.elapsed() < self.fresh_for
     }
 
     fn note(&mut self, what: &str, (process, uid): (u32, u32)) {
@@ -97,9 +100,16 @@ impl Seen {
 /// What was seen lately on this host, of each user.
 #[derive(Debug, Default)]
 struct Lately {
-    seen: Mutex<FxHashMap<u32, Arc<Seen>>>,
+    seen: Mutex<OfUsers>,
     /// Held by a run that searches: others may need the same. No question waits for it.
     searching: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct OfUsers {
+    of: FxHashMap<u32, Arc<Seen>>,
+    /// What was seen before does not count.
+    since: Option<Instant>,
 }
 
 static LATELY: LazyLock<Lately> = LazyLock::new(Lately::default);
@@ -110,7 +120,7 @@ impl Lately {
         let seen = self.seen.lock();
         let (mut known, mut unknown) = (Vec::new(), Vec::new());
         for uid in uids {
-            match seen.get(uid).filter(|seen| seen.is_fresh()) {
+            match seen.of.get(uid).filter(|found| found.is_fresh(seen.since)) {
                 Some(seen) => known.push(Arc::clone(seen)),
                 None => unknown.push(*uid),
             }
@@ -120,9 +130,16 @@ impl Lately {
 
     fn remember(&self, found: &FxHashMap<u32, Arc<Seen>>) {
         let mut seen = self.seen.lock();
-        seen.retain(|_, seen| seen.is_fresh());
-        seen.extend(found.iter().map(|(uid, found)| (*uid, Arc::clone(found))));
+        let since = seen.since;
+        seen.of.retain(|_, seen| seen.is_fresh(since));
+        seen.of
+            .extend(found.iter().map(|(uid, found)| (*uid, Arc::clone(found))));
     }
+}
+
+/// From now on no look counts that began before: a run begins, and a lock that was taken before it counts in it.
+pub(super) fn look_again() {
+    LATELY.seen.lock().since = Some(Instant::now());
 }
 
 /// What the processes of these users have locked, for a decision.
@@ -133,9 +150,11 @@ pub(super) fn of_users(uids: &[u32]) -> Vec<Arc<Seen>> {
     }
     let _one = LATELY.searching.lock();
     let (mut known, unknown) = LATELY.known(uids);
-    let found = Search::new(&unknown, DECISION).done();
-    LATELY.remember(&found);
-    known.extend(found.into_values());
+    if !unknown.is_empty() {
+        let found = Search::new(&unknown, DECISION).done();
+        LATELY.remember(&found);
+        known.extend(found.into_values());
+    }
     known
 }
 
@@ -164,6 +183,7 @@ fn nothing() -> Seen {
     Seen {
         locked: FxHashMap::default(),
         missed: None,
+        began: Instant::now(),
         ended: Instant::now(),
         fresh_for: Duration::ZERO,
     }
@@ -172,7 +192,7 @@ fn nothing() -> Seen {
 /// One pass over the processes.
 struct Search {
     limits: Limits,
-    began: Duration,
+    began: Instant,
     /// What was found of each user, and the time that took.
     of: FxHashMap<u32, (Seen, Duration)>,
 }
@@ -181,7 +201,7 @@ impl Search {
     fn new(uids: &[u32], limits: Limits) -> Self {
         Self {
             limits,
-            began: time::of_this_thread(),
+            began: Instant::now(),
             of: uids
                 .iter()
                 .map(|uid| (*uid, (nothing(), Duration::ZERO)))
@@ -190,11 +210,11 @@ impl Search {
     }
 
     fn done(mut self) -> FxHashMap<u32, Arc<Seen>> {
-        if !self.of.is_empty() && !self.look() {
+        if !self.look() {
             let all = self.of.values_mut();
             all.for_each(|(seen, _)| seen.missed = Some(Missed::Time));
         }
-        let took = time::of_this_thread().saturating_sub(self.began);
+        let took = self.began.elapsed();
         let fresh_for = took.saturating_mul(REST).min(FRESH_MAX);
         let ended = |(uid, (mut seen, _)): (u32, (Seen, Duration))| {
             seen.ended = Instant::now();
@@ -297,7 +317,11 @@ mod tests {
             ..DECISION
         };
         let seen = Search::new(&[0], none).done().remove(&0).unwrap();
-        assert!(seen.missed == Some(Missed::Time) && seen.is_fresh() && seen.holders("08:01:2").is_empty());
+        assert!(
+            seen.missed == Some(Missed::Time)
+                && seen.is_fresh(Some(Instant::now()))
+                && seen.holders("08:01:2").is_empty()
+        );
     }
 
     proptest! {

@@ -111,6 +111,11 @@ impl Watched {
         Ok(counts)
     }
 
+    /// A run begins: each lock that was taken before counts in it.
+    pub fn look_at_locks_again(&self) {
+        flocks::look_again();
+    }
+
     /// Locks that were met since a moment.
     pub fn locks_since(&self, since: Instant) -> Vec<Note> {
         let state = self.locks.0.lock();

@@ -186,6 +186,7 @@ enum Tried {
 
 impl Runner<'_> {
     fn run(self) -> Run {
+        self.watched.look_at_locks_again();
         let (first_empty, chunks) = (self.order.plan.first_empty_chunk, self.order.plan.chunks);
         let id = &self.order.plan.id;
         let files = Parts::of(self.order.plans, id, 0..first_empty);
