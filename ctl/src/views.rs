@@ -231,6 +231,9 @@ pub fn plan(p: &v1::Plan) -> Value {
         let mut o = Map::new();
         o.insert("rule".into(), r.rule.clone().into());
         extend(&mut o, totals(r.totals));
+        let goes_with = |g: &v1::GoesWith| json!({ "rule": g.rule, "files": g.files });
+        o.insert("remark".into(), r.remark.clone().into());
+        o.insert("goes_with".into(), r.goes_with.iter().map(goes_with).collect());
         Value::Object(o)
     };
     json!({
@@ -249,6 +252,13 @@ pub fn plan(p: &v1::Plan) -> Value {
             "young": kept.young,
             "uncovered": kept.uncovered,
             "limit": kept.limit,
+            "out_of_scope": kept.out_of_scope,
+            "announced": kept.announced,
+            "ripe_from": time(kept.ripe_from),
+            "ripe_until": time(kept.ripe_until),
+            "mounted": kept.mounted,
+            "other_subjects": kept.other_subjects,
+            "not_needed": kept.not_needed,
         },
         "by_owner": p.by_owner.iter().map(owner).collect::<Vec<_>>(),
         "rule_totals": p.rules.iter().map(share).collect::<Vec<_>>(),

@@ -20,8 +20,6 @@ const REMEMBERED_MAX: usize = 100_000;
 pub(super) struct Chosen {
     /// Positions of the rules that may take it, in their order.
     pub rules: Vec<u16>,
-    /// By what the others would say that it has expired, each once.
-    pub others: Vec<(Clocks, u64)>,
 }
 
 /// The choices of one thread.
@@ -42,7 +40,6 @@ impl<'r> Choices<'r> {
         let all = (rules.len() <= ASKED_ALL).then(|| {
             Arc::new(Chosen {
                 rules: (0..rules.len()).filter_map(|n| u16::try_from(n).ok()).collect(),
-                others: Vec::new(),
             })
         });
         Self {
@@ -82,15 +79,10 @@ impl<'r> Choices<'r> {
 fn choose(rules: &[(u16, &Rule, u64)], near: &[u16], (uid, gid): (u32, u32)) -> Chosen {
     let mut chosen = Chosen::default();
     let mut near = near.iter().peekable();
-    for (n, (_, rule, ttl)) in (0u16..).zip(rules) {
+    for (n, (_, rule, _)) in (0u16..).zip(rules) {
         let is_near = near.next_if(|next| **next == n).is_some();
-        let how = (rule.clocks, *ttl);
-        match is_near && rule.scope.admits_owner(uid, gid) {
-            true => chosen.rules.push(n),
-            // One that announces may not have named the file yet: it says nothing of it then.
-            false if rule.announce > 0 => chosen.rules.push(n),
-            false if !chosen.others.contains(&how) => chosen.others.push(how),
-            false => {}
+        if is_near && rule.scope.admits_owner(uid, gid) {
+            chosen.rules.push(n);
         }
     }
     chosen

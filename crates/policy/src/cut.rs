@@ -3,6 +3,7 @@
 use rustc_hash::FxHashSet;
 
 use super::evaluation::{Evaluation, add_owner};
+use super::kept::Stays;
 use super::portion::Portion;
 use purge_index::Index;
 
@@ -31,5 +32,5 @@ pub fn cut(
         }
         fits
     });
-    evaluation.kept.limit = evaluation.kept.limit.saturating_add(stays.files);
+    evaluation.kept.count(Stays::Limit, stays.files);
 }

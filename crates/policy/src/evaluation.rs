@@ -3,24 +3,11 @@
 use rustc_hash::FxHashMap;
 
 use super::apart::Apart;
+pub use super::kept::Kept;
+use super::near::Nothing;
 use super::pick::{Pick, Shape};
 use super::portion::{ByOwner, Portion};
 use purge_model::Inode;
-
-/// Files that stay, by the reason.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Kept {
-    /// A hold keeps them.
-    pub held: u64,
-    /// Expired, but outside every rule's scope, or protected.
-    pub excluded: u64,
-    /// Used lately, or in no rule's scope at all.
-    pub young: u64,
-    /// The agent has not observed them for long enough.
-    pub uncovered: u64,
-    /// Beyond `max_files` or `max_bytes`, or of an owner who was left out.
-    pub limit: u64,
-}
 
 /// What the rules say.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -41,6 +28,12 @@ pub struct Evaluation {
     pub ahead: u64,
     /// Candidates that are in use by mounts as far as is known now: a run keeps them.
     pub mounted: u64,
+    /// Files that a rule would take by itself and that go with directories which another takes, by the places of the two rules.
+    pub gone_with: FxHashMap<(u16, u16), u64>,
+    /// Why a rule takes nothing, and what lies near: by the rule's place.
+    pub nothing: Vec<(u16, Nothing)>,
+    /// The file rules that take something, each once.
+    pub(super) took: Vec<u16>,
     /// Of the files that go those to which symbolic links lead, and the rule.
     pub(super) targets: FxHashMap<Inode, u16>,
 }
@@ -66,6 +59,19 @@ impl Evaluation {
         picked.saturating_add(self.files_apart())
     }
 
+    /// Notes that a file rule takes something.
+    pub(super) fn took_by(&mut self, rule: u16) {
+        if self.took.last() != Some(&rule) && !self.took.contains(&rule) {
+            self.took.push(rule);
+        }
+    }
+
+    /// Counts files that the first of two rules would take and that go with directories which the second takes.
+    pub(super) fn goes_with(&mut self, rules: (u16, u16), files: u64) {
+        let count = self.gone_with.entry(rules).or_default();
+        *count = count.saturating_add(files);
+    }
+
     fn files_apart(&self) -> u64 {
         self.apart.as_ref().map_or(0, Apart::files)
     }
@@ -73,13 +79,14 @@ impl Evaluation {
     pub(super) fn merge(&mut self, part: Self) {
         self.take_all(part.picks, part.apart);
         self.examined += part.examined;
-        self.kept.held += part.kept.held;
-        self.kept.excluded += part.kept.excluded;
-        self.kept.uncovered += part.kept.uncovered;
+        self.kept.add(&part.kept);
         self.ahead += part.ahead;
         self.mounted += part.mounted;
         self.targets.extend(part.targets);
-        self.kept.limit += part.kept.limit;
+        part.took.into_iter().for_each(|rule| self.took_by(rule));
+        for (pair, files) in part.gone_with {
+            self.goes_with(pair, files);
+        }
         for (uid, portion) in part.by_owner {
             add_owner(&mut self.by_owner, uid, portion);
         }

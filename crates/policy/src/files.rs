@@ -7,6 +7,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::chosen::{Choices, Lasts};
 use super::circumstances::{Circumstances, Leads};
 use super::evaluation::{Evaluation, add_owner};
+use super::kept::Stays;
 use super::last_use::{expires_at, is_ahead, is_expired};
 use super::pick::{Pick, Shape};
 use super::reach::Reach;
@@ -38,6 +39,19 @@ pub(super) struct FilePass<'a> {
     targets: FxHashSet<Inode>,
     /// Which of the rules can speak of a directory's files.
     reach: Reach,
+    /// What stays is counted by its reason.
+    counting: Option<Counting<'a>>,
+    /// Files that every rule finds young are looked at as well, because some may be in no rule's scope.
+    looks_at_all: bool,
+}
+
+/// What directory rules say, for counting by reason what stays.
+#[derive(Clone, Copy)]
+pub(super) struct Counting<'a> {
+    /// By directory: why directory rules leave its files; none: there are no such rules.
+    pub stays: Option<&'a [Stays]>,
+    /// By directory that goes as a whole: the rule.
+    pub taken_by: &'a [u16],
 }
 
 /// Threads of an evaluation.
@@ -81,6 +95,8 @@ impl<'a> FilePass<'a> {
             taken,
             young_from,
             within: 0..usize::MAX,
+            counting: None,
+            looks_at_all: false,
             together: usize::MAX,
         }
     }
@@ -97,6 +113,16 @@ impl<'a> FilePass<'a> {
     pub fn keeping(self, together: usize) -> Self {
         Self {
             together: together / self.threads(),
+            ..self
+        }
+    }
+
+    /// The same, counting what stays by its reason.
+    pub fn counting(self, counting: Counting<'a>) -> Self {
+        let is_restricted = self.rules.iter().any(|(_, rule, _)| !rule.scope.has_everything());
+        Self {
+            counting: Some(counting),
+            looks_at_all: is_restricted || counting.stays.is_some(),
             ..self
         }
     }
@@ -204,8 +230,10 @@ impl<'a> FilePass<'a> {
     }
 
     fn is_looked_at(&self, page: &PageView<'_>) -> bool {
-        self.young_from
-            .is_none_or(|limit| page.clocks().iter().any(|clock| *clock < limit.0))
+        self.looks_at_all
+            || self
+                .young_from
+                .is_none_or(|limit| page.clocks().iter().any(|clock| *clock < limit.0))
     }
 
     fn page(
@@ -219,16 +247,44 @@ impl<'a> FilePass<'a> {
         for (rank, ino) in page.inodes().enumerate() {
             let entry = attributes.next_entry()?;
             let is_outside = !self.within.contains(&entry.parent.index());
-            if entry.kind != Kind::File || is_outside || Tables::is(self.taken, entry.parent) {
+            if entry.kind != Kind::File || is_outside {
                 continue;
             }
-            let access = page.access(rank);
+            let (file, access) = ((ino, &entry), page.access(rank));
+            if Tables::is(self.taken, entry.parent) {
+                self.goes_with_directory(page, file, access, (choices, &mut paths), out)?;
+                continue;
+            }
             if self.young_from.is_some_and(|limit| access.at >= limit) {
+                if self.looks_at_all {
+                    self.file(page, file, access, (choices, &mut paths), out)?;
+                }
                 continue;
             }
             out.examined += 1;
             out.ahead += u64::from(is_ahead(&entry, self.at.now));
-            self.file(page, (ino, &entry), access, (choices, &mut paths), out)?;
+            self.file(page, file, access, (choices, &mut paths), out)?;
+        }
+        Ok(())
+    }
+
+    /// Counts a file of a directory that goes as a whole, if a file rule would have taken it.
+    fn goes_with_directory(
+        &self,
+        page: &PageView<'_>,
+        file: (Inode, &Attributes),
+        access: LastUse,
+        found_out: (&mut Choices<'_>, &mut Paths),
+        out: &mut Evaluation,
+    ) -> Result<(), StoreError> {
+        let Some(counting) = &self.counting else {
+            return Ok(());
+        };
+        let mut alone = Evaluation::default();
+        self.file(page, file, access, found_out, &mut alone)?;
+        let by = counting.taken_by.get(file.1.parent.index());
+        if let (Some(rule), Some(by)) = (alone.took.first(), by) {
+            out.goes_with((*rule, *by), 1);
         }
         Ok(())
     }
@@ -241,7 +297,8 @@ impl<'a> FilePass<'a> {
         (choices, paths): (&mut Choices<'_>, &mut Paths),
         out: &mut Evaluation,
     ) -> Result<(), StoreError> {
-        let (mut uncovered, mut excluded) = (false, false);
+        let mut why = self.said_of(entry.parent);
+        let mut ripe: Option<Seconds> = None;
         let mut lasts = Lasts::of((entry, access), self.at);
         let chosen = choices.of_file(entry);
         for (number, rule, ttl) in chosen
@@ -250,20 +307,25 @@ impl<'a> FilePass<'a> {
             .filter_map(|n| self.rules.get(usize::from(*n)))
         {
             let last = lasts.by(rule.clocks);
+            let rule = (*number, *rule);
             if !is_expired(last.at, self.at.now, *ttl) {
-                uncovered |= is_expired(lasts.seen_by(rule.clocks).at, self.at.now, *ttl);
-                continue;
-            }
-            let announced = self.at.announced.allows_from(rule, ino, entry.birth, last.at);
-            if announced > self.at.now {
+                let is_old = is_expired(lasts.seen_by(rule.1.clocks).at, self.at.now, *ttl);
+                let young = if is_old { Stays::Uncovered } else { Stays::Young };
+                why = self.nearer(page, (ino, entry), rule, paths, (why, young))?;
                 continue;
             }
             if !Tables::is(&self.tables.connected, entry.parent) {
-                uncovered = true;
+                why = why.max(Stays::Uncovered);
                 continue;
             }
-            if !self.is_in_scope(page, ino, entry, (*number, rule), paths)? {
-                excluded = true;
+            if !self.is_in_scope(page, ino, entry, rule, paths)? {
+                why = self.nearer(page, (ino, entry), rule, paths, (why, Stays::Excluded))?;
+                continue;
+            }
+            let announced = self.at.announced.allows_from(rule.1, ino, entry.birth, last.at);
+            if announced > self.at.now {
+                why = why.max(Stays::Announced);
+                ripe = Some(ripe.map_or(announced, |first| first.min(announced)));
                 continue;
             }
             if Tables::is(&self.tables.outside, entry.parent) || !self.at.only.has_owner(entry.uid) {
@@ -271,11 +333,11 @@ impl<'a> FilePass<'a> {
                 return Ok(());
             }
             if Tables::is(&self.tables.held, entry.parent) || self.at.held.contains(&ino) {
-                out.kept.held += 1;
+                out.kept.count(Stays::Held, 1);
                 return Ok(());
             }
             if self.at.left_out.contains(&entry.uid) {
-                out.kept.limit += 1;
+                out.kept.count(Stays::Limit, 1);
                 return Ok(());
             }
             let pick = Pick {
@@ -291,22 +353,69 @@ impl<'a> FilePass<'a> {
             };
             out.mounted += u64::from(self.at.mounted.contains(&ino));
             out.take(pick, self.together);
+            out.took_by(pick.rule);
             if self.targets.contains(&ino) {
                 out.targets.insert(ino, *number);
             }
             add_owner(&mut out.by_owner, entry.uid, pick.portion());
             return Ok(());
         }
-        for (clocks, ttl) in &chosen.others {
-            match is_expired(lasts.by(*clocks).at, self.at.now, *ttl) {
-                true if Tables::is(&self.tables.connected, entry.parent) => excluded = true,
-                true => uncovered = true,
-                false => uncovered |= is_expired(lasts.seen_by(*clocks).at, self.at.now, *ttl),
-            }
+        // What is young is what is left of all files in the end: not all of it is looked at.
+        if why != Stays::Young {
+            out.kept.count(why, 1);
         }
-        out.kept.excluded += u64::from(excluded);
-        out.kept.uncovered += u64::from(uncovered && !excluded);
+        if let Some(ripe) = ripe.filter(|_| why == Stays::Announced) {
+            out.kept.ripens(ripe);
+        }
         Ok(())
+    }
+
+    /// Why directory rules leave the files of a directory.
+    fn said_of(&self, dir: DirId) -> Stays {
+        let all = self.counting.and_then(|counting| counting.stays);
+        all.and_then(|all| all.get(dir.index()))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// Of two reasons the nearer one, if the rule has the file in its scope.
+    fn nearer(
+        &self,
+        page: &PageView<'_>,
+        (ino, entry): (Inode, &Attributes),
+        rule: (u16, &Rule),
+        paths: &mut Paths,
+        (known, nearer): (Stays, Stays),
+    ) -> Result<Stays, StoreError> {
+        let is_nearer = nearer > known && self.counting.is_some();
+        match is_nearer && self.has_in_scope(page, (ino, entry), rule, paths)? {
+            true => Ok(nearer),
+            false => Ok(known),
+        }
+    }
+
+    /// Whether a file is in the scope of a rule but for what `exclude` and the agent's own protection say.
+    fn has_in_scope(
+        &self,
+        page: &PageView<'_>,
+        (ino, entry): (Inode, &Attributes),
+        (number, rule): (u16, &Rule),
+        paths: &mut Paths,
+    ) -> Result<bool, StoreError> {
+        let scope = &rule.scope;
+        if !scope.admits_attributes(entry.uid, entry.gid, entry.size) {
+            return Ok(false);
+        }
+        let Some(verdicts) = self.verdicts.get(&number).filter(|_| !scope.has_all_paths()) else {
+            return Ok(true);
+        };
+        let dirs = self.index.dirs();
+        if entry.links <= 1 && verdicts.of(dirs, scope, entry.parent).included {
+            return Ok(true);
+        }
+        paths.load(self.index, page.number())?;
+        let mut names = paths.of(ino).iter();
+        Ok(names.all(|(parent, name)| verdicts.includes(dirs, scope, (*parent, name))))
     }
 
     fn is_in_scope(

@@ -26,6 +26,7 @@
 //! - [`expiring`] what expires soon
 //! - [`freed`]    whether what was deleted came free
 //! - [`forecast`], [`growth`]  what will expire when, and when a limit will be reached
+//! - [`kept`]     why files stay (values); `near` why a rule takes nothing, and what lies near
 //! - [`idle`]     patterns that match nothing, and what may have been meant
 //! - [`explain`]  the same verdicts for one path, in words; `subject` is that path
 //!
@@ -48,9 +49,11 @@ pub mod forgiven;
 pub mod freed;
 pub mod growth;
 pub mod idle;
+pub mod kept;
 pub mod last_use;
 pub mod limits;
 pub mod links;
+pub mod near;
 pub mod pick;
 pub mod portion;
 pub mod quota;

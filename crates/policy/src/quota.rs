@@ -380,6 +380,17 @@ pub fn quota(
         allowed.scope.users = Some(users);
     }
     let mut evaluation = evaluate(index, std::slice::from_ref(&allowed), at)?;
+    if let Some(wanted) = &allowed.scope.users {
+        // They were not looked at, and no scope leaves them out.
+        let is_other =
+            |uid: u32| !wanted.contains(&uid) && rule.scope.users.as_ref().is_none_or(|u| u.contains(&uid));
+        let others = index.ledger().users().iter().filter(|(uid, _)| is_other(**uid));
+        let others: u64 = others.map(|(_, sums)| sums.files).sum();
+        let kept = &mut evaluation.kept;
+        let others = others.min(kept.out_of_scope);
+        kept.out_of_scope = kept.out_of_scope.saturating_sub(others);
+        kept.other_subjects = kept.other_subjects.saturating_add(others);
+    }
     let mut reasons: Vec<Reason> = over
         .iter()
         .map(|o| Reason {
@@ -430,7 +441,14 @@ pub fn quota(
         let number = u16::try_from(place).unwrap_or(u16::MAX);
         goes.iter_mut().for_each(|p| p.rule = number);
         taken.extend(goes);
-        left.extend(stays);
+        match over.get(place) {
+            Some(_) => left.extend(stays),
+            None => {
+                let files: u64 = stays.iter().map(|p| u64::from(p.files)).sum();
+                let kept = &mut evaluation.kept;
+                kept.other_subjects = kept.other_subjects.saturating_add(files);
+            }
+        }
     }
     settle(index, &mut evaluation, rule, at.now, (taken, left));
     let left_out = owners.left_out(index)?.and_then(|outside| outside.in_words());
@@ -550,14 +568,20 @@ fn settle(
     evaluation: &mut Evaluation,
     rule: &Rule,
     now: Seconds,
-    (mut taken, mut left): (Vec<Pick>, Vec<Pick>),
+    (mut taken, left): (Vec<Pick>, Vec<Pick>),
 ) {
+    let count = |picks: &[Pick]| {
+        picks
+            .iter()
+            .fold(0, |sum: u64, p| sum.saturating_add(p.files.into()))
+    };
+    let kept = &mut evaluation.kept;
+    kept.not_needed = kept.not_needed.saturating_add(count(&left));
     if rule.max_files > 0 || rule.max_bytes > 0 {
         sort(&mut taken, rule.sequence, now);
-        left.extend(taken.split_off(fitting(&taken, rule)));
+        let beyond = taken.split_off(fitting(&taken, rule));
+        kept.limit = kept.limit.saturating_add(count(&beyond));
     }
-    let stays: u64 = left.iter().map(|p| u64::from(p.files)).sum();
-    evaluation.kept.limit = evaluation.kept.limit.saturating_add(stays);
     evaluation.by_owner.clear();
     for pick in &taken {
         if let Some((attributes, _)) = index.get(pick.ino) {

@@ -227,7 +227,7 @@ proptest! {
         let got: BTreeSet<Inode> = found.evaluation.picks.iter().map(|p| p.ino).collect();
         prop_assert_eq!(&got, &expected);
         let k = found.evaluation.kept;
-        let counted = got.len() as u64 + k.held + k.excluded + k.young + k.uncovered + k.limit;
+        let counted = got.len() as u64 + k.all();
         prop_assert_eq!(counted, files.len() as u64);
         for pick in &found.evaluation.picks {
             let f = files.iter().find(|f| f.ino == pick.ino).unwrap();

@@ -290,6 +290,26 @@ impl Scope {
                 .is_none_or(|e| e.matching(path, is_dir).is_none())
     }
 
+    /// Whether a pattern of `include` covers a path, also where `exclude` has one for it.
+    pub(super) fn is_included(&self, path: &[u8], is_dir: bool) -> bool {
+        self.include.is_everything() || self.include.matching(path, is_dir).is_some()
+    }
+
+    /// Whether `include` has every path.
+    pub(super) fn has_all_paths(&self) -> bool {
+        self.include.is_everything()
+    }
+
+    /// Whether it has everything: no pattern, owner or size is left out.
+    pub(super) fn has_everything(&self) -> bool {
+        self.include.is_everything()
+            && self.users.is_none()
+            && self.groups.is_none()
+            && self.exclude_users.is_empty()
+            && self.exclude_groups.is_empty()
+            && (self.min_size, self.max_size) == (0, u64::MAX)
+    }
+
     /// Where what it speaks of lies, by each pattern: names of directories and at last of an entry, from the root on; empty: anywhere.
     pub(super) fn places(&self) -> Vec<Vec<&[u8]>> {
         self.include.patterns.iter().map(|p| literal_names(p)).collect()

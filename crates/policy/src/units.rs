@@ -3,6 +3,9 @@
 //! One pass for all rules folds the latest use of anything into its unit; a second looks at the scope of what lies in the units
 //! that are left. Anything doubtful in a unit keeps it: an unreadable directory, a mount point, a socket, a held or
 //! excluded file.
+//!
+//! Rules of a smaller depth come first: a directory that goes takes all directories in it along, whatever other rules say of these. Rules of
+//! the same depth come in their order.
 
 use std::rc::Rc;
 
@@ -10,7 +13,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::circumstances::Circumstances;
 use super::evaluation::add_owner;
+use super::kept::{Kept, Stays};
 use super::last_use::{covered, is_expired, last_use};
+use super::near::{self, Nothing};
 use super::pick::{Pick, Shape};
 use super::portion::{ByOwner, Portion};
 use super::reach::Reach;
@@ -53,12 +58,19 @@ impl<'a> DirectoryRule<'a> {
 pub(super) struct Units {
     pub picks: Vec<Pick>,
     pub examined: u64,
-    pub held: u64,
-    pub excluded: u64,
-    pub uncovered: u64,
     pub by_owner: ByOwner,
-    /// Files of owners who were left out.
-    pub left_out: u64,
+    /// By directory: why no rule takes its files, where none does.
+    pub stays: Vec<Stays>,
+    /// By directory: how many files lie right in it. One with several names lies where its first is.
+    pub files_in: Vec<u32>,
+    /// By directory that goes: the rule.
+    pub taken_by: Vec<u16>,
+    /// Files that a rule would take and that go with a larger directory by another.
+    pub gone_with: FxHashMap<(u16, u16), u64>,
+    /// When units may go that wait for a list.
+    pub ripe: Kept,
+    /// Of rules that take nothing.
+    pub nothing: Vec<(u16, Nothing)>,
 }
 
 /// What lies in one unit.
@@ -75,6 +87,7 @@ struct Unit {
     outside: bool,
     protected: bool,
     doubtful: bool,
+    has_mounts: bool,
     /// Owner and group of everything in it, if they are the same.
     owner: Option<(u32, u32)>,
 }
@@ -127,47 +140,71 @@ pub(super) fn evaluate(
         .iter()
         .map(|r| pass.fold_of(r.depth, r.rule.clocks))
         .collect();
-    out.examined = pass.fold()?;
+    out.files_in = vec![0; index.dirs().table_len()];
+    out.taken_by = vec![0; index.dirs().table_len()];
+    out.examined = pass.fold(&mut out.files_in)?;
     let scopes = Scopes::new(index, rules, &folds, &pass, at.now)?;
-    let mut settled: FxHashSet<(usize, DirId)> = FxHashSet::default();
-    for (n, (rule, fold)) in rules.iter().zip(&folds).enumerate() {
-        let Some(units) = pass.folds.get(*fold).map(|f| &f.units) else {
+    let mut stays: Vec<FxHashMap<DirId, Stays>> = vec![FxHashMap::default(); pass.folds.len()];
+    let mut order: Vec<(usize, &DirectoryRule<'_>)> = rules.iter().enumerate().collect();
+    order.sort_by_key(|(_, rule)| rule.depth);
+    for (n, rule) in order {
+        let fold = folds.get(n).copied().unwrap_or_default();
+        let (Some(units), Some(stays)) = (pass.folds.get(fold).map(|f| &f.units), stays.get_mut(fold)) else {
             continue;
         };
+        let mut asked = Asked {
+            index,
+            rule,
+            at,
+            stays,
+            nothing: Nothing {
+                depth: Some(rule.depth),
+                ttl: rule.ttl,
+                ..Nothing::default()
+            },
+        };
         let first = out.picks.len();
+        let known = out.gone_with.len();
         for id in scopes.near(n) {
-            let (Some(unit), false) = (units.get(id), Tables::is(taken, *id)) else {
-                continue;
-            };
-            if (unit.held || unit.outside) && settled.contains(&(*fold, *id)) {
-                continue;
+            if let Some(unit) = units.get(id) {
+                let is_taken = Tables::is(taken, *id);
+                asked.unit((*id, unit), scopes.admits(n, *id), is_taken, &mut out);
             }
-            if let Some(is_settled) = take(index, rule, (*id, unit), scopes.admits(n, *id), at, &mut out)
-                && is_settled
-            {
-                settled.insert((*fold, *id));
-            }
+        }
+        let nothing = asked.nothing;
+        if (first, known) == (out.picks.len(), out.gone_with.len()) {
+            let lie = near::depths(index, rule.rule);
+            let near = near::nearest(&lie, rule.depth, nothing.in_scope);
+            out.nothing.push((rule.number, Nothing { near, ..nothing }));
         }
         let mine = out.picks.get_mut(first..).unwrap_or_default();
         mine.sort_unstable_by_key(|p| p.ino);
-        spread(index, mine, taken);
+        let (mine, taken_by) = (out.picks.get(first..).unwrap_or_default(), &mut out.taken_by);
+        spread(index, mine, (rule.number, taken_by), taken);
     }
-    for (n, fold) in pass.folds.iter().enumerate() {
-        let ttls = rules.iter().zip(&folds).filter(|(_, f)| **f == n);
-        let shortest = ttls.map(|(r, _)| r.ttl).min().unwrap_or(u64::MAX);
-        for (id, unit) in fold.units.iter().filter(|(id, _)| !settled.contains(&(n, **id))) {
-            count_what_stays(unit, *id, (at.now, shortest), taken, &mut out);
-        }
-    }
+    out.stays = by_directory(&pass.folds, &stays, index.dirs().table_len());
     Ok(out)
 }
 
+/// By directory: the nearest of the reasons why the units that hold it stay.
+fn by_directory(folds: &[Fold], stays: &[FxHashMap<DirId, Stays>], directories: usize) -> Vec<Stays> {
+    let mut all = vec![Stays::OutOfScope; directories];
+    for (fold, stays) in folds.iter().zip(stays) {
+        for (place, unit) in all.iter_mut().zip(fold.unit_of.iter()) {
+            let said = unit.and_then(|unit| stays.get(&unit)).copied();
+            *place = (*place).max(said.unwrap_or_default());
+        }
+    }
+    all
+}
+
 /// Everything below a directory that goes is taken.
-fn spread(index: &Index, picks: &[Pick], taken: &mut [bool]) {
+fn spread(index: &Index, picks: &[Pick], (rule, taken_by): (u16, &mut [u16]), taken: &mut [bool]) {
     let mut is_new = false;
     for id in picks.iter().filter_map(|pick| index.dirs().of_inode(pick.ino)) {
-        if let Some(place) = taken.get_mut(id.index()) {
+        if let (Some(place), Some(by)) = (taken.get_mut(id.index()), taken_by.get_mut(id.index())) {
             *place = true;
+            *by = rule;
             is_new = true;
         }
     }
@@ -177,80 +214,102 @@ fn spread(index: &Index, picks: &[Pick], taken: &mut [bool]) {
     let spread = index
         .dirs()
         .inherit(false, |id, _, above| above || Tables::is(taken, id));
-    for (place, is) in taken.iter_mut().zip(spread) {
-        *place |= is;
+    let places = taken.iter_mut().zip(taken_by).zip(spread);
+    for ((place, by), _) in places.filter(|((place, _), is)| *is && !**place) {
+        *place = true;
+        *by = rule;
     }
 }
 
-/// Takes a unit if the rule may. True: it goes, or it is held, or was not announced, and is counted; none: another rule may speak of it.
-fn take(
-    index: &Index,
-    rule: &DirectoryRule<'_>,
-    (id, unit): (DirId, &Unit),
-    is_admitted: bool,
-    at: &Circumstances,
-    out: &mut Units,
-) -> Option<bool> {
-    let dir = index.dirs().get(id)?;
-    let now = at.now;
-    if !is_expired(unit.last.at, now, rule.ttl) {
-        return None;
+/// One rule, asked of each unit near it.
+struct Asked<'a> {
+    index: &'a Index,
+    rule: &'a DirectoryRule<'a>,
+    at: &'a Circumstances,
+    /// Why units stay, by what all rules say.
+    stays: &'a mut FxHashMap<DirId, Stays>,
+    nothing: Nothing,
+}
+
+impl Asked<'_> {
+    fn unit(&mut self, (id, unit): (DirId, &Unit), is_admitted: bool, is_taken: bool, out: &mut Units) {
+        let said = self.judge((id, unit), is_admitted);
+        match (said, is_taken) {
+            (Ok(_), true) => {
+                let by = out.taken_by.get(id.index()).copied().unwrap_or_default();
+                let count = out.gone_with.entry((self.rule.number, by)).or_default();
+                *count = count.saturating_add(unit.files);
+            }
+            (Ok(birth), false) => self.take((id, unit), birth, out),
+            (Err(_), true) => {}
+            (Err((why, ripe)), false) => {
+                self.nothing.count(why);
+                let known = self.stays.entry(id).or_default();
+                *known = (*known).max(why);
+                if let Some(ripe) = ripe.filter(|_| unit.files > 0) {
+                    out.ripe.ripens(ripe);
+                }
+            }
+        }
     }
-    let birth = index.get(dir.ino).map_or(now, |(a, _)| a.birth);
-    let announced = at.announced.allows_from(rule.rule, dir.ino, birth, unit.last.at);
-    match () {
-        () if announced > now => return Some(true),
-        () if unit.doubtful || unit.protected || !is_admitted => return None,
-        () if unit.outside => {
-            out.left_out = out.left_out.saturating_add(unit.files);
-            return Some(true);
-        }
-        () if unit.held => {
-            out.held = out.held.saturating_add(unit.files);
-            return Some(true);
-        }
-        () => {}
+
+    /// When the directory was made, if it goes; otherwise why it stays, and when it may go that waits for a list.
+    fn judge(
+        &self,
+        (id, unit): (DirId, &Unit),
+        is_admitted: bool,
+    ) -> Result<Seconds, (Stays, Option<Seconds>)> {
+        let (now, ttl) = (self.at.now, self.rule.ttl);
+        let Some(dir) = self.index.dirs().get(id) else {
+            return Err((Stays::Excluded, None));
+        };
+        let attributes = self.index.get(dir.ino).map(|(a, _)| a);
+        let birth = attributes.map_or(now, |a| a.birth);
+        let announced = || {
+            let announced = &self.at.announced;
+            announced.allows_from(self.rule.rule, dir.ino, birth, unit.last.at)
+        };
+        let is_left_out = attributes.is_some_and(|a| self.at.left_out.contains(&a.uid));
+        let is_old = |at: Seconds| is_expired(at, now, ttl);
+        let why = match () {
+            () if !is_in_scope(self.index, self.rule, (id, unit)) => Stays::OutOfScope,
+            () if !is_old(unit.last.at) && is_old(unit.last_seen) => Stays::Uncovered,
+            () if !is_old(unit.last.at) => Stays::Young,
+            () if unit.has_mounts => Stays::Mounted,
+            () if unit.doubtful || unit.protected || !is_admitted => Stays::Excluded,
+            () if unit.outside => Stays::Limit,
+            () if announced() > now => return Err((Stays::Announced, Some(announced()))),
+            () if unit.held => Stays::Held,
+            () if is_left_out => Stays::Limit,
+            () => return Ok(birth),
+        };
+        Err((why, None))
     }
-    if let Some((attributes, _)) = index.get(dir.ino) {
-        if at.left_out.contains(&attributes.uid) {
-            out.left_out = out.left_out.saturating_add(unit.files);
-            return Some(true);
+
+    fn take(&self, (id, unit): (DirId, &Unit), birth: Seconds, out: &mut Units) {
+        let Some(dir) = self.index.dirs().get(id) else {
+            return;
+        };
+        if let Some((attributes, _)) = self.index.get(dir.ino) {
+            let part = Portion {
+                files: unit.files.max(1),
+                bytes: unit.bytes,
+                takes: unit.takes,
+            };
+            add_owner(&mut out.by_owner, attributes.uid, part);
         }
-        let part = Portion {
-            files: unit.files.max(1),
+        out.picks.push(Pick {
+            ino: dir.ino,
+            parent: dir.parent,
+            shape: Shape::Tree,
+            last: unit.last,
+            birth,
             bytes: unit.bytes,
             takes: unit.takes,
-        };
-        add_owner(&mut out.by_owner, attributes.uid, part);
+            files: u32::try_from(unit.files).unwrap_or(u32::MAX),
+            rule: self.rule.number,
+        });
     }
-    out.picks.push(Pick {
-        ino: dir.ino,
-        parent: dir.parent,
-        shape: Shape::Tree,
-        last: unit.last,
-        birth,
-        bytes: unit.bytes,
-        takes: unit.takes,
-        files: u32::try_from(unit.files).unwrap_or(u32::MAX),
-        rule: rule.number,
-    });
-    Some(true)
-}
-
-/// Counts a unit that no rule takes by the reason, once.
-fn count_what_stays(unit: &Unit, id: DirId, (now, ttl): (Seconds, u64), taken: &[bool], out: &mut Units) {
-    if Tables::is(taken, id) {
-        return;
-    }
-    let count = match () {
-        () if is_expired(unit.last.at, now, ttl) => match unit.held {
-            true => &mut out.held,
-            false => &mut out.excluded,
-        },
-        () if is_expired(unit.last_seen, now, ttl) => &mut out.uncovered,
-        () => return,
-    };
-    *count = count.saturating_add(unit.files);
 }
 
 struct Pass<'a> {
@@ -279,7 +338,7 @@ impl Pass<'_> {
     }
 
     /// Folds everything into its units. Returns how many files there are.
-    fn fold(&mut self) -> Result<u64, StoreError> {
+    fn fold(&mut self, files_in: &mut [u32]) -> Result<u64, StoreError> {
         let index = self.index;
         let mut files = 0u64;
         for page in index.pages() {
@@ -289,28 +348,34 @@ impl Pass<'_> {
                 let access = page.access(rank);
                 if entry.kind == Kind::File {
                     files = files.saturating_add(1);
+                    if let Some(count) = files_in.get_mut(entry.parent.index()) {
+                        *count = count.saturating_add(1);
+                    }
                 }
                 match entry.kind {
                     Kind::Directory => {
                         if let Some(id) = index.dirs().of_inode(ino) {
-                            self.add(id, ino, &entry, access);
+                            self.add(id, ino, &entry, (access, false));
                         }
                     }
                     // A file with several names is used in every directory where it has one.
                     _ if entry.links > 1 => {
+                        let mut is_new = true;
                         for (parent, _) in index.names(ino)? {
-                            self.add(parent, ino, &entry, access);
+                            let counts = is_new && parent == entry.parent;
+                            is_new &= !counts;
+                            self.add(parent, ino, &entry, (access, counts));
                         }
                     }
-                    _ => self.add(entry.parent, ino, &entry, access),
+                    _ => self.add(entry.parent, ino, &entry, (access, true)),
                 }
             }
         }
         Ok(files)
     }
 
-    /// Folds an entry into the unit of `dir`.
-    fn add(&mut self, dir: DirId, ino: Inode, entry: &Attributes, access: LastUse) {
+    /// Folds an entry into the unit of `dir`. A file `counts` once, where its first name is.
+    fn add(&mut self, dir: DirId, ino: Inode, entry: &Attributes, (access, counts): (LastUse, bool)) {
         let (at, tables) = (self.at, self.tables);
         let held = Tables::is(&tables.held, dir) || at.held.contains(&ino);
         let is_outside = Tables::is(&tables.outside, dir) || !at.only.has_owner(entry.uid);
@@ -318,6 +383,8 @@ impl Pass<'_> {
         let is_doubtful = !Tables::is(&tables.connected, dir)
             || entry.kind == Kind::Special
             || entry.kind == Kind::Directory && self.index.dirs().get(dir).is_none_or(is_open);
+        let has_mounts =
+            entry.kind == Kind::Directory && self.index.dirs().get(dir).is_some_and(|d| d.has_mounts);
         for fold in &mut self.folds {
             let Some(id) = fold.unit_of(dir) else { continue };
             // What a link points to cannot be seen to be used through it: its own times count.
@@ -334,6 +401,7 @@ impl Pass<'_> {
                 outside: false,
                 protected: Tables::is(&tables.protected, id),
                 doubtful: false,
+                has_mounts: false,
                 owner: Some(owner),
             });
             if last.at > unit.last.at {
@@ -344,8 +412,9 @@ impl Pass<'_> {
             unit.outside |= is_outside;
             unit.protected |= Tables::is(&tables.protected, dir);
             unit.doubtful |= is_doubtful;
+            unit.has_mounts |= has_mounts;
             unit.owner = unit.owner.filter(|known| *known == owner);
-            if entry.kind == Kind::File {
+            if counts && entry.kind == Kind::File {
                 unit.files = unit.files.saturating_add(1);
                 unit.bytes = unit.bytes.saturating_add(entry.size);
                 unit.takes = unit.takes.saturating_add(entry.takes());
@@ -427,6 +496,13 @@ fn is_admitted(index: &Index, rule: &DirectoryRule<'_>, (id, unit): (DirId, &Uni
     if !is_expired(unit.last.at, now, rule.ttl) || unit.doubtful || unit.protected {
         return false;
     }
+    is_in_scope(index, rule, (id, unit))
+        && (!scope.needs_path() || index.dirs().path(id).is_some_and(|p| scope.admits_path(&p, true)))
+}
+
+/// Whether a unit is in the rule's scope but for what `exclude` says, and for what it holds.
+fn is_in_scope(index: &Index, rule: &DirectoryRule<'_>, (id, unit): (DirId, &Unit)) -> bool {
+    let scope = &rule.rule.scope;
     let owner = index
         .dirs()
         .get(id)
@@ -435,7 +511,7 @@ fn is_admitted(index: &Index, rule: &DirectoryRule<'_>, (id, unit): (DirId, &Uni
     // A directory of a user in scope may hold files of one who is not: these are no rule's to take.
     let all = unit.owner.is_none_or(|(uid, gid)| scope.admits_owner(uid, gid));
     all && owner.is_some_and(|(uid, gid)| scope.admits_attributes(uid, gid, unit.bytes))
-        && (!scope.needs_path() || index.dirs().path(id).is_some_and(|p| scope.admits_path(&p, true)))
+        && (scope.has_all_paths() || index.dirs().path(id).is_some_and(|p| scope.is_included(&p, true)))
 }
 
 /// Units whose entries are looked at one by one, and for which rules.
@@ -527,7 +603,7 @@ pub(super) fn newest_use(
         folds: Vec::new(),
     };
     let fold = pass.fold_of(depth, rule.clocks);
-    pass.fold()?;
+    pass.fold(&mut [])?;
     let found = pass.folds.get(fold).and_then(|f| f.units.get(&unit));
     Ok(index.dirs().path(unit).zip(found.map(|u| u.last)))
 }

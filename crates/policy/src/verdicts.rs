@@ -83,6 +83,18 @@ impl Verdicts {
         scope.admits_below(above.included, &path, is_dir)
     }
 
+    /// Whether `include` has the entry `name` of a directory, also where `exclude` has it. A path that is too long is compared with no pattern.
+    pub fn includes(&self, dirs: &Directories, scope: &Scope, (dir, name): (DirId, &[u8])) -> bool {
+        if self.of(dirs, scope, dir).included {
+            return true;
+        }
+        let Some(mut path) = dirs.path(dir) else {
+            return true;
+        };
+        purge_model::path::push(&mut path, name);
+        path.len() > PATTERN_BYTES_MAX || scope.is_included(&path, false)
+    }
+
     fn known(&self, id: DirId) -> Option<u8> {
         let piece = self.0.get(id.index() / PIECE)?.get()?;
         let bits = piece.get(id.index() % PIECE)?.load(Relaxed);

@@ -176,6 +176,11 @@ pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
         rules.row(row);
     }
     rules.print(out, 2)?;
+    for rule in &p.rules {
+        for remark in remarks(rule) {
+            out.words(&format!("    {}: {remark}", rule.rule))?;
+        }
+    }
     if !p.by_owner.is_empty() {
         out.line("")?;
         let mut owners = Table::new(&[
@@ -192,16 +197,9 @@ pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
         }
     }
     out.line("")?;
-    let reasons = [
-        (kept.young, "used lately, or in no rule's scope"),
-        (kept.excluded, "expired, but excluded"),
-        (kept.held, "held"),
-        (kept.uncovered, "not observed long enough"),
-        (kept.limit, "beyond a limit of their rule"),
-    ];
     let mut stays = Table::new(&[("KEPT", Align::Right), ("WHY", Align::Left)]);
-    for (files, why) in reasons.into_iter().filter(|(n, _)| *n > 0) {
-        stays.row([count(files), why.to_owned()]);
+    for (files, why) in reasons(&kept).into_iter().filter(|(n, _)| *n > 0) {
+        stays.row([count(files), why]);
     }
     if !stays.is_empty() {
         stays.print(out, 2)?;
@@ -265,6 +263,48 @@ pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
         p.evaluation_seconds
     ))?;
     print_next(p, out)
+}
+
+/// Why files stay, and how many for each reason.
+fn reasons(kept: &v1::Kept) -> [(u64, String); 10] {
+    let stamp = super::status::stamp;
+    let ripe = match (kept.ripe_from, kept.ripe_until) {
+        (Some(from), Some(until)) if from == until => format!(", ripe at {}", stamp(Some(from))),
+        (Some(from), until) => format!(", ripe from {} to {}", stamp(Some(from)), stamp(until)),
+        _ => String::new(),
+    };
+    [
+        (kept.young, "young: used within the ttl".into()),
+        (kept.out_of_scope, "out of scope: no rule speaks of them".into()),
+        (kept.excluded, "expired, but excluded".into()),
+        (kept.announced, format!("announced{ripe}")),
+        (kept.held, "held".into()),
+        (
+            kept.mounted,
+            "mounted: something is mounted in their directory".into(),
+        ),
+        (kept.uncovered, "not observed long enough".into()),
+        (
+            kept.limit,
+            "beyond a limit of their rule, or not asked for".into(),
+        ),
+        (
+            kept.other_subjects,
+            "other subjects, who are within their limits".into(),
+        ),
+        (kept.not_needed, "not needed: enough goes without them".into()),
+    ]
+}
+
+/// What a person ought to know of a rule: why it takes nothing, and what goes with directories of others.
+fn remarks(r: &v1::RuleShare) -> Vec<String> {
+    let with = |g: &v1::GoesWith| {
+        let files = plural(g.files, "file", "files");
+        format!("{files}, taken with their directories by {}", g.rule)
+    };
+    let mut parts: Vec<String> = r.goes_with.iter().map(with).collect();
+    parts.extend(Some(r.remark.clone()).filter(|remark| !remark.is_empty()));
+    parts
 }
 
 /// What can be done with the plan.

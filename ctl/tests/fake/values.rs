@@ -38,10 +38,17 @@ pub fn plan(id: &str) -> Plan {
             RuleShare {
                 rule: "scratch-28d".into(),
                 totals: totals(25_000, 12, 123_456_789_012),
+                goes_with: vec![GoesWith {
+                    rule: "jobs-14d".into(),
+                    files: 11_057,
+                }],
+                ..RuleShare::default()
             },
             RuleShare {
                 rule: "tmp-7d".into(),
                 totals: totals(0, 0, 0),
+                remark: "scope matches 0 of 1,000,000 files".into(),
+                ..RuleShare::default()
             },
         ],
         evaluation_seconds: 0.031,
@@ -68,9 +75,14 @@ pub fn plan(id: &str) -> Plan {
         kept: Some(Kept {
             held: 1,
             excluded: 2,
-            young: 974_990,
+            young: 974_000,
             uncovered: 7,
             limit: 0,
+            out_of_scope: 500,
+            announced: 490,
+            ripe_from: at(5 * 86_400),
+            ripe_until: at(6 * 86_400),
+            ..Kept::default()
         }),
         by_owner: vec![
             OwnerShare {

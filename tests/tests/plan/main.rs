@@ -12,6 +12,7 @@ mod announce;
 mod forecast;
 mod freed;
 mod holds;
+mod kept;
 mod limits;
 mod many_rules;
 mod narrowed;

@@ -111,7 +111,12 @@ fn include_and_exclude_are_gitignore_globs_below_the_volume() {
     assert_same("in scope", &ctl.show(&plan).into_keys().collect(), &expected);
     let all = regular_files(&root).len() as u64;
     assert_eq!(number(&plan.json, "/index_files"), all);
-    assert_eq!(kept(&plan.json, "excluded"), all - expected.len() as u64);
+    let outside = regular_files(&root.join("home")).len() as u64;
+    assert_eq!(kept(&plan.json, "out_of_scope"), outside);
+    assert_eq!(
+        kept(&plan.json, "excluded"),
+        all - expected.len() as u64 - outside
+    );
 }
 
 #[test]

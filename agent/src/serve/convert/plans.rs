@@ -6,6 +6,7 @@ use super::timestamp;
 use crate::host::trash::restore::Restored;
 use crate::host::views::questions::Answer;
 use purge_model::Totals;
+use purge_policy::kept::Kept;
 use purge_removal::fate::Skip;
 use purge_removal::holds::Hold;
 use purge_removal::plans::{IdlePattern, OwnerShare, Plan, RuleShare};
@@ -23,9 +24,12 @@ pub(in crate::serve) fn totals(t: Totals) -> v1::Totals {
 
 /// A plan, with as many of its owners, those with the most bytes first.
 pub(in crate::serve) fn plan(plan: Plan, owners_max: usize) -> v1::Plan {
+    let goes_with = |(rule, files)| v1::GoesWith { rule, files };
     let rule = |share: RuleShare| v1::RuleShare {
         rule: share.name,
         totals: Some(totals(share.totals)),
+        remark: share.remark,
+        goes_with: share.goes_with.into_iter().map(goes_with).collect(),
     };
     let owner = |share: OwnerShare| v1::OwnerShare {
         owner: share.owner,
@@ -44,13 +48,7 @@ pub(in crate::serve) fn plan(plan: Plan, owners_max: usize) -> v1::Plan {
         index_files: plan.index_files,
         examined_files: plan.examined,
         candidates: Some(totals(plan.totals)),
-        kept: Some(v1::Kept {
-            held: plan.kept.held,
-            excluded: plan.kept.excluded,
-            young: plan.kept.young,
-            uncovered: plan.kept.uncovered,
-            limit: plan.kept.limit,
-        }),
+        kept: Some(kept(&plan.kept)),
         by_owner: plan.by_owner.into_iter().take(owners_max).map(owner).collect(),
         refusal: plan.refusal.unwrap_or_default(),
         run_id: plan.run.unwrap_or_default(),
@@ -68,6 +66,23 @@ pub(in crate::serve) fn plan(plan: Plan, owners_max: usize) -> v1::Plan {
         mounted: plan.mounted,
         requested_by: plan.by,
         trigger: plan.trigger.unwrap_or_default(),
+    }
+}
+
+fn kept(kept: &Kept) -> v1::Kept {
+    v1::Kept {
+        held: kept.held,
+        excluded: kept.excluded,
+        young: kept.young,
+        uncovered: kept.uncovered,
+        limit: kept.limit,
+        out_of_scope: kept.out_of_scope,
+        announced: kept.announced,
+        ripe_from: kept.ripe.map(|(from, _)| timestamp(from)),
+        ripe_until: kept.ripe.map(|(_, until)| timestamp(until)),
+        mounted: kept.mounted,
+        other_subjects: kept.other_subjects,
+        not_needed: kept.not_needed,
     }
 }
 

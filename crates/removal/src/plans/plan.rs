@@ -111,6 +111,10 @@ pub struct RuleShare {
     pub grace: u64,
     /// Why a quota or watermark takes it, in words.
     pub because: Option<String>,
+    /// Why it takes nothing, in words; empty where it takes something.
+    pub remark: String,
+    /// Files that it would take by itself and that go with directories of other rules: these rules, and how many.
+    pub goes_with: Vec<(String, u64)>,
 }
 
 /// What a plan takes of one owner.

@@ -188,9 +188,9 @@ fn candidates(
 
 fn head(found: Evaluation, on: &Occasion<'_>, plan_id: &str, (saved, going): (Saved, Portion)) -> Plan {
     let forgiven = forgiven_in(on, &saved.by_rule);
+    let shares = rule_shares(on, &saved.by_rule, &found);
     let mut by_owner: Vec<_> = found.by_owner.into_iter().collect();
     by_owner.sort_unstable_by_key(|(uid, part)| (std::cmp::Reverse(part.bytes), *uid));
-    let shares = rule_shares(on, &saved.by_rule);
     let longest = shares.iter().map(|share| share.grace).max().unwrap_or(0);
     let uids: Vec<u32> = by_owner.iter().map(|(uid, _)| *uid).collect();
     let named = (on.owner_names)(&uids);
@@ -240,13 +240,30 @@ fn head(found: Evaluation, on: &Occasion<'_>, plan_id: &str, (saved, going): (Sa
     }
 }
 
+/// Why a rule takes nothing; empty where it takes something.
+fn remark_of(number: u16, found: &Evaluation) -> String {
+    let nothing = found.nothing.iter().find(|(rule, _)| *rule == number);
+    nothing.map(|(_, nothing)| nothing.in_words()).unwrap_or_default()
+}
+
+/// The rules with whose directories files go that a rule would take, those with most files first.
+fn goes_with(number: u16, rules: &[Rule], found: &Evaluation) -> Vec<(String, u64)> {
+    let mine = found.gone_with.iter().filter(|((rule, _), _)| *rule == number);
+    let named = mine.filter_map(|((_, by), files)| Some((rules.get(usize::from(*by))?.name.clone(), *files)));
+    let mut all: Vec<(String, u64)> = named.filter(|(_, files)| *files > 0).collect();
+    all.sort_unstable_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+    all
+}
+
 /// What is taken by each rule, or for each reason of a quota or watermark.
-fn rule_shares(on: &Occasion<'_>, by_rule: &[Totals]) -> Vec<RuleShare> {
+fn rule_shares(on: &Occasion<'_>, by_rule: &[Totals], found: &Evaluation) -> Vec<RuleShare> {
     let share = |name: &str, totals: &Totals, grace, because| RuleShare {
         name: name.to_owned(),
         totals: *totals,
         grace,
         because,
+        remark: String::new(),
+        goes_with: Vec::new(),
     };
     match on.trigger {
         // A quota or watermark has one rule.
@@ -260,7 +277,12 @@ fn rule_shares(on: &Occasion<'_>, by_rule: &[Totals]) -> Vec<RuleShare> {
         None => {
             let rules = on.rules.iter().zip(by_rule);
             rules
-                .map(|(r, totals)| share(&r.name, totals, r.grace, None))
+                .zip(0u16..)
+                .map(|((r, totals), number)| RuleShare {
+                    remark: remark_of(number, found),
+                    goes_with: goes_with(number, on.rules, found),
+                    ..share(&r.name, totals, r.grace, None)
+                })
                 .collect()
         }
     }

@@ -109,6 +109,18 @@ struct StoredRule {
     name: String,
     #[prost(message, optional, tag = "2")]
     totals: Option<StoredTotals>,
+    #[prost(string, tag = "3")]
+    remark: String,
+    #[prost(message, repeated, tag = "4")]
+    goes_with: Vec<StoredGoesWith>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StoredGoesWith {
+    #[prost(string, tag = "1")]
+    rule: String,
+    #[prost(uint64, tag = "2")]
+    files: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -123,6 +135,57 @@ struct StoredKept {
     uncovered: u64,
     #[prost(uint64, tag = "5")]
     limit: u64,
+    #[prost(uint64, tag = "6")]
+    out_of_scope: u64,
+    #[prost(uint64, tag = "7")]
+    announced: u64,
+    #[prost(message, optional, tag = "8")]
+    ripe_from: Option<Timestamp>,
+    #[prost(message, optional, tag = "9")]
+    ripe_until: Option<Timestamp>,
+    #[prost(uint64, tag = "10")]
+    mounted: u64,
+    #[prost(uint64, tag = "11")]
+    other_subjects: u64,
+    #[prost(uint64, tag = "12")]
+    not_needed: u64,
+}
+
+impl From<Kept> for StoredKept {
+    fn from(kept: Kept) -> Self {
+        Self {
+            held: kept.held,
+            excluded: kept.excluded,
+            young: kept.young,
+            uncovered: kept.uncovered,
+            limit: kept.limit,
+            out_of_scope: kept.out_of_scope,
+            announced: kept.announced,
+            ripe_from: kept.ripe.map(|(from, _)| timestamp(from)),
+            ripe_until: kept.ripe.map(|(_, until)| timestamp(until)),
+            mounted: kept.mounted,
+            other_subjects: kept.other_subjects,
+            not_needed: kept.not_needed,
+        }
+    }
+}
+
+impl From<StoredKept> for Kept {
+    fn from(kept: StoredKept) -> Self {
+        Self {
+            held: kept.held,
+            excluded: kept.excluded,
+            young: kept.young,
+            uncovered: kept.uncovered,
+            limit: kept.limit,
+            out_of_scope: kept.out_of_scope,
+            announced: kept.announced,
+            ripe: kept.ripe_from.map(seconds).zip(kept.ripe_until.map(seconds)),
+            mounted: kept.mounted,
+            other_subjects: kept.other_subjects,
+            not_needed: kept.not_needed,
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -245,10 +308,23 @@ fn stored(plan: &Plan) -> StoredPlan {
     }
 }
 
+fn goes_with(rule: &str, files: u64) -> StoredGoesWith {
+    StoredGoesWith {
+        rule: rule.to_owned(),
+        files,
+    }
+}
+
 fn shown(plan: &Plan) -> StoredShown {
     let rule = |rule: &RuleShare| StoredRule {
         name: rule.name.clone(),
         totals: Some(rule.totals.into()),
+        remark: rule.remark.clone(),
+        goes_with: rule
+            .goes_with
+            .iter()
+            .map(|(rule, files)| goes_with(rule, *files))
+            .collect(),
     };
     let owner = |o: &OwnerShare| StoredOwner {
         owner: o.owner.clone(),
@@ -272,13 +348,7 @@ fn shown(plan: &Plan) -> StoredShown {
         index_files: plan.index_files,
         examined: plan.examined,
         totals: Some(plan.totals.into()),
-        kept: Some(StoredKept {
-            held: plan.kept.held,
-            excluded: plan.kept.excluded,
-            young: plan.kept.young,
-            uncovered: plan.kept.uncovered,
-            limit: plan.kept.limit,
-        }),
+        kept: Some(plan.kept.into()),
         by_owner: plan.by_owner.iter().map(owner).collect(),
         refusal: plan.refusal.clone().unwrap_or_default(),
         run: plan.run.clone().unwrap_or_default(),
@@ -312,6 +382,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Head, Damaged> {
         totals: totals(rule.totals),
         grace: graces.get(n).copied().unwrap_or(0),
         because: reasons.get(n).cloned(),
+        remark: rule.remark,
+        goes_with: rule.goes_with.into_iter().map(|g| (g.rule, g.files)).collect(),
     });
     let kept = shown.kept.unwrap_or_default();
     let owners = shown.by_owner.into_iter().map(|o| OwnerShare {
@@ -336,13 +408,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Head, Damaged> {
         rules: rules.collect(),
         totals: totals(shown.totals),
         takes: shown.takes,
-        kept: Kept {
-            held: kept.held,
-            excluded: kept.excluded,
-            young: kept.young,
-            uncovered: kept.uncovered,
-            limit: kept.limit,
-        },
+        kept: kept.into(),
         by_owner: owners.collect(),
         mounted: shown.mounted,
         times_ahead: shown.times_ahead,
@@ -414,6 +480,8 @@ mod tests {
             totals,
             grace: 60,
             because: because.map(str::to_owned),
+            remark: "matched nothing".into(),
+            goes_with: vec![("jobs".into(), 6)],
         };
         Plan {
             id: "p1".into(),
@@ -431,6 +499,12 @@ mod tests {
                 young: 3,
                 uncovered: 4,
                 limit: 5,
+                out_of_scope: 6,
+                announced: 7,
+                ripe: Some((Seconds(8), Seconds(9))),
+                mounted: 10,
+                other_subjects: 11,
+                not_needed: 12,
             },
             by_owner: vec![OwnerShare {
                 owner: "alice".into(),

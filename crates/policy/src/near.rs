@@ -1,0 +1,218 @@
+//! Why a rule takes nothing, and what lies near. Pure.
+//!
+//! A directory rule of a wrong `depth` and a rule of a mistyped path look alike: nothing goes. What the rule speaks of, and where most directories
+//! lie, tells them apart.
+
+use purge_proto::units::{format_count, format_duration};
+
+use super::circumstances::Circumstances;
+use super::evaluation::Evaluation;
+use super::files::{Counting, FilePass};
+use super::kept::{Kept, Stays};
+use super::rule::numbered;
+use super::tables::Tables;
+use crate::rule::{Rule, Target};
+use purge_index::{Index, StoreError};
+
+/// At most this number of file rules is asked again why it takes nothing: each asks for every file once more.
+const ASKED_AGAIN_MAX: usize = 8;
+
+/// Why a rule takes nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Nothing {
+    /// Of a directory rule its depth.
+    pub depth: Option<u32>,
+    /// Its time to live.
+    pub ttl: u64,
+    /// What there is: files, or directories at its depth.
+    pub there: u64,
+    /// What of that is in its scope.
+    pub in_scope: u64,
+    /// That by the reason why it stays.
+    pub kept: Kept,
+    /// Of a directory rule: the depth at which most directories of its scope lie, if more lie there than at its own, and how many.
+    pub near: Option<(u32, u64)>,
+}
+
+impl Nothing {
+    /// Counts a directory that stays.
+    pub(super) fn count(&mut self, why: Stays) {
+        self.there = self.there.saturating_add(1);
+        if why != Stays::OutOfScope {
+            self.in_scope = self.in_scope.saturating_add(1);
+            self.kept.count(why, 1);
+        }
+    }
+
+    /// For a person.
+    pub fn in_words(&self) -> String {
+        let thing = |n: u64| match (self.depth, n) {
+            (Some(_), 1) => "directory",
+            (Some(_), _) => "directories",
+            (None, 1) => "file",
+            (None, _) => "files",
+        };
+        let at = self.depth.map(|d| format!(" at depth {d}")).unwrap_or_default();
+        let own = match (self.in_scope, self.depth) {
+            (0, Some(_)) => format!("scope matches 0 directories{at}"),
+            (0, None) => format!(
+                "scope matches 0 of {} {}",
+                format_count(self.there),
+                thing(self.there)
+            ),
+            (n, _) => format!(
+                "scope matches {} {}{at}: {}",
+                format_count(n),
+                thing(n),
+                self.reasons()
+            ),
+        };
+        let near = self.near.map(|(depth, n)| {
+            let lie = if n == 1 { "lies" } else { "lie" };
+            format!("; {} {lie} at depth {depth}", format_count(n))
+        });
+        own + &near.unwrap_or_default()
+    }
+
+    fn reasons(&self) -> String {
+        let k = &self.kept;
+        let ttl = format_duration(self.ttl);
+        let all = [
+            (k.young, format!("used within {ttl}")),
+            (k.announced, "announced, not ripe".into()),
+            (k.held, "held".into()),
+            (k.excluded, "excluded".into()),
+            (k.mounted, "mounted".into()),
+            (k.uncovered, "not observed long enough".into()),
+            (k.limit, "beyond a limit".into()),
+        ];
+        let some = all.into_iter().filter(|(n, _)| *n > 0);
+        let some: Vec<String> = some
+            .map(|(n, why)| format!("{} {why}", format_count(n)))
+            .collect();
+        some.join(", ")
+    }
+}
+
+/// How many directories lie at each depth, from depth 1 on: those whose path the rule's `include` has.
+pub(super) fn depths(index: &Index, rule: &Rule) -> Vec<u64> {
+    let mut all: Vec<u64> = Vec::new();
+    let dirs = index.dirs();
+    let levels = dirs.inherit(0u32, |_, _, level: u32| level.saturating_add(1));
+    for (place, level) in levels.into_iter().enumerate() {
+        let id = purge_index::DirId(u32::try_from(place).unwrap_or(u32::MAX));
+        let Some(place) = level.checked_sub(1).filter(|_| dirs.get(id).is_some()) else {
+            continue;
+        };
+        let has_all = rule.scope.has_all_paths();
+        if has_all
+            || dirs
+                .path(id)
+                .is_some_and(|path| rule.scope.is_included(&path, true))
+        {
+            let place = place as usize;
+            if all.len() <= place {
+                all.resize(place.saturating_add(1), 0);
+            }
+            if let Some(count) = all.get_mut(place) {
+                *count = count.saturating_add(1);
+            }
+        }
+    }
+    all
+}
+
+/// The depth at which most directories lie, if more lie there than `own`; among equals the one nearest to the rule's.
+pub(super) fn nearest(depths: &[u64], depth: u32, own: u64) -> Option<(u32, u64)> {
+    let all = (1u32..).zip(depths.iter().copied());
+    let others = all.filter(|(at, n)| *at != depth && *n > own);
+    others.max_by_key(|(at, n)| (*n, std::cmp::Reverse(at.abs_diff(depth))))
+}
+
+/// Asks the file rules that take nothing why that is so.
+pub(super) fn ask_again(
+    index: &Index,
+    rules: &[Rule],
+    at: &Circumstances,
+    (tables, taken, taken_by): (&Tables, &[bool], &[u16]),
+    out: &mut Evaluation,
+) -> Result<(), StoreError> {
+    let is_silent =
+        |number: u16| !out.took.contains(&number) && !out.gone_with.keys().any(|(rule, _)| *rule == number);
+    let silent = numbered(rules).filter(|(_, rule)| rule.target == Target::File);
+    let silent: Vec<(u16, &Rule)> = silent
+        .filter(|(n, _)| is_silent(*n))
+        .take(ASKED_AGAIN_MAX)
+        .collect();
+    let inside = out
+        .picks
+        .iter()
+        .filter(|pick| pick.shape == super::pick::Shape::Tree);
+    let inside: u64 = inside.map(|pick| u64::from(pick.files)).sum();
+    for (number, rule) in silent {
+        let Some(ttl) = rule.ttl else { continue };
+        let counting = Counting {
+            stays: None,
+            taken_by,
+        };
+        let pass = FilePass::new(index, std::slice::from_ref(rule), at, tables, taken);
+        let mut kept = Kept::default();
+        for part in pass.counting(counting).run()? {
+            kept.add(&part.kept);
+        }
+        let there = out.index_files.saturating_sub(inside);
+        kept.young = there.saturating_sub(kept.all());
+        let nothing = Nothing {
+            depth: None,
+            ttl,
+            there,
+            in_scope: there.saturating_sub(kept.out_of_scope),
+            kept,
+            near: None,
+        };
+        out.nothing.push((number, nothing));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_depth_is_told_with_what_lies_near() {
+        let mut nothing = Nothing {
+            depth: Some(2),
+            ttl: 14 * 86_400,
+            near: nearest(&[4, 0, 1480], 2, 0),
+            ..Nothing::default()
+        };
+        assert_eq!(
+            nothing.in_words(),
+            "scope matches 0 directories at depth 2; 1,480 lie at depth 3"
+        );
+        for why in [Stays::Young, Stays::Young, Stays::Held, Stays::OutOfScope] {
+            nothing.count(why);
+        }
+        assert_eq!(
+            nothing.in_words(),
+            "scope matches 3 directories at depth 2: 2 used within 14d, 1 held; 1,480 lie at depth 3"
+        );
+        assert_eq!(nearest(&[4, 12, 1], 2, 12), None);
+        assert_eq!(nearest(&[5, 0, 5], 1, 0), Some((3, 5)));
+        assert_eq!(nearest(&[5, 0, 5, 0], 2, 0).map(|(_, n)| n), Some(5));
+    }
+
+    #[test]
+    fn a_file_rule_says_what_is_in_its_scope() {
+        let mut nothing = Nothing {
+            ttl: 3600,
+            there: 20_000,
+            ..Nothing::default()
+        };
+        assert_eq!(nothing.in_words(), "scope matches 0 of 20,000 files");
+        nothing.in_scope = 1;
+        nothing.kept.young = 1;
+        assert_eq!(nothing.in_words(), "scope matches 1 file: 1 used within 1h");
+    }
+}
