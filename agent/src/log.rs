@@ -5,6 +5,7 @@
 //! Names and words of others stand in it: each form passes through [`purge_proto::shown`].
 
 mod journal;
+mod line;
 
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;

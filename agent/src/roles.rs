@@ -157,6 +157,26 @@ pub fn role_of(peer: &Peer, access: &Access) -> Option<Role> {
         .map(|(role, _)| role)
 }
 
+/// What a client is let in as, and why, for the log.
+pub fn standing(peer: &Peer, access: &Access) -> (&'static str, &'static str) {
+    let Some(role) = role_of(peer, access) else {
+        return ("self", "[access] lets ordinary users ask for what is theirs");
+    };
+    let members = match role {
+        Role::Admin => &access.admin,
+        Role::Operator => &access.operator,
+        Role::Viewer => &access.viewer,
+    };
+    let because = match peer {
+        Peer::Local { uid: 0, .. } => "root of this host is admin",
+        Peer::Local { uid, .. } if members.users.contains(uid) => "[access] names the user",
+        Peer::Local { .. } => "[access] names a group of the user",
+        Peer::Certificate { .. } => "[access] names the certificate",
+        Peer::Unknown => "unknown",
+    };
+    (role.word(), because)
+}
+
 fn is_member(peer: &Peer, members: &Members) -> bool {
     match peer {
         Peer::Local { uid, gids } => {

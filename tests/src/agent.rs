@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -144,6 +144,40 @@ impl Agent {
     pub fn under(mut self, launcher: &[&str]) -> Self {
         self.launcher = launcher.iter().map(Into::into).collect();
         self
+    }
+
+    /// Its log goes to a journal of the test's own, from its next start on: what it says are the messages alone, as `journalctl` shows them.
+    ///
+    /// # Panics
+    /// When the journal's socket cannot be made.
+    pub fn log_as_the_journal_has_it(&mut self) {
+        let place = self.dir.path().join("journal");
+        std::fs::create_dir(&place).expect("the journal's directory");
+        let socket = UnixDatagram::bind(place.join("socket")).expect("the journal's socket");
+        let log = Arc::clone(&self.log);
+        std::thread::spawn(move || {
+            let mut entry = vec![0; 1 << 20];
+            while let Ok(len) = socket.recv(&mut entry) {
+                let text = String::from_utf8_lossy(entry.get(..len).unwrap_or_default()).into_owned();
+                let messages = text.lines().filter_map(|line| line.strip_prefix("MESSAGE="));
+                log.lock().unwrap().extend(messages.map(str::to_owned));
+            }
+        });
+        self.environment("PURGE_AGENT_LOG", Path::new("journal"));
+        let mounted =
+            "mkdir -p /run/systemd/journal && mount --bind \"$0\" /run/systemd/journal && exec \"$@\"";
+        let place = place.display().to_string();
+        let launcher = [
+            "unshare",
+            "--mount",
+            "--propagation",
+            "slave",
+            "sh",
+            "-c",
+            mounted,
+            &place,
+        ];
+        self.launcher = launcher.iter().map(Into::into).collect();
     }
 
     /// A further argument, from its next start on.

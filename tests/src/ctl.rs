@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -10,8 +12,10 @@ use std::time::Duration;
 use base64::Engine;
 use purgectl::tls::Tls;
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::binary;
+use crate::files::temp_dir;
 
 /// Longer than anything the tests ask for.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -47,6 +51,18 @@ pub struct Plan {
     pub id: String,
     /// What `plan --output json` printed.
     pub json: Value,
+}
+
+/// A copy of purgectl that every user may run, and the directory that it lies in: where it was built they may not go.
+///
+/// # Panics
+/// When it cannot be made.
+pub fn purgectl_for_users() -> (TempDir, PathBuf) {
+    let dir = temp_dir();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("a directory for all");
+    let program = dir.path().join("purgectl");
+    fs::copy(binary("purgectl"), &program).expect("a copy of purgectl");
+    (dir, program)
 }
 
 impl Ctl {

@@ -40,6 +40,15 @@ pub fn crates(top: &Path) -> Vec<Crate> {
     all
 }
 
+/// The source files of the agent and of its layers.
+pub fn sources(top: &Path) -> Vec<PathBuf> {
+    let layers = fs::read_dir(top.join("crates")).unwrap();
+    let mut places: Vec<PathBuf> = layers.map(|entry| entry.unwrap().path()).collect();
+    places.push(top.join("agent"));
+    let found = places.iter().flat_map(|place| files(&place.join("src")));
+    found.map(|(_, file)| file).collect()
+}
+
 fn read(place: &Path) -> Crate {
     let manifest = fs::read_to_string(place.join("Cargo.toml")).unwrap();
     let name = manifest.lines().find_map(|line| line.strip_prefix("name = \""));

@@ -1,5 +1,6 @@
 //! The log as fields in systemd's journal, by its native protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL): a datagram an event, `NAME=value` a
-//! line. Values are escaped as everywhere, so none has a line's end in it.
+//! line. Values are escaped as everywhere, so none has a line's end in it. The message has all facts in it ([`super::line`]), and each fact is
+//! a field as well.
 
 use std::fmt;
 use std::io;
@@ -10,7 +11,10 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
+use super::line::Line;
+
 const PLACE: &str = "/run/systemd/journal/socket";
+const MESSAGE: &str = "MESSAGE";
 /// Of a value: a datagram must fit in a socket's buffer.
 const VALUE_BYTES_MAX: usize = 16 << 10;
 /// Of an event.
@@ -42,6 +46,9 @@ impl Journal {
 impl<S: Subscriber> Layer<S> for Journal {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut entry = Entry::of(event.metadata(), &self.program);
+        let mut line = Line::default();
+        event.record(&mut line);
+        entry.put(MESSAGE, &line.in_words());
         event.record(&mut entry);
         // There is no other place to say that the log cannot be written.
         let _ = self.socket.send_to(entry.0.as_bytes(), PLACE);
@@ -91,11 +98,14 @@ impl Entry {
 
 impl Visit for Entry {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(&name_of(field.name()), value);
+        let name = name_of(field.name());
+        if name != MESSAGE {
+            self.put(&name, value);
+        }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(&name_of(field.name()), &format!("{value:?}"));
+        self.record_str(field, &format!("{value:?}"));
     }
 }
 

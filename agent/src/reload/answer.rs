@@ -94,7 +94,7 @@ pub enum AskError {
     #[error("the agent has refused the configuration and goes on with the one before; its log says why")]
     Refused,
     /// It did not answer.
-    #[error("the agent (process {0}) has not read its configuration again within {1:?}: see its log")]
+    #[error("the agent (process {0}) has not read its configuration again within {wait} s: see its log", wait = .1.as_secs())]
     Silent(i32, Duration),
     /// It keeps its state in another directory.
     #[error("{} is not of process {pid}: either that is not the agent, or state_dir has changed, which needs a restart of the agent", file.display())]

@@ -19,6 +19,7 @@ use super::members::Memberships;
 use super::open::{AskedBody, Open, Watch};
 use super::pages::ANSWER_BYTES_MAX;
 use super::tally::{Counted, Tally};
+use super::visitors::Visitors;
 use crate::host::User;
 use crate::roles::{self, Peer, Scope};
 use purge_base::clock;
@@ -55,6 +56,8 @@ pub struct Doors {
     /// Open calls.
     pub watch: Watch,
     members: Memberships,
+    /// What the log says of clients.
+    visitors: Visitors,
 }
 
 /// Who calls, for the call itself.
@@ -281,12 +284,17 @@ async fn come_in(
     let call = head.uri.path().rsplit('/').next().unwrap_or_default();
     let (peer, doubt) = doors.present(&visit.peer).await;
     let admitted = doors.admit(&peer, (what, call)).map_err(|status| {
-        tracing::debug!(peer = %peer.name(), call, why = status.message(), ?doubt, "a call was refused");
-        match doubt {
+        let status = match doubt {
             Some(doubt) if status.code() == Code::PermissionDenied => Status::unavailable(doubt),
             _ => status,
-        }
+        };
+        doors.visitors.refuse_call(&peer.name(), call, status.message());
+        status
     })?;
+    if what == What::Agent {
+        let standing = roles::standing(&peer, &doors.access.read());
+        doors.visitors.admit(&peer.name(), standing, call);
+    }
     let is_endless = admitted.share == Share::Root || what == What::Agent && ENDLESS.contains(&call);
     let open = Open::new(admitted.charge, busy, admitted.counted, is_endless);
     doors.watch.add(&open);

@@ -21,11 +21,15 @@ use super::ServeError;
 use super::authority::Authority;
 use super::line::{Line, Lines, Place};
 use super::tally::{Counted, Tally};
+use super::visitors::Visitors;
 use crate::roles::Peer;
 use crate::tls::Certificates;
 use purge_base::descriptors::Shares;
 use purge_config::{Access, Listen};
 use purge_sys as sys;
+
+/// Why a connection is closed at once.
+const TOO_MANY: &str = "the client has too many connections, or all connections are busy";
 
 /// Makes the socket.
 ///
@@ -121,6 +125,7 @@ pub struct Places {
     /// For clients with certificates.
     pub remote: Lines,
     each: Tally,
+    visitors: Arc<Visitors>,
 }
 
 impl Places {
@@ -131,6 +136,7 @@ impl Places {
             local: Lines::new(shares.local),
             remote: Lines::new(shares.remote),
             each: Tally::default(),
+            visitors: Arc::default(),
         }
     }
 
@@ -216,7 +222,7 @@ pub async fn accept_local(listener: UnixListener, root: Arrivals, others: Arriva
         };
         let peer = peer_of(&stream);
         let Some(place) = places.take(&peer) else {
-            tracing::debug!(peer = %peer.name(), "too many connections: one was closed");
+            places.visitors.refuse_connection(&peer.name(), TOO_MANY);
             continue;
         };
         let arrivals = match peer {
@@ -285,12 +291,15 @@ async fn greet(
     match greeted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok((stream, peer)) => {
             let Some(place) = places.take(&peer) else {
-                tracing::debug!(peer = %peer.name(), %from, "too many connections: one was closed");
+                let who = format!("{} at {}", peer.name(), from.ip());
+                places.visitors.refuse_connection(&who, TOO_MANY);
                 return;
             };
             let _ = arrivals.try_send(Arrival::new(Arriving::Tls(Box::new(stream)), peer, place));
         }
-        Err(error) => tracing::info!(%from, %error, "a client was not let in"),
+        Err(error) => places
+            .visitors
+            .refuse_connection(&from.ip().to_string(), &error.to_string()),
     }
 }
 
@@ -320,8 +329,9 @@ fn peer_of(stream: &UnixStream) -> Peer {
             Peer::Local { uid, gids }
         }
         (credentials, groups) => {
-            let error = credentials.err().or(groups.err());
-            tracing::warn!(?error, "the kernel does not say who has connected");
+            if let Some(error) = credentials.err().or(groups.err()) {
+                tracing::warn!(%error, "the kernel does not say who has connected: the client has no role");
+            }
             Peer::Unknown
         }
     }

@@ -38,7 +38,8 @@ pub mod requests;
 pub mod service;
 pub mod tally;
 pub mod usage;
-pub mod walk;
+pub mod visitors;
+mod walk;
 
 use std::io;
 use std::sync::Arc;

@@ -31,6 +31,16 @@ pub(super) enum Past {
     Indexed,
 }
 
+impl Past {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Unknown => "nothing of an earlier process",
+            Self::Interrupted => "a first scan that was interrupted",
+            Self::Indexed => "an earlier index",
+        }
+    }
+}
+
 /// A volume as it was left, not watched yet.
 #[derive(Debug)]
 pub struct Opened {
@@ -118,7 +128,15 @@ pub(super) fn open(
         journal.begin_after(head.journal);
     }
     let Some(mut record) = stored else {
-        return rebuild(home, journal, left, None, watched_since, precision).map_err(failed);
+        return rebuild(
+            (home, &config.name),
+            journal,
+            left,
+            None,
+            watched_since,
+            precision,
+        )
+        .map_err(failed);
     };
     // What an earlier agent did not know of it.
     record.identify(identity);
@@ -137,7 +155,7 @@ pub(super) fn open(
     }
     journal.begin_after(record.stored_journal);
     if !record.scanned {
-        return rebuild(home, journal, left, Some(record), now, precision).map_err(failed);
+        return rebuild((home, &config.name), journal, left, Some(record), now, precision).map_err(failed);
     }
     let id = VolumeId(u16::try_from(record.id).unwrap_or(u16::MAX));
     let mut index = Index::load(store.clone(), id).map_err(failed)?;
@@ -215,7 +233,7 @@ fn fresh_id(home: &Home) -> Result<u32, StoreError> {
 
 /// There is no whole index: the next scan is a first one, with what is known of clocks.
 fn rebuild(
-    home: &Home,
+    (home, name): (&Home, &str),
     journal: Journal,
     left: Left,
     stored: Option<VolumeRecord>,
@@ -242,6 +260,7 @@ fn rebuild(
                     .map(|bytes| journal::read_segment(&bytes, identity))
                     .unwrap_or_default();
                 tracing::info!(
+                    volume = name,
                     segment = number,
                     entries = more.len(),
                     whole,
@@ -303,9 +322,10 @@ fn rebuild(
     store.clear_volume(volume)?;
     let mut index = Index::new(store.clone(), volume);
     tracing::info!(
+        volume = name,
         files = remembered.len(),
         uses = early.len(),
-        ?past,
+        found = past.words(),
         incomplete,
         "a scan makes the index"
     );

@@ -99,7 +99,7 @@ impl Volume {
                     health.scan_trouble = None;
                     // They are listed by themselves, when they have come to rest.
                     self.watched.unlisted.lock().extend(&outcome.unlisted);
-                    let (entries, seconds) = (outcome.entries, outcome.seconds);
+                    let (entries, seconds) = (outcome.entries, (outcome.seconds * 1000.0).round() / 1000.0);
                     let (unreadable, vanished) = (outcome.unreadable, outcome.vanished);
                     tracing::info!(volume = %self.config.name, entries, seconds, unreadable, vanished, "scan finished");
                 }

@@ -363,8 +363,10 @@ impl Account {
             if kept != counted {
                 tracing::error!(
                     uid,
-                    ?kept,
-                    ?counted,
+                    kept_files = kept.0,
+                    kept_bytes = kept.1,
+                    counted_files = counted.0,
+                    counted_bytes = counted.1,
                     "the sums of an owner were wrong, and are right again"
                 );
                 debug_assert!(false, "the sums of uid {uid} were wrong");

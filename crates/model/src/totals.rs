@@ -1,5 +1,7 @@
 //! How many things there are of each kind, and how large they are together.
 
+use std::fmt;
+
 /// What a plan takes, what a run took, what lies in a trash.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -51,5 +53,21 @@ impl Totals {
             links: each(self.links, other.links),
             bytes: each(self.bytes, other.bytes),
         }
+    }
+}
+
+impl fmt::Display for Totals {
+    /// For a log: `3 files, 1 directory, 4096 bytes`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counted = |n: u64, one: &'static str, more: &'static str| (n, if n == 1 { one } else { more });
+        let (files, file) = counted(self.files, "file", "files");
+        let (directories, directory) = counted(self.directories, "directory", "directories");
+        write!(f, "{files} {file}, {directories} {directory}, ")?;
+        if self.links > 0 {
+            let (links, link) = counted(self.links, "link", "links");
+            write!(f, "{links} {link}, ")?;
+        }
+        let (bytes, byte) = counted(self.bytes, "byte", "bytes");
+        write!(f, "{bytes} {byte}")
     }
 }

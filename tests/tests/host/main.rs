@@ -12,6 +12,7 @@ mod config;
 mod demo;
 mod doctor;
 mod handbook;
+mod journal;
 mod packages;
 mod papers;
 mod structure;

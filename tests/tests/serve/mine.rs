@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use purge_tests::ctl::{number, path_of, text};
+use purge_tests::ctl::{number, path_of, purgectl_for_users, text};
 use purge_tests::files::{assert_same, now, read, set_times, temp_dir};
 use purge_tests::wait::until;
-use purge_tests::{Agent, Config, Ctl, Fs, Mount, binary, need, sh};
+use purge_tests::{Agent, Config, Ctl, Fs, Mount, need, sh};
 use serde_json::Value;
-use tempfile::TempDir;
 
 const DAY: i64 = 86_400;
 const ALICE: u32 = 50_001;
@@ -65,15 +64,6 @@ impl Share {
     }
 }
 
-/// A copy of purgectl that everybody may run: where it was built they may not go.
-fn everybodys_purgectl() -> (TempDir, PathBuf) {
-    let dir = temp_dir();
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let program = dir.path().join("purgectl");
-    fs::copy(binary("purgectl"), &program).unwrap();
-    (dir, program)
-}
-
 fn mine(ctl: &Ctl, more: &[&str]) -> Value {
     let words = ["mine", "--output", "json", "--expiring", "5d"];
     ctl.run(words.iter().chain(more)).ok().json()
@@ -90,7 +80,7 @@ fn users_see_what_of_theirs_expires_and_nothing_of_others() {
     let share = Share::make(&mount);
     let agent = Agent::tracking(&share.config("").access("self = true"));
     agent.reachable();
-    let (_copy, program) = everybodys_purgectl();
+    let (_copy, program) = purgectl_for_users();
     let as_user = |uid| agent.ctl().as_user(uid, &program);
     let (alice, bob, carol) = (as_user(ALICE), as_user(BOB), as_user(CAROL));
 
@@ -143,7 +133,7 @@ fn without_the_role_nobody_but_root_is_told_anything() {
     let share = Share::make(&mount);
     let agent = Agent::tracking(&share.config(""));
     agent.reachable();
-    let (_copy, program) = everybodys_purgectl();
+    let (_copy, program) = purgectl_for_users();
     let answer = agent.ctl().as_user(ALICE, &program).run(["mine"]);
     assert_ne!(answer.code, 0);
     assert!(!answer.text().contains("alice"), "{}", answer.text());
@@ -204,7 +194,7 @@ fn names_in_directories_that_a_user_cannot_list_are_not_told() {
     fs::set_permissions(&way, fs::Permissions::from_mode(0o711)).unwrap();
     let agent = Agent::tracking(&share.config("").access("self = true"));
     agent.reachable();
-    let (_copy, program) = everybodys_purgectl();
+    let (_copy, program) = purgectl_for_users();
     let alice = agent.ctl().as_user(ALICE, &program);
     let mine = ["mine", "--output", "json", "--expiring", "60d", "--depth", "9"];
     let answers = [
@@ -238,7 +228,7 @@ fn names_of_directories_that_a_user_cannot_enter_are_not_told() {
     let keys = format!("announce = \"5d\"\nannounce_to = \"{}\"", lists.path().display());
     let agent = Agent::tracking(&share.config(&keys).access("self = true"));
     agent.reachable();
-    let (_copy, program) = everybodys_purgectl();
+    let (_copy, program) = purgectl_for_users();
     let alice = agent.ctl().as_user(ALICE, &program);
 
     let words = ["mine", "--output", "json", "--expiring", "60d", "--depth", "9"];

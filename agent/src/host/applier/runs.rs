@@ -186,6 +186,9 @@ impl Begun {
             max_rate,
             live,
         } = self;
+        let (name, rules) = (volume.config.name.as_str(), names_of_rules(&plan).join(", "));
+        let planned = plan.totals;
+        tracing::info!(run = %heading.run, volume = name, by = %heading.by, plan = %plan.id, %rules, %planned, "run begins");
         let run = match Ledger::create(&applier.ground.anchor, &heading.run) {
             Ok(ledger) => {
                 let order = Order {
@@ -219,10 +222,10 @@ impl Begun {
         volume.keeping.work.phases.observe(Phase::Apply, run.seconds);
         match failure_of(&run) {
             Some(why) => {
-                tracing::error!(run = %run.id, volume = %run.volume, by = %run.by, why, "the run failed")
+                tracing::error!(run = %run.id, volume = %run.volume, by = %run.by, %rules, deleted = %run.deleted, trashed = %run.trashed, why, "the run failed")
             }
             None => {
-                tracing::info!(run = %run.id, state = ?run.state, deleted = ?run.deleted, trashed = ?run.trashed, "run ended");
+                tracing::info!(run = %run.id, volume = %run.volume, by = %run.by, %rules, state = run.state.word(), deleted = %run.deleted, trashed = %run.trashed, "run ended");
             }
         }
         match applier.runs.end(&run) {
@@ -231,7 +234,9 @@ impl Begun {
                 &applier.ground.anchor,
                 &run.id,
             ))),
-            Err(error) => tracing::error!(run = %run.id, %error, "cannot save the run's record"),
+            Err(error) => {
+                tracing::error!(run = %run.id, volume = %run.volume, %error, "cannot save the run's record")
+            }
         }
         drop(claim);
     }

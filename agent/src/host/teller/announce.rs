@@ -70,6 +70,7 @@ impl Announcer {
             if let Some(error) = &failed {
                 tracing::error!(
                     rule = %rule.name,
+                    volume = %rule.volume,
                     error,
                     "the lists of what the rule will take cannot be written: nothing new is announced, and it is tried again"
                 );
@@ -137,7 +138,7 @@ impl Announcer {
             .write(&rule.name, at.now, &next)
             .map_err(failed)?;
         self.published.lock().entry(rule.name.clone()).or_default().at = Some(at.now);
-        tracing::info!(rule = %rule.name, files = next.names().len(), "announced what the rule will take");
+        tracing::info!(rule = %rule.name, volume = %rule.volume, files = next.names().len(), "announced what the rule will take");
         Ok(())
     }
 }

@@ -100,6 +100,7 @@ impl TrashKeeper {
         if !volume.write_back() {
             tracing::warn!(
                 run = run_id,
+                volume = %volume.config.name,
                 "the store cannot be written: restored files may count as unused after a crash"
             );
         }
@@ -150,18 +151,20 @@ impl TrashKeeper {
         }
         trash.tidy();
         if let Some(error) = trouble {
-            tracing::error!(run = run_id, %error, "what was restored is not in the index yet: a scan will find it");
+            tracing::error!(run = run_id, volume = %volume.config.name, %error, "what was restored is not in the index yet: a scan will find it");
             volume.request_scan(purge_scan::Extent::Volume);
         }
         back.write();
         if let Some(error) = &back.untold {
-            tracing::error!(%error, "restored, and the audit log does not say so of all");
+            tracing::error!(run = run_id, volume = %volume.config.name, %error, "restored, and the audit log does not say so of all");
         }
         let _one = volume.trash_work.lock();
         // It may have been changed meanwhile: another part of what the run took was freed.
         run = self.runs.get(run_id)?;
         run.restored = run.restored.plus(back.report.restored);
         self.runs.save(&run)?;
+        let (restored, refused) = (back.report.restored, back.report.failed_total);
+        tracing::info!(run = run_id, volume = %volume.config.name, by, %restored, refused, "restored from the trash");
         Ok(back.report)
     }
 

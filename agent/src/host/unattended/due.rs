@@ -240,7 +240,7 @@ impl Unattended {
         };
         let by = format!("rule {}", rule.name);
         let done = self.planner.create_plan(&wanted, By::agent(&by)).and_then(|plan| {
-            tracing::info!(rule = %rule.name, plan = %plan.id, candidates = ?plan.totals, "scheduled plan");
+            tracing::info!(rule = %rule.name, volume = %rule.volume, plan = %plan.id, candidates = %plan.totals, "scheduled plan");
             if !rule.action.is_applied() {
                 self.notices.ask_for(&rule.name);
             }
@@ -257,7 +257,7 @@ impl Unattended {
         if let Some(wait) = self.must_wait(rule) {
             return wait;
         }
-        tracing::error!(rule = %rule.name, %error, "the scheduled plan was not made or not applied");
+        tracing::error!(rule = %rule.name, volume = %rule.volume, %error, "the scheduled plan was not made or not applied");
         self.notices.tell_of_failure(&rule.volume, &by, &error);
         Turn::Done
     }

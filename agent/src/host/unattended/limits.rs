@@ -84,12 +84,12 @@ impl Unattended {
             Ok(None) => self.brakes.goes_on(&name),
             Ok(Some(why)) => {
                 if self.brakes.waits(&name, why) {
-                    tracing::warn!(volume = %asker.volume(), why, "nothing is deleted");
+                    tracing::warn!(by = %name, volume = %asker.volume(), why, "nothing is deleted");
                 }
             }
             Err(error) => {
                 if self.brakes.waits(&name, &error.to_string()) {
-                    tracing::error!(by = %name, %error, "the plan was not made or not applied");
+                    tracing::error!(by = %name, volume = %asker.volume(), %error, "the plan was not made or not applied");
                 }
                 self.notices.tell_of_failure(asker.volume(), &name, &error);
             }
@@ -97,7 +97,7 @@ impl Unattended {
     }
 
     fn apply_triggered(&self, asker: &Asker, plan: &Plan) -> Result<(), HostError> {
-        tracing::info!(by = %asker.name(), plan = %plan.id, candidates = ?plan.totals, "plan");
+        tracing::info!(by = %asker.name(), volume = %asker.volume(), plan = %plan.id, candidates = %plan.totals, "plan made");
         if !self.ground.rule_of(asker)?.action.is_applied() {
             return Ok(());
         }

@@ -396,7 +396,7 @@ fn of_subject(
         "bytes" => (left(used.bytes), None),
         _ => (None, left(used.byte_days)),
     };
-    tracing::debug!(quota = %q.name, subject, ?hard, ?temporal, "what would go");
+    tracing::debug!(quota = %q.name, subject, hard, temporal, "what would go");
     Ok(Quota {
         hard,
         temporal,

@@ -247,8 +247,8 @@ impl Closing<'_> {
         let (run, deleted, trashed) = (&self.run.id, self.run.deleted, self.run.trashed);
         tracing::warn!(
             run,
-            ?deleted,
-            ?trashed,
+            %deleted,
+            %trashed,
             "closed a run that ended with its process"
         );
         Ok(self.run)

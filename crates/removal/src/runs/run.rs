@@ -75,6 +75,19 @@ pub enum RunState {
     Failed,
 }
 
+impl RunState {
+    /// In a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::Partial => "partial",
+            Self::Cancelled => "cancelled",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// A candidate that failed, or something that could not be put back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Failure {

@@ -315,7 +315,7 @@ impl Trash {
                 Ok(origin) => origins.push(origin),
                 // It is kept all the same, and one that is damaged must not keep the volume from starting.
                 Err(error) => {
-                    tracing::warn!(run = %share.run, ?name, %error, "kept in the trash, and where it was cannot be read")
+                    tracing::warn!(run = %share.run, name = %name.to_string_lossy(), %error, "kept in the trash, and where it was cannot be read")
                 }
             }
         }
