@@ -6,6 +6,7 @@ use super::place::{AtEnd, Place};
 use super::views::own::{hidden, theirs};
 use super::{Ground, HostError, User, shown};
 use purge_model::Kind;
+use purge_proto::units::format_duration;
 use purge_removal::holds::{Asker, Hold, Holds, PATH_BYTES_MAX, Wanted};
 use purge_sys::stat::Located;
 
@@ -51,7 +52,10 @@ impl Holder {
         if wish.seconds.is_some_and(|s| s > hold_max) {
             return Err(HostError::Invalid {
                 field: "for_seconds",
-                why: format!("you may hold for {hold_max} seconds at most (self_hold_max)"),
+                why: format!(
+                    "you may hold for {} at most (self_hold_max)",
+                    format_duration(hold_max)
+                ),
             });
         }
         let place = self.place_to_hold(wish.path);

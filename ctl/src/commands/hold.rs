@@ -28,7 +28,8 @@ enum Command {
         /// The reason, for those who find the hold later.
         #[arg(long, value_name = "TEXT")]
         reason: String,
-        /// For this long; without it, until it is removed.
+        /// For this long. Without it, the hold stays until it is removed; a hold of an ordinary user ends after the time that the
+        /// agent allows such users (self_hold_max).
         #[arg(long = "for", value_name = "DUR", value_parser = super::duration)]
         duration: Option<u64>,
     },
@@ -55,7 +56,7 @@ impl Hold {
                     for_seconds: *duration,
                 };
                 let hold = client.add_hold(request).await?.into_inner();
-                answer(&hold, "is held", out)?;
+                answer(&hold, &format!("is held {}", until(&hold)), out)?;
             }
             Command::Remove { id } => {
                 let hold = client
@@ -79,6 +80,14 @@ async fn all(client: &mut Client) -> Result<Vec<v1::Hold>, CtlError> {
         if request.page_token.is_empty() {
             return Ok(holds);
         }
+    }
+}
+
+/// How long a hold lasts.
+fn until(hold: &v1::Hold) -> String {
+    match hold.expires_at {
+        Some(_) => format!("until {}", stamp(hold.expires_at)),
+        None => "until removed".into(),
     }
 }
 
@@ -113,10 +122,9 @@ fn list(holds: &[v1::Hold], out: &mut Out) -> Result<(), CtlError> {
         ("PATH", Align::Left),
     ]);
     for h in holds {
-        let until = if h.expires_at.is_some() {
-            stamp(h.expires_at)
-        } else {
-            "until removed".into()
+        let until = match h.expires_at {
+            Some(_) => stamp(h.expires_at),
+            None => until(h),
         };
         let by = match h.created_by.as_str() {
             "uid 0" => "root",
