@@ -61,6 +61,7 @@ pub use self::views::questions::User;
 use crate::volume::{Absent, Volume};
 use purge_base::probe::StateDir;
 use purge_index::{Store, aside};
+use purge_notify::preview;
 use purge_notify::sender::Notifier;
 use purge_removal::audit::Audit;
 use purge_removal::holds::Holds;
@@ -200,6 +201,31 @@ impl Host {
             (self.plans.clone(), Arc::clone(&self.runs)),
             (Arc::clone(&self.notices), Arc::clone(&self.notifier)),
         )
+    }
+
+    /// The notices that would be sent now; `again`: as if none had been sent yet. Nothing is sent, and nothing is noted.
+    ///
+    /// # Errors
+    /// When the configuration names no sink, or what is there cannot be read.
+    pub fn preview_notices(
+        &self,
+        again: bool,
+        wanted: &preview::Wanted,
+    ) -> Result<Vec<preview::Draft>, HostError> {
+        if self.notifier.config().sinks.is_empty() {
+            let why = "the configuration has no [notify]: no notice is sent";
+            return Err(HostError::Refused(why.into()));
+        }
+        let failed = |why: String| HostError::Refused(format!("what would be told cannot be found: {why}"));
+        let lookout = self.lookout().map_err(|e| failed(e.to_string()))?;
+        let found = lookout.preview(again).map_err(|e| failed(e.to_string()))?;
+        Ok(self.notifier.drafts(&found, wanted))
+    }
+
+    /// When the first notices to owners are sent (seconds since 1970), if they wait.
+    pub fn first_notices_at(&self) -> Option<u64> {
+        let tells = self.notifier.tells();
+        tells.then(|| teller::lookout::held_until(self.notifier.outbox.dir()))?
     }
 
     /// Why the agent must be started again, if so: an index that must be set aside, or a volume that is mounted again.

@@ -39,7 +39,7 @@ pub enum OfOwn {
 }
 
 /// Every call of `purge.v1.PurgeAgent`, the role it needs, and whether ordinary users may make it for what is theirs.
-pub const CALLS: [(&str, Role, OfOwn); 28] = [
+pub const CALLS: [(&str, Role, OfOwn); 30] = [
     ("GetStatus", Role::Viewer, OfOwn::MayNot),
     ("GetPlan", Role::Viewer, OfOwn::MayNot),
     ("ListPlans", Role::Viewer, OfOwn::MayNot),
@@ -52,6 +52,7 @@ pub const CALLS: [(&str, Role, OfOwn); 28] = [
     ("GetForecast", Role::Viewer, OfOwn::MayNot),
     ("GetTouched", Role::Viewer, OfOwn::MayNot),
     ("ListNotices", Role::Viewer, OfOwn::MayNot),
+    ("PreviewNotices", Role::Viewer, OfOwn::MayNot),
     ("Mine", Role::Viewer, OfOwn::May),
     ("Explain", Role::Viewer, OfOwn::May),
     ("Find", Role::Viewer, OfOwn::May),
@@ -64,6 +65,7 @@ pub const CALLS: [(&str, Role, OfOwn); 28] = [
     ("Rescan", Role::Operator, OfOwn::MayNot),
     ("CheckPatterns", Role::Operator, OfOwn::MayNot),
     ("TestNotice", Role::Admin, OfOwn::MayNot),
+    ("ReleaseNotices", Role::Admin, OfOwn::MayNot),
     ("Apply", Role::Admin, OfOwn::MayNot),
     ("CancelRun", Role::Admin, OfOwn::MayNot),
     ("Restore", Role::Admin, OfOwn::MayNot),

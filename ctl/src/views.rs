@@ -200,6 +200,37 @@ pub fn notice(n: &v1::Notice) -> Value {
     })
 }
 
+/// `notices preview`.
+pub fn notices_preview(p: &v1::PreviewNoticesResponse) -> Value {
+    let draft = |d: &v1::NoticeDraft| {
+        let to = match d.uid {
+            Some(uid) => json!({ "audience": "owner", "user": d.user, "uid": uid }),
+            None => json!({ "audience": "operator" }),
+        };
+        json!({
+            "sink": d.sink,
+            "to": to,
+            "address": d.address,
+            "events": d.events,
+            "subject": d.subject,
+            "text": d.text,
+            "notice_id": d.notice_id,
+            "due_at": time(d.due_at),
+        })
+    };
+    json!({
+        "notices": p.drafts.iter().map(draft).collect::<Vec<_>>(),
+        "left_out": p.left_out,
+        "dry_run": p.dry_run,
+        "held_until": time(p.held_until),
+    })
+}
+
+/// `notices release`.
+pub fn notices_released(r: &v1::ReleaseNoticesResponse) -> Value {
+    json!({ "released": true, "held_until": time(r.held_until) })
+}
+
 /// `notices test`.
 pub fn notice_test(t: &v1::TestNoticeResponse) -> Value {
     json!({ "sink": t.sink, "notice_id": t.notice_id, "sent": true })

@@ -176,6 +176,18 @@ const CASES: &[(&str, i32, &[&str])] = &[
         0,
         &["notices", "--state", "sent", "--output", "csv"],
     ),
+    ("notices-preview", 0, &["notices", "preview"]),
+    (
+        "notices-preview-nothing",
+        0,
+        &["notices", "preview", "--user", "carol"],
+    ),
+    (
+        "notices-preview-json",
+        0,
+        &["notices", "preview", "--user", "alice", "--output", "json"],
+    ),
+    ("notices-release-refused", 3, &["notices", "release"]),
     ("notices-test", 0, &["notices", "test", "--sink", "smtp"]),
     (
         "notices-test-json",
@@ -350,6 +362,7 @@ fn json_is_one_document_and_ndjson_one_object_a_line() {
         "explain-json",
         "usage-json",
         "notices-json",
+        "notices-preview-json",
         "notices-test-json",
     ] {
         let text = std::fs::read_to_string(golden(name)).unwrap();

@@ -563,18 +563,24 @@ impl PurgeAgent for Service {
         &self,
         request: Request<v1::ListNoticesRequest>,
     ) -> Result<Response<v1::ListNoticesResponse>, Status> {
-        let r = request.into_inner();
-        let state = r.state();
-        let all = self.host.notifier.outbox.list(|n| {
-            (r.sink.is_empty() || n.sink == r.sink)
-                && (state == v1::NoticeState::Unspecified || notices::state(n.fate) == state)
-        });
-        let all = all.iter().map(notices::notice).collect();
-        let (notices, next_page_token) = pages::notices(all, r.page_size, &r.page_token);
-        Ok(Response::new(v1::ListNoticesResponse {
-            notices,
-            next_page_token,
-        }))
+        Ok(Response::new(notices::list(&self.host, &request.into_inner())))
+    }
+
+    async fn preview_notices(
+        &self,
+        request: Request<v1::PreviewNoticesRequest>,
+    ) -> Result<Response<v1::PreviewNoticesResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let asked = notices::wanted(request.into_inner())?;
+        let found = self.wait(&caller, move |host| notices::preview(host, &asked));
+        Ok(Response::new(found.await?))
+    }
+
+    async fn release_notices(
+        &self,
+        _: Request<v1::ReleaseNoticesRequest>,
+    ) -> Result<Response<v1::ReleaseNoticesResponse>, Status> {
+        notices::release(&self.host).map(Response::new)
     }
 
     async fn test_notice(

@@ -43,6 +43,8 @@ pub(super) fn read_notify(s: Section<'_, '_>, src: &mut Source<'_>) -> Notify {
             format!("write at most {LIST_MAX_MAX}"),
         );
     }
+    let dry_run = s.flag(src, key::DRY_RUN).unwrap_or(false);
+    let hold_first = value(s.duration(src, key::HOLD_FIRST));
     let templates = absolute(&s, src, key::TEMPLATES);
     if let Some((dir, span)) = &templates
         && let Err(why) = Texts::load(Some(dir))
@@ -73,6 +75,8 @@ pub(super) fn read_notify(s: Section<'_, '_>, src: &mut Source<'_>) -> Notify {
         templates: templates.map(|(path, _)| path),
         list_max: usize::try_from(list_max).unwrap_or(usize::MAX),
         retry_for,
+        dry_run,
+        hold_first,
     }
 }
 

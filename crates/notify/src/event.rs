@@ -33,13 +33,15 @@ pub enum Kind {
     Trouble,
     /// It works again.
     TroubleEnded,
+    /// Notices were switched on, and the first ones to owners wait.
+    FirstNotices,
     /// A user tries whether a sink works.
     Test,
 }
 
 impl Kind {
     /// All kinds that a sink can be told of.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::OverQuota,
         Self::BackUnder,
         Self::WillExpire,
@@ -52,6 +54,7 @@ impl Kind {
         Self::TriggerStopped,
         Self::Trouble,
         Self::TroubleEnded,
+        Self::FirstNotices,
     ];
 
     /// As configuration and JSON have it.
@@ -69,6 +72,7 @@ impl Kind {
             Self::TriggerStopped => "trigger-stopped",
             Self::Trouble => "trouble",
             Self::TroubleEnded => "trouble-ended",
+            Self::FirstNotices => "first-notices",
             Self::Test => "test",
         }
     }
@@ -258,6 +262,15 @@ pub enum What {
         /// What was concerned.
         check: String,
     },
+    /// See [`Kind::FirstNotices`].
+    FirstNotices {
+        /// Notices that wait.
+        notices: u64,
+        /// The owners that they are for.
+        owners: u64,
+        /// When they are sent, RFC 3339 UTC.
+        until: String,
+    },
     /// See [`Kind::Test`].
     Test {
         /// The sink that is tried.
@@ -357,6 +370,7 @@ impl What {
             Self::TriggerStopped { .. } => Kind::TriggerStopped,
             Self::Trouble { .. } => Kind::Trouble,
             Self::TroubleEnded { .. } => Kind::TroubleEnded,
+            Self::FirstNotices { .. } => Kind::FirstNotices,
             Self::Test { .. } => Kind::Test,
         }
     }

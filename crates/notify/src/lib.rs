@@ -18,6 +18,7 @@
 //! - [`address`]  an owner's mail address
 //! - [`tally`]    who lost what in a run
 //! - [`sink`]     the means: mail, HTTP, AMQP, a program
+//! - [`preview`]  what would be sent now
 //! - [`sender`]   one task a sink: sends, waits, tries again
 //!
 //! What may never happen: that a purge or the collector waits for a sink; that an event is told twice by the same sink (an event
@@ -35,6 +36,7 @@ mod file;
 pub mod memory;
 pub mod notice;
 pub mod outbox;
+pub mod preview;
 pub mod receipts;
 pub mod sender;
 pub mod settings;

@@ -43,6 +43,9 @@ pub struct Record {
     /// Runs, gaps and failures by name, and when they were told.
     #[serde(default)]
     pub once: BTreeMap<String, u64>,
+    /// Notices were just switched on: until then (seconds since 1970) no owner is told what will happen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_at: Option<u64>,
 }
 
 /// The file.
@@ -80,6 +83,27 @@ impl Memory {
             told,
             changed: is_new,
         })
+    }
+
+    /// One in which nothing was told yet. It is not to be saved.
+    pub fn blank(dir: &Path) -> Self {
+        Self {
+            path: dir.join(FILE),
+            is_new: true,
+            told: Record::default(),
+            changed: false,
+        }
+    }
+
+    /// Until when owners are told nothing, if so.
+    pub fn held_until(&self, now: u64) -> Option<u64> {
+        self.told.first_at.filter(|at| *at > now)
+    }
+
+    /// Owners are told nothing before then.
+    pub fn hold_until(&mut self, at: u64) {
+        self.told.first_at = Some(at);
+        self.changed = true;
     }
 
     /// Whether something that happens once was told.

@@ -49,6 +49,8 @@ pub struct Outbox {
     receipts: Arc<Receipts>,
     /// Told whenever a notice is added.
     pub added: tokio::sync::Notify,
+    /// An earlier process had one here.
+    pub was_there: bool,
 }
 
 #[derive(Debug, Default)]
@@ -65,6 +67,7 @@ impl Outbox {
     /// # Errors
     /// When the directory cannot be made or read. A notice that cannot be read is set aside and said aloud.
     pub fn open(dir: &Path, handover: &mut Handover) -> io::Result<Self> {
+        let was_there = dir.exists();
         purge_sys::private::dir(&dir.join("lists"))?;
         let mut inner = Inner::default();
         for entry in fs::read_dir(dir)? {
@@ -97,6 +100,7 @@ impl Outbox {
             inner: Mutex::new(inner),
             receipts,
             added: tokio::sync::Notify::new(),
+            was_there,
         };
         left.into_iter().for_each(|left| outbox.settle(left));
         Ok(outbox)

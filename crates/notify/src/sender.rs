@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -59,6 +60,8 @@ pub struct Notifier {
     /// Changed when every sender is to end.
     round: watch::Sender<u64>,
     senders: Mutex<Vec<JoinHandle<()>>>,
+    /// An operator wants the first notices to be sent.
+    released: AtomicBool,
 }
 
 /// Why a sink cannot be tried.
@@ -92,6 +95,7 @@ impl Notifier {
             in_force: RwLock::new(Arc::new(InForce::new(notify))),
             round: watch::Sender::new(0),
             senders: Mutex::default(),
+            released: AtomicBool::new(false),
         }))
     }
 
@@ -102,13 +106,30 @@ impl Notifier {
 
     /// Whether any notice is sent.
     pub fn tells(&self) -> bool {
-        !self.in_force.read().notify.sinks.is_empty()
+        let in_force = self.in_force.read();
+        !in_force.notify.sinks.is_empty() && !in_force.notify.dry_run
+    }
+
+    /// The first notices need not wait any longer.
+    pub fn release(&self) {
+        self.released.store(true, Relaxed);
+    }
+
+    /// Whether that was said since it was asked last.
+    pub fn take_release(&self) -> bool {
+        self.released.swap(false, Relaxed)
+    }
+
+    /// A notice in the words of a sink.
+    pub(crate) fn letter(&self, sink: &Sink, notice: Notice, lists: Vec<Vec<Entry>>) -> Letter {
+        let in_force = Arc::clone(&self.in_force.read());
+        in_force.letter(sink, notice, lists)
     }
 
     /// The tally of a run on the volume at `root`, where notices are sent. One that was begun is begun again.
     pub fn tally(&self, run: &str, root: &std::path::Path) -> Option<Tally> {
         let in_force = Arc::clone(&self.in_force.read());
-        if in_force.notify.sinks.is_empty() {
+        if in_force.notify.sinks.is_empty() || in_force.notify.dry_run {
             return None;
         }
         Tally::begin(self.outbox.dir(), run, root, in_force.notify.list_max)
@@ -122,12 +143,21 @@ impl Notifier {
     /// When it cannot be made durable: it is to be given again.
     pub fn tell(&self, event: Event, entries: &[Entry]) -> io::Result<()> {
         let in_force = Arc::clone(&self.in_force.read());
+        if in_force.notify.dry_run {
+            let (event, to) = (event.what.kind().as_str(), event.to.name().to_owned());
+            tracing::info!(event, to, "a notice is not sent: notify.dry_run is on");
+            return Ok(());
+        }
         self.outbox.add(event, entries, &in_force.notify.sinks, now())
     }
 
     /// Starts to send, on the runtime that this is called in.
     pub fn start(self: &Arc<Self>) {
         let in_force = Arc::clone(&self.in_force.read());
+        if in_force.notify.dry_run {
+            tracing::info!("no notice is sent (notify.dry_run): `purgectl notices preview` shows them");
+            return;
+        }
         let mut senders = self.senders.lock();
         for sink in &in_force.notify.sinks {
             let keeping = Arc::clone(self).keep(Arc::clone(&in_force), sink.clone(), self.round.subscribe());

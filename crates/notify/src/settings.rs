@@ -25,6 +25,10 @@ pub struct Notify {
     pub list_max: usize,
     /// A notice that the sink does not take is given up after this number of seconds.
     pub retry_for: u64,
+    /// Nothing is sent: the notices can be looked at.
+    pub dry_run: bool,
+    /// The first notices to owners wait for this number of seconds, unless an operator releases them.
+    pub hold_first: u64,
 }
 
 impl Default for Notify {
@@ -36,6 +40,8 @@ impl Default for Notify {
             templates: None,
             list_max: 1000,
             retry_for: 7 * 86_400,
+            dry_run: false,
+            hold_first: 3600,
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::{paths, views};
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 #[command(
-    after_help = "Examples:\n  purgectl notices --state failed\n  purgectl notices test --sink webhook"
+    after_help = "Examples:\n  purgectl notices --state failed\n  purgectl notices preview --user alice --event will-expire\n  purgectl notices test --sink webhook"
 )]
 pub struct Notices {
     #[command(subcommand)]
@@ -30,6 +30,20 @@ pub struct Notices {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show what would be sent now, to whom and by which sink; nothing is sent.
+    Preview {
+        /// Only those to this user.
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
+        /// Only those that tell of this, such as will-expire.
+        #[arg(long, value_name = "EVENT")]
+        event: Option<String>,
+        /// Also what was told already, in today's words.
+        #[arg(long)]
+        again: bool,
+    },
+    /// Send the first notices after notices were switched on, which wait for this.
+    Release,
     /// Send a test by one sink, now, and say whether it was taken.
     Test {
         /// Which; the configuration names it, or it is called smtp, webhook, amqp or exec.
@@ -47,8 +61,19 @@ enum State {
 
 impl Notices {
     pub(super) async fn run(&self, mut client: Client, out: &mut Out) -> Result<u8, CtlError> {
-        let Some(Command::Test { sink }) = &self.command else {
-            return self.list(client, out).await;
+        let sink = match &self.command {
+            None => return self.list(client, out).await,
+            Some(Command::Preview { user, event, again }) => {
+                let request = v1::PreviewNoticesRequest {
+                    user: user.clone().unwrap_or_default(),
+                    event: event.clone().unwrap_or_default(),
+                    again: *again,
+                };
+                let found = client.preview_notices(request).await?.into_inner();
+                return preview(&found, out);
+            }
+            Some(Command::Release) => return release(client, out).await,
+            Some(Command::Test { sink }) => sink,
         };
         let request = v1::TestNoticeRequest { sink: sink.clone() };
         let taken = client.test_notice(request).await?.into_inner();
@@ -134,6 +159,96 @@ fn print(notices: &[v1::Notice], out: &mut Out) -> Result<(), CtlError> {
         out.line(&format!("  {}", n.error))?;
     }
     Ok(())
+}
+
+async fn release(mut client: Client, out: &mut Out) -> Result<u8, CtlError> {
+    let released = client
+        .release_notices(v1::ReleaseNoticesRequest {})
+        .await?
+        .into_inner();
+    match out.is_table() {
+        true => out.line("The first notices are sent now. See `purgectl notices`.")?,
+        false => out.one(&views::notices_released(&released))?,
+    }
+    Ok(exit::DONE)
+}
+
+fn preview(found: &v1::PreviewNoticesResponse, out: &mut Out) -> Result<u8, CtlError> {
+    if !out.is_table() {
+        out.one(&views::notices_preview(found))?;
+        return Ok(exit::DONE);
+    }
+    for draft in &found.drafts {
+        out.words(&heading(draft))?;
+        if !draft.notice_id.is_empty() {
+            let due = stamp(draft.due_at);
+            out.line(&format!("Waits as {} until {due}", draft.notice_id))?;
+        }
+        out.line(&format!(
+            "Subject: {}",
+            paths::printable(draft.subject.as_bytes())
+        ))?;
+        out.line("")?;
+        for line in draft.text.trim_end().lines() {
+            let indent = if line.trim().is_empty() { "" } else { "  " };
+            out.line(&format!(
+                "{indent}{}",
+                paths::printable(line.trim_end().as_bytes())
+            ))?;
+        }
+        out.line("")?;
+    }
+    if found.left_out > 0 {
+        let more = plural(found.left_out, "notice", "notices");
+        out.line(&format!("{more} more: choose with --user or --event."))?;
+    }
+    for line in summary(found) {
+        out.words(&line)?;
+    }
+    Ok(exit::DONE)
+}
+
+/// `To alice <alice@example.org>, by smtp: will-expire, over-quota`.
+fn heading(draft: &v1::NoticeDraft) -> String {
+    let who = match draft.user.is_empty() {
+        true => "the operator".to_owned(),
+        false => paths::printable(draft.user.as_bytes()),
+    };
+    let address = match draft.address.is_empty() {
+        true => String::new(),
+        false => format!(" <{}>", paths::printable(draft.address.as_bytes())),
+    };
+    format!(
+        "To {who}{address}, by {}: {}",
+        draft.sink,
+        draft.events.join(", ")
+    )
+}
+
+/// How many there are, and when they are sent.
+fn summary(found: &v1::PreviewNoticesResponse) -> [String; 2] {
+    let count = (found.drafts.len() as u64).saturating_add(found.left_out);
+    let when = match (found.dry_run, found.held_until) {
+        (true, _) => "Nothing is sent: notify.dry_run is on.".to_owned(),
+        (_, Some(_)) => {
+            let at = stamp(found.held_until);
+            format!("To owners at {at}, or with `purgectl notices release`.")
+        }
+        _ => "The agent sends what is due by itself.".to_owned(),
+    };
+    match count {
+        0 => [
+            "Nothing would be sent now.".to_owned(),
+            "With --again: what was told already.".to_owned(),
+        ],
+        _ => [
+            format!(
+                "{}; this command has sent nothing.",
+                plural(count, "notice", "notices")
+            ),
+            when,
+        ],
+    }
 }
 
 /// The kind of its first event, and how many others there are.

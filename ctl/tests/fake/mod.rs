@@ -283,6 +283,21 @@ impl PurgeAgent for Fake {
             next_page_token: String::new(),
         }))
     }
+    async fn preview_notices(
+        &self,
+        request: Request<PreviewNoticesRequest>,
+    ) -> Result<Response<PreviewNoticesResponse>, Status> {
+        let r = request.into_inner();
+        Ok(Response::new(values::preview(&r.user)))
+    }
+
+    async fn release_notices(
+        &self,
+        _: Request<ReleaseNoticesRequest>,
+    ) -> Result<Response<ReleaseNoticesResponse>, Status> {
+        Err(Status::failed_precondition("no first notices wait"))
+    }
+
     async fn test_notice(
         &self,
         r: Request<TestNoticeRequest>,

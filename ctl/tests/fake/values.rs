@@ -519,3 +519,32 @@ pub fn doctor() -> DoctorReport {
     ];
     DoctorReport { findings }
 }
+
+pub fn preview(user: &str) -> PreviewNoticesResponse {
+    let alice = NoticeDraft {
+        sink: "smtp".into(),
+        user: "alice".into(),
+        uid: Some(1001),
+        address: "alice@example.org".into(),
+        events: vec!["will-expire".into()],
+        subject: "[scratch] 12 files of yours expire until 2026-09-28".into(),
+        text: "12 files of yours on volume scratch expire.\n\n  Keep them:  use them\n".into(),
+        ..NoticeDraft::default()
+    };
+    let operator = NoticeDraft {
+        sink: "webhook".into(),
+        events: vec!["watermark-reached".into()],
+        subject: "[scratch] over its watermark".into(),
+        text: "Volume scratch is over its watermark.\n".into(),
+        notice_id: "n9".into(),
+        due_at: at(60),
+        ..NoticeDraft::default()
+    };
+    let mut drafts = vec![alice, operator];
+    drafts.retain(|d| user.is_empty() || d.user == user);
+    PreviewNoticesResponse {
+        drafts,
+        held_until: at(3600),
+        ..PreviewNoticesResponse::default()
+    }
+}

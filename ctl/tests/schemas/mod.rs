@@ -27,7 +27,10 @@ pub fn name_of(arguments: &[&str]) -> Option<String> {
         ("show", _) if has("--by") => "show-by-directory",
         ("usage", _) if has("--touched") => "usage-touched",
         ("hold", "add" | "remove") => "hold",
-        ("hold" | "config" | "notices", second @ ("list" | "show" | "test")) => {
+        (
+            "hold" | "config" | "notices" | "volume",
+            second @ ("list" | "show" | "test" | "preview" | "release" | "reset"),
+        ) => {
             return Some(format!("{first}-{second}"));
         }
         (first, _) => first,

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod looked_at_before;
 mod notices;
 mod notices_broker;
 mod notices_killed;

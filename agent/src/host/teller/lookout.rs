@@ -1,13 +1,18 @@
 //! What people are told of: looks now and then at runs, gaps, space, quotas and what will expire, and gives what is new to
 //! the outbox. Nothing here waits for a sink, and no purge waits for this. `owners` has quotas and expiries, `troubles` what does not work.
 
+mod first;
 mod owners;
 mod troubles;
+
+pub(in crate::host) use first::held_until;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::host::judge::Judge;
 use crate::host::notices::Notices;
@@ -23,6 +28,7 @@ use purge_model::Seconds;
 use purge_model::path;
 use purge_notify::event::{Audience, Entry, Event, Fill, List, Purged, What, rfc3339};
 use purge_notify::memory::{Episode, Memory};
+use purge_notify::preview::Found;
 use purge_notify::sender::Notifier;
 use purge_notify::tally::{self, Lost};
 use purge_policy::allowance::Watermark;
@@ -45,7 +51,8 @@ const TIDY_EVERY: Duration = Duration::from_secs(3600);
 
 /// Something went wrong while looking: it is looked at again.
 #[derive(Debug, thiserror::Error)]
-enum LookError {
+#[allow(missing_docs, reason = "each says what it is")]
+pub(in crate::host) enum LookError {
     #[error("the outbox cannot be written: {0}")]
     Outbox(#[from] io::Error),
     #[error(transparent)]
@@ -90,6 +97,10 @@ pub struct Lookout {
     /// What is wrong and was not told yet, and since when.
     wrong: BTreeMap<String, Instant>,
     began: Seconds,
+    /// The agent has run without notices before it has them.
+    was_silent: bool,
+    /// What is found is only to be shown: it is put here, and not into the outbox.
+    shown: Option<Mutex<Vec<Found>>>,
 }
 
 impl Lookout {
@@ -104,6 +115,7 @@ impl Lookout {
     ) -> io::Result<Self> {
         let memory = Memory::open(notifier.outbox.dir())?;
         let now = Instant::now();
+        let was_silent = notifier.outbox.was_there;
         Ok(Self {
             ground,
             judge,
@@ -120,6 +132,8 @@ impl Lookout {
             tidied: None,
             wrong: BTreeMap::new(),
             began: clock::wall(),
+            was_silent,
+            shown: None,
         })
     }
 
@@ -131,8 +145,11 @@ impl Lookout {
             said("what was sent long ago", tidied.map_err(LookError::from));
         }
         if !self.notifier.tells() {
+            self.was_silent = true;
             return;
         }
+        let begun = self.begin();
+        said("the first notices", begun);
         let runs = self.runs();
         said("runs", runs);
         let gaps = self.gaps();
@@ -155,8 +172,12 @@ impl Lookout {
             }
             self.quotas.made(began);
         }
-        let asked = self.notices.take_asked();
-        let due = self.expiring.is_due();
+        let is_held = self.is_held();
+        let asked = match is_held {
+            true => Default::default(),
+            false => self.notices.take_asked(),
+        };
+        let due = self.expiring.is_due() && !is_held;
         if due || !asked.is_empty() {
             let began = Instant::now();
             for rule in self.ground.rules() {
@@ -178,12 +199,10 @@ impl Lookout {
     /// Gives an event to the outbox; what was told may be noted afterwards.
     fn tell(&self, mut event: Event, entries: Vec<Entry>, total: u64) -> Result<(), LookError> {
         let entries = &*self.seen_by(&event, entries);
-        if !entries.is_empty() {
-            event.list = Some(List {
-                total,
-                shown: entries.len() as u64,
-                file: String::new(),
-            });
+        event.list = list_of(total, entries);
+        if let Some(shown) = &self.shown {
+            shown.lock().push((event, entries.to_vec()));
+            return Ok(());
         }
         Ok(self.notifier.tell(event, entries)?)
     }
@@ -374,6 +393,14 @@ impl Lookout {
         );
         Ok(())
     }
+}
+
+fn list_of(total: u64, entries: &[Entry]) -> Option<List> {
+    (!entries.is_empty()).then(|| List {
+        total,
+        shown: entries.len() as u64,
+        file: String::new(),
+    })
 }
 
 fn said(what: &str, looked: Result<(), LookError>) {

@@ -11,6 +11,13 @@ keys! {
         .doc("A list (an attachment, or `list.entries`) names this many entries at most, and counts the others.");
     RETRY_FOR = Key::with_default("retry_for", Form::Duration, "\"7d\"")
         .doc("The agent gives up a notice that its sink has not accepted after this time.");
+    DRY_RUN = Key::with_default("dry_run", Form::Flag, "false")
+        .doc("true: the agent sends no notice and notes none as sent. `purgectl notices preview` shows what it would send, to whom and by \
+              which sink.");
+    HOLD_FIRST = Key::with_default("hold_first", Form::Duration, "\"1h\"")
+        .doc("Where an agent that ran without notices gets a [notify], its first notices to owners wait for this time. The operator gets \
+              a notice of how many they are (first-notices), looks at them (`purgectl notices preview`) and sends them at once (`purgectl \
+              notices release`) or not at all (dry_run). \"0s\": they do not wait.");
     ADDRESSES = Key::optional("addresses", Form::Text("an absolute path"), "\"/etc/purge-agent/addresses\"")
         .doc("Addresses of owners: lines `user address` in this file, else an address in the gecos field with gecos = true, else the `to` of \
               smtp.");
@@ -45,7 +52,8 @@ keys! {
         Form::Tables(&EXEC_TABLE),
         "{ command = [\"/usr/local/sbin/tell\", \"--json\"], timeout = \"30s\" }",
     )
-    .doc("The same JSON on the standard input of a program, as root and in the unit's sandbox; accepted when the program exits with 0.");
+    .doc("The same JSON on the standard input of a program, as root and in the unit's sandbox; accepted when the program exits with 0. Its \
+          environment has PURGE_NOTICE_ID, PURGE_EVENT, PURGE_TO (the user, or operator) and PURGE_SUBJECT (one line).");
 }
 
 /// The table.
@@ -57,7 +65,7 @@ pub const NOTIFY: Table = Table {
     doc: "Events, and who gets a notice of each: will-expire (an owner's files that expire within warn_before, once), expired (an owner's files \
           that a rule with action = \"notify\" found), purged (what a run took from an owner), over-quota and back-under (to the user; a \
           directory's owner; of a group's quota, the operator). To the operator: run-failed, coverage-gap, watermark-reached, \
-          watermark-ended, trigger-stopped, trouble, trouble-ended. A notice stays in STATE_DIR/notices until its sink has accepted it, over \
+          watermark-ended, trigger-stopped, trouble, trouble-ended, first-notices. A notice stays in STATE_DIR/notices until its sink has accepted it, over \
           restarts. The agent tries again after 5 s, 10 s, ... 5 min. No sink sends an event twice. `purgectl notices` shows what was sent, \
           waits and failed; `purgectl notices test --sink NAME` tries a sink. A reload reads this table again. All sinks but exec need a \
           network: see /usr/share/purge-agent/network.conf. One sink of a kind is a table, several are a list of tables, each with a name.",

@@ -53,6 +53,8 @@ impl Program {
             )
             .env("PURGE_NOTICE_ID", &letter.notice.notice_id)
             .env("PURGE_EVENT", letter.kind())
+            .env("PURGE_TO", letter.notice.to.name())
+            .env("PURGE_SUBJECT", &letter.words.subject)
             .current_dir("/")
             // A group of its own: what it has started ends with it, if it takes too long.
             .process_group(0)

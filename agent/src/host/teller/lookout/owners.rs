@@ -43,7 +43,7 @@ impl Lookout {
             gone.retain(|name| *name != used.name);
             let before = self.memory.episode(&key);
             let is_over = used.hard.is_some() || used.temporal.is_some();
-            if is_over == before.on {
+            if is_over == before.on || self.waits(&to) {
                 continue;
             }
             let what = match is_over {
@@ -57,6 +57,9 @@ impl Lookout {
             let key = format!("{prefix}{name}");
             let before = self.memory.episode(&key);
             let to = before.to.clone().unwrap_or(Audience::Operator);
+            if self.waits(&to) {
+                continue;
+            }
             let nothing = Over {
                 subject: Subject::Id(0),
                 name,
@@ -68,6 +71,11 @@ impl Lookout {
             self.turn(&key, &before, false, (&q.volume, to, what))?;
         }
         Ok(())
+    }
+
+    /// Whether this audience is told nothing yet.
+    fn waits(&self, to: &Audience) -> bool {
+        matches!(to, Audience::Owner { .. }) && self.is_held()
     }
 
     /// What a rule will take, or has found.
