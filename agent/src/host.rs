@@ -14,7 +14,7 @@
 //! - [`holder`]     makes holds
 //! - `owners`      whom the names of rules and overrides mean
 //! - `start`       starting, in phases; `left`: what earlier processes left
-//! - [`place`]      where a path from a client leads
+//! - [`place`]      where a path from a client leads; `user`: an ordinary user who asks for what is theirs
 
 mod announced;
 pub mod applier;
@@ -34,6 +34,7 @@ mod start;
 pub mod teller;
 pub mod trash;
 pub mod unattended;
+mod user;
 pub mod views;
 
 use std::sync::Arc;
@@ -55,9 +56,9 @@ use self::teller::announce::Announcer;
 use self::teller::lookout::Lookout;
 use self::trash::TrashKeeper;
 use self::unattended::Unattended;
+pub use self::user::User;
 use self::views::forecast::Forecaster;
 use self::views::questions::Questions;
-pub use self::views::questions::User;
 use crate::volume::{Absent, Volume};
 use purge_base::probe::StateDir;
 use purge_index::{Store, aside};
@@ -161,7 +162,7 @@ impl Host {
         let of_now = (Arc::clone(&ground), Arc::clone(&judge));
         let forecaster = Forecaster::load(of_now, Arc::clone(&trash));
         let of_now = (Arc::clone(&ground), Arc::clone(&judge));
-        let questions = Questions::new(of_now, Arc::clone(&holds));
+        let questions = Questions::new(of_now, Arc::clone(&holds), Arc::clone(&trash));
         let holder = Holder::new(Arc::clone(&ground), Arc::clone(&holds));
         Arc::new(Self {
             applier,

@@ -39,7 +39,7 @@ pub enum OfOwn {
 }
 
 /// Every call of `purge.v1.PurgeAgent`, the role it needs, and whether ordinary users may make it for what is theirs.
-pub const CALLS: [(&str, Role, OfOwn); 30] = [
+pub const CALLS: [(&str, Role, OfOwn); 31] = [
     ("GetStatus", Role::Viewer, OfOwn::MayNot),
     ("GetPlan", Role::Viewer, OfOwn::MayNot),
     ("ListPlans", Role::Viewer, OfOwn::MayNot),
@@ -55,6 +55,7 @@ pub const CALLS: [(&str, Role, OfOwn); 30] = [
     ("PreviewNotices", Role::Viewer, OfOwn::MayNot),
     ("Mine", Role::Viewer, OfOwn::May),
     ("Explain", Role::Viewer, OfOwn::May),
+    ("ListTrash", Role::Viewer, OfOwn::May),
     ("Find", Role::Viewer, OfOwn::May),
     ("Usage", Role::Viewer, OfOwn::May),
     ("ListUsage", Role::Viewer, OfOwn::May),
@@ -68,7 +69,7 @@ pub const CALLS: [(&str, Role, OfOwn); 30] = [
     ("ReleaseNotices", Role::Admin, OfOwn::MayNot),
     ("Apply", Role::Admin, OfOwn::MayNot),
     ("CancelRun", Role::Admin, OfOwn::MayNot),
-    ("Restore", Role::Admin, OfOwn::MayNot),
+    ("Restore", Role::Admin, OfOwn::May),
     ("ResumeTrigger", Role::Admin, OfOwn::MayNot),
 ];
 
@@ -206,13 +207,17 @@ pub fn permit(peer: &Peer, access: &Access, call: &str) -> Result<Scope, String>
     if let Peer::Local { uid, .. } = peer
         && access.own
     {
-        if own == OfOwn::May {
+        let is_restore_off = call == "Restore" && !access.self_restore;
+        if own == OfOwn::May && !is_restore_off {
             return Ok(Scope::Own {
                 uid: *uid,
                 hold_max: access.self_hold_max,
             });
         }
-        are = "have no role, and ordinary users may only ask for what is theirs".into();
+        are = match is_restore_off {
+            true => "have no role, and users restore nothing themselves here (self_restore)".into(),
+            false => "have no role, and ordinary users may only ask for what is theirs".into(),
+        };
     }
     if let Some(role) = role {
         are = format!("are {}", role.word());
@@ -348,11 +353,11 @@ mod tests {
     proptest! {
         /// With any configuration, only what it names, and root, may do anything but ask for their own.
         #[test]
-        fn nobody_is_anything_until_it_is_said(uid in 1u32.., own: bool, call in 0..CALLS.len()) {
-            let access = Access { own, ..Access::default() };
+        fn nobody_is_anything_until_it_is_said(uid in 1u32.., own: bool, self_restore: bool, call in 0..CALLS.len()) {
+            let access = Access { own, self_restore, ..Access::default() };
             let (name, _, of_own) = CALLS[call];
             let got = permit(&local(uid, &[0, uid]), &access, name);
-            prop_assert_eq!(got.is_ok(), own && of_own == OfOwn::May);
+            prop_assert_eq!(got.is_ok(), own && of_own == OfOwn::May && (name != "Restore" || self_restore));
             if let Ok(scope) = got {
                 prop_assert_eq!(scope, Scope::Own { uid, hold_max: access.self_hold_max });
             }

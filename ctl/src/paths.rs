@@ -28,6 +28,16 @@ pub fn printable(path: &[u8]) -> String {
     Shown::name(path).into_string()
 }
 
+/// For a command line that is shown: in quotes where a shell would take it apart.
+pub fn quoted(path: &[u8]) -> String {
+    let shown = printable(path);
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+@%=:,".contains(c);
+    match shown.chars().all(is_plain) {
+        true => shown,
+        false => format!("'{}'", shown.replace('\'', r"'\''")),
+    }
+}
+
 /// The same of a path that may end above what the caller may know.
 pub fn partly(path: &[u8], is_hidden: bool) -> String {
     match is_hidden {

@@ -54,7 +54,13 @@ pub fn entries(t: &v1::Totals) -> u64 {
 
 fn totals(t: Option<v1::Totals>) -> Value {
     let t = t.unwrap_or_default();
-    json!({ "files": t.files, "directories": t.directories, "links": t.links, "bytes": t.bytes })
+    json!({
+        "files": t.files,
+        "directories": t.directories,
+        "links": t.links,
+        "bytes": t.bytes,
+        "files_inside": t.files_inside,
+    })
 }
 
 /// `status`.
@@ -331,6 +337,7 @@ pub fn candidate(c: &v1::Candidate) -> Value {
             "source": source(c.source()),
             "rule": c.rule,
             "age_seconds": c.age_seconds,
+            "files_inside": c.files_inside,
         }),
     );
     if !c.because.is_empty() {
@@ -357,7 +364,72 @@ pub fn restore(r: &v1::RestoreReport) -> Value {
         "restored": totals(r.restored),
         "failed": r.failed.iter().map(failure).collect::<Vec<_>>(),
         "failed_total": r.failed_total,
+        "run_ids": r.run_ids,
+        "older_total": r.older_total,
+        "dry_run": r.dry_run,
+        "items": r.items.iter().map(restore_item).collect::<Vec<_>>(),
+        "items_total": r.items_total,
     })
+}
+
+fn restore_item(i: &v1::RestoreItem) -> Value {
+    let mut o = Map::new();
+    paths::insert(&mut o, &i.path);
+    extend(
+        &mut o,
+        json!({ "kind": kind(i.kind()), "bytes": i.bytes, "files_inside": i.files_inside }),
+    );
+    Value::Object(o)
+}
+
+/// One line of `trash`.
+pub fn trash_entry(e: &v1::TrashEntry) -> Value {
+    let mut o = Map::new();
+    paths::insert(&mut o, &e.path);
+    extend(
+        &mut o,
+        json!({
+            "kind": kind(e.kind()),
+            "bytes": e.bytes,
+            "files_inside": e.files_inside,
+            "owner": e.owner,
+            "uid": e.uid,
+            "run_id": e.run_id,
+            "volume": e.volume,
+            "taken_at": time(e.taken_at),
+            "trash_until": time(e.trash_until),
+        }),
+    );
+    Value::Object(o)
+}
+
+/// The state of something that a run took, in a word.
+pub fn taken_state(s: v1::TakenState) -> String {
+    word(s.as_str_name(), "TAKEN_STATE_")
+}
+
+fn taken(t: &v1::Taken) -> Value {
+    let mut o = Map::new();
+    paths::insert(&mut o, &t.path);
+    extend(
+        &mut o,
+        json!({
+            "kind": kind(t.kind()),
+            "bytes": t.bytes,
+            "files_inside": t.files_inside,
+            "owner": t.owner,
+            "last_access": time(t.last_access),
+            "taken_at": time(t.taken_at),
+            "run_id": t.run_id,
+            "rule": t.rule,
+            "requested_by": t.requested_by,
+            "state": taken_state(t.state()),
+            "trash_until": time(t.trash_until),
+            "freed_at": time(t.freed_at),
+            "only_below": t.only_below,
+        }),
+    );
+    Value::Object(o)
 }
 
 /// `apply`, `run`.
@@ -366,7 +438,8 @@ pub fn run(r: &v1::Run) -> Value {
     let archived = r.archived.unwrap_or_default();
     let s = r.skipped.unwrap_or_default();
     let trashed = r.trashed.unwrap_or_default();
-    let removed = entries(&deleted) + entries(&trashed);
+    let of = |t: &v1::Totals| entries(t).saturating_add(t.files_inside);
+    let removed = of(&deleted).saturating_add(of(&trashed));
     let rate = if r.seconds > 0.0 {
         (removed as f64 / r.seconds).round() as u64
     } else {
@@ -386,6 +459,8 @@ pub fn run(r: &v1::Run) -> Value {
         "trash_freed_at": time(r.trash_freed_at),
         "trash_stuck": totals(r.trash_stuck),
         "restored": totals(r.restored),
+        "in_trash": totals(r.in_trash),
+        "rules": r.rules,
         "archived": { "files": archived.files, "bytes": archived.bytes },
         "skipped": {
             "accessed": s.accessed,
@@ -438,6 +513,8 @@ pub fn explanation(e: &v1::Explanation) -> Value {
             "birth": time(e.birth),
             "inode": e.inode,
             "links": e.links,
+            "exists": e.inode != 0,
+            "taken": e.taken.iter().map(taken).collect::<Vec<_>>(),
         }),
     );
     Value::Object(o)

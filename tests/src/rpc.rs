@@ -15,7 +15,7 @@ use tonic_prost::ProstCodec;
 use crate::Agent;
 
 /// Each call, and the first of viewer, operator, admin that may make it; true: any user may, for what is theirs.
-pub const CALLS: [(&str, &str, bool); 28] = [
+pub const CALLS: [(&str, &str, bool); 29] = [
     ("GetStatus", "viewer", false),
     ("GetPlan", "viewer", false),
     ("ListPlans", "viewer", false),
@@ -30,6 +30,7 @@ pub const CALLS: [(&str, &str, bool); 28] = [
     ("ListNotices", "viewer", false),
     ("Mine", "viewer", true),
     ("Explain", "viewer", true),
+    ("ListTrash", "viewer", true),
     ("Find", "viewer", true),
     ("Usage", "viewer", true),
     ("ListUsage", "viewer", true),
@@ -42,7 +43,7 @@ pub const CALLS: [(&str, &str, bool); 28] = [
     ("TestNotice", "admin", false),
     ("Apply", "admin", false),
     ("CancelRun", "admin", false),
-    ("Restore", "admin", false),
+    ("Restore", "admin", true),
     ("ResumeTrigger", "admin", false),
 ];
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::place::{AtEnd, Place};
-use super::views::own::{hidden, theirs};
+use super::user::hidden;
+use super::views::own::theirs;
 use super::{Ground, HostError, User, shown};
 use purge_model::Kind;
 use purge_proto::units::format_duration;

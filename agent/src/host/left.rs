@@ -1,18 +1,21 @@
 //! What earlier processes left in the state directory, opened before any volume is watched.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
 
 use crate::volume::{self, Home, VolumeError};
+use purge_base::clock;
 use purge_config::Config;
 use purge_index::StoreError;
 use purge_notify::sender::Notifier;
 use purge_removal::audit::Audit;
 use purge_removal::holds::Holds;
-use purge_removal::plans::Plans;
-use purge_removal::run::recover::Unfinished;
+use purge_removal::plans::{Plan, Plans};
+use purge_removal::run::recover::{Unfinished, Witness, Witnesses};
 use purge_removal::runs::Runs;
+use purge_removal::taken::Writer;
 
 /// What earlier processes left.
 pub(super) struct Left {
@@ -38,7 +41,10 @@ impl Left {
         holds.tidy()?;
         let runs = Runs::new(store.clone());
         let plans = Plans::open(store.clone(), &runs)?;
-        let witnesses = Arc::clone(notifier) as _;
+        let witnesses = Arc::new(Told {
+            notifier: Arc::clone(notifier),
+            state_dir: home.state_dir.clone(),
+        }) as _;
         let unfinished = Unfinished::find(&runs, plans.clone(), &home.state_dir, audit, witnesses)?;
         let mut volumes = Vec::new();
         for config in &config.volumes {
@@ -61,6 +67,27 @@ impl Left {
             plans,
             unfinished,
             volumes,
+        })
+    }
+}
+
+/// What was taken in a run that was killed: its owners are told, and those who look for it.
+#[derive(Debug)]
+struct Told {
+    notifier: Arc<Notifier>,
+    state_dir: PathBuf,
+}
+
+impl Witnesses for Told {
+    fn of_run(&self, run: &str, plan: &Plan, root: &Path) -> Witness {
+        let owners = self.notifier.of_run(run, plan, root);
+        let names = plan.rules.iter().map(|rule| rule.name.as_str());
+        let record = Writer::create(&self.state_dir, run, names).ok();
+        Box::new(move |taken| {
+            owners(taken);
+            if let Some(record) = &record {
+                record.note(taken, clock::now());
+            }
         })
     }
 }

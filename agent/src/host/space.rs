@@ -48,7 +48,7 @@ pub(super) fn above(w: &Watermark, space: &Space, trash: &Totals) -> (Need, Stri
         part(
             space.inodes_used,
             space.inodes,
-            trash.files.saturating_add(trash.directories),
+            trash.all_files().saturating_add(trash.directories),
         ),
     );
     let because = format!(
@@ -76,9 +76,8 @@ mod tests {
         };
         let trash = |files, bytes| Totals {
             files,
-            directories: 0,
-            links: 0,
             bytes,
+            ..Totals::default()
         };
         let none = trash(0, 0);
         let space = |used, inodes_used| Space {

@@ -204,7 +204,7 @@ fn ailing(page: &mut Page, host: &Host) {
     page.metric("trouble", "gauge", help, rows);
 }
 
-/// What of the trash cannot be freed.
+/// What lies in the trash, and what of that cannot be freed.
 fn stuck(page: &mut Page, host: &Host) {
     let volumes = host.volumes().iter().map(|v| &v.config.name);
     let all: Vec<_> = volumes
@@ -216,13 +216,22 @@ fn stuck(page: &mut Page, host: &Host) {
         .collect();
     let things = all
         .iter()
-        .map(|(label, t, _)| (label.clone(), t.files.saturating_add(t.directories)));
+        .map(|(label, t, _)| (label.clone(), t.all_files().saturating_add(t.directories)));
     let help = "Files and directories in the trash that cannot be freed.";
     page.metric("trash_stuck", "gauge", help, things);
     let bytes = all.iter().map(|(label, t, _)| (label.clone(), t.bytes));
     let help = "Bytes in the trash that cannot be freed.";
     page.metric("trash_stuck_bytes", "gauge", help, bytes);
     let failed = all.iter().map(|(label, _, failed)| (label.clone(), *failed));
+    let lying = host.trash.trash_by_volume();
+    let lying = |name: &String| lying.get(name).copied().unwrap_or_default();
+    let volumes = || host.volumes().iter().map(|v| &v.config.name);
+    let help = "Files in the trash, those in directories that went as a whole included.";
+    let files = volumes().map(|name| (format!("volume={name:?}"), lying(name).all_files()));
+    page.metric("trash_files", "gauge", help, files);
+    let help = "Bytes in the trash, apparent size.";
+    let bytes = volumes().map(|name| (format!("volume={name:?}"), lying(name).bytes));
+    page.metric("trash_bytes", "gauge", help, bytes);
     let help = "1: the last run failed as a whole; status says why.";
     page.metric("last_run_failed", "gauge", help, failed);
 }

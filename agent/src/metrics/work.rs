@@ -50,6 +50,9 @@ fn runs(page: &mut Page, host: &Host) {
         "What was taken, apparent size.",
         rows,
     );
+    let rows = labelled("fate", vec!["deleted", "trashed"], |c| &c.files);
+    let help = "Files that were taken, those in directories that went as a whole included.";
+    page.metric("run_files_total", "counter", help, rows);
     let label = |volume: &str| format!("volume={volume:?}");
     let rows = counts.iter().map(|(v, c)| (label(v), c.seconds));
     page.metric(

@@ -2,6 +2,7 @@
 
 mod outlook;
 mod plans;
+mod taken;
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -13,6 +14,7 @@ use tonic::Status;
 
 pub(super) use self::outlook::{forecast, mine, schedule, trigger};
 pub(super) use self::plans::{hold, idle, plan, progress, restored, run, totals};
+pub(super) use self::taken::{explained, in_trash};
 use crate::doctor::{self, Finding};
 use crate::host::views::questions::Answer;
 use crate::host::{Host, HostError};
@@ -245,6 +247,10 @@ pub(super) fn candidate(root: &Path, c: &Candidate, plan: &Plan) -> v1::Candidat
             _ => share.and_then(|share| share.because.clone()).unwrap_or_default(),
         },
         age_seconds: c.last.at.age_at(plan.created),
+        files_inside: match c.shape {
+            Shape::Tree => c.files,
+            Shape::File | Shape::EmptyDirectory | Shape::Link(_) => 0,
+        },
     }
 }
 
@@ -289,7 +295,7 @@ fn seen(last: LastUse) -> Seconds {
     }
 }
 
-pub(super) fn explanation(mut answer: Answer) -> v1::Explanation {
+fn explanation(mut answer: Answer) -> v1::Explanation {
     let mut holds = plans::holds_of(&mut answer);
     let Answer {
         volume,
@@ -332,6 +338,7 @@ pub(super) fn explanation(mut answer: Answer) -> v1::Explanation {
         links: a.links,
         volume: volume.config.name.clone(),
         gaps: condition.gaps.iter().map(gap).collect(),
+        taken: Vec::new(),
     }
 }
 

@@ -28,6 +28,7 @@ pub mod gate;
 pub mod http;
 pub mod incoming;
 pub mod line;
+mod lying;
 pub mod members;
 mod named;
 mod narrowed;

@@ -98,6 +98,7 @@ fn with_failures(mut run: v1::Run, bytes_max: usize) -> v1::Run {
 /// What a restore came to.
 pub fn restored(mut report: v1::RestoreReport) -> v1::RestoreReport {
     report.failed = first(report.failed, FAILURES_BYTES_MAX);
+    report.items = first(report.items, FAILURES_BYTES_MAX);
     report
 }
 

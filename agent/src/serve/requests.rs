@@ -381,7 +381,7 @@ fn rules(given: Vec<String>) -> Result<Vec<String>, Status> {
     Ok(rules)
 }
 
-/// What is to be put back of which run.
+/// What is to be put back; of which run, if one is named.
 ///
 /// # Errors
 /// When the run cannot be one, or too many paths are named.
@@ -391,7 +391,10 @@ pub fn restore(r: v1::RestoreRequest) -> Result<v1::RestoreRequest, Status> {
             format!("paths: more than {PATHS_NAMED_MAX} are named; name fewer, or a directory above them");
         return Err(Status::invalid_argument(why));
     }
-    let run_id = id("run_id", r.run_id)?;
+    let run_id = match r.run_id.is_empty() {
+        true => String::new(),
+        false => id("run_id", r.run_id)?,
+    };
     Ok(v1::RestoreRequest { run_id, ..r })
 }
 

@@ -17,10 +17,12 @@ use super::budget::Share;
 use super::crew::Crew;
 use super::deadline::Until;
 use super::gate::Caller;
+use super::lying::InTrash;
 use super::requests::{self, PlanAsked};
 use super::walk::{self, Walk};
 use super::{answers, convert, named, narrowed, notices, pages, usage};
 use crate::doctor;
+use crate::host::trash::restore::Wanted;
 use crate::host::{Host, HostError, Wish};
 use crate::in_force::InForce;
 use crate::roles::Scope;
@@ -321,12 +323,41 @@ impl PurgeAgent for Service {
         let caller = Caller::of(&request)?;
         let by = caller.name.clone();
         let r = requests::restore(request.into_inner())?;
+        let asker = caller.clone();
         let report = self.wait(&caller, move |host| {
-            let run_id = named::run(host, r.run_id)?;
-            host.trash
-                .restore(&run_id, &r.paths, Some(&*r.to).filter(|to| !to.is_empty()), &by)
+            // Users learn of no other run than one that they name in full.
+            let run_id = match r.run_id.is_empty() || asker.user().is_some() {
+                true => r.run_id,
+                false => named::run(host, r.run_id)?,
+            };
+            let report = host.trash.restore(&Wanted {
+                run: &run_id,
+                paths: &r.paths,
+                to: Some(&*r.to).filter(|to| !to.is_empty()),
+                is_dry: r.dry_run,
+                by: &by,
+                user: asker.user(),
+            })?;
+            Ok(convert::restored(report, (&run_id, r.dry_run)))
         });
-        Ok(Response::new(pages::restored(convert::restored(report.await?))))
+        Ok(Response::new(pages::restored(report.await?)))
+    }
+
+    type ListTrashStream = Answers<v1::TrashEntry>;
+    async fn list_trash(
+        &self,
+        request: Request<v1::ListTrashRequest>,
+    ) -> Result<Response<Self::ListTrashStream>, Status> {
+        let caller = Caller::of(&request)?;
+        let r = request.into_inner();
+        requests::names([("volume", &r.volume)])?;
+        let by = caller.clone();
+        let shelves = self.wait(&caller, move |host| {
+            let found = host.trash.trash_below(&r.path, &r.volume, by.user())?;
+            Ok((found, r.limit))
+        });
+        let (shelves, limit) = shelves.await?;
+        Ok(self.stream(&caller, InTrash::new(&caller, shelves, limit)))
     }
 
     async fn explain(
@@ -337,10 +368,7 @@ impl PurgeAgent for Service {
         let path = request.into_inner().path;
         let by = caller.clone();
         let answer = self.wait(&caller, move |host| {
-            Ok(convert::explanation(match by.user() {
-                None => host.questions.explain(&path)?,
-                Some(user) => host.questions.explain_own(&path, user)?,
-            }))
+            Ok(convert::explained(host.questions.explain_path(&path, by.user())?))
         });
         Ok(Response::new(answer.await?))
     }

@@ -22,6 +22,8 @@ pub struct Access {
     pub own: bool,
     /// Seconds that such a hold lasts at most.
     pub self_hold_max: u64,
+    /// They may put back what was theirs.
+    pub self_restore: bool,
     /// A plan of any user but root has at most this number of candidates; 0: no limit.
     pub max_plan_files: u64,
 }
@@ -58,6 +60,7 @@ pub(super) fn read_access(s: Section<'_, '_>, src: &mut Source<'_>) -> Access {
         operator: read_members(&s, src, key::OPERATOR),
         admin: read_members(&s, src, key::ADMIN),
         own: s.flag(src, key::SELF).unwrap_or(false),
+        self_restore: s.flag(src, key::SELF_RESTORE).unwrap_or(true),
         max_plan_files: value(s.count(src, key::MAX_PLAN_FILES)),
         self_hold_max: value(s.duration(src, key::SELF_HOLD_MAX)),
     };

@@ -122,7 +122,8 @@ pub fn is_within(above: &[u8], place: &[u8]) -> bool {
     rest(above, place).is_some()
 }
 
-fn rest<'p>(above: &[u8], place: &'p [u8]) -> Option<&'p [u8]> {
+/// What of a place lies below `above`: empty for that itself, none for what lies elsewhere. Both are places of one volume.
+pub fn rest<'p>(above: &[u8], place: &'p [u8]) -> Option<&'p [u8]> {
     if above.is_empty() {
         return Some(place);
     }

@@ -11,8 +11,10 @@ pub struct Totals {
     pub directories: u64,
     /// Symbolic links.
     pub links: u64,
-    /// Apparent sizes together, in bytes.
+    /// Apparent sizes together, in bytes: those of the files in the directories too.
     pub bytes: u64,
+    /// Files in the directories. `files` does not count them.
+    pub files_inside: u64,
 }
 
 impl Totals {
@@ -35,6 +37,17 @@ impl Totals {
             .saturating_add(self.links)
     }
 
+    /// All files: those by themselves, and those in the directories.
+    pub fn all_files(&self) -> u64 {
+        self.files.saturating_add(self.files_inside)
+    }
+
+    /// Counts one directory more, with as many files in it, which have this size together.
+    pub fn add_directory(&mut self, files: u64, bytes: u64) {
+        self.files_inside = self.files_inside.saturating_add(files);
+        self.add(super::Kind::Directory, bytes);
+    }
+
     /// Counts one entry more, of this size.
     pub fn add(&mut self, kind: super::Kind, bytes: u64) {
         let count = match kind {
@@ -52,6 +65,7 @@ impl Totals {
             directories: each(self.directories, other.directories),
             links: each(self.links, other.links),
             bytes: each(self.bytes, other.bytes),
+            files_inside: each(self.files_inside, other.files_inside),
         }
     }
 }

@@ -312,6 +312,9 @@ pub struct Expiring {
     pub files: u64,
     /// Directories that do, as a whole.
     pub directories: u64,
+    /// Files in those directories. `files` does not count them.
+    #[serde(default)]
+    pub files_inside: u64,
     /// Apparent bytes.
     pub bytes: u64,
     /// When the first of them expires, RFC 3339 UTC.

@@ -33,6 +33,8 @@ pub struct Share {
     pub files: u64,
     /// Whole directories.
     pub directories: u64,
+    /// Files in those directories.
+    pub files_inside: u64,
     /// Apparent bytes.
     pub bytes: u64,
     /// The first expiry.
@@ -73,7 +75,10 @@ pub fn by_owner(
         });
         match pick.shape {
             Shape::File => share.files = share.files.saturating_add(1),
-            Shape::Tree => share.directories = share.directories.saturating_add(1),
+            Shape::Tree => {
+                share.directories = share.directories.saturating_add(1);
+                share.files_inside = share.files_inside.saturating_add(pick.files.into());
+            }
             Shape::EmptyDirectory | Shape::Link(_) => continue,
         }
         share.bytes = share.bytes.saturating_add(pick.bytes);

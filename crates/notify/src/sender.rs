@@ -20,6 +20,7 @@ use super::text::{About, Texts};
 use crate::settings::{Notify, Sink};
 use purge_base::clock;
 use purge_base::handover::Handover;
+use purge_removal::plans::Plan;
 use purge_removal::run::recover::{Witness, Witnesses};
 
 /// The first wait after a failure; each further one is twice as long.
@@ -265,7 +266,7 @@ impl Notifier {
 }
 
 impl Witnesses for Notifier {
-    fn of_run(&self, run: &str, root: &std::path::Path) -> Witness {
+    fn of_run(&self, run: &str, _: &Plan, root: &std::path::Path) -> Witness {
         let tally = self.tally(run, root);
         Box::new(move |taken| {
             if let Some(tally) = &tally {

@@ -203,7 +203,10 @@ fn things(event: &Value) -> Result<String, Error> {
         1 => format!("1 {one}"),
         n => format!("{} {many}", format_count(n)),
     };
-    let files = number("files")?;
+    // Those in the directories too, where an event counts them apart.
+    let inside = event.get_attr("files_inside")?;
+    let inside = u64::try_from(inside).unwrap_or(0);
+    let files = number("files")?.saturating_add(inside);
     let directories = number("directories")?;
     Ok(match (files, directories) {
         (files, 0) => part(files, "file", "files"),

@@ -67,6 +67,7 @@ fn expiring(deletes: bool) -> Expiring {
         ttl_seconds: 28 * 86_400,
         files: 12,
         directories: 1,
+        files_inside: 2,
         bytes: 5 << 30,
         first_at: "2026-11-28T02:00:00Z".into(),
         until: "2026-12-05T00:00:00Z".into(),
@@ -80,7 +81,7 @@ fn a_warning_says_how_much_where_until_when_and_how_to_keep_it() {
     let said = words(&texts, &notice(alice(), vec![What::WillExpire(expiring(true))]));
     assert_eq!(
         said.subject,
-        "[scratch] 12 files and 1 directory of yours (5.0 GiB) will be removed from 2026-11-28"
+        "[scratch] 14 files and 1 directory of yours (5.0 GiB) will be removed from 2026-11-28"
     );
     for part in [
         "Hello alice",

@@ -34,4 +34,5 @@ pub mod run;
 pub mod runs;
 mod stored;
 pub mod take;
+pub mod taken;
 pub mod trash;

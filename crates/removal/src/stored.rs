@@ -46,6 +46,8 @@ pub(crate) struct StoredTotals {
     bytes: u64,
     #[prost(uint64, tag = "4")]
     links: u64,
+    #[prost(uint64, tag = "5")]
+    files_inside: u64,
 }
 
 impl From<Totals> for StoredTotals {
@@ -55,6 +57,7 @@ impl From<Totals> for StoredTotals {
             directories: t.directories,
             bytes: t.bytes,
             links: t.links,
+            files_inside: t.files_inside,
         }
     }
 }
@@ -66,6 +69,7 @@ pub(crate) fn totals(stored: Option<StoredTotals>) -> Totals {
         directories: t.directories,
         bytes: t.bytes,
         links: t.links,
+        files_inside: t.files_inside,
     })
 }
 

@@ -23,11 +23,13 @@
 //! - [`origin`]    the directories that things came from, and how these protected what was in them
 //! - [`reserve`]   what a run needs of a volume that is full
 //! - [`stranded`]  what cannot go back, and is never freed
+//! - [`listing`]   lists what lies there, bit by bit
 //! - `lying`       what lies there: counted, and remembered for its uses
 //! - [`freeing`]   frees what lies there, unless it was used in the trash
 //! - [`doubt`]     what of its uses is not known (pure)
 //! - [`restore`]   puts back what lies there
 //! - [`way`]       the directories on the way back: compared, or made again
+//! - [`whom`]      for whom: an ordinary user gets back only what is theirs
 //! - [`take_in`]   what came back is in the index, and young
 //! - [`places`]    where a directory that was taken as a whole lies, and how the agent knows its own places from what is a user's
 //! - [`placeholder`] keeps the name of such a directory while it is compared
@@ -38,6 +40,7 @@ pub mod doubt;
 pub mod freeing;
 pub mod lanes;
 pub mod layout;
+pub mod listing;
 mod lying;
 pub mod origin;
 pub mod placeholder;
@@ -48,6 +51,7 @@ pub mod share;
 pub mod stranded;
 pub mod take_in;
 pub mod way;
+pub mod whom;
 
 pub use dir::Trash;
 pub use layout::{NAME, TRASH};

@@ -55,7 +55,6 @@ impl Protection {
 
     /// Whether all users and groups that its ACL names and lets write are such. The mask is not looked at.
     pub fn named_writers_are(&self, user: impl Fn(u32) -> bool, group: impl Fn(u32) -> bool) -> bool {
-        const WRITE: u32 = 2;
         let Some(acl) = &self.acl else {
             return true;
         };
@@ -76,6 +75,11 @@ impl Protection {
     /// Whether a user may list its entries. The owner may give the right to themselves.
     pub fn lets_list<'g>(&self, uid: u32, groups: impl FnOnce() -> &'g [u32]) -> bool {
         uid == self.uid || self.lets(LIST, uid, groups)
+    }
+
+    /// Whether a user may make, name and remove entries in it.
+    pub fn lets_change<'g>(&self, uid: u32, groups: impl Fn() -> &'g [u32]) -> bool {
+        self.lets(WRITE, uid, &groups) && self.lets(ENTER, uid, &groups)
     }
 
     /// `acl(5)`, access check algorithm.
@@ -184,6 +188,7 @@ impl Protection {
 
 /// Permission bits of a directory.
 const ENTER: u32 = 1;
+const WRITE: u32 = 2;
 const LIST: u32 = 4;
 
 /// Tags of entries (linux/posix_acl.h): a named user, the owning group, a named group.

@@ -3,14 +3,14 @@
 use std::io::{BufRead, IsTerminal};
 
 use clap::Args;
-use purge_proto::units::format_size;
+use purge_proto::units::{format_duration, format_size};
 use purge_proto::v1;
 
 use crate::connect::Client;
 use crate::error::{CtlError, exit};
 use crate::output::pager::Pager;
 use crate::output::table::{Align, Table, count, plural};
-use crate::output::{self, Out, progress};
+use crate::output::{self, Out, amount, progress};
 use crate::{paths, views};
 
 /// Arguments.
@@ -103,20 +103,9 @@ impl Apply {
     }
 
     async fn agreed(&self, client: &Client, plan: &v1::Plan, out: &mut Out) -> Result<bool, CtlError> {
-        let t = plan.candidates.unwrap_or_default();
         loop {
             out.flush()?;
-            let question = format!(
-                "Remove {}{} and {} ({}) from volume {}? [y/N/d] ",
-                plural(t.files, "file", "files"),
-                match t.links {
-                    0 => String::new(),
-                    n => format!(", {}", plural(n, "symbolic link", "symbolic links")),
-                },
-                plural(t.directories, "directory", "directories"),
-                format_size(t.bytes),
-                plan.volume
-            );
+            let question = question(plan, self.no_grace);
             output::ask(&question)?;
             let mut answer = String::new();
             if std::io::stdin().lock().read_line(&mut answer)? == 0 {
@@ -129,6 +118,31 @@ impl Apply {
             }
         }
     }
+}
+
+/// What is asked before anything goes: how much, where to, and for how long.
+fn question(plan: &v1::Plan, no_grace: bool) -> String {
+    let t = plan.candidates.unwrap_or_default();
+    // Without leases all stays in the trash for a while, whatever is asked for.
+    let goes_for_good = plan.grace_seconds == 0 || (no_grace && plan.guard != "grace");
+    let many_rules = plan
+        .rules
+        .iter()
+        .filter(|r| !r.totals.is_none_or(|t| amount::is_nothing(&t)));
+    let at_most = if many_rules.count() > 1 { "up to " } else { "" };
+    let to = match goes_for_good {
+        true => "for good: it cannot be restored".to_owned(),
+        false => format!(
+            "to the trash for {at_most}{}",
+            format_duration(plan.grace_seconds)
+        ),
+    };
+    format!(
+        "Remove {} ({}) from volume {}, {to}? d shows all of it. [y/N/d] ",
+        amount::things(&t),
+        format_size(t.bytes),
+        plan.volume
+    )
 }
 
 /// The whole dry run: summed up by directory, then each candidate. A terminal has it page by page.
@@ -205,22 +219,6 @@ fn owners(all: &[v1::OwnerFailures]) -> String {
     }
 }
 
-/// Files, directories and bytes; what there is none of is left out.
-pub(super) fn words(t: &v1::Totals) -> String {
-    let mut parts = Vec::new();
-    if t.files > 0 || (t.directories == 0 && t.links == 0) {
-        parts.push(plural(t.files, "file", "files"));
-    }
-    if t.directories > 0 {
-        parts.push(plural(t.directories, "directory", "directories"));
-    }
-    if t.links > 0 {
-        parts.push(plural(t.links, "symbolic link", "symbolic links"));
-    }
-    parts.push(format_size(t.bytes));
-    parts.join(", ")
-}
-
 /// What went, and where to: first what most of it became.
 fn print_taken(
     run: &v1::Run,
@@ -232,10 +230,10 @@ fn print_taken(
         let nothing = deleted == v1::Totals::default();
         return match nothing {
             true => out.line(&format!("  Removed nothing {took}")),
-            false => out.line(&format!("  Deleted {} {took}", words(&deleted))),
+            false => out.line(&format!("  Deleted {} {took}", amount::words(&deleted))),
         };
     }
-    out.line(&format!("  To the trash: {} {took}", words(&trashed)))?;
+    out.line(&format!("  To the trash: {} {took}", amount::words(&trashed)))?;
     match (run.trash_freed_at, run.trash_until) {
         (Some(freed), _) => out.line(&format!("    freed {}", stamp(freed)))?,
         (None, Some(until)) => out.line(&format!(
@@ -246,14 +244,30 @@ fn print_taken(
         (None, None) => {}
     }
     if let Some(stuck) = run.trash_stuck.filter(|t| *t != v1::Totals::default()) {
-        let words = words(&stuck);
+        let words = amount::words(&stuck);
         out.line(&format!(
             "  Still in the trash: {words}, which cannot be freed; purgectl status says why"
         ))?;
     }
     match deleted == v1::Totals::default() {
         true => Ok(()),
-        false => out.line(&format!("  Deleted {}", words(&deleted))),
+        false => out.line(&format!("  Deleted {}", amount::words(&deleted))),
+    }
+}
+
+/// What came back since, and what is still in the trash.
+fn print_back(run: &v1::Run, trashed: &v1::Totals, out: &mut Out) -> std::io::Result<()> {
+    let Some(restored) = run.restored.filter(|t| !amount::is_nothing(t)) else {
+        return Ok(());
+    };
+    let share = match amount::back(trashed, &restored).as_str() {
+        "-" => String::new(),
+        share => format!(" ({share})"),
+    };
+    out.line(&format!("  Put back since: {}{share}", amount::words(&restored)))?;
+    match run.in_trash.filter(|t| !amount::is_nothing(t)) {
+        Some(left) => out.line(&format!("  Still in the trash: {}", amount::words(&left))),
+        None => Ok(()),
     }
 }
 
@@ -270,10 +284,17 @@ pub(super) fn print(run: &v1::Run, out: &mut Out) -> Result<(), CtlError> {
     if !run.error.is_empty() {
         out.line(&format!("  {}", run.error))?;
     }
+    let rules = match run.rules.join(", ").as_str() {
+        "" => String::new(),
+        rules => format!(" by {rules}"),
+    };
+    out.line(&format!(
+        "  Volume {}{rules}, asked for by {}",
+        run.volume,
+        super::runs::asker(&run.requested_by)
+    ))?;
     print_taken(run, (deleted, trashed), out)?;
-    if let Some(restored) = run.restored.filter(|t| *t != v1::Totals::default()) {
-        out.line(&format!("  Put back since: {}", words(&restored)))?;
-    }
+    print_back(run, &trashed, out)?;
     let reasons = [
         (s.accessed, "used since the plan was made"),
         (s.changed, "changed since the plan was made"),
@@ -322,4 +343,51 @@ pub(super) fn print(run: &v1::Run, out: &mut Out) -> Result<(), CtlError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_says_how_much_goes_where_to_and_for_how_long() {
+        let totals = Some(v1::Totals {
+            directories: 811,
+            files_inside: 11_057,
+            bytes: 333_657_000,
+            ..v1::Totals::default()
+        });
+        let rule = |name: &str, totals| v1::RuleShare {
+            rule: name.into(),
+            totals,
+            ..v1::RuleShare::default()
+        };
+        let mut plan = v1::Plan {
+            volume: "scratch".into(),
+            candidates: totals,
+            rules: vec![
+                rule("jobs-14d", totals),
+                rule("idle", Some(v1::Totals::default())),
+            ],
+            grace_seconds: 604_800,
+            guard: "leases".into(),
+            ..v1::Plan::default()
+        };
+        let what = "Remove 11,057 files in 811 directories (318.2 MiB) from volume scratch";
+        let end = "? d shows all of it. [y/N/d] ";
+        assert_eq!(
+            question(&plan, false),
+            format!("{what}, to the trash for 7d{end}")
+        );
+        let for_good = format!("{what}, for good: it cannot be restored{end}");
+        assert_eq!(question(&plan, true), for_good);
+        // Another rule may have a shorter grace.
+        plan.rules.push(rule("scratch-28d", totals));
+        assert!(question(&plan, false).contains("for up to 7d"));
+        // Without leases it is in the trash for a while, whatever is asked for.
+        plan.guard = "grace".into();
+        assert!(question(&plan, true).contains("to the trash"));
+        plan.grace_seconds = 0;
+        assert_eq!(question(&plan, false), for_good);
+    }
 }

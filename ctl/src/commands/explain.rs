@@ -10,7 +10,7 @@ use super::status::stamp;
 use crate::connect::Client;
 use crate::error::{CtlError, exit};
 use crate::output::Out;
-use crate::output::table::{Align, Table, age};
+use crate::output::table::{Align, Table, age, plural};
 use crate::{paths, views};
 
 /// Arguments.
@@ -34,7 +34,95 @@ impl Explain {
     }
 }
 
+/// What runs took of a path.
+fn print_taken(taken: &v1::Taken, path: &[u8], out: &mut Out) -> std::io::Result<()> {
+    let mut t = Table::new(&[("", Align::Left), ("", Align::Left)]);
+    let mut row = |name: &str, value: String| t.row([name.to_owned(), value]);
+    let rule = match taken.rule.as_str() {
+        "" => String::new(),
+        rule => format!(" by {rule}"),
+    };
+    row("taken", format!("{}{rule}", stamp(taken.taken_at)));
+    row(
+        "run",
+        format!(
+            "{}, asked for by {}",
+            taken.run_id,
+            super::runs::asker(&taken.requested_by)
+        ),
+    );
+    if taken.path != path {
+        row("with", format!("{}, as a whole", paths::printable(&taken.path)));
+    }
+    row("was", was(taken));
+    row("now", now(taken));
+    if taken.state() == v1::TakenState::Trashed {
+        row("back", format!("purgectl restore {}", paths::quoted(path)));
+    }
+    t.print(out, 2)
+}
+
+fn was(taken: &v1::Taken) -> String {
+    let owner = &taken.owner;
+    if taken.only_below {
+        return format!("a directory; files of {owner} below it were taken");
+    }
+    let used = match taken.last_access {
+        None => String::new(),
+        at => {
+            let before = super::age_of(at).saturating_sub(super::age_of(taken.taken_at));
+            format!(", last used {} before", age(before))
+        }
+    };
+    let inside = match (taken.kind(), taken.files_inside) {
+        (v1::Kind::Directory, 0) => ", empty".to_owned(),
+        (v1::Kind::Directory, n) => format!(", {}", plural(n, "file", "files")),
+        _ => String::new(),
+    };
+    format!(
+        "{} of {owner}{inside}, {}{used}",
+        views::kind(taken.kind()),
+        format_size(taken.bytes)
+    )
+}
+
+/// Where it is.
+fn now(taken: &v1::Taken) -> String {
+    match (taken.state(), taken.trash_until) {
+        (v1::TakenState::Trashed, Some(until)) => format!("in the trash until {}", stamp(Some(until))),
+        (v1::TakenState::Trashed, None) => "in the trash, and kept: it was used".into(),
+        (v1::TakenState::Freed, _) => {
+            format!("deleted: its time in the trash ended {}", stamp(taken.freed_at))
+        }
+        (v1::TakenState::Restored, _) => "restored, or removed from the trash by root".into(),
+        _ => "deleted by the run".into(),
+    }
+}
+
 fn print(e: &v1::Explanation, out: &mut Out) -> Result<(), CtlError> {
+    if e.inode == 0 {
+        out.heading(&format!(
+            "{}  is not there: a run took it",
+            paths::printable(&e.path)
+        ))?;
+        for (n, taken) in e.taken.iter().enumerate() {
+            if n > 0 {
+                out.line("")?;
+            }
+            print_taken(taken, &e.path, out)?;
+        }
+        return Ok(());
+    }
+    print_there(e, out)?;
+    for taken in &e.taken {
+        out.line("")?;
+        out.line("  Before, a run took this path:")?;
+        print_taken(taken, &e.path, out)?;
+    }
+    Ok(())
+}
+
+fn print_there(e: &v1::Explanation, out: &mut Out) -> Result<(), CtlError> {
     out.heading(&paths::printable(&e.path))?;
     let mut t = Table::new(&[("", Align::Left), ("", Align::Words)]);
     let mut row = |name: &str, value: String| t.row([name.to_owned(), value]);

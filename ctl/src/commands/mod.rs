@@ -20,6 +20,7 @@ mod runs;
 mod show;
 mod status;
 mod summary;
+mod trash;
 mod usage;
 
 use clap::Subcommand;
@@ -48,11 +49,13 @@ pub enum Command {
     Run(runs::Run),
     /// Stop a run after the files that it is processing.
     Cancel(cancel::Cancel),
-    /// Put back what a run moved to the trash.
+    /// Put back what runs moved to the trash.
     Restore(restore::Restore),
+    /// What lies in the trash, the newest run first.
+    Trash(trash::Trash),
     /// Let a watermark go on that has stopped because what it deleted did not come free.
     Resume(resume::Resume),
-    /// When a path was last used, and what every rule says of it.
+    /// When a path was last used, what every rule says of it, and where it is if a run took it.
     Explain(explain::Explain),
     /// Entries of the index that match.
     Find(find::Find),
@@ -98,6 +101,7 @@ impl Command {
             Self::Run(c) => c.run(client, out).await,
             Self::Cancel(c) => c.run(client, out).await,
             Self::Restore(c) => c.run(client, out).await,
+            Self::Trash(c) => c.run(client, out).await,
             Self::Resume(c) => c.run(client, out).await,
             Self::Explain(c) => c.run(client, out).await,
             Self::Find(c) => c.run(client, out).await,

@@ -9,9 +9,9 @@ use purge_proto::v1;
 
 use crate::connect::Client;
 use crate::error::{CtlError, exit};
-use crate::output::Out;
 use crate::output::table::{Align, Table, count, plural, share};
 use crate::output::tone::{Span, Tone};
+use crate::output::{Out, amount};
 use crate::{paths, views};
 
 /// Arguments.
@@ -126,25 +126,11 @@ pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
             plural(p.index_files, "file", "files")
         ))?;
     } else {
-        let mut parts = Vec::new();
-        if totals.files > 0 {
-            let of = share(totals.files, p.index_files);
-            parts.push(format!(
-                "{} ({of} of the volume's)",
-                plural(totals.files, "file", "files")
-            ));
+        out.line(&format!("  Would go: {}", amount::words(&totals)))?;
+        if amount::files(&totals) > 0 {
+            let of = share(amount::files(&totals), p.index_files);
+            out.line(&format!("            {of} of the volume's files"))?;
         }
-        if totals.directories > 0 {
-            parts.push(plural(totals.directories, "directory", "directories"));
-        }
-        if totals.links > 0 {
-            parts.push(plural(totals.links, "symbolic link", "symbolic links"));
-        }
-        out.line(&format!(
-            "  Would go: {}, {}",
-            parts.join(", "),
-            format_size(totals.bytes)
-        ))?;
     }
     out.line("")?;
     let has_links = totals.links > 0;
@@ -165,7 +151,7 @@ pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
         let remark = if nothing { "matched nothing" } else { "" };
         let mut row = vec![
             r.rule.clone(),
-            count(t.files),
+            count(amount::files(&t)),
             count(t.directories),
             format_size(t.bytes),
             remark.into(),

@@ -8,8 +8,8 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::connect::Client;
 use crate::error::{CtlError, exit};
-use crate::output::Out;
-use crate::output::table::{age, count, fitted};
+use crate::output::table::{age, count, fitted, plural};
+use crate::output::{Out, amount};
 use crate::{paths, views};
 
 /// Arguments.
@@ -73,6 +73,15 @@ impl Show {
     }
 }
 
+/// What follows a candidate's path: of a directory, that it is one, and how many files go with it.
+fn inside(c: &v1::Candidate) -> String {
+    match (c.kind(), c.files_inside) {
+        (v1::Kind::Directory, 0) => "/".into(),
+        (v1::Kind::Directory, n) => format!("/ ({})", plural(n, "file", "files")),
+        _ => String::new(),
+    }
+}
+
 /// Prints the candidates of a plan as they come.
 pub(super) async fn candidates(
     mut client: Client,
@@ -119,7 +128,7 @@ pub(super) async fn candidates(
     out.total(&format!(
         "{}{of_all}: {}",
         count(views::entries(&shown)),
-        super::apply::words(&shown)
+        amount::words(&shown)
     ))?;
     Ok(())
 }
@@ -164,7 +173,6 @@ impl Columns {
     }
 
     fn print(&self, c: &v1::Candidate, out: &mut Out) -> std::io::Result<()> {
-        let slash = if c.kind() == v1::Kind::Directory { "/" } else { "" };
         let owner = Shown::from(c.owner.as_str());
         out.line(&self.line([
             &age(c.age_seconds),
@@ -172,7 +180,7 @@ impl Columns {
             &views::source(c.source()),
             owner.as_str(),
             &c.rule,
-            &format!("{}{slash}", paths::printable(&c.path)),
+            &format!("{}{}", paths::printable(&c.path), inside(c)),
         ]))
     }
 
@@ -199,5 +207,6 @@ fn add(sum: &mut v1::Totals, c: &v1::Candidate) {
         _ => &mut sum.files,
     };
     *of_kind = of_kind.saturating_add(1);
+    sum.files_inside = sum.files_inside.saturating_add(c.files_inside);
     sum.bytes = sum.bytes.saturating_add(c.bytes);
 }

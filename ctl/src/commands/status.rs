@@ -6,9 +6,9 @@ use purge_proto::v1;
 
 use crate::connect::Client;
 use crate::error::{CtlError, exit};
-use crate::output::Out;
 use crate::output::table::{Align, Cell, Table, age, count, plural, when};
 use crate::output::tone::{Span, Tone};
+use crate::output::{Out, amount};
 use crate::{paths, views};
 
 /// Arguments.
@@ -99,15 +99,8 @@ fn print_volume(v: &v1::VolumeStatus, out: &mut Out) -> Result<(), CtlError> {
         "holds",
         format!("{files} in {directories}, {}", format_size(v.bytes)),
     );
-    if let Some(t) = v.trash.filter(|t| *t != v1::Totals::default()) {
-        let (files, directories) = (
-            plural(t.files, "file", "files"),
-            plural(t.directories, "directory", "directories"),
-        );
-        row(
-            "trash",
-            format!("{files}, {directories}, {}", format_size(t.bytes)),
-        );
+    if let Some(t) = v.trash.filter(|t| !amount::is_nothing(t)) {
+        row("trash", amount::words(&t));
     }
     if let Some(until) = v.trash_waits_until {
         row(
@@ -120,7 +113,7 @@ fn print_volume(v: &v1::VolumeStatus, out: &mut Out) -> Result<(), CtlError> {
     }
     if let Some(stuck) = &v.stuck_trash {
         let totals = stuck.totals.unwrap_or_default();
-        let things = totals.files.saturating_add(totals.directories);
+        let things = amount::files(&totals).saturating_add(totals.directories);
         row(
             "stuck",
             format!(

@@ -19,6 +19,7 @@ const DIRECTORIES_MAX: usize = 100_000;
 #[derive(Debug, Default, Clone, Copy)]
 struct Sum {
     files: u64,
+    files_inside: u64,
     directories: u64,
     links: u64,
     bytes: u64,
@@ -104,13 +105,14 @@ impl Sum {
             v1::Kind::Symlink => self.links = self.links.saturating_add(1),
             _ => self.files = self.files.saturating_add(1),
         }
+        self.files_inside = self.files_inside.saturating_add(c.files_inside);
         self.bytes = self.bytes.saturating_add(c.bytes);
         self.oldest = self.oldest.max(c.age_seconds);
     }
 
     fn row(&self, name: String) -> [String; 6] {
         [
-            count(self.files),
+            count(self.files.saturating_add(self.files_inside)),
             count(self.directories),
             count(self.links),
             format_size(self.bytes),
@@ -147,6 +149,7 @@ fn list(rows: &[(Vec<u8>, Sum)], out: &mut Out) -> std::io::Result<()> {
         o.insert("directories".into(), sum.directories.into());
         o.insert("links".into(), sum.links.into());
         o.insert("bytes".into(), sum.bytes.into());
+        o.insert("files_inside".into(), sum.files_inside.into());
         o.insert("oldest_age_seconds".into(), sum.oldest.into());
         out.item(&Value::Object(o))?;
     }

@@ -3,6 +3,7 @@
 //! All that is printed passes through [`purge_proto::shown`] here, at the last moment: no command can forget it. The only ways around
 //! that are [`Out::raw`] and the colours of [`Out::spans`].
 
+pub mod amount;
 mod flat;
 pub mod pager;
 pub mod progress;

@@ -151,6 +151,20 @@ impl Table {
         Ok(())
     }
 
+    /// The heads, then a line for each row, without colours.
+    #[cfg(test)]
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let widths = self.widths();
+        let heads: Vec<Cell> = self.columns.iter().map(|(head, _)| (*head).into()).collect();
+        let line = |row: &[Cell]| {
+            let spans = self.spans(row, &widths, 0, Tone::Plain).into_iter();
+            spans.map(|span| span.text).collect()
+        };
+        std::iter::once(line(&heads))
+            .chain(self.rows.iter().map(|row| line(row)))
+            .collect()
+    }
+
     /// The cells of a line, with the blanks between them.
     fn spans(&self, cells: &[Cell], widths: &[usize], indent: usize, tone: Tone) -> Vec<Span> {
         let mut line = vec![Span::new(" ".repeat(indent), tone)];

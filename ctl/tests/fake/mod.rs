@@ -113,11 +113,14 @@ impl PurgeAgent for Fake {
     async fn watch_run(&self, _: Request<WatchRunRequest>) -> Result<Response<Self::WatchRunStream>, Status> {
         Ok(stream(Vec::new()))
     }
-    async fn get_run(&self, _: Request<GetRunRequest>) -> Result<Response<Run>, Status> {
-        Ok(Response::new(run(RunState::Partial, true)))
+    async fn get_run(&self, r: Request<GetRunRequest>) -> Result<Response<Run>, Status> {
+        Ok(Response::new(match r.into_inner().run_id.as_str() {
+            "r2" => values::trashed_run(),
+            _ => run(RunState::Partial, true),
+        }))
     }
     async fn list_runs(&self, _: Request<ListRunsRequest>) -> Result<Response<ListRunsResponse>, Status> {
-        let runs = vec![run(RunState::Completed, false)];
+        let runs = vec![run(RunState::Completed, false), values::trashed_run()];
         Ok(Response::new(ListRunsResponse {
             runs,
             next_page_token: String::new(),
@@ -128,24 +131,41 @@ impl PurgeAgent for Fake {
     }
     async fn restore(&self, request: Request<RestoreRequest>) -> Result<Response<RestoreReport>, Status> {
         let r = request.into_inner();
+        if r.dry_run {
+            return Ok(Response::new(values::dry_restore()));
+        }
         Ok(Response::new(RestoreReport {
             run_id: r.run_id,
             restored: Some(Totals {
                 files: 2,
-                links: 0,
                 directories: 1,
                 bytes: 4096,
+                files_inside: 708,
+                ..Totals::default()
             }),
             failed: vec![Failure {
                 path: b"/export/scratch/taken".to_vec(),
                 error: "something else has its name by now".into(),
             }],
             failed_total: 1,
+            ..RestoreReport::default()
         }))
     }
 
+    type ListTrashStream = Answers<TrashEntry>;
+    async fn list_trash(
+        &self,
+        _: Request<ListTrashRequest>,
+    ) -> Result<Response<Self::ListTrashStream>, Status> {
+        Ok(stream(values::trash()))
+    }
+
     async fn explain(&self, r: Request<ExplainRequest>) -> Result<Response<Explanation>, Status> {
-        Ok(Response::new(values::explanation(r.into_inner().path)))
+        let path = r.into_inner().path;
+        Ok(Response::new(match path.starts_with(b"/export/scratch/gone") {
+            true => values::explanation_of_taken(path),
+            false => values::explanation(path),
+        }))
     }
     type FindStream = Answers<Entry>;
     async fn find(&self, _: Request<FindRequest>) -> Result<Response<Self::FindStream>, Status> {

@@ -25,8 +25,10 @@ pub fn plan(id: &str) -> Plan {
         Some(Totals {
             files,
             directories,
-            links: 0,
             bytes,
+            // Some of the directories are empty.
+            files_inside: directories * 100,
+            ..Totals::default()
         })
     };
     Plan {
@@ -139,6 +141,7 @@ pub fn candidates() -> Vec<Candidate> {
         rule: "scratch-28d".into(),
         age_seconds,
         because: String::new(),
+        files_inside: if kind == Kind::Directory { 7 } else { 0 },
     };
     vec![
         candidate(
@@ -166,6 +169,121 @@ pub fn candidates() -> Vec<Candidate> {
     ]
 }
 
+/// A run that took directories as a whole into the trash, and some of whose files are back.
+pub fn trashed_run() -> Run {
+    let totals = |files, directories, files_inside, bytes| {
+        Some(Totals {
+            files,
+            directories,
+            bytes,
+            files_inside,
+            ..Totals::default()
+        })
+    };
+    Run {
+        run_id: "r2".into(),
+        deleted: totals(0, 0, 0, 0),
+        trashed: totals(0, 811, 11_057, 333_660_000),
+        restored: totals(33, 70, 962, 30_030_000),
+        in_trash: totals(0, 741, 10_062, 303_630_000),
+        trash_until: at(604_800),
+        rules: vec!["jobs-14d".into(), "scratch-28d".into()],
+        ..run(RunState::Completed, false)
+    }
+}
+
+/// What lies in the trash of two runs.
+pub fn trash() -> Vec<TrashEntry> {
+    let entry = |path: &[u8], kind: Kind, files_inside, trash_until| TrashEntry {
+        path: path.to_vec(),
+        kind: kind.into(),
+        bytes: 4096,
+        files_inside,
+        owner: "alice".into(),
+        uid: 1000,
+        run_id: "r2".into(),
+        volume: "scratch".into(),
+        taken_at: at(10),
+        trash_until,
+    };
+    vec![
+        entry(
+            b"/export/scratch/alice/run-0001",
+            Kind::Directory,
+            13,
+            at(604_800),
+        ),
+        entry(b"/export/scratch/alice/not\xffutf8", Kind::File, 0, None),
+    ]
+}
+
+/// What would come back by a path.
+pub fn dry_restore() -> RestoreReport {
+    let item = |path: &[u8], kind: Kind, bytes, files_inside| RestoreItem {
+        path: path.to_vec(),
+        kind: kind.into(),
+        bytes,
+        files_inside,
+    };
+    RestoreReport {
+        run_id: "r2".into(),
+        run_ids: vec!["r2".into(), "r1".into()],
+        restored: Some(Totals {
+            files: 1,
+            directories: 1,
+            bytes: 259_000,
+            files_inside: 13,
+            ..Totals::default()
+        }),
+        older_total: 2,
+        items: vec![
+            item(b"/export/scratch/alice/run-0001", Kind::Directory, 253_600, 13),
+            item(b"/export/scratch/alice/a\n.dat", Kind::File, 5_400, 0),
+        ],
+        items_total: 2,
+        dry_run: true,
+        ..RestoreReport::default()
+    }
+}
+
+/// A path that two runs took: the newer one as a part of a directory.
+pub fn explanation_of_taken(path: Vec<u8>) -> Explanation {
+    let newer = Taken {
+        path: b"/export/scratch/gone".to_vec(),
+        kind: Kind::Directory.into(),
+        bytes: 253_600,
+        files_inside: 13,
+        owner: "alice".into(),
+        last_access: at(-3_456_000),
+        taken_at: at(10),
+        run_id: "r2".into(),
+        rule: "jobs-14d".into(),
+        requested_by: "uid 0".into(),
+        state: TakenState::Trashed.into(),
+        trash_until: at(604_800),
+        ..Taken::default()
+    };
+    let older = Taken {
+        path: path.clone(),
+        kind: Kind::File.into(),
+        bytes: 4096,
+        files_inside: 0,
+        run_id: "r1".into(),
+        rule: String::new(),
+        requested_by: "watermark scratch".into(),
+        state: TakenState::Deleted.into(),
+        trash_until: None,
+        ..newer.clone()
+    };
+    Explanation {
+        path,
+        owner: "alice".into(),
+        volume: "scratch".into(),
+        taken: vec![newer, older],
+        ..Explanation::default()
+    }
+}
+
 pub fn run(state: RunState, failed: bool) -> Run {
     Run {
         run_id: "r1".into(),
@@ -177,8 +295,9 @@ pub fn run(state: RunState, failed: bool) -> Run {
         deleted: Some(Totals {
             files: 24_980,
             directories: 12,
-            links: 0,
             bytes: 123_400_000_000,
+            files_inside: 1200,
+            ..Totals::default()
         }),
         trashed: Some(Totals::default()),
         archived: Some(Totals::default()),
@@ -308,8 +427,8 @@ pub fn status() -> AgentStatus {
         trash: Some(Totals {
             files: 3,
             directories: 0,
-            links: 0,
             bytes: 4096,
+            ..Totals::default()
         }),
         guard: "leases".into(),
         triggers: vec![stopped()],
@@ -332,6 +451,7 @@ pub fn explanation(path: Vec<u8>) -> Explanation {
         because: because.into(),
     };
     Explanation {
+        taken: Vec::new(),
         path,
         kind: Kind::File.into(),
         bytes: 42,
@@ -422,8 +542,8 @@ pub fn forecast() -> Forecast {
         would_go: Some(Totals {
             files: 100,
             directories: 0,
-            links: 0,
             bytes: 5_000_000_000_000,
+            ..Totals::default()
         }),
     };
     Forecast {
@@ -491,8 +611,8 @@ pub fn stopped() -> TriggerStatus {
         taken_lately: Some(Totals {
             files: 40,
             directories: 0,
-            links: 0,
             bytes: 12_000_000_000,
+            ..Totals::default()
         }),
         left_out: vec!["files of mallory (uid 4001)".into()],
     }

@@ -23,7 +23,7 @@ fn kept(plan: &Value, reason: &str) -> u64 {
 
 fn plan(ctl: &Ctl, arguments: &[&str]) -> Value {
     let all = ["plan", "--output", "json"].iter().chain(arguments);
-    ctl.run(&all.copied().collect::<Vec<_>>()).ok().json()
+    ctl.run(all.copied().collect::<Vec<_>>()).ok().json()
 }
 
 /// `USER/PROJECT/JOB`, with two files in each job.
@@ -59,7 +59,7 @@ fn a_scope_that_matches_nothing_is_told_with_what_lies_near() {
         "scope matches 0 directories at depth 5; 6 lie at depth 3"
     );
     assert_eq!(remark(1), "scope matches 0 directories at depth 3");
-    let table = agent.ctl().run(&["plan"]).ok().text();
+    let table = agent.ctl().run(["plan"]).ok().text();
     assert!(
         table.contains("deep: scope matches 0 directories at depth 5; 6 lie at depth 3"),
         "{table}"
@@ -110,7 +110,7 @@ fn what_waits_for_a_list_is_told_with_when_it_may_go() {
     assert_eq!(kept(&found, "announced"), 4, "{found}");
     assert_eq!(kept(&found, "young"), 1, "{found}");
     assert!(text(&found["kept"], "ripe_from").starts_with("20"), "{found}");
-    let table = agent.ctl().run(&["plan"]).ok().text();
+    let table = agent.ctl().run(["plan"]).ok().text();
     assert!(table.contains("4  announced, ripe "), "{table}");
 }
 

@@ -18,4 +18,5 @@ mod mine;
 mod paths_from_clients;
 mod questions;
 mod roles;
+mod taken;
 mod tls;

@@ -268,7 +268,8 @@ fn resources(world: &World) -> Vec<(&'static str, Vec<u8>, Is)> {
 fn expected(call: &str, is: Is, own_only: bool) -> Code {
     match (is, call, own_only) {
         (Is::Unclean, ..) | (Is::Link, "hold add", _) | (Is::Link, "find", false) => Code::InvalidArgument,
-        (_, "restore", _) => Code::NotFound,
+        (_, "restore", true) => Code::PermissionDenied,
+        (_, "restore", false) => Code::NotFound,
         // Nothing of theirs lies there.
         (_, "find", true) => Code::Ok,
         // A file is no directory to look below.
@@ -288,7 +289,7 @@ fn calls_by_identity_by_resource() {
             "self",
             world.as_user(ALICE),
             true,
-            &["explain", "find", "hold add"],
+            &["explain", "find", "hold add", "restore"],
         ),
         ("viewer", world.as_user(VIEWER), false, &["explain", "find"]),
         (
@@ -356,7 +357,7 @@ fn what_is_anothers_and_what_is_not_there_are_not_told_apart() {
     let world = need!(World::new());
     let alice = world.as_user(ALICE);
     let all = resources(&world);
-    for call in ["explain", "hold add", "find"] {
+    for call in ["explain", "hold add", "find", "restore"] {
         let mut said: Vec<(&str, (Code, String))> = Vec::new();
         for (name, path, is) in &all {
             if matches!(is, Is::Foreign | Is::ForeignFile | Is::Absent | Is::Outside) {

@@ -7,9 +7,11 @@
     reason = "a test fails by panicking"
 )]
 
+mod figures;
 mod freeing;
 mod kept;
 mod remembered;
 mod restore_race;
 mod trash;
 mod used_in_trash;
+mod where_is_it;

@@ -27,6 +27,7 @@ use purge_removal::run::apply::{self, Order, Seen, Taken};
 use purge_removal::run::ending::{Stop, end, failure_of};
 use purge_removal::run::ledger::{self, Ledger};
 use purge_removal::runs::{LiveRun, Run};
+use purge_removal::taken::{self, Writer};
 
 /// How a plan is applied.
 #[derive(Debug, Clone, Copy, Default)]
@@ -70,6 +71,7 @@ impl Applier {
             volume: plan.volume.clone(),
             started: now,
             by: by.into(),
+            rules: rules_of(&plan),
             trash_until: (last > 0).then(|| now.plus(last)),
             ..Run::default()
         };
@@ -207,6 +209,7 @@ impl Begun {
                     planned_at: plan.created,
                     tally: applier.notifier.tally(&heading.run, &heading.root),
                     names: names_of_rules(&plan),
+                    record: record(&applier, &heading.run, &plan),
                 };
                 apply::apply(&volume.watched, &order, &around, &live)
             }
@@ -269,6 +272,26 @@ fn names_of_rules(plan: &Plan) -> Vec<String> {
     }
 }
 
+/// The rules that take something, or the quota or watermark that asked for the plan.
+fn rules_of(plan: &Plan) -> Vec<String> {
+    let takes = plan.rules.iter().filter(|rule| rule.totals.entries() > 0);
+    match &plan.trigger {
+        None => takes.map(|rule| rule.name.clone()).collect(),
+        Some(trigger) => vec![trigger.clone()],
+    }
+}
+
+/// The record of what a run takes. A run goes on without one.
+fn record(applier: &Applier, run: &str, plan: &Plan) -> Option<Writer> {
+    let anchor = &applier.ground.anchor;
+    let names = plan.rules.iter().map(|rule| rule.name.as_str());
+    let made = taken::tidy(anchor).and_then(|_| Writer::create(anchor, run, names));
+    let told = made.inspect_err(|error| {
+        tracing::warn!(run, %error, "what the run takes cannot be noted: `purgectl explain` will not find it");
+    });
+    told.ok()
+}
+
 fn how_taken(taken: &Taken<'_>) -> How {
     match taken.until {
         Some(_) => How::Trashed,
@@ -291,6 +314,8 @@ struct Around<'a> {
     tally: Option<Tally>,
     /// What each candidate's `rule` is called in metrics.
     names: Vec<String>,
+    /// What was taken, for those who look for it.
+    record: Option<Writer>,
 }
 
 impl apply::Surroundings for Around<'_> {
@@ -332,6 +357,9 @@ impl apply::Surroundings for Around<'_> {
     fn taken(&self, candidates: &[Taken<'_>]) {
         if let Some(tally) = &self.tally {
             tally.note(candidates);
+        }
+        if let Some(record) = &self.record {
+            record.note(candidates, clock::now());
         }
         for each in candidates {
             let (rule, how) = (usize::from(each.candidate.rule), how_taken(each));

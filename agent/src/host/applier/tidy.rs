@@ -7,6 +7,7 @@ use super::Applier;
 use crate::host::HostError;
 use purge_base::clock;
 use purge_removal::run::ledger;
+use purge_removal::taken;
 use purge_removal::trash::Trash;
 
 impl Applier {
@@ -36,6 +37,7 @@ impl Applier {
                 for run in removed {
                     // As a rule there is none.
                     let _ = std::fs::remove_file(ledger::path(&self.ground.anchor, &run));
+                    let _ = std::fs::remove_file(taken::path(&self.ground.anchor, &run));
                 }
             }
             Err(error) => {

@@ -73,7 +73,7 @@ pub(super) fn taken(run: &Run) -> (u64, u64) {
     let (deleted, trashed, back) = (run.deleted, run.trashed, run.restored);
     let part = |a: u64, b: u64, back: u64| a.saturating_add(b).saturating_sub(back);
     (
-        part(deleted.files, trashed.files, back.files),
+        part(deleted.all_files(), trashed.all_files(), back.all_files()),
         part(deleted.bytes, trashed.bytes, back.bytes),
     )
 }

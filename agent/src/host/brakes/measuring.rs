@@ -103,7 +103,7 @@ impl Brakes {
         }
         let run = run_id.and_then(|id| self.runs.get(id).ok());
         let (deleted, went) = run.as_ref().map_or(((0, 0), (0, 0)), |run| {
-            ((run.deleted.files, run.deleted.bytes), taken(run))
+            ((run.deleted.all_files(), run.deleted.bytes), taken(run))
         });
         let (promised, _) = promise_of(plan.as_ref(), deleted);
         let (_, gone) = promise_of(plan.as_ref(), went);
@@ -199,19 +199,18 @@ fn promise_of(plan: Option<&Plan>, (files, bytes): (u64, u64)) -> (Sum, Amount) 
     let totals = plan.map(|plan| plan.totals);
     let totals = totals.unwrap_or(Totals {
         files,
-        directories: 0,
-        links: 0,
         bytes,
+        ..Totals::default()
     });
     // A plan that is forgotten promised what was deleted.
     let promise = plan.and_then(|p| p.promise).unwrap_or(Promise {
         bytes: totals.bytes,
-        files: totals.files,
+        files: totals.all_files(),
         allocated: totals.bytes,
         wants_bytes: true,
         wants_files: false,
     });
-    let part = |whole: u64| scaled(whole, (bytes, totals.bytes), (files, totals.files));
+    let part = |whole: u64| scaled(whole, (bytes, totals.bytes), (files, totals.all_files()));
     let sum = Sum {
         promised_bytes: part(promise.bytes),
         promised_files: part(promise.files),

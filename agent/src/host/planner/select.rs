@@ -165,7 +165,7 @@ impl Promised {
         let part = |whole: u64| scaled(whole, (totals.bytes, all.bytes), (0, 0));
         Promise {
             bytes: part(all.frees),
-            files: totals.files,
+            files: totals.all_files(),
             allocated: part(all.allocated),
             wants_bytes: self.wants.0,
             wants_files: self.wants.1,

@@ -30,6 +30,7 @@ impl TrashKeeper {
     /// Frees what lies in a volume's trash and whose grace has ended.
     pub fn tend_trash(&self, volume: &Volume) {
         let now = clock::judged().unix();
+        self.recount_trash(volume);
         self.keep_reserve(volume);
         let due = |s: &Share| i64::try_from(s.until).is_ok_and(|until| until <= now);
         if let Err(error) = self.free_shares(volume, due, |_| false) {
@@ -320,7 +321,7 @@ fn stuck_of(volume: &Volume, trash: &Trash, share: &Share, freed: Result<Rest, E
         Err(Ended::Failed(error) | Ended::Used(error)) => (share.name().into_bytes(), error),
         Err(Ended::Late | Ended::Stopping | Ended::Waits) => return None,
     };
-    let totals = trash.left_of(share).unwrap_or_default();
+    let totals = trash.left_of(share, &|| false).unwrap_or_default();
     let root = volume.config.path.as_os_str().as_encoded_bytes();
     let path = [root, b"/", TRASH.as_bytes(), b"/", &path].concat();
     Some(Stuck::new(totals, path, &error))

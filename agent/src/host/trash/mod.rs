@@ -1,17 +1,24 @@
 //! What runs leave in the trash: the trash keeper counts it, puts it back and frees it.
 //!
-//! - [`restore`] puts it back, and counts it
+//! - [`restore`] puts it back; `back`: what comes back, counted
+//! - [`taken`]   what runs took, where it is now; `listed`: what is there
+//! - `lying`     counts it
 //! - `freeing`   frees it when its grace has ended, or when the volume needs the space
 //! - `waiting`   what stays longer than its grace
 //! - `stuck`     what cannot be freed
 
+mod back;
 mod freeing;
+mod listed;
+mod lying;
 pub mod restore;
 mod stuck;
+pub mod taken;
 mod waiting;
 
 use std::sync::Arc;
 
+use self::lying::Lying;
 use self::stuck::AllStuck;
 use self::waiting::Waiting;
 use super::Ground;
@@ -32,6 +39,8 @@ pub struct TrashKeeper {
     stuck: AllStuck,
     /// What stays longer than its grace.
     waiting: Waiting,
+    /// How much there is.
+    lying: Lying,
 }
 
 impl TrashKeeper {
@@ -47,6 +56,7 @@ impl TrashKeeper {
             brakes,
             stuck: AllStuck::default(),
             waiting: Waiting::default(),
+            lying: Lying::default(),
         })
     }
 }

@@ -1,190 +1,366 @@
-//! What runs leave in the trash: put back, and counted. See [`super::freeing`] for its end.
+//! What runs leave in the trash: put back. See [`super::lying`] for how much there is, and [`super::freeing`] for its end.
 
 use std::sync::Arc;
 
-use super::{TrashKeeper, heading_of};
+use super::TrashKeeper;
+use super::back::Back;
+pub use super::back::{Restored, Wanted};
 use crate::host::HostError;
 use crate::host::place::{AtEnd, Place};
+use crate::host::shown;
+use crate::host::user::{hidden, not_theirs};
 use crate::volume::Volume;
-use crate::volume::claimed::Doing;
-use purge_base::clock;
-use purge_model::{Seconds, Totals};
-use purge_removal::audit::{self, Audit, Event, Heading, Lines};
-use purge_removal::runs::{Failure, Run};
-use purge_removal::trash::restore::{Destination, Item, Refused, Restore, Which};
+use crate::volume::claimed::{Claim, Doing};
+use purge_model::{Kind, Seconds, Stat, Totals};
+use purge_removal::audit;
+use purge_removal::runs::{Run, RunError};
+use purge_removal::trash::restore::{Destination, Refused, Restore, Which};
 use purge_removal::trash::take_in::take_in;
+use purge_removal::trash::whom::Whom;
 use purge_removal::trash::{Share, Trash};
 use purge_sys::{beneath, mark};
 
-/// Refusals of a restore that are named.
-const REFUSALS_NAMED_MAX: usize = 1000;
-
-/// What a restore came to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Restored {
-    /// The run whose trash it was.
-    pub run: String,
-    /// What is back.
-    pub restored: Totals,
-    /// What stays in the trash, and why: the first of them.
-    pub failed: Vec<Failure>,
-    /// How many stay.
-    pub failed_total: u64,
+/// A volume of which something is wanted back.
+struct Job<'a> {
+    wanted: Wanted<'a>,
+    volume: Arc<Volume>,
+    trash: Trash,
+    /// Paths relative to the volume; empty: everything.
+    below: Vec<Vec<u8>>,
+    to: Option<Destination>,
 }
 
 impl TrashKeeper {
-    /// Puts back what a run has moved to the trash: all of it, or what lies at or below some paths.
+    /// Puts back what runs have moved to the trash: all that one has, or what lies at or below some paths.
     ///
     /// # Errors
-    /// When there is no such run, or nothing of it lies in the trash any more.
-    pub fn restore(
-        &self,
-        run_id: &str,
-        paths: &[Vec<u8>],
-        to: Option<&[u8]>,
-        by: &str,
-    ) -> Result<Restored, HostError> {
+    /// When there is no such run, or nothing of what is wanted lies in the trash any more.
+    pub fn restore(&self, wanted: &Wanted<'_>) -> Result<Restored, HostError> {
         // Whether a path is one at all does not depend on the run.
-        let places = paths.iter().map(|path| self.ground.locate("paths", path));
+        let places = wanted.paths.iter().map(|path| self.wanted_place(wanted, path));
         let places: Vec<Place> = places.collect::<Result<_, HostError>>()?;
-        let to = to.map(|to| self.ground.locate("to", to)).transpose()?;
-        places
-            .iter()
-            .try_for_each(|place| place.refuse_links(AtEnd::Anything))?;
-        if let Some(to) = &to {
-            to.refuse_links(AtEnd::NoLink)?;
+        let to = wanted
+            .to
+            .map(|to| self.wanted_directory(wanted, to))
+            .transpose()?;
+        match wanted.run {
+            "" => self.restore_paths(wanted, &places, to),
+            run => self.restore_run(wanted, run, places, to),
         }
-        let mut run = self.runs.get(run_id)?;
+    }
+
+    fn wanted_place(&self, wanted: &Wanted<'_>, path: &[u8]) -> Result<Place, HostError> {
+        match wanted.user {
+            // Where links stand is nothing that they may learn by this. None is followed.
+            Some(user) => self
+                .ground
+                .locate("paths", path)
+                .or_else(|e| hidden(e, path, user.uid)),
+            None => {
+                let place = self.ground.locate("paths", path)?;
+                place.refuse_links(AtEnd::Anything)?;
+                Ok(place)
+            }
+        }
+    }
+
+    /// A directory to restore to: of an ordinary user, one of their own.
+    fn wanted_directory(&self, wanted: &Wanted<'_>, to: &[u8]) -> Result<Place, HostError> {
+        let Some(user) = wanted.user else {
+            let to = self.ground.locate("to", to)?;
+            to.refuse_links(AtEnd::NoLink)?;
+            return Ok(to);
+        };
+        let place = self
+            .ground
+            .locate("to", to)
+            .or_else(|e| hidden(e, to, user.uid))?;
+        let looked = place.look_evenly((user.uid, user.gids));
+        let own = |found: &Stat| found.uid == user.uid && found.kind == Kind::Directory;
+        match looked {
+            Ok((found, true)) if own(&found.stat) => Ok(place),
+            _ => Err(not_theirs(&place.path(), user.uid)),
+        }
+    }
+
+    /// All that a run has left in the trash, or what of that lies at or below some paths.
+    fn restore_run(
+        &self,
+        wanted: &Wanted<'_>,
+        run_id: &str,
+        places: Vec<Place>,
+        to: Option<Place>,
+    ) -> Result<Restored, HostError> {
+        if let Some(user) = wanted.user {
+            self.check_theirs_of_run(user, run_id, &places)?;
+        }
+        let run = self.runs.get(run_id)?;
         let volume = Arc::clone(self.ground.volume(&run.volume)?);
-        volume
-            .check_identity()
-            .map_err(|e| HostError::Refused(e.to_string()))?;
-        let below: Vec<Vec<u8>> = places
-            .into_iter()
-            .map(|place| match place.volume.config.name == volume.config.name {
-                true => Ok(place.below.into_bytes()),
-                false => Err(HostError::Invalid {
-                    field: "paths",
-                    why: format!(
-                        "{} is not on volume {}",
-                        crate::host::shown(&place.path()),
-                        run.volume
-                    ),
-                }),
-            })
-            .collect::<Result<_, HostError>>()?;
-        let to = to.map(|to| destination(&volume, to)).transpose()?;
+        if let Some(other) = places.iter().find(|p| p.volume.config.name != volume.config.name) {
+            return Err(HostError::Invalid {
+                field: "paths",
+                why: format!("{} is not on volume {}", shown(&other.path()), run.volume),
+            });
+        }
         if self.runs.live(run_id).is_some() {
             return Err(HostError::Refused(format!(
                 "run {run_id} is going on; wait for it or `purgectl cancel {run_id}`"
             )));
         }
+        let below = places.into_iter().map(|place| place.below.into_bytes()).collect();
         let _one = volume.restoring.lock();
-        let broken =
-            |e: std::io::Error| HostError::Refused(format!("the trash of volume {}: {e}", run.volume));
         let nothing = || HostError::Refused(why_nothing(&run));
-        let trash = Trash::open(&volume.watched)
-            .map_err(broken)?
-            .ok_or_else(nothing)?;
-        let shares = trash.shares().map_err(broken)?;
-        let mine = shares.iter().filter(|s| s.run == run_id);
-        let claims = mine.map(|s| (s, volume.claimed.take(&s.name(), Doing::Restoring)));
-        let claims: Vec<_> = claims.collect();
-        match claims.iter().find(|(_, claim)| claim.is_ok()).or(claims.first()) {
+        let job = self.job(wanted, &volume, below, to)?.ok_or_else(nothing)?;
+        let shares = job.shares()?;
+        let shares: Vec<&Share> = shares.iter().filter(|s| s.run == run_id).collect();
+        let claims = job.claims(&shares);
+        match claims
+            .iter()
+            .find(|(_, claim)| claim.is_some())
+            .or(claims.first())
+        {
             None => return Err(nothing()),
-            Some((share, Err(_))) => return Err(HostError::Refused(why_freed(share))),
-            Some((_, Ok(_))) => {}
+            Some((share, None)) => return Err(HostError::Refused(why_freed(share))),
+            Some((_, Some(_))) => {}
         }
+        let mut back = Back::new(&job.volume, wanted, job.below.clone(), job.to.as_ref());
+        self.put_back(&job, run, claims, &mut back)?;
+        self.settle(&job, &mut back);
+        Ok(back.report)
+    }
+
+    /// What lies at or below some paths, whichever run took it. Of what several took, the newest goes back.
+    fn restore_paths(
+        &self,
+        wanted: &Wanted<'_>,
+        places: &[Place],
+        to: Option<Place>,
+    ) -> Result<Restored, HostError> {
+        if places.is_empty() {
+            let why = "name a run, or the paths of what is wanted back".into();
+            return Err(HostError::Invalid { field: "paths", why });
+        }
+        let mut report = Restored::default();
+        let mut volumes: Vec<&Arc<Volume>> = Vec::new();
+        for place in places {
+            if !volumes.iter().any(|v| v.config.name == place.volume.config.name) {
+                volumes.push(&place.volume);
+            }
+        }
+        let (mut is_anything, mut missing) = (false, Vec::new());
+        for volume in volumes {
+            let of_volume = |place: &&Place| place.volume.config.name == volume.config.name;
+            let mine: Vec<&Place> = places.iter().filter(of_volume).collect();
+            let runs = match wanted.user {
+                Some(user) => Some(self.runs_of_theirs(user, &mine)?),
+                None => None,
+            };
+            let below = mine.iter().map(|place| place.below.to_vec()).collect();
+            let _one = volume.restoring.lock();
+            let Some(job) = self.job(wanted, volume, below, to.clone())? else {
+                missing.extend(mine);
+                continue;
+            };
+            let mut back = Back::new(&job.volume, wanted, job.below.clone(), job.to.as_ref());
+            self.put_back_newest(&job, runs.as_deref(), &mut back)?;
+            self.settle(&job, &mut back);
+            is_anything |= back.met.iter().any(|met| *met);
+            missing.extend(
+                mine.into_iter()
+                    .zip(&back.met)
+                    .filter(|(_, met)| !**met)
+                    .map(|(place, _)| place),
+            );
+            report.add(back.report);
+        }
+        let nothing = |place: &&Place| self.why_not_in_trash(place, wanted.user);
+        match missing.first().filter(|_| !is_anything) {
+            Some(place) => Err(HostError::NotFound(nothing(place))),
+            None => {
+                missing
+                    .iter()
+                    .for_each(|place| report.refuse(place.path(), nothing(place)));
+                Ok(report)
+            }
+        }
+    }
+
+    /// Run after run, the newest first; of some runs only, if they are named.
+    fn put_back_newest<'b>(
+        &'b self,
+        job: &Job<'_>,
+        only: Option<&[String]>,
+        back: &mut Back<'b>,
+    ) -> Result<(), HostError> {
+        let shares = job.shares()?;
+        let closed = shares
+            .iter()
+            .filter(|s| !s.open && self.runs.live(&s.run).is_none());
+        let mut runs: Vec<&str> = closed.map(|s| s.run.as_str()).collect();
+        runs.dedup();
+        for id in runs.into_iter().rev() {
+            if only.is_some_and(|only| !only.iter().any(|run| run == id)) {
+                continue;
+            }
+            let of_run: Vec<&Share> = shares.iter().filter(|s| s.run == id).collect();
+            let claims = job.claims(&of_run);
+            let run = match self.runs.get(id) {
+                // Its record was lost, and what it left says itself where it belongs.
+                Err(RunError::Unknown(_)) => Run {
+                    id: id.to_owned(),
+                    volume: job.volume.config.name.clone(),
+                    ..Run::default()
+                },
+                run => run?,
+            };
+            let claims = claims.into_iter().filter(|(_, claim)| claim.is_some());
+            self.put_back(job, run, claims.collect(), back)?;
+        }
+        Ok(())
+    }
+
+    /// What of a run is wanted. The record says afterwards what is back.
+    fn put_back<'b>(
+        &'b self,
+        job: &Job<'_>,
+        run: Run,
+        claims: Vec<(&Share, Option<Claim<'_>>)>,
+        back: &mut Back<'b>,
+    ) -> Result<(), HostError> {
+        back.begin(&run, &self.audit);
+        for (share, claim) in &claims {
+            if claim.is_none() {
+                back.take(Err(Refused::of_share(why_freed(share))));
+                continue;
+            }
+            back.is_kept = share.is_kept();
+            let done = job.restore(share, back);
+            if let Err(error) = done {
+                // The next share follows, and what is back is told and counted in any case.
+                let why = format!("what the run left in the trash until {}: {error}", share.until);
+                back.take(Err(Refused::of_share(why)));
+            }
+        }
+        drop(claims);
+        back.write();
+        if job.wanted.is_dry || !back.has_any() {
+            return Ok(());
+        }
+        let _one = job.volume.trash_work.lock();
+        // It may have been changed meanwhile: another part of what the run took was freed.
+        let mut run = match self.runs.get(&run.id) {
+            Err(RunError::Unknown(_)) => return Ok(()),
+            run => run?,
+        };
+        let left = run.left_in_trash().minus(back.out);
+        run.restored = run.restored.plus(back.of_run);
+        let is_lying = |s: &Share| s.run == run.id && !s.is_kept();
+        let is_empty = job.trash.shares().is_ok_and(|left| !left.iter().any(is_lying));
+        run.in_trash = Some(if is_empty { Totals::default() } else { left });
+        self.runs.save(&run)?;
+        let (volume, by) = (&job.volume.config.name, job.wanted.by);
+        tracing::info!(run = %run.id, %volume, by, restored = %back.of_run, "restored from the trash");
+        Ok(())
+    }
+
+    /// Nothing more goes back.
+    fn settle(&self, job: &Job<'_>, back: &mut Back<'_>) {
+        if job.wanted.is_dry {
+            return;
+        }
+        job.trash.tidy();
+        let volume = &job.volume;
+        if let Some(error) = back.trouble.take() {
+            tracing::error!(volume = %volume.config.name, %error, "what was restored is not in the index yet: a scan will find it");
+            volume.request_scan(purge_scan::Extent::Volume);
+        }
+        if let Some(error) = back.untold.take() {
+            tracing::error!(volume = %volume.config.name, %error, "restored, and the audit log does not say so of all");
+        }
+    }
+
+    /// What is needed to put something back; none: the volume has no trash.
+    fn job<'a>(
+        &self,
+        wanted: &Wanted<'a>,
+        volume: &Arc<Volume>,
+        below: Vec<Vec<u8>>,
+        to: Option<Place>,
+    ) -> Result<Option<Job<'a>>, HostError> {
+        volume
+            .check_identity()
+            .map_err(|e| HostError::Refused(e.to_string()))?;
+        let to = to.map(|to| destination(volume, to)).transpose()?;
+        let Some(trash) = Trash::open(&volume.watched).map_err(|e| broken(volume, &e))? else {
+            return Ok(None);
+        };
         // What went to the trash a moment ago leaves the store before it comes back: if the process is killed, the next one finds it as new,
         // and not as old as it was.
-        if !volume.write_back() {
+        if !wanted.is_dry && !volume.write_back() {
             tracing::warn!(
-                run = run_id,
                 volume = %volume.config.name,
                 "the store cannot be written: restored files may count as unused after a crash"
             );
         }
-        let heading = heading_of(&run, &volume, by);
-        let mut back = Back {
-            heading,
-            lines: Lines::default(),
-            time: audit::rfc3339(clock::now()),
-            audit: &self.audit,
-            untold: None,
-            report: Restored {
-                run: run_id.into(),
-                ..Restored::default()
-            },
-        };
-        let which = match below.is_empty() {
+        Ok(Some(Job {
+            wanted: *wanted,
+            volume: Arc::clone(volume),
+            trash,
+            below,
+            to,
+        }))
+    }
+}
+
+impl Job<'_> {
+    fn shares(&self) -> Result<Vec<Share>, HostError> {
+        self.trash.shares().map_err(|e| broken(&self.volume, &e))
+    }
+
+    /// Claims shares; none where another thread has one.
+    fn claims<'s>(&self, shares: &[&'s Share]) -> Vec<(&'s Share, Option<Claim<'_>>)> {
+        let claim = |share: &'s Share| self.volume.claimed.take(&share.name(), Doing::Restoring).ok();
+        shares.iter().map(|share| (*share, claim(share))).collect()
+    }
+
+    /// What of a share is wanted.
+    fn restore(&self, share: &Share, back: &mut Back<'_>) -> std::io::Result<()> {
+        let which = match self.below.is_empty() {
             true => Which::All,
-            false => Which::Below(&below),
+            false => Which::Below(&self.below),
         };
         let mut trouble = None;
-        for (share, claim) in &claims {
-            if claim.is_err() {
-                let why = why_freed(share);
-                let path = Vec::new();
-                back.take(Err(Refused { path, why }));
-                continue;
-            }
-            let mut restore = Restore {
-                which,
-                to: to.as_ref(),
-                tell: &mut |told| back.take(told),
-                placed: &mut |dir, name| {
-                    if let Err(error) = take_in(&volume.watched, dir, name) {
-                        trouble.get_or_insert(error);
-                    }
-                },
-                kept: None,
-                knows: &|_, _| false,
-            };
-            if let Err(error) = restore.run(&trash, share) {
-                // The next share follows, and what is back is told and counted in any case.
-                let why = format!("what the run left in the trash until {}: {error}", share.until);
-                back.take(Err(Refused {
-                    path: Vec::new(),
-                    why,
-                }));
-            }
-        }
-        trash.tidy();
+        let mut restore = Restore {
+            which,
+            to: self.to.as_ref(),
+            tell: &mut |told| back.take(told),
+            placed: &mut |dir, name| {
+                if let Err(error) = take_in(&self.volume.watched, dir, name) {
+                    trouble.get_or_insert(error);
+                }
+            },
+            kept: None,
+            knows: &|_, _| false,
+            whom: self.wanted.user.map(|user| Whom {
+                uid: user.uid,
+                gids: user.gids,
+            }),
+            is_dry: self.wanted.is_dry,
+            has_no_trees: false,
+            emptied: 0,
+        };
+        let done = restore.run(&self.trash, share);
+        let emptied = restore.emptied;
+        back.note_emptied(emptied);
         if let Some(error) = trouble {
-            tracing::error!(run = run_id, volume = %volume.config.name, %error, "what was restored is not in the index yet: a scan will find it");
-            volume.request_scan(purge_scan::Extent::Volume);
+            back.trouble.get_or_insert(error);
         }
-        back.write();
-        if let Some(error) = &back.untold {
-            tracing::error!(run = run_id, volume = %volume.config.name, %error, "restored, and the audit log does not say so of all");
-        }
-        let _one = volume.trash_work.lock();
-        // It may have been changed meanwhile: another part of what the run took was freed.
-        run = self.runs.get(run_id)?;
-        run.restored = run.restored.plus(back.report.restored);
-        self.runs.save(&run)?;
-        let (restored, refused) = (back.report.restored, back.report.failed_total);
-        tracing::info!(run = run_id, volume = %volume.config.name, by, %restored, refused, "restored from the trash");
-        Ok(back.report)
+        done
     }
+}
 
-    /// What of a run lies in the trash.
-    pub(in crate::host) fn in_trash_of(&self, run: &str) -> Totals {
-        self.runs
-            .get(run)
-            .map_or_else(|_| Totals::default(), |run| run.left_in_trash())
-    }
-
-    /// What lies in the trash of a volume.
-    pub fn trash_of(&self, volume: &str) -> Totals {
-        let mut sum = Totals::default();
-        for run in self.runs.list().unwrap_or_default() {
-            if run.volume == volume {
-                sum = sum.plus(run.left_in_trash());
-            }
-        }
-        sum
-    }
+fn broken(volume: &Volume, error: &std::io::Error) -> HostError {
+    HostError::Refused(format!("the trash of volume {}: {error}", volume.config.name))
 }
 
 /// A directory of the volume to which things are restored instead of where they came from.
@@ -194,7 +370,7 @@ fn destination(volume: &Volume, to: Place) -> Result<Destination, HostError> {
     if to.volume.config.name != *name {
         return Err(invalid(format!(
             "{} is not on volume {name}: a file cannot be moved to another volume",
-            crate::host::shown(&to.path())
+            shown(&to.path())
         )));
     }
     let root = volume.watched.open_root();
@@ -202,12 +378,12 @@ fn destination(volume: &Volume, to: Place) -> Result<Destination, HostError> {
     let dir = dir.map_err(|e| {
         invalid(format!(
             "{}: {e}; name a directory that exists, without links on the way",
-            crate::host::shown(&to.path())
+            shown(&to.path())
         ))
     })?;
     if mark::is_placeholder(&dir) {
         let why = "a run is looking at it; ask again in a moment";
-        return Err(invalid(format!("{}: {why}", crate::host::shown(&to.path()))));
+        return Err(invalid(format!("{}: {why}", shown(&to.path()))));
     }
     let path = to.below.into_bytes();
     Ok(Destination { dir, path })
@@ -227,7 +403,7 @@ fn why_nothing(run: &Run) -> String {
             audit::rfc3339(run.trash_until.unwrap_or(Seconds::MAX))
         ),
         // Also what a run without a grace could not put back, and kept.
-        None if run.restored != Totals::default() && run.left_in_trash() == Totals::default() => {
+        None if run.restored != Totals::default() && run.restored.all_files() >= run.trashed.all_files() => {
             "all of it has been restored".into()
         }
         None if run.trash_until.is_none() => {
@@ -247,62 +423,4 @@ fn why_freed(share: &Share) -> String {
         "what run {} left in the trash until {until} is being freed: its grace has ended, or the volume needs the space",
         share.run
     )
-}
-
-/// What comes back while a restore goes on.
-struct Back<'a> {
-    heading: Heading,
-    audit: &'a Audit,
-    /// The audit log could not be written.
-    untold: Option<std::io::Error>,
-    lines: Lines,
-    time: String,
-    report: Restored,
-}
-
-impl Back<'_> {
-    /// Writes the lines that were gathered.
-    fn write(&mut self) {
-        let lines = std::mem::take(&mut self.lines);
-        if let Err(error) = self.audit.write(&lines) {
-            self.untold.get_or_insert(error);
-        }
-    }
-
-    fn take(&mut self, told: Result<Item, Refused>) {
-        let absolute = |path: &[u8]| {
-            let mut all = self.heading.root.as_os_str().as_encoded_bytes().to_vec();
-            all.push(b'/');
-            all.extend_from_slice(path);
-            all
-        };
-        match told {
-            Ok(item) => {
-                let event = Event {
-                    event: "restored",
-                    reason: "",
-                    path: &absolute(&item.path),
-                    kind: item.kind,
-                    bytes: item.bytes,
-                    uid: item.uid,
-                    last: None,
-                    rule: "",
-                };
-                self.lines.add(&self.time, &self.heading, &event);
-                if self.lines.are_many() {
-                    self.write();
-                }
-                self.report.restored.add(item.kind, item.bytes);
-            }
-            Err(refused) => {
-                self.report.failed_total = self.report.failed_total.saturating_add(1);
-                if self.report.failed.len() < REFUSALS_NAMED_MAX {
-                    self.report.failed.push(Failure {
-                        path: absolute(&refused.path),
-                        error: refused.why,
-                    });
-                }
-            }
-        }
-    }
 }

@@ -39,7 +39,7 @@ impl Stuck {
     pub fn words(&self) -> String {
         format!(
             "{} files and {} directories, {}, cannot be freed and are not counted as space that comes free: {}: {}",
-            format_count(self.totals.files),
+            format_count(self.totals.all_files()),
             format_count(self.totals.directories),
             format_size(self.totals.bytes),
             crate::host::lossy(&self.path),
@@ -115,10 +115,10 @@ mod tests {
         };
         let stuck = |files| {
             let totals = Totals {
-                links: 0,
                 files,
                 directories: 1,
                 bytes: 10,
+                ..Totals::default()
             };
             Stuck::new(totals, b"/v/x".to_vec(), &Errno::PERM.into())
         };

@@ -328,7 +328,7 @@ impl Forecaster {
             let values = samples.iter().map(|s| (Seconds(s.at), of(s) as f64));
             values.collect()
         };
-        let in_trash = trash.files.saturating_add(trash.directories);
+        let in_trash = trash.all_files().saturating_add(trash.directories);
         let mut found = vec![part(
             "bytes",
             space.used.saturating_sub(trash.bytes),
@@ -452,9 +452,8 @@ fn limited_by_quota<'a>(
 fn sum<'p>(picks: impl Iterator<Item = &'p Pick>) -> Totals {
     picks.fold(Totals::default(), |sum, pick| Totals {
         files: sum.files.saturating_add(pick.files.into()),
-        directories: 0,
-        links: 0,
         bytes: sum.bytes.saturating_add(pick.bytes),
+        ..Totals::default()
     })
 }
 

@@ -3,9 +3,10 @@
 //! That something is another's, and that it is not there, is answered with the same words, after the same work. So nothing is learnt of
 //! what lies in a directory that its owner keeps closed.
 
-use super::questions::{Answer, Questions, User, known};
+use super::questions::{Answer, Questions, known};
+use crate::host::HostError;
 use crate::host::place::Place;
-use crate::host::{HostError, shown};
+use crate::host::user::{User, hidden, not_theirs};
 use purge_policy::explain::Subject;
 use purge_sys::stat::Located;
 
@@ -47,19 +48,4 @@ pub(in crate::host) fn theirs(
         true => Ok((found, known)),
         false => Err(not_theirs(&place.path(), uid)),
     }
-}
-
-/// What lies in no volume is not theirs either.
-pub(in crate::host) fn hidden<T>(error: HostError, path: &[u8], uid: u32) -> Result<T, HostError> {
-    match error {
-        HostError::NotFound(_) => Err(not_theirs(path, uid)),
-        other => Err(other),
-    }
-}
-
-fn not_theirs(path: &[u8], uid: u32) -> HostError {
-    HostError::Denied(format!(
-        "uid {uid} owns nothing that is watched at {}",
-        shown(path)
-    ))
 }

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use crate::host::judge::Judge;
 use crate::host::place::{AtEnd, Place};
 use crate::host::planner::survey::survey_of;
+use crate::host::trash::TrashKeeper;
+use crate::host::trash::taken::{Taken, is_there_again};
+use crate::host::user::User;
 use crate::host::{Ground, HostError, shown};
 use crate::volume::Volume;
 use purge_index::{DirId, Index};
@@ -16,17 +19,6 @@ use purge_sys::stat::Located;
 
 /// Stands for a directory that is not there: nothing lies below it, and looking for that takes as long as below any other.
 const NOWHERE: DirId = DirId(u32::MAX);
-
-/// Who asks for what is theirs.
-#[derive(Debug, Clone, Copy)]
-pub struct User<'a> {
-    /// Which user.
-    pub uid: u32,
-    /// As they stand in records.
-    pub name: &'a str,
-    /// Their groups.
-    pub gids: &'a [u32],
-}
 
 /// What is known of a path.
 #[derive(Debug)]
@@ -45,6 +37,15 @@ pub struct Answer {
     pub is_held_by_another: bool,
 }
 
+/// What is told of a path.
+#[derive(Debug)]
+pub enum Explained {
+    /// Of what lies there, and of what runs took there before.
+    There(Box<Answer>, Vec<Taken>),
+    /// Nothing lies there: of what runs took.
+    Taken(Place, Vec<Taken>),
+}
+
 /// Where something is looked for: a volume by name, and a directory of it.
 pub type Below = (String, DirId);
 
@@ -54,11 +55,21 @@ pub struct Questions {
     pub(super) ground: Arc<Ground>,
     pub(super) judge: Arc<Judge>,
     holds: Arc<Holds>,
+    trash: Arc<TrashKeeper>,
 }
 
 impl Questions {
-    pub(in crate::host) fn new((ground, judge): (Arc<Ground>, Arc<Judge>), holds: Arc<Holds>) -> Self {
-        Self { ground, judge, holds }
+    pub(in crate::host) fn new(
+        (ground, judge): (Arc<Ground>, Arc<Judge>),
+        holds: Arc<Holds>,
+        trash: Arc<TrashKeeper>,
+    ) -> Self {
+        Self {
+            ground,
+            judge,
+            holds,
+            trash,
+        }
     }
 
     /// What the index knows of a path, and what every rule says of it.
@@ -76,6 +87,34 @@ impl Questions {
             HostError::NotFound(format!("{}: {why}", shown(&place.path())))
         })?;
         self.told_of(place, subject, true)
+    }
+
+    /// [`Questions::explain`] of a path, or [`Questions::explain_own`] for an ordinary user, and what runs took there.
+    ///
+    /// # Errors
+    /// When nothing lies there, and no run is known to have taken anything.
+    pub fn explain_path(&self, path: &[u8], user: Option<User<'_>>) -> Result<Explained, HostError> {
+        let answer = match user {
+            None => self.explain(path),
+            Some(user) => self.explain_own(path, user),
+        };
+        let Ok(place) = self.ground.locate("path", path) else {
+            return answer.map(|answer| Explained::There(Box::new(answer), Vec::new()));
+        };
+        // Asked in any case: how long it takes does not tell whether anything lies there.
+        let mut taken = self.trash.taken_of(&place, user);
+        match answer {
+            Ok(answer) => {
+                taken.retain(|taken| !is_there_again(taken, answer.subject.ino));
+                Ok(Explained::There(Box::new(answer), taken))
+            }
+            // A user learns only of what was theirs.
+            Err(HostError::Denied(_)) if !taken.is_empty() => Ok(Explained::Taken(place, taken)),
+            Err(HostError::NotFound(_)) if !taken.is_empty() && place.look(AtEnd::Anything).is_err() => {
+                Ok(Explained::Taken(place, taken))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// What is told of something that lies at a place. Where a link leads is looked at only for those who may know what lies there.

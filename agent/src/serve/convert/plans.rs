@@ -12,6 +12,7 @@ use purge_removal::holds::Hold;
 use purge_removal::plans::{IdlePattern, OwnerShare, Plan, RuleShare};
 use purge_removal::protection::Guard;
 use purge_removal::runs::{Failure, OwnerFailures, Progress, Run, RunState, Skipped};
+use purge_removal::trash::restore::Item;
 
 pub(in crate::serve) fn totals(t: Totals) -> v1::Totals {
     v1::Totals {
@@ -19,6 +20,7 @@ pub(in crate::serve) fn totals(t: Totals) -> v1::Totals {
         directories: t.directories,
         bytes: t.bytes,
         links: t.links,
+        files_inside: t.files_inside,
     }
 }
 
@@ -100,6 +102,7 @@ pub(in crate::serve) fn run(run: Run) -> v1::Run {
         owner: o.owner,
         failed: o.failed,
     };
+    let left = run.left_in_trash();
     v1::Run {
         run_id: run.id,
         plan_id: run.plan,
@@ -123,6 +126,8 @@ pub(in crate::serve) fn run(run: Run) -> v1::Run {
         trash_stuck: run.trash_stuck.map(totals),
         failed_by_owner: run.failed_by_owner.into_iter().map(owner).collect(),
         locked_by: run.locked_by,
+        in_trash: Some(totals(left)),
+        rules: run.rules,
     }
 }
 
@@ -172,9 +177,21 @@ fn failure(failure: Failure) -> v1::Failure {
     }
 }
 
-pub(in crate::serve) fn restored(report: Restored) -> v1::RestoreReport {
+pub(in crate::serve) fn restored(report: Restored, (run, dry_run): (&str, bool)) -> v1::RestoreReport {
+    let newest = || report.runs.first().cloned().unwrap_or_default();
+    let item = |item: Item| v1::RestoreItem {
+        path: item.path,
+        kind: super::kind(item.kind).into(),
+        bytes: item.bytes,
+        files_inside: item.files_inside,
+    };
     v1::RestoreReport {
-        run_id: report.run,
+        run_id: if run.is_empty() { newest() } else { run.to_owned() },
+        run_ids: report.runs,
+        older_total: report.older_total,
+        items: report.items.into_iter().map(item).collect(),
+        items_total: report.items_total,
+        dry_run,
         restored: Some(totals(report.restored)),
         failed: report.failed.into_iter().map(failure).collect(),
         failed_total: report.failed_total,

@@ -14,9 +14,11 @@ keys! {
     )
     .doc("Clients that may also apply, restore and cancel.");
     SELF = Key::with_default("self", Form::Flag, "false")
-        .doc("true: each local user may explain, find, sum up and hold their own files, and nothing else.");
+        .doc("true: each local user may explain, find, sum up, hold and restore their own files, and nothing else.");
     SELF_HOLD_MAX = Key::with_default("self_hold_max", Form::Duration, "\"30d\"")
         .doc("A hold of such a user lasts at most this long.");
+    SELF_RESTORE = Key::with_default("self_restore", Form::Flag, "true")
+        .doc("With `self`: each user may restore what was theirs, to directories in which they may make entries.");
     MAX_PLAN_FILES = Key::with_default("max_plan_files", Form::Count, "0")
         .doc("A plan of a client other than root has at most this many candidates; 0 is unlimited.");
 }

@@ -8,7 +8,7 @@ use super::shelf::By;
 use super::writer::ChunkWriter;
 use crate::protection::Guard;
 use purge_index::{Index, Store, StoreError};
-use purge_model::Totals;
+use purge_model::{Kind, Totals};
 use purge_policy::apart::TOGETHER_MAX;
 use purge_policy::evaluate::{Circumstances, Evaluation, Pick, Shape, part_of};
 use purge_policy::forgiven::{Forgiven, forgiven};
@@ -101,11 +101,11 @@ impl Saving<'_> {
             let share = self.by_rule.get_mut(usize::from(pick.rule));
             for t in [Some(&mut self.totals), share].into_iter().flatten() {
                 match pick.shape {
-                    Shape::File => t.files += 1,
-                    Shape::Tree | Shape::EmptyDirectory => t.directories += 1,
-                    Shape::Link(_) => t.links += 1,
+                    Shape::File => t.add(Kind::File, pick.bytes),
+                    Shape::Tree => t.add_directory(pick.files.into(), pick.bytes),
+                    Shape::EmptyDirectory => t.add(Kind::Directory, pick.bytes),
+                    Shape::Link(_) => t.add(Kind::Symlink, pick.bytes),
                 }
-                t.bytes = t.bytes.saturating_add(pick.bytes);
             }
         }
         Ok(())

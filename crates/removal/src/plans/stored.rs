@@ -474,6 +474,7 @@ mod tests {
             directories: 2,
             links: 3,
             bytes: 4,
+            files_inside: 5,
         };
         let share = |name: &str, because: Option<&str>| RuleShare {
             name: name.into(),

@@ -59,8 +59,8 @@ pub type Witness = Box<dyn Fn(&[Taken<'_>])>;
 
 /// Makes the witnesses that must know what was taken in a run that is counted again.
 pub trait Witnesses: std::fmt::Debug + Send + Sync {
-    /// The witness that hears of this run on the volume at `root`, from its first candidate on.
-    fn of_run(&self, run: &str, root: &Path) -> Witness;
+    /// The witness that hears of this run of a plan on the volume at `root`, from its first candidate on.
+    fn of_run(&self, run: &str, plan: &Plan, root: &Path) -> Witness;
 }
 
 impl Unfinished {
@@ -183,6 +183,10 @@ fn put_back(watched: &Watched, trash: &Trash, share: &Share, settled: &Settled) 
     let mut refusals = Refusals::default();
     let kept = trash.kept(&share.run)?;
     let mut restore = Restore {
+        whom: None,
+        is_dry: false,
+        has_no_trees: false,
+        emptied: 0,
         which: Which::Unsettled(settled),
         to: None,
         knows: &|dir, path| is_known(watched, dir, path),
@@ -315,7 +319,7 @@ impl Closing<'_> {
         };
         let time = audit::rfc3339(clock::now());
         let root = self.watched.open_root()?;
-        let witness = self.witnesses.of_run(&run.id, &self.watched.path);
+        let witness = self.witnesses.of_run(&run.id, plan, &self.watched.path);
         let mut counted = 0u64;
         for number in self.chunks_begun(plan.chunks) {
             let mut lines = Lines::default();

@@ -4,6 +4,7 @@ use crate::candidate::Candidate;
 use crate::fate::Code;
 use crate::runs::{FAILURES_NAMED_MAX, Failure, OwnerFailures, Run};
 use purge_model::Totals;
+use purge_policy::evaluate::Shape;
 
 /// A run's record counts at most this many owners of failures; of the others `failed_total` tells.
 pub const OWNERS_MAX: usize = 100;
@@ -101,7 +102,10 @@ fn one_more(counter: &mut u64) {
 }
 
 fn add(totals: &mut Totals, candidate: &Candidate) {
-    totals.add(candidate.kind(), candidate.size);
+    match candidate.shape {
+        Shape::Tree => totals.add_directory(candidate.files, candidate.size),
+        Shape::File | Shape::EmptyDirectory | Shape::Link(_) => totals.add(candidate.kind(), candidate.size),
+    }
 }
 
 #[cfg(test)]

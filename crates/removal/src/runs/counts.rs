@@ -29,6 +29,8 @@ pub struct RunCounts {
     pub skipped: [u64; REASONS],
     /// Bytes that were deleted, and trashed.
     pub bytes: [u64; 2],
+    /// Files that were deleted, and trashed: those in directories that went as a whole too.
+    pub files: [u64; 2],
     /// What the runs took together, seconds.
     pub seconds: f64,
     /// When the last one ended, seconds since 1970; 0: none has.
@@ -85,6 +87,10 @@ impl RunCounts {
         for (count, more) in self.bytes.iter_mut().zip([run.deleted.bytes, run.trashed.bytes]) {
             *count = count.saturating_add(more);
         }
+        let files = [run.deleted.all_files(), run.trashed.all_files()];
+        for (count, more) in self.files.iter_mut().zip(files) {
+            *count = count.saturating_add(more);
+        }
         self.seconds += run.seconds;
         self.last_end = run.finished.map_or(self.last_end, |at| at.unix());
     }
@@ -106,7 +112,7 @@ mod tests {
             files,
             directories,
             bytes,
-            links: 0,
+            ..Totals::default()
         };
         let mut skipped = Skipped::default();
         skipped.add(Skip::Open, 3);
@@ -115,7 +121,10 @@ mod tests {
         let run = Run {
             volume: "a".into(),
             state: RunState::Partial,
-            deleted: totals(3, 1, 100),
+            deleted: Totals {
+                files_inside: 40,
+                ..totals(3, 1, 100)
+            },
             trashed: totals(2, 0, 10),
             skipped,
             failed_total: 7,
@@ -134,7 +143,7 @@ mod tests {
             .filter(|(_, n)| *n > 0)
             .collect();
         assert_eq!(skipped, [("held", 2), ("open", 6), ("leased", 2)]);
-        assert_eq!(of.bytes, [200, 20]);
+        assert_eq!((of.bytes, of.files), ([200, 20], [86, 4]));
         assert!((of.seconds - 3.0).abs() < f64::EPSILON);
         assert_eq!(runs.of("b"), RunCounts::default());
     }

@@ -23,6 +23,8 @@ pub struct Run {
     pub seconds: f64,
     /// Who asked for it, as it stands in records: "uid 0", "schedule", "quota NAME".
     pub by: String,
+    /// The rules of its plan that take something, or the quota or watermark that asked for it. Empty in records of older agents.
+    pub rules: Vec<String>,
     /// What was removed.
     pub deleted: Totals,
     /// What was moved to the trash.
@@ -45,6 +47,8 @@ pub struct Run {
     pub trash_freed: Option<Seconds>,
     /// What could not be freed then, and lies in the trash still.
     pub trash_stuck: Option<Totals>,
+    /// What of it lies in the trash, as counted last; none: what was moved there, without what was put back.
+    pub in_trash: Option<Totals>,
     /// Which processes had a lock on a directory, so that the run left what is below it alone, in words.
     pub locked_by: Vec<String>,
 }
@@ -54,7 +58,10 @@ impl Run {
     pub fn left_in_trash(&self) -> Totals {
         match self.trash_freed {
             Some(_) => Totals::default(),
-            None => self.trashed.minus(self.restored),
+            None => {
+                let not_back = || self.trashed.minus(self.restored);
+                self.in_trash.unwrap_or_else(not_back)
+            }
         }
     }
 }

@@ -52,10 +52,14 @@ struct StoredRun {
     trash_freed: Option<Timestamp>,
     #[prost(message, optional, tag = "33")]
     trash_stuck: Option<StoredTotals>,
+    #[prost(message, optional, tag = "34")]
+    in_trash: Option<StoredTotals>,
     #[prost(message, repeated, tag = "40")]
     failed_by_owner: Vec<StoredOwner>,
     #[prost(string, repeated, tag = "70")]
     locked_by: Vec<String>,
+    #[prost(string, repeated, tag = "80")]
+    rules: Vec<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -196,8 +200,10 @@ pub(super) fn encode(run: &Run) -> Vec<u8> {
         restored: (run.restored != Totals::default()).then(|| run.restored.into()),
         trash_freed: run.trash_freed.map(timestamp),
         trash_stuck: run.trash_stuck.map(StoredTotals::from),
+        in_trash: run.in_trash.map(StoredTotals::from),
         failed_by_owner: owners.collect(),
         locked_by: run.locked_by.clone(),
+        rules: run.rules.clone(),
     };
     stored.encode_to_vec()
 }
@@ -235,7 +241,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Run, Damaged> {
         restored: totals(stored.restored),
         trash_freed: stored.trash_freed.map(seconds),
         trash_stuck: stored.trash_stuck.map(|t| totals(Some(t))),
+        in_trash: stored.in_trash.map(|t| totals(Some(t))),
         locked_by: stored.locked_by,
+        rules: stored.rules,
     })
 }
 
@@ -252,6 +260,7 @@ mod tests {
             directories: n + 1,
             links: n + 2,
             bytes: n + 3,
+            files_inside: n + 4,
         };
         let mut skipped = Skipped {
             unreached: 99,
@@ -288,7 +297,9 @@ mod tests {
                 restored: totals(30),
                 trash_freed: Some(Seconds(101)),
                 trash_stuck: Some(totals(0)),
+                in_trash: Some(totals(2)),
                 locked_by: vec!["flock".into()],
+                rules: vec!["r".into(), "s".into()],
             };
             assert_eq!(decode(&encode(&run)).unwrap(), run);
         }

@@ -4,14 +4,17 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::OwnedFd;
 
+use roaring::RoaringTreemap;
+
+use crate::taken::{Entry, What};
 use crate::trash::dir::Trash;
 use crate::trash::layout::{FILES, FLAT, ORIGIN, TREE, TREES};
 use crate::trash::places;
 use crate::trash::share::Share;
 use purge_collect::Watched;
-use purge_model::{Inode, Kind, Seconds, Totals};
+use purge_model::{Inode, Kind, Seconds, Stat, Totals};
 use purge_sys::walk::{Listed, Visitor, list, walk};
-use purge_sys::{beneath, inside, mark, stat};
+use purge_sys::{beneath, inside, likeness, mark, stat};
 
 impl Trash {
     /// Notes what lies in the shares whose grace will end, so that its uses are known. To be called before the volume's events are read.
@@ -59,68 +62,166 @@ impl Trash {
         Ok(None)
     }
 
-    /// What lies in a share: files with their sizes, and the directories that were taken as a whole.
+    /// Whether something that a run took at `path`, relative to the volume, lies in a share. What may not be looked at does not.
+    pub fn holds(&self, share: &Share, path: &[u8], entry: &Entry) -> bool {
+        let Ok(dir) = beneath::open_anchor(&self.dir, share.name().as_bytes()) else {
+            return false;
+        };
+        let ino = |open: io::Result<OwnedFd>| open.and_then(stat::open_file).map(|found| found.stat.ino);
+        let tree = || {
+            let place = format!("{TREES}/{}/", entry.ino).into_bytes();
+            let tree = beneath::open_entry(&dir, &[place.as_slice(), TREE.to_bytes()].concat());
+            ino(tree).is_ok_and(|found| found == entry.ino)
+        };
+        let file = beneath::open_entry(&dir, &[FILES.as_bytes(), b"/", path].concat());
+        match entry.what {
+            What::Tree => tree(),
+            What::File | What::Link => ino(file).is_ok_and(|found| found == entry.ino) || tree(),
+            What::EmptyDirectory => {
+                let removed = file.and_then(|dir| beneath::open_dir(dir, b""));
+                removed.is_ok_and(|dir| likeness::is_noted_removed(&dir))
+            }
+            What::Above => file.is_ok(),
+        }
+    }
+
+    /// What lies in a share: files, links and removed directories by themselves, and the directories that were taken as a whole with the files
+    /// in them.
     ///
     /// # Errors
-    /// When it cannot be listed.
-    pub fn left_of(&self, share: &Share) -> io::Result<Totals> {
-        let mut left = Left::default();
+    /// When it cannot be listed, or `is_stopping` says so meanwhile.
+    pub fn left_of(&self, share: &Share, is_stopping: &dyn Fn() -> bool) -> io::Result<Totals> {
+        let mut left = Totals::default();
         if let Some(trees) = self.part(share, TREES)? {
             for name in list(&trees)? {
-                match places::open(&trees, &name)? {
-                    Some(place) if inside::is_there(&place, TREE)? => left.meet_any(&place, TREE)?,
-                    Some(_) => {}
-                    None => left.meet_any(&trees, &name)?,
+                let (dir, name) = match places::open(&trees, &name)? {
+                    Some(place) if inside::is_there(&place, TREE)? => (place, TREE.to_owned()),
+                    Some(_) => continue,
+                    None => (rustix::io::dup(&trees)?, name),
+                };
+                let is = stat::entry(&dir, &name)?.stat;
+                match is.kind {
+                    Kind::Directory => {
+                        let inside = count_in((&dir, &name), is_stopping)?;
+                        left.add_directory(inside.files, inside.bytes);
+                    }
+                    kind => left.add(kind, is.size),
                 }
             }
         }
-        let trees = left.0;
         let dir = beneath::open_anchor(&self.dir, share.name().as_bytes())?;
         for part in [FILES, FLAT] {
             let part = CString::new(part).unwrap_or_default();
             // An empty part was removed with the rest.
             if inside::is_there(&dir, &part)? {
-                walk(&dir, &part, &mut left)?;
+                let mut single = Single {
+                    left,
+                    links: Links::default(),
+                    is_stopping,
+                };
+                walk(&dir, &part, &mut single)?;
+                left = single.left;
             }
         }
-        // The directories around single files are the trash's own.
-        left.0.directories = trees.directories;
-        Ok(left.0)
+        Ok(left)
     }
 }
 
-/// Sums what it meets.
+/// Files, and their sizes together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Regular files; one with several names counts once.
+    pub files: u64,
+    /// Their apparent sizes.
+    pub bytes: u64,
+}
+
+/// The regular files below the directory `name`.
+///
+/// # Errors
+/// When something there cannot be listed.
+pub fn files_in(parent: &OwnedFd, name: &CStr) -> io::Result<Amount> {
+    count_in((parent, name), &|| false)
+}
+
+fn count_in((parent, name): (&OwnedFd, &CStr), is_stopping: &dyn Fn() -> bool) -> io::Result<Amount> {
+    let mut inside = Inside {
+        amount: Amount::default(),
+        links: Links::default(),
+        is_stopping,
+    };
+    walk(parent, name, &mut inside)?;
+    Ok(inside.amount)
+}
+
+/// Files of several names that were met.
 #[derive(Default)]
-struct Left(Totals);
+struct Links(RoaringTreemap);
 
-impl Left {
-    fn meet_any(&mut self, dir: &OwnedFd, name: &CStr) -> io::Result<()> {
-        let is = stat::entry(dir, name)?.stat;
-        match is.kind {
-            Kind::Directory => walk(dir, name, self),
-            _ => {
-                self.add(is.size);
-                Ok(())
-            }
-        }
-    }
-
-    fn add(&mut self, bytes: u64) {
-        self.0.files = self.0.files.saturating_add(1);
-        self.0.bytes = self.0.bytes.saturating_add(bytes);
+impl Links {
+    /// Whether this is the first of its names.
+    fn is_first(&mut self, is: &Stat) -> bool {
+        is.links <= 1 || self.0.insert(is.ino)
     }
 }
 
-impl Visitor for Left {
+fn go_on(is_stopping: &dyn Fn() -> bool) -> io::Result<bool> {
+    match is_stopping() {
+        true => Err(io::ErrorKind::Interrupted.into()),
+        false => Ok(true),
+    }
+}
+
+/// Sums the files of a directory that was taken as a whole.
+struct Inside<'s> {
+    amount: Amount,
+    links: Links,
+    is_stopping: &'s dyn Fn() -> bool,
+}
+
+impl Visitor for Inside<'_> {
     type Stop = io::Error;
 
     fn enter(&mut self, _: &OwnedFd, _: &CStr, _: &OwnedFd) -> io::Result<bool> {
-        self.0.directories = self.0.directories.saturating_add(1);
-        Ok(true)
+        go_on(self.is_stopping)
     }
 
     fn meet(&mut self, dir: &OwnedFd, entry: &Listed) -> io::Result<()> {
-        self.add(stat::entry(dir, &entry.name)?.stat.size);
+        let is = stat::entry(dir, &entry.name)?.stat;
+        if is.kind == Kind::File && self.links.is_first(&is) {
+            self.amount.files = self.amount.files.saturating_add(1);
+            self.amount.bytes = self.amount.bytes.saturating_add(is.size);
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, _: &OwnedFd, _: &CStr) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Counts what was taken by itself. The directories around it are the trash's own, but for those that stand for a removed one.
+struct Single<'s> {
+    left: Totals,
+    links: Links,
+    is_stopping: &'s dyn Fn() -> bool,
+}
+
+impl Visitor for Single<'_> {
+    type Stop = io::Error;
+
+    fn enter(&mut self, _: &OwnedFd, _: &CStr, dir: &OwnedFd) -> io::Result<bool> {
+        if likeness::is_noted_removed(dir) {
+            self.left.add(Kind::Directory, 0);
+        }
+        go_on(self.is_stopping)
+    }
+
+    fn meet(&mut self, dir: &OwnedFd, entry: &Listed) -> io::Result<()> {
+        let is = stat::entry(dir, &entry.name)?.stat;
+        if self.links.is_first(&is) {
+            self.left.add(is.kind, is.size);
+        }
         Ok(())
     }
 

@@ -9,26 +9,31 @@
 //! The directories on the way to a place may be other directories by now, and other users may change them while this goes on. See
 //! [`crate::trash::way`] for what may take a file back.
 
+mod back;
+
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
+use self::back::{Back, LikenessOf};
 use crate::trash::bin::split;
 use crate::trash::dir::Trash;
 use crate::trash::layout::{FILES, FLAT, LIKE, ORIGIN, TREE, TREES};
+use crate::trash::lying::{Amount, files_in};
 use crate::trash::origin::Origin;
 use crate::trash::placeholder;
 use crate::trash::places::{self, Whole};
 use crate::trash::share::Share;
 use crate::trash::stranded::Stranded;
-use crate::trash::way::{Makes, Stage, Was, Way};
+use crate::trash::way::{Makes, Stage, Way};
+use crate::trash::whom::Whom;
 use purge_model::{Inode, Kind};
 use purge_sys::likeness::Likeness;
-use purge_sys::walk::{Listed, Visitor, list, walk};
-use purge_sys::{beneath, inside, likeness, stat};
+use purge_sys::walk::{list, walk};
+use purge_sys::{beneath, inside, stat};
 
 /// What is to go back.
 #[derive(Debug, Clone, Copy)]
@@ -85,8 +90,12 @@ pub struct Item {
     pub ino: Inode,
     /// A file, or a directory that was taken as a whole.
     pub kind: Kind,
-    /// Size of a file.
+    /// Size of a file, or of all files in a directory that came back as a whole.
     pub bytes: u64,
+    /// Files in a directory that came back as a whole.
+    pub files_inside: u64,
+    /// It lay in a directory that the run took as a whole, and came back by itself.
+    pub is_part: bool,
     /// Owner.
     pub uid: u32,
 }
@@ -98,6 +107,19 @@ pub struct Refused {
     pub path: Vec<u8>,
     /// Why it stays in the trash.
     pub why: String,
+    /// Something else has its name.
+    pub is_name_taken: bool,
+}
+
+impl Refused {
+    /// A whole share.
+    pub fn of_share(why: String) -> Self {
+        Self {
+            path: Vec::new(),
+            why,
+            is_name_taken: false,
+        }
+    }
 }
 
 /// Another directory of the volume than the one it came from.
@@ -126,9 +148,17 @@ pub struct Restore<'a> {
     pub kept: Option<&'a Stranded>,
     /// Tells of directories that the trash remembers nothing of.
     pub knows: Knows<'a>,
+    /// An ordinary user who asks: nothing of others goes back, and nothing is told of it.
+    pub whom: Option<Whom<'a>>,
+    /// Nothing is changed: what would go back is told.
+    pub is_dry: bool,
+    /// No directory that was taken as a whole is left in the share: found out while it runs.
+    pub has_no_trees: bool,
+    /// How many directories that a run took as a whole are back in parts, with nothing left of them in the trash.
+    pub emptied: u64,
 }
 
-impl Restore<'_> {
+impl<'a> Restore<'a> {
     /// Puts back what of a share is wanted. The share goes if nothing is left in it.
     ///
     /// # Errors
@@ -140,27 +170,37 @@ impl Restore<'_> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             other => other.map(Some),
         };
-        let stage = trash.stage()?;
+        let stage = &match self.is_dry {
+            true => Stage::of(beneath::open_dir(&trash.dir, b"")?),
+            false => trash.stage()?,
+        };
         let files = part(FILES)?;
         if let Some(trees) = part(TREES)? {
-            self.trees(trash, &stage, &trees, files.as_ref())?;
+            self.trees(trash, stage, &trees, files.as_ref())?;
         }
+        let trees = part(TREES)?.map_or(Ok(Vec::new()), |trees| list(&trees))?;
+        self.has_no_trees = trees.is_empty();
         if files.is_some() {
-            let way = self.way(trash, &stage)?;
+            let way = self.way(trash, stage)?;
             self.files((&dir, FILES_NAME), way, Vec::new(), (Likeness::recorded, None))?;
         }
         drop(files);
         if let Some(flat) = part(FLAT)? {
             for lane in list(&flat)? {
-                self.flat(trash, &stage, &beneath::open_dir(&flat, lane.to_bytes())?)?;
+                self.flat(trash, stage, &beneath::open_dir(&flat, lane.to_bytes())?)?;
             }
         }
-        trash.sweep(share);
+        if !self.is_dry {
+            trash.sweep(share);
+        }
         Ok(())
     }
 
     /// To where things go back.
-    fn way<'s>(&self, trash: &Trash, stage: &'s Stage) -> io::Result<Way<'s>> {
+    fn way<'s>(&self, trash: &Trash, stage: &'s Stage) -> io::Result<Way<'s>>
+    where
+        'a: 's,
+    {
         let root = self.to.map_or(&trash.volume, |to| &to.dir);
         let makes = match (self.to, self.kept) {
             (Some(_), _) => Makes::All,
@@ -168,7 +208,8 @@ impl Restore<'_> {
             // What was being taken goes back to where it was, or not at all.
             (None, Some(_)) => Makes::None,
         };
-        Ok(Way::from(rustix::io::dup(root)?, stage, makes))
+        let way = Way::from(rustix::io::dup(root)?, stage, makes);
+        Ok(way.asked(self.whom, self.is_dry))
     }
 
     /// To the directory at `above`, which is the very one that something of `uid` was taken out of, or protects it as well.
@@ -178,12 +219,16 @@ impl Restore<'_> {
         above: &[u8],
         (files, origin): (Option<&OwnedFd>, Option<&Origin>),
         uid: u32,
-    ) -> io::Result<Way<'s>> {
+    ) -> io::Result<Way<'s>>
+    where
+        'a: 's,
+    {
         if self.to.is_none()
+            && self.whom.is_none()
             && let Ok(dir) = beneath::open_dir(&trash.volume, above)
             && (origin.is_some_and(|origin| origin.is_in(&dir)) || (self.knows)(&dir, above))
         {
-            return Ok(Way::from(dir, stage, Makes::None));
+            return Ok(Way::from(dir, stage, Makes::None).asked(None, self.is_dry));
         }
         let mut way = self.way(trash, stage)?;
         way.follow(above, (files, origin), uid)?;
@@ -211,6 +256,9 @@ impl Restore<'_> {
     ) -> io::Result<()> {
         for name in list(trees)? {
             let Some(dir) = places::open(trees, &name)? else {
+                if self.whom.is_some() || self.is_dry {
+                    continue;
+                }
                 let found = stat::entry(trees, &name)?;
                 let belongs = places::path_of_foreign(found.stat.ino);
                 self.tell_of(Err(places::foreign()), (trees, &name), (&belongs, None), &found);
@@ -218,13 +266,15 @@ impl Restore<'_> {
             };
             let path = inside::read_note(&dir, ORIGIN).unwrap_or_default();
             // A run was killed before it had taken the directory.
-            if placeholder::is_at((&dir, TREE)).is_some() {
+            if !self.is_dry && placeholder::is_at((&dir, TREE)).is_some() {
                 inside::remove_dir(&dir, TREE)?;
             }
             let whole = Whole::at(&dir)?;
             if let Ok(found) = stat::entry(&dir, TREE) {
-                let is_wanted = self.which.has(&path, found.stat.ino);
-                let is_in_part = found.stat.kind == Kind::Directory && self.which.has_part_of(&path);
+                let is_theirs = self.whom.is_none_or(|whom| whom.uid == found.stat.uid);
+                let is_wanted = is_theirs && self.which.has(&path, found.stat.ino);
+                let is_in_part =
+                    is_theirs && found.stat.kind == Kind::Directory && self.which.has_part_of(&path);
                 if is_wanted || is_in_part {
                     let (above, last) = split(&path);
                     let origin = self.origin_of(&dir, found.stat.ino);
@@ -236,11 +286,16 @@ impl Restore<'_> {
                         let merged = self.files((&dir, TREE), way, path.clone(), (Likeness::of, whole));
                         if let Err(error) = merged {
                             let why = in_words(&error);
-                            let path = path.clone();
-                            (self.tell)(Err(Refused { path, why }));
+                            (self.tell)(Err(Refused {
+                                path: path.clone(),
+                                why,
+                                is_name_taken: false,
+                            }));
                         }
                         // Full if something in it was not wanted or could not go back.
-                        let _ = inside::remove_dir(&dir, TREE);
+                        if !self.is_dry && inside::remove_dir(&dir, TREE).is_ok() {
+                            self.emptied = self.emptied.saturating_add(1);
+                        }
                     }
                 }
             }
@@ -248,7 +303,7 @@ impl Restore<'_> {
                 // A run that was killed may have kept the name of a directory that does not go back.
                 placeholder::remove_at(&trash.volume, &path);
             }
-            if !inside::is_there(&dir, TREE)? {
+            if !self.is_dry && !inside::is_there(&dir, TREE)? {
                 let _ = inside::unlink(&dir, ORIGIN);
                 let _ = inside::unlink(&dir, LIKE);
                 let _ = inside::remove_dir(trees, &*name);
@@ -266,23 +321,28 @@ impl Restore<'_> {
         what: (&[u8], &stat::Located),
     ) -> bool {
         let name = CString::new(name).unwrap_or_default();
-        let moved =
-            way.place(self.placed)
-                .and_then(|parent| match inside::move_to(dir, TREE, parent, &name) {
-                    Ok(()) => Ok(Some(parent)),
-                    // A run that was killed has kept the name for it.
-                    Err(_)
-                        if placeholder::is_at((parent, &name)).is_some()
-                            && placeholder::give_back(dir, (parent, &name)).is_ok() =>
-                    {
-                        Ok(Some(parent))
-                    }
-                    Err(e) if e.kind() == io::ErrorKind::AlreadyExists && is_dir(parent, &name) => Ok(None),
-                    Err(e) => Err(e),
-                });
+        // Before it is back among what users change.
+        let inside = match what.1.stat.kind {
+            Kind::Directory => files_in(dir, TREE).unwrap_or_default(),
+            _ => Amount::default(),
+        };
+        let is_dry = self.is_dry;
+        let moved = way
+            .reach(self.placed)
+            .and_then(|parent| match put((dir, TREE), parent, &name, is_dry) {
+                Ok(()) => Ok(Some(parent)),
+                // A run that was killed has kept the name for it.
+                Err(_) if parent.is_some_and(|parent| is_given_back(dir, (parent, &name), is_dry)) => {
+                    Ok(Some(parent))
+                }
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && is_dir(parent, &name) => Ok(None),
+                Err(e) => Err(e),
+            });
         let moved = match moved {
             Ok(Some(parent)) => {
-                (self.placed)(parent, &name);
+                if let Some(parent) = parent.filter(|_| !is_dry) {
+                    (self.placed)(parent, &name);
+                }
                 Ok(())
             }
             // What was being taken by a run that was killed goes back as it was, or not at all.
@@ -291,7 +351,13 @@ impl Restore<'_> {
             Err(e) => Err(e),
         };
         let of_way = way.origin().filter(|_| origin.is_none());
-        self.tell_of(moved, (dir, TREE), (what.0, of_way.as_ref().or(origin)), what.1);
+        let origin = of_way.as_ref().or(origin);
+        self.tell_of_amount(
+            moved,
+            (dir, TREE),
+            (what.0, origin),
+            (what.1, Lay::Itself(inside)),
+        );
         true
     }
 
@@ -303,15 +369,7 @@ impl Restore<'_> {
         path: Vec<u8>,
         (like, whole): (LikenessOf, Option<(Whole, &OwnedFd)>),
     ) -> io::Result<()> {
-        let mut back = Back {
-            restore: self,
-            way,
-            path,
-            like,
-            whole,
-            moved_names: FxHashSet::default(),
-            open: Vec::new(),
-        };
+        let mut back = Back::new(self, way, path, (like, whole));
         walk(parent, name, &mut back)
     }
 
@@ -350,21 +408,42 @@ impl Restore<'_> {
         &mut self,
         moved: io::Result<()>,
         from: (&OwnedFd, &CStr),
-        (path, origin): (&[u8], Option<&Origin>),
+        belongs: (&[u8], Option<&Origin>),
         found: &stat::Located,
+    ) {
+        self.tell_of_amount(moved, from, belongs, (found, Lay::Itself(Amount::default())));
+    }
+
+    fn tell_of_amount(
+        &mut self,
+        moved: io::Result<()>,
+        from: (&OwnedFd, &CStr),
+        (path, origin): (&[u8], Option<&Origin>),
+        (found, lay): (&stat::Located, Lay),
     ) {
         let s = found.stat;
         let placed = self.path_of(path);
+        let (inside, is_part) = match lay {
+            Lay::Itself(inside) => (inside, false),
+            Lay::InTree => (Amount::default(), true),
+        };
         (self.tell)(match moved {
             Ok(()) => Ok(Item {
                 path: placed,
                 ino: s.ino,
                 kind: s.kind,
-                bytes: if s.kind == Kind::Directory { 0 } else { s.size },
+                bytes: if s.kind == Kind::Directory {
+                    inside.bytes
+                } else {
+                    s.size
+                },
+                files_inside: inside.files,
+                is_part,
                 uid: s.uid,
             }),
             Err(e) => Err(Refused {
                 path: path.to_vec(),
+                is_name_taken: e.kind() == io::ErrorKind::AlreadyExists,
                 why: match self.kept {
                     Some(kept) => kept.take(from, s.ino, (path, origin), &e).to_string(),
                     None => in_words(&e),
@@ -376,205 +455,42 @@ impl Restore<'_> {
 
 const FILES_NAME: &CStr = c"f";
 
-type LikenessOf = fn(&OwnedFd) -> io::Result<Likeness>;
-
-/// A walk through directories of the trash, file by file.
-struct Back<'r, 'a, 'w> {
-    restore: &'r mut Restore<'a>,
-    way: Way<'w>,
-    /// Where the directory that is being visited belongs, relative to the volume.
-    path: Vec<u8>,
-    /// What a directory was like.
-    like: LikenessOf,
-    /// Of a tree, and its place: what was made or changed after the move is none of the run's. A process that has a directory of the tree
-    /// open could make more than a restore ever comes to the end of.
-    whole: Option<(Whole, &'r OwnedFd)>,
-    /// Of these a name was put back, which has changed them.
-    moved_names: FxHashSet<Inode>,
-    /// The directories that are being visited: the length of the path above, and which.
-    open: Vec<Open>,
+/// How something lay in the trash.
+#[derive(Debug, Clone, Copy)]
+enum Lay {
+    /// By itself, with as much in it.
+    Itself(Amount),
+    /// In a directory that the run took as a whole.
+    InTree,
 }
 
-/// A directory that is being visited.
-struct Open {
-    /// The length of the path above.
-    above: usize,
-    ino: Inode,
-    owner: u32,
-    /// It stands for one that was empty and was removed.
-    is_removed: bool,
-    /// It says that the agent changes it.
-    is_marked: bool,
-}
-
-impl Back<'_, '_, '_> {
-    fn is_changed(&self, found: &stat::Located) -> bool {
-        let is_changed = |(whole, _): &(Whole, _)| whole.is_changed(&found.stat);
-        self.whole.as_ref().is_some_and(is_changed) && !self.moved_names.contains(&found.stat.ino)
-    }
-
-    fn is_changed_directory(&self, dir: &OwnedFd) -> io::Result<bool> {
-        let is_changed = |(whole, _): &(Whole, _)| whole.is_changed_directory(dir);
-        self.whole.as_ref().map_or(Ok(false), is_changed)
-    }
-
-    /// What goes from a directory changes it, and that is no use of it. The moment of the move stays as it is: what was made or changed since
-    /// is still known by it when the grace ends.
-    fn will_change(&mut self, dir: &OwnedFd) {
-        if let (Some((whole, _)), Some(open)) = (&self.whole, self.open.last_mut())
-            && !std::mem::replace(&mut open.is_marked, true)
-        {
-            whole.will_change(dir);
-        }
-    }
-
-    fn refuse_changed(&mut self) {
-        if let Some((_, place)) = &self.whole {
-            places::note_used(place);
-        }
-        let why =
-            "it was changed in the trash; all of the directory goes to another place with `restore --to DIR`";
-        (self.restore.tell)(Err(Refused {
-            path: self.path.clone(),
-            why: why.into(),
-        }));
+/// Moves something to its place. If nothing may be changed: whether it could be. The directory is missing where it would be made.
+fn put(
+    (from, name): (&OwnedFd, &CStr),
+    to: Option<&OwnedFd>,
+    as_name: &CStr,
+    is_dry: bool,
+) -> io::Result<()> {
+    match to {
+        Some(to) if !is_dry => inside::move_to(from, name, to, as_name),
+        Some(to) if inside::is_there(to, as_name)? => Err(io::Error::from_raw_os_error(libc::EEXIST)),
+        _ => Ok(()),
     }
 }
 
-impl Visitor for Back<'_, '_, '_> {
-    type Stop = io::Error;
-
-    fn enter(&mut self, _: &OwnedFd, name: &CStr, dir: &OwnedFd) -> io::Result<bool> {
-        let above = self.path.len();
-        // The first one is the share itself, which has no name, or a tree, whose name is known.
-        let name = match self.open.is_empty() {
-            true => CString::new(split(&self.path).1).unwrap_or_default(),
-            false => {
-                self.path = join(&self.path, name.to_bytes());
-                name.to_owned()
-            }
-        };
-        let found = stat::open_file(dir)?;
-        let ino = found.stat.ino;
-        // The first one was moved here.
-        if !self.open.is_empty() && self.is_changed_directory(dir)? {
-            self.refuse_changed();
-            self.path.truncate(above);
-            return Ok(false);
-        }
-        if !self.restore.which.has(&self.path, ino) && !self.restore.which.has_part_of(&self.path) {
-            self.path.truncate(above);
-            return Ok(false);
-        }
-        if !name.is_empty() {
-            match (self.like)(dir) {
-                Ok(like) => self.way.down(name, Was::Like(Box::new(like))),
-                Err(error) => self.way.down_refused(name, &error),
-            }
-        }
-        self.open.push(Open {
-            above,
-            ino,
-            owner: found.stat.uid,
-            is_removed: likeness::is_noted_removed(dir),
-            is_marked: false,
-        });
-        Ok(true)
-    }
-
-    fn meet(&mut self, dir: &OwnedFd, entry: &Listed) -> io::Result<()> {
-        let path = join(&self.path, entry.name.to_bytes());
-        let found = stat::entry(dir, &entry.name)?;
-        if !self.restore.which.has(&path, found.stat.ino) {
-            return Ok(());
-        }
-        if self.is_changed(&found) {
-            let above = self.path.len();
-            self.path = path;
-            self.refuse_changed();
-            self.path.truncate(above);
-            return Ok(());
-        }
-        self.will_change(dir);
-        let place = self.way.place(self.restore.placed);
-        let moved = place.and_then(|to| inside::move_to(dir, &entry.name, to, &entry.name).map(|()| to));
-        if self.whole.is_some() && moved.is_ok() && found.stat.links > 1 {
-            self.moved_names.insert(found.stat.ino);
-        }
-        let moved = moved.map(|to| (self.restore.placed)(to, &entry.name));
-        let origin = match &moved {
-            Err(_) => self.way.origin(),
-            Ok(()) => None,
-        };
-        let belongs = (&*path, origin.as_ref());
-        self.restore.tell_of(moved, (dir, &entry.name), belongs, &found);
-        Ok(())
-    }
-
-    fn leave(&mut self, parent: &OwnedFd, name: &CStr) -> io::Result<()> {
-        let Some(Open {
-            above,
-            ino,
-            owner,
-            is_removed,
-            ..
-        }) = self.open.pop()
-        else {
-            return Ok(());
-        };
-        let stays = is_removed && !self.put_back_removed(ino, owner);
-        if is_removed && !stays {
-            // It goes back once, also if files of it are left here.
-            let here = beneath::open_dir(parent, name.to_bytes());
-            let _ = here.and_then(|dir| likeness::note_removed(&dir, false));
-        }
-        self.way.up();
-        let which = self.restore.which;
-        if !stays && !self.open.is_empty() && (which.has(&self.path, ino) || !which.has_part_of(&self.path)) {
-            self.will_change(parent);
-            // Full if something in it was not wanted or could not go back.
-            let _ = inside::remove_dir(parent, name);
-        }
-        self.path.truncate(above);
-        Ok(())
-    }
+/// Whether a placeholder has the name, and has given it back, or would.
+fn is_given_back(dir: &OwnedFd, place: (&OwnedFd, &CStr), is_dry: bool) -> bool {
+    placeholder::is_at(place).is_some() && (is_dry || placeholder::give_back(dir, place).is_ok())
 }
 
-impl Back<'_, '_, '_> {
-    /// Makes the directory that was removed again. False: it stays in the trash.
-    fn put_back_removed(&mut self, ino: Inode, uid: u32) -> bool {
-        let which = self.restore.which;
-        // What a run has removed before it was killed was empty.
-        if matches!(which, Which::Unsettled(_)) || !which.has(&self.path, ino) {
-            return false;
-        }
-        let placed = self.way.place(self.restore.placed).map(drop);
-        let is_back = placed.is_ok();
-        let path = self.restore.path_of(&self.path);
-        (self.restore.tell)(match placed {
-            Ok(()) => Ok(Item {
-                path,
-                ino,
-                kind: Kind::Directory,
-                bytes: 0,
-                uid,
-            }),
-            Err(e) => Err(Refused {
-                path: self.path.clone(),
-                why: in_words(&e),
-            }),
-        });
-        is_back
-    }
+fn is_dir(dir: Option<&OwnedFd>, name: &CStr) -> bool {
+    let found = dir.and_then(|dir| stat::entry(dir, name).ok());
+    found.is_some_and(|found| found.stat.kind == Kind::Directory)
 }
 
-fn is_dir(dir: &OwnedFd, name: &CStr) -> bool {
-    stat::entry(dir, name).is_ok_and(|found| found.stat.kind == Kind::Directory)
-}
-
-fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
+pub(super) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
     let mut path = dir.to_vec();
-    if !path.is_empty() {
+    if !path.is_empty() && !name.is_empty() {
         path.push(b'/');
     }
     path.extend_from_slice(name);

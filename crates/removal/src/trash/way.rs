@@ -12,6 +12,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use crate::trash::origin::{self, Level as Known, Origin};
+use crate::trash::whom::Whom;
 use purge_model::Inode;
 use purge_sys::likeness::Likeness;
 use purge_sys::protection::Protection;
@@ -90,6 +91,10 @@ pub struct Way<'s> {
     makes: Makes,
     levels: Vec<Level>,
     attribute_bytes: usize,
+    /// An ordinary user for whom it goes back.
+    whom: Option<Whom<'s>>,
+    /// Nothing is made: it is found out what would be.
+    is_dry: bool,
 }
 
 /// Which missing directories are made again, besides those that the trash remembers.
@@ -115,6 +120,8 @@ struct Level {
 enum Place {
     /// Open; made again, or there already.
     Open { dir: OwnedFd, made: bool },
+    /// It is missing, and would be made.
+    Missing,
     /// It was open, and too many below it are.
     Closed { id: (stat::Device, Inode), made: bool },
     /// It must not be used.
@@ -130,7 +137,14 @@ impl<'s> Way<'s> {
             makes,
             levels: Vec::new(),
             attribute_bytes: 0,
+            whom: None,
+            is_dry: false,
         }
+    }
+
+    /// The same for an ordinary user, if one asks, and without making anything, if it is only looked at.
+    pub fn asked(self, whom: Option<Whom<'s>>, is_dry: bool) -> Self {
+        Self { whom, is_dry, ..self }
     }
 
     /// One directory further down.
@@ -246,20 +260,56 @@ impl<'s> Way<'s> {
         Origin::known(self.levels.iter().rev().map(level).collect())
     }
 
-    /// The directory at the end of the way, open; what is missing on the way is made again. `placed` is told of that.
+    /// The directory at the end of the way, open; what is missing on the way is made again. `placed` is told of that. None: nothing may be made,
+    /// and it would be.
+    ///
+    /// # Errors
+    /// Why nothing may be put there.
+    pub fn reach(&mut self, placed: &mut dyn FnMut(&OwnedFd, &CStr)) -> io::Result<Option<&OwnedFd>> {
+        let whom = self.whom;
+        let is_missing = |level: &Level| matches!(level.place, Some(Place::Missing));
+        self.go(placed);
+        if self.levels.last().is_some_and(is_missing) {
+            return Ok(None);
+        }
+        let dir = self.opened(self.levels.len()).map_err(io::Error::other)?;
+        match whom.is_some_and(|whom| !whom.may_change(dir)) {
+            true => Err(io::Error::other(NOT_YOURS)),
+            false => Ok(Some(dir)),
+        }
+    }
+
+    /// The same where missing directories are made.
     ///
     /// # Errors
     /// Why nothing may be put there.
     pub fn place(&mut self, placed: &mut dyn FnMut(&OwnedFd, &CStr)) -> io::Result<&OwnedFd> {
-        let is_known = |level: &Level| matches!(level.place, Some(Place::Open { .. } | Place::Refused(_)));
+        let missing = || io::Error::from_raw_os_error(libc::ENOENT);
+        self.reach(placed)?.ok_or_else(missing)
+    }
+
+    /// Opens all levels, as far as that is possible.
+    fn go(&mut self, placed: &mut dyn FnMut(&OwnedFd, &CStr)) {
+        let is_known = |level: &Level| {
+            matches!(
+                level.place,
+                Some(Place::Open { .. } | Place::Refused(_) | Place::Missing)
+            )
+        };
+        let how = How {
+            stage: self.stage,
+            makes: self.makes,
+            whom: self.whom,
+            is_dry: self.is_dry,
+        };
         let known = self.levels.iter().rposition(is_known);
         for n in known.map_or(0, |known| known.saturating_add(1))..self.levels.len() {
-            let place = match self.opened(n) {
-                Ok(above) => match self.levels.get(n) {
-                    Some(level) => level.open(above, (self.stage, self.makes), placed),
-                    None => break,
-                },
-                Err(why) => Ok(Place::Refused(why)),
+            let Some(level) = self.levels.get(n) else { break };
+            let above = n.checked_sub(1).and_then(|above| self.levels.get(above));
+            let place = match (above.map(|above| &above.place), self.opened(n)) {
+                (Some(Some(Place::Missing)), _) => level.would_be_made(how),
+                (_, Ok(above)) => level.open(above, how, placed),
+                (_, Err(why)) => Ok(Place::Refused(why)),
             };
             let place = place.unwrap_or_else(|error| Place::Refused(self.explain(n, &error)));
             if let Some(level) = self.levels.get_mut(n) {
@@ -267,7 +317,6 @@ impl<'s> Way<'s> {
             }
             self.close_far(n);
         }
-        self.opened(self.levels.len()).map_err(io::Error::other)
     }
 
     /// The directory at the end of the first `n` levels, which was opened; or why it was not.
@@ -313,11 +362,41 @@ impl<'s> Way<'s> {
     }
 }
 
+/// Why a user gets nothing back into a directory.
+const NOT_YOURS: &str =
+    "you may not make entries there; ask an administrator, or restore to a directory of your own";
+
+/// How directories are opened and made.
+#[derive(Clone, Copy)]
+struct How<'s> {
+    stage: &'s Stage,
+    makes: Makes,
+    whom: Option<Whom<'s>>,
+    is_dry: bool,
+}
+
 impl Level {
+    /// It would be made, below one that would be.
+    fn would_be_made(&self, how: How<'_>) -> io::Result<Place> {
+        let missing = || io::Error::from_raw_os_error(libc::ENOENT);
+        self.like_for(how, 0).map(|_| Place::Missing).ok_or_else(missing)
+    }
+
+    /// What it is made like, for whom.
+    fn like_for(&self, how: How<'_>, gid: u32) -> Option<Cow<'_, Likeness>> {
+        let like = self.like(how.makes)?;
+        match how.whom {
+            Some(whom) if like.protection().uid != whom.uid => {
+                (how.makes == Makes::All).then(|| Cow::Owned(whom.own(gid)))
+            }
+            _ => Some(like),
+        }
+    }
+
     fn open(
         &self,
         parent: &OwnedFd,
-        (stage, makes): (&Stage, Makes),
+        how: How<'_>,
         placed: &mut dyn FnMut(&OwnedFd, &CStr),
     ) -> io::Result<Place> {
         for _ in 0..TRIES {
@@ -330,14 +409,25 @@ impl Level {
                 }
                 Ok(dir) => {
                     self.check(&dir)?;
+                    if how.whom.is_some_and(|whom| !whom.may_enter(&dir)) {
+                        return Err(io::Error::other(NOT_YOURS));
+                    }
                     return Ok(Place::Open { dir, made: false });
                 }
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(e),
             }
             let missing = || io::Error::from_raw_os_error(libc::ENOENT);
-            let like = self.like(makes).ok_or_else(missing)?;
-            if let Some(dir) = stage.make(&like, parent, &self.name)? {
+            let like = self
+                .like_for(how, rustix::fs::fstat(parent)?.st_gid)
+                .ok_or_else(missing)?;
+            if how.whom.is_some_and(|whom| !whom.may_change(parent)) {
+                return Err(io::Error::other(NOT_YOURS));
+            }
+            if how.is_dry {
+                return Ok(Place::Missing);
+            }
+            if let Some(dir) = how.stage.make(&like, parent, &self.name)? {
                 placed(parent, &self.name);
                 return Ok(Place::Open { dir, made: true });
             }

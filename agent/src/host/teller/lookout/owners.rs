@@ -142,6 +142,7 @@ impl Lookout {
             ttl_seconds: ttl,
             files: share.files,
             directories: share.directories,
+            files_inside: share.files_inside,
             bytes: share.bytes,
             // What has expired may go at any moment.
             first_at: rfc3339(share.first.max(Seconds(told.at))),
