@@ -25,7 +25,7 @@ use crate::views;
 const VARIABLE: &str = "COMPLETE";
 /// A person waits for the next word.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// So many plans, runs or holds are looked at, the newest first.
+/// How many plans, runs or holds are looked at, the newest first.
 const LOOKED_AT_MAX: u32 = 100;
 
 /// Completes the words of a shell and ends the process, where a shell asks for that.

@@ -33,15 +33,15 @@ const INSTEAD: u8 = b'-';
 /// Where in the bytes of a connection the next one stands.
 #[derive(Debug)]
 enum At {
-    /// In what every connection begins with; so many bytes of it are left.
+    /// In what every connection begins with; the number of its bytes that are left.
     Preface(u32),
-    /// In the bytes before a frame; so many have come.
+    /// In the bytes before a frame; how many of them have come.
     Head([u8; HEAD_BYTES], usize),
     /// At the length of the padding.
     PadLength { left: u32, priority: bool },
-    /// In what says nothing here: so many bytes; then come `fields` bytes of a header block, and `after` bytes more.
+    /// In what says nothing here: `left` bytes; then come `fields` bytes of a header block, and `after` bytes more.
     Skip { left: u32, fields: u32, after: u32 },
-    /// In a header block; so many bytes of the frame belong to it, and so many follow them.
+    /// In a header block: `left` bytes of the frame belong to it, and `after` bytes follow them.
     Fields { left: u32, after: u32 },
 }
 
@@ -63,13 +63,13 @@ enum Field {
         sum: u32,
         shift: u32,
     },
-    /// In a name, or a value; so many bytes of it are left.
+    /// In a name, or a value; the number of its bytes that are left.
     Text { text: Text, coded: bool, left: u32 },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Text {
-    /// A name, of which so many bytes are those of `:authority`; none: it is another.
+    /// A name, and how many of its bytes are those of `:authority`; none: it is another.
     Name(Option<usize>),
     /// A value: of an authority, or of something else.
     Value { of_authority: bool },
@@ -307,7 +307,7 @@ impl Field {
         }
     }
 
-    /// A text of which so many bytes are left.
+    /// A text, and how many bytes of it are left.
     fn text(text: Text, coded: bool, left: u32) -> Self {
         match (left, text) {
             (0, Text::Name(same)) => {
