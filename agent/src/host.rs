@@ -29,6 +29,7 @@ mod notices;
 mod owners;
 pub mod place;
 pub mod planner;
+pub mod resetter;
 mod space;
 mod start;
 pub mod teller;
@@ -52,11 +53,13 @@ pub use self::holder::Wish;
 use self::judge::Judge;
 use self::notices::Notices;
 pub use self::planner::{Part, Planner, Wanted};
+use self::resetter::Resetter;
 use self::teller::announce::Announcer;
 use self::teller::lookout::Lookout;
 use self::trash::TrashKeeper;
 use self::unattended::Unattended;
 pub use self::user::User;
+use self::views::attention::Attention;
 use self::views::forecast::Forecaster;
 use self::views::questions::Questions;
 use crate::volume::{Absent, Volume};
@@ -103,6 +106,10 @@ pub struct Host {
     pub forecaster: Forecaster,
     /// Answers what is known of paths and owners.
     pub questions: Questions,
+    /// Answers what needs attention.
+    pub attention: Arc<Attention>,
+    /// Gives a volume's name to another file system.
+    pub resetter: Resetter,
     /// Makes holds.
     pub holder: Holder,
     /// What runs leave in the trash.
@@ -163,6 +170,10 @@ impl Host {
         let forecaster = Forecaster::load(of_now, Arc::clone(&trash));
         let of_now = (Arc::clone(&ground), Arc::clone(&judge));
         let questions = Questions::new(of_now, Arc::clone(&holds), Arc::clone(&trash));
+        let of_now = (Arc::clone(&ground), Arc::clone(&judge));
+        let records = (plans.clone(), Arc::clone(&runs), Arc::clone(&notifier));
+        let attention = Attention::new(of_now, records);
+        let resetter = Resetter::new(Arc::clone(&ground), Arc::clone(&holds), Arc::clone(&runs));
         let holder = Holder::new(Arc::clone(&ground), Arc::clone(&holds));
         Arc::new(Self {
             applier,
@@ -177,6 +188,8 @@ impl Host {
             announcer,
             forecaster,
             questions,
+            attention,
+            resetter,
             holder,
             trash,
             brakes,
@@ -243,6 +256,9 @@ impl Host {
         self.ground.state.tell();
         if self.is_store_lost() {
             return Some("the index store does not answer, and its directory does".into());
+        }
+        if let Some(volume) = self.resetter.waiting() {
+            return Some(format!("volume {volume} was reset"));
         }
         if let Some(back) = self.ground.volumes.iter().find(|v| v.is_back()) {
             return Some(format!("volume {} is mounted again", back.config.name));

@@ -25,6 +25,9 @@ use purge_notify::settings::{Means, Sink};
 use purge_proto::shown::{Shown, page};
 use tokio::signal::unix::{SignalKind, signal};
 
+/// The agent ends with this code to be started again at once: nothing has failed. The unit names it (SuccessExitStatus=,
+/// RestartForceExitStatus=).
+const STARTED_AGAIN: u8 = 75;
 /// How often it is looked whether the agent must be started again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A state directory that takes no change within so long keeps the agent from ending no longer.
@@ -62,16 +65,19 @@ fn main() -> ExitCode {
             read_config(&run)
                 .map_err(|faults| anyhow::anyhow!(in_lines(&faults)))
                 .and_then(|c| run_agent(&c, &run, handover))
-                .and_then(|again| if again { start_again() } else { Ok(()) })
+                .and_then(|again| {
+                    if again {
+                        start_again()
+                    } else {
+                        Ok(ExitCode::SUCCESS)
+                    }
+                })
         }
         Command::Check { config } => return check(&config),
-        Command::Reload { config, pid } => reload(&config, pid),
-        Command::Demo { volume, ttl } => demo::run(volume, ttl),
+        Command::Reload { config, pid } => reload(&config, pid).map(|()| ExitCode::SUCCESS),
+        Command::Demo { volume, ttl } => demo::run(volume, ttl).map(|()| ExitCode::SUCCESS),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => complain(&error),
-    }
+    done.unwrap_or_else(|error| complain(&error))
 }
 
 fn complain(error: &anyhow::Error) -> ExitCode {
@@ -80,10 +86,10 @@ fn complain(error: &anyhow::Error) -> ExitCode {
 }
 
 /// Starts the program again. Under systemd, or a parent, by ending, so that the event queues in its keeping are handed over.
-fn start_again() -> anyhow::Result<()> {
+fn start_again() -> anyhow::Result<ExitCode> {
     use std::os::unix::process::CommandExt;
     if std::env::var_os("NOTIFY_SOCKET").is_some() {
-        anyhow::bail!("ends, to be started again");
+        return Ok(ExitCode::from(STARTED_AGAIN));
     }
     let program = std::env::current_exe().context("cannot find this program")?;
     let error = std::process::Command::new(program)

@@ -39,7 +39,7 @@ pub enum OfOwn {
 }
 
 /// Every call of `purge.v1.PurgeAgent`, the role it needs, and whether ordinary users may make it for what is theirs.
-pub const CALLS: [(&str, Role, OfOwn); 31] = [
+pub const CALLS: [(&str, Role, OfOwn); 32] = [
     ("GetStatus", Role::Viewer, OfOwn::MayNot),
     ("GetPlan", Role::Viewer, OfOwn::MayNot),
     ("ListPlans", Role::Viewer, OfOwn::MayNot),
@@ -71,6 +71,7 @@ pub const CALLS: [(&str, Role, OfOwn); 31] = [
     ("CancelRun", Role::Admin, OfOwn::MayNot),
     ("Restore", Role::Admin, OfOwn::May),
     ("ResumeTrigger", Role::Admin, OfOwn::MayNot),
+    ("ResetVolume", Role::Admin, OfOwn::MayNot),
 ];
 
 /// Whether a certificate that was good when its client connected still is.

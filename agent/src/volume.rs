@@ -32,6 +32,7 @@ mod keeper;
 mod opening;
 mod presence;
 mod reconcile;
+pub mod reset;
 mod scanning;
 mod start;
 pub mod trial;

@@ -72,7 +72,29 @@ pub fn status(s: &v1::AgentStatus) -> Value {
         "volumes": s.volumes.iter().map(volume).collect::<Vec<_>>(),
         "last_runs": s.last_runs.iter().map(run).collect::<Vec<_>>(),
         "schedules": s.schedules.iter().map(due).collect::<Vec<_>>(),
+        "attention": s.attention.iter().map(attention).collect::<Vec<_>>(),
+        "upcoming": s.upcoming.iter().map(upcoming).collect::<Vec<_>>(),
     })
+}
+
+fn attention(a: &v1::Attention) -> Value {
+    json!({ "volume": a.volume, "check": a.check, "what": a.what, "cure": a.cure, "at": time(a.at) })
+}
+
+fn upcoming(u: &v1::Upcoming) -> Value {
+    json!({ "rule": u.rule, "volume": u.volume, "at": time(u.at), "applies": u.applies })
+}
+
+/// `volume reset`.
+pub fn volume_reset(r: &v1::ResetVolumeResponse) -> Value {
+    let mut o = Map::new();
+    o.insert("volume".into(), r.volume.clone().into());
+    paths::insert(&mut o, &r.path);
+    extend(
+        &mut o,
+        json!({ "holds": r.holds, "set_aside": r.set_aside, "done": r.done }),
+    );
+    Value::Object(o)
 }
 
 fn due(d: &v1::DueSchedule) -> Value {

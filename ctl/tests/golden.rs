@@ -204,6 +204,13 @@ const CASES: &[(&str, i32, &[&str])] = &[
         0,
         &["notices", "--state", "sent", "--output", "csv"],
     ),
+    ("volume-reset", 0, &["volume", "reset", "scratch", "--yes"]),
+    ("volume-reset-unasked", 2, &["volume", "reset", "scratch"]),
+    (
+        "volume-reset-json",
+        0,
+        &["volume", "reset", "scratch", "--yes", "--output", "json"],
+    ),
     ("notices-preview", 0, &["notices", "preview"]),
     (
         "notices-preview-nothing",

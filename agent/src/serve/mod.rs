@@ -37,9 +37,10 @@ pub mod open;
 pub mod pages;
 pub mod requests;
 pub mod service;
+pub mod standing;
 pub mod tally;
 pub mod usage;
-pub mod visitors;
+mod visitors;
 mod walk;
 
 use std::io;

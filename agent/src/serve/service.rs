@@ -20,7 +20,7 @@ use super::gate::Caller;
 use super::lying::InTrash;
 use super::requests::{self, PlanAsked};
 use super::walk::{self, Walk};
-use super::{answers, convert, named, narrowed, notices, pages, usage};
+use super::{answers, convert, named, narrowed, notices, pages, standing, usage};
 use crate::doctor;
 use crate::host::trash::restore::Wanted;
 use crate::host::{Host, HostError, Wish};
@@ -137,25 +137,7 @@ impl PurgeAgent for Service {
         let caller = Caller::of(&request)?;
         let service = self.clone();
         let status = self.wait(&caller, move |host| {
-            // How the volumes are is told also while the store does not answer.
-            let mut last_runs = host.runs.list().unwrap_or_default();
-            last_runs.truncate(10);
-            Ok(v1::AgentStatus {
-                version: env!("CARGO_PKG_VERSION").into(),
-                uptime_seconds: host.uptime().as_secs(),
-                volumes: convert::volumes(host, |v| service.totals_of(v)),
-                last_runs: last_runs
-                    .into_iter()
-                    .map(|run| pages::run_in_list(convert::run(run)))
-                    .collect(),
-                resident_bytes: purge_sys::memory::resident_bytes(),
-                schedules: host
-                    .unattended
-                    .schedules()
-                    .into_iter()
-                    .map(convert::schedule)
-                    .collect(),
-            })
+            Ok(standing::status(host, |v| service.totals_of(v)))
         });
         Ok(Response::new(status.await?))
     }
@@ -609,6 +591,17 @@ impl PurgeAgent for Service {
         _: Request<v1::ReleaseNoticesRequest>,
     ) -> Result<Response<v1::ReleaseNoticesResponse>, Status> {
         notices::release(&self.host).map(Response::new)
+    }
+
+    async fn reset_volume(
+        &self,
+        request: Request<v1::ResetVolumeRequest>,
+    ) -> Result<Response<v1::ResetVolumeResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let (r, name) = (request.into_inner(), caller.name.clone());
+        requests::names([("volume", &r.volume)])?;
+        let done = self.wait(&caller, move |host| standing::reset(host, &r, &name));
+        Ok(Response::new(done.await?))
     }
 
     async fn test_notice(

@@ -44,6 +44,11 @@ impl Absent {
         }
     }
 
+    /// The file system in the index; none: nothing is there yet.
+    pub fn known(&self) -> Option<Identity> {
+        self.known
+    }
+
     /// What it waits for has come. What lay there already when it could not be watched is nothing new: the agent does not begin again for
     /// that.
     pub fn is_back(&self) -> bool {

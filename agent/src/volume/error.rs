@@ -50,7 +50,7 @@ pub enum VolumeError {
     /// Another file system than the one that was indexed.
     #[error(
         "volume {name}: {path} is another file system than the one in the index (is it mounted?); if it was replaced \
-         on purpose, write adopt = true in its [[volume]], or give the volume another name"
+         on purpose, run `purgectl volume reset {name}`, or write adopt = true in its [[volume]]"
     )]
     Replaced {
         /// The volume.

@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use prost::Message;
 
 use super::coverage::{Break, Cause, VolumeRecord};
+use super::reset;
 use super::{Home, VolumeConfig, VolumeError};
 use purge_index::checkpoint::{self, Remembered};
 use purge_index::journal::{self, Entry, Identity, Journal, Left};
@@ -111,16 +112,23 @@ pub(super) fn open(
     let mut stored = stored_record(store, &config.name).map_err(failed)?;
     let mut watched_since = now;
     if let Some(record) = stored.as_ref().filter(|r| !r.identity().is(identity)) {
-        if !is_adopted(config, record.identity(), identity) {
+        let is_reset = reset::is_approved(&home.state_dir, &config.name, identity);
+        if !is_reset && !is_adopted(config, record.identity(), identity) {
             return Err(replaced());
         }
         tracing::warn!(volume = %config.name, "a new file system lies at the volume's path, and is adopted: its index starts from nothing");
+        if is_reset {
+            reset::set_aside(&home.state_dir, &config.name).map_err(broken)?;
+        }
         let id = VolumeId(u16::try_from(record.id).unwrap_or(u16::MAX));
         store.clear_volume(id).map_err(failed)?;
         remove_dir(&dir).map_err(broken)?;
         stored = None;
         // A plan of this second may be of the file system that lay here before.
         watched_since = now.plus(1);
+    }
+    if stored.is_some() {
+        reset::forget(&home.state_dir, &config.name);
     }
     let (journal, left) = Journal::open(&dir, identity).map_err(broken)?;
     let newest = checkpoint::newest_head(&dir, identity);

@@ -22,6 +22,7 @@ mod status;
 mod summary;
 mod trash;
 mod usage;
+mod volume;
 
 use clap::Subcommand;
 use purge_proto::units::parse_duration;
@@ -67,6 +68,8 @@ pub enum Command {
     Mine(mine::Mine),
     /// Keep paths out of every plan and every apply.
     Hold(hold::Hold),
+    /// Replace the file system of a volume, and keep its name, rules and holds.
+    Volume(volume::Volume),
     /// Reconcile the index with the file system.
     Rescan(rescan::Rescan),
     /// The configuration in force.
@@ -85,6 +88,7 @@ impl Command {
         match self {
             Self::Completions(c) => Some(c.run(out)),
             Self::Apply(c) => c.check().err().map(Err),
+            Self::Volume(c) => c.check().err().map(Err),
             _ => None,
         }
     }
@@ -109,6 +113,7 @@ impl Command {
             Self::Forecast(c) => c.run(client, out).await,
             Self::Mine(c) => c.run(client, out).await,
             Self::Hold(c) => c.run(client, out).await,
+            Self::Volume(c) => c.run(client, out).await,
             Self::Rescan(c) => c.run(client, out).await,
             Self::Config(c) => c.run(client, out).await,
             Self::Doctor(c) => c.run(client, out).await,

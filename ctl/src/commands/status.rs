@@ -1,5 +1,8 @@
 //! `purgectl status`
 
+use std::io::IsTerminal;
+use std::time::Duration;
+
 use clap::Args;
 use purge_proto::units::{format_duration, format_size};
 use purge_proto::v1;
@@ -13,10 +16,37 @@ use crate::{paths, views};
 
 /// Arguments.
 #[derive(Debug, Args)]
-pub struct Status {}
+#[command(after_help = "Examples:\n  purgectl status\n  purgectl status --watch 5")]
+pub struct Status {
+    /// Show it again each SECONDS (2), until it is interrupted.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    watch: Option<u64>,
+}
 
 impl Status {
     pub(super) async fn run(&self, mut client: Client, out: &mut Out) -> Result<u8, CtlError> {
+        let Some(seconds) = self.watch else {
+            return Self::once(&mut client, out).await;
+        };
+        if !out.is_table() {
+            let why = "--watch is for people: a program asks again with `purgectl status --output json`";
+            return Err(CtlError::Usage(why.into()));
+        }
+        loop {
+            if std::io::stdout().is_terminal() {
+                out.raw(b"\x1b[H\x1b[2J")?;
+            }
+            Self::once(&mut client, out).await?;
+            out.line("")?;
+            out.flush()?;
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(seconds)) => {}
+                _ = tokio::signal::ctrl_c() => return Ok(exit::INTERRUPTED),
+            }
+        }
+    }
+
+    async fn once(client: &mut Client, out: &mut Out) -> Result<u8, CtlError> {
         let status = client.get_status(v1::GetStatusRequest {}).await?.into_inner();
         if !out.is_table() {
             out.one_with(&views::status(&status), "volumes")?;
@@ -28,8 +58,13 @@ impl Status {
             age(status.uptime_seconds),
             format_size(status.resident_bytes)
         ))?;
+        let of_all = status.attention.iter().filter(|a| a.volume.is_empty());
+        let of_all: Vec<_> = of_all.map(|a| ("attention".to_owned(), attention(a))).collect();
+        if !of_all.is_empty() {
+            print_rows(of_all, out)?;
+        }
         for volume in &status.volumes {
-            print_volume(volume, out)?;
+            print_volume(volume, &status, out)?;
         }
         print_due(&status.schedules, out)?;
         if !status.last_runs.is_empty() {
@@ -62,15 +97,81 @@ fn print_due(schedules: &[v1::DueSchedule], out: &mut Out) -> Result<(), CtlErro
     Ok(())
 }
 
-fn print_volume(v: &v1::VolumeStatus, out: &mut Out) -> Result<(), CtlError> {
+/// What needs attention stands first, then what comes next, then what is well.
+fn rank(name: &str) -> u8 {
+    match name {
+        "reason" => 0,
+        "attention" | "FAILED" | "stuck" => 1,
+        "waits" | "guard" | "scanning" | "unreadable" | "locked" | "ahead" | "not covered" => 3,
+        "next" => 4,
+        "path" | "watched by" | "precision" | "holds" | "trash" | "observed" | "gaps" | "events"
+        | "index" => 5,
+        // A trigger's name.
+        _ => 2,
+    }
+}
+
+fn attention(a: &v1::Attention) -> String {
+    let from = match a.at {
+        Some(_) => format!(" at {}", stamp(a.at)),
+        None => String::new(),
+    };
+    let cure = match a.cure.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", a.cure),
+    };
+    format!("{}{from}{cure}", a.what)
+}
+
+/// When the rules of a volume come due: those with the same moment in one line.
+fn upcoming(volume: &str, all: &[v1::Upcoming]) -> Vec<String> {
+    let mut groups: Vec<(&v1::Upcoming, Vec<&str>)> = Vec::new();
+    for u in all.iter().filter(|u| u.volume == volume) {
+        let same =
+            |(first, _): &&mut (&v1::Upcoming, Vec<&str>)| first.at == u.at && first.applies == u.applies;
+        match groups.iter_mut().find(same) {
+            Some((_, rules)) => rules.push(&u.rule),
+            None => groups.push((u, vec![&u.rule])),
+        }
+    }
+    let words = |(first, rules): (&v1::Upcoming, Vec<&str>)| {
+        let what = match first.applies {
+            true => "planned and applied",
+            false => "planned, not applied",
+        };
+        format!("{} at {}: {what}", rules.join(", "), stamp(first.at))
+    };
+    groups.into_iter().map(words).collect()
+}
+
+fn print_rows(rows: Vec<(String, String)>, out: &mut Out) -> Result<(), CtlError> {
+    let mut t = Table::new(&[("", Align::Left), ("", Align::Words)]);
+    for (name, value) in rows {
+        t.row([name, value]);
+    }
+    t.print(out, 2)?;
+    Ok(())
+}
+
+fn print_volume(v: &v1::VolumeStatus, all: &v1::AgentStatus, out: &mut Out) -> Result<(), CtlError> {
     out.line("")?;
     out.spans(&[
         Span::new(v.name.clone(), Tone::Head),
         Span::plain("  "),
         Span::state(&views::volume_state(v.state())),
     ])?;
-    let mut t = Table::new(&[("", Align::Left), ("", Align::Words)]);
-    let mut row = |name: &str, value: String| t.row([name.to_owned(), value]);
+    let mut rows = Vec::new();
+    let mut row = |name: &str, value: String| rows.push((name.to_owned(), value));
+    for a in all
+        .attention
+        .iter()
+        .filter(|a| a.volume == v.name && a.check != "volume")
+    {
+        row("attention", attention(a));
+    }
+    for next in upcoming(&v.name, &all.upcoming) {
+        row("next", next);
+    }
     if !v.reason.is_empty() {
         row("reason", v.reason.clone());
     }
@@ -210,8 +311,8 @@ fn print_volume(v: &v1::VolumeStatus, out: &mut Out) -> Result<(), CtlError> {
         ),
     );
     row("index", format!("{} on disk", format_size(v.index_bytes)));
-    t.print(out, 2)?;
-    Ok(())
+    rows.sort_by_key(|(name, _)| rank(name));
+    print_rows(rows, out)
 }
 
 fn trigger_in_words(volume: &str, trigger: &v1::TriggerStatus) -> String {

@@ -303,6 +303,20 @@ impl PurgeAgent for Fake {
             next_page_token: String::new(),
         }))
     }
+    async fn reset_volume(
+        &self,
+        request: Request<ResetVolumeRequest>,
+    ) -> Result<Response<ResetVolumeResponse>, Status> {
+        let r = request.into_inner();
+        Ok(Response::new(ResetVolumeResponse {
+            volume: r.volume,
+            path: b"/export/scratch".to_vec(),
+            holds: 3,
+            set_aside: "/var/lib/purge-agent/volumes/scratch.before-1790000000".into(),
+            done: r.confirmed,
+        }))
+    }
+
     async fn preview_notices(
         &self,
         request: Request<PreviewNoticesRequest>,

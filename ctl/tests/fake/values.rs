@@ -440,7 +440,62 @@ pub fn status() -> AgentStatus {
         last_runs: Vec::new(),
         resident_bytes: 120 << 20,
         schedules: Vec::new(),
+        attention: attention(),
+        upcoming: vec![
+            Upcoming {
+                rule: "scratch-28d".into(),
+                volume: "scratch".into(),
+                at: at(3600),
+                applies: false,
+            },
+            Upcoming {
+                rule: "tmp-7d".into(),
+                volume: "scratch".into(),
+                at: at(3600),
+                applies: false,
+            },
+        ],
     }
+}
+
+fn attention() -> Vec<Attention> {
+    let of = |volume: &str, check: &str, what: &str, cure: &str| Attention {
+        volume: volume.into(),
+        check: check.into(),
+        what: what.into(),
+        cure: cure.into(),
+        at: None,
+    };
+    let mut all = vec![
+        of(
+            "scratch",
+            "volume",
+            "the index cannot be written",
+            "purgectl doctor",
+        ),
+        of(
+            "scratch",
+            "quota",
+            "over quota user: bob by 54.7 MiB",
+            "purgectl plan --quota user",
+        ),
+        of(
+            "",
+            "notices",
+            "3 notices not accepted yet, the last by smtp: connection refused",
+            "purgectl notices",
+        ),
+        of(
+            "scratch",
+            "trash",
+            "7,699 files (237.6 MiB) in the trash are deleted for good",
+            "purgectl restore RUN brings them back until then",
+        ),
+    ];
+    if let Some(trash) = all.last_mut() {
+        trash.at = at(7200);
+    }
+    all
 }
 
 pub fn explanation(path: Vec<u8>) -> Explanation {

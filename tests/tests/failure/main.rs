@@ -10,6 +10,7 @@
 mod ailing;
 mod no_inotify;
 mod pressure;
+mod replaced;
 mod silent;
 mod soak;
 mod soak_full;

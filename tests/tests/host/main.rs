@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod attention;
 mod cli;
 mod config;
 mod demo;

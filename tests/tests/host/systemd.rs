@@ -259,6 +259,43 @@ fn keys_come_as_credentials_reloads_are_checked_and_the_journal_has_fields() {
     assert_eq!(first.get("SOCKET").unwrap(), "/run/purge-agent/agent.sock");
 }
 
+/// The agent ends to watch the volume again: to systemd that is no failure.
+#[test]
+fn a_volume_that_is_mounted_again_fails_no_unit() {
+    let machine = need!(Machine::boot(&[]));
+    let volume = Path::new("/export/again");
+    let mount = ["mount", "-t", "tmpfs", "again", "/export/again"];
+    machine.run(&["mkdir", "-p", "/export/again"]).unwrap();
+    machine.run(&mount).unwrap();
+    let config = watching(volume).text(
+        Path::new("/var/lib/purge-agent"),
+        Path::new("/run/purge-agent/agent.sock"),
+    );
+    machine.write("/etc/purge-agent/agent.toml", &config);
+    machine.run(&["systemctl", "daemon-reload"]).unwrap();
+    machine.run(&["systemctl", "start", "purge-agent"]).unwrap();
+    wait_until_tracking(&machine);
+    machine.run(&["umount", "/export/again"]).unwrap();
+    until("the volume is missed", LONG, || {
+        let status = status(&machine)?;
+        (status.pointer("/volumes/0/state")? == "degraded").then_some(())
+    });
+    machine.run(&mount).unwrap();
+    wait_until_tracking(&machine);
+    let shown = ["systemctl", "show", "--property=NRestarts,Result", "purge-agent"];
+    let shown = machine.run(&shown).unwrap();
+    assert!(
+        shown.contains("NRestarts=1") && shown.contains("Result=success"),
+        "{shown}"
+    );
+    let log = machine.log();
+    assert!(
+        log.contains("starting again (") || log.contains("starting again:"),
+        "{log}"
+    );
+    assert!(!log.contains("Failed with result"), "{log}");
+}
+
 #[test]
 fn the_unit_leaves_what_it_takes_to_purge_and_restore_other_peoples_files() {
     const EACH: usize = 20;

@@ -53,12 +53,11 @@ impl Lookout {
             return Ok(());
         }
         let until = wall().saturating_add(hold);
-        let waiting = self.first_of_owners()?;
-        let is_certain = self
-            .ground
-            .volumes()
-            .iter()
-            .all(|v| self.judge.check_certain(v).is_ok());
+        // What cannot be counted now waits all the same.
+        let counted = self.first_of_owners();
+        let volumes = self.ground.volumes();
+        let is_certain = counted.is_ok() && volumes.iter().all(|v| self.judge.check_certain(v).is_ok());
+        let waiting = counted.unwrap_or_default();
         if waiting.is_empty() && is_certain {
             return Ok(());
         }
