@@ -25,7 +25,7 @@ pub(super) struct InTrash {
 }
 
 impl InTrash {
-    /// At most so many entries; 0: all.
+    /// At most `limit` entries; 0: all.
     pub(super) fn new(caller: &Caller, volumes: Vec<(Arc<Volume>, Listing)>, limit: u64) -> Self {
         let sight = volumes.first().and_then(|(volume, _)| sight(caller, volume));
         Self {

@@ -19,6 +19,7 @@
 //! - [`audit`]      a line for each thing that was deleted, trashed, restored or left alone
 //! - [`trash`]      where things lie between being taken away and their end
 //! - [`take`]       takes candidates away
+//! - [`taken`]      records of what each run took, for those who look for it
 //! - [`run`]        one run: workers over the candidates of a plan
 //!
 //! What may never happen: something is removed that is not a [`take::guard::Verified`] candidate of a saved plan.

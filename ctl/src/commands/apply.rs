@@ -123,7 +123,7 @@ impl Apply {
 /// What is asked before anything goes: how much, where to, and for how long.
 fn question(plan: &v1::Plan, no_grace: bool) -> String {
     let t = plan.candidates.unwrap_or_default();
-    // Without leases all stays in the trash for a while, whatever is asked for.
+    // Without leases all stays in the trash for a while, also with --no-grace.
     let goes_for_good = plan.grace_seconds == 0 || (no_grace && plan.guard != "grace");
     let many_rules = plan
         .rules
@@ -384,7 +384,7 @@ mod tests {
         // Another rule may have a shorter grace.
         plan.rules.push(rule("scratch-28d", totals));
         assert!(question(&plan, false).contains("for up to 7d"));
-        // Without leases it is in the trash for a while, whatever is asked for.
+        // Without leases it is in the trash for a while, also with --no-grace.
         plan.guard = "grace".into();
         assert!(question(&plan, true).contains("to the trash"));
         plan.grace_seconds = 0;

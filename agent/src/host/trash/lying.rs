@@ -12,7 +12,7 @@ use purge_model::Totals;
 use purge_removal::runs::{Run, RunState};
 use purge_removal::trash::{Share, Trash};
 
-/// A count is made again if a restore came between, at most so many times.
+/// A count is made again if a restore came between, at most this number of times.
 const TRIES: usize = 3;
 
 /// What was there when the trash of each volume was looked at last.

@@ -12,7 +12,7 @@ use purge_base::sight::Sight;
 use purge_model::{Inode, Seconds};
 use purge_removal::audit::rfc3339;
 use purge_removal::runs::{Run, RunState};
-use purge_removal::taken::{Entry, Reader, What, hash};
+use purge_removal::taken::{Entry, Reader, What, hash, lies_in};
 use purge_removal::trash::{Share, Trash};
 
 /// Runs that are asked, the newest first.
@@ -192,19 +192,19 @@ fn now_of(trash: Option<&Trash>, run: &Run, path: &[u8], entry: &Entry) -> Now {
     shares.sort_by_key(|share| share.until);
     let holding = shares.iter().find(|share| {
         let is_its = share.is_kept() || entry.what == What::Above || share.until == u64::from(entry.until);
-        is_its && trash.is_some_and(|trash| trash.holds(share, path, entry))
+        is_its && trash.is_some_and(|trash| lies_in(trash, share, path, entry))
     });
     let until = |until: u64| Seconds::from_unix(i64::try_from(until).unwrap_or(i64::MAX));
     match holding {
         Some(share) if share.is_kept() => Now::Kept,
         Some(share) => Now::InTrash(until(share.until)),
         None if entry.until == 0 && (entry.what != What::Above || run.trash_until.is_none()) => Now::Deleted,
-        None => gone(run, entry),
+        None => no_longer_there(run, entry),
     }
 }
 
 /// It was in the trash, and is there no longer.
-fn gone(run: &Run, entry: &Entry) -> Now {
+fn no_longer_there(run: &Run, entry: &Entry) -> Now {
     let until = match entry.until {
         0 => run.trash_until.unwrap_or(Seconds::MAX),
         until => Seconds::from_unix(until.into()),
