@@ -15,7 +15,7 @@ use tonic_prost::ProstCodec;
 use crate::Agent;
 
 /// Each call, and the first of viewer, operator, admin that may make it; true: any user may, for what is theirs.
-pub const CALLS: [(&str, &str, bool); 29] = [
+pub const CALLS: [(&str, &str, bool); 31] = [
     ("GetStatus", "viewer", false),
     ("GetPlan", "viewer", false),
     ("ListPlans", "viewer", false),
@@ -28,6 +28,7 @@ pub const CALLS: [(&str, &str, bool); 29] = [
     ("GetForecast", "viewer", false),
     ("GetTouched", "viewer", false),
     ("ListNotices", "viewer", false),
+    ("PreviewNotices", "viewer", false),
     ("Mine", "viewer", true),
     ("Explain", "viewer", true),
     ("ListTrash", "viewer", true),
@@ -41,6 +42,7 @@ pub const CALLS: [(&str, &str, bool); 29] = [
     ("Rescan", "operator", false),
     ("CheckPatterns", "operator", false),
     ("TestNotice", "admin", false),
+    ("ReleaseNotices", "admin", false),
     ("Apply", "admin", false),
     ("CancelRun", "admin", false),
     ("Restore", "admin", true),

@@ -71,10 +71,10 @@ impl Totals {
 }
 
 impl fmt::Display for Totals {
-    /// For a log: `3 files, 1 directory, 4096 bytes`.
+    /// For a log: `3 files, 1 directory, 4096 bytes`. The files in the directories are counted.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counted = |n: u64, one: &'static str, more: &'static str| (n, if n == 1 { one } else { more });
-        let (files, file) = counted(self.files, "file", "files");
+        let (files, file) = counted(self.all_files(), "file", "files");
         let (directories, directory) = counted(self.directories, "directory", "directories");
         write!(f, "{files} {file}, {directories} {directory}, ")?;
         if self.links > 0 {
