@@ -77,6 +77,10 @@ impl fmt::Display for Totals {
         let (files, file) = counted(self.all_files(), "file", "files");
         let (directories, directory) = counted(self.directories, "directory", "directories");
         write!(f, "{files} {file}, {directories} {directory}, ")?;
+        if self.files_inside > 0 {
+            let (inside, file) = counted(self.files_inside, "file", "files");
+            write!(f, "{inside} {file} in directories, ")?;
+        }
         if self.links > 0 {
             let (links, link) = counted(self.links, "link", "links");
             write!(f, "{links} {link}, ")?;

@@ -304,7 +304,11 @@ fn in_words(t: Totals) -> String {
         n => Some(format!("{} {more}", format_count(n))),
     };
     let parts = [
-        part(t.files.saturating_add(t.links), "file", "files"),
+        part(
+            t.files.saturating_add(t.links).saturating_add(t.files_inside),
+            "file",
+            "files",
+        ),
         part(t.directories, "directory", "directories"),
     ];
     let things: Vec<String> = parts.into_iter().flatten().collect();
