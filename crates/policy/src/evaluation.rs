@@ -4,7 +4,7 @@ use rustc_hash::FxHashMap;
 
 use super::apart::Apart;
 pub use super::kept::Kept;
-use super::near::Nothing;
+use super::nothing::Nothing;
 use super::pick::{Pick, Shape};
 use super::portion::{ByOwner, Portion};
 use purge_model::Inode;

@@ -3,14 +3,13 @@
 use rustc_hash::FxHashMap;
 
 use super::circumstances::Circumstances;
-use super::files::FilePass;
+use super::files::{Due, FilePass, Going};
 use super::pick::Pick;
 use super::tables::{Tables, unit_table};
 
-use super::last_use::expires_at;
 use super::units::{self, DirectoryRule};
 use crate::rule::{Rule, Target};
-use purge_index::{Attributes, DirId, Index, StoreError};
+use purge_index::{DirId, Index, StoreError};
 use purge_model::{Inode, Seconds};
 
 /// What one owner loses soon from one directory.
@@ -24,7 +23,8 @@ pub struct Share {
     pub first: Seconds,
 }
 
-/// Everything that a rule takes within `within` seconds, and from when on: files, and directories that go as a whole.
+/// Everything that a rule takes within `within` seconds, and from when on: files, directories that go as a whole, and the files in these; of
+/// `only` one owner if only theirs are asked for.
 ///
 /// # Errors
 /// When the index is damaged or its names cannot be read.
@@ -32,12 +32,15 @@ pub fn expiring(
     index: &Index,
     rules: &[Rule],
     at: &Circumstances,
-    within: u64,
+    (within, only): (u64, Option<u32>),
 ) -> Result<FxHashMap<Inode, Seconds>, StoreError> {
     let mut all = FxHashMap::default();
-    let each =
-        |out: &mut Vec<(Inode, Seconds)>, ino: Inode, _: &Attributes, due: Seconds| out.push((ino, due));
-    let (trees, parts) = pass(index, rules, at, within, each)?;
+    let each = |out: &mut Vec<(Inode, Seconds)>, file: &Due<'_>| {
+        if file.with.is_none() || only.is_none_or(|uid| uid == file.entry.uid) {
+            out.push((file.ino, file.due));
+        }
+    };
+    let (trees, parts) = pass(index, rules, at, (within, true), each)?;
     all.extend(trees.iter().map(|tree| (tree.ino, tree.due)));
     parts.into_iter().for_each(|part| all.extend(part));
     Ok(all)
@@ -62,9 +65,9 @@ pub fn named_by(
         announce: 0,
         ..rule.clone()
     };
-    let each =
-        |out: &mut Vec<_>, ino: Inode, a: &Attributes, due: Seconds| out.push((ino, a.birth, last(due)));
-    let (trees, parts) = pass(index, std::slice::from_ref(&unbound), at, rule.announce, each)?;
+    let each = |out: &mut Vec<_>, file: &Due<'_>| out.push((file.ino, file.entry.birth, last(file.due)));
+    let unbound = std::slice::from_ref(&unbound);
+    let (trees, parts) = pass(index, unbound, at, (rule.announce, false), each)?;
     let mut all: Vec<_> = trees
         .iter()
         .map(|tree| (tree.ino, tree.birth, last(tree.due)))
@@ -73,8 +76,8 @@ pub fn named_by(
     Ok(all)
 }
 
-/// By directory at `depth`: what of `uid`'s files the rules take within `within` seconds. A directory that goes as a whole is
-/// its owner's, with all that is in it.
+/// By directory at `depth`: what of `uid`'s files the rules take within `within` seconds, with all files in directories of theirs that go as a
+/// whole.
 ///
 /// # Errors
 /// When the index is damaged or its names cannot be read.
@@ -103,26 +106,20 @@ pub fn of_owner(
         let is_theirs = rule.scope.users.as_ref().is_none_or(|users| users.contains(&uid));
         rule.scope.users = Some(if is_theirs { vec![uid] } else { Vec::new() });
     }
-    let each = |out: &mut FxHashMap<DirId, Share>, _: Inode, a: &Attributes, due: Seconds| {
+    let each = |out: &mut FxHashMap<DirId, Share>, file: &Due<'_>| {
         let share = Share {
             files: 1,
-            bytes: a.size.into(),
-            first: due,
+            bytes: file.entry.size.into(),
+            first: file.due,
         };
-        add(out, unit(a.parent), share);
+        if file.entry.uid == uid || file.with == Some(uid) {
+            add(out, unit(file.entry.parent), share);
+        }
     };
-    let (trees, parts) = pass(index, &rules, at, within, each)?;
+    let (_, parts) = pass(index, &rules, at, (within, true), each)?;
     let mut all = FxHashMap::default();
     for (dir, share) in parts.into_iter().flatten() {
         add(&mut all, dir, share);
-    }
-    for tree in trees.iter().filter(|tree| tree.uid == uid) {
-        let share = Share {
-            files: tree.files,
-            bytes: tree.bytes.into(),
-            first: tree.due,
-        };
-        add(&mut all, unit(tree.dir), share);
     }
     Ok(all)
 }
@@ -132,19 +129,18 @@ pub(super) struct Tree {
     pub ino: Inode,
     pub dir: DirId,
     pub uid: u32,
-    pub files: u64,
-    pub bytes: u64,
     pub birth: Seconds,
     pub due: Seconds,
 }
 
-/// What `rules` take until `within` seconds from now: directories that go as a whole, and what `each` makes of every other file.
+/// What `rules` take until `within` seconds from now: directories that go as a whole, and what `each` makes of every file. Files in these
+/// directories are told as well if it `opens` them.
 pub(super) fn pass<T: Default + Send>(
     index: &Index,
     rules: &[Rule],
     at: &Circumstances,
-    within: u64,
-    each: impl Fn(&mut T, Inode, &Attributes, Seconds) + Sync,
+    (within, opens): (u64, bool),
+    each: impl Fn(&mut T, &Due<'_>) + Sync,
 ) -> Result<(Vec<Tree>, Vec<T>), StoreError> {
     let horizon = Circumstances {
         now: at.now.plus(within),
@@ -155,25 +151,42 @@ pub(super) fn pass<T: Default + Send>(
     let among = DirectoryRule::among(rules);
     let found = units::evaluate(index, &among, &horizon, &tables, &mut taken)?;
     let tree = |pick: &Pick| {
-        let rule = among.iter().find(|r| r.number == pick.rule)?;
-        let announced = at
-            .announced
-            .allows_from(rule.rule, pick.ino, pick.birth, pick.last.at);
+        let dir = index.dirs().of_inode(pick.ino).unwrap_or(pick.parent);
         Some(Tree {
             ino: pick.ino,
-            dir: index.dirs().of_inode(pick.ino).unwrap_or(pick.parent),
+            dir,
             uid: index.get(pick.ino).map_or(0, |(a, _)| a.uid),
-            files: pick.files.into(),
-            bytes: pick.bytes,
             birth: pick.birth,
-            due: expires_at(pick.last.at, rule.ttl).max(announced),
+            due: *found.due.get(&dir)?,
         })
     };
-    let trees = found.picks.iter().filter_map(tree).collect();
+    let trees: Vec<Tree> = found.picks.iter().filter_map(tree).collect();
+    let with = match opens {
+        true => inside(index, &found.due),
+        false => Vec::new(),
+    };
     let files = FilePass::new(index, rules, &horizon, &tables, &taken);
-    let parts = match files.is_needed() {
-        true => files.fold(each)?,
+    let parts = match files.is_needed() || !with.is_empty() {
+        true => files.fold(&with, each)?,
         false => Vec::new(),
     };
     Ok((trees, parts))
+}
+
+/// By directory: what goes as a whole and holds it, if something does. Of several the largest is meant, and the time of the first.
+fn inside(index: &Index, due: &FxHashMap<DirId, Seconds>) -> Vec<Option<Going>> {
+    if due.is_empty() {
+        return Vec::new();
+    }
+    let dirs = index.dirs();
+    dirs.inherit(None, |id, dir, above: Option<Going>| {
+        let Some(due) = due.get(&id).copied() else {
+            return above;
+        };
+        let uid = || index.get(dir.ino).map_or(0, |(a, _)| a.uid);
+        Some(Going {
+            due: above.map_or(due, |above| above.due.min(due)),
+            uid: above.map_or_else(uid, |above| above.uid),
+        })
+    })
 }

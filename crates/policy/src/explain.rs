@@ -5,6 +5,7 @@ use purge_proto::units::format_duration;
 use super::circumstances::{Circumstances, Leads};
 use super::files::has_too_many_names;
 use super::forgiven::forgiven;
+use super::kept::Stays;
 use super::last_use::{covered, expires_at, is_ahead, is_expired, last_use};
 use super::links::own_change;
 pub use super::subject::Subject;
@@ -38,7 +39,59 @@ pub fn explain(
     at: &Circumstances,
     subject: &Subject,
 ) -> Result<Vec<Verdict>, StoreError> {
-    rules.iter().map(|rule| one(index, rule, at, subject)).collect()
+    let mut all: Vec<Verdict> = Vec::with_capacity(rules.len());
+    for rule in rules {
+        all.push(one(index, rule, at, subject)?);
+    }
+    name_directory_rule(rules, &mut all);
+    Ok(all)
+}
+
+/// Where a directory goes before a file rule takes the file in it, the file goes with that: the file rule's verdict says so.
+fn name_directory_rule(rules: &[Rule], all: &mut [Verdict]) {
+    let directories = rules
+        .iter()
+        .zip(all.iter())
+        .filter(|(rule, _)| rule.target != Target::File);
+    let first = directories.filter_map(|(_, verdict)| Some((verdict.expires_at?, verdict.rule.clone())));
+    let Some((due, by)) = first.min_by_key(|(due, _)| *due) else {
+        return;
+    };
+    for (rule, verdict) in rules.iter().zip(all) {
+        if rule.target == Target::File && verdict.expires_at.is_some_and(|own| own >= due) {
+            verdict
+                .because
+                .push_str(&format!("; it goes with its directory, by rule {by}"));
+        }
+    }
+}
+
+/// What a directory rule says of what lies in a directory that goes as a whole.
+fn with_unit(rule: &Rule, at: &Circumstances, said: &units::Said) -> Verdict {
+    let unit = String::from_utf8_lossy(&said.path).into_owned();
+    let by = source_in_words(said.last.source);
+    let (matches, expires_at, why) = match said.stays {
+        None if said.due <= at.now => (
+            true,
+            Some(said.due),
+            format!("everything in that has expired: {by}"),
+        ),
+        None => (true, Some(said.due), format!("young: of the newest in that {by}")),
+        Some(Stays::Held) => (true, None, "held".to_owned()),
+        Some(Stays::OutOfScope) => (false, None, "which is not in the rule's scope".into()),
+        Some(Stays::Mounted) => (false, None, "in which something is mounted: it is kept".into()),
+        Some(_) => (
+            false,
+            None,
+            "in which something is that the rule may not take: it is kept".into(),
+        ),
+    };
+    Verdict {
+        rule: rule.name.clone(),
+        matches,
+        expires_at,
+        because: format!("goes with {unit} as a whole, {why}"),
+    }
 }
 
 fn one(index: &Index, rule: &Rule, at: &Circumstances, subject: &Subject) -> Result<Verdict, StoreError> {
@@ -60,16 +113,21 @@ fn one(index: &Index, rule: &Rule, at: &Circumstances, subject: &Subject) -> Res
         Target::File if is_dir => return Ok(verdict(false, None, when_empty(rule, at, subject))),
         Target::File if a.kind == Kind::Symlink => return Ok(link(index, rule, ttl, at, subject)),
         Target::File => last_use(a, covered(subject.access, at.gap_end), rule.clocks, at.now),
-        Target::Directory { depth } => match units::newest_use(index, rule, depth, at, subject)? {
-            Some((unit, last)) if *unit == *subject.path => last,
-            Some((unit, _)) => {
-                let unit = String::from_utf8_lossy(&unit).into_owned();
-                return Ok(verdict(
-                    false,
-                    None,
-                    format!("goes with {unit}, when everything in that has expired"),
-                ));
+        Target::Directory { depth } => match units::said_of(index, rule, depth, at, subject)? {
+            Some(said) if *said.path == *subject.path => {
+                let is_left = matches!(said.stays, Some(Stays::Excluded | Stays::Mounted));
+                if is_left
+                    && rule
+                        .scope
+                        .why_not(&subject.path, is_dir, a.uid, a.gid, a.size)
+                        .is_none()
+                {
+                    let why = "it holds something that the rule may not take: it is kept";
+                    return Ok(verdict(false, None, why.into()));
+                }
+                said.last
             }
+            Some(said) => return Ok(with_unit(rule, at, &said)),
             None if a.kind == Kind::Symlink => return Ok(link(index, rule, ttl, at, subject)),
             None => return Ok(verdict(false, None, format!("lies above depth {depth}"))),
         },

@@ -45,6 +45,26 @@ pub(super) struct FilePass<'a> {
     looks_at_all: bool,
 }
 
+/// A directory that goes as a whole.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Going {
+    /// When.
+    pub due: Seconds,
+    /// Whose it is.
+    pub uid: u32,
+}
+
+/// A file that goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Due<'e> {
+    pub ino: Inode,
+    pub entry: &'e Attributes,
+    /// When.
+    pub due: Seconds,
+    /// It lies in a directory that goes as a whole, whose owner this is.
+    pub with: Option<u32>,
+}
+
 /// What directory rules say, for counting by reason what stays.
 #[derive(Clone, Copy)]
 pub(super) struct Counting<'a> {
@@ -135,29 +155,40 @@ impl<'a> FilePass<'a> {
         self.on_threads(|pages| self.pages(pages))
     }
 
-    /// Calls `each` with every file that a rule takes, and from when on the first of them does.
+    /// Calls `each` with every file that goes, by a rule or with a directory in which it lies, and from when on. `with`: these directories and
+    /// what lies in them; without any, only files that go by themselves are told.
     pub fn fold<T: Default + Send>(
         &self,
-        each: impl Fn(&mut T, Inode, &Attributes, Seconds) + Sync,
+        with: &[Option<Going>],
+        each: impl Fn(&mut T, &Due<'_>) + Sync,
     ) -> Result<Vec<T>, StoreError> {
         self.on_threads(|pages| {
             let mut out = T::default();
             let mut choices = Choices::of(&self.rules, &self.reach);
-            for page in pages.filter(|page| self.is_looked_at(page)) {
+            for page in pages.filter(|page| !with.is_empty() || self.is_looked_at(page)) {
                 let mut attributes = page.attributes();
                 let mut paths = Paths::default();
                 for (rank, ino) in page.inodes().enumerate() {
                     let entry = attributes.next_entry()?;
-                    if entry.kind == Kind::File
-                        && !Tables::is(self.taken, entry.parent)
-                        && let Some(due) = self.due(
-                            &page,
-                            (ino, &entry),
-                            page.access(rank),
-                            (&mut choices, &mut paths),
-                        )?
-                    {
-                        each(&mut out, ino, &entry, due);
+                    let going = with.get(entry.parent.index()).copied().flatten();
+                    if entry.kind != Kind::File || going.is_none() && Tables::is(self.taken, entry.parent) {
+                        continue;
+                    }
+                    let found_out = (&mut choices, &mut paths);
+                    let own = self.due(&page, (ino, &entry), page.access(rank), found_out)?;
+                    // A rule may take it before its directory goes.
+                    let due = own.into_iter().chain(going.map(|going| going.due)).min();
+                    if let Some(due) = due {
+                        let with = going.map(|going| going.uid);
+                        each(
+                            &mut out,
+                            &Due {
+                                ino,
+                                entry: &entry,
+                                due,
+                                with,
+                            },
+                        );
                     }
                 }
             }

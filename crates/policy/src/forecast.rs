@@ -8,10 +8,11 @@ use rustc_hash::FxHashMap;
 
 use super::circumstances::Circumstances;
 use super::expiring::pass;
+use super::files::Due;
 use super::tables::unit_table;
 use crate::rule::Rule;
-use purge_index::{Attributes, DirId, Index, StoreError};
-use purge_model::{Inode, Seconds};
+use purge_index::{DirId, Index, StoreError};
+use purge_model::Seconds;
 
 const DAY: u64 = 86_400;
 
@@ -60,19 +61,18 @@ pub fn forecast(
     };
     let count = usize::try_from(days).unwrap_or(usize::MAX).saturating_add(1);
     let mut all = Sum::default();
-    let each = |sum: &mut Sum, _: Inode, a: &Attributes, due: Seconds| {
-        let share = (1, a.size.into());
-        sum.add(day_of(due, at.now), count, share, subject(a.uid, a.parent));
+    let each = |sum: &mut Sum, file: &Due<'_>| {
+        let share = (1, file.entry.size.into());
+        // A directory that goes as a whole is its owner's.
+        let subject = subject(file.with.unwrap_or(file.entry.uid), file.entry.parent);
+        sum.add(day_of(file.due, at.now), count, share, subject);
     };
-    let (trees, parts) = pass(index, rules, at, u64::from(days).saturating_mul(DAY), each)?;
+    let within = u64::from(days).saturating_mul(DAY);
+    let (trees, parts) = pass(index, rules, at, (within, true), each)?;
     for tree in trees {
-        let share = (tree.files, tree.bytes.into());
-        all.add(
-            day_of(tree.due, at.now),
-            count,
-            share,
-            subject(tree.uid, tree.dir),
-        );
+        // Its files are told one by one; one without any is told as well.
+        let subject = subject(tree.uid, tree.dir);
+        all.add(day_of(tree.due, at.now), count, (0, 0), subject);
     }
     parts.into_iter().for_each(|part| all.merge(part, count));
     all.days.resize(count, (0, 0));

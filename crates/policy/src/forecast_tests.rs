@@ -1,6 +1,7 @@
 //! The forecast against an evaluation on each of its days.
 #![allow(clippy::unwrap_used)]
 
+use purge_model::Inode;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 use super::tests::{File, NOW, PARENT, build, file, model_last, path_of, rule};
 use super::*;
+use crate::expiring::expiring;
+use crate::forecast::{By, forecast};
 use crate::kept::Stays;
 use crate::rule::Target;
 use proptest::prelude::*;
@@ -137,6 +139,11 @@ proptest! {
         prop_assert_eq!(found.files(), going);
         prop_assert_eq!(found.kept, expected);
         prop_assert_eq!(found.files() + found.kept.all(), files.len() as u64);
+        // Other answers name the same files.
+        let due = expiring(&index, &rules, &at, (0, None)).unwrap();
+        prop_assert_eq!(due.keys().filter(|ino| **ino >= 1000).count() as u64, going);
+        let outlook = forecast(&index, &rules, &at, 1, By::Nothing).unwrap();
+        prop_assert_eq!(outlook.days[0].0, going);
         // What goes with directories is what file rules take where there are no others.
         let alone: Vec<Rule> = rules.iter().filter(|r| r.target == Target::File).cloned().collect();
         let alone = evaluate(&index, &alone, &at).unwrap();

@@ -26,7 +26,7 @@
 //! - [`expiring`] what expires soon
 //! - [`freed`]    whether what was deleted came free
 //! - [`forecast`], [`growth`]  what will expire when, and when a limit will be reached
-//! - [`kept`]     why files stay (values); `near` why a rule takes nothing, and what lies near
+//! - [`kept`]     why files stay (values); [`nothing`] why a rule takes nothing; [`near`] what lies near
 //! - [`idle`]     patterns that match nothing, and what may have been meant
 //! - [`explain`]  the same verdicts for one path, in words; `subject` is that path
 //!
@@ -54,6 +54,7 @@ pub mod last_use;
 pub mod limits;
 pub mod links;
 pub mod near;
+pub mod nothing;
 pub mod pick;
 pub mod portion;
 pub mod quota;

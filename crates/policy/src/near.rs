@@ -3,12 +3,11 @@
 //! A directory rule of a wrong `depth` and a rule of a mistyped path look alike: nothing goes. What the rule speaks of, and where most directories
 //! lie, tells them apart.
 
-use purge_proto::units::{format_count, format_duration};
-
 use super::circumstances::Circumstances;
 use super::evaluation::Evaluation;
 use super::files::{Counting, FilePass};
-use super::kept::{Kept, Stays};
+use super::kept::Kept;
+use super::nothing::Nothing;
 use super::rule::numbered;
 use super::tables::Tables;
 use crate::rule::{Rule, Target};
@@ -16,83 +15,6 @@ use purge_index::{Index, StoreError};
 
 /// At most this number of file rules is asked again why it takes nothing: each asks for every file once more.
 const ASKED_AGAIN_MAX: usize = 8;
-
-/// Why a rule takes nothing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Nothing {
-    /// Of a directory rule its depth.
-    pub depth: Option<u32>,
-    /// Its time to live.
-    pub ttl: u64,
-    /// What there is: files, or directories at its depth.
-    pub there: u64,
-    /// What of that is in its scope.
-    pub in_scope: u64,
-    /// That by the reason why it stays.
-    pub kept: Kept,
-    /// Of a directory rule: the depth at which most directories of its scope lie, if more lie there than at its own, and how many.
-    pub near: Option<(u32, u64)>,
-}
-
-impl Nothing {
-    /// Counts a directory that stays.
-    pub(super) fn count(&mut self, why: Stays) {
-        self.there = self.there.saturating_add(1);
-        if why != Stays::OutOfScope {
-            self.in_scope = self.in_scope.saturating_add(1);
-            self.kept.count(why, 1);
-        }
-    }
-
-    /// For a person.
-    pub fn in_words(&self) -> String {
-        let thing = |n: u64| match (self.depth, n) {
-            (Some(_), 1) => "directory",
-            (Some(_), _) => "directories",
-            (None, 1) => "file",
-            (None, _) => "files",
-        };
-        let at = self.depth.map(|d| format!(" at depth {d}")).unwrap_or_default();
-        let own = match (self.in_scope, self.depth) {
-            (0, Some(_)) => format!("scope matches 0 directories{at}"),
-            (0, None) => format!(
-                "scope matches 0 of {} {}",
-                format_count(self.there),
-                thing(self.there)
-            ),
-            (n, _) => format!(
-                "scope matches {} {}{at}: {}",
-                format_count(n),
-                thing(n),
-                self.reasons()
-            ),
-        };
-        let near = self.near.map(|(depth, n)| {
-            let lie = if n == 1 { "lies" } else { "lie" };
-            format!("; {} {lie} at depth {depth}", format_count(n))
-        });
-        own + &near.unwrap_or_default()
-    }
-
-    fn reasons(&self) -> String {
-        let k = &self.kept;
-        let ttl = format_duration(self.ttl);
-        let all = [
-            (k.young, format!("used within {ttl}")),
-            (k.announced, "announced, not ripe".into()),
-            (k.held, "held".into()),
-            (k.excluded, "excluded".into()),
-            (k.mounted, "mounted".into()),
-            (k.uncovered, "not observed long enough".into()),
-            (k.limit, "beyond a limit".into()),
-        ];
-        let some = all.into_iter().filter(|(n, _)| *n > 0);
-        let some: Vec<String> = some
-            .map(|(n, why)| format!("{} {why}", format_count(n)))
-            .collect();
-        some.join(", ")
-    }
-}
 
 /// How many directories lie at each depth, from depth 1 on: those whose path the rule's `include` has.
 pub(super) fn depths(index: &Index, rule: &Rule) -> Vec<u64> {
@@ -178,6 +100,7 @@ pub(super) fn ask_again(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kept::Stays;
 
     #[test]
     fn a_wrong_depth_is_told_with_what_lies_near() {

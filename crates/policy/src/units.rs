@@ -7,22 +7,24 @@
 //! Rules of a smaller depth come first: a directory that goes takes all directories in it along, whatever other rules say of these. Rules of
 //! the same depth come in their order.
 
+mod scopes;
+
 use std::rc::Rc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
+use self::scopes::{Scopes, is_in_scope};
 use super::circumstances::Circumstances;
 use super::evaluation::add_owner;
 use super::kept::{Kept, Stays};
-use super::last_use::{covered, is_expired, last_use};
-use super::near::{self, Nothing};
+use super::last_use::{covered, expires_at, is_expired, last_use};
+use super::near;
+use super::nothing::Nothing;
 use super::pick::{Pick, Shape};
 use super::portion::{ByOwner, Portion};
-use super::reach::Reach;
 use super::rule::numbered;
 use super::subject::Subject;
-use super::tables::{Tables, is_quota_file};
-use super::verdicts::Verdicts;
+use super::tables::Tables;
 use crate::rule::{Rule, Target};
 use purge_index::codec::DirEntry;
 use purge_index::{Attributes, DirId, Index, StoreError};
@@ -67,6 +69,8 @@ pub(super) struct Units {
     pub taken_by: Vec<u16>,
     /// Files that a rule would take and that go with a larger directory by another.
     pub gone_with: FxHashMap<(u16, u16), u64>,
+    /// Of each unit that a rule takes, also in a larger one that goes: from when on the first of the rules does.
+    pub due: FxHashMap<DirId, Seconds>,
     /// When units may go that wait for a list.
     pub ripe: Kept,
     /// Of rules that take nothing.
@@ -234,6 +238,11 @@ struct Asked<'a> {
 impl Asked<'_> {
     fn unit(&mut self, (id, unit): (DirId, &Unit), is_admitted: bool, is_taken: bool, out: &mut Units) {
         let said = self.judge((id, unit), is_admitted);
+        if said.is_ok() {
+            let due = expires_at(unit.last.at, self.rule.ttl).max(self.announced(id, unit));
+            let known = out.due.entry(id).or_insert(due);
+            *known = (*known).min(due);
+        }
         match (said, is_taken) {
             (Ok(_), true) => {
                 let by = out.taken_by.get(id.index()).copied().unwrap_or_default();
@@ -253,6 +262,15 @@ impl Asked<'_> {
         }
     }
 
+    /// From when on the lists of the rule let it go.
+    fn announced(&self, id: DirId, unit: &Unit) -> Seconds {
+        let ino = self.index.dirs().get(id).map(|dir| dir.ino);
+        let found = ino.and_then(|ino| Some((ino, self.index.get(ino)?.0.birth)));
+        let (ino, birth) = found.unwrap_or((0, self.at.now));
+        let announced = &self.at.announced;
+        announced.allows_from(self.rule.rule, ino, birth, unit.last.at)
+    }
+
     /// When the directory was made, if it goes; otherwise why it stays, and when it may go that waits for a list.
     fn judge(
         &self,
@@ -265,10 +283,7 @@ impl Asked<'_> {
         };
         let attributes = self.index.get(dir.ino).map(|(a, _)| a);
         let birth = attributes.map_or(now, |a| a.birth);
-        let announced = || {
-            let announced = &self.at.announced;
-            announced.allows_from(self.rule.rule, dir.ino, birth, unit.last.at)
-        };
+        let announced = || self.announced(id, unit);
         let is_left_out = attributes.is_some_and(|a| self.at.left_out.contains(&a.uid));
         let is_old = |at: Seconds| is_expired(at, now, ttl);
         let why = match () {
@@ -423,170 +438,29 @@ impl Pass<'_> {
     }
 }
 
-/// Which rule speaks of which unit, and of everything in it.
-struct Scopes {
-    /// By rule: the units of which it can speak.
-    near: Vec<Vec<DirId>>,
-    /// By rule: expired units that are in its scope with all they hold.
-    admitted: Vec<FxHashSet<DirId>>,
+/// What a directory rule says of one unit.
+pub(super) struct Said {
+    /// Its path below the volume.
+    pub path: Vec<u8>,
+    /// The latest use of anything in it.
+    pub last: LastUse,
+    /// From when on the rule would take it, but for what keeps it.
+    pub due: Seconds,
+    /// Why it stays even then; none: it goes.
+    pub stays: Option<Stays>,
 }
 
-impl Scopes {
-    fn new(
-        index: &Index,
-        rules: &[DirectoryRule<'_>],
-        folds: &[usize],
-        pass: &Pass<'_>,
-        now: Seconds,
-    ) -> Result<Self, StoreError> {
-        let reach = Reach::new(index.dirs(), rules.iter().map(|r| &r.rule.scope));
-        let mut near = vec![Vec::new(); rules.len()];
-        for (number, fold) in pass.folds.iter().enumerate() {
-            for id in fold.units.keys() {
-                let parent = index.dirs().get(*id).map_or(DirId::ROOT, |d| d.parent);
-                for n in reach.near(parent).iter().map(|n| usize::from(*n)) {
-                    if folds.get(n) == Some(&number)
-                        && let Some(near) = near.get_mut(n)
-                    {
-                        near.push(*id);
-                    }
-                }
-            }
-        }
-        let mut all = Self {
-            admitted: vec![FxHashSet::default(); rules.len()],
-            near,
-        };
-        let mut looked = Looked::default();
-        for (n, (rule, fold)) in rules.iter().zip(folds).enumerate() {
-            let Some(fold) = pass.folds.get(*fold) else {
-                continue;
-            };
-            let near = all.near.get(n).map_or(&[][..], |near| near);
-            let open = near.iter().filter(|id| {
-                let unit = fold.units.get(id);
-                unit.is_some_and(|u| is_admitted(index, rule, (**id, u), now))
-            });
-            for id in open {
-                let unit = fold.units.get(id);
-                if rule.rule.scope.needs_path() || unit.is_some_and(|u| u.owner.is_none()) {
-                    looked.by_unit.entry(*id).or_default().push(n);
-                }
-                if let Some(admitted) = all.admitted.get_mut(n) {
-                    admitted.insert(*id);
-                }
-            }
-        }
-        looked.look_into(index, rules, &pass.folds, &mut all.admitted)?;
-        Ok(all)
-    }
-
-    fn near(&self, rule: usize) -> &[DirId] {
-        self.near.get(rule).map_or(&[], |near| near)
-    }
-
-    fn admits(&self, rule: usize, unit: DirId) -> bool {
-        self.admitted.get(rule).is_some_and(|all| all.contains(&unit))
-    }
-}
-
-/// Whether an expired unit is in the rule's scope, but for what it holds.
-fn is_admitted(index: &Index, rule: &DirectoryRule<'_>, (id, unit): (DirId, &Unit), now: Seconds) -> bool {
-    let scope = &rule.rule.scope;
-    if !is_expired(unit.last.at, now, rule.ttl) || unit.doubtful || unit.protected {
-        return false;
-    }
-    is_in_scope(index, rule, (id, unit))
-        && (!scope.needs_path() || index.dirs().path(id).is_some_and(|p| scope.admits_path(&p, true)))
-}
-
-/// Whether a unit is in the rule's scope but for what `exclude` says, and for what it holds.
-fn is_in_scope(index: &Index, rule: &DirectoryRule<'_>, (id, unit): (DirId, &Unit)) -> bool {
-    let scope = &rule.rule.scope;
-    let owner = index
-        .dirs()
-        .get(id)
-        .and_then(|d| index.get(d.ino))
-        .map(|(a, _)| (a.uid, a.gid));
-    // A directory of a user in scope may hold files of one who is not: these are no rule's to take.
-    let all = unit.owner.is_none_or(|(uid, gid)| scope.admits_owner(uid, gid));
-    all && owner.is_some_and(|(uid, gid)| scope.admits_attributes(uid, gid, unit.bytes))
-        && (scope.has_all_paths() || index.dirs().path(id).is_some_and(|p| scope.is_included(&p, true)))
-}
-
-/// Units whose entries are looked at one by one, and for which rules.
-#[derive(Default)]
-struct Looked {
-    by_unit: FxHashMap<DirId, Vec<usize>>,
-}
-
-impl Looked {
-    /// One pass over the index for all rules: takes the units out of `admitted` that hold anything outside a rule's scope.
-    fn look_into(
-        &self,
-        index: &Index,
-        rules: &[DirectoryRule<'_>],
-        folds: &[Fold],
-        admitted: &mut [FxHashSet<DirId>],
-    ) -> Result<(), StoreError> {
-        if self.by_unit.is_empty() {
-            return Ok(());
-        }
-        let verdicts: Vec<Verdicts> = rules.iter().map(|_| Verdicts::new(index.dirs())).collect();
-        let mut refuse = |dir: DirId, is_outside: &dyn Fn(usize, &Rule) -> bool| {
-            let units: FxHashSet<DirId> = folds.iter().filter_map(|f| f.unit_of(dir)).collect();
-            for unit in units {
-                for n in self.by_unit.get(&unit).into_iter().flatten() {
-                    if let (Some(rule), Some(all)) = (rules.get(*n), admitted.get_mut(*n))
-                        && is_outside(*n, rule.rule)
-                    {
-                        all.remove(&unit);
-                    }
-                }
-            }
-        };
-        let is_wanted = |dir: DirId| {
-            let mut units = folds.iter().filter_map(|f| f.unit_of(dir));
-            units.any(|unit| self.by_unit.contains_key(&unit))
-        };
-        for page in index.pages() {
-            let mut wanted = false;
-            let mut attributes = page.attributes();
-            for ino in page.inodes() {
-                let entry = attributes.next_entry()?;
-                let dir = index.dirs().of_inode(ino).unwrap_or(entry.parent);
-                if is_wanted(dir) || entry.links > 1 {
-                    wanted = true;
-                    refuse(dir, &|_, rule| !rule.scope.admits_owner(entry.uid, entry.gid));
-                }
-            }
-            if !wanted {
-                continue;
-            }
-            index.names_of_page(page.number(), |_, parent, name| {
-                refuse(parent, &|n, rule| {
-                    let verdicts = verdicts.get(n).filter(|_| rule.scope.needs_path());
-                    is_quota_file(parent, name)
-                        || verdicts
-                            .is_some_and(|v| !v.admits(index.dirs(), &rule.scope, (parent, name), false))
-                });
-            })?;
-        }
-        Ok(())
-    }
-}
-
-/// The unit that `subject` is or lies in, and the latest use of anything in it; none above the rule's depth.
+/// What a rule says of the unit that `subject` is or lies in; none above the rule's depth.
 ///
 /// # Errors
 /// When the index cannot be read.
-pub(super) fn newest_use(
+pub(super) fn said_of(
     index: &Index,
     rule: &Rule,
     depth: u32,
     at: &Circumstances,
     subject: &Subject,
-) -> Result<Option<(Vec<u8>, LastUse)>, StoreError> {
+) -> Result<Option<Said>, StoreError> {
     let unit_of = unit_table(index, depth);
     let dir = index
         .dirs()
@@ -604,6 +478,48 @@ pub(super) fn newest_use(
     };
     let fold = pass.fold_of(depth, rule.clocks);
     pass.fold(&mut [])?;
-    let found = pass.folds.get(fold).and_then(|f| f.units.get(&unit));
-    Ok(index.dirs().path(unit).zip(found.map(|u| u.last)))
+    let (Some(path), Some(ttl)) = (index.dirs().path(unit), rule.ttl) else {
+        return Ok(None);
+    };
+    let Some(found) = pass.folds.get_mut(fold).and_then(|f| {
+        // No other unit is asked for.
+        f.units.retain(|id, _| *id == unit);
+        f.units.get(&unit).copied()
+    }) else {
+        return Ok(None);
+    };
+    let dir = index.dirs().get(unit).map_or(subject.ino, |d| d.ino);
+    let birth = index.get(dir).map_or(at.now, |(a, _)| a.birth);
+    let announced = at.announced.allows_from(rule, dir, birth, found.last.at);
+    let due = expires_at(found.last.at, ttl).max(announced);
+    let then = Circumstances {
+        now: due.max(at.now),
+        ..at.clone()
+    };
+    let only = DirectoryRule {
+        number: 0,
+        rule,
+        depth,
+        ttl,
+    };
+    let scopes = Scopes::new(index, &[only], &[fold], &pass, then.now)?;
+    let asked = Asked {
+        index,
+        rule: &only,
+        at: &then,
+        stays: &mut FxHashMap::default(),
+        nothing: Nothing::default(),
+    };
+    let is_near = scopes.near(0).contains(&unit);
+    let said = asked.judge((unit, &found), scopes.admits(0, unit));
+    let stays = match is_near {
+        true => said.err().map(|(why, _)| why),
+        false => Some(Stays::OutOfScope),
+    };
+    Ok(Some(Said {
+        path,
+        last: found.last,
+        due,
+        stays,
+    }))
 }

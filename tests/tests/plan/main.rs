@@ -17,6 +17,7 @@ mod limits;
 mod many_rules;
 mod narrowed;
 mod one_user;
+mod overlapping;
 mod patterns;
 mod projects;
 mod rules;

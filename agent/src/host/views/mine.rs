@@ -87,7 +87,7 @@ impl Questions {
             }
         }
         let index = volume.watched.index.read();
-        Ok(expiring(&index, &rules, &at, within)?)
+        Ok(expiring(&index, &rules, &at, (within, only))?)
     }
 
     /// One owner's files that the rules take soon, by directory; what expires first comes first.

@@ -93,15 +93,15 @@ impl Lookout {
         } else {
             0
         };
-        let mut wider = rule.clone();
-        wider.ttl = Some(ttl.saturating_sub(ahead).max(1));
-        (wider.max_files, wider.max_bytes, wider.remove_empty_dirs) = (0, 0, false);
+        let (rules, place) = self.together_with(rule);
+        let wider: Vec<Rule> = rules.into_iter().map(|rule| wider(rule, ahead)).collect();
         let at = self.judge.circumstances(&volume);
         let fingerprint = fingerprint(rule, ahead);
         let key = |uid: u32| format!("{}/{}/{uid}", rule.volume, rule.name);
         let shares = {
             let index = volume.watched.index.read();
-            let found = evaluate(&index, &[wider], &at)?;
+            let mut found = evaluate(&index, &wider, &at)?;
+            found.picks.retain(|pick| usize::from(pick.rule) == place);
             let told = |uid| {
                 let told = self.memory.heard(&key(uid)).filter(|t| t.rule == fingerprint);
                 told.map(|t| Seconds(t.until))
@@ -127,6 +127,17 @@ impl Lookout {
             self.memory.hear(&key(uid), told);
         }
         Ok(())
+    }
+
+    /// The rules that are asked together, and the place of this one: what several rules delete is told of once, by the rule that will take it.
+    fn together_with(&self, rule: &Rule) -> (Vec<Rule>, usize) {
+        let is_with =
+            |other: &Rule| other.volume == rule.volume && other.action.is_applied() && other.ttl.is_some();
+        let all: Vec<Rule> = self.ground.rules().into_iter().filter(is_with).collect();
+        match all.iter().position(|other| other.name == rule.name) {
+            Some(place) if rule.action.is_applied() => (all, place),
+            _ => (vec![rule.clone()], 0),
+        }
     }
 
     fn tell_owner(
@@ -168,6 +179,13 @@ impl Lookout {
         let event = self.notices.event(id, &rule.volume, to, what);
         self.tell(event, entries, share.entries())
     }
+}
+
+/// A rule that takes already what it will take within `ahead` seconds.
+fn wider(mut rule: Rule, ahead: u64) -> Rule {
+    let ttl = rule.ttl.map(|ttl| ttl.saturating_sub(ahead).max(1));
+    (rule.ttl, rule.max_files, rule.max_bytes, rule.remove_empty_dirs) = (ttl, 0, 0, false);
+    rule
 }
 
 /// The entries of picks, in their order; what is no longer there is left out.
