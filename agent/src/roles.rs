@@ -39,7 +39,7 @@ pub enum OfOwn {
 }
 
 /// Every call of `purge.v1.PurgeAgent`, the role it needs, and whether ordinary users may make it for what is theirs.
-pub const CALLS: [(&str, Role, OfOwn); 32] = [
+pub const CALLS: [(&str, Role, OfOwn); 34] = [
     ("GetStatus", Role::Viewer, OfOwn::MayNot),
     ("GetPlan", Role::Viewer, OfOwn::MayNot),
     ("ListPlans", Role::Viewer, OfOwn::MayNot),
@@ -50,6 +50,8 @@ pub const CALLS: [(&str, Role, OfOwn); 32] = [
     ("GetConfig", Role::Viewer, OfOwn::MayNot),
     ("Doctor", Role::Viewer, OfOwn::MayNot),
     ("GetForecast", Role::Viewer, OfOwn::MayNot),
+    ("ListQuotas", Role::Viewer, OfOwn::MayNot),
+    ("GetSchedule", Role::Viewer, OfOwn::MayNot),
     ("GetTouched", Role::Viewer, OfOwn::MayNot),
     ("ListNotices", Role::Viewer, OfOwn::MayNot),
     ("PreviewNotices", Role::Viewer, OfOwn::MayNot),

@@ -21,9 +21,9 @@ const RUNS_TIDIED_EVERY: Duration = Duration::from_secs(3600);
 /// The first scan of a small volume is over by then.
 const FIRST_LOOK_AFTER: Duration = Duration::from_secs(5);
 /// A volume's space is looked at this often.
-const WATERMARKS_EVERY: Duration = Duration::from_secs(60);
+pub const WATERMARKS_EVERY: Duration = Duration::from_secs(60);
 /// Sums of owners and directories are made this often: a pass over the index.
-const QUOTAS_EVERY: Duration = Duration::from_secs(600);
+pub const QUOTAS_EVERY: Duration = Duration::from_secs(600);
 
 /// What is looked at by itself: nothing that takes long on one volume delays the look at another.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,11 +81,18 @@ pub async fn keep_limits(host: Arc<Host>) {
     watermarks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     quotas.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut looks = Looks::default();
+    let next = &host.unattended.looks;
+    next.watermarks_in(FIRST_LOOK_AFTER);
+    next.quotas_in(WATERMARKS_EVERY);
     loop {
         let of_quotas = tokio::select! {
             _ = watermarks.tick() => false,
             _ = quotas.tick() => true,
         };
+        match of_quotas {
+            true => next.quotas_in(QUOTAS_EVERY),
+            false => next.watermarks_in(WATERMARKS_EVERY),
+        }
         let limits = host.ground.limits();
         if of_quotas {
             let volumes: BTreeSet<String> = limits.quotas.into_iter().map(|q| q.volume).collect();

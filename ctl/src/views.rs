@@ -292,6 +292,7 @@ pub fn plan(p: &v1::Plan) -> Value {
         extend(&mut o, totals(r.totals));
         let goes_with = |g: &v1::GoesWith| json!({ "rule": g.rule, "files": g.files });
         o.insert("remark".into(), r.remark.clone().into());
+        o.insert("because".into(), r.because.clone().into());
         o.insert("goes_with".into(), r.goes_with.iter().map(goes_with).collect());
         Value::Object(o)
     };

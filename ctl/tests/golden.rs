@@ -30,6 +30,10 @@ const CASES: &[(&str, i32, &[&str])] = &[
         0,
         &["plan", "--ttl", "28d", "--detailed-exitcode", "--output", "csv"],
     ),
+    ("quota", 0, &["quota"]),
+    ("quota-json", 0, &["quota", "user", "--output", "json"]),
+    ("schedule", 0, &["schedule"]),
+    ("schedule-json", 0, &["schedule", "--output", "json"]),
     ("plan-unknown-rule", 1, &["plan", "--rule", "unknown"]),
     ("plan-tells", 0, &["plan", "--rule", "tells"]),
     (

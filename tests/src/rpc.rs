@@ -26,6 +26,8 @@ pub const CALLS: [(&str, &str, bool); 31] = [
     ("GetConfig", "viewer", false),
     ("Doctor", "viewer", false),
     ("GetForecast", "viewer", false),
+    ("ListQuotas", "viewer", false),
+    ("GetSchedule", "viewer", false),
     ("GetTouched", "viewer", false),
     ("ListNotices", "viewer", false),
     ("PreviewNotices", "viewer", false),

@@ -52,10 +52,11 @@ pub(super) fn above(w: &Watermark, space: &Space, trash: &Totals) -> (Need, Stri
         ),
     );
     let because = format!(
-        "watermark: {:.1}% of the space and {:.1}% of the inodes are in use, {:.1}% is the limit",
+        "watermark: {:.1}% of the space and {:.1}% of the inodes used, high {:.1}%, low {:.1}%",
         bytes.0,
         inodes.0,
-        w.high * 100.0
+        w.high * 100.0,
+        w.low * 100.0
     );
     ((bytes.1, inodes.1), because)
 }

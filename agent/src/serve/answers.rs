@@ -21,11 +21,12 @@ use super::requests::FindAsked;
 use super::usage::Report;
 use super::walk::Walk;
 use crate::host::views::questions::Below;
-use crate::host::{Host, HostError};
+use crate::host::{Host, HostError, Wanted};
 use crate::volume::{State, Volume};
 use purge_base::clock;
 use purge_base::sight::Sight;
 use purge_index::DirId;
+use purge_policy::forecast::By;
 use purge_query::find::{Filter, Hit, Order, Search, room_for};
 use purge_query::{STEP_BYTES, Step};
 use purge_removal::candidate::Candidate;
@@ -165,6 +166,31 @@ fn sort_max(caller: &Caller) -> u64 {
         Share::Root => SORT_BYTES_OF_ROOT_MAX,
         _ => SORT_BYTES_MAX,
     }
+}
+
+/// Patterns of rules that match nothing on a volume.
+pub(super) fn idle_patterns(
+    host: &Host,
+    asked: v1::CheckPatternsRequest,
+) -> Result<v1::CheckPatternsResponse, HostError> {
+    let rules = asked.rules.into_iter().map(|r| (r.rule, r.exclude));
+    let rules: Vec<_> = rules.collect();
+    let idle = host.planner.check_patterns(&asked.volume, &rules)?.into_iter();
+    Ok(v1::CheckPatternsResponse {
+        idle: idle.map(convert::idle).collect(),
+    })
+}
+
+/// Takes what a forecast will need out of the client's room.
+pub(super) fn charge_forecast(
+    host: &Host,
+    open: &Open,
+    wanted: &Wanted,
+    (days, by): (u32, By),
+) -> Result<(), HostError> {
+    let takes = host.forecaster.forecast_bytes(wanted, days, by)?;
+    open.charge(takes)
+        .map_err(|full| HostError::TooMuch(full.message().into()))
 }
 
 /// Whose files are kept alive by mass changes of timestamps; an empty volume means all.

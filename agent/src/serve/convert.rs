@@ -12,7 +12,7 @@ use purge_proto::shown;
 use purge_proto::v1;
 use tonic::Status;
 
-pub(super) use self::outlook::{forecast, mine, schedule, trigger};
+pub(super) use self::outlook::{calendar, forecast, mine, schedule, standings, trigger};
 pub(super) use self::plans::{hold, idle, plan, progress, restored, run, totals};
 pub(super) use self::taken::{explained, in_trash};
 use crate::doctor::{self, Finding};

@@ -401,14 +401,31 @@ impl PurgeAgent for Service {
         let (wanted, days, by) = requests::forecast(request.into_inner())?;
         let open = Arc::clone(&caller.open);
         let told = self.wait(&caller, move |host| {
-            if caller.share != Share::Root {
-                let takes = host.forecaster.forecast_bytes(&wanted, days, by)?;
-                open.charge(takes)
-                    .map_err(|full| HostError::TooMuch(full.message().into()))?;
-            }
+            let is_free = caller.share == Share::Root;
+            (!is_free)
+                .then(|| answers::charge_forecast(host, &open, &wanted, (days, by)))
+                .transpose()?;
             host.forecaster.forecast(&wanted, days, by)
         });
         Ok(Response::new(convert::forecast(told.await?)))
+    }
+
+    async fn list_quotas(
+        &self,
+        request: Request<v1::ListQuotasRequest>,
+    ) -> Result<Response<v1::QuotaReport>, Status> {
+        let caller = Caller::of(&request)?;
+        let told = self.wait(&caller, move |h| h.forecaster.standings(&request.get_ref().quota));
+        Ok(Response::new(convert::standings(told.await?)))
+    }
+
+    async fn get_schedule(
+        &self,
+        request: Request<v1::GetScheduleRequest>,
+    ) -> Result<Response<v1::Schedule>, Status> {
+        let caller = Caller::of(&request)?;
+        let told = self.wait(&caller, |host| Ok(convert::calendar(host.calendar())));
+        Ok(Response::new(told.await?))
     }
 
     async fn usage(&self, request: Request<v1::UsageRequest>) -> Result<Response<v1::UsageReport>, Status> {
@@ -518,14 +535,7 @@ impl PurgeAgent for Service {
     ) -> Result<Response<v1::CheckPatternsResponse>, Status> {
         let caller = Caller::of(&request)?;
         let asked = requests::patterns(request.into_inner())?;
-        let looked = self.wait(&caller, move |host| {
-            let rules = asked.rules.into_iter().map(|r| (r.rule, r.exclude));
-            let rules: Vec<_> = rules.collect();
-            let idle = host.planner.check_patterns(&asked.volume, &rules)?.into_iter();
-            Ok(v1::CheckPatternsResponse {
-                idle: idle.map(convert::idle).collect(),
-            })
-        });
+        let looked = self.wait(&caller, move |host| answers::idle_patterns(host, asked));
         Ok(Response::new(looked.await?))
     }
 

@@ -13,10 +13,12 @@ mod mine;
 mod notices;
 pub mod plan;
 mod plans;
+mod quota;
 mod rescan;
 mod restore;
 mod resume;
 mod runs;
+mod schedule;
 mod show;
 mod status;
 mod summary;
@@ -64,6 +66,10 @@ pub enum Command {
     Usage(usage::Usage),
     /// What will expire when, and which limits will be reached.
     Forecast(forecast::Forecast),
+    /// Who uses how much of each quota, and since when it is over.
+    Quota(quota::Quota),
+    /// What the agent does by itself, and when it does so next.
+    Schedule(schedule::Schedule),
     /// Your own files that will expire, by directory.
     Mine(mine::Mine),
     /// Keep paths out of every plan and every apply.
@@ -111,6 +117,8 @@ impl Command {
             Self::Find(c) => c.run(client, out).await,
             Self::Usage(c) => c.run(client, out).await,
             Self::Forecast(c) => c.run(client, out).await,
+            Self::Quota(c) => c.run(client, out).await,
+            Self::Schedule(c) => c.run(client, out).await,
             Self::Mine(c) => c.run(client, out).await,
             Self::Hold(c) => c.run(client, out).await,
             Self::Volume(c) => c.run(client, out).await,

@@ -289,7 +289,8 @@ fn remarks(r: &v1::RuleShare) -> Vec<String> {
         format!("{files}, taken with their directories by {}", g.rule)
     };
     let mut parts: Vec<String> = r.goes_with.iter().map(with).collect();
-    parts.extend(Some(r.remark.clone()).filter(|remark| !remark.is_empty()));
+    let others = [&r.remark, &r.because];
+    parts.extend(others.into_iter().filter(|text| !text.is_empty()).cloned());
     parts
 }
 

@@ -236,6 +236,12 @@ impl PurgeAgent for Fake {
     async fn get_forecast(&self, _: Request<ForecastRequest>) -> Result<Response<Forecast>, Status> {
         Ok(Response::new(values::forecast()))
     }
+    async fn list_quotas(&self, _: Request<ListQuotasRequest>) -> Result<Response<QuotaReport>, Status> {
+        Ok(Response::new(values::quotas()))
+    }
+    async fn get_schedule(&self, _: Request<GetScheduleRequest>) -> Result<Response<Schedule>, Status> {
+        Ok(Response::new(values::schedule()))
+    }
     async fn add_hold(&self, r: Request<AddHoldRequest>) -> Result<Response<Hold>, Status> {
         Ok(Response::new(Hold {
             path: r.into_inner().path,

@@ -723,3 +723,50 @@ pub fn preview(user: &str) -> PreviewNoticesResponse {
         ..PreviewNoticesResponse::default()
     }
 }
+
+/// What subjects of a quota use.
+pub fn quotas() -> QuotaReport {
+    let one = |subject: &str, used: f64, most: f64| QuotaUse {
+        quota: "user".into(),
+        volume: "scratch".into(),
+        subject: subject.into(),
+        measure: "bytes".into(),
+        files: 1_200,
+        used,
+        most: Some(most),
+        over: used > most,
+        over_since: at(-3 * 86_400).filter(|_| used > most),
+        growth_per_day: (used > most).then_some(1e9),
+        reached_at: at(0).filter(|_| used > most),
+    };
+    let free = QuotaUse {
+        most: None,
+        ..one("erin", 5e6, 1e9)
+    };
+    QuotaReport {
+        uses: vec![one("bob", 2.1e11, 1.5e11), one("carol", 8.7e10, 1.5e11), free],
+        uses_total: 3,
+    }
+}
+
+/// What the agent does by itself.
+pub fn schedule() -> Schedule {
+    let one = |what: &str, name: &str, schedule: &str, every_seconds, next_at, deletes| ScheduledAct {
+        what: what.into(),
+        name: name.into(),
+        volume: "scratch".into(),
+        schedule: schedule.into(),
+        every_seconds,
+        next_at,
+        deletes,
+    };
+    Schedule {
+        acts: vec![
+            one("watermark", "scratch", "", 60, at(30), true),
+            one("quota", "user", "", 600, at(300), false),
+            one("announce", "projects-91d", "", 86_400, at(7_200), false),
+            one("purge", "scratch-28d", "daily", 0, at(40_000), true),
+            one("plan", "tmp-7d", "", 0, None, false),
+        ],
+    }
+}

@@ -23,3 +23,4 @@ mod projects;
 mod rules;
 mod schedule;
 mod shared_blocks;
+mod standing;

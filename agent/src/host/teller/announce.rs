@@ -83,7 +83,7 @@ impl Announcer {
     fn is_due(&self, rule: &Rule) -> bool {
         let now = clock::judged();
         let has_passed = |since: Seconds, seconds: u64| since > now || since.age_at(now) >= seconds;
-        let every = (rule.announce / LISTS).clamp(PUBLISH_EVERY_MIN, PUBLISH_EVERY_MAX);
+        let every = self.every(rule);
         let last = self.last_published(&rule.name);
         let known = self.published.lock();
         let tried = known.get(&rule.name).and_then(|s| Some(s.failed.as_ref()?.0));
@@ -99,6 +99,18 @@ impl Announcer {
         let failed =
             announcing.filter_map(|r| Some((r.name.clone(), known.get(&r.name)?.failed.as_ref()?.1.clone())));
         failed.collect()
+    }
+
+    /// How often a rule's lists are published, in seconds.
+    pub fn every(&self, rule: &Rule) -> u64 {
+        (rule.announce / LISTS).clamp(PUBLISH_EVERY_MIN, PUBLISH_EVERY_MAX)
+    }
+
+    /// When a rule's next list is due; the present where it is overdue.
+    pub fn next_list(&self, rule: &Rule) -> Seconds {
+        let now = clock::judged();
+        let last = self.last_published(&rule.name);
+        last.map_or(now, |last| last.plus(self.every(rule)).max(now))
     }
 
     fn last_published(&self, rule: &str) -> Option<Seconds> {

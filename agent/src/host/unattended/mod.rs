@@ -6,8 +6,10 @@
 
 pub mod due;
 mod limits;
+pub mod looks;
 mod served;
 
+use self::looks::Looks;
 use std::sync::Arc;
 
 use self::due::Schedules;
@@ -36,6 +38,8 @@ pub struct Unattended {
     schedules: Schedules,
     /// Until when their schedules were served.
     served: Served,
+    /// When quotas and watermarks are looked at next.
+    pub looks: Looks,
 }
 
 impl Unattended {
@@ -57,6 +61,7 @@ impl Unattended {
             notices,
             runs,
             schedules: Schedules::default(),
+            looks: Looks::default(),
         })
     }
 }

@@ -99,27 +99,27 @@ pub struct LimitForecast {
 }
 
 /// Something that is limited.
-struct Limited<'a> {
+pub(super) struct Limited<'a> {
     asker: &'a Asker,
-    subject: String,
-    measure: &'static str,
-    used: f64,
-    most: f64,
+    pub(super) subject: String,
+    pub(super) measure: &'static str,
+    pub(super) used: f64,
+    pub(super) most: f64,
     /// What is used once as much was freed as is freed when the limit is reached.
     low: f64,
     /// Earlier values.
-    samples: Vec<(Seconds, f64)>,
+    pub(super) samples: Vec<(Seconds, f64)>,
 }
 
 /// Makes forecasts.
 #[derive(Debug)]
 pub struct Forecaster {
-    ground: Arc<Ground>,
-    judge: Arc<Judge>,
+    pub(super) ground: Arc<Ground>,
+    pub(super) judge: Arc<Judge>,
     /// What lies there is as good as free.
     trash: Arc<TrashKeeper>,
     /// How much there was at earlier times.
-    history: History,
+    pub(super) history: History,
 }
 
 impl Forecaster {
@@ -407,7 +407,7 @@ fn of_subject(
     })
 }
 
-fn limited_by_quota<'a>(
+pub(super) fn limited_by_quota<'a>(
     asker: &'a Asker,
     q: &Quota,
     volume: &Volume,

@@ -5,8 +5,10 @@ use purge_proto::v1;
 use super::{timestamp, totals};
 use crate::host::brakes::status::{TriggerState, TriggerStatus};
 use crate::host::unattended::due::DueSchedule;
+use crate::host::views::calendar::{Act, Every};
 use crate::host::views::forecast::{Due, Forecast, LimitForecast, SubjectForecast};
 use crate::host::views::mine::{MineDirectory, MineReport};
+use crate::host::views::standing::Standing;
 use crate::serve::pages;
 
 /// A forecast, with as many subjects as one message holds.
@@ -22,6 +24,50 @@ pub(in crate::serve) fn forecast(forecast: Forecast) -> v1::Forecast {
         subjects: pages::first(subjects, pages::FORECAST_BYTES_MAX),
         subjects_total,
         limits: forecast.limits.into_iter().map(limit).collect(),
+    }
+}
+
+/// What subjects of quotas use, as many as one message holds.
+pub(in crate::serve) fn standings(all: Vec<Standing>) -> v1::QuotaReport {
+    let uses_total = all.len() as u64;
+    let one = |s: Standing| v1::QuotaUse {
+        over: s.most.is_some_and(|most| s.used > most),
+        quota: s.quota,
+        volume: s.volume,
+        subject: s.subject,
+        measure: s.measure.into(),
+        files: s.files,
+        used: s.used,
+        most: s.most,
+        over_since: s.over_since.map(timestamp),
+        growth_per_day: s.growth_per_day,
+        reached_at: s.reached.map(timestamp),
+    };
+    v1::QuotaReport {
+        uses: pages::first(all.into_iter().map(one), pages::ANSWER_BYTES_MAX),
+        uses_total,
+    }
+}
+
+/// What the agent does by itself.
+pub(in crate::serve) fn calendar(all: Vec<Act>) -> v1::Schedule {
+    let one = |act: Act| {
+        let (schedule, every_seconds) = match act.every {
+            Every::Schedule(text) => (text, 0),
+            Every::Seconds(seconds) => (String::new(), seconds),
+        };
+        v1::ScheduledAct {
+            what: act.what.into(),
+            name: act.name,
+            volume: act.volume,
+            schedule,
+            every_seconds,
+            next_at: act.next.map(timestamp),
+            deletes: act.deletes,
+        }
+    };
+    v1::Schedule {
+        acts: all.into_iter().map(one).collect(),
     }
 }
 

@@ -31,6 +31,7 @@ pub(in crate::serve) fn plan(plan: Plan, owners_max: usize) -> v1::Plan {
         rule: share.name,
         totals: Some(totals(share.totals)),
         remark: share.remark,
+        because: share.because.unwrap_or_default(),
         goes_with: share.goes_with.into_iter().map(goes_with).collect(),
     };
     let owner = |share: OwnerShare| v1::OwnerShare {
