@@ -10,6 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::host::Host;
 use crate::host::teller::lookout::Lookout;
+use crate::host::unattended::looks::{QUOTAS_EVERY, WATERMARKS_EVERY};
 use purge_base::clock;
 
 /// The clock is looked at this often: a schedule is due to the minute, and a stepped clock is noticed.
@@ -20,10 +21,6 @@ const RUNS_TIDIED_EVERY: Duration = Duration::from_secs(3600);
 
 /// The first scan of a small volume is over by then.
 const FIRST_LOOK_AFTER: Duration = Duration::from_secs(5);
-/// A volume's space is looked at this often.
-pub const WATERMARKS_EVERY: Duration = Duration::from_secs(60);
-/// Sums of owners and directories are made this often: a pass over the index.
-pub const QUOTAS_EVERY: Duration = Duration::from_secs(600);
 
 /// What is looked at by itself: nothing that takes long on one volume delays the look at another.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -21,6 +21,7 @@
 
 mod absent;
 mod at_path;
+mod beside;
 mod claim;
 pub mod claimed;
 mod closing;

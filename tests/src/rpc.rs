@@ -15,7 +15,7 @@ use tonic_prost::ProstCodec;
 use crate::Agent;
 
 /// Each call, and the first of viewer, operator, admin that may make it; true: any user may, for what is theirs.
-pub const CALLS: [(&str, &str, bool); 31] = [
+pub const CALLS: [(&str, &str, bool); 34] = [
     ("GetStatus", "viewer", false),
     ("GetPlan", "viewer", false),
     ("ListPlans", "viewer", false),
@@ -49,6 +49,7 @@ pub const CALLS: [(&str, &str, bool); 31] = [
     ("CancelRun", "admin", false),
     ("Restore", "admin", true),
     ("ResumeTrigger", "admin", false),
+    ("ResetVolume", "admin", false),
 ];
 
 /// What runs clients.

@@ -7,11 +7,12 @@
 //! store older than what lies beside it    damaged: some of its writes are lost, so its clocks may be too early
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 
 use prost::Message;
 
+use super::beside::directory;
 use super::coverage::{Break, Cause, VolumeRecord};
 use super::reset;
 use super::{Home, VolumeConfig, VolumeError};
@@ -75,12 +76,6 @@ impl Opened {
             cause: self.cause,
         }
     }
-}
-
-/// Where the files beside the store lie.
-pub(super) fn directory(state_dir: &Path, name: &str) -> PathBuf {
-    // A name has no slash; `.` and `..` would lead elsewhere.
-    state_dir.join("volumes").join(format!("{name}.d"))
 }
 
 /// Opens what was left of the volume. `now` is the present moment.

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::at_path::identity;
-use super::opening::directory;
+use super::beside::directory;
 use purge_base::clock;
 use purge_config::VolumeConfig;
 use purge_index::journal::Identity;

@@ -16,6 +16,7 @@ use std::sync::{Arc, mpsc};
 use parking_lot::{Mutex, RwLock};
 
 use super::at_path::{Lies, identity};
+use super::beside::directory;
 use super::claim::Claim;
 use super::claimed::Claimed;
 use super::coverage::VolumeRecord;
@@ -70,7 +71,7 @@ fn arm(
     }
     // Another file system has another queue.
     let queue = format!("{}.{:x}.{:x}.{:x}", config.name, of.magic, of.root, of.birth.0);
-    let beside = opening::directory(&home.state_dir, &config.name);
+    let beside = directory(&home.state_dir, &config.name);
     arming::arm(lies.wish(config), &queue, &beside, handover)
         .map_err(|source| VolumeError::collect(config, &lies.mount, source))
 }

@@ -291,7 +291,7 @@ pub(super) fn print(run: &v1::Run, out: &mut Out) -> Result<(), CtlError> {
     out.line(&format!(
         "  Volume {}{rules}, asked for by {}",
         run.volume,
-        super::runs::asker(&run.requested_by)
+        super::asker(&run.requested_by)
     ))?;
     print_taken(run, (deleted, trashed), out)?;
     print_back(run, &trashed, out)?;

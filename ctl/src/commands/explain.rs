@@ -6,11 +6,10 @@ use clap::Args;
 use purge_proto::units::format_size;
 use purge_proto::v1;
 
-use super::status::stamp;
 use crate::connect::Client;
 use crate::error::{CtlError, exit};
 use crate::output::Out;
-use crate::output::table::{Align, Table, age, plural};
+use crate::output::table::{Align, Table, age, plural, when};
 use crate::{paths, views};
 
 /// Arguments.
@@ -42,13 +41,13 @@ fn print_taken(taken: &v1::Taken, path: &[u8], out: &mut Out) -> std::io::Result
         "" => String::new(),
         rule => format!(" by {rule}"),
     };
-    row("taken", format!("{}{rule}", stamp(taken.taken_at)));
+    row("taken", format!("{}{rule}", when(taken.taken_at)));
     row(
         "run",
         format!(
             "{}, asked for by {}",
             taken.run_id,
-            super::runs::asker(&taken.requested_by)
+            super::asker(&taken.requested_by)
         ),
     );
     if taken.path != path {
@@ -89,10 +88,10 @@ fn was(taken: &v1::Taken) -> String {
 /// Where it is.
 fn now(taken: &v1::Taken) -> String {
     match (taken.state(), taken.trash_until) {
-        (v1::TakenState::Trashed, Some(until)) => format!("in the trash until {}", stamp(Some(until))),
+        (v1::TakenState::Trashed, Some(until)) => format!("in the trash until {}", when(Some(until))),
         (v1::TakenState::Trashed, None) => "in the trash, and kept: it was used".into(),
         (v1::TakenState::Freed, _) => {
-            format!("deleted: its time in the trash ended {}", stamp(taken.freed_at))
+            format!("deleted: its time in the trash ended {}", when(taken.freed_at))
         }
         (v1::TakenState::Restored, _) => "restored, or removed from the trash by root".into(),
         _ => "deleted by the run".into(),
@@ -136,26 +135,26 @@ fn print_there(e: &v1::Explanation, out: &mut Out) -> Result<(), CtlError> {
             e.inode
         ),
     );
-    let ago = |at| format!("{}, {} ago", stamp(at), age(super::age_of(at)));
+    let ago = |at| format!("{}, {} ago", when(at), age(super::age_of(at)));
     row(
         "last use",
         format!("{} ({})", ago(e.last_access), views::source(e.source())),
     );
     row(
         "access",
-        format!("{} ({})", stamp(e.access), views::source(e.access_source())),
+        format!("{} ({})", when(e.access), views::source(e.access_source())),
     );
-    row("modify", stamp(e.modify));
-    row("change", stamp(e.change));
-    row("birth", stamp(e.birth));
-    row("observed", format!("since {}", stamp(e.coverage_since)));
+    row("modify", when(e.modify));
+    row("change", when(e.change));
+    row("birth", when(e.birth));
+    row("observed", format!("since {}", when(e.coverage_since)));
     for gap in &e.gaps {
         row(
             "gap",
             format!(
                 "{} to {} ({}{})",
-                stamp(gap.from),
-                stamp(gap.to),
+                when(gap.from),
+                when(gap.to),
                 gap.cause,
                 super::status::counted(gap)
             ),
@@ -164,7 +163,7 @@ fn print_there(e: &v1::Explanation, out: &mut Out) -> Result<(), CtlError> {
     for hold in &e.holds {
         let until = hold
             .expires_at
-            .map_or_else(String::new, |at| format!(", until {}", stamp(Some(at))));
+            .map_or_else(String::new, |at| format!(", until {}", when(Some(at))));
         let name = match hold.hold_id.as_str() {
             "" => String::new(),
             id => format!(" ({id}{until})"),
@@ -184,7 +183,7 @@ fn print_there(e: &v1::Explanation, out: &mut Out) -> Result<(), CtlError> {
         ]);
         for r in &e.rules {
             let expires = if r.expires_at.is_some() {
-                stamp(r.expires_at)
+                when(r.expires_at)
             } else {
                 "never".into()
             };

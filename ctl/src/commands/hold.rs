@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use purge_proto::v1;
 
-use super::status::stamp;
 use crate::connect::Client;
 use crate::error::{CtlError, exit};
 use crate::output::Out;
-use crate::output::table::{Align, Table};
+use crate::output::table::{Align, Table, when};
 use crate::{paths, views};
 
 /// Arguments.
@@ -86,7 +85,7 @@ async fn all(client: &mut Client) -> Result<Vec<v1::Hold>, CtlError> {
 /// How long a hold lasts.
 fn until(hold: &v1::Hold) -> String {
     match hold.expires_at {
-        Some(_) => format!("until {}", stamp(hold.expires_at)),
+        Some(_) => format!("until {}", when(hold.expires_at)),
         None => "until removed".into(),
     }
 }
@@ -123,7 +122,7 @@ fn list(holds: &[v1::Hold], out: &mut Out) -> Result<(), CtlError> {
     ]);
     for h in holds {
         let until = match h.expires_at {
-            Some(_) => stamp(h.expires_at),
+            Some(_) => when(h.expires_at),
             None => until(h),
         };
         let by = match h.created_by.as_str() {

@@ -139,6 +139,15 @@ fn size(text: &str) -> Result<u64, String> {
     purge_proto::units::parse_size(text).map_err(|e| e.to_string())
 }
 
+/// Who asked. Root is called so, and what asked by itself by its kind: the rules' column names it.
+fn asker(by: &str) -> String {
+    match by.split_once(' ') {
+        Some(("uid", "0")) => "root".into(),
+        Some((kind @ ("quota" | "watermark"), _)) => kind.into(),
+        _ => by.into(),
+    }
+}
+
 /// The age of a moment now.
 fn age_of(at: Option<prost_types::Timestamp>) -> u64 {
     let now = chrono::Utc::now().timestamp();

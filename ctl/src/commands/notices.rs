@@ -4,11 +4,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use purge_proto::v1;
 
 use super::PAGE_ROWS;
-use super::status::stamp;
 use crate::connect::Client;
 use crate::error::{CtlError, exit};
 use crate::output::Out;
-use crate::output::table::{Align, Table, plural};
+use crate::output::table::{Align, Table, plural, when};
 use crate::{paths, views};
 
 /// Arguments.
@@ -143,7 +142,7 @@ fn print(notices: &[v1::Notice], out: &mut Out) -> Result<(), CtlError> {
                 true => "operator".into(),
                 false => paths::printable(n.user.as_bytes()),
             },
-            stamp(n.created_at),
+            when(n.created_at),
             views::notice_state(n.state()),
             what(n),
         ]);
@@ -151,7 +150,7 @@ fn print(notices: &[v1::Notice], out: &mut Out) -> Result<(), CtlError> {
     table.print(out, 0)?;
     for n in notices.iter().filter(|n| !n.error.is_empty()) {
         let again = match n.due_at {
-            Some(_) => format!(", again at {}", stamp(n.due_at)),
+            Some(_) => format!(", again at {}", when(n.due_at)),
             None => ", given up".into(),
         };
         let attempts = plural(n.attempts.into(), "attempt", "attempts");
@@ -181,7 +180,7 @@ fn preview(found: &v1::PreviewNoticesResponse, out: &mut Out) -> Result<u8, CtlE
     for draft in &found.drafts {
         out.words(&heading(draft))?;
         if !draft.notice_id.is_empty() {
-            let due = stamp(draft.due_at);
+            let due = when(draft.due_at);
             out.line(&format!("Waits as {} until {due}", draft.notice_id))?;
         }
         out.line(&format!(
@@ -231,7 +230,7 @@ fn summary(found: &v1::PreviewNoticesResponse) -> [String; 2] {
     let when = match (found.dry_run, found.held_until) {
         (true, _) => "Nothing is sent: notify.dry_run is on.".to_owned(),
         (_, Some(_)) => {
-            let at = stamp(found.held_until);
+            let at = when(found.held_until);
             format!("To owners at {at}, or with `purgectl notices release`.")
         }
         _ => "The agent sends what is due by itself.".to_owned(),

@@ -9,7 +9,7 @@ use purge_proto::v1;
 
 use crate::connect::Client;
 use crate::error::{CtlError, exit};
-use crate::output::table::{Align, Table, count, plural, share};
+use crate::output::table::{Align, Table, count, plural, share, when};
 use crate::output::tone::{Span, Tone};
 use crate::output::{Out, amount};
 use crate::{paths, views};
@@ -115,8 +115,8 @@ pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
         out.heading(&format!("Plan {} for volume {}", p.plan_id, p.volume))?;
         out.line(&format!(
             "  made {}, expires {}",
-            super::status::stamp(p.created_at),
-            super::status::stamp(p.expires_at)
+            when(p.created_at),
+            when(p.expires_at)
         ))?;
     }
     out.line("")?;
@@ -253,10 +253,9 @@ pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
 
 /// Why files stay, and how many for each reason.
 fn reasons(kept: &v1::Kept) -> [(u64, String); 10] {
-    let stamp = super::status::stamp;
     let ripe = match (kept.ripe_from, kept.ripe_until) {
-        (Some(from), Some(until)) if from == until => format!(", ripe at {}", stamp(Some(from))),
-        (Some(from), until) => format!(", ripe from {} to {}", stamp(Some(from)), stamp(until)),
+        (Some(from), Some(until)) if from == until => format!(", ripe at {}", when(Some(from))),
+        (Some(from), until) => format!(", ripe from {} to {}", when(Some(from)), when(until)),
         _ => String::new(),
     };
     [

@@ -65,7 +65,7 @@ fn cells(run: &v1::Run) -> [Cell; 11] {
         run.run_id.clone().into(),
         run.volume.clone().into(),
         format!("{} ago", age(super::age_of(run.started_at))).into(),
-        asker(&run.requested_by).into(),
+        super::asker(&run.requested_by).into(),
         amount::short(&trashed).into(),
         amount::short(&deleted).into(),
         format_size(deleted.bytes.saturating_add(trashed.bytes)).into(),
@@ -81,15 +81,6 @@ fn state(state: v1::RunState) -> String {
     match state {
         v1::RunState::Completed => "done".into(),
         other => views::run_state(other),
-    }
-}
-
-/// Who asked. Root is called so, and what asked by itself by its kind: the rules' column names it.
-pub(super) fn asker(by: &str) -> String {
-    match by.split_once(' ') {
-        Some(("uid", "0")) => "root".into(),
-        Some((kind @ ("quota" | "watermark"), _)) => kind.into(),
-        _ => by.into(),
     }
 }
 

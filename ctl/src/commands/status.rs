@@ -88,8 +88,8 @@ fn print_due(schedules: &[v1::DueSchedule], out: &mut Out) -> Result<(), CtlErro
             due.rule.clone().into(),
             due.volume.clone().into(),
             Cell::state(due.state.clone()),
-            stamp(due.since).into(),
-            stamp(due.next_at).into(),
+            when(due.since).into(),
+            when(due.next_at).into(),
         ]);
     }
     out.line("")?;
@@ -113,7 +113,7 @@ fn rank(name: &str) -> u8 {
 
 fn attention(a: &v1::Attention) -> String {
     let from = match a.at {
-        Some(_) => format!(" at {}", stamp(a.at)),
+        Some(_) => format!(" at {}", when(a.at)),
         None => String::new(),
     };
     let cure = match a.cure.is_empty() {
@@ -139,7 +139,7 @@ fn upcoming(volume: &str, all: &[v1::Upcoming]) -> Vec<String> {
             true => "planned and applied",
             false => "planned, not applied",
         };
-        format!("{} at {}: {what}", rules.join(", "), stamp(first.at))
+        format!("{} at {}: {what}", rules.join(", "), when(first.at))
     };
     groups.into_iter().map(words).collect()
 }
@@ -208,7 +208,7 @@ fn print_volume(v: &v1::VolumeStatus, all: &v1::AgentStatus, out: &mut Out) -> R
             "waits",
             format!(
                 "some of the trash until {}: a process may have used it while no agent was watching",
-                stamp(Some(until))
+                when(Some(until))
             ),
         );
     }
@@ -282,7 +282,7 @@ fn print_volume(v: &v1::VolumeStatus, all: &v1::AgentStatus, out: &mut Out) -> R
         format!(
             "for {}, since {}",
             age(super::age_of(v.coverage_since)),
-            stamp(v.coverage_since)
+            when(v.coverage_since)
         ),
     );
     if let Some(gap) = v.gaps.last() {
@@ -291,7 +291,7 @@ fn print_volume(v: &v1::VolumeStatus, all: &v1::AgentStatus, out: &mut Out) -> R
             "gaps",
             format!(
                 "{gaps}, the last until {} ({}{})",
-                stamp(gap.to),
+                when(gap.to),
                 gap.cause,
                 counted(gap)
             ),
@@ -335,9 +335,4 @@ pub(super) fn counted(gap: &v1::Gap) -> &'static str {
         (false, "clock-jump" | "names") => "",
         (false, _) => "; forgiven: a use in it is not known",
     }
-}
-
-/// A time for people.
-pub(super) fn stamp(at: Option<prost_types::Timestamp>) -> String {
-    when(at)
 }

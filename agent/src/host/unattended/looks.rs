@@ -6,6 +6,11 @@ use std::time::Duration;
 use purge_base::clock;
 use purge_model::Seconds;
 
+/// A volume's space is looked at this often.
+pub const WATERMARKS_EVERY: Duration = Duration::from_secs(60);
+/// Sums of owners and directories are made this often: a pass over the index.
+pub const QUOTAS_EVERY: Duration = Duration::from_secs(600);
+
 /// When they are looked at next, in seconds since 1970; 0: that is not known yet.
 #[derive(Debug, Default)]
 pub struct Looks {

@@ -1,7 +1,7 @@
 //! What runs when: the schedules of rules, the lists of announcing rules, and the looks at quotas and watermarks.
 
 use crate::host::Host;
-use crate::schedule::{QUOTAS_EVERY, WATERMARKS_EVERY};
+use crate::host::unattended::looks::{QUOTAS_EVERY, WATERMARKS_EVERY};
 use purge_base::clock;
 use purge_model::Seconds;
 

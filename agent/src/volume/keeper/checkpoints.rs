@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use prost::Message;
 
-use crate::volume::{Volume, opening};
+use crate::volume::Volume;
+use crate::volume::beside::directory;
 use purge_base::clock;
 use purge_index::checkpoint::{self, Head, Writer};
 use purge_index::journal::BYTES_WANT_CHECKPOINT;
@@ -79,7 +80,7 @@ impl Volume {
 
     fn write_checkpoint(&self, segment: u64, seen_until: u32) -> io::Result<u64> {
         let journal = &self.watched.journal;
-        let dir = opening::directory(&self.home.state_dir, &self.config.name);
+        let dir = directory(&self.home.state_dir, &self.config.name);
         let mut record = self.health.lock().record.clone();
         record.saw(Seconds(seen_until), clock::now());
         let head = Head {
