@@ -379,6 +379,8 @@ fn a_program_that_is_told_inherits_nothing_and_ends_with_what_it_started() {
         "PATH",
         "PURGE_NOTICE_ID",
         "PURGE_EVENT",
+        "PURGE_TO",
+        "PURGE_SUBJECT",
         "PWD",
         "SHLVL",
         "_",

@@ -505,7 +505,7 @@ fn on_a_terminal(agent: &Agent, command: &str) -> (i32, String) {
 }
 
 #[test]
-fn a_terminal_gets_no_other_escapes_than_those_of_headings() {
+fn a_terminal_gets_no_other_escapes_than_those_of_headings_and_states() {
     let mut mount = need!(Mount::sized(Fs::Ext4, 64, 4000));
     let root = mount.dir("v");
     make_tree(&root);
@@ -526,6 +526,9 @@ fn a_terminal_gets_no_other_escapes_than_those_of_headings() {
         let (_, seen) = on_a_terminal(&agent, command);
         let seen = seen
             .replace("\x1b[1m", "")
+            .replace("\x1b[1;31m", "")
+            .replace("\x1b[32m", "")
+            .replace("\x1b[33m", "")
             .replace("\x1b[0m", "")
             .replace("\r\n", "\n");
         assert_clean(command, seen.as_bytes());

@@ -56,6 +56,12 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ),
     ("crates/removal/src/run/ledger.rs", "fs::read", STATE),
     (
+        "crates/removal/src/taken.rs",
+        "fs::read_dir fs::remove_file",
+        STATE,
+    ),
+    ("crates/removal/src/taken/read.rs", "File::open", STATE),
+    (
         "agent/src/reload/answer.rs",
         "fs::read_to_string fs::rename",
         STATE,
@@ -71,13 +77,18 @@ const KNOWN: &[(&str, &str, &str)] = &[
         STATE,
     ),
     (
+        "agent/src/volume/reset.rs",
+        "fs::read_to_string fs::remove_file fs::rename",
+        STATE,
+    ),
+    (
         "crates/collect/src/accessors.rs",
         "fs::read fs::read_link fs::read_to_string",
         PROC,
     ),
     (
-        "crates/collect/src/locks.rs",
-        "fs::metadata fs::read_dir fs::read_link fs::read_to_string",
+        "crates/collect/src/open_files.rs",
+        "File::open fs::metadata fs::read_dir fs::read_link fs::read_to_string",
         PROC,
     ),
     (
