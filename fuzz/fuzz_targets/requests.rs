@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
 use purge_config::{Access, Subject};
-use purge_agent::host::forecast::DAYS_MAX;
+use purge_agent::host::views::forecast::DAYS_MAX;
 use purge_index::Store;
 use purge_removal::holds::Holds;
 use purge_removal::plans::{Plan, Plans};
@@ -106,7 +106,7 @@ fn with<M: Message + Default + PartialEq + Clone>(bytes: &[u8], then: impl FnOnc
 }
 
 fn plan(bytes: &[u8]) {
-    with::<v1::CreatePlanRequest>(bytes, |r| match requests::plan(r.clone(), Some(5)) {
+    with::<v1::CreatePlanRequest>(bytes, |r| match requests::plan(r.clone(), Some(5)).map(|wish| wish.asked) {
         Ok(PlanAsked::Quota(name)) => assert!(name == r.quota && !r.watermark && r.rules.is_empty()),
         Ok(PlanAsked::Watermark(_)) => assert!(r.quota.is_empty() && r.ttl_seconds.is_none()),
         Ok(PlanAsked::Rules(wanted)) => {
