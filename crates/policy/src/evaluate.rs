@@ -69,6 +69,7 @@ fn evaluate_rules(
     if pass.is_needed() {
         let counting = Counting {
             stays: (!directory_rules.is_empty()).then_some(&found.stays),
+            young_from: DirectoryRule::young_from(&directory_rules, at.now),
             taken_by: &found.taken_by,
         };
         for part in pass.counting(counting).run()? {

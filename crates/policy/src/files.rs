@@ -41,8 +41,8 @@ pub(super) struct FilePass<'a> {
     reach: Reach,
     /// What stays is counted by its reason.
     counting: Option<Counting<'a>>,
-    /// Files that every rule finds young are looked at as well, because some may be in no rule's scope.
-    looks_at_all: bool,
+    /// Files that every rule finds young are looked at as well, of one page in so many.
+    looks_at_all: Option<u64>,
 }
 
 /// A directory that goes as a whole.
@@ -70,6 +70,8 @@ pub(super) struct Due<'e> {
 pub(super) struct Counting<'a> {
     /// By directory: why directory rules leave its files; none: there are no such rules.
     pub stays: Option<&'a [Stays]>,
+    /// Files that were accessed at or after this are young for all directory rules; none when one of them does not ask for accesses.
+    pub young_from: Option<Seconds>,
     /// By directory that goes as a whole: the rule.
     pub taken_by: &'a [u16],
 }
@@ -116,7 +118,7 @@ impl<'a> FilePass<'a> {
             young_from,
             within: 0..usize::MAX,
             counting: None,
-            looks_at_all: false,
+            looks_at_all: None,
             together: usize::MAX,
         }
     }
@@ -137,12 +139,24 @@ impl<'a> FilePass<'a> {
         }
     }
 
-    /// The same, counting what stays by its reason.
+    /// The same, counting what stays by its reason. What no rule can take, because it was used within the shortest TTL, is young whatever the
+    /// scopes say: it is not looked at.
     pub fn counting(self, counting: Counting<'a>) -> Self {
-        let is_restricted = self.rules.iter().any(|(_, rule, _)| !rule.scope.has_everything());
+        let young_from = match counting.stays {
+            Some(_) => self.young_from.zip(counting.young_from).map(|(a, b)| a.max(b)),
+            None => self.young_from,
+        };
         Self {
             counting: Some(counting),
-            looks_at_all: is_restricted || counting.stays.is_some(),
+            young_from,
+            ..self
+        }
+    }
+
+    /// The same, looking also at what is young, in one page of `stride`.
+    pub fn looking_at_all(self, stride: u64) -> Self {
+        Self {
+            looks_at_all: Some(stride.max(1)),
             ..self
         }
     }
@@ -261,10 +275,12 @@ impl<'a> FilePass<'a> {
     }
 
     fn is_looked_at(&self, page: &PageView<'_>) -> bool {
-        self.looks_at_all
-            || self
+        match self.looks_at_all {
+            Some(stride) => page.number().is_multiple_of(stride),
+            None => self
                 .young_from
-                .is_none_or(|limit| page.clocks().iter().any(|clock| *clock < limit.0))
+                .is_none_or(|limit| page.clocks().iter().any(|clock| *clock < limit.0)),
+        }
     }
 
     fn page(
@@ -286,10 +302,7 @@ impl<'a> FilePass<'a> {
                 self.goes_with_directory(page, file, access, (choices, &mut paths), out)?;
                 continue;
             }
-            if self.young_from.is_some_and(|limit| access.at >= limit) {
-                if self.looks_at_all {
-                    self.file(page, file, access, (choices, &mut paths), out)?;
-                }
+            if self.looks_at_all.is_none() && self.young_from.is_some_and(|limit| access.at >= limit) {
                 continue;
             }
             out.examined += 1;

@@ -115,8 +115,14 @@ proptest! {
         let mut order: Vec<usize> = (0..rules.len()).filter(|n| depths[*n] > 0).collect();
         order.sort_by_key(|n| depths[*n]);
         let (mut expected, mut going) = (Kept::default(), 0u64);
+        let shortest = rules.iter().map(|rule| rule.ttl.unwrap()).min().unwrap_or(0);
         for f in &files {
             let mut why = Some(Stays::OutOfScope);
+            // No rule can take it, so no file rule asks whether it is in its scope.
+            if depths.contains(&0) && u64::from(NOW.saturating_sub(f.access)) <= shortest {
+                expected.count(Stays::Young, 1);
+                continue;
+            }
             for n in order.iter().copied().chain((0..rules.len()).filter(|n| depths[*n] == 0)) {
                 let said = match depths[n] {
                     0 => scene.of_file(&rules[n], f),
@@ -151,4 +157,46 @@ proptest! {
         let with: u64 = found.gone_with.iter().filter(|((n, _), _)| depths[usize::from(*n)] == 0).map(|(_, n)| n).sum();
         prop_assert_eq!(alone.files(), by_files + with);
     }
+}
+
+/// The time between a list and its rule is the owners': no rule after it takes it from them.
+#[test]
+fn a_directory_that_waits_for_its_list_is_taken_by_no_rule_of_the_same_depth_after_it() {
+    let old = NOW - 500;
+    let mut files = vec![File {
+        ino: 1000,
+        dir: 1,
+        name: "f".into(),
+        size: 1,
+        uid: 0,
+        access: old,
+        mtime: old,
+        ctime: old,
+        birth: old,
+    }];
+    let index = build(&mut files);
+    let of = |name: &str, announce: u64| {
+        let mut one = rule(1, Clocks::ALL, false, None, 0, 0);
+        one.target = target(1);
+        (one.name, one.announce) = (name.into(), announce);
+        one
+    };
+    let mut at = Circumstances {
+        now: Seconds(NOW),
+        ..Circumstances::default()
+    };
+    at.announced.now = at.now;
+    let trees = |rules: &[Rule]| {
+        let found = evaluate_with(&index, rules, &at, usize::MAX).unwrap();
+        (
+            found.picks.iter().filter(|p| p.shape == Shape::Tree).count(),
+            found.kept.announced,
+        )
+    };
+    let (waits, plain) = (of("waits", 14 * 86_400), of("plain", 0));
+    // There are two directories at this depth, and one of them is empty.
+    assert_eq!(trees(std::slice::from_ref(&plain)).0, 2);
+    assert_eq!(trees(&[waits.clone(), plain.clone()]), (0, 1));
+    // What a rule before it takes does not wait.
+    assert_eq!(trees(&[plain, waits]).0, 2);
 }

@@ -13,13 +13,19 @@ use super::tables::Tables;
 use crate::rule::{Rule, Target};
 use purge_index::{Index, StoreError};
 
-/// At most this number of file rules is asked again why it takes nothing: each asks for every file once more.
+/// At most this number of file rules is asked again why it takes nothing, and each for this number of files: the index is held meanwhile.
 const ASKED_AGAIN_MAX: usize = 8;
+const FILES_LOOKED_AT: u64 = 1 << 15;
+/// In an index with more directories it is not told what lies near a rule that takes nothing.
+const DIRECTORIES_MAX: usize = 1 << 18;
 
 /// How many directories lie at each depth, from depth 1 on: those whose path the rule's `include` has.
 pub(super) fn depths(index: &Index, rule: &Rule) -> Vec<u64> {
     let mut all: Vec<u64> = Vec::new();
     let dirs = index.dirs();
+    if dirs.table_len() > DIRECTORIES_MAX {
+        return all;
+    }
     let levels = dirs.inherit(0u32, |_, _, level: u32| level.saturating_add(1));
     for (place, level) in levels.into_iter().enumerate() {
         let id = purge_index::DirId(u32::try_from(place).unwrap_or(u32::MAX));
@@ -66,29 +72,27 @@ pub(super) fn ask_again(
         .filter(|(n, _)| is_silent(*n))
         .take(ASKED_AGAIN_MAX)
         .collect();
-    let inside = out
-        .picks
-        .iter()
-        .filter(|pick| pick.shape == super::pick::Shape::Tree);
-    let inside: u64 = inside.map(|pick| u64::from(pick.files)).sum();
+    let stride = out.index_files.div_ceil(FILES_LOOKED_AT).max(1);
     for (number, rule) in silent {
         let Some(ttl) = rule.ttl else { continue };
         let counting = Counting {
             stays: None,
+            young_from: None,
             taken_by,
         };
         let pass = FilePass::new(index, std::slice::from_ref(rule), at, tables, taken);
-        let mut kept = Kept::default();
-        for part in pass.counting(counting).run()? {
+        let (mut kept, mut there) = (Kept::default(), 0u64);
+        for part in pass.counting(counting).looking_at_all(stride).run()? {
             kept.add(&part.kept);
+            there = there.saturating_add(part.examined);
         }
-        let there = out.index_files.saturating_sub(inside);
         kept.young = there.saturating_sub(kept.all());
         let nothing = Nothing {
             depth: None,
             ttl,
             there,
             in_scope: there.saturating_sub(kept.out_of_scope),
+            is_sample: stride > 1,
             kept,
             near: None,
         };

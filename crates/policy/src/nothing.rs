@@ -15,6 +15,8 @@ pub struct Nothing {
     pub there: u64,
     /// What of that is in its scope.
     pub in_scope: u64,
+    /// Only some of the files were looked at.
+    pub is_sample: bool,
     /// That by the reason why it stays.
     pub kept: Kept,
     /// Of a directory rule: the depth at which most directories of its scope lie, if more lie there than at its own, and how many.
@@ -39,16 +41,21 @@ impl Nothing {
             (None, 1) => "file",
             (None, _) => "files",
         };
+        let looked = if self.is_sample {
+            " that were looked at"
+        } else {
+            ""
+        };
         let at = self.depth.map(|d| format!(" at depth {d}")).unwrap_or_default();
         let own = match (self.in_scope, self.depth) {
             (0, Some(_)) => format!("scope matches 0 directories{at}"),
             (0, None) => format!(
-                "scope matches 0 of {} {}",
+                "scope matches 0 of {} {}{looked}",
                 format_count(self.there),
                 thing(self.there)
             ),
             (n, _) => format!(
-                "scope matches {} {}{at}: {}",
+                "scope matches {} {}{at}{looked}: {}",
                 format_count(n),
                 thing(n),
                 self.reasons()

@@ -300,16 +300,6 @@ impl Scope {
         self.include.is_everything()
     }
 
-    /// Whether it has everything: no pattern, owner or size is left out.
-    pub(super) fn has_everything(&self) -> bool {
-        self.include.is_everything()
-            && self.users.is_none()
-            && self.groups.is_none()
-            && self.exclude_users.is_empty()
-            && self.exclude_groups.is_empty()
-            && (self.min_size, self.max_size) == (0, u64::MAX)
-    }
-
     /// Where what it speaks of lies, by each pattern: names of directories and at last of an entry, from the root on; empty: anywhere.
     pub(super) fn places(&self) -> Vec<Vec<&[u8]>> {
         self.include.patterns.iter().map(|p| literal_names(p)).collect()

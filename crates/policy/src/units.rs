@@ -11,7 +11,7 @@ mod scopes;
 
 use std::rc::Rc;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::scopes::{Scopes, is_in_scope};
 use super::circumstances::Circumstances;
@@ -40,6 +40,13 @@ pub(super) struct DirectoryRule<'a> {
 }
 
 impl<'a> DirectoryRule<'a> {
+    /// What was accessed at or after this is young for all of these rules; none when one of them does not ask for accesses.
+    pub fn young_from(rules: &[Self], now: Seconds) -> Option<Seconds> {
+        let all_ask = rules.iter().all(|rule| rule.rule.clocks.access);
+        let shortest = rules.iter().map(|rule| rule.ttl).min().unwrap_or(u64::MAX);
+        all_ask.then(|| now.minus(shortest))
+    }
+
     /// Those among `rules` that have a ttl, in their order.
     pub fn among(rules: &'a [Rule]) -> Vec<Self> {
         let of = |(number, rule): (u16, &'a Rule)| match rule.target {
@@ -149,11 +156,16 @@ pub(super) fn evaluate(
     out.examined = pass.fold(&mut out.files_in)?;
     let scopes = Scopes::new(index, rules, &folds, &pass, at.now)?;
     let mut stays: Vec<FxHashMap<DirId, Stays>> = vec![FxHashMap::default(); pass.folds.len()];
+    let mut waiting: Vec<FxHashSet<DirId>> = vec![FxHashSet::default(); pass.folds.len()];
     let mut order: Vec<(usize, &DirectoryRule<'_>)> = rules.iter().enumerate().collect();
     order.sort_by_key(|(_, rule)| rule.depth);
     for (n, rule) in order {
         let fold = folds.get(n).copied().unwrap_or_default();
-        let (Some(units), Some(stays)) = (pass.folds.get(fold).map(|f| &f.units), stays.get_mut(fold)) else {
+        let (Some(units), Some(stays), Some(waiting)) = (
+            pass.folds.get(fold).map(|f| &f.units),
+            stays.get_mut(fold),
+            waiting.get_mut(fold),
+        ) else {
             continue;
         };
         let mut asked = Asked {
@@ -161,6 +173,7 @@ pub(super) fn evaluate(
             rule,
             at,
             stays,
+            waiting,
             nothing: Nothing {
                 depth: Some(rule.depth),
                 ttl: rule.ttl,
@@ -232,12 +245,23 @@ struct Asked<'a> {
     at: &'a Circumstances,
     /// Why units stay, by what all rules say.
     stays: &'a mut FxHashMap<DirId, Stays>,
+    /// Units that wait until a list of a rule before this one has named them for long enough: that time is their owners', and no rule after it
+    /// takes them meanwhile.
+    waiting: &'a mut FxHashSet<DirId>,
     nothing: Nothing,
 }
 
 impl Asked<'_> {
     fn unit(&mut self, (id, unit): (DirId, &Unit), is_admitted: bool, is_taken: bool, out: &mut Units) {
         let said = self.judge((id, unit), is_admitted);
+        if let Err((Stays::Announced, _)) = said {
+            self.waiting.insert(id);
+        }
+        let is_waiting = said.is_ok() && self.waiting.contains(&id);
+        if is_waiting && !is_taken {
+            self.nothing.count(Stays::Announced);
+            return;
+        }
         if said.is_ok() {
             let due = expires_at(unit.last.at, self.rule.ttl).max(self.announced(id, unit));
             let known = out.due.entry(id).or_insert(due);
@@ -508,6 +532,7 @@ pub(super) fn said_of(
         rule: &only,
         at: &then,
         stays: &mut FxHashMap::default(),
+        waiting: &mut FxHashSet::default(),
         nothing: Nothing::default(),
     };
     let is_near = scopes.near(0).contains(&unit);
