@@ -9,6 +9,7 @@ use super::{Ground, HostError};
 use crate::volume::reset::{self, NoReset};
 use purge_config::VolumeConfig;
 use purge_index::journal::Identity;
+use purge_model::path;
 use purge_removal::holds::Holds;
 use purge_removal::runs::Runs;
 
@@ -72,7 +73,7 @@ impl Resetter {
             );
             *self.waiting.lock() = Some(volume.to_owned());
         }
-        let below = |path: &[u8]| path.starts_with(config.path.as_os_str().as_encoded_bytes());
+        let root = config.path.as_os_str().as_encoded_bytes();
         Ok(Reset {
             volume: volume.to_owned(),
             path: config.path.clone(),
@@ -81,7 +82,7 @@ impl Resetter {
                 .page("", usize::MAX, None)
                 .0
                 .iter()
-                .filter(|h| below(&h.path))
+                .filter(|h| path::is_within(root, &h.path))
                 .count() as u64,
             set_aside: reset::aside(state_dir, volume),
         })

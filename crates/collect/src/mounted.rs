@@ -119,8 +119,8 @@ struct State {
     spaces: FxHashMap<Key, Space>,
     /// When the processes were listed, and what that took.
     listed: Option<(Instant, Duration)>,
-    /// The namespaces at that time, by the kernel's number. Of one without a process: how many mounts it had.
-    covered: FxHashMap<u64, Option<u32>>,
+    /// The namespaces of these processes, by the kernel's numbers.
+    covered: FxHashSet<u64>,
     /// Namespaces that were left out.
     unlisted: usize,
     last: Arc<InUse>,
@@ -300,13 +300,11 @@ impl State {
         Ok(found)
     }
 
-    /// Whether these are namespaces whose processes are known, or that have none and are as they were.
+    /// Whether processes of all these namespaces are known. One that holds no more than its root has nothing mounted on the volume; any other
+    /// without a process, which keeps its mounts, may be joined by one at any time.
     fn covers(&self, now: &[Namespace]) -> bool {
-        let is_known = |namespace: &Namespace| match self.covered.get(&namespace.id) {
-            Some(without_process) => without_process.is_none_or(|mounts| mounts == namespace.mounts),
-            None => false,
-        };
-        now.iter().all(is_known)
+        now.iter()
+            .all(|namespace| namespace.mounts <= 1 || self.covered.contains(&namespace.id))
     }
 
     /// Finds the namespaces of all processes, unless that took long a short time ago. `before` were there when this began.
@@ -318,11 +316,9 @@ impl State {
         self.unlisted = self.list()?;
         self.listed = Some((began, time::of_this_thread().saturating_sub(start)));
         let spaces = &self.spaces;
-        let covered = before.unwrap_or_default().iter().map(|namespace| {
-            let has_process = spaces.contains_key(&Key::Number(namespace.number));
-            (namespace.id, (!has_process).then_some(namespace.mounts))
-        });
-        self.covered = covered.collect();
+        let before = before.unwrap_or_default().iter();
+        let covered = before.filter(|n| spaces.contains_key(&Key::Number(n.number)));
+        self.covered = covered.map(|namespace| namespace.id).collect();
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use purge_tests::ctl::{number, tally, text};
 use purge_tests::elsewhere::Elsewhere;
@@ -11,7 +12,9 @@ use purge_tests::files::{
     age_tree, assert_same, files_and_directories, make, make_one, regular_files, temp_dir,
 };
 use purge_tests::mount::Bind;
-use purge_tests::{Agent, Config, Fs, Mount, need};
+use purge_tests::skip::Unmet;
+use purge_tests::wait::let_pass;
+use purge_tests::{Agent, Config, Fs, Mount, need, sh};
 
 /// Mounts a file on `point`, a tmpfs on `dir`, and `sources` on files of a tmpfs.
 fn script(point: &Path, dir: &Path, sources: &[&Path]) -> String {
@@ -251,4 +254,50 @@ fn a_restore_goes_beneath_the_volume_and_into_no_mount() {
     drop(over);
     let _ = ctl.run(["restore", text(&run, "run_id")]).ok();
     assert_eq!(fs::read_dir(root.join("here")).unwrap().count(), 3);
+}
+
+/// A namespace that lives on by a file that it is mounted on, and that a process joins only later.
+#[test]
+fn what_is_mounted_in_a_namespace_without_a_process_counts_once_a_process_joins_it() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.path();
+    let (file, place) = (make_one(&root.join("d")), temp_dir());
+    let name = place.path().join("namespace");
+    fs::write(&name, "").unwrap();
+    age_tree(&root);
+    let shell = |line: String| sh(Command::new("sh").args(["-c", &line]));
+    let kept = format!(
+        "mount -t tmpfs none {dir} && mount --make-private {dir} && touch {name} && \
+         unshare --mount={name} --propagation private mount --bind /etc/hostname {file}",
+        dir = place.path().display(),
+        name = name.display(),
+        file = file.display()
+    );
+    let _unmount = Unmount(place.path().to_owned());
+    need!(shell(kept).map_err(Unmet));
+    let agent = Agent::tracking(&Config::backdated_with(&root, "remove_empty_dirs = false"));
+    let ctl = agent.ctl();
+    // Looks at the mounts while no process lives there.
+    let _ = ctl.plan();
+    let mut inside = Command::new("nsenter")
+        .arg(format!("--mount={}", name.display()))
+        .args(["sleep", "60"])
+        .spawn()
+        .unwrap();
+    let_pass(1);
+    let plan = ctl.plan();
+    let run = ctl.apply(&plan).ok().json();
+    inside.kill().unwrap();
+    inside.wait().unwrap();
+    assert_eq!(number(&run, "/skipped/mounted"), 1, "{run}");
+    assert!(file.exists());
+}
+
+/// The tmpfs that holds a namespace's file.
+struct Unmount(PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = sh(Command::new("umount").args(["-R", "-l"]).arg(&self.0));
+    }
 }
