@@ -4,6 +4,9 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use purge_proto::v1;
 use serde_json::{Map, Value, json};
 
+mod trash;
+
+pub use self::trash::{restore, taken_state, trash_entry};
 use crate::paths;
 
 /// A time, or null.
@@ -380,81 +383,6 @@ fn owner_failures(o: &v1::OwnerFailures) -> Value {
     json!({ "uid": o.uid, "owner": o.owner, "failed": o.failed })
 }
 
-/// `restore`.
-pub fn restore(r: &v1::RestoreReport) -> Value {
-    json!({
-        "run_id": r.run_id,
-        "restored": totals(r.restored),
-        "failed": r.failed.iter().map(failure).collect::<Vec<_>>(),
-        "failed_total": r.failed_total,
-        "run_ids": r.run_ids,
-        "older_total": r.older_total,
-        "dry_run": r.dry_run,
-        "items": r.items.iter().map(restore_item).collect::<Vec<_>>(),
-        "items_total": r.items_total,
-    })
-}
-
-fn restore_item(i: &v1::RestoreItem) -> Value {
-    let mut o = Map::new();
-    paths::insert(&mut o, &i.path);
-    extend(
-        &mut o,
-        json!({ "kind": kind(i.kind()), "bytes": i.bytes, "files_inside": i.files_inside }),
-    );
-    Value::Object(o)
-}
-
-/// One line of `trash`.
-pub fn trash_entry(e: &v1::TrashEntry) -> Value {
-    let mut o = Map::new();
-    paths::insert(&mut o, &e.path);
-    extend(
-        &mut o,
-        json!({
-            "kind": kind(e.kind()),
-            "bytes": e.bytes,
-            "files_inside": e.files_inside,
-            "owner": e.owner,
-            "uid": e.uid,
-            "run_id": e.run_id,
-            "volume": e.volume,
-            "taken_at": time(e.taken_at),
-            "trash_until": time(e.trash_until),
-        }),
-    );
-    Value::Object(o)
-}
-
-/// The state of something that a run took, in a word.
-pub fn taken_state(s: v1::TakenState) -> String {
-    word(s.as_str_name(), "TAKEN_STATE_")
-}
-
-fn taken(t: &v1::Taken) -> Value {
-    let mut o = Map::new();
-    paths::insert(&mut o, &t.path);
-    extend(
-        &mut o,
-        json!({
-            "kind": kind(t.kind()),
-            "bytes": t.bytes,
-            "files_inside": t.files_inside,
-            "owner": t.owner,
-            "last_access": time(t.last_access),
-            "taken_at": time(t.taken_at),
-            "run_id": t.run_id,
-            "rule": t.rule,
-            "requested_by": t.requested_by,
-            "state": taken_state(t.state()),
-            "trash_until": time(t.trash_until),
-            "freed_at": time(t.freed_at),
-            "only_below": t.only_below,
-        }),
-    );
-    Value::Object(o)
-}
-
 /// `apply`, `run`.
 pub fn run(r: &v1::Run) -> Value {
     let deleted = r.deleted.unwrap_or_default();
@@ -537,7 +465,7 @@ pub fn explanation(e: &v1::Explanation) -> Value {
             "inode": e.inode,
             "links": e.links,
             "exists": e.inode != 0,
-            "taken": e.taken.iter().map(taken).collect::<Vec<_>>(),
+            "taken": e.taken.iter().map(trash::taken).collect::<Vec<_>>(),
         }),
     );
     Value::Object(o)

@@ -24,6 +24,7 @@ pub mod budget;
 mod convert;
 pub mod crew;
 mod deadline;
+mod desk;
 pub mod gate;
 pub mod http;
 pub mod incoming;
@@ -155,7 +156,7 @@ pub async fn serve(
     in_force: Arc<InForce>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let service = service::Service::new(host, in_force);
+    let service = desk::Service::new(host, in_force);
     let (ending, ended) = watch::channel(false);
     let (for_root, for_others) = (
         Hall::open("root", THREADS_OF_ROOT)?,
@@ -239,7 +240,7 @@ impl Hall {
     /// Serves those who are sent to it.
     fn attend(
         &self,
-        service: service::Service,
+        service: desk::Service,
         doors: &Arc<Doors>,
         ended: watch::Receiver<bool>,
     ) -> (mpsc::Sender<Arrival>, JoinHandle<Result<(), ServeError>>) {
@@ -269,13 +270,13 @@ fn reflected() -> tonic_reflection::server::Builder<'static> {
 }
 
 async fn attend(
-    service: service::Service,
+    service: desk::Service,
     doors: Arc<Doors>,
     incoming: mpsc::Receiver<Arrival>,
     mut ended: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<PurgeAgentServer<service::Service>>().await;
+    health.set_serving::<PurgeAgentServer<desk::Service>>().await;
     let reflection = reflected().build_v1()?.max_decoding_message_size(PROBE_BYTES_MAX);
     let reflection_of_old = reflected()
         .build_v1alpha()?

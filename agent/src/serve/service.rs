@@ -3,112 +3,29 @@
 //! What reads the index or the store runs on threads that are set aside for clients (`crew`); streams are made bit by bit, as the client
 //! takes them (`walk`), so a slow one holds some tens of KiB, and no thread and no lock.
 
-use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use parking_lot::Mutex;
 use purge_proto::v1::{self, purge_agent_server::PurgeAgent};
-use tokio_stream::{Stream, StreamExt};
+use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status};
 
 use super::budget::Share;
-use super::crew::Crew;
 use super::deadline::Until;
+use super::desk::{Answers, Service};
 use super::gate::Caller;
 use super::lying::InTrash;
 use super::requests::{self, PlanAsked};
-use super::walk::{self, Walk};
 use super::{answers, convert, named, narrowed, notices, pages, standing, usage};
 use crate::doctor;
 use crate::host::trash::restore::Wanted;
-use crate::host::{Host, HostError, Wish};
-use crate::in_force::InForce;
+use crate::host::{HostError, Wish};
 use crate::roles::Scope;
-use crate::volume::Volume;
-use purge_index::Totals;
 use purge_removal::holds::Asker;
 use purge_removal::plans::{By, Plan};
 use purge_removal::runs::{LiveRun, Run};
 use purge_scan::Extent;
 
-/// Status waits so long for the index, and then tells how much there was a moment ago.
-const TOTALS_WITHIN: Duration = Duration::from_millis(100);
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-/// The service.
-#[derive(Debug, Clone)]
-pub struct Service {
-    host: Arc<Host>,
-    in_force: Arc<InForce>,
-    crew: Crew,
-    /// How much there was on each volume when it was asked last.
-    totals: Arc<Mutex<HashMap<String, Totals>>>,
-}
-
-impl Service {
-    /// Serves this host, with this configuration.
-    pub fn new(host: Arc<Host>, in_force: Arc<InForce>) -> Self {
-        Self {
-            host,
-            in_force,
-            crew: Crew::default(),
-            totals: Arc::default(),
-        }
-    }
-
-    /// Runs something that waits for the index, the store or the disk.
-    async fn wait<T: Send + 'static>(
-        &self,
-        caller: &Caller,
-        work: impl FnOnce(&Arc<Host>) -> Result<T, HostError> + Send + 'static,
-    ) -> Result<T, Status> {
-        let host = Arc::clone(&self.host);
-        let whose = (caller.name.as_str(), caller.share);
-        self.crew
-            .run(whose, move || work(&host))
-            .await?
-            .map_err(convert::status)
-    }
-
-    /// Parses a request where names may have to be looked up, which can take a while.
-    async fn parsed<T: Send + 'static>(
-        &self,
-        caller: &Caller,
-        parse: impl FnOnce() -> Result<T, Status> + Send + 'static,
-    ) -> Result<T, Status> {
-        self.crew.run((&caller.name, caller.share), parse).await?
-    }
-
-    /// Streams what a walk finds; it ends when the client has disconnected, takes nothing, or waits no longer.
-    fn stream<W: Walk>(&self, caller: &Caller, walk: W) -> Response<Answers<W::Item>> {
-        let whose = (caller.name.clone(), caller.share);
-        let found = walk::start(self.crew.clone(), whose, walk);
-        Response::new(match caller.deadline {
-            Some(deadline) => Box::pin(Until::new(found, deadline)),
-            None => Box::pin(found),
-        })
-    }
-
-    /// What is on a volume; while others hold its index, what there was a moment ago.
-    fn totals_of(&self, volume: &Volume) -> Totals {
-        let now = volume
-            .watched
-            .index
-            .try_read_for(TOTALS_WITHIN)
-            .map(|index| index.totals());
-        let mut known = self.totals.lock();
-        match now {
-            Some(now) => {
-                known.insert(volume.config.name.clone(), now);
-                now
-            }
-            None => known.get(&volume.config.name).copied().unwrap_or_default(),
-        }
-    }
-}
-
+/// A plan without its files.
 fn plan_of(plan: Plan) -> v1::Plan {
     convert::plan(plan, pages::OWNERS_MAX)
 }

@@ -41,7 +41,7 @@ pub(super) struct FilePass<'a> {
     reach: Reach,
     /// What stays is counted by its reason.
     counting: Option<Counting<'a>>,
-    /// Files that every rule finds young are looked at as well, of one page in so many.
+    /// Files that every rule finds young are looked at as well, in each page whose number is a multiple of this.
     looks_at_all: Option<u64>,
 }
 
@@ -139,8 +139,8 @@ impl<'a> FilePass<'a> {
         }
     }
 
-    /// The same, counting what stays by its reason. What no rule can take, because it was used within the shortest TTL, is young whatever the
-    /// scopes say: it is not looked at.
+    /// The same, counting what stays by its reason. What no rule can take, because it was used within the shortest TTL, is young, also if
+    /// it is in no scope: it is not looked at.
     pub fn counting(self, counting: Counting<'a>) -> Self {
         let young_from = match counting.stays {
             Some(_) => self.young_from.zip(counting.young_from).map(|(a, b)| a.max(b)),

@@ -4,7 +4,7 @@
 //! that are left. Anything doubtful in a unit keeps it: an unreadable directory, a mount point, a socket, a held or
 //! excluded file.
 //!
-//! Rules of a smaller depth come first: a directory that goes takes all directories in it along, whatever other rules say of these. Rules of
+//! Rules of a smaller depth come first: a directory that goes takes all directories in it along, also where other rules speak of these. Rules of
 //! the same depth come in their order.
 
 mod scopes;

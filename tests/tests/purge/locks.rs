@@ -105,7 +105,7 @@ fn volume(mount: &Mount) -> Agent {
     volume_with(mount, 0)
 }
 
-/// The same with so many more of the user's directories, each with a file.
+/// The same with this number of further directories of the user, each with a file.
 fn volume_with(mount: &Mount, directories: usize) -> Agent {
     let root = mount.path();
     make(&root.join("theirs/sub"), 10);

@@ -251,7 +251,7 @@ fn nothing_is_restored_for_a_user_where_they_could_not_put_it() {
         report.failed[0].error.contains("you may not make entries there"),
         "{report:?}"
     );
-    // To a directory of another, or of nobody's.
+    // To a directory of another user, of root without write permission, or to none.
     for to in ["bob", "read-only", "none"] {
         let (code, why) = refused(alice.restore_to("alice/results/a.dat", alice.path(to), false));
         assert_eq!(code, Code::PermissionDenied, "{to}: {why}");
