@@ -28,6 +28,7 @@ use super::{Home, Keeping, Volume, VolumeError, filesystem};
 use purge_base::clock;
 use purge_base::handover::Handover;
 use purge_base::probe::Probe;
+use purge_collect::altered::Altered;
 use purge_collect::arming;
 use purge_collect::error::CollectError;
 use purge_collect::locks::Locks;
@@ -106,6 +107,7 @@ fn share(
         counting: Mutex::default(),
         journal: opened.journal,
         unlisted: Mutex::default(),
+        altered: Altered::default(),
         doubtful_links: Mutex::default(),
         counters: Counters::default(),
     });

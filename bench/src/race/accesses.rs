@@ -6,11 +6,13 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 
 use super::timed;
+use crate::stages::say;
 
 const THREADS: u64 = 2;
 const AGE: Duration = Duration::from_secs(200 * 86_400);
@@ -50,6 +52,8 @@ struct Target {
     renamed: AtomicBool,
     used: AtomicBool,
     gone: AtomicBool,
+    /// How it was used, and when, in order: what explains a loss.
+    uses: Mutex<Vec<(Use, SystemTime)>>,
 }
 
 impl Target {
@@ -210,6 +214,7 @@ impl Targets {
                 renamed: AtomicBool::new(false),
                 used: AtomicBool::new(false),
                 gone: AtomicBool::new(false),
+                uses: Mutex::default(),
             });
         }
         Ok(Self { tree, files: targets })
@@ -263,9 +268,12 @@ impl Targets {
             if target.busy.swap(true, SeqCst) {
                 continue;
             }
-            match access(target, Use::draw(random), &mut outcome.waits) {
+            let how = Use::draw(random);
+            let began_at = SystemTime::now();
+            match access(target, how, &mut outcome.waits) {
                 Ok(Access::Counted) => {
                     outcome.accesses += 1;
+                    lock(&target.uses).push((how, began_at));
                     target.used.store(true, SeqCst);
                 }
                 Ok(Access::OnDeleted | Access::NotFound) => target.gone.store(true, SeqCst),
@@ -286,10 +294,21 @@ impl Targets {
             outcome.files += 1;
             outcome.deleted += u64::from(!is_there);
             outcome.used += u64::from(used);
-            outcome.lost += u64::from(used && !is_there);
+            if used && !is_there {
+                outcome.lost += 1;
+                say(&format!(
+                    "lost: {}, used {:?}",
+                    target.path.display(),
+                    lock(&target.uses)
+                ));
+            }
             outcome.untouched_gone += u64::from(!used && !is_there);
         }
     }
+}
+
+fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn access(target: &Target, how: Use, waits: &mut Waits) -> io::Result<Access> {

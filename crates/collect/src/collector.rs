@@ -385,6 +385,9 @@ impl<F: Feed> Reader<F> {
         if by == self.own {
             return;
         }
+        if let Some(node) = change.as_ref().and_then(|change| change.of) {
+            self.watched.altered.note(node.ino);
+        }
         match change {
             Some(change) if notes => self.note_name(&change, by),
             Some(_) => self.changers.note_unknown(),

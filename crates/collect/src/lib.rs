@@ -28,12 +28,14 @@
 //! - [`projects`] project ids, where they are used
 //! - [`progress`] until when everything was read
 //! - [`trashed`] what is used in the trash
+//! - [`altered`] what others rename or change while a run takes files
 //! - [`touched`] who keeps files alive without using them
 //!
 //! What may never happen: an access that was read from the queue and is in no index, or is there with a time
 //! before it happened. Times are taken when events are read: late, never early.
 
 pub mod accessors;
+pub mod altered;
 pub mod arming;
 pub mod atimes;
 pub mod changes;
@@ -89,6 +91,8 @@ pub struct Watched {
     pub trash: AtomicU64,
     /// What lies in the trash and is used there.
     pub trashed: trashed::Trashed,
+    /// What others rename or change while a run takes files.
+    pub altered: altered::Altered,
     /// What is known of its files.
     pub index: RwLock<Index>,
     /// Whether it uses project ids.

@@ -221,6 +221,7 @@ mod tests {
             locks: Default::default(),
             mounted: Default::default(),
             unlisted: Default::default(),
+            altered: Default::default(),
             doubtful_links: Default::default(),
             counters: Default::default(),
         }

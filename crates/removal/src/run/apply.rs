@@ -87,6 +87,7 @@ pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, li
         total: order.plan.candidates(),
         done: 0,
     };
+    let _following = watched.altered.follow();
     let alone = around.alone_in_the_trash();
     let trash = match Trash::open_or_make(watched) {
         Ok(trash) => trash,
@@ -160,6 +161,8 @@ struct Chain<'r> {
 struct Decided<'r> {
     at: Position,
     batch: Batch<'r>,
+    /// A barrier has passed since it was decided.
+    is_seen: bool,
     _no_new_holds: RwLockReadGuard<'r, ()>,
     _descriptors: Descriptors<'r>,
 }
@@ -167,6 +170,13 @@ struct Decided<'r> {
 impl<'r> Chain<'r> {
     fn of(worker: u8) -> Self {
         Self { worker, last: None }
+    }
+
+    /// A barrier has passed.
+    fn note_seen(&mut self) {
+        if let Some(last) = &mut self.last {
+            last.is_seen = true;
+        }
     }
 
     fn last_batch(&mut self) -> Option<&mut Batch<'r>> {
@@ -333,7 +343,10 @@ impl Runner<'_> {
                 return Ok(Tried::Late(whole));
             }
             _ if self.live.is_cancelled() => Err(Stop::Cancelled),
-            Seen::Everything => Ok(self.no_new_holds(chain)),
+            Seen::Everything => {
+                chain.note_seen();
+                Ok(self.no_new_holds(chain))
+            }
             Seen::NotEverything => {
                 let why = "uses may have been missed since the plan was made; see `purgectl status`, then make a new plan";
                 Err(Stop::Broken(why.into()))
@@ -362,6 +375,7 @@ impl Runner<'_> {
         chain.last = Some(Decided {
             at,
             batch,
+            is_seen: false,
             _no_new_holds: no_new_holds,
             _descriptors: descriptors,
         });
@@ -421,18 +435,21 @@ impl Runner<'_> {
 
     /// Carries out what was decided last.
     fn end_chain(&self, chain: &mut Chain<'_>) {
-        if let Some(Decided { at, batch, .. }) = chain.last.take()
-            && let Err(stop) = self.end_batch(at, batch)
-        {
+        let Some(last) = chain.last.take() else { return };
+        let is_seen = last.is_seen
+            || last.batch.moved_at().is_none()
+            || self.around.sync(BARRIER_MAX) == Seen::Everything;
+        if let Err(stop) = self.end_batch((last.at, last.batch), is_seen) {
             self.halt(stop);
         }
     }
 
     /// Carries out what was decided on a batch, and tells it.
-    fn end_batch(&self, at: Position, batch: Batch<'_>) -> Result<(), Stop> {
+    fn end_batch(&self, (at, batch): (Position, Batch<'_>), is_seen: bool) -> Result<(), Stop> {
         let moved = batch.moved_at();
         let mounted = moved.map(|moved| self.watched.mounted.look(self.watched, moved));
-        let (part, finished) = batch.finish(mounted.unwrap_or_else(|| self.watched.mounted.last()));
+        let mounted = mounted.unwrap_or_else(|| self.watched.mounted.last());
+        let (part, finished) = batch.finish(mounted, is_seen);
         let Finished {
             fates,
             amended,

@@ -5,6 +5,7 @@
 //!        |         barrier: every use up to here is in the index
 //!   Batch::take    verify, rename into the trash; put back what a process came for in the meantime
 //!        |         the decisions are written to the run's ledger
+//!        |         barrier: every rename by others up to the moves is known
 //!   Batch::finish  remove what has no grace; what a process came for in the last moment is put back
 //! ```
 //! A file's lease is looked at after all renames of the batch: a process that found the file by its name before it was moved
@@ -31,8 +32,9 @@ use crate::take::last::Last;
 use crate::take::moves::{Finished, Move, into_a_lane, put_back, rename};
 use crate::take::tree::{ENTRIES_TOGETHER_MAX, Tree};
 use crate::trash::lanes::Lanes;
+use purge_collect::altered::Since;
 use purge_collect::mounted::InUse;
-use purge_model::Inode;
+use purge_model::{Inode, Seconds};
 use purge_policy::evaluate::Shape;
 use purge_sys::{inside, stat};
 
@@ -58,6 +60,8 @@ pub struct Batch<'a> {
     /// How far each of them is.
     steps: Vec<Step>,
     began: Instant,
+    /// What others have renamed or changed since then is no longer what is verified.
+    unaltered: Since,
     /// When the last of them was moved, if any was.
     moved: Option<Instant>,
     /// Those before this position have given way to a file of the batch that follows, or cannot.
@@ -104,7 +108,7 @@ enum To {
 impl<'a> Batch<'a> {
     /// Takes leases on files, and directories out of reach: on as many of the first as there is time for ([`Self::len`]).
     pub fn begin(mut ground: Ground<'a>, part: Part) -> Self {
-        let began = Instant::now();
+        let (began, unaltered) = (Instant::now(), ground.watched.altered.since_now());
         let mut steps = Vec::with_capacity(part.len());
         let mut entries = 0usize;
         for candidate in part.iter() {
@@ -146,6 +150,7 @@ impl<'a> Batch<'a> {
             part: part.split(steps.len()).0,
             steps,
             began,
+            unaltered,
             moved: None,
             gave_way: 0,
         }
@@ -259,14 +264,20 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Where the next file lies that is decided on and that no process has come for: a file that is renamed to there removes it.
+    /// Whether another process has renamed or changed what was moved, as far as the last barrier tells.
+    fn is_altered(&self, ino: Inode) -> bool {
+        self.ground.watched.altered.has(ino, self.unaltered)
+    }
+
+    /// Where the next file lies that is decided on and that no process has come for: a file that is renamed to there removes it. A barrier
+    /// has passed since it was moved.
     fn giving_way(&mut self) -> Option<(Arc<OwnedFd>, Arc<CStr>)> {
         while let Some(step) = self.steps.get(self.gave_way) {
             let ino = self.part.get(self.gave_way).map(|candidate| candidate.ino);
             if let Step::Moved(leased, moved) = step
                 && let [only] = &**moved
                 && only.in_lane
-                && ino.is_some_and(|ino| !self.ground.mounted.has(ino))
+                && ino.is_some_and(|ino| !self.ground.mounted.has(ino) && !self.is_altered(ino))
                 && leased.is_still_granted()
             {
                 return Some((Arc::clone(&only.place), Arc::clone(&only.there)));
@@ -294,10 +305,13 @@ impl<'a> Batch<'a> {
         self.moved.or_else(empty)
     }
 
-    /// Removes what has no grace and has not given way.
-    pub fn finish(mut self, mounted: Arc<InUse>) -> (Part, Finished) {
+    /// Removes what has no grace and has not given way. `barrier`: one has passed since it was moved; without it nothing says that no process
+    /// has renamed a file in the moment before.
+    pub fn finish(mut self, mounted: Arc<InUse>, barrier: bool) -> (Part, Finished) {
         self.settle();
         self.ground.mounted = mounted;
+        let (altered, since) = (&self.ground.watched.altered, self.unaltered);
+        let is_altered = |ino| !barrier || altered.has(ino, since);
         let (mut ground, part) = (self.ground, self.part);
         let mut finished = Finished::default();
         for (position, (candidate, step)) in part.iter().zip(self.steps).enumerate() {
@@ -317,6 +331,8 @@ impl<'a> Batch<'a> {
                     put_back(ground, candidate, &moved)
                         .map_or_else(Fate::Failed, |()| Fate::Skipped(Skip::Open))
                 }
+                Step::Moved(_, moved) if is_altered(candidate.ino) => put_back(ground, candidate, &moved)
+                    .map_or_else(Fate::Failed, |()| Fate::Skipped(Skip::Changed)),
                 Step::Moved(leased, moved) => {
                     let fate = finish_file(ground, candidate, &moved);
                     match fate {
@@ -333,7 +349,7 @@ impl<'a> Batch<'a> {
                     finished.leases.push(leased);
                     Fate::Deleted
                 }
-                Step::Tree(tree) => settled(tree.finish(ground, &mut finished)),
+                Step::Tree(tree) => settled(tree.finish(ground, &is_altered, &mut finished)),
                 Step::Last(Some(_)) if ground.mounted.has(candidate.ino) => Fate::Skipped(Skip::Mounted),
                 Step::Last(Some(last)) => settled(last.finish(ground, candidate, &mut finished)),
             };
@@ -418,9 +434,11 @@ fn move_away(
     ways: Vec<Way>,
     mut before: Option<&mut Batch<'_>>,
 ) -> Result<Vec<Move>, Fate> {
-    let mut moved = Vec::with_capacity(ways.len());
+    let mut moved: Vec<Move> = Vec::with_capacity(ways.len());
     for way in ways {
-        match move_one(ground, candidate.ino, way, before.as_deref_mut()) {
+        let one = changed_last(candidate, moved.last())
+            .and_then(|changed| move_one(ground, (candidate.ino, changed), way, before.as_deref_mut()));
+        match one {
             Ok(one) => moved.push(one),
             Err(fate) => return Err(put_back(ground, candidate, &moved).map_or_else(Fate::Failed, |()| fate)),
         }
@@ -428,19 +446,32 @@ fn move_away(
     Ok(moved)
 }
 
+/// When a file was changed last, as far as the plan knows and the agent has renamed it.
+fn changed_last(candidate: &Candidate, moved: Option<&Move>) -> Result<(Seconds, u32), Fate> {
+    let Some(moved) = moved else {
+        return Ok((candidate.ctime, candidate.ctime_nanos));
+    };
+    let found = stat::entry(&moved.place, &moved.there)
+        .map_err(refusal::fate)?
+        .stat;
+    Ok((found.ctime, found.ctime_nanos))
+}
+
 fn move_one(
     ground: &mut Ground<'_>,
-    ino: Inode,
+    (ino, changed): (Inode, (Seconds, u32)),
     way: Way,
     before: Option<&mut Batch<'_>>,
 ) -> Result<Move, Fate> {
     let Way { from, to } = way;
-    // Nothing waits between this look and the rename: what has taken the name meanwhile should not be seen to leave.
+    // Nothing waits between this look and the rename: what has taken the name meanwhile should not be seen to leave. A user who has
+    // renamed the file to and fro since it was verified has changed it, and a rename of the agent's would hide that.
     let found = stat::entry(&from.dir, &from.name).map_err(refusal::fate)?;
     if found.mount_root {
         return Err(Fate::Skipped(Skip::Mounted));
     }
-    if found.stat.ino != ino {
+    let was = found.stat;
+    if (was.ino, (was.ctime, was.ctime_nanos)) != (ino, changed) {
         return Err(Fate::Skipped(Skip::Changed));
     }
     let (place, there, in_lane) = match to {
@@ -459,6 +490,7 @@ fn move_one(
         place,
         there,
         in_lane,
+        was,
     })
 }
 
@@ -483,8 +515,10 @@ fn check_moved(candidate: &Candidate, leased: &Leased, moved: &[Move]) -> Result
     let c = candidate;
     for m in moved {
         let found = stat::entry(&m.place, &m.there).map_err(refusal::fate)?.stat;
-        // A lease stops openers only: not truncate(2) by a kernel's NFS server, not link(2).
-        if (found.ino, found.size, found.mtime, found.links) != (c.ino, c.size, c.mtime, c.links) {
+        // A lease stops openers only: not truncate(2) by a kernel's NFS server, not link(2), not utimensat(2) by a path.
+        let is_planned =
+            (found.ino, found.size, found.mtime, found.links) == (c.ino, c.size, c.mtime, c.links);
+        if !is_planned || !m.has_changed_nothing_of(&found) {
             return Err(Fate::Skipped(Skip::Changed));
         }
     }

@@ -184,12 +184,12 @@ impl<'a> Ground<'a> {
         })
     }
 
-    /// Whether a directory may have been changed since the plan was evaluated: something was moved into it, or out of it. Users cannot set a
-    /// change time.
-    pub(crate) fn is_changed_since_plan(&self, dir: &Stat) -> bool {
+    /// Whether an entry may have been changed since the plan was evaluated; a directory, if something was moved into it, or out of it. Users
+    /// cannot set a change time.
+    pub(crate) fn is_changed_since_plan(&self, found: &Stat) -> bool {
         /// The kernel's times of changes are those of its last tick.
         const TICK_NANOS: i128 = 20_000_000;
-        let changed = i128::from(dir.ctime.unix()) * 1_000_000_000 + i128::from(dir.ctime_nanos);
+        let changed = i128::from(found.ctime.unix()) * 1_000_000_000 + i128::from(found.ctime_nanos);
         changed > self.evaluated - TICK_NANOS
     }
 

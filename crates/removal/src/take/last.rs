@@ -97,7 +97,8 @@ impl Last {
     fn link(self, ground: &mut Ground<'_>, candidate: &Candidate, why: Why) -> Result<Fate, Fate> {
         let is_followed = why != Why::Expired;
         let found = ground.look_at_link(&self.name.path, &self.name.name, is_followed);
-        check(ground, candidate, why, &found.map_err(refusal::fate)?)?;
+        let found = found.map_err(refusal::fate)?;
+        check(ground, candidate, why, &found)?;
         let keeps = ground.keeps();
         let (place, there, in_lane) = match keeps {
             true => {
@@ -117,10 +118,15 @@ impl Last {
             place,
             there,
             in_lane,
+            was: found.link,
         }];
         let [only] = &moved;
         let done = match stat::entry(&only.place, &only.there) {
             Ok(found) if !is_it(candidate, &found.stat) => Err(Fate::Skipped(Skip::Changed)),
+            // To follow a link is to read it: of one that is followed here, the access time may be the agent's.
+            Ok(found) if !is_followed && !only.has_changed_nothing_of(&found.stat) => {
+                Err(Fate::Skipped(Skip::Changed))
+            }
             Ok(_) if keeps => Ok(Fate::Trashed),
             Ok(_) => inside::unlink(&only.place, &*only.there)
                 .map(|()| Fate::Deleted)

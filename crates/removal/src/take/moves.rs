@@ -10,7 +10,7 @@ use crate::fate::Fate;
 use crate::take::guard::{Ground, Leased, Name};
 use crate::trash::lanes::Lanes;
 use purge_index::codec::Attributes;
-use purge_model::{Inode, Seconds};
+use purge_model::{Inode, Seconds, Stat};
 use purge_sys::{inside, stat};
 
 /// A name that was moved, and where it is.
@@ -20,6 +20,16 @@ pub(crate) struct Move {
     pub(crate) place: Arc<OwnedFd>,
     pub(crate) there: Arc<CStr>,
     pub(crate) in_lane: bool,
+    /// What lay there the moment before.
+    pub(crate) was: Stat,
+}
+
+impl Move {
+    /// Whether only the move itself has changed what lies in the trash.
+    pub(crate) fn has_changed_nothing_of(&self, found: &Stat) -> bool {
+        let told = |s: &Stat| (s.ino, s.size, s.mtime, s.atime, s.links, s.uid, s.gid);
+        told(found) == told(&self.was)
+    }
 }
 
 /// A batch whose end has come.

@@ -218,9 +218,14 @@ impl Tree {
         back
     }
 
-    /// Removes it, if it has no grace.
-    pub fn finish(mut self, ground: &Ground<'_>, finished: &mut Finished) -> Fate {
-        if let Err(fate) = self.last_look(ground) {
+    /// Removes it, if it has no grace. `is_altered`: another process has renamed or changed this inode since the tree was found.
+    pub fn finish(
+        mut self,
+        ground: &Ground<'_>,
+        is_altered: &dyn Fn(Inode) -> bool,
+        finished: &mut Finished,
+    ) -> Fate {
+        if let Err(fate) = self.last_look(ground, is_altered) {
             return self.put_back(ground).map_or_else(Fate::Failed, |()| fate);
         }
         if ground.keeps() {
@@ -271,10 +276,13 @@ impl Tree {
         }
     }
 
-    /// No process has come to what is in it, through a directory that was open before it was moved.
-    fn last_look(&mut self, ground: &Ground<'_>) -> Result<(), Fate> {
+    /// No process has come to what is in it, through a directory that was open before it was moved, or had renamed something of it just before.
+    fn last_look(&mut self, ground: &Ground<'_>, is_altered: &dyn Fn(Inode) -> bool) -> Result<(), Fate> {
         if !self.leases.values().all(Leased::is_still_granted) {
             return Err(Fate::Skipped(Skip::Open));
+        }
+        if self.inodes.iter().any(|ino| is_altered(*ino)) {
+            return Err(Fate::Skipped(Skip::Changed));
         }
         self.inodes
             .iter()
@@ -362,7 +370,7 @@ impl Tree {
         // What a user moves into it meanwhile is in no plan.
         let is_planned = match &self.planned {
             Some(planned) => planned.binary_search(&s.ino).is_ok(),
-            None => s.kind != Kind::Directory || !ground.is_changed_since_plan(&s),
+            None => !ground.is_changed_since_plan(&s),
         };
         if !is_planned {
             return Err(Fate::Skipped(Skip::Changed));

@@ -1,4 +1,4 @@
-//! For whom something is put back. What an ordinary user asks for is what the user could do with the file in hand: only what is theirs goes back,
+//! For whom something is put back. A restore for an ordinary user does what the user could do with the file: only what is theirs goes back,
 //! from directories that they could enter, into directories in which they may make entries. A directory that is missing is made for them only if it
 //! was theirs.
 
