@@ -115,11 +115,28 @@ impl Place {
                 let why = |e| HostError::NotFound(format!("{}: {}", shown(&self.path()), why_not(&e)));
                 found.map(Some).map_err(why)
             }
-            Ok(None) | Err(_) => Err(HostError::Refused(format!(
-                "a run is looking at {}; ask again in a moment",
-                shown(&self.path())
-            ))),
+            Ok(None) | Err(_) => Err(self.stands_in(above)),
         }
+    }
+
+    /// The placeholder `at` this path is on the way.
+    fn stands_in(&self, at: &[u8]) -> HostError {
+        let root = self.volume.config.path.as_os_str().as_bytes();
+        let at = shown(&path::absolute(root, at));
+        HostError::Refused(match self.is_left_over() {
+            true => format!(
+                "{at} is an empty directory of the agent. It kept a name during a run, and a user renamed it. No run needs it any more: \
+                 remove it with rmdir"
+            ),
+            false => format!("a run is looking at {at}; ask again in a moment"),
+        })
+    }
+
+    /// Whether no run can need a placeholder that has been found: none has anything in the trash that is not decided on.
+    fn is_left_over(&self) -> bool {
+        let trash = Trash::open(&self.volume.watched);
+        let is_open = trash.and_then(|trash| trash.map_or(Ok(false), |trash| trash.is_open()));
+        is_open.is_ok_and(|is_open| !is_open)
     }
 
     /// Where the names end that lead to a placeholder, which is this place or lies above it.
@@ -200,18 +217,36 @@ impl Place {
     /// root stands for what it would lead to.
     ///
     /// # Errors
-    /// When the volume itself cannot be opened.
-    pub fn look_evenly(&self, (uid, gids): (u32, &[u32])) -> io::Result<(Located, bool)> {
+    /// When the volume itself cannot be opened, and when a run has taken away a directory on the way that they can see.
+    pub fn look_evenly(&self, user: (u32, &[u32])) -> Result<(Located, bool), HostError> {
+        let (found, is_there, is_away) = self
+            .walk_evenly(user)
+            .map_err(|e| HostError::Refused(format!("volume {}: {e}", self.volume.config.name)))?;
+        if is_away {
+            let end = self.placeholder().unwrap_or(self.below.len());
+            return Err(self.stands_in(self.below.get(..end).unwrap_or(&self.below)));
+        }
+        Ok((found, is_there))
+    }
+
+    /// What lies there, whether it is there for this user, and whether a placeholder that the user can see is on the way.
+    fn walk_evenly(&self, (uid, gids): (u32, &[u32])) -> io::Result<(Located, bool, bool)> {
         let root = self.volume.watched.open_root()?;
         let mut at = beneath::open_entry(&root, b"")?;
-        let mut is_there = true;
-        let lets_enter = |dir: &OwnedFd| {
-            let known = beneath::open_dir(dir, b"").and_then(|dir| Protection::of(&dir));
-            known.is_ok_and(|known| known.lets_enter(uid, || gids))
+        let (mut is_there, mut is_away) = (true, false);
+        let look_at = |dir: &OwnedFd| {
+            let Ok(dir) = beneath::open_dir(dir, b"") else {
+                return (false, false);
+            };
+            let known = Protection::of(&dir);
+            let lets_enter = known.is_ok_and(|known| known.lets_enter(uid, || gids));
+            (lets_enter, mark::is_placeholder(&dir))
         };
         for name in self.below.names() {
             let stand_in = beneath::open_entry(&root, b"")?;
-            is_there &= lets_enter(&at);
+            let (lets_enter, is_placeholder) = look_at(&at);
+            is_away |= is_there && is_placeholder;
+            is_there &= lets_enter;
             at = match beneath::open_entry(&at, name) {
                 Ok(next) => next,
                 Err(_) => {
@@ -220,7 +255,8 @@ impl Place {
                 }
             };
         }
-        Ok((stat::open_file(&at)?, is_there))
+        is_away |= look_at(&at).1 && is_there;
+        Ok((stat::open_file(&at)?, is_there, is_away))
     }
 }
 

@@ -3,17 +3,20 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use purge_tests::ctl::text;
+use purge_tests::ctl::{purgectl_for_users, text};
 use purge_tests::files::{age_tree, files_in_trash, inode, make};
 use purge_tests::wait::{LONG, SOON, until};
-use purge_tests::{Agent, Config, Fs, Mount, binary, need};
+use purge_tests::{Agent, Config, Ctl, Fs, Mount, binary, need};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::process::{Pid, Signal, kill_process};
 
+const ALICE: u32 = 4001;
+const BOB: u32 = 4002;
 const TREE: &str = "grace = \"8s\"\ntarget = \"directory\"\ndepth = 2";
 
 /// Some trees in the trash, one of which a process has its working directory in.
@@ -214,14 +217,22 @@ fn what_is_held_while_it_is_away_stays(held: &str) {
     const DIRS: usize = 4000;
     let mount = need!(Mount::sized(Fs::Ext4, 256, 20_000));
     let mut is_met = false;
-    for round in 0..2 {
+    let (_copy, program) = purgectl_for_users();
+    for round in 0..4 {
         let root = mount.dir(&format!("v{round}"));
         let tree = root.join("m/t");
         make(&tree, 1);
         (0..DIRS).for_each(|n| fs::create_dir(tree.join(format!("d{n}"))).unwrap());
         age_tree(&root);
         let keys = "target = \"directory\"\ndepth = 2";
-        let agent = Agent::tracking(&Config::backdated_with(&root, keys));
+        // Each name belongs to a user.
+        for path in [root.join("m"), tree.clone(), tree.join("f000000")] {
+            chown(path, Some(ALICE), Some(ALICE)).unwrap();
+        }
+        let config = Config::backdated_with(&root, keys).access("self = true");
+        let agent = Agent::tracking(&config);
+        agent.reachable();
+        let alice = agent.ctl().as_user(ALICE, &program);
         let (plan, before) = (agent.ctl().plan(), inode(&tree));
         let mut client = Command::new(binary("purgectl"))
             .arg("--endpoint")
@@ -238,9 +249,14 @@ fn what_is_held_while_it_is_away_stays(held: &str) {
         }
         is_met |= tree.exists();
         let path = root.join(held);
-        let answer = agent
-            .ctl()
-            .run(["hold", "add", path.to_str().unwrap(), "--reason", "legal"]);
+        // The owner asks as well as an administrator.
+        let who = if round % 2 == 0 { agent.ctl() } else { alice };
+        let answer = who.run(["hold", "add", path.to_str().unwrap(), "--reason", "legal"]);
+        assert!(
+            !(answer.stderr.contains("owns nothing") && tree.exists()),
+            "the owner is told that it is another's: {}",
+            answer.text()
+        );
         client.wait().unwrap();
         eprintln!("hold add: {} {}", answer.code, answer.stderr);
         assert!(
@@ -261,4 +277,38 @@ fn a_directory_that_is_held_while_it_is_away_stays() {
 #[test]
 fn a_file_that_is_held_while_its_tree_is_away_stays() {
     what_is_held_while_it_is_away_stays("m/t/f000000");
+}
+
+/// Its owner can rename what has the name of a directory that is away. It stays then, and the agent says what it is.
+#[test]
+fn a_placeholder_that_a_run_left_is_said_to_be_one() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.dir("volume");
+    let (above, left) = (root.join("m"), root.join("m/left"));
+    fs::create_dir_all(&left).unwrap();
+    let mark = c"trusted.purge_agent.placeholder";
+    rustix::fs::setxattr(&left, mark, b"1", rustix::fs::XattrFlags::empty()).unwrap();
+    fs::set_permissions(&left, fs::Permissions::from_mode(0o000)).unwrap();
+    chown(&above, Some(ALICE), Some(ALICE)).unwrap();
+    fs::set_permissions(&above, fs::Permissions::from_mode(0o700)).unwrap();
+    let agent = Agent::tracking(&Config::backdated(&root).access("self = true"));
+    agent.reachable();
+    let (_copy, program) = purgectl_for_users();
+    let ask = |ctl: &Ctl, path: &Path| {
+        let answer = ctl.run(["hold", "add", path.to_str().unwrap(), "--reason", "mine"]);
+        assert_ne!(answer.code, 0, "{}", answer.text());
+        answer.stderr
+    };
+    let (alice, bob) = (
+        agent.ctl().as_user(ALICE, &program),
+        agent.ctl().as_user(BOB, &program),
+    );
+    for path in [left.clone(), left.join("f")] {
+        for ctl in [&agent.ctl(), &alice] {
+            let told = ask(ctl, &path);
+            assert!(told.contains("m/left") && told.contains("rmdir"), "{told}");
+        }
+        let told = ask(&bob, &path);
+        assert!(told.contains("owns nothing"), "{told}");
+    }
 }

@@ -75,11 +75,11 @@ impl TrashKeeper {
             .ground
             .locate("to", to)
             .or_else(|e| hidden(e, to, user.uid))?;
-        let looked = place.look_evenly((user.uid, user.gids));
+        let (found, is_there) = place.look_evenly((user.uid, user.gids))?;
         let own = |found: &Stat| found.uid == user.uid && found.kind == Kind::Directory;
-        match looked {
-            Ok((found, true)) if own(&found.stat) => Ok(place),
-            _ => Err(not_theirs(&place.path(), user.uid)),
+        match is_there && own(&found.stat) {
+            true => Ok(place),
+            false => Err(not_theirs(&place.path(), user.uid)),
         }
     }
 

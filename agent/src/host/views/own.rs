@@ -39,9 +39,7 @@ pub(in crate::host) fn theirs(
 ) -> Result<(Located, Option<Subject>), HostError> {
     let uid = user.uid;
     place.volume.sync_soon();
-    let looked = place.look_evenly((uid, user.gids));
-    let (found, is_there) =
-        looked.map_err(|e| HostError::Refused(format!("volume {}: {e}", place.volume.config.name)))?;
+    let (found, is_there) = place.look_evenly((uid, user.gids))?;
     // Asked in any case: how long it takes does not tell whose it is.
     let known = known(place, &found);
     match is_there && found.stat.uid == uid {

@@ -189,9 +189,7 @@ fn directory(place: &Place) -> Result<DirId, HostError> {
 
 /// The same for a user who may know only of what is theirs: what is not there takes the same calls as what is there.
 fn directory_evenly(place: &Place, user: User<'_>) -> Result<DirId, HostError> {
-    let looked = place.look_evenly((user.uid, user.gids));
-    let (found, is_there) =
-        looked.map_err(|e| HostError::Refused(format!("volume {}: {e}", place.volume.config.name)))?;
+    let (found, is_there) = place.look_evenly((user.uid, user.gids))?;
     let found = indexed(place, &found);
     Ok(found.filter(|_| is_there).unwrap_or(NOWHERE))
 }

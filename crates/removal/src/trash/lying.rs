@@ -61,6 +61,14 @@ impl Trash {
         Ok(None)
     }
 
+    /// Whether a run may be taking something: not all of what is in the trash is decided on.
+    ///
+    /// # Errors
+    /// When the shares cannot be listed.
+    pub fn is_open(&self) -> io::Result<bool> {
+        Ok(self.shares()?.iter().any(|share| share.open))
+    }
+
     /// What lies in a share: files, links and removed directories by themselves, and the directories that were taken as a whole with the files
     /// in them.
     ///
