@@ -4,6 +4,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use crate::trash::layout::{LIKE, ORIGIN};
 use crate::trash::origin::Origin;
 use crate::trash::reserve;
@@ -27,7 +29,12 @@ pub struct Bin {
     pub kept: Stranded,
     /// The trash itself.
     pub(crate) trash: OwnedFd,
+    /// One worker at a time makes directories that others use as well.
+    pub(crate) making: Making,
 }
+
+/// Held while a directory is made that is to be like another: until it is, it is like none.
+pub(crate) type Making = Arc<Mutex<()>>;
 
 impl Bin {
     /// The place for the files of a directory of the volume, which is open as `like`: it has the same owner and mode.
@@ -46,7 +53,7 @@ impl Bin {
                 // Asked of the directory itself: by a path it may be another one's at this moment.
                 let parent = beneath::open_parent(like)?;
                 let above = self.place_above(above, &parent)?;
-                reserve::with_ballast(&self.trash, || made_alike(&above, name, like))?
+                reserve::with_ballast(&self.trash, || made_alike((&self.making, &above), name, like))?
             }
         };
         let fd = Arc::new(fd);
@@ -64,8 +71,13 @@ impl Bin {
             Err(e) if e.kind() == io::ErrorKind::NotFound => self.make(dir, like)?,
             other => other?,
         };
-        if !dir.is_empty() && !Likeness::is_of(&beneath::open_dir(&fd, b"")?, like)? {
-            return Err(another_directory());
+        let is_of = || Likeness::is_of(&beneath::open_dir(&fd, b"")?, like);
+        if !dir.is_empty() && !is_of()? {
+            // Another worker may be making it.
+            let _making = self.making.lock();
+            if !is_of()? {
+                return Err(another_directory());
+            }
         }
         let fd = Arc::new(fd);
         self.above = Some((dir.to_vec(), ino, Arc::clone(&fd)));
@@ -80,7 +92,7 @@ impl Bin {
         let mut passed = vec![ino_of(&there)?];
         for name in dir.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
             there = beneath::open_anchor(&there, name)?;
-            here = reserve::with_ballast(&self.trash, || made_alike(&here, name, &there))?;
+            here = reserve::with_ballast(&self.trash, || made_alike((&self.making, &here), name, &there))?;
             passed.push(ino_of(&there)?);
         }
         let mut up = rustix::io::dup(like)?;
@@ -160,23 +172,82 @@ pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// The directory `name` in another; if it is new, it remembers what `like` is like.
-fn made_alike(here: &OwnedFd, name: &[u8], like: &OwnedFd) -> io::Result<OwnedFd> {
-    match beneath::open_anchor(here, name) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e),
-        Ok(anchor) => {
-            return match Likeness::is_of(&beneath::open_dir(&anchor, b"")?, like)? {
-                true => Ok(anchor),
-                false => Err(another_directory()),
-            };
-        }
+fn made_alike((making, here): (&Making, &OwnedFd), name: &[u8], like: &OwnedFd) -> io::Result<OwnedFd> {
+    if let Some(anchor) = found_alike(here, name, like)? {
+        return Ok(anchor);
+    }
+    let _making = making.lock();
+    if let Some(anchor) = found_alike(here, name, like)? {
+        return Ok(anchor);
     }
     // By descriptors that can be read: those of the volume are anchors only.
     let like = Likeness::of(&beneath::open_dir(like, b"")?)?;
     let (anchor, is_new) = inside::make_dir(here, name)?;
-    // Another worker may have made it at the same time, for the same directory.
-    if is_new {
-        like.record_in(&beneath::open_dir(&anchor, b"")?)?;
+    if !is_new {
+        return Err(another_directory());
     }
+    like.record_in(&beneath::open_dir(&anchor, b"")?)?;
     Ok(anchor)
+}
+
+/// The same if it is there and like it.
+fn found_alike(here: &OwnedFd, name: &[u8], like: &OwnedFd) -> io::Result<Option<OwnedFd>> {
+    match beneath::open_anchor(here, name) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+        Ok(anchor) => {
+            let is_of = Likeness::is_of(&beneath::open_dir(&anchor, b"")?, like)?;
+            Ok(is_of.then_some(anchor))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fs;
+    use std::sync::Barrier;
+
+    use super::*;
+
+    /// Until a new place has the owner and the mode of its directory, it looks like that of another.
+    #[test]
+    fn workers_that_need_the_same_place_at_once_all_have_it() {
+        const WORKERS: usize = 4;
+        let tmp = tempfile::tempdir().unwrap();
+        for dir in ["volume/d", "trash"] {
+            fs::create_dir_all(tmp.path().join(dir)).unwrap();
+        }
+        let root = beneath::open_root(tmp.path()).unwrap();
+        let like = beneath::open_anchor(&root, b"volume/d").unwrap();
+        let here = beneath::open_anchor(&root, b"trash").unwrap();
+        let (making, begin) = (Making::default(), Barrier::new(WORKERS));
+        std::thread::scope(|scope| {
+            for _ in 0..WORKERS {
+                scope.spawn(|| {
+                    let place = |n: i32| {
+                        begin.wait();
+                        made_alike((&making, &here), n.to_string().as_bytes(), &like)
+                    };
+                    let places: Vec<_> = (0..500).map(place).collect();
+                    assert!(places.iter().all(Result::is_ok));
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn the_place_of_another_directory_is_refused() {
+        let tmp = tempfile::tempdir().unwrap();
+        for dir in ["volume/d", "volume/other", "trash"] {
+            fs::create_dir_all(tmp.path().join(dir)).unwrap();
+        }
+        let root = beneath::open_root(tmp.path()).unwrap();
+        let open = |path: &[u8]| beneath::open_anchor(&root, path).unwrap();
+        let (making, here) = (Making::default(), open(b"trash"));
+        made_alike((&making, &here), b"d", &open(b"volume/d")).unwrap();
+        made_alike((&making, &here), b"d", &open(b"volume/d")).unwrap();
+        let refused = made_alike((&making, &here), b"d", &open(b"volume/other"));
+        assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EXDEV));
+    }
 }

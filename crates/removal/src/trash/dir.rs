@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use rustix::fs::IFlags;
 
-use crate::trash::bin::Bin;
+use crate::trash::bin::{Bin, Making};
 use crate::trash::freeing::{Ended, Freer, Rest, free_files, free_tree};
 use crate::trash::lanes::{Lanes, WORKERS_MAX};
 use crate::trash::layout::{FILES, FLAT, NAME, ORIGIN, TRASH, TREE, TREES};
@@ -38,6 +38,8 @@ pub struct Trash {
     pub(crate) dir: OwnedFd,
     /// Something that had to be put back lies somewhere in the shares that are open.
     failed: Arc<AtomicBool>,
+    /// See [`Bin`].
+    making: Making,
 }
 
 impl Trash {
@@ -76,6 +78,7 @@ impl Trash {
             volume,
             dir,
             failed: Arc::default(),
+            making: Making::default(),
         }))
     }
 
@@ -192,6 +195,7 @@ impl Trash {
             above: None,
             kept: self.kept(&share.run)?,
             trash: rustix::io::dup(&self.dir)?,
+            making: Arc::clone(&self.making),
         })
     }
 
