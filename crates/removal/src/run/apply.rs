@@ -48,6 +48,8 @@ const BACKLOG_MAX: u64 = 1000;
 /// A process that opens a file of a batch waits until the batch ends, which the end of the next batch decides. Each of the two batches may
 /// wait this long for the uses before it, and no process waits for longer than a second.
 const BARRIER_MAX: Duration = Duration::from_millis(250);
+/// What is not ended by the barrier of the next batch waits for one of its own, until it is this old.
+const AGE_MAX: Duration = Duration::from_millis(900);
 /// So long is waited where nothing is leased.
 const UNLEASED_MAX: Duration = Duration::from_secs(5);
 /// A batch that could not wait any longer is tried again, this many times in all, and each time after a rest that is twice as long.
@@ -436,9 +438,9 @@ impl Runner<'_> {
     /// Carries out what was decided last.
     fn end_chain(&self, chain: &mut Chain<'_>) {
         let Some(last) = chain.last.take() else { return };
-        let is_seen = last.is_seen
-            || last.batch.moved_at().is_none()
-            || self.around.sync(BARRIER_MAX) == Seen::Everything;
+        let left = AGE_MAX.saturating_sub(last.batch.age()).min(BARRIER_MAX);
+        let is_seen =
+            last.is_seen || last.batch.moved_at().is_none() || self.around.sync(left) == Seen::Everything;
         if let Err(stop) = self.end_batch((last.at, last.batch), is_seen) {
             self.halt(stop);
         }

@@ -161,6 +161,11 @@ impl<'a> Batch<'a> {
         self.part.len()
     }
 
+    /// How long the first of them has been leased.
+    pub fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.part.is_empty()
