@@ -278,7 +278,7 @@ fn a_use_that_was_read_is_kept_by_the_parent_when_the_agent_is_killed() {
     until("another agent is there", SOON * 2, || {
         agent.below_parent().filter(|other| *other != child)
     });
-    agent.wait_until_tracking();
+    agent.wait_until_well();
     let rest: BTreeSet<PathBuf> = files[2..].iter().cloned().collect();
     assert_same("no use was lost", &agent.ctl().candidate_files(), &rest);
 }
