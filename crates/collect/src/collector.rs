@@ -350,13 +350,14 @@ impl<F: Feed> Reader<F> {
         let now = clock::now();
         let (watched, feed) = (Arc::clone(&self.watched), Arc::clone(&self.feed));
         let mut used = std::mem::take(&mut self.used);
-        let (mut count, mut result) = (0, Ok(()));
+        let (mut count, mut own, mut result) = (0, 0, Ok(()));
         watched.recorder().batch(&mut used, |batch| {
             self.judges.accessors.forget();
             for event in feed.events(bytes, processes) {
                 match event {
                     Ok(event) => {
                         count += 1;
+                        own += u64::from(event.by == self.own && !event.is_loss);
                         if event.is_loss {
                             batch.lost(now);
                             result = Err(CollectError::Overflow);
@@ -371,7 +372,8 @@ impl<F: Feed> Reader<F> {
         });
         self.used = used;
         self.read_total = self.read_total.wrapping_add(count);
-        watched.counters.events.fetch_add(count, Relaxed);
+        watched.counters.events.fetch_add(count.saturating_sub(own), Relaxed);
+        watched.counters.own.fetch_add(own, Relaxed);
         result.map(|()| count)
     }
 

@@ -163,6 +163,8 @@ impl Watched {
 pub struct Counters {
     /// Events read.
     pub events: AtomicU64,
+    /// Events that the agent itself made. They are in no other figure.
+    pub own: AtomicU64,
     /// Events the kernel dropped, at least.
     pub lost: AtomicU64,
     /// Records that could not be decoded.

@@ -140,7 +140,8 @@ impl Volume {
         if self.health.lock().away.is_some() {
             return;
         }
-        let events = || self.watched.counters.events.load(Relaxed);
+        let counters = &self.watched.counters;
+        let events = || (counters.events.load(Relaxed), counters.own.load(Relaxed));
         let (before, began) = (events(), clock::now());
         if self.watched.open_mount().is_err() || self.barrier(WAITS) != Barrier::Passed {
             return;
