@@ -372,7 +372,10 @@ impl<F: Feed> Reader<F> {
         });
         self.used = used;
         self.read_total = self.read_total.wrapping_add(count);
-        watched.counters.events.fetch_add(count.saturating_sub(own), Relaxed);
+        watched
+            .counters
+            .events
+            .fetch_add(count.saturating_sub(own), Relaxed);
         watched.counters.own.fetch_add(own, Relaxed);
         result.map(|()| count)
     }

@@ -48,7 +48,9 @@ const BACKLOG_MAX: u64 = 1000;
 /// A process that opens a file of a batch waits until the batch ends, which the end of the next batch decides. Each of the two batches may
 /// wait this long for the uses before it, and no process waits for longer than a second.
 const BARRIER_MAX: Duration = Duration::from_millis(250);
-/// What is not ended by the barrier of the next batch waits for one of its own, until it is this old.
+/// What is not ended by the barrier of the next batch waits for one of its own, this long each time: until it is this old and a process waits
+/// for one of its files, and no longer than where nothing is leased.
+const LAST_BARRIER: Duration = Duration::from_millis(100);
 const AGE_MAX: Duration = Duration::from_millis(900);
 /// So long is waited where nothing is leased.
 const UNLEASED_MAX: Duration = Duration::from_secs(5);
@@ -438,11 +440,28 @@ impl Runner<'_> {
     /// Carries out what was decided last.
     fn end_chain(&self, chain: &mut Chain<'_>) {
         let Some(last) = chain.last.take() else { return };
-        let left = AGE_MAX.saturating_sub(last.batch.age()).min(BARRIER_MAX);
-        let is_seen =
-            last.is_seen || last.batch.moved_at().is_none() || self.around.sync(left) == Seen::Everything;
+        let is_seen = self.is_seen(&last);
         if let Err(stop) = self.end_batch((last.at, last.batch), is_seen) {
             self.halt(stop);
+        }
+    }
+
+    /// Whether a barrier has passed since all of it was moved, once it was waited for.
+    fn is_seen(&self, last: &Decided<'_>) -> bool {
+        if last.is_seen || last.batch.moved_at().is_none() {
+            return true;
+        }
+        let began = Instant::now();
+        loop {
+            match self.around.sync(LAST_BARRIER) {
+                Seen::Everything => return true,
+                Seen::NotEverything => return false,
+                Seen::Late => {}
+            }
+            let is_awaited = last.batch.age() > AGE_MAX && last.batch.is_awaited();
+            if is_awaited || began.elapsed() > UNLEASED_MAX {
+                return false;
+            }
         }
     }
 

@@ -166,6 +166,15 @@ impl<'a> Batch<'a> {
         self.began.elapsed()
     }
 
+    /// Whether a process waits for one of its files.
+    pub fn is_awaited(&self) -> bool {
+        self.steps.iter().any(|step| match step {
+            Step::Moved(leased, _) => !leased.is_still_granted(),
+            Step::Tree(tree) => !tree.is_still_granted(),
+            _ => false,
+        })
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.part.is_empty()

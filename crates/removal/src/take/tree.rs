@@ -199,6 +199,11 @@ impl Tree {
         }
     }
 
+    /// Whether no process has come for a file in it whose lease is kept.
+    pub fn is_still_granted(&self) -> bool {
+        self.leases.values().all(Leased::is_still_granted)
+    }
+
     /// Puts it back as a whole.
     ///
     /// # Errors
@@ -278,7 +283,7 @@ impl Tree {
 
     /// No process has come to what is in it, through a directory that was open before it was moved, or had renamed something of it just before.
     fn last_look(&mut self, ground: &Ground<'_>, is_altered: &dyn Fn(Inode) -> bool) -> Result<(), Fate> {
-        if !self.leases.values().all(Leased::is_still_granted) {
+        if !self.is_still_granted() {
             return Err(Fate::Skipped(Skip::Open));
         }
         if self.inodes.iter().any(|ino| is_altered(*ino)) {
