@@ -47,7 +47,7 @@ impl Presence {
     /// # Errors
     /// When neither inotify nor the kernel's list of marks can tell.
     pub fn is_lost(&mut self, is_marked: impl Fn() -> io::Result<bool>) -> io::Result<bool> {
-        if self.is_gone() {
+        if self.was_unmounted() {
             return Ok(true);
         }
         // First the watch, then the marks: what is unmounted afterwards, the watch tells.
@@ -68,7 +68,7 @@ impl Presence {
     }
 
     /// Whether the file system was unmounted, or its root removed, since the watch began.
-    fn is_gone(&mut self) -> bool {
+    fn was_unmounted(&mut self) -> bool {
         if let Some(watch) = &self.watch {
             let mut buffer = [MaybeUninit::<u8>::uninit(); 1024];
             let mut reader = Reader::new(watch, &mut buffer);

@@ -47,7 +47,7 @@ fn the_sinks_of_the_contract_are_read_with_their_defaults() {
 }
 
 #[test]
-fn what_would_tell_nobody_is_refused_in_words() {
+fn what_would_tell_no_user_is_refused_in_words() {
     let smtp = |more: &str| {
         format!("smtp = {{ host = \"h\", from = \"purge@host\", to = \"{{user}}@example.org\"{more} }}")
     };
