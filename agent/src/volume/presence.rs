@@ -1,7 +1,7 @@
 //! Whether the file system that is watched is still mounted (`inotify(7)`).
 //!
 //! Unmounting destroys the marks, silently: after the same file system is mounted again, nothing tells a watched one from one
-//! that is not watched, not even its device. A watch on the root is told: `IN_UNMOUNT`. It does not keep the file system
+//! that is not watched, not even its device. A watch on the root gets the event `IN_UNMOUNT`. It does not keep the file system
 //! mounted. The second way to know is the kernel's list of the marks (`/proc/self/fdinfo`).
 
 use std::io;
