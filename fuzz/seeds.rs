@@ -16,7 +16,7 @@ fn main() -> io::Result<()> {
     write_all(Path::new(&corpus), "config", &config())?;
     write_all(Path::new(&corpus), "events", &events())?;
     write_all(Path::new(&corpus), "globs", &globs())?;
-    write_all(Path::new(&corpus), "kept", &kept())?;
+    write_all(Path::new(&corpus), "beside_store", &beside_store())?;
     write_all(Path::new(&corpus), "plans", &plans())?;
     write_all(Path::new(&corpus), "requests", &requests())?;
     write_all(Path::new(&corpus), "rows", &rows())?;
@@ -166,7 +166,7 @@ const ENTRY: u8 = 2;
 const PAGES: u8 = 4;
 const CLOCK: u8 = 5;
 
-fn kept() -> Vec<Seed> {
+fn beside_store() -> Vec<Seed> {
     // Two empty frames: no bytes have the checksum 0.
     let frames = row(FRAMES, &[&[0; 16]]);
     // At 300; inodes 1, 12, 11

@@ -1,6 +1,6 @@
 //! The log: for a person on a terminal, as fields to the journal under systemd, as JSON on stderr otherwise.
 //!
-//! `PURGE_AGENT_LOG=human|json|journal` says otherwise, and `RUST_LOG` what is told (`info` unless it is set).
+//! `PURGE_AGENT_LOG=human|json|journal` says otherwise, and `RUST_LOG` what is logged (`info` unless it is set).
 //!
 //! Names and words of others stand in it: each form passes through [`purge_proto::shown`].
 

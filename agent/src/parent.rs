@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_comes_by_way_of_the_inode_and_brings_its_descriptors() {
+    async fn a_message_comes_through_the_inode_and_brings_its_descriptors() {
         use std::os::fd::{AsFd, AsRawFd};
         let inbox = Inbox::open().unwrap();
         let sender = net::UnixDatagram::unbound().unwrap();

@@ -356,7 +356,7 @@ mod tests {
     proptest! {
         /// With any configuration, only what it names, and root, may do anything but ask for their own.
         #[test]
-        fn nobody_is_anything_until_it_is_said(uid in 1u32.., own: bool, self_restore: bool, call in 0..CALLS.len()) {
+        fn no_user_has_a_role_until_the_configuration_gives_one(uid in 1u32.., own: bool, self_restore: bool, call in 0..CALLS.len()) {
             let access = Access { own, self_restore, ..Access::default() };
             let (name, _, of_own) = CALLS[call];
             let got = permit(&local(uid, &[0, uid]), &access, name);

@@ -324,7 +324,7 @@ fn revocation_lists(
             ders.push(der.clone());
         }
         if ders.len() == before {
-            return Err(wrong("there is none in it".into()));
+            return Err(wrong("it has no BEGIN X509 CRL".into()));
         }
     }
     Ok((ders, lists))
@@ -352,7 +352,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let all = all.map_err(|e| wrong(e.to_string()))?;
     match all.is_empty() {
-        true => Err(wrong("there is none in it".into())),
+        true => Err(wrong("it has no BEGIN CERTIFICATE".into())),
         false => Ok(all),
     }
 }

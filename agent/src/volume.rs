@@ -16,7 +16,7 @@
 //! - `opening`    what an earlier process left: store, journal, checkpoint
 //! - `keeper`     writing back, checkpoints, and repairing what can be repaired while the agent runs
 //! - `scanning`   one scan after another
-//! - `health`     what works, what does not, and what is told of it
+//! - `health`     what works, what does not, and what is reported of it
 //! - `presence`   whether the file system is still mounted
 
 mod absent;

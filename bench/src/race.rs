@@ -31,7 +31,7 @@ const PEER_ROUNDS: u32 = 1;
 /// A round that counts fewer accesses is no race.
 const ROUNDS_MAX: u32 = 100;
 /// Of the files that no thread touched, a purger must have deleted this share.
-const UNTOUCHED_GONE_MIN: f64 = 0.9;
+const UNTOUCHED_DELETED_MIN: f64 = 0.9;
 /// Who opens a file in the moment of the purge waits this long at most, in 999 of 1000 cases.
 const WAIT_MAX_SECONDS: f64 = 0.1;
 
@@ -101,10 +101,10 @@ fn complaint(outcome: &Outcome, judge_waits: bool) -> Option<String> {
     if outcome.lost > 0 {
         return Some(format!("{} files were used and deleted", outcome.lost));
     }
-    if outcome.untouched_gone_share() < UNTOUCHED_GONE_MIN {
+    if outcome.untouched_deleted_share() < UNTOUCHED_DELETED_MIN {
         return Some(format!(
             "only {:.1}% of the untouched files went",
-            outcome.untouched_gone_share() * 100.0
+            outcome.untouched_deleted_share() * 100.0
         ));
     }
     let wait = outcome.waits.quantile(0.999);

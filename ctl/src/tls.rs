@@ -114,7 +114,7 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, CtlError> {
         .collect();
     let all = all.map_err(|e| wrong(e.to_string()))?;
     match all.is_empty() {
-        true => Err(wrong("there is none in it".into())),
+        true => Err(wrong("it has no BEGIN CERTIFICATE".into())),
         false => Ok(all),
     }
 }

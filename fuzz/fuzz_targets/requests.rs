@@ -22,7 +22,7 @@ use purge_agent::roles::{self, Peer};
 use purge_proto::v1;
 
 /// An ordinary user.
-const SOMEBODY: u32 = 4711;
+const ORDINARY_USER: u32 = 4711;
 
 struct Kept {
     plans: Plans,
@@ -120,7 +120,7 @@ fn plan(bytes: &[u8]) {
 
 fn find(bytes: &[u8]) {
     with::<v1::FindRequest>(bytes, |r| {
-        for only in [None, Some(SOMEBODY)] {
+        for only in [None, Some(ORDINARY_USER)] {
             match requests::find(&r, only) {
                 Ok(asked) => assert!(only.is_none() || asked.filter.uids == only.map(|uid| vec![uid])),
                 Err(status) => assert!(!status.message().is_empty()),
@@ -131,8 +131,8 @@ fn find(bytes: &[u8]) {
 
 fn mine(bytes: &[u8]) {
     with::<v1::MineRequest>(bytes, |r| {
-        if let Ok(whose) = requests::mine(r.clone(), Some(SOMEBODY), Some(SOMEBODY)) {
-            assert_eq!(whose.uid, SOMEBODY);
+        if let Ok(whose) = requests::mine(r.clone(), Some(ORDINARY_USER), Some(ORDINARY_USER)) {
+            assert_eq!(whose.uid, ORDINARY_USER);
         }
         if let Ok(whose) = requests::mine(r, None, None) {
             assert!(whose.within > 0 && whose.depth > 0);
@@ -151,7 +151,7 @@ fn forecast(bytes: &[u8]) {
 
 fn usage(bytes: &[u8]) {
     with::<v1::UsageRequest>(bytes, |r| {
-        if let Ok(by) = requests::usage(&r, Some(SOMEBODY)) {
+        if let Ok(by) = requests::usage(&r, Some(ORDINARY_USER)) {
             assert_eq!(by, By::User);
         }
         if let Ok(By::Directory(depth)) = requests::usage(&r, None) {
@@ -178,7 +178,7 @@ fn timeout(bytes: &[u8]) {
 fn call(bytes: &[u8]) {
     let name = String::from_utf8_lossy(bytes);
     let nobody = Peer::Local {
-        uid: SOMEBODY,
+        uid: ORDINARY_USER,
         gids: vec![],
     };
     assert!(roles::permit(&nobody, &Access::default(), &name).is_err());

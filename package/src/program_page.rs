@@ -32,7 +32,7 @@ where \fBpurgectl\fR(1) comes in
 RUST_LOG
 what is logged: error, warn, info (the default), debug, trace, also by module
 .SH EXIT STATUS
-0: ended as it should, or the configuration is good. 1: an error, which is told on stderr.
+0: ended as it should, or the configuration is good. 1: an error; stderr says which.
 .SH SEE ALSO
 .BR purgectl (1),
 .BR purge\-agent.toml (5),

@@ -45,7 +45,7 @@ echo 10 >/proc/fs/nfsd/nfsv4gracetime
 # As long as lockd's grace lasts, no client is given a delegation.
 echo 3 >/proc/sys/fs/nfs/nlm_timeout
 echo 3 >/proc/sys/fs/nfs/nlm_grace_period
-# NFSv3 has to be told to somebody.
+# NFSv3 must be registered.
 rpcbind -w -i -f 2>/tmp/rpcbind &
 sleep 1
 exportfs -o rw,no_root_squash,insecure,no_subtree_check,fsid=0 127.0.0.1:/srv
@@ -128,7 +128,7 @@ promise "a write over v3 is a use" used f13
 
 # ---- a client comes back with a handle whose name the server has forgotten
 exec 5</mnt3/d/f14 6>>/mnt3/d/f15
-# Dentries and inodes that nobody holds: what the client has open it holds itself.
+# Unused dentries and inodes: a client keeps what it has open by itself.
 sync
 echo 2 >/proc/sys/vm/drop_caches
 echo 2 >/proc/sys/vm/drop_caches
@@ -185,7 +185,7 @@ promise "nothing was torn" is "$(grep -c torn /tmp/reads)" 0
 for f in f10 f11 f12 f13 f14 f15 f20 f21 f30 f31 f32; do
     promise "$f, in use, is there" test -e /srv/d/$f
 done
-promise "what nobody used is gone" test ! -e /srv/d/f05
+promise "an unused file is deleted" test ! -e /srv/d/f05
 promise "a file held open is whole" is "$(cat <&7)" "what is in it"
 grep -E '"level":"(ERROR|WARN)"' /agent.log | sed 's/^/log: /'
 kill $agent

@@ -94,7 +94,7 @@ impl Agent {
         agent
     }
 
-    /// Like [`Agent::tracking`], by way of a program that becomes the agent.
+    /// Like [`Agent::tracking`], started through a program that becomes the agent.
     ///
     /// # Panics
     /// When it does not get there.
@@ -208,7 +208,7 @@ impl Agent {
         self.dir.path().join("agent.sock")
     }
 
-    /// Lets everybody reach the socket, as far as directories go.
+    /// Opens the socket's directory to all users.
     ///
     /// # Panics
     /// When the directory's mode cannot be set.
@@ -407,7 +407,7 @@ impl Agent {
         })
     }
 
-    /// Waits until `status` says `tracking`, whatever it says until then, also that nobody is there.
+    /// Waits until `status` says `tracking`. Until then it may say anything, or fail because no agent answers.
     ///
     /// # Panics
     /// When it does not in time.

@@ -15,7 +15,7 @@ pub const THERE: &str = "203.0.113.2";
 const DEVICE: &str = "purge-tests0";
 const FAR_DEVICE: &str = "purge-tests1";
 
-/// A cable; gone when dropped.
+/// A cable; removed when dropped.
 #[derive(Debug)]
 pub struct Cable {
     /// Keeps the namespace.
@@ -76,7 +76,7 @@ impl Cable {
         far
     }
 
-    /// Cuts the cable, or mends it. Nobody at either end is told.
+    /// Cuts the cable, or joins it again. Neither end is told.
     ///
     /// # Panics
     /// When it cannot be done.

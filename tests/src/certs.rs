@@ -12,7 +12,7 @@ use rcgen::{
 use crate::cable::HERE;
 use crate::files;
 
-/// Somebody who vouches for others.
+/// An authority that signs certificates.
 #[derive(Debug)]
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
@@ -87,7 +87,7 @@ impl Authority {
     /// When they cannot be written.
     pub fn vouch_for_two(&self, dir: &Path, name: &str, [first, second]: [&str; 2]) -> Pair {
         let mut subject = DistinguishedName::new();
-        // Of each type rcgen takes one; written as a number it is another to it, and the same to everybody else.
+        // rcgen takes one name of each type. Written as a number, the type is another one to rcgen, and the same to all other programs.
         subject.push(DnType::CommonName, first);
         subject.push(DnType::CustomDnType(vec![2, 5, 4, 3]), second);
         self.vouch_for(dir, (name, subject), serial_of(name), Validity::Long)
@@ -180,7 +180,7 @@ pub fn client_files(ca: &Path, shown: &Pair) -> Tls {
     }
 }
 
-/// A port of the loopback that nobody listens on.
+/// A port of the loopback on which no process listens.
 ///
 /// # Panics
 /// When there is none.

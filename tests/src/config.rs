@@ -32,7 +32,7 @@ impl Config {
         }
     }
 
-    /// Files whose mtime is older than an hour and which nobody has used since are expired at once: no waiting. Rule
+    /// Unused files whose mtime is older than an hour are expired at once: no waiting. Rule
     /// `old`, which looks at accesses only, because ctime and birth cannot be set back.
     pub fn backdated(path: &Path) -> Self {
         Self::new(path, "baseline = \"mtime\"").rule(OLD, "ttl = \"1h\"\nclock = [\"access\"]")

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use base64::Engine;
@@ -199,9 +199,27 @@ impl Ctl {
             .collect()
     }
 
-    /// Applies a plan and returns the answer, whatever it was.
+    /// Applies a plan and returns the answer, also if it is an error.
     pub fn apply(&self, plan: &Plan) -> Answer {
         self.run(["apply", &plan.id, "--yes", "--output", "json"])
+    }
+
+    /// Begins to apply a plan, with further arguments. What the client says is dropped.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_apply(&self, plan: &Plan, more: &[&str]) -> Child {
+        assert_eq!(self.as_uid, None, "as the tests' own user only");
+        Command::new(&self.binary)
+            .args(["--quiet", "apply", &plan.id, "--yes"])
+            .args(more)
+            .env("PURGECTL_ENDPOINT", &self.endpoint)
+            .envs(self.environment.iter().map(|(name, file)| (name, file)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("purgectl starts")
     }
 
     /// `find` with `-0`: the paths as raw bytes.

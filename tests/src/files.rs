@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -50,11 +50,11 @@ pub fn make(dir: &Path, count: usize) -> Vec<PathBuf> {
 /// # Panics
 /// When it cannot be made.
 pub fn make_one(path: &Path) -> PathBuf {
-    fs::write(path, b"nobody reads me (20)").unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    fs::write(path, b"no user reads me: 20").unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     path.to_owned()
 }
 
-/// Writes a file that nobody but its owner can read.
+/// Writes a file that only its owner can read.
 ///
 /// # Panics
 /// When it cannot be written.
@@ -69,6 +69,16 @@ pub fn write_secret(path: &Path, text: &str) {
         .open(path);
     let written = file.and_then(|mut f| f.write_all(text.as_bytes()));
     written.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+}
+
+/// Gives a file or directory to a user and the group of the same number, with a mode.
+///
+/// # Panics
+/// When the file system refuses.
+pub fn give(path: &Path, uid: u32, mode: u32) {
+    let given = chown(path, Some(uid), Some(uid));
+    let given = given.and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)));
+    given.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
 }
 
 /// Sets a file's atime and mtime, to the second since 1970; does not open it or follow it.
@@ -88,7 +98,7 @@ pub fn set_times(path: &Path, seconds: i64) {
         .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
 }
 
-/// Makes a file look as if nobody had used it for [`OLD_DAYS`].
+/// Makes a file look unused for [`OLD_DAYS`].
 pub fn age(path: &Path) {
     set_times(path, now() - OLD_DAYS * DAY);
 }

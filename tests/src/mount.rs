@@ -245,7 +245,7 @@ impl Mount {
         self.mount().expect("mounts in spite of the damage");
     }
 
-    /// Makes files of an ext4 that nobody can open, though they can be looked at: the block of their attributes is none (EUCLEAN). They must be
+    /// Makes files of an ext4 that no process can open, though `stat` works: the block of their attributes is damaged (EUCLEAN). They must be
     /// another user's than root's, and open to their group.
     ///
     /// # Panics
@@ -262,7 +262,7 @@ impl Mount {
     }
 
     /// Unmounts it; its directory stays. Comes back when the kernel has let go of it: a mount namespace that another test
-    /// made in the meantime has a copy of the mount, and what is mounted anew before that one ends is the same file system,
+    /// made in the meantime has a copy of the mount, and what is mounted again before that one ends is the same file system,
     /// be it read-only after an error.
     pub fn unmount(&mut self) {
         if std::mem::take(&mut self.mounted) {
@@ -328,7 +328,7 @@ impl Drop for Bind {
 }
 
 fn unmount(path: &Path) {
-    // Somebody may still be about to close his last file.
+    // A process may still be about to close its last file.
     for _ in 0..50 {
         if sh(Command::new("umount").arg(path)).is_ok() {
             return;

@@ -183,7 +183,7 @@ impl Client {
     /// What the server answered.
     ///
     /// # Panics
-    /// When the client is gone.
+    /// When the client has exited.
     pub fn ask(&mut self, question: &str) -> Result<u64, Refused> {
         let to = self.questions.as_mut().expect("a running client");
         writeln!(to, "{question}").expect("asking the NFS client");

@@ -1,4 +1,4 @@
-//! A tree of which something is to be told to everybody, and what was told.
+//! A tree with something to tell each audience, and what was told.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -146,7 +146,7 @@ pub fn until_told(ctl: &Ctl, expected: &[&str]) {
         match missing.is_empty() {
             true => Ok(()),
             false => Err(format!(
-                "nobody was told of {missing:?}; the outbox has {there:?}"
+                "no sink was told of {missing:?}; the outbox has {there:?}"
             )),
         }
     });

@@ -1,4 +1,4 @@
-//! gRPC without purgectl: every call of the contract, as anybody.
+//! gRPC without purgectl: every call of the contract, as any user.
 
 use std::io;
 use std::sync::Mutex;
@@ -66,7 +66,7 @@ pub fn runtime() -> Runtime {
 /// A channel over one connection, and no other.
 ///
 /// # Errors
-/// When nobody speaks gRPC at its other end.
+/// When no process speaks gRPC at its other end.
 pub async fn channel_over<S>(stream: S) -> io::Result<Channel>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -88,7 +88,7 @@ where
 /// A channel of one user's own whose client takes one byte of each answer, until it is asked for more.
 ///
 /// # Errors
-/// When the socket is not for them, or the agent lets nobody in.
+/// When the socket is closed to this user, or the agent accepts no connection.
 pub fn channel_of_a_closed_window(runtime: &Runtime, agent: &Agent, uid: u32) -> io::Result<Channel> {
     let stream = agent.connect_as(uid, &[])?;
     stream.set_nonblocking(true)?;

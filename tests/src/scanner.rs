@@ -1,4 +1,4 @@
-//! A virus scanner: whoever opens a file by way of a mount waits until it has looked (fanotify permission events).
+//! A virus scanner: a process that opens a file through a mount waits until the scanner has answered (fanotify permission events).
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -16,7 +16,7 @@ const BUSY: Duration = Duration::from_millis(30);
 const EVENT_BYTES: usize = 24;
 const FD_AT: usize = 16;
 
-/// A scanner at work. It lets everybody through when it is dropped.
+/// A scanner at work. When it is dropped, it allows every open that waits.
 #[derive(Debug)]
 pub struct Scanner {
     stop: Arc<AtomicBool>,
@@ -24,7 +24,7 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    /// Of all files that are opened by way of the mount at `path`.
+    /// Of all files that are opened through the mount at `path`.
     ///
     /// # Panics
     /// When the kernel refuses.

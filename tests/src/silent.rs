@@ -1,4 +1,4 @@
-//! A FUSE file system whose server answers no more: whatever touches it waits until it is unmounted.
+//! A FUSE file system whose server answers no more: a process that touches it waits until it is unmounted.
 
 use std::ffi::CString;
 use std::fs::File;

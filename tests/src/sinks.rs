@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// A port that nobody listens on.
+/// A port on which no process listens.
 ///
 /// # Panics
 /// When there is none.

@@ -1,5 +1,5 @@
 //! What the tests need and has no safe wrapper: a mapping whose descriptor is closed before it is read, the end of a file
-//! system in mid-flight, coming in as somebody else, a thread that gets no further, and being asked before files are opened.
+//! system in mid-flight, connecting as another user, a thread that gets no further, and being asked before files are opened.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -47,7 +47,7 @@ pub(crate) fn shut_down(root: &File, flush_log: bool) -> io::Result<()> {
     }
 }
 
-/// Connects to a unix socket as somebody else: identities belong to threads, and the socket keeps that of the one that connects.
+/// Connects to a unix socket as another user: identities belong to threads, and the socket keeps that of the one that connects.
 pub(crate) fn connect_as(socket: &Path, uid: u32, groups: &[u32]) -> io::Result<UnixStream> {
     let check = |result: libc::c_long| match result {
         0 => Ok(()),
@@ -79,7 +79,7 @@ impl Mapping {
     /// When the kernel refuses.
     pub fn of(file: File) -> Self {
         use rustix::mm::{MapFlags, ProtFlags, mmap};
-        // SAFETY: a fresh mapping of an open file at an address of the kernel's choice; nobody looks into it.
+        // SAFETY: a fresh mapping of an open file at an address of the kernel's choice; no code reads it.
         let at = unsafe {
             mmap(
                 std::ptr::null_mut(),
@@ -102,12 +102,12 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: mapped by `of` with this length, and looked into by nobody.
+        // SAFETY: mapped by `of` with this length, and read by no code.
         unsafe { rustix::mm::munmap(self.0, PAGE).expect("munmap") };
     }
 }
 
-/// A fanotify group that is asked before a file is opened by way of the mount at `path`.
+/// A fanotify group that is asked before a file is opened through the mount at `path`.
 pub(crate) fn ask_before_opens(path: &Path) -> io::Result<File> {
     let class = libc::FAN_CLASS_CONTENT | libc::FAN_CLOEXEC | libc::FAN_NONBLOCK;
     // SAFETY: numbers only.
@@ -127,7 +127,7 @@ pub(crate) fn ask_before_opens(path: &Path) -> io::Result<File> {
 
 /// A descriptor that the kernel has just given.
 pub(crate) fn received(fd: i32) -> OwnedFd {
-    // SAFETY: the callers have just got it from the kernel, and nobody else knows of it.
+    // SAFETY: the callers have just got it from the kernel, and no other code knows of it.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
@@ -136,7 +136,7 @@ pub(crate) fn received(fd: i32) -> OwnedFd {
 pub struct Held(libc::pid_t);
 
 impl Held {
-    /// Holds it, until its process ends or whoever called this does.
+    /// Holds it, until its process or the calling thread ends.
     pub(crate) fn hold(thread: libc::pid_t) -> io::Result<Self> {
         let nothing = std::ptr::null_mut::<libc::c_void>();
         for request in [libc::PTRACE_SEIZE, libc::PTRACE_INTERRUPT] {

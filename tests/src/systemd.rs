@@ -55,7 +55,7 @@ impl Machine {
         Self::boot_with(volumes, &[], |root| copy(files, root))
     }
 
-    /// The same with a network of its own, in which there is nobody else: its addresses are no other test's.
+    /// The same with a network of its own: no other test uses its addresses.
     ///
     /// # Errors
     /// When this host cannot do it: a reason to skip.

@@ -1,16 +1,16 @@
 //! What this host gives, each with a verdict and the cure. Looks only, and answers at any time, in any state of the host.
 //!
+//! - `agent`    the agent itself: its certificate, changes that wait for a restart, lists that it could not publish
 //! - `machine`  the kernel, what the process may do, its limits, systemd
 //! - `memory`   the bound of the unit's memory
 //! - `nfs`      servers that stand between the volumes and their users
-//! - `standing` its certificate, and changes that wait for a restart
 //! - `triggers` watermarks and quotas that ought to delete and do not
 //! - `volumes`  each volume: troubles, mount, leases, coverage
 
+mod agent;
 mod machine;
 mod memory;
 mod nfs;
-mod standing;
 mod triggers;
 mod volumes;
 
@@ -104,7 +104,7 @@ pub fn examine(host: &Host, in_force: &InForce) -> Vec<Finding> {
     findings.push(memory::examine(entries.fold(0, u64::saturating_add)));
     findings.push(machine::state_dir(host.ground.state_dir(), host.state().defect()));
     findings.push(nfs::server(&kernel));
-    findings.extend(standing::lists(&host.announcer.unpublished()));
-    findings.extend(standing::examine(in_force));
+    findings.extend(agent::lists(&host.announcer.unpublished()));
+    findings.extend(agent::examine(in_force));
     findings
 }

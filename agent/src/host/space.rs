@@ -4,7 +4,7 @@ use super::HostError;
 use crate::volume::Volume;
 use purge_model::Totals;
 use purge_policy::allowance::Watermark;
-use purge_policy::quota::Need;
+use purge_policy::needed::Need;
 use purge_sys::stat::{self, Space};
 
 /// Space and inodes of a volume, in use and in all.

@@ -157,7 +157,7 @@ impl Authority {
                 let (left, priority) = (*left, *priority);
                 self.enter(left.saturating_sub(1), priority, u32::from(*byte));
             }
-            // `skip` has gone past all of it.
+            // `skip` has passed all of it.
             At::Skip { .. } => self.at = At::Head([0; HEAD_BYTES], 0),
             At::Fields { left, after } => {
                 *left = left.saturating_sub(1);

@@ -80,7 +80,7 @@ mod tests {
     use std::time::Duration;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn whoever_takes_all_threads_takes_none_of_root_s_and_not_all_of_the_others() {
+    async fn a_user_who_takes_all_threads_takes_none_of_root_s_and_not_all_of_the_others() {
         let crew = Crew::default();
         let (end, ended) = mpsc::channel::<()>();
         let ended = Arc::new(Mutex::new(ended));

@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_has_only_so_many_calls_open_and_gets_them_back() {
+    fn open_calls_of_a_client_are_bounded_and_given_back() {
         let doors = Doors::new(Access {
             own: true,
             ..Access::default()

@@ -41,7 +41,7 @@ pub fn listen(listen: &Listen, access: &Access) -> Result<UnixListener, ServeErr
         path: path.display().to_string(),
         source,
     };
-    if somebody_listens(path) {
+    if a_process_listens(path) {
         return Err(ServeError::Taken(path.display().to_string()));
     }
     let listener = sys::socket::listen(path).map_err(failed)?;
@@ -53,7 +53,7 @@ pub fn listen(listen: &Listen, access: &Access) -> Result<UnixListener, ServeErr
 /// A process that an agent had just begun to start when it was killed holds the agent's socket until it is another program: that is no agent,
 /// and over in a moment. What else it holds (ports, the lock of the index) it lets go of in the same moment, so this is asked before those
 /// are needed.
-fn somebody_listens(path: &Path) -> bool {
+fn a_process_listens(path: &Path) -> bool {
     const LOOKS: u32 = 10;
     const APART: Duration = Duration::from_millis(100);
     (0..LOOKS).all(|look| {

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_was_quiet_longest_makes_room_and_nobody_who_is_asking() {
+    fn the_quietest_connection_makes_room_and_none_that_is_asking() {
         let lines = Lines::new(2);
         let (first, second) = (lines.take().unwrap(), lines.take().unwrap());
         let busy = first.line.call();

@@ -12,6 +12,7 @@
 //! - [`walk`]     answers made bit by bit, as clients take them; [`crew`]: the threads for that; [`pages`]: others, cut to what a message holds (pure)
 //! - [`http`]     metrics and health
 //! - `bounded`    its connections
+//! - `status`     what `status` answers; `trash`: what lies in the trash, as `trash` lists it
 //! - `convert`    the contract's messages from the agent's values; `notices` its notices, `usage` the report of usage
 //!
 //! Root is served by a runtime of its own, all others share another one, and neither runs the agent's own work: what clients take up, they
@@ -29,7 +30,6 @@ pub mod gate;
 pub mod http;
 pub mod incoming;
 pub mod line;
-mod lying;
 pub mod members;
 mod named;
 mod narrowed;
@@ -38,8 +38,9 @@ pub mod open;
 pub mod pages;
 pub mod requests;
 pub mod service;
-pub mod standing;
+pub mod status;
 pub mod tally;
+mod trash;
 pub mod usage;
 mod visitors;
 mod walk;

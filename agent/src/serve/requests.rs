@@ -256,7 +256,7 @@ pub fn forecast(r: v1::ForecastRequest) -> Result<(Wanted, u32, forecast::By), S
         v1::UsageBy::Directory => forecast::By::Directory(r.depth.max(1)),
         v1::UsageBy::Group | v1::UsageBy::Project => {
             return Err(Status::invalid_argument(
-                "by: a forecast is told by user or directory",
+                "by: a forecast lists users or directories",
             ));
         }
     };

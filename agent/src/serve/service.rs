@@ -13,9 +13,9 @@ use super::budget::Share;
 use super::deadline::Until;
 use super::desk::{Answers, Service};
 use super::gate::Caller;
-use super::lying::InTrash;
 use super::requests::{self, PlanAsked};
-use super::{answers, convert, named, narrowed, notices, pages, standing, usage};
+use super::trash::InTrash;
+use super::{answers, convert, named, narrowed, notices, pages, status, usage};
 use crate::doctor;
 use crate::host::trash::restore::Wanted;
 use crate::host::{HostError, Wish};
@@ -54,7 +54,7 @@ impl PurgeAgent for Service {
         let caller = Caller::of(&request)?;
         let service = self.clone();
         let status = self.wait(&caller, move |host| {
-            Ok(standing::status(host, |v| service.totals_of(v)))
+            Ok(status::status(host, |v| service.totals_of(v)))
         });
         Ok(Response::new(status.await?))
     }
@@ -527,7 +527,7 @@ impl PurgeAgent for Service {
         let caller = Caller::of(&request)?;
         let (r, name) = (request.into_inner(), caller.name.clone());
         requests::names([("volume", &r.volume)])?;
-        let done = self.wait(&caller, move |host| standing::reset(host, &r, &name));
+        let done = self.wait(&caller, move |host| status::reset(host, &r, &name));
         Ok(Response::new(done.await?))
     }
 

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_made_that_nobody_takes_and_nothing_stays_when_they_go() {
+    async fn nothing_is_made_that_no_client_takes_and_nothing_stays_when_clients_leave() {
         let (walk, made, alive) = count();
         let mut all = start(Crew::default(), ("a".into(), Share::Ordinary), walk);
         assert_eq!(all.next().await.unwrap().unwrap(), 1);

@@ -1,4 +1,4 @@
-//! A volume that cannot be watched for now: it is told as degraded, and taken up when what it waits for has come.
+//! A volume that cannot be watched for now: it is reported as degraded, and taken up when what it waits for has come.
 
 use std::path::Path;
 use std::time::Instant;

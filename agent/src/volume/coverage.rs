@@ -511,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_that_was_away_was_not_watched_whatever_was_queued() {
+    fn a_volume_that_was_away_was_not_watched_even_if_events_were_queued() {
         let mut record = VolumeRecord {
             away_since: 90,
             ..VolumeRecord::default()
@@ -526,7 +526,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_knows_counts_whatever_its_length() {
+    fn an_unknown_gap_counts_at_any_length() {
         let mut record = VolumeRecord::default();
         let at = Break {
             unknown: true,

@@ -1,4 +1,4 @@
-//! How a volume is: what works, what does not, and what is told of it.
+//! How a volume is: what works, what does not, and what is reported of it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

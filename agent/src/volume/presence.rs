@@ -1,7 +1,7 @@
 //! Whether the file system that is watched is still mounted (`inotify(7)`).
 //!
 //! Unmounting destroys the marks, silently: after the same file system is mounted again, nothing tells a watched one from one
-//! that is not watched, not even its device. A watch on the root is told: `IN_UNMOUNT`. It does not keep the file system
+//! that is not watched, not even its device. A watch on the root gets the event `IN_UNMOUNT`. It does not keep the file system
 //! mounted. The second way to know is the kernel's list of the marks (`/proc/self/fdinfo`).
 
 use std::io;
@@ -47,7 +47,7 @@ impl Presence {
     /// # Errors
     /// When neither inotify nor the kernel's list of marks can tell.
     pub fn is_lost(&mut self, is_marked: impl Fn() -> io::Result<bool>) -> io::Result<bool> {
-        if self.is_gone() {
+        if self.was_unmounted() {
             return Ok(true);
         }
         // First the watch, then the marks: what is unmounted afterwards, the watch tells.
@@ -68,7 +68,7 @@ impl Presence {
     }
 
     /// Whether the file system was unmounted, or its root removed, since the watch began.
-    fn is_gone(&mut self) -> bool {
+    fn was_unmounted(&mut self) -> bool {
         if let Some(watch) = &self.watch {
             let mut buffer = [MaybeUninit::<u8>::uninit(); 1024];
             let mut reader = Reader::new(watch, &mut buffer);

@@ -141,7 +141,7 @@ pub struct Outcome {
     /// Of these, those that were deleted.
     pub lost: u64,
     /// Files that no thread touched and that were deleted.
-    pub untouched_gone: u64,
+    pub untouched_deleted: u64,
     pub waits: Waits,
 }
 
@@ -153,13 +153,13 @@ impl Outcome {
         self.deleted += other.deleted;
         self.used += other.used;
         self.lost += other.lost;
-        self.untouched_gone += other.untouched_gone;
+        self.untouched_deleted += other.untouched_deleted;
         self.waits.add(&other.waits);
     }
 
     /// Of the files that no thread touched, the share that was deleted.
-    pub fn untouched_gone_share(&self) -> f64 {
-        self.untouched_gone as f64 / (self.files - self.used).max(1) as f64
+    pub fn untouched_deleted_share(&self) -> f64 {
+        self.untouched_deleted as f64 / (self.files - self.used).max(1) as f64
     }
 }
 
@@ -173,7 +173,7 @@ impl Display for Outcome {
             self.deleted,
             self.used,
             self.lost,
-            self.untouched_gone_share() * 100.0,
+            self.untouched_deleted_share() * 100.0,
             self.waits.quantile(0.999) * 1e3,
             self.waits.longest * 1e3,
         )
@@ -302,7 +302,7 @@ impl Targets {
                     lock(&target.uses)
                 ));
             }
-            outcome.untouched_gone += u64::from(!used && !is_there);
+            outcome.untouched_deleted += u64::from(!used && !is_there);
         }
     }
 }

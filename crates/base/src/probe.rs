@@ -333,7 +333,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_look_that_does_not_end_is_told_and_keeps_nobody() {
+    fn a_look_that_does_not_end_is_told_and_holds_up_no_caller() {
         let (end, ends) = mpsc::channel::<()>();
         let ends = Mutex::new(ends);
         let look = move |_| {

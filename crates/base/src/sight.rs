@@ -1,4 +1,4 @@
-//! How much of a path one user may know. The owner of a file is told of it in each directory, and another user may have moved it into a
+//! How much of a path one user may know. The owner of a file learns of it in each directory, and another user may have moved it into a
 //! directory that only that one can enter: the names from there on are no business of the file's owner.
 //!
 //! ```text

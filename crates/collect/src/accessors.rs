@@ -73,18 +73,18 @@ struct Process {
 
 impl Accessor {
     /// Whether anything is given that a process must be.
-    pub fn names_somebody(&self) -> bool {
-        let nobody = Self {
+    pub fn names_a_process(&self) -> bool {
+        let none = Self {
             what: self.what,
             ..Self::default()
         };
-        *self != nobody
+        *self != none
     }
 
     fn is(&self, process: &Process) -> bool {
         let holds = |given: bool, same: bool| !given || same;
         // A value that is not given holds for every process, so an empty accessor would as well: it is none.
-        self.names_somebody()
+        self.names_a_process()
             && holds(
                 self.comm.is_some(),
                 self.comm.as_ref().is_some_and(|c| name_of(c) == process.comm),
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_ignored_while_it_lives_and_a_user_once_it_is_gone() {
+    fn a_process_is_ignored_while_it_lives_and_a_user_once_it_exited() {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let pid = child.id().cast_signed();
         let by = By::process(pid);

@@ -10,7 +10,7 @@ use rustc_hash::FxHashSet;
 
 use purge_model::Inode;
 
-/// So many are remembered at least: some MB.
+/// At least this many files are remembered: some MB.
 const REMEMBERED: usize = 1 << 16;
 
 /// The files, while there is a run.
@@ -73,7 +73,7 @@ impl Altered {
         }
     }
 
-    /// Whether a file was noted since then. Also, if so many were that not all are remembered.
+    /// Whether a file was noted since then. True also if more files were noted than are remembered.
     #[inline]
     pub fn has(&self, ino: Inode, since: Since) -> bool {
         if self.noted.load(SeqCst) == since.noted {

@@ -78,6 +78,6 @@ pub fn take_entry_locked(
 }
 
 /// Whether an error says that what a handle or a name stood for is not there any more.
-pub(super) fn is_gone(error: &io::Error) -> bool {
+pub(super) fn is_absent(error: &io::Error) -> bool {
     matches!(Absence::of(error), Some(Absence::Missing | Absence::Stale))
 }

@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 
 use rustc_hash::FxHashMap;
 
-use super::entries::{is_gone, take_entry};
+use super::entries::{is_absent, take_entry};
 use super::event::{Change, Changes, Node, Place};
 use super::pending::{Pending, Spot};
 use super::{Watched, whereabouts};
@@ -201,7 +201,7 @@ impl Namespace {
             self.last_dir = match place.dir.handle.open_path(root) {
                 Ok(fd) => Some((place.dir.handle, fd)),
                 // The directory is no longer there, and with it the entry.
-                Err(e) if is_gone(&e) => return Ok(Look::Absent),
+                Err(e) if is_absent(&e) => return Ok(Look::Absent),
                 Err(e) => return Err(e),
             };
         }
@@ -252,8 +252,8 @@ pub fn refresh(watched: &Watched, root: &OwnedFd, Node { ino, handle }: Node) ->
             }
         }
         // The handle's file is deleted. Its inode may be another file's by now: only what lies at its places tells.
-        Ok(_) => whereabouts::drop_gone(watched, ino),
-        Err(e) if is_gone(&e) => whereabouts::drop_gone(watched, ino),
+        Ok(_) => whereabouts::drop_absent(watched, ino),
+        Err(e) if is_absent(&e) => whereabouts::drop_absent(watched, ino),
         // Not seen is not deleted.
         Err(error) => {
             tracing::warn!(%error, ino, "cannot read a changed file's attributes");

@@ -190,7 +190,7 @@ mod tests {
     };
 
     #[test]
-    fn whatever_a_client_holds_is_held() {
+    fn every_file_that_a_client_holds_is_held() {
         let dir = tempfile::tempdir().unwrap();
         let client = |number: &str, states: &str| {
             fs::create_dir(dir.path().join(number)).unwrap();
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_holds_anything_where_no_server_runs() {
+    fn no_client_holds_anything_where_no_server_runs() {
         let dir = tempfile::tempdir().unwrap();
         assert!(held(&dir.path().join("clients"), VOLUME).unwrap().is_empty());
     }
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_nobodys() {
+    fn what_makes_no_sense_belongs_to_no_client() {
         for line in [
             "",
             "superblock: \"",

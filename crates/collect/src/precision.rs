@@ -147,7 +147,7 @@ impl Windows {
     ///
     /// # Errors
     /// When the kernel does not take the marks away.
-    pub fn begin_anew(&self) -> io::Result<()> {
+    pub fn begin_again(&self) -> io::Result<()> {
         self.hot.lock().clear();
         self.source.show_all()?;
         self.marked.lock().clear();

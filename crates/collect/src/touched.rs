@@ -1,5 +1,5 @@
 //! Who keeps files alive without using them: mass changes of timestamps, and mass reads of next to nothing, by one process in a
-//! short time. It is told, and nothing follows from it: doubt counts as use.
+//! short time. It is reported, and nothing follows from it: doubt counts as use.
 //!
 //! ```text
 //!   a timestamp was set (see `doubt`) --> stamped: a mass by one process within a minute, then each one

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::RawDir;
 
 use super::Watched;
-use super::entries::{is_gone, take_entry};
+use super::entries::{is_absent, take_entry};
 use purge_index::{DirId, Directories, StoreError};
 use purge_model::Inode;
 use purge_sys::beneath;
@@ -155,7 +155,7 @@ fn seat_of(watched: &Watched, dir: impl AsFd, ino: Inode) -> io::Result<Option<S
                 }));
             }
             Ok(_) => {}
-            Err(e) if is_gone(&e) => {}
+            Err(e) if is_absent(&e) => {}
             Err(e) => return Err(e),
         }
     }
@@ -195,7 +195,7 @@ enum Lies {
 ///
 /// # Errors
 /// When the index cannot be read.
-pub fn drop_gone(watched: &Watched, ino: Inode) -> Result<bool, StoreError> {
+pub fn drop_absent(watched: &Watched, ino: Inode) -> Result<bool, StoreError> {
     let is_known_by_name = !watched.index.read().names(ino)?.is_empty();
     if is_known_by_name {
         return drop_stale_names(watched, ino);
@@ -259,7 +259,7 @@ fn lies(watched: &Watched, volume: &OwnedFd, dir: DirId, name: &[u8], ino: Inode
     match stat::entry(fd, &name) {
         Ok(found) if found.stat.ino == ino => Lies::Here,
         Ok(_) => Lies::NotHere,
-        Err(e) if is_gone(&e) => Lies::NotHere,
+        Err(e) if is_absent(&e) => Lies::NotHere,
         Err(_) => Lies::Unknown,
     }
 }

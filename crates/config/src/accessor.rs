@@ -35,7 +35,7 @@ fn read_accessor(s: Section<'_, '_>, src: &mut Source<'_>) -> Option<Accessor> {
     if src.faults.len() > before {
         return None;
     }
-    if !accessor.names_somebody() {
+    if !accessor.names_a_process() {
         let what = "an accessor that names no process would ignore all processes";
         src.fault(
             &span,

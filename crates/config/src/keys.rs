@@ -4,7 +4,7 @@
 //! left out ([`Preset`]), when a change takes effect ([`Reload`]), what it means, and an example. From this one entry come
 //!
 //! - the reader: [`Section`](super::section::Section) reads a key by its entry, which also gives the default, so that no reader has
-//!   a default of its own. What a table's list does not name is an unknown key, and the nearest name is told;
+//!   a default of its own. What a table's list does not name is an unknown key, and the fault names the nearest one;
 //! - what this version does not do yet: [`Word::later`] and [`Form::Later`];
 //! - `config show` with its defaults, and what waits for a restart after a reload ([`origin`](super::origin));
 //! - the environment's variables ([`environment`](super::environment));

@@ -81,7 +81,7 @@ pub(super) fn read_smtp(s: &Section<'_, '_>, src: &mut Source<'_>) -> Option<Mea
     let port = match value(s.count(src, smtp::PORT)).try_into() {
         Ok(port) if port > 0 => port,
         Ok(_) | Err(_) => {
-            src.fault(&s.span_of(smtp::PORT), "port is none", "write 1 to 65535");
+            src.fault(&s.span_of(smtp::PORT), "port is out of range", "write 1 to 65535");
             0
         }
     };

@@ -1,4 +1,4 @@
-//! Names that tables have, and names that they name: also of tables with other faults, so that what is not there is told together with all
+//! Names that tables have, and names that they name: also of tables with other faults, so that what is not there is reported together with all
 //! else that is wrong.
 
 use std::ops::Range;

@@ -104,7 +104,7 @@ fn read_sink(
         src.fault(
             &s.span_of(sink::DIGEST),
             format!("digest is {digest} s"),
-            "write 31d or less: a notice that comes later is none",
+            "write 31d or less: a notice that comes later is of no use",
         );
     }
     let means = means(&s, src);

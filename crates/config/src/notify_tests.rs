@@ -47,7 +47,7 @@ fn the_sinks_of_the_contract_are_read_with_their_defaults() {
 }
 
 #[test]
-fn what_would_tell_nobody_is_refused_in_words() {
+fn what_would_tell_no_user_is_refused_in_words() {
     let smtp = |more: &str| {
         format!("smtp = {{ host = \"h\", from = \"purge@host\", to = \"{{user}}@example.org\"{more} }}")
     };
@@ -62,7 +62,10 @@ fn what_would_tell_nobody_is_refused_in_words() {
         (smtp(", prot = 25"), "port"),
         (smtp(", events = [\"purge\"]"), "purged"),
         (smtp(", events = []"), "nothing would be sent"),
-        (smtp(", digest = \"60d\""), "a notice that comes later is none"),
+        (
+            smtp(", digest = \"60d\""),
+            "a notice that comes later is of no use",
+        ),
         (
             "webhook = { url = \"ftp://x/\" }".into(),
             "no http or https address",

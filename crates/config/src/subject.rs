@@ -371,7 +371,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_written_is_read_or_refused(text in ".{0,40}") {
+        fn any_text_is_read_or_refused(text in ".{0,40}") {
             if let Ok(read) = Subject::parse(&text) {
                 prop_assert_eq!(Subject::parse(&read.to_string()).unwrap(), read);
             }

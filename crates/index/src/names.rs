@@ -1,4 +1,4 @@
-//! File names: kept in the store, page by page. Changed rows wait here until they are written back.
+//! File names: kept in the store, page by page. Changed rows wait in memory until they are written back (`rows`).
 //!
 //! A file with more than a few names has a row of its own ([`RowKey::Inode`]), so that its names are no burden for its neighbours, and
 //! at most [`NAMES_MAX`] names of one file are kept. Every change touches one row of bounded length.
@@ -7,14 +7,17 @@
 //! write them all for nothing. So a row counts only as far as its page has entries, and who makes an entry sees to it that
 //! no old name comes back to life with it. Rows that wait here have no such names. A row of an inode goes with its inode.
 
-use std::borrow::Cow;
+mod rows;
+
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+pub(super) use self::rows::RowKey;
+use self::rows::Rows;
 use super::codec::{DirId, NameEntry, cut_name, names, put_name, unpack_names};
 use super::page::{Page, place};
-use super::store::{Row, Store, StoreError, VolumeId};
+use super::store::{Store, StoreError, VolumeId};
 use purge_format::Damaged;
 use purge_model::Inode;
 
@@ -23,31 +26,13 @@ use purge_model::Inode;
 pub const NAMES_MAX: usize = 512;
 /// A file with more names than this has a row of its own.
 const FEW: usize = 8;
-/// Rows of inodes that are remembered beside the store while they do not change: some megabytes.
-const LOOKED_AT_MAX: usize = 32;
 
-/// Which row of names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum RowKey {
-    /// Of the files of a page.
-    Page(u64),
-    /// Of one file.
-    Inode(Inode),
-}
-
+/// The names of a volume's files.
 #[derive(Debug)]
 pub(super) struct Names {
-    store: Store,
-    volume: VolumeId,
-    /// Whole rows that have changed.
-    changed: FxHashMap<RowKey, Vec<u8>>,
-    changed_bytes: usize,
-    /// Rows that are on their way to the store: newer than what it holds.
-    committing: Arc<FxHashMap<RowKey, Vec<u8>>>,
+    rows: Rows,
     /// Files that have a row of their own.
     crowded: FxHashMap<Inode, Crowd>,
-    /// Rows of such files as they are in the store: events of one file come in runs.
-    looked_at: FxHashMap<Inode, Vec<u8>>,
 }
 
 /// What is known of a file's own row without reading it.
@@ -89,19 +74,14 @@ struct Sight {
 impl Names {
     pub fn new(store: Store, volume: VolumeId) -> Self {
         Self {
-            store,
-            volume,
-            changed: FxHashMap::default(),
-            changed_bytes: 0,
-            committing: Arc::default(),
+            rows: Rows::new(store, volume),
             crowded: FxHashMap::default(),
-            looked_at: FxHashMap::default(),
         }
     }
 
     /// Bytes of names that are not yet in the store.
     pub fn pending_bytes(&self) -> usize {
-        self.changed_bytes
+        self.rows.changed_bytes()
     }
 
     /// Takes over a file's own row from the store. One that belongs to nothing is removed.
@@ -111,7 +91,7 @@ impl Names {
             let has_more = count >= NAMES_MAX;
             self.crowded.insert(ino, Crowd { has_more, full: None });
         } else {
-            self.changed.insert(RowKey::Inode(ino), Vec::new());
+            self.rows.set(RowKey::Inode(ino), Vec::new());
         }
         Ok(())
     }
@@ -123,7 +103,7 @@ impl Names {
 
     /// Calls `each` with every name of the page.
     pub fn of_page(&self, page: &Page, mut each: impl FnMut(NameEntry<'_>)) -> Result<(), StoreError> {
-        let row = self.page_row(page)?;
+        let row = self.rows.of_page(page)?;
         for entry in names(&row) {
             let entry = entry?;
             if page.rank(entry.offset).is_some() {
@@ -134,7 +114,7 @@ impl Names {
             return Ok(());
         }
         for ino in page.inodes().filter(|ino| self.crowded.contains_key(ino)) {
-            let row = self.row(RowKey::Inode(ino))?;
+            let row = self.rows.of_inode(ino)?;
             names(&row).try_for_each(|e| e.map(&mut each))?;
         }
         Ok(())
@@ -144,8 +124,8 @@ impl Names {
     pub fn of_inode(&self, page: &Page, ino: Inode) -> Result<Vec<(DirId, Vec<u8>)>, StoreError> {
         let (_, offset) = place(ino);
         let row = match self.crowded.contains_key(&ino) {
-            true => self.row(RowKey::Inode(ino))?,
-            false => self.page_row(page)?,
+            true => self.rows.of_inode(ino)?,
+            false => self.rows.of_page(page)?,
         };
         let mut found = Vec::new();
         for entry in names(&row) {
@@ -247,9 +227,7 @@ impl Names {
         if let Some(crowd) = self.crowded.get_mut(&ino) {
             crowd.full = None;
         }
-        let row = self.row_of(page, key)?;
-        let removed = cut_name(row, entry);
-        self.changed_bytes = self.changed_bytes.saturating_sub(removed);
+        self.rows.change(page, key, |row| cut_name(row, entry))?;
         let left = self.look(page, key, entry)?;
         Ok(Removed {
             was_there: true,
@@ -261,53 +239,28 @@ impl Names {
     /// An inode is no more: its own row goes, if it has one.
     pub fn forget(&mut self, ino: Inode) {
         if self.crowded.remove(&ino).is_some() {
-            self.looked_at.remove(&ino);
-            self.set_row(RowKey::Inode(ino), Vec::new());
+            self.rows.remove(ino);
         }
     }
 
     /// Forgets the names of entries that the page does not have any more.
     pub fn removed(&mut self, page: &Page) {
-        let key = RowKey::Page(page.number);
-        if let Some(row) = self.changed.get_mut(&key) {
-            let before = row.len();
-            *row = of_entries(page, row);
-            self.changed_bytes = self.changed_bytes.saturating_sub(before) + row.len();
-        } else if page.present == 0 {
-            self.changed.insert(key, Vec::new());
-        }
+        self.rows.removed(page);
     }
 
     /// A directory, which has no name here, gets an entry at `offset`, where a file may have been.
     pub fn make_way(&mut self, page: &Page, offset: u8) -> Result<(), StoreError> {
-        let key = RowKey::Page(page.number);
-        if self.changed.contains_key(&key) {
-            return Ok(());
-        }
-        let row = self.page_row(page)?;
-        if names(&row).any(|e| e.is_ok_and(|e| e.offset == offset)) {
-            self.row_of(page, key)?;
-        }
-        Ok(())
+        self.rows.make_way(page, offset)
     }
 
     /// The changed rows, to be written to the store. Until [`Names::committed`] they are still answered from here.
     pub fn start_commit(&mut self) -> Arc<FxHashMap<RowKey, Vec<u8>>> {
-        self.changed_bytes = 0;
-        self.looked_at = FxHashMap::default();
-        self.committing = Arc::new(std::mem::take(&mut self.changed));
-        Arc::clone(&self.committing)
+        self.rows.start_commit()
     }
 
     /// The store holds the rows (or not: then they are changed still).
     pub fn committed(&mut self, written: bool) {
-        let rows = std::mem::take(&mut self.committing);
-        if !written {
-            for (key, row) in rows.iter() {
-                self.changed.entry(*key).or_insert_with(|| row.clone());
-            }
-            self.changed_bytes = self.changed.values().map(Vec::len).sum();
-        }
+        self.rows.committed(written);
     }
 
     /// Where the names of an inode are.
@@ -320,16 +273,7 @@ impl Names {
 
     /// What a row says of the file of `entry`, and whether it has just that name.
     fn look(&mut self, page: &Page, key: RowKey, entry: NameEntry<'_>) -> Result<Sight, StoreError> {
-        self.keep_at_hand(key)?;
-        let kept = match key {
-            RowKey::Inode(ino) if !self.changed.contains_key(&key) => self.looked_at.get(&ino),
-            _ => None,
-        };
-        let row = match (kept, key) {
-            (Some(row), _) => Cow::Borrowed(row.as_slice()),
-            (None, RowKey::Page(_)) => self.page_row(page)?,
-            (None, RowKey::Inode(_)) => self.row(key)?,
-        };
+        let row = self.rows.look(page, key)?;
         let mut sight = Sight {
             count: 0,
             first: None,
@@ -346,20 +290,6 @@ impl Names {
         Ok(sight)
     }
 
-    /// A row that is only looked at is read from the store once in a while.
-    fn keep_at_hand(&mut self, key: RowKey) -> Result<(), StoreError> {
-        let RowKey::Inode(ino) = key else { return Ok(()) };
-        if self.changed.contains_key(&key) || self.looked_at.contains_key(&ino) {
-            return Ok(());
-        }
-        let row = self.row(key)?.into_owned();
-        if self.looked_at.len() >= LOOKED_AT_MAX {
-            self.looked_at.clear();
-        }
-        self.looked_at.insert(ino, row);
-        Ok(())
-    }
-
     fn make_only(&mut self, page: &Page, ino: Inode, entry: NameEntry<'_>) -> Result<(), StoreError> {
         self.forget(ino);
         let key = RowKey::Page(page.number);
@@ -367,106 +297,44 @@ impl Names {
         if sight.has && sight.count == 1 {
             return Ok(());
         }
-        let row = self.row_of(page, key)?;
-        let old = std::mem::take(row);
-        for other in names(&old).filter_map(Result::ok) {
-            if other.offset != entry.offset {
-                put_name(row, other);
+        self.rows.change(page, key, |row| {
+            let old = std::mem::take(row);
+            for other in names(&old).filter_map(Result::ok) {
+                if other.offset != entry.offset {
+                    put_name(row, other);
+                }
             }
-        }
-        put_name(row, entry);
-        let after = row.len();
-        self.changed_bytes = self.changed_bytes.saturating_sub(old.len()) + after;
-        Ok(())
+            put_name(row, entry);
+        })
     }
 
     /// Gives a file a row of its own, with the names that it has. An older row of a page may hold more than are kept.
     fn set_apart(&mut self, page: &Page, ino: Inode) -> Result<RowKey, StoreError> {
         let (_, offset) = place(ino);
-        let row = self.row_of(page, RowKey::Page(page.number))?;
-        let old = std::mem::take(row);
         let (mut own, mut count) = (Vec::new(), 0usize);
-        for entry in names(&old).filter_map(Result::ok) {
-            if entry.offset != offset {
-                put_name(row, entry);
-                continue;
+        self.rows.change(page, RowKey::Page(page.number), |row| {
+            let old = std::mem::take(row);
+            for entry in names(&old).filter_map(Result::ok) {
+                if entry.offset != offset {
+                    put_name(row, entry);
+                    continue;
+                }
+                count += 1;
+                if count <= NAMES_MAX {
+                    put_name(&mut own, entry);
+                }
             }
-            count += 1;
-            if count <= NAMES_MAX {
-                put_name(&mut own, entry);
-            }
-        }
-        let after = row.len();
-        self.changed_bytes = self.changed_bytes.saturating_sub(old.len()) + after;
+        })?;
         let has_more = count > NAMES_MAX;
         self.crowded.insert(ino, Crowd { has_more, full: None });
         let key = RowKey::Inode(ino);
-        self.set_row(key, own);
+        self.rows.set(key, own);
         Ok(key)
     }
 
     fn append(&mut self, page: &Page, key: RowKey, entry: NameEntry<'_>) -> Result<(), StoreError> {
-        let row = self.row_of(page, key)?;
-        let before = row.len();
-        put_name(row, entry);
-        let more = row.len() - before;
-        self.changed_bytes += more;
-        Ok(())
+        self.rows.change(page, key, |row| put_name(row, entry))
     }
-
-    fn set_row(&mut self, key: RowKey, row: Vec<u8>) {
-        self.changed_bytes += row.len();
-        if let Some(before) = self.changed.insert(key, row) {
-            self.changed_bytes = self.changed_bytes.saturating_sub(before.len());
-        }
-    }
-
-    fn page_row(&self, page: &Page) -> Result<Cow<'_, [u8]>, StoreError> {
-        let key = RowKey::Page(page.number);
-        match page.names_stored || self.changed.contains_key(&key) || self.committing.contains_key(&key) {
-            true => self.row(key),
-            false => Ok(Cow::Borrowed(&[])),
-        }
-    }
-
-    /// A row as it is now.
-    fn row(&self, key: RowKey) -> Result<Cow<'_, [u8]>, StoreError> {
-        if let Some(row) = self.changed.get(&key).or_else(|| self.committing.get(&key)) {
-            return Ok(Cow::Borrowed(row));
-        }
-        let (row, number) = match key {
-            RowKey::Page(number) => (Row::Names, number),
-            RowKey::Inode(ino) => (Row::Links, ino),
-        };
-        let stored = self.store.row(row, self.volume, number)?;
-        Ok(stored.map_or(Ok(Vec::new()), |row| unpack_names(&row))?.into())
-    }
-
-    /// A row that is going to change.
-    fn row_of(&mut self, page: &Page, key: RowKey) -> Result<&mut Vec<u8>, StoreError> {
-        if !self.changed.contains_key(&key) {
-            let row = match key {
-                RowKey::Page(_) => of_entries(page, &self.page_row(page)?),
-                RowKey::Inode(ino) => match self.looked_at.remove(&ino) {
-                    Some(row) => row,
-                    None => self.row(key)?.into_owned(),
-                },
-            };
-            self.set_row(key, row);
-        }
-        Ok(self.changed.entry(key).or_default())
-    }
-}
-
-/// What of a row belongs to entries that the page has.
-fn of_entries(page: &Page, row: &[u8]) -> Vec<u8> {
-    let mut all = Vec::with_capacity(row.len());
-    for entry in names(row).filter_map(Result::ok) {
-        if page.rank(entry.offset).is_some() {
-            put_name(&mut all, entry);
-        }
-    }
-    all
 }
 
 #[cfg(test)]
@@ -478,7 +346,7 @@ mod tests {
 
     use super::*;
     use crate::codec::pack_names;
-    use crate::store::Batch;
+    use crate::store::{Batch, Row};
     use crate::testing::{empty, found};
     use crate::{Found, Index};
 
@@ -505,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn of_tens_of_thousands_of_names_so_many_are_kept_and_the_file_outlives_them() {
+    fn of_tens_of_thousands_of_names_some_are_kept_and_the_file_outlives_them() {
         let (store, mut index) = empty();
         index.upsert(found(71, 1, b"neighbour")).unwrap();
         let name = |n: u32| format!("l{n}").into_bytes();

@@ -2,7 +2,7 @@
 //!
 //! An owner hears of a file when its expiry comes into sight, and not again until it is used and comes into sight again: the
 //! moment up to which expiries were told moves forward only. What lies before that moment and is more than was told then has come
-//! there by another way (an old tree unpacked under a rule of modification times) and is told as well.
+//! there by another way (an old tree unpacked under a rule of modification times), and the owner gets a notice of it as well.
 
 use std::collections::BTreeMap;
 

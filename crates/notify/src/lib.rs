@@ -6,7 +6,7 @@
 //!     Memory               STATE_DIR/notices    text: templates -> subject and body
 //!   what was told       one file a notice
 //! ```
-//! - [`settings`] which sinks there are, and what each is told (values); [`url`] addresses that may hold a secret
+//! - [`settings`] which sinks there are, and what each gets (values); [`url`] addresses that may hold a secret
 //! - [`event`]    what there is to tell (values)
 //! - [`expiring`] whose files will expire, and whether they know (pure)
 //! - [`memory`]   what was told already
@@ -21,7 +21,7 @@
 //! - [`preview`]  what would be sent now
 //! - [`sender`]   one task a sink: sends, waits, tries again
 //!
-//! What may never happen: that a purge or the collector waits for a sink; that an event is told twice by the same sink (an event
+//! What may never happen: that a purge or the collector waits for a sink; that a sink sends an event twice (an event
 //! has a name that is the same each time it is found); that a notice is lost because no sink took it in time.
 //!
 //! Where sending twice cannot be excluded: a sink that took a notice and could not say so, because the connection broke or the agent

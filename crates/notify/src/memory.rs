@@ -1,4 +1,4 @@
-//! What was told already, so that nothing is told again. One JSON file, replaced whole after its events are in the outbox.
+//! What was told already, so that no sink gets it again. One JSON file, replaced whole after its events are in the outbox.
 //!
 //! An event's name is made from what is in here, and what is in here moves on only once the event is durable. A crash
 //! between the two makes the same event again, with the same name, and the outbox knows it.

@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_in_hand_is_known_to_the_next_process() {
+    fn what_was_being_sent_is_known_to_the_next_process() {
         let dir = tempfile::tempdir().unwrap();
         let (receipts, found) = open(dir.path());
         assert!(found.is_empty());

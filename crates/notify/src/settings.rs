@@ -1,4 +1,4 @@
-//! Who is told of what happens on a volume, and by what means.
+//! Who gets notices of what happens on a volume, and by what means.
 
 use std::fmt;
 use std::path::PathBuf;

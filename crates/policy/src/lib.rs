@@ -16,7 +16,9 @@
 //! - [`limits`]   in which order, and how much of it a plan may take
 //! - [`portion`]  shares of a volume, and whose they are
 //! - [`cut`]      files of some owners that there is room for
-//! - [`quota`]    owners and directories over their limit, volumes over their watermark, and what goes then
+//! - [`quota`]    owners and directories over their limit, and what goes then
+//! - [`watermark`] a volume over its watermark, and what goes then
+//! - [`needed`]   what both share: which files they may take, and as many as are needed
 //! - `tail`       what depends on the rest: symbolic links, and directories that are empty once it is away
 //! - [`links`]    symbolic links that may go, and when
 //! - [`units`]    directory rules: the newest use of anything below
@@ -54,6 +56,7 @@ pub mod last_use;
 pub mod limits;
 pub mod links;
 pub mod near;
+pub mod needed;
 pub mod nothing;
 pub mod pick;
 pub mod portion;
@@ -69,4 +72,5 @@ mod tables;
 mod tail;
 pub mod units;
 mod verdicts;
+pub mod watermark;
 pub mod whom;

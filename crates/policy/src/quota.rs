@@ -1,7 +1,6 @@
-//! Owners and directories over their limit, volumes over their watermark, and what goes then. Pure.
+//! Owners and directories over their limit, and which of their files a quota would take. Pure.
 //!
-//! What may go at all is a file rule's evaluation with `min_age` as its TTL: the named rule's scope and exclusions,
-//! holds and gaps count as they always do. Of that, each subject's files are taken in the rule's order until what is
+//! What may go at all is `needed::eligible`. Of that, each subject's files are taken in the rule's order until what is
 //! left is no more than `low`; a file that brings it no nearer stays.
 
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -9,13 +8,13 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::blocks::{Counts, LOOKED_AT_MAX, OnDisk};
 use super::circumstances::Circumstances;
 use super::evaluate::evaluate;
-use super::evaluation::{Evaluation, add_owner};
-use super::limits::{byte_days, fitting, sort};
+use super::limits::{byte_days, sort};
+use super::needed::{Need, Reason, Triggered, choose, eligible, settle};
 use super::pick::{Pick, Shape};
 use super::rooted::{Named, Outside, Rooted};
 use super::sample::{Few, Kept};
 use crate::allowance::Quota;
-use crate::rule::{Rule, Sequence, Symlinks, Target};
+use crate::rule::{Rule, Sequence};
 use crate::whom::QuotaSubject;
 use purge_index::{Attributes, DirId, Index, StoreError};
 use purge_model::{Inode, Kind, Seconds};
@@ -54,29 +53,6 @@ pub struct Over {
     /// Byte-days it may have, if it has more.
     pub temporal: Option<u64>,
 }
-
-/// Something that goes by more than one rule's word: which, and why, in words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reason {
-    /// Stands where a rule's name stands.
-    pub name: String,
-    /// For a person.
-    pub because: String,
-}
-
-/// What a quota or a watermark would take. A pick's `rule` is a position in `reasons`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Triggered {
-    /// What goes and what stays.
-    pub evaluation: Evaluation,
-    /// At least one.
-    pub reasons: Vec<Reason>,
-    /// What does not count, for a person.
-    pub left_out: Vec<String>,
-}
-
-/// What must become free: (bytes, files) for a watermark, (bytes, byte-days) for a quota.
-pub type Need = (u128, u128);
 
 /// A quota, and the directories that `/etc/projects` names.
 pub type Asked<'a> = (&'a Quota, &'a Named);
@@ -306,19 +282,6 @@ impl Over {
     }
 }
 
-/// What may go at all, before any sum is looked at: `rule`'s scope, and nothing used within `min_age`.
-fn eligible(rule: &Rule, min_age: u64) -> Rule {
-    let mut rule = rule.clone();
-    rule.target = Target::File;
-    rule.ttl = Some(min_age.max(1));
-    // A rule may look at other clocks alone; a file in use stays here in any case.
-    rule.clocks.access = true;
-    rule.remove_empty_dirs = false;
-    rule.symlinks = Symlinks::Keep;
-    (rule.max_files, rule.max_bytes) = (0, 0);
-    rule
-}
-
 /// Files to look at on the disk before [`quota`] is asked: some of each subject that seems to be over a limit, where several users share
 /// that. `luck` gives a random number for each.
 ///
@@ -459,63 +422,6 @@ pub fn quota(
     })
 }
 
-/// What a volume over its watermark would lose: `need` is (bytes, files). Of each file counts what it takes on disk.
-///
-/// # Errors
-/// When the index is damaged or its names cannot be read.
-pub fn watermark(
-    index: &Index,
-    (rule, min_age): (&Rule, u64),
-    need: Need,
-    because: String,
-    at: &Circumstances,
-) -> Result<Triggered, StoreError> {
-    let (evaluation, picks) = may_go(index, (rule, min_age), at)?;
-    let gain = |p: &Pick| {
-        let entry = index.get(p.ino);
-        let frees = entry.map_or(0, |(entry, _)| entry.allocated);
-        (u128::from(frees), u128::from(p.files))
-    };
-    let chosen = choose(picks, need, gain);
-    Ok(settled(index, evaluation, chosen, rule, (because, at.now)))
-}
-
-/// What may go at all of a volume over its watermark, in the order in which it would.
-///
-/// # Errors
-/// When the index is damaged or its names cannot be read.
-pub fn may_go(
-    index: &Index,
-    (rule, min_age): (&Rule, u64),
-    at: &Circumstances,
-) -> Result<(Evaluation, Vec<Pick>), StoreError> {
-    let mut evaluation = evaluate(index, &[eligible(rule, min_age)], at)?;
-    let mut picks = std::mem::take(&mut evaluation.picks);
-    picks.retain(|p| p.shape == Shape::File);
-    sort(&mut picks, rule.sequence, at.now);
-    Ok((evaluation, picks))
-}
-
-/// The plan of a watermark, of what was chosen.
-pub fn settled(
-    index: &Index,
-    mut evaluation: Evaluation,
-    chosen: (Vec<Pick>, Vec<Pick>),
-    rule: &Rule,
-    (because, now): (String, Seconds),
-) -> Triggered {
-    settle(index, &mut evaluation, rule, now, chosen);
-    let reasons = vec![Reason {
-        name: format!("watermark/{}", rule.name),
-        because,
-    }];
-    Triggered {
-        evaluation,
-        reasons,
-        left_out: Vec::new(),
-    }
-}
-
 /// Takes picks in their order until `need` is met, after those that go in any case. Returns what goes and what stays.
 fn select(
     mut picks: Vec<Pick>,
@@ -535,60 +441,6 @@ fn select(
     let (more, left) = choose(rest, need, gain);
     taken.extend(more);
     (taken, left)
-}
-
-/// What goes and what stays of `picks`, which are in order: the first that bring it nearer go, until `need` is met. `gain` is asked
-/// only while something is needed.
-pub fn choose(
-    picks: Vec<Pick>,
-    mut need: Need,
-    mut gain: impl FnMut(&Pick) -> Need,
-) -> (Vec<Pick>, Vec<Pick>) {
-    let (mut taken, mut left) = (Vec::new(), Vec::new());
-    for pick in picks {
-        if need == (0, 0) {
-            left.push(pick);
-            continue;
-        }
-        let brings = gain(&pick);
-        let helps = need.0.min(brings.0) > 0 || need.1.min(brings.1) > 0;
-        if helps {
-            need = (need.0.saturating_sub(brings.0), need.1.saturating_sub(brings.1));
-            taken.push(pick);
-        } else {
-            left.push(pick);
-        }
-    }
-    (taken, left)
-}
-
-/// The rule's own limits over all that was chosen, and the counts.
-fn settle(
-    index: &Index,
-    evaluation: &mut Evaluation,
-    rule: &Rule,
-    now: Seconds,
-    (mut taken, left): (Vec<Pick>, Vec<Pick>),
-) {
-    let count = |picks: &[Pick]| {
-        picks
-            .iter()
-            .fold(0, |sum: u64, p| sum.saturating_add(p.files.into()))
-    };
-    let kept = &mut evaluation.kept;
-    kept.not_needed = kept.not_needed.saturating_add(count(&left));
-    if rule.max_files > 0 || rule.max_bytes > 0 {
-        sort(&mut taken, rule.sequence, now);
-        let beyond = taken.split_off(fitting(&taken, rule));
-        kept.limit = kept.limit.saturating_add(count(&beyond));
-    }
-    evaluation.by_owner.clear();
-    for pick in &taken {
-        if let Some((attributes, _)) = index.get(pick.ino) {
-            add_owner(&mut evaluation.by_owner, attributes.uid, pick.portion());
-        }
-    }
-    evaluation.picks = taken;
 }
 
 impl Subject {

@@ -9,6 +9,7 @@ use super::*;
 use crate::blocks::Lies;
 use crate::sample::Drawn;
 use crate::scope::{Globs, Scope};
+use crate::watermark::watermark;
 use purge_index::{Found, Store, VolumeId, testing};
 use purge_model::{Inode, LastUse, Source, Stat};
 

@@ -312,7 +312,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_json_whatever_the_path_and_go_to_the_new_file_after_rotation() {
+    fn lines_are_json_with_any_path_and_go_to_the_new_file_after_rotation() {
         let tmp = tempfile::tempdir().unwrap();
         let path = tmp.path().join("audit.jsonl");
         let audit = Audit::open(path.clone()).unwrap();
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_a_bound_whatever_users_name_their_files() {
+    fn a_line_has_a_bound_however_users_name_their_files() {
         let heading = Heading {
             volume: "v".into(),
             root: "/v".into(),

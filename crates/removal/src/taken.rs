@@ -12,13 +12,13 @@
 //! Blocks are sorted when they are full, so a run keeps one of them in memory, and a question reads the hashes alone. Nothing depends on this
 //! record: one that is lost, or a run that has none, is answered with what is known besides.
 
-mod lying;
+mod in_trash;
 mod read;
 mod write;
 
 use std::path::{Path, PathBuf};
 
-pub use self::lying::lies_in;
+pub use self::in_trash::lies_in;
 pub use self::read::{Found, Reader};
 pub use self::write::Writer;
 use purge_model::{Inode, Seconds};

@@ -24,7 +24,7 @@
 //! - [`reserve`]   what a run needs of a volume that is full
 //! - [`stranded`]  what cannot go back, and is never freed
 //! - [`listing`]   lists what lies there, bit by bit
-//! - `lying`       what lies there: counted, and remembered for its uses
+//! - `contents`    what lies there: counted, and remembered for its uses
 //! - [`freeing`]   frees what lies there, unless it was used in the trash
 //! - [`doubt`]     what of its uses is not known (pure)
 //! - [`restore`]   puts back what lies there
@@ -35,13 +35,13 @@
 //! - [`placeholder`] keeps the name of such a directory while it is compared
 
 pub mod bin;
+mod contents;
 pub mod dir;
 pub mod doubt;
 pub mod freeing;
 pub mod lanes;
 pub mod layout;
 pub mod listing;
-mod lying;
 pub mod origin;
 pub mod placeholder;
 pub mod places;

@@ -1,6 +1,6 @@
 //! What an error says of the thing that a name or a handle stood for: one set of classes for all who look it up. Pure.
 //!
-//! What to make of a class differs: a scan forgets an entry, a run leaves a candidate alone, a client is told. Errors that say nothing of
+//! What to make of a class differs: a scan forgets an entry, a run leaves a candidate alone, a client gets an error. Errors that say nothing of
 //! the thing itself (no permission, a disk that fails) have no class.
 
 use std::io;

@@ -66,7 +66,7 @@ fn a_link_ends_where_the_kernel_would_end_and_never_outside() {
 }
 
 #[test]
-fn links_to_links_are_gone_along() {
+fn links_to_links_are_followed() {
     let mut t = tree();
     let volume = t.tmp.path().join("vol");
     symlink("b", volume.join("a/dir")).unwrap();

@@ -14,7 +14,7 @@ fn temp() -> Option<tempfile::TempDir> {
 }
 
 #[test]
-fn a_place_that_others_can_write_is_refused_wherever_on_the_way_it_is() {
+fn a_place_that_others_can_write_is_refused_anywhere_on_the_way() {
     let Some(tmp) = temp() else { return };
     let (top, inner) = (tmp.path().join("top"), tmp.path().join("top/inner"));
     fs::create_dir_all(&inner).unwrap();

@@ -81,7 +81,7 @@ impl Broker {
     /// Its address for TLS.
     ///
     /// # Panics
-    /// When nobody vouches for it.
+    /// When it has no certificate.
     pub fn tls_url(&self) -> String {
         let port = self.tls_port.expect("a broker with a certificate");
         format!("amqps://guest:guest@localhost:{port}/%2f")

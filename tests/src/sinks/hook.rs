@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// What somebody posted.
+/// What a client posted.
 #[derive(Debug, Clone)]
 pub struct Posted {
     /// What it was answered.
@@ -33,7 +33,7 @@ impl Posted {
     }
 }
 
-/// The endpoint. Nobody listens any more when it is dropped.
+/// The endpoint. It stops listening when it is dropped.
 #[derive(Debug)]
 pub struct Hook {
     port: u16,
@@ -116,7 +116,7 @@ impl Drop for Hook {
 }
 
 /// Whether the client has closed its end: then nothing is taken from it.
-fn has_gone(stream: &TcpStream) -> bool {
+fn has_disconnected(stream: &TcpStream) -> bool {
     let _ = stream.set_nonblocking(true);
     let peeked = stream.peek(&mut [0]);
     let _ = stream.set_nonblocking(false);
@@ -126,7 +126,7 @@ fn has_gone(stream: &TcpStream) -> bool {
     }
 }
 
-/// Reads what somebody posts, and keeps it if the answer goes out.
+/// Reads what a client posts, and keeps it if the answer goes out.
 fn take(stream: TcpStream, status: u16, thinks: Duration, posted: &Mutex<Vec<Posted>>) -> Option<()> {
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
     let mut reader = BufReader::new(stream);
@@ -148,11 +148,11 @@ fn take(stream: TcpStream, status: u16, thinks: Duration, posted: &Mutex<Vec<Pos
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     std::thread::sleep(thinks);
-    if has_gone(reader.get_ref()) {
+    if has_disconnected(reader.get_ref()) {
         return None;
     }
     let body = String::from_utf8(body).ok()?;
-    // Whoever has been answered finds it there.
+    // Before the client reads the answer, the post is in the list.
     let mut all = posted.lock().ok()?;
     let words = format!("HTTP/1.1 {status} Said\r\ncontent-length: 3\r\nconnection: close\r\n\r\nso\n");
     reader.get_mut().write_all(words.as_bytes()).ok()?;

@@ -20,7 +20,7 @@ const PYTHON: &str = "/usr/bin/python3";
 pub struct Mail {
     /// Whom the envelope names.
     pub to: String,
-    /// As whom the sender logged in; empty: as nobody.
+    /// As whom the sender logged in; empty: without a login.
     pub login: String,
     /// Whether it came encrypted.
     pub encrypted: bool,

@@ -27,8 +27,8 @@ macro_rules! on_every_file_system {
 on_every_file_system!(
     files_used_after_they_expired_are_in_no_plan_and_all_others_are,
     looking_at_files_is_no_use_of_them,
-    a_use_through_a_writable_mapping_stays_one_whatever_is_changed_meanwhile,
-    what_nobody_used_for_its_ttl_expires_and_what_was_read_does_not,
+    a_use_through_a_writable_mapping_stays_one_when_metadata_change_meanwhile,
+    what_was_unused_for_its_ttl_expires_and_what_was_read_does_not,
 );
 
 fn files_used_after_they_expired_are_in_no_plan_and_all_others_are(mount: &Mount) {
@@ -132,7 +132,7 @@ fn use_mapped(path: &Path, change: impl FnOnce(&fs::File)) {
     change(&file);
 }
 
-fn a_use_through_a_writable_mapping_stays_one_whatever_is_changed_meanwhile(mount: &Mount) {
+fn a_use_through_a_writable_mapping_stays_one_when_metadata_change_meanwhile(mount: &Mount) {
     let root = mount.path();
     let dir = root.join("d");
     let files = make(&dir, 12);
@@ -171,7 +171,7 @@ fn set_attribute(file: &Path) {
     let _ = rustix::fs::setxattr(file, "user.x", b"1", rustix::fs::XattrFlags::empty());
 }
 
-fn what_nobody_used_for_its_ttl_expires_and_what_was_read_does_not(mount: &Mount) {
+fn what_was_unused_for_its_ttl_expires_and_what_was_read_does_not(mount: &Mount) {
     let root = mount.path();
     let files = make(&root.join("d"), 60);
     // The default clocks: ctime and birth are those of the test itself, so this one has to wait.
@@ -225,7 +225,7 @@ fn a_file_written_through_a_second_process_in_a_pipeline_is_a_use() {
     );
     let planned = agent.ctl().candidate_files();
     assert_same(
-        "only what nobody touched",
+        "only what was not touched",
         &planned,
         &files[2..].iter().cloned().collect(),
     );
@@ -287,7 +287,7 @@ fn a_file_modified_long_ago_expires_under_the_modify_clock_though_it_is_read() {
 }
 
 #[test]
-fn a_new_file_is_young_whatever_times_it_was_given() {
+fn a_new_file_is_young_with_any_times_it_was_given() {
     let mount = need!(Mount::new(Fs::Ext4));
     let root = mount.path();
     make(&root.join("d"), 3);
@@ -296,6 +296,9 @@ fn a_new_file_is_young_whatever_times_it_was_given() {
     let copied = make_one(&root.join("unpacked"));
     set_times(&copied, 1_000_000_000);
     let planned = agent.ctl().candidate_files();
-    assert!(!planned.contains(&copied), "made a moment ago, whatever tar says");
+    assert!(
+        !planned.contains(&copied),
+        "made a moment ago, although tar set old times"
+    );
     assert_eq!(planned.len(), 3);
 }

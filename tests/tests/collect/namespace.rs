@@ -52,7 +52,7 @@ fn creates_deletes_and_renames_are_followed() {
     shell(&root, "mv a/f000006 a/f000007");
     index_agrees(&ctl, &root);
 
-    // The same names again and again, faster than anybody can look.
+    // The same names again and again, faster than the agent can look.
     shell(
         &root,
         "for i in 1 2 3 4 5 6 7 8 9; do touch n; rm n; touch n; mv n m; mv m n; mkdir k; touch k/f; mv k l; mv l k; \
@@ -85,7 +85,7 @@ fn files_below_a_renamed_tree_are_planned_under_their_new_names() {
     let plan = ctl.plan();
     let run = ctl.apply(&plan).ok().json();
     tally(&plan, &run);
-    assert_same("all are gone", &regular_files(&root), &BTreeSet::new());
+    assert_same("all are deleted", &regular_files(&root), &BTreeSet::new());
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_file_with_a_name_outside_the_volume_stays() {
     assert!(outside.join("still-mine").exists(), "its other name lies outside");
     assert!(
         files[0].exists(),
-        "a file that somebody keeps elsewhere is not freed by removing it here"
+        "a file with a name elsewhere is not freed by removing it here"
     );
 }
 
@@ -158,7 +158,7 @@ fn files_moved_in_and_out_of_a_volume_come_and_go() {
     fs::rename(outside.join("loose/f000000"), root.join("in/came-in-too")).unwrap();
     index_agrees(&ctl, &root);
 
-    // What came in is used by coming in: nobody watched it before.
+    // A file that is moved in is used by that: no source watched it before.
     let expected: BTreeSet<PathBuf> = (1..10).map(|i| root.join(format!("in/f{i:06}"))).collect();
     assert_same(
         "only what was here and still is",
@@ -217,7 +217,7 @@ fn symlinks_are_never_followed_and_stay_where_the_rule_keeps_them() {
     assert_eq!(tally(&plan, &run).deleted, 2);
     assert_eq!(regular_files(&outside).len(), 10);
     for link in ["to-directory", "to-file", "to-inside", "dangling", "d/up"] {
-        assert!(fs::symlink_metadata(root.join(link)).is_ok(), "{link} is gone");
+        assert!(fs::symlink_metadata(root.join(link)).is_ok(), "{link} is deleted");
     }
 }
 

@@ -138,7 +138,7 @@ fn what_a_client_comes_back_to_or_holds_open_survives_an_apply(
     for file in group(1) {
         client.must(&format!("read {}", remote(mount, file)));
     }
-    // And somebody on the host itself.
+    // And a process on the host itself.
     group(2).for_each(|f| append(f));
 
     let run = ctl.apply(&plan).ok().json();
@@ -194,15 +194,15 @@ fn a_client_that_comes_at_the_moment_of_the_purge_sees_all_or_nothing(
     let gone: usize = seen.iter().map(|s| s.gone).sum();
     assert!(
         read.len() > 100 && gone > 100,
-        "the clients came in time and late: {} read, {gone} gone; {run}",
+        "the clients came in time and late: {} read, {gone} deleted; {run}",
         read.len()
     );
     let left = regular_files(&export);
-    assert!(left.is_subset(&read), "left though nobody read it");
+    assert!(left.is_subset(&read), "left though no client read it");
     let lost = read.difference(&left).count();
     assert!(
         lost * 100 <= read.len(),
-        "read, and gone: {lost} of {}",
+        "read, and deleted: {lost} of {}",
         read.len()
     );
     for file in &left {

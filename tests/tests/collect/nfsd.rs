@@ -57,7 +57,7 @@ fn what_clients_hold_goes_on_being_used() {
         (status.pointer("/volumes/0/state")? == "tracking").then_some(())
     });
     let all: BTreeSet<PathBuf> = files.iter().cloned().collect();
-    assert_same("nobody holds anything", &ctl.candidate_files(), &all);
+    assert_same("no client holds anything", &ctl.candidate_files(), &all);
 
     let mut states = String::new();
     for (number, file) in files.iter().take(3 * EACH).enumerate() {

@@ -77,7 +77,7 @@ fn overlay(lower: &Path, upper: &Path, work: &Path, at: &Path) -> Result<Over, U
 }
 
 #[test]
-fn what_is_used_by_way_of_an_overlay_stays() {
+fn what_is_used_through_an_overlay_stays() {
     let mount = need!(Mount::new(Fs::Ext4));
     let (lower, upper, work) = (mount.dir("lower"), mount.dir("upper"), mount.dir("work"));
     let at = purge_tests::files::temp_dir();

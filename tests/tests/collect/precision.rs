@@ -78,7 +78,7 @@ fn a_hidden_use_is_recorded_late_and_never_early() {
         read(&files[0]);
         assert!(!agent.ctl().candidate_files().contains(&files[0]));
     }
-    // And when nobody uses it any more it goes, at most a window late.
+    // Once it is not used any more, it expires, at most a window late.
     let_pass(6 + 4);
     until("it is a candidate", SOON, || {
         agent.ctl().candidate_files().contains(&files[0]).then_some(())
@@ -145,9 +145,9 @@ fn reads_of_ignored_accessors_are_no_use_and_writes_are() {
         .status()
         .unwrap();
     assert!(status.success());
-    // The same reads by somebody else count.
+    // The same reads by another process count.
     read(&files[20]);
-    // So do those of one who is gone before anybody could ask who it was.
+    // So do those of a process that exited before the agent could ask which it was.
     let gone = Command::new(&backup)
         .args(["-c", "read -n 1 -r x < d/f000030"])
         .current_dir(&root)
@@ -162,9 +162,9 @@ fn reads_of_ignored_accessors_are_no_use_and_writes_are() {
         );
     }
     assert!(!planned.contains(&files[15]), "it was written");
-    assert!(!planned.contains(&files[20]), "somebody read it");
+    assert!(!planned.contains(&files[20]), "another process read it");
     assert!(volume(&agent, "events_ignored_total") >= 10);
-    // Whoever it is that made a file: it is there.
+    // A file that an ignored process made is indexed all the same.
     let new = make_one(&root.join("d/new"));
     until("a new file is known", SOON, || {
         agent.ctl().find::<&str>([]).contains(&new).then_some(())

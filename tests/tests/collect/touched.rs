@@ -23,7 +23,7 @@ fn tree(root: &Path, name: &str, uid: u32, files: usize) -> Vec<PathBuf> {
     files
 }
 
-/// Reads so many bytes of each file, slowly enough to be looked at meanwhile.
+/// Reads `bytes` bytes of each file, slowly enough to be looked at meanwhile.
 fn read_each(files: &[PathBuf], bytes: usize) {
     let mut buffer = vec![0; bytes];
     for (i, file) in files.iter().enumerate() {

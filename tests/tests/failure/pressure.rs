@@ -74,7 +74,7 @@ fn memory_that_runs_out_makes_nothing_look_unused() {
     let used: BTreeSet<PathBuf> = dirs.iter().flat_map(|dir| make(dir, FILES_EACH)).collect();
     make(&root.join("unused"), 10);
     age_tree(&root);
-    // Whoever is killed has seen nothing until the next start, however short that was.
+    // An agent that was killed has seen nothing until the next start, however short that was.
     let config = Config::new(&root, "baseline = \"mtime\"\ngap_tolerance = \"0s\"")
         .rule("old", "ttl = \"1h\"\nclock = [\"access\"]");
     let procs = cgroup.dir.join("cgroup.procs");
@@ -119,7 +119,7 @@ fn memory_that_runs_out_makes_nothing_look_unused() {
         agent.wait_until_tracking();
     }
     agent.wait_until_well();
-    // What the kernel dropped, nobody knows: then everything counts as used.
+    // What the kernel dropped is unknown: then everything counts as used.
     let planned = agent.ctl().candidate_files();
     let wrong: Vec<_> = planned.intersection(&used).collect();
     assert!(

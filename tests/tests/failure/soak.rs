@@ -4,15 +4,15 @@
 //!   PURGE_SOAK_SECONDS=86400 PURGE_SOAK_SEED=7 tests/run -p purge-tests --test failure soak:: -- --nocapture
 //!
 //! What must hold, and is looked at each time that all hold still:
-//! - whatever was deleted had its last use, as the agent saw it, no earlier than any use that succeeded up to a second or two before (the audit
+//! - every deleted file had its last use, as the agent saw it, no earlier than any use that succeeded up to a second or two before (the audit
 //!   log says both, in whole seconds). Uses in the very second of the deletion are counted and told, not judged: most may be openers that
 //!   looked the name up just before it went, but those that were over before the run was asked for should be none, and are not.
 //!   That is open: see ARCHITECTURE.md;
-//! - what is gone was deleted by the agent or a user, and what a user reads is whole;
+//! - every missing file was deleted by the agent or a user, and what a user reads is whole;
 //! - the index has as many files as there are;
 //! - memory and open files do not grow.
 //!
-//! At the end, once nobody has used anything for a ttl, everything that is left is a candidate.
+//! At the end, once nothing has been used for a ttl, everything that is left is a candidate.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
@@ -30,7 +30,7 @@ use purge_tests::{Agent, Config, Fs, Mount, need};
 use serde_json::Value;
 
 const TTL_SECONDS: u64 = 8;
-/// Between two stops of everybody.
+/// Between two stops of all users.
 const ROUND: Duration = Duration::from_secs(5);
 const LOCAL_USERS: u64 = 3;
 const DIRECTORIES: u64 = 8;
@@ -73,7 +73,7 @@ struct Use {
 /// What the users know. Names are used once.
 #[derive(Default)]
 struct Known {
-    /// Files that were not seen to be gone.
+    /// Files that were not seen to be missing.
     names: Vec<String>,
     /// The last use of each that succeeded.
     last: HashMap<String, Use>,
@@ -106,11 +106,11 @@ impl Known {
     }
 }
 
-/// What everybody shares.
+/// What all threads share.
 struct Scene {
     root: PathBuf,
     known: Mutex<Known>,
-    /// Users hold it for one deed; who takes all of it has everybody hold still.
+    /// A user holds it for one deed. The thread that holds it for writing has all users wait.
     peace: RwLock<()>,
     over: AtomicBool,
 }
@@ -284,7 +284,10 @@ impl Audit {
             .iter()
             .filter(|n| !scene.root.join(n).exists())
             .collect();
-        assert!(gone.is_empty(), "gone, and nobody says so: {gone:?}");
+        assert!(
+            gone.is_empty(),
+            "deleted, and neither a user nor the audit log says so: {gone:?}"
+        );
         known.renamed.clear();
         known.runs.clear();
     }
@@ -341,7 +344,7 @@ fn it_goes_on_for_as_long_as_one_likes() {
         overlapping: BTreeMap::new(),
     };
     std::thread::scope(|threads| {
-        // Whatever fails ends everybody.
+        // A failure of one thread ends all of them.
         let ending = Ends(&scene.over);
         for user in 0..LOCAL_USERS {
             let (scene, mut random) = (&scene, Random(seed.wrapping_mul(3 + 2 * user)));
@@ -375,7 +378,7 @@ fn it_goes_on_for_as_long_as_one_likes() {
             rounds += 1;
             one_round(&scene, &server, &agent, &mut random);
             let _peace = scene.peace.write();
-            // Every use up to here reaches the index, whatever becomes of the agent.
+            // Every use up to here reaches the index, also if the agent is killed next.
             agent.ctl().plan();
             audit.check(&scene);
             until_same("the index has every file", &regular_files(&scene.root), || {
@@ -420,7 +423,7 @@ fn it_goes_on_for_as_long_as_one_likes() {
         audit.overlapping
     );
     assert!(audit.deleted > 100, "{} deleted", audit.deleted);
-    // Nobody uses anything any more.
+    // From here on nothing is used.
     let_pass(TTL_SECONDS + 3);
     until_same(
         "all that is left is a candidate",

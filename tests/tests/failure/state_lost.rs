@@ -54,7 +54,7 @@ fn stops_soon(agent: &mut Agent) {
 }
 
 #[test]
-fn a_state_directory_that_is_removed_keeps_nobody_waiting() {
+fn a_state_directory_that_is_removed_keeps_no_client_waiting() {
     let mount = need!(Mount::new(Fs::Ext4));
     long_paths(&mount.path());
     let mut agent = Agent::tracking(&Config::backdated(&mount.path()));

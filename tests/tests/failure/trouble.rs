@@ -1,5 +1,5 @@
 //! Bad times: a full disk, a volume that goes and comes, lost events, a wall clock that jumps. The agent stays up, says what is
-//! wrong, plans nothing in doubt, and is well again when the cause is gone.
+//! wrong, plans nothing in doubt, and is well again when the cause is removed.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -8,7 +8,7 @@ use purge_tests::files::{age_tree, make, regular_files};
 use purge_tests::wait::{LONG, until};
 use purge_tests::{Agent, Config, Fs, Mount, need};
 
-/// So many seconds instead of minutes.
+/// Seconds instead of minutes.
 const STALE: &[(&str, &str)] = &[("PURGE_AGENT_TOKEN_SECONDS", "4")];
 
 fn soon() -> Vec<(&'static str, &'static Path)> {

@@ -23,7 +23,7 @@ fn without_an_agent_the_exit_code_is_4_and_the_words_name_the_socket() {
         "{}",
         answer.stderr
     );
-    // Somebody was there once.
+    // A process listened there once.
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     let _ = Ctl::new(&socket).run(["status"]).ends_with(4);
 }
@@ -75,7 +75,7 @@ fn who_may_not_use_the_socket_gets_4() {
     let mount = need!(Mount::new(Fs::Ext4));
     make(&mount.path().join("d"), 1);
     let agent = Agent::tracking(&Config::backdated(&mount.path()));
-    // Not the directories keep nobody out, but the socket itself.
+    // The directories are open, so the socket itself must keep users out.
     let dir = agent.socket().parent().unwrap().to_owned();
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
     assert_eq!(
@@ -100,7 +100,7 @@ fn who_may_not_use_the_socket_gets_4() {
 }
 
 #[test]
-fn whoever_gets_through_to_the_socket_without_being_root_may_do_nothing() {
+fn a_user_other_than_root_who_reaches_the_socket_may_do_nothing() {
     let mount = need!(Mount::new(Fs::Ext4));
     let root = mount.path();
     make(&root.join("d"), 3);
@@ -147,7 +147,7 @@ fn unknown_plans_rules_runs_and_volumes_end_with_1_and_are_named() {
             answer.stderr
         );
     }
-    // Whoever mistypes a rule learns which there are.
+    // An error about a mistyped rule lists the rules.
     assert!(
         ctl.run(["plan", "--rule", "odl"])
             .ends_with(1)
@@ -173,7 +173,7 @@ fn the_detailed_exit_code_says_whether_there_is_something_to_purge() {
 }
 
 #[test]
-fn apply_deletes_nothing_where_nobody_can_be_asked() {
+fn apply_deletes_nothing_where_no_person_can_be_asked() {
     let mount = need!(Mount::new(Fs::Ext4));
     let root = mount.path();
     make(&root.join("d"), 10);

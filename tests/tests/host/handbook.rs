@@ -11,7 +11,7 @@ use purge_tests::wait::{LONG, until};
 use purge_tests::{Fs, Mount, need};
 use serde_json::Value;
 
-/// What lies on the volume before the agent comes. Nobody has used any of it for long.
+/// What lies on the volume before the agent starts. None of it was used for long.
 const FILES: [&str; 6] = [
     "alice/x.dat",
     "alice/notes/a",
@@ -55,7 +55,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// Runs a line as somebody at a terminal would, what stands in capitals filled in.
+    /// Runs a line as a person at a terminal would, with the words in capitals replaced.
     fn command(&mut self, line: &str) {
         let mut line = line.to_owned();
         for (word, list, id) in [

@@ -21,7 +21,7 @@ fn said_with(agent: &Agent, words: &[&str]) -> String {
 }
 
 #[test]
-fn messages_alone_say_volume_run_rule_error_and_who_came() {
+fn messages_alone_say_volume_run_rule_error_and_client() {
     let mount = need!(Mount::new(Fs::Ext4));
     let root = mount.dir("volume");
     make(&root.join("job/a"), 5);

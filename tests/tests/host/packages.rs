@@ -166,7 +166,7 @@ fn a_new_user_installs_upgrades_removes_and_purges_the_deb() {
     });
     let pid = machine.main_pid("purge-agent").unwrap();
 
-    // Upgraded: another process, the same knowledge, and nobody missed anything meanwhile.
+    // Upgraded: another process, the same knowledge, and no use was missed meanwhile.
     let reader = std::thread::spawn({
         let files = files.clone();
         move || {

@@ -170,7 +170,7 @@ fn users_of<'a>(lock: &'a str, krate: &str) -> BTreeSet<&'a str> {
 }
 
 #[test]
-fn crates_that_are_kept_up_by_nobody_are_used_by_the_store_alone() {
+fn unmaintained_crates_are_used_by_the_store_alone() {
     let (lock, deny) = (read("Cargo.lock"), read("deny.toml"));
     assert_eq!(users_of(&lock, "fxhash"), BTreeSet::from(["sled"]));
     let above: BTreeSet<&str> = users_of(&lock, "instant");

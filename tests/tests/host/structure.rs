@@ -1,7 +1,9 @@
 //! No modules that import each other in a circle.
 
 use std::fs;
+use std::path::PathBuf;
 
+use purge_tests::files::walk;
 use purge_tests::structure::{circles, crates, folders};
 use purge_tests::top;
 
@@ -45,4 +47,20 @@ fn a_circle_is_found() {
     let circles = circles_of();
     assert_eq!(circles.len(), 1);
     assert_eq!(circles[0].iter().collect::<Vec<_>>(), ["a", "b", "c"]);
+}
+
+/// A longer file is two nouns.
+#[test]
+fn no_file_has_more_than_600_lines() {
+    const LINES_MAX: usize = 600;
+    let folders = "agent bench crates ctl fuzz/fuzz_targets package proto tests".split(' ');
+    let entries = folders.flat_map(|folder| walk(&top().join(folder)));
+    let sources: Vec<_> = entries
+        .map(|entry| entry.path)
+        .filter(|path| path.extension().is_some_and(|e| e == "rs"))
+        .collect();
+    assert!(sources.len() > 500, "the sources are not where they were");
+    let is_long = |path: &&PathBuf| fs::read_to_string(path).unwrap().lines().count() > LINES_MAX;
+    let long: Vec<_> = sources.iter().filter(is_long).collect();
+    assert!(long.is_empty(), "cut these along a joint: {long:?}");
 }

@@ -21,7 +21,7 @@ use serde_json::Value;
 
 const READERS: usize = 50;
 const FILES_EACH: usize = 120;
-/// Of each reader's files every so many is left alone.
+/// Of each reader's files, one in this many is left alone.
 const LEFT_ALONE: usize = 10;
 
 fn started(mount: &Mount, config: &Config) -> Result<Machine, purge_tests::skip::Unmet> {
@@ -111,17 +111,13 @@ fn nothing_is_missed(disturb: impl Fn(&Machine)) {
     );
     wait_until_tracking(&machine);
     let expected: BTreeSet<PathBuf> = all.difference(&used).cloned().collect();
-    assert_same(
-        "what nobody has read",
-        &machine.ctl().candidate_files(),
-        &expected,
-    );
+    assert_same("what was not read", &machine.ctl().candidate_files(), &expected);
     let status = status(&machine).unwrap();
     let gaps = status.pointer("/volumes/0/gaps").unwrap();
     assert_eq!(
         gaps,
         &Value::Array(Vec::new()),
-        "there was always somebody who watched"
+        "a process watched at every moment"
     );
 }
 
@@ -176,11 +172,7 @@ fn an_agent_that_hangs_is_started_again_and_has_missed_nothing() {
     until("systemd starts it again", LONG, || (restarts() > 0).then_some(()));
     wait_until_tracking(&machine);
     let expected: BTreeSet<PathBuf> = files[1..].iter().cloned().collect();
-    assert_same(
-        "what nobody has read",
-        &machine.ctl().candidate_files(),
-        &expected,
-    );
+    assert_same("what was not read", &machine.ctl().candidate_files(), &expected);
     let doctor = machine.ctl().run(["doctor"]).ok().text();
     assert!(
         doctor.contains("hung for 8 s") && doctor.contains("fd-store"),
@@ -307,7 +299,7 @@ fn the_unit_leaves_what_it_takes_to_purge_and_restore_other_peoples_files() {
             fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         }
         chown(&dir, Some(1234), Some(2345)).unwrap();
-        // Set-group-ID and sticky: what else may stand in the way of somebody who is not quite root.
+        // Set-group-ID and sticky: what else may stop a process that lacks some of root's capabilities.
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o3770)).unwrap();
     }
     age_tree(&root);

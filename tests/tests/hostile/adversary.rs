@@ -1,4 +1,4 @@
-//! Somebody who swaps directories, symlinks and mounts as fast as it can while an apply runs: nothing outside the volume, and
+//! A user who swaps directories, symlinks and mounts as fast as possible while an apply runs: nothing outside the volume, and
 //! nothing outside the plan, is touched.
 
 use std::fs;
@@ -24,7 +24,7 @@ fn exchange(a: &Path, b: &Path) -> bool {
     renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).is_ok()
 }
 
-/// Somebody who swaps what lies at one place with what lies at others.
+/// A user who swaps what lies at one place with what lies at others.
 struct Swapper {
     at: PathBuf,
     others: [PathBuf; 3],
@@ -49,12 +49,12 @@ impl Swapper {
         }
     }
 
-    /// Brings back to the others what was there: a swap that failed while the agent had one of them in hand has mixed them up.
+    /// Brings back to the others what was there: a swap that failed while the agent was moving one of them has mixed them up.
     fn put_in_order(&self) {
         for (place, ino) in self.others.iter().zip(self.inodes) {
             let lies_at = |p: &&PathBuf| fs::symlink_metadata(p).is_ok_and(|m| m.ino() == ino);
             let Some(now) = std::iter::once(&self.at).chain(&self.others).find(lies_at) else {
-                panic!("what was at {} is gone", place.display());
+                panic!("what was at {} is missing", place.display());
             };
             if now != place && !exchange(now, place) {
                 fs::rename(now, place).unwrap();
@@ -84,7 +84,7 @@ fn only_what_was_planned_goes(rule: &str) {
             make(&work.join(format!("d{n}/sub")), 300);
             std::os::unix::fs::symlink(outside.join(format!("d{n}")), work.join(format!("link{n}"))).unwrap();
         }
-        // Nobody touches these: they go.
+        // These are not touched: they are deleted.
         for n in 0..3 {
             make(&work.join(format!("calm{n}")), 50);
         }
@@ -116,7 +116,7 @@ fn only_what_was_planned_goes(rule: &str) {
             let (stop, from, over) = (&stop, outside.join("d0/sub"), work.join("d0/sub"));
             scope.spawn(move || {
                 while !stop.load(Relaxed) {
-                    // Whatever lies there at the moment; a moment later something else may.
+                    // What lies there at the moment; a moment later it may be something else.
                     drop(Bind::new(&from, &over));
                 }
             });

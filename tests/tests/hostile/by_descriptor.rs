@@ -9,13 +9,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use purge_tests::ctl::text;
 use purge_tests::files::{age_tree, make, make_one, temp_dir};
 use purge_tests::wait::{LONG, until};
-use purge_tests::{Agent, Config, Fs, Mount, binary, need};
+use purge_tests::{Agent, Config, Fs, Mount, need};
 
 #[test]
 fn names_are_used_only_where_that_was_looked_at() {
@@ -32,7 +32,7 @@ fn names_are_used_only_where_that_was_looked_at() {
     assert!(
         wrong.is_empty(),
         "calls with a path, outside of crates/sys. Move them there if others can write the directory; else say in \
-         tests/tests/by_descriptor/source.rs why nobody can:\n{}",
+         tests/tests/hostile/by_descriptor/source.rs why no other user can:\n{}",
         wrong.join("\n")
     );
 }
@@ -193,7 +193,7 @@ fn at_work_it_uses_no_name_that_others_can_exchange() {
     run_of("apply");
     for rule in ["trees", "restore"] {
         let run = run_of(rule);
-        // What was above it has gone meanwhile.
+        // The directory above it was removed meanwhile.
         let _ = fs::remove_dir_all(root.join(format!("{rule}-files")));
         let _ = ctl.run(["restore", &run]).ok();
     }
@@ -208,16 +208,9 @@ fn at_work_it_uses_no_name_that_others_can_exchange() {
     let _ = ctl.run(["notices", "test", "--sink", "exec"]).ok();
     // Killed in a run, and put right at the next start.
     let plan = agent.ctl().plan_with(["--rule", "killed"]);
-    let mut client = Command::new(binary("purgectl"))
-        .arg("--endpoint")
-        .arg(format!("unix://{}", agent.socket().display()))
-        .args(["--quiet", "apply", &plan.id, "--yes"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut client = agent.ctl().start_apply(&plan, &[]);
     let first = root.join("killed-files/a/f000001");
-    until("the first file has gone", LONG, || {
+    until("the first file is moved", LONG, || {
         (!first.exists()).then_some(())
     });
     agent.kill();

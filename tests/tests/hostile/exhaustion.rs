@@ -1,4 +1,4 @@
-//! Users who take whatever an agent gives: connections, calls, memory, threads. Root and the watch go on beside them, and what they took
+//! Users who take all that an agent gives: connections, calls, memory, threads. Root and the watch go on beside them, and what they took
 //! comes back when they leave.
 
 use std::fs;
@@ -26,7 +26,7 @@ use tonic::{Code, Status};
 const VIEWER: u32 = 4301;
 const ALICE: u32 = 4302;
 const FIRST: u32 = 200_000;
-/// So many users, each with as many connections as one may have.
+/// This many users, each with as many connections as one may have.
 const USERS: u32 = 17;
 const EACH: usize = 32;
 /// What root is promised.
@@ -95,7 +95,7 @@ fn unread_find(
 }
 
 #[test]
-fn answers_that_nobody_reads_are_bounded_and_given_back() {
+fn answers_that_no_client_reads_are_bounded_and_given_back() {
     let mount = need!(Mount::new(Fs::Tmpfs));
     let agent = agent_of(&mount, 4000, &[], "");
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -236,10 +236,10 @@ fn storm(root: &Path, n: usize, over: &AtomicBool) -> u64 {
     rounds
 }
 
-/// All at once: every connection that 17 users may have, as many silent ones, each with an answer that nobody reads, TCP connections
+/// All at once: every connection that 17 users may have, as many silent ones, each with an answer that is not read, TCP connections
 /// that say nothing, and a storm of events. With few descriptors: what takes all of them takes them sooner.
 #[test]
-fn whoever_takes_all_there_is_takes_it_from_others_like_them() {
+fn users_who_take_all_there_is_take_it_from_others_like_them() {
     all_at_once(&["prlimit", "--nofile=512:512"]);
 }
 

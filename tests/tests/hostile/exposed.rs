@@ -212,7 +212,7 @@ fn can_read(uid: u32, file: &Path) -> bool {
 }
 
 #[test]
-fn a_list_is_made_for_its_owner_whatever_the_umask() {
+fn a_list_is_made_for_its_owner_with_any_umask() {
     let mount = need!(Mount::new(Fs::Ext4));
     let root = volume_of_user(&mount);
     let outside = temp_dir();

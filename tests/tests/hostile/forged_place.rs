@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::mem::MaybeUninit;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use purge_removal::trash::origin::Origin;
 use purge_sys::beneath;
 use purge_tests::ctl::text;
-use purge_tests::files::{age_tree, files_in_trash, files_of_users, inode, make, walk};
+use purge_tests::files::{age_tree, files_in_trash, files_of_users, give, inode, make, walk};
 use purge_tests::wait::{Ends, LONG, until};
 use purge_tests::{Agent, Config, Fs, Mount, need};
 use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init};
@@ -23,11 +23,6 @@ const TRASH: &str = ".purge-agent-trash";
 const PRECIOUS: &str = "another user's";
 /// The file that root is to be made to move, and where to.
 const TARGET: &str = "bob/.bash_profile";
-
-fn give(path: &Path, uid: u32, mode: u32) {
-    chown(path, Some(uid), Some(uid)).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-}
 
 /// Bob's home, which only he may write to.
 fn home(root: &Path) {

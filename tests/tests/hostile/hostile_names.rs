@@ -1,4 +1,4 @@
-//! Depth, width, names and storms: whatever one user makes of them, the others are served.
+//! Depth, width, names and storms: one user makes any of them, and the others are served.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -32,7 +32,7 @@ fn is_long() -> bool {
     std::env::var_os("PURGE_TESTS_LONG").is_some()
 }
 
-/// So many further names of a file, in a directory of its own.
+/// Gives a file `count` further names, in a directory of their own.
 fn link(file: &Path, dir: &Path, count: usize) {
     fs::create_dir_all(dir).unwrap();
     for n in 0..count {
@@ -41,7 +41,7 @@ fn link(file: &Path, dir: &Path, count: usize) {
 }
 
 #[test]
-fn a_file_with_tens_of_thousands_of_names_is_a_burden_for_nobody() {
+fn a_file_with_tens_of_thousands_of_names_burdens_no_other_user() {
     /// ext4 takes 65,000.
     const LINKS: usize = 60_000;
     let mount = need!(Mount::sized(Fs::Ext4, 512, 100_000));
@@ -109,7 +109,7 @@ fn what_is_used_by_a_name_that_is_not_kept_keeps_its_directories() {
     age_tree(&root);
     let rule = "target = \"directory\"\ndepth = 1\nttl = \"1h\"\nclock = [\"access\"]";
     let agent = Agent::tracking(&Config::new(&root, "baseline = \"mtime\"").rule("units", rule));
-    // By whatever name, and whichever are kept.
+    // By any name, and whichever names are kept.
     read(&root.join("all/l7"));
     let planned = agent.ctl().candidates();
     assert!(planned.contains(&control), "{planned:?}");
@@ -157,7 +157,7 @@ fn apply_meanwhile(ctl: &Ctl, plan: &Plan, mut meanwhile: impl FnMut()) -> Value
 }
 
 #[test]
-fn a_storm_of_names_holds_up_nobody_elses_purge_and_no_opener_for_a_second() {
+fn a_storm_of_names_holds_up_no_other_users_purge_and_no_opener_for_a_second() {
     const FILES: usize = 500;
     let mount = need!(Mount::sized(Fs::Ext4, 256, 40_000));
     let root = mount.path();
@@ -196,7 +196,7 @@ fn a_storm_of_names_holds_up_nobody_elses_purge_and_no_opener_for_a_second() {
             longest.as_millis(),
             changes.load(Relaxed)
         );
-        // A second by the promise, and another for whoever else computes here.
+        // A second by the promise, and another because other tests run meanwhile.
         assert!(longest < Duration::from_secs(2), "{longest:?}");
         assert!(!ends.load(Relaxed), "the storm went on all the time");
         let deleted = number(&run, "/deleted/files");
@@ -215,7 +215,7 @@ fn a_storm_of_names_holds_up_nobody_elses_purge_and_no_opener_for_a_second() {
     );
 }
 
-/// A chain of so many directories, and an old file in each of the last ones, by descriptors: no path leads there. Returns the lowest.
+/// A chain of `levels` directories, and an old file in each of the last ones, by descriptors: no path leads there. Returns the lowest.
 fn dig(root: &Path, levels: usize, with_files: usize) -> OwnedFd {
     let flags = OFlags::DIRECTORY | OFlags::RDONLY;
     let mut dir = openat(CWD, root, flags, Mode::empty()).unwrap();
@@ -290,7 +290,7 @@ fn a_chain_of_directories_of_any_length_is_indexed_and_holds_up_nothing() {
 
 /// What is kept of a file with many names is bounded, also when they come from everywhere at once and go while the agent is away.
 #[test]
-fn names_that_came_and_went_while_nobody_watched_leave_nothing_behind() {
+fn names_that_came_and_went_while_no_agent_watched_leave_nothing_behind() {
     let mount = need!(Mount::sized(Fs::Ext4, 128, 20_000));
     let root = mount.path();
     let file = make_one(&root.join("file"));
@@ -346,7 +346,7 @@ fn more_names_than_can_be_followed_are_told_and_found_by_a_scan() {
         (number(&agent.status(), "/files") == (FILES + old.len()) as u64).then_some(())
     });
     let planned = agent.ctl().candidate_files();
-    assert!(!planned.contains(&old[0]), "a use counts whatever names change");
+    assert!(!planned.contains(&old[0]), "a use counts although names change");
     assert!(planned.contains(&old[1]), "and nothing else became young");
 }
 

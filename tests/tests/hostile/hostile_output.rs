@@ -360,7 +360,7 @@ fn look_by_every_command(ctl: &Ctl, root: &Path, files: &BTreeSet<PathBuf>) {
         assert_eq!(path_of(&told[0]), *file);
         every_form(ctl, &[OsStr::new("find"), file.parent().unwrap().as_os_str()]);
     }
-    // Raw only where raw bytes are asked for, and nobody looks.
+    // Raw only where raw bytes are asked for, and no person reads them.
     let raw = ctl.run(["find", "-0"]).ok().stdout;
     assert!(raw.contains(&0x1b) && raw.ends_with(&[0]));
     assert!(ctl.find(["--type", "f"]).is_superset(files));

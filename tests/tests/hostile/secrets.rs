@@ -1,4 +1,4 @@
-//! Secrets of sinks come out nowhere, and where anybody could read them the configuration is refused.
+//! Secrets of sinks are never shown, and where other users could read them the configuration is refused.
 
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
@@ -50,7 +50,7 @@ fn echo() -> u16 {
             .unwrap();
             let said = format!("Cannot {said}\x1b[2J\u{202e}");
             let head = format!(
-                "HTTP/1.1 404 Gone\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                "HTTP/1.1 404 Not Found\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
                 said.len()
             );
             reader.get_mut().write_all((head + &said).as_bytes()).unwrap();
@@ -67,12 +67,12 @@ fn secrets_come_out_nowhere() {
     let (token, key) = (dir.path().join("token"), dir.path().join("key"));
     write_secret(&token, "BEARERTOKEN\n");
     write_secret(&key, "SIGNINGKEY\n");
-    let (repeats, nobody) = (echo(), free_port());
+    let (repeats, closed) = (echo(), free_port());
     let path = "services/T0PATHTOKEN?k=QUERYSECRET";
     let sinks = format!(
         "webhook = [ {{ name = \"repeats\", url = \"http://127.0.0.1:{repeats}/{path}\", token_file = {token:?}, secret_file = {key:?} }},\n\
-         {{ name = \"nobody\", url = \"http://127.0.0.1:{nobody}/{path}\" }} ]\n\
-         amqp = {{ url = \"amqp://me:BROKERWORD@127.0.0.1:{nobody}/%2f\", exchange = \"e\" }}\n\
+         {{ name = \"closed\", url = \"http://127.0.0.1:{closed}/{path}\" }} ]\n\
+         amqp = {{ url = \"amqp://me:BROKERWORD@127.0.0.1:{closed}/%2f\", exchange = \"e\" }}\n\
          exec = {{ command = [\"/bin/false\", \"--token\", \"BEARERTOKEN\"] }}"
     );
     let mut agent = Agent::prepared(&tree.config(&sinks));
@@ -85,7 +85,7 @@ fn secrets_come_out_nowhere() {
         all.iter().any(|n| n.get("error").is_some_and(|e| e != ""))
     };
     until("an attempt by each", PATIENCE, || {
-        ["repeats", "nobody", "amqp", "exec"]
+        ["repeats", "closed", "amqp", "exec"]
             .iter()
             .all(|s| failed(s))
             .then_some(())
@@ -97,7 +97,7 @@ fn secrets_come_out_nowhere() {
         "notices",
         "notices --output json",
         "notices test --sink repeats",
-        "notices test --sink nobody",
+        "notices test --sink closed",
         "notices test --sink amqp",
         "doctor",
         "status --output json",

@@ -12,7 +12,7 @@ use purge_tests::{Agent, Config, Fs, Mount, need, sh};
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
 
-/// Gives files all their times: each its access time, and `changed` for everything else. The kernel lets nobody set a change time.
+/// Gives files all their times: each its access time, and `changed` for everything else. The kernel allows no process to set a change time.
 fn set_all_times(mount: &mut Mount, files: &[(&PathBuf, i64)], changed: i64) {
     let mut commands = Vec::new();
     for (file, read) in files {

@@ -138,7 +138,7 @@ fn an_index_that_was_cut_short_is_not_believed() {
 }
 
 #[test]
-fn an_index_that_is_gone_comes_back_with_its_clocks_and_holds() {
+fn an_index_that_was_deleted_comes_back_with_its_clocks_and_holds() {
     let mut scene = Scene::new(need!(Mount::new(Fs::Ext4)), None);
     scene.agent.ctl().hold(&scene.files[1], &[]);
     scene.used.insert(scene.files[1].clone());

@@ -71,7 +71,7 @@ fn kill_9_of_the_agent_loses_no_use_and_is_no_gap() {
 }
 
 #[test]
-fn an_order_to_end_ends_both_wherever_it_arrives() {
+fn an_order_to_end_ends_both_processes_at_either() {
     let mount = need!(Mount::new(Fs::Ext4));
     let (_, mut agent) = watched(&mount);
     let child = agent.below_parent().unwrap();

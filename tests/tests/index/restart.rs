@@ -115,7 +115,7 @@ fn what_changed_while_the_agent_was_away_is_found() {
         ctl.find(["--type", "f"])
     });
     let planned = ctl.candidate_files();
-    assert!(!planned.contains(&made), "made while nobody watched");
+    assert!(!planned.contains(&made), "made while no agent watched");
     assert!(planned.contains(&files[10]), "a short stop makes nothing young");
     assert!(planned.iter().all(|p| p.exists()));
     let plan = ctl.plan();
@@ -144,7 +144,7 @@ fn a_stop_beyond_the_tolerance_counts_as_a_use_of_every_file() {
     assert_eq!(
         number(&plan.json, "/candidates/files"),
         0,
-        "anybody may have used them"
+        "any process may have used them"
     );
     assert_eq!(number(&plan.json, "/kept/uncovered"), 20, "{}", plan.json);
     let status = agent.status();
@@ -259,7 +259,7 @@ fn a_plan_from_before_a_long_gap_is_refused() {
     let plan = agent.ctl().plan();
     assert_eq!(number(&plan.json, "/candidates/files"), 20);
     agent.terminate();
-    // Nobody watches.
+    // No agent watches.
     files.iter().take(5).for_each(|f| read(f));
     let_pass(3);
     agent.launch();

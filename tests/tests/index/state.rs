@@ -1,4 +1,4 @@
-//! What the agent keeps is root's alone, whatever the umask and whatever was there.
+//! What the agent keeps is root's alone, with any umask, and also where something was there before.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
@@ -67,7 +67,7 @@ fn config(root: &Path, audit: &Path) -> Config {
 }
 
 #[test]
-fn the_state_is_roots_alone_whatever_the_umask() {
+fn the_state_is_roots_alone_with_any_umask() {
     let mount = need!(Mount::new(Fs::Ext4));
     for umask in ["000", "022", "077"] {
         let root = mount.dir(&format!("umask-{umask}"));

@@ -68,5 +68,5 @@ fn files_beside_one_that_cannot_be_read_go_and_their_directory_stays() {
         "it could be read, and has expired"
     );
     assert!(root.join("d2/sub").exists(), "what cannot be read lies in it");
-    assert!(root.join("d3/sub").exists(), "nobody knows what lies in it");
+    assert!(root.join("d3/sub").exists(), "what lies in it is unknown");
 }

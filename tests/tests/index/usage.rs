@@ -1,4 +1,4 @@
-//! Usage: what the index has summed up equals what a walk finds, whatever happens on the volume.
+//! Usage: what the index has summed up equals what a walk finds, after any change on the volume.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -165,7 +165,7 @@ struct Bustle {
     /// The directory above, and the name there; the root is its own.
     dirs: Vec<(usize, String)>,
     files: Vec<(usize, String)>,
-    /// No more than so many, however fast the machine: the file system has blocks and inodes for these.
+    /// No more than this many, however fast the machine: the file system has blocks and inodes for these.
     files_max: usize,
     made: usize,
 }

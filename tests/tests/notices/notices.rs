@@ -1,10 +1,10 @@
-//! Notices: every one arrives, none twice, whoever is down or killed meanwhile.
+//! Notices: every one arrives, none twice, also when a sink is down or the agent is killed meanwhile.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
 use purge_tests::ctl::{number, text};
@@ -16,7 +16,7 @@ use purge_tests::notices::{
 use purge_tests::sinks::free_port;
 use purge_tests::sinks::hook::{Hook, Posted};
 use purge_tests::wait::{SOON, let_pass, until};
-use purge_tests::{Agent, Config, Fs, Mount, binary, need, sh};
+use purge_tests::{Agent, Config, Fs, Mount, need, sh};
 use serde_json::Value;
 
 fn signature(secret: &str, posted: &Posted) -> String {
@@ -42,7 +42,7 @@ fn a_webhook_that_was_down_gets_every_notice_once_though_the_agent_was_killed() 
     let ctl = agent.ctl();
     until_told(&ctl, &AT_FIRST);
 
-    // Nobody listens, and the purge does not care.
+    // No sink listens, and the purge goes on.
     let plan = ctl.plan_with(["--rule", "old"]);
     assert_eq!(number(&plan.json, "/candidates/files"), 7, "{}", plan.json);
     let began = Instant::now();
@@ -57,7 +57,7 @@ fn a_webhook_that_was_down_gets_every_notice_once_though_the_agent_was_killed() 
         "{waiting:?}"
     );
 
-    // Somebody answers, but cannot take anything.
+    // A sink answers, but cannot take anything.
     let hook = Hook::start(port);
     hook.answer(503);
     until("an attempt", PATIENCE, || {
@@ -150,7 +150,7 @@ fn kept(dir: &Path) -> Vec<Value> {
 }
 
 #[test]
-fn a_program_gets_what_it_asked_for_once_and_a_stuck_one_holds_up_nobody() {
+fn a_program_gets_what_it_asked_for_once_and_a_stuck_one_holds_up_no_other() {
     let mut mount = need!(Mount::sized(Fs::Ext4, 64, 2000));
     let tree = Tree::make(&mut mount);
     let dir = temp_dir();
@@ -189,7 +189,7 @@ fn a_program_gets_what_it_asked_for_once_and_a_stuck_one_holds_up_nobody() {
     let all = kept(dir.path());
     assert_each_once(&all, &expected);
     assert_eq!(told(&all).len(), 3, "only what it asked for: {all:?}");
-    // It is killed with whoever waits for it.
+    // It is killed together with the process that waits for it.
     let began = Instant::now();
     agent.terminate();
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
@@ -217,19 +217,12 @@ fn owners_hear_exactly_what_a_killed_run_took_from_them() {
     let mut agent = Agent::tracking(&Config::backdated_with(&root, rule).notifying(&sink));
     let ctl = agent.ctl();
     let plan = ctl.plan();
-    let mut client = Command::new(binary("purgectl"))
-        .arg("--endpoint")
-        .arg(format!("unix://{}", agent.socket().display()))
-        .args(["--quiet", "apply", &plan.id, "--yes", "--max-rate", "2000"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut client = agent.ctl().start_apply(&plan, &["--max-rate", "2000"]);
     let left = || -> usize {
         let dirs = (0..20).map(|dir| root.join(format!("d{dir:02}")));
         dirs.map(|dir| fs::read_dir(dir).unwrap().count()).sum()
     };
-    until("almost half of it has gone", PATIENCE, || {
+    until("almost half of it is deleted", PATIENCE, || {
         (left() < 6000).then_some(())
     });
     agent.kill();

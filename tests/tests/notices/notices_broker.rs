@@ -146,7 +146,7 @@ fn a_broker_that_was_down_gets_every_notice_once_though_the_agent_was_killed() {
 }
 
 #[test]
-fn a_broker_is_told_over_tls_only_if_somebody_who_is_trusted_vouches_for_it() {
+fn a_broker_is_told_over_tls_only_if_a_trusted_authority_vouches_for_it() {
     let mut mount = need!(Mount::sized(Fs::Ext4, 64, 2000));
     let dir = temp_dir();
     let (known, unknown) = (Authority::new("Known"), Authority::new("Unknown"));
@@ -166,9 +166,9 @@ fn a_broker_is_told_over_tls_only_if_somebody_who_is_trusted_vouches_for_it() {
     let agent = Agent::tracking(&doubting);
     let ctl = agent.ctl();
     until_told(&ctl, &AT_FIRST);
-    // It waits, and whoever lists it reads why.
+    // It waits, and the list says why.
     let reason = until(
-        "a notice that waits for a broker nobody vouches for",
+        "a notice that waits for a broker without a trusted certificate",
         PATIENCE,
         || {
             let waiting = notices(&ctl, &["--state", "waiting"]);

@@ -55,12 +55,12 @@ fn telling(mount: &Mount, port: u16) -> Config {
         ))
 }
 
-/// An agent with so many notices that wait; it was killed.
+/// An agent with `count` notices that wait; it was killed.
 fn agent_with_notices(mount: &Mount, port: u16, count: u32) -> Agent {
     crowd(mount, count);
     let mut agent = Agent::tracking(&telling(mount, port));
     let ctl = agent.ctl();
-    until("everybody's notice waits", PATIENCE, || {
+    until("each owner's notice waits", PATIENCE, || {
         (notices(&ctl, &[]).len() == count as usize).then_some(())
     });
     agent.kill();
@@ -68,7 +68,7 @@ fn agent_with_notices(mount: &Mount, port: u16, count: u32) -> Agent {
 }
 
 /// The time between the first answer to a notice and the kill that followed, for each that was taken twice: what was answered
-/// before the kill, and yet sent again. An answer to an agent that was dead by then nobody could have noted.
+/// before the kill, and yet sent again. An answer to an agent that was dead by then could not have been noted.
 fn forgotten(hook: &Hook, kills: &[Instant]) -> Vec<Duration> {
     let mut first: BTreeMap<String, Instant> = BTreeMap::new();
     let mut forgotten = Vec::new();
@@ -134,7 +134,7 @@ fn an_agent_that_is_killed_at_any_moment_loses_nothing_and_forgets_no_answer_tha
     );
 }
 
-/// The notice's own file cannot be written; whoever took it is remembered all the same.
+/// The notice's own file cannot be written; which sink took it is remembered all the same.
 #[test]
 fn what_was_taken_is_not_sent_again_though_nothing_could_be_written_about_it() {
     const COUNT: u32 = 20;

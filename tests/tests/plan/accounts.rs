@@ -115,7 +115,7 @@ fn a_rule_means_all_who_have_a_name_and_none_else() {
 }
 
 #[test]
-fn a_second_number_of_an_excluded_name_is_excluded_wherever_it_comes_from() {
+fn a_second_number_of_an_excluded_name_is_excluded_from_any_source() {
     let mount = need!(Mount::new(Fs::Ext4));
     make_files(&mount.path(), &[5001, 5002, 5003]);
     // The files know one, the directory another, and it prints another case than was written.

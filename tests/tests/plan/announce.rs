@@ -42,7 +42,7 @@ fn a_rule_takes_only_what_a_list_that_is_old_enough_has_named() {
     until("the first list", Duration::from_secs(30), || {
         because(&agent).contains("was named").then_some(())
     });
-    // What is used begins anew, also with a TTL that it has passed again; so does what comes into the volume now.
+    // A file that is used starts again, also with a TTL that it has passed again; so does what comes into the volume now.
     read(&files[1]);
     set_times(&files[1], now() - 5 * HOUR);
     fs::rename(&late, root.join("late")).unwrap();
@@ -59,9 +59,9 @@ fn a_rule_takes_only_what_a_list_that_is_old_enough_has_named() {
     let done = agent.ctl().apply(&plan).ok().json();
     assert_eq!(number(&done, "/deleted/files"), 4);
     assert!(files[1].exists() && files[2].exists() && root.join("late").exists());
-    // The hold ended: named anew, it goes when its time has come. What was read stays, it is young.
+    // The hold ended: the file is named again, and deleted when its time has come. What was read stays, it is young.
     let left = BTreeSet::from([files[2].clone()]);
-    until_same("named anew", &left, || agent.ctl().candidate_files());
+    until_same("named again", &left, || agent.ctl().candidate_files());
     // A damaged list names nothing.
     let list = agent.state_dir().join("announced/r");
     fs::write(&list, b"nonsense").unwrap();
@@ -93,7 +93,7 @@ fn what_will_come_is_told_for_the_time_at_which_it_may_go() {
 }
 
 #[test]
-fn owners_find_a_list_that_they_can_read_and_nobody_else() {
+fn owners_find_a_list_that_they_alone_can_read() {
     let mount = need!(Mount::new(Fs::Ext4));
     let root = mount.dir("volume");
     let lists = purge_tests::files::temp_dir();

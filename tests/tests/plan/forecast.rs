@@ -108,7 +108,7 @@ fn a_forecast_tells_when_a_volume_and_its_users_reach_their_limits_and_what_woul
         let told = ctl.run(["forecast", "--output", "json"]).ok().json();
         told.pointer("/limits").and_then(Value::as_array).unwrap().clone()
     };
-    // Nobody knows yet how fast it fills up.
+    // How fast it fills up is not known yet.
     let bytes_of = |limits: &[Value], limit: &str| {
         let found = limits
             .iter()

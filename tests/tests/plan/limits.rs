@@ -29,7 +29,7 @@ fn put(path: PathBuf, bytes: usize, uid: u32, hours: i64) -> PathBuf {
 }
 
 #[test]
-fn a_quota_takes_the_oldest_of_whoever_is_over_it_and_no_more_than_needed() {
+fn a_quota_takes_the_oldest_of_users_who_are_over_it_and_no_more_than_needed() {
     let mount = need!(Mount::new(Fs::Ext4));
     let root = mount.path();
     let file = |name: String| root.join(name);
@@ -62,7 +62,7 @@ fn a_quota_takes_the_oldest_of_whoever_is_over_it_and_no_more_than_needed() {
     assert_eq!(
         number(&again.json, "/candidates/files"),
         0,
-        "nobody is over it any more"
+        "no user is over it any more"
     );
 }
 

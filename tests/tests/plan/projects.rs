@@ -39,7 +39,7 @@ enum Kernel {
     Old,
 }
 
-/// Who wants the ids, besides whoever asks for usage.
+/// Who wants the ids, besides clients that ask for usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wanted {
     ByNobody,
@@ -76,7 +76,7 @@ fn projects_are_told_apart(kernel: Kernel, wanted: Wanted) {
     set_project("78", &[], &moved);
     make(&project, 5);
     fs::rename(&moved, root.join("a/moved")).unwrap();
-    // Not to be opened, by anybody.
+    // No process can open it.
     sh(Command::new("mkfifo").arg(project.join("fifo"))).unwrap();
     std::os::unix::fs::symlink("/dev/null", project.join("link")).unwrap();
 

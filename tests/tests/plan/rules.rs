@@ -125,7 +125,7 @@ fn users_and_sizes_narrow_a_rule() {
     let root = mount.path();
     let files = make(&root.join("d"), 40);
     for (i, file) in files.iter().enumerate() {
-        // Even ones belong to nobody; of each ten the first four are large.
+        // Even ones belong to the user `nobody`; of each ten the first four are large.
         let uid = if i % 2 == 0 { 65534 } else { 0 };
         let size = if i % 10 < 4 { 100_000 } else { 50 };
         fs::File::options()
@@ -147,8 +147,8 @@ fn users_and_sizes_narrow_a_rule() {
     };
     let base = "ttl = \"1h\"\nclock = [\"access\"]\nremove_empty_dirs = false\n";
     let config = Config::new(&root, "baseline = \"mtime\"")
-        .rule("nobodys", &format!("{base}users = [\"nobody\"]"))
-        .rule("not-nobodys", &format!("{base}exclude_users = [\"nobody\"]"))
+        .rule("of-nobody", &format!("{base}users = [\"nobody\"]"))
+        .rule("not-of-nobody", &format!("{base}exclude_users = [\"nobody\"]"))
         .rule("large", &format!("{base}min_size = \"10kB\""))
         .rule("small", &format!("{base}max_size = \"1kB\""))
         .rule(
@@ -160,8 +160,8 @@ fn users_and_sizes_narrow_a_rule() {
     let taken = |rule: &str| -> BTreeSet<PathBuf> {
         ctl.show(&ctl.plan_with(["--rule", rule])).into_keys().collect()
     };
-    assert_same("nobody's", &taken("nobodys"), &of(&|i| i % 2 == 0));
-    assert_same("everybody else's", &taken("not-nobodys"), &of(&|i| i % 2 == 1));
+    assert_same("of the user `nobody`", &taken("of-nobody"), &of(&|i| i % 2 == 0));
+    assert_same("all others'", &taken("not-of-nobody"), &of(&|i| i % 2 == 1));
     assert_same("large", &taken("large"), &of(&|i| i % 10 < 4));
     assert_same("small", &taken("small"), &of(&|i| i % 10 >= 4));
     assert_same(
@@ -170,7 +170,7 @@ fn users_and_sizes_narrow_a_rule() {
         &of(&|i| i % 10 < 4 && i % 2 == 1),
     );
 
-    let plan = ctl.plan_with(["--rule", "nobodys"]);
+    let plan = ctl.plan_with(["--rule", "of-nobody"]);
     let owners = plan.json.get("by_owner").and_then(Value::as_array).unwrap();
     assert_eq!(owners.len(), 1, "{owners:?}");
     assert_eq!(text(&owners[0], "owner"), "nobody");
@@ -248,7 +248,7 @@ fn empty_directories_go_from_the_bottom_up_and_the_root_never() {
 }
 
 #[test]
-fn a_directory_that_somebody_fills_between_plan_and_apply_stays() {
+fn a_directory_that_a_user_fills_between_plan_and_apply_stays() {
     let mount = need!(Mount::new(Fs::Btrfs));
     let root = mount.path();
     make(&root.join("a/b"), 3);

@@ -40,7 +40,7 @@ fn a_schedule_makes_plans_and_applies_them_only_where_it_is_told_to() {
     assert_eq!(
         left.len(),
         21,
-        "what nobody used is gone where the rule applies itself: {left:?}"
+        "what was not used is deleted where the rule applies itself: {left:?}"
     );
     let plans = agent.ctl().run(["plans", "--output", "ndjson"]).ok().lines();
     let only_planned = plans
@@ -51,7 +51,7 @@ fn a_schedule_makes_plans_and_applies_them_only_where_it_is_told_to() {
 }
 
 #[test]
-fn nobody_looks_at_a_plan_that_applies_itself_so_it_takes_a_quarter_at_most() {
+fn a_plan_that_applies_itself_is_seen_by_no_person_so_it_takes_a_quarter_at_most() {
     let mount = need!(Mount::new(Fs::Tmpfs));
     let root = mount.path();
     make(&root.join("d"), 20);

@@ -136,7 +136,7 @@ fn read_while_applying(from: usize, step: usize, rounds: usize) {
     ];
     let (answer, read_while_there) = std::thread::scope(|scope| {
         let applying = scope.spawn(|| ctl.run(slowly));
-        until("the first files have gone", SOON, || {
+        until("the first files are deleted", SOON, || {
             (regular_files(&root).len() < files.len()).then_some(())
         });
         let mut read_while_there = BTreeSet::new();
@@ -185,7 +185,7 @@ fn a_file_held_after_the_plan_stays() {
 }
 
 #[test]
-fn a_directory_replaced_by_a_symlink_leads_nobody_out_of_the_volume() {
+fn a_directory_replaced_by_a_symlink_leads_no_run_out_of_the_volume() {
     let mount = need!(Mount::new(Fs::Ext4));
     let root = mount.dir("volume");
     let outside = mount.dir("outside");
@@ -207,7 +207,7 @@ fn a_directory_replaced_by_a_symlink_leads_nobody_out_of_the_volume() {
         assert_eq!(
             regular_files(&outside).len(),
             40,
-            "something outside the volume is gone"
+            "something outside the volume is deleted"
         );
         assert_eq!(
             regular_files(&root).len(),
@@ -339,7 +339,7 @@ fn a_volume_has_one_run_at_a_time_and_a_run_can_be_cancelled() {
     assert!(counts.deleted < 4000 && counts.skipped > 0, "{run}");
     assert_eq!(regular_files(&root).len() as u64, 4000 - counts.deleted);
 
-    // The volume is free again; what the cancelled run took is gone for the other plan.
+    // The volume is free again; what the cancelled run took is missing for the other plan.
     let run = ctl.apply(&second).ok().json();
     assert_eq!(tally(&second, &run).deleted, 4000 - counts.deleted, "{run}");
 }

@@ -475,7 +475,7 @@ fn files_with_something_mounted_on_them_are_skipped() {
     assert_eq!(skipped(&run, "mounted"), MOUNTED as u64, "{run}");
 }
 
-/// Files that nobody can open: their attributes lie in a damaged block of the disk (EUCLEAN).
+/// Files that no process can open: their attributes lie in a damaged block of the disk (EUCLEAN).
 fn damaged(mount: &mut Mount, root: &Path, count: usize) {
     let files = hers(root, 1, count);
     for file in &files {

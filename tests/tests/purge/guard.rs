@@ -1,4 +1,4 @@
-//! What somebody has open, locked, or another name for stays; directories go as a whole or not at all.
+//! A file that a process has open or locked, or that has another name, stays; directories go as a whole or not at all.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -50,7 +50,7 @@ fn open_files_stay(filesystem: Fs) {
         .stdout(Stdio::null())
         .spawn()
         .expect("the program");
-    // Started only now: what was opened before was seen by nobody.
+    // Started only now: no agent saw what was opened before.
     let agent = Agent::tracking(&files_only(&root));
     let ctl = agent.ctl();
     let plan = ctl.plan();
@@ -63,7 +63,7 @@ fn open_files_stay(filesystem: Fs) {
     let mut left: BTreeSet<PathBuf> = files[..5].iter().cloned().collect();
     left.extend([program, other_name]);
     assert_same("what is open, mapped or running", &regular_files(&root), &left);
-    // Whoever lets go of a file has used it until then.
+    // A process that closes a file has used it until then.
     drop((opened, mapped));
     assert_eq!(number(&ctl.plan().json, "/candidates/files"), 0);
 }
@@ -293,7 +293,7 @@ fn a_hold_is_in_force_at_once_in_a_run_that_goes_on() {
     });
 }
 
-/// What somebody puts where a file was while that file is in the trash is not overwritten.
+/// A file that a user makes at the place of a file in the trash is not overwritten.
 #[test]
 fn a_new_file_of_the_same_name_is_left_alone() {
     let mount = need!(Mount::new(Fs::Ext4));

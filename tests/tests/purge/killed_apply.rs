@@ -1,17 +1,16 @@
-//! kill -9 at random moments of an apply: afterwards nothing outside the plan is gone, nothing lies half moved, and the run's
+//! kill -9 at random moments of an apply: afterwards nothing outside the plan is deleted, nothing lies half moved, and the run's
 //! record and the audit log tell every candidate's fate.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use purge_format::frame::{Frames, put_frame};
-use purge_tests::ctl::{Plan, number, tally, text};
+use purge_tests::ctl::{number, tally, text};
 use purge_tests::files::{age_tree, assert_same, make, make_one, regular_files, trash_is_empty};
 use purge_tests::wait::{LONG, SOON, until};
-use purge_tests::{Agent, Config, Fs, Mount, binary, need};
+use purge_tests::{Agent, Config, Fs, Mount, need};
 use serde_json::Value;
 
 fn is_long() -> bool {
@@ -48,17 +47,6 @@ fn fill(root: &Path, files: usize) {
     age_tree(root);
 }
 
-fn start_apply(agent: &Agent, plan: &Plan) -> std::process::Child {
-    Command::new(binary("purgectl"))
-        .arg("--endpoint")
-        .arg(format!("unix://{}", agent.socket().display()))
-        .args(["--quiet", "apply", &plan.id, "--yes", "--output", "json"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("purgectl")
-}
-
 fn killed(grace: bool) {
     let mount = need!(Mount::sized(Fs::Ext4, 2048, 400_000));
     let root = mount.path();
@@ -86,8 +74,8 @@ fn killed(grace: bool) {
         let plan = agent.ctl().plan();
         let planned: BTreeSet<PathBuf> = agent.ctl().show(&plan).into_keys().collect();
         let before = regular_files(&root);
-        let mut client = start_apply(&agent, &plan);
-        until("the first files have gone", SOON, || {
+        let mut client = agent.ctl().start_apply(&plan, &[]);
+        until("the first files are deleted", SOON, || {
             (!root.join("d0000/f000000").exists() || !root.join("d0003/f000400").exists()).then_some(())
         });
         // Anywhere in the run: a debug build takes some seconds for all of it.
@@ -114,7 +102,7 @@ fn killed(grace: bool) {
         let trash = in_trash(&root);
         let there: BTreeSet<PathBuf> = regular_files(&root).difference(&trash).cloned().collect();
         let gone: BTreeSet<PathBuf> = before.difference(&there).cloned().collect();
-        assert!(gone.is_subset(&planned), "something outside the plan is gone");
+        assert!(gone.is_subset(&planned), "something outside the plan is deleted");
         assert!(used.exists() && kept.iter().all(|f| f.exists()));
         assert_eq!(
             gone.len() as u64,
@@ -144,7 +132,7 @@ fn killed(grace: bool) {
         let twice = told.values().filter(|n| **n > 1).count();
         assert!(twice <= 1024, "{twice} lines are there twice");
         assert_same(
-            "what the audit log says is gone",
+            "what the audit log says is deleted",
             &told.into_keys().collect(),
             &gone,
         );
@@ -192,8 +180,8 @@ fn a_power_cut_during_an_apply_leaves_nothing_half_done() {
         let plan = agent.ctl().plan();
         let planned: BTreeSet<PathBuf> = agent.ctl().show(&plan).into_keys().collect();
         let before = regular_files(&root);
-        let mut client = start_apply(&agent, &plan);
-        until("the first files have gone", SOON, || {
+        let mut client = agent.ctl().start_apply(&plan, &[]);
+        until("the first files are deleted", SOON, || {
             (!root.join("d0000/f000000").exists() || !root.join("d0003/f000400").exists()).then_some(())
         });
         std::thread::sleep(Duration::from_millis(100 + 300 * round));
@@ -213,7 +201,7 @@ fn a_power_cut_during_an_apply_leaves_nothing_half_done() {
         let trash = in_trash(&root);
         let there: BTreeSet<PathBuf> = regular_files(&root).difference(&trash).cloned().collect();
         let gone: BTreeSet<PathBuf> = before.difference(&there).cloned().collect();
-        assert!(gone.is_subset(&planned), "something outside the plan is gone");
+        assert!(gone.is_subset(&planned), "something outside the plan is deleted");
         assert!(trash.is_empty(), "nothing lies half moved: {trash:?}");
         let runs = agent.ctl().run(["runs", "--output", "ndjson"]).ok().lines();
         let run = runs

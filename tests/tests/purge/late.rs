@@ -1,7 +1,7 @@
-//! Whoever has found a file by its name before a run moved it, and opens it while the run has it in hand, finds it at its place.
+//! A process that has found a file by its name before a run moved it, and opens it while the run processes it, finds it at its place.
 //!
-//! Between the last look and the removal there is a moment in which somebody comes too late: he has a file that is gone. That must be the
-//! exception among those who come.
+//! Between the last look and the removal there is a moment in which a process comes too late: the file that it opens is deleted. That must be the
+//! exception among the processes that come.
 
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -18,12 +18,12 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use serde_json::Value;
 
 const FILES: usize = 3000;
-/// So many must have come before it is judged.
+/// This many must have come before the result is judged.
 const COMERS: usize = 50;
 const ROUNDS: usize = 20;
 const OPENERS: usize = 3;
 
-/// A file that somebody has found by its name and not opened yet.
+/// A file that a process has found by its name and not opened yet.
 struct Found {
     path: PathBuf,
     file: OwnedFd,
@@ -31,9 +31,9 @@ struct Found {
 
 /// What a comer met.
 enum Met {
-    /// The file was there, or the run still had it in hand.
+    /// The file was there, or the run was still processing it.
     InTime,
-    /// It was gone.
+    /// It was deleted.
     TooLate,
 }
 
@@ -46,8 +46,8 @@ impl Found {
         files.into_iter().map(found).collect()
     }
 
-    /// Opens it if it is neither at its place nor removed: somebody has it in hand.
-    fn open_in_hand(&self) -> Option<Met> {
+    /// Opens it if it is neither at its place nor removed: a run is processing it.
+    fn open_while_processed(&self) -> Option<Met> {
         if self.links() == 0 || self.path.exists() {
             return None;
         }
@@ -79,7 +79,7 @@ impl Found {
     }
 }
 
-/// A plan that is about to be applied, and its files, each of which somebody has found.
+/// A plan that is about to be applied, and its files, each of which a process has found.
 struct Ready {
     agent: Agent,
     plan: Plan,
@@ -95,7 +95,7 @@ impl Ready {
         Self { agent, plan, found }
     }
 
-    /// Applies the plan while `come` is tried on every file, and returns the run and who came to what.
+    /// Applies the plan while `come` is tried on every file, and returns the run and what each process met.
     fn apply_beside(&self, come: impl Fn(&Found) -> Option<Met> + Sync) -> (Value, Vec<(&Found, Met)>) {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -143,7 +143,7 @@ fn is_lost(found: &Found) -> bool {
     !found.path.exists()
 }
 
-/// How many came in time and how many too late; fails if one who came in time is without his file.
+/// How many came in time and how many too late; fails if a process that came in time is without its file.
 fn judge(met: &[(&Found, Met)], run: &Value) -> (usize, usize) {
     let (there, gone): (Vec<_>, Vec<_>) = met.iter().partition(|(_, met)| matches!(met, Met::InTime));
     let lost: Vec<_> = there
@@ -177,15 +177,15 @@ fn until_enough_came(mount: &Mount, round: impl Fn(&Path) -> (usize, usize)) {
             return;
         }
     }
-    panic!("only {in_time} came in time while the agent had a file in hand, and {too_late} too late");
+    panic!("only {in_time} came in time while the agent was processing a file, and {too_late} too late");
 }
 
-fn whoever_comes_late_finds_his_file(filesystem: Fs, is_scanned: bool) {
+fn a_late_opener_finds_its_file(filesystem: Fs, is_scanned: bool) {
     let mount = need!(Mount::new(filesystem));
     until_enough_came(&mount, |root| {
         let ready = Ready::new(root, make(&root.join("d"), FILES), &files_only(root, ""));
         let scanner = is_scanned.then(|| Scanner::of(root));
-        let (run, met) = ready.apply_beside(Found::open_in_hand);
+        let (run, met) = ready.apply_beside(Found::open_while_processed);
         drop(scanner);
         assert_eq!(number(&run, "/failed_total"), 0, "{run}");
         let deleted = tally(&ready.plan, &run).deleted as usize;
@@ -196,34 +196,34 @@ fn whoever_comes_late_finds_his_file(filesystem: Fs, is_scanned: bool) {
 }
 
 #[test]
-fn whoever_comes_late_finds_his_file_on_ext4() {
-    whoever_comes_late_finds_his_file(Fs::Ext4, false);
+fn a_late_opener_finds_its_file_on_ext4() {
+    a_late_opener_finds_its_file(Fs::Ext4, false);
 }
 
 #[test]
-fn whoever_comes_late_finds_his_file_on_xfs() {
-    whoever_comes_late_finds_his_file(Fs::Xfs, false);
+fn a_late_opener_finds_its_file_on_xfs() {
+    a_late_opener_finds_its_file(Fs::Xfs, false);
 }
 
 #[test]
-fn whoever_comes_late_finds_his_file_on_tmpfs() {
-    whoever_comes_late_finds_his_file(Fs::Tmpfs, false);
+fn a_late_opener_finds_its_file_on_tmpfs() {
+    a_late_opener_finds_its_file(Fs::Tmpfs, false);
 }
 
 /// The kernel asks a virus scanner before he comes to the lease, and he waits for the answer longer than a batch takes.
 #[test]
-fn whoever_waits_for_a_virus_scanner_finds_his_file_on_ext4() {
-    whoever_comes_late_finds_his_file(Fs::Ext4, true);
+fn an_opener_that_waits_for_a_virus_scanner_finds_its_file_on_ext4() {
+    a_late_opener_finds_its_file(Fs::Ext4, true);
 }
 
 #[test]
-fn whoever_waits_for_a_virus_scanner_finds_his_file_on_xfs() {
-    whoever_comes_late_finds_his_file(Fs::Xfs, true);
+fn an_opener_that_waits_for_a_virus_scanner_finds_its_file_on_xfs() {
+    a_late_opener_finds_its_file(Fs::Xfs, true);
 }
 
 /// A directory of which some was removed when he came is named as failed, with the rest at its place.
 #[test]
-fn whoever_waits_for_a_virus_scanner_finds_his_file_in_a_directory_that_goes_as_a_whole() {
+fn an_opener_that_waits_for_a_virus_scanner_finds_its_file_in_a_directory_that_goes_as_a_whole() {
     let mount = need!(Mount::new(Fs::Ext4));
     until_enough_came(&mount, |root| {
         let dirs = (0..60).map(|n| root.join(format!("d{n}")));
@@ -231,7 +231,7 @@ fn whoever_waits_for_a_virus_scanner_finds_his_file_in_a_directory_that_goes_as_
         let config = Config::backdated_with(root, "target = \"directory\"\ndepth = 1");
         let ready = Ready::new(root, files, &config);
         let scanner = Scanner::of(root);
-        let (run, met) = ready.apply_beside(Found::open_in_hand);
+        let (run, met) = ready.apply_beside(Found::open_while_processed);
         drop(scanner);
         tally(&ready.plan, &run);
         assert!(trash_is_empty(root), "nothing is left behind");
@@ -240,7 +240,7 @@ fn whoever_waits_for_a_virus_scanner_finds_his_file_in_a_directory_that_goes_as_
 }
 
 #[test]
-fn whoever_comes_to_a_lease_finds_his_file_also_with_a_grace() {
+fn an_opener_that_meets_a_lease_finds_its_file_also_with_a_grace() {
     let mount = need!(Mount::new(Fs::Ext4));
     until_enough_came(&mount, |root| {
         let config = files_only(root, "grace = \"1h\"");

@@ -148,7 +148,7 @@ fn a_directory_with_a_mount_in_it_stays_as_a_whole() {
     assert!(!other.run("cat /proc/self/mountinfo").unwrap().contains("deleted"));
 }
 
-/// A user who is nobody's root but in a namespace of his own, with more mounts than are looked at in one go. Root's are seen all the same.
+/// A user who is root only in a namespace of their own, with more mounts than are looked at in one go. Root's are seen all the same.
 #[test]
 fn a_user_with_many_mounts_does_not_hide_those_of_others() {
     let count = if std::env::var_os("PURGE_TESTS_LONG").is_some() {

@@ -12,12 +12,12 @@ use purge_tests::{Agent, Config, Fs, Mount, binary, need};
 
 /// Accesses on each of ext4, xfs, btrfs and tmpfs, with and without a grace.
 const ACCESSES: &str = "1000";
-/// A second: unoptimised programs and whatever else runs here must keep up.
+/// A second: unoptimised programs must keep up beside other tests.
 const RATE: &str = "2000";
 
 #[test]
 fn nothing_is_lost_that_is_used_while_it_is_purged() {
-    // Whatever cannot be mounted here cannot be raced on.
+    // A file system that cannot be mounted here cannot be raced on.
     for filesystem in [Fs::Ext4, Fs::Xfs, Fs::Btrfs, Fs::Tmpfs] {
         drop(need!(Mount::new(filesystem)));
     }

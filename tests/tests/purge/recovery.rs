@@ -3,23 +3,17 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use purge_tests::ctl::text;
-use purge_tests::files::{age_tree, files_in_trash, make, regular_files, walk};
+use purge_tests::files::{age_tree, files_in_trash, give, make, regular_files, walk};
 use purge_tests::wait::{LONG, until};
-use purge_tests::{Agent, Config, Fs, Mount, binary, need};
+use purge_tests::{Agent, Config, Fs, Mount, need};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 const MALLORY: u32 = 4001;
 const BOB: u32 = 4002;
-
-fn give(path: &Path, uid: u32, mode: u32) {
-    chown(path, Some(uid), Some(uid)).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-}
 
 /// A root of Mallory's, with a private and a public directory of Bob's.
 fn owned_root(mount: &Mount, below: &str, files: usize) -> PathBuf {
@@ -46,14 +40,7 @@ fn exchange(a: &Path, b: &Path) {
 /// Applies a plan, and kills the agent when something is out of its place.
 fn kill_with_something_taken(agent: &mut Agent, root: &Path) -> BTreeSet<PathBuf> {
     let plan = agent.ctl().plan();
-    let mut client = Command::new(binary("purgectl"))
-        .arg("--endpoint")
-        .arg(format!("unix://{}", agent.socket().display()))
-        .args(["--quiet", "apply", &plan.id, "--yes"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut client = agent.ctl().start_apply(&plan, &[]);
     until("something is out of its place", LONG, || {
         agent.freeze();
         let is_some = !files_in_trash(root).is_empty();

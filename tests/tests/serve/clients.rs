@@ -14,7 +14,7 @@ use purge_tests::{Agent, Config, Ctl, Fs, Mount, need};
 use tonic::{Code, Request};
 
 const VIEWER: u32 = 4201;
-/// With long paths, enough for their messages to fill whatever lies between the agent and a client that reads nothing.
+/// With long paths, enough for their messages to fill all buffers between the agent and a client that reads nothing.
 const FILES: usize = 12_000;
 
 fn agent_of(mount: &Mount, files: usize) -> Agent {
@@ -36,7 +36,7 @@ fn resident(ctl: &Ctl) -> u64 {
 }
 
 #[test]
-fn clients_that_read_nothing_hold_up_nobody() {
+fn clients_that_read_nothing_hold_up_no_other() {
     let mount = need!(Mount::new(Fs::Ext4));
     let agent = agent_of(&mount, FILES);
     let (ctl, runtime) = (agent.ctl(), runtime());
@@ -64,7 +64,7 @@ fn clients_that_read_nothing_hold_up_nobody() {
                 let entries = client().find(find).await.unwrap().into_inner();
                 unread.push((answers, entries));
             }
-            // One message each, and then nobody reads on.
+            // One message each, and then no client reads on.
             for (answers, entries) in &mut unread {
                 answers.message().await.unwrap().unwrap();
                 entries.message().await.unwrap().unwrap();
@@ -167,7 +167,7 @@ fn messages_and_calls_have_their_limits() {
 }
 
 #[test]
-fn connections_that_say_nothing_keep_nobody_out() {
+fn connections_that_say_nothing_keep_no_client_out() {
     let mount = need!(Mount::new(Fs::Ext4));
     make(&mount.path().join("d"), 3);
     let (dir, port, metrics) = (temp_dir(), free_port(), free_port());
@@ -197,7 +197,7 @@ fn connections_that_say_nothing_keep_nobody_out() {
             .count()
     };
     assert!(fds() < 200, "{} descriptors", fds());
-    // One client has only so many connections.
+    // The number of connections of one client is bounded.
     let channels: Vec<_> = (0..100).map(|_| channel_tls(&runtime, port, &files)).collect();
     let answered = channels
         .iter()

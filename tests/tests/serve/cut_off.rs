@@ -1,4 +1,4 @@
-//! Clients whose network is cut in the middle of a call: nobody is told, and yet they are let go, and their runs go on.
+//! Clients whose network is cut in the middle of a call: neither end is told, and yet the agent drops them, and their runs go on.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,11 +10,11 @@ use purge_tests::files::{age_tree, make, temp_dir};
 use purge_tests::wait::{SOON, let_pass, until};
 use purge_tests::{Agent, Config, Fs, Mount, binary, need, sh};
 
-/// With long paths, enough for a list of them to fill whatever lies between the agent and a client that reads nothing.
+/// With long paths, enough for a list of them to fill all buffers between the agent and a client that reads nothing.
 const FILES: usize = 12_000;
 /// The kernel ends a connection on which nothing was taken for a minute; it looks now and then.
 const LET_GO_WITHIN: Duration = Duration::from_secs(100);
-/// What those who have gone may leave behind.
+/// What clients that were cut off may leave behind.
 const LEFT_MAX: u64 = 16 << 20;
 
 /// Ended when dropped.
@@ -79,7 +79,7 @@ fn clients_whose_network_is_cut_are_let_go_and_their_runs_go_on() {
         )
     };
     let plan = ctl.plan();
-    until("whoever came before has gone", SOON, || {
+    until("earlier clients have disconnected", SOON, || {
         connections().is_empty().then_some(())
     });
     let before = resident();
@@ -107,12 +107,14 @@ fn clients_whose_network_is_cut_are_let_go_and_their_runs_go_on() {
     cable.mend(false);
     let cut = Instant::now();
     let then = deleted();
-    until("the run goes on without whoever asked for it", SOON, || {
-        (deleted() > then).then_some(())
-    });
+    until(
+        "the run goes on without the client that asked for it",
+        SOON,
+        || (deleted() > then).then_some(()),
+    );
     // Others are served meanwhile.
     let _ = ctl.plan();
-    assert_eq!(connections().len(), calls.len(), "nobody was told");
+    assert_eq!(connections().len(), calls.len(), "neither end was told");
     until("those who were cut off are let go", LET_GO_WITHIN, || {
         connections().is_empty().then_some(())
     });

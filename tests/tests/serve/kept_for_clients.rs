@@ -148,7 +148,7 @@ fn holds_that_are_over_leave_nothing() {
 }
 
 #[test]
-fn a_client_keeps_so_many_plans_and_takes_none_of_anothers() {
+fn plans_of_a_client_are_bounded_and_take_none_of_anothers() {
     let world = need!(World::new(50));
     let roots = world.plan(&world.client(0));
     let operator = world.client(OPERATOR);

@@ -1,4 +1,4 @@
-//! What a path means is one answer, whatever is asked with it: the entry that has these names, and no link is followed.
+//! A path means the same in every call: the entry that has these names, and no link is followed.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;

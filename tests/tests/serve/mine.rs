@@ -27,7 +27,7 @@ fn put(path: PathBuf, uid: u32, days: i64) -> PathBuf {
     path
 }
 
-/// What Alice and Bob have in directories of their own that nobody else may enter, and in one that is everybody's.
+/// What Alice and Bob have in directories of their own that no other user may enter, and in one that is open to all users.
 struct Share {
     root: PathBuf,
     alices: BTreeSet<PathBuf>,
@@ -103,7 +103,7 @@ fn users_see_what_of_theirs_expires_and_nothing_of_others() {
     let words = carol.run(["mine", "--expiring", "5d"]).ok().text();
     assert!(words.contains("Nothing of 50003 expires within 5d"), "{words}");
 
-    // Asking for somebody else's is refused, asking for one's own by name is not.
+    // Asking for another user's files is refused, asking for one's own by name is not.
     let refused = alice.run(["mine", "--user", &BOB.to_string()]).ends_with(1);
     assert!(!refused.stderr.contains("secret"), "{}", refused.stderr);
     assert_eq!(
@@ -128,7 +128,7 @@ fn users_see_what_of_theirs_expires_and_nothing_of_others() {
 }
 
 #[test]
-fn without_the_role_nobody_but_root_is_told_anything() {
+fn without_the_role_only_root_is_told_anything() {
     let mount = need!(Mount::new(Fs::Ext4));
     let share = Share::make(&mount);
     let agent = Agent::tracking(&share.config(""));

@@ -25,7 +25,7 @@ const VIEWER: u32 = 4010;
 const OPERATOR: u32 = 4020;
 const ADMIN: u32 = 4030;
 
-/// A volume with Alice's directory, Bob's that nobody else may enter, and a directory beside the volume.
+/// A volume with Alice's directory, Bob's that no other user may enter, and a directory beside the volume.
 struct World {
     runtime: Runtime,
     agent: Agent,
@@ -264,7 +264,7 @@ fn resources(world: &World) -> Vec<(&'static str, Vec<u8>, Is)> {
     ]
 }
 
-/// What a call must say of it: for an ordinary user, or somebody with a role.
+/// What a call must say of it: for an ordinary user, or a user with a role.
 fn expected(call: &str, is: Is, own_only: bool) -> Code {
     match (is, call, own_only) {
         (Is::Unclean, ..) | (Is::Link, "hold add", _) | (Is::Link, "find", false) => Code::InvalidArgument,
@@ -369,7 +369,7 @@ fn what_is_anothers_and_what_is_not_there_are_not_told_apart() {
             assert_eq!(answer, first, "{call} of {name}");
         }
     }
-    // Of what lies outside nobody learns whether it is there.
+    // No client learns whether something outside is there.
     for client in [
         world.as_user(OPERATOR),
         world.as_certificate("viewer"),
@@ -419,7 +419,7 @@ fn of_others_holds_users_learn_only_that_there_is_one() {
     };
     assert_eq!(said(&of_bob.hold_id), said("hnone"));
 
-    // A hold is matched by what was found at its place, wherever that is by now.
+    // A hold is matched by what was found at its place, also after that was moved.
     fs::rename(world.root.join("alice/private"), world.root.join("alice/moved")).unwrap();
     let told = operator.explain(&path("alice/moved/file")).unwrap();
     assert_eq!(names(&told.holds).len(), 2, "{told:?}");

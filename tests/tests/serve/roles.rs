@@ -1,4 +1,4 @@
-//! Who may call what: every call of the contract as every role and as nobody, and what ordinary users see.
+//! Who may call what: every call of the contract as every role and without one, and what ordinary users see.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -40,7 +40,7 @@ fn access(own: bool) -> String {
 }
 
 #[test]
-fn every_call_as_every_role_and_as_nobody() {
+fn every_call_as_every_role_and_without_one() {
     let table: BTreeSet<String> = CALLS.iter().map(|(name, _, _)| (*name).to_owned()).collect();
     assert_eq!(table, calls_of_the_contract(), "the table names every call");
     let mount = need!(Mount::new(Fs::Ext4));
@@ -50,7 +50,7 @@ fn every_call_as_every_role_and_as_nobody() {
         let config = Config::backdated(&mount.path()).access(&access(own));
         let agent = Agent::tracking(&config);
         agent.reachable();
-        // Who may connect is one thing, who may ask another: here everybody connects.
+        // Who may connect is one thing, who may ask another: here all users may connect.
         fs::set_permissions(agent.socket(), fs::Permissions::from_mode(0o666)).unwrap();
         let who: [(&str, u32, &[u32], &[&str]); 5] = [
             ("nobody", NOBODY, &[], &[]),

@@ -1,4 +1,4 @@
-//! Clients on TCP: whom their certificates make them, and what becomes of those that nobody vouches for.
+//! Clients on TCP: whom their certificates make them, and what becomes of clients without a trusted certificate.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -73,7 +73,7 @@ impl World {
         })
     }
 
-    /// What somebody shows for whom the clients' authority vouches.
+    /// What a client shows whose certificate is from the clients' authority.
     fn files_of(&self, name: &str) -> Tls {
         let pair = self.clients.vouch(self.dir.path(), name, Validity::Long);
         client_files(&self.servers, &pair)
@@ -111,7 +111,7 @@ fn every_call_as_every_certificate() {
     }
 }
 
-/// Whether somebody is turned away before any call is looked at. TLS 1.3 lets clients speak first.
+/// Whether a client is turned away before any call is looked at. TLS 1.3 lets clients speak first.
 fn is_not_let_in(answer: std::io::Result<Result<(), Status>>) -> bool {
     match answer {
         Err(_) => true,
@@ -124,7 +124,7 @@ fn is_not_let_in(answer: std::io::Result<Result<(), Status>>) -> bool {
 }
 
 #[test]
-fn nobody_comes_in_without_a_certificate_that_holds() {
+fn no_client_comes_in_without_a_certificate_that_holds() {
     let world = need!(World::new());
     let runtime = runtime();
     let ask = |files: &Tls| {
@@ -223,7 +223,7 @@ fn purgectl_works_over_tls_and_the_audit_log_names_the_certificate() {
 fn a_subject_is_meant_whole() {
     let world = need!(World::new());
     let runtime = runtime();
-    // "CN=backup" is an operator: nobody is, by having that name among others.
+    // "CN=backup" is an operator. A certificate with that name among others is not.
     let asks = |pair: &Pair| {
         let files = client_files(&world.servers, pair);
         let channel = channel_tls(&runtime, world.port, &files).unwrap();
@@ -283,7 +283,7 @@ fn who_is_revoked_is_refused_at_the_next_call() {
     asks(&viewer).unwrap();
 
     world.clients.write_list(&list, &[], Validity::Over);
-    let refused = until("a list that has ended vouches for nobody", SOON, || {
+    let refused = until("a list that has expired admits no client", SOON, || {
         asks(&viewer).err()
     });
     assert!(refused.message().contains("has ended"), "{refused}");
@@ -330,7 +330,7 @@ fn replace(from: &Path, to: &Path) {
 }
 
 #[test]
-fn certificates_are_taken_up_anew_without_a_restart() {
+fn certificates_are_read_again_without_a_restart() {
     let world = need!(World::new());
     let runtime = runtime();
     let admin = world.files_of("admin");
@@ -373,7 +373,7 @@ fn certificates_are_taken_up_anew_without_a_restart() {
     let again = channel_tls(&runtime, world.port, &anew).unwrap();
     asks(&again).unwrap();
 
-    // The authorities of clients change, and nobody says so: it is found out.
+    // The authorities of clients change without a word to the agent: it finds out.
     let others = Authority::new("other clients' authority");
     others.write(&world.client_ca());
     until("the clients of old are out", SOON, || {

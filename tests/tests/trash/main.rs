@@ -9,9 +9,9 @@
 
 mod figures;
 mod freeing;
-mod kept;
 mod remembered;
 mod restore_race;
+mod stranded;
 mod trash;
 mod used_in_trash;
 mod where_is_it;

@@ -5,13 +5,12 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use purge_tests::ctl::{purgectl_for_users, text};
 use purge_tests::files::{age_tree, files_in_trash, inode, make};
 use purge_tests::wait::{LONG, SOON, until};
-use purge_tests::{Agent, Config, Ctl, Fs, Mount, binary, need};
+use purge_tests::{Agent, Config, Ctl, Fs, Mount, need};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -234,14 +233,7 @@ fn what_is_held_while_it_is_away_stays(held: &str) {
         agent.reachable();
         let alice = agent.ctl().as_user(ALICE, &program);
         let (plan, before) = (agent.ctl().plan(), inode(&tree));
-        let mut client = Command::new(binary("purgectl"))
-            .arg("--endpoint")
-            .arg(format!("unix://{}", agent.socket().display()))
-            .args(["--quiet", "apply", &plan.id, "--yes"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut client = agent.ctl().start_apply(&plan, &[]);
         let since = Instant::now();
         let is_away = || fs::symlink_metadata(&tree).map_or(true, |_| inode(&tree) != before);
         while !is_away() && since.elapsed() < SOON {

@@ -6,13 +6,12 @@ use std::ffi::CString;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use purge_tests::ctl::{number, text};
-use purge_tests::files::{age_tree, files_in_trash, files_of_users, make, set_times, walk};
+use purge_tests::files::{age_tree, files_in_trash, files_of_users, give, make, set_times, walk};
 use purge_tests::wait::{Ends, SOON, until};
-use purge_tests::{Agent, Config, Fs, Mount, binary, need};
+use purge_tests::{Agent, Config, Fs, Mount, need};
 use rustix::fs::{CWD, RenameFlags, XattrFlags, renameat_with};
 use std::time::{Duration, Instant};
 
@@ -58,12 +57,7 @@ fn witness(root: &Path) -> Witness {
     seen
 }
 
-fn give(path: &Path, uid: u32, mode: u32) {
-    chown(path, Some(uid), Some(uid)).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-}
-
-/// What lies at a place, found again wherever it was exchanged to.
+/// What lies at a place, found again at the place to which it was exchanged.
 fn find_inode(places: &[PathBuf], ino: u64) -> PathBuf {
     let is_it = |p: &&PathBuf| fs::symlink_metadata(p).is_ok_and(|m| m.ino() == ino);
     places
@@ -245,14 +239,7 @@ fn what_recovery_makes_again_cannot_be_exchanged_for_anything_else() {
         trap.fill(12);
         let mut agent = Agent::tracking(&config(&root));
         let plan = agent.ctl().plan();
-        let mut client = Command::new(binary("purgectl"))
-            .arg("--endpoint")
-            .arg(format!("unix://{}", agent.socket().display()))
-            .args(["--quiet", "apply", &plan.id, "--yes"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut client = agent.ctl().start_apply(&plan, &[]);
         until("files go", SOON, || {
             let is_empty = |d: PathBuf| fs::read_dir(d.join("e")).map_or(0, Iterator::count) == 0;
             trap.dirs().any(is_empty).then_some(())
@@ -281,7 +268,7 @@ fn what_recovery_makes_again_cannot_be_exchanged_for_anything_else() {
     eprintln!("{rounds} rounds, {} exchanges", exchanges.load(Relaxed));
 }
 
-/// A directory that anybody may make and remove directories in.
+/// A directory in which every user may make and remove directories.
 fn shared_root(mount: &Mount) -> PathBuf {
     let root = mount.dir("volume");
     give(&root, 0, 0o1777);

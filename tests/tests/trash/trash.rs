@@ -96,7 +96,7 @@ fn everything_comes_back(filesystem: Fs) {
     assert_eq!(
         number(&ctl.plan().json, "/candidates/files"),
         0,
-        "whoever restores a file uses it"
+        "a restored file counts as used"
     );
     let again = ctl.run(["restore", id]).ends_with(3);
     assert!(
@@ -162,7 +162,7 @@ fn parts_are_restored_and_nothing_is_overwritten() {
     );
     fs::remove_file(root.join("a")).unwrap();
     fs::create_dir(root.join("a")).unwrap();
-    fs::write(&a[0], "somebody's new file").unwrap();
+    fs::write(&a[0], "another user's new file").unwrap();
     let refused = ctl.run(["restore", id, "--output", "json"]).ends_with(5).json();
     assert_eq!(
         (
@@ -172,7 +172,7 @@ fn parts_are_restored_and_nothing_is_overwritten() {
         (9, 1),
         "{refused}"
     );
-    assert_eq!(fs::read(&a[0]).unwrap(), b"somebody's new file");
+    assert_eq!(fs::read(&a[0]).unwrap(), b"another user's new file");
     assert_eq!(trashed(&agent), 1);
     fs::rename(&a[0], root.join("a/moved-away")).unwrap();
     let _ = ctl.run(["restore", id]).ends_with(0);
@@ -226,7 +226,7 @@ fn what_is_in_the_trash_goes_when_its_grace_ends_also_after_a_restart() {
     let id = text(&run, "run_id").to_owned();
     agent.terminate();
     std::thread::sleep(Duration::from_secs(3));
-    assert!(!is_empty(&root), "nobody has freed it");
+    assert!(!is_empty(&root), "no agent has freed it");
     agent.launch();
     until("it is freed", SOON, || is_empty(&root).then_some(()));
     until("the run says so", SOON, || {
@@ -271,7 +271,7 @@ fn everything_that_happens_is_in_the_audit_log() {
     let log = agent.state_dir().join("audit.jsonl");
     fs::rename(&log, agent.state_dir().join("audit.1")).unwrap();
     agent.reload();
-    until("the log is opened anew", SOON, || log.exists().then_some(()));
+    until("the log is opened again", SOON, || log.exists().then_some(()));
     let _ = ctl.run(["restore", id, files[1].to_str().unwrap()]).ends_with(0);
     let read = |path: &Path| -> Vec<Value> {
         let text = fs::read_to_string(path).unwrap();

@@ -1,7 +1,7 @@
 //! What runs of a watermark free: measured once they are over, and held against what their plans promised.
 
 use super::Brakes;
-use super::kept::{Pending, Stopped, Stored, stored};
+use super::known::{Pending, Stopped, Stored, stored};
 use super::lately::taken;
 use super::promised::Sum;
 use super::withheld::{named, without_kept};

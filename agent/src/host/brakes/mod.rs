@@ -5,10 +5,10 @@
 //! - `promised`  sums of that
 //! - `withheld`  deleted files that processes keep: their owners' files are left out
 //! - `lately`    what was taken within a day without a person
-//! - `kept`      what is remembered of it, in `STATE_DIR/freed`
+//! - `known`     what is remembered of it, in `STATE_DIR/freed`
 //! - [`status`]  how quotas and watermarks are, and letting one go on
 
-mod kept;
+mod known;
 mod lately;
 mod measuring;
 mod promised;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use self::kept::{AllKnown, Pending, stored};
+use self::known::{AllKnown, Pending, stored};
 use super::notices::Notices;
 use super::space::{shares, space_of};
 use super::{Ground, HostError};

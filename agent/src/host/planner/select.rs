@@ -17,9 +17,11 @@ use purge_policy::allowance::{Quota, Watermark};
 use purge_policy::apart::TOGETHER_MAX;
 use purge_policy::evaluate::{Circumstances, Evaluation};
 use purge_policy::freed::scaled;
+use purge_policy::needed::{Reason, Triggered, choose};
 use purge_policy::portion::Portion;
-use purge_policy::quota::{self, Reason, Triggered};
+use purge_policy::quota;
 use purge_policy::rule::Rule;
+use purge_policy::watermark;
 use purge_removal::plans::{OwnerProbes, Plan, Promise};
 
 /// What a plan takes.
@@ -105,12 +107,12 @@ impl Planner {
                 &without
             }
         };
-        let (evaluation, picks) = quota::may_go(&index.read(), (rule, w.min_age), at)?;
+        let (evaluation, picks) = watermark::may_go(&index.read(), (rule, w.min_age), at)?;
         // The files are asked without the index: a thread that makes a use known does not wait for that.
         let mut sharing = Sharing::new(volume);
-        let chosen = quota::choose(picks, need, |pick| sharing.gain(pick));
+        let chosen = choose(picks, need, |pick| sharing.gain(pick));
         let drawn = draw(volume, &chosen.0, need.0 > 0);
-        let mut found = quota::settled(&index.read(), evaluation, chosen, rule, (because, at.now));
+        let mut found = watermark::settled(&index.read(), evaluation, chosen, rule, (because, at.now));
         found.left_out = owners.iter().map(LeftOut::in_words).collect();
         let why = sharing
             .in_words()

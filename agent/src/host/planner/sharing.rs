@@ -11,7 +11,7 @@ use purge_index::Attributes;
 use purge_model::Inode;
 use purge_policy::blocks::{Lies, OnDisk};
 use purge_policy::evaluate::Pick;
-use purge_policy::quota::Need;
+use purge_policy::needed::Need;
 use purge_policy::sample::Kept;
 use purge_sys::extents;
 use purge_sys::stat::magic;

@@ -2,7 +2,7 @@
 
 use super::wanted::Part;
 use crate::host::asker::Asker;
-use purge_policy::quota::Reason;
+use purge_policy::needed::Reason;
 use purge_policy::rule::Rule;
 use purge_removal::plans::{By, Fingerprint, Trigger};
 

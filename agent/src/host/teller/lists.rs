@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_one_line_whatever_the_name() {
+    fn a_line_is_one_line_with_any_name() {
         let line = line(Path::new("/v"), Seconds(86_400), 7, b"a\n\\\t\x07\xff/b", None);
         assert_eq!(line, b"1970-01-02T00:00:00Z\t7\t/v/a\\n\\\\\\t\\x07\\xff/b\n");
     }

@@ -2,15 +2,15 @@
 //!
 //! - [`restore`] puts it back; `back`: what comes back, counted
 //! - [`taken`]   what runs took, where it is now; `listed`: what is there
-//! - `lying`     counts it
+//! - `figures`   how much there is
 //! - `freeing`   frees it when its grace has ended, or when the volume needs the space
 //! - `waiting`   what stays longer than its grace
 //! - `stuck`     what cannot be freed
 
 mod back;
+mod figures;
 mod freeing;
 mod listed;
-mod lying;
 pub mod restore;
 mod stuck;
 pub mod taken;
@@ -18,7 +18,7 @@ mod waiting;
 
 use std::sync::Arc;
 
-use self::lying::Lying;
+use self::figures::Figures;
 use self::stuck::AllStuck;
 use self::waiting::Waiting;
 use super::Ground;
@@ -40,7 +40,7 @@ pub struct TrashKeeper {
     /// What stays longer than its grace.
     waiting: Waiting,
     /// How much there is.
-    lying: Lying,
+    figures: Figures,
 }
 
 impl TrashKeeper {
@@ -56,7 +56,7 @@ impl TrashKeeper {
             brakes,
             stuck: AllStuck::default(),
             waiting: Waiting::default(),
-            lying: Lying::default(),
+            figures: Figures::default(),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! What runs leave in the trash: put back. See [`super::lying`] for how much there is, and [`super::freeing`] for its end.
+//! What runs leave in the trash: put back. See [`super::figures`] for how much there is, and [`super::freeing`] for its end.
 
 use std::sync::Arc;
 

@@ -9,7 +9,7 @@ use crate::host::{HostError, Manner};
 use crate::volume::Volume;
 use purge_model::Totals;
 use purge_policy::allowance::{Quota, Watermark};
-use purge_policy::quota::Need;
+use purge_policy::needed::Need;
 use purge_removal::plans::Plan;
 use purge_removal::trash::Share;
 

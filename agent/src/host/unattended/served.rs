@@ -1,5 +1,5 @@
 //! Until when each rule's schedule was served: it lies in `STATE_DIR/schedules`, a line for each rule, and tells the next process what came
-//! due while no agent ran. A damaged line is none.
+//! due while no agent ran. A damaged line counts as missing.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

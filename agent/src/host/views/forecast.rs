@@ -21,6 +21,7 @@ use purge_policy::evaluate::{Circumstances, Pick};
 use purge_policy::forecast::{self, By, Outlook};
 use purge_policy::growth::{growth, reached_at};
 use purge_policy::quota;
+use purge_policy::watermark;
 
 const DAY: u64 = 86_400;
 /// Rows of limits in an answer.
@@ -358,7 +359,7 @@ impl Forecaster {
                     "bytes" => (need.ceil() as u128, 0),
                     _ => (0, need.ceil() as u128),
                 };
-                let found = quota::watermark(&index, (&rule, w.min_age), need, String::new(), then)?;
+                let found = watermark::watermark(&index, (&rule, w.min_age), need, String::new(), then)?;
                 Ok(sum(found.evaluation.picks.iter()))
             }
             Asker::Quota(q) => {

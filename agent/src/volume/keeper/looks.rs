@@ -233,7 +233,7 @@ impl Volume {
                 tracing::warn!(volume = %name, "the wall clock was set back, and is believed");
                 // First nothing is hidden any more, then the clocks that lie ahead move to this moment.
                 let windows = self.source.windows();
-                if let Some(Err(error)) = windows.map(Windows::begin_anew) {
+                if let Some(Err(error)) = windows.map(Windows::begin_again) {
                     tracing::error!(volume = %name, %error, "the precision window cannot be ended");
                     return;
                 }

@@ -1,7 +1,7 @@
 //! What is done without while too many events wait: names.
 //!
 //! The kernel takes one lock for each event that is made or read. So users on several processors make events of names faster than one
-//! thread reads them, and letting these go after they were read does not suffice: the source is told to report none for a while. Uses
+//! thread reads them, and letting these go after they were read does not suffice: the agent asks the source to report none for a while. Uses
 //! are read and recorded all the time.
 
 use std::time::{Duration, Instant};

@@ -58,7 +58,7 @@ keys! {
         "reboots",
         Form::Choice(&[
             Word::means("gap", "a reboot is a gap, from the last moment that the agent recorded to the first"),
-            Word::means("ordered", "an orderly reboot is none: you vouch that no process uses the volume before the agent starts or after it stops"),
+            Word::means("ordered", "an orderly reboot is no gap: you vouch that no process uses the volume before the agent starts or after it stops"),
         ]),
         "\"gap\"",
     )

@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_forgets_what_is_gone_but_not_what_it_could_not_read() {
+    fn a_scan_forgets_what_is_deleted_but_not_what_it_could_not_read() {
         let (_, mut index) = empty();
         let first_use = LastUse {
             at: Seconds(5),

@@ -99,7 +99,7 @@ pub struct WriteBack {
     record: Option<(Vec<u8>, Vec<u8>)>,
 }
 
-/// Rows of one batch: what sled replaces by one can be freed at its end only. Measured (`tests/tests/store.rs`): 26 to 29 MiB in batches of 1,000,
+/// Rows of one batch: what sled replaces by one can be freed at its end only. Measured (`tests/tests/index/store.rs`): 26 to 29 MiB in batches of 1,000,
 /// 270 of 16,000.
 const ROWS_PER_BATCH: usize = 1000;
 

@@ -33,7 +33,7 @@ pub fn client(ca: Option<&Path>) -> Result<ClientConfig, SendError> {
 }
 
 /// For connections that are not encrypted: trusts no authority.
-pub fn nobody() -> Result<ClientConfig, SendError> {
+pub fn trusting_none() -> Result<ClientConfig, SendError> {
     config(RootCertStore::empty())
 }
 

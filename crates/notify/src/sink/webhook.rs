@@ -60,7 +60,7 @@ impl Poster {
     fn tls(&self) -> Result<ClientConfig, SendError> {
         match self.config.url.is("https") {
             true => tls::client(self.config.ca.as_deref()),
-            false => tls::nobody(),
+            false => tls::trusting_none(),
         }
     }
 

@@ -12,8 +12,8 @@ use purge_model::{Kind, Totals};
 use purge_policy::apart::TOGETHER_MAX;
 use purge_policy::evaluate::{Circumstances, Evaluation, Pick, Shape, part_of};
 use purge_policy::forgiven::{Forgiven, forgiven};
+use purge_policy::needed::Reason;
 use purge_policy::portion::Portion;
-use purge_policy::quota::Reason;
 use purge_policy::rule::{Rule, Target};
 use purge_proto::ONLY_TELLS;
 

@@ -336,7 +336,7 @@ impl Closing<'_> {
                 };
                 counted = counted.saturating_add(1);
                 tally::count(&mut run, c, code);
-                if is_gone(code) {
+                if was_taken(code) {
                     let until = (code == Code::Trashed).then(|| self.grace_end(plan, c));
                     taken.push(Taken { candidate: c, until });
                 }
@@ -367,7 +367,7 @@ impl Closing<'_> {
     /// from the trash. Of what could not go back, or not as a whole, a line of its own tells.
     fn was_undone(&self, known: Known, fate: Option<&Fate>) -> bool {
         let may_be_told = match known {
-            Known::Decided { code, .. } if self.account.may_lack_its_end => is_gone(code),
+            Known::Decided { code, .. } if self.account.may_lack_its_end => was_taken(code),
             Known::Decided { code, .. } => code == Code::Trashed,
             Known::Begun | Known::Nothing => false,
         };
@@ -388,7 +388,7 @@ impl Closing<'_> {
         }
         let lacks_its_end = self.account.may_lack_its_end;
         match known {
-            Known::Decided { code, told } if is_gone(code) && (!told || lacks_its_end) => {
+            Known::Decided { code, told } if was_taken(code) && (!told || lacks_its_end) => {
                 match is_at_its_place(root, c) {
                     true if c.shape == Shape::Tree && lacks_files(root, c) => {
                         fate(Code::Failed, false, HALF_REMOVED)
@@ -433,7 +433,7 @@ const KEPT_BEFORE: &str = "it may have been used while it was being taken, and c
 
 const HALF_REMOVED: &str = "the agent was killed while it removed this directory: some of it is deleted, the rest is back at its place";
 
-fn is_gone(code: Code) -> bool {
+fn was_taken(code: Code) -> bool {
     matches!(code, Code::Deleted | Code::Trashed)
 }
 

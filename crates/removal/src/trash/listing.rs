@@ -8,9 +8,9 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::OwnedFd;
 
+use crate::trash::contents::{Amount, files_in};
 use crate::trash::dir::Trash;
 use crate::trash::layout::{FILES, ORIGIN, TREE, TREES};
-use crate::trash::lying::{Amount, files_in};
 use crate::trash::places::{self, Whole};
 use crate::trash::share::Share;
 use purge_model::{Kind, Seconds, path};

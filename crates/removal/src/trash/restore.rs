@@ -20,9 +20,9 @@ use rustc_hash::FxHashMap;
 
 use self::back::{Back, LikenessOf};
 use crate::trash::bin::split;
+use crate::trash::contents::{Amount, files_in};
 use crate::trash::dir::Trash;
 use crate::trash::layout::{FILES, FLAT, LIKE, ORIGIN, TREE, TREES};
-use crate::trash::lying::{Amount, files_in};
 use crate::trash::origin::Origin;
 use crate::trash::placeholder;
 use crate::trash::places::{self, Whole};

@@ -8,7 +8,7 @@ use rustc_hash::FxHashSet;
 
 use super::{Item, Lay, Refused, Restore, Which, in_words, join, put};
 use crate::trash::bin::split;
-use crate::trash::lying::Amount;
+use crate::trash::contents::Amount;
 use crate::trash::places::{self, Whole};
 use crate::trash::way::{Was, Way};
 use purge_model::{Inode, Kind};

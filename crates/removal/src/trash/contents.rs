@@ -22,14 +22,14 @@ impl Trash {
     /// When one cannot be listed.
     pub fn remember(&self, watched: &Watched) -> io::Result<()> {
         for share in self.shares()?.iter().filter(|s| !s.is_kept()) {
-            let mut lying = Lying {
+            let mut contents = Contents {
                 watched,
                 begun: self.begun(share)?,
                 stale: Vec::new(),
             };
             let name = CString::new(share.name()).unwrap_or_default();
-            walk(&self.dir, &name, &mut lying)?;
-            let forgotten = watched.index.write().remove(&lying.stale);
+            walk(&self.dir, &name, &mut contents)?;
+            let forgotten = watched.index.write().remove(&contents.stale);
             forgotten.map_err(io::Error::other)?;
         }
         Ok(())
@@ -215,7 +215,7 @@ impl Visitor for Single<'_> {
 }
 
 /// Notes everything that it meets.
-struct Lying<'w> {
+struct Contents<'w> {
     watched: &'w Watched,
     /// No use of what lies in the share is earlier.
     begun: Seconds,
@@ -223,7 +223,7 @@ struct Lying<'w> {
     stale: Vec<Inode>,
 }
 
-impl Visitor for Lying<'_> {
+impl Visitor for Contents<'_> {
     type Stop = io::Error;
 
     fn enter(&mut self, _: &OwnedFd, _: &CStr, _: &OwnedFd) -> io::Result<bool> {

@@ -1,10 +1,10 @@
-//! What somebody comes for while it is being taken, and whose name is another's by then, is kept apart and never freed.
+//! A file that a process opens while a run takes it, and whose name belongs to another file by then, is kept apart and never freed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use purge_tests::ctl::{Plan, number, tally, text};
@@ -12,12 +12,12 @@ use purge_tests::files::{
     age_tree, files_and_directories, inode, make, regular_files, shell, trash_is_empty,
 };
 use purge_tests::wait::{SOON, until};
-use purge_tests::{Agent, Config, Fs, Mount, binary, need, sh};
+use purge_tests::{Agent, Config, Fs, Mount, need, sh};
 use serde_json::Value;
 
 const TRASH: &str = ".purge-agent-trash";
 const FILES: usize = 5000;
-const NEW: &str = "somebody else's by now";
+const NEW: &str = "another user's by now";
 
 /// Files in the middle of being taken, with the agent stopped: where each lies, and where it belongs.
 struct Caught {
@@ -32,9 +32,9 @@ struct Caught {
 fn catch(agent: &Agent, root: &Path) -> Option<Caught> {
     let belongs: BTreeMap<u64, PathBuf> = regular_files(root).into_iter().map(|p| (inode(&p), p)).collect();
     let plan = agent.ctl().plan();
-    let client = start_apply(agent, &plan);
+    let client = agent.ctl().start_apply(&plan, &[]);
     let trash = root.join(TRASH);
-    until("the first have gone", SOON, || {
+    until("the first are moved", SOON, || {
         (fs::read_dir(root.join("d")).unwrap().count() < FILES).then_some(())
     });
     let mut caught = Caught {
@@ -52,17 +52,6 @@ fn catch(agent: &Agent, root: &Path) -> Option<Caught> {
         (here.len() > 2).then(|| here.into_iter().map(belongs).collect())
     })?;
     Some(caught)
-}
-
-fn start_apply(agent: &Agent, plan: &Plan) -> Child {
-    Command::new(binary("purgectl"))
-        .arg("--endpoint")
-        .arg(format!("unix://{}", agent.socket().display()))
-        .args(["--quiet", "apply", &plan.id, "--yes"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("purgectl")
 }
 
 /// Stops the agent again and again until it has stopped in a moment in which there is `something`; none if the run has ended before.
@@ -136,7 +125,7 @@ fn stays_until_it_is_restored(
     assert!(trash_is_empty(root), "nothing is left behind");
 }
 
-/// Leases of a process that somebody waits for.
+/// Leases of a process for which another process waits.
 fn waited_for(pid: u32) -> usize {
     let locks = fs::read_to_string("/proc/locks").unwrap();
     let pid = format!(" {pid} ");
@@ -153,7 +142,7 @@ fn contents_of(files: &[(PathBuf, PathBuf)]) -> BTreeMap<PathBuf, Vec<u8>> {
         .collect()
 }
 
-/// Catches a run with files in hand, as often as it takes until `goes_on` keeps some of them.
+/// Catches a run in the middle of a batch, as often as it takes until `goes_on` keeps some of them.
 fn caught_until_kept(
     mount: &Mount,
     goes_on: impl Fn(&mut Agent, &Path, &mut Caught) -> BTreeMap<PathBuf, Vec<u8>>,
@@ -167,17 +156,17 @@ fn caught_until_kept(
             continue;
         };
         let contents = goes_on(&mut agent, &root, &mut caught);
-        // Or what was in hand had been unlinked by then.
+        // Or the files of the batch had been unlinked by then.
         if !kept(&root).is_empty() {
             stays_until_it_is_restored(&mut agent, &root, &caught.plan, &contents);
             return;
         }
     }
-    panic!("no run was caught with files in hand");
+    panic!("no run was caught in the middle of a batch");
 }
 
 #[test]
-fn what_a_killed_run_had_in_hand_is_kept_if_its_name_is_taken() {
+fn what_a_killed_run_was_processing_is_kept_if_its_name_is_taken() {
     let mount = need!(Mount::new(Fs::Ext4));
     caught_until_kept(&mount, |agent, _, caught| {
         agent.kill();
@@ -198,7 +187,7 @@ fn what_a_killed_run_had_in_hand_is_kept_if_its_name_is_taken() {
 fn what_is_opened_while_it_is_taken_is_kept_if_its_name_is_taken() {
     let mount = need!(Mount::new(Fs::Ext4));
     caught_until_kept(&mount, |agent, root, caught| {
-        // They wait at the leases, as somebody does who found the file by its name a moment ago.
+        // They wait at the leases, like a process that found the file by its name a moment ago.
         let openers: Vec<_> = caught
             .files
             .iter()
@@ -263,9 +252,9 @@ fn a_second_kill_does_not_make_a_kept_file_one_that_was_deleted() {
     });
 }
 
-/// Somebody replaces a file in the last moment before the agent moves it, and the agent is killed before it sees that.
+/// A user replaces a file in the last moment before the agent moves it, and the agent is killed before it sees that.
 #[test]
-fn somebody_elses_file_that_a_killed_run_had_in_hand_is_kept() {
+fn another_users_file_that_a_killed_run_was_processing_is_kept() {
     let mount = need!(Mount::new(Fs::Ext4));
     let caught = (0..20).find_map(|attempt| {
         let root = mount.dir(&format!("v{attempt}"));
@@ -275,7 +264,7 @@ fn somebody_elses_file_that_a_killed_run_had_in_hand_is_kept() {
         let caught = catch(&agent, &root)?;
         Some((root, agent, caught))
     });
-    let (root, mut agent, mut caught) = caught.expect("a run with files in hand");
+    let (root, mut agent, mut caught) = caught.expect("a run in the middle of a batch");
     // Files that are removed are older than this; it may get the inode of one of them.
     std::thread::sleep(Duration::from_millis(1100));
     let theirs = root.join("theirs");
@@ -293,7 +282,7 @@ fn somebody_elses_file_that_a_killed_run_had_in_hand_is_kept() {
     assert_eq!(fs::read(&there[0]).unwrap(), NEW.as_bytes());
     assert!(
         others.iter().all(|(_, belongs)| belongs.exists()),
-        "nobody knows who has come for the rest meanwhile"
+        "it is unknown whether the rest was opened meanwhile"
     );
     let run = run_of(&agent, &caught.plan);
     let run = text(&run, "run_id");
@@ -305,7 +294,7 @@ fn somebody_elses_file_that_a_killed_run_had_in_hand_is_kept() {
 
 /// The note beside it, which says where it belongs, is lost.
 #[test]
-fn what_is_kept_stays_also_if_nobody_knows_any_more_where_it_belongs() {
+fn what_is_kept_stays_also_if_its_place_is_not_known_any_more() {
     let mount = need!(Mount::new(Fs::Ext4));
     let root = mount.dir("v");
     make(&root.join("d"), 10);
@@ -329,7 +318,7 @@ fn what_is_kept_stays_also_if_nobody_knows_any_more_where_it_belongs() {
     assert!(doctor.contains("kept"), "{doctor}");
 }
 
-/// Nobody has seen what happened to it between the kill and the next start.
+/// What happened to it between the kill and the next start is unknown.
 #[test]
 fn the_rest_of_a_directory_that_a_killed_run_was_removing_goes_back() {
     let mount = need!(Mount::new(Fs::Ext4));
@@ -341,15 +330,21 @@ fn the_rest_of_a_directory_that_a_killed_run_was_removing_goes_back() {
         let config = Config::backdated_with(&root, "target = \"directory\"\ndepth = 1");
         let agent = Agent::tracking(&config);
         let plan = agent.ctl().plan();
-        let mut client = start_apply(&agent, &plan);
+        let mut client = agent.ctl().start_apply(&plan, &[]);
         let trash = root.join(TRASH);
         let left = frozen_when(&agent, &mut client, || {
             let left = regular_files(trash.exists().then_some(&trash)?).len();
             (left > 0 && left < FILES).then_some(left)
-        })?;
+        });
+        let Some(left) = left else {
+            // What this one has left must not fill the volume for the next.
+            drop(agent);
+            fs::remove_dir_all(&root).unwrap();
+            return None;
+        };
         Some((root, agent, plan, client, left))
     });
-    let (root, mut agent, plan, mut client, left) = caught.expect("a directory of which some is gone");
+    let (root, mut agent, plan, mut client, left) = caught.expect("a directory of which some is deleted");
     // Another user, who may make names there, does not get its name.
     let takes_it = "mkdir x && ! mkdir d && ! mv -T x d && ! rmdir d && rmdir x";
     shell(

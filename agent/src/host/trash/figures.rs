@@ -17,7 +17,7 @@ const TRIES: usize = 3;
 
 /// What was there when the trash of each volume was looked at last.
 #[derive(Debug, Default)]
-pub(super) struct Lying(Mutex<BTreeMap<String, Seen>>);
+pub(super) struct Figures(Mutex<BTreeMap<String, Seen>>);
 
 #[derive(Debug, Clone, Default)]
 struct Seen {
@@ -41,7 +41,7 @@ impl TrashKeeper {
 
     /// What lies in the trash of each volume that has any.
     pub fn trash_by_volume(&self) -> BTreeMap<String, Totals> {
-        let seen = self.lying.0.lock();
+        let seen = self.figures.0.lock();
         let mut all: BTreeMap<String, Totals> = seen
             .iter()
             .map(|(volume, seen)| (volume.clone(), seen.without_record))
@@ -72,7 +72,7 @@ impl TrashKeeper {
         let shares = trash.as_ref().map_or(Ok(Vec::new()), Trash::shares)?;
         let lying: Vec<Share> = shares.into_iter().filter(|s| !s.open && !s.is_kept()).collect();
         let names: BTreeSet<String> = lying.iter().map(Share::name).collect();
-        let seen = self.lying.0.lock().get(name).cloned();
+        let seen = self.figures.0.lock().get(name).cloned();
         let is_first = seen.is_none();
         let mut now = seen.unwrap_or_default();
         if !is_first && now.shares == names {
@@ -89,7 +89,7 @@ impl TrashKeeper {
             now.without_record = count(volume, trash.as_ref(), lost)?;
         }
         now.shares = names;
-        self.lying.0.lock().insert(name.clone(), now);
+        self.figures.0.lock().insert(name.clone(), now);
         Ok(())
     }
 
