@@ -8,8 +8,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use purge_base::clock;
-use purge_index::checkpoint;
 use purge_format::frame::{Frames, put_frame};
+use purge_index::checkpoint;
 use purge_index::journal::{Identity, put_entry, read_entry, read_segment};
 use purge_model::Seconds;
 
@@ -64,7 +64,9 @@ fn checkpoint_pages(body: &[u8]) {
     let mut whole = 0;
     for entries in 0..3u8 {
         let mut file = vec![];
-        put_frame(&mut file, |out| out.extend_from_slice(&[HEAD, 1, 1, 2, 3, 1, 9, 0]));
+        put_frame(&mut file, |out| {
+            out.extend_from_slice(&[HEAD, 1, 1, 2, 3, 1, 9, 0])
+        });
         put_frame(&mut file, |out| {
             out.push(PAGES);
             out.extend_from_slice(body);

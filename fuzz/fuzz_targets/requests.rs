@@ -9,17 +9,17 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
-use purge_config::{Access, Subject};
 use purge_agent::host::views::forecast::DAYS_MAX;
+use purge_agent::roles::{self, Peer};
+use purge_agent::serve::gate::parse_timeout;
+use purge_agent::serve::requests::{self, PlanAsked};
+use purge_config::{Access, Subject};
 use purge_index::Store;
+use purge_proto::v1;
+use purge_query::usage::By;
 use purge_removal::holds::Holds;
 use purge_removal::plans::{Plan, Plans};
 use purge_removal::runs::{Run, Runs};
-use purge_query::usage::By;
-use purge_agent::serve::gate::parse_timeout;
-use purge_agent::serve::requests::{self, PlanAsked};
-use purge_agent::roles::{self, Peer};
-use purge_proto::v1;
 
 /// An ordinary user.
 const ORDINARY_USER: u32 = 4711;
@@ -106,15 +106,17 @@ fn with<M: Message + Default + PartialEq + Clone>(bytes: &[u8], then: impl FnOnc
 }
 
 fn plan(bytes: &[u8]) {
-    with::<v1::CreatePlanRequest>(bytes, |r| match requests::plan(r.clone(), Some(5)).map(|wish| wish.asked) {
-        Ok(PlanAsked::Quota(name)) => assert!(name == r.quota && !r.watermark && r.rules.is_empty()),
-        Ok(PlanAsked::Watermark(_)) => assert!(r.quota.is_empty() && r.ttl_seconds.is_none()),
-        Ok(PlanAsked::Rules(wanted)) => {
-            assert!(r.quota.is_empty() && !r.watermark);
-            assert_eq!(wanted.candidates_max, Some(5));
-            assert!(!wanted.unattended, "a client's plan is never the agent's own");
+    with::<v1::CreatePlanRequest>(bytes, |r| {
+        match requests::plan(r.clone(), Some(5)).map(|wish| wish.asked) {
+            Ok(PlanAsked::Quota(name)) => assert!(name == r.quota && !r.watermark && r.rules.is_empty()),
+            Ok(PlanAsked::Watermark(_)) => assert!(r.quota.is_empty() && r.ttl_seconds.is_none()),
+            Ok(PlanAsked::Rules(wanted)) => {
+                assert!(r.quota.is_empty() && !r.watermark);
+                assert_eq!(wanted.candidates_max, Some(5));
+                assert!(!wanted.unattended, "a client's plan is never the agent's own");
+            }
+            Err(status) => assert_eq!(status.code(), tonic::Code::InvalidArgument),
         }
-        Err(status) => assert_eq!(status.code(), tonic::Code::InvalidArgument),
     });
 }
 

@@ -6,8 +6,11 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use purge_format::integers::{Cursor};
-use purge_index::codec::{AttributeReader, NameEntry, names, pack_names, put_attributes, put_clocks, put_dir, put_name, read_clocks, read_dirs, split_present, unpack_names};
+use purge_format::integers::Cursor;
+use purge_index::codec::{
+    AttributeReader, NameEntry, names, pack_names, put_attributes, put_clocks, put_dir, put_name,
+    read_clocks, read_dirs, split_present, unpack_names,
+};
 
 fuzz_target!(|input: &[u8]| {
     let Some((kind, row)) = input.split_first() else {
