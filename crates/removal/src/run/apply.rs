@@ -3,6 +3,7 @@
 //! Before each batch the event queue is drained, so that every use up to that moment is in the index the batch is
 //! compared with. Directories that are empty only when everything else is removed come last, one after another.
 
+mod chain;
 mod share;
 
 use std::io;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLockReadGuard};
 
+use self::chain::{Chain, Decided};
 use self::share::FullTrash;
 use crate::audit::{self, Audit, Heading, Lines};
 use crate::candidate::{Candidate, Part};
@@ -27,9 +29,7 @@ pub use crate::run::surroundings::{Seen, Surroundings, Taken};
 use crate::run::tally::{self, Faults};
 use crate::runs::{LiveRun, Progress, Run};
 use crate::take::batch::Batch;
-use crate::take::forget::{enter_trash, forget};
 use crate::take::guard::Ground;
-use crate::take::moves::Finished;
 use crate::take::room::Room;
 use crate::trash::dir::Trash;
 use crate::trash::lanes::WORKERS_MAX;
@@ -48,10 +48,6 @@ const BACKLOG_MAX: u64 = 1000;
 /// A process that opens a file of a batch waits until the batch ends, which the end of the next batch decides. Each of the two batches may
 /// wait this long for the uses before it, and no process waits for longer than a second.
 const BARRIER_MAX: Duration = Duration::from_millis(250);
-/// What is not ended by the barrier of the next batch waits for one of its own, this long each time: until it is this old and a process waits
-/// for one of its files, and no longer than where nothing is leased.
-const LAST_BARRIER: Duration = Duration::from_millis(100);
-const AGE_MAX: Duration = Duration::from_millis(900);
 /// So long is waited where nothing is leased.
 const UNLEASED_MAX: Duration = Duration::from_secs(5);
 /// A batch that could not wait any longer is tried again, this many times in all, and each time after a rest that is twice as long.
@@ -152,40 +148,6 @@ struct Runner<'a> {
     given_up: AtomicU32,
     /// Whether the trash takes no more.
     full: FullTrash,
-}
-
-/// The batches of one worker. One comes to its end when the next is decided: those who are late have that long to come to what was moved, and
-/// what has no grace is removed by the next (see [`crate::take::batch`]).
-struct Chain<'r> {
-    worker: u8,
-    last: Option<Decided<'r>>,
-}
-
-/// A batch that is decided and not yet carried out.
-struct Decided<'r> {
-    at: Position,
-    batch: Batch<'r>,
-    /// A barrier has passed since it was decided.
-    is_seen: bool,
-    _no_new_holds: RwLockReadGuard<'r, ()>,
-    _descriptors: Descriptors<'r>,
-}
-
-impl<'r> Chain<'r> {
-    fn of(worker: u8) -> Self {
-        Self { worker, last: None }
-    }
-
-    /// A barrier has passed.
-    fn note_seen(&mut self) {
-        if let Some(last) = &mut self.last {
-            last.is_seen = true;
-        }
-    }
-
-    fn last_batch(&mut self) -> Option<&mut Batch<'r>> {
-        self.last.as_mut().map(|last| &mut last.batch)
-    }
 }
 
 /// What came of a try with a batch.
@@ -435,64 +397,6 @@ impl Runner<'_> {
             self.end_chain(chain);
             self.around.no_new_holds()
         })
-    }
-
-    /// Carries out what was decided last.
-    fn end_chain(&self, chain: &mut Chain<'_>) {
-        let Some(last) = chain.last.take() else { return };
-        let is_seen = self.is_seen(&last);
-        if let Err(stop) = self.end_batch((last.at, last.batch), is_seen) {
-            self.halt(stop);
-        }
-    }
-
-    /// Whether a barrier has passed since all of it was moved, once it was waited for.
-    fn is_seen(&self, last: &Decided<'_>) -> bool {
-        if last.is_seen || last.batch.moved_at().is_none() {
-            return true;
-        }
-        let began = Instant::now();
-        loop {
-            match self.around.sync(LAST_BARRIER) {
-                Seen::Everything => return true,
-                Seen::NotEverything => return false,
-                Seen::Late => {}
-            }
-            let is_awaited = last.batch.age() > AGE_MAX && last.batch.is_awaited();
-            if is_awaited || began.elapsed() > UNLEASED_MAX {
-                return false;
-            }
-        }
-    }
-
-    /// Carries out what was decided on a batch, and tells it.
-    fn end_batch(&self, (at, batch): (Position, Batch<'_>), is_seen: bool) -> Result<(), Stop> {
-        let moved = batch.moved_at();
-        let mounted = moved.map(|moved| self.watched.mounted.look(self.watched, moved));
-        let mounted = mounted.unwrap_or_else(|| self.watched.mounted.last());
-        let (part, finished) = batch.finish(mounted, is_seen);
-        let Finished {
-            fates,
-            amended,
-            gone,
-            trashed,
-            leases,
-            freed,
-        } = finished;
-        let fates: Vec<_> = part.iter().zip(fates).collect();
-        let forgotten = enter_trash(self.watched, &trashed).and_then(|()| forget(self.watched, gone, &freed));
-        drop(leases);
-        let amended = amended.into_iter().try_for_each(|position| {
-            let at = at.plus(position);
-            let fate = fates.get(position).map(|(_, fate)| fate);
-            fate.map_or(Ok(()), |fate| self.order.ledger.amended(at, fate))
-        });
-        let told = self.tell(&fates);
-        self.count(&fates);
-        amended.map_err(ledger_broken)?;
-        told.map_err(|e| Stop::Broken(e.to_string()))?;
-        self.order.ledger.told(at, fates.len()).map_err(ledger_broken)?;
-        forgotten.map_err(|e| Stop::Broken(e.to_string()))
     }
 
     fn ground<'r>(&'r self, share: &Share, chain: &Chain<'r>) -> Result<Ground<'r>, Stop> {

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{Chain, Runner, with_cure};
+use super::chain::Chain;
+use super::{Runner, with_cure};
 use crate::candidate::Candidate;
 use crate::run::ending::Stop;
 use crate::trash::lanes::Lanes;
