@@ -57,8 +57,8 @@ impl Mine {
         }
         out.heading(&heading(report, &within))?;
         out.words(&now(report))?;
-        for rule in report.rules.iter().take(RULES_SHOWN) {
-            out.words(&of_rule(rule))?;
+        for rules in report.rules.chunk_by(|a, b| a.next_at == b.next_at) {
+            out.words(&of_rules(rules))?;
         }
         print_held(report, out)?;
         let mut table = Table::new(&[
@@ -90,7 +90,7 @@ impl Mine {
     }
 }
 
-/// Rules that are named.
+/// Rules of one time that are named.
 const RULES_SHOWN: usize = 5;
 
 /// What has expired may go at any time; the rest has time left.
@@ -122,20 +122,21 @@ fn now(report: &v1::MineReport) -> String {
     format!("{goes}A file that is used stays.")
 }
 
-/// When a rule runs, and what becomes of what it takes.
-fn of_rule(r: &v1::MineRule) -> String {
-    let runs = match r.next_at {
-        None => "runs when an administrator applies a plan".to_owned(),
-        at => format!("runs next at {}", when(at)),
+/// When rules run that run at the same time, and what becomes of what they take.
+fn of_rules(rules: &[v1::MineRule]) -> String {
+    let runs = match rules.first().and_then(|r| r.next_at) {
+        None => "when an administrator applies a plan".to_owned(),
+        at => format!("next at {}", when(at)),
     };
-    let then = match r.grace_seconds {
-        0 => "deletes what it takes at once".to_owned(),
-        seconds => format!(
-            "keeps what it takes in the trash for {}",
-            format_duration(seconds)
-        ),
+    let then = |r: &v1::MineRule| match r.grace_seconds {
+        0 => format!("{} (deletes at once)", r.rule),
+        seconds => format!("{} (to the trash for {})", r.rule, format_duration(seconds)),
     };
-    format!("Rule {} {runs}, and {then}.", r.rule)
+    let mut named: Vec<String> = rules.iter().take(RULES_SHOWN).map(then).collect();
+    if rules.len() > RULES_SHOWN {
+        named.push("others".into());
+    }
+    format!("Rules that run {runs}: {}.", named.join(", "))
 }
 
 fn print_held(report: &v1::MineReport, out: &mut Out) -> std::io::Result<()> {

@@ -145,7 +145,7 @@ fn users_see_what_of_theirs_expires_and_nothing_of_others() {
     for part in [
         "1 file of 50001 (100 B) has expired",
         "The next run may take all of it. A file that is used stays.",
-        "Rule r runs when an administrator applies a plan, and deletes what it takes at once.",
+        "Rules that run when an administrator applies a plan: r (deletes at once).",
         "Kept by holds (purgectl hold list): 1 file (100 B).",
     ] {
         assert!(words.contains(part), "{part}: {words}");
