@@ -153,9 +153,13 @@ fn check(file: &std::path::Path) -> ExitCode {
                 trial.refusals.iter().for_each(|r| println!("{}", Shown::text(r)));
                 return ExitCode::FAILURE;
             }
-            let (volumes, rules) = (config.volumes.len(), config.rules.len());
+            let many = |n: usize, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
+            let (volumes, rules) = (
+                many(config.volumes.len(), "volume"),
+                many(config.rules.len(), "rule"),
+            );
             let file = Shown::name(file.as_os_str().as_bytes());
-            println!("{file}: good ({volumes} volumes, {rules} rules)");
+            println!("{file}: good ({volumes}, {rules})");
             ExitCode::SUCCESS
         }
         Err(faults) => {

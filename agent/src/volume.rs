@@ -70,7 +70,7 @@ use purge_index::Store;
 use purge_model::{Inode, Seconds};
 use purge_removal::protection::{Guard, LastGuard};
 use purge_scan::{Belief, Extent};
-use purge_sys::stat::{self, Mount};
+use purge_sys::stat::{self, Mount, Space};
 
 /// A question waits so long for what was used last.
 const QUESTION_WAITS: Duration = Duration::from_secs(2);
@@ -157,6 +157,8 @@ pub struct Volume {
     presence: Mutex<Presence>,
     /// Whether its file system takes changes.
     file_system: Probe,
+    /// How full that is.
+    room: filesystem::Room,
     guard: LastGuard,
     claim: Mutex<claim::Claim>,
     /// One at a time makes the trash, a share in it, or its reserve, or changes what a run's record says of it. Runs wait for it: hold it
@@ -276,6 +278,11 @@ impl Volume {
     /// Where the kernel cannot leave it out.
     pub fn hide_mount(&self, mount: impl AsFd) -> std::io::Result<()> {
         self.source.hide_mount(mount.as_fd())
+    }
+
+    /// How full its file system is, as of the last look; none: it is not there, or has not been looked at yet.
+    pub fn space(&self) -> Option<Space> {
+        *self.room.lock()
     }
 
     /// Accesses that wait in the kernel's queue.

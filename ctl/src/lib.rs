@@ -46,8 +46,8 @@ const CONNECTION: &str = "Connection";
     name = "purgectl",
     version,
     after_help = "Examples:\n  purgectl status\n  purgectl plan --rule scratch-28d\n  purgectl show PLAN --sort size --limit 20\n  \
-                  purgectl apply PLAN\n  purgectl explain /export/scratch/alice/result.dat\n\nExit codes: 0 done, 1 error, \
-                  2 usage, 3 refused by a safety limit or a stale plan,\n4 the agent cannot be reached, 5 partly done, 130 \
+                  purgectl apply PLAN\n  purgectl explain /export/scratch/alice/result.dat\n\nExit codes: 0 done, 1 error or \
+                  not agreed to, 2 usage, 3 refused by a safety limit or a stale plan,\n4 the agent cannot be reached, 5 partly done, 130 \
                   interrupted; with plan --detailed-exitcode:\n0 nothing to purge, 2 something to purge, 1 also for a wrong command line"
 )]
 pub struct Cli {

@@ -140,6 +140,17 @@ fn stuck_trash(s: &v1::StuckTrash) -> Value {
     Value::Object(o)
 }
 
+fn disk(d: &v1::Disk) -> Value {
+    json!({
+        "used_bytes": d.used_bytes,
+        "available_bytes": d.available_bytes,
+        "inodes": d.inodes,
+        "inodes_used": d.inodes_used,
+        "high": d.high,
+        "low": d.low,
+    })
+}
+
 fn volume(v: &v1::VolumeStatus) -> Value {
     let mut o = Map::new();
     o.insert("name".into(), v.name.clone().into());
@@ -158,6 +169,7 @@ fn volume(v: &v1::VolumeStatus) -> Value {
         "unreadable": v.unreadable,
         "subvolumes": v.subvolumes,
         "times_ahead": v.times_ahead,
+        "disk": v.disk.as_ref().map(disk),
         "locked_by": v.locked_by,
         "coverage_since": time(v.coverage_since),
         "gaps": v.gaps.iter().map(gap).collect::<Vec<_>>(),

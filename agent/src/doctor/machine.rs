@@ -128,7 +128,7 @@ pub(super) fn inotify() -> Finding {
         sysctl("fs/inotify/max_user_watches"),
         sysctl("fs/inotify/max_user_instances"),
     );
-    let number = |n: Option<u64>| n.map_or_else(|| "?".into(), |n| n.to_string());
+    let number = |n: Option<u64>| n.map_or_else(|| "?".into(), format_count);
     let found = format!(
         "{} watches and {} instances a user; no volume is collected by inotify, so none is needed",
         number(watches),

@@ -15,7 +15,13 @@ use purge_removal::trash::{Share, Trash};
 
 pub(super) fn examine(volume: &Volume) -> Vec<Finding> {
     let name = &volume.config.name;
-    let mut findings: Vec<Finding> = volume.ailments().into_iter().map(ailing).collect();
+    let ailments = volume.ailments().into_iter();
+    let mut findings: Vec<Finding> = ailments.map(|ill| ailing(volume, ill)).collect();
+    if volume.is_away() {
+        // What lies at its path now is not the volume, so the other checks would tell of something else.
+        findings.push(unobserved(volume));
+        return findings.into_iter().map(|f| f.of(name)).collect();
+    }
     if findings.is_empty() {
         findings.push(collector(volume));
     }
@@ -36,13 +42,30 @@ pub(super) fn examine(volume: &Volume) -> Vec<Finding> {
 /// A volume that cannot be watched for now.
 pub(super) fn absent(volume: &Absent) -> Finding {
     let since = format_duration(volume.since.elapsed().as_secs());
-    let found = format!("not watched for {since}: {}", volume.words);
-    let cure = "mount it, or correct the configuration: it is taken up by itself, and what happened meanwhile counts as use";
-    Finding::bad("mount", found, cure).of(&volume.config.name)
+    let found = format!("not watched for {since}: {}", volume.found_there);
+    Finding::bad("mount", found, volume.cure.clone()).of(&volume.config.name)
 }
 
-fn ailing((what, words): (Ailment, String)) -> Finding {
-    Finding::bad(what.check(), words, what.cure())
+fn ailing(volume: &Volume, (what, words): (Ailment, String)) -> Finding {
+    let cure = match what {
+        Ailment::Away => format!(
+            "mount it again at {} (systemctl status, dmesg); if it was replaced on purpose: purgectl volume reset {}",
+            volume.config.path.display(),
+            volume.config.name
+        ),
+        _ => what.cure().to_owned(),
+    };
+    Finding::bad(what.check(), words, cure)
+}
+
+/// Of a volume that is away.
+fn unobserved(volume: &Volume) -> Finding {
+    let age = format_duration(volume.condition().coverage_since.age_at(clock::now()));
+    Finding::note(
+        "coverage",
+        format!("nothing is observed now; the observation began {age} ago"),
+        "mount the volume: what happens until then counts as use",
+    )
 }
 
 fn collector(volume: &Volume) -> Finding {
@@ -201,7 +224,10 @@ fn trash(volume: &Volume) -> Option<Finding> {
     let shares = Trash::open(&volume.watched).and_then(|trash| trash.map_or(Ok(Vec::new()), |t| t.shares()));
     let runs: Vec<String> = match shares {
         Ok(shares) => shares.into_iter().filter(Share::is_kept).map(|s| s.run).collect(),
-        Err(error) => return Some(Finding::bad("trash", error.to_string(), "see what it says")),
+        Err(error) => {
+            let cure = "correct what the message names below the volume's .purge-agent-trash: until then nothing is restored or freed here";
+            return Some(Finding::bad("trash", error.to_string(), cure));
+        }
     };
     let found = format!(
         "kept: what may have been used while it was being taken, and could not be put back, by {}",

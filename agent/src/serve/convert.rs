@@ -33,6 +33,7 @@ use purge_query::find::Hit;
 use purge_query::rows::Row;
 use purge_removal::candidate::Candidate;
 use purge_removal::plans::Plan;
+use purge_sys::stat::Space;
 
 /// Holds that an explanation names; of the others it says how many there are.
 const HOLDS_NAMED_MAX: usize = 100;
@@ -184,6 +185,9 @@ pub(super) fn volume(host: &Host, volume: &Volume, totals: Totals) -> v1::Volume
         unreadable: condition.unreadable,
         subvolumes: condition.subvolumes,
         times_ahead: totals.times_ahead,
+        disk: volume
+            .space()
+            .and_then(|space| disk(host, &volume.config.name, space)),
         locked_by: volume
             .watched
             .locks_on_root()
@@ -197,6 +201,21 @@ pub(super) fn volume(host: &Host, volume: &Volume, totals: Totals) -> v1::Volume
         ignore_marks: condition.precision.marks,
         events_ignored_total: counters.ignored.load(Relaxed),
     }
+}
+
+/// How full a file system is; none where it does not say.
+fn disk(host: &Host, volume: &str, space: Space) -> Option<v1::Disk> {
+    let watermarks = host.ground.limits().watermarks;
+    let watermark = watermarks.into_iter().find(|w| w.volume == volume);
+    let watermark = watermark.as_ref();
+    (space.used.saturating_add(space.available) > 0).then(|| v1::Disk {
+        used_bytes: space.used,
+        available_bytes: space.available,
+        inodes: space.inodes,
+        inodes_used: space.inodes_used,
+        high: watermark.map(|w| w.high),
+        low: watermark.map(|w| w.low),
+    })
 }
 
 fn gap(g: &Gap) -> v1::Gap {

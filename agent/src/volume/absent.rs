@@ -18,8 +18,12 @@ pub struct Absent {
     pub config: VolumeConfig,
     /// Its place among the volumes of the configuration.
     pub place: usize,
-    /// Why, in words.
+    /// Why, in words, with its name and the cure.
     pub words: String,
+    /// What was found, by itself.
+    pub found_there: String,
+    /// What to do.
+    pub cure: String,
     /// Since when.
     pub since: Instant,
     /// What lay at its path when it could not be watched; none: nothing.
@@ -38,6 +42,8 @@ impl Absent {
             config: config.clone(),
             place,
             words,
+            found_there: why.found(),
+            cure: why.cure(),
             since: Instant::now(),
             found: directory(&config.path),
             known: record.map(|r| r.identity()),

@@ -28,6 +28,30 @@ impl VolumeError {
         }
     }
 
+    /// What was found, without the volume's name and the cure.
+    pub fn found(&self) -> String {
+        match self {
+            Self::Missing { path, why, .. } => format!("{path} {why}"),
+            Self::Replaced { path, .. } => format!("{path} is another file system than the one in the index"),
+            other => other.to_string(),
+        }
+    }
+
+    /// What an operator does about it.
+    pub fn cure(&self) -> String {
+        const THEN: &str =
+            "the agent then watches the volume by itself, and what happened meanwhile counts as use";
+        match self {
+            Self::Replaced { name, path } => format!(
+                "mount its file system at {path}: {THEN}; if it was replaced on purpose: purgectl volume reset {name}"
+            ),
+            Self::Missing { path, .. } => {
+                format!("mount its file system at {path}, or correct `path` in the configuration: {THEN}")
+            }
+            _ => format!("correct that, then: systemctl restart purge-agent; {THEN}"),
+        }
+    }
+
     /// The file system that the configuration means does not lie there now; it may come.
     pub fn is_absence(&self) -> bool {
         matches!(self, Self::Missing { .. } | Self::Replaced { .. })

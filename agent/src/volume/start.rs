@@ -128,6 +128,7 @@ struct Recording {
     presence: Presence,
     source: Box<dyn Watching>,
     file_system: Probe,
+    room: filesystem::Room,
 }
 
 /// Begins to record. What precision windows of an earlier process hid is corrected first.
@@ -148,8 +149,10 @@ fn record(
     if let Some(windows) = source.windows() {
         health.lock().record.window_end = windows.end().0;
     }
-    let file_system = filesystem::probe(&watched, &config.name);
+    let room = filesystem::Room::default();
+    let file_system = filesystem::probe(&watched, &room, &config.name);
     Ok(Recording {
+        room,
         watched,
         health,
         presence,
@@ -208,6 +211,7 @@ impl Volume {
             presence,
             source,
             file_system,
+            room,
         } = recording;
         Self {
             config,
@@ -230,6 +234,7 @@ impl Volume {
             threads: Mutex::default(),
             presence: Mutex::new(presence),
             file_system,
+            room,
             guard: LastGuard::default(),
             claim: Mutex::new(claim),
             trash_work: Mutex::default(),

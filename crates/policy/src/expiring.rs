@@ -21,6 +21,33 @@ pub struct Share {
     pub bytes: u128,
     /// When the first of them expires.
     pub first: Seconds,
+    /// How many of the files have expired already.
+    pub expired_files: u64,
+    /// Their bytes.
+    pub expired_bytes: u128,
+}
+
+impl Share {
+    /// One file.
+    fn of(size: u64, due: Seconds, now: Seconds) -> Self {
+        let (files, bytes) = (1, u128::from(size));
+        let is_expired = due <= now;
+        Self {
+            files,
+            bytes,
+            first: due,
+            expired_files: if is_expired { files } else { 0 },
+            expired_bytes: if is_expired { bytes } else { 0 },
+        }
+    }
+
+    fn add(&mut self, more: Self) {
+        self.files = self.files.saturating_add(more.files);
+        self.bytes = self.bytes.saturating_add(more.bytes);
+        self.first = self.first.min(more.first);
+        self.expired_files = self.expired_files.saturating_add(more.expired_files);
+        self.expired_bytes = self.expired_bytes.saturating_add(more.expired_bytes);
+    }
 }
 
 /// Everything that a rule takes within `within` seconds, and from when on: files, directories that go as a whole, and the files in these; of
@@ -91,14 +118,7 @@ pub fn of_owner(
     let units = unit_table(index, depth);
     let unit = |dir: DirId| units.get(dir.index()).copied().unwrap_or(DirId::ROOT);
     let add = |all: &mut FxHashMap<DirId, Share>, dir: DirId, more: Share| {
-        let mine = all.entry(dir).or_insert(Share {
-            files: 0,
-            bytes: 0,
-            first: more.first,
-        });
-        mine.files = mine.files.saturating_add(more.files);
-        mine.bytes = mine.bytes.saturating_add(more.bytes);
-        mine.first = mine.first.min(more.first);
+        all.entry(dir).and_modify(|mine| mine.add(more)).or_insert(more);
     };
     let mut rules = rules.to_vec();
     for rule in rules.iter_mut().filter(|r| r.target == Target::File) {
@@ -107,12 +127,8 @@ pub fn of_owner(
         rule.scope.users = Some(if is_theirs { vec![uid] } else { Vec::new() });
     }
     let each = |out: &mut FxHashMap<DirId, Share>, file: &Due<'_>| {
-        let share = Share {
-            files: 1,
-            bytes: file.entry.size.into(),
-            first: file.due,
-        };
         if file.entry.uid == uid || file.with == Some(uid) {
+            let share = Share::of(file.entry.size, file.due, at.now);
             add(out, unit(file.entry.parent), share);
         }
     };

@@ -247,13 +247,18 @@ pub struct Space {
 /// # Errors
 /// What `statvfs(3)` says.
 pub fn space(path: &Path) -> io::Result<Space> {
-    let s = rustix::fs::statvfs(path)?;
-    Ok(Space {
-        used: s.f_blocks.saturating_sub(s.f_bfree).saturating_mul(s.f_frsize),
-        available: s.f_bavail.saturating_mul(s.f_frsize),
-        inodes: s.f_files,
-        inodes_used: s.f_files.saturating_sub(s.f_ffree),
-    })
+    Ok(Space::from(&rustix::fs::statvfs(path)?))
+}
+
+impl From<&rustix::fs::StatVfs> for Space {
+    fn from(s: &rustix::fs::StatVfs) -> Self {
+        Self {
+            used: s.f_blocks.saturating_sub(s.f_bfree).saturating_mul(s.f_frsize),
+            available: s.f_bavail.saturating_mul(s.f_frsize),
+            inodes: s.f_files,
+            inodes_used: s.f_files.saturating_sub(s.f_ffree),
+        }
+    }
 }
 
 /// Has the file system of an open directory write down what it only remembers (`syncfs(2)`): btrfs frees space then.

@@ -69,9 +69,10 @@ impl Apply {
                 super::plan::create(&mut client, request).await?
             }
         };
-        if !self.yes && !self.agreed(&client, &plan, out).await? {
-            out.remark("Nothing was done.");
-            return Ok(exit::DONE);
+        // Of nothing there is nothing to ask.
+        let is_nothing = plan.candidates.is_none_or(|t| amount::is_nothing(&t));
+        if !self.yes && !is_nothing && !self.agreed(&client, &plan, out).await? {
+            return Err(super::declined());
         }
         let request = v1::ApplyRequest {
             plan_id: plan.plan_id,

@@ -152,9 +152,8 @@ fn print_there(e: &v1::Explanation, out: &mut Out) -> Result<(), CtlError> {
         row(
             "gap",
             format!(
-                "{} to {} ({}{})",
-                when(gap.from),
-                when(gap.to),
+                "{} ({}{})",
+                super::status::stretch(gap),
                 gap.cause,
                 super::status::counted(gap)
             ),

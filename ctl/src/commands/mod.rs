@@ -139,6 +139,11 @@ fn size(text: &str) -> Result<u64, String> {
     purge_proto::units::parse_size(text).map_err(|e| e.to_string())
 }
 
+/// The answer to a question was no: what the command is there for was not done, so it does not end with 0.
+fn declined() -> CtlError {
+    CtlError::Run("Nothing was done: the answer was not yes.".into())
+}
+
 /// Who asked. Root is called so, and what asked by itself by its kind: the rules' column names it.
 fn asker(by: &str) -> String {
     match by.split_once(' ') {

@@ -183,14 +183,7 @@ pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
         }
     }
     out.line("")?;
-    let mut stays = Table::new(&[("KEPT", Align::Right), ("WHY", Align::Left)]);
-    for (files, why) in reasons(&kept).into_iter().filter(|(n, _)| *n > 0) {
-        stays.row([count(files), why]);
-    }
-    if !stays.is_empty() {
-        stays.print(out, 2)?;
-        out.line("")?;
-    }
+    print_kept(&kept, p.index_files, out)?;
     if let Some(forgiven) = &p.forgiven {
         for line in in_words(*forgiven) {
             out.line(&format!("  {line}"))?;
@@ -249,6 +242,27 @@ pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
         p.evaluation_seconds
     ))?;
     print_next(p, out)
+}
+
+/// How many files stay, and why.
+fn print_kept(kept: &v1::Kept, of: u64, out: &mut Out) -> Result<(), CtlError> {
+    let reasons = reasons(kept).into_iter().filter(|(n, _)| *n > 0);
+    let mut table = Table::new(&[("KEPT", Align::Right), ("WHY", Align::Left)]);
+    let mut all = 0_u64;
+    for (files, why) in reasons {
+        all = all.saturating_add(files);
+        table.row([count(files), why]);
+    }
+    if table.is_empty() {
+        return Ok(());
+    }
+    let part = share(all, of);
+    out.line(&format!(
+        "  Stays:    {}, {part} of the volume's files",
+        plural(all, "file", "files")
+    ))?;
+    table.print(out, 2)?;
+    Ok(out.line("")?)
 }
 
 /// Why files stay, and how many for each reason.

@@ -9,10 +9,13 @@ use purge_proto::v1;
 
 use crate::connect::Client;
 use crate::error::{CtlError, exit};
-use crate::output::table::{Align, Cell, Table, age, count, plural, when};
+use crate::output::table::{Align, Cell, Table, age, count, plural, share, when};
 use crate::output::tone::{Span, Tone};
 use crate::output::{Out, amount};
 use crate::{paths, views};
+
+/// Gaps of fewer seconds are short.
+const SHORT: u64 = 3_600;
 
 /// Arguments.
 #[derive(Debug, Args)]
@@ -104,8 +107,8 @@ fn rank(name: &str) -> u8 {
         "attention" | "FAILED" | "stuck" => 1,
         "waits" | "guard" | "scanning" | "unreadable" | "locked" | "ahead" | "not covered" => 3,
         "next" => 4,
-        "path" | "watched by" | "precision" | "holds" | "trash" | "observed" | "gaps" | "events"
-        | "index" => 5,
+        "path" | "watched by" | "precision" | "contains" | "disk" | "trash" | "observed" | "gaps"
+        | "events" | "index" => 5,
         // A trigger's name.
         _ => 2,
     }
@@ -176,6 +179,13 @@ fn print_volume(v: &v1::VolumeStatus, all: &v1::AgentStatus, out: &mut Out) -> R
         row("reason", v.reason.clone());
     }
     row("path", paths::printable(&v.path));
+    let trash = v.trash.filter(|t| !amount::is_nothing(t));
+    // It is not watched, so little is known of it.
+    if v.coverage_since.is_none() {
+        trash.iter().for_each(|t| row("trash", amount::words(t)));
+        rows.sort_by_key(|(name, _)| rank(name));
+        return print_rows(rows, out);
+    }
     row(
         "watched by",
         format!(
@@ -197,12 +207,13 @@ fn print_volume(v: &v1::VolumeStatus, all: &v1::AgentStatus, out: &mut Out) -> R
     let files = plural(v.files, "file", "files");
     let directories = plural(v.directories, "directory", "directories");
     row(
-        "holds",
+        "contains",
         format!("{files} in {directories}, {}", format_size(v.bytes)),
     );
-    if let Some(t) = v.trash.filter(|t| !amount::is_nothing(t)) {
-        row("trash", amount::words(&t));
+    if let Some(disk) = &v.disk {
+        row("disk", disk_in_words(disk));
     }
+    trash.iter().for_each(|t| row("trash", amount::words(t)));
     if let Some(until) = v.trash_waits_until {
         row(
             "waits",
@@ -290,8 +301,8 @@ fn print_volume(v: &v1::VolumeStatus, all: &v1::AgentStatus, out: &mut Out) -> R
         row(
             "gaps",
             format!(
-                "{gaps}, the last until {} ({}{})",
-                when(gap.to),
+                "{gaps}, the last {} ({}{})",
+                stretch(gap),
                 gap.cause,
                 counted(gap)
             ),
@@ -315,6 +326,27 @@ fn print_volume(v: &v1::VolumeStatus, all: &v1::AgentStatus, out: &mut Out) -> R
     print_rows(rows, out)
 }
 
+/// How full it is. A watermark looks at the space and at the inodes, so these are named where they are the larger share.
+fn disk_in_words(d: &v1::Disk) -> String {
+    let whole = d.used_bytes.saturating_add(d.available_bytes);
+    let mut words = format!(
+        "{} full, {} free",
+        share(d.used_bytes, whole),
+        format_size(d.available_bytes)
+    );
+    let (inodes, bytes) = (
+        u128::from(d.inodes_used).saturating_mul(u128::from(whole)),
+        u128::from(d.used_bytes).saturating_mul(u128::from(d.inodes)),
+    );
+    if d.inodes > 0 && inodes > bytes {
+        words.push_str(&format!(", {} of inodes", share(d.inodes_used, d.inodes)));
+    }
+    if let Some(high) = d.high {
+        words.push_str(&format!(" (watermark {:.0}%)", high * 100.0));
+    }
+    words
+}
+
 fn trigger_in_words(volume: &str, trigger: &v1::TriggerStatus) -> String {
     let (reason, since) = (&trigger.reason, age(super::age_of(trigger.since)));
     match trigger.state() {
@@ -323,6 +355,17 @@ fn trigger_in_words(volume: &str, trigger: &v1::TriggerStatus) -> String {
         }
         v1::TriggerState::Waiting => format!("waits for {since}: {reason}"),
         _ => reason.clone(),
+    }
+}
+
+/// From when to when. Times for people have no seconds: of a short one it is said how long it was.
+pub(super) fn stretch(gap: &v1::Gap) -> String {
+    let second = |at: Option<prost_types::Timestamp>| at.map_or(0, |at| at.seconds);
+    let seconds = second(gap.to).saturating_sub(second(gap.from));
+    match u64::try_from(seconds).unwrap_or(0) {
+        0 => format!("at {}", when(gap.to)),
+        s if s < SHORT => format!("at {}, for {}", when(gap.from), format_duration(s)),
+        _ => format!("{} to {}", when(gap.from), when(gap.to)),
     }
 }
 

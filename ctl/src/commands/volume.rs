@@ -53,8 +53,7 @@ impl Volume {
         };
         let would = client.reset_volume(request(false)).await?.into_inner();
         if !yes && !agreed(&would)? {
-            out.remark("Nothing was done.");
-            return Ok(exit::DONE);
+            return Err(super::declined());
         }
         let done = client.reset_volume(request(true)).await?.into_inner();
         match out.is_table() {

@@ -70,6 +70,14 @@ pub fn status() -> AgentStatus {
     let volume = VolumeStatus {
         subvolumes: 0,
         times_ahead: 0,
+        disk: Some(Disk {
+            used_bytes: 4 << 40,
+            available_bytes: 1 << 40,
+            inodes: 400_000_000,
+            inodes_used: 364_000_000,
+            high: Some(0.95),
+            low: Some(0.9),
+        }),
         locked_by: Vec::new(),
         stuck_trash: None,
         trash_waits_until: None,
@@ -116,10 +124,19 @@ pub fn status() -> AgentStatus {
         guard: "leases".into(),
         triggers: vec![stopped()],
     };
+    let absent = VolumeStatus {
+        name: "home".into(),
+        path: b"/export/home".to_vec(),
+        collector: Collector::Fanotify.into(),
+        state: VolumeState::Degraded.into(),
+        reason: "it is not watched, and is taken up when it is there".into(),
+        trash: Some(Totals::default()),
+        ..VolumeStatus::default()
+    };
     AgentStatus {
         version: "0.1.0".into(),
         uptime_seconds: 90_000,
-        volumes: vec![volume],
+        volumes: vec![volume, absent],
         last_runs: Vec::new(),
         resident_bytes: 120 << 20,
         schedules: Vec::new(),
@@ -252,6 +269,13 @@ pub fn mine() -> MineReport {
         bytes: files * 1_000_000,
         first_expires_at: at(0),
         hidden: false,
+        expired_files: files / 3,
+    };
+    let rule = |name: &str, next_at, grace_seconds| MineRule {
+        rule: name.into(),
+        volume: "scratch".into(),
+        next_at,
+        grace_seconds,
     };
     MineReport {
         user: "alice".into(),
@@ -259,6 +283,14 @@ pub fn mine() -> MineReport {
         bytes: 46_000_000,
         directories: vec![directory("alice/run1", 12), directory("alice/run2", 34)],
         directories_total: 2,
+        expired_files: 15,
+        expired_bytes: 15_000_000,
+        held_files: 2_064,
+        held_bytes: 60_600_000,
+        rules: vec![
+            rule("jobs-14d", at(3600), 604_800),
+            rule("scratch-28d", None, 86_400),
+        ],
     }
 }
 

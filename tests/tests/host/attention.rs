@@ -43,6 +43,7 @@ fn what_needs_attention_stands_before_what_is_well() {
         first.contains("old at ") && first.contains("planned, not applied"),
         "{first}"
     );
+    assert!(first.contains(" full, ") && first.contains(" free"), "{first}");
     let refused = ctl.run(["plan", "--rule", "careful"]);
     assert_eq!(refused.code, 3, "{}", refused.text());
     let status = until("who is over a quota is known", LONG, || {
@@ -66,6 +67,10 @@ fn what_needs_attention_stands_before_what_is_well() {
     );
     assert!(what("plan").unwrap().contains("careful"), "{found:?}");
     assert_eq!(status.pointer("/upcoming/0/rule").unwrap(), "old");
+    let is = rustix::fs::statvfs(&root).unwrap();
+    let inodes = status.pointer("/volumes/0/disk/inodes").and_then(Value::as_u64);
+    assert_eq!(inodes, Some(is.f_files));
+    assert_eq!(status.pointer("/volumes/0/disk/high"), Some(&Value::Null));
 
     let screen = ctl.run(["status"]).ok().text();
     assert_eq!(

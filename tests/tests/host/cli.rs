@@ -269,8 +269,8 @@ fn an_expired_plan_is_refused() {
     assert_eq!(regular_files(&root).len(), 5);
 }
 
-/// Runs purgectl on a terminal of its own, on which `typed` is typed; what appeared there.
-fn on_a_terminal(agent: &Agent, words: &str, pager: &Path, typed: &str) -> String {
+/// Runs purgectl on a terminal of its own, on which `typed` is typed; its exit code, and what appeared there.
+fn on_a_terminal(agent: &Agent, words: &str, pager: &Path, typed: &str) -> (i32, String) {
     let line = format!(
         "{} --endpoint unix:{} {words}",
         binary("purgectl").display(),
@@ -285,7 +285,8 @@ fn on_a_terminal(agent: &Agent, words: &str, pager: &Path, typed: &str) -> Strin
         .unwrap();
     child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
     let out = child.wait_with_output().unwrap();
-    String::from_utf8_lossy(&out.stdout).into_owned()
+    let code = out.status.code().unwrap();
+    (code, String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
 #[test]
@@ -323,7 +324,9 @@ fn a_plan_is_looked_at_by_directory_and_page_by_page() {
 
     let dir = temp_dir();
     let pager = dir.path().join("paged");
-    let said = on_a_terminal(&agent, &format!("apply {}", plan.id), &pager, "d\nn\n");
+    // A script that goes on after `apply` does not go on after a no.
+    let (code, said) = on_a_terminal(&agent, &format!("apply {}", plan.id), &pager, "d\nn\n");
+    assert_eq!(code, 1, "{said}");
     let paged = fs::read_to_string(&pager).unwrap();
     assert!(
         !said.contains("f000003") && said.contains("Nothing was done"),
@@ -341,7 +344,8 @@ fn a_plan_is_looked_at_by_directory_and_page_by_page() {
         36
     );
 
-    let said = on_a_terminal(&agent, &format!("apply {}", plan.id), &pager, "y\n");
+    let (code, said) = on_a_terminal(&agent, &format!("apply {}", plan.id), &pager, "y\n");
+    assert_eq!(code, 0, "{said}");
     assert!(
         said.contains("To the trash: 36 files") && !said.contains("Deleted 0"),
         "{said}"

@@ -82,7 +82,17 @@ fn every_degraded_state_names_the_doctor_who_says_what_to_do() {
     let all = findings(&agent);
     let f = finding(&all, "mount");
     assert_eq!(text(f, "verdict"), "bad");
-    assert!(text(f, "cure").contains("mount it again"), "{f}");
+    let cure = text(f, "cure");
+    let at = format!("mount it again at {}", mount.path().display());
+    assert!(
+        cure.contains(&at) && cure.contains("purgectl volume reset v"),
+        "{f}"
+    );
+    // What lies there now is another file system, and nothing is observed.
+    let of_volume: Vec<&Value> = all.iter().filter(|f| text(f, "volume") == "v").collect();
+    let good = of_volume.iter().filter(|f| text(f, "verdict") == "good");
+    assert_eq!(good.count(), 0, "{of_volume:#?}");
+    assert!(text(finding(&all, "coverage"), "found").contains("nothing is observed now"));
 }
 
 fn values(agent: &Agent) -> Vec<Value> {

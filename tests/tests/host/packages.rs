@@ -220,7 +220,11 @@ fn a_new_user_installs_upgrades_removes_and_purges_the_deb() {
     assert_eq!(tracking(&machine)["coverage_since"], before["coverage_since"]);
 
     // Purged: nothing of it is left, and the users' files are.
-    apt(&machine, &["purge", "purge-agent"]);
+    // It says where files of theirs lie.
+    fs::create_dir_all(root.join(".purge-agent-trash/r0tp9bjam7np.1790000000/f/d")).unwrap();
+    let said = apt(&machine, &["purge", "purge-agent"]);
+    let place = format!("{}/.purge-agent-trash holds files of users", root.display());
+    assert!(said.contains(&place), "{said}");
     for gone in [
         "var/lib/purge-agent",
         "etc/purge-agent",

@@ -155,6 +155,20 @@ fn a_volume_that_is_missing_is_degraded_and_the_agent_goes_on() {
     agent.launch();
     let b = wait_for_state(&agent, "b", "degraded");
     assert!(text(&b, "reason").contains("mount it"), "{b}");
+    let place = roots[1].display();
+    let doctor = agent.ctl().run(["doctor"]).text();
+    assert!(
+        doctor.contains(&format!("mount its file system at {place}")),
+        "{doctor}"
+    );
+    // Of a volume that is not watched, status tells no figures.
+    let screen = agent.ctl().run(["status"]).ok().text();
+    let (_, of_b) = screen.split_once("\nb  degraded").unwrap();
+    let of_b = of_b.split("\n\n").next().unwrap_or_default();
+    assert!(
+        of_b.contains("not watched") && !of_b.contains("observed  ") && !of_b.contains("0 files"),
+        "{of_b}"
+    );
     wait_for_state(&agent, "v", "tracking");
     fs::create_dir(&roots[1]).unwrap();
     mounts[1].mount().unwrap();

@@ -87,6 +87,17 @@ fn users_see_what_of_theirs_expires_and_nothing_of_others() {
     let report = mine(&alice, &["--depth", "3"]);
     assert_eq!(text(&report, "user"), ALICE.to_string());
     assert_eq!((number(&report, "/files"), number(&report, "/bytes")), (3, 300));
+    // One is over the ten days already; the others have some left.
+    assert_eq!(
+        (
+            number(&report, "/expired_files"),
+            number(&report, "/expired_bytes")
+        ),
+        (1, 100)
+    );
+    assert_eq!(number(&report, "/directories/0/expired_files"), 1);
+    assert_eq!(report.pointer("/rules/0/rule").unwrap(), "r");
+    assert_eq!(report.pointer("/rules/0/next_at").unwrap(), &Value::Null);
     let expected = vec![
         (share.root.join("home/alice/run"), 2),
         (share.root.join("common"), 1),
@@ -124,7 +135,22 @@ fn users_see_what_of_theirs_expires_and_nothing_of_others() {
         .ok();
     let left = BTreeSet::from([share.root.join("home/alice/run/old")]);
     assert_same("left", &alice.find(["--expiring", "5d"]), &left);
-    assert_eq!(number(&mine(&alice, &[]), "/files"), 1);
+    let report = mine(&alice, &[]);
+    assert_eq!(number(&report, "/files"), 1);
+    assert_eq!(
+        (number(&report, "/held_files"), number(&report, "/held_bytes")),
+        (1, 100)
+    );
+    let words = alice.run(["mine", "--expiring", "5d"]).ok().text();
+    for part in [
+        "1 file of 50001 (100 B) has expired",
+        "The next run may take all of it. A file that is used stays.",
+        "Rules that run when an administrator applies a plan: r (deletes at once).",
+        "Kept by holds (purgectl hold list): 1 file (100 B).",
+    ] {
+        assert!(words.contains(part), "{part}: {words}");
+    }
+    assert_eq!(number(&mine(&bob, &[]), "/held_files"), 0);
 }
 
 #[test]

@@ -76,9 +76,12 @@ fn explain_says_what_became_of_a_file_and_of_a_directory() {
     let (file, job) = (&volume.file, &volume.job);
     let mut agent = Agent::tracking(&config(&volume.mount.path(), "1h"));
     let ctl = agent.ctl();
+    // To look into the directory is no use of what is in it.
+    assert_eq!(fs::read_dir(job).unwrap().count(), 1);
     let run = apply(&ctl, &[]);
     let told = taken(&ctl, file);
     assert_eq!(path_of(&told), *file, "{told}");
+    let used = text(&told, "last_access").to_owned();
     assert_eq!(
         (
             text(&told, "run_id"),
@@ -109,6 +112,7 @@ fn explain_says_what_became_of_a_file_and_of_a_directory() {
         (4, 80),
         "{told}"
     );
+    assert!(text(&told, "last_access") <= used.as_str(), "{told}");
     let inside = job.join("sub/f000002");
     let told = taken(&ctl, &inside);
     assert_eq!(

@@ -11,9 +11,11 @@ use super::questions::Questions;
 use crate::host::HostError;
 use crate::volume::Volume;
 use purge_base::accounts::user_name;
+use purge_base::clock;
 use purge_base::sight::Sight;
 use purge_index::DirId;
 use purge_model::{Inode, Seconds};
+use purge_policy::circumstances::Circumstances;
 use purge_policy::expiring::{Share, expiring, of_owner};
 use purge_policy::rule::{Rule, Target};
 
@@ -48,6 +50,29 @@ pub struct MineReport {
     pub directories: Vec<MineDirectory>,
     /// How many there are.
     pub directories_total: u64,
+    /// How many of the files have expired already.
+    pub expired_files: u64,
+    /// Their sizes together.
+    pub expired_bytes: u64,
+    /// Files that would be among them, and that holds keep.
+    pub held_files: u64,
+    /// Their sizes together.
+    pub held_bytes: u64,
+    /// The rules that may take them, those that run next first.
+    pub rules: Vec<MineRule>,
+}
+
+/// A rule that may take files of the owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MineRule {
+    /// Its name.
+    pub rule: String,
+    /// The volume's name.
+    pub volume: String,
+    /// When it deletes by itself next; none: an operator applies its plans.
+    pub next: Option<Seconds>,
+    /// Seconds that what it takes stays in the trash.
+    pub grace: u64,
 }
 
 /// What expires soon in one directory.
@@ -63,6 +88,8 @@ pub struct MineDirectory {
     pub bytes: u64,
     /// When the first of them expires.
     pub first_expires: Seconds,
+    /// How many of the files have expired already.
+    pub expired_files: u64,
     /// These lie in directories that the owner cannot enter: `path` ends above those.
     pub hidden: bool,
 }
@@ -106,21 +133,18 @@ impl Questions {
         let wanted = |v: &&Arc<Volume>| whose.volume.is_empty() || v.config.name == whose.volume;
         for volume in self.ground.volumes().iter().filter(wanted) {
             volume.sync_soon();
-            let at = self.judge.circumstances(volume);
+            let mut at = self.judge.circumstances(volume);
             let index = volume.watched.index.read();
             let rules = self.rules_that_delete(volume);
-            let mut shares: Vec<(DirId, Share)> =
-                of_owner(&index, &rules, &at, whose.within, (whose.uid, whose.depth))?
-                    .into_iter()
-                    .collect();
+            let of_them =
+                |at: &Circumstances| of_owner(&index, &rules, at, whose.within, (whose.uid, whose.depth));
+            let mut shares: Vec<(DirId, Share)> = of_them(&at)?.into_iter().collect();
             shares.sort_unstable_by_key(|(dir, share)| (share.first, *dir));
+            let before = (report.files, report.bytes);
             let mut room = bytes_max;
             let mut told = Vec::new();
             for (dir, share) in shares {
-                let bytes = u64::try_from(share.bytes).unwrap_or(u64::MAX);
-                report.files = report.files.saturating_add(share.files);
-                report.bytes = report.bytes.saturating_add(bytes);
-                report.directories_total = report.directories_total.saturating_add(1);
+                report.count(&share);
                 // Paths are made of those alone that may be told.
                 if room > 0 {
                     let below = index.dirs().path(dir).unwrap_or_default();
@@ -128,8 +152,16 @@ impl Questions {
                     told.push((below, share));
                 }
             }
+            if !at.held.is_empty() {
+                at.held.clear();
+                let unheld = of_them(&at)?;
+                report.count_held(unheld.values(), before);
+            }
             // Directories are looked at without it.
             drop(index);
+            let least = volume.last_guard().least_grace();
+            let rules = rules.iter().filter_map(|rule| mine_rule(rule, whose.uid, least));
+            report.rules.extend(rules);
             let made = told.len();
             let rows = rows(volume, whose, told);
             let merged = u64::try_from(made.saturating_sub(rows.len())).unwrap_or(0);
@@ -138,6 +170,9 @@ impl Questions {
         }
         let key = |d: &MineDirectory| (d.first_expires, d.path.clone());
         report.directories.sort_by_cached_key(key);
+        report
+            .rules
+            .sort_by_key(|rule| (rule.next.is_none(), rule.next, rule.rule.clone()));
         Ok(report)
     }
 
@@ -146,6 +181,43 @@ impl Questions {
         all.filter(|r| r.volume == volume.config.name && r.action.is_applied())
             .collect()
     }
+}
+
+impl MineReport {
+    fn count(&mut self, share: &Share) {
+        let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);
+        let bytes = |bytes: u128| u64::try_from(bytes).unwrap_or(u64::MAX);
+        add(&mut self.files, share.files);
+        add(&mut self.bytes, bytes(share.bytes));
+        add(&mut self.expired_files, share.expired_files);
+        add(&mut self.expired_bytes, bytes(share.expired_bytes));
+        add(&mut self.directories_total, 1);
+    }
+
+    /// What there would be without holds, and is not. `before`: files and bytes of the volumes before this one.
+    fn count_held<'s>(&mut self, unheld: impl Iterator<Item = &'s Share>, before: (u64, u64)) {
+        let mut without = Self::default();
+        unheld.for_each(|share| without.count(share));
+        let more = |unheld: u64, now: u64, before: u64| unheld.saturating_sub(now.saturating_sub(before));
+        let files = more(without.files, self.files, before.0);
+        let bytes = more(without.bytes, self.bytes, before.1);
+        self.held_files = self.held_files.saturating_add(files);
+        self.held_bytes = self.held_bytes.saturating_add(bytes);
+    }
+}
+
+/// What a rule means for an owner; none: it is for other users.
+fn mine_rule(rule: &Rule, uid: u32, least_grace: u64) -> Option<MineRule> {
+    let is_for_them = rule.scope.users.as_ref().is_none_or(|users| users.contains(&uid));
+    let schedule = rule.schedule.as_ref().filter(|_| rule.auto_apply);
+    is_for_them.then(|| MineRule {
+        rule: rule.name.clone(),
+        volume: rule.volume.clone(),
+        next: schedule
+            .and_then(|s| s.next_after(clock::wall().unix()))
+            .map(Seconds::from_unix),
+        grace: rule.grace.max(least_grace),
+    })
 }
 
 /// Directories as they are told. Those that the owner cannot enter are one, by the last directory above them that they can.
@@ -164,6 +236,7 @@ fn rows(volume: &Volume, whose: &Whose, told: Vec<(Vec<u8>, Share)>) -> Vec<Mine
             // What expires first came first.
             row.files = row.files.saturating_add(share.files);
             row.bytes = row.bytes.saturating_add(bytes);
+            row.expired_files = row.expired_files.saturating_add(share.expired_files);
             continue;
         }
         if cut.is_some() {
@@ -175,6 +248,7 @@ fn rows(volume: &Volume, whose: &Whose, told: Vec<(Vec<u8>, Share)>) -> Vec<Mine
             files: share.files,
             bytes,
             first_expires: share.first,
+            expired_files: share.expired_files,
             hidden: cut.is_some(),
         });
     }

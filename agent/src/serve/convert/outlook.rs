@@ -7,7 +7,7 @@ use crate::host::brakes::status::{TriggerState, TriggerStatus};
 use crate::host::unattended::due::DueSchedule;
 use crate::host::views::calendar::{Act, Every};
 use crate::host::views::forecast::{Due, Forecast, LimitForecast, SubjectForecast};
-use crate::host::views::mine::{MineDirectory, MineReport};
+use crate::host::views::mine::{MineDirectory, MineReport, MineRule};
 use crate::host::views::standing::Standing;
 use crate::serve::pages;
 
@@ -112,6 +112,13 @@ pub(in crate::serve) fn mine(report: MineReport) -> v1::MineReport {
         bytes: d.bytes,
         first_expires_at: Some(timestamp(d.first_expires)),
         hidden: d.hidden,
+        expired_files: d.expired_files,
+    };
+    let rule = |r: MineRule| v1::MineRule {
+        rule: r.rule,
+        volume: r.volume,
+        next_at: r.next.map(timestamp),
+        grace_seconds: r.grace,
     };
     let directories = report.directories.into_iter().map(directory);
     v1::MineReport {
@@ -120,6 +127,11 @@ pub(in crate::serve) fn mine(report: MineReport) -> v1::MineReport {
         bytes: report.bytes,
         directories: pages::first(directories, pages::ANSWER_BYTES_MAX),
         directories_total: report.directories_total,
+        expired_files: report.expired_files,
+        expired_bytes: report.expired_bytes,
+        held_files: report.held_files,
+        held_bytes: report.held_bytes,
+        rules: report.rules.into_iter().map(rule).collect(),
     }
 }
 

@@ -68,6 +68,11 @@ impl Volume {
         health.missed_names = true;
     }
 
+    /// The volume is not mounted, and not watched.
+    pub fn is_away(&self) -> bool {
+        self.health.lock().away.is_some()
+    }
+
     /// The volume was away and lies there again, the same as before.
     pub fn is_back(&self) -> bool {
         let known = self.watched.journal.identity();

@@ -94,7 +94,11 @@ impl Inner {
             files: u32::try_from(c.files).unwrap_or(u32::MAX),
             uid: c.uid,
             until,
-            last: c.last_use(),
+            // To look into a directory is no use of what is in it: the rule decided by what was.
+            last: match c.shape {
+                Shape::Tree | Shape::EmptyDirectory => c.last.at,
+                Shape::File | Shape::Link(_) => c.last_use(),
+            },
             at,
             rule: c.rule,
         };

@@ -61,7 +61,7 @@ pub fn plan(id: &str) -> Plan {
         kept: Some(Kept {
             held: 1,
             excluded: 2,
-            young: 974_000,
+            young: 972_800,
             uncovered: 7,
             limit: 0,
             out_of_scope: 500,

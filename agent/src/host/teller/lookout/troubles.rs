@@ -32,12 +32,8 @@ impl Lookout {
             }
         }
         for absent in self.ground.absent() {
-            let cure = "mount it, or correct the configuration: the agent watches it as soon as it is there";
-            add(
-                &absent.config.name,
-                "mount",
-                (absent.words.clone(), cure.to_owned()),
-            );
+            let wrong = (absent.found_there.clone(), absent.cure.clone());
+            add(&absent.config.name, "mount", wrong);
         }
         all
     }
