@@ -5,10 +5,12 @@
 //! - [`moves`]  names that were moved, and their way back
 //! - `last`     symbolic links and empty directories, which go last
 //! - [`tree`]   directories that go as a whole
+//! - `emptying` removes what is in such a directory
 //! - [`forget`] what was removed leaves the index
 //! - [`room`]   how many descriptors that takes (pure)
 
 pub mod batch;
+mod emptying;
 pub mod forget;
 pub mod guard;
 mod last;

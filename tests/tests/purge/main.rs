@@ -10,6 +10,7 @@
 mod apply;
 mod deep;
 mod descriptors;
+mod emptied;
 mod fair;
 mod full;
 mod guard;

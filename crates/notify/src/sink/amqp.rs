@@ -122,6 +122,7 @@ impl Publisher {
         if let Some(file) = &self.config.password_file {
             uri.authority.userinfo.password = secret(file)?;
         }
+        bound(&mut uri);
         let properties = ConnectionProperties::default().with_connection_name("purge-agent".into());
         let connection = match uri.scheme {
             AMQPScheme::AMQP => Connection::connect_uri(uri, properties).await,
@@ -165,5 +166,50 @@ impl Publisher {
             .await
             .map_err(down)?;
         Ok((connection, channel))
+    }
+}
+/// What a broker may have the client set memory aside for: buffers of 32 frames each way, before anything is sent. A broker that names no
+/// bound for a frame would get 128 GiB, and the client does not know yet who listens there.
+fn bound(uri: &mut AMQPUri) {
+    /// What RabbitMQ proposes.
+    const FRAME_BYTES_MAX: u32 = 128 << 10;
+    const CHANNELS_MAX: u16 = 16;
+    let query = &mut uri.query;
+    let within = |asked: Option<u32>| {
+        asked
+            .filter(|n| *n > 0)
+            .map_or(FRAME_BYTES_MAX, |n| n.min(FRAME_BYTES_MAX))
+    };
+    query.frame_max = Some(within(query.frame_max));
+    query.channel_max = Some(
+        query
+            .channel_max
+            .filter(|n| *n > 0)
+            .map_or(CHANNELS_MAX, |n| n.min(CHANNELS_MAX)),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn no_broker_has_the_agent_set_aside_more_than_its_own_bounds() {
+        let bounds = |url: &str| {
+            let mut uri: AMQPUri = url.parse().unwrap();
+            bound(&mut uri);
+            (uri.query.frame_max, uri.query.channel_max)
+        };
+        let own = (Some(128 << 10), Some(16));
+        for more in [
+            "",
+            "?frame_max=0&channel_max=0",
+            "?frame_max=4294967295&channel_max=65535",
+        ] {
+            assert_eq!(bounds(&format!("amqp://localhost/%2f{more}")), own, "{more}");
+        }
+        let less = bounds("amqp://localhost/%2f?frame_max=8192&channel_max=2");
+        assert_eq!(less, (Some(8192), Some(2)));
     }
 }

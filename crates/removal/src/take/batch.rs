@@ -27,6 +27,7 @@ use crate::candidate::{Candidate, Part};
 use crate::fate::Code;
 use crate::fate::{Fate, Skip};
 use crate::refusal::{self, settled};
+use crate::take::emptying::ReadUses;
 use crate::take::guard::{Ground, Leased, Name, Verified};
 use crate::take::last::Last;
 use crate::take::moves::{Finished, Move, into_a_lane, put_back, rename};
@@ -321,7 +322,12 @@ impl<'a> Batch<'a> {
 
     /// Removes what has no grace and has not given way. `barrier`: one has passed since it was moved; without it nothing says that no process
     /// has renamed a file in the moment before.
-    pub fn finish(mut self, mounted: Arc<InUse>, barrier: bool) -> (Part, Finished) {
+    pub fn finish(
+        mut self,
+        mounted: Arc<InUse>,
+        barrier: bool,
+        read_uses: &ReadUses<'_>,
+    ) -> (Part, Finished) {
         self.settle();
         self.ground.mounted = mounted;
         let (altered, since) = (&self.ground.watched.altered, self.unaltered);
@@ -363,7 +369,7 @@ impl<'a> Batch<'a> {
                     finished.leases.push(leased);
                     Fate::Deleted
                 }
-                Step::Tree(tree) => settled(tree.finish(ground, &is_altered, &mut finished)),
+                Step::Tree(tree) => settled(tree.finish(ground, &is_altered, (read_uses, &mut finished))),
                 Step::Last(Some(_)) if ground.mounted.has(candidate.ino) => Fate::Skipped(Skip::Mounted),
                 Step::Last(Some(last)) => settled(last.finish(ground, candidate, &mut finished)),
             };

@@ -13,6 +13,10 @@ use purge_sys::walk;
 const OF_A_BATCH: usize = 28;
 /// Of a directory that goes as a whole, beside the leases: where it was, where it is, and the latter through the quiet mount.
 const OF_A_TREE: usize = 4;
+/// Directories that the entries which are removed together lie in, at most.
+pub const DIRECTORIES_MAX: usize = 16;
+/// Of the one of these that is compared or removed.
+const OF_A_WALK: usize = walk::OPEN_MAX + DIRECTORIES_MAX;
 /// A directory of the volume, and its like in the trash.
 const OF_A_DIRECTORY: usize = 2;
 /// Leases of one directory that are kept until it is removed.
@@ -33,7 +37,7 @@ impl Room {
     /// `all` for all batches, of workers that have two each at a time.
     pub fn of(all: usize, workers: usize) -> Self {
         let each = all.checked_div(workers.max(1)).unwrap_or(all);
-        let fixed = OF_A_BATCH + OF_A_TREE + walk::OPEN_MAX;
+        let fixed = OF_A_BATCH + OF_A_TREE + OF_A_WALK;
         Self {
             all,
             batch: each / 2,
@@ -94,7 +98,7 @@ impl Count {
         let own = match candidate.shape {
             Shape::File | Shape::EmptyDirectory | Shape::Link(_) => 1,
             Shape::Tree => {
-                self.walks = walk::OPEN_MAX;
+                self.walks = OF_A_WALK;
                 let leases = usize::try_from(candidate.files).unwrap_or(usize::MAX);
                 leases.min(room.leases_of_a_tree).saturating_add(OF_A_TREE)
             }

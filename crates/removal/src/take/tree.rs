@@ -11,9 +11,8 @@ use rustc_hash::FxHashMap;
 use crate::candidate::Candidate;
 use crate::fate::{Fate, Skip};
 use crate::refusal;
-use crate::take::forget::forget;
 use crate::take::guard::{Ground, Leased, Name, check_place};
-use crate::take::moves::{Finished, Freed};
+use crate::take::moves::Freed;
 use crate::trash::layout::TREE;
 use crate::trash::placeholder;
 use purge_model::{Inode, Kind, Seconds};
@@ -24,34 +23,35 @@ use purge_sys::walk::{Listed, Visitor, walk};
 /// Entries of the directories that are out of reach together. One with more goes by itself, and no lease is kept on what lies in it: to
 /// compare them all takes longer than an opener may wait.
 pub const ENTRIES_TOGETHER_MAX: usize = 2000;
-/// This many are removed before the index forgets them.
-const FORGOTTEN_AT_ONCE: usize = 4096;
 
 /// A directory in the trash, with all that is in it.
 #[derive(Debug)]
 pub struct Tree {
-    ino: Inode,
+    pub(super) ino: Inode,
     /// Nothing in it may have been used later than this.
-    unused_since: Seconds,
+    pub(super) unused_since: Seconds,
     from: Name,
     /// A placeholder has its name.
     name_is_kept: bool,
     place: OwnedFd,
     /// The same through the quiet mount: what lies in it is looked for there.
-    quiet: OwnedFd,
-    leases: FxHashMap<Inode, Leased>,
+    pub(super) quiet: OwnedFd,
+    pub(super) leases: FxHashMap<Inode, Leased>,
     /// How many files were leased, for however long.
     files: u64,
     /// What was in it before it was moved, in order; none: that is being found out.
     planned: Option<Vec<Inode>>,
-    inodes: Vec<Inode>,
+    pub(super) inodes: Vec<Inode>,
 }
 
 /// Something in the tree, as the index knows it.
 type Entry = Freed;
 
+/// When something was changed.
+pub(super) type Changed = (Seconds, u32);
+
 /// Ends a walk.
-struct Ended(Fate);
+pub(super) struct Ended(pub(super) Fate);
 
 impl From<io::Error> for Ended {
     fn from(error: io::Error) -> Self {
@@ -223,50 +223,8 @@ impl Tree {
         back
     }
 
-    /// Removes it, if it has no grace. `is_altered`: another process has renamed or changed this inode since the tree was found.
-    pub fn finish(
-        mut self,
-        ground: &Ground<'_>,
-        is_altered: &dyn Fn(Inode) -> bool,
-        finished: &mut Finished,
-    ) -> Fate {
-        if let Err(fate) = self.last_look(ground, is_altered) {
-            return self.put_back(ground).map_or_else(Fate::Failed, |()| fate);
-        }
-        if ground.keeps() {
-            self.let_go_of_the_name(ground);
-            let moved = self.inodes.drain(..).map(|ino| (ino, self.unused_since));
-            finished.trashed.extend(moved);
-            return Fate::Trashed;
-        }
-        let leases = std::mem::take(&mut self.leases);
-        match self.remove(ground, leases, &mut finished.freed) {
-            (_, Ok(())) => {
-                // A process that is killed in between leaves the path to it.
-                self.let_go_of_the_name(ground);
-                ground.bin.clear_tree(self.ino);
-                Fate::Deleted
-            }
-            (removed, Err(fate)) => {
-                let back = self.put_back(ground);
-                match (refusal::settled(fate), back) {
-                    (_, Err(e)) | (Fate::Failed(e), Ok(())) => Fate::Failed(e),
-                    (fate, Ok(())) if removed == 0 => fate,
-                    // Not a skip, for it is not as it was.
-                    (_, Ok(())) => Fate::Failed(refusal::failure(
-                        format!(
-                            "something in it was used while it was being removed: {removed} entries are deleted, the rest \
-                             is back at its place"
-                        ),
-                        &[],
-                    )),
-                }
-            }
-        }
-    }
-
     /// It will not go back: others may have its name.
-    fn let_go_of_the_name(&self, ground: &Ground<'_>) {
+    pub(super) fn let_go_of_the_name(&self, ground: &Ground<'_>) {
         if !self.name_is_kept {
             return;
         }
@@ -282,7 +240,11 @@ impl Tree {
     }
 
     /// No process has come to what is in it, through a directory that was open before it was moved, or had renamed something of it just before.
-    fn last_look(&mut self, ground: &Ground<'_>, is_altered: &dyn Fn(Inode) -> bool) -> Result<(), Fate> {
+    pub(super) fn last_look(
+        &mut self,
+        ground: &Ground<'_>,
+        is_altered: &dyn Fn(Inode) -> bool,
+    ) -> Result<(), Fate> {
         if !self.is_still_granted() {
             return Err(Fate::Skipped(Skip::Open));
         }
@@ -299,52 +261,15 @@ impl Tree {
         }
     }
 
-    /// Each name is compared once more before it goes: `leases` are no longer this tree's, and so it is looked at and not they. Returns also
-    /// how many were removed.
-    fn remove(
-        &self,
-        ground: &Ground<'_>,
-        mut leases: FxHashMap<Inode, Leased>,
-        freed: &mut Vec<Freed>,
-    ) -> (u64, Result<(), Fate>) {
-        let mut removed = 0u64;
-        let done = self.compare(ground, (&self.quiet, TREE), &mut |dir, name, entry| {
-            let lease = match (entry.known.kind, leases.remove(&entry.ino)) {
-                (Kind::File, None) => {
-                    let lease = ground.lease_file(dir, name)?;
-                    leased_as(&lease, entry.ino).map_err(refusal::fate)?;
-                    Some(lease)
-                }
-                (_, lease) => lease,
-            };
-            if lease.as_ref().is_some_and(|lease| !lease.is_still_granted()) {
-                return Err(Fate::Skipped(Skip::Open));
-            }
-            let is_away = match entry.known.kind {
-                Kind::Directory => inside::remove_dir(dir, name),
-                _ => inside::unlink(dir, name),
-            };
-            is_away.map_err(|e| match e.kind() {
-                io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => {
-                    Fate::Skipped(Skip::Changed)
-                }
-                _ => Fate::Failed(e),
-            })?;
-            removed = removed.saturating_add(1);
-            freed.push(entry);
-            if let Some(lease) = lease.filter(|_| entry.known.links > 1) {
-                // The next of its names is compared with what is left of it.
-                let left = stat::open_file(lease.file()).and_then(|found| ground.refresh(found.stat));
-                left.map_err(Fate::Failed)?;
-            }
-            if freed.len() >= FORGOTTEN_AT_ONCE {
-                let forgotten = forget(ground.watched, Vec::new(), freed);
-                forgotten.map_err(|e| Fate::Failed(io::Error::other(e)))?;
-                freed.clear();
-            }
-            Ok(())
-        });
-        (removed, done)
+    /// Compares a directory that is open.
+    pub(super) fn check_directory(&self, ground: &Ground<'_>, dir: &OwnedFd) -> Result<Entry, Fate> {
+        let found = stat::open_file(dir).map_err(refusal::fate)?;
+        let entry = self.check(ground, &found, None)?;
+        let is_held_up = ground.watched.is_held_up(dir, &self.from.full());
+        match is_held_up.map_err(Fate::Failed)? {
+            true => Err(Fate::Skipped(Skip::Locked)),
+            false => Ok(entry),
+        }
     }
 
     /// Visits everything below and then the directory itself, each entry compared with the index first. What is leased is looked at by its
@@ -365,7 +290,13 @@ impl Tree {
     }
 
     /// The entry must be known to the index as it is, and be used no later than the plan says of the whole.
-    fn check(&self, ground: &Ground<'_>, found: &Located) -> Result<Entry, Fate> {
+    /// `changed`: when the agent itself changed it last, if it has.
+    pub(super) fn check(
+        &self,
+        ground: &Ground<'_>,
+        found: &Located,
+        changed: Option<Changed>,
+    ) -> Result<Entry, Fate> {
         let watched = ground.watched;
         let s = found.stat;
         check_place(watched, found)?;
@@ -373,11 +304,15 @@ impl Tree {
             return Err(Fate::Skipped(Skip::Changed));
         }
         // What a user moves into it meanwhile is in no plan.
-        let is_planned = match &self.planned {
-            Some(planned) => planned.binary_search(&s.ino).is_ok(),
-            None => !ground.is_changed_since_plan(&s),
+        let planned = self.planned.as_ref();
+        let is_planned = planned.is_none_or(|planned| planned.binary_search(&s.ino).is_ok());
+        // The index follows every change. The move has changed the directory itself.
+        let is_moved = planned.is_some() && s.ino == self.ino;
+        let is_unchanged = match changed {
+            Some(changed) => (s.ctime, s.ctime_nanos) == changed,
+            None => is_moved || !ground.is_changed_since_plan(&s),
         };
-        if !is_planned {
+        if !is_planned || !is_unchanged {
             return Err(Fate::Skipped(Skip::Changed));
         }
         let index = watched.index.read();
@@ -429,14 +364,7 @@ impl Visitor for Comparing<'_, '_, '_> {
     type Stop = Ended;
 
     fn enter(&mut self, _: &OwnedFd, _: &CStr, dir: &OwnedFd) -> Result<bool, Ended> {
-        let entry = self.tree.check(self.ground, &stat::open_file(dir)?)?;
-        let watched = self.ground.watched;
-        if watched
-            .is_held_up(dir, &self.tree.from.full())
-            .map_err(Fate::Failed)?
-        {
-            return Err(Fate::Skipped(Skip::Locked).into());
-        }
+        let entry = self.tree.check_directory(self.ground, dir)?;
         self.open.push(entry);
         Ok(true)
     }
@@ -451,7 +379,7 @@ impl Visitor for Comparing<'_, '_, '_> {
             // It was no directory when it was listed.
             return Err(Fate::Skipped(Skip::Changed).into());
         }
-        let entry_known = self.tree.check(self.ground, &found)?;
+        let entry_known = self.tree.check(self.ground, &found, None)?;
         Ok((self.visit)(dir, &entry.name, entry_known)?)
     }
 
@@ -505,7 +433,7 @@ impl Visitor for Leasing<'_, '_> {
 }
 
 /// What is leased, if it is what it was leased as: a name may have been another's in the moment between the list and the lease.
-fn leased_as(lease: &Leased, ino: Inode) -> io::Result<Located> {
+pub(super) fn leased_as(lease: &Leased, ino: Inode) -> io::Result<Located> {
     let found = stat::open_file(lease.file())?;
     match found.stat.ino == ino {
         true => Ok(found),

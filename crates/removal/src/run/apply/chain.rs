@@ -88,7 +88,8 @@ impl Runner<'_> {
         let moved = batch.moved_at();
         let mounted = moved.map(|moved| self.watched.mounted.look(self.watched, moved));
         let mounted = mounted.unwrap_or_else(|| self.watched.mounted.last());
-        let (part, finished) = batch.finish(mounted, is_seen);
+        let read_uses = || self.around.sync(LAST_BARRIER) == Seen::Everything;
+        let (part, finished) = batch.finish(mounted, is_seen, &read_uses);
         let Finished {
             fates,
             amended,
