@@ -247,7 +247,9 @@ impl Place {
             let (lets_enter, is_placeholder) = look_at(&at);
             is_away |= is_there && is_placeholder;
             is_there &= lets_enter;
-            at = match beneath::open_entry(&at, name) {
+            // Below what they cannot see no name is looked up: how long that takes is up to the user who asks, and would tell what is there.
+            let (from, name): (&OwnedFd, &[u8]) = if is_there { (&at, name) } else { (&root, b"") };
+            at = match beneath::open_entry(from, name) {
                 Ok(next) => next,
                 Err(_) => {
                     is_there = false;
