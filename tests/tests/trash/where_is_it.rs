@@ -228,7 +228,7 @@ fn the_newest_comes_back_by_its_path_alone() {
     ];
     let report = json(&ctl, &words);
     assert_eq!(number(&report, "/restored/files"), 1, "{report}");
-    assert!(fs::read(to.join("alice/a.dat")).unwrap().starts_with(b"nobody"));
+    assert!(fs::read(to.join("alice/a.dat")).unwrap().starts_with(b"no user"));
     assert!(trash_is_empty(&volume.mount.path()));
 }
 
