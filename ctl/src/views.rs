@@ -131,13 +131,10 @@ fn keeping(k: &v1::Keeping) -> Value {
 }
 
 fn stuck_trash(s: &v1::StuckTrash) -> Value {
-    let mut o = Map::new();
-    paths::insert(&mut o, &s.path);
-    extend(
-        &mut o,
+    at(
+        &s.path,
         json!({ "totals": totals(s.totals), "why": s.why, "cure": s.cure }),
-    );
-    Value::Object(o)
+    )
 }
 
 fn disk(d: &v1::Disk) -> Value {
@@ -291,6 +288,14 @@ pub fn scan(s: &v1::ScanProgress) -> Value {
     })
 }
 
+/// An object that begins with its path.
+fn at(path: &[u8], more: Value) -> Value {
+    let mut o = Map::new();
+    paths::insert(&mut o, path);
+    extend(&mut o, more);
+    Value::Object(o)
+}
+
 fn extend(object: &mut Map<String, Value>, more: Value) {
     if let Value::Object(more) = more {
         object.extend(more);
@@ -385,10 +390,7 @@ pub fn candidate(c: &v1::Candidate) -> Value {
 }
 
 fn failure(f: &v1::Failure) -> Value {
-    let mut o = Map::new();
-    paths::insert(&mut o, &f.path);
-    o.insert("error".into(), f.error.clone().into());
-    Value::Object(o)
+    at(&f.path, json!({ "error": f.error }))
 }
 
 fn owner_failures(o: &v1::OwnerFailures) -> Value {

@@ -1,10 +1,9 @@
 //! The JSON of what runs took: where it is, and what came back.
 
 use purge_proto::v1;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::{extend, failure, kind, time, totals, word};
-use crate::paths;
+use super::{at, failure, kind, time, totals, word};
 
 /// `restore`.
 pub fn restore(r: &v1::RestoreReport) -> Value {
@@ -22,21 +21,16 @@ pub fn restore(r: &v1::RestoreReport) -> Value {
 }
 
 fn restore_item(i: &v1::RestoreItem) -> Value {
-    let mut o = Map::new();
-    paths::insert(&mut o, &i.path);
-    extend(
-        &mut o,
+    at(
+        &i.path,
         json!({ "kind": kind(i.kind()), "bytes": i.bytes, "files_inside": i.files_inside }),
-    );
-    Value::Object(o)
+    )
 }
 
 /// One line of `trash`.
 pub fn trash_entry(e: &v1::TrashEntry) -> Value {
-    let mut o = Map::new();
-    paths::insert(&mut o, &e.path);
-    extend(
-        &mut o,
+    at(
+        &e.path,
         json!({
             "kind": kind(e.kind()),
             "bytes": e.bytes,
@@ -48,8 +42,7 @@ pub fn trash_entry(e: &v1::TrashEntry) -> Value {
             "taken_at": time(e.taken_at),
             "trash_until": time(e.trash_until),
         }),
-    );
-    Value::Object(o)
+    )
 }
 
 /// The state of something that a run took, in a word.
@@ -58,10 +51,8 @@ pub fn taken_state(s: v1::TakenState) -> String {
 }
 
 pub(super) fn taken(t: &v1::Taken) -> Value {
-    let mut o = Map::new();
-    paths::insert(&mut o, &t.path);
-    extend(
-        &mut o,
+    at(
+        &t.path,
         json!({
             "kind": kind(t.kind()),
             "bytes": t.bytes,
@@ -77,6 +68,5 @@ pub(super) fn taken(t: &v1::Taken) -> Value {
             "freed_at": time(t.freed_at),
             "only_below": t.only_below,
         }),
-    );
-    Value::Object(o)
+    )
 }

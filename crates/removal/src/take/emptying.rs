@@ -106,8 +106,8 @@ struct Emptying<'e, 'g> {
     /// Files of which a name is among these.
     pending: FxHashSet<Inode>,
     together: usize,
-    /// How many directories these lie in.
-    directories: usize,
+    /// How deep the directories lie that these are in.
+    with_dir: Vec<usize>,
     /// The directories that are being visited, from the first down.
     open: Vec<Visited>,
     /// Files that have lost a name here, and when that was.
@@ -156,7 +156,7 @@ impl<'e, 'g> Emptying<'e, 'g> {
             pending: FxHashSet::default(),
             // Each has two descriptors.
             together: (ground.leases_of_a_tree / 2).clamp(1, TOGETHER_MAX),
-            directories: 0,
+            with_dir: Vec::new(),
             open: Vec::new(),
             fewer_names: FxHashMap::default(),
             removed: 0,
@@ -166,7 +166,7 @@ impl<'e, 'g> Emptying<'e, 'g> {
     fn will_remove(&mut self, dir: Arc<OwnedFd>, name: &CStr, what: What) -> Result<(), Fate> {
         let name = name.to_owned();
         self.next.push(Next { dir, name, what });
-        match self.next.len() < self.together && self.directories < DIRECTORIES_MAX {
+        match self.next.len() < self.together && self.with_dir.len() < DIRECTORIES_MAX {
             true => Ok(()),
             false => self.carry_out(),
         }
@@ -178,7 +178,7 @@ impl<'e, 'g> Emptying<'e, 'g> {
             return Ok(Arc::clone(here));
         }
         let here = Arc::new(rustix::io::dup(dir)?);
-        self.directories = self.directories.saturating_add(1);
+        self.with_dir.push(self.open.len());
         if let Some(level) = self.open.last_mut() {
             level.dir = Some(Arc::clone(&here));
         }
@@ -189,8 +189,11 @@ impl<'e, 'g> Emptying<'e, 'g> {
     fn carry_out(&mut self) -> Result<(), Fate> {
         self.know_all_uses()?;
         self.pending.clear();
-        self.directories = 0;
-        self.open.iter_mut().for_each(|level| level.dir = None);
+        for depth in std::mem::take(&mut self.with_dir) {
+            if let Some(level) = depth.checked_sub(1).and_then(|at| self.open.get_mut(at)) {
+                level.dir = None;
+            }
+        }
         for Next { dir, name, what } in std::mem::take(&mut self.next) {
             match what {
                 What::File(ino, lease, _) => self.remove_file((&dir, &name), ino, lease.as_ref())?,
