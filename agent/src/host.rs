@@ -14,12 +14,13 @@
 //! - [`holder`]     makes holds
 //! - `owners`      whom the names of rules and overrides mean
 //! - `start`       starting, in phases; `left`: what earlier processes left
-//! - [`place`]      where a path from a client leads; `user`: an ordinary user who asks for what is theirs
+//! - [`place`]      where a path from a client leads; `user`: an ordinary user who asks for what is theirs; [`client`]: one that waits
 
 mod announced;
 pub mod applier;
 mod asker;
 pub mod brakes;
+pub mod client;
 mod error;
 pub mod ground;
 pub mod holder;

@@ -12,6 +12,8 @@ use super::budget::Share;
 
 /// Threads for all but root.
 pub const THREADS_OF_OTHERS: usize = 8;
+/// Threads for ordinary users, of those: clients that have a role find one, however many users ask.
+const THREADS_OF_ORDINARY: usize = 5;
 /// Threads for one of them.
 const THREADS_OF_ONE: usize = 3;
 
@@ -19,6 +21,7 @@ const THREADS_OF_ONE: usize = 3;
 #[derive(Debug, Clone)]
 pub struct Crew {
     others: Arc<Semaphore>,
+    ordinary: Arc<Semaphore>,
     each: Arc<Mutex<HashMap<String, Weak<Semaphore>>>>,
 }
 
@@ -26,6 +29,7 @@ impl Default for Crew {
     fn default() -> Self {
         Self {
             others: Arc::new(Semaphore::new(THREADS_OF_OTHERS)),
+            ordinary: Arc::new(Semaphore::new(THREADS_OF_ORDINARY)),
             each: Arc::default(),
         }
     }
@@ -46,7 +50,11 @@ impl Crew {
             // First a place among the client's own, so that many questions of one do not stand before those of others.
             _ => {
                 let own = self.of(who).acquire_owned().await;
-                Some((own, Arc::clone(&self.others).acquire_owned().await))
+                let ordinary = match share {
+                    Share::Ordinary => Some(Arc::clone(&self.ordinary).acquire_owned().await),
+                    Share::Role | Share::Root => None,
+                };
+                Some((own, ordinary, Arc::clone(&self.others).acquire_owned().await))
             }
         };
         let done = tokio::task::spawn_blocking(move || {
@@ -102,6 +110,22 @@ mod tests {
         assert_eq!(root.unwrap().unwrap(), 1);
         let other = tokio::time::timeout(soon, crew.run(("other", Share::Ordinary), || 2)).await;
         assert_eq!(other.unwrap().unwrap(), 2);
+        // Two more users with all that they can have leave a thread for a role.
+        for who in ["first", "second"] {
+            for n in 0..10 {
+                let (crew, ended) = (crew.clone(), Arc::clone(&ended));
+                held.push(tokio::spawn(async move {
+                    let wait = move || {
+                        let _ = ended.lock().recv_timeout(Duration::from_secs(20));
+                        n
+                    };
+                    crew.run((who, Share::Ordinary), wait).await
+                }));
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let role = tokio::time::timeout(soon, crew.run(("viewer", Share::Role), || 3)).await;
+        assert_eq!(role.unwrap().unwrap(), 3);
         drop(end);
         for task in held {
             task.await.unwrap().unwrap();

@@ -14,6 +14,7 @@ use super::crew::Crew;
 use super::deadline::Until;
 use super::gate::Caller;
 use super::walk::{self, Walk};
+use crate::host::client::Client;
 use crate::host::{Host, HostError};
 use crate::in_force::InForce;
 use crate::volume::Volume;
@@ -23,6 +24,16 @@ use purge_index::Totals;
 const TOTALS_WITHIN: Duration = Duration::from_millis(100);
 /// What a stream answers.
 pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// A call whose client waits: when the client leaves, the call is dropped.
+#[derive(Default)]
+struct Waiting(Client);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -57,6 +68,17 @@ impl Service {
             .run(whose, move || work(&host))
             .await?
             .map_err(convert::status)
+    }
+
+    /// The same for work that ends early once the client does not wait for it any more.
+    pub(super) async fn wait_as<T: Send + 'static>(
+        &self,
+        caller: &Caller,
+        work: impl FnOnce(&Arc<Host>, &Client) -> Result<T, HostError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let waiting = Waiting::default();
+        let client = waiting.0.clone();
+        self.wait(caller, move |host| work(host, &client)).await
     }
 
     /// Parses a request where names may have to be looked up, which can take a while.

@@ -223,7 +223,7 @@ impl PurgeAgent for Service {
         let by = caller.name.clone();
         let r = requests::restore(request.into_inner())?;
         let asker = caller.clone();
-        let report = self.wait(&caller, move |host| {
+        let report = self.wait_as(&caller, move |host, client| {
             // Users learn of no other run than one that they name in full.
             let run_id = match r.run_id.is_empty() || asker.user().is_some() {
                 true => r.run_id,
@@ -235,6 +235,7 @@ impl PurgeAgent for Service {
                 to: Some(&*r.to).filter(|to| !to.is_empty()),
                 is_dry: r.dry_run,
                 by: &by,
+                client,
                 user: asker.user(),
             })?;
             Ok(convert::restored(report, (&run_id, r.dry_run)))

@@ -2,7 +2,8 @@
 //!
 //! Not by `/proc/locks`: each user can make that list so long that one read of it takes minutes, it skips locks while others come and end,
 //! and it names who took a lock, whose number another process may have by now. Instead the open files of the processes of those users are
-//! looked at whose locks count. Other users can neither add to these nor make the search longer.
+//! looked at whose locks count. Other users can neither add to these nor make the search longer: which processes there are is listed once
+//! for all users (`census`).
 //!
 //! ```text
 //! /proc/PID            the user as whom it acts, and /proc/PID/status the one who started it
@@ -14,20 +15,23 @@
 //!
 //! Not seen: a descriptor that waits in a socket, and one that only a thread with open files of its own has.
 
+mod census;
+
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
+use self::census::{Census, whose};
 use super::open_files::{self, Holder, Missed, Until};
 use purge_sys::time;
 
 /// Stands for all users but root.
 pub(super) const OTHERS: u32 = u32::MAX;
-/// What was found holds for this multiple of the time that it took, but no longer than [`FRESH_MAX`].
+/// What was found holds for this multiple of the time that it took, but no longer than [`FRESH_MAX`]; and so does the list of processes.
 const REST: u32 = 3;
-const FRESH_MAX: Duration = Duration::from_secs(1);
+const FRESH_MAX: Duration = Duration::from_millis(500);
 /// Doubt about a user holds for so long.
 const DOUBT: Duration = Duration::from_secs(10);
 /// Processes that are named of those that have the same lock.
@@ -57,12 +61,12 @@ const QUESTION: Limits = Limits {
     user: Duration::from_millis(150),
     process: Duration::from_millis(150),
 };
-/// For the names of others.
+/// For the names of others. One process may have very many files.
 const NAMES: Limits = Limits {
-    all: Duration::from_millis(50),
+    all: Duration::from_millis(100),
     root: Duration::ZERO,
-    user: Duration::from_millis(50),
-    process: Duration::from_millis(5),
+    user: Duration::from_millis(100),
+    process: Duration::from_millis(25),
 };
 
 /// What the processes of a user have locked.
@@ -128,6 +132,11 @@ impl Lately {
         (known, unknown)
     }
 
+    /// What was seen before does not count.
+    fn since(&self) -> Option<Instant> {
+        self.seen.lock().since
+    }
+
     fn remember(&self, found: &FxHashMap<u32, Arc<Seen>>) {
         let mut seen = self.seen.lock();
         let since = seen.since;
@@ -151,7 +160,7 @@ pub(super) fn of_users(uids: &[u32]) -> Vec<Arc<Seen>> {
     let _one = LATELY.searching.lock();
     let (mut known, unknown) = LATELY.known(uids);
     if !unknown.is_empty() {
-        let found = Search::new(&unknown, DECISION).done();
+        let found = Search::new(&unknown, DECISION).done(LATELY.since());
         LATELY.remember(&found);
         known.extend(found.into_values());
     }
@@ -172,7 +181,7 @@ fn of_one(uid: u32, limits: Limits) -> Arc<Seen> {
     if let Some(known) = LATELY.known(&[uid]).0.pop() {
         return known;
     }
-    let mut found = Search::new(&[uid], limits).done();
+    let mut found = Search::new(&[uid], limits).done(LATELY.since());
     if uid == OTHERS || found.values().all(|seen| seen.missed != Some(Missed::Time)) {
         LATELY.remember(&found);
     }
@@ -209,8 +218,9 @@ impl Search {
         }
     }
 
-    fn done(mut self) -> FxHashMap<u32, Arc<Seen>> {
-        if !self.look() {
+    /// With what has been listed since a moment.
+    fn done(mut self, since: Option<Instant>) -> FxHashMap<u32, Arc<Seen>> {
+        if !self.look(since) {
             let all = self.of.values_mut();
             all.for_each(|(seen, _)| seen.missed = Some(Missed::Time));
         }
@@ -225,47 +235,45 @@ impl Search {
         self.of.into_iter().map(ended).collect()
     }
 
-    /// Looks at all processes. False: not all of them could be listed.
-    fn look(&mut self) -> bool {
+    /// Looks at all processes of these users. False: there was no time for all of them.
+    fn look(&mut self, since: Option<Instant>) -> bool {
         let until = Until::after(self.limits.all);
-        let Ok(processes) = open_files::processes() else {
+        let Some(census) = Census::taken(since, self.limits.all) else {
             return false;
         };
-        for process in processes {
-            let Ok(process) = process else { return false };
-            if until.is_over() {
-                return false;
+        let uids: Vec<u32> = self.of.keys().copied().collect();
+        for under in uids {
+            let processes: Vec<u32> = match under {
+                OTHERS => census
+                    .but_of(|uid| uid == 0 || self.of.contains_key(&uid))
+                    .collect(),
+                uid => census.of(uid).to_vec(),
+            };
+            for process in processes {
+                if until.is_over() {
+                    return false;
+                }
+                self.look_at(process, under);
             }
-            self.look_at(process);
         }
         true
     }
 
-    fn look_at(&mut self, process: u32) {
-        let Some(acts_as) = open_files::effective_uid(process) else {
+    fn look_at(&mut self, process: u32, under: u32) {
+        let began = time::of_this_thread();
+        // Another process may have its number by now.
+        let Some(uid) = whose(process).filter(|uid| under == OTHERS || *uid == under) else {
             return;
         };
-        // A user can start any program with the set-user-ID bit of root: who started it has its open files.
-        if acts_as != 0 && self.whose(acts_as).is_none() {
-            return;
-        }
-        let began = time::of_this_thread();
         let base = match open_files::files_of(process) {
             Ok(None) => return,
             found => found.ok().flatten(),
         };
-        let uid = match acts_as {
-            0 => open_files::real_uid(process),
-            uid => Some(uid),
-        };
-        let Some((uid, user)) = uid.and_then(|uid| Some((uid, self.whose(uid)?))) else {
-            return;
-        };
         let limits = self.limits;
-        let Some((seen, spent)) = self.of.get_mut(&user) else {
+        let Some((seen, spent)) = self.of.get_mut(&under) else {
             return;
         };
-        let of_user = if user == 0 { limits.root } else { limits.user };
+        let of_user = if under == 0 { limits.root } else { limits.user };
         let budget = of_user.saturating_sub(*spent).min(limits.process);
         let missed = match base {
             Some(base) => open_files::look_at(&base, Until::after(budget), |info| {
@@ -275,14 +283,6 @@ impl Search {
         };
         seen.missed = seen.missed.max(missed);
         *spent = spent.saturating_add(time::of_this_thread().saturating_sub(began));
-    }
-
-    /// Under which user the processes of one are looked at, if they are.
-    fn whose(&self, uid: u32) -> Option<u32> {
-        let under = [uid, OTHERS]
-            .into_iter()
-            .find(|under| self.of.contains_key(under));
-        under.filter(|under| uid != 0 || *under == 0)
     }
 }
 
@@ -316,7 +316,10 @@ mod tests {
             all: Duration::ZERO,
             ..DECISION
         };
-        let seen = Search::new(&[0], none).done().remove(&0).unwrap();
+        let seen = Search::new(&[0], none)
+            .done(Some(Instant::now()))
+            .remove(&0)
+            .unwrap();
         assert!(
             seen.missed == Some(Missed::Time)
                 && seen.is_fresh(Some(Instant::now()))

@@ -1,6 +1,9 @@
 //! What makes one directory like another: owner, mode, ACLs, extended attributes, times and project. Read by descriptor, given by
 //! descriptor, and compared: whether a directory that lies at a place now protects what is put into it as the one before it did.
 
+mod was;
+
+use self::was::Was;
 use crate::time;
 use std::ffi::{CStr, CString};
 use std::io;
@@ -120,7 +123,7 @@ impl Likeness {
             mtime: self.mtime,
             project: self.project.filter(|p| *p != Project::default()),
         };
-        let noted = rustix::fs::fsetxattr(dir, NOTE, was.to_string().as_bytes(), XattrFlags::empty());
+        let noted = rustix::fs::fsetxattr(dir, NOTE, &was.to_note(), XattrFlags::empty());
         match (noted, self.give_access(dir)) {
             (Ok(()), Err(e)) if e.raw_os_error() == Some(libc::EDQUOT) => Ok(()),
             // What else the note says is not restored without it, and access does not depend on it.
@@ -316,55 +319,6 @@ fn value(dir: &OwnedFd, name: &CStr) -> io::Result<Option<Vec<u8>>> {
         }
         Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM) => Ok(None),
         Err(e) => Err(e.into()),
-    }
-}
-
-/// What the note of a directory of the trash says: version, inode, owner, group and mode, access time, modification time, project and whether it
-/// is inherited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Was {
-    ino: Inode,
-    access: (u32, u32, u32),
-    atime: (i64, i64),
-    mtime: (i64, i64),
-    project: Option<Project>,
-}
-
-impl std::fmt::Display for Was {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let project = self.project.unwrap_or_default();
-        let inherited = u8::from(project.is_inherited);
-        let ((uid, gid, mode), (a, an), (m, mn)) = (self.access, self.atime, self.mtime);
-        let id = project.id;
-        let ino = self.ino;
-        write!(f, "1 {ino} {uid} {gid} {mode} {a} {an} {m} {mn} {id} {inherited}")
-    }
-}
-
-impl Was {
-    fn parse(note: &[u8]) -> Option<Self> {
-        let mut fields = std::str::from_utf8(note).ok()?.split(' ');
-        if fields.next()? != "1" {
-            return None;
-        }
-        let ino = fields.next()?.parse().ok()?;
-        let mut number = || fields.next()?.parse::<i64>().ok();
-        let mut small = || u32::try_from(number()?).ok();
-        let access = (small()?, small()?, small()? & 0o7777);
-        let (atime, mtime) = ((number()?, number()?), (number()?, number()?));
-        let project = Project {
-            id: u32::try_from(number()?).ok()?,
-            is_inherited: number()? == 1,
-        };
-        let nanos = 0..1_000_000_000;
-        let is_sound = nanos.contains(&atime.1) && nanos.contains(&mtime.1);
-        is_sound.then_some(Self {
-            ino,
-            access,
-            atime,
-            mtime,
-            project: Some(project).filter(|p| *p != Project::default()),
-        })
     }
 }
 

@@ -186,18 +186,6 @@ fn an_acl_that_was_inherited_is_taken_away() {
 
 proptest! {
     #[test]
-    fn notes_are_read_as_they_were_written(a: i64, an in 0i64..1_000_000_000, m: i64, mn in 0i64..1_000_000_000, id: u32, is_inherited: bool, uid: u32, gid: u32, mode in 0u32..0o10000) {
-        let project = Project { id, is_inherited };
-        let was = Was { ino: u64::from(uid), access: (uid, gid, mode), atime: (a, an), mtime: (m, mn), project: Some(project).filter(|p| *p != Project::default()) };
-        prop_assert_eq!(Was::parse(was.to_string().as_bytes()), Some(was));
-    }
-
-    #[test]
-    fn any_note_is_read_or_refused(note in prop::collection::vec(any::<u8>(), 0..60)) {
-        let _ = Was::parse(&note);
-    }
-
-    #[test]
     fn a_directory_is_as_safe_as_itself(mode in 0u32..0o10000, uid: u32, gid: u32) {
         let now = of(mode, uid, gid);
         prop_assert!(now.is_less_safe_than(&now).is_none());

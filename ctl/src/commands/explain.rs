@@ -73,6 +73,9 @@ fn was(taken: &v1::Taken) -> String {
             format!(", last used {} before", age(before))
         }
     };
+    if taken.amount_hidden {
+        return format!("a directory of {owner}{used}; `purgectl trash` counts what in it is yours");
+    }
     let inside = match (taken.kind(), taken.files_inside) {
         (v1::Kind::Directory, 0) => ", empty".to_owned(),
         (v1::Kind::Directory, n) => format!(", {}", plural(n, "file", "files")),

@@ -67,6 +67,7 @@ pub(super) fn taken(t: &v1::Taken) -> Value {
             "trash_until": time(t.trash_until),
             "freed_at": time(t.freed_at),
             "only_below": t.only_below,
+            "amount_hidden": t.amount_hidden,
         }),
     )
 }

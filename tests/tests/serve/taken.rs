@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use purge_proto::v1;
 use purge_proto::v1::purge_agent_client::PurgeAgentClient;
@@ -16,7 +17,11 @@ use tonic::{Code, Status};
 
 const ALICE: u32 = 4001;
 const BOB: u32 = 4002;
+/// Who have a job each.
+const MORE: [u32; 2] = [4011, 4012];
 const MEMBERS: u32 = 4100;
+/// Runs besides the first.
+const RUNS: usize = 12;
 
 /// What a run took of two users, in directories of their own and in one that both may write to.
 struct World {
@@ -47,25 +52,41 @@ impl World {
             put(&root.join(name).join("jobs/j1/out"), uid);
             put(&root.join("shared").join(name), uid);
             put(&root.join("read-only").join(name), uid);
-            for dir in ["results", "jobs/j1", "jobs", ""] {
+            for dir in ["results", "more", "jobs/j1", "jobs", ""] {
                 own(&root.join(name).join(dir), uid, uid, 0o700);
             }
         }
+        for uid in MORE {
+            put(&root.join(format!("{uid}/jobs/j1/out")), uid);
+            own(&root.join(format!("{uid}/jobs/j1")), uid, uid, 0o700);
+        }
+        // Each of these goes in a run of its own.
+        for n in 0..RUNS {
+            put(&root.join(format!("alice/more/{n}/file")), ALICE);
+        }
+        // Bob has a directory in Alice's that she cannot enter.
+        put(&root.join("alice/jobs/j1/of-bob/b"), BOB);
+        own(&root.join("alice/jobs/j1/of-bob"), BOB, BOB, 0o700);
         // Of Alice's, moved by Bob to where she cannot look.
         put(&root.join("bob/private/of-alice"), ALICE);
         own(&root.join("bob/private"), BOB, BOB, 0o700);
         own(&root.join("shared"), 0, MEMBERS, 0o2770);
         own(&root.join("read-only"), 0, 0, 0o755);
         age_tree(&root);
-        let keys = "exclude = [\"*/jobs/**\"]\ngrace = \"1h\"\nremove_empty_dirs = false";
+        let keys = "exclude = [\"*/jobs/**\", \"*/more/**\"]\ngrace = \"1h\"\nremove_empty_dirs = false";
         let config = Config::backdated_with(&root, keys).rule(
             "jobs",
             "ttl = \"1h\"\nclock = [\"access\"]\ntarget = \"directory\"\ndepth = 3\ninclude = [\"*/jobs/**\"]\ngrace = \"1h\"\nremove_empty_dirs = false",
         );
+        let config = config.rule(
+            "more",
+            "ttl = \"1h\"\nclock = [\"access\"]\ninclude = [\"*/more/**\"]\ngrace = \"1h\"\nremove_empty_dirs = false",
+        );
         let agent = Agent::tracking(&config.access(access));
         agent.reachable();
-        let run = agent.ctl().apply(&agent.ctl().plan()).ok().json();
-        assert_eq!(run["trashed"]["directories"], 2, "{run}");
+        let plan = agent.ctl().plan_with(["--rule", "old", "--rule", "jobs"]);
+        let run = agent.ctl().apply(&plan).ok().json();
+        assert_eq!(run["trashed"]["directories"], 4, "{run}");
         assert_eq!(run["trashed"]["files"], 7, "{run}");
         Ok(Self {
             agent,
@@ -126,6 +147,16 @@ impl Client<'_> {
     /// The names of what is listed, below the volume.
     fn trash(&self, path: Vec<u8>) -> Result<Vec<String>, Status> {
         let root = self.world.root.as_os_str().as_bytes();
+        let name = |entry: v1::TrashEntry| {
+            let below = entry.path.strip_prefix(root).unwrap();
+            String::from_utf8_lossy(below).trim_start_matches('/').to_owned()
+        };
+        let mut all: Vec<String> = self.listed(path)?.into_iter().map(name).collect();
+        all.sort();
+        Ok(all)
+    }
+
+    fn listed(&self, path: Vec<u8>) -> Result<Vec<v1::TrashEntry>, Status> {
         self.world.runtime.block_on(async {
             let request = v1::ListTrashRequest {
                 path,
@@ -134,10 +165,8 @@ impl Client<'_> {
             let mut stream = self.grpc.clone().list_trash(request).await?.into_inner();
             let mut all = Vec::new();
             while let Some(entry) = stream.message().await? {
-                let below = entry.path.strip_prefix(root).unwrap();
-                all.push(String::from_utf8_lossy(below).trim_start_matches('/').to_owned());
+                all.push(entry);
             }
-            all.sort();
             Ok(all)
         })
     }
@@ -233,7 +262,84 @@ fn what_was_anothers_is_not_told_from_what_never_was() {
             .skip(1)
             .all(|name| *name == "none" || root.explain(name).is_ok())
     );
-    assert_eq!(root.trash(Vec::new()).unwrap().len(), 9);
+    assert_eq!(root.trash(Vec::new()).unwrap().len(), 11);
+}
+
+#[test]
+fn files_of_others_in_a_directory_of_theirs_are_not_counted_for_them() {
+    let world = need!(World::new("self = true"));
+    let job = "alice/jobs/j1";
+    for (uid, files, told) in [(ALICE, 1, 0), (0, 2, 2)] {
+        let client = world.user(uid);
+        let listed = client.listed(client.path(job)).unwrap();
+        let counts: Vec<_> = listed.iter().map(|e| (e.files_inside, e.bytes > 0)).collect();
+        assert_eq!(counts, [(files, true)], "the trash of uid {uid}");
+        let taken = &client.explain(job).unwrap().taken[0];
+        assert_eq!(
+            (taken.files_inside, taken.amount_hidden),
+            (told, uid == ALICE),
+            "explain of uid {uid}"
+        );
+        let dry = client.restore_to(job, Vec::new(), true).unwrap();
+        let whole: Vec<_> = dry.items.iter().map(|item| item.files_inside).collect();
+        assert_eq!(
+            (whole, dry.restored.unwrap().files_inside),
+            (vec![files], files),
+            "a restore of uid {uid}"
+        );
+    }
+    // What is theirs goes back with all that is in it.
+    world.user(ALICE).restore(job).unwrap();
+    assert!(world.root.join("alice/jobs/j1/of-bob/b").exists());
+}
+
+/// As many paths as one call may name, each below a directory that a run took.
+fn many_paths(client: &Client<'_>, job: &str) -> v1::RestoreRequest {
+    v1::RestoreRequest {
+        paths: (0..10_000)
+            .map(|n| client.path(&format!("{job}/none-{n}")))
+            .collect(),
+        dry_run: true,
+        ..v1::RestoreRequest::default()
+    }
+}
+
+#[test]
+fn users_who_ask_for_thousands_of_paths_and_leave_keep_no_viewer_waiting() {
+    let world = need!(World::new("self = true\nviewer = { users = [\"65534\"] }"));
+    let ctl = world.agent.ctl();
+    for n in 0..RUNS {
+        let dir = world.root.join(format!("alice/more/{n}"));
+        let plan = ctl.plan_with(["--rule", "more", dir.to_str().unwrap()]);
+        let _ = ctl.apply(&plan).ok();
+    }
+    let alice = world.user(ALICE);
+    let request = many_paths(&alice, "alice/jobs/j1");
+    let (code, why) = refused(world.runtime.block_on(alice.grpc.clone().restore(request)));
+    assert_eq!(code, Code::NotFound);
+    assert!(why.contains("is in the trash"), "{why}");
+    for (uid, job) in [(ALICE, "alice"), (MORE[0], "4011"), (MORE[1], "4012")] {
+        let client = world.user(uid);
+        for _ in 0..3 {
+            let mut grpc = client.grpc.clone();
+            let request = many_paths(&client, &format!("{job}/jobs/j1"));
+            world.runtime.spawn(async move {
+                let _ = tokio::time::timeout(Duration::from_millis(300), grpc.restore(request)).await;
+            });
+        }
+    }
+    let pause = async { tokio::time::sleep(Duration::from_secs(1)).await };
+    world.runtime.block_on(pause);
+    let began = Instant::now();
+    let mut viewer = world.user(65534).grpc;
+    let status = viewer.get_status(v1::GetStatusRequest {});
+    world.runtime.block_on(status).unwrap();
+    let mine = world.user(BOB).explain("bob/results/a.dat").unwrap();
+    assert_eq!(mine.taken.len(), 1);
+    let took = began.elapsed();
+    println!("a viewer and another user were answered in {took:?}");
+    // A minute and more with one question after another of each run for each path.
+    assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
 #[test]

@@ -3,10 +3,12 @@
 use rustc_hash::FxHashSet;
 
 use super::heading_of;
+use crate::host::client::Client;
 use crate::host::user::User;
 use crate::volume::Volume;
 use purge_base::clock;
 use purge_index::StoreError;
+use purge_model::path_set::PathSet;
 use purge_model::{Kind, Totals, path};
 use purge_removal::audit::{self, Audit, Event, Heading, Lines};
 use purge_removal::runs::{Failure, Run};
@@ -14,7 +16,7 @@ use purge_removal::taken::hash;
 use purge_removal::trash::restore::{Destination, Item, Refused};
 
 /// Refusals of a restore that are named, and things that would go back.
-const NAMED_MAX: usize = 1000;
+pub(super) const NAMED_MAX: usize = 1000;
 
 /// What a client wants back.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +31,8 @@ pub struct Wanted<'a> {
     pub is_dry: bool,
     /// Who asks, as it stands in records.
     pub by: &'a str,
+    /// The client that waits for the answer.
+    pub client: &'a Client,
     /// An ordinary user, who gets back only what is theirs.
     pub user: Option<User<'a>>,
 }
@@ -80,8 +84,8 @@ pub(super) struct Back<'a> {
     volume: &'a Volume,
     wanted: Wanted<'a>,
     /// The paths that are wanted, and of which of them something was met.
-    below: Vec<Vec<u8>>,
-    pub(super) met: Vec<bool>,
+    below: PathSet,
+    met: Vec<bool>,
     /// Where it is put, relative to the volume; empty: where it came from.
     to: Vec<u8>,
     of: Option<(Heading, &'a Audit)>,
@@ -106,7 +110,7 @@ impl<'a> Back<'a> {
     pub(super) fn new(
         volume: &'a Volume,
         wanted: &Wanted<'a>,
-        below: Vec<Vec<u8>>,
+        below: PathSet,
         to: Option<&Destination>,
     ) -> Self {
         Self {
@@ -137,6 +141,26 @@ impl<'a> Back<'a> {
         if !self.wanted.run.is_empty() {
             self.report.runs = vec![run.id.clone()];
         }
+    }
+
+    /// Whether anything was met of what is wanted.
+    pub(super) fn has_met(&self) -> bool {
+        self.met.contains(&true)
+    }
+
+    /// The wanted paths of which nothing was.
+    pub(super) fn missing(&self) -> PathSet {
+        let all = self.below.iter().zip(&self.met);
+        PathSet::new(
+            all.filter(|(_, met)| !**met)
+                .map(|(path, _)| path.to_vec())
+                .collect(),
+        )
+    }
+
+    /// Whether the client that asked has left, and what is left to do has no reader.
+    pub(super) fn is_over(&self) -> bool {
+        self.wanted.user.is_some() && self.wanted.client.has_left()
     }
 
     /// Whether anything of the present run is back.
@@ -174,9 +198,13 @@ impl<'a> Back<'a> {
                     back.insert(hash(&from));
                 }
                 self.note_run();
-                count_restored(&mut self.report.restored, &item);
+                let told = match self.wanted.user {
+                    Some(_) => item.without_others(),
+                    None => item.clone(),
+                };
+                count_restored(&mut self.report.restored, &told);
                 match self.wanted.is_dry {
-                    true => self.note_item(item),
+                    true => self.note_item(told),
                     false => self.put_down(&item),
                 }
             }
@@ -233,8 +261,13 @@ impl<'a> Back<'a> {
     }
 
     fn note_met(&mut self, path: &[u8]) {
-        for (below, met) in self.below.iter().zip(&mut self.met) {
-            *met |= path::is_within(below, path);
+        for at in self.below.above(path) {
+            match self.met.get_mut(at) {
+                // Those above it were met with it.
+                Some(true) => break,
+                Some(met) => *met = true,
+                None => {}
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use super::TrashKeeper;
 use crate::host::user::{User, hidden};
 use crate::host::{HostError, shown};
 use crate::volume::Volume;
+use purge_model::path_set::PathSet;
 use purge_removal::trash::listing::Listing;
 use purge_removal::trash::{Share, Trash};
 
@@ -31,7 +32,8 @@ impl TrashKeeper {
                     None => place?,
                 };
                 if let Some(user) = user {
-                    self.runs_of_theirs(user, &[&place])?;
+                    let asked = PathSet::new(vec![place.below.to_vec()]);
+                    self.runs_of_theirs(user, (&place.volume, &asked))?;
                 }
                 if !name.is_empty() && name != place.volume.config.name {
                     let why = format!("{} is not on volume {name}", shown(&place.path()));

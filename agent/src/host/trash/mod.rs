@@ -1,7 +1,7 @@
 //! What runs leave in the trash: the trash keeper counts it, puts it back and frees it.
 //!
 //! - [`restore`] puts it back; `back`: what comes back, counted
-//! - [`taken`]   what runs took, where it is now; `listed`: what is there
+//! - [`taken`]   what runs took, where it is now; `records`: asks what runs took; `listed`: what is there
 //! - `figures`   how much there is
 //! - `freeing`   frees it when its grace has ended, or when the volume needs the space
 //! - `waiting`   what stays longer than its grace
@@ -11,6 +11,7 @@ mod back;
 mod figures;
 mod freeing;
 mod listed;
+mod records;
 pub mod restore;
 mod stuck;
 pub mod taken;

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use super::TrashKeeper;
-use super::back::Back;
+use super::back::{Back, NAMED_MAX};
 pub use super::back::{Restored, Wanted};
+use super::records::PlacesOfRuns;
 use crate::host::HostError;
 use crate::host::place::{AtEnd, Place};
 use crate::host::shown;
-use crate::host::user::{hidden, not_theirs};
+use crate::host::user::{User, hidden, not_theirs};
 use crate::volume::Volume;
 use crate::volume::claimed::{Claim, Doing};
+use purge_model::path::absolute;
+use purge_model::path_set::PathSet;
 use purge_model::{Kind, Seconds, Stat, Totals};
 use purge_removal::audit;
 use purge_removal::runs::{Run, RunError};
@@ -26,7 +29,7 @@ struct Job<'a> {
     volume: Arc<Volume>,
     trash: Trash,
     /// Paths relative to the volume; empty: everything.
-    below: Vec<Vec<u8>>,
+    below: PathSet,
     to: Option<Destination>,
 }
 
@@ -83,6 +86,24 @@ impl TrashKeeper {
         }
     }
 
+    /// Whether a run took something of each of these places which was a user's.
+    fn check_theirs_of_run(&self, user: User<'_>, run: &str, places: &[Place]) -> Result<(), HostError> {
+        if places.is_empty() {
+            let why = "name the paths of what is yours".into();
+            return Err(HostError::Invalid { field: "paths", why });
+        }
+        for (volume, below) in by_volume(places) {
+            let runs = self.runs_of_theirs(user, (&volume, &below))?;
+            let of_run = runs.get(run);
+            let is_of_run = |place: &&[u8]| of_run.is_some_and(|of_run| of_run.position(place).is_some());
+            if let Some(other) = below.iter().find(|place| !is_of_run(place)) {
+                let root = volume.config.path.as_os_str().as_encoded_bytes();
+                return Err(not_theirs(&absolute(root, other), user.uid));
+            }
+        }
+        Ok(())
+    }
+
     /// All that a run has left in the trash, or what of that lies at or below some paths.
     fn restore_run(
         &self,
@@ -107,7 +128,7 @@ impl TrashKeeper {
                 "run {run_id} is going on; wait for it or `purgectl cancel {run_id}`"
             )));
         }
-        let below = places.into_iter().map(|place| place.below.into_bytes()).collect();
+        let below = PathSet::new(places.into_iter().map(|place| place.below.into_bytes()).collect());
         let _one = volume.restoring.lock();
         let nothing = || HostError::Refused(why_nothing(&run));
         let job = self.job(wanted, &volume, below, to)?.ok_or_else(nothing)?;
@@ -124,7 +145,7 @@ impl TrashKeeper {
             Some((_, Some(_))) => {}
         }
         let mut back = Back::new(&job.volume, wanted, job.below.clone(), job.to.as_ref());
-        self.put_back(&job, run, claims, &mut back)?;
+        self.put_back((&job, &job.below), run, claims, &mut back)?;
         self.settle(&job, &mut back);
         Ok(back.report)
     }
@@ -141,46 +162,40 @@ impl TrashKeeper {
             return Err(HostError::Invalid { field: "paths", why });
         }
         let mut report = Restored::default();
-        let mut volumes: Vec<&Arc<Volume>> = Vec::new();
-        for place in places {
-            if !volumes.iter().any(|v| v.config.name == place.volume.config.name) {
-                volumes.push(&place.volume);
-            }
-        }
         let (mut is_anything, mut missing) = (false, Vec::new());
-        for volume in volumes {
-            let of_volume = |place: &&Place| place.volume.config.name == volume.config.name;
-            let mine: Vec<&Place> = places.iter().filter(of_volume).collect();
+        for (volume, below) in by_volume(places) {
             let runs = match wanted.user {
-                Some(user) => Some(self.runs_of_theirs(user, &mine)?),
+                Some(user) => Some(self.runs_of_theirs(user, (&volume, &below))?),
                 None => None,
             };
-            let below = mine.iter().map(|place| place.below.to_vec()).collect();
             let _one = volume.restoring.lock();
-            let Some(job) = self.job(wanted, volume, below, to.clone())? else {
-                missing.extend(mine);
+            let Some(job) = self.job(wanted, &volume, below.clone(), to.clone())? else {
+                missing.push((Arc::clone(&volume), below));
                 continue;
             };
-            let mut back = Back::new(&job.volume, wanted, job.below.clone(), job.to.as_ref());
-            self.put_back_newest(&job, runs.as_deref(), &mut back)?;
+            let mut back = Back::new(&job.volume, wanted, below, job.to.as_ref());
+            self.put_back_newest(&job, runs.as_ref(), &mut back)?;
             self.settle(&job, &mut back);
-            is_anything |= back.met.iter().any(|met| *met);
-            missing.extend(
-                mine.into_iter()
-                    .zip(&back.met)
-                    .filter(|(_, met)| !**met)
-                    .map(|(place, _)| place),
-            );
+            is_anything |= back.has_met();
+            missing.push((Arc::clone(&volume), back.missing()));
             report.add(back.report);
         }
-        let nothing = |place: &&Place| self.why_not_in_trash(place, wanted.user);
-        match missing.first().filter(|_| !is_anything) {
-            Some(place) => Err(HostError::NotFound(nothing(place))),
-            None => {
-                missing
-                    .iter()
-                    .for_each(|place| report.refuse(place.path(), nothing(place)));
-                Ok(report)
+        self.refuse_missing(wanted, &missing, &mut report);
+        match report.failed.first().filter(|_| !is_anything) {
+            Some(missing) => Err(HostError::NotFound(missing.error.clone())),
+            None => Ok(report),
+        }
+    }
+
+    /// Of paths of which nothing is in the trash, the first are told with their reason.
+    fn refuse_missing(&self, wanted: &Wanted<'_>, missing: &[(Arc<Volume>, PathSet)], report: &mut Restored) {
+        for (volume, places) in missing {
+            let room = NAMED_MAX.saturating_sub(report.failed.len());
+            let first = PathSet::new(places.iter().take(room).map(<[u8]>::to_vec).collect());
+            let mut why = self.why_not_in_trash(volume, &first, wanted.user).into_iter();
+            let root = volume.config.path.as_os_str().as_encoded_bytes();
+            for place in places.iter() {
+                report.refuse(absolute(root, place), why.next().unwrap_or_default());
             }
         }
     }
@@ -189,7 +204,7 @@ impl TrashKeeper {
     fn put_back_newest<'b>(
         &'b self,
         job: &Job<'_>,
-        only: Option<&[String]>,
+        only: Option<&PlacesOfRuns>,
         back: &mut Back<'b>,
     ) -> Result<(), HostError> {
         let shares = job.shares()?;
@@ -199,9 +214,14 @@ impl TrashKeeper {
         let mut runs: Vec<&str> = closed.map(|s| s.run.as_str()).collect();
         runs.dedup();
         for id in runs.into_iter().rev() {
-            if only.is_some_and(|only| !only.iter().any(|run| run == id)) {
-                continue;
+            if back.is_over() {
+                break;
             }
+            let below = match only.map(|only| only.get(id)) {
+                None => &job.below,
+                Some(Some(of_run)) => of_run,
+                Some(None) => continue,
+            };
             let of_run: Vec<&Share> = shares.iter().filter(|s| s.run == id).collect();
             let claims = job.claims(&of_run);
             let run = match self.runs.get(id) {
@@ -214,7 +234,7 @@ impl TrashKeeper {
                 run => run?,
             };
             let claims = claims.into_iter().filter(|(_, claim)| claim.is_some());
-            self.put_back(job, run, claims.collect(), back)?;
+            self.put_back((job, below), run, claims.collect(), back)?;
         }
         Ok(())
     }
@@ -222,7 +242,7 @@ impl TrashKeeper {
     /// What of a run is wanted. The record says afterwards what is back.
     fn put_back<'b>(
         &'b self,
-        job: &Job<'_>,
+        (job, below): (&Job<'_>, &PathSet),
         run: Run,
         claims: Vec<(&Share, Option<Claim<'_>>)>,
         back: &mut Back<'b>,
@@ -234,7 +254,7 @@ impl TrashKeeper {
                 continue;
             }
             back.is_kept = share.is_kept();
-            let done = job.restore(share, back);
+            let done = job.restore(share, below, back);
             if let Err(error) = done {
                 // The next share follows, and what is back is told and counted in any case.
                 let why = format!("what the run left in the trash until {}: {error}", share.until);
@@ -284,7 +304,7 @@ impl TrashKeeper {
         &self,
         wanted: &Wanted<'a>,
         volume: &Arc<Volume>,
-        below: Vec<Vec<u8>>,
+        below: PathSet,
         to: Option<Place>,
     ) -> Result<Option<Job<'a>>, HostError> {
         volume
@@ -323,11 +343,11 @@ impl Job<'_> {
         shares.iter().map(|share| (*share, claim(share))).collect()
     }
 
-    /// What of a share is wanted.
-    fn restore(&self, share: &Share, back: &mut Back<'_>) -> std::io::Result<()> {
-        let which = match self.below.is_empty() {
+    /// What of a share is wanted: what lies at or below some paths, or all.
+    fn restore(&self, share: &Share, below: &PathSet, back: &mut Back<'_>) -> std::io::Result<()> {
+        let which = match below.is_empty() {
             true => Which::All,
-            false => Which::Below(&self.below),
+            false => Which::Below(below),
         };
         let mut trouble = None;
         let mut restore = Restore {
@@ -346,6 +366,8 @@ impl Job<'_> {
                 gids: user.gids,
             }),
             is_dry: self.wanted.is_dry,
+            // What has begun to go back comes to its end.
+            is_stopping: &|| self.wanted.is_dry && self.wanted.client.has_left(),
             has_no_trees: false,
             emptied: 0,
         };
@@ -361,6 +383,21 @@ impl Job<'_> {
 
 fn broken(volume: &Volume, error: &std::io::Error) -> HostError {
     HostError::Refused(format!("the trash of volume {}: {error}", volume.config.name))
+}
+
+/// Some places, by volume.
+fn by_volume(places: &[Place]) -> Vec<(Arc<Volume>, PathSet)> {
+    let mut all: Vec<(Arc<Volume>, Vec<Vec<u8>>)> = Vec::new();
+    for place in places {
+        let path = place.below.to_vec();
+        let is_of = |volume: &Volume| volume.config.name == place.volume.config.name;
+        match all.iter_mut().find(|(volume, _)| is_of(volume)) {
+            Some((_, paths)) => paths.push(path),
+            None => all.push((Arc::clone(&place.volume), vec![path])),
+        }
+    }
+    let set = |(volume, paths)| (volume, PathSet::new(paths));
+    all.into_iter().map(set).collect()
 }
 
 /// A directory of the volume to which things are restored instead of where they came from.

@@ -1,26 +1,23 @@
 //! "Where is my file?": what runs took of a path, where that is now, and how it comes back.
 //!
-//! The records of runs are asked by hashes of the path and of the directories above it (see [`purge_removal::taken`]), so the work depends on
-//! what is asked and on the number of runs, not on what is found. Only what is found is looked for in the trash.
+//! The records of runs are asked (see [`super::records`]). Only what they tell of is looked for in the trash.
+
+use std::sync::Arc;
 
 use super::TrashKeeper;
+use super::records::Took;
 use crate::host::place::Place;
-use crate::host::user::{User, not_theirs};
-use crate::host::{HostError, shown};
+use crate::host::shown;
+use crate::host::user::User;
+use crate::volume::Volume;
 use purge_base::clock;
-use purge_base::sight::Sight;
+use purge_model::path::absolute;
+use purge_model::path_set::PathSet;
 use purge_model::{Inode, Seconds};
 use purge_removal::audit::rfc3339;
 use purge_removal::runs::{Run, RunState};
-use purge_removal::taken::{Entry, Reader, What, hash, lies_in};
+use purge_removal::taken::{Entry, What, lies_in};
 use purge_removal::trash::{Share, Trash};
-
-/// Runs that are asked, the newest first.
-const RUNS_MAX: usize = 2000;
-/// Directories above that are asked for, from the volume's root on: those that rules take lie there.
-const ABOVE_MAX: usize = 32;
-/// What is told of one path, the newest first.
-const TOLD_MAX: usize = 16;
 
 /// Something that a run took.
 #[derive(Debug, Clone)]
@@ -33,6 +30,8 @@ pub struct Taken {
     pub path: Vec<u8>,
     /// As what it went.
     pub entry: Entry,
+    /// How much it was is not for the client who asks.
+    pub is_amount_hidden: bool,
     /// Where it is.
     pub now: Now,
 }
@@ -55,91 +54,45 @@ pub enum Now {
 impl TrashKeeper {
     /// What runs took of a place, the newest first; for an ordinary user only what was theirs, and that they could see.
     pub(in crate::host) fn taken_of(&self, place: &Place, user: Option<User<'_>>) -> Vec<Taken> {
-        let asked = asked_of(&place.below);
-        let hashes: Vec<u64> = asked.iter().map(|end| hash(part(place, *end))).collect();
-        let mut sight =
-            user.map(|user| Sight::of(&place.volume.config.path, user.uid, user.gids).of_the_past());
-        let trash = Trash::open(&place.volume.watched).ok().flatten();
-        let runs = self.runs.list().unwrap_or_default().into_iter();
-        let runs = runs.filter(|run| run.volume == place.volume.config.name);
-        let mut all = Vec::new();
-        for run in runs.take(RUNS_MAX) {
-            let Ok(Some(record)) = Reader::open(&self.ground.anchor, &run.id) else {
-                continue;
-            };
-            let mut best: Option<(usize, Entry)> = None;
-            for found in record.find(&hashes).unwrap_or_default() {
-                let entry = found.entry;
-                let is_it = found.asked == 0 || entry.what == What::Tree;
-                let is_theirs = user.is_none_or(|user| user.uid == entry.uid);
-                let is_better = best
-                    .as_ref()
-                    .is_none_or(|(_, best)| rank(entry.what) < rank(best.what));
-                if is_it && is_theirs && is_better && all.len() < TOLD_MAX {
-                    best = Some((found.asked, entry));
-                }
-            }
-            let Some((n, entry)) = best else { continue };
-            let path = part(place, asked.get(n).copied().unwrap_or(0)).to_vec();
-            // In a directory that they cannot enter, they learn nothing of what was theirs either.
-            if sight.as_mut().is_some_and(|sight| sight.shown(&path).is_some()) {
-                continue;
-            }
-            all.push(Taken {
-                now: now_of(trash.as_ref(), &run, &path, &entry),
-                rule: record.rule(&entry).map(str::to_owned),
-                path,
-                entry,
-                run,
-            });
+        let places = PathSet::new(vec![place.below.to_vec()]);
+        let took = self.took(&place.volume, &places, user).into_iter().flatten();
+        let lying = InTrash::of(&place.volume);
+        let mut all: Vec<Taken> = took.map(|took| lying.taken(took)).collect();
+        if user.is_some() {
+            all.iter_mut().for_each(hide_others);
         }
         all
     }
 
-    /// The runs that took something of each of these places which was a user's.
-    ///
-    /// # Errors
-    /// When of one of them nothing was: also when nothing was taken there.
-    pub(super) fn runs_of_theirs(&self, user: User<'_>, places: &[&Place]) -> Result<Vec<String>, HostError> {
-        let mut runs = Vec::new();
-        for place in places {
-            let taken = self.taken_of(place, Some(user));
-            if taken.is_empty() {
-                return Err(not_theirs(&place.path(), user.uid));
-            }
-            runs.extend(taken.into_iter().map(|taken| taken.run.id));
-        }
-        Ok(runs)
-    }
-
-    /// The same of one run, which must be named with paths.
-    pub(super) fn check_theirs_of_run(
+    /// Why nothing of some places is in the trash, for a person: of each in their order.
+    pub(super) fn why_not_in_trash(
         &self,
-        user: User<'_>,
-        run: &str,
-        places: &[Place],
-    ) -> Result<(), HostError> {
-        if places.is_empty() {
-            let why = "name the paths of what is yours".into();
-            return Err(HostError::Invalid { field: "paths", why });
-        }
-        for place in places {
-            let runs = self.runs_of_theirs(user, &[place])?;
-            if !runs.iter().any(|id| id == run) {
-                return Err(not_theirs(&place.path(), user.uid));
-            }
-        }
-        Ok(())
+        volume: &Volume,
+        places: &PathSet,
+        user: Option<User<'_>>,
+    ) -> Vec<String> {
+        let root = volume.config.path.as_os_str().as_encoded_bytes();
+        let lying = InTrash::of(volume);
+        let all = places.iter().zip(self.took(volume, places, user));
+        all.map(|(place, took)| {
+            let path = shown(&absolute(root, place));
+            let why = match took.into_iter().next() {
+                None => {
+                    "no run took it, as far as records go back; `audit.jsonl` may tell of older ones".into()
+                }
+                Some(took) => in_words(&lying.taken(took)),
+            };
+            format!("nothing of {path} is in the trash: {why}")
+        })
+        .collect()
     }
+}
 
-    /// Why nothing of a place is in the trash, for a person.
-    pub(super) fn why_not_in_trash(&self, place: &Place, user: Option<User<'_>>) -> String {
-        let path = shown(&place.path());
-        let why = match self.taken_of(place, user).first() {
-            None => "no run took it, as far as records go back; `audit.jsonl` may tell of older ones".into(),
-            Some(taken) => in_words(taken),
-        };
-        format!("nothing of {path} is in the trash: {why}")
+/// How many files of others lay in a directory of theirs, and how large these were, is no business of a user's.
+fn hide_others(taken: &mut Taken) {
+    if taken.entry.what == What::Tree {
+        (taken.entry.files, taken.entry.bytes) = (0, 0);
+        taken.is_amount_hidden = true;
     }
 }
 
@@ -160,46 +113,62 @@ fn in_words(taken: &Taken) -> String {
     }
 }
 
-/// The ends of what is asked for: the path itself, then directories above it.
-fn asked_of(below: &[u8]) -> Vec<usize> {
-    let slashes = below
-        .iter()
-        .enumerate()
-        .filter(|(_, b)| **b == b'/')
-        .map(|(at, _)| at);
-    std::iter::once(below.len())
-        .chain(slashes.take(ABOVE_MAX))
-        .collect()
+/// What lies in the trash of a volume.
+struct InTrash {
+    trash: Option<Trash>,
+    /// Those that are freed some time come first.
+    shares: Vec<Share>,
 }
 
-fn part(place: &Place, end: usize) -> &[u8] {
-    place.below.get(..end).unwrap_or(&place.below)
-}
-
-/// What tells most comes first.
-fn rank(what: What) -> u8 {
-    match what {
-        What::Tree | What::File | What::Link => 0,
-        What::Above => 1,
-        What::EmptyDirectory => 2,
+impl InTrash {
+    fn of(volume: &Volume) -> Self {
+        let trash = Trash::open(&volume.watched).ok().flatten();
+        let mut shares = trash
+            .as_ref()
+            .and_then(|trash| trash.shares().ok())
+            .unwrap_or_default();
+        shares.sort_by_key(|share| share.until);
+        Self { trash, shares }
     }
-}
 
-fn now_of(trash: Option<&Trash>, run: &Run, path: &[u8], entry: &Entry) -> Now {
-    let shares = trash.and_then(|trash| trash.shares().ok()).unwrap_or_default();
-    let mut shares: Vec<Share> = shares.into_iter().filter(|share| share.run == run.id).collect();
-    // One that is freed some time, rather than one that is kept.
-    shares.sort_by_key(|share| share.until);
-    let holding = shares.iter().find(|share| {
-        let is_its = share.is_kept() || entry.what == What::Above || share.until == u64::from(entry.until);
-        is_its && trash.is_some_and(|trash| lies_in(trash, share, path, entry))
-    });
-    let until = |until: u64| Seconds::from_unix(i64::try_from(until).unwrap_or(i64::MAX));
-    match holding {
-        Some(share) if share.is_kept() => Now::Kept,
-        Some(share) => Now::InTrash(until(share.until)),
-        None if entry.until == 0 && (entry.what != What::Above || run.trash_until.is_none()) => Now::Deleted,
-        None => no_longer_there(run, entry),
+    /// With where it is now.
+    fn taken(&self, took: Took) -> Taken {
+        let Took {
+            run,
+            rule,
+            path,
+            entry,
+        } = took;
+        Taken {
+            now: self.now_of(&run, &path, &entry),
+            run: Arc::unwrap_or_clone(run),
+            rule,
+            path,
+            entry,
+            is_amount_hidden: false,
+        }
+    }
+
+    fn now_of(&self, run: &Run, path: &[u8], entry: &Entry) -> Now {
+        let mut of_run = self.shares.iter().filter(|share| share.run == run.id);
+        let holding = of_run.find(|share| {
+            let is_its =
+                share.is_kept() || entry.what == What::Above || share.until == u64::from(entry.until);
+            is_its
+                && self
+                    .trash
+                    .as_ref()
+                    .is_some_and(|trash| lies_in(trash, share, path, entry))
+        });
+        let until = |until: u64| Seconds::from_unix(i64::try_from(until).unwrap_or(i64::MAX));
+        match holding {
+            Some(share) if share.is_kept() => Now::Kept,
+            Some(share) => Now::InTrash(until(share.until)),
+            None if entry.until == 0 && (entry.what != What::Above || run.trash_until.is_none()) => {
+                Now::Deleted
+            }
+            None => no_longer_there(run, entry),
+        }
     }
 }
 

@@ -78,6 +78,7 @@ fn taken_of(volume: &Volume, taken: Taken) -> v1::Taken {
         trash_until: until.map(timestamp),
         freed_at: freed.map(timestamp),
         only_below,
+        amount_hidden: taken.is_amount_hidden,
     }
 }
 

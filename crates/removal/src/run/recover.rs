@@ -185,6 +185,7 @@ fn put_back(watched: &Watched, trash: &Trash, share: &Share, settled: &Settled) 
     let mut restore = Restore {
         whom: None,
         is_dry: false,
+        is_stopping: &|| false,
         has_no_trees: false,
         emptied: 0,
         which: Which::Unsettled(settled),

@@ -63,7 +63,7 @@ impl Reader {
         name.map(String::as_str).filter(|name| !name.is_empty())
     }
 
-    /// The entries with one of some hashes. The same is read and compared whether there are any or not.
+    /// The entries with one of some hashes, which are in order and each there once. The same is read whether there are any or not.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -79,14 +79,12 @@ impl Reader {
                 break;
             }
             let bodies = begin.saturating_add(hashes.len() as u64);
-            for (n, hash) in asked.iter().enumerate() {
-                for place in places(&hashes, *hash) {
-                    let mut body = [0u8; BODY_BYTES];
-                    let from = bodies.saturating_add((place as u64).saturating_mul(BODY_BYTES as u64));
-                    let read = self.file.read_exact_at(&mut body, from);
-                    let entry = read.ok().and_then(|()| Entry::decode(&body));
-                    found.extend(entry.map(|entry| Found { asked: n, entry }));
-                }
+            for (n, place) in matches(&hashes, asked) {
+                let mut body = [0u8; BODY_BYTES];
+                let from = bodies.saturating_add((place as u64).saturating_mul(BODY_BYTES as u64));
+                let read = self.file.read_exact_at(&mut body, from);
+                let entry = read.ok().and_then(|()| Entry::decode(&body));
+                found.extend(entry.map(|entry| Found { asked: n, entry }));
             }
             at = bodies.saturating_add((count as u64).saturating_mul(BODY_BYTES as u64));
         }
@@ -106,10 +104,21 @@ impl Reader {
     }
 }
 
-/// Where a hash stands among ascending ones.
-fn places(hashes: &[u8], wanted: u64) -> std::ops::Range<usize> {
+/// Which of the hashes that are asked for a block has, and where: both are in order. The fewer ones are looked for among the more.
+fn matches(hashes: &[u8], asked: &[u64]) -> Vec<(usize, usize)> {
     let (all, _) = hashes.as_chunks::<HASH_BYTES>();
-    let begin = all.partition_point(|hash| u64::from_le_bytes(*hash) < wanted);
-    let end = all.partition_point(|hash| u64::from_le_bytes(*hash) <= wanted);
-    begin..end
+    let value = |hash: &[u8; HASH_BYTES]| u64::from_le_bytes(*hash);
+    if all.len() < asked.len() {
+        let known = |(place, hash)| Some((asked.binary_search(&value(hash)).ok()?, place));
+        return all.iter().enumerate().filter_map(known).collect();
+    }
+    let places = |wanted: u64| {
+        let begin = all.partition_point(|hash| value(hash) < wanted);
+        let end = all.partition_point(|hash| value(hash) <= wanted);
+        begin..end
+    };
+    let asked = asked.iter().enumerate();
+    asked
+        .flat_map(|(n, hash)| places(*hash).map(move |place| (n, place)))
+        .collect()
 }

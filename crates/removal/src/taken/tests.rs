@@ -52,11 +52,14 @@ fn what_was_taken_is_found_by_its_path_and_by_those_above() {
     assert_eq!(whats("x/y/job"), [(What::Tree, 8, 0)]);
     assert_eq!(whats("x"), [(What::Above, 7, 0), (What::Above, 8, 0)]);
     assert!(whats("x/y/job/inside").is_empty() && whats("").is_empty());
-    let found = reader.find(&[hash(b"x/y/job/inside"), hash(b"x/y/job")]).unwrap();
+    let mut asked = [hash(b"x/y/job/inside"), hash(b"x/y/job")];
+    asked.sort_unstable();
+    let found = reader.find(&asked).unwrap();
     let [tree] = found.as_slice() else {
         panic!("{found:?}")
     };
-    assert_eq!((tree.asked, tree.entry.files, tree.entry.bytes), (1, 12, 99));
+    assert_eq!(asked[tree.asked], hash(b"x/y/job"));
+    assert_eq!((tree.entry.files, tree.entry.bytes), (12, 99));
     assert_eq!(reader.rule(&tree.entry), Some("b"));
 }
 
@@ -84,6 +87,17 @@ fn more_than_one_block_is_searched_and_a_torn_one_ends_the_record() {
     let torn = Reader::open(dir.path(), "r1").unwrap().unwrap();
     assert_eq!(found(&torn, 0), 1);
     assert!(Reader::open(dir.path(), "r2").unwrap().is_none());
+}
+
+#[test]
+fn the_same_is_found_however_many_are_asked_for() {
+    let files: Vec<_> = (0..100).map(|n| (file("d", &format!("f{n}"), 7), None)).collect();
+    let (_dir, reader) = record(&files);
+    for count in [1, 99, 100, 101, 5000] {
+        let mut asked: Vec<u64> = (0..count).map(|n| hash(format!("d/f{n}").as_bytes())).collect();
+        asked.sort_unstable();
+        assert_eq!(reader.find(&asked).unwrap().len(), count.min(100));
+    }
 }
 
 #[test]

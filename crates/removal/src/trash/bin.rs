@@ -1,10 +1,12 @@
 //! Where a run's worker puts what it takes away: a part of the trash.
 
+use std::hash::Hasher;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
+use rustc_hash::FxHasher;
 
 use crate::trash::layout::{LIKE, ORIGIN};
 use crate::trash::origin::Origin;
@@ -29,12 +31,23 @@ pub struct Bin {
     pub kept: Stranded,
     /// The trash itself.
     pub(crate) trash: OwnedFd,
-    /// One worker at a time makes directories that others use as well.
+    /// Others may need the same directories.
     pub(crate) making: Making,
 }
 
-/// Held while a directory is made that is to be like another: until it is, it is like none.
-pub(crate) type Making = Arc<Mutex<()>>;
+/// Held while a directory of some name is made that is to be like another: until it is, it is like none. Names share locks.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Making(Arc<[Mutex<()>; 16]>);
+
+impl Making {
+    /// Until the result is dropped, no other worker makes one of this name.
+    fn lock(&self, name: &[u8]) -> Option<MutexGuard<'_, ()>> {
+        let mut hasher = FxHasher::default();
+        hasher.write(name);
+        let n = usize::try_from(hasher.finish() >> 60).unwrap_or(0);
+        self.0.get(n).map(Mutex::lock)
+    }
+}
 
 impl Bin {
     /// The place for the files of a directory of the volume, which is open as `like`: it has the same owner and mode.
@@ -74,7 +87,7 @@ impl Bin {
         let is_of = || Likeness::is_of(&beneath::open_dir(&fd, b"")?, like);
         if !dir.is_empty() && !is_of()? {
             // Another worker may be making it.
-            let _making = self.making.lock();
+            let _making = self.making.lock(split(dir).1);
             if !is_of()? {
                 return Err(another_directory());
             }
@@ -173,10 +186,7 @@ pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
 
 /// The directory `name` in another; if it is new, it remembers what `like` is like.
 fn made_alike((making, here): (&Making, &OwnedFd), name: &[u8], like: &OwnedFd) -> io::Result<OwnedFd> {
-    if let Some(anchor) = found_alike(here, name, like)? {
-        return Ok(anchor);
-    }
-    let _making = making.lock();
+    let _making = making.lock(name);
     if let Some(anchor) = found_alike(here, name, like)? {
         return Ok(anchor);
     }

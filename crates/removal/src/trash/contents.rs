@@ -86,7 +86,7 @@ impl Trash {
                 let is = stat::entry(&dir, &name)?.stat;
                 match is.kind {
                     Kind::Directory => {
-                        let inside = count_in((&dir, &name), is_stopping)?;
+                        let (inside, _) = files_in((&dir, &name), 0, is_stopping)?;
                         left.add_directory(inside.files, inside.bytes);
                     }
                     kind => left.add(kind, is.size),
@@ -120,22 +120,31 @@ pub struct Amount {
     pub bytes: u64,
 }
 
-/// The regular files below the directory `name`.
-///
-/// # Errors
-/// When something there cannot be listed.
-pub fn files_in(parent: &OwnedFd, name: &CStr) -> io::Result<Amount> {
-    count_in((parent, name), &|| false)
+impl Amount {
+    fn add(&mut self, is: &Stat) {
+        self.files = self.files.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(is.size);
+    }
 }
 
-fn count_in((parent, name): (&OwnedFd, &CStr), is_stopping: &dyn Fn() -> bool) -> io::Result<Amount> {
+/// The regular files below the directory `name`: all, and those of one user.
+///
+/// # Errors
+/// When something there cannot be listed, or `is_stopping` says so meanwhile.
+pub fn files_in(
+    (parent, name): (&OwnedFd, &CStr),
+    uid: u32,
+    is_stopping: &dyn Fn() -> bool,
+) -> io::Result<(Amount, Amount)> {
     let mut inside = Inside {
-        amount: Amount::default(),
+        uid,
+        all: Amount::default(),
+        theirs: Amount::default(),
         links: Links::default(),
         is_stopping,
     };
     walk(parent, name, &mut inside)?;
-    Ok(inside.amount)
+    Ok((inside.all, inside.theirs))
 }
 
 /// Files of several names that were met.
@@ -158,7 +167,9 @@ fn go_on(is_stopping: &dyn Fn() -> bool) -> io::Result<bool> {
 
 /// Sums the files of a directory that was taken as a whole.
 struct Inside<'s> {
-    amount: Amount,
+    uid: u32,
+    all: Amount,
+    theirs: Amount,
     links: Links,
     is_stopping: &'s dyn Fn() -> bool,
 }
@@ -173,8 +184,10 @@ impl Visitor for Inside<'_> {
     fn meet(&mut self, dir: &OwnedFd, entry: &Listed) -> io::Result<()> {
         let is = stat::entry(dir, &entry.name)?.stat;
         if is.kind == Kind::File && self.links.is_first(&is) {
-            self.amount.files = self.amount.files.saturating_add(1);
-            self.amount.bytes = self.amount.bytes.saturating_add(is.size);
+            self.all.add(&is);
+            if is.uid == self.uid {
+                self.theirs.add(&is);
+            }
         }
         Ok(())
     }

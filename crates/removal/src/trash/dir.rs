@@ -195,7 +195,7 @@ impl Trash {
             above: None,
             kept: self.kept(&share.run)?,
             trash: rustix::io::dup(&self.dir)?,
-            making: Arc::clone(&self.making),
+            making: self.making.clone(),
         })
     }
 

@@ -203,13 +203,19 @@ impl Listing {
             return Ok(None);
         }
         let amount = match is.stat.kind {
-            Kind::Directory => files_in(&dir, &name)?,
+            Kind::Directory => self.files_in(&dir, &name, is.stat.uid)?,
             _ => Amount {
                 files: 0,
                 bytes: is.stat.size,
             },
         };
         Ok(self.entry(path, &is, (amount, taken), share))
+    }
+
+    /// An ordinary user is told of no files of others, also not inside of a directory.
+    fn files_in(&self, dir: &OwnedFd, name: &CString, owner: u32) -> io::Result<Amount> {
+        let (all, theirs) = files_in((dir, name), owner, &|| false)?;
+        Ok(if self.only.is_some() { theirs } else { all })
     }
 
     fn entry(

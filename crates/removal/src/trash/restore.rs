@@ -30,6 +30,7 @@ use crate::trash::share::Share;
 use crate::trash::stranded::Stranded;
 use crate::trash::way::{Makes, Stage, Way};
 use crate::trash::whom::Whom;
+use purge_model::path_set::PathSet;
 use purge_model::{Inode, Kind};
 use purge_sys::likeness::Likeness;
 use purge_sys::walk::{list, walk};
@@ -41,7 +42,7 @@ pub enum Which<'a> {
     /// Everything.
     All,
     /// What lies at or below one of these paths, relative to the volume.
-    Below(&'a [Vec<u8>]),
+    Below(&'a PathSet),
     /// What a killed run had not come to an end with.
     Unsettled(&'a Settled),
 }
@@ -62,8 +63,16 @@ impl Which<'_> {
     fn has(self, path: &[u8], ino: Inode) -> bool {
         match self {
             Self::All => true,
-            Self::Below(paths) => paths.iter().any(|p| is_below(path, p)),
+            Self::Below(paths) => paths.covers(path),
             Self::Unsettled(settled) => settled.trashed.binary_search(&ino).is_err(),
+        }
+    }
+
+    /// Whether something at `path` may be meant. What lies there has not been looked at.
+    fn may_have(self, path: &[u8]) -> bool {
+        match self {
+            Self::All | Self::Unsettled(_) => true,
+            Self::Below(paths) => paths.covers(path),
         }
     }
 
@@ -71,14 +80,9 @@ impl Which<'_> {
     fn has_part_of(self, path: &[u8]) -> bool {
         match self {
             Self::All | Self::Unsettled(_) => false,
-            Self::Below(paths) => paths.iter().any(|p| is_below(p, path)),
+            Self::Below(paths) => paths.reaches_into(path),
         }
     }
-}
-
-fn is_below(path: &[u8], dir: &[u8]) -> bool {
-    let rest = path.strip_prefix(dir);
-    dir.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.first() == Some(&b'/'))
 }
 
 /// Something that was put back.
@@ -94,10 +98,26 @@ pub struct Item {
     pub bytes: u64,
     /// Files in a directory that came back as a whole.
     pub files_inside: u64,
+    /// What of these belongs to its owner.
+    pub of_owner: Amount,
     /// It lay in a directory that the run took as a whole, and came back by itself.
     pub is_part: bool,
     /// Owner.
     pub uid: u32,
+}
+
+impl Item {
+    /// As its owner may see it: without what others had in it.
+    pub fn without_others(&self) -> Self {
+        match self.kind {
+            Kind::Directory => Self {
+                bytes: self.of_owner.bytes,
+                files_inside: self.of_owner.files,
+                ..self.clone()
+            },
+            _ => self.clone(),
+        }
+    }
 }
 
 /// Something that could not be.
@@ -152,6 +172,8 @@ pub struct Restore<'a> {
     pub whom: Option<Whom<'a>>,
     /// Nothing is changed: what would go back is told.
     pub is_dry: bool,
+    /// Whether it is to end before it is done: the client that asked has left.
+    pub is_stopping: &'a dyn Fn() -> bool,
     /// No directory that was taken as a whole is left in the share: found out while it runs.
     pub has_no_trees: bool,
     /// How many directories that a run took as a whole are back in parts, with nothing left of them in the trash.
@@ -194,6 +216,14 @@ impl<'a> Restore<'a> {
             trash.sweep(share);
         }
         Ok(())
+    }
+
+    /// An error once it is to end.
+    fn go_on(&self) -> io::Result<()> {
+        match (self.is_stopping)() {
+            true => Err(io::ErrorKind::Interrupted.into()),
+            false => Ok(()),
+        }
     }
 
     /// To where things go back.
@@ -255,6 +285,7 @@ impl<'a> Restore<'a> {
         files: Option<&OwnedFd>,
     ) -> io::Result<()> {
         for name in list(trees)? {
+            self.go_on()?;
             let Some(dir) = places::open(trees, &name)? else {
                 if self.whom.is_some() || self.is_dry {
                     continue;
@@ -323,8 +354,8 @@ impl<'a> Restore<'a> {
         let name = CString::new(name).unwrap_or_default();
         // Before it is back among what users change.
         let inside = match what.1.stat.kind {
-            Kind::Directory => files_in(dir, TREE).unwrap_or_default(),
-            _ => Amount::default(),
+            Kind::Directory => files_in((dir, TREE), what.1.stat.uid, self.is_stopping).unwrap_or_default(),
+            _ => Default::default(),
         };
         let is_dry = self.is_dry;
         let moved = way
@@ -411,7 +442,7 @@ impl<'a> Restore<'a> {
         belongs: (&[u8], Option<&Origin>),
         found: &stat::Located,
     ) {
-        self.tell_of_amount(moved, from, belongs, (found, Lay::Itself(Amount::default())));
+        self.tell_of_amount(moved, from, belongs, (found, Lay::Itself(Default::default())));
     }
 
     fn tell_of_amount(
@@ -425,7 +456,7 @@ impl<'a> Restore<'a> {
         let placed = self.path_of(path);
         let (inside, is_part) = match lay {
             Lay::Itself(inside) => (inside, false),
-            Lay::InTree => (Amount::default(), true),
+            Lay::InTree => (<(Amount, Amount)>::default(), true),
         };
         (self.tell)(match moved {
             Ok(()) => Ok(Item {
@@ -433,11 +464,12 @@ impl<'a> Restore<'a> {
                 ino: s.ino,
                 kind: s.kind,
                 bytes: if s.kind == Kind::Directory {
-                    inside.bytes
+                    inside.0.bytes
                 } else {
                     s.size
                 },
-                files_inside: inside.files,
+                files_inside: inside.0.files,
+                of_owner: inside.1,
                 is_part,
                 uid: s.uid,
             }),
@@ -458,8 +490,8 @@ const FILES_NAME: &CStr = c"f";
 /// How something lay in the trash.
 #[derive(Debug, Clone, Copy)]
 enum Lay {
-    /// By itself, with as much in it.
-    Itself(Amount),
+    /// By itself, with as much in it, and as much of its owner.
+    Itself((Amount, Amount)),
     /// In a directory that the run took as a whole.
     InTree,
 }

@@ -158,7 +158,11 @@ impl Visitor for Back<'_, '_, '_> {
     }
 
     fn meet(&mut self, dir: &OwnedFd, entry: &Listed) -> io::Result<()> {
+        self.restore.go_on()?;
         let path = join(&self.path, entry.name.to_bytes());
+        if !self.restore.which.may_have(&path) {
+            return Ok(());
+        }
         let found = stat::entry(dir, &entry.name)?;
         if !self.is_theirs(found.stat.uid) || !self.restore.which.has(&path, found.stat.ino) {
             return Ok(());
@@ -189,7 +193,7 @@ impl Visitor for Back<'_, '_, '_> {
         let belongs = (&*path, origin.as_ref());
         let lay = match self.whole {
             Some(_) => Lay::InTree,
-            None => Lay::Itself(Amount::default()),
+            None => Lay::Itself(Default::default()),
         };
         self.restore
             .tell_of_amount(moved, (dir, &entry.name), belongs, (&found, lay));
@@ -249,6 +253,7 @@ impl Back<'_, '_, '_> {
                 kind: Kind::Directory,
                 bytes: 0,
                 files_inside: 0,
+                of_owner: Amount::default(),
                 is_part: false,
                 uid,
             }),
