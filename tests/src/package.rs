@@ -8,6 +8,11 @@ use crate::once::once;
 use crate::skip::Unmet;
 use crate::{binary, sh};
 
+/// The version of these sources.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// One that follows it.
+pub const NEXT: &str = concat!(env!("CARGO_PKG_VERSION"), ".1");
+
 /// Packs the programs that the tests use, or with `PURGE_TESTS_STATIC` those that `package/build` has made: `deb` or `rpm`, as this
 /// version and into this directory.
 ///

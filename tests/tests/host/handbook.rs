@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use purge_tests::files::{regular_files, temp_dir};
 use purge_tests::handbook::{Piece, chapters, pieces, with_lines};
-use purge_tests::package::package;
+use purge_tests::package::{VERSION, package};
 use purge_tests::systemd::{FILES_AT, Machine};
 use purge_tests::wait::{LONG, until};
 use purge_tests::{Fs, Mount, need};
@@ -124,7 +124,7 @@ impl Reader {
 fn everything_in_the_handbook_works_from_top_to_bottom() {
     let mount = need!(old_volume());
     let packed = temp_dir();
-    let package = need!(package("deb", "0.1.0", packed.path()));
+    let package = need!(package("deb", VERSION, packed.path()));
     let bound = PathBuf::from(format!("{}:{PLACE}", mount.path().display()));
     let machine = need!(Machine::alone(&[&bound], &[&package]));
     machine.run(&["useradd", "--uid", "4001", "alice"]).unwrap();

@@ -8,7 +8,7 @@ use std::process::{Child, Command};
 use purge_tests::ctl::text;
 use purge_tests::files::{make, read, regular_files, temp_dir};
 use purge_tests::mount::Bind;
-use purge_tests::package::{architecture, are_static, package};
+use purge_tests::package::{NEXT, VERSION, architecture, are_static, package};
 use purge_tests::skip::Unmet;
 use purge_tests::systemd::{FILES_AT, Machine};
 use purge_tests::wait::{LONG, until};
@@ -128,8 +128,8 @@ fn a_new_user_installs_upgrades_removes_and_purges_the_deb() {
     let root = mount.path();
     let files = make(&root.join("d"), 40);
     let packed = temp_dir();
-    let first = need!(package("deb", "0.1.0", packed.path()));
-    let second = need!(package("deb", "0.1.1", packed.path()));
+    let first = need!(package("deb", VERSION, packed.path()));
+    let second = need!(package("deb", NEXT, packed.path()));
     let machine = need!(Machine::bare(&[&root], &[&first, &second]));
     let (first, second) = (file_name(&first), file_name(&second));
 
@@ -256,7 +256,7 @@ fn the_static_programs_need_nothing_beside_them() {
             .ok_or_else(|| Unmet("PURGE_TESTS_STATIC is not set: package/build takes minutes".to_owned()))
     );
     let packed = temp_dir();
-    let package = need!(package("deb", "0.1.0", packed.path()));
+    let package = need!(package("deb", VERSION, packed.path()));
     let mount = need!(Mount::new(Fs::Ext4));
     let files = make(&mount.path().join("d"), 40);
     let dir = temp_dir();
@@ -316,8 +316,8 @@ fn the_static_programs_need_nothing_beside_them() {
 fn the_rpm_installs_upgrades_and_goes() {
     need!(sh(Command::new("rpm").arg("--version")).map_err(Unmet));
     let packed = temp_dir();
-    let first = need!(package("rpm", "0.1.0", packed.path()));
-    let second = need!(package("rpm", "0.1.1", packed.path()));
+    let first = need!(package("rpm", VERSION, packed.path()));
+    let second = need!(package("rpm", NEXT, packed.path()));
     let mount = need!(Mount::new(Fs::Ext4));
     make(&mount.path().join("d"), 40);
     // A Debian's systemd, and this host's rpm with a database of its own: it knows nothing that could be depended on.
@@ -356,7 +356,7 @@ fn the_rpm_installs_upgrades_and_goes() {
     script(&first, "POSTUN", "1");
     assert_eq!(
         rpm(&["-q", "purge-agent"]).trim(),
-        format!("purge-agent-0.1.1-1.{}", architecture("rpm"))
+        format!("purge-agent-{NEXT}-1.{}", architecture("rpm"))
     );
     assert_eq!(tracking(&machine)["coverage_since"], before["coverage_since"]);
     assert_ne!(
