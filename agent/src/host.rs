@@ -218,7 +218,8 @@ impl Host {
         )
     }
 
-    /// The notices that would be sent now; `again`: as if none had been sent yet. Nothing is sent, and nothing is noted.
+    /// The notices that would be sent now; `again`: as if none had been sent yet. At most `most` are written, and all
+    /// are counted. Nothing is sent, and nothing is noted.
     ///
     /// # Errors
     /// When the configuration names no sink, or what is there cannot be read.
@@ -226,7 +227,8 @@ impl Host {
         &self,
         again: bool,
         wanted: &preview::Wanted,
-    ) -> Result<Vec<preview::Draft>, HostError> {
+        most: usize,
+    ) -> Result<(Vec<preview::Draft>, usize), HostError> {
         if self.notifier.config().sinks.is_empty() {
             let why = "the configuration has no [notify]: no notice is sent";
             return Err(HostError::Refused(why.into()));
@@ -234,7 +236,7 @@ impl Host {
         let failed = |why: String| HostError::Refused(format!("what would be told cannot be found: {why}"));
         let lookout = self.lookout().map_err(|e| failed(e.to_string()))?;
         let found = lookout.preview(again).map_err(|e| failed(e.to_string()))?;
-        Ok(self.notifier.drafts(&found, wanted))
+        Ok(self.notifier.drafts(&found, wanted, most))
     }
 
     /// When the first notices to owners are sent (seconds since 1970), if they wait.

@@ -336,10 +336,17 @@ fn stamp(path: &Path) -> Stamp {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|source| TlsError::Read {
-        path: path.to_owned(),
-        source,
-    })
+    // To open a pipe would wait for a process that writes to it.
+    let is_file = fs::metadata(path).and_then(|is| match is.is_file() {
+        true => Ok(()),
+        false => Err(io::Error::other("is no regular file")),
+    });
+    is_file
+        .and_then(|()| fs::read(path))
+        .map_err(|source| TlsError::Read {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

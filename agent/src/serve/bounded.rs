@@ -57,6 +57,7 @@ impl Listener for Bounded {
                         stream,
                         place,
                         busy: None,
+                        end: End::default(),
                         turn: Turn::Silent,
                         over: Box::pin(sleep(self.asked_within)),
                         asked_within: self.asked_within,
@@ -81,10 +82,35 @@ impl Listener for Bounded {
 enum Turn {
     /// It has not asked yet.
     Silent,
-    /// A request is coming, or its answer is made or taken.
+    /// A request is coming.
+    Coming,
+    /// A request is here, and its answer is made or taken.
     Asking,
     /// An answer was given.
     Answered,
+}
+
+/// How many bytes of the empty line at the end of a request have come. What is asked for here has no body.
+#[derive(Debug, Default)]
+struct End(usize);
+
+impl End {
+    const LINE: &[u8; 4] = b"\r\n\r\n";
+
+    /// More has come. Whether a request is whole by that.
+    fn has_come(&mut self, bytes: &[u8]) -> bool {
+        let mut is_whole = false;
+        for byte in bytes {
+            self.0 = match Self::LINE.get(self.0) {
+                Some(expected) if expected == byte => self.0.saturating_add(1),
+                _ => usize::from(*byte == b'\r'),
+            };
+            if self.0 == Self::LINE.len() {
+                (is_whole, self.0) = (true, 0);
+            }
+        }
+        is_whole
+    }
 }
 
 /// A connection that ends when it takes too long to ask, or to take an answer.
@@ -92,8 +118,10 @@ enum Turn {
 pub struct Visitor {
     stream: TcpStream,
     place: Place,
-    /// While it asks it does not make room for others.
+    /// While its answer is made it does not make room for others.
     busy: Option<Busy>,
+    /// How much of the end of a request has come.
+    end: End,
     turn: Turn,
     over: Pin<Box<Sleep>>,
     asked_within: Duration,
@@ -123,11 +151,18 @@ impl AsyncRead for Visitor {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.check(cx)?;
+        let before = buf.filled().len();
         let done = Pin::new(&mut self.stream).poll_read(cx, buf);
-        // The first byte begins a request. Later ones do not give it more time.
-        if done.is_ready() && self.turn != Turn::Asking {
+        if done.is_ready() {
             let most = self.asked_within;
-            self.turn(Turn::Asking, most);
+            // The first byte begins a request. Later ones do not give it more time.
+            if matches!(self.turn, Turn::Silent | Turn::Answered) {
+                self.turn(Turn::Coming, most);
+            }
+            let come = buf.filled().get(before..).unwrap_or_default();
+            if self.end.has_come(come) {
+                self.turn(Turn::Asking, most);
+            }
         }
         done
     }
@@ -158,6 +193,15 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+    #[test]
+    fn a_request_ends_with_an_empty_line() {
+        let mut end = End::default();
+        assert!(!end.has_come(b"GET / HTTP/1.1\r\nHost: a\r\n\r"));
+        assert!(end.has_come(b"\n"));
+        assert!(!end.has_come(b"\r\r\n\n\r\n\r"));
+        assert!(end.has_come(b"\nGET"));
+    }
+
     #[tokio::test]
     async fn who_says_nothing_makes_room_for_others_and_goes() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -175,14 +219,30 @@ mod tests {
         let mut byte = [0];
         assert!(first.read(&mut byte).await.is_err(), "it made room");
         assert_eq!(second.read(&mut byte).await.unwrap(), 1);
-        // It is asking now, and no other connection takes its place.
-        let _third = TcpStream::connect(at).await.unwrap();
+        // A byte is no request: it makes room for a connection that comes later.
+        let mut third_end = TcpStream::connect(at).await.unwrap();
+        third_end.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        let (mut third, _) = bounded.accept().await;
+        assert!(second.read(&mut byte).await.is_err(), "it made room");
+        let mut request = [0; 18];
+        third.read_exact(&mut request).await.unwrap();
+        // It has asked, and no other connection takes its place.
+        let _fourth = TcpStream::connect(at).await.unwrap();
         let full = tokio::time::timeout(Duration::from_millis(20), bounded.accept()).await;
         assert!(full.is_err());
+        drop((third, third_end));
+        let mut other = TcpStream::connect(at).await.unwrap();
+        let (mut last, _) = loop {
+            other.write_all(b"x").await.unwrap();
+            let (mut come, from) = bounded.accept().await;
+            if come.read(&mut byte).await.is_ok_and(|read| read == 1) {
+                break (come, from);
+            }
+        };
         let began = Instant::now();
         let trickle = async {
             loop {
-                second.read_exact(&mut byte).await?;
+                last.read_exact(&mut byte).await?;
             }
         };
         let other = tokio::spawn(async move {
@@ -197,7 +257,7 @@ mod tests {
             "a request comes whole in time"
         );
         assert!(began.elapsed() < Duration::from_secs(10));
-        drop(second);
+        drop(last);
         other.await.unwrap();
     }
 }

@@ -13,7 +13,7 @@ use super::budget::Share;
 /// Threads for all but root.
 pub const THREADS_OF_OTHERS: usize = 8;
 /// Threads for ordinary users, of those: clients that have a role find one, however many users ask.
-const THREADS_OF_ORDINARY: usize = 5;
+const THREADS_OF_ORDINARY: usize = 4;
 /// Threads for one of them.
 const THREADS_OF_ONE: usize = 3;
 

@@ -16,7 +16,7 @@ use tonic::{Code, Request, Status};
 use super::budget::{Budget, Charge, Share};
 use super::incoming::Visit;
 use super::members::Memberships;
-use super::open::{AskedBody, Open, Watch};
+use super::open::{Asked, AskedBody, Open, Watch};
 use super::pages::ANSWER_BYTES_MAX;
 use super::tally::{Counted, Tally};
 use super::visitors::Visitors;
@@ -153,17 +153,40 @@ impl Doors {
         (Peer::Local { uid: *uid, gids }, doubt)
     }
 
-    /// Whether they may, and have room for one more.
-    fn admit(&self, peer: &Peer, (what, call): (What, &str)) -> Result<Admitted, Status> {
+    /// How much they may see, if they may make the call.
+    fn scope(&self, peer: &Peer, (what, call): (What, &str)) -> Result<Scope, Status> {
         peer.still_stands(clock::wall().unix())
             .map_err(Status::unauthenticated)?;
-        let access = self.access.read();
-        let scope = match what {
-            What::Agent => roles::permit(peer, &access, call)
-                .map_err(|why| Status::permission_denied(format!("{why} of {}", host_name())))?,
+        match what {
+            What::Agent => roles::permit(peer, &self.access.read(), call)
+                .map_err(|why| Status::permission_denied(format!("{why} of {}", host_name()))),
             // Health and reflection tell nothing of any user.
-            What::Probe => Scope::All,
-        };
+            What::Probe => Ok(Scope::All),
+        }
+    }
+
+    /// Ends the open calls of clients whose certificate was revoked or has ended, or that have lost the role that a call needs.
+    pub async fn end_forbidden(&self) {
+        for open in self.watch.all() {
+            let asked = &open.asked;
+            let (peer, doubt) = self.present(&asked.peer).await;
+            let why = match self.scope(&peer, (asked.what, &asked.call)) {
+                // The accounts do not answer: that takes no role away.
+                Err(why) if doubt.is_some() && why.code() == Code::PermissionDenied => continue,
+                Err(why) => why,
+                Ok(Scope::Own { .. }) if asked.scope == Scope::All && doubt.is_none() => {
+                    Status::permission_denied("the role that this call needs was taken away; ask again")
+                }
+                Ok(_) => continue,
+            };
+            open.end(why, Instant::now());
+        }
+    }
+
+    /// Whether they may, and have room for one more.
+    fn admit(&self, peer: &Peer, (what, call): (What, &str)) -> Result<Admitted, Status> {
+        let scope = self.scope(peer, (what, call))?;
+        let access = self.access.read();
         let (share, max) = match (peer, scope, what) {
             (Peer::Local { uid: 0, .. }, ..) => (Share::Root, OPEN_CALLS_OF_ROOT_MAX),
             (_, Scope::All, What::Agent) => (Share::Role, OPEN_CALLS_MAX),
@@ -296,7 +319,13 @@ async fn come_in(
         doors.visitors.admit(&peer.name(), standing, call);
     }
     let is_endless = admitted.share == Share::Root || what == What::Agent && ENDLESS.contains(&call);
-    let open = Open::new(admitted.charge, busy, admitted.counted, is_endless);
+    let asked = Asked {
+        peer: visit.peer.clone(),
+        what,
+        call: call.to_owned(),
+        scope: admitted.scope,
+    };
+    let open = Open::new(asked, admitted.charge, busy, admitted.counted, is_endless);
     doors.watch.add(&open);
     let timeout = head.headers.get("grpc-timeout");
     let deadline = timeout.and_then(|t| t.to_str().ok()).and_then(parse_timeout);

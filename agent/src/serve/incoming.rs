@@ -1,6 +1,5 @@
 //! Where clients come in, and connections that know who is at their other end.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,12 +12,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use super::ServeError;
 use super::authority::Authority;
+use super::greetings::{Greetings, Spoken};
 use super::line::{Line, Lines, Place};
 use super::tally::{Counted, Tally};
 use super::visitors::Visitors;
@@ -105,11 +104,9 @@ pub async fn listen_tcp(address: SocketAddr) -> Result<TcpListener, ServeError> 
 /// Connections of one client. Those of root are as many as its scripts need.
 const CONNECTIONS_MAX: usize = 32;
 const CONNECTIONS_OF_ROOT_MAX: usize = 512;
-/// Clients that have connected and not yet shown who they are.
-const GREETINGS_MAX: usize = 64;
 /// What is sent on TCP and not taken for so long ends the connection, in milliseconds: the other end may have vanished silently.
 const UNTAKEN_MS_MAX: u32 = 60_000;
-/// They have so long for it.
+/// A client has so long to show who it is.
 const GREETED_WITHIN: Duration = Duration::from_secs(10);
 /// When the system has no descriptor left, it is asked again after this, and the log tells of it only now and then.
 const AFTER_AN_ERROR: Duration = Duration::from_millis(200);
@@ -236,14 +233,14 @@ pub async fn accept_local(listener: UnixListener, root: Arrivals, others: Arriva
 }
 
 /// Takes in clients of TCP, which show a certificate, until the receiver of arrivals is closed. No client waits for a slow one: where
-/// too many are being greeted, the one that has taken longest is let go.
+/// too many are being greeted, one is let go ([`Greetings`]).
 pub async fn accept_tls(
     listener: TcpListener,
     certificates: Arc<Certificates>,
     (served, arrivals): (Handle, Arrivals),
     places: Places,
 ) {
-    let mut greetings: VecDeque<AbortHandle> = VecDeque::new();
+    let mut greetings = Greetings::default();
     let mut log = Log::default();
     while !arrivals.is_closed() {
         let (stream, from) = match listener.accept().await {
@@ -254,28 +251,24 @@ pub async fn accept_tls(
             }
         };
         let Ok(stream) = stream else { continue };
-        greetings.retain(|greeting| !greeting.is_finished());
-        if greetings.len() >= GREETINGS_MAX
-            && let Some(slowest) = greetings.pop_front()
-        {
-            slowest.abort();
-        }
+        greetings.make_room(from.ip());
+        let spoken = Spoken::default();
         let certificates = Arc::clone(&certificates);
         // Where it will be served: greeting takes arithmetic, which is not for the agent's own threads.
         let greeting = served.spawn(greet(
             stream,
-            from,
+            (from, spoken.clone()),
             certificates,
             arrivals.clone(),
             places.clone(),
         ));
-        greetings.push_back(greeting.abort_handle());
+        greetings.add(from.ip(), spoken, greeting.abort_handle());
     }
 }
 
 async fn greet(
     stream: std::net::TcpStream,
-    from: SocketAddr,
+    (from, spoken): (SocketAddr, Spoken),
     certificates: Arc<Certificates>,
     arrivals: Arrivals,
     places: Places,
@@ -287,7 +280,12 @@ async fn greet(
     let _ = stream.set_nodelay(true);
     // HTTP/2's own pings never leave where an answer that the client does not take lies before them: the kernel looks as well (tcp(7)).
     let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNTAKEN_MS_MAX);
-    let greeted = tokio::time::timeout(GREETED_WITHIN, certificates.greet(stream)).await;
+    let greeted = async {
+        stream.peek(&mut [0]).await?;
+        spoken.set();
+        certificates.greet(stream).await
+    };
+    let greeted = tokio::time::timeout(GREETED_WITHIN, greeted).await;
     match greeted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok((stream, peer)) => {
             let Some(place) = places.take(&peer) else {

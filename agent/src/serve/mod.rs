@@ -4,6 +4,7 @@
 //! - [`tally`]    how many calls and connections a client has
 //! - [`gate`]     stands before every call: may they, how many are open, is there memory for one more
 //! - [`members`]  whether they are still in the groups that give a role
+//! - `greetings`  clients of TCP that have not shown who they are
 //! - [`service`]  the calls; [`requests`]: what they ask for, checked (pure); `answers`: those that take a walk
 //! - [`budget`]   memory that answers may take; [`open`]: calls until the last byte of their answer is taken
 //! - `narrowed`   plans for a part of a volume
@@ -27,6 +28,7 @@ pub mod crew;
 mod deadline;
 mod desk;
 pub mod gate;
+mod greetings;
 pub mod http;
 pub mod incoming;
 pub mod line;
@@ -183,6 +185,7 @@ pub async fn serve(
             places.clone(),
         ));
     }
+    keepers.spawn(look_who_may(Arc::clone(&doors)));
     keepers.spawn(look_after(places, doors));
     let both = async { tokio::try_join!(joined(root_served), joined(others_served)) };
     tokio::pin!(both);
@@ -215,6 +218,14 @@ async fn look_after(places: Places, doors: Arc<Doors>) {
             (freed, given_back) = (0, Instant::now());
             let _ = tokio::task::spawn_blocking(sys::memory::give_back).await;
         }
+    }
+}
+
+/// Ends calls of clients that may no longer make them. By itself: the host's accounts may be slow to answer.
+async fn look_who_may(doors: Arc<Doors>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        doors.end_forbidden().await;
     }
 }
 

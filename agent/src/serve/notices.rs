@@ -73,20 +73,14 @@ pub(super) fn preview(
     host: &Host,
     (wanted, again): &(Wanted, bool),
 ) -> Result<v1::PreviewNoticesResponse, HostError> {
-    let all = host.preview_notices(*again, wanted)?;
-    let count = all.len();
+    let (all, count) = host.preview_notices(*again, wanted, DRAFTS_MAX)?;
     let mut room = DRAFTS_BYTES_MAX;
     let fits = |d: &Draft| {
         let left = room.checked_sub(d.body.len().saturating_add(d.subject.len()));
         room = left.unwrap_or_default();
         left.is_some()
     };
-    let drafts: Vec<_> = all
-        .into_iter()
-        .take(DRAFTS_MAX)
-        .take_while(fits)
-        .map(draft)
-        .collect();
+    let drafts: Vec<_> = all.into_iter().take_while(fits).map(draft).collect();
     Ok(v1::PreviewNoticesResponse {
         left_out: count.saturating_sub(drafts.len()) as u64,
         drafts,

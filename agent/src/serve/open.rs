@@ -22,8 +22,10 @@ use tonic::body::Body;
 use tonic::codegen::{Body as HttpBody, Bytes, http};
 
 use super::budget::Charge;
+use super::gate::What;
 use super::line::Busy;
 use super::tally::Counted;
+use crate::roles::{Peer, Scope};
 
 /// A client that takes nothing of an answer for so long gets the rest no more.
 pub const TAKES_WITHIN: Duration = Duration::from_secs(30);
@@ -40,9 +42,24 @@ const IN_FLIGHT_MAX: usize = 64 << 10;
 /// Bytes of a request or an answer that lie in the agent at a time without being charged by themselves: every call is charged with them.
 const INCLUDED: u64 = 64 << 10;
 
+/// Who has made a call, and what was found when it came.
+#[derive(Debug)]
+pub struct Asked {
+    /// The client, as it has connected.
+    pub peer: Peer,
+    /// Which service.
+    pub what: What,
+    /// The call's name.
+    pub call: String,
+    /// How much it may see.
+    pub scope: Scope,
+}
+
 /// A call, until the last byte of its answer has been taken.
 #[derive(Debug)]
 pub struct Open {
+    /// Who has made it.
+    pub asked: Asked,
     charge: Mutex<Charge>,
     /// Part of that: for an answer of any size, until it is known.
     allowance: u64,
@@ -90,6 +107,7 @@ enum Answer {
 impl Open {
     /// A call that has come in.
     pub fn new(
+        asked: Asked,
         (charge, allowance): (Charge, u64),
         busy: Busy,
         counted: Counted,
@@ -97,6 +115,7 @@ impl Open {
     ) -> Arc<Self> {
         let now = Instant::now();
         Arc::new(Self {
+            asked,
             charge: Mutex::new(charge),
             allowance,
             state: Mutex::new(State {
@@ -140,7 +159,10 @@ impl Open {
     pub fn answer(self: Arc<Self>, body: Body) -> Body {
         {
             let mut state = self.state.lock();
-            state.answer = Answer::Body(body);
+            // It may have been ended before there was an answer.
+            if matches!(state.answer, Answer::None) {
+                state.answer = Answer::Body(body);
+            }
             state.turn = Turn::Client;
             state.moved = Instant::now();
             state.began = Some(state.moved);
@@ -155,7 +177,7 @@ impl Open {
 
     /// Ends the answer of a client that takes none of it, or takes too long; then its connection.
     fn look(&self, now: Instant) {
-        let mut state = self.state.lock();
+        let state = self.state.lock();
         let is_waited_for = state.turn == Turn::Client || state.in_flight > 0;
         let still = now.saturating_duration_since(state.moved);
         if let Answer::Ended(_, at) = &state.answer {
@@ -182,9 +204,18 @@ impl Open {
         } else {
             return;
         };
-        tracing::debug!(why, "an answer was ended");
-        let ended = Answer::Ended(Some(Status::resource_exhausted(why)), now);
-        let before = std::mem::replace(&mut state.answer, ended);
+        drop(state);
+        self.end(Status::resource_exhausted(why), now);
+    }
+
+    /// Ends the answer, and tells the client why.
+    pub fn end(&self, why: Status, now: Instant) {
+        let mut state = self.state.lock();
+        if matches!(state.answer, Answer::Ended(..)) {
+            return;
+        }
+        tracing::debug!(why = why.message(), "an answer was ended");
+        let before = std::mem::replace(&mut state.answer, Answer::Ended(Some(why), now));
         let waker = state.waker.take();
         drop(state);
         // What is behind it ends now: without the lock, because that may take a while.
@@ -207,14 +238,16 @@ impl Watch {
 
     /// Ends what takes too long. To be called every second or so.
     pub fn sweep(&self) {
-        let all: Vec<Arc<Open>> = {
-            let mut calls = self.0.lock();
-            calls.retain(|call| call.strong_count() > 0);
-            calls.shrink_to(64);
-            calls.iter().filter_map(Weak::upgrade).collect()
-        };
         let now = Instant::now();
-        all.iter().for_each(|open| open.look(now));
+        self.all().iter().for_each(|open| open.look(now));
+    }
+
+    /// Those that are open now.
+    pub fn all(&self) -> Vec<Arc<Open>> {
+        let mut calls = self.0.lock();
+        calls.retain(|call| call.strong_count() > 0);
+        calls.shrink_to(64);
+        calls.iter().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -440,8 +473,14 @@ mod tests {
         let place = lines.take().unwrap();
         let charge = budget.charge("a", Share::Role, 1 << 20).unwrap();
         let counted = Tally::default().count("a", 1).unwrap();
+        let asked = Asked {
+            peer: Peer::Unknown,
+            what: What::Agent,
+            call: "Find".into(),
+            scope: Scope::All,
+        };
         (
-            Open::new((charge, 1 << 19), place.line.call(), counted, false),
+            Open::new(asked, (charge, 1 << 19), place.line.call(), counted, false),
             place,
         )
     }
@@ -518,6 +557,18 @@ mod tests {
         assert!(!send.is_closed(), "it is the agent's turn");
         call.look(Instant::now() + ANSWER_MAX + Duration::from_secs(1));
         assert!(send.is_closed());
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_ended_before_its_answer_is_made_tells_why() {
+        let (lines, budget) = (Lines::new(1), Budget::default());
+        let (call, _place) = open(&lines, &budget);
+        call.end(Status::unauthenticated("revoked"), Instant::now());
+        let secret = Full::new(Bytes::from_static(b"secret")).map_err(|e| match e {});
+        let mut body = Arc::clone(&call).answer(Body::new(secret));
+        let told = next(&mut body).await.into_trailers().unwrap();
+        assert_eq!(told.get("grpc-status").unwrap(), "16");
+        assert!(body.frame().await.is_none());
     }
 
     #[tokio::test]

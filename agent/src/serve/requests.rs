@@ -398,6 +398,16 @@ pub fn restore(r: v1::RestoreRequest) -> Result<v1::RestoreRequest, Status> {
     Ok(v1::RestoreRequest { run_id, ..r })
 }
 
+/// What the paths of such a request take in memory while the records of runs are asked for them.
+pub fn restore_bytes(r: &v1::RestoreRequest) -> u64 {
+    const EACH: u64 = 1 << 10;
+    let bytes = |path: &Vec<u8>| EACH.saturating_add((path.len() as u64).saturating_mul(8));
+    r.paths
+        .iter()
+        .map(bytes)
+        .fold(0, |sum, bytes| sum.saturating_add(bytes))
+}
+
 fn at_most(field: &str, text: &str, bytes: usize) -> Result<(), Status> {
     match text.len() {
         n if n > bytes => Err(Status::invalid_argument(format!(

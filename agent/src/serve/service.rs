@@ -222,6 +222,7 @@ impl PurgeAgent for Service {
         let caller = Caller::of(&request)?;
         let by = caller.name.clone();
         let r = requests::restore(request.into_inner())?;
+        caller.open.charge(requests::restore_bytes(&r))?;
         let asker = caller.clone();
         let report = self.wait_as(&caller, move |host, client| {
             // Users learn of no other run than one that they name in full.

@@ -9,7 +9,7 @@
 //! A notice gathers events until it is due, then it is closed, and from then on its content stays as it is: every attempt sends the
 //! same. An event that a sink has got already is not taken again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,7 @@ use super::notice::{Fate, Notice};
 use super::receipts::{Left, Receipt, Receipts};
 use crate::settings::Sink;
 use crate::url;
+use purge_base::accounts::Persons;
 use purge_base::clock;
 use purge_base::handover::Handover;
 use purge_base::id::new_id;
@@ -399,23 +400,52 @@ impl Inner {
         past
     }
 
+    /// The notices of a sink that are too many, so that `most` are left: the oldest of the person who has most of them. Whose the uids are is
+    /// asked for only then. The operator's are given up when there are no others.
+    fn beyond(&self, sink: &str, most: usize, persons: impl FnOnce() -> Persons) -> Vec<String> {
+        let waiting = || self.notices.values().filter(|n| n.sink == sink && !n.is_over());
+        let excess = waiting().count().saturating_sub(most);
+        if excess == 0 {
+            return Vec::new();
+        }
+        let persons = persons();
+        // In the order of their names, which is that of time.
+        let mut of: BTreeMap<Option<u32>, VecDeque<&str>> = BTreeMap::new();
+        for notice in waiting() {
+            let person = match &notice.to {
+                Audience::Owner { uid, .. } => Some(persons.of(*uid)),
+                Audience::Operator => None,
+            };
+            of.entry(person).or_default().push_back(&notice.notice_id);
+        }
+        let mut beyond = Vec::new();
+        for _ in 0..excess {
+            let most = of
+                .iter_mut()
+                .max_by_key(|(person, ids)| (person.is_some() && !ids.is_empty(), ids.len()));
+            let oldest = most.and_then(|(_, ids)| ids.pop_front());
+            beyond.extend(oldest.map(str::to_owned));
+        }
+        beyond
+    }
+
     fn fail_oldest(
         &mut self,
         sink: &str,
         now: u64,
         write: impl Fn(&Notice) -> io::Result<()>,
     ) -> io::Result<()> {
-        let waiting = |n: &&mut Notice| n.sink == sink && !n.is_over();
-        let count = self.notices.values_mut().filter(waiting).count();
-        let excess = count.saturating_sub(WAITING_MAX);
-        for notice in self.notices.values_mut().filter(waiting).take(excess) {
+        for id in self.beyond(sink, WAITING_MAX, Persons::of_host) {
+            let Some(notice) = self.notices.get_mut(&id) else {
+                continue;
+            };
             notice.fate = Fate::Failed;
             notice.ended_at = now;
             notice.error = format!(
                 "more than {WAITING_MAX} notices wait for this sink: {}",
                 notice.error
             );
-            tracing::error!(sink, notice = %notice.notice_id, "too many notices wait: the oldest is given up");
+            tracing::error!(sink, notice = %notice.notice_id, "too many notices wait: the oldest of the receiver who has most is given up");
             write(notice)?;
         }
         Ok(())

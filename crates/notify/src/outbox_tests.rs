@@ -161,3 +161,27 @@ fn an_answer_outlives_the_process_that_could_not_write_it_down() {
         [1, 2, 0]
     );
 }
+
+#[test]
+fn of_too_many_notices_the_person_who_has_most_loses_the_oldest() {
+    let sink = sink("a", 0);
+    let mut inner = Inner::default();
+    let mut add = |n: u32, to: Audience| {
+        inner.take(Notice::new(format!("n{n:05}"), &sink, &to, 1));
+    };
+    let owner = |uid: u32| Audience::Owner {
+        user: uid.to_string(),
+        uid,
+    };
+    // Bob's and the operator's are the oldest. The uids from 100,000 on are all of one user.
+    add(0, owner(4002));
+    add(1, Audience::Operator);
+    (2..40).for_each(|n| add(n, owner(100_000 + n)));
+    let persons = || Persons::read("mallory:100000:65536\n", "mallory:x:4001:4001::/:/bin/sh\n");
+    let beyond = |most| inner.beyond("a", most, persons);
+    assert!(beyond(40).is_empty());
+    assert_eq!(beyond(38), ["n00002", "n00003"]);
+    assert_eq!(beyond(1).len(), 39, "the operator's is the last");
+    assert!(!beyond(1).contains(&"n00001".to_owned()));
+    assert!(inner.beyond("other", 0, persons).is_empty());
+}

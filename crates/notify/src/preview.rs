@@ -64,10 +64,15 @@ impl Wanted {
 }
 
 impl Notifier {
-    /// The notices that wait, and those that `found` would make.
-    pub fn drafts(&self, found: &[Found], wanted: &Wanted) -> Vec<Draft> {
+    /// The notices that wait, and those that `found` would make: the first `most` of them, and how many they are.
+    pub fn drafts(&self, found: &[Found], wanted: &Wanted, most: usize) -> (Vec<Draft>, usize) {
         let notify = self.config();
-        let mut drafts = Vec::new();
+        let (mut drafts, mut count) = (Vec::new(), 0usize);
+        // How many there are costs little, and to write one much.
+        let mut is_to_be_made = || {
+            count = count.saturating_add(1);
+            count <= most
+        };
         for sink in &notify.sinks {
             let waiting = self.outbox.list(|n| n.sink == sink.name && !n.is_over());
             for notice in waiting.into_iter().rev() {
@@ -75,18 +80,18 @@ impl Notifier {
                     notice_id: notice.notice_id.clone(),
                     due_at: notice.due_at,
                 };
-                if wanted.has(&notice.to, &kinds(&notice)) {
+                if wanted.has(&notice.to, &kinds(&notice)) && is_to_be_made() {
                     let lists = notice.events.iter().map(|e| self.outbox.entries(e)).collect();
                     drafts.push(self.draft((&notify, sink), notice, lists, Some(due)));
                 }
             }
             for (notice, lists) in made(sink, found) {
-                if wanted.has(&notice.to, &kinds(&notice)) {
+                if wanted.has(&notice.to, &kinds(&notice)) && is_to_be_made() {
                     drafts.push(self.draft((&notify, sink), notice, lists, None));
                 }
             }
         }
-        drafts
+        (drafts, count)
     }
 
     fn draft(

@@ -269,3 +269,23 @@ fn what_lies_in_the_trash_and_what_is_freed_is_counted_by_rule() {
         (freed == 1.0).then_some(())
     });
 }
+
+#[test]
+fn connections_that_send_a_part_of_a_request_keep_no_scrape_out() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let port = a_free_port();
+    let listening = format!("metrics = \"127.0.0.1:{port}\"");
+    let _agent = Agent::tracking(&Config::backdated(&mount.path()).listening(&listening));
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        for _ in 0..90 {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            // It may have been let go already.
+            let _ = stream.write_all(b"G");
+            held.push(stream);
+        }
+        for path in ["/healthz", "/metrics"] {
+            assert_eq!(get(port, path).0, "HTTP/1.1 200 OK", "{path}");
+        }
+    }
+}

@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use purge_proto::v1;
+use purge_proto::v1::purge_agent_client::PurgeAgentClient;
 use purge_tests::certs::{
     Authority, Pair, Validity, client_files, free_port, listen_keys, listen_keys_with_list,
 };
@@ -12,7 +14,7 @@ use purge_tests::ctl::{number, text};
 use purge_tests::files::{age_tree, make, temp_dir};
 use purge_tests::rpc::{CALLS, call, channel_over, channel_tls, is_refused, runtime};
 use purge_tests::skip::Unmet;
-use purge_tests::wait::{SOON, until};
+use purge_tests::wait::{SOON, let_pass, until};
 use purge_tests::{Agent, Config, Ctl, Fs, Mount, binary, need};
 use purgectl::tls::Tls;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
@@ -51,7 +53,7 @@ impl World {
     }
 
     fn with(keys: impl Fn(u16, &Pair, &Path, &Authority, &Path) -> String) -> Result<Self, Unmet> {
-        let mount = Mount::new(Fs::Ext4)?;
+        let mount = Mount::sized(Fs::Ext4, 128, 30_000)?;
         make(&mount.path().join("d"), 12);
         age_tree(&mount.path());
         let (dir, port) = (temp_dir(), free_port());
@@ -248,6 +250,45 @@ fn a_subject_is_meant_whole() {
     }
     let operator = asks(&world.clients.vouch(dir, "operator", Validity::Long));
     assert!(!is_refused(&operator), "{operator:?}");
+}
+
+#[test]
+fn who_is_revoked_loses_the_answer_that_is_on_its_way() {
+    const FILES: usize = 20_000;
+    let world = need!(World::with_list());
+    // More than lies between the agent and a client that reads nothing.
+    let dir = world.mount.dir("more");
+    let name = "x".repeat(200);
+    (0..FILES).for_each(|n| fs::write(dir.join(format!("{name}{n}")), "").unwrap());
+    let _ = world.agent.ctl().run(["rescan", "--wait"]).ok();
+    let runtime = runtime();
+    let viewer = channel_tls(&runtime, world.port, &world.files_of("viewer")).unwrap();
+    let find = v1::FindRequest::default();
+    let mut names = runtime.block_on(async {
+        let answer = PurgeAgentClient::new(viewer.clone()).find(find).await;
+        answer.unwrap().into_inner()
+    });
+    assert!(runtime.block_on(names.message()).unwrap().is_some());
+    let list = world.dir.path().join("crl.pem");
+    world.clients.write_list(&list, &["viewer"], Validity::Long);
+    until("the viewer is out", SOON, || {
+        runtime.block_on(call(&viewer, "GetStatus")).err()
+    });
+    // Open calls are looked at every second.
+    let_pass(3);
+    let (count, ended) = runtime.block_on(async {
+        let mut count = 1;
+        loop {
+            match names.message().await {
+                Ok(Some(_)) => count += 1,
+                ended => break (count, ended),
+            }
+        }
+    });
+    println!("{count} of {FILES} names came before the answer was ended");
+    let why = ended.expect_err("the rest is not told");
+    assert_eq!(why.code(), Code::Unauthenticated, "{why}");
+    assert!(count < FILES, "{count}");
 }
 
 #[test]

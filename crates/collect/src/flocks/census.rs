@@ -17,6 +17,8 @@ pub(super) struct Census {
     ended: Instant,
 }
 
+/// When a listing failed, and how much time it had.
+static FAILED: LazyLock<Mutex<Option<(Instant, Duration)>>> = LazyLock::new(Mutex::default);
 static NEWEST: LazyLock<Mutex<Option<Arc<Census>>>> = LazyLock::new(Mutex::default);
 
 impl Census {
@@ -26,7 +28,19 @@ impl Census {
         if let Some(census) = newest.filter(|census| census.is_fresh(since)) {
             return Some(census);
         }
-        let census = Arc::new(Self::take(Until::after(within))?);
+        // Where so much time was not enough a moment ago, no more is spent on it.
+        let began = Instant::now();
+        let is_vain = |(at, spent): &(Instant, Duration)| {
+            *spent >= within && began.saturating_duration_since(*at) < spent.saturating_mul(REST)
+        };
+        if FAILED.lock().as_ref().is_some_and(is_vain) {
+            return None;
+        }
+        let Some(census) = Self::take(Until::after(within)) else {
+            *FAILED.lock() = Some((Instant::now(), within));
+            return None;
+        };
+        let census = Arc::new(census);
         *NEWEST.lock() = Some(Arc::clone(&census));
         Some(census)
     }

@@ -87,7 +87,6 @@ pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, li
         total: order.plan.candidates(),
         done: 0,
     };
-    let _following = watched.altered.follow();
     let alone = around.alone_in_the_trash();
     let trash = match Trash::open_or_make(watched) {
         Ok(trash) => trash,

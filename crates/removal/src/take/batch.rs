@@ -33,7 +33,6 @@ use crate::take::last::Last;
 use crate::take::moves::{Finished, Move, into_a_lane, put_back, rename};
 use crate::take::tree::{ENTRIES_TOGETHER_MAX, Tree};
 use crate::trash::lanes::Lanes;
-use purge_collect::altered::Since;
 use purge_collect::mounted::InUse;
 use purge_model::{Inode, Seconds};
 use purge_policy::evaluate::Shape;
@@ -61,8 +60,6 @@ pub struct Batch<'a> {
     /// How far each of them is.
     steps: Vec<Step>,
     began: Instant,
-    /// What others have renamed or changed since then is no longer what is verified.
-    unaltered: Since,
     /// When the last of them was moved, if any was.
     moved: Option<Instant>,
     /// Those before this position have given way to a file of the batch that follows, or cannot.
@@ -109,10 +106,11 @@ enum To {
 impl<'a> Batch<'a> {
     /// Takes leases on files, and directories out of reach: on as many of the first as there is time for ([`Self::len`]).
     pub fn begin(mut ground: Ground<'a>, part: Part) -> Self {
-        let (began, unaltered) = (Instant::now(), ground.watched.altered.since_now());
+        let began = Instant::now();
         let mut steps = Vec::with_capacity(part.len());
         let mut entries = 0usize;
         for candidate in part.iter() {
+            ground.follower.follow(candidate.ino);
             let step = match candidate.shape {
                 Shape::File if !steps.is_empty() && began.elapsed() > HELD_MAX => break,
                 Shape::File => ground.lease(candidate).map(Step::Leased),
@@ -151,7 +149,6 @@ impl<'a> Batch<'a> {
             part: part.split(steps.len()).0,
             steps,
             began,
-            unaltered,
             moved: None,
             gave_way: 0,
         }
@@ -281,7 +278,7 @@ impl<'a> Batch<'a> {
 
     /// Whether another process has renamed or changed what was moved, as far as the last barrier tells.
     fn is_altered(&self, ino: Inode) -> bool {
-        self.ground.watched.altered.has(ino, self.unaltered)
+        self.ground.follower.has_seen(ino)
     }
 
     /// Where the next file lies that is decided on and that no process has come for: a file that is renamed to there removes it. A barrier
@@ -330,8 +327,6 @@ impl<'a> Batch<'a> {
     ) -> (Part, Finished) {
         self.settle();
         self.ground.mounted = mounted;
-        let (altered, since) = (&self.ground.watched.altered, self.unaltered);
-        let is_altered = |ino| !barrier || altered.has(ino, since);
         let (mut ground, part) = (self.ground, self.part);
         let mut finished = Finished::default();
         for (position, (candidate, step)) in part.iter().zip(self.steps).enumerate() {
@@ -351,8 +346,10 @@ impl<'a> Batch<'a> {
                     put_back(ground, candidate, &moved)
                         .map_or_else(Fate::Failed, |()| Fate::Skipped(Skip::Open))
                 }
-                Step::Moved(_, moved) if is_altered(candidate.ino) => put_back(ground, candidate, &moved)
-                    .map_or_else(Fate::Failed, |()| Fate::Skipped(Skip::Changed)),
+                Step::Moved(_, moved) if !barrier || ground.follower.has_seen(candidate.ino) => {
+                    put_back(ground, candidate, &moved)
+                        .map_or_else(Fate::Failed, |()| Fate::Skipped(Skip::Changed))
+                }
                 Step::Moved(leased, moved) => {
                     let fate = finish_file(ground, candidate, &moved);
                     match fate {
@@ -369,7 +366,7 @@ impl<'a> Batch<'a> {
                     finished.leases.push(leased);
                     Fate::Deleted
                 }
-                Step::Tree(tree) => settled(tree.finish(ground, &is_altered, (read_uses, &mut finished))),
+                Step::Tree(tree) => settled(tree.finish(ground, barrier, (read_uses, &mut finished))),
                 Step::Last(Some(_)) if ground.mounted.has(candidate.ino) => Fate::Skipped(Skip::Mounted),
                 Step::Last(Some(last)) => settled(last.finish(ground, candidate, &mut finished)),
             };

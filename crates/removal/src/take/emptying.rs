@@ -37,14 +37,14 @@ const REST: Duration = Duration::from_millis(100);
 pub type ReadUses<'r> = dyn Fn() -> bool + 'r;
 
 impl Tree {
-    /// Removes it, if it has no grace. `is_altered`: another process has renamed or changed this inode since the tree was found.
+    /// Removes it, if it has no grace. `barrier`: one has passed since it was moved.
     pub fn finish(
         mut self,
         ground: &Ground<'_>,
-        is_altered: &dyn Fn(Inode) -> bool,
+        barrier: bool,
         (read_uses, finished): (&ReadUses<'_>, &mut Finished),
     ) -> Fate {
-        if let Err(fate) = self.last_look(ground, is_altered) {
+        if let Err(fate) = self.last_look(ground, barrier) {
             return self.put_back(ground).map_or_else(Fate::Failed, |()| fate);
         }
         if ground.keeps() {

@@ -27,6 +27,7 @@ use crate::trash::bin::Bin;
 use crate::trash::lanes::Lanes;
 use crate::trash::origin::{self, Origin};
 use purge_collect::Watched;
+use purge_collect::altered::Follower;
 use purge_collect::mounted::InUse;
 use purge_index::DirId;
 use purge_model::{Inode, Kind, Stat};
@@ -132,6 +133,8 @@ pub struct Ground<'a> {
     pub(crate) watched: &'a Watched,
     root: OwnedFd,
     quiet: Option<&'a OwnedFd>,
+    /// Knows what others rename or change of what is compared.
+    pub(crate) follower: Follower<'a>,
     pub(crate) held: FxHashSet<Inode>,
     pub(crate) mounted: Arc<InUse>,
     /// When the plan was evaluated, in nanoseconds since 1970.
@@ -170,6 +173,7 @@ impl<'a> Ground<'a> {
             watched,
             root: watched.open_root()?,
             quiet,
+            follower: watched.altered.follower(),
             held: FxHashSet::default(),
             mounted: watched.mounted.last(),
             evaluated: 0,

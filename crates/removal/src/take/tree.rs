@@ -240,15 +240,11 @@ impl Tree {
     }
 
     /// No process has come to what is in it, through a directory that was open before it was moved, or had renamed something of it just before.
-    pub(super) fn last_look(
-        &mut self,
-        ground: &Ground<'_>,
-        is_altered: &dyn Fn(Inode) -> bool,
-    ) -> Result<(), Fate> {
+    pub(super) fn last_look(&mut self, ground: &Ground<'_>, barrier: bool) -> Result<(), Fate> {
         if !self.is_still_granted() {
             return Err(Fate::Skipped(Skip::Open));
         }
-        if self.inodes.iter().any(|ino| is_altered(*ino)) {
+        if !barrier || self.inodes.iter().any(|ino| ground.follower.has_seen(*ino)) {
             return Err(Fate::Skipped(Skip::Changed));
         }
         self.inodes
@@ -263,6 +259,8 @@ impl Tree {
 
     /// Compares a directory that is open.
     pub(super) fn check_directory(&self, ground: &Ground<'_>, dir: &OwnedFd) -> Result<Entry, Fate> {
+        let ino = stat::open_file(dir).map_err(refusal::fate)?.stat.ino;
+        self.follow(ground, ino);
         let found = stat::open_file(dir).map_err(refusal::fate)?;
         let entry = self.check(ground, &found, None)?;
         let is_held_up = ground.watched.is_held_up(dir, &self.from.full());
@@ -287,6 +285,13 @@ impl Tree {
             open: Vec::new(),
         };
         walk(parent, name, &mut comparing).map_err(|Ended(fate)| fate)
+    }
+
+    /// Others may alter an entry from the moment on in which it is compared first.
+    fn follow(&self, ground: &Ground<'_>, ino: Inode) {
+        if self.planned.is_none() {
+            ground.follower.follow(ino);
+        }
     }
 
     /// The entry must be known to the index as it is, and be used no later than the plan says of the whole.
@@ -370,13 +375,14 @@ impl Visitor for Comparing<'_, '_, '_> {
     }
 
     fn meet(&mut self, dir: &OwnedFd, entry: &Listed) -> Result<(), Ended> {
+        self.tree.follow(self.ground, entry.ino);
         let found = match self.tree.leases.get(&entry.ino) {
             Some(lease) => leased_as(lease, entry.ino),
             None => stat::entry(dir, &entry.name),
         };
         let found = found?;
-        if found.stat.kind == Kind::Directory {
-            // It was no directory when it was listed.
+        if found.stat.kind == Kind::Directory || found.stat.ino != entry.ino {
+            // It was no directory when it was listed, and is the one that is followed.
             return Err(Fate::Skipped(Skip::Changed).into());
         }
         let entry_known = self.tree.check(self.ground, &found, None)?;
