@@ -55,7 +55,7 @@ impl Applier {
         let now = clock::now();
         check_unused(&plan, now)?;
         self.check_rules_unchanged(&plan)?;
-        let volume = Arc::clone(self.ground.volume(&plan.volume)?);
+        let volume = self.ground.volume(&plan.volume)?;
         self.judge.check_certain(&volume)?;
         if !is_watched_since(&volume, plan.created) {
             return Err(HostError::Refused(format!(
@@ -259,7 +259,9 @@ fn is_watched_since(volume: &Volume, at: Seconds) -> bool {
     let condition = volume.condition();
     // A file system that was adopted since is another one.
     let is_newer = condition.coverage_since > at;
+    // The keeper looks every second only, and what follows an unmount was not seen.
     !is_newer
+        && !volume.was_unmounted()
         && !matches!(condition.state, State::Degraded(_))
         && condition.gap_end.is_none_or(|end| end < at)
 }
@@ -352,7 +354,7 @@ impl apply::Surroundings for Around<'_> {
         self.applier.holds.held(&volume.name, &volume.path)
     }
     fn alone_in_the_trash(&self) -> MutexGuard<'_, ()> {
-        self.volume.trash_work.lock()
+        self.volume.turns.trash_work.lock()
     }
     fn taken(&self, candidates: &[Taken<'_>]) {
         if let Some(tally) = &self.tally {

@@ -137,7 +137,7 @@ impl Forecaster {
     /// Notes how much there is on each volume, for forecasts, if that was not done for an hour.
     pub fn note_growth(&self) {
         let now = clock::judged();
-        for volume in self.ground.volumes() {
+        for volume in &self.ground.volumes() {
             let is_whole = matches!(volume.condition().state, State::Tracking);
             if !is_whole || !self.history.is_due(&volume.config.name, now) {
                 continue;
@@ -213,9 +213,9 @@ impl Forecaster {
     /// When the rules are unknown or do not belong together, or the volume is in doubt.
     pub fn forecast(&self, wanted: &Wanted, days: u32, by: By) -> Result<Forecast, HostError> {
         let (volume, rules) = wanted.choose(&self.ground)?;
-        self.judge.check_certain(volume)?;
+        self.judge.check_certain(&volume)?;
         volume.sync_soon();
-        let at = self.judge.circumstances(volume);
+        let at = self.judge.circumstances(&volume);
         let (outlook, paths) = {
             let index = volume.watched.index.read();
             let outlook = forecast::forecast(&index, &rules, &at, days, by)?;
@@ -239,7 +239,7 @@ impl Forecaster {
             due: (!days_told.is_empty()).then(|| days_told.remove(0)),
             days: days_told,
             subjects,
-            limits: self.limits_ahead(volume, &at, days)?,
+            limits: self.limits_ahead(&volume, &at, days)?,
         })
     }
 

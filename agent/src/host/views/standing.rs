@@ -1,7 +1,5 @@
 //! How it stands with quotas: what each subject uses of what it may.
 
-use std::sync::Arc;
-
 use super::forecast::{Forecaster, Limited, limited_by_quota};
 use crate::host::HostError;
 use crate::host::asker::{Asker, namer, projects_of};
@@ -62,7 +60,7 @@ impl Forecaster {
         }
         let mut rows = Vec::new();
         for q in wanted {
-            let volume = Arc::clone(self.ground.volume(&q.volume)?);
+            let volume = self.ground.volume(&q.volume)?;
             self.ground.meet_owners(&volume.config.name);
             self.judge.check_certain(&volume)?;
             volume.sync_soon();
