@@ -1,6 +1,7 @@
 //! How it stands with quotas: what each subject uses of what it may.
 
 use super::forecast::{Forecaster, Limited, limited_by_quota};
+use super::growth::measured_for_at_least;
 use crate::host::HostError;
 use crate::host::asker::{Asker, namer, projects_of};
 use crate::volume::Volume;
@@ -105,7 +106,12 @@ impl Forecaster {
         let mut rows: Vec<Standing> = limited
             .iter()
             .map(|one| {
-                let growth = growth(one.samples.iter().copied(), one.used, at.now);
+                let growth = growth(
+                    one.samples.iter().copied(),
+                    one.used,
+                    at.now,
+                    measured_for_at_least(),
+                );
                 Standing {
                     most: Some(one.most),
                     over_since: over_since(one, at.now),
