@@ -7,10 +7,12 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use purge_proto::v1;
+use purge_proto::v1::purge_agent_client::PurgeAgentClient;
 use purge_tests::agent::WATCHED_AGAIN;
-use purge_tests::ctl::text;
-use purge_tests::files::{age_tree, assert_same, files_of_users, make, read, temp_dir};
-use purge_tests::rpc::{call, channel_as, runtime};
+use purge_tests::ctl::{number, text};
+use purge_tests::files::{age_tree, assert_same, files_of_users, make, read, temp_dir, trash_is_empty};
+use purge_tests::rpc::{call, channel_as, channel_of_a_closed_window, runtime};
 use purge_tests::volumes::{gaps_of, volume_named, wait_for_state, whole_status};
 use purge_tests::wait::{Ends, LONG, SOON, let_pass, until};
 use purge_tests::{Agent, Config, Fs, Mount, need, sh};
@@ -281,4 +283,85 @@ fn what_a_run_left_in_the_trash_is_counted_and_comes_back_after_a_remount() {
         &files_of_users(&root),
         &files.into_iter().collect(),
     );
+}
+
+#[test]
+fn a_run_that_was_cut_short_is_ended_when_its_volume_comes_late() {
+    let mut mount = need!(Mount::new(Fs::Ext4));
+    let other = need!(Mount::new(Fs::Ext4));
+    let root = mount.path();
+    make(&root.join("d"), 2000);
+    age_tree(&root);
+    let config = Config::backdated_with(&root, "remove_empty_dirs = false").and_volume("w", &other.path());
+    let mut agent = Agent::tracking(&config);
+    wait_for_state(&agent, "w", "tracking");
+    let plan = agent.ctl().plan_with(["--rule", "old"]);
+    let mut client = agent.ctl().start_apply(&plan, &["--max-rate", "500"]);
+    until("the first files are deleted", SOON, || {
+        (files_of_users(&root).len() < 2000).then_some(())
+    });
+    agent.kill();
+    client.wait().unwrap();
+    mount.unmount();
+    agent.launch();
+    let run = || {
+        let runs = agent.ctl().run(["runs", "--output", "ndjson"]).ok().lines();
+        runs.into_iter().find(|r| text(r, "plan_id") == plan.id).unwrap()
+    };
+    assert_eq!(text(&run(), "state"), "running", "its volume is not there");
+    mount.mount().unwrap();
+    agent.wait_until_it_says(WATCHED_AGAIN);
+    wait_for_state(&agent, "v", "tracking");
+    let run = run();
+    assert_eq!(text(&run, "state"), "failed", "{run}");
+    let left = u64::try_from(files_of_users(&root).len()).unwrap();
+    assert_eq!(number(&run, "/deleted/files") + left, 2000, "{run}");
+    assert!(trash_is_empty(&root), "nothing lies half moved");
+}
+
+#[test]
+fn a_client_that_takes_no_answer_keeps_no_volume_away() {
+    let mut mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.path();
+    make(&root.join("d"), 5000);
+    age_tree(&root);
+    let agent = Agent::tracking(&Config::backdated(&root));
+    let runtime = runtime();
+    let channel = channel_of_a_closed_window(&runtime, &agent, 0).unwrap();
+    let mut client = PurgeAgentClient::new(channel);
+    let unread = runtime.block_on(client.find(v1::FindRequest::default())).unwrap();
+    remount(&agent, &mut mount);
+    agent.wait_until_well();
+    drop(unread);
+}
+
+#[test]
+fn kill_9_while_a_volume_is_opened_again_forgets_no_use() {
+    let rounds = if std::env::var_os("PURGE_TESTS_LONG").is_some() {
+        30
+    } else {
+        3
+    };
+    let mut mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.path();
+    let files = make(&root.join("d"), 3000);
+    age_tree(&root);
+    let mut agent = Agent::tracking(&Config::backdated(&root));
+    for round in 0..rounds {
+        read(&files[round]);
+        mount.unmount();
+        let _ = agent.wait_until_degraded();
+        mount.mount().unwrap();
+        // Before it is looked at, while it is opened, or while it is scanned.
+        std::thread::sleep(Duration::from_millis(round as u64 * 397 % 1500));
+        agent.kill();
+        agent.launch();
+        agent.wait_until_well();
+        let named = agent.ctl().candidate_files();
+        assert_same(
+            &format!("round {round}"),
+            &named,
+            &files[round + 1..].iter().cloned().collect(),
+        );
+    }
 }
