@@ -331,3 +331,29 @@ fn the_trash_is_listed() {
     let _ = json(&ctl, &["restore", run.as_str()]);
     assert!(list(&[]).is_empty());
 }
+
+#[test]
+fn the_trash_is_listed_in_one_order_the_newest_run_first() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.path();
+    // Made in another order than they are listed.
+    for job in ["c", "a", "b"] {
+        make(&root.join("jobs").join(job), 2);
+    }
+    fs::create_dir_all(root.join("d/c")).unwrap();
+    for file in ["b", "d/z", "d/c/a", "d/a", "a"] {
+        make_one(&root.join(file));
+    }
+    age_tree(&root);
+    let agent = Agent::tracking(&config(&root, "1h"));
+    let ctl = agent.ctl();
+    for rule in ["old", "jobs"] {
+        let _ = ctl.apply(&ctl.plan_with(["--rule", rule]));
+        // Runs are told apart by the second.
+        let_pass(1);
+    }
+    let listed = ctl.run(["trash", "--output", "ndjson"]).ok().lines();
+    let listed: Vec<PathBuf> = listed.iter().map(path_of).collect();
+    let expected = ["jobs/a", "jobs/b", "jobs/c", "a", "b", "d/a", "d/z", "d/c/a"];
+    assert_eq!(listed, expected.map(|path| root.join(path)));
+}
