@@ -6,7 +6,7 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use purge_tests::ctl::{Ctl, number, path_of, text};
-use purge_tests::files::{age, age_tree, files_and_directories, make, make_one, trash_is_empty};
+use purge_tests::files::{age, age_tree, files_and_directories, make, make_one, read, trash_is_empty};
 use purge_tests::wait::let_pass;
 use purge_tests::{Agent, Config, Fs, Mount, need};
 use serde_json::Value;
@@ -356,4 +356,19 @@ fn the_trash_is_listed_in_one_order_the_newest_run_first() {
     let listed: Vec<PathBuf> = listed.iter().map(path_of).collect();
     let expected = ["jobs/a", "jobs/b", "jobs/c", "a", "b", "d/a", "d/z", "d/c/a"];
     assert_eq!(listed, expected.map(|path| root.join(path)));
+}
+
+#[test]
+fn a_directory_that_is_left_alone_counts_the_files_in_it() {
+    let volume = need!(Volume::new());
+    let agent = Agent::tracking(&config(&volume.mount.path(), "1h"));
+    let ctl = agent.ctl();
+    let plan = ctl.plan();
+    read(&volume.job.join("sub/f000001"));
+    let run = ctl.apply(&plan).json();
+    assert_eq!(number(&run, "/skipped/accessed"), 1, "{run}");
+    assert_eq!(number(&run, "/skipped_files_inside/accessed"), 4, "{run}");
+    assert_eq!(number(&run, "/skipped_files_inside/cancelled"), 0, "{run}");
+    let said = ctl.run(["run", text(&run, "run_id")]).text();
+    assert!(said.contains("FILES INSIDE"), "{said}");
 }

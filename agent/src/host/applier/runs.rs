@@ -26,7 +26,7 @@ use purge_removal::protection::Guard;
 use purge_removal::run::apply::{self, Order, Seen, Taken};
 use purge_removal::run::ending::{Stop, end, failure_of};
 use purge_removal::run::ledger::{self, Ledger};
-use purge_removal::runs::{LiveRun, Run};
+use purge_removal::runs::{LiveRun, Run, Skipped};
 use purge_removal::taken::{self, Writer};
 
 /// How a plan is applied.
@@ -72,6 +72,7 @@ impl Applier {
             started: now,
             by: by.into(),
             rules: rules_of(&plan),
+            skipped_inside: Skipped::not_reached(plan.totals.files_inside),
             trash_until: (last > 0).then(|| now.plus(last)),
             ..Run::default()
         };

@@ -310,6 +310,7 @@ impl Closing<'_> {
         let mut run = self.run.clone();
         (run.deleted, run.trashed) = (Totals::default(), Totals::default());
         run.skipped = Skipped::default();
+        run.skipped_inside = Skipped::not_reached(plan.totals.files_inside);
         (run.failed, run.failed_total) = (Vec::new(), 0);
         run.failed_by_owner = Vec::new();
         let heading = Heading {
