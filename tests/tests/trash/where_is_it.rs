@@ -372,3 +372,41 @@ fn a_directory_that_is_left_alone_counts_the_files_in_it() {
     let said = ctl.run(["run", text(&run, "run_id")]).text();
     assert!(said.contains("FILES INSIDE"), "{said}");
 }
+
+#[test]
+fn what_no_record_tells_of_is_found_in_the_trash_itself() {
+    let volume = need!(Volume::new());
+    let agent = Agent::tracking(&config(&volume.mount.path(), "1h"));
+    let ctl = agent.ctl();
+    let run = apply(&ctl, &[]);
+    let record = agent.state_dir().join("runs").join(format!("{run}.taken"));
+    fs::remove_file(record).unwrap();
+    let inside = volume.job.join("sub/f000001");
+    let above = volume.mount.path().join("alice");
+    for (path, kind) in [
+        (&volume.file, "file"),
+        (&volume.job, "directory"),
+        (&inside, "file"),
+        (&above, "directory"),
+    ] {
+        let told = explain(&ctl, path)["taken"][0].clone();
+        assert_eq!(
+            (text(&told, "run_id"), text(&told, "state"), text(&told, "kind")),
+            (run.as_str(), "trashed", kind),
+            "{told}"
+        );
+        assert!(
+            told["trash_until"].is_string() && told["last_access"].is_null(),
+            "{told}"
+        );
+    }
+    let never_there = volume.mount.path().join("never");
+    let _ = ctl
+        .run([OsStr::new("explain"), never_there.as_os_str()])
+        .ends_with(1);
+    for path in [&volume.file, &volume.job] {
+        let report = json(&ctl, &[OsStr::new("restore"), path.as_os_str()]);
+        assert_eq!(number(&report, "/failed_total"), 0, "{report}");
+        assert!(path.exists());
+    }
+}
