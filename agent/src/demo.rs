@@ -252,11 +252,7 @@ impl Agent {
 
     async fn wait_for_scan(&self) -> anyhow::Result<()> {
         let began = Instant::now();
-        let volumes = self
-            .host
-            .as_ref()
-            .map(|h| h.0.volumes().to_vec())
-            .unwrap_or_default();
+        let volumes = self.host.as_ref().map(|h| h.0.volumes()).unwrap_or_default();
         for volume in volumes {
             loop {
                 match volume.condition().state {

@@ -13,6 +13,7 @@
 //! - `notices`     notices of what the agent could not do
 //! - [`holder`]     makes holds
 //! - `owners`      whom the names of rules and overrides mean
+//! - [`roster`]    which volumes are watched now; [`returner`]: opens one that has come back; [`resetter`]: for another file system
 //! - `start`       starting, in phases; `left`: what earlier processes left
 //! - [`place`]      where a path from a client leads; `user`: an ordinary user who asks for what is theirs; [`client`]: one that waits
 
@@ -31,6 +32,8 @@ mod owners;
 pub mod place;
 pub mod planner;
 pub mod resetter;
+pub mod returner;
+pub mod roster;
 mod space;
 mod start;
 pub mod teller;
@@ -55,6 +58,7 @@ use self::judge::Judge;
 use self::notices::Notices;
 pub use self::planner::{Part, Planner, Wanted};
 use self::resetter::Resetter;
+use self::returner::Returner;
 use self::teller::announce::Announcer;
 use self::teller::lookout::Lookout;
 use self::trash::TrashKeeper;
@@ -63,7 +67,7 @@ pub use self::user::User;
 use self::views::attention::Attention;
 use self::views::forecast::Forecaster;
 use self::views::questions::Questions;
-use crate::volume::{Absent, Volume};
+use crate::volume::{Absent, Home, Volume};
 use purge_base::probe::StateDir;
 use purge_index::{Store, aside};
 use purge_notify::preview;
@@ -110,7 +114,9 @@ pub struct Host {
     /// Answers what needs attention.
     pub attention: Arc<Attention>,
     /// Gives a volume's name to another file system.
-    pub resetter: Resetter,
+    pub resetter: Arc<Resetter>,
+    /// Opens volumes that have come back.
+    pub returner: Arc<Returner>,
     /// Makes holds.
     pub holder: Holder,
     /// What runs leave in the trash.
@@ -126,6 +132,7 @@ pub struct Host {
 }
 
 /// What is kept of plans, runs and holds, and where things are told.
+#[derive(Clone)]
 struct Records {
     plans: Plans,
     runs: Arc<Runs>,
@@ -136,7 +143,8 @@ struct Records {
 
 impl Host {
     /// Joins the parts: each holds what it needs of those made before it.
-    fn wire(ground: Arc<Ground>, records: Records, store: Store) -> Arc<Self> {
+    fn wire(ground: Arc<Ground>, records: Records, home: &Home) -> Arc<Self> {
+        let all = records.clone();
         let Records {
             plans,
             runs,
@@ -175,6 +183,8 @@ impl Host {
         let records = (plans.clone(), Arc::clone(&runs), Arc::clone(&notifier));
         let attention = Attention::new(of_now, records);
         let resetter = Resetter::new(Arc::clone(&ground), Arc::clone(&holds), Arc::clone(&runs));
+        let parts = (Arc::clone(&trash), Arc::clone(&resetter));
+        let returner = Returner::new((Arc::clone(&ground), home), &all, parts);
         let holder = Holder::new(Arc::clone(&ground), Arc::clone(&holds));
         Arc::new(Self {
             applier,
@@ -191,10 +201,11 @@ impl Host {
             questions,
             attention,
             resetter,
+            returner,
             holder,
             trash,
             brakes,
-            store,
+            store: home.store.clone(),
             unattended,
             silent_since: Mutex::default(),
             started: Instant::now(),
@@ -245,29 +256,21 @@ impl Host {
         tells.then(|| teller::lookout::held_until(self.notifier.outbox.dir()))?
     }
 
-    /// Why the agent must be started again, if so: an index that must be set aside, or a volume that is mounted again.
+    /// Why the agent must be started again, if so: an index that must be set aside, or a store that does not answer.
     pub fn wants_restart(&self) -> Option<String> {
-        if let Some((volume, why)) = self.ground.volumes.iter().find_map(|v| Some((v, v.damage()?))) {
+        let damage = self.returner.damage();
+        if let Some(why) = damage.or_else(|| self.volumes().iter().find_map(|v| v.damage())) {
             return match aside::condemn(&self.ground.anchor, &why) {
                 Ok(()) => Some(format!("the index is damaged: {why}")),
                 Err(error) => {
-                    tracing::error!(volume = %volume.config.name, %error, "the damaged index cannot be set aside");
+                    tracing::error!(%error, "the damaged index cannot be set aside");
                     None
                 }
             };
         }
         self.ground.state.tell();
-        if self.is_store_lost() {
-            return Some("the index store does not answer, and its directory does".into());
-        }
-        if let Some(volume) = self.resetter.waiting() {
-            return Some(format!("volume {volume} was reset"));
-        }
-        if let Some(back) = self.ground.volumes.iter().find(|v| v.is_back()) {
-            return Some(format!("volume {} is mounted again", back.config.name));
-        }
-        let come = self.ground.absent.iter().find(|v| v.is_back())?;
-        Some(format!("volume {} is there now", come.config.name))
+        let is_lost = self.is_store_lost();
+        is_lost.then(|| "the index store does not answer, and its directory does".into())
     }
 
     /// A call of the store does not end though nothing is wrong with its directory any more: only another process can open it.
@@ -283,23 +286,24 @@ impl Host {
     /// Ends everything; what was seen is in the store afterwards.
     pub fn stop(&self) {
         self.unattended.begin_nothing();
+        self.returner.end();
         let patience = Instant::now();
         while self.runs.any_live() && patience.elapsed() < Duration::from_secs(10) {
             std::thread::sleep(Duration::from_millis(20));
         }
         let began = Instant::now();
-        for volume in &self.ground.volumes {
+        for volume in self.volumes() {
             volume.stop(READS_WITHIN.saturating_sub(began.elapsed()));
         }
     }
 
     /// The volumes.
-    pub fn volumes(&self) -> &[Arc<Volume>] {
+    pub fn volumes(&self) -> Vec<Arc<Volume>> {
         self.ground.volumes()
     }
 
     /// Volumes of the configuration that cannot be watched for now.
-    pub fn absent(&self) -> &[Absent] {
+    pub fn absent(&self) -> Vec<Arc<Absent>> {
         self.ground.absent()
     }
 
@@ -307,7 +311,7 @@ impl Host {
     ///
     /// # Errors
     /// When there is none of this name, or several and none was named.
-    pub fn volume(&self, name: &str) -> Result<&Arc<Volume>, HostError> {
+    pub fn volume(&self, name: &str) -> Result<Arc<Volume>, HostError> {
         self.ground.volume(name)
     }
 

@@ -226,10 +226,12 @@ async fn serve_until_told(config: &Config, run: &Run, handover: Handover) -> any
     let limits = tokio::spawn(schedule::keep_limits(Arc::clone(&host)));
     host.notifier.start();
     let telling = tokio::spawn(schedule::keep_telling(Arc::clone(&host)));
+    let volumes = tokio::spawn(schedule::keep_volumes(Arc::clone(&host)));
     let tasks = vec![
         ("the task of notices", telling.abort_handle()),
         ("the task of schedules", scheduler.abort_handle()),
         ("the task of quotas", limits.abort_handle()),
+        ("the task of volumes", volumes.abort_handle()),
     ];
     let watchdog = tokio::spawn(watchdog::keep(Arc::clone(&host), tasks));
     let in_force = Arc::new(InForce::new(config, certificates.clone()));
@@ -269,6 +271,7 @@ async fn serve_until_told(config: &Config, run: &Run, handover: Handover) -> any
     limits.abort();
     watchdog.abort();
     telling.abort();
+    volumes.abort();
     // The socket goes first: nothing answers there any more.
     serve::incoming::unlisten(&config.listen.unix);
     end(host).await;

@@ -12,6 +12,7 @@ use std::fmt::Write;
 
 use self::page::Page;
 use crate::host::Host;
+use crate::host::roster::Member;
 use crate::volume::State;
 
 /// The content type of [`render`]'s text.
@@ -68,9 +69,13 @@ fn notices(page: &mut Page, host: &Host) {
 /// A line for each volume that is degraded.
 pub fn health(host: &Host) -> Result<(), String> {
     let mut why = String::new();
-    for volume in host.volumes() {
-        if let State::Degraded(reason) = volume.condition().state {
-            let _ = writeln!(why, "volume {}: {reason}", volume.config.name);
+    for member in host.ground.members() {
+        let state = match &member {
+            Member::Watched(volume) => volume.condition().state,
+            Member::Absent(absent) => State::Degraded(absent.words.clone()),
+        };
+        if let State::Degraded(reason) = state {
+            let _ = writeln!(why, "volume {}: {reason}", member.name());
         }
     }
     if why.is_empty() { Ok(()) } else { Err(why) }

@@ -142,18 +142,36 @@ async fn look(mut lookout: Lookout) -> JoinError {
     }
 }
 
+/// Whether a volume has come back is looked at this often.
+const VOLUMES_EVERY: Duration = Duration::from_secs(1);
+
+/// Opens volumes that have come back, until it is aborted. One that takes long keeps no other waiting.
+pub async fn keep_volumes(host: Arc<Host>) {
+    let mut looking: BTreeMap<String, JoinHandle<()>> = BTreeMap::new();
+    loop {
+        tokio::time::sleep(VOLUMES_EVERY).await;
+        for name in host.ground.names() {
+            if looking.get(&name).is_none_or(JoinHandle::is_finished) {
+                let (host, volume) = (Arc::clone(&host), name.clone());
+                let task = tokio::task::spawn_blocking(move || host.returner.look_at(&volume));
+                looking.insert(name, task);
+            }
+        }
+    }
+}
+
 /// Runs until it is aborted.
 pub async fn keep(host: Arc<Host>) {
     let began = clock::wall().unix();
     let (mut publishing, mut tidying) = (None, None);
     let mut freeing: BTreeMap<String, JoinHandle<()>> = BTreeMap::new();
     let mut runs_tidied: Option<Instant> = None;
-    let mut measuring: Vec<Option<JoinHandle<()>>> = host.volumes().iter().map(|_| None).collect();
+    let mut measuring: BTreeMap<String, JoinHandle<()>> = BTreeMap::new();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let now = clock::wall().unix();
         // Freeing a million files takes a while, and delays no plan and no other volume.
-        for volume in host.volumes() {
+        for volume in &host.volumes() {
             let name = &volume.config.name;
             if freeing.get(name).is_none_or(JoinHandle::is_finished) {
                 let (tended, volume) = (Arc::clone(&host), Arc::clone(volume));
@@ -162,12 +180,12 @@ pub async fn keep(host: Arc<Host>) {
             }
         }
         // A file system that is slow to write delays no plan, and no other volume.
-        for (volume, task) in host.volumes().iter().zip(&mut measuring) {
-            if task.as_ref().is_none_or(JoinHandle::is_finished) {
-                let (host, volume) = (Arc::clone(&host), Arc::clone(volume));
-                *task = Some(tokio::task::spawn_blocking(move || {
-                    host.brakes.look_at_freed(&volume)
-                }));
+        for volume in host.volumes() {
+            let name = volume.config.name.clone();
+            if measuring.get(&name).is_none_or(JoinHandle::is_finished) {
+                let host = Arc::clone(&host);
+                let task = tokio::task::spawn_blocking(move || host.brakes.look_at_freed(&volume));
+                measuring.insert(name, task);
             }
         }
         let publisher = Arc::clone(&host);

@@ -48,8 +48,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-pub use self::absent::Absent;
-use self::at_path::{identity, identity_at_a_glance};
+pub use self::absent::{Absent, found_at};
+use self::at_path::identity_at_a_glance;
 pub use self::coverage::Gap;
 pub use self::error::VolumeError;
 use self::health::Health;
@@ -88,12 +88,32 @@ pub struct Home {
     pub state: Arc<StateDir>,
     /// The agent's time.
     pub clock: Arc<clock::Keeper>,
+    /// How that went on when the process started.
+    pub start: clock::Start,
+    /// Other volumes are watched already.
+    pub is_running: bool,
     /// Directories that are not the users'.
     pub own: Vec<(stat::Device, Inode)>,
     /// The store was damaged and is a fresh one: what is not found beside it is lost, not new.
     pub is_fresh: bool,
     /// The highest number of a volume that was given out by this process: others may not be in the store yet.
     pub numbers: Arc<AtomicU32>,
+}
+
+impl Home {
+    /// For a volume that is opened while the agent goes on. A reboot lies between two processes, and not here.
+    #[must_use]
+    pub fn while_running(&self) -> Self {
+        let start = clock::Start {
+            rebooted: false,
+            ..self.start
+        };
+        Self {
+            start,
+            is_running: true,
+            ..self.clone()
+        }
+    }
 }
 
 /// Figures of one volume's keeping, counted since the agent started.
@@ -121,6 +141,25 @@ pub struct Keeping {
     pub pulse: Pulse,
     /// Files that clients of the kernel's NFS server held at the last look.
     pub nfs_held: AtomicU64,
+}
+
+/// Who works in the trash of a volume. It stays when the volume is opened again: what has begun on the one before may not have ended.
+#[derive(Debug, Clone, Default)]
+pub struct Turns {
+    /// One at a time makes the trash, a share in it, or its reserve, or changes what a run's record says of it. Runs wait for it: hold it
+    /// for a moment only.
+    pub trash_work: Arc<Mutex<()>>,
+    /// One at a time restores.
+    pub restoring: Arc<Mutex<()>>,
+    /// The shares of the trash that are freed or restored from.
+    pub claimed: Arc<claimed::Claimed>,
+}
+
+impl Turns {
+    /// No thread restores from the trash or frees it.
+    fn are_free(&self) -> bool {
+        self.claimed.is_empty() && self.restoring.try_lock().is_some()
+    }
 }
 
 /// One watched volume.
@@ -153,6 +192,8 @@ pub struct Volume {
     whole_scan_waits: AtomicBool,
     scan_number: AtomicU32,
     stopping: Arc<AtomicBool>,
+    /// It has stopped: nothing of it is written any more.
+    has_stopped: AtomicBool,
     threads: Mutex<Vec<JoinHandle<()>>>,
     presence: Mutex<Presence>,
     /// Whether its file system takes changes.
@@ -161,13 +202,8 @@ pub struct Volume {
     room: filesystem::Room,
     guard: LastGuard,
     claim: Mutex<claim::Claim>,
-    /// One at a time makes the trash, a share in it, or its reserve, or changes what a run's record says of it. Runs wait for it: hold it
-    /// for a moment only.
-    pub trash_work: Mutex<()>,
-    /// One at a time restores.
-    pub restoring: Mutex<()>,
-    /// The shares of the trash that are freed or restored from.
-    pub claimed: claimed::Claimed,
+    /// Who works in its trash.
+    pub turns: Turns,
     /// The running scan is a slow one.
     sweeping: AtomicBool,
     /// One checkpoint at a time.
@@ -204,6 +240,23 @@ impl Volume {
         }
         self.take_checkpoint();
         self.give_up_claim();
+        let _none_is_written = self.writing.lock();
+        self.has_stopped.store(true, Relaxed);
+    }
+
+    /// It was watched until now, and no later process goes on with its queue.
+    pub fn release(&self) {
+        self.source.release();
+    }
+
+    /// It is to be watched by another of its name: nothing begins on this one any more.
+    pub fn leave(&self, why: &str) {
+        self.health.lock().away.get_or_insert_with(|| why.to_owned());
+    }
+
+    /// No thread restores from its trash or frees it.
+    pub fn is_at_rest(&self) -> bool {
+        self.turns.are_free()
     }
 
     /// Whether the volume is about to be watched no more.
@@ -227,6 +280,11 @@ impl Volume {
                 tracing::info!(volume = %self.config.name, "what follows will not be taken for a reboot by order: {why}")
             }
         }
+    }
+
+    /// Whether it was unmounted, as far as inotify has told by now.
+    pub fn was_unmounted(&self) -> bool {
+        self.presence.lock().was_unmounted()
     }
 
     /// What keeps a file that a process begins to use in the moment of its removal, asked now.
@@ -310,7 +368,14 @@ impl Volume {
         if self.watched.journal.identity().is(identity) && found.device == self.watched.device {
             Ok(())
         } else {
-            Err(VolumeError::Replaced { name, path })
+            Err(self.replaced())
+        }
+    }
+
+    fn replaced(&self) -> VolumeError {
+        VolumeError::Replaced {
+            name: self.config.name.clone(),
+            path: self.config.path.display().to_string(),
         }
     }
 }

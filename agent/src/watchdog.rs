@@ -9,6 +9,7 @@
 //! ```
 //! While the state directory does not answer (a frozen file system), collector and keeper wait for it, and another process would wait as well.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,9 @@ impl Watch {
     }
 }
 
+/// Collector and keeper of each volume that is watched, by where it lies in memory.
+type Watches = HashMap<usize, (Watch, Watch)>;
+
 /// Runs until it is aborted. Returns at once where systemd does not watch this process.
 pub async fn keep(host: Arc<Host>, tasks: Vec<(&'static str, AbortHandle)>) {
     let mut micros = 0;
@@ -53,15 +57,10 @@ pub async fn keep(host: Arc<Host>, tasks: Vec<(&'static str, AbortHandle)>) {
         return;
     }
     let period = Duration::from_micros(micros);
-    let began = Instant::now();
-    let mut watches: Vec<(Watch, Watch)> = host
-        .volumes()
-        .iter()
-        .map(|_| (Watch::new(began, period / 2), Watch::new(began, KEEPER_MAX)))
-        .collect();
+    let mut watches = Watches::new();
     let mut told = String::new();
     loop {
-        let hangs = what_hangs(&host, &mut watches, &tasks, Instant::now());
+        let hangs = what_hangs(&host, (&mut watches, period / 2), &tasks, Instant::now());
         match &hangs {
             None => drop(sd_notify::notify(false, &[NotifyState::Watchdog])),
             Some(what) if *what != told => {
@@ -79,12 +78,17 @@ pub async fn keep(host: Arc<Host>, tasks: Vec<(&'static str, AbortHandle)>) {
 
 fn what_hangs(
     host: &Host,
-    watches: &mut [(Watch, Watch)],
+    (watches, still_max): (&mut Watches, Duration),
     tasks: &[(&'static str, AbortHandle)],
     now: Instant,
 ) -> Option<String> {
     let waits = host.state().is_silent();
-    for (volume, (collector, keeper)) in host.volumes().iter().zip(watches) {
+    let volumes = host.volumes();
+    // One that is opened again begins again.
+    watches.retain(|known, _| volumes.iter().any(|v| Arc::as_ptr(v).addr() == *known));
+    for volume in &volumes {
+        let new = || (Watch::new(now, still_max), Watch::new(now, KEEPER_MAX));
+        let (collector, keeper) = watches.entry(Arc::as_ptr(volume).addr()).or_insert_with(new);
         if waits {
             (collector.moved, keeper.moved) = (now, now);
         }

@@ -401,7 +401,6 @@ fn owner_failures(o: &v1::OwnerFailures) -> Value {
 pub fn run(r: &v1::Run) -> Value {
     let deleted = r.deleted.unwrap_or_default();
     let archived = r.archived.unwrap_or_default();
-    let s = r.skipped.unwrap_or_default();
     let trashed = r.trashed.unwrap_or_default();
     let of = |t: &v1::Totals| entries(t).saturating_add(t.files_inside);
     let removed = of(&deleted).saturating_add(of(&trashed));
@@ -427,22 +426,7 @@ pub fn run(r: &v1::Run) -> Value {
         "in_trash": totals(r.in_trash),
         "rules": r.rules,
         "archived": { "files": archived.files, "bytes": archived.bytes },
-        "skipped": {
-            "accessed": s.accessed,
-            "changed": s.changed,
-            "open": s.open,
-            "locked": s.locked,
-            "held": s.held,
-            "gone": s.gone,
-            "hardlinked": s.hardlinked,
-            "leased": s.leased,
-            "deep": s.deep,
-            "quota": s.quota,
-            "mounted": s.mounted,
-            "protected": s.protected,
-            "many_names": s.many_names,
-            "cancelled": s.cancelled,
-        },
+        "skipped": skipped(r.skipped),
         "failed": r.failed.iter().map(failure).collect::<Vec<_>>(),
         "failed_total": r.failed_total,
         "error": r.error,
@@ -450,6 +434,28 @@ pub fn run(r: &v1::Run) -> Value {
         "files_per_second": rate,
         "locked_by": r.locked_by,
         "failed_by_owner": r.failed_by_owner.iter().map(owner_failures).collect::<Vec<_>>(),
+        "skipped_files_inside": skipped(r.skipped_files_inside),
+    })
+}
+
+/// What was left alone, by the reason.
+fn skipped(skipped: Option<v1::Skipped>) -> Value {
+    let s = skipped.unwrap_or_default();
+    json!({
+        "accessed": s.accessed,
+        "changed": s.changed,
+        "open": s.open,
+        "locked": s.locked,
+        "held": s.held,
+        "gone": s.gone,
+        "hardlinked": s.hardlinked,
+        "leased": s.leased,
+        "deep": s.deep,
+        "quota": s.quota,
+        "mounted": s.mounted,
+        "protected": s.protected,
+        "many_names": s.many_names,
+        "cancelled": s.cancelled,
     })
 }
 

@@ -145,6 +145,7 @@ const CASES: &[(&str, i32, &[&str])] = &[
     ("usage-json", 0, &["usage", "--age", "--output", "json"]),
     ("usage-project", 1, &["usage", "--by", "project"]),
     ("forecast", 0, &["forecast", "--by", "user"]),
+    ("forecast-young", 0, &["forecast", "--volume", "young"]),
     ("touched-json", 0, &["usage", "--touched", "--output", "json"]),
     ("mine-json", 0, &["mine", "--output", "json"]),
     ("forecast-json", 0, &["forecast", "--output", "json"]),

@@ -38,6 +38,9 @@ pub struct Agent {
     launcher: Vec<OsString>,
 }
 
+/// The log says so when a volume that was away, or was reset, is watched while the agent goes on.
+pub const WATCHED_AGAIN: &str = "the volume is watched again";
+
 /// Lines of the log that a failing test prints.
 const LAST_WORDS: usize = 30;
 

@@ -55,6 +55,7 @@ pub mod structure;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod systemd;
+pub mod volumes;
 pub mod wait;
 
 pub use agent::Agent;

@@ -157,7 +157,8 @@ impl Mount {
         path
     }
 
-    fn image(&self) -> PathBuf {
+    /// The image of its device.
+    pub fn image(&self) -> PathBuf {
         self.dir.path().join("image")
     }
 

@@ -90,14 +90,15 @@ pub fn examine(host: &Host, in_force: &InForce) -> Vec<Finding> {
         })
         .collect();
     findings.extend(triggers::examine(host));
-    findings.extend(host.absent().iter().map(volumes::absent));
+    findings.extend(host.absent().iter().map(|a| volumes::absent(a)));
     findings.push(machine::kernel(&kernel));
     findings.push(machine::capabilities());
     findings.push(machine::open_files());
     findings.push(machine::inotify());
     findings.push(machine::leases());
     findings.extend(machine::systemd());
-    let entries = host.volumes().iter().map(|v| {
+    let watched = host.volumes();
+    let entries = watched.iter().map(|v| {
         let totals = v.watched.index.read().totals();
         totals.files.saturating_add(totals.directories)
     });

@@ -14,7 +14,7 @@ const KEPT: &str = "end the process, or have it close the deleted files (lsof +L
 /// Those of every volume.
 pub(super) fn examine(host: &Host) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for volume in host.volumes() {
+    for volume in &host.volumes() {
         let name = &volume.config.name;
         for trigger in host.brakes.triggers(name) {
             let found = format!("{}: {}", trigger.name, trigger.reason);

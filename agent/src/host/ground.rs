@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use super::HostError;
+use super::roster::{Member, Roster};
 use crate::volume::{Absent, Volume};
 use purge_base::probe::StateDir;
 use purge_config::Config;
@@ -16,9 +17,7 @@ use purge_policy::whom::QuotaSubject;
 /// The volumes, what is in force on them, and where the agent keeps what it knows.
 #[derive(Debug)]
 pub struct Ground {
-    pub(super) volumes: Vec<Arc<Volume>>,
-    /// Those that cannot be watched for now.
-    pub(super) absent: Vec<Absent>,
+    roster: Roster,
     pub(super) rules: RwLock<Vec<Rule>>,
     pub(super) limits: RwLock<Limits>,
     pub(super) state: Arc<StateDir>,
@@ -28,15 +27,14 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// The rules and limits of a configuration, on volumes that are watched already.
+    /// The rules and limits of a configuration, on its volumes.
     pub(super) fn new(
         config: &Config,
-        (volumes, absent): (Vec<Arc<Volume>>, Vec<Absent>),
+        volumes: Vec<Member>,
         (state, anchor): (Arc<StateDir>, PathBuf),
     ) -> Arc<Self> {
         let ground = Self {
-            volumes,
-            absent,
+            roster: Roster::new(volumes),
             rules: RwLock::new(config.rules.clone()),
             limits: RwLock::new(config.limits.clone()),
             state,
@@ -47,14 +45,40 @@ impl Ground {
         Arc::new(ground)
     }
 
-    /// The volumes.
-    pub fn volumes(&self) -> &[Arc<Volume>] {
-        &self.volumes
+    /// The volumes that are watched now.
+    pub fn volumes(&self) -> Vec<Arc<Volume>> {
+        self.roster.watched()
     }
 
     /// Volumes of the configuration that cannot be watched for now.
-    pub fn absent(&self) -> &[Absent] {
-        &self.absent
+    pub fn absent(&self) -> Vec<Arc<Absent>> {
+        self.roster.absent()
+    }
+
+    /// Every volume of the configuration, in its order.
+    pub fn members(&self) -> Vec<Member> {
+        self.roster.all()
+    }
+
+    /// Their names.
+    pub fn names(&self) -> Vec<String> {
+        self.roster.names()
+    }
+
+    /// A volume of the configuration, watched or not.
+    pub(super) fn member(&self, name: &str) -> Option<Member> {
+        self.roster.find(name)
+    }
+
+    /// A volume is watched no more.
+    pub(super) fn leave(&self, absent: Absent) {
+        self.roster.put(Member::Absent(Arc::new(absent)));
+    }
+
+    /// A volume is watched from now on.
+    pub(super) fn enter(&self, volume: Arc<Volume>) {
+        self.want_projects_of(&volume);
+        self.roster.put(Member::Watched(volume));
     }
 
     /// How the state directory is.
@@ -89,14 +113,15 @@ impl Ground {
         self.want_projects();
     }
 
-    /// Quotas on projects need their ids.
     fn want_projects(&self) {
+        self.volumes().iter().for_each(|v| self.want_projects_of(v));
+    }
+
+    /// Quotas on projects need their ids.
+    fn want_projects_of(&self, volume: &Volume) {
         let limits = self.limits.read();
-        let wants = |v: &&Arc<Volume>| {
-            let mut of_volume = limits.quotas.iter().filter(|q| q.volume == v.config.name);
-            of_volume.any(|q| q.subject == QuotaSubject::Project)
-        };
-        for volume in self.volumes.iter().filter(wants) {
+        let mut of_volume = limits.quotas.iter().filter(|q| q.volume == volume.config.name);
+        if of_volume.any(|q| q.subject == QuotaSubject::Project) {
             volume.watched.projects.are_wanted();
         }
     }
@@ -105,29 +130,28 @@ impl Ground {
     ///
     /// # Errors
     /// When there is none of this name, or several and none was named.
-    pub fn volume(&self, name: &str) -> Result<&Arc<Volume>, HostError> {
-        let names = || {
-            let there = self.volumes.iter().map(|v| v.config.name.as_str());
-            let absent = self.absent.iter().map(|v| v.config.name.as_str());
-            there.chain(absent).collect::<Vec<_>>().join(", ")
-        };
+    pub fn volume(&self, name: &str) -> Result<Arc<Volume>, HostError> {
+        let all = self.members();
+        let names = || all.iter().map(Member::name).collect::<Vec<_>>().join(", ");
         if name.is_empty() {
-            return match self.volumes.as_slice() {
-                [only] if self.absent.is_empty() => Ok(only),
+            return match all.as_slice() {
+                [only] => self.volume(only.name()),
                 _ => Err(HostError::Invalid {
                     field: "volume",
                     why: format!("name one of {}", names()),
                 }),
             };
         }
-        if let Some(absent) = self.absent.iter().find(|v| v.config.name == name) {
-            return Err(HostError::Refused(format!(
+        match all.iter().find(|m| m.name() == name) {
+            Some(Member::Watched(volume)) => Ok(Arc::clone(volume)),
+            Some(Member::Absent(absent)) => Err(HostError::Refused(format!(
                 "volume {name} is not watched now: {}",
                 absent.words
-            )));
+            ))),
+            None => Err(HostError::NotFound(format!(
+                "there is no volume {name:?}; there are {}",
+                names()
+            ))),
         }
-        let found = self.volumes.iter().find(|v| v.config.name == name);
-        found
-            .ok_or_else(|| HostError::NotFound(format!("there is no volume {name:?}; there are {}", names())))
     }
 }

@@ -41,10 +41,7 @@ impl Left {
         holds.tidy()?;
         let runs = Runs::new(store.clone());
         let plans = Plans::open(store.clone(), &runs)?;
-        let witnesses = Arc::new(Told {
-            notifier: Arc::clone(notifier),
-            state_dir: home.state_dir.clone(),
-        }) as _;
+        let witnesses = witnesses(notifier, &home.state_dir);
         let unfinished = Unfinished::find(&runs, plans.clone(), &home.state_dir, audit, witnesses)?;
         let mut volumes = Vec::new();
         for config in &config.volumes {
@@ -69,6 +66,14 @@ impl Left {
             volumes,
         })
     }
+}
+
+/// Those who must know what was taken in a run that was killed.
+pub(super) fn witnesses(notifier: &Arc<Notifier>, state_dir: &Path) -> Arc<dyn Witnesses> {
+    Arc::new(Told {
+        notifier: Arc::clone(notifier),
+        state_dir: state_dir.to_owned(),
+    })
 }
 
 /// What was taken in a run that was killed: its owners are told, and those who look for it.

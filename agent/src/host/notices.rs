@@ -80,12 +80,13 @@ impl Notices {
 
     /// An event of a volume, as of now.
     pub(super) fn event(&self, event_id: String, volume: &str, to: Audience, what: What) -> Event {
-        let path = self.ground.volumes.iter().find(|v| v.config.name == volume);
+        let member = self.ground.member(volume);
+        let path = member.as_ref().map(|m| &m.config().path);
         Event {
             event_id,
             at: rfc3339(clock::wall()),
             volume: volume.to_owned(),
-            path: path.map_or_else(String::new, |v| v.config.path.display().to_string()),
+            path: path.map_or_else(String::new, |path| path.display().to_string()),
             to,
             what,
             list: None,

@@ -19,7 +19,7 @@ impl Ground {
                 names_decide(&rules, &limits, volume, QuotaSubject::Group),
             )
         };
-        let Some(volume) = self.volumes.iter().find(|v| v.config.name == volume) else {
+        let Some(volume) = self.volumes().into_iter().find(|v| v.config.name == volume) else {
             return;
         };
         let name = &volume.config.name;
@@ -45,7 +45,9 @@ impl Ground {
 
     /// The same for all volumes.
     pub fn meet_all_owners(&self) {
-        self.volumes.iter().for_each(|v| self.meet_owners(&v.config.name));
+        self.volumes()
+            .iter()
+            .for_each(|v| self.meet_owners(&v.config.name));
     }
 
     fn meet(&self, volume: &str, kind: QuotaSubject, named: &[(u32, Vec<String>)]) {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use super::roster::Member;
 use super::{Ground, HostError, shown};
 use crate::volume::Volume;
 use purge_model::Kind;
@@ -37,8 +38,8 @@ impl Ground {
     /// [`HostError::Invalid`] for what is no clean absolute path, [`HostError::NotFound`] when it lies in no volume.
     pub fn locate(&self, field: &'static str, path: &[u8]) -> Result<Place, HostError> {
         let clean = path::clean(path).map_err(|why| HostError::Invalid { field, why })?;
-        for volume in &self.volumes {
-            let root = volume.config.path.as_os_str().as_bytes();
+        for member in self.members() {
+            let root = member.config().path.as_os_str().as_bytes();
             if let Some(below) = path::below(root, &clean) {
                 if path::is_within(trash::NAME.to_bytes(), &below) {
                     let why = format!(
@@ -47,8 +48,15 @@ impl Ground {
                     );
                     return Err(HostError::NotFound(why));
                 }
-                let volume = Arc::clone(volume);
-                return Ok(Place { volume, below });
+                return match member {
+                    Member::Watched(volume) => Ok(Place { volume, below }),
+                    Member::Absent(absent) => Err(HostError::NotFound(format!(
+                        "volume {}, which holds {}, is not watched now: {}",
+                        absent.config.name,
+                        shown(path),
+                        absent.words
+                    ))),
+                };
             }
         }
         Err(HostError::NotFound(format!(

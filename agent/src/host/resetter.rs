@@ -1,10 +1,12 @@
 //! Gives a volume's name to the file system that lies at its path now: `purgectl volume reset`.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::roster::Member;
 use super::{Ground, HostError};
 use crate::volume::reset::{self, NoReset};
 use purge_config::VolumeConfig;
@@ -32,23 +34,28 @@ pub struct Resetter {
     ground: Arc<Ground>,
     holds: Arc<Holds>,
     runs: Arc<Runs>,
-    /// A volume that was reset and needs a start.
-    waiting: Mutex<Option<String>>,
+    /// Volumes that were reset and are not opened yet.
+    waiting: Mutex<BTreeSet<String>>,
 }
 
 impl Resetter {
-    pub(super) fn new(ground: Arc<Ground>, holds: Arc<Holds>, runs: Arc<Runs>) -> Self {
-        Self {
+    pub(super) fn new(ground: Arc<Ground>, holds: Arc<Holds>, runs: Arc<Runs>) -> Arc<Self> {
+        Arc::new(Self {
             ground,
             holds,
             runs,
             waiting: Mutex::default(),
-        }
+        })
     }
 
-    /// The volume that was reset and needs a start.
-    pub fn waiting(&self) -> Option<String> {
-        self.waiting.lock().clone()
+    /// A volume was reset and is not opened yet.
+    pub(super) fn is_waiting(&self, volume: &str) -> bool {
+        self.waiting.lock().contains(volume)
+    }
+
+    /// It was opened, or that was tried.
+    pub(super) fn is_done(&self, volume: &str) {
+        self.waiting.lock().remove(volume);
     }
 
     /// Looks whether a volume can be reset; `confirmed`: and resets it.
@@ -58,7 +65,7 @@ impl Resetter {
     pub fn reset(&self, volume: &str, confirmed: bool, by: &str) -> Result<Reset, HostError> {
         let (config, known) = self.find(volume)?;
         let failed = |e: NoReset| HostError::Refused(format!("volume {volume}: {e}"));
-        let found = reset::candidate(config, known).map_err(failed)?;
+        let found = reset::candidate(&config, known).map_err(failed)?;
         if self.runs.is_live_on(volume) {
             let why = format!("a run goes on on volume {volume}: wait for it, or `purgectl cancel` it");
             return Err(HostError::Refused(why));
@@ -71,7 +78,7 @@ impl Resetter {
                 by,
                 "the volume is reset: the file system that lies at its path now takes its name"
             );
-            *self.waiting.lock() = Some(volume.to_owned());
+            self.waiting.lock().insert(volume.to_owned());
         }
         let root = config.path.as_os_str().as_encoded_bytes();
         Ok(Reset {
@@ -88,11 +95,11 @@ impl Resetter {
         })
     }
 
-    fn find(&self, name: &str) -> Result<(&VolumeConfig, Option<Identity>), HostError> {
-        if let Some(absent) = self.ground.absent().iter().find(|a| a.config.name == name) {
-            return Ok((&absent.config, absent.known()));
+    fn find(&self, name: &str) -> Result<(VolumeConfig, Option<Identity>), HostError> {
+        if let Some(Member::Absent(absent)) = self.ground.member(name) {
+            return Ok((absent.config.clone(), absent.known()));
         }
         let volume = self.ground.volume(name)?;
-        Ok((&volume.config, Some(volume.watched.journal.identity())))
+        Ok((volume.config.clone(), Some(volume.watched.journal.identity())))
     }
 }

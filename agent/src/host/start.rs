@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::left::Left;
+use super::roster::Member;
 use super::{Ground, Host, Records};
-use crate::volume::{Absent, Home, Opened, Volume, VolumeError};
+use crate::volume::{Absent, Home, Opened, Volume, VolumeError, found_at};
 use purge_base::clock;
 use purge_base::handover::Handover;
 use purge_base::probe::StateDir;
@@ -18,9 +19,6 @@ use purge_notify::sender::Notifier;
 use purge_removal::audit::Audit;
 use purge_removal::run::recover::Unfinished;
 use purge_sys::{private, stat, trusted};
-
-/// Volumes that are watched, and those that cannot be for now.
-type Started = (Vec<Arc<Volume>>, Vec<Absent>);
 
 impl Host {
     /// Opens the index and starts to watch every volume.
@@ -38,13 +36,16 @@ impl Host {
         let mut home = open_home(config, &anchor)?;
         let audit = Arc::new(Audit::open(config.audit_log.clone())?);
         let left = open_left(config, &mut home, &audit, &notifier)?;
-        let (volumes, absent) = watch(config, &home, left.volumes, &mut handover, &left.unfinished)?;
+        let members = watch(config, &home, left.volumes, &mut handover, &left.unfinished)?;
         handover.drop_rest();
-        let is_absent = |volume: &str| absent.iter().any(|a| a.config.name == volume);
+        let is_absent = |volume: &str| {
+            let mut absent = members.iter().filter(|m| matches!(m, Member::Absent(_)));
+            absent.any(|m| m.name() == volume)
+        };
         left.unfinished.save(&left.runs, is_absent)?;
         left.plans.settle(&left.runs)?;
         let state = Arc::clone(&home.state);
-        let ground = Ground::new(config, (volumes, absent), (state, anchor));
+        let ground = Ground::new(config, members, (state, anchor));
         let records = Records {
             plans: left.plans,
             runs: Arc::new(left.runs),
@@ -52,7 +53,7 @@ impl Host {
             audit,
             notifier,
         };
-        Ok(Self::wire(ground, records, home.store.clone()))
+        Ok(Self::wire(ground, records, &home))
     }
 }
 
@@ -87,10 +88,13 @@ fn begin_state(config: &Config) -> anyhow::Result<Arc<StateDir>> {
 fn open_home(config: &Config, anchor: &Path) -> anyhow::Result<Home> {
     let own = stat::path(anchor).map(|l| vec![(l.device, l.stat.ino)]);
     let (store, is_fresh) = aside::open(anchor)?;
+    let clock = Arc::new(clock::Keeper::load(&anchor.join("clock")));
     Ok(Home {
         numbers: Arc::default(),
         state: begin_state(config)?,
-        clock: Arc::new(clock::Keeper::load(&anchor.join("clock"))),
+        start: clock.start,
+        clock,
+        is_running: false,
         store,
         state_dir: anchor.to_owned(),
         own: own.unwrap_or_default(),
@@ -124,27 +128,33 @@ fn watch(
     opened: Vec<Result<Opened, VolumeError>>,
     handover: &mut Handover,
     unfinished: &Unfinished,
-) -> anyhow::Result<Started> {
-    let (mut volumes, mut absent) = Started::default();
+) -> anyhow::Result<Vec<Member>> {
+    let mut members = Vec::new();
     let mut unwatchable = None;
-    for (place, (volume, opened)) in config.volumes.iter().zip(opened).enumerate() {
+    for (volume, opened) in config.volumes.iter().zip(opened) {
+        let found = found_at(&volume.path);
         let start = |opened| Volume::start(volume.clone(), home, opened, handover, unfinished);
         match opened.and_then(start) {
-            Ok(started) => volumes.push(started),
+            Ok(started) => members.push(Member::Watched(started)),
             // One volume's trouble is no other's.
             Err(error) if error.is_absence() || matches!(error, VolumeError::Collect { .. }) => {
-                absent.push(Absent::new(volume, place, home, &error));
+                let absent = Absent::new(volume, home, found, &error).after(None);
+                members.push(Member::Absent(Arc::new(absent)));
                 unwatchable = Some(error).filter(|e| !e.is_absence()).or(unwatchable);
             }
             Err(error) => {
-                volumes.iter().for_each(|v| v.stop(Duration::ZERO));
+                watched(&members).for_each(|v| v.stop(Duration::ZERO));
                 return Err(error.into());
             }
         }
     }
     // It is this kernel, or what the agent may do.
-    match unwatchable.filter(|_| volumes.is_empty()) {
+    match unwatchable.filter(|_| watched(&members).next().is_none()) {
         Some(error) => Err(error.into()),
-        None => Ok((volumes, absent)),
+        None => Ok(members),
     }
+}
+
+fn watched(members: &[Member]) -> impl Iterator<Item = &Arc<Volume>> {
+    members.iter().filter_map(Member::watched)
 }

@@ -11,7 +11,8 @@ use purge_collect::Counters;
 
 /// The figures of every volume.
 pub(super) fn render(page: &mut Page, host: &Host) {
-    let volumes: Vec<Looked<'_>> = host.volumes().iter().map(|v| Looked::at(v)).collect();
+    let watched = host.volumes();
+    let volumes: Vec<Looked<'_>> = watched.iter().map(|v| Looked::at(v)).collect();
     states(page, &volumes, host);
     triggers(page, host);
     ailing(page, host);
@@ -193,7 +194,7 @@ fn seconds(micros: &AtomicU64) -> f64 {
 /// What is wrong with each volume: one row for everything that can be.
 fn ailing(page: &mut Page, host: &Host) {
     let mut rows = Vec::new();
-    for volume in host.volumes() {
+    for volume in &host.volumes() {
         let wrong: Vec<&str> = volume.ailments().iter().map(|(what, _)| what.check()).collect();
         for check in Ailment::CHECKS {
             let labels = format!("volume={:?},check={check:?}", volume.config.name);
@@ -206,7 +207,8 @@ fn ailing(page: &mut Page, host: &Host) {
 
 /// What lies in the trash, and what of that cannot be freed.
 fn stuck(page: &mut Page, host: &Host) {
-    let volumes = host.volumes().iter().map(|v| &v.config.name);
+    let watched = host.volumes();
+    let volumes = watched.iter().map(|v| &v.config.name);
     let all: Vec<_> = volumes
         .map(|name| {
             let totals = host.trash.stuck_in(name).map(|s| s.totals).unwrap_or_default();
@@ -225,7 +227,7 @@ fn stuck(page: &mut Page, host: &Host) {
     let failed = all.iter().map(|(label, _, failed)| (label.clone(), *failed));
     let lying = host.trash.trash_by_volume();
     let lying = |name: &String| lying.get(name).copied().unwrap_or_default();
-    let volumes = || host.volumes().iter().map(|v| &v.config.name);
+    let volumes = || watched.iter().map(|v| &v.config.name);
     let help = "Files in the trash, those in directories that went as a whole included.";
     let files = volumes().map(|name| (format!("volume={name:?}"), lying(name).all_files()));
     page.metric("trash_files", "gauge", help, files);
@@ -239,7 +241,8 @@ fn stuck(page: &mut Page, host: &Host) {
 /// Watermarks and quotas that ought to delete and do not.
 fn triggers(page: &mut Page, host: &Host) {
     let mut all = Vec::new();
-    for volume in host.volumes() {
+    let watched = host.volumes();
+    for volume in &watched {
         let name = &volume.config.name;
         all.extend(host.brakes.triggers(name).into_iter().map(|t| (name, t)));
     }
@@ -293,8 +296,10 @@ fn states(page: &mut Page, volumes: &[Looked<'_>], host: &Host) {
         };
         (v.label(), is)
     });
-    let absent = host.absent().iter();
-    let absent = absent.map(|v| (format!("volume={:?}", v.config.name), "degraded"));
+    let absent = host.absent();
+    let absent = absent
+        .iter()
+        .map(|v| (format!("volume={:?}", v.config.name), "degraded"));
     let rows = watched.chain(absent).flat_map(|(label, is)| {
         ["scanning", "tracking", "degraded"]
             .map(|state| (format!("{label},state=\"{state}\""), u8::from(state == is)))

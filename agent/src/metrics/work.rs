@@ -13,7 +13,8 @@ pub(super) fn render(page: &mut Page, host: &Host) {
     runs(page, host);
     rules(page, host);
     outcomes(page, host);
-    let phases = host.volumes().iter().flat_map(|volume| {
+    let watched = host.volumes();
+    let phases = watched.iter().flat_map(|volume| {
         let name = &volume.config.name;
         let counted = volume.keeping.work.phases.counted().into_iter();
         counted.map(move |(phase, of)| (format!("volume={name:?},phase=\"{}\"", phase.name()), of))
@@ -24,7 +25,8 @@ pub(super) fn render(page: &mut Page, host: &Host) {
 
 /// What runs came to since the agent started.
 fn runs(page: &mut Page, host: &Host) {
-    let names = host.volumes().iter().map(|v| v.config.name.as_str());
+    let watched = host.volumes();
+    let names = watched.iter().map(|v| v.config.name.as_str());
     let counts: Vec<(&str, RunCounts)> = names.map(|name| (name, host.runs.counts.of(name))).collect();
     let labelled = |label: &'static str, names: Vec<&'static str>, of: fn(&RunCounts) -> &[u64]| {
         let rows = counts.iter().flat_map(|(volume, counts)| {
@@ -111,8 +113,9 @@ fn outcomes(page: &mut Page, host: &Host) {
         ("operation=\"free_trash\",status=\"done\"", Outcome::Done),
         ("operation=\"free_trash\",status=\"failed\"", Outcome::Failed),
     ];
+    let watched = host.volumes();
     let rows = |of: fn(&Volume) -> &Outcomes, named: &'static [(&'static str, Outcome)]| {
-        host.volumes().iter().flat_map(move |volume| {
+        watched.iter().flat_map(move |volume| {
             let (name, outcomes) = (&volume.config.name, of(volume));
             let row = move |(labels, outcome): &(&str, Outcome)| {
                 (format!("volume={name:?},{labels}"), outcomes.counted(*outcome))

@@ -133,7 +133,7 @@ impl Walk for Found {
             let Some((name, below)) = next else {
                 return Ok(Step::Done);
             };
-            let volume = Arc::clone(self.host.volume(&name).map_err(convert::status)?);
+            let volume = self.host.volume(&name).map_err(convert::status)?;
             let search = self.search(&volume, below)?;
             self.sight = self.caller.sight(&volume.config.path);
             self.now = Some((volume, search));
@@ -198,9 +198,12 @@ pub(super) fn touched(host: &Host, volume: &str) -> Result<v1::TouchedReport, Ho
     if !volume.is_empty() {
         host.volume(volume)?;
     }
-    let volumes = host.volumes().iter();
+    let volumes = host.volumes();
     let mut owners = Vec::new();
-    for v in volumes.filter(|v| volume.is_empty() || v.config.name == volume) {
+    for v in volumes
+        .iter()
+        .filter(|v| volume.is_empty() || v.config.name == volume)
+    {
         v.sync_soon();
         let touched = v.watched.touched.lock().clone();
         let rows = touched.iter();

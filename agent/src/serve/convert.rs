@@ -16,6 +16,7 @@ pub(super) use self::outlook::{calendar, forecast, mine, schedule, standings, tr
 pub(super) use self::plans::{hold, idle, plan, progress, restored, run, totals};
 pub(super) use self::taken::{explained, in_trash};
 use crate::doctor::{self, Finding};
+use crate::host::roster::Member;
 use crate::host::views::questions::Answer;
 use crate::host::{Host, HostError};
 use crate::volume::{Absent, Gap, State, Volume};
@@ -92,13 +93,12 @@ pub(super) fn absolute(root: &Path, below: &[u8]) -> Vec<u8> {
 
 /// Every volume of the configuration, in its order.
 pub(super) fn volumes(host: &Host, totals: impl Fn(&Volume) -> Totals) -> Vec<v1::VolumeStatus> {
-    let there = host.volumes().iter();
-    let mut all: Vec<v1::VolumeStatus> = there.map(|v| volume(host, v, totals(v))).collect();
-    for away in host.absent() {
-        let status = absent(host, away);
-        all.insert(away.place.min(all.len()), status);
-    }
-    all
+    let members = host.ground.members();
+    let all = members.iter().map(|member| match member {
+        Member::Watched(v) => volume(host, v, totals(v)),
+        Member::Absent(away) => absent(host, away),
+    });
+    all.collect()
 }
 
 /// What watches a volume.

@@ -467,8 +467,8 @@ impl PurgeAgent for Service {
         let name = request.into_inner().volume;
         requests::names([("volume", &name)])?;
         let volumes = self.wait(&caller, move |host| match name.is_empty() {
-            true => Ok(host.volumes().to_vec()),
-            false => Ok(vec![Arc::clone(host.volume(&name)?)]),
+            true => Ok(host.volumes()),
+            false => Ok(vec![host.volume(&name)?]),
         });
         let volumes = volumes.await?;
         volumes.iter().for_each(|v| v.request_scan(Extent::Volume));

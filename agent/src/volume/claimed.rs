@@ -18,6 +18,11 @@ pub enum Doing {
 pub struct Claimed(Mutex<BTreeMap<String, Doing>>);
 
 impl Claimed {
+    /// No thread works on any.
+    pub fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+
     /// Claims a share until the answer is dropped.
     ///
     /// # Errors

@@ -48,7 +48,7 @@ impl VolumeError {
             Self::Missing { path, .. } => {
                 format!("mount its file system at {path}, or correct `path` in the configuration: {THEN}")
             }
-            _ => format!("correct that, then: systemctl restart purge-agent; {THEN}"),
+            _ => format!("correct that: the agent tries again every minute; {THEN}"),
         }
     }
 

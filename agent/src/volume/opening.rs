@@ -15,7 +15,7 @@ use prost::Message;
 use super::beside::directory;
 use super::coverage::{Break, Cause, VolumeRecord};
 use super::reset;
-use super::{Home, VolumeConfig, VolumeError};
+use super::{Home, Turns, VolumeConfig, VolumeError};
 use purge_index::checkpoint::{self, Remembered};
 use purge_index::journal::{self, Entry, Identity, Journal, Left};
 use purge_index::{Index, Record, Store, StoreError, VolumeId};
@@ -57,12 +57,18 @@ pub struct Opened {
     /// Something of what was seen is not here.
     pub(super) incomplete: bool,
     pub(super) cause: Cause,
+    pub(super) turns: Turns,
 }
 
 impl Opened {
     /// Its number in the store: no other volume's.
     pub fn number(&self) -> u32 {
         self.record.id
+    }
+
+    /// Who worked in its trash before goes on with that.
+    pub fn share(&mut self, turns: Turns) {
+        self.turns = turns;
     }
 
     /// The stretch between the process that left this and one that has watched since `armed_at`.
@@ -191,6 +197,7 @@ pub(super) fn open(
         seen_until: opened_until,
         incomplete: false,
         cause: Cause::Stopped,
+        turns: Turns::default(),
     })
 }
 
@@ -346,5 +353,6 @@ fn rebuild(
             true => Cause::IndexRebuilt,
             false => Cause::Stopped,
         },
+        turns: Turns::default(),
     })
 }

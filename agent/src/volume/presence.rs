@@ -68,7 +68,7 @@ impl Presence {
     }
 
     /// Whether the file system was unmounted, or its root removed, since the watch began.
-    fn was_unmounted(&mut self) -> bool {
+    pub fn was_unmounted(&mut self) -> bool {
         if let Some(watch) = &self.watch {
             let mut buffer = [MaybeUninit::<u8>::uninit(); 1024];
             let mut reader = Reader::new(watch, &mut buffer);

@@ -12,19 +12,19 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
 use super::at_path::{Lies, identity};
 use super::beside::directory;
 use super::claim::Claim;
-use super::claimed::Claimed;
 use super::coverage::VolumeRecord;
 use super::health::Health;
 use super::opening::{self, Opened};
 use super::presence::Presence;
 use super::reconcile::{Before, reconcile};
-use super::{Home, Keeping, Volume, VolumeError, filesystem};
+use super::{Home, Keeping, Turns, Volume, VolumeError, filesystem};
 use purge_base::clock;
 use purge_base::handover::Handover;
 use purge_base::probe::Probe;
@@ -54,9 +54,24 @@ pub fn open(config: &VolumeConfig, home: &Home) -> Result<Opened, VolumeError> {
     Lies::at(config)?;
     let identity = identity(&config.path).map_err(|e| missing(format!("cannot be read: {e}")))?;
     let mut opened = opening::open(home, config, identity, clock::now())?;
-    // The clock's own file was lost, and the wall clock lies behind what is recorded: how much time has passed is unknown.
-    opened.incomplete |= home.clock.at_least(Seconds(opened.record.last_alive));
+    opened.incomplete |= is_time_unknown(&mut opened, home);
     Ok(opened)
+}
+
+/// The agent's time lies behind what is recorded: how much has passed is unknown.
+fn is_time_unknown(opened: &mut Opened, home: &Home) -> bool {
+    let recorded = Seconds(opened.record.last_alive);
+    if !home.is_running {
+        // The clock's own file was lost.
+        return home.clock.at_least(recorded);
+    }
+    // It was set back while the volume was away. Files of other volumes must not become older by what is recorded here.
+    let now = clock::now();
+    let is_ahead = recorded > now;
+    if is_ahead {
+        opened.record.set_back(now.plus(1));
+    }
+    is_ahead
 }
 
 /// Arm: has every use reported from now on. If a later phase fails, the queue is kept for the next start where it can be.
@@ -177,14 +192,15 @@ impl Volume {
         let armed = arm(&config, home, &lies, opened.journal.identity(), handover)?;
         let state = stat::path(&home.state_dir)
             .map_err(|e| VolumeError::missing(&config, format!("has no state directory: {e}")))?;
-        let before = reconcile(&mut opened, &config, &lies, armed.since(), &home.clock.start);
+        let turns = std::mem::take(&mut opened.turns);
+        let before = reconcile(&mut opened, &config, &lies, armed.since(), &home.start);
         let (watched, known) = share(opened, &config, home, lies.root.device, unfinished)?;
         let (of, on) = (config.clone(), lies.mount.clone());
         let unwatchable = |source| VolumeError::collect(&of, &on, source);
         let recording = record(&config, watched, known, armed).map_err(unwatchable)?;
         let (scans, inbox) = mpsc::channel();
         let claim = Claim::of((state.device, state.stat.ino));
-        let volume = Self::assemble(config, home, lies.mount, before, recording, claim, scans);
+        let volume = Self::assemble(config, home, lies.mount, (before, turns), recording, claim, scans);
         let volume = Arc::new(volume);
         volume.save_record().map_err(|source| VolumeError::Store {
             name: volume.config.name.clone(),
@@ -192,7 +208,8 @@ impl Volume {
         })?;
         volume.other_agent();
         volume.request_scan(Extent::Volume);
-        volume.spawn(inbox).map_err(unwatchable)?;
+        let spawned = volume.spawn(inbox).inspect_err(|_| volume.stop(Duration::ZERO));
+        spawned.map_err(unwatchable)?;
         Ok(volume)
     }
 
@@ -200,7 +217,7 @@ impl Volume {
         config: VolumeConfig,
         home: &Home,
         mount: Mount,
-        before: Before,
+        (before, turns): (Before, Turns),
         recording: Recording,
         claim: Claim,
         scans: mpsc::Sender<Extent>,
@@ -231,15 +248,14 @@ impl Volume {
             whole_scan_waits: AtomicBool::new(false),
             scan_number: AtomicU32::new(0),
             stopping: Arc::default(),
+            has_stopped: AtomicBool::new(false),
             threads: Mutex::default(),
             presence: Mutex::new(presence),
             file_system,
             room,
             guard: LastGuard::default(),
             claim: Mutex::new(claim),
-            trash_work: Mutex::default(),
-            restoring: Mutex::default(),
-            claimed: Claimed::default(),
+            turns,
             sweeping: AtomicBool::new(false),
             checkpoint: Mutex::default(),
         }

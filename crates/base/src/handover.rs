@@ -106,6 +106,12 @@ fn forget(name: &str) {
     let _ = sd_notify::notify(false, &[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
 }
 
+/// A queue, and the memory of this key, are kept no longer.
+pub fn release(queue: &str, key: &str) {
+    forget(queue);
+    forget(&format!("{key}{BUFFER}"));
+}
+
 /// Memory that outlives the process when it is killed: it lies where systemd or the parent keeps it, and where neither does, in `file`. What
 /// an earlier process left in either is in it.
 ///

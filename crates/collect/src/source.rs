@@ -188,6 +188,9 @@ pub trait Watching: Source {
     /// Ends the thread, and waits for that.
     fn end(&self);
 
+    /// What it has in keeping is for no later process: the file system was unmounted, or is another volume's now.
+    fn release(&self);
+
     /// Whether it is still told: unmounting takes marks away.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! What expires soon if no process uses it: one by one, or one owner's by directory. Pure.
 
+use std::collections::BTreeSet;
+
 use rustc_hash::FxHashMap;
 
 use super::circumstances::Circumstances;
@@ -103,6 +105,15 @@ pub fn named_by(
     Ok(all)
 }
 
+/// What one owner loses soon.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Loss {
+    /// By directory.
+    pub shares: FxHashMap<DirId, Share>,
+    /// The rules that take something of it, by their places among all that were asked for.
+    pub rules: BTreeSet<u16>,
+}
+
 /// By directory at `depth`: what of `uid`'s files the rules take within `within` seconds, with all files in directories of theirs that go as a
 /// whole.
 ///
@@ -114,7 +125,7 @@ pub fn of_owner(
     at: &Circumstances,
     within: u64,
     (uid, depth): (u32, u32),
-) -> Result<FxHashMap<DirId, Share>, StoreError> {
+) -> Result<Loss, StoreError> {
     let units = unit_table(index, depth);
     let unit = |dir: DirId| units.get(dir.index()).copied().unwrap_or(DirId::ROOT);
     let add = |all: &mut FxHashMap<DirId, Share>, dir: DirId, more: Share| {
@@ -126,16 +137,20 @@ pub fn of_owner(
         let is_theirs = rule.scope.users.as_ref().is_none_or(|users| users.contains(&uid));
         rule.scope.users = Some(if is_theirs { vec![uid] } else { Vec::new() });
     }
-    let each = |out: &mut FxHashMap<DirId, Share>, file: &Due<'_>| {
+    let each = |out: &mut Loss, file: &Due<'_>| {
         if file.entry.uid == uid || file.with == Some(uid) {
             let share = Share::of(file.entry.size, file.due, at.now);
-            add(out, unit(file.entry.parent), share);
+            add(&mut out.shares, unit(file.entry.parent), share);
+            out.rules.extend(file.rules);
         }
     };
     let (_, parts) = pass(index, &rules, at, (within, true), each)?;
-    let mut all = FxHashMap::default();
-    for (dir, share) in parts.into_iter().flatten() {
-        add(&mut all, dir, share);
+    let mut all = Loss::default();
+    for part in parts {
+        all.rules.extend(part.rules);
+        for (dir, share) in part.shares {
+            add(&mut all.shares, dir, share);
+        }
     }
     Ok(all)
 }
@@ -178,7 +193,7 @@ pub(super) fn pass<T: Default + Send>(
     };
     let trees: Vec<Tree> = found.picks.iter().filter_map(tree).collect();
     let with = match opens {
-        true => inside(index, &found.due),
+        true => inside(index, &found),
         false => Vec::new(),
     };
     let files = FilePass::new(index, rules, &horizon, &tables, &taken);
@@ -190,7 +205,8 @@ pub(super) fn pass<T: Default + Send>(
 }
 
 /// By directory: what goes as a whole and holds it, if something does. Of several the largest is meant, and the time of the first.
-fn inside(index: &Index, due: &FxHashMap<DirId, Seconds>) -> Vec<Option<Going>> {
+fn inside(index: &Index, found: &units::Units) -> Vec<Option<Going>> {
+    let due = &found.due;
     if due.is_empty() {
         return Vec::new();
     }
@@ -203,6 +219,10 @@ fn inside(index: &Index, due: &FxHashMap<DirId, Seconds>) -> Vec<Option<Going>> 
         Some(Going {
             due: above.map_or(due, |above| above.due.min(due)),
             uid: above.map_or_else(uid, |above| above.uid),
+            rule: above.map_or_else(
+                || found.taken_by.get(id.index()).copied().unwrap_or_default(),
+                |above| above.rule,
+            ),
         })
     })
 }

@@ -52,6 +52,8 @@ pub(super) struct Going {
     pub due: Seconds,
     /// Whose it is.
     pub uid: u32,
+    /// The rule that takes it, by its number.
+    pub rule: u16,
 }
 
 /// A file that goes.
@@ -63,6 +65,8 @@ pub(super) struct Due<'e> {
     pub due: Seconds,
     /// It lies in a directory that goes as a whole, whose owner this is.
     pub with: Option<u32>,
+    /// The rules that take it, by their numbers: by itself, or with its directory.
+    pub rules: &'e [u16],
 }
 
 /// What directory rules say, for counting by reason what stays.
@@ -182,17 +186,20 @@ impl<'a> FilePass<'a> {
             for page in pages.filter(|page| !with.is_empty() || self.is_looked_at(page)) {
                 let mut attributes = page.attributes();
                 let mut paths = Paths::default();
+                let mut rules = Vec::new();
                 for (rank, ino) in page.inodes().enumerate() {
                     let entry = attributes.next_entry()?;
                     let going = with.get(entry.parent.index()).copied().flatten();
                     if entry.kind != Kind::File || going.is_none() && Tables::is(self.taken, entry.parent) {
                         continue;
                     }
-                    let found_out = (&mut choices, &mut paths);
+                    rules.clear();
+                    let found_out = (&mut choices, &mut paths, &mut rules);
                     let own = self.due(&page, (ino, &entry), page.access(rank), found_out)?;
                     // A rule may take it before its directory goes.
                     let due = own.into_iter().chain(going.map(|going| going.due)).min();
                     if let Some(due) = due {
+                        rules.extend(going.map(|going| going.rule));
                         let with = going.map(|going| going.uid);
                         each(
                             &mut out,
@@ -201,6 +208,7 @@ impl<'a> FilePass<'a> {
                                 entry: &entry,
                                 due,
                                 with,
+                                rules: &rules,
                             },
                         );
                     }
@@ -210,13 +218,13 @@ impl<'a> FilePass<'a> {
         })
     }
 
-    /// From when on the first rule takes a file that is old enough for one at `at.now`; none if none does.
+    /// From when on the first rule takes a file that is old enough for one at `at.now`; none if none does. `takes` then has the rules.
     fn due(
         &self,
         page: &PageView<'_>,
         (ino, entry): (Inode, &Attributes),
         access: LastUse,
-        (choices, paths): (&mut Choices<'_>, &mut Paths),
+        (choices, paths, takes): (&mut Choices<'_>, &mut Paths, &mut Vec<u16>),
     ) -> Result<Option<Seconds>, StoreError> {
         let mut first = None;
         let mut lasts = Lasts::of((entry, access), self.at);
@@ -234,9 +242,15 @@ impl<'a> FilePass<'a> {
                 let announced = self.at.announced.allows_from(rule, ino, entry.birth, last.at);
                 let due = expires_at(last.at, *ttl).max(announced);
                 first = Some(first.map_or(due, |first: Seconds| first.min(due)));
+                if due <= self.at.now {
+                    takes.push(*number);
+                }
             }
         }
         let held = Tables::is(&self.tables.held, entry.parent) || self.at.held.contains(&ino);
+        if held {
+            takes.clear();
+        }
         Ok(first.filter(|due| !held && *due <= self.at.now))
     }
 

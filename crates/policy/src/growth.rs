@@ -2,8 +2,8 @@
 
 use purge_model::Seconds;
 
-/// A growth that was measured over less says nothing.
-pub const MEASURED_MIN: u64 = 30;
+/// A growth that was measured over less says nothing: at night less is written than by day.
+pub const MEASURED_MIN: u64 = DAY;
 /// What is measured over: samples older than this are not looked at.
 pub const MEASURED_MAX: u64 = 7 * DAY;
 
@@ -20,10 +20,15 @@ pub struct Growth {
 }
 
 /// The growth from the oldest of `samples` that is no older than [`MEASURED_MAX`] to what is used `now`. None while nothing
-/// was measured for long enough.
-pub fn growth(samples: impl Iterator<Item = (Seconds, f64)>, used: f64, now: Seconds) -> Option<Growth> {
+/// was measured for `least` seconds ([`MEASURED_MIN`]).
+pub fn growth(
+    samples: impl Iterator<Item = (Seconds, f64)>,
+    used: f64,
+    now: Seconds,
+    least: u64,
+) -> Option<Growth> {
     let (at, before) = samples
-        .filter(|(at, _)| (MEASURED_MIN..=MEASURED_MAX).contains(&at.age_at(now)))
+        .filter(|(at, _)| (least..=MEASURED_MAX).contains(&at.age_at(now)))
         .min_by_key(|(at, _)| *at)?;
     let measured = at.age_at(now);
     let per_day = (used - before) / measured as f64 * DAY as f64;
@@ -66,7 +71,7 @@ mod tests {
         let now = Seconds(100 * 86_400);
         let at = |days: u32| Seconds(now.0 - days * 86_400);
         let samples = [(at(30), 1.0), (at(5), 100.0), (at(1), 900.0)];
-        let g = growth(samples.into_iter(), 600.0, now).unwrap_or(Growth {
+        let g = growth(samples.into_iter(), 600.0, now, MEASURED_MIN).unwrap_or(Growth {
             per_day: 0.0,
             measured: 0,
         });
@@ -82,7 +87,10 @@ mod tests {
             measured: 60,
         };
         assert_eq!(reached_at(1.0, 2.0, Some(shrinks), now), None);
-        assert_eq!(growth([(at(0), 5.0)].into_iter(), 6.0, now), None);
+        let this_morning = Seconds(now.0 - 6 * 3600);
+        for at in [at(0), this_morning] {
+            assert_eq!(growth([(at, 5.0)].into_iter(), 6.0, now, MEASURED_MIN), None);
+        }
     }
 
     #[test]

@@ -163,6 +163,11 @@ impl Runs {
         Some(known.entry(volume.to_owned()).or_insert(last).clone())
     }
 
+    /// The last one of a volume may have been ended by another hand.
+    pub fn forget_last_of(&self, volume: &str) {
+        self.last.lock().remove(volume);
+    }
+
     /// How many have ended since the start: a caller that waits for the end of runs need not read them all to see one.
     pub fn ended(&self) -> u64 {
         self.ended.load(Relaxed)

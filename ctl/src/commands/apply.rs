@@ -272,10 +272,57 @@ fn print_back(run: &v1::Run, trashed: &v1::Totals, out: &mut Out) -> std::io::Re
     }
 }
 
+/// How many were left alone for a reason.
+type Counter = fn(&v1::Skipped) -> u64;
+
+/// The reasons for which candidates are left alone, in words.
+const REASONS: [(Counter, &str); 14] = [
+    (|s| s.accessed, "used since the plan was made"),
+    (|s| s.changed, "changed since the plan was made"),
+    (|s| s.open, "open"),
+    (|s| s.locked, "locked"),
+    (|s| s.held, "held"),
+    (|s| s.gone, "no longer there"),
+    (|s| s.hardlinked, "with a name outside the plan"),
+    (|s| s.leased, "leased by another process"),
+    (|s| s.deep, "too deep, or with a path too long"),
+    (|s| s.quota, "no place in the trash: a quota or limit is used up"),
+    (|s| s.mounted, "with something mounted on it"),
+    (|s| s.protected, "immutable, append-only or otherwise protected"),
+    (
+        |s| s.many_names,
+        "with names in more directories than the agent may open together, or can look at in time",
+    ),
+    (|s| s.cancelled, "not reached"),
+];
+
+/// What was left alone, by the reason; of directories also how many files are in them.
+fn print_left_alone(run: &v1::Run, out: &mut Out) -> std::io::Result<()> {
+    let candidates = run.skipped.unwrap_or_default();
+    let inside = run.skipped_files_inside.unwrap_or_default();
+    let has_inside = REASONS.iter().any(|(of, _)| of(&inside) > 0);
+    let mut columns = vec![("LEFT ALONE", Align::Right), ("WHY", Align::Left)];
+    if has_inside {
+        columns.insert(1, ("FILES INSIDE", Align::Right));
+    }
+    let mut kept = Table::new(&columns);
+    for (of, why) in REASONS.iter().filter(|(of, _)| of(&candidates) > 0) {
+        let mut row = vec![count(of(&candidates)), (*why).to_owned()];
+        if has_inside {
+            row.insert(1, count(of(&inside)));
+        }
+        kept.row(row);
+    }
+    if !kept.is_empty() {
+        out.line("")?;
+        kept.print(out, 2)?;
+    }
+    Ok(())
+}
+
 /// What became of a run.
 pub(super) fn print(run: &v1::Run, out: &mut Out) -> Result<(), CtlError> {
     let (deleted, trashed) = (run.deleted.unwrap_or_default(), run.trashed.unwrap_or_default());
-    let s = run.skipped.unwrap_or_default();
     out.heading(&format!(
         "Run {} of plan {}: {}",
         run.run_id,
@@ -296,33 +343,7 @@ pub(super) fn print(run: &v1::Run, out: &mut Out) -> Result<(), CtlError> {
     ))?;
     print_taken(run, (deleted, trashed), out)?;
     print_back(run, &trashed, out)?;
-    let reasons = [
-        (s.accessed, "used since the plan was made"),
-        (s.changed, "changed since the plan was made"),
-        (s.open, "open"),
-        (s.locked, "locked"),
-        (s.held, "held"),
-        (s.gone, "no longer there"),
-        (s.hardlinked, "with a name outside the plan"),
-        (s.leased, "leased by another process"),
-        (s.deep, "too deep, or with a path too long"),
-        (s.quota, "no place in the trash: a quota or limit is used up"),
-        (s.mounted, "with something mounted on it"),
-        (s.protected, "immutable, append-only or otherwise protected"),
-        (
-            s.many_names,
-            "with names in more directories than the agent may open together, or can look at in time",
-        ),
-        (s.cancelled, "not reached"),
-    ];
-    let mut kept = Table::new(&[("LEFT ALONE", Align::Right), ("WHY", Align::Left)]);
-    for (n, why) in reasons.into_iter().filter(|(n, _)| *n > 0) {
-        kept.row([count(n), why.to_owned()]);
-    }
-    if !kept.is_empty() {
-        out.line("")?;
-        kept.print(out, 2)?;
-    }
+    print_left_alone(run, out)?;
     for lock in &run.locked_by {
         out.line(&format!("  {lock}"))?;
     }

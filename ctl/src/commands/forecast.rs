@@ -77,6 +77,11 @@ impl Forecast {
     }
 }
 
+/// The growth is not told yet.
+fn lacks_data(f: &v1::Forecast) -> bool {
+    f.noted_seconds < f.needed_seconds
+}
+
 fn view(f: &v1::Forecast) -> Value {
     let day = |d: &v1::Due| json!({ "until": time(d.until), "files": d.files, "bytes": d.bytes });
     let now = |d: &Option<v1::Due>| {
@@ -104,6 +109,9 @@ fn view(f: &v1::Forecast) -> Value {
         "due": now(&f.due),
         "days": days(&f.days),
         "subjects": f.subjects.iter().map(subject).collect::<Vec<_>>(),
+        "enough_data": !lacks_data(f),
+        "noted_seconds": f.noted_seconds,
+        "needed_seconds": f.needed_seconds,
         "limits": f.limits.iter().map(limit).collect::<Vec<_>>(),
     })
 }
@@ -146,11 +154,16 @@ fn print(f: &v1::Forecast, by: Option<By>, out: &mut Out) -> std::io::Result<()>
         out.line("")?;
         limits(f).print(out, 2)?;
         let measured = f.limits.iter().map(|l| l.measured_seconds).max().unwrap_or(0);
-        let words = match measured {
-            0 => "  growth: not measured for long enough yet".to_owned(),
-            n => format!("  growth: measured over the last {}", age(n)),
-        };
-        out.line(&words)?;
+        if measured > 0 {
+            out.line(&format!("  growth: measured over the last {}", age(measured)))?;
+        }
+    }
+    if lacks_data(f) {
+        out.line(&format!(
+            "  growth: not enough data yet: it was noted for {}, and is told after {}",
+            age(f.noted_seconds),
+            age(f.needed_seconds)
+        ))?;
     }
     Ok(())
 }
@@ -200,6 +213,7 @@ fn limits(f: &v1::Forecast) -> Table {
             Some(n) => amount(n),
         };
         let reached = match l.reached_at {
+            None if l.growth_per_day.is_none() => "?".into(),
             None => "-".into(),
             at if seconds(at) <= seconds(f.from) => "now".into(),
             at => when(at).split(' ').next().unwrap_or_default().to_owned(),

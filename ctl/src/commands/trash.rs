@@ -15,7 +15,8 @@ use crate::{paths, views};
 /// Arguments.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "TAKEN is how long ago it was moved there, LEFT how long it stays.\n\n\
+    after_help = "TAKEN is how long ago it was moved there, LEFT how long it stays. What the newest run took comes first: directories that \
+    went as a whole by their paths, then the rest, directory after directory.\n\n\
     Examples:\n  purgectl trash /export/scratch/alice\n  purgectl trash --volume scratch --limit 20"
 )]
 pub struct Trash {

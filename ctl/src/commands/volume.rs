@@ -58,7 +58,7 @@ impl Volume {
         let done = client.reset_volume(request(true)).await?.into_inner();
         match out.is_table() {
             true => out.line(&format!(
-                "Volume {} is reset: the agent starts again and scans {}. See `purgectl status`.",
+                "Volume {} is reset: the agent opens it again and scans {}. See `purgectl status`.",
                 done.volume,
                 paths::printable(&done.path)
             ))?,

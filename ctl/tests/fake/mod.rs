@@ -233,8 +233,11 @@ impl PurgeAgent for Fake {
     async fn mine(&self, _: Request<MineRequest>) -> Result<Response<MineReport>, Status> {
         Ok(Response::new(values::mine()))
     }
-    async fn get_forecast(&self, _: Request<ForecastRequest>) -> Result<Response<Forecast>, Status> {
-        Ok(Response::new(values::forecast()))
+    async fn get_forecast(&self, asked: Request<ForecastRequest>) -> Result<Response<Forecast>, Status> {
+        Ok(Response::new(match asked.into_inner().volume.as_str() {
+            "young" => values::young_forecast(),
+            _ => values::forecast(),
+        }))
     }
     async fn list_quotas(&self, _: Request<ListQuotasRequest>) -> Result<Response<QuotaReport>, Status> {
         Ok(Response::new(values::quotas()))

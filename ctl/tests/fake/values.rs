@@ -294,6 +294,24 @@ pub fn mine() -> MineReport {
     }
 }
 
+/// Of a volume that has been watched for some minutes.
+pub fn young_forecast() -> Forecast {
+    let limit = LimitForecast {
+        limit: "watermark young".into(),
+        measure: "bytes".into(),
+        used: 40e12,
+        most: 50e12,
+        ..LimitForecast::default()
+    };
+    Forecast {
+        noted_seconds: 720,
+        volume: "young".into(),
+        subjects: Vec::new(),
+        limits: vec![limit],
+        ..forecast()
+    }
+}
+
 pub fn forecast() -> Forecast {
     let due = |seconds, files| Due {
         until: at(seconds),
@@ -317,6 +335,8 @@ pub fn forecast() -> Forecast {
         }),
     };
     Forecast {
+        noted_seconds: 604_800,
+        needed_seconds: 86_400,
         subjects_total: 0,
         volume: "scratch".into(),
         rules: vec!["scratch-28d".into()],

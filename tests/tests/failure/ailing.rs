@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use purge_tests::agent::WATCHED_AGAIN;
 use purge_tests::ctl::{number, text};
 use purge_tests::files::{age_tree, make, walk};
 use purge_tests::notices::{events, notices};
@@ -73,7 +74,7 @@ fn a_volume_that_is_read_only_after_an_error_is_degraded_until_it_is_mounted_aga
     is_ailing(&agent, &plan, "is read-only");
     mount.unmount();
     mount.mount().unwrap();
-    agent.wait_until_it_says("starting again");
+    agent.wait_until_it_says(WATCHED_AGAIN);
     agent.wait_until_well();
 }
 
@@ -85,7 +86,7 @@ fn a_dead_file_system_is_told(filesystem: Fs) {
     is_ailing(&agent, &plan, "nput/output error");
     mount.unmount();
     mount.mount().unwrap();
-    agent.wait_until_it_says("starting again");
+    agent.wait_until_it_says(WATCHED_AGAIN);
     agent.wait_until_well();
 }
 

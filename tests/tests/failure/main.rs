@@ -10,6 +10,7 @@
 mod ailing;
 mod no_inotify;
 mod pressure;
+mod remounted;
 mod replaced;
 mod silent;
 mod soak;

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use purge_tests::agent::WATCHED_AGAIN;
 use purge_tests::files::{age_tree, make, read};
 use purge_tests::skip::Unmet;
 use purge_tests::wait::{LONG, until};
@@ -36,7 +37,7 @@ fn an_unmount_is_seen_though_inotify_gives_no_watch() {
         std::thread::sleep(Duration::from_secs(3));
         mount.unmount();
         mount.mount().unwrap();
-        agent.wait_until_it_says("starting again");
+        agent.wait_until_it_says(WATCHED_AGAIN);
         agent
     };
     drop(none_left);

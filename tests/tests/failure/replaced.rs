@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use purge_tests::agent::WATCHED_AGAIN;
 use purge_tests::ctl::number;
 use purge_tests::files::{age_tree, assert_same, make};
 use purge_tests::{Agent, Config, Fs, Mount, need, sh};
@@ -61,7 +62,7 @@ fn a_replaced_volume_keeps_its_name_rules_and_holds() {
         .ok()
         .json();
     assert_eq!(number(&done, "/holds"), 1, "{done}");
-    agent.wait_until_it_says("starting again");
+    agent.wait_until_it_says(WATCHED_AGAIN);
     agent.wait_until_well();
     assert_eq!(number(&agent.status(), "/files"), 5);
     assert_eq!(set_aside(&agent), 1);

@@ -6,8 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use purge_tests::agent::WATCHED_AGAIN;
 use purge_tests::ctl::{number, text};
 use purge_tests::files::{age_tree, assert_same, make, now, read, regular_files, temp_dir};
+use purge_tests::volumes::gaps_of;
 use purge_tests::wait::{SOON, let_pass, until};
 use purge_tests::{Agent, Config, Fs, Mount, need, sh};
 use serde_json::Value;
@@ -31,11 +33,6 @@ fn fill(root: &Path) -> PathBuf {
         .arg(format!("of={}", file.display()))
         .output();
     file
-}
-
-fn gap_of(status: &Value, cause: &str) -> Option<Value> {
-    let gaps = status["gaps"].as_array().unwrap();
-    gaps.iter().find(|g| g["cause"] == cause).cloned()
 }
 
 #[test]
@@ -130,7 +127,7 @@ fn a_volume_that_was_unmounted_is_watched_again_when_it_is_back() {
         "an empty directory: nothing has vanished"
     );
     mount.mount().unwrap();
-    agent.wait_until_it_says("starting again");
+    agent.wait_until_it_says(WATCHED_AGAIN);
     agent.wait_until_well();
     assert!(agent.is_running());
     until("uses are seen again", SOON, || {
@@ -143,7 +140,7 @@ fn a_volume_that_was_unmounted_is_watched_again_when_it_is_back() {
         &all_but(&files, &files[..2]),
     );
     let status = agent.status();
-    assert!(gap_of(&status, "unmounted").is_some(), "{status}");
+    assert!(!gaps_of(&status, "unmounted").is_empty(), "{status}");
 }
 
 #[test]
@@ -194,14 +191,14 @@ fn lost_events_count_as_a_use_of_every_file_also_after_kill_9() {
     regular_files(&root).iter().for_each(|f| read(f));
     agent.thaw();
     until("the loss is told", SOON, || {
-        gap_of(&agent.status(), "overflow").map(drop)
+        gaps_of(&agent.status(), "overflow").first().map(drop)
     });
     // At once: nothing else has written it down yet.
     agent.kill();
     agent.launch();
     agent.wait_until_tracking();
     let status = agent.status();
-    assert!(gap_of(&status, "overflow").is_some(), "{status}");
+    assert!(!gaps_of(&status, "overflow").is_empty(), "{status}");
     assert_same(
         "doubt counts as use",
         &agent.ctl().candidate_files(),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use purge_tests::agent::WATCHED_AGAIN;
 use purge_tests::files::{age_tree, make, read};
 use purge_tests::wait::{SOON, let_pass, until};
 use purge_tests::{Agent, Config, Fs, Mount, binary, need, sh};
@@ -130,17 +131,17 @@ fn signals_are_passed_on_and_a_start_that_fails_is_not_repeated() {
     std::fs::write(agent.config_file(), good).unwrap();
 }
 
-/// The agent ends itself to watch a volume that is mounted again.
 #[test]
-fn a_volume_that_is_mounted_again_is_watched_again() {
+fn a_volume_that_is_mounted_again_is_watched_by_the_same_process() {
     let mut mount = need!(Mount::new(Fs::Ext4));
     let (files, agent) = watched(&mount);
     let child = agent.below_parent().unwrap();
     mount.unmount();
     agent.wait_until_degraded();
     mount.mount().unwrap();
-    started_again(&agent, child);
+    agent.wait_until_it_says(WATCHED_AGAIN);
     agent.wait_until_well();
+    assert_eq!(agent.below_parent(), Some(child));
     read(&files[0]);
     assert!(!agent.ctl().candidate_files().contains(&files[0]));
 }

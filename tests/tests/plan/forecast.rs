@@ -85,6 +85,7 @@ fn a_forecast_tells_on_which_day_files_expire_and_whose_they_are() {
     );
     let shown = ctl.run(["forecast"]).ok().text();
     assert!(shown.contains("already"), "{shown}");
+    assert!(!shown.contains("growth"), "there is no limit: {shown}");
     let _ = ctl.run(["forecast", "--rule", "none"]).ends_with(1);
 }
 
@@ -102,7 +103,9 @@ fn a_forecast_tells_when_a_volume_and_its_users_reach_their_limits_and_what_woul
     });
     let watermark = "rule = \"ten\"\nhigh = \"90%\"\nlow = \"85%\"\nmin_age = \"5h\"";
     let quota = "name = \"user\"\nsubject = \"user\"\nhard = \"13MB\"\nlow = \"90%\"";
-    let agent = Agent::tracking(&config(&root).table("watermark", watermark).table("quota", quota));
+    let config = config(&root).table("watermark", watermark).table("quota", quota);
+    let half_a_minute = [("PURGE_AGENT_GROWTH_SECONDS", Path::new("30"))];
+    let agent = Agent::tracking_in(&config, None, &half_a_minute);
     let ctl = agent.ctl();
     let limits = || {
         let told = ctl.run(["forecast", "--output", "json"]).ok().json();
@@ -117,6 +120,8 @@ fn a_forecast_tells_when_a_volume_and_its_users_reach_their_limits_and_what_woul
     };
     let first = bytes_of(&limits(), "watermark v").unwrap();
     assert!(first.pointer("/growth_per_day").unwrap().is_null(), "{first}");
+    let shown = ctl.run(["forecast"]).ok().text();
+    assert!(shown.contains("growth: not enough data yet"), "{shown}");
     let mut made = 0;
     until("the growth is known", Duration::from_secs(90), || {
         if made < 5 {

@@ -22,7 +22,7 @@ fn volume(root: &Path) -> [Vec<PathBuf>; 3] {
     all
 }
 
-/// A file rule and a directory rule, in this order.
+/// A file rule and a directory rule, in this order, and one that takes nothing of Alice's.
 fn config(root: &Path) -> Config {
     Config::new(root, "baseline = \"mtime\"")
         .rule(
@@ -32,6 +32,10 @@ fn config(root: &Path) -> Config {
         .rule(
             "jobs",
             "target = \"directory\"\ndepth = 2\nttl = \"1h\"\nclock = [\"access\"]",
+        )
+        .rule(
+            "elsewhere",
+            "ttl = \"1h\"\nclock = [\"access\"]\nremove_empty_dirs = false\ninclude = [\"/bob/**\"]",
         )
 }
 
@@ -96,6 +100,9 @@ fn five_answers_agree_with_the_plan_where_a_directory_takes_its_files_along() {
     // mine and forecast: each of them once.
     let mine = json(&ctl, &["mine", "--user", &ALICE.to_string(), "--expiring", "1s"]);
     assert_eq!(number(&mine, "/files"), 8, "{mine}");
+    let rules = mine["rules"].as_array().unwrap().iter();
+    let rules: Vec<&str> = rules.map(|r| text(r, "rule")).collect();
+    assert_eq!(rules, ["files", "jobs"], "only what takes something of hers");
     let forecast = json(&ctl, &["forecast", "--days", "1"]);
     assert_eq!(number(&forecast, "/due/files"), 8, "{forecast}");
 }

@@ -6,32 +6,16 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
+use purge_tests::agent::WATCHED_AGAIN;
 use purge_tests::ctl::{number, text};
 use purge_tests::files::{age_tree, make, regular_files};
+use purge_tests::volumes::{volume_named, wait_for_state, whole_status};
 use purge_tests::wait::{LONG, until};
 use purge_tests::{Agent, Config, Fs, Mount, need, sh};
 use serde_json::Value;
 
 /// A cron expression is due to the minute.
 const A_MINUTE_AND_MORE: Duration = Duration::from_secs(90);
-
-fn whole_status(agent: &Agent) -> Option<Value> {
-    let answer = agent.ctl().run(["status", "--output", "json"]);
-    (answer.code == 0).then(|| answer.json())
-}
-
-fn volume_named(status: &Value, name: &str) -> Value {
-    let all = status["volumes"].as_array().unwrap();
-    let found = all.iter().find(|v| v["name"] == name);
-    found.unwrap_or_else(|| panic!("no {name} in {status}")).clone()
-}
-
-fn wait_for_state(agent: &Agent, name: &str, state: &str) -> Value {
-    until(&format!("{name} is {state}"), LONG, || {
-        let volume = volume_named(&whole_status(agent)?, name);
-        (volume["state"] == state).then_some(volume)
-    })
-}
 
 #[test]
 fn rules_with_one_schedule_run_one_after_another_and_none_loses_its_turn() {
@@ -129,17 +113,15 @@ fn a_volume_that_is_missing_is_degraded_and_the_agent_goes_on() {
     wait_for_state(&agent, "b", "degraded");
     wait_for_state(&agent, "c", "degraded");
     mounts[1].mount().unwrap();
-    agent.wait_until_it_says("starting again");
-    agent.wait_until_it_says("the volume is not watched");
     let b = wait_for_state(&agent, "b", "tracking");
     assert_eq!(number(&b, "/files"), 10);
     let c = wait_for_state(&agent, "c", "degraded");
     assert!(text(&c, "reason").contains("mounted"), "{c}");
     assert!(agent.is_running());
     let doctor = agent.ctl().run(["doctor", "--output", "json"]).text();
-    assert!(doctor.contains("not watched"), "{doctor}");
+    assert!(doctor.contains("was unmounted"), "{doctor}");
     let refused = agent.ctl().run(["plan", "--rule", "c"]).ends_with(3);
-    assert!(refused.stderr.contains("not watched"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("is it mounted?"), "{}", refused.stderr);
     agent.ctl().plan_with(["--rule", "b"]);
     // A new tmpfs is taken up.
     mounts[2].mount().unwrap();
@@ -192,7 +174,7 @@ fn a_tmpfs_that_is_new_is_watched_again_and_its_index_starts_from_nothing() {
         mount.mount().unwrap();
         make(&root.join("new"), 5);
         if while_running {
-            agent.wait_until_it_says("starting again");
+            agent.wait_until_it_says(WATCHED_AGAIN);
             agent.wait_until_well();
         } else {
             agent.launch();

@@ -6,7 +6,7 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use purge_tests::ctl::{Ctl, number, path_of, text};
-use purge_tests::files::{age, age_tree, files_and_directories, make, make_one, trash_is_empty};
+use purge_tests::files::{age, age_tree, files_and_directories, make, make_one, read, trash_is_empty};
 use purge_tests::wait::let_pass;
 use purge_tests::{Agent, Config, Fs, Mount, need};
 use serde_json::Value;
@@ -330,4 +330,83 @@ fn the_trash_is_listed() {
     assert!(said.contains("5 files, 4 of them in 1 directory"), "{said}");
     let _ = json(&ctl, &["restore", run.as_str()]);
     assert!(list(&[]).is_empty());
+}
+
+#[test]
+fn the_trash_is_listed_in_one_order_the_newest_run_first() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.path();
+    // Made in another order than they are listed.
+    for job in ["c", "a", "b"] {
+        make(&root.join("jobs").join(job), 2);
+    }
+    fs::create_dir_all(root.join("d/c")).unwrap();
+    for file in ["b", "d/z", "d/c/a", "d/a", "a"] {
+        make_one(&root.join(file));
+    }
+    age_tree(&root);
+    let agent = Agent::tracking(&config(&root, "1h"));
+    let ctl = agent.ctl();
+    for rule in ["old", "jobs"] {
+        let _ = ctl.apply(&ctl.plan_with(["--rule", rule]));
+        // Runs are told apart by the second.
+        let_pass(1);
+    }
+    let listed = ctl.run(["trash", "--output", "ndjson"]).ok().lines();
+    let listed: Vec<PathBuf> = listed.iter().map(path_of).collect();
+    let expected = ["jobs/a", "jobs/b", "jobs/c", "a", "b", "d/a", "d/z", "d/c/a"];
+    assert_eq!(listed, expected.map(|path| root.join(path)));
+}
+
+#[test]
+fn a_directory_that_is_left_alone_counts_the_files_in_it() {
+    let volume = need!(Volume::new());
+    let agent = Agent::tracking(&config(&volume.mount.path(), "1h"));
+    let ctl = agent.ctl();
+    let plan = ctl.plan();
+    read(&volume.job.join("sub/f000001"));
+    let run = ctl.apply(&plan).json();
+    assert_eq!(number(&run, "/skipped/accessed"), 1, "{run}");
+    assert_eq!(number(&run, "/skipped_files_inside/accessed"), 4, "{run}");
+    assert_eq!(number(&run, "/skipped_files_inside/cancelled"), 0, "{run}");
+    let said = ctl.run(["run", text(&run, "run_id")]).text();
+    assert!(said.contains("FILES INSIDE"), "{said}");
+}
+
+#[test]
+fn what_no_record_tells_of_is_found_in_the_trash_itself() {
+    let volume = need!(Volume::new());
+    let agent = Agent::tracking(&config(&volume.mount.path(), "1h"));
+    let ctl = agent.ctl();
+    let run = apply(&ctl, &[]);
+    let record = agent.state_dir().join("runs").join(format!("{run}.taken"));
+    fs::remove_file(record).unwrap();
+    let inside = volume.job.join("sub/f000001");
+    let above = volume.mount.path().join("alice");
+    for (path, kind) in [
+        (&volume.file, "file"),
+        (&volume.job, "directory"),
+        (&inside, "file"),
+        (&above, "directory"),
+    ] {
+        let told = explain(&ctl, path)["taken"][0].clone();
+        assert_eq!(
+            (text(&told, "run_id"), text(&told, "state"), text(&told, "kind")),
+            (run.as_str(), "trashed", kind),
+            "{told}"
+        );
+        assert!(
+            told["trash_until"].is_string() && told["last_access"].is_null(),
+            "{told}"
+        );
+    }
+    let never_there = volume.mount.path().join("never");
+    let _ = ctl
+        .run([OsStr::new("explain"), never_there.as_os_str()])
+        .ends_with(1);
+    for path in [&volume.file, &volume.job] {
+        let report = json(&ctl, &[OsStr::new("restore"), path.as_os_str()]);
+        assert_eq!(number(&report, "/failed_total"), 0, "{report}");
+        assert!(path.exists());
+    }
 }

@@ -26,7 +26,7 @@ use purge_removal::protection::Guard;
 use purge_removal::run::apply::{self, Order, Seen, Taken};
 use purge_removal::run::ending::{Stop, end, failure_of};
 use purge_removal::run::ledger::{self, Ledger};
-use purge_removal::runs::{LiveRun, Run};
+use purge_removal::runs::{LiveRun, Run, Skipped};
 use purge_removal::taken::{self, Writer};
 
 /// How a plan is applied.
@@ -55,7 +55,7 @@ impl Applier {
         let now = clock::now();
         check_unused(&plan, now)?;
         self.check_rules_unchanged(&plan)?;
-        let volume = Arc::clone(self.ground.volume(&plan.volume)?);
+        let volume = self.ground.volume(&plan.volume)?;
         self.judge.check_certain(&volume)?;
         if !is_watched_since(&volume, plan.created) {
             return Err(HostError::Refused(format!(
@@ -72,6 +72,7 @@ impl Applier {
             started: now,
             by: by.into(),
             rules: rules_of(&plan),
+            skipped_inside: Skipped::not_reached(plan.totals.files_inside),
             trash_until: (last > 0).then(|| now.plus(last)),
             ..Run::default()
         };
@@ -259,7 +260,9 @@ fn is_watched_since(volume: &Volume, at: Seconds) -> bool {
     let condition = volume.condition();
     // A file system that was adopted since is another one.
     let is_newer = condition.coverage_since > at;
+    // The keeper looks every second only, and what follows an unmount was not seen.
     !is_newer
+        && !volume.was_unmounted()
         && !matches!(condition.state, State::Degraded(_))
         && condition.gap_end.is_none_or(|end| end < at)
 }
@@ -352,7 +355,7 @@ impl apply::Surroundings for Around<'_> {
         self.applier.holds.held(&volume.name, &volume.path)
     }
     fn alone_in_the_trash(&self) -> MutexGuard<'_, ()> {
-        self.volume.trash_work.lock()
+        self.volume.turns.trash_work.lock()
     }
     fn taken(&self, candidates: &[Taken<'_>]) {
         if let Some(tally) = &self.tally {

@@ -17,7 +17,7 @@ impl Applier {
             tracing::error!(%error, "expired holds cannot be removed: it is tried again");
         }
         if self.runs.any_live() {
-            for volume in &self.ground.volumes {
+            for volume in &self.ground.volumes() {
                 self.holds.look_up_again(&volume.config.name, &volume.config.path);
             }
         }
@@ -49,7 +49,7 @@ impl Applier {
     /// The runs of which something lies in the trash of a volume.
     fn in_the_trash(&self) -> Result<FxHashSet<String>, HostError> {
         let mut runs = FxHashSet::default();
-        for volume in &self.ground.volumes {
+        for volume in &self.ground.volumes() {
             let shares =
                 Trash::open(&volume.watched).and_then(|t| t.map_or_else(|| Ok(Vec::new()), |t| t.shares()));
             let shares = shares.map_err(|e| {

@@ -76,8 +76,8 @@ impl Brakes {
             return true;
         };
         let moved = self.ground.volume(&w.volume).and_then(|volume| {
-            let (space, inodes) = shares(&space_of(volume)?);
-            Ok(space.max(inodes) <= w.high || stopped.has_moved(stored(volume)?.moment()))
+            let (space, inodes) = shares(&space_of(&volume)?);
+            Ok(space.max(inodes) <= w.high || stopped.has_moved(stored(&volume)?.moment()))
         });
         // A volume that cannot be looked at has freed nothing.
         if !moved.unwrap_or(false) {

@@ -85,7 +85,7 @@ impl Planner {
             is_draft: wanted.is_draft,
             by,
         };
-        self.plan(volume, want)?
+        self.plan(&volume, want)?
             .ok_or_else(|| HostError::Refused("the rules ask for nothing".into()))
     }
 
@@ -115,7 +115,7 @@ impl Planner {
         (candidates_max, is_draft): (Option<u64>, bool),
         by: By<'_>,
     ) -> Result<Plan, HostError> {
-        let volume = &self.ground.volume(volume)?.config.name;
+        let volume = &self.ground.volume(volume)?.config.name.clone();
         self.ground.meet_owners(volume);
         let mut watermarks = self.ground.limits().watermarks.into_iter();
         let watermark = watermarks.find(|w| w.volume == *volume).ok_or_else(|| {
@@ -138,7 +138,7 @@ impl Planner {
             is_draft: false,
             by: By::agent(&name),
         };
-        self.plan(self.ground.volume(asker.volume())?, want)
+        self.plan(&self.ground.volume(asker.volume())?, want)
     }
 
     fn plan_of_limit(
@@ -155,7 +155,7 @@ impl Planner {
             is_draft,
             by,
         };
-        self.plan(self.ground.volume(asker.volume())?, want)
+        self.plan(&self.ground.volume(asker.volume())?, want)
     }
 
     fn quota(&self, name: &str) -> Result<Quota, HostError> {

@@ -99,9 +99,9 @@ impl Planner {
         wanted: &[(String, Vec<String>)],
     ) -> Result<Vec<IdlePattern>, HostError> {
         let volume = self.ground.volume(volume)?;
-        self.judge.check_certain(volume)?;
+        self.judge.check_certain(&volume)?;
         volume.sync_soon();
-        self.look_for(volume, wanted, QUESTION_WAITS).ok_or_else(|| {
+        self.look_for(&volume, wanted, QUESTION_WAITS).ok_or_else(|| {
             let name = &volume.config.name;
             HostError::Refused(format!(
                 "volume {name}: the patterns are still being looked for; ask again"

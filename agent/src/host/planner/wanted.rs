@@ -67,10 +67,7 @@ impl Wanted {
     ///
     /// # Errors
     /// When the rules are unknown or do not belong together.
-    pub(in crate::host) fn choose<'g>(
-        &self,
-        ground: &'g Ground,
-    ) -> Result<(&'g Arc<Volume>, Vec<Rule>), HostError> {
+    pub(in crate::host) fn choose(&self, ground: &Ground) -> Result<(Arc<Volume>, Vec<Rule>), HostError> {
         ground.meet_all_owners();
         let all = ground.rules();
         let mut chosen = Vec::new();
@@ -89,7 +86,7 @@ impl Wanted {
         }
         let volume = match (chosen.first(), self.volume.is_empty()) {
             (Some(rule), true) => ground.volume(&rule.volume)?,
-            (None, true) if ground.volumes.len() > 1 => {
+            (None, true) if ground.volumes().len() > 1 => {
                 let mut named = all.iter().map(|r| r.volume.as_str());
                 let first = named.next().filter(|f| named.all(|n| n == *f));
                 ground.volume(first.unwrap_or_default())?

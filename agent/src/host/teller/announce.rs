@@ -63,10 +63,10 @@ impl Announcer {
                 continue;
             };
             // A volume that is not wholly seen would drop names, which are then missing from one list.
-            if !self.is_due(rule) || self.judge.check_certain(volume).is_err() {
+            if !self.is_due(rule) || self.judge.check_certain(&volume).is_err() {
                 continue;
             }
-            let failed = self.publish_rule(volume, rule).err().map(|e| e.to_string());
+            let failed = self.publish_rule(&volume, rule).err().map(|e| e.to_string());
             if let Some(error) = &failed {
                 tracing::error!(
                     rule = %rule.name,

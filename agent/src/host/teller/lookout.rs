@@ -310,8 +310,7 @@ impl Lookout {
     // ------------------------------------------------------------ gaps
 
     fn gaps(&mut self) -> Result<(), LookError> {
-        let ground = Arc::clone(&self.ground);
-        for volume in ground.volumes() {
+        for volume in self.ground.volumes() {
             let name = &volume.config.name;
             for gap in volume.condition().gaps.iter().filter(|g| g.counts) {
                 // Its end may still move.
@@ -339,7 +338,7 @@ impl Lookout {
     // ------------------------------------------------------------ watermarks
 
     fn watermark(&mut self, w: &Watermark) -> Result<(), LookError> {
-        let volume = Arc::clone(self.ground.volume(&w.volume)?);
+        let volume = self.ground.volume(&w.volume)?;
         let (space, inodes) = shares(&space_of(&volume)?);
         let key = format!("watermark/{}", w.volume);
         let before = self.memory.episode(&key);

@@ -54,6 +54,11 @@ impl TrashKeeper {
         all
     }
 
+    /// The volume is opened again: all that lies in its trash is counted, as after a start.
+    pub(in crate::host) fn begin_again(&self, volume: &str) {
+        self.figures.0.lock().remove(volume);
+    }
+
     /// Makes the figures of a volume's trash those of what lies there.
     pub(super) fn recount_trash(&self, volume: &Volume) {
         if let Err(error) = self.recount(volume)
@@ -105,7 +110,7 @@ impl TrashKeeper {
                 return Ok(());
             }
             let left = count(volume, trash, lying.iter().filter(|share| share.run == run.id))?;
-            let _one = volume.trash_work.lock();
+            let _one = volume.turns.trash_work.lock();
             let Ok(mut record) = self.runs.get(&run.id) else {
                 return Ok(());
             };

@@ -44,7 +44,7 @@ impl TrashKeeper {
         if !may_make || volume.check_identity().is_err() {
             return;
         }
-        let Some(_one) = volume.trash_work.try_lock() else {
+        let Some(_one) = volume.turns.trash_work.try_lock() else {
             return;
         };
         match Trash::open_or_make(&volume.watched) {
@@ -112,9 +112,13 @@ impl TrashKeeper {
                 break;
             }
             // Another thread restores from it, or frees it.
-            let Ok(_claim) = volume.claimed.take(&share.name(), Doing::Freeing) else {
+            let Ok(_claim) = volume.turns.claimed.take(&share.name(), Doing::Freeing) else {
                 continue;
             };
+            // It waits for no claim of a thread that begins now.
+            if volume.is_away() {
+                break;
+            }
             // It may have been restored, or freed, since the list was made.
             if !trash.has(share)? {
                 continue;
@@ -143,7 +147,7 @@ impl TrashKeeper {
         let left = trash.shares()?;
         self.stuck.keep(&volume.config.name, &left);
         self.waiting.keep(&volume.config.name, &left);
-        let _one = volume.trash_work.lock();
+        let _one = volume.turns.trash_work.lock();
         trash.keep_reserve();
         Ok(())
     }
@@ -197,7 +201,7 @@ impl TrashKeeper {
             run = %share.run, volume = %volume.config.name, until,
             "what lies in the trash may have been used while no agent was watching: it is not freed before then"
         );
-        let _one = volume.trash_work.lock();
+        let _one = volume.turns.trash_work.lock();
         let noted = self.runs.get(&share.run).map(|mut run| {
             run.trash_until = run.trash_until.max(Some(Seconds::from_unix(ends)));
             self.runs.save(&run)
@@ -271,7 +275,7 @@ impl TrashKeeper {
         share: &Share,
         (more, stuck): (bool, Option<Stuck>),
     ) -> Result<Option<(Run, Totals)>, HostError> {
-        let _one = volume.trash_work.lock();
+        let _one = volume.turns.trash_work.lock();
         let mut run = self.runs.get(&share.run)?;
         let mut lines = Lines::default();
         let stuck = stuck.map(|s| s.totals);

@@ -23,8 +23,8 @@ impl TrashKeeper {
         user: Option<User<'_>>,
     ) -> Result<Vec<(Arc<Volume>, Listing)>, HostError> {
         let (volumes, below) = match (path, volume) {
-            ([], "") => (self.ground.volumes.clone(), Vec::new()),
-            ([], name) => (vec![Arc::clone(self.ground.volume(name)?)], Vec::new()),
+            ([], "") => (self.ground.volumes(), Vec::new()),
+            ([], name) => (vec![self.ground.volume(name)?], Vec::new()),
             (path, name) => {
                 let place = self.ground.locate("path", path);
                 let place = match user {

@@ -2,6 +2,7 @@
 //!
 //! - [`restore`] puts it back; `back`: what comes back, counted
 //! - [`taken`]   what runs took, where it is now; `records`: asks what runs took; `listed`: what is there
+//! - `unrecorded` what is there though no record tells of it
 //! - `figures`   how much there is
 //! - `freeing`   frees it when its grace has ended, or when the volume needs the space
 //! - `waiting`   what stays longer than its grace
@@ -15,6 +16,7 @@ mod records;
 pub mod restore;
 mod stuck;
 pub mod taken;
+mod unrecorded;
 mod waiting;
 
 use std::sync::Arc;

@@ -19,6 +19,7 @@ use purge_model::path::absolute;
 use purge_model::path_set::PathSet;
 use purge_removal::runs::Run;
 use purge_removal::taken::{Entry, Reader, What, hash};
+use purge_removal::trash::Share;
 
 /// Runs that are asked, the newest first.
 const RUNS_MAX: usize = 2000;
@@ -35,6 +36,8 @@ pub(super) struct Took {
     /// Relative to the volume: what was asked for, or a directory above it that went as a whole.
     pub(super) path: Vec<u8>,
     pub(super) entry: Entry,
+    /// Where it was found, if no record tells of it.
+    pub(super) lies_in: Option<Share>,
 }
 
 /// Of each run that took something: at which of the places.
@@ -62,16 +65,19 @@ impl TrashKeeper {
                         rule: record.rule(&entry).map(str::to_owned),
                         path: path.get(..end).unwrap_or(path).to_vec(),
                         entry,
+                        lies_in: None,
                     });
                 }
             }
         }
-        if let Some(user) = user {
-            // In a directory that they cannot enter, they learn nothing of what was theirs either.
-            let mut sight = Sight::of(&volume.config.path, user.uid, user.gids).of_the_past();
-            let all = told.iter_mut();
-            all.for_each(|told| told.retain(|took| sight.shown(&took.path).is_none()));
-        }
+        let Some(user) = user else {
+            self.add_unrecorded(volume, places, &mut told);
+            return told;
+        };
+        // In a directory that they cannot enter, they learn nothing of what was theirs either.
+        let mut sight = Sight::of(&volume.config.path, user.uid, user.gids).of_the_past();
+        let all = told.iter_mut();
+        all.for_each(|told| told.retain(|took| sight.shown(&took.path).is_none()));
         told
     }
 

@@ -116,7 +116,7 @@ impl TrashKeeper {
             self.check_theirs_of_run(user, run_id, &places)?;
         }
         let run = self.runs.get(run_id)?;
-        let volume = Arc::clone(self.ground.volume(&run.volume)?);
+        let volume = self.ground.volume(&run.volume)?;
         if let Some(other) = places.iter().find(|p| p.volume.config.name != volume.config.name) {
             return Err(HostError::Invalid {
                 field: "paths",
@@ -129,7 +129,7 @@ impl TrashKeeper {
             )));
         }
         let below = PathSet::new(places.into_iter().map(|place| place.below.into_bytes()).collect());
-        let _one = volume.restoring.lock();
+        let _one = volume.turns.restoring.lock();
         let nothing = || HostError::Refused(why_nothing(&run));
         let job = self.job(wanted, &volume, below, to)?.ok_or_else(nothing)?;
         let shares = job.shares()?;
@@ -168,7 +168,7 @@ impl TrashKeeper {
                 Some(user) => Some(self.runs_of_theirs(user, (&volume, &below))?),
                 None => None,
             };
-            let _one = volume.restoring.lock();
+            let _one = volume.turns.restoring.lock();
             let Some(job) = self.job(wanted, &volume, below.clone(), to.clone())? else {
                 missing.push((Arc::clone(&volume), below));
                 continue;
@@ -266,7 +266,7 @@ impl TrashKeeper {
         if job.wanted.is_dry || !back.has_any() {
             return Ok(());
         }
-        let _one = job.volume.trash_work.lock();
+        let _one = job.volume.turns.trash_work.lock();
         // It may have been changed meanwhile: another part of what the run took was freed.
         let mut run = match self.runs.get(&run.id) {
             Err(RunError::Unknown(_)) => return Ok(()),
@@ -310,6 +310,13 @@ impl TrashKeeper {
         volume
             .check_identity()
             .map_err(|e| HostError::Refused(e.to_string()))?;
+        if volume.is_away() {
+            let name = &volume.config.name;
+            let why = format!(
+                "volume {name} was unmounted, or is about to be opened again: ask again when `purgectl status` says that it is watched"
+            );
+            return Err(HostError::Refused(why));
+        }
         let to = to.map(|to| destination(volume, to)).transpose()?;
         let Some(trash) = Trash::open(&volume.watched).map_err(|e| broken(volume, &e))? else {
             return Ok(None);
@@ -339,7 +346,13 @@ impl Job<'_> {
 
     /// Claims shares; none where another thread has one.
     fn claims<'s>(&self, shares: &[&'s Share]) -> Vec<(&'s Share, Option<Claim<'_>>)> {
-        let claim = |share: &'s Share| self.volume.claimed.take(&share.name(), Doing::Restoring).ok();
+        let claim = |share: &'s Share| {
+            self.volume
+                .turns
+                .claimed
+                .take(&share.name(), Doing::Restoring)
+                .ok()
+        };
         shares.iter().map(|share| (*share, claim(share))).collect()
     }
 

@@ -138,9 +138,14 @@ impl InTrash {
             rule,
             path,
             entry,
+            lies_in,
         } = took;
+        let now = match lies_in {
+            Some(share) => lies_until(&share),
+            None => self.now_of(&run, &path, &entry),
+        };
         Taken {
-            now: self.now_of(&run, &path, &entry),
+            now,
             run: Arc::unwrap_or_clone(run),
             rule,
             path,
@@ -160,15 +165,21 @@ impl InTrash {
                     .as_ref()
                     .is_some_and(|trash| lies_in(trash, share, path, entry))
         });
-        let until = |until: u64| Seconds::from_unix(i64::try_from(until).unwrap_or(i64::MAX));
         match holding {
-            Some(share) if share.is_kept() => Now::Kept,
-            Some(share) => Now::InTrash(until(share.until)),
+            Some(share) => lies_until(share),
             None if entry.until == 0 && (entry.what != What::Above || run.trash_until.is_none()) => {
                 Now::Deleted
             }
             None => no_longer_there(run, entry),
         }
+    }
+}
+
+/// What lies in a share is there until then.
+fn lies_until(share: &Share) -> Now {
+    match share.is_kept() {
+        true => Now::Kept,
+        false => Now::InTrash(Seconds::from_unix(i64::try_from(share.until).unwrap_or(i64::MAX))),
     }
 }
 

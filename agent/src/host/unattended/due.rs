@@ -273,8 +273,8 @@ impl Unattended {
             return Some(Turn::PutOff(why, false));
         }
         let matters = |volume: &Volume| !matches!(volume.condition().state, State::Scanning);
-        let doubt = self.judge.check_certain(volume).err()?;
-        Some(Turn::PutOff(doubt.to_string(), matters(volume)))
+        let doubt = self.judge.check_certain(&volume).err()?;
+        Some(Turn::PutOff(doubt.to_string(), matters(&volume)))
     }
 
     fn await_end(&self, run: &str) {

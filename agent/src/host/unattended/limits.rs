@@ -23,7 +23,7 @@ impl Unattended {
             return;
         }
         let asker = Asker::Watermark(watermark.clone());
-        match self.is_over(watermark, volume) {
+        match self.is_over(watermark, &volume) {
             Ok(true) => self.plan_and_apply(&asker),
             Ok(false) => self.brakes.goes_on(&asker.name()),
             Err(error) => {
@@ -104,7 +104,7 @@ impl Unattended {
         let is_measured = matches!(asker, Asker::Watermark(_));
         if is_measured {
             self.brakes
-                .before_run(self.ground.volume(asker.volume())?, &plan.id)?;
+                .before_run(&*self.ground.volume(asker.volume())?, &plan.id)?;
         }
         let applied = self.applier.apply(&plan.id, Manner::default(), &asker.name());
         if applied.is_err() && is_measured {

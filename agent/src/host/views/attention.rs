@@ -258,7 +258,7 @@ impl Attention {
     }
 
     fn users_over(&self, q: &Quota) -> Result<Vec<Over>, HostError> {
-        let volume = Arc::clone(self.ground.volume(&q.volume)?);
+        let volume = self.ground.volume(&q.volume)?;
         if self.judge.check_certain(&volume).is_err() {
             return Ok(Vec::new());
         }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::growth::{History, SHARES_MAX, Sample, Share};
+use super::growth::{History, SHARES_MAX, Sample, Share, measured_for_at_least};
 use crate::host::asker::Asker;
 use crate::host::asker::namer;
 use crate::host::asker::projects_of;
@@ -48,6 +48,8 @@ pub struct Forecast {
     pub subjects: Vec<SubjectForecast>,
     /// Limits that are reached, or will be within these days; the next first.
     pub limits: Vec<LimitForecast>,
+    /// For how many seconds the use of the volume has been noted, and for how many it must be before its growth is told; 0: it has no limit.
+    pub noted: (u64, u64),
 }
 
 /// What expires on one day.
@@ -137,7 +139,7 @@ impl Forecaster {
     /// Notes how much there is on each volume, for forecasts, if that was not done for an hour.
     pub fn note_growth(&self) {
         let now = clock::judged();
-        for volume in self.ground.volumes() {
+        for volume in &self.ground.volumes() {
             let is_whole = matches!(volume.condition().state, State::Tracking);
             if !is_whole || !self.history.is_due(&volume.config.name, now) {
                 continue;
@@ -213,9 +215,9 @@ impl Forecaster {
     /// When the rules are unknown or do not belong together, or the volume is in doubt.
     pub fn forecast(&self, wanted: &Wanted, days: u32, by: By) -> Result<Forecast, HostError> {
         let (volume, rules) = wanted.choose(&self.ground)?;
-        self.judge.check_certain(volume)?;
+        self.judge.check_certain(&volume)?;
         volume.sync_soon();
-        let at = self.judge.circumstances(volume);
+        let at = self.judge.circumstances(&volume);
         let (outlook, paths) = {
             let index = volume.watched.index.read();
             let outlook = forecast::forecast(&index, &rules, &at, days, by)?;
@@ -239,8 +241,19 @@ impl Forecaster {
             due: (!days_told.is_empty()).then(|| days_told.remove(0)),
             days: days_told,
             subjects,
-            limits: self.limits_ahead(volume, &at, days)?,
+            limits: self.limits_ahead(&volume, &at, days)?,
+            noted: self.noted_for(&volume, at.now),
         })
+    }
+
+    fn noted_for(&self, volume: &Volume, now: Seconds) -> (u64, u64) {
+        let name = &volume.config.name;
+        let first = self.history.of(name).into_iter().next();
+        let noted = first.map_or(0, |first| Seconds(first.at).age_at(now));
+        let limits = self.ground.limits();
+        let is_limited = limits.quotas.iter().any(|q| q.volume == *name)
+            || limits.watermarks.iter().any(|w| w.volume == *name);
+        (noted, if is_limited { measured_for_at_least() } else { 0 })
     }
 
     /// The limits that are reached, or will be within `days` days; the next first.
@@ -265,7 +278,12 @@ impl Forecaster {
         let horizon = at.now.plus(u64::from(days).saturating_mul(DAY));
         let mut rows: Vec<(Option<Seconds>, LimitForecast, Limited<'_>)> = Vec::new();
         for limited in all {
-            let growth = growth(limited.samples.iter().copied(), limited.used, at.now);
+            let growth = growth(
+                limited.samples.iter().copied(),
+                limited.used,
+                at.now,
+                measured_for_at_least(),
+            );
             let reached = reached_at(limited.used, limited.most, growth, at.now);
             // A watermark is one for the whole volume: how it stands is always told.
             let is_watermark = matches!(limited.asker, Asker::Watermark(_));

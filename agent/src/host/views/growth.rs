@@ -5,13 +5,14 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use parking_lot::Mutex;
 use prost::Message;
 
 use purge_format::frame::{Frames, put_frame};
 use purge_model::Seconds;
-use purge_policy::growth::worth_keeping;
+use purge_policy::growth::{MEASURED_MIN, worth_keeping};
 
 /// What a volume held at one moment.
 #[derive(Clone, PartialEq, Message)]
@@ -54,6 +55,18 @@ pub struct Share {
 const SAMPLE_EVERY: u64 = 3600;
 /// Subjects of one sample, the largest: more people than this do not reach a quota at once.
 pub const SHARES_MAX: usize = 10_000;
+
+/// For tests: growth is known after this number of seconds.
+const LEAST_VARIABLE: &str = "PURGE_AGENT_GROWTH_SECONDS";
+
+/// Over how many seconds growth must be measured before anything is said of it.
+pub fn measured_for_at_least() -> u64 {
+    static LEAST: LazyLock<u64> = LazyLock::new(|| {
+        let seconds = std::env::var(LEAST_VARIABLE).ok().and_then(|s| s.parse().ok());
+        seconds.unwrap_or(MEASURED_MIN)
+    });
+    *LEAST
+}
 
 /// The samples of all volumes.
 #[derive(Debug)]

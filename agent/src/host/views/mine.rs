@@ -58,11 +58,11 @@ pub struct MineReport {
     pub held_files: u64,
     /// Their sizes together.
     pub held_bytes: u64,
-    /// The rules that may take them, those that run next first.
+    /// The rules that take some of them, those that run next first.
     pub rules: Vec<MineRule>,
 }
 
-/// A rule that may take files of the owner.
+/// A rule that takes files of the owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MineRule {
     /// Its name.
@@ -138,7 +138,8 @@ impl Questions {
             let rules = self.rules_that_delete(volume);
             let of_them =
                 |at: &Circumstances| of_owner(&index, &rules, at, whose.within, (whose.uid, whose.depth));
-            let mut shares: Vec<(DirId, Share)> = of_them(&at)?.into_iter().collect();
+            let loss = of_them(&at)?;
+            let mut shares: Vec<(DirId, Share)> = loss.shares.into_iter().collect();
             shares.sort_unstable_by_key(|(dir, share)| (share.first, *dir));
             let before = (report.files, report.bytes);
             let mut room = bytes_max;
@@ -155,13 +156,13 @@ impl Questions {
             if !at.held.is_empty() {
                 at.held.clear();
                 let unheld = of_them(&at)?;
-                report.count_held(unheld.values(), before);
+                report.count_held(unheld.shares.values(), before);
             }
             // Directories are looked at without it.
             drop(index);
             let least = volume.last_guard().least_grace();
-            let rules = rules.iter().filter_map(|rule| mine_rule(rule, whose.uid, least));
-            report.rules.extend(rules);
+            let taking = loss.rules.iter().filter_map(|n| rules.get(usize::from(*n)));
+            report.rules.extend(taking.map(|rule| mine_rule(rule, least)));
             let made = told.len();
             let rows = rows(volume, whose, told);
             let merged = u64::try_from(made.saturating_sub(rows.len())).unwrap_or(0);
@@ -206,18 +207,17 @@ impl MineReport {
     }
 }
 
-/// What a rule means for an owner; none: it is for other users.
-fn mine_rule(rule: &Rule, uid: u32, least_grace: u64) -> Option<MineRule> {
-    let is_for_them = rule.scope.users.as_ref().is_none_or(|users| users.contains(&uid));
+/// What a rule means for an owner of whose files it takes some.
+fn mine_rule(rule: &Rule, least_grace: u64) -> MineRule {
     let schedule = rule.schedule.as_ref().filter(|_| rule.auto_apply);
-    is_for_them.then(|| MineRule {
+    MineRule {
         rule: rule.name.clone(),
         volume: rule.volume.clone(),
         next: schedule
             .and_then(|s| s.next_after(clock::wall().unix()))
             .map(Seconds::from_unix),
         grace: rule.grace.max(least_grace),
-    })
+    }
 }
 
 /// Directories as they are told. Those that the owner cannot enter are one, by the last directory above them that they can.

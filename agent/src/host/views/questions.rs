@@ -158,8 +158,9 @@ impl Questions {
     /// When the path is no clean one, no volume holds it or no directory lies there.
     pub fn places(&self, path: &[u8], only: Option<User<'_>>) -> Result<Vec<Below>, HostError> {
         if path.is_empty() {
-            let all = self.ground.volumes.iter();
+            let all = self.ground.volumes();
             return Ok(all
+                .iter()
                 .map(|volume| {
                     volume.sync_soon();
                     (volume.config.name.clone(), DirId::ROOT)

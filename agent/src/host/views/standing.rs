@@ -1,8 +1,7 @@
 //! How it stands with quotas: what each subject uses of what it may.
 
-use std::sync::Arc;
-
 use super::forecast::{Forecaster, Limited, limited_by_quota};
+use super::growth::measured_for_at_least;
 use crate::host::HostError;
 use crate::host::asker::{Asker, namer, projects_of};
 use crate::volume::Volume;
@@ -62,7 +61,7 @@ impl Forecaster {
         }
         let mut rows = Vec::new();
         for q in wanted {
-            let volume = Arc::clone(self.ground.volume(&q.volume)?);
+            let volume = self.ground.volume(&q.volume)?;
             self.ground.meet_owners(&volume.config.name);
             self.judge.check_certain(&volume)?;
             volume.sync_soon();
@@ -107,7 +106,12 @@ impl Forecaster {
         let mut rows: Vec<Standing> = limited
             .iter()
             .map(|one| {
-                let growth = growth(one.samples.iter().copied(), one.used, at.now);
+                let growth = growth(
+                    one.samples.iter().copied(),
+                    one.used,
+                    at.now,
+                    measured_for_at_least(),
+                );
                 Standing {
                     most: Some(one.most),
                     over_since: over_since(one, at.now),

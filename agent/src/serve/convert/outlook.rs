@@ -24,6 +24,8 @@ pub(in crate::serve) fn forecast(forecast: Forecast) -> v1::Forecast {
         subjects: pages::first(subjects, pages::FORECAST_BYTES_MAX),
         subjects_total,
         limits: forecast.limits.into_iter().map(limit).collect(),
+        noted_seconds: forecast.noted.0,
+        needed_seconds: forecast.noted.1,
     }
 }
 

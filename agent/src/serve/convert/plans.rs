@@ -104,6 +104,11 @@ pub(in crate::serve) fn run(run: Run) -> v1::Run {
         failed: o.failed,
     };
     let left = run.left_in_trash();
+    // What a run has not come to yet is not left alone.
+    let mut inside = run.skipped_inside;
+    if run.state == RunState::Running {
+        inside.unreached = 0;
+    }
     v1::Run {
         run_id: run.id,
         plan_id: run.plan,
@@ -116,6 +121,7 @@ pub(in crate::serve) fn run(run: Run) -> v1::Run {
         // No run archives.
         archived: Some(v1::Totals::default()),
         skipped: Some(skipped(&run.skipped)),
+        skipped_files_inside: Some(skipped(&inside)),
         failed: run.failed.into_iter().map(failure).collect(),
         failed_total: run.failed_total,
         seconds: run.seconds,

@@ -69,7 +69,7 @@ fn taken_of(volume: &Volume, taken: Taken) -> v1::Taken {
         bytes: entry.bytes,
         files_inside: inside,
         owner: user_name(entry.uid),
-        last_access: (!only_below).then(|| timestamp(entry.last)),
+        last_access: (!only_below && entry.last > Seconds::MIN).then(|| timestamp(entry.last)),
         taken_at: Some(timestamp(entry.at)),
         run_id: taken.run.id,
         rule: taken.rule.unwrap_or_default(),

@@ -42,7 +42,7 @@ impl Volume {
     /// The same, or all but what was `removed`.
     pub(super) fn write_back_with(&self, removed: bool) -> bool {
         let _one = self.writing.lock();
-        if self.health.lock().index_trouble.is_some() {
+        if self.has_stopped.load(Relaxed) || self.health.lock().index_trouble.is_some() {
             return false;
         }
         let began = Instant::now();

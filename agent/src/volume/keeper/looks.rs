@@ -9,13 +9,14 @@ use purge_proto::shown;
 
 use super::Rounds;
 use crate::volume::coverage::Cause;
-use crate::volume::{Volume, identity, opening};
+use crate::volume::{Volume, found_at, opening};
 use purge_base::clock;
 use purge_base::clock::Step;
 use purge_collect::precision::Windows;
 use purge_collect::source::Barrier;
 use purge_scan::Extent;
 use purge_sys::failure::Defect;
+use purge_sys::stat;
 
 /// A collector that made no error for so long works again.
 const WELL_AFTER: Duration = Duration::from_secs(3);
@@ -23,7 +24,7 @@ const WELL_AFTER: Duration = Duration::from_secs(3);
 const UNANSWERED: Duration = Duration::from_secs(60);
 
 impl Volume {
-    /// Tells whether the volume was unmounted; when it is back, only a restart watches it again.
+    /// Tells whether the volume was unmounted. When it is back, another of its name is opened ([`crate::host::returner`]).
     pub(super) fn look_for_the_volume(&self, last: &mut Rounds) {
         let lost = self.presence.lock().is_lost(|| self.source.is_watching());
         if !matches!(lost, Ok(true)) {
@@ -34,12 +35,8 @@ impl Volume {
         }
         let mut health = self.health.lock();
         if health.away.is_none() {
-            let words = format!(
-                "{} was unmounted; mount it, and it is watched again",
-                self.config.path.display()
-            );
             tracing::error!(volume = %self.config.name, "the volume was unmounted");
-            health.away = Some(words);
+            health.away = Some(self.unmounted());
             health.record.away_since = last.present.0;
             health.urgent = true;
         }
@@ -73,11 +70,33 @@ impl Volume {
         self.health.lock().away.is_some()
     }
 
-    /// The volume was away and lies there again, the same as before.
+    fn unmounted(&self) -> String {
+        let path = self.config.path.display();
+        format!("{path} was unmounted; mount it, and it is watched again")
+    }
+
+    /// The volume was away and lies there again, the same as before. Of another that lies there instead its state tells.
     pub fn is_back(&self) -> bool {
+        if !self.is_away() {
+            return false;
+        }
         let known = self.watched.journal.identity();
-        let is_ours = |found| known.is(found) || opening::is_adopted(&self.config, known, found);
-        self.health.lock().away.is_some() && identity(&self.config.path).is_ok_and(is_ours)
+        let found = found_at(&self.config.path);
+        if found.is_some_and(|found| known.is(found) || opening::is_adopted(&self.config, known, found)) {
+            return true;
+        }
+        // Where nothing is mounted, the directory below is no other volume.
+        let is_other = found.is_some() && stat::path(&self.config.path).is_ok_and(|root| root.mount_root);
+        let words = match is_other {
+            true => self.replaced().to_string(),
+            false => self.unmounted(),
+        };
+        let mut health = self.health.lock();
+        if health.away.as_ref() != Some(&words) {
+            tracing::error!(volume = %self.config.name, "{words}");
+            health.away = Some(words);
+        }
+        false
     }
 
     /// A collector that has made no error for a while works again; what it may have missed is a gap.

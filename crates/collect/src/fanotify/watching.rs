@@ -87,6 +87,8 @@ pub struct Armed {
     group: Arc<Group>,
     layout: Layout,
     since: Since,
+    /// What its queue and its memory are called in keeping.
+    key: String,
     buffer: Option<SharedBuffer>,
 }
 
@@ -121,6 +123,7 @@ impl Armed {
         handover::keep(&queue_name(&key), &group);
         let mut armed = Self::with(wish, group, nothing_missed)?;
         let buffer = handover::memory(handover, &key, &beside.join("accesses"), BUFFER_BYTES);
+        armed.key = key;
         armed.buffer = Some(buffer.map_err(CollectError::kernel("make a buffer"))?);
         Ok(armed)
     }
@@ -137,6 +140,7 @@ impl Armed {
             group: Arc::new(group),
             layout,
             since,
+            key: String::new(),
             buffer: None,
         })
     }
@@ -171,6 +175,7 @@ impl source::Armed for Armed {
             group,
             layout,
             since,
+            key,
             buffer,
         } = *self;
         let hiding: Arc<dyn Hiding> = Arc::clone(&group) as _;
@@ -188,6 +193,7 @@ impl source::Armed for Armed {
         let collector = Collector::start(queue, Arc::clone(watched), judges, buffer, on_error)?;
         Ok(Box::new(Fanotify {
             wish,
+            key,
             group,
             windows,
             collector: RwLock::new(Some(collector)),
@@ -199,6 +205,7 @@ impl source::Armed for Armed {
 #[derive(Debug)]
 struct Fanotify {
     wish: Wish,
+    key: String,
     group: Arc<Group>,
     windows: Arc<Windows>,
     /// None once it has ended.
@@ -240,6 +247,10 @@ impl Watching for Fanotify {
     fn end(&self) {
         // Dropping it reads what came meanwhile.
         self.collector.write().take();
+    }
+
+    fn release(&self) {
+        handover::release(&queue_name(&self.key), &self.key);
     }
 
     fn is_watching(&self) -> io::Result<bool> {

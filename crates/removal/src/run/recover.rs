@@ -64,7 +64,7 @@ pub trait Witnesses: std::fmt::Debug + Send + Sync {
 }
 
 impl Unfinished {
-    /// The runs in the store that are said to be going on.
+    /// The runs in the store that are said to be going on, and are not.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -76,7 +76,8 @@ impl Unfinished {
         witnesses: Arc<dyn Witnesses>,
     ) -> Result<Self, StoreError> {
         let all = runs.list()?.into_iter();
-        let (left, ended): (Vec<_>, Vec<_>) = all.partition(|r| r.state == RunState::Running);
+        let (left, ended): (Vec<_>, Vec<_>) =
+            all.partition(|r| r.state == RunState::Running && runs.live(&r.id).is_none());
         Ok(Self {
             runs: Mutex::new(left),
             ended: ended.into_iter().map(|r| (r.id, r.plan)).collect(),
@@ -309,6 +310,7 @@ impl Closing<'_> {
         let mut run = self.run.clone();
         (run.deleted, run.trashed) = (Totals::default(), Totals::default());
         run.skipped = Skipped::default();
+        run.skipped_inside = Skipped::not_reached(plan.totals.files_inside);
         (run.failed, run.failed_total) = (Vec::new(), 0);
         run.failed_by_owner = Vec::new();
         let heading = Heading {

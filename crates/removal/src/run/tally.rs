@@ -2,7 +2,7 @@
 
 use crate::candidate::Candidate;
 use crate::fate::Code;
-use crate::runs::{FAILURES_NAMED_MAX, Failure, OwnerFailures, Run};
+use crate::runs::{FAILURES_NAMED_MAX, Failure, OwnerFailures, Run, Skipped};
 use purge_model::Totals;
 use purge_policy::evaluate::Shape;
 
@@ -15,6 +15,9 @@ const OWNERS_NAMED_MAX: usize = 5;
 
 /// Counts one candidate.
 pub fn count(run: &mut Run, candidate: &Candidate, code: Code) {
+    if candidate.shape == Shape::Tree {
+        count_inside(&mut run.skipped_inside, candidate.files, code);
+    }
     match code {
         Code::Deleted => add(&mut run.deleted, candidate),
         Code::Trashed => add(&mut run.trashed, candidate),
@@ -23,6 +26,14 @@ pub fn count(run: &mut Run, candidate: &Candidate, code: Code) {
             one_more(&mut run.failed_total);
             count_owner(&mut run.failed_by_owner, candidate.uid);
         }
+    }
+}
+
+/// Counts the files of a directory that is a candidate: until then they were not reached.
+fn count_inside(skipped: &mut Skipped, files: u64, code: Code) {
+    skipped.unreached = skipped.unreached.saturating_sub(files);
+    if let Code::Skipped(why) = code {
+        skipped.add(why, files);
     }
 }
 
@@ -111,6 +122,17 @@ fn add(totals: &mut Totals, candidate: &Candidate) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fate::Skip;
+
+    #[test]
+    fn files_in_a_directory_are_not_reached_until_it_is_counted() {
+        let mut inside = Skipped::not_reached(12);
+        count_inside(&mut inside, 4, Code::Deleted);
+        count_inside(&mut inside, 5, Code::Skipped(Skip::Held));
+        assert_eq!((inside.count(Skip::Held), inside.unreached), (5, 3));
+        count_inside(&mut inside, 9, Code::Failed);
+        assert_eq!((inside.total(), inside.unreached), (5, 0));
+    }
 
     #[test]
     fn a_stop_says_whose_files_failed_and_why() {

@@ -31,6 +31,9 @@ pub struct Run {
     pub trashed: Totals,
     /// What was left alone, by the reason.
     pub skipped: Skipped,
+    /// Files in directories that were left alone, by the same reasons. While it goes on, those in directories that it has not come to are
+    /// `unreached`. Nothing in records of older agents.
+    pub skipped_inside: Skipped,
     /// The first failures; `failed_total` counts all.
     pub failed: Vec<Failure>,
     /// How many candidates failed.
@@ -128,6 +131,14 @@ pub struct Skipped {
 pub const REASONS: usize = Skip::ALL.len() + 1;
 
 impl Skipped {
+    /// This number was not reached.
+    pub fn not_reached(unreached: u64) -> Self {
+        Self {
+            unreached,
+            ..Self::default()
+        }
+    }
+
     /// How many were left alone for this reason.
     pub fn count(&self, why: Skip) -> u64 {
         let all = Skip::ALL.into_iter().zip(self.by_reason);

@@ -60,6 +60,8 @@ struct StoredRun {
     locked_by: Vec<String>,
     #[prost(string, repeated, tag = "80")]
     rules: Vec<String>,
+    #[prost(message, optional, tag = "82")]
+    skipped_inside: Option<StoredSkipped>,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -204,6 +206,7 @@ pub(super) fn encode(run: &Run) -> Vec<u8> {
         failed_by_owner: owners.collect(),
         locked_by: run.locked_by.clone(),
         rules: run.rules.clone(),
+        skipped_inside: Some(StoredSkipped::of(&run.skipped_inside)),
     };
     stored.encode_to_vec()
 }
@@ -244,6 +247,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Run, Damaged> {
         in_trash: stored.in_trash.map(|t| totals(Some(t))),
         locked_by: stored.locked_by,
         rules: stored.rules,
+        skipped_inside: stored.skipped_inside.unwrap_or_default().read(),
     })
 }
 
@@ -282,6 +286,7 @@ mod tests {
                 deleted: totals(10),
                 trashed: totals(20),
                 skipped,
+                skipped_inside: skipped,
                 failed: vec![Failure {
                     path: b"/v/a\xff".to_vec(),
                     error: "no".into(),

@@ -1,5 +1,8 @@
 //! Lists what lies in the trash, bit by bit: one entry for each thing that a run took by itself or as a whole.
 //!
+//! The order is the same each time: share after share as they are given; of each share the directories that went as a whole, by their paths, and
+//! then directory after directory, of each what lies right in it by its name, before the directories in it.
+//!
 //! What is held between two steps are paths and the names of one directory; everything is opened again by its path below the trash, which is
 //! root's alone.
 
@@ -20,6 +23,8 @@ use purge_sys::{beneath, inside, likeness};
 
 /// Names that are looked at in one step.
 const NAMES_AT_ONCE: usize = 64;
+/// Of more directories in one share that went as a whole, the paths are not held: they are listed as they come.
+const TREES_SORTED_MAX: usize = 50_000;
 
 /// Something that lies in the trash.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,11 +60,31 @@ pub struct Listing {
 #[derive(Debug)]
 struct Now {
     share: Share,
-    trees: Vec<CString>,
+    /// Directories that went as a whole, whose paths are not known yet.
+    unsorted: Vec<CString>,
+    /// Those that are still to be listed, with their paths; the next one is the last.
+    trees: Vec<(Vec<u8>, CString)>,
     /// Directories of files that are still to be listed, relative to the volume.
     dirs: Vec<Vec<u8>>,
-    /// The names of the present one.
+    /// The names of the present one; the next one is the last.
     names: (Vec<u8>, Vec<CString>),
+    /// Directories that were met in it.
+    inside: Vec<Vec<u8>>,
+}
+
+impl Now {
+    /// A directory is listed before those in it, and these by their names.
+    fn go_into_the_present(&mut self) {
+        self.dirs.extend(self.inside.drain(..).rev());
+    }
+
+    fn is_over(&self) -> bool {
+        self.unsorted.is_empty()
+            && self.trees.is_empty()
+            && self.dirs.is_empty()
+            && self.names.1.is_empty()
+            && self.inside.is_empty()
+    }
 }
 
 impl Listing {
@@ -101,14 +126,13 @@ impl Listing {
             }
             found => found?,
         };
-        let is_over = now.trees.is_empty() && now.dirs.is_empty() && now.names.1.is_empty();
-        self.now = (!is_over).then_some(now);
+        self.now = (!now.is_over()).then_some(now);
         Ok(Some(found))
     }
 
     fn begin(&self, share: Share) -> io::Result<Now> {
         let dir = self.share(&share)?;
-        let trees = match beneath::open_dir(&dir, TREES.as_bytes()) {
+        let unsorted = match beneath::open_dir(&dir, TREES.as_bytes()) {
             Ok(trees) => list(&trees)?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(e),
@@ -118,9 +142,11 @@ impl Listing {
         let is_dir = beneath::open_dir(&dir, &of_files(&self.below)).is_ok();
         let mut now = Now {
             share,
-            trees,
+            unsorted,
+            trees: Vec::new(),
             dirs: Vec::new(),
             names: (Vec::new(), Vec::new()),
+            inside: Vec::new(),
         };
         match is_dir || last.is_empty() {
             true => now.dirs.push(self.below.clone()),
@@ -136,10 +162,18 @@ impl Listing {
     fn go_on(&self, now: &mut Now) -> io::Result<Vec<Lying>> {
         let dir = self.share(&now.share)?;
         let mut found = Vec::new();
-        if let Some(name) = now.trees.pop() {
+        if !now.unsorted.is_empty() {
+            let trees = beneath::open_dir(&dir, TREES.as_bytes())?;
+            look_at_trees(&trees, now);
+            return Ok(found);
+        }
+        if let Some((_, name)) = now.trees.pop() {
             let trees = beneath::open_dir(&dir, TREES.as_bytes())?;
             found.extend(self.tree(&trees, &name, &now.share)?);
             return Ok(found);
+        }
+        if now.names.1.is_empty() {
+            now.go_into_the_present();
         }
         if now.names.1.is_empty()
             && let Some(path) = now.dirs.pop()
@@ -152,20 +186,22 @@ impl Listing {
             if likeness::is_noted_removed(&open) {
                 found.extend(self.entry(path.clone(), &is, (Amount::default(), is.stat.ctime), &now.share));
             }
-            now.names = (path, list(&open)?);
+            let mut names = list(&open)?;
+            names.sort_unstable_by(|a, b| b.cmp(a));
+            now.names = (path, names);
             return Ok(found);
         }
         let (path, names) = &mut now.names;
         // Taken first: a step that fails is not made again.
         let some = names.split_off(names.len().saturating_sub(NAMES_AT_ONCE));
         let open = beneath::open_dir(&dir, &of_files(path))?;
-        for name in some {
+        for name in some.into_iter().rev() {
             let Ok(is) = stat::entry(&open, &name) else {
                 continue;
             };
             let below = super::restore::join(path, name.to_bytes());
             match is.stat.kind {
-                Kind::Directory => now.dirs.push(below),
+                Kind::Directory => now.inside.push(below),
                 _ => {
                     let amount = Amount {
                         files: 0,
@@ -235,6 +271,25 @@ impl Listing {
             taken,
             share: share.clone(),
         })
+    }
+}
+
+/// Finds where some directories came from that went as a whole. When that is known of all, they are in the order of their paths.
+fn look_at_trees(trees: &OwnedFd, now: &mut Now) {
+    let is_many = now.unsorted.len().saturating_add(now.trees.len()) > TREES_SORTED_MAX;
+    let some = now
+        .unsorted
+        .split_off(now.unsorted.len().saturating_sub(NAMES_AT_ONCE));
+    let path_of = |name: &CString| {
+        let place = places::open(trees, name).ok().flatten().filter(|_| !is_many);
+        place
+            .and_then(|place| inside::read_note(&place, ORIGIN).ok())
+            .unwrap_or_default()
+    };
+    now.trees
+        .extend(some.into_iter().map(|name| (path_of(&name), name)));
+    if now.unsorted.is_empty() {
+        now.trees.sort_unstable_by(|a, b| b.cmp(a));
     }
 }
 

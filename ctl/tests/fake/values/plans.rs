@@ -172,6 +172,10 @@ pub fn trashed_run() -> Run {
         in_trash: totals(0, 741, 10_062, 303_630_000),
         trash_until: at(604_800),
         rules: vec!["jobs-14d".into(), "scratch-28d".into()],
+        skipped_files_inside: Some(Skipped {
+            accessed: 1240,
+            ..Skipped::default()
+        }),
         ..run(RunState::Completed, false)
     }
 }

@@ -1,7 +1,5 @@
 //! What owners are told of before anything is taken: that they are over a quota, and what will expire.
 
-use std::sync::Arc;
-
 use purge_proto::shown::Shown;
 
 use super::{DAY, LookError, Lookout};
@@ -23,7 +21,7 @@ use purge_policy::whom::QuotaSubject;
 impl Lookout {
     /// Who is over a quota, or no longer.
     pub(super) fn quota(&mut self, q: &Quota) -> Result<(), LookError> {
-        let volume = Arc::clone(self.ground.volume(&q.volume)?);
+        let volume = self.ground.volume(&q.volume)?;
         if self.judge.check_certain(&volume).is_err() {
             // It is told of as soon as what is there is known.
             return Ok(());
@@ -81,7 +79,7 @@ impl Lookout {
     /// What a rule will take, or has found.
     pub(super) fn rule(&mut self, rule: &Rule) -> Result<(), LookError> {
         let Some(ttl) = rule.ttl else { return Ok(()) };
-        let volume = Arc::clone(self.ground.volume(&rule.volume)?);
+        let volume = self.ground.volume(&rule.volume)?;
         if self.judge.check_certain(&volume).is_err() {
             return Ok(());
         }

@@ -22,7 +22,7 @@ impl Lookout {
         let mut add = |volume: &str, check: &'static str, wrong: Wrong| {
             all.entry((volume.to_owned(), check)).or_insert(wrong);
         };
-        for volume in self.ground.volumes() {
+        for volume in &self.ground.volumes() {
             let name = &volume.config.name;
             for (what, reason) in volume.ailments() {
                 add(name, what.check(), (reason, what.cure().to_owned()));
@@ -85,8 +85,6 @@ impl Lookout {
 impl Lookout {
     /// Whether the configuration has a volume of this name, be it there or not.
     fn is_known(&self, volume: &str) -> bool {
-        let watched = self.ground.volumes().iter().map(|v| &v.config.name);
-        let absent = self.ground.absent().iter().map(|v| &v.config.name);
-        watched.chain(absent).any(|name| name == volume)
+        self.ground.member(volume).is_some()
     }
 }
