@@ -10,7 +10,7 @@ use crate::volume::{Absent, Ailment, State, Volume};
 use purge_base::clock;
 use purge_collect::locks::Note;
 use purge_collect::mounted;
-use purge_collect::source::Reads;
+use purge_collect::source::{Mode, Reads};
 use purge_removal::protection::Guard;
 use purge_removal::trash::{Share, Trash};
 
@@ -124,6 +124,9 @@ fn mount(volume: &Volume) -> Finding {
             format!("{found}, read-only"),
             "mount it read-write: nothing can be removed",
         );
+    }
+    if volume.profile().mode == Mode::Scans {
+        return Finding::good("filesystem", found);
     }
     match mount.keeps_atime {
         false => Finding::good("filesystem", found),

@@ -18,8 +18,9 @@ use super::{Belief, Newborn, Progress, ScanError, Surroundings};
 use purge_base::clock;
 use purge_base::descriptors;
 use purge_collect::Watched;
-use purge_index::{DirId, Found, StoreError};
-use purge_model::{Inode, Kind, Stat};
+use purge_collect::source::Reads;
+use purge_index::{DirId, Found, Index, StoreError};
+use purge_model::{Inode, Kind, Seconds, Stat};
 use purge_sys::absence::Absence;
 use purge_sys::handle::Handle;
 use purge_sys::{beneath, project, stat};
@@ -329,7 +330,9 @@ impl<'a> Worker<'a> {
         self.shared.around.met(fd, name, &found.stat);
         self.arena.extend_from_slice(name.to_bytes());
         let believed = self.shared.belief.rests_on_atime(&found.stat);
-        let keeps_atime = believed && !project::moves_atime(fd, name).unwrap_or(false);
+        // Of a file server a file of our own has shown that it moves them.
+        let keeps_atime =
+            believed && self.shared.is_local && !project::moves_atime(fd, name).unwrap_or(false);
         self.entries.push(Pending {
             stat: found.stat,
             dir,
@@ -412,6 +415,10 @@ impl<'a> Worker<'a> {
             }
         }
         let doubtful = index.upsert_scanned(&mut found)?;
+        if self.shared.watched.reads == Reads::AtScans {
+            let read = self.entries.iter().filter(|entry| entry.stat.kind == Kind::File);
+            self.note_reads(&mut index, read.map(|entry| (entry, now)));
+        }
         for ino in ahead {
             index.record_use(ino, now);
         }
@@ -427,6 +434,20 @@ impl<'a> Worker<'a> {
         self.entries.clear();
         self.arena.clear();
         Ok(())
+    }
+
+    /// Where only access times tell of reads, each scan takes them over. A clock never moves backwards.
+    fn note_reads<'e>(&self, index: &mut Index, entries: impl Iterator<Item = (&'e Pending, Seconds)>) {
+        for (entry, now) in entries {
+            let belief = match entry.keeps_atime {
+                true => Belief::Since(now),
+                false => Belief::Atime(now),
+            };
+            let read = belief.first_use(&entry.stat, now).at;
+            if index.last_use(entry.stat.ino).is_some_and(|last| last.at < read) {
+                index.record_use(entry.stat.ino, read);
+            }
+        }
     }
 
     fn note_unreadable(&self, dir: DirId, name: &[u8], error: &io::Error) {
