@@ -29,8 +29,8 @@ use super::scan::{Ground, Linked};
 use super::tally::{Skip, Tally, get, one};
 use super::tree::{DirNo, Item, Part, ROOT, Tree};
 
-/// Workers for one directory: while one unlinks, the others ask.
-const LANES: usize = 3;
+/// Workers for one directory: while one unlinks, the other asks. More would ask the server for the directory again and again.
+const LANES: usize = 2;
 /// A job ends when more than this share of its candidates fails.
 const FAILED_MAX: f64 = 0.05;
 /// But not before this number has failed.
