@@ -29,6 +29,7 @@ use std::time::Instant;
 
 use clap::Args;
 use purge_base::descriptors;
+use purge_collect::atimes;
 use purge_model::{Clocks, Kind};
 use purge_proto::units::{format_duration, parse_duration};
 use purge_removal::trash::TRASH;
@@ -381,7 +382,16 @@ impl Place {
         }
         // NFS answers for the leases of this host alone, and so may every other server.
         let leases = tried.leases && self.mount.is_local() && self.mount.magic != magic::NFS;
-        Ok(trying::Tried { leases, ..tried })
+        // A reader at another mount of the same disk may leave none.
+        let traces = match self.mount.is_local() && atimes::some_mount_keeps_none(self.found.device) {
+            true => Traces::None,
+            false => tried.traces,
+        };
+        Ok(trying::Tried {
+            leases,
+            traces,
+            ..tried
+        })
     }
 
     /// What the options of the mount say, where no file can be made.

@@ -296,8 +296,25 @@ impl<'a> Taking<'a> {
         CString::new(name).map_err(|_| io::ErrorKind::InvalidInput.into())
     }
 
+    /// Each name of a file leads to it, and it goes: looked at before the first one is removed.
+    fn check_linked(&self, linked: &Linked) -> Result<(), (DirNo, CString, Fate)> {
+        for (dir, name) in &linked.names {
+            let seen = self.open(*dir).and_then(|fd| {
+                let found = exact::entry(&fd, name, Fresh::Now)?;
+                self.check(&linked.item, linked.item.links, &found)
+            });
+            seen.map_err(|fate| (*dir, name.clone(), fate))?;
+        }
+        Ok(())
+    }
+
     /// All names of a file, or none: if one stays after others went, the file has those that are left.
     fn take_linked(&self, linked: &Linked) {
+        if let Err((dir, name, fate)) = self.check_linked(linked) {
+            self.note(dir, &name, &linked.item, fate);
+            let mut tree = self.tree.write();
+            return linked.names.iter().for_each(|(dir, _)| tree.keep(*dir));
+        }
         let mut links = linked.item.links;
         for (dir, name) in &linked.names {
             let taken = self
