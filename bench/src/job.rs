@@ -19,7 +19,7 @@ use crate::stages::Bench;
 const FILES_DEFAULT: usize = 100_000;
 /// Files of a directory.
 const EACH: usize = 1_000;
-/// Of ten files so many are old.
+/// Of ten files this number is old.
 const OLD_OF_TEN: usize = 3;
 /// The server's answers come so late.
 const LATE: Duration = Duration::from_millis(3);
@@ -96,7 +96,7 @@ pub fn far(bench: &Bench) -> Result<()> {
             far.files()
         );
         let with = if plus { "READDIRPLUS" } else { "lookups" };
-        let gone = old.len() as f64;
+        let removed = old.len() as f64;
         report.beside(
             &format!("once, scan by {with}"),
             Unit::PerSecond,
@@ -107,14 +107,14 @@ pub fn far(bench: &Bench) -> Result<()> {
         report.beside(
             "once, removals",
             Unit::PerSecond,
-            gone / purge,
+            removed / purge,
             "find -delete",
             find.removals,
         );
         report.beside(
             "once, removals",
             Unit::PerSecond,
-            gone / purge,
+            removed / purge,
             "1,000 unlinks at a time",
             many,
         );

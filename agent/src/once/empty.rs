@@ -16,7 +16,7 @@ use super::scan::Ground;
 use super::tally::Tally;
 use super::tree::{DirNo, Tree};
 
-/// Removes directories that are empty, at most so many (0: all). The root stays.
+/// Removes directories that are empty, at most `most` of them (0: all). The root stays.
 pub(super) fn remove(on: &Ground<'_>, tally: &Tally, tree: Tree, most: u64, workers_max: usize) {
     let mut levels: Vec<Vec<DirNo>> = Vec::new();
     for (number, dir) in (0..).zip(&tree.0) {

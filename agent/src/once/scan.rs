@@ -32,7 +32,7 @@ const LISTING_BYTES: usize = 32 << 10;
 const PLAN_BYTES_MAX: usize = 256 << 20;
 /// Names of files with several are kept until all are known, this number at most.
 const LINKED_MAX: usize = 1_000_000;
-/// So many entries are asked for before it is said whether that is slow.
+/// Entries that are asked for before it is said whether that is slow.
 const SLOW_AFTER: u32 = 4;
 /// An answer takes longer than this where a server is asked.
 const SLOW: Duration = Duration::from_micros(400);

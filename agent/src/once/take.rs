@@ -238,7 +238,7 @@ impl<'a> Taking<'a> {
         }
     }
 
-    /// Removes one name of a file with so many.
+    /// Removes one name of a file that has `links` names.
     fn take(&self, dir: &OwnedFd, name: &CStr, item: &Item, links: u32) -> Result<(), Fate> {
         let fresh = match self.leases {
             true => Fresh::Listed,

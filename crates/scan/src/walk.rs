@@ -31,7 +31,7 @@ const BATCH_ENTRIES: usize = 4096;
 const LISTING_BYTES: usize = 64 << 10;
 /// A directory with more entries than this is shared among idle workers, in chunks of as many.
 const SHARE_ENTRIES: usize = 2048;
-/// So many are asked for before it is said whether that is slow.
+/// Entries that are asked for before it is said whether that is slow.
 const SLOW_AFTER: u32 = 4;
 /// An answer takes longer than this where a server is asked, or a disk.
 const SLOW: Duration = Duration::from_micros(400);

@@ -29,7 +29,7 @@ impl Moment {
         }
     }
 
-    /// Later by so many seconds.
+    /// Later by `seconds`.
     #[must_use]
     pub fn plus(self, seconds: i64) -> Self {
         Self {

@@ -50,13 +50,13 @@ fn what_was_not_used_goes_and_all_else_stays() {
     assert_eq!(dry.number("/files_purged"), 0);
 
     let job = Job::run(&root, &[&TTL[..], &["--remove-empty-dirs"]].concat()).ok();
-    for gone in old.iter().chain([
+    for path in old.iter().chain([
         &linked,
         &root.join("other"),
         &root.join("empty"),
         &root.join("a/deep"),
     ]) {
-        assert!(!gone.exists(), "{} is there: {job:?}", gone.display());
+        assert!(!path.exists(), "{} is there: {job:?}", path.display());
     }
     for stays in [&held, &used, &young, &locked, &half] {
         assert!(stays.exists(), "{} is not there: {job:?}", stays.display());
