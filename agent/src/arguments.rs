@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use purge_proto::units::parse_duration;
 
+use crate::once::Once;
 use purge_config::{DEFAULT_FILE, DEFAULT_STATE_DIR};
 
 /// Records when files were last used and purges those that are no longer used.
@@ -42,6 +43,8 @@ pub enum Command {
         #[arg(long)]
         pid: i32,
     },
+    /// Scan a directory, plan, apply and end: a job in a container.
+    Once(Once),
     /// The main job in one command, on a small tree made for it, or on a directory (which it leaves as it is).
     Demo {
         /// Index this directory, show usage and a plan, delete nothing.

@@ -21,6 +21,7 @@
 //! - [`watchdog`] tells systemd that the loops go round
 //! - [`patterns`] what `check` asks a running agent
 //! - [`demo`]     the main job in one command
+//! - [`once`]     scan, plan, apply and end: a job in a container
 
 pub mod arguments;
 pub mod demo;
@@ -29,6 +30,7 @@ pub mod host;
 pub mod in_force;
 pub mod log;
 pub mod metrics;
+pub mod once;
 pub mod parent;
 pub mod patterns;
 pub mod reboot;

@@ -47,11 +47,19 @@ enum Form {
 
 /// Starts the log. To be called once.
 pub fn init() {
+    init_at("");
+}
+
+/// The same with what is told unless `RUST_LOG` says otherwise; empty: the usual.
+pub fn init_at(level: &str) {
     let stderr_is_journal = std::env::var("JOURNAL_STREAM").is_ok_and(|stream| is_stderr(&stream));
     let wanted = std::env::var(VARIABLE).unwrap_or_default();
     let chosen = choose(&wanted, io::stderr().is_terminal(), stderr_is_journal);
     let filter = || {
-        let wanted = EnvFilter::try_from_default_env().unwrap_or_else(|_| USUAL.into());
+        let wanted = EnvFilter::try_from_default_env().unwrap_or_else(|_| match level {
+            "" => USUAL.into(),
+            level => level.into(),
+        });
         let discreet = DISCREET.iter().filter_map(|words| words.parse().ok());
         discreet.fold(wanted, EnvFilter::add_directive)
     };

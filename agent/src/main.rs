@@ -75,6 +75,12 @@ fn main() -> ExitCode {
         }
         Command::Check { config } => return check(&config),
         Command::Reload { config, pid } => reload(&config, pid).map(|()| ExitCode::SUCCESS),
+        Command::Once(once) => {
+            purge_agent::log::init_at(once.log_level.word());
+            purge_sys::limits::raise_open_files();
+            descriptors::divide(1, 0);
+            return ExitCode::from(once.run());
+        }
         Command::Demo { volume, ttl } => demo::run(volume, ttl).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| complain(&error))

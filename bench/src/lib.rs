@@ -1,3 +1,4 @@
-//! What the measuring program and the tree generator share.
+//! What the measuring program, the tree generator and the tests share.
 
+pub mod far;
 pub mod random;

@@ -8,6 +8,8 @@
 //! purge-bench growth FILES...  how costs grow with the number of files, in one table
 //! purge-bench links [NAMES [INODES]]   files with very many names
 //! purge-bench plans FILES...   what the agent's memory does while it removes as many files, in one table
+//! purge-bench far [FILES]      `purge-agent once` on a file server whose answers come 3 ms late
+//! purge-bench scan [FILES]     a cold scan of a local disk beside find
 //! purge-bench storm ...        a reader of the event storm; see `storm`
 //! purge-bench read ...         another reader; see `reading`
 //! ```
@@ -24,6 +26,7 @@
 //! - `links`     files with very many names
 //! - `plans`     memory by the size of a plan
 //! - `storm`     readers that open files as fast as they can
+//! - `job`       `purge-agent once`: on a far file server, and its cold scan of a disk
 //! - `measure`   stopwatch, medians, memory, space
 //! - `machine`   what it all ran on
 //! - `report`    the table
@@ -37,6 +40,7 @@ mod collecting;
 mod command;
 mod growth;
 mod image;
+mod job;
 mod links;
 mod machine;
 mod measure;
@@ -56,7 +60,7 @@ use anyhow::{Context, Result, bail, ensure};
 use report::Report;
 use stages::Bench;
 
-const USAGE: &str = "usage: purge-bench [FILES] | purge-bench apply [FILES] | purge-bench hot | purge-bench race [ACCESSES [A_SECOND]] [--ours] | purge-bench growth FILES... | purge-bench links [NAMES [INODES]] | purge-bench plans FILES...";
+const USAGE: &str = "usage: purge-bench [FILES] | purge-bench apply [FILES] | purge-bench hot | purge-bench race [ACCESSES [A_SECOND]] [--ours] | purge-bench growth FILES... | purge-bench links [NAMES [INODES]] | purge-bench plans FILES... | purge-bench far [FILES] | purge-bench scan [FILES]";
 const FILES_DEFAULT: usize = 1_000_000;
 /// As many on each kind of file system.
 const ACCESSES_DEFAULT: u64 = 1_000_000;
@@ -107,6 +111,14 @@ fn main() -> ExitCode {
         },
         Some((mode, rest)) if mode == "apply" => match files_wanted(rest) {
             Ok(files) => bench(files, purging::measure),
+            Err(error) => Err(error),
+        },
+        Some((mode, rest)) if mode == "far" => match job::files_wanted(rest) {
+            Ok(files) => in_a_place(files, job::far),
+            Err(error) => Err(error),
+        },
+        Some((mode, rest)) if mode == "scan" => match job::files_wanted(rest) {
+            Ok(files) => in_a_place(files, job::cold_scan),
             Err(error) => Err(error),
         },
         Some((mode, [])) if mode == "hot" => bench(stages::HOT_TREE, Bench::use_of_hot_files),

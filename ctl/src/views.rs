@@ -148,12 +148,20 @@ fn disk(d: &v1::Disk) -> Value {
     })
 }
 
+/// The words for programs of what a collector cannot see.
+fn blind(spots: &[v1::BlindSpot]) -> Vec<&str> {
+    spots.iter().map(|spot| spot.name.as_str()).collect()
+}
+
 fn volume(v: &v1::VolumeStatus) -> Value {
     let mut o = Map::new();
     o.insert("name".into(), v.name.clone().into());
     paths::insert(&mut o, &v.path);
     let rest = json!({
         "collector": collector(v.collector()),
+        "collector_mode": v.collector_mode,
+        "blind": blind(&v.blind),
+        "reads": v.reads,
         "state": volume_state(v.state()),
         "reason": v.reason,
         "filesystem": v.filesystem,
@@ -358,6 +366,8 @@ pub fn plan(p: &v1::Plan) -> Value {
         "mounted": p.mounted,
         "requested_by": p.requested_by,
         "trigger": p.trigger,
+        "blind": blind(&p.blind),
+        "reads": p.reads,
     })
 }
 
@@ -486,6 +496,8 @@ pub fn explanation(e: &v1::Explanation) -> Value {
             "links": e.links,
             "exists": e.inode != 0,
             "taken": e.taken.iter().map(trash::taken).collect::<Vec<_>>(),
+            "blind": blind(&e.blind),
+            "reads": e.reads,
         }),
     );
     Value::Object(o)

@@ -20,6 +20,7 @@
 //! - [`silent`] a mount whose server does not answer
 //! - [`once`]   what is made for all tests together
 //! - [`structure`] which crate uses which, and which module
+//! - [`job`]    `purge-agent once`, and a file server that is far away
 //! - [`skip`]   tests that cannot run where they are
 //!
 //! The binaries are those beside the test's own executable; `tests/run` builds them first.
@@ -40,6 +41,7 @@ pub mod ctl;
 pub mod elsewhere;
 pub mod files;
 pub mod handbook;
+pub mod job;
 pub mod mount;
 pub mod nfs;
 pub mod notices;

@@ -10,6 +10,7 @@ use crate::volume::{Absent, Ailment, State, Volume};
 use purge_base::clock;
 use purge_collect::locks::Note;
 use purge_collect::mounted;
+use purge_collect::source::{Mode, Reads};
 use purge_removal::protection::Guard;
 use purge_removal::trash::{Share, Trash};
 
@@ -68,8 +69,24 @@ fn unobserved(volume: &Volume) -> Finding {
     )
 }
 
+/// What watches it and how, and what that cannot see.
+fn watched_by(volume: &Volume) -> (String, String) {
+    let profile = volume.profile();
+    let mode = match profile.mode.word() {
+        "" => String::new(),
+        mode => format!(" ({mode})"),
+    };
+    let blind: Vec<&str> = profile.blind.iter().map(|b| b.words()).collect();
+    let reads = match profile.reads {
+        Reads::Seen => String::new(),
+        reads => format!("; {}", reads.words()),
+    };
+    let unseen = format!("{reads}; not seen: {}", blind.join(", "));
+    (format!("{}{mode}", profile.kind.word()), unseen)
+}
+
 fn collector(volume: &Volume) -> Finding {
-    let kind = volume.profile().kind.word();
+    let (kind, unseen) = watched_by(volume);
     let condition = volume.condition();
     let lost = volume.watched.counters.lost.load(Relaxed);
     if lost > 0 {
@@ -85,7 +102,10 @@ fn collector(volume: &Volume) -> Finding {
             format!("{kind}; the first scan is running"),
             "wait: accesses are recorded, plans are made when it is done (purgectl status)",
         ),
-        _ => Finding::good("collector", format!("{kind}; {:.0} events/s", condition.rate)),
+        _ => Finding::good(
+            "collector",
+            format!("{kind}; {:.0} events/s{unseen}", condition.rate),
+        ),
     }
 }
 
@@ -104,6 +124,9 @@ fn mount(volume: &Volume) -> Finding {
             format!("{found}, read-only"),
             "mount it read-write: nothing can be removed",
         );
+    }
+    if volume.profile().mode == Mode::Scans {
+        return Finding::good("filesystem", found);
     }
     match mount.keeps_atime {
         false => Finding::good("filesystem", found),

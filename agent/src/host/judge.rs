@@ -34,6 +34,13 @@ impl Judge {
     /// There is no plan for what is not wholly seen.
     pub(super) fn check_certain(&self, volume: &Volume) -> Result<(), HostError> {
         let name = &volume.config.name;
+        if volume.mount.may_be_shared() && !volume.config.sole_client {
+            return Err(HostError::Refused(format!(
+                "volume {name} is on {}, which other hosts may use as well, and what they use is not seen here; where no other host does, write \
+                 sole_client = true in its [[volume]]",
+                volume.mount.filesystem
+            )));
+        }
         volume
             .check_identity()
             .map_err(|e: VolumeError| HostError::Refused(e.to_string()))?;

@@ -14,6 +14,7 @@ pub(super) fn render(page: &mut Page, host: &Host) {
     let watched = host.volumes();
     let volumes: Vec<Looked<'_>> = watched.iter().map(|v| Looked::at(v)).collect();
     states(page, &volumes, host);
+    blind(page, host);
     triggers(page, host);
     ailing(page, host);
     stuck(page, host);
@@ -189,6 +190,20 @@ fn count(counter: &AtomicU64) -> f64 {
 /// A counter of microseconds.
 fn seconds(micros: &AtomicU64) -> f64 {
     count(micros) / 1e6
+}
+
+/// What the collector of each volume cannot see.
+fn blind(page: &mut Page, host: &Host) {
+    let mut rows = Vec::new();
+    for volume in host.volumes() {
+        let profile = volume.profile();
+        for spot in profile.blind {
+            let labels = format!("volume={:?},blind={:?}", volume.config.name, spot.word());
+            rows.push((labels, 1));
+        }
+    }
+    let help = "1: the collector of the volume does not see this; the handbook says what each word means.";
+    page.metric("collector_blind", "gauge", help, rows);
 }
 
 /// What is wrong with each volume: one row for everything that can be.

@@ -105,9 +105,19 @@ pub(super) fn volumes(host: &Host, totals: impl Fn(&Volume) -> Totals) -> Vec<v1
 fn collector(kind: source::Kind) -> v1::Collector {
     match kind {
         source::Kind::Fanotify => v1::Collector::Fanotify,
+        source::Kind::Scan => v1::Collector::Scan,
         // It is asked beside the one that watches.
         source::Kind::NfsServer => v1::Collector::Unspecified,
     }
+}
+
+/// What watches the volume cannot see.
+fn blind(profile: &source::Profile) -> Vec<v1::BlindSpot> {
+    let spot = |blind: &source::Blind| v1::BlindSpot {
+        name: blind.word().into(),
+        words: blind.words().into(),
+    };
+    profile.blind.iter().map(spot).collect()
 }
 
 /// A volume that cannot be watched for now: of its content nothing is known.
@@ -127,7 +137,7 @@ fn absent(host: &Host, volume: &Absent) -> v1::VolumeStatus {
 }
 
 pub(super) fn volume(host: &Host, volume: &Volume, totals: Totals) -> v1::VolumeStatus {
-    let condition = volume.condition();
+    let (condition, profile) = (volume.condition(), volume.profile());
     let counters = &volume.watched.counters;
     let (state, reason) = match condition.state {
         State::Scanning => (v1::VolumeState::Scanning, String::new()),
@@ -137,7 +147,10 @@ pub(super) fn volume(host: &Host, volume: &Volume, totals: Totals) -> v1::Volume
     v1::VolumeStatus {
         name: volume.config.name.clone(),
         path: volume.config.path.as_os_str().as_bytes().to_vec(),
-        collector: collector(volume.profile().kind).into(),
+        collector: collector(profile.kind).into(),
+        collector_mode: profile.mode.word().into(),
+        blind: blind(&profile),
+        reads: profile.reads.word().into(),
         state: state.into(),
         reason,
         files: totals.files,
@@ -323,7 +336,7 @@ fn explanation(mut answer: Answer) -> v1::Explanation {
         verdicts,
         ..
     } = answer;
-    let condition = volume.condition();
+    let (condition, profile) = (volume.condition(), volume.profile());
     let a = &subject.attributes;
     let access = covered(subject.access, condition.gap_end);
     let holds_total = holds.len() as u64;
@@ -358,6 +371,19 @@ fn explanation(mut answer: Answer) -> v1::Explanation {
         volume: volume.config.name.clone(),
         gaps: condition.gaps.iter().map(gap).collect(),
         taken: Vec::new(),
+        blind: blind(&profile),
+        reads: profile.reads.word().into(),
+    }
+}
+
+/// A plan, with what the collector of its volume cannot see.
+pub(super) fn plan_on(host: &Host, plan: Plan, owners_max: usize) -> v1::Plan {
+    let volume = host.volumes().into_iter().find(|v| v.config.name == plan.volume);
+    let profile = volume.map(|v| v.profile());
+    v1::Plan {
+        blind: profile.as_ref().map(blind).unwrap_or_default(),
+        reads: profile.map_or("", |p| p.reads.word()).into(),
+        ..self::plan(plan, owners_max)
     }
 }
 

@@ -18,7 +18,7 @@ use super::trash::InTrash;
 use super::{answers, convert, named, narrowed, notices, pages, status, usage};
 use crate::doctor;
 use crate::host::trash::restore::Wanted;
-use crate::host::{HostError, Wish};
+use crate::host::{Host, HostError, Wish};
 use crate::roles::Scope;
 use purge_removal::holds::Asker;
 use purge_removal::plans::{By, Plan};
@@ -26,8 +26,8 @@ use purge_removal::runs::{LiveRun, Run};
 use purge_scan::Extent;
 
 /// A plan without its files.
-fn plan_of(plan: Plan) -> v1::Plan {
-    convert::plan(plan, pages::OWNERS_MAX)
+fn plan_of(host: &Host, plan: Plan) -> v1::Plan {
+    convert::plan_on(host, plan, pages::OWNERS_MAX)
 }
 
 /// A run by itself.
@@ -71,16 +71,17 @@ impl PurgeAgent for Service {
         let name = caller.name.clone();
         let made = self.wait(&caller, move |host| {
             let (by, limits) = (By::client(&name), (max, wish.is_draft));
-            match wish.asked {
+            let plan = match wish.asked {
                 PlanAsked::Quota(name) => host.planner.create_quota_plan(&name, limits, by),
                 PlanAsked::Watermark(volume) => host.planner.create_watermark_plan(&volume, limits, by),
                 PlanAsked::Rules(wanted) => {
                     let wanted = narrowed::narrowed(host, wanted, wish.path)?;
                     host.planner.create_plan(&wanted, by)
                 }
-            }
+            };
+            plan.map(|plan| plan_of(host, plan))
         });
-        let plan = plan_of(made.await?);
+        let plan = made.await?;
         let last = v1::PlanProgress {
             step: Some(v1::plan_progress::Step::Plan(plan)),
         };
@@ -92,10 +93,10 @@ impl PurgeAgent for Service {
         let id = requests::id("plan_id", request.into_inner().plan_id)?;
         let record = self
             .wait(&caller, move |host| {
-                Ok(host.plans.get(&named::plan(host, id)?)?)
+                Ok(plan_of(host, host.plans.get(&named::plan(host, id)?)?))
             })
             .await?;
-        Ok(Response::new(plan_of(record)))
+        Ok(Response::new(record))
     }
 
     async fn list_plans(

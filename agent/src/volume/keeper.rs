@@ -18,6 +18,7 @@ use super::{RATE_SECONDS, Volume};
 use purge_base::accounts::expect_names;
 use purge_base::clock;
 use purge_collect::nfsd;
+use purge_collect::source::Mode;
 use purge_index::aside;
 use purge_model::Seconds;
 use purge_query::usage::{RECOUNT_EVERY, recount};
@@ -89,6 +90,10 @@ impl Volume {
         while !self.stopping.load(Relaxed) {
             std::thread::sleep(TICK);
             self.keeping.pulse.beat();
+            if self.profile().mode == Mode::Scans {
+                // Its source has no thread that could stand still.
+                self.watched.counters.pulse.beat();
+            }
             self.look_for_the_volume(&mut last);
             if last.claim.elapsed() >= LOOK_EVERY {
                 last.claim = Instant::now();
@@ -264,6 +269,13 @@ impl Volume {
         }
         if self.watched.projects.wants_scan() {
             self.request_scan(Extent::Volume);
+        }
+        if self.profile().mode == Mode::Scans {
+            if last.swept.elapsed() >= Duration::from_secs(self.config.scan_interval) {
+                last.swept = Instant::now();
+                self.request_scan(Extent::Volume);
+            }
+            return;
         }
         let every = self.config.sweep_interval;
         if every > 0 && last.swept.elapsed() >= Duration::from_secs(every) {

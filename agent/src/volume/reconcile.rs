@@ -12,7 +12,7 @@ use super::opening::{Opened, Past};
 use crate::reboot;
 use purge_base::clock::Start;
 use purge_collect::atimes::{self, AtimeKeeping};
-use purge_collect::source::Since;
+use purge_collect::source::{Reads, Since};
 use purge_config::{Baseline, VolumeConfig};
 use purge_scan::Belief;
 use purge_sys::stat::Device;
@@ -33,7 +33,7 @@ pub(super) fn reconcile(
     opened: &mut Opened,
     config: &VolumeConfig,
     lies: &Lies,
-    since: Since,
+    (since, reads): (Since, Reads),
     clock: &Start,
 ) -> Before {
     let complete = config.access_times_are_complete;
@@ -52,7 +52,7 @@ pub(super) fn reconcile(
         }
     };
     opened.record.atimes = keeping.map_or_else(String::new, |k| k.word().to_owned());
-    let baseline = baseline(config, lies);
+    let baseline = baseline(config, lies, reads);
     Before {
         belief: belief(baseline, opened.past, since),
         baseline,
@@ -96,7 +96,13 @@ fn note_gap(
     closing
 }
 
-fn baseline(config: &VolumeConfig, lies: &Lies) -> &'static str {
+fn baseline(config: &VolumeConfig, lies: &Lies, reads: Reads) -> &'static str {
+    // A scan knows how far access times can be believed.
+    match (config.baseline, reads) {
+        (Baseline::Auto, Reads::AtScans) => return "atime",
+        (Baseline::Auto, Reads::Unknown) => return "mtime",
+        _ => {}
+    }
     // Where one of several mounts keeps no access times, a reader there left none.
     let keeps_atime = lies.mount.keeps_atime && !atimes::some_mount_keeps_none(lies.root.device);
     match (config.baseline, keeps_atime) {

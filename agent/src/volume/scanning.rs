@@ -9,7 +9,8 @@ use std::time::Instant;
 use super::Volume;
 use crate::work::Phase;
 use purge_base::clock;
-use purge_model::Stat;
+use purge_collect::source::Reads;
+use purge_model::{Seconds, Stat};
 use purge_scan::{self, Belief, Extent, Progress, ScanError};
 
 impl Volume {
@@ -55,6 +56,18 @@ impl Volume {
         }
     }
 
+    /// What is believed of files that are new to the index.
+    fn belief_of(&self, extent: &Extent, number: u32, began: Seconds) -> Belief {
+        match (self.watched.reads, extent) {
+            (_, Extent::Volume) if number == 1 => self.belief,
+            // Nothing tells of them sooner than a scan, which reads what is known of their uses.
+            (Reads::AtScans, _) => Belief::Atime(began),
+            (Reads::Unknown, _) => Belief::Mtime,
+            // What comes in from outside, or is found later, is used now. What is believed of the time before does not matter.
+            (Reads::Seen, _) => Belief::Since(began),
+        }
+    }
+
     fn scan(&self, extent: &Extent) {
         let progress = match extent {
             Extent::Volume => {
@@ -66,11 +79,8 @@ impl Volume {
             Extent::Trees(_) => Arc::default(),
         };
         let number = self.scan_number.fetch_add(1, Relaxed) + 1;
-        // What comes in from outside, or is found later, is used now. What is believed of the time before does not matter.
-        let belief = match extent {
-            Extent::Volume if number == 1 => self.belief,
-            Extent::Volume | Extent::Trees(_) => Belief::Since(clock::now()),
-        };
+        let began = clock::now();
+        let belief = self.belief_of(extent, number, began);
         let result = purge_scan::run(&self.watched, extent, belief, number, &progress, self);
         if number == 1 && result.is_ok() {
             self.close_gap();
@@ -89,6 +99,10 @@ impl Volume {
                     health.whole = true;
                     health.record.scanned = true;
                     self.keeping.scans.fetch_add(1, Relaxed);
+                    if self.watched.reads != Reads::Seen {
+                        // What was used before it began is known by now.
+                        self.watched.recorder().seen(began);
+                    }
                     self.keeping.work.phases.observe(phase, outcome.seconds);
                     health.unreadable = outcome.unreadable;
                     if outcome.subvolumes > 0 && outcome.subvolumes != health.subvolumes {

@@ -34,10 +34,10 @@ use purge_collect::error::CollectError;
 use purge_collect::locks::Locks;
 use purge_collect::mounted::Mounted;
 use purge_collect::projects::Projects;
-use purge_collect::source::{Armed, Watching};
+use purge_collect::source::{Armed, Reads, Watching};
 use purge_collect::trashed::Trashed;
 use purge_collect::{Counters, Watched};
-use purge_config::VolumeConfig;
+use purge_config::{Collector, VolumeConfig};
 use purge_index::journal::Identity;
 use purge_model::Seconds;
 use purge_removal::protection::LastGuard;
@@ -85,6 +85,9 @@ fn arm(
     if !lies.mount.is_local() {
         stat::ask_servers();
     }
+    if config.collector == Collector::Scan {
+        return Ok(arming::arm_scans(&config.path, &lies.mount, lies.root.device));
+    }
     // Another file system has another queue.
     let queue = format!("{}.{:x}.{:x}.{:x}", config.name, of.magic, of.root, of.birth.0);
     let beside = directory(&home.state_dir, &config.name);
@@ -97,7 +100,7 @@ fn share(
     opened: Opened,
     config: &VolumeConfig,
     home: &Home,
-    device: Device,
+    (device, reads): (Device, Reads),
     unfinished: &Unfinished,
 ) -> Result<(Arc<Watched>, VolumeRecord), VolumeError> {
     let index = opened.index;
@@ -113,6 +116,7 @@ fn share(
         device,
         own: own.map(|(_, ino)| *ino).collect(),
         trash: AtomicU64::new(0),
+        reads,
         trashed,
         projects: Projects::new(uses_projects, device),
         touched: Mutex::default(),
@@ -193,8 +197,11 @@ impl Volume {
         let state = stat::path(&home.state_dir)
             .map_err(|e| VolumeError::missing(&config, format!("has no state directory: {e}")))?;
         let turns = std::mem::take(&mut opened.turns);
-        let before = reconcile(&mut opened, &config, &lies, armed.since(), &home.start);
-        let (watched, known) = share(opened, &config, home, lies.root.device, unfinished)?;
+        let reads = armed.profile().reads;
+        let since = (armed.since(), reads);
+        let before = reconcile(&mut opened, &config, &lies, since, &home.start);
+        let on = (lies.root.device, reads);
+        let (watched, known) = share(opened, &config, home, on, unfinished)?;
         let (of, on) = (config.clone(), lies.mount.clone());
         let unwatchable = |source| VolumeError::collect(&of, &on, source);
         let recording = record(&config, watched, known, armed).map_err(unwatchable)?;

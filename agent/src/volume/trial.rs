@@ -3,7 +3,8 @@
 use super::VolumeError;
 use super::at_path::{Lies, identity};
 use purge_collect::arming;
-use purge_config::{Config, VolumeConfig};
+use purge_collect::source::Reads;
+use purge_config::{Collector, Config, VolumeConfig};
 use purge_model::Inode;
 use purge_sys::{beneath, stat, subvolumes};
 
@@ -38,8 +39,14 @@ pub fn of(config: &Config) -> Trial {
 fn try_out(config: &VolumeConfig) -> Result<Vec<String>, VolumeError> {
     let lies = Lies::at(config)?;
     identity(&config.path).map_err(|e| VolumeError::missing(config, format!("cannot be read: {e}")))?;
-    arming::try_out(lies.wish(config)).map_err(|source| VolumeError::collect(config, &lies.mount, source))?;
     let mut words = Vec::new();
+    match config.collector {
+        Collector::Scan => words.extend(unknown_reads(config, &lies)),
+        Collector::Events => {
+            arming::try_out(lies.wish(config))
+                .map_err(|source| VolumeError::collect(config, &lies.mount, source))?;
+        }
+    }
     if lies.mount.read_only {
         words.push(format!(
             "volume {}: {} is mounted read-only; nothing can be deleted until it is writable",
@@ -49,6 +56,18 @@ fn try_out(config: &VolumeConfig) -> Result<Vec<String>, VolumeError> {
     }
     words.extend(not_covered(config, lies.root.stat.ino));
     Ok(words)
+}
+
+/// That scans do not know of reads there.
+fn unknown_reads(config: &VolumeConfig, lies: &Lies) -> Option<String> {
+    let reads = purge_collect::scans::reads(&config.path, &lies.mount, lies.root.device);
+    (reads == Reads::Unknown).then(|| {
+        format!(
+            "volume {}: reads leave no access time on {}; plans are refused unless their rules say clock = [\"modify\", \"change\"]",
+            config.name,
+            config.path.display()
+        )
+    })
 }
 
 /// Subvolumes of btrfs below the volume, in numbers. Where the kernel does not tell, the first scan counts them.

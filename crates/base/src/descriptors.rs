@@ -38,6 +38,8 @@ pub struct Shares {
     pub events: usize,
     /// Shared parts of large directories that wait in one scan.
     pub scan: usize,
+    /// Workers of one scan.
+    pub scan_workers: usize,
     /// All runs together.
     pub runs: usize,
 }
@@ -55,6 +57,7 @@ impl Shares {
         let (root, local, remote) = (part(16, 16, 512), part(32, 16, 256), part(64, 16, 128));
         let events = part(16_u64.saturating_mul(with_processes.max(1)), 32, 512);
         let scan = part(32_u64.saturating_mul(volumes), 4, 128);
+        let workers = part(16_u64.saturating_mul(volumes), 8, SCAN_WORKERS);
         let requests = part(16, 8, 256);
         let others = [
             BASE,
@@ -64,7 +67,9 @@ impl Shares {
             remote,
             requests,
             events.saturating_mul(with_processes),
-            scan.saturating_add(SCAN_WORKERS).saturating_mul(volumes),
+            scan.saturating_add(workers)
+                .saturating_add(4)
+                .saturating_mul(volumes),
         ];
         let others = others.into_iter().fold(0, u64::saturating_add);
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
@@ -74,13 +79,14 @@ impl Shares {
             remote: count(remote),
             events: count(events),
             scan: count(scan),
+            scan_workers: count(workers),
             runs: count(limit.saturating_sub(others)).max(RUNS_MIN),
         }
     }
 }
 
-/// The directories that the workers of a scan have open themselves.
-const SCAN_WORKERS: u64 = 12;
+/// The most workers of a scan: each has a directory open.
+const SCAN_WORKERS: u64 = 256;
 
 static SHARES: OnceLock<(Shares, Pool)> = OnceLock::new();
 

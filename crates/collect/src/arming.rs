@@ -8,8 +8,10 @@ use super::error::CollectError;
 use super::fanotify;
 pub use super::fanotify::Wish;
 use super::nfsd::NfsServer;
+use super::scans::Scans;
 use super::source::{Armed, Kind, Profile};
 use purge_base::handover::Handover;
+use purge_sys::stat::{Device, Mount};
 
 /// What a volume is to be watched by where nothing is known of it yet.
 pub const FIRST_CHOICE: Kind = Kind::Fanotify;
@@ -30,6 +32,11 @@ pub fn arm(
 ) -> Result<Box<dyn Armed>, CollectError> {
     let armed = fanotify::Armed::arm_or_take_over(wish, volume, beside, handover)?;
     Ok(Box::new(armed))
+}
+
+/// Has scans alone watch a volume.
+pub fn arm_scans(root: &Path, mount: &Mount, device: Device) -> Box<dyn Armed> {
+    Box::new(Scans::of(root, mount, device))
 }
 
 /// Whether a volume could be watched, and how. Nothing is left of the attempt.

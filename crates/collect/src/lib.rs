@@ -11,6 +11,7 @@
 //! - [`recorder`]  the one door through which a use enters index and journal
 //! - [`fanotify`]  the source of volumes: marks, queue, records, file handles
 //! - [`nfsd`]      the second source: what clients of the kernel's NFS server hold
+//! - [`scans`]    the source of volumes that nothing reports uses of
 //! - [`collector`] the thread that reads a queue, and what it answers to
 //! - [`error`]     why uses cannot be collected, and what is unknown because of it
 //! - [`doubt`]     which events are uses: metadata changes look alike (pure)
@@ -56,6 +57,7 @@ pub mod precision;
 pub mod progress;
 pub mod projects;
 pub mod recorder;
+pub mod scans;
 pub mod source;
 pub mod touched;
 pub mod trashed;
@@ -93,6 +95,8 @@ pub struct Watched {
     pub trashed: trashed::Trashed,
     /// What others rename or change while a run takes files.
     pub altered: altered::Altered,
+    /// How reads of its files are known.
+    pub reads: source::Reads,
     /// What is known of its files.
     pub index: RwLock<Index>,
     /// Whether it uses project ids.

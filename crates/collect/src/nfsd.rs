@@ -22,7 +22,7 @@ use rustc_hash::FxHashSet;
 
 use super::Watched;
 use super::event::{Access, Acts, By};
-use super::source::{Barrier, Blind, Certainty, Kind, Mode, Profile, Source, Who};
+use super::source::{Barrier, Blind, Certainty, Kind, Mode, Profile, Reads, Source, Who};
 use purge_base::clock;
 use purge_model::Inode;
 
@@ -163,6 +163,7 @@ impl Source for NfsServer {
             certainty: Certainty::LastLook,
             hides: false,
             outlives: false,
+            reads: Reads::AtScans,
             blind: &[Blind::BetweenLooks, Blind::Who, Blind::Names],
         }
     }

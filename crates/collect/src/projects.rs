@@ -78,6 +78,15 @@ impl Projects {
         Ok(self.with_project(found, |way| way.of_entry(dir, name)))
     }
 
+    /// The same right after the directory was listed, as [`stat::listed_entry`].
+    ///
+    /// # Errors
+    /// As for [`stat::listed_entry`].
+    pub fn listed_entry(&self, dir: impl AsFd, name: &CStr) -> io::Result<Located> {
+        let found = stat::listed_entry(&dir, name)?;
+        Ok(self.with_project(found, |way| way.of_entry(dir, name)))
+    }
+
     /// An open file, as [`stat::open_file`] but with its project.
     ///
     /// # Errors

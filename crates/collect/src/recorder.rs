@@ -212,6 +212,7 @@ mod tests {
             device: DEVICE,
             own: Vec::new(),
             trash: 0.into(),
+            reads: crate::source::Reads::Seen,
             trashed: Trashed::default(),
             index: index.into(),
             projects: crate::projects::Projects::new(false, DEVICE),

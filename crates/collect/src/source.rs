@@ -17,12 +17,15 @@ use super::Watched;
 use super::error::CollectError;
 use super::precision::Windows;
 use purge_model::Seconds;
+pub use purge_model::blind::{Blind, Reads};
 
 /// What a source is, in a word of the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Events of `fanotify(7)`.
     Fanotify,
+    /// Scans find what the file system says of its files.
+    Scan,
     /// The kernel's NFS server says what its clients hold.
     NfsServer,
 }
@@ -32,6 +35,7 @@ impl Kind {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Fanotify => "fanotify",
+            Self::Scan => "scan",
             Self::NfsServer => "nfsd",
         }
     }
@@ -44,6 +48,18 @@ pub enum Mode {
     FileSystem,
     /// It is asked from time to time.
     Asked,
+    /// It scans from time to time.
+    Scans,
+}
+
+impl Mode {
+    /// The contract's word; empty for a source that has only one mode.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::FileSystem => "filesystem",
+            Self::Asked | Self::Scans => "",
+        }
+    }
 }
 
 /// What a source knows of who used a file.
@@ -68,65 +84,6 @@ pub enum Certainty {
     LastLook,
 }
 
-/// A kind of use, or of knowledge about it, that a source does not see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Blind {
-    /// Uses on other hosts that share the file system.
-    OtherHosts,
-    /// Clients of a file server on this host that read from caches of their own.
-    ClientCaches,
-    /// Files that are opened by handle, as file servers do.
-    Handles,
-    /// Files that are used by a name outside of the volume.
-    LinksOutside,
-    /// Descriptors that were open before the source began to watch.
-    OpenBefore,
-    /// Memory mappings that are used after the file was closed.
-    Mappings,
-    /// Loop devices and the like whose image a file is.
-    Images,
-    /// Who used a file.
-    Who,
-    /// Names that change between two scans.
-    Names,
-    /// Everything between two looks.
-    BetweenLooks,
-}
-
-impl Blind {
-    /// The word for programs.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::OtherHosts => "other_hosts",
-            Self::ClientCaches => "client_caches",
-            Self::Handles => "handles",
-            Self::LinksOutside => "links_outside",
-            Self::OpenBefore => "open_before",
-            Self::Mappings => "mappings",
-            Self::Images => "images",
-            Self::Who => "who",
-            Self::Names => "names",
-            Self::BetweenLooks => "between_looks",
-        }
-    }
-
-    /// What is not seen, in words for people.
-    pub const fn words(self) -> &'static str {
-        match self {
-            Self::OtherHosts => "uses on other hosts that share the file system",
-            Self::ClientCaches => "reads of NFS clients from their own caches",
-            Self::Handles => "files that are opened by handle, as file servers do",
-            Self::LinksOutside => "uses of a file by a name outside of the volume",
-            Self::OpenBefore => "descriptors that were open before the agent watched",
-            Self::Mappings => "memory mappings that are used after the file was closed",
-            Self::Images => "reads of a loop device whose image a file is",
-            Self::Who => "which process uses a file",
-            Self::Names => "names that change between two scans",
-            Self::BetweenLooks => "what begins and ends between two looks",
-        }
-    }
-}
-
 /// What a source is and what it can do. It does not change while the source watches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Profile {
@@ -144,6 +101,8 @@ pub struct Profile {
     pub hides: bool,
     /// Its queue outlives this process where one keeps it: a restart is no gap.
     pub outlives: bool,
+    /// How it knows of reads.
+    pub reads: Reads,
     /// What it does not see.
     pub blind: &'static [Blind],
 }

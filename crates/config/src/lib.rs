@@ -90,6 +90,12 @@ pub struct VolumeConfig {
     pub name: String,
     /// Its root: absolute, normalised, not `/`.
     pub path: PathBuf,
+    /// What watches it.
+    pub collector: Collector,
+    /// Seconds between two scans, where scans watch it.
+    pub scan_interval: u64,
+    /// The operator vouches that no other host uses its file system.
+    pub sole_client: bool,
     /// What to believe of the time before observation.
     pub baseline: Baseline,
     /// Seconds within which repeated accesses of a file need not be told apart: times may be late by as much.
@@ -114,6 +120,15 @@ pub struct VolumeConfig {
     pub access_times_are_complete: bool,
     /// Nothing is removed there, and nothing made: a demonstration.
     pub only_looks: bool,
+}
+
+/// What watches a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Collector {
+    /// Events of the kernel.
+    Events,
+    /// Scans alone.
+    Scan,
 }
 
 /// What to believe of the time before observation.

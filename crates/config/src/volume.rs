@@ -8,13 +8,21 @@ use super::keys::volume as key;
 use super::names::read_name;
 use super::parts::Parts;
 use super::section::{At, Section, Source, value};
-use super::{Baseline, VolumeConfig};
+use super::{Baseline, Collector, VolumeConfig};
 
 /// A longer one would lose more to a power cut, and spare little.
 const FLUSH_INTERVAL_MAX: u64 = 60;
 /// A rarer checkpoint would be a longer gap when the index is lost.
 const CHECKPOINT_INTERVAL_MAX: u64 = 3600;
 
+/// Seconds between two scans.
+const SCAN_INTERVALS: (u64, u64) = (60, 7 * 86_400);
+
+const COLLECTORS: [(&str, Collector); 3] = [
+    ("auto", Collector::Events),
+    ("fanotify", Collector::Events),
+    ("scan", Collector::Scan),
+];
 const BASELINES: [(&str, Baseline); 4] = [
     ("auto", Baseline::Auto),
     ("observed", Baseline::Observed),
@@ -37,14 +45,19 @@ pub(super) fn volume_path(path: &str) -> Result<(), (String, &'static str)> {
 
 /// A duration between one second and `max`.
 fn read_interval(s: &Section<'_, '_>, src: &mut Source<'_>, key: &'static Key, max: u64) -> u64 {
+    read_between(s, src, key, (1, max))
+}
+
+/// A duration between two others.
+fn read_between(s: &Section<'_, '_>, src: &mut Source<'_>, key: &'static Key, (min, max): (u64, u64)) -> u64 {
     let Some((n, span)) = s.duration(src, key) else {
         return max;
     };
-    if n == 0 || n > max {
-        let mend = "write a time between 1s and this limit, or leave it out";
+    if n < min || n > max {
+        let mend = "write a time between these limits, or leave it out";
         src.fault(
             &span,
-            format!("{} is {n} s; it may be 1 to {max} s", key.name),
+            format!("{} is {n} s; it may be {min} to {max} s", key.name),
             mend,
         );
     }
@@ -70,8 +83,11 @@ pub(super) fn read_volume(s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut 
         None => parts.mentions.nameless_volume |= s.peek(key::NAME).is_none(),
     }
     let path = read_path(&s, src);
-    // There is one so far.
-    s.choice(src, key::COLLECTOR, &[("auto", ()), ("fanotify", ())]);
+    let collector = s
+        .choice(src, key::COLLECTOR, &COLLECTORS)
+        .unwrap_or(Collector::Events);
+    let scan_interval = read_between(&s, src, key::SCAN_INTERVAL, SCAN_INTERVALS);
+    let sole_client = s.flag(src, key::SOLE_CLIENT).unwrap_or(false);
     let baseline = s.choice(src, key::BASELINE, &BASELINES).unwrap_or(Baseline::Auto);
     let precision = value(s.duration(src, key::PRECISION));
     let gap_tolerance = value(s.duration(src, key::GAP_TOLERANCE));
@@ -85,6 +101,13 @@ pub(super) fn read_volume(s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut 
     let access_times = [("partial", false), ("complete", true)];
     let access_times_are_complete = s.choice(src, key::ACCESS_TIMES, &access_times).unwrap_or(false);
     let ignore_accessors = read_accessors(&s, src);
+    if collector == Collector::Scan && s.has(key::IGNORE_ACCESSORS) {
+        src.fault(
+            &s.span_of(key::IGNORE_ACCESSORS),
+            "ignore_accessors has no effect with collector = \"scan\": a scan does not know which process uses a file",
+            "take it out",
+        );
+    }
     s.finish(src);
     let (Some(name), Some((path, span))) = (name, path) else {
         return;
@@ -98,6 +121,9 @@ pub(super) fn read_volume(s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut 
     parts.volumes.push(VolumeConfig {
         name,
         path,
+        collector,
+        scan_interval,
+        sole_client,
         baseline,
         precision,
         ignore_accessors,

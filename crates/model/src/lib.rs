@@ -1,9 +1,11 @@
 //! The values that every part of the agent speaks of: times, kinds, identities. No input, no output, no clock.
 //!
+//! - [`blind`] what a collector cannot see
 //! - [`path`] paths that come from clients, by their words alone
 //! - [`path_set`] many of them, asked for each entry of a walk
 //! - [`totals`] how many entries of each kind, and their size
 
+pub mod blind;
 pub mod path;
 pub mod path_set;
 pub mod totals;

@@ -3,6 +3,7 @@
 //! - [`rule`]     what an operator says of what may be deleted (values)
 //! - [`allowance`] how much there may be: quotas and watermarks (values); [`whom`] an override means
 //! - [`last_use`] a file's last use from the clocks a rule believes
+//! - [`blind`]    what rules may ask of a volume whose collector does not see everything
 //! - [`scope`]    globs, owners and sizes of a rule
 //! - [`rooted`]   project ids that root gave, and those that owners gave to their own files
 //! - [`blocks`]   what files count for where copies share blocks
@@ -37,6 +38,7 @@
 pub mod allowance;
 pub mod announced;
 pub mod apart;
+pub mod blind;
 pub mod blocks;
 mod chosen;
 pub mod circumstances;

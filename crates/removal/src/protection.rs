@@ -4,7 +4,7 @@ use std::path::Path;
 
 use parking_lot::Mutex;
 
-use purge_sys::{beneath, lease};
+use purge_sys::{beneath, lease, stat};
 
 /// Where no leases are given, what is taken stays in the trash for this long at least.
 const UNGUARDED_GRACE_SECONDS: u64 = 24 * 3600;
@@ -63,7 +63,10 @@ impl LastGuard {
         if !lease::are_enabled() {
             return Guard::Grace;
         }
+        // A lease of this kernel keeps no client of a file server from the file, and NFS answers EAGAIN where it has no delegation.
+        let is_served = stat::mount(root).is_ok_and(|mount| mount.may_be_shared());
         let now = match beneath::open_mount(root).and_then(lease::are_given) {
+            _ if is_served => Guard::Grace,
             Ok(false) => Guard::Grace,
             Ok(true) => Guard::Leases,
             // Each file is asked by itself, and stays if it cannot be leased.

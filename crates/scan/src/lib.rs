@@ -6,10 +6,12 @@
 //! and how deep it lies makes no difference.
 //!
 //! - [`run`]   the walk
-//! - `walk`    the workers
+//! - `walk`    what its workers do
+//! - [`crew`]  how many workers there are, and who does what
 //!
 //! What may never happen: an entry that exists is forgotten because it could not be read.
 
+pub mod crew;
 mod walk;
 
 use std::ffi::{CStr, CString};
@@ -102,7 +104,17 @@ pub struct Progress {
     /// Subvolumes of btrfs that were met, and are not entered.
     pub subvolumes: AtomicU64,
     /// What each worker asks for.
-    asking: [Mutex<Option<Asking>>; walk::WORKERS_MAX],
+    asking: Slots,
+}
+
+/// One for each worker.
+#[derive(Debug)]
+struct Slots(Vec<Mutex<Option<Asking>>>);
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self((0..crew::MOST).map(|_| Mutex::default()).collect())
+    }
 }
 
 /// What a worker asks the file system for.
@@ -117,7 +129,7 @@ struct Asking {
 impl Progress {
     /// A worker asks for an entry of a directory now.
     fn asks(&self, worker: usize, dir: DirId, name: &[u8]) {
-        let Some(slot) = self.asking.get(worker) else {
+        let Some(slot) = self.asking.0.get(worker) else {
             return;
         };
         let mut slot = slot.lock();
@@ -133,14 +145,14 @@ impl Progress {
 
     /// A worker asks for nothing.
     fn rests(&self, worker: usize) {
-        if let Some(slot) = self.asking.get(worker) {
+        if let Some(slot) = self.asking.0.get(worker) {
             slot.lock().take();
         }
     }
 
     /// What was not answered for longest, if that is at least so long: the directory, the name in it, and for how long.
     pub fn unanswered(&self, at_least: Duration) -> Option<(DirId, Vec<u8>, Duration)> {
-        let slots = self.asking.iter().filter_map(|slot| {
+        let slots = self.asking.0.iter().filter_map(|slot| {
             let slot = slot.lock();
             let asking = slot.as_ref()?;
             let waits = asking.since.elapsed();

@@ -6,19 +6,21 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::thread::available_parallelism;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use purge_proto::shown;
 use rustix::fs::RawDir;
 
+use super::crew::{self, Crew, Member};
 use super::{Belief, Newborn, Progress, ScanError, Surroundings};
 use purge_base::clock;
 use purge_base::descriptors;
 use purge_collect::Watched;
-use purge_index::{DirId, Found, StoreError};
-use purge_model::{Inode, Kind, Stat};
+use purge_collect::source::Reads;
+use purge_index::{DirId, Found, Index, StoreError};
+use purge_model::{Inode, Kind, Seconds, Stat};
 use purge_sys::absence::Absence;
 use purge_sys::handle::Handle;
 use purge_sys::{beneath, project, stat};
@@ -29,8 +31,12 @@ const BATCH_ENTRIES: usize = 4096;
 const LISTING_BYTES: usize = 64 << 10;
 /// A directory with more entries than this is shared among idle workers, in chunks of as many.
 const SHARE_ENTRIES: usize = 2048;
-/// More workers than this only wait for each other.
-pub(super) const WORKERS_MAX: usize = 8;
+/// Entries that are asked for before it is said whether that is slow.
+const SLOW_AFTER: u32 = 4;
+/// An answer takes longer than this where a server is asked, or a disk.
+const SLOW: Duration = Duration::from_micros(400);
+/// Of a directory whose entries are slow, others ask for this number at a time.
+const SLOW_CHUNK: usize = 16;
 /// Names waiting to be written back may take this much memory.
 const PENDING_NAME_BYTES_MAX: usize = 24 << 20;
 /// At most this number of unreadable entries is named in the log; the rest is counted.
@@ -41,19 +47,21 @@ enum Task {
     /// List this directory, to which the handle leads: to open it by its path would take as many steps as lie above it.
     List(DirId, Option<Handle>),
     /// Ask for the attributes of these entries, each name ended by NUL.
-    Ask {
-        dir: DirId,
-        fd: Arc<OwnedFd>,
-        names: Vec<u8>,
-    },
+    Ask(Arc<Lent>, Vec<u8>),
 }
 
-struct Queue {
-    tasks: Vec<Task>,
-    /// How many of them ask, and hold the descriptor of a directory.
-    asking: usize,
-    busy: usize,
-    error: Option<ScanError>,
+/// A directory that is open for workers who ask for its entries.
+struct Lent {
+    dir: DirId,
+    fd: OwnedFd,
+    /// How many are open so.
+    all: Arc<AtomicUsize>,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.all.fetch_sub(1, Relaxed);
+    }
 }
 
 struct Shared<'a> {
@@ -65,10 +73,12 @@ struct Shared<'a> {
     newborn: Newborn,
     progress: &'a Progress,
     around: &'a dyn Surroundings,
-    /// Chunks of directories that may wait together: each holds a descriptor, and users can make large directories in one another.
-    shared_max: usize,
-    queue: Mutex<Queue>,
-    wake: Condvar,
+    /// A directory that is listed tells of its entries as well, so they are asked for by the worker that lists it.
+    is_local: bool,
+    /// Directories that may be open for others at a time: users can make large directories in one another.
+    lent_max: usize,
+    lent: Arc<AtomicUsize>,
+    error: Mutex<Option<ScanError>>,
     /// Directories of which a shared chunk could not be read.
     unreadable: Mutex<HashSet<DirId>>,
     doubtful: Mutex<Vec<(DirId, Vec<u8>)>>,
@@ -87,8 +97,8 @@ pub(super) fn walk(
     around: &dyn Surroundings,
     doubtful: &mut Vec<(DirId, Vec<u8>)>,
 ) -> Result<Vec<DirId>, ScanError> {
-    let workers = available_parallelism().map_or(2, |n| n.get().clamp(2, WORKERS_MAX));
     let tasks = dirs.into_iter().map(|dir| Task::List(dir, None)).collect();
+    let shares = descriptors::shares();
     let shared = Shared {
         watched,
         root,
@@ -97,33 +107,22 @@ pub(super) fn walk(
         newborn,
         progress,
         around,
-        shared_max: descriptors::shares().scan,
-        queue: Mutex::new(Queue {
-            tasks,
-            asking: 0,
-            busy: 0,
-            error: None,
-        }),
-        wake: Condvar::new(),
+        is_local: stat::mount(&watched.path).map_or(true, |mount| mount.is_local()),
+        lent_max: shares.scan,
+        lent: Arc::default(),
+        error: Mutex::default(),
         unreadable: Mutex::default(),
         doubtful: Mutex::default(),
         missed: Mutex::default(),
     };
-    std::thread::scope(|scope| {
-        let work = |number| Worker::new(&shared, number).run();
-        for number in 1..workers {
-            // Where the system gives no thread, fewer do the work.
-            let _ = std::thread::Builder::new().spawn_scoped(scope, move || work(number));
-        }
-        work(0);
-    });
+    crew::run(tasks, shares.scan_workers, &|number| Worker::new(&shared, number));
     let mut index = watched.index.write();
     for dir in shared.unreadable.into_inner() {
         index.doubt_dir(dir);
     }
     doubtful.append(&mut shared.doubtful.into_inner());
     let missed = shared.missed.into_inner();
-    shared.queue.into_inner().error.map_or(Ok(missed), Err)
+    shared.error.into_inner().map_or(Ok(missed), Err)
 }
 
 /// An entry that was found and is not in the index yet.
@@ -145,6 +144,36 @@ struct Worker<'a> {
     subdirs: Vec<(Inode, Option<Handle>)>,
     /// Directories that were listed to their end: unreadable, with mount points.
     listed: Vec<(DirId, bool, bool)>,
+    listing: Vec<MaybeUninit<u8>>,
+}
+
+impl Member for Worker<'_> {
+    type Task = Task;
+
+    fn work(&mut self, task: Task, crew: &Crew<Task>) {
+        match task {
+            Task::List(dir, handle) => {
+                let mut listing = std::mem::take(&mut self.listing);
+                self.list(dir, handle, &mut listing, crew);
+                self.listing = listing;
+            }
+            Task::Ask(lent, names) => self.ask_all(lent.dir, &lent.fd, &names, crew),
+        }
+        self.shared.progress.rests(self.number);
+        // Many workers gather less each.
+        let batch = BATCH_ENTRIES.saturating_mul(crew::FIRST) / crew.size().max(crew::FIRST);
+        if self.entries.len() >= batch || crew.is_short() {
+            self.flush(crew);
+        }
+    }
+
+    fn hand_over(&mut self, crew: &Crew<Task>) -> bool {
+        let had = !self.entries.is_empty() || !self.listed.is_empty();
+        if had {
+            self.flush(crew);
+        }
+        had
+    }
 }
 
 impl<'a> Worker<'a> {
@@ -156,54 +185,17 @@ impl<'a> Worker<'a> {
             arena: Vec::new(),
             subdirs: Vec::new(),
             listed: Vec::new(),
+            listing: vec![MaybeUninit::uninit(); LISTING_BYTES],
         }
     }
 
-    fn run(mut self) {
-        let mut listing = vec![MaybeUninit::uninit(); LISTING_BYTES];
-        while let Some(task) = self.next_task() {
-            match task {
-                Task::List(dir, handle) => self.list(dir, handle, &mut listing),
-                Task::Ask { dir, fd, names } => self.ask_all(dir, &fd, &names),
-            }
-            self.shared.progress.rests(self.number);
-            if self.entries.len() >= BATCH_ENTRIES || self.shared.queue.lock().tasks.is_empty() {
-                self.flush();
-            }
-            self.shared.queue.lock().busy -= 1;
-            self.shared.wake.notify_all();
-        }
-    }
-
-    fn next_task(&mut self) -> Option<Task> {
-        loop {
-            let mut queue = self.shared.queue.lock();
-            if queue.error.is_some() {
-                return None;
-            }
-            if let Some(task) = queue.tasks.pop() {
-                queue.busy += 1;
-                queue.asking -= usize::from(matches!(task, Task::Ask { .. }));
-                return Some(task);
-            }
-            if queue.busy == 0 && self.entries.is_empty() && self.listed.is_empty() {
-                self.shared.wake.notify_all();
-                return None;
-            }
-            if !self.entries.is_empty() || !self.listed.is_empty() {
-                // What this worker still holds may be what the others wait for.
-                queue.busy += 1;
-                drop(queue);
-                self.flush();
-                self.shared.queue.lock().busy -= 1;
-                self.shared.wake.notify_all();
-                continue;
-            }
-            self.shared.wake.wait(&mut queue);
-        }
-    }
-
-    fn list(&mut self, dir: DirId, handle: Option<Handle>, listing: &mut [MaybeUninit<u8>]) {
+    fn list(
+        &mut self,
+        dir: DirId,
+        handle: Option<Handle>,
+        listing: &mut [MaybeUninit<u8>],
+        crew: &Crew<Task>,
+    ) {
         self.shared.progress.asks(self.number, dir, b"");
         let fd = match self.open(dir, handle) {
             Ok(Opened::Here(fd)) => fd,
@@ -217,11 +209,9 @@ impl<'a> Worker<'a> {
                 return;
             }
         };
-        let fd = Arc::new(fd);
+        let mut to_share = Sharing::of(self.shared, dir, &fd);
         let (mut unreadable, mut mounts) = (false, false);
-        let mut count = 0usize;
-        let mut shared_names = Vec::new();
-        let mut entries = RawDir::new(&*fd, listing);
+        let mut entries = RawDir::new(&fd, listing);
         while let Some(entry) = entries.next() {
             let entry = match entry {
                 Ok(entry) => entry,
@@ -235,14 +225,15 @@ impl<'a> Worker<'a> {
             if name == c"." || name == c".." {
                 continue;
             }
-            count += 1;
-            if count > SHARE_ENTRIES {
-                shared_names.extend_from_slice(name.to_bytes_with_nul());
-                if count.is_multiple_of(SHARE_ENTRIES) {
-                    self.share(dir, &fd, std::mem::take(&mut shared_names));
+            if let Some(chunk) = to_share.chunk(crew) {
+                to_share.names.extend_from_slice(name.to_bytes_with_nul());
+                to_share.count += 1;
+                if to_share.count >= chunk {
+                    self.share(&mut to_share, crew);
                 }
                 continue;
             }
+            let began = Instant::now();
             match self.ask(dir, &fd, name) {
                 Ok(is_mount) => mounts |= is_mount,
                 Err(error) => {
@@ -250,10 +241,10 @@ impl<'a> Worker<'a> {
                     unreadable = true;
                 }
             }
+            to_share.asked(began.elapsed());
+            crew.did(1);
         }
-        if !shared_names.is_empty() {
-            self.share(dir, &fd, shared_names);
-        }
+        self.share(&mut to_share, crew);
         self.shared.progress.directories.fetch_add(1, Relaxed);
         self.listed.push((dir, unreadable, mounts));
     }
@@ -265,14 +256,18 @@ impl<'a> Worker<'a> {
             let Some(known) = index.dirs().get(dir).filter(|_| !index.is_listed(dir)) else {
                 return Ok(Opened::NotWanted);
             };
-            let path = handle.is_none().then(|| index.dirs().path(dir)).flatten();
+            let path = (handle.is_none() || !self.shared.is_local)
+                .then(|| index.dirs().path(dir))
+                .flatten();
             if handle.is_none() && path.is_none() && index.dirs().is_too_deep(dir) {
                 return Err(io::ErrorKind::InvalidFilename.into());
             }
             (known.ino, path)
         };
-        let opened = match (handle, path) {
-            (Some(handle), _) => open_by_handle(self.shared.mount, handle, ino)?,
+        let by_handle = handle.map(|handle| open_by_handle(self.shared.mount, handle, ino));
+        let opened = match (by_handle.transpose()?.flatten(), path) {
+            (Some(fd), _) => Some(fd),
+            // Not every file server leads by a handle to what it has told of.
             (None, Some(path)) => open_expected(self.shared.root, &path, ino)?,
             // What lies above it is on the move.
             (None, None) => None,
@@ -280,24 +275,20 @@ impl<'a> Worker<'a> {
         Ok(opened.map_or(Opened::Elsewhere, Opened::Here))
     }
 
-    /// Has another worker ask for these, or asks for them where enough wait already.
-    fn share(&mut self, dir: DirId, fd: &Arc<OwnedFd>, names: Vec<u8>) {
-        let mut queue = self.shared.queue.lock();
-        if queue.asking >= self.shared.shared_max {
-            drop(queue);
-            return self.ask_all(dir, fd, &names);
+    /// Has another worker ask for what was gathered, or asks for it where enough directories are open already.
+    fn share(&mut self, these: &mut Sharing<'_>, crew: &Crew<Task>) {
+        these.count = 0;
+        let names = std::mem::take(&mut these.names);
+        if names.is_empty() {
+            return;
         }
-        queue.asking += 1;
-        queue.tasks.push(Task::Ask {
-            dir,
-            fd: Arc::clone(fd),
-            names,
-        });
-        drop(queue);
-        self.shared.wake.notify_one();
+        match these.lend(self.shared) {
+            Some(lent) => crew.push([Task::Ask(lent, names)]),
+            None => self.ask_all(these.dir, these.fd, &names, crew),
+        }
     }
 
-    fn ask_all(&mut self, dir: DirId, fd: &OwnedFd, names: &[u8]) {
+    fn ask_all(&mut self, dir: DirId, fd: &OwnedFd, names: &[u8], crew: &Crew<Task>) {
         for name in names.split_inclusive(|b| *b == 0) {
             let Ok(name) = CStr::from_bytes_with_nul(name) else {
                 continue;
@@ -311,13 +302,14 @@ impl<'a> Worker<'a> {
                     self.shared.unreadable.lock().insert(dir);
                 }
             }
+            crew.did(1);
         }
     }
 
     /// Asks for one entry's attributes; true if something is mounted there.
     fn ask(&mut self, dir: DirId, fd: &OwnedFd, name: &CStr) -> io::Result<bool> {
         self.shared.progress.asks(self.number, dir, name.to_bytes());
-        let found = match self.shared.watched.projects.entry(fd, name) {
+        let found = match self.shared.watched.projects.listed_entry(fd, name) {
             Ok(found) => found,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(e) => return Err(e),
@@ -338,7 +330,9 @@ impl<'a> Worker<'a> {
         self.shared.around.met(fd, name, &found.stat);
         self.arena.extend_from_slice(name.to_bytes());
         let believed = self.shared.belief.rests_on_atime(&found.stat);
-        let keeps_atime = believed && !project::moves_atime(fd, name).unwrap_or(false);
+        // Of a file server a file of our own has shown that it moves them.
+        let keeps_atime =
+            believed && self.shared.is_local && !project::moves_atime(fd, name).unwrap_or(false);
         self.entries.push(Pending {
             stat: found.stat,
             dir,
@@ -349,7 +343,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Gives everything gathered to the index, and the directories among it to the queue.
-    fn flush(&mut self) {
+    fn flush(&mut self, crew: &Crew<Task>) {
         let result = self.write_entries();
         let subdirs = std::mem::take(&mut self.subdirs);
         let pending = {
@@ -368,15 +362,15 @@ impl<'a> Worker<'a> {
                 .map(|(dir, handle)| Task::List(dir, handle))
                 .collect()
         };
-        let mut queue = self.shared.queue.lock();
-        queue.tasks.extend(tasks);
-        if let Err(e) = result {
-            queue.error.get_or_insert(e.into());
-        } else if self.shared.around.stopping() {
-            queue.error.get_or_insert(ScanError::Stopped);
+        crew.push(tasks);
+        let error = match result {
+            Err(e) => Some(e.into()),
+            Ok(()) => self.shared.around.stopping().then_some(ScanError::Stopped),
+        };
+        if let Some(error) = error {
+            self.shared.error.lock().get_or_insert(error);
+            crew.stop();
         }
-        drop(queue);
-        self.shared.wake.notify_all();
         if pending > PENDING_NAME_BYTES_MAX {
             self.shared.around.write_back();
         }
@@ -421,6 +415,10 @@ impl<'a> Worker<'a> {
             }
         }
         let doubtful = index.upsert_scanned(&mut found)?;
+        if self.shared.watched.reads == Reads::AtScans {
+            let read = self.entries.iter().filter(|entry| entry.stat.kind == Kind::File);
+            self.note_reads(&mut index, read.map(|entry| (entry, now)));
+        }
         for ino in ahead {
             index.record_use(ino, now);
         }
@@ -436,6 +434,20 @@ impl<'a> Worker<'a> {
         self.entries.clear();
         self.arena.clear();
         Ok(())
+    }
+
+    /// Where only access times tell of reads, each scan takes them over. A clock never moves backwards.
+    fn note_reads<'e>(&self, index: &mut Index, entries: impl Iterator<Item = (&'e Pending, Seconds)>) {
+        for (entry, now) in entries {
+            let belief = match entry.keeps_atime {
+                true => Belief::Since(now),
+                false => Belief::Atime(now),
+            };
+            let read = belief.first_use(&entry.stat, now).at;
+            if index.last_use(entry.stat.ino).is_some_and(|last| last.at < read) {
+                index.record_use(entry.stat.ino, read);
+            }
+        }
     }
 
     fn note_unreadable(&self, dir: DirId, name: &[u8], error: &io::Error) {
@@ -455,6 +467,77 @@ impl<'a> Worker<'a> {
         } else if before == UNREADABLE_LOGGED_MAX {
             tracing::warn!("more entries cannot be read; see `unreadable` in status");
         }
+    }
+}
+
+/// Whether others ask for the entries of a directory, and for which.
+struct Sharing<'a> {
+    dir: DirId,
+    fd: &'a OwnedFd,
+    is_local: bool,
+    asked: u32,
+    took: Duration,
+    lent: Option<Arc<Lent>>,
+    /// Names that wait to be shared, each ended by NUL.
+    names: Vec<u8>,
+    count: usize,
+}
+
+impl<'a> Sharing<'a> {
+    fn of(shared: &Shared<'_>, dir: DirId, fd: &'a OwnedFd) -> Self {
+        Self {
+            dir,
+            fd,
+            is_local: shared.is_local,
+            asked: 0,
+            took: Duration::ZERO,
+            lent: None,
+            names: Vec::new(),
+            count: 0,
+        }
+    }
+
+    fn asked(&mut self, took: Duration) {
+        self.asked = self.asked.saturating_add(1);
+        self.took = self.took.saturating_add(took);
+    }
+
+    /// How many of the names that follow another worker is to ask for at a time; none: this one asks for the next by itself.
+    ///
+    /// On a far server each answer that the listing has not brought takes long, and then many ask at a time. Where the listing brings them, it
+    /// goes on doing so only while the one that lists asks for each right then.
+    fn chunk(&self, crew: &Crew<Task>) -> Option<usize> {
+        if !self.names.is_empty() {
+            return Some(if self.is_slow() { SLOW_CHUNK } else { SHARE_ENTRIES });
+        }
+        if self.asked >= SLOW_AFTER && self.is_slow() && crew.is_short() {
+            return Some(SLOW_CHUNK);
+        }
+        let is_large = self.is_local && self.asked as usize >= SHARE_ENTRIES;
+        is_large.then_some(SHARE_ENTRIES)
+    }
+
+    fn is_slow(&self) -> bool {
+        self.took > SLOW.saturating_mul(self.asked.max(1))
+    }
+
+    /// The directory for others; none where enough are open already.
+    fn lend(&mut self, shared: &Shared<'_>) -> Option<Arc<Lent>> {
+        if let Some(lent) = &self.lent {
+            return Some(Arc::clone(lent));
+        }
+        if shared.lent.load(Relaxed) >= shared.lent_max {
+            return None;
+        }
+        let fd = self.fd.try_clone().ok()?;
+        shared.lent.fetch_add(1, Relaxed);
+        let lent = Arc::new(Lent {
+            dir: self.dir,
+            fd,
+            all: Arc::clone(&shared.lent),
+        });
+        self.lent = Some(Arc::clone(&lent));
+        Some(lent)
     }
 }
 

@@ -3,6 +3,7 @@
 //! - [`extents`]  blocks of a file that others use as well
 //! - [`subvolumes`] how many of btrfs lie in one
 //! - [`absence`]  what an error says of the thing that was looked up
+//! - [`exact`]    statx with times as exact as the file system keeps them
 //! - [`failure`]  what an error of a file system means to an operator
 //! - [`fanotify`] groups and marks; reading gives raw bytes, the decoder is in `collect`
 //! - [`descriptor`] descriptors that are handed over as numbers
@@ -28,6 +29,7 @@
 //! - [`inside`]   changing names in directories that others may write to
 //! - [`mark`] tells a directory that the agent made
 //! - [`likeness`] owner, mode, ACLs and attributes of a directory, read and given by descriptor
+//! - [`trying`]   what a file system does, found out with a file of our own
 //! - [`walk`]     a tree of any depth, without recursion
 //!
 //! Every function names its man page. Nothing here knows of volumes, rules or plans.
@@ -40,6 +42,7 @@ pub mod beneath;
 pub mod bounded;
 pub mod child;
 pub mod descriptor;
+pub mod exact;
 pub mod extents;
 pub mod failure;
 pub mod fanotify;
@@ -65,4 +68,5 @@ pub mod stat;
 pub mod subvolumes;
 pub mod time;
 pub mod trusted;
+pub mod trying;
 pub mod walk;

@@ -112,6 +112,40 @@ pub fn entry(dir: impl AsFd, name: &CStr) -> io::Result<Located> {
     Ok(located(&rustix::fs::statx(dir, name, flags, wanted())?))
 }
 
+/// The same as the kernel knows it now, and no server is asked: for an entry whose directory was listed a moment ago, which told of its
+/// entries as well (READDIRPLUS).
+///
+/// # Errors
+/// What `statx(2)` says.
+pub fn listed_entry(dir: impl AsFd, name: &CStr) -> io::Result<Located> {
+    if mountpoints::may_be(name) {
+        return entry(dir, name);
+    }
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    Ok(located(&rustix::fs::statx(dir, name, flags, wanted())?))
+}
+
+/// The same as a server knows it now: what is decided right after it must not rest on an older answer.
+///
+/// # Errors
+/// What `statx(2)` says.
+pub fn entry_now(dir: impl AsFd, name: &CStr) -> io::Result<Located> {
+    if mountpoints::may_be(name) {
+        return entry(dir, name);
+    }
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_FORCE_SYNC;
+    Ok(located(&rustix::fs::statx(dir, name, flags, wanted())?))
+}
+
+/// The file behind an open descriptor, as a server knows it now.
+///
+/// # Errors
+/// What `statx(2)` says.
+pub fn open_file_now(fd: impl AsFd) -> io::Result<Located> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
+    Ok(located(&rustix::fs::statx(fd, c"", flags, wanted())?))
+}
+
 /// The file behind an open descriptor.
 ///
 /// # Errors
@@ -223,6 +257,21 @@ pub struct Mount {
 }
 
 impl Mount {
+    /// Whether other hosts may use the same files: not on file systems of which it is known that they cannot.
+    pub fn may_be_shared(&self) -> bool {
+        let alone = [
+            magic::EXT4,
+            magic::XFS,
+            magic::BTRFS,
+            magic::TMPFS,
+            magic::OVERLAY,
+            magic::ZFS,
+            magic::F2FS,
+            magic::BCACHEFS,
+        ];
+        !alone.contains(&self.magic)
+    }
+
     /// Whether the kernel itself knows what lies there, and asks no server.
     pub fn is_local(&self) -> bool {
         [magic::EXT4, magic::XFS, magic::BTRFS, magic::TMPFS].contains(&self.magic)
@@ -294,6 +343,18 @@ pub mod magic {
     pub const BTRFS: u64 = 0x9123_683E;
     /// tmpfs.
     pub const TMPFS: u64 = 0x0102_1994;
+    /// overlayfs.
+    pub const OVERLAY: u64 = 0x794c_7630;
+    /// ZFS on Linux.
+    pub const ZFS: u64 = 0x2fc1_2fc1;
+    /// f2fs.
+    pub const F2FS: u64 = 0xF2F5_2010;
+    /// bcachefs.
+    pub const BCACHEFS: u64 = 0xca45_1a4e;
+    /// NFS, on a client.
+    pub const NFS: u64 = 0x6969;
+    /// FUSE.
+    pub const FUSE: u64 = 0x6573_5546;
 }
 
 /// The mount that holds `path`.

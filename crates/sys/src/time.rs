@@ -38,7 +38,16 @@ pub fn boot_id() -> BootId {
 
 /// The processor time that the calling thread has taken (CLOCK_THREAD_CPUTIME_ID).
 pub fn of_this_thread() -> std::time::Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    processor_time(rustix::time::ClockId::ThreadCPUTime)
+}
+
+/// The processor time that all threads of this process have taken (CLOCK_PROCESS_CPUTIME_ID).
+pub fn of_this_process() -> std::time::Duration {
+    processor_time(rustix::time::ClockId::ProcessCPUTime)
+}
+
+fn processor_time(clock: rustix::time::ClockId) -> std::time::Duration {
+    let now = rustix::time::clock_gettime(clock);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     std::time::Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
 }

@@ -151,6 +151,9 @@ fn print_there(e: &v1::Explanation, out: &mut Out) -> Result<(), CtlError> {
     row("change", when(e.change));
     row("birth", when(e.birth));
     row("observed", format!("since {}", when(e.coverage_since)));
+    if !e.blind.is_empty() {
+        row("not seen", super::unseen(&e.blind, &e.reads));
+    }
     for gap in &e.gaps {
         row(
             "gap",

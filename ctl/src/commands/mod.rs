@@ -28,6 +28,7 @@ mod volume;
 
 use clap::Subcommand;
 use purge_proto::units::parse_duration;
+use purge_proto::v1;
 
 use crate::connect::Client;
 use crate::error::CtlError;
@@ -150,6 +151,17 @@ fn asker(by: &str) -> String {
         Some(("uid", "0")) => "root".into(),
         Some((kind @ ("quota" | "watermark"), _)) => kind.into(),
         _ => by.into(),
+    }
+}
+
+/// What a collector cannot see, in words.
+fn unseen(blind: &[v1::BlindSpot], reads: &str) -> String {
+    let words: Vec<&str> = blind.iter().map(|spot| spot.words.as_str()).collect();
+    let words = words.join(", ");
+    match reads {
+        "at_scans" => format!("{words}. Reads are known only as access times at scans"),
+        "unknown" => format!("{words}. READS ARE NOT KNOWN: the last use is the last change"),
+        _ => words,
     }
 }
 

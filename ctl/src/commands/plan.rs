@@ -222,6 +222,10 @@ pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
         out.line(&format!("  {candidates} in use by mounts: a run keeps them"))?;
         out.line("")?;
     }
+    if !p.blind.is_empty() {
+        out.words(&format!("  Not seen: {}", super::unseen(&p.blind, &p.reads)))?;
+        out.line("")?;
+    }
     if p.grace_seconds > 0 {
         let why = match p.guard.as_str() {
             "grace" => " (no leases on this file system: at least a day)",

@@ -107,8 +107,8 @@ fn rank(name: &str) -> u8 {
         "attention" | "FAILED" | "stuck" => 1,
         "waits" | "guard" | "scanning" | "unreadable" | "locked" | "ahead" | "not covered" => 3,
         "next" => 4,
-        "path" | "watched by" | "precision" | "contains" | "disk" | "trash" | "observed" | "gaps"
-        | "events" | "index" => 5,
+        "path" | "watched by" | "not seen" | "precision" | "contains" | "disk" | "trash" | "observed"
+        | "gaps" | "events" | "index" => 5,
         // A trigger's name.
         _ => 2,
     }
@@ -189,12 +189,19 @@ fn print_volume(v: &v1::VolumeStatus, all: &v1::AgentStatus, out: &mut Out) -> R
     row(
         "watched by",
         format!(
-            "{} on {}, baseline {}",
+            "{}{} on {}, baseline {}",
             views::collector(v.collector()),
+            match v.collector_mode.as_str() {
+                "" => String::new(),
+                mode => format!(" ({mode})"),
+            },
             v.filesystem,
             v.baseline
         ),
     );
+    if !v.blind.is_empty() {
+        row("not seen", super::unseen(&v.blind, &v.reads));
+    }
     let window = match v.precision_seconds {
         0 => "every use is recorded by itself".to_owned(),
         seconds => format!(

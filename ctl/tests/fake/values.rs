@@ -66,6 +66,21 @@ pub fn notices() -> Vec<Notice> {
     vec![waiting, sent, failed]
 }
 
+/// What the collector does not see.
+pub fn blind() -> Vec<BlindSpot> {
+    let spot = |name: &str, words: &str| BlindSpot {
+        name: name.into(),
+        words: words.into(),
+    };
+    vec![
+        spot("client_caches", "reads of NFS clients from their own caches"),
+        spot(
+            "mappings",
+            "memory mappings that are used after the file was closed",
+        ),
+    ]
+}
+
 pub fn status() -> AgentStatus {
     let volume = VolumeStatus {
         subvolumes: 0,
@@ -85,6 +100,9 @@ pub fn status() -> AgentStatus {
         name: "scratch".into(),
         path: b"/export/scratch".to_vec(),
         collector: Collector::Fanotify.into(),
+        collector_mode: "filesystem".into(),
+        blind: blind(),
+        reads: "seen".into(),
         state: VolumeState::Degraded.into(),
         reason: "the index cannot be written".into(),
         files: 1_000_000,
@@ -207,6 +225,8 @@ pub fn explanation(path: Vec<u8>) -> Explanation {
     };
     Explanation {
         taken: Vec::new(),
+        blind: blind(),
+        reads: "seen".into(),
         path,
         kind: Kind::File.into(),
         bytes: 42,

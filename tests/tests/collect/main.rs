@@ -15,6 +15,7 @@ mod nfs;
 mod nfsd;
 mod odd_files;
 mod precision;
+mod scans;
 mod subvolumes;
 mod touched;
 mod volumes;

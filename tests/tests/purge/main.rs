@@ -20,6 +20,8 @@ mod late;
 mod links;
 mod locks;
 mod mounted;
+mod once;
+mod once_far;
 mod race;
 mod recovery;
 mod several;

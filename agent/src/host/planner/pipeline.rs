@@ -23,6 +23,7 @@ use crate::volume::Volume;
 use crate::work::{Outcome, Phase};
 use purge_base::accounts::largest_named;
 use purge_policy::apart::TOGETHER_MAX;
+use purge_policy::blind;
 use purge_policy::cut;
 use purge_policy::evaluate::{Circumstances, Evaluation};
 use purge_policy::rule::AUTO_MAX_FRACTION;
@@ -49,6 +50,9 @@ impl Planner {
     fn make(&self, volume: &Arc<Volume>, want: Want<'_>) -> Result<Option<Plan>, HostError> {
         self.judge.check_certain(volume)?;
         let terms = self.bind(volume, want.what, want.unattended)?;
+        if let Some(why) = blind::refusal(terms.rules(), volume.profile().reads, &volume.config.name) {
+            return Err(HostError::Refused(why));
+        }
         let mut at = self.as_of_now(volume)?;
         at.only = want.only.only();
         let begun = Begun {

@@ -69,6 +69,9 @@ pub(in crate::serve) fn plan(plan: Plan, owners_max: usize) -> v1::Plan {
         mounted: plan.mounted,
         requested_by: plan.by,
         trigger: plan.trigger.unwrap_or_default(),
+        // Of the volume: see `plan_on`.
+        blind: Vec::new(),
+        reads: String::new(),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::volume::{Volume, found_at, opening};
 use purge_base::clock;
 use purge_base::clock::Step;
 use purge_collect::precision::Windows;
-use purge_collect::source::Barrier;
+use purge_collect::source::{Barrier, Mode};
 use purge_scan::Extent;
 use purge_sys::failure::Defect;
 use purge_sys::stat;
@@ -161,7 +161,7 @@ impl Volume {
     pub(super) fn listen(&self, last: &mut Rounds) {
         /// A busy collector is not deaf.
         const WAITS: Duration = Duration::from_secs(1);
-        if self.health.lock().away.is_some() {
+        if self.health.lock().away.is_some() || self.profile().mode == Mode::Scans {
             return;
         }
         let counters = &self.watched.counters;

@@ -14,7 +14,7 @@ use crate::Watched;
 use crate::accessors::{Accessor, Accessors};
 use crate::collector::{BUFFER_BYTES, CollectError, Collector, Judges};
 use crate::precision::{Hiding, Windows, end_window_of_another};
-use crate::source::{self, Barrier, Blind, Certainty, Kind, Mode, Profile, Since, Source, Watching};
+use crate::source::{self, Barrier, Blind, Certainty, Kind, Mode, Profile, Reads, Since, Source, Watching};
 use purge_base::clock;
 use purge_base::handover::{self, Handover};
 use purge_model::{Inode, Seconds};
@@ -75,6 +75,7 @@ impl Wish {
             certainty: Certainty::Exact,
             hides: true,
             outlives: true,
+            reads: Reads::Seen,
             blind: &[Blind::ClientCaches, Blind::Mappings, Blind::Images],
         }
     }

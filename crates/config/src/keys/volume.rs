@@ -16,13 +16,24 @@ keys! {
             Word::new("fanotify"),
             Word::later("inotify"),
             Word::later("fuse"),
-            Word::later("scan"),
+            Word::means("scan", "by scans only, for file systems that report no events"),
         ]),
         "\"auto\"",
     )
     .at_restart()
     .in_use(true)
-    .doc("How the agent observes the volume. It needs Linux 5.17 and ext4, xfs, btrfs or tmpfs.");
+    .doc("How the agent observes the volume. fanotify needs Linux 5.17 and ext4, xfs, btrfs or tmpfs. scan works everywhere: it knows of reads \
+          only where a read moves the access time, which the agent tries with a file of its own. Where it does not, a rule must say \
+          clock = [\"modify\", \"change\"].");
+    SCAN_INTERVAL = Key::with_default("scan_interval", Form::Duration, "\"6h\"")
+        .at_restart()
+        .in_use(true)
+        .doc("With collector = \"scan\": how often the agent scans (1m to 7d).");
+    SOLE_CLIENT = Key::with_default("sole_client", Form::Flag, "false")
+        .at_restart()
+        .in_use(true)
+        .doc("true: you vouch that no other host uses the file system. Where other hosts may use it (NFS, SMB, FUSE, cluster file systems), \
+              there is no plan without that.");
     BASELINE = Key::with_default(
         "baseline",
         Form::Choice(&[

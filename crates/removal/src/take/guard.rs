@@ -29,6 +29,7 @@ use crate::trash::origin::{self, Origin};
 use purge_collect::Watched;
 use purge_collect::altered::Follower;
 use purge_collect::mounted::InUse;
+use purge_collect::source::Reads;
 use purge_index::DirId;
 use purge_model::{Inode, Kind, Stat};
 use purge_policy::evaluate::Shape;
@@ -276,7 +277,10 @@ impl<'a> Ground<'a> {
     pub fn verify(&mut self, candidate: &Candidate, file: Option<&Leased>) -> Result<Verified, Fate> {
         let name = self.anchor_of(candidate, By::Itself)?.name(candidate);
         let found = match file {
+            // A server is asked for what is decided by.
+            Some(file) if self.watched.reads != Reads::Seen => stat::open_file_now(file.file()),
             Some(file) => stat::open_file(file.file()),
+            None if self.watched.reads != Reads::Seen => stat::entry_now(&name.dir, &name.name),
             None => stat::entry(&name.dir, &name.name),
         };
         let found = found.map_err(refusal::fate)?;
@@ -298,6 +302,7 @@ impl<'a> Ground<'a> {
         }
         self.check_mounted(s.ino)?;
         self.check_index(candidate)?;
+        self.check_read(candidate, s)?;
         if !same_content {
             return Err(Fate::Skipped(Skip::Changed));
         }
@@ -306,6 +311,15 @@ impl<'a> Ground<'a> {
             false => vec![name],
         };
         Ok(Verified { names })
+    }
+
+    /// Where no event tells of reads: the access time must not be later than the last use that the plan knows of.
+    fn check_read(&self, candidate: &Candidate, now: &Stat) -> Result<(), Fate> {
+        let is_told = self.watched.reads != Reads::AtScans || candidate.shape != Shape::File;
+        match is_told || now.atime <= candidate.access.at {
+            true => Ok(()),
+            false => Err(Fate::Skipped(Skip::Accessed)),
+        }
     }
 
     fn anchor_of(&mut self, candidate: &Candidate, by: By) -> Result<Anchor, Fate> {

@@ -37,6 +37,8 @@ pub fn plan(id: &str) -> Plan {
                 ..RuleShare::default()
             },
         ],
+        blind: super::blind(),
+        reads: "seen".into(),
         evaluation_seconds: 0.031,
         forgiven: Some(Forgiven {
             stretches: 2,
