@@ -1,4 +1,4 @@
-//! Mail servers and brokers that mean ill, on the loopback: what they send takes neither memory nor stack, and is not believed.
+//! Mail servers, brokers and HTTP endpoints that mean ill, on the loopback: what they send takes neither memory nor stack, and is not believed.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,7 +11,7 @@ use super::{Letter, SendError, Teller};
 use crate::event::{Audience, Event, What};
 use crate::notice::{Fate, Notice};
 use crate::receipts::Receipt;
-use crate::settings::{Amqp, Means, Notify, Sink, Smtp, Tls};
+use crate::settings::{Amqp, Means, Notify, Sink, Smtp, Tls, Webhook};
 use crate::text::Words;
 use crate::url::Url;
 
@@ -199,6 +199,44 @@ fn answers_that_were_said_before_tls_begins_are_not_believed() {
     }
 }
 
+#[test]
+fn an_http_endpoint_that_answers_without_end_takes_no_memory() {
+    let endless = [
+        ("", &b"H"[..]),
+        ("HTTP/1.1 200 OK\r\n", b"Name: of a header\r\n"),
+        ("HTTP/1.1 500 Broken\r\n\r\n", b"body"),
+        ("HTTP/1.1 200 OK\r\n\r\n", b"body"),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"ffffffff;extension",
+        ),
+    ];
+    for (begin, bytes) in endless {
+        let (port, poured) = server(move |mut stream| {
+            let _ = line(&mut stream);
+            stream.write_all(begin.as_bytes()).unwrap();
+            pour(&mut stream, &bytes.repeat(1 << 14))
+        });
+        let means = Means::Webhook(Webhook {
+            url: Url::new(format!("http://127.0.0.1:{port}/")),
+            token_file: None,
+            secret_file: None,
+            ca: None,
+            timeout: 10,
+        });
+        let mut all = usize::MAX;
+        let sent = send(means, || {
+            all = poured.recv_timeout(PATIENCE).unwrap_or(usize::MAX)
+        });
+        assert!(all < TOO_MUCH, "{begin:?}: {all} bytes were read: {sent:?}");
+        assert_eq!(
+            sent.is_ok(),
+            begin.contains("200 OK\r\n\r\n") || begin.contains("chunked"),
+            "{begin:?}"
+        );
+    }
+}
+
 fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
     let size = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&[kind][..], &channel.to_be_bytes(), &size, payload, b"\xce"].concat()
@@ -319,17 +357,21 @@ fn the_connection_is_closed_as_amqp_has_it_once_the_notice_is_taken() {
 
 #[test]
 fn tables_in_tables_do_not_take_the_stack() {
-    let mut tables = Vec::new();
-    for _ in 0..24_000 {
-        tables = [b"A", &long(&tables)[..]].concat();
+    // The first stays within the bound and is read; the second does not.
+    for (levels, is_read) in [(60, true), (24_000, false)] {
+        let tables = (0..levels).fold(Vec::new(), |inner, _| [b"A", &long(&inner)[..]].concat());
+        let properties = [b"\x01k", &tables[..]].concat();
+        let (port, answered) = server(move |mut stream| {
+            stream.read_exact(&mut [0; 8]).unwrap();
+            let _ = stream.write_all(&start(&properties));
+            next(&mut stream).is_some()
+        });
+        let failed = send(broker(port), || ()).unwrap_err();
+        assert!(matches!(failed, SendError::Down(_)), "{failed:?}");
+        assert_eq!(
+            answered.recv_timeout(PATIENCE).unwrap(),
+            is_read,
+            "{levels} levels"
+        );
     }
-    let properties = [b"\x01k", &tables[..]].concat();
-    let (port, ended) = server(move |mut stream| {
-        stream.read_exact(&mut [0; 8]).unwrap();
-        let _ = stream.write_all(&start(&properties));
-        next(&mut stream).is_none()
-    });
-    let failed = send(broker(port), || ()).unwrap_err();
-    assert!(matches!(failed, SendError::Down(_)), "{failed:?}");
-    assert!(ended.recv_timeout(PATIENCE).unwrap(), "the connection goes on");
 }
