@@ -8,39 +8,44 @@ use lapin::types::FieldTable;
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind};
 
-use super::{Letter, Receipt, SendError, amqps, secret, tls};
+use super::reactor::{self, Bounds};
+use super::{Letter, Receipt, SendError, secret, tls};
 use crate::settings::Amqp;
 
 /// A broker that answers later than this is taken for dead.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
+/// The code of a connection that ends well.
+const SUCCESS: u16 = 200;
 /// Delivery mode: it survives the broker's restart.
 const PERSISTENT: u8 = 2;
 
-/// A broker.
+/// What a broker may send in one connection besides the notice itself, should it give that back. Who is asked to keep one notice needs
+/// some 2 kB; the library keeps what comes, ten times as large.
+const ANSWERS_BYTES_MAX: usize = 128 << 10;
+/// The farewell; then the connection is cut.
+const CLOSES_WITHIN: Duration = Duration::from_secs(5);
+
+/// A broker. Each notice has a connection of its own: in one that waits for the next notice, the library would keep what a broker sends
+/// unasked, for as long as it sends.
+#[derive(Debug)]
 pub struct Publisher {
     config: Amqp,
-    open: Option<(Connection, Channel)>,
 }
 
 impl Publisher {
     pub fn new(config: Amqp) -> Self {
-        Self { config, open: None }
+        Self { config }
     }
 
-    pub async fn send(&mut self, letter: &Letter, receipt: &Receipt) -> Result<(), SendError> {
-        let done = match tokio::time::timeout(ANSWERS_WITHIN, self.publish(letter, receipt)).await {
+    pub async fn send(&self, letter: &Letter, receipt: &Receipt) -> Result<(), SendError> {
+        match tokio::time::timeout(ANSWERS_WITHIN, self.publish(letter, receipt)).await {
             Ok(done) => done,
             Err(_) => Err(SendError::Down(format!(
                 "{} did not answer within {} s",
                 self.place(),
                 ANSWERS_WITHIN.as_secs()
             ))),
-        };
-        if matches!(done, Err(SendError::Down(_))) {
-            // What is left of the connection is of no use.
-            self.open = None;
         }
-        done
     }
 
     /// The broker, without a password.
@@ -52,19 +57,27 @@ impl Publisher {
         )
     }
 
-    async fn publish(&mut self, letter: &Letter, receipt: &Receipt) -> Result<(), SendError> {
+    async fn publish(&self, letter: &Letter, receipt: &Receipt) -> Result<(), SendError> {
+        let text = letter.text();
+        let (connection, channel) = self.connect(bounds_for(&text)).await?;
+        let done = self.publish_in(&channel, letter, &text, receipt).await;
+        // It is taken, or not: no task waits for the farewell.
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(CLOSES_WITHIN, connection.close(SUCCESS, "OK".into())).await;
+            drop(channel);
+        });
+        done
+    }
+
+    async fn publish_in(
+        &self,
+        channel: &Channel,
+        letter: &Letter,
+        text: &str,
+        receipt: &Receipt,
+    ) -> Result<(), SendError> {
         let place = self.place();
         let down = |e: lapin::Error| SendError::Down(format!("{place}: {e}"));
-        if self
-            .open
-            .as_ref()
-            .is_none_or(|(_, channel)| !channel.status().connected())
-        {
-            self.open = Some(self.connect().await?);
-        }
-        let Some((_, channel)) = &self.open else {
-            return Err(SendError::Down(format!("{place}: no connection")));
-        };
         let first = letter.notice.events.first();
         let volume = first.map_or("", |e| e.volume.as_str());
         let key = self
@@ -89,7 +102,7 @@ impl Publisher {
                 self.config.exchange.as_str().into(),
                 key.as_str().into(),
                 options,
-                letter.text().as_bytes(),
+                text.as_bytes(),
                 properties,
             )
             .await
@@ -110,7 +123,7 @@ impl Publisher {
         }
     }
 
-    async fn connect(&self) -> Result<(Connection, Channel), SendError> {
+    async fn connect(&self, bounds: Bounds) -> Result<(Connection, Channel), SendError> {
         let place = self.place();
         let down = |e: lapin::Error| SendError::Down(tls::with_cure(format!("{place}: {e}")));
         let mut uri: AMQPUri = self
@@ -124,14 +137,13 @@ impl Publisher {
         }
         bound(&mut uri);
         let properties = ConnectionProperties::default().with_connection_name("purge-agent".into());
-        let connection = match uri.scheme {
-            AMQPScheme::AMQP => Connection::connect_uri(uri, properties).await,
-            AMQPScheme::AMQPS => {
-                let tls = tls::client(self.config.ca.as_deref())?;
-                amqps::connect(uri, tls, properties).await
-            }
-        }
-        .map_err(down)?;
+        let tls = match uri.scheme {
+            AMQPScheme::AMQP => None,
+            AMQPScheme::AMQPS => Some(tls::client(self.config.ca.as_deref())?),
+        };
+        let connection = reactor::connect(uri, tls, bounds, properties)
+            .await
+            .map_err(down)?;
         let exchange = self.config.exchange.as_str();
         // One that is there is used as it is, of any kind.
         let probe = connection.create_channel().await.map_err(down)?;
@@ -168,6 +180,15 @@ impl Publisher {
         Ok((connection, channel))
     }
 }
+
+/// What a broker may send that gets this notice: it gives it back, with the heads of its frames, where no queue wants it.
+fn bounds_for(text: &str) -> Bounds {
+    Bounds {
+        bytes: ANSWERS_BYTES_MAX.saturating_add(text.len().saturating_mul(2)),
+        time: ANSWERS_WITHIN.saturating_add(CLOSES_WITHIN),
+    }
+}
+
 /// What a broker may have the client set memory aside for: buffers of 32 frames each way, before anything is sent. A broker that names no
 /// bound for a frame would get 128 GiB, and the client does not know yet who listens there.
 fn bound(uri: &mut AMQPUri) {

@@ -1,9 +1,14 @@
 //! The means by which a notice reaches its receiver. Each sends one notice and says whether it was taken.
 
 mod amqp;
-mod amqps;
+mod bounded;
 mod exec;
+mod frames;
+#[cfg(test)]
+mod hostile_tests;
+mod reactor;
 mod smtp;
+mod starttls;
 mod tls;
 mod webhook;
 
@@ -79,7 +84,7 @@ enum By {
     /// By mail.
     Smtp(smtp::Mailer),
     /// By HTTP.
-    Webhook(webhook::Poster),
+    Webhook(Box<webhook::Poster>),
     /// By AMQP.
     Amqp(amqp::Publisher),
     /// By a program.
@@ -91,7 +96,7 @@ impl Teller {
     pub fn new(sink: &Sink, all: &Notify) -> Self {
         let by = match &sink.means {
             Means::Smtp(c) => By::Smtp(smtp::Mailer::new(c.clone(), all.addresses.clone())),
-            Means::Webhook(c) => By::Webhook(webhook::Poster::new(c.clone())),
+            Means::Webhook(c) => By::Webhook(Box::new(webhook::Poster::new(c.clone()))),
             Means::Amqp(c) => By::Amqp(amqp::Publisher::new(c.clone())),
             Means::Exec(c) => By::Exec(exec::Program::new(c.clone())),
         };

@@ -3,19 +3,24 @@
 //! The Message-ID is made from the notice's name, so that a mail that had to be sent twice can be told from two.
 
 use std::fmt::Write;
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use lettre::message::header::ContentType;
 use lettre::message::{Attachment, Mailbox, Message, MultiPart, SinglePart};
 use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
-use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParameters};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, AsyncTokioStream};
 use lettre::transport::smtp::extension::ClientId;
 use lettre::transport::smtp::{self};
+use rustls::ClientConfig;
 
 use purge_proto::shown::Shown;
 
 use super::super::address;
 use super::super::event::Entry;
+use super::bounded::{self, Bounded, Form, Transport};
+use super::starttls::{self, Answer};
 use super::{Letter, Receipt, SendError, secret, tls};
 use crate::settings::{Addresses, Smtp, Tls};
 
@@ -23,6 +28,12 @@ use crate::settings::{Addresses, Smtp, Tls};
 const ANSWERS_WITHIN: Duration = Duration::from_secs(300);
 /// And this long for a connection and its greetings.
 const CONNECTS_WITHIN: Duration = Duration::from_secs(30);
+/// RFC 5321 allows 512 bytes for a line of an answer; some servers say more.
+const LINE_BYTES_MAX: usize = 4096;
+/// All the answers of a server in one connection: a mail with its greetings and login needs some 2 kB.
+const ANSWERS_BYTES_MAX: usize = 64 << 10;
+/// The mail library waits for a greeting. The server's own was read before the connection was encrypted.
+const GREETING: &[u8] = b"220 the greeting was read\r\n";
 /// What cannot be delivered to this address, now or later: no such mailbox, not local, not allowed, no such user.
 const NEVER: [u16; 5] = [501, 550, 551, 553, 554];
 
@@ -77,50 +88,62 @@ impl Mailer {
     async fn connect(&self, letter: &Letter) -> Result<AsyncSmtpConnection, SendError> {
         let c = &self.config;
         let server = format!("{}:{}", c.host, c.port);
-        let down = |e: smtp::Error| SendError::Down(tls::with_cure(format!("{server}: {}", in_full(&e))));
+        let down = |e: smtp::Error| SendError::Down(format!("{server}: {}", in_full(&e)));
         let hello = ClientId::Domain(letter.host.clone());
-        let wrapped = match c.tls {
-            Tls::Wrapped => Some(self.tls()?),
-            _ => None,
-        };
-        let place = (c.host.as_str(), c.port);
-        let connecting =
-            AsyncSmtpConnection::connect_tokio1(place, Some(CONNECTS_WITHIN), &hello, wrapped, None);
+        let stream = self.stream(&hello).await?;
+        let connecting = AsyncSmtpConnection::connect_with_transport(Box::new(stream), &hello);
         let mut connection = connecting.await.map_err(down)?;
-        match c.tls {
-            Tls::Starttls if !connection.can_starttls() => {
-                return Err(SendError::Down(format!(
-                    "{server} offers no STARTTLS, and tls = \"starttls\" asks for it"
-                )));
-            }
-            Tls::Starttls => connection.starttls(self.tls()?, &hello).await.map_err(down)?,
-            Tls::Opportunistic if connection.can_starttls() => {
-                connection.starttls(self.tls()?, &hello).await.map_err(down)?;
-            }
-            Tls::Opportunistic | Tls::Wrapped | Tls::None => {}
-        }
         if let Some((user, file)) = &c.login {
             let credentials = Credentials::new(user.clone(), secret(file)?);
             connection
                 .auth(DEFAULT_MECHANISMS, &credentials)
                 .await
-                .map_err(|e| SendError::Down(format!("{server} refuses the login of {user}: {e}")))?;
+                .map_err(|e| {
+                    SendError::Down(format!("{server} refuses the login of {user}: {}", in_full(&e)))
+                })?;
         }
         Ok(connection)
     }
 
-    fn tls(&self) -> Result<TlsParameters, SendError> {
-        let down = |e: smtp::Error| SendError::Down(format!("TLS: {}", in_full(&e)));
-        let mut builder = TlsParameters::builder(self.config.host.clone());
-        if let Some(file) = &self.config.ca {
-            let pem = std::fs::read(file).map_err(|e| SendError::Down(format!("{}: {e}", file.display())))?;
-            builder = builder.add_root_certificate(Certificate::from_pem(&pem).map_err(down)?);
+    /// A connection protected as the configuration asks.
+    async fn stream(&self, hello: &ClientId) -> Result<Bounded, SendError> {
+        let c = &self.config;
+        let server = format!("{}:{}", c.host, c.port);
+        let down = |e: io::Error| SendError::Down(tls::with_cure(format!("{server}: {e}")));
+        let (tcp, peer) = bounded::connect(&c.host, c.port).await.map_err(down)?;
+        let plain = talk(Box::new(tcp), peer);
+        let encrypt = async |below| {
+            let encrypted = tls::encrypt(below, &c.host, self.trust()?).await.map_err(down)?;
+            Ok(talk(Box::new(encrypted), peer))
+        };
+        match c.tls {
+            Tls::None => Ok(plain),
+            Tls::Wrapped => encrypt(plain.into_below()).await,
+            Tls::Starttls | Tls::Opportunistic => match starttls::ask(plain, hello).await.map_err(down)? {
+                Answer::Ready(below) => Ok(encrypt(below).await?.after(GREETING)),
+                Answer::NotOffered(plain) if c.tls == Tls::Opportunistic => Ok(plain.after(GREETING)),
+                Answer::NotOffered(_) => Err(SendError::Down(format!(
+                    "{server} offers no STARTTLS, and tls = \"starttls\" asks for it"
+                ))),
+            },
         }
-        if self.config.tls == Tls::Opportunistic {
-            // The choice is between a server that no authority vouches for and no encryption at all (RFC 7435).
-            builder = builder.dangerous_accept_invalid_certs(true);
+    }
+
+    fn trust(&self) -> Result<ClientConfig, SendError> {
+        match self.config.tls {
+            Tls::Opportunistic => tls::trusting_any(),
+            _ => tls::client(self.config.ca.as_deref()),
         }
-        builder.build_rustls().map_err(down)
+    }
+}
+
+fn talk(below: Box<dyn Transport>, peer: SocketAddr) -> Bounded {
+    Bounded::new(below, peer, Form::lines(LINE_BYTES_MAX), ANSWERS_BYTES_MAX)
+}
+
+impl AsyncTokioStream for Bounded {
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.peer())
     }
 }
 

@@ -1,11 +1,19 @@
 //! Whom a sink's connection trusts: the authorities of the system, and one that the configuration names.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_name;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::SendError;
 
@@ -35,6 +43,73 @@ pub fn client(ca: Option<&Path>) -> Result<ClientConfig, SendError> {
 /// For connections that are not encrypted: trusts no authority.
 pub fn trusting_none() -> Result<ClientConfig, SendError> {
     config(RootCertStore::empty())
+}
+
+/// For a connection that is encrypted where it can be: any authority may vouch for the server, or none; the name must be its own.
+/// The choice is between this and no encryption at all (RFC 7435).
+pub fn trusting_any() -> Result<ClientConfig, SendError> {
+    let mut config = trusting_none()?;
+    let any = Any(Arc::clone(config.crypto_provider()));
+    config.dangerous().set_certificate_verifier(Arc::new(any));
+    Ok(config)
+}
+
+/// Shakes hands with the server of this name; nothing is said before its certificate is found good.
+///
+/// # Errors
+/// Those of the connection, and when the configuration does not trust the server.
+pub async fn encrypt<T: AsyncRead + AsyncWrite + Unpin>(
+    below: T,
+    host: &str,
+    config: ClientConfig,
+) -> io::Result<TlsStream<T>> {
+    // As in a URL, an IPv6 address stands in brackets.
+    let host = host.trim_matches(['[', ']']);
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    TlsConnector::from(Arc::new(config)).connect(name, below).await
+}
+
+/// Asks for the name only.
+#[derive(Debug)]
+struct Any(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Any {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let parsed = ParsedCertificate::try_from(certificate)?;
+        verify_server_name(&parsed, name)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, known)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, known)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 /// What rustls says of a certificate of an authority that is not trusted.
