@@ -148,6 +148,10 @@ fn disk(d: &v1::Disk) -> Value {
     })
 }
 
+fn missing_feature(f: &v1::MissingFeature) -> Value {
+    json!({ "name": f.name, "means": f.means })
+}
+
 fn volume(v: &v1::VolumeStatus) -> Value {
     let mut o = Map::new();
     o.insert("name".into(), v.name.clone().into());
@@ -165,6 +169,7 @@ fn volume(v: &v1::VolumeStatus) -> Value {
         "bytes": v.bytes,
         "unreadable": v.unreadable,
         "subvolumes": v.subvolumes,
+        "missing_features": v.missing_features.iter().map(missing_feature).collect::<Vec<_>>(),
         "times_ahead": v.times_ahead,
         "disk": v.disk.as_ref().map(disk),
         "locked_by": v.locked_by,

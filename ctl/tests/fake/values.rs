@@ -69,6 +69,10 @@ pub fn notices() -> Vec<Notice> {
 pub fn status() -> AgentStatus {
     let volume = VolumeStatus {
         subvolumes: 0,
+        missing_features: vec![MissingFeature {
+            name: "rename".into(),
+            means: "the agent finds out by a look which file a changed name is of".into(),
+        }],
         times_ahead: 0,
         disk: Some(Disk {
             used_bytes: 4 << 40,

@@ -15,6 +15,7 @@ mod nfs;
 mod nfsd;
 mod odd_files;
 mod precision;
+mod storm;
 mod subvolumes;
 mod touched;
 mod volumes;

@@ -22,7 +22,7 @@ keys! {
     )
     .at_restart()
     .in_use(true)
-    .doc("How the agent observes the volume. It needs Linux 5.17 and ext4, xfs, btrfs or tmpfs.");
+    .doc("How the agent observes the volume. It needs ext4, xfs, btrfs or tmpfs, and a kernel that reports names and file handles (docs/handbook/install.md).");
     BASELINE = Key::with_default(
         "baseline",
         Form::Choice(&[
@@ -40,7 +40,7 @@ keys! {
         .at_restart()
         .in_use(true)
         .doc("A file that is used again within this time costs (nearly) nothing until the time is over: its use is recorded at the end \
-              of the window, late but never early. \"0s\" or \"1s\": every use is recorded by itself. Needs Linux 5.19.");
+              of the window, late but never early. \"0s\" or \"1s\": every use is recorded by itself.");
     IGNORE_ACCESSORS = Key::with_default("ignore_accessors", Form::Tables(&ACCESSOR), "[]")
         .at_restart()
         .example("[ { comm = \"updatedb\" }, { exe = \"/usr/bin/restic\" }, { uid = \"backup\" } ]")
