@@ -22,7 +22,7 @@ pub struct Found {
 /// What FIONREAD counts for each event that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Counted {
-    /// Its metadata alone, whatever it carries.
+    /// Its metadata alone, not what it carries.
     Metadata,
     /// All that it carries.
     Whole,
