@@ -23,6 +23,7 @@ use purge_base::secret;
 use purge_config::{Config, Fault};
 use purge_notify::settings::{Means, Sink};
 use purge_proto::shown::{Shown, page};
+use purge_sys::fanotify::Features;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The agent ends with this code to be started again at once: nothing has failed. The unit names it (SuccessExitStatus=,
@@ -51,6 +52,10 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(u8::MAX));
         }
     };
+    // A switch for tests that says something else than it is meant to must not go unnoticed.
+    if let Err(error) = Features::allowed() {
+        return complain(&error.into());
+    }
     let done = match arguments.command {
         Command::Run(run) => {
             purge_agent::log::init();

@@ -153,6 +153,10 @@ fn blind(spots: &[v1::BlindSpot]) -> Vec<&str> {
     spots.iter().map(|spot| spot.name.as_str()).collect()
 }
 
+fn missing_feature(f: &v1::MissingFeature) -> Value {
+    json!({ "name": f.name, "means": f.means })
+}
+
 fn volume(v: &v1::VolumeStatus) -> Value {
     let mut o = Map::new();
     o.insert("name".into(), v.name.clone().into());
@@ -173,6 +177,7 @@ fn volume(v: &v1::VolumeStatus) -> Value {
         "bytes": v.bytes,
         "unreadable": v.unreadable,
         "subvolumes": v.subvolumes,
+        "missing_features": v.missing_features.iter().map(missing_feature).collect::<Vec<_>>(),
         "times_ahead": v.times_ahead,
         "disk": v.disk.as_ref().map(disk),
         "locked_by": v.locked_by,

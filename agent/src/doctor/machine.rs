@@ -12,10 +12,6 @@ use purge_base::handover;
 use purge_sys::failure::Defect;
 use purge_sys::stat;
 
-/// The first kernel with what the collector asks for (FAN_REPORT_TARGET_FID).
-const KERNEL_MIN: (u32, u32) = (5, 17);
-/// The first with marks that the kernel may drop (FAN_MARK_EVICTABLE).
-const KERNEL_PRECISION: (u32, u32) = (5, 19);
 /// Leases of several batches, and room for clients.
 const FILES_MIN: u64 = 4096;
 /// Less room than this for the index is too little.
@@ -36,32 +32,10 @@ const CAPABILITIES: [(u32, &str, &str); 7] = [
     (28, "CAP_LEASE", "leases on other people's files"),
 ];
 
-pub(super) fn kernel_release() -> String {
-    rustix::system::uname().release().to_string_lossy().into_owned()
-}
-
-/// `6.18.5-amd64` -> (6, 18).
-pub(super) fn version(release: &str) -> Option<(u32, u32)> {
-    let mut parts = release.split(|c: char| !c.is_ascii_digit());
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
-}
-
-pub(super) fn kernel(release: &str) -> Finding {
-    let found = format!("Linux {release}");
-    match version(release) {
-        Some(v) if v < KERNEL_MIN => Finding::bad(
-            "kernel",
-            found,
-            "accesses are told with the file they are of since Linux 5.17: boot a newer kernel",
-        ),
-        Some(v) if v < KERNEL_PRECISION => Finding::note(
-            "kernel",
-            found,
-            "before Linux 5.19 every access costs the host something, with any `precision`: boot a newer kernel",
-        ),
-        Some(_) => Finding::good("kernel", found),
-        None => Finding::note("kernel", found, "the agent needs Linux 5.17"),
-    }
+/// What it has is tried for each volume: its number says little.
+pub(super) fn kernel() -> Finding {
+    let uname = rustix::system::uname();
+    Finding::good("kernel", format!("Linux {}", uname.release().to_string_lossy()))
 }
 
 pub(super) fn capabilities() -> Finding {
@@ -218,17 +192,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::super::Verdict;
     use super::*;
-
-    #[test]
-    fn kernels_are_told_apart() {
-        let verdict = |release| kernel(release).verdict;
-        assert_eq!(version("6.18.5-cloud-amd64"), Some((6, 18)));
-        assert_eq!(verdict("5.10.0-23-amd64"), Verdict::Bad);
-        assert_eq!(verdict("5.17.1"), Verdict::Note);
-        assert_eq!(verdict("6.1.0"), Verdict::Good);
-        assert_eq!(verdict("10.0"), Verdict::Good);
-        assert_eq!(verdict("what"), Verdict::Note);
-    }
 
     #[test]
     fn what_a_process_may_not_do_is_named() {

@@ -1,6 +1,7 @@
 //! What this host gives, each with a verdict and the cure. Looks only, and answers at any time, in any state of the host.
 //!
 //! - `agent`    the agent itself: its certificate, changes that wait for a restart, lists that it could not publish
+//! - `kernel`   what the kernel of this host lacks, and what follows for the guard
 //! - `machine`  the kernel, what the process may do, its limits, systemd
 //! - `memory`   the bound of the unit's memory
 //! - `nfs`      servers that stand between the volumes and their users
@@ -8,6 +9,7 @@
 //! - `volumes`  each volume: troubles, mount, leases, coverage
 
 mod agent;
+mod kernel;
 mod machine;
 mod memory;
 mod nfs;
@@ -79,7 +81,6 @@ impl Finding {
 
 /// Looks at everything: the volumes first.
 pub fn examine(host: &Host, in_force: &InForce) -> Vec<Finding> {
-    let kernel = machine::kernel_release();
     let mut findings: Vec<Finding> = host
         .volumes()
         .iter()
@@ -91,11 +92,12 @@ pub fn examine(host: &Host, in_force: &InForce) -> Vec<Finding> {
         .collect();
     findings.extend(triggers::examine(host));
     findings.extend(host.absent().iter().map(|a| volumes::absent(a)));
-    findings.push(machine::kernel(&kernel));
+    findings.push(machine::kernel());
     findings.push(machine::capabilities());
     findings.push(machine::open_files());
     findings.push(machine::inotify());
     findings.push(machine::leases());
+    findings.push(kernel::waiting_openers());
     findings.extend(machine::systemd());
     let watched = host.volumes();
     let entries = watched.iter().map(|v| {
@@ -104,7 +106,7 @@ pub fn examine(host: &Host, in_force: &InForce) -> Vec<Finding> {
     });
     findings.push(memory::examine(entries.fold(0, u64::saturating_add)));
     findings.push(machine::state_dir(host.ground.state_dir(), host.state().defect()));
-    findings.push(nfs::server(&kernel));
+    findings.push(nfs::server());
     findings.extend(agent::lists(&host.announcer.unpublished()));
     findings.extend(agent::examine(in_force));
     findings

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use purge_proto::units::{format_count, format_duration};
 
-use super::{Finding, Verdict};
+use super::{Finding, Verdict, kernel};
 use crate::host::Host;
 use crate::volume::{Absent, Ailment, State, Volume};
 use purge_base::clock;
@@ -26,6 +26,7 @@ pub(super) fn examine(volume: &Volume) -> Vec<Finding> {
     if findings.is_empty() {
         findings.push(collector(volume));
     }
+    findings.push(kernel::features(volume.profile().features));
     let ails = |check: &str| findings.iter().any(|f| f.check == check);
     if !ails("filesystem") {
         findings.push(mount(volume));

@@ -34,6 +34,7 @@ use purge_query::find::Hit;
 use purge_query::rows::Row;
 use purge_removal::candidate::Candidate;
 use purge_removal::plans::Plan;
+use purge_sys::fanotify::Feature;
 use purge_sys::stat::Space;
 
 /// Holds that an explanation names; of the others it says how many there are.
@@ -99,6 +100,14 @@ pub(super) fn volumes(host: &Host, totals: impl Fn(&Volume) -> Totals) -> Vec<v1
         Member::Absent(away) => absent(host, away),
     });
     all.collect()
+}
+
+/// What the kernel lacks.
+fn missing_feature(feature: Feature) -> v1::MissingFeature {
+    v1::MissingFeature {
+        name: feature.name().into(),
+        means: feature.absence().into(),
+    }
 }
 
 /// What watches a volume.
@@ -197,6 +206,7 @@ pub(super) fn volume(host: &Host, volume: &Volume, totals: Totals) -> v1::Volume
             }),
         unreadable: condition.unreadable,
         subvolumes: condition.subvolumes,
+        missing_features: volume.profile().features.missing().map(missing_feature).collect(),
         times_ahead: totals.times_ahead,
         disk: volume
             .space()

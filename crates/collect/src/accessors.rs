@@ -5,14 +5,23 @@
 //! ignored only if that very process is alive after it was looked up in `/proc`. A process that has ended was a user: doubt
 //! counts as use. What a process writes counts in any case. A process is what it is when its events are read, some
 //! milliseconds after the use: a process that reads a file and then becomes an ignored program (`execve(2)`) is taken for that program.
+//!
+//! Where events carry no descriptors ([`Accessors::without_descriptors`]), the agent opens them itself, and a use is ignored only if:
+//!
+//! ```text
+//!   process opened, looked up --> queue was empty --> event queued, read --> looked up again: still ignored, and alive
+//! ```
+//! An event that is read after the queue was empty was made after that. Its number belonged to one process from before the event until after
+//! it was read, so that process caused the event. Every other process is a user: also an ignored one whose first events these are.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::event::{PollFd, PollFlags};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::event::{Acts, By};
 
@@ -120,20 +129,57 @@ struct Seen {
     process: OwnedFd,
 }
 
+/// An ignored process that the agent has a descriptor of.
+#[derive(Debug)]
+struct Known {
+    ignored: What,
+    process: OwnedFd,
+    /// How often the queue had been empty when it was looked up.
+    since: u64,
+    /// What it is now; none: not asked since the last buffer.
+    now: Option<What>,
+}
+
+/// Processes that the agent knows by itself.
+#[derive(Debug, Default)]
+struct Acquaintances {
+    by_number: FxHashMap<i32, Known>,
+    /// Who is no ignored process; forgotten after each buffer of events.
+    others: FxHashSet<i32>,
+    /// How often the queue was empty so far.
+    emptied: u64,
+    /// How often it had been when the events at hand began to wait, at least.
+    before: u64,
+}
+
+/// Processes of which descriptors are kept, at most: ignored ones that live.
+const KNOWN_MAX: usize = 256;
+
 /// The accessors of a volume, and what is known of the processes seen lately.
 #[derive(Debug, Default)]
 pub struct Accessors {
     ignored: Vec<Accessor>,
     /// By process number; forgotten after each buffer of events.
     seen: FxHashMap<i32, Seen>,
+    /// Where events carry no descriptor of their process.
+    known: Option<Acquaintances>,
 }
 
 impl Accessors {
-    /// Those to ignore.
+    /// Those to ignore, where events carry a descriptor of their process.
     pub fn new(ignored: Vec<Accessor>) -> Self {
         Self {
             ignored,
             seen: FxHashMap::default(),
+            known: None,
+        }
+    }
+
+    /// Those to ignore, where events have numbers alone.
+    pub fn without_descriptors(ignored: Vec<Accessor>) -> Self {
+        Self {
+            known: Some(Acquaintances::default()),
+            ..Self::new(ignored)
         }
     }
 
@@ -142,20 +188,35 @@ impl Accessors {
         self.ignored.is_empty()
     }
 
-    /// What is known of processes is forgotten: numbers are given to others, and processes change their names.
-    pub fn forget(&mut self) {
+    /// A buffer of events was read; `emptied`: after the last of them the queue was empty. What is known of processes is forgotten: numbers are
+    /// given to others, and processes change their names.
+    pub fn begin(&mut self, emptied: bool) {
         self.seen.clear();
+        let Some(known) = &mut self.known else { return };
+        known.others.clear();
+        known
+            .by_number
+            .values_mut()
+            .for_each(|process| process.now = None);
+        known.before = known.emptied;
+        known.emptied = known.emptied.saturating_add(emptied.into());
     }
 
-    /// Whether these acts of this process are no use. `process` stands for exactly the process that did them; without it they are a use.
+    /// Whether these acts of this process are no use. `process` stands for exactly the process that did them; without it they are a use, but
+    /// for a process that was known before.
     pub fn ignores(&mut self, acts: Acts, by: By, process: Option<OwnedFd>) -> bool {
         let pid = by.number();
-        let may_be = What::Reads.covers(acts) && !self.is_empty();
-        let (true, Some(process)) = (may_be, process) else {
+        if !What::Reads.covers(acts) || self.is_empty() {
+            return false;
+        }
+        if self.known.is_some() {
+            return self.ignored_as_known(pid).covers(acts);
+        }
+        let Some(process) = process else {
             return false;
         };
         let Some(seen) = self.seen.get(&pid) else {
-            let ignored = look_up(pid).map_or(What::Nothing, |found| self.ignored_of(&found));
+            let ignored = self.looked_up(pid);
             // Alive after the look-up, so the number was its own, and what `/proc` said was said of it.
             let ignored = if is_alive(&process) {
                 ignored
@@ -167,6 +228,63 @@ impl Accessors {
         };
         // A number belongs to one living process: if both are alive, they are the same.
         seen.ignored.covers(acts) && is_alive(&process) && is_alive(&seen.process)
+    }
+
+    /// What of the process does not count that had this number when an event of the buffer was made.
+    fn ignored_as_known(&mut self, pid: i32) -> What {
+        let Some(mut known) = self.known.take() else {
+            return What::Nothing;
+        };
+        let ignored = match known.by_number.get_mut(&pid) {
+            Some(process) => {
+                let now = *process.now.get_or_insert_with(|| self.looked_up(pid));
+                let is_it = process.since < known.before && is_alive(&process.process);
+                Some(process.ignored.min(now)).filter(|_| is_it)
+            }
+            None => None,
+        };
+        if ignored.is_none() {
+            self.make_known(pid, &mut known);
+        }
+        self.known = Some(known);
+        ignored.unwrap_or_default()
+    }
+
+    /// Opens a descriptor of an ignored process, for events to come.
+    fn make_known(&self, pid: i32, known: &mut Acquaintances) {
+        let lives = known.by_number.get(&pid).is_some_and(|p| is_alive(&p.process));
+        if lives || known.others.contains(&pid) {
+            return;
+        }
+        known.by_number.remove(&pid);
+        if known.by_number.len() >= KNOWN_MAX {
+            known.by_number.retain(|_, process| is_alive(&process.process));
+        }
+        let process = Pid::from_raw(pid).filter(|_| known.by_number.len() < KNOWN_MAX);
+        let process = process.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        let found = process.map(|process| (self.looked_up(pid), process));
+        match found.filter(|(ignored, process)| *ignored > What::Nothing && is_alive(process)) {
+            Some((ignored, process)) => {
+                let since = known.emptied;
+                let now = Some(ignored);
+                known.by_number.insert(
+                    pid,
+                    Known {
+                        ignored,
+                        process,
+                        since,
+                        now,
+                    },
+                );
+            }
+            None => {
+                known.others.insert(pid);
+            }
+        }
+    }
+
+    fn looked_up(&self, pid: i32) -> What {
+        look_up(pid).map_or(What::Nothing, |found| self.ignored_of(&found))
     }
 
     fn ignored_of(&self, process: &Process) -> What {
@@ -224,7 +342,6 @@ fn cgroup_of(lines: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use rustix::process::{Pid, PidfdFlags, pidfd_open};
     use std::process::Command;
 
     #[test]
@@ -298,6 +415,68 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(!accessors.ignores(Acts::READ, by, process()));
+    }
+
+    /// A process that the test ends.
+    fn sleeper() -> (std::process::Child, By, Vec<Accessor>) {
+        let child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = child.id().cast_signed();
+        let own = fs::read_link("/proc/self/exe").unwrap();
+        let exe = loop {
+            // Between fork and exec the child still is this test.
+            let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+            if exe != own {
+                break exe;
+            }
+        };
+        let ignored = vec![Accessor {
+            exe: Some(exe),
+            what: What::Reads,
+            ..Accessor::default()
+        }];
+        (child, By::process(pid), ignored)
+    }
+
+    #[test]
+    fn without_descriptors_a_process_is_ignored_from_the_next_event_after_an_empty_queue_on() {
+        let (mut child, by, ignored) = sleeper();
+        let mut accessors = Accessors::without_descriptors(ignored);
+        let mut reads = |emptied: bool| {
+            accessors.begin(emptied);
+            [(); 2].map(|()| accessors.ignores(Acts::READ, by, None))
+        };
+        assert_eq!(
+            reads(true),
+            [false; 2],
+            "it was not known when the queue was empty last"
+        );
+        assert_eq!(
+            reads(false),
+            [false; 2],
+            "these may have waited since before it was known"
+        );
+        assert_eq!(reads(false), [false; 2], "nor was the queue empty since");
+        assert_eq!(
+            reads(true),
+            [false; 2],
+            "it was empty after these, and not before"
+        );
+        assert_eq!(reads(true), [true; 2]);
+        assert_eq!(reads(false), [true; 2]);
+        accessors.begin(true);
+        assert!(
+            !accessors.ignores(Acts::WRITE, by, None),
+            "what is written counts"
+        );
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for _ in 0..4 {
+            accessors.begin(true);
+            assert!(
+                !accessors.ignores(Acts::READ, by, None),
+                "its number may be another's"
+            );
+        }
     }
 
     #[test]

@@ -16,8 +16,9 @@ use purge_sys::stat::{Device, Mount};
 /// What a volume is to be watched by where nothing is known of it yet.
 pub const FIRST_CHOICE: Kind = Kind::Fanotify;
 
-/// What they need, for people whose volume cannot be watched.
-pub const NEEDS: &str = "fanotify needs root (CAP_SYS_ADMIN), Linux 5.17, and ext4, xfs, btrfs or tmpfs";
+/// What they need, for people whose volume cannot be watched. No version: distributions take parts of newer kernels over.
+pub const NEEDS: &str = "fanotify needs root (CAP_SYS_ADMIN), a kernel that reports names and file handles of whole file systems (Linux 5.9 or \
+                         later, or one that has it from there), and ext4, xfs, btrfs or tmpfs";
 
 /// Watches a volume: takes over what an earlier process left, or begins. `volume` names the queue where it is kept, and must be another name
 /// for another file system; files that must outlive this process lie in `beside`.

@@ -95,8 +95,8 @@ impl Collector {
         let reader = Reader {
             gives_up: Arc::clone(&gives_up),
             asked: Arc::clone(&asked),
+            namespace: Namespace::of_reports(feed.tells_whose_names()),
             feed: Arc::new(feed),
-            namespace: Namespace::default(),
             watched,
             suspects: FxHashMap::default(),
             changers: Changers::default(),
@@ -352,7 +352,9 @@ impl<F: Feed> Reader<F> {
         let mut used = std::mem::take(&mut self.used);
         let (mut count, mut own, mut result) = (0, 0, Ok(()));
         watched.recorder().batch(&mut used, |batch| {
-            self.judges.accessors.forget();
+            // No event that still waits is older than the end of a read that did not fill its buffer.
+            let emptied = processes == Processes::Known && !self.is_full;
+            self.judges.accessors.begin(emptied);
             for event in feed.events(bytes, processes) {
                 match event {
                     Ok(event) => {
@@ -388,7 +390,7 @@ impl<F: Feed> Reader<F> {
         } = event;
         // What the agent itself does is no use, and it tells the index itself of what it changes.
         if by == self.own {
-            return;
+            return self.note_own(change.filter(|_| notes));
         }
         if let Some(node) = change.as_ref().and_then(|change| change.of) {
             self.watched.altered.note(node.ino);
@@ -447,6 +449,17 @@ impl<F: Feed> Reader<F> {
         }
         if change.kinds.any(Changes::MOVED) {
             self.changers.note_rename(ino);
+        }
+    }
+
+    /// What another process removed is deleted by this one, if it was the last to have it open: where reports say which file a name is of, that
+    /// was told before.
+    fn note_own(&mut self, change: Option<Change<'_>>) {
+        let deleted = change.filter(|change| change.kinds.any(Changes::DELETED));
+        if let Some(change) = deleted.filter(|_| self.namespace.doubts().is_some())
+            && !self.namespace.note(&change)
+        {
+            self.names_lost.get_or_insert_with(clock::now);
         }
     }
 

@@ -51,7 +51,7 @@ pub fn take_entry_locked(
     if watched.is_own(found.stat.ino) {
         return Ok(());
     }
-    let new_dir = found.stat.kind == Kind::Directory && index.dirs().of_inode(found.stat.ino).is_none();
+    let known_as = index.dirs().of_inode(found.stat.ino);
     // To make or move an entry is to use it.
     let first_use = LastUse {
         at: clock::now(),
@@ -68,9 +68,13 @@ pub fn take_entry_locked(
     if is_ahead {
         index.record_use(found.stat.ino, now);
     }
-    if new_dir
+    // Also one that has the inode number of another, which is no more: what was looked at in it was taken for the other's.
+    if found.stat.kind == Kind::Directory
         && may_hold_more
-        && let Some(id) = index.dirs().of_inode(found.stat.ino)
+        && let Some(id) = index
+            .dirs()
+            .of_inode(found.stat.ino)
+            .filter(|id| known_as != Some(*id))
     {
         watched.unlisted.lock().push(id);
     }

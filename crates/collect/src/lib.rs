@@ -20,9 +20,11 @@
 //! - [`precision`] files that are used again and again cost nothing for the rest of a window
 //! - [`pending`] what events named and was not looked at yet (pure)
 //! - [`namespace`] looks again at every place an event named
+//! - [`unnamed`]  files in doubt, where events of names do not say which file they are of (pure)
 //! - [`locks`]    whose lock on a directory keeps what is below it
 //! - `flocks`     what processes of a user have open with a lock
 //! - [`open_files`] what processes have open
+//! - [`listeners`] who decides on the opens of others
 //! - [`mounted`] what is mounted in any namespace, of which no event tells
 //! - [`entries`]   one entry, taken into the index
 //! - [`whereabouts`] where an inode lies now, independent of what the events said
@@ -47,6 +49,7 @@ pub mod error;
 pub mod event;
 pub mod fanotify;
 mod flocks;
+pub mod listeners;
 pub mod locks;
 pub mod mounted;
 pub mod namespace;
@@ -61,6 +64,7 @@ pub mod scans;
 pub mod source;
 pub mod touched;
 pub mod trashed;
+pub mod unnamed;
 pub mod whereabouts;
 
 use std::io;

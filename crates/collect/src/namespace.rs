@@ -16,10 +16,11 @@ use rustc_hash::FxHashMap;
 use super::entries::{is_absent, take_entry};
 use super::event::{Change, Changes, Node, Place};
 use super::pending::{Pending, Spot};
+use super::unnamed::Doubts;
 use super::{Watched, whereabouts};
 use purge_base::clock;
 use purge_index::{Index, StoreError};
-use purge_model::{Inode, Kind, Stat};
+use purge_model::{Inode, Kind};
 use purge_sys::handle::Handle;
 use purge_sys::mountpoints;
 use purge_sys::stat::Located;
@@ -48,6 +49,8 @@ pub struct Namespace {
     /// Inodes whose attributes must be read again, and how to find them. By handle: a removed file's must not take the place of that of the
     /// file that has its inode number now.
     dirty: FxHashMap<Handle, Inode>,
+    /// Files whose names must be looked at. None where reports say which file a name is of.
+    doubts: Option<Doubts>,
 }
 
 /// What lies at a place.
@@ -59,6 +62,29 @@ enum Look {
 }
 
 impl Namespace {
+    /// For a source whose reports say which file a name is of, or do not.
+    pub fn of_reports(tell_whose_names: bool) -> Self {
+        Self {
+            doubts: (!tell_whose_names).then(Doubts::default),
+            ..Self::default()
+        }
+    }
+
+    /// Files whose names must be looked at. None where reports say which file a name is of.
+    pub fn doubts(&mut self) -> Option<&mut Doubts> {
+        self.doubts.as_mut()
+    }
+
+    /// Whether files wait for a look at their names.
+    pub fn has_doubts(&self) -> bool {
+        self.doubts.as_ref().is_some_and(|doubts| !doubts.is_empty())
+    }
+
+    /// Whether attributes wait to be read again.
+    pub fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
     /// The attributes of this inode must be read again at the next settlement. False if that must be done for so large a number
     /// that a scan is as good.
     pub fn mark_dirty(&mut self, Node { ino, handle }: Node) -> bool {
@@ -101,6 +127,9 @@ impl Namespace {
                 noted &= self.mark_dirty(node);
             }
         }
+        if let Some(doubts) = &mut self.doubts {
+            noted &= doubts.hear(change);
+        }
         noted
     }
 
@@ -113,6 +142,9 @@ impl Namespace {
     pub fn give_up(&mut self) {
         self.pending.clear();
         self.last_dir = None;
+        if let Some(doubts) = &mut self.doubts {
+            doubts.clear();
+        }
     }
 
     /// Looks at places until none is left or it `is_time` for something else. `root` comes from [`Watched::open_mount`].
@@ -164,6 +196,12 @@ impl Namespace {
                 let made = changes.any(Changes::MADE)
                     && !changes.any(Changes::MOVED)
                     && target == Some(found.stat.ino);
+                // The kernel may tell of a name before it is removed.
+                if let Some(doubts) = &mut self.doubts
+                    && changes.any(Changes::REMOVED | Changes::MOVED)
+                {
+                    doubts.note(found.stat.ino);
+                }
                 take_entry(watched, dir, place.name, &found, !made)
             }
             Ok(Look::Absent) => {
@@ -218,14 +256,24 @@ impl Namespace {
 }
 
 /// Reads an inode's attributes again, through the handle that an event carried, and makes sure of where it lies. False
-/// if it cannot be told yet what became of it: directories have moved and their events are still to come.
+/// if it cannot be told yet what became of it: directories have moved and their events are still to come. The names of a file are looked at
+/// only where reports `tell_whose_names`; elsewhere that is done later ([`super::unnamed`]).
 ///
 /// # Errors
 /// When the index cannot be read.
-pub fn refresh(watched: &Watched, root: &OwnedFd, Node { ino, handle }: Node) -> Result<bool, StoreError> {
+pub fn refresh(
+    watched: &Watched,
+    root: &OwnedFd,
+    Node { ino, handle }: Node,
+    tell_whose_names: bool,
+) -> Result<bool, StoreError> {
     // Before they are read: what a running scan has read earlier must not take their place.
     if watched.index.read().is_scanning() {
-        watched.index.write().note_changed(ino);
+        let mut index = watched.index.write();
+        index.note_changed(ino);
+        if !tell_whose_names {
+            index.note_renamed(ino);
+        }
     }
     if watched.index.read().last_use(ino).is_none() {
         return Ok(true);
@@ -235,9 +283,12 @@ pub fn refresh(watched: &Watched, root: &OwnedFd, Node { ino, handle }: Node) ->
         .and_then(|fd| Ok((watched.projects.open_file(&fd)?, fd)));
     match looked {
         Ok((found, fd)) if found.stat.ino == ino && found.stat.links > 0 => {
-            take_over(&mut watched.index.write(), &found.stat)?;
+            take_over(&mut watched.index.write(), &found)?;
             if found.stat.kind == Kind::Directory {
                 return whereabouts::follow_directory(watched, &fd, ino);
+            }
+            if !tell_whose_names {
+                return Ok(true);
             }
             // A rename over a name does not tell which file lost it.
             let names = watched.index.read().names(ino)?.len();
@@ -262,9 +313,14 @@ pub fn refresh(watched: &Watched, root: &OwnedFd, Node { ino, handle }: Node) ->
     }
 }
 
-/// What lies ahead of now counts as now, once: a change time as well, which no user sets.
-pub(super) fn take_over(index: &mut Index, stat: &Stat) -> Result<(), StoreError> {
-    let now = clock::judged();
+/// What lies ahead of now counts as now, once: a change time as well, which no user sets. A file that was made after the one that the index
+/// knows by this inode is not taken for it: the clock of the old one says nothing of it, and it is met at its own place.
+pub(super) fn take_over(index: &mut Index, found: &Located) -> Result<(), StoreError> {
+    let (stat, now) = (&found.stat, clock::judged());
+    let known = index.get(stat.ino);
+    if found.keeps_birth && known.is_some_and(|(known, _)| known.birth != stat.birth) {
+        return Ok(());
+    }
     let is_ahead = index.is_newly_ahead(stat, now);
     index.refresh(stat)?;
     if is_ahead {

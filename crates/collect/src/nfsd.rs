@@ -25,6 +25,7 @@ use super::event::{Access, Acts, By};
 use super::source::{Barrier, Blind, Certainty, Kind, Mode, Profile, Reads, Source, Who};
 use purge_base::clock;
 use purge_model::Inode;
+use purge_sys::fanotify::Features;
 
 /// Where the server lists its clients.
 pub const CLIENTS: &str = "/proc/fs/nfsd/clients";
@@ -158,6 +159,7 @@ impl Source for NfsServer {
         Profile {
             kind: Kind::NfsServer,
             mode: Mode::Asked,
+            features: Features::ALL,
             knows_names: false,
             knows_who: Who::Unknown,
             certainty: Certainty::LastLook,

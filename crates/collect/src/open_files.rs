@@ -2,6 +2,7 @@
 //!
 //! The file system of an open file is never asked: its server may be silent. For the files of other users the agent needs CAP_SYS_PTRACE.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -16,7 +17,7 @@ use purge_model::Inode;
 use purge_sys::{stat, time};
 
 /// One search among the open files of all processes takes no more processor time.
-const SEARCH_MAX: Duration = Duration::from_millis(500);
+pub(super) const SEARCH_MAX: Duration = Duration::from_millis(500);
 /// And among those of one process no more than this: one with very many hides no other.
 const PROCESS_MAX: Duration = Duration::from_millis(50);
 /// The kernel's words on an open file come first in its `fdinfo`, then its `flock(2)`, then any number of other locks.
@@ -140,6 +141,11 @@ pub(super) fn look_at(base: &Path, until: Until, mut each: impl FnMut(&str)) -> 
         }
     }
     missed
+}
+
+/// What the kernel tells of one open file of a process.
+pub(super) fn info_of(base: &Path, file: &OsStr) -> Option<String> {
+    start_of(&base.join("fdinfo").join(file), INFO_BYTES).ok()
 }
 
 /// What was read of `/proc`; nothing of a process that has ended, or of a file that was closed.

@@ -7,7 +7,8 @@
 //! ```
 //! So a recorded time is late by at most one window and never early, also when the agent dies in between: the time that
 //! a hidden use gets was in the store before anything was hidden. Writes and names are never hidden. The marks are
-//! evictable: where the kernel needs the memory, it forgets them, and the file's events come again.
+//! evictable where the kernel has such marks: where it needs the memory, it forgets them, and the file's events come again. Elsewhere a mark
+//! keeps its file's inode in the kernel's memory until the window ends, so fewer files are marked; the uses of the others are seen.
 //!
 //! What may never happen: a use is hidden whose file's clock says an earlier time.
 
@@ -15,7 +16,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -26,9 +27,16 @@ use purge_base::clock;
 use purge_model::{Inode, LastUse, Seconds, Source};
 use purge_sys::beneath;
 use purge_sys::handle::Handle;
+use purge_sys::memory;
 
 /// Files that are marked at a time: with more, the rest is seen at every use. Some 100 bytes each in the kernel and 16 here.
 const MARKS_MAX: usize = 1 << 18;
+/// The same where a mark keeps its inode in the kernel's memory: some 90 MB.
+const KEPT_MAX: usize = 1 << 16;
+/// Such a mark takes this much, with its inode: 1.1 KB (xfs) to 1.4 KB (ext4).
+const KEPT_BYTES: u64 = 1400;
+/// All of them take no more than the memory that the agent may use, divided by this.
+const KEPT_SHARE: u64 = 32;
 /// Windows shorter than this hide nothing: a mark costs more than what it could save.
 const WINDOW_MIN: u64 = 2;
 
@@ -46,6 +54,9 @@ pub trait Hiding: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// What the kernel says. Whether anything is still hidden is unknown then.
     fn show_all(&self) -> io::Result<()>;
+
+    /// What is hidden stays in the kernel's memory until [`Hiding::show_all`].
+    fn keeps_what_it_hides(&self) -> bool;
 }
 
 /// The windows of one volume.
@@ -59,6 +70,9 @@ pub struct Windows {
     /// Used again in this window, and not marked yet.
     hot: Mutex<FxHashMap<Inode, Handle>>,
     marked: Mutex<FxHashSet<Inode>>,
+    /// Files that may be marked in the present window besides those that are.
+    room: AtomicUsize,
+    marks_max: usize,
 }
 
 /// How the windows are, for status.
@@ -85,7 +99,13 @@ impl Windows {
     pub fn new(source: Arc<dyn Hiding>, precision: u64, root: &Path, now: Seconds) -> Self {
         let is_possible = precision >= WINDOW_MIN && can_hide(&*source, root);
         let length = if is_possible { precision } else { 0 };
+        let marks_max = match source.keeps_what_it_hides() {
+            false => MARKS_MAX,
+            true => kept_max(memory::bound()),
+        };
         Self {
+            room: AtomicUsize::new(marks_max),
+            marks_max,
             source,
             length: u32::try_from(length).unwrap_or(u32::MAX),
             began: AtomicU32::new(now.0),
@@ -123,7 +143,7 @@ impl Windows {
     #[cold]
     fn note_hot(&self, ino: Inode, handle: Handle) {
         let mut hot = self.hot.lock();
-        if hot.len() < MARKS_MAX {
+        if hot.len() < self.room.load(Relaxed) {
             hot.insert(ino, handle);
         }
     }
@@ -150,7 +170,7 @@ impl Windows {
     pub fn begin_again(&self) -> io::Result<()> {
         self.hot.lock().clear();
         self.source.show_all()?;
-        self.marked.lock().clear();
+        self.none_is_marked();
         self.began.store(clock::now().0, Relaxed);
         Ok(())
     }
@@ -165,8 +185,13 @@ impl Windows {
             let files: Vec<Inode> = self.marked.lock().iter().copied().collect();
             watched.recorder().hidden_until(now, &files);
         }
-        self.marked.lock().clear();
+        self.none_is_marked();
         Ok(())
+    }
+
+    fn none_is_marked(&self) {
+        self.marked.lock().clear();
+        self.room.store(self.marks_max, Relaxed);
     }
 
     /// Hides the further uses of the files that were used repeatedly. `store` must make the index durable; when it says
@@ -187,7 +212,7 @@ impl Windows {
         }
         let mut marked = self.marked.lock();
         for (ino, handle) in hot {
-            if marked.len() >= MARKS_MAX {
+            if marked.len() >= self.marks_max {
                 break;
             }
             // A deleted file needs no mark.
@@ -200,8 +225,16 @@ impl Windows {
                 Err(error) => tracing::debug!(%error, "cannot mark a file"),
             }
         }
+        self.room
+            .store(self.marks_max.saturating_sub(marked.len()), Relaxed);
         Ok(())
     }
+}
+
+/// How many files may be marked where marks keep them in memory, for an agent that may use this number of bytes.
+fn kept_max(memory_bytes: u64) -> usize {
+    let most = memory_bytes / KEPT_SHARE / KEPT_BYTES;
+    usize::try_from(most).unwrap_or(KEPT_MAX).min(KEPT_MAX)
 }
 
 /// Tries a mark on a directory, whose uses no caller asks for.
@@ -209,7 +242,7 @@ fn can_hide(source: &dyn Hiding, root: &Path) -> bool {
     let tried = beneath::open_root(root).and_then(|root| source.hide(root.as_fd()));
     let done = tried.and_then(|()| source.show_all());
     if let Err(error) = &done {
-        tracing::info!(%error, "evictable marks cannot be had (before Linux 5.19, and on a subvolume of btrfs): every use is recorded by itself");
+        tracing::info!(%error, "ignore marks of files cannot be had (as on a subvolume of btrfs): every use is recorded by itself");
     }
     done.is_ok()
 }
@@ -230,7 +263,50 @@ pub fn end_window_of_another(watched: &Watched, source: &dyn Hiding, end: Second
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::sync::atomic::AtomicU32 as Count;
+
+    /// Keeps what it hides.
+    #[derive(Debug, Default)]
+    struct Keeping(Count);
+
+    impl Hiding for Keeping {
+        fn hide(&self, _: BorrowedFd<'_>) -> io::Result<()> {
+            self.0.fetch_add(1, Relaxed);
+            Ok(())
+        }
+
+        fn show_all(&self) -> io::Result<()> {
+            self.0.store(0, Relaxed);
+            Ok(())
+        }
+
+        fn keeps_what_it_hides(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn where_marks_keep_files_in_memory_there_are_fewer_and_the_rest_is_seen() {
+        assert_eq!(kept_max(1 << 40), KEPT_MAX);
+        assert_eq!(kept_max(0), 0);
+        assert!(kept_max(1 << 30) > 20_000 && kept_max(1 << 30) < KEPT_MAX);
+        let root = tempfile::tempdir().unwrap();
+        let windows = Windows::new(Arc::new(Keeping::default()), 60, root.path(), Seconds(100));
+        let handle = Handle::new(1, &[1; 8]).unwrap();
+        let hot = |ino| {
+            windows.note_hot(ino, handle);
+            windows.hot.lock().contains_key(&ino)
+        };
+        windows.room.store(2, Relaxed);
+        assert_eq!([1, 2, 3].map(hot), [true, true, false]);
+        windows.begin_again().unwrap();
+        assert!(
+            windows.room.load(Relaxed) > 2 && hot(3),
+            "a new window has room again"
+        );
+    }
 
     #[test]
     fn only_a_second_use_in_the_same_window_makes_a_file_hot() {

@@ -19,6 +19,7 @@ use super::source::{
 use purge_base::clock;
 use purge_model::Seconds;
 use purge_sys::beneath;
+use purge_sys::fanotify::Features;
 use purge_sys::stat::{Device, Mount};
 use purge_sys::trying::{self, Traces};
 
@@ -76,6 +77,8 @@ impl Scans {
             profile: Profile {
                 kind: Kind::Scan,
                 mode: Mode::Scans,
+                // It needs none of them.
+                features: Features::ALL,
                 knows_names: false,
                 knows_who: Who::Unknown,
                 certainty: Certainty::LastLook,

@@ -18,6 +18,7 @@ use super::error::CollectError;
 use super::precision::Windows;
 use purge_model::Seconds;
 pub use purge_model::blind::{Blind, Reads};
+use purge_sys::fanotify::Features;
 
 /// What a source is, in a word of the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +70,9 @@ pub enum Who {
     Unknown,
     /// A process number, which another process may have by now.
     Number,
+    /// A process number; and where the process was known before and still lives, that it is the same: its reads may be ignored then, if the
+    /// configuration says so.
+    Lasting,
     /// A descriptor of exactly that process: its reads may be ignored if the configuration says so.
     Process,
 }
@@ -91,6 +95,8 @@ pub struct Profile {
     pub kind: Kind,
     /// How it watches.
     pub mode: Mode,
+    /// What there is of what a kernel may lack.
+    pub features: Features,
     /// It reports changed names. Otherwise only scans find them.
     pub knows_names: bool,
     /// What it knows of who uses a file.

@@ -12,6 +12,7 @@ use rustix::fs::RawDir;
 
 use super::Watched;
 use super::entries::{is_absent, take_entry};
+use super::unnamed::Seen;
 use purge_index::{DirId, Directories, StoreError};
 use purge_model::Inode;
 use purge_sys::beneath;
@@ -181,16 +182,6 @@ fn listed_name(parent: &OwnedFd, ino: Inode) -> io::Result<Vec<u8>> {
     Err(io::ErrorKind::InvalidFilename.into())
 }
 
-/// What lies at a place in a directory of the index.
-enum Lies {
-    /// This inode.
-    Here,
-    /// Nothing, or another.
-    NotHere,
-    /// The directory is not where the index has it.
-    Unknown,
-}
-
 /// An inode is no more: forgets the places where it was, and with them what names it had besides.
 ///
 /// # Errors
@@ -210,56 +201,83 @@ pub fn drop_absent(watched: &Watched, ino: Inode) -> Result<bool, StoreError> {
 /// # Errors
 /// When the index cannot be read.
 pub fn drop_stale_names(watched: &Watched, ino: Inode) -> Result<bool, StoreError> {
-    let Ok(volume) = watched.open_root() else {
+    let Some(names) = look_at_names(watched, ino)? else {
         return Ok(true);
     };
-    let mut certain = true;
-    let names = watched.index.read().names(ino)?;
-    for (dir, name) in names {
-        match lies(watched, &volume, dir, &name, ino) {
-            Lies::Here => {}
-            Lies::Unknown => certain = false,
-            Lies::NotHere => {
-                let mut index = watched.index.write();
-                match index.dirs().of_inode(ino) {
-                    Some(_) => index.remove_tree(ino).map(drop)?,
-                    None => index.remove_name(ino, dir, &name)?,
-                }
-            }
-        }
-    }
-    Ok(certain)
+    drop_names(watched, ino, &names)?;
+    Ok(names.iter().all(|name| name.seen != Seen::Unknown))
 }
 
-fn lies(watched: &Watched, volume: &OwnedFd, dir: DirId, name: &[u8], ino: Inode) -> Lies {
+/// A name that the index has of an inode, and what lies there.
+#[derive(Debug)]
+pub struct LookedAt {
+    dir: DirId,
+    name: Vec<u8>,
+    /// What lies there.
+    pub seen: Seen,
+}
+
+/// Looks at every place where the index has this inode. None: the volume cannot be opened.
+///
+/// # Errors
+/// When the index cannot be read.
+pub fn look_at_names(watched: &Watched, ino: Inode) -> Result<Option<Vec<LookedAt>>, StoreError> {
+    let Ok(volume) = watched.open_root() else {
+        return Ok(None);
+    };
+    let names = watched.index.read().names(ino)?;
+    let looked = names.into_iter().map(|(dir, name)| LookedAt {
+        seen: lies(watched, &volume, dir, &name, ino),
+        dir,
+        name,
+    });
+    Ok(Some(looked.collect()))
+}
+
+/// Forgets those of these names at which the inode is not. It goes with its last name.
+///
+/// # Errors
+/// When the index cannot be read.
+pub fn drop_names(watched: &Watched, ino: Inode, names: &[LookedAt]) -> Result<(), StoreError> {
+    for LookedAt { dir, name, .. } in names.iter().filter(|name| name.seen == Seen::NotThere) {
+        let mut index = watched.index.write();
+        match index.dirs().of_inode(ino) {
+            Some(_) => index.remove_tree(ino).map(drop)?,
+            None => index.remove_name(ino, *dir, name)?,
+        }
+    }
+    Ok(())
+}
+
+fn lies(watched: &Watched, volume: &OwnedFd, dir: DirId, name: &[u8], ino: Inode) -> Seen {
     let (dir_ino, path) = {
         let index = watched.index.read();
         // The directory was forgotten, and with it what lay there.
         let Some(dir_ino) = index.dirs().get(dir).map(|d| d.ino) else {
-            return Lies::NotHere;
+            return Seen::NotThere;
         };
         (dir_ino, index.dirs().path(dir))
     };
     let Some(path) = path else {
         // No process comes that far by a path: it stays as it is known until a scan meets it.
         return match watched.index.read().dirs().is_too_deep(dir) {
-            true => Lies::Here,
-            false => Lies::Unknown,
+            true => Seen::There,
+            false => Seen::Unknown,
         };
     };
     let Ok(name) = CString::new(name) else {
-        return Lies::Unknown;
+        return Seen::Unknown;
     };
     let Ok(fd) = beneath::open_anchor(volume, &path) else {
-        return Lies::Unknown;
+        return Seen::Unknown;
     };
     if !stat::open_file(&fd).is_ok_and(|found| found.stat.ino == dir_ino) {
-        return Lies::Unknown;
+        return Seen::Unknown;
     }
     match stat::entry(fd, &name) {
-        Ok(found) if found.stat.ino == ino => Lies::Here,
-        Ok(_) => Lies::NotHere,
-        Err(e) if is_absent(&e) => Lies::NotHere,
-        Err(_) => Lies::Unknown,
+        Ok(found) if found.stat.ino == ino => Seen::There,
+        Ok(_) => Seen::NotThere,
+        Err(e) if is_absent(&e) => Seen::NotThere,
+        Err(_) => Seen::Unknown,
     }
 }

@@ -4,12 +4,18 @@
 //! the file system, for any event they ask for, so a second one for the names alone makes each open, read and close dearer that
 //! an ignore mark hides. Reading gives raw bytes; `collect::fanotify` decodes them.
 
+mod features;
+mod probe;
+
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use fanotify::low_level as fan;
 
+pub use self::features::{Feature, Features, SWITCH, UnknownFeature};
+use self::probe::Counted;
+pub use self::probe::{Found, probe};
 use super::beneath;
 use super::handle::Handle;
 
@@ -37,21 +43,27 @@ pub mod mask {
     pub const DELETE: u64 = fan::FAN_DELETE;
     /// The file itself is deleted.
     pub const DELETE_SELF: u64 = fan::FAN_DELETE_SELF;
-    /// An entry was moved; carries both directories and names (Linux 5.17).
+    /// An entry was moved; carries both directories and names, where the kernel knows it.
     pub const RENAME: u64 = 0x1000_0000;
+    /// An entry was moved away from a directory.
+    pub const MOVED_FROM: u64 = fan::FAN_MOVED_FROM;
+    /// An entry was moved into a directory.
+    pub const MOVED_TO: u64 = fan::FAN_MOVED_TO;
+    /// The file itself was moved.
+    pub const MOVE_SELF: u64 = fan::FAN_MOVE_SELF;
     /// The event's subject is a directory.
     pub const ONDIR: u64 = fan::FAN_ONDIR;
     /// The kernel dropped events.
     pub const OVERFLOW: u64 = fan::FAN_Q_OVERFLOW;
 }
 
-/// Adds the id of the entry itself to directory events (Linux 5.17).
+/// Adds the id of the entry itself to directory events ([`Feature::TargetFid`]).
 const FAN_REPORT_TARGET_FID: u32 = 0x1000;
-/// Adds a descriptor of the process to every event (Linux 5.15).
+/// Adds a descriptor of the process to every event ([`Feature::Pidfd`]).
 const FAN_REPORT_PIDFD: u32 = 0x80;
-/// The mark does not keep its inode in memory (Linux 5.19).
+/// The mark does not keep its inode in memory ([`Feature::Evictable`]).
 const FAN_MARK_EVICTABLE: u32 = 0x200;
-/// The mark says for itself whether it holds for directories and for what lies in them (Linux 6.0).
+/// The mark says for itself whether it holds for directories and for what lies in them ([`Feature::MarkIgnore`]).
 const FAN_MARK_IGNORE: u32 = 0x400;
 /// What an ignore mark hides: everything that can be repeated without changing the file.
 pub const IGNORABLE: u64 = mask::ACCESS | mask::OPEN | mask::OPEN_EXEC | mask::CLOSE_NOWRITE;
@@ -65,20 +77,28 @@ const COMMON: u32 = fan::FAN_CLASS_NOTIF
     | fan::FAN_UNLIMITED_MARKS
     | fan::FAN_REPORT_FID
     | fan::FAN_REPORT_DIR_FID
-    | fan::FAN_REPORT_NAME
-    | FAN_REPORT_TARGET_FID;
+    | fan::FAN_REPORT_NAME;
 
 /// Everything that may be a use of a file.
 pub const ACCESS_EVENTS: u64 =
     mask::ACCESS | mask::MODIFY | mask::OPEN | mask::OPEN_EXEC | mask::CLOSE_WRITE | mask::CLOSE_NOWRITE;
 
-/// Everything that changes names, or metadata that a rule may look at.
-pub const NAMESPACE_EVENTS: u64 =
-    mask::CREATE | mask::DELETE | mask::DELETE_SELF | mask::RENAME | mask::ATTRIB;
+/// How a move is told where [`Features::tells_whose_names`] says no: at both places, and by the file itself.
+pub const MOVE_EVENTS: u64 = mask::MOVED_FROM | mask::MOVED_TO | mask::MOVE_SELF;
 
-/// What is asked for. Names of directories count as those of files; that directories are opened and read as well is told
-/// with it, because a mark asks for both or for neither.
-const EVENTS: u64 = ACCESS_EVENTS | NAMESPACE_EVENTS | mask::ONDIR;
+/// Everything that changes names, or metadata that a rule may look at, on any kernel.
+pub const NAMESPACE_EVENTS: u64 =
+    mask::CREATE | mask::DELETE | mask::DELETE_SELF | mask::ATTRIB | mask::RENAME | MOVE_EVENTS;
+
+/// Those of [`NAMESPACE_EVENTS`] that a group with these features asks for.
+const fn namespace_events(features: Features) -> u64 {
+    let moves = if features.tells_whose_names() {
+        mask::RENAME
+    } else {
+        MOVE_EVENTS
+    };
+    mask::CREATE | mask::DELETE | mask::DELETE_SELF | mask::ATTRIB | moves
+}
 
 /// How events name the process that caused them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,45 +111,66 @@ pub enum Who {
 
 /// One fanotify group: a queue of events.
 #[derive(Debug)]
-pub struct Group(OwnedFd);
+pub struct Group {
+    fd: OwnedFd,
+    features: Features,
+    counted: Counted,
+}
 
 impl Group {
-    /// A group that is marked on the whole file system that holds `path`.
+    /// A group that is marked on the whole file system that holds `path`, where [`probe`] has `found` what there is.
     ///
     /// # Errors
     /// EPERM without CAP_SYS_ADMIN; ENODEV or EOPNOTSUPP where the file system has no file ids (FUSE, NFS
-    /// clients, overlayfs); EINVAL on kernels older than 5.17.
-    pub fn on_filesystem(path: &Path, who: Who) -> io::Result<Self> {
-        let flags = match who {
-            Who::Pid => COMMON,
-            Who::Process => COMMON | FAN_REPORT_PIDFD,
-        };
+    /// clients, overlayfs).
+    pub fn on_filesystem(path: &Path, who: Who, found: Found) -> io::Result<Self> {
+        let mut flags = COMMON;
+        if who == Who::Process {
+            flags |= FAN_REPORT_PIDFD;
+        }
+        if found.features.tells_whose_names() {
+            flags |= FAN_REPORT_TARGET_FID;
+        }
         // For tests of what follows an overflow: the host's own limit (`fs.fanotify.max_queued_events`) holds then.
-        let flags = match std::env::var_os("PURGE_AGENT_LIMITED_QUEUE") {
-            Some(_) => flags & !fan::FAN_UNLIMITED_QUEUE,
-            None => flags,
-        };
+        if std::env::var_os("PURGE_AGENT_LIMITED_QUEUE").is_some() {
+            flags &= !fan::FAN_UNLIMITED_QUEUE;
+        }
+        let group = Self::with(flags, found.features, found.counted)?;
+        group.mark_filesystem(path)?;
+        Ok(group)
+    }
+
+    /// A group that marks nothing yet.
+    fn with(flags: u32, features: Features, counted: Counted) -> io::Result<Self> {
         let raw = fan::fanotify_init(
             flags,
             (libc::O_RDONLY | libc::O_LARGEFILE | libc::O_CLOEXEC).cast_unsigned(),
         )?;
         // SAFETY: fanotify_init has just returned this descriptor and no other code knows of it.
-        let group = Self(unsafe { OwnedFd::from_raw_fd(raw) });
-        group.mark_filesystem(path)?;
-        Ok(group)
+        let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+        Ok(Self {
+            fd,
+            features,
+            counted,
+        })
     }
 
-    /// A group that an earlier process made and left in systemd's keeping; none if it does not watch the file system that
-    /// holds `path`: since it was unmounted, nothing has been seen.
+    /// A group that an earlier process made, with the same features, and left in systemd's keeping; none if it does not watch the file
+    /// system that holds `path`: since it was unmounted, nothing has been seen.
     ///
     /// # Errors
     /// What `fanotify_mark(2)` says.
-    pub fn left(fd: OwnedFd, path: &Path) -> io::Result<Option<Self>> {
+    pub fn left(fd: OwnedFd, path: &Path, found: Found) -> io::Result<Option<Self>> {
         let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
         if !std::fs::read_link(link).is_ok_and(|to| to.as_os_str() == "anon_inode:[fanotify]") {
             return Ok(None);
         }
-        let group = Self(fd);
+        let Found { features, counted } = found;
+        let group = Self {
+            fd,
+            features,
+            counted,
+        };
         if group.watched_filesystems()? != 1 {
             return Ok(None);
         }
@@ -146,12 +187,17 @@ impl Group {
         self.mark_filesystem(path)
     }
 
+    /// What there is of what a kernel may lack.
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
     /// From now on [`NAMESPACE_EVENTS`] are not queued, until [`Group::mark_again`].
     ///
     /// # Errors
     /// What `fanotify_mark(2)` says.
     pub fn leave_names_out(&self, path: &Path) -> io::Result<()> {
-        self.change_mark(path, fan::FAN_MARK_REMOVE, NAMESPACE_EVENTS)
+        self.change_mark(path, fan::FAN_MARK_REMOVE, namespace_events(self.features))
     }
 
     /// Whether its file system is still marked.
@@ -164,14 +210,18 @@ impl Group {
 
     /// How many file systems are marked: the kernel takes a mark away when its file system is unmounted.
     fn watched_filesystems(&self) -> io::Result<usize> {
-        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.0.as_raw_fd()))?;
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.fd.as_raw_fd()))?;
         Ok(info.lines().filter(|l| l.starts_with("fanotify sdev:")).count())
     }
 
     /// A subvolume of btrfs is refused (EXDEV), though the mark is the whole file system's: its top is taken then, which a handle leads to also
     /// where it is not mounted. Events of other subvolumes are told as well, and their handles say so.
+    ///
+    /// Names of directories count as those of files; that directories are opened and read as well is told with it, because a mark asks for
+    /// both or for neither.
     fn mark_filesystem(&self, path: &Path) -> io::Result<()> {
-        self.change_mark(path, fan::FAN_MARK_ADD, EVENTS)
+        let events = ACCESS_EVENTS | namespace_events(self.features) | mask::ONDIR;
+        self.change_mark(path, fan::FAN_MARK_ADD, events)
     }
 
     fn change_mark(&self, path: &Path, how: u32, events: u64) -> io::Result<()> {
@@ -187,26 +237,41 @@ impl Group {
 
     fn change_mark_of(&self, path: &Path, how: u32, events: u64) -> io::Result<()> {
         let how = how | fan::FAN_MARK_FILESYSTEM;
-        fan::fanotify_mark(self.0.as_raw_fd(), how, events, fan::AT_FDCWD, path)
+        fan::fanotify_mark(self.fd.as_raw_fd(), how, events, fan::AT_FDCWD, path)
     }
 
-    /// From now on the [`IGNORABLE`] events of this inode are not queued, until [`Group::flush_ignored`] or until the
-    /// kernel drops the inode from memory. `inode` may be an O_PATH descriptor.
+    /// From now on the [`IGNORABLE`] events of this inode are not queued, until [`Group::flush_ignored`], or, where
+    /// [`Feature::Evictable`] is there, until the kernel drops the inode from memory. Elsewhere the mark keeps the inode there. `inode` may be
+    /// an O_PATH descriptor.
     ///
     /// # Errors
-    /// EINVAL on kernels older than 5.19.
+    /// What `fanotify_mark(2)` says.
     pub fn ignore(&self, inode: BorrowedFd<'_>) -> io::Result<()> {
-        self.leave_out(IGNORABLE, FAN_MARK_EVICTABLE | fan::FAN_MARK_IGNORED_MASK, inode)
+        self.leave_out(IGNORABLE, fan::FAN_MARK_IGNORED_MASK | self.evictable(), inode)
     }
 
     /// From now on names that come into this directory or leave it are not queued, as long as it is open and until
     /// [`Group::flush_ignored`]. `dir` may be an O_PATH descriptor.
     ///
     /// # Errors
-    /// EINVAL on kernels older than 6.0.
+    /// What `fanotify_mark(2)` says.
     pub fn ignore_names_in(&self, dir: BorrowedFd<'_>) -> io::Result<()> {
-        let names = mask::RENAME | mask::DELETE;
-        self.leave_out(names, FAN_MARK_EVICTABLE | FAN_MARK_IGNORE, dir)
+        let moves = match self.features.tells_whose_names() {
+            true => mask::RENAME,
+            false => mask::MOVED_FROM | mask::MOVED_TO,
+        };
+        let kind = match self.features.has(Feature::MarkIgnore) {
+            true => FAN_MARK_IGNORE,
+            false => fan::FAN_MARK_IGNORED_MASK,
+        };
+        self.leave_out(moves | mask::DELETE, kind | self.evictable(), dir)
+    }
+
+    fn evictable(&self) -> u32 {
+        match self.features.has(Feature::Evictable) {
+            true => FAN_MARK_EVICTABLE,
+            false => 0,
+        }
     }
 
     /// From now on the [`IGNORABLE`] events of what is done through this mount are not queued, for as long as it lasts. `mount` may
@@ -222,7 +287,7 @@ impl Group {
         let how = fan::FAN_MARK_ADD | fan::FAN_MARK_IGNORED_SURV_MODIFY | mark;
         // fanotify_mark(2) refuses O_PATH descriptors, but follows this link to what they stand for.
         let path = format!("/proc/self/fd/{}", of.as_raw_fd());
-        fan::fanotify_mark(self.0.as_raw_fd(), how, events, fan::AT_FDCWD, Path::new(&path))
+        fan::fanotify_mark(self.fd.as_raw_fd(), how, events, fan::AT_FDCWD, Path::new(&path))
     }
 
     /// Takes all ignore marks of inodes away: when this returns, every event of every file is queued again.
@@ -231,7 +296,7 @@ impl Group {
     /// What `fanotify_mark(2)` says.
     pub fn flush_ignored(&self) -> io::Result<()> {
         fan::fanotify_mark(
-            self.0.as_raw_fd(),
+            self.fd.as_raw_fd(),
             fan::FAN_MARK_FLUSH,
             0,
             fan::AT_FDCWD,
@@ -239,10 +304,15 @@ impl Group {
         )
     }
 
-    /// How many events are queued: the kernel counts 24 bytes for each, no matter what it carries. Without end if it does not say:
-    /// code that waits for them must not take that for none.
+    /// How many events are queued, or more: kernels count the metadata of each event, or all of it (FIONREAD). Without end if the kernel
+    /// does not say: code that waits for them must not take that for none.
     pub fn queued(&self) -> u64 {
-        rustix::io::ioctl_fionread(&self.0).map_or(u64::MAX, |bytes| bytes / 24)
+        self.queued_bytes()
+            .map_or(u64::MAX, |bytes| self.counted.events(bytes))
+    }
+
+    fn queued_bytes(&self) -> Option<u64> {
+        rustix::io::ioctl_fionread(&self.fd).ok()
     }
 
     /// Reads what is queued into `buffer` and returns how many bytes of it are events; 0 when the queue is empty.
@@ -251,7 +321,7 @@ impl Group {
     /// What `read(2)` says, except EAGAIN and EINTR.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            match rustix::io::read(&self.0, &mut *buffer) {
+            match rustix::io::read(&self.fd, &mut *buffer) {
                 Ok(n) => return Ok(n),
                 Err(rustix::io::Errno::AGAIN) => return Ok(0),
                 Err(rustix::io::Errno::INTR) => {}
@@ -263,6 +333,6 @@ impl Group {
 
 impl AsFd for Group {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }

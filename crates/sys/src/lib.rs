@@ -17,6 +17,7 @@
 //! - [`namespaces`] the mount namespaces of the host
 //! - [`mountpoints`] names that are not touched without care
 //! - [`bounded`]  a look that ends though a server does not answer
+//! - [`openers`]  whether a lease is refused while a process waits to open the file
 //! - [`peer`]     who is at the other end of a unix socket
 //! - [`private`]  files and directories that are root's alone
 //! - [`project`]  project ids
@@ -58,6 +59,7 @@ pub mod memory;
 pub mod mountinfo;
 pub mod mountpoints;
 pub mod namespaces;
+pub mod openers;
 pub mod peer;
 pub mod private;
 pub mod project;

@@ -295,6 +295,13 @@ fn print_volume(v: &v1::VolumeStatus, all: &v1::AgentStatus, out: &mut Out) -> R
             ),
         );
     }
+    if !v.missing_features.is_empty() {
+        let names: Vec<&str> = v.missing_features.iter().map(|f| f.name.as_str()).collect();
+        row(
+            "kernel",
+            format!("lacks {}; see purgectl doctor", names.join(", ")),
+        );
+    }
     row(
         "observed",
         format!(

@@ -84,6 +84,10 @@ pub fn blind() -> Vec<BlindSpot> {
 pub fn status() -> AgentStatus {
     let volume = VolumeStatus {
         subvolumes: 0,
+        missing_features: vec![MissingFeature {
+            name: "rename".into(),
+            means: "the agent finds out by a look which file a changed name is of".into(),
+        }],
         times_ahead: 0,
         disk: Some(Disk {
             used_bytes: 4 << 40,

@@ -16,6 +16,7 @@ mod nfsd;
 mod odd_files;
 mod precision;
 mod scans;
+mod storm;
 mod subvolumes;
 mod touched;
 mod volumes;

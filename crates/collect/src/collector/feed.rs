@@ -19,7 +19,7 @@ pub enum Processes {
 ///
 /// The thread is compiled for each source: nothing is decided again for each event.
 pub trait Feed: AsFd + Send + Sync + 'static {
-    /// How many events wait. New events merge into those that wait or come after them, so once this many were read, everything that was
+    /// How many events wait, or more. New events merge into those that wait or come after them, so once this many were read, everything that was
     /// queued before the call has been read. `u64::MAX` if the kernel does not say: the caller must not take that for none.
     fn queued(&self) -> u64;
 
@@ -40,6 +40,10 @@ pub trait Feed: AsFd + Send + Sync + 'static {
     /// # Errors
     /// When the kernel refuses: then none are reported.
     fn report_names(&self, root: &OwnedFd) -> io::Result<()>;
+
+    /// Whether reports of names say which file they are of, and a move is one report. Elsewhere the names of each file that changed are looked
+    /// at: see [`crate::unnamed`].
+    fn tells_whose_names(&self) -> bool;
 
     /// The bytes of one read: at most [`super::BUFFER_BYTES`].
     fn bytes_at_once(&self) -> usize;

@@ -66,6 +66,9 @@ impl<F: Feed> Reader<F> {
                 settled = Instant::now();
                 self.suspicion.tick();
                 self.begin_settlement(true, Vec::new());
+                if self.namespace.has_doubts() && self.waiting.is_empty() {
+                    self.will_settle(mpsc::sync_channel(1).0);
+                }
             }
         }
     }
@@ -218,7 +221,7 @@ impl<F: Feed> Reader<F> {
     }
 
     /// Everything that is queued now reaches the index.
-    fn catch_up(&mut self) -> Result<(), CollectError> {
+    pub(super) fn catch_up(&mut self) -> Result<(), CollectError> {
         // New events merge into queued ones or come after them, so having read as many as were there, none of those is
         // left.
         let began = clock::now();

@@ -7,9 +7,10 @@ use std::sync::mpsc;
 use super::{CollectError, Feed, Reader};
 use crate::doubt::{Evidence, Suspect};
 use crate::event::{Access, Node};
-use crate::namespace::{refresh, take_over};
+use crate::namespace::{Namespace, refresh, take_over};
 use crate::touched::is_server;
-use crate::whereabouts::drop_stale_names;
+use crate::unnamed::{Doubts, Judgement, judge};
+use crate::whereabouts::{drop_names, drop_stale_names, look_at_names};
 use purge_model::{Inode, Kind, LastUse, Source};
 use purge_sys::handle::Handle;
 
@@ -28,6 +29,8 @@ pub(super) struct Settlement {
     dirty: Vec<Node>,
     /// Files that may have fewer names than the index has.
     links: Vec<Inode>,
+    /// Files in doubt, where reports do not say which file a name is of; with the looks that were in vain.
+    doubts: Vec<(Inode, u8)>,
     looks_left: usize,
     /// It is one of those that come from time to time.
     counts: bool,
@@ -36,7 +39,7 @@ pub(super) struct Settlement {
 
 impl Settlement {
     fn is_empty(&self) -> bool {
-        self.suspects.is_empty() && self.dirty.is_empty() && self.links.is_empty()
+        self.suspects.is_empty() && self.dirty.is_empty() && self.links.is_empty() && self.doubts.is_empty()
     }
 
     /// It is over.
@@ -77,9 +80,13 @@ impl<F: Feed> Reader<F> {
     /// Begins to decide on suspects and to read changed attributes again; `done` are told when that is over.
     pub(super) fn begin_settlement(&mut self, counts: bool, done: Vec<mpsc::SyncSender<()>>) {
         let links = std::mem::take(&mut *self.watched.doubtful_links.lock());
+        // Those who wait have waited until all that was queued is read and looked at.
+        let is_drained = !done.is_empty();
+        let doubts = self.namespace.doubts().filter(|_| is_drained).map(Doubts::take);
         self.settlement = Some(Settlement {
             suspects: self.suspects.keys().copied().collect(),
             dirty: self.namespace.take_dirty().collect(),
+            doubts: doubts.unwrap_or_default(),
             links: links.into_iter().collect(),
             looks_left: LOOKS_MAX,
             counts,
@@ -110,6 +117,8 @@ impl<F: Feed> Reader<F> {
                 self.settle_dirty(&root, node)?;
             } else if let Some(ino) = work.links.pop() {
                 self.settle_links(ino, &mut work.looks_left)?;
+            } else if let Some((ino, rounds)) = work.doubts.pop() {
+                self.settle_doubt(ino, rounds, &mut work.looks_left)?;
             } else {
                 break;
             }
@@ -147,7 +156,8 @@ impl<F: Feed> Reader<F> {
         let undecided = self.suspects.contains_key(&ino);
         let before = self.changers.one_of(ino);
         let before = before.and_then(|by| Some((by, self.watched.index.read().get(ino)?.0)));
-        if undecided || !refresh(&self.watched, root, node)? {
+        let tell_whose_names = self.feed.tells_whose_names();
+        if undecided || !refresh(&self.watched, root, node, tell_whose_names)? {
             self.namespace.mark_dirty(node);
         }
         if let Some((by, before)) = before.filter(|(_, a)| a.kind == Kind::File)
@@ -164,6 +174,11 @@ impl<F: Feed> Reader<F> {
 
     /// A file may have many names: only a limited number is looked at in one settlement.
     fn settle_links(&mut self, ino: Inode, looks_left: &mut usize) -> Result<(), CollectError> {
+        // Its names may have changed, and not all be known yet.
+        if let Some(doubts) = self.namespace.doubts() {
+            doubts.again(ino, 0);
+            return Ok(());
+        }
         if *looks_left == 0 {
             self.watched.doubtful_links.lock().insert(ino);
             return Ok(());
@@ -172,6 +187,50 @@ impl<F: Feed> Reader<F> {
         *looks_left = looks_left.saturating_sub(names);
         if !drop_stale_names(&self.watched, ino)? {
             self.watched.doubtful_links.lock().insert(ino);
+        }
+        Ok(())
+    }
+
+    /// Whether no name was reported since this number of reports: what waits now is read first.
+    fn nothing_moved(&mut self, heard: Option<u64>, is_dir: bool) -> Result<bool, CollectError> {
+        self.catch_up()?;
+        let now = self.namespace.doubts().map(|doubts| doubts.heard());
+        // Directories are followed by what is dirty.
+        let is_followed = !(is_dir && self.namespace.has_dirty());
+        Ok(heard == now && is_followed && self.namespace.pending().is_empty())
+    }
+
+    /// Looks at all names of a file that changed one of them.
+    fn settle_doubt(&mut self, ino: Inode, rounds: u8, looks_left: &mut usize) -> Result<(), CollectError> {
+        // Before the look: a scan may have read names that it hands over later.
+        if self.watched.index.read().is_scanning() {
+            self.watched.index.write().note_renamed(ino);
+        }
+        let heard = self.namespace.doubts().map(|doubts| doubts.heard());
+        let looked = match *looks_left {
+            0 => None,
+            _ => look_at_names(&self.watched, ino)?,
+        };
+        let again = |namespace: &mut Namespace, rounds| {
+            namespace.doubts().into_iter().for_each(|d| d.again(ino, rounds));
+        };
+        let Some(names) = looked else {
+            again(&mut self.namespace, rounds);
+            return Ok(());
+        };
+        *looks_left = looks_left.saturating_sub(names.len());
+        let (is_dir, has_more) = {
+            let index = self.watched.index.read();
+            (index.dirs().of_inode(ino).is_some(), index.has_more_names(ino))
+        };
+        let seen: Vec<_> = names.iter().map(|name| name.seen).collect();
+        // Where it makes no difference it is not asked.
+        let is_quiet = has_more
+            || (judge(&seen, false, None) == Judgement::Again && self.nothing_moved(heard, is_dir)?);
+        match judge(&seen, is_quiet, (!is_dir).then_some(rounds)) {
+            Judgement::Remove => drop_names(&self.watched, ino, &names)?,
+            Judgement::Again => again(&mut self.namespace, rounds.saturating_add(1)),
+            Judgement::Keep => {}
         }
         Ok(())
     }
@@ -202,7 +261,7 @@ impl<F: Feed> Reader<F> {
         let recorder = self.watched.recorder();
         recorder.take_back(ino, suspect.recorded, suspect.before);
         // The next suspect is judged by what moves after this.
-        if let Err(error) = take_over(&mut self.watched.index.write(), &found.stat) {
+        if let Err(error) = take_over(&mut self.watched.index.write(), &found) {
             tracing::debug!(%error, ino, "cannot take over the attributes of a file that was touched");
         }
         if !evidence.mtime_set_back && found.stat.kind == Kind::File {

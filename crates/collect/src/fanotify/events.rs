@@ -14,9 +14,13 @@ use crate::event::{Acts, By, Change, Changes, Event, Node, Place};
 pub(super) fn event(record: Record<'_>, layout: Layout, processes: Processes) -> Event<'_> {
     let bits = record.mask;
     let of = record.file.and_then(|handle| node(handle, layout));
+    let itself = record
+        .place
+        .filter(|named| bits & mask::MOVE_SELF != 0 && is_itself(named));
     let change = (bits & NAMESPACE_EVENTS != 0).then(|| Change {
         kinds: changes(bits),
-        of,
+        // A directory that moved is told by itself, as its own place.
+        of: of.or_else(|| node(itself?.dir, layout)),
         place: record.place.and_then(|named| place(named, layout)),
         old: record.old.and_then(|named| place(named, layout)),
         new: record.new.and_then(|named| place(named, layout)),
@@ -37,6 +41,10 @@ pub(super) fn event(record: Record<'_>, layout: Layout, processes: Processes) ->
 #[inline]
 fn node(handle: Handle, layout: Layout) -> Option<Node> {
     layout.inode(&handle).map(|ino| Node { ino, handle })
+}
+
+fn is_itself(named: &decode::Place<'_>) -> bool {
+    matches!(named.name, b"" | b".")
 }
 
 fn place(named: decode::Place<'_>, layout: Layout) -> Option<Place<'_>> {
@@ -60,10 +68,13 @@ fn acts(bits: u64) -> Acts {
 }
 
 fn changes(bits: u64) -> Changes {
-    const CHANGES: [(u64, Changes); 5] = [
+    const CHANGES: [(u64, Changes); 8] = [
         (mask::CREATE, Changes::MADE),
         (mask::DELETE, Changes::REMOVED),
         (mask::RENAME, Changes::MOVED),
+        (mask::MOVED_FROM, Changes::MOVED),
+        (mask::MOVED_TO, Changes::MOVED),
+        (mask::MOVE_SELF, Changes::MOVED),
         (mask::DELETE_SELF, Changes::DELETED),
         (mask::ATTRIB, Changes::METADATA),
     ];
@@ -136,6 +147,26 @@ mod tests {
         }
         assert!(told(mask::OPEN).change.is_none());
         assert!(told(mask::CREATE).access.is_none());
+    }
+
+    #[test]
+    fn a_directory_that_moved_is_told_by_its_own_place() {
+        let moved = Record {
+            file: None,
+            place: Some(decode::Place {
+                dir: of_ext4(7),
+                name: b".",
+            }),
+            ..record(mask::MOVE_SELF | mask::ONDIR)
+        };
+        let change = event(moved, Layout::Ino32, Processes::Known).change.unwrap();
+        assert_eq!((change.kinds, change.of.unwrap().ino), (Changes::MOVED, 7));
+        let at_a_place = Record {
+            file: None,
+            ..record(mask::MOVED_FROM)
+        };
+        let change = event(at_a_place, Layout::Ino32, Processes::Known).change.unwrap();
+        assert_eq!((change.kinds, change.of), (Changes::MOVED, None));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::collector::{BUFFER_BYTES, CollectError, Feed, Processes};
 use crate::event::Event;
 use crate::precision::Hiding;
 use purge_base::descriptors;
-use purge_sys::fanotify::Group;
+use purge_sys::fanotify::{Feature, Group};
 
 /// With descriptors of processes at most this much: some 300 events, and as many descriptors open at a time.
 const BUFFER_BYTES_WITH_PROCESSES: usize = 32 << 10;
@@ -79,6 +79,10 @@ impl Feed for Queue {
         self.group.mark_again(&by_descriptor(root))
     }
 
+    fn tells_whose_names(&self) -> bool {
+        self.group.features().tells_whose_names()
+    }
+
     fn bytes_at_once(&self) -> usize {
         self.bytes_at_once
     }
@@ -101,6 +105,10 @@ impl Feed for Queue {
 }
 
 impl Hiding for Group {
+    fn keeps_what_it_hides(&self) -> bool {
+        !self.features().has(Feature::Evictable)
+    }
+
     fn hide(&self, file: BorrowedFd<'_>) -> io::Result<()> {
         self.ignore(file)
     }

@@ -18,7 +18,7 @@ use crate::source::{self, Barrier, Blind, Certainty, Kind, Mode, Profile, Reads,
 use purge_base::clock;
 use purge_base::handover::{self, Handover};
 use purge_model::{Inode, Seconds};
-use purge_sys::fanotify::{Group, Who};
+use purge_sys::fanotify::{Feature, Features, Found, Group, Who, probe};
 use purge_sys::handle::Handle;
 use purge_sys::shared::SharedBuffer;
 
@@ -39,37 +39,46 @@ pub struct Wish {
 
 impl Wish {
     /// How events name the process that caused them.
-    fn who(&self) -> Who {
-        match self.ignored.is_empty() {
+    fn who(&self, features: Features) -> Who {
+        match self.ignored.is_empty() || !features.has(Feature::Pidfd) {
             true => Who::Pid,
             false => Who::Process,
         }
     }
 
     /// What the queue of a volume is called in systemd's keeping: another file system, or another kind of queue, has another name.
-    fn key(&self, volume: &str) -> String {
-        match self.who() {
-            Who::Pid => format!("{volume}.p"),
-            Who::Process => format!("{volume}.fd"),
+    fn key(&self, volume: &str, features: Features) -> String {
+        let who = match self.who(features) {
+            Who::Pid => "p",
+            Who::Process => "fd",
+        };
+        match features.tells_whose_names() {
+            true => format!("{volume}.{who}"),
+            false => format!("{volume}.{who}.unnamed"),
         }
     }
 
-    /// How its file handles are read.
-    fn layout(&self) -> Result<Layout, CollectError> {
+    /// What there is, and how file handles are read.
+    fn probe(&self) -> Result<(Found, Layout), CollectError> {
+        let found = probe(&self.root).map_err(CollectError::kernel("watch it with fanotify"))?;
         let (magic, name) = &self.filesystem;
         let kernel = CollectError::kernel("get a file handle");
         let root = Handle::of_path(&self.root).map_err(&kernel)?;
-        let unknown = || io::Error::other(format!("the file handles of {name} are not known"));
-        Layout::probe(*magic, &root, self.ino).ok_or_else(|| kernel(unknown()))
+        let unknown = || io::Error::other(format!("the agent does not know the file handles of {name}"));
+        let layout = Layout::probe(*magic, &root, self.ino);
+        let layout = layout.filter(|_| found.features.has(Feature::Handles));
+        Ok((found, layout.ok_or_else(|| kernel(unknown()))?))
     }
 
-    fn profile(&self) -> Profile {
+    fn profile(&self, features: Features) -> Profile {
         Profile {
             kind: Kind::Fanotify,
             mode: Mode::FileSystem,
+            features,
             knows_names: true,
-            knows_who: match self.who() {
-                Who::Pid => source::Who::Number,
+            knows_who: match self.who(features) {
+                Who::Pid if self.ignored.is_empty() => source::Who::Number,
+                Who::Pid => source::Who::Lasting,
                 Who::Process => source::Who::Process,
             },
             certainty: Certainty::Exact,
@@ -99,8 +108,9 @@ impl Armed {
     /// # Errors
     /// See [`Group::on_filesystem`]; and where the file handles are of a kind that is not known.
     pub fn arm(wish: Wish) -> Result<Self, CollectError> {
-        let group = mark(&wish)?;
-        Self::with(wish, group, false)
+        let (found, layout) = wish.probe()?;
+        let group = mark(&wish, found)?;
+        Ok(Self::with(wish, group, layout, false))
     }
 
     /// Takes over what an earlier process of this service left, if it still watches the file system: since then nothing was missed. Otherwise
@@ -116,39 +126,40 @@ impl Armed {
         beside: &Path,
         handover: &mut Handover,
     ) -> Result<Self, CollectError> {
-        let key = wish.key(volume);
+        let (found, layout) = wish.probe()?;
+        let key = wish.key(volume, found.features);
         let left = handover.claim(&queue_name(&key));
-        let left = left.and_then(|left| Group::left(left, &wish.root).ok().flatten());
+        let left = left.and_then(|left| Group::left(left, &wish.root, found).ok().flatten());
         let nothing_missed = left.is_some();
-        let group = left.map_or_else(|| mark(&wish), Ok)?;
+        let group = left.map_or_else(|| mark(&wish, found), Ok)?;
         handover::keep(&queue_name(&key), &group);
-        let mut armed = Self::with(wish, group, nothing_missed)?;
+        let mut armed = Self::with(wish, group, layout, nothing_missed);
         let buffer = handover::memory(handover, &key, &beside.join("accesses"), BUFFER_BYTES);
         armed.key = key;
         armed.buffer = Some(buffer.map_err(CollectError::kernel("make a buffer"))?);
         Ok(armed)
     }
 
-    fn with(wish: Wish, group: Group, nothing_missed: bool) -> Result<Self, CollectError> {
+    fn with(wish: Wish, group: Group, layout: Layout, nothing_missed: bool) -> Self {
         // The mark is there: what happens from here on is told.
         let since = Since {
             at: clock::now(),
             nothing_missed,
         };
-        let layout = wish.layout()?;
-        Ok(Self {
+        Self {
             wish,
             group: Arc::new(group),
             layout,
             since,
             key: String::new(),
             buffer: None,
-        })
+        }
     }
 }
 
-fn mark(wish: &Wish) -> Result<Group, CollectError> {
-    Group::on_filesystem(&wish.root, wish.who()).map_err(CollectError::kernel("watch it with fanotify"))
+fn mark(wish: &Wish, found: Found) -> Result<Group, CollectError> {
+    let group = Group::on_filesystem(&wish.root, wish.who(found.features), found);
+    group.map_err(CollectError::kernel("watch it with fanotify"))
 }
 
 /// The name of a queue in systemd's keeping.
@@ -158,7 +169,7 @@ fn queue_name(key: &str) -> String {
 
 impl source::Armed for Armed {
     fn profile(&self) -> Profile {
-        self.wish.profile()
+        self.wish.profile(self.group.features())
     }
 
     fn since(&self) -> Since {
@@ -184,13 +195,17 @@ impl source::Armed for Armed {
             .map_err(CollectError::kernel("take ignore marks away"))?;
         let windows = Windows::new(hiding, wish.precision, &wish.root, since.at);
         let windows = Arc::new(windows);
+        let has_processes = wish.who(group.features()) == Who::Process;
         let judges = Judges {
-            accessors: Accessors::new(wish.ignored.clone()),
+            accessors: match has_processes {
+                true => Accessors::new(wish.ignored.clone()),
+                false => Accessors::without_descriptors(wish.ignored.clone()),
+            },
             windows: Some(Arc::clone(&windows)),
         };
         let without = || CollectError::kernel("make a buffer")(io::ErrorKind::NotFound.into());
         let buffer = buffer.ok_or_else(without)?;
-        let queue = Queue::new(Arc::clone(&group), layout, wish.who() == Who::Process);
+        let queue = Queue::new(Arc::clone(&group), layout, has_processes);
         let collector = Collector::start(queue, Arc::clone(watched), judges, buffer, on_error)?;
         Ok(Box::new(Fanotify {
             wish,
@@ -215,7 +230,7 @@ struct Fanotify {
 
 impl Source for Fanotify {
     fn profile(&self) -> Profile {
-        self.wish.profile()
+        self.wish.profile(self.group.features())
     }
 
     fn queued(&self) -> u64 {

@@ -22,7 +22,7 @@ keys! {
     )
     .at_restart()
     .in_use(true)
-    .doc("How the agent observes the volume. fanotify needs Linux 5.17 and ext4, xfs, btrfs or tmpfs. scan works everywhere: it knows of reads \
+    .doc("How the agent observes the volume. fanotify needs ext4, xfs, btrfs or tmpfs, and a kernel that reports names and file handles (docs/handbook/install.md). scan works everywhere: it knows of reads \
           only where a read moves the access time, which the agent tries with a file of its own. Where it does not, a rule must say \
           clock = [\"modify\", \"change\"].");
     SCAN_INTERVAL = Key::with_default("scan_interval", Form::Duration, "\"6h\"")
@@ -51,7 +51,7 @@ keys! {
         .at_restart()
         .in_use(true)
         .doc("A file that is used again within this time costs (nearly) nothing until the time is over: its use is recorded at the end \
-              of the window, late but never early. \"0s\" or \"1s\": every use is recorded by itself. Needs Linux 5.19.");
+              of the window, late but never early. \"0s\" or \"1s\": every use is recorded by itself.");
     IGNORE_ACCESSORS = Key::with_default("ignore_accessors", Form::Tables(&ACCESSOR), "[]")
         .at_restart()
         .example("[ { comm = \"updatedb\" }, { exe = \"/usr/bin/restic\" }, { uid = \"backup\" } ]")

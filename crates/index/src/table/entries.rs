@@ -207,12 +207,17 @@ impl Index {
                 .is_some_and(|(known, _)| times(&known) != times(&seen))
     }
 
-    /// Takes over what the file system says now of an inode. Unknown inodes stay unknown.
+    /// Takes over what the file system says now of an inode. Unknown inodes stay unknown. What is said of an entry of another kind, which has
+    /// taken the inode, is not taken over: it is met at its own place.
     ///
     /// # Errors
     /// When the index is damaged.
     pub fn refresh(&mut self, stat: &Stat) -> Result<(), StoreError> {
-        self.edit_attributes(stat.ino, |known| *known = attributes_of(stat, known.parent))
+        self.edit_attributes(stat.ino, |known| {
+            if known.kind == stat.kind {
+                *known = attributes_of(stat, known.parent);
+            }
+        })
     }
 
     /// Moves a known directory, with everything below it. Not below itself: the kernel allows no such move, but events

@@ -113,6 +113,11 @@ impl Index {
             self.remove(&[ino])?;
             return Ok(1);
         }
+        // One that leads to the root no more, as what was above it is forgotten, would not be found below itself.
+        if self.dirs.path(top).is_none() {
+            let name = self.dirs.get(top).map(|dir| dir.name.to_vec());
+            self.dirs.upsert(ino, DirId::ROOT, &name.unwrap_or_default());
+        }
         let below = self
             .dirs
             .inherit(false, |id, _, parent_is| parent_is || id == top);

@@ -60,6 +60,13 @@ impl Index {
         }
     }
 
+    /// Names of this inode, known or not, may have changed: what a running scan has read of them and not yet handed over must be looked at again.
+    pub fn note_renamed(&mut self, ino: Inode) {
+        if let Some(scan) = &mut self.scan {
+            scan.touched.insert(ino);
+        }
+    }
+
     /// Whether more files were used during this scan than can be remembered one by one: everything found from now
     /// on must count as used.
     pub fn early_uses_overflowed(&self) -> bool {
