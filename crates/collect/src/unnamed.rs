@@ -101,7 +101,7 @@ impl Doubts {
 }
 
 /// Judges a look at the names of a file. `is_quiet`: no report of a name came until after the look, and none waited for a look, so no move
-/// before it is unknown. `rounds`: so many looks before this one found no name; none for a directory, which is not forgotten for moving fast.
+/// before it is unknown. `rounds`: how many looks before this one found no name; none for a directory, which is not forgotten for moving fast.
 pub fn judge(seen: &[Seen], is_quiet: bool, rounds: Option<u8>) -> Judgement {
     let any = |what| seen.contains(&what);
     // The file keeps its clock by a name that is there.
