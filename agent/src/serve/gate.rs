@@ -16,7 +16,7 @@ use tonic::{Code, Request, Status};
 use super::budget::{Budget, Charge, Share};
 use super::incoming::Visit;
 use super::members::Memberships;
-use super::open::{Asked, AskedBody, Open, Watch};
+use super::open::{Asked, AskedBody, Open, Watch, What};
 use super::pages::ANSWER_BYTES_MAX;
 use super::tally::{Counted, Tally};
 use super::visitors::Visitors;
@@ -232,15 +232,6 @@ struct Admitted {
     counted: Counted,
     charge: (Charge, u64),
     candidates_max: u64,
-}
-
-/// Which service stands behind a gate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What {
-    /// The agent's own: roles decide.
-    Agent,
-    /// Health and reflection: for any client that may connect, but counted as all calls are.
-    Probe,
 }
 
 /// A service behind the gate.

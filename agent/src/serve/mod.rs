@@ -60,8 +60,9 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 
-use self::gate::{Doors, Gate, What};
+use self::gate::{Doors, Gate};
 use self::incoming::{Arrival, Places};
+use self::open::What;
 use crate::host::Host;
 use crate::in_force::InForce;
 use crate::tls::Certificates;

@@ -22,7 +22,6 @@ use tonic::body::Body;
 use tonic::codegen::{Body as HttpBody, Bytes, http};
 
 use super::budget::Charge;
-use super::gate::What;
 use super::line::Busy;
 use super::tally::Counted;
 use crate::roles::{Peer, Scope};
@@ -41,6 +40,15 @@ const PIECE: usize = 16 << 10;
 const IN_FLIGHT_MAX: usize = 64 << 10;
 /// Bytes of a request or an answer that lie in the agent at a time without being charged by themselves: every call is charged with them.
 const INCLUDED: u64 = 64 << 10;
+
+/// Which service stands behind a gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// The agent's own: roles decide.
+    Agent,
+    /// Health and reflection: for any client that may connect, but counted as all calls are.
+    Probe,
+}
 
 /// Who has made a call, and what was found when it came.
 #[derive(Debug)]

@@ -57,7 +57,7 @@ impl Shares {
         let (root, local, remote) = (part(16, 16, 512), part(32, 16, 256), part(64, 16, 128));
         let events = part(16_u64.saturating_mul(with_processes.max(1)), 32, 512);
         let scan = part(32_u64.saturating_mul(volumes), 4, 128);
-        let workers = part(16_u64.saturating_mul(volumes), 8, SCAN_WORKERS);
+        let workers = part(64_u64.saturating_mul(volumes), 8, SCAN_WORKERS);
         let requests = part(16, 8, 256);
         let others = [
             BASE,

@@ -104,8 +104,9 @@ fn set_times(dir: impl AsFd, name: &CStr, atime: Moment, mtime: Moment) -> io::R
         last_access: of(atime),
         last_modification: of(mtime),
     };
-    let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
-    Ok(rustix::fs::utimensat(dir, name, &times, flags)?)
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+    Ok(rustix::fs::futimens(file, &times)?)
 }
 
 /// Reads it as processes do: what a cache answers leaves no trace, and is to be found out as well.

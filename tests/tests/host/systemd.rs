@@ -404,7 +404,8 @@ fn the_memory_of_the_unit_is_bounded_and_what_is_mounted_later_is_seen() {
     make(&mount.path().join("d"), 3);
     let machine = need!(started(&mount, &watching(&mount.path())));
     let doctor = machine.ctl().run(["doctor"]).ok().text();
-    let memory = doctor.lines().find(|l| l.contains(" memory ")).unwrap();
+    let is_memory = |line: &&str| line.split_whitespace().nth(1) == Some("memory");
+    let memory = doctor.lines().find(is_memory).unwrap();
     assert!(memory.contains("the index needs"), "{doctor}");
     // Where this host gives machines no controller of memory, the agent says that nothing is bound.
     let pid = machine.main_pid("purge-agent").unwrap();

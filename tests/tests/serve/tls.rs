@@ -260,7 +260,7 @@ fn who_is_revoked_loses_the_answer_that_is_on_its_way() {
     let dir = world.mount.dir("more");
     let name = "x".repeat(200);
     (0..FILES).for_each(|n| fs::write(dir.join(format!("{name}{n}")), "").unwrap());
-    let _ = world.agent.ctl().run(["rescan", "--wait"]).ok();
+    let _ = world.agent.ctl().run(["rescan"]).ok();
     let runtime = runtime();
     let viewer = channel_tls(&runtime, world.port, &world.files_of("viewer")).unwrap();
     let find = v1::FindRequest::default();

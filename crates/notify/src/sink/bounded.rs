@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-use super::frames::Frames;
+use super::frames::{Frames, refused};
 
 /// What lies below: TCP, or TLS over TCP.
 pub trait Transport: AsyncRead + AsyncWrite + Send + Sync + Unpin + Debug {}
@@ -61,11 +61,6 @@ impl Form {
         }
         Ok(())
     }
-}
-
-/// An error for what a server sent.
-pub fn refused(words: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, words)
 }
 
 /// A connection with bounds for what the server sends.

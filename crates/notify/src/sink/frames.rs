@@ -3,8 +3,6 @@
 
 use std::io;
 
-use super::bounded::refused;
-
 /// The head of a frame: its type, its channel and the size of its payload.
 const HEAD_BYTES: usize = 7;
 /// The types of frames that hold tables: a method, and the head of a content.
@@ -84,6 +82,11 @@ fn payload(head: &[u8]) -> io::Result<usize> {
         return Err(refused(format!("the broker sent a frame of {size} bytes")));
     }
     Ok(usize::try_from(size).unwrap_or(usize::MAX).saturating_add(1))
+}
+
+/// An error for what a server sent.
+pub fn refused(words: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, words)
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use std::io;
 use lettre::transport::smtp::extension::ClientId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::bounded::{Bounded, Transport, refused};
+use super::bounded::{Bounded, Transport};
+use super::frames::refused;
 
 /// So much is read at once.
 const READ_BYTES: usize = 1024;

@@ -206,7 +206,9 @@ pub(super) fn encode(run: &Run) -> Vec<u8> {
         failed_by_owner: owners.collect(),
         locked_by: run.locked_by.clone(),
         rules: run.rules.clone(),
-        skipped_inside: Some(StoredSkipped::of(&run.skipped_inside)),
+        // As earlier versions write it, where there is nothing to say.
+        skipped_inside: (run.skipped_inside != Skipped::default())
+            .then(|| StoredSkipped::of(&run.skipped_inside)),
     };
     stored.encode_to_vec()
 }

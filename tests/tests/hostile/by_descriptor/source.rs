@@ -81,6 +81,17 @@ const KNOWN: &[(&str, &str, &str)] = &[
         "fs::read_to_string fs::remove_file fs::rename",
         STATE,
     ),
+    ("agent/src/once/held.rs", "fs::read_dir fs::read_link", PROC),
+    (
+        "agent/src/once/mod.rs",
+        "fs::canonicalize",
+        "a look, whether the path is that of the whole system",
+    ),
+    (
+        "crates/collect/src/listeners.rs",
+        "fs::read_dir fs::read_link",
+        PROC,
+    ),
     (
         "crates/collect/src/accessors.rs",
         "fs::read fs::read_link fs::read_to_string",
@@ -160,11 +171,6 @@ const KNOWN: &[(&str, &str, &str)] = &[
         "a look, to say what is missing; what matters is opened by sys",
     ),
     (
-        "crates/notify/src/sink/smtp.rs",
-        "fs::read",
-        "an authority that the configuration names; read only",
-    ),
-    (
         "crates/notify/src/text.rs",
         ".is_dir",
         "a look, to say what is missing",
@@ -181,7 +187,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ),
     (
         "agent/src/tls.rs",
-        "fs::metadata fs::read",
+        ".is_file fs::metadata fs::read",
         "keys and certificates that the configuration names; read only",
     ),
     (
