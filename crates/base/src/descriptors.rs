@@ -6,6 +6,7 @@
 //! | clients | a connection each; root, other local users and certificates have places of their own |
 //! | requests | what answering them opens |
 //! | events | a descriptor of the process with each event of one read, where a volume has `ignore_accessors` |
+//! | files | the files of one read's events, where the kernel gives no file ids |
 //! | scan | directories of which other workers ask for the entries |
 //! | runs | leases of files, and the directories that their names lie in: all that is left |
 //!
@@ -36,6 +37,8 @@ pub struct Shares {
     pub remote: usize,
     /// Descriptors of processes that one read of a queue may bring.
     pub events: usize,
+    /// Files that one read of a queue may open.
+    pub files: usize,
     /// Shared parts of large directories that wait in one scan.
     pub scan: usize,
     /// Workers of one scan.
@@ -59,9 +62,10 @@ impl Shares {
         let scan = part(32_u64.saturating_mul(volumes), 4, 128);
         let workers = part(64_u64.saturating_mul(volumes), 8, SCAN_WORKERS);
         let requests = part(16, 8, 256);
+        let files = part(128, 2, 16);
         let others = [
             BASE,
-            BASE_OF_A_VOLUME.saturating_mul(volumes),
+            BASE_OF_A_VOLUME.saturating_add(files).saturating_mul(volumes),
             root,
             local,
             remote,
@@ -78,6 +82,7 @@ impl Shares {
             local: count(local),
             remote: count(remote),
             events: count(events),
+            files: count(files),
             scan: count(scan),
             scan_workers: count(workers),
             runs: count(limit.saturating_sub(others)).max(RUNS_MIN),

@@ -52,6 +52,13 @@ impl Handover {
         self.left.remove(name)
     }
 
+    /// What is left under names that begin and end so.
+    pub fn names(&self, begin: &str, end: &str) -> Vec<String> {
+        let names = self.left.keys();
+        let these = names.filter(|name| name.starts_with(begin) && name.ends_with(end));
+        these.cloned().collect()
+    }
+
     /// No volume has claimed the rest: its volume is no longer configured, or was replaced.
     pub fn drop_rest(&mut self) {
         for (name, _) in self.left.drain() {
@@ -106,9 +113,17 @@ fn forget(name: &str) {
     let _ = sd_notify::notify(false, &[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
 }
 
-/// A queue, and the memory of this key, are kept no longer.
-pub fn release(queue: &str, key: &str) {
-    forget(queue);
+/// Ends the name of a queue.
+pub const QUEUE: &str = ".events";
+
+/// What the queue of this key is called.
+pub fn queue_name(key: &str) -> String {
+    format!("{key}{QUEUE}")
+}
+
+/// The queue and the memory of this key are kept no longer.
+pub fn release(key: &str) {
+    forget(&queue_name(key));
     forget(&format!("{key}{BUFFER}"));
 }
 

@@ -105,7 +105,7 @@ fn every_fault_says_where_and_how_to_mend_it() {
         ),
         (
             format!("{VOLUME}collector = \"fuse\"\n"),
-            "collector is not supported",
+            "collector = \"fuse\" without mount",
         ),
         (
             format!("{VOLUME}[[rule]]\nname = \"r\"\nvolume = \"s\"\nannounce = \"14d\"\n"),
@@ -228,4 +228,30 @@ proptest! {
     fn no_text_makes_it_panic(lines in prop::collection::vec("(\\[\\[(volume|rule)\\]\\]|(name|path|ttl|depth|clock|max_bytes|include|max_fraction) = (\"[a-z0-9/*!\\[{. ]{0,8}\"|-?[0-9]{1,22}|[0-9.e]{1,6}|\\[\\]|true|\\{\\}))", 0..12)) {
         let _ = parse(&lines.join("\n"));
     }
+}
+
+#[test]
+fn a_mount_is_a_place_apart_from_all_volumes() {
+    let of = |keys: &str| faults(&format!("{VOLUME}collector = \"fuse\"\n{keys}")).join("\n");
+    for (keys, word) in [
+        ("mount = \"/\"\n", "the whole system"),
+        ("mount = \"scratch\"\n", "is not absolute"),
+        ("mount = \"/export/s/in\"\n", "overlaps the path"),
+        ("mount = \"/export\"\n", "overlaps the path"),
+        (
+            "mount = \"/seen\"\n[[volume]]\nname = \"t\"\npath = \"/seen/below\"\n",
+            "overlaps the mount",
+        ),
+        (
+            "mount = \"/seen\"\nignore_accessors = [{ comm = \"x\" }]\n",
+            "ignore_accessors has no effect",
+        ),
+    ] {
+        assert!(of(keys).contains(word), "{keys}: {}", of(keys));
+    }
+    let without = faults(&format!("{VOLUME}mount = \"/seen\"\n")).join("\n");
+    assert!(without.contains("no effect without collector"), "{without}");
+    let good = parse(&format!("{VOLUME}collector = \"fuse\"\nmount = \"/seen/\"\n")).unwrap();
+    let volume = good.volumes.first().unwrap();
+    assert_eq!(volume.mount.as_deref(), Some(Path::new("/seen")));
 }

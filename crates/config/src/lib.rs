@@ -92,6 +92,8 @@ pub struct VolumeConfig {
     pub path: PathBuf,
     /// What watches it.
     pub collector: Collector,
+    /// Where users see it, with [`Collector::Fuse`].
+    pub mount: Option<PathBuf>,
     /// Seconds between two scans, where scans watch it.
     pub scan_interval: u64,
     /// The operator vouches that no other host uses its file system.
@@ -125,8 +127,14 @@ pub struct VolumeConfig {
 /// What watches a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Collector {
-    /// Events of the kernel.
-    Events,
+    /// The best that can be had there.
+    Auto,
+    /// Events of fanotify.
+    Fanotify,
+    /// Events of inotify.
+    Inotify,
+    /// A mount of the agent's, by which users come.
+    Fuse,
     /// Scans alone.
     Scan,
 }

@@ -18,9 +18,11 @@ const CHECKPOINT_INTERVAL_MAX: u64 = 3600;
 /// Seconds between two scans.
 const SCAN_INTERVALS: (u64, u64) = (60, 7 * 86_400);
 
-const COLLECTORS: [(&str, Collector); 3] = [
-    ("auto", Collector::Events),
-    ("fanotify", Collector::Events),
+const COLLECTORS: [(&str, Collector); 5] = [
+    ("auto", Collector::Auto),
+    ("fanotify", Collector::Fanotify),
+    ("inotify", Collector::Inotify),
+    ("fuse", Collector::Fuse),
     ("scan", Collector::Scan),
 ];
 const BASELINES: [(&str, Baseline); 4] = [
@@ -75,6 +77,37 @@ fn read_path(s: &Section<'_, '_>, src: &mut Source<'_>) -> Option<At<PathBuf>> {
     }
 }
 
+/// Where users see the volume.
+fn read_mount(s: &Section<'_, '_>, src: &mut Source<'_>, collector: Collector) -> Option<At<PathBuf>> {
+    let told = s.string(src, key::MOUNT);
+    match (&told, collector == Collector::Fuse) {
+        (None, true) => src.fault(
+            &s.span_of(key::COLLECTOR),
+            "collector = \"fuse\" without mount".to_owned(),
+            "say where users see the volume, such as mount = \"/scratch\"",
+        ),
+        (Some((_, span)), false) => src.fault(
+            span,
+            "mount has no effect without collector = \"fuse\"".to_owned(),
+            "write collector = \"fuse\", or take it out",
+        ),
+        _ => {}
+    }
+    let (path, span) = told?;
+    match volume_path(path.strip_suffix('/').filter(|p| !p.is_empty()).unwrap_or(&path)) {
+        Ok(()) => Some((PathBuf::from(path.trim_end_matches('/')), span)),
+        Err((what, _)) => {
+            let what = what.replacen("path", "mount", 1);
+            src.fault(
+                &span,
+                what,
+                "write the absolute path of a directory, such as /scratch",
+            );
+            None
+        }
+    }
+}
+
 /// Reads a table, and adds the volume.
 pub(super) fn read_volume(s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts) {
     let name = read_name(&s, src, key::NAME, &parts.mentions.volumes);
@@ -85,7 +118,7 @@ pub(super) fn read_volume(s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut 
     let path = read_path(&s, src);
     let collector = s
         .choice(src, key::COLLECTOR, &COLLECTORS)
-        .unwrap_or(Collector::Events);
+        .unwrap_or(Collector::Auto);
     let scan_interval = read_between(&s, src, key::SCAN_INTERVAL, SCAN_INTERVALS);
     let sole_client = s.flag(src, key::SOLE_CLIENT).unwrap_or(false);
     let baseline = s.choice(src, key::BASELINE, &BASELINES).unwrap_or(Baseline::Auto);
@@ -101,27 +134,70 @@ pub(super) fn read_volume(s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut 
     let access_times = [("partial", false), ("complete", true)];
     let access_times_are_complete = s.choice(src, key::ACCESS_TIMES, &access_times).unwrap_or(false);
     let ignore_accessors = read_accessors(&s, src);
-    if collector == Collector::Scan && s.has(key::IGNORE_ACCESSORS) {
+    let is_nameless = match collector {
+        Collector::Auto | Collector::Fanotify => None,
+        Collector::Inotify => Some("inotify"),
+        Collector::Fuse => Some("fuse"),
+        Collector::Scan => Some("scan"),
+    };
+    if let Some(word) = is_nameless
+        && s.has(key::IGNORE_ACCESSORS)
+    {
         src.fault(
             &s.span_of(key::IGNORE_ACCESSORS),
-            "ignore_accessors has no effect with collector = \"scan\": a scan does not know which process uses a file",
+            format!(
+                "ignore_accessors has no effect with collector = {word:?}, which does not know which process uses a file"
+            ),
             "take it out",
         );
     }
+    let mount = read_mount(&s, src, collector);
     s.finish(src);
     let (Some(name), Some((path, span))) = (name, path) else {
         return;
     };
     for other in &parts.volumes {
+        if let Some(mount) = other
+            .mount
+            .as_ref()
+            .filter(|mount| mount.starts_with(&path) || path.starts_with(mount))
+        {
+            let what = format!(
+                "path {} overlaps the mount {} of volume {}",
+                path.display(),
+                mount.display(),
+                other.name
+            );
+            src.fault(
+                &span,
+                what,
+                "write a directory apart from all mounts: the agent works behind them",
+            );
+        }
         if path.starts_with(&other.path) || other.path.starts_with(&path) {
             let what = format!("path {} overlaps that of volume {}", path.display(), other.name);
             src.fault(&span, what, "keep volumes apart: no file may belong to two");
+        }
+    }
+    if let Some((mount, span)) = &mount {
+        let others = parts.volumes.iter().map(|other| &other.path);
+        if let Some(above) = others
+            .chain([&path])
+            .find(|path| mount.starts_with(path) || path.starts_with(mount))
+        {
+            let what = format!("mount {} overlaps the path {}", mount.display(), above.display());
+            src.fault(
+                span,
+                what,
+                "write a directory apart from all volumes: the agent works behind the mount",
+            );
         }
     }
     parts.volumes.push(VolumeConfig {
         name,
         path,
         collector,
+        mount: mount.map(|(mount, _)| mount),
         scan_interval,
         sole_client,
         baseline,

@@ -21,6 +21,8 @@ pub enum Blind {
     Who,
     /// Names that change between two scans.
     Names,
+    /// Sizes, modes and times of files that change without the file being opened.
+    Attributes,
     /// Everything between two looks.
     BetweenLooks,
     /// Uses that go around the mount that is watched.
@@ -29,7 +31,7 @@ pub enum Blind {
 
 impl Blind {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::OtherHosts,
         Self::ClientCaches,
         Self::Handles,
@@ -39,6 +41,7 @@ impl Blind {
         Self::Images,
         Self::Who,
         Self::Names,
+        Self::Attributes,
         Self::BetweenLooks,
         Self::Bypass,
     ];
@@ -55,6 +58,7 @@ impl Blind {
             Self::Images => "images",
             Self::Who => "who",
             Self::Names => "names",
+            Self::Attributes => "attributes",
             Self::BetweenLooks => "between_looks",
             Self::Bypass => "bypass",
         }
@@ -72,6 +76,7 @@ impl Blind {
             Self::Images => "reads of a loop device whose image a file is",
             Self::Who => "which process uses a file",
             Self::Names => "names that change between two scans",
+            Self::Attributes => "attributes that change between two scans while the file is not opened",
             Self::BetweenLooks => "what begins and ends between two looks",
             Self::Bypass => "uses that go around the mount",
         }

@@ -1,20 +1,24 @@
 //! What rules may ask of a volume whose collector does not see everything. Pure.
 
-use purge_model::blind::Reads;
+use purge_model::blind::{Blind, Reads};
 
 use super::rule::{Rule, Target};
 
 /// Why these rules may not judge a volume whose reads are known so; none: they may.
-pub fn refusal<'a>(rules: impl IntoIterator<Item = &'a Rule>, reads: Reads, volume: &str) -> Option<String> {
-    if reads == Reads::Seen {
+pub fn refusal<'a>(
+    rules: impl IntoIterator<Item = &'a Rule>,
+    (reads, blind): (Reads, &[Blind]),
+    volume: &str,
+) -> Option<String> {
+    if reads == Reads::Seen && !blind.contains(&Blind::Names) {
         return None;
     }
     let rules: Vec<&Rule> = rules.into_iter().collect();
     let is_whole = |rule: &&&Rule| matches!(rule.target, Target::Directory { .. });
     if let Some(rule) = rules.iter().find(is_whole) {
         return Some(format!(
-            "rule {} takes whole directories, which needs a collector that is told of each use of what is in them; volume {volume} is scanned \
-             only: write target = \"file\" with remove_empty_dirs = true",
+            "rule {} takes whole directories, which needs a collector that is told of each use and each name of what is in them; on volume \
+             {volume} only scans find names: write target = \"file\" with remove_empty_dirs = true",
             rule.name
         ));
     }
@@ -44,17 +48,21 @@ mod tests {
     #[test]
     fn a_rule_on_reads_is_refused_where_they_are_not_known() {
         let mut rule = Rule::everything_older("v", 60);
-        assert_eq!(refusal([&rule], Reads::Seen, "v"), None);
-        assert_eq!(refusal([&rule], Reads::AtScans, "v"), None);
-        let why = refusal([&rule], Reads::Unknown, "v").unwrap_or_default();
+        let refusal = |rule: &Rule, reads, blind| refusal([rule], (reads, blind), "v");
+        const NAMES: &[Blind] = &[Blind::Names];
+        assert_eq!(refusal(&rule, Reads::Seen, &[]), None);
+        assert_eq!(refusal(&rule, Reads::Seen, NAMES), None);
+        assert_eq!(refusal(&rule, Reads::AtScans, NAMES), None);
+        let why = refusal(&rule, Reads::Unknown, NAMES).unwrap_or_default();
         assert!(why.contains("clock = [\"modify\", \"change\"]"), "{why}");
         rule.clocks = Clocks {
             access: false,
             ..Clocks::ALL
         };
-        assert_eq!(refusal([&rule], Reads::Unknown, "v"), None);
+        assert_eq!(refusal(&rule, Reads::Unknown, NAMES), None);
         rule.target = Target::Directory { depth: 1 };
-        assert_eq!(refusal([&rule], Reads::Seen, "v"), None);
-        assert!(refusal([&rule], Reads::AtScans, "v").is_some());
+        assert_eq!(refusal(&rule, Reads::Seen, &[]), None);
+        assert!(refusal(&rule, Reads::Seen, NAMES).is_some());
+        assert!(refusal(&rule, Reads::AtScans, NAMES).is_some());
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use rustix::fs::{AtFlags, FileType, Statx, StatxAttributes, StatxFlags, StatxTimestamp};
 
 use super::stat::Device;
-use super::{beneath, mountpoints};
+use super::{beneath, mountpoints, stat};
 use purge_model::{Inode, Kind};
 
 /// A moment: seconds since 1970 and nanoseconds.
@@ -140,7 +140,7 @@ fn exact(x: &Statx) -> Exact {
         mtime: Moment::from(&x.stx_mtime),
         ctime: Moment::from(&x.stx_ctime),
         birth: has_birth.then(|| Moment::from(&x.stx_btime)),
-        mount_root: x.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+        mount_root: x.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) || stat::is_zfs_control(x),
         protected: x
             .stx_attributes
             .intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND),

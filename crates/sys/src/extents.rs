@@ -96,6 +96,14 @@ pub fn of(root: impl AsFd, relative: &[u8], ino: Inode) -> io::Result<Extents> {
     Ok(found)
 }
 
+/// How much a file takes on disk now. It is not opened.
+///
+/// # Errors
+/// As for [`of`].
+pub fn allocated(root: impl AsFd, relative: &[u8], ino: Inode) -> io::Result<u64> {
+    Ok(entry(root, relative, ino)?.1.stat.allocated)
+}
+
 /// The same, with the places on the disk.
 ///
 /// # Errors
@@ -118,12 +126,16 @@ pub fn is_untold(error: &io::Error) -> bool {
 }
 
 fn open(root: impl AsFd, relative: &[u8], ino: Inode) -> io::Result<OwnedFd> {
+    project::reopen(entry(root, relative, ino)?.0)
+}
+
+fn entry(root: impl AsFd, relative: &[u8], ino: Inode) -> io::Result<(OwnedFd, stat::Located)> {
     let entry = beneath::open_entry(root, relative)?;
     let found = stat::open_file(&entry)?;
-    if found.stat.ino != ino || found.stat.kind != Kind::File {
-        return Err(io::Error::from_raw_os_error(libc::ESTALE));
+    match found.stat.ino == ino && found.stat.kind == Kind::File {
+        true => Ok((entry, found)),
+        false => Err(io::Error::from_raw_os_error(libc::ESTALE)),
     }
-    project::reopen(entry)
 }
 
 /// Shows each extent; false: there are more.

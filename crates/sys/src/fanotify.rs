@@ -4,6 +4,8 @@
 //! the file system, for any event they ask for, so a second one for the names alone makes each open, read and close dearer that
 //! an ignore mark hides. Reading gives raw bytes; `collect::fanotify` decodes them.
 
+mod descriptors;
+mod directories;
 mod features;
 mod probe;
 
@@ -13,9 +15,10 @@ use std::path::Path;
 
 use fanotify::low_level as fan;
 
+pub use self::descriptors::{EVENT_BYTES, OpenGroup, Scope, is_deleted, is_of_one_file, probe_descriptors};
+pub use self::directories::least;
 pub use self::features::{Feature, Features, SWITCH, UnknownFeature};
-use self::probe::Counted;
-pub use self::probe::{Found, probe};
+pub use self::probe::{Found, Marks, probe};
 use super::beneath;
 use super::handle::Handle;
 
@@ -51,6 +54,8 @@ pub mod mask {
     pub const MOVED_TO: u64 = fan::FAN_MOVED_TO;
     /// The file itself was moved.
     pub const MOVE_SELF: u64 = fan::FAN_MOVE_SELF;
+    /// The mark of a directory holds for what lies in it as well.
+    pub const ON_CHILD: u64 = 0x0800_0000;
     /// The event's subject is a directory.
     pub const ONDIR: u64 = fan::FAN_ONDIR;
     /// The kernel dropped events.
@@ -68,13 +73,15 @@ const FAN_MARK_IGNORE: u32 = 0x400;
 /// What an ignore mark hides: everything that can be repeated without changing the file.
 pub const IGNORABLE: u64 = mask::ACCESS | mask::OPEN | mask::OPEN_EXEC | mask::CLOSE_NOWRITE;
 
+/// No limit of this host's holds: needs CAP_SYS_ADMIN.
+const UNLIMITED: u32 = fan::FAN_UNLIMITED_QUEUE | fan::FAN_UNLIMITED_MARKS;
+
 /// What every group asks for. The queue is unlimited because a dropped event is a use that remains unknown; the
 /// kernel charges it to the agent's memory cgroup.
 const COMMON: u32 = fan::FAN_CLASS_NOTIF
     | fan::FAN_CLOEXEC
     | fan::FAN_NONBLOCK
-    | fan::FAN_UNLIMITED_QUEUE
-    | fan::FAN_UNLIMITED_MARKS
+    | UNLIMITED
     | fan::FAN_REPORT_FID
     | fan::FAN_REPORT_DIR_FID
     | fan::FAN_REPORT_NAME;
@@ -109,21 +116,27 @@ pub enum Who {
     Process,
 }
 
+/// Whether a descriptor that was left in keeping is a group's.
+fn left_by_another(fd: &OwnedFd) -> bool {
+    let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    std::fs::read_link(link).is_ok_and(|to| to.as_os_str() == "anon_inode:[fanotify]")
+}
+
 /// One fanotify group: a queue of events.
 #[derive(Debug)]
 pub struct Group {
     fd: OwnedFd,
-    features: Features,
-    counted: Counted,
+    found: Found,
 }
 
 impl Group {
-    /// A group that is marked on the whole file system that holds `path`, where [`probe`] has `found` what there is.
+    /// A group that watches what [`probe`] has tried and `found` at `path`: the whole file system that holds it, or, for now, the directory
+    /// alone. More directories are marked with [`Group::mark_dir`].
     ///
     /// # Errors
     /// EPERM without CAP_SYS_ADMIN; ENODEV or EOPNOTSUPP where the file system has no file ids (FUSE, NFS
     /// clients, overlayfs).
-    pub fn on_filesystem(path: &Path, who: Who, found: Found) -> io::Result<Self> {
+    pub fn on(path: &Path, who: Who, found: Found) -> io::Result<Self> {
         let mut flags = COMMON;
         if who == Who::Process {
             flags |= FAN_REPORT_PIDFD;
@@ -135,24 +148,25 @@ impl Group {
         if std::env::var_os("PURGE_AGENT_LIMITED_QUEUE").is_some() {
             flags &= !fan::FAN_UNLIMITED_QUEUE;
         }
-        let group = Self::with(flags, found.features, found.counted)?;
-        group.mark_filesystem(path)?;
+        let group = Self::with(flags, found)?;
+        group.mark(path)?;
         Ok(group)
     }
 
     /// A group that marks nothing yet.
-    fn with(flags: u32, features: Features, counted: Counted) -> io::Result<Self> {
+    fn with(flags: u32, found: Found) -> io::Result<Self> {
+        let flags = if found.is_limited {
+            flags & !UNLIMITED
+        } else {
+            flags
+        };
         let raw = fan::fanotify_init(
             flags,
             (libc::O_RDONLY | libc::O_LARGEFILE | libc::O_CLOEXEC).cast_unsigned(),
         )?;
         // SAFETY: fanotify_init has just returned this descriptor and no other code knows of it.
         let fd = unsafe { OwnedFd::from_raw_fd(raw) };
-        Ok(Self {
-            fd,
-            features,
-            counted,
-        })
+        Ok(Self { fd, found })
     }
 
     /// A group that an earlier process made, with the same features, and left in systemd's keeping; none if it does not watch the file
@@ -161,35 +175,52 @@ impl Group {
     /// # Errors
     /// What `fanotify_mark(2)` says.
     pub fn left(fd: OwnedFd, path: &Path, found: Found) -> io::Result<Option<Self>> {
-        let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        if !std::fs::read_link(link).is_ok_and(|to| to.as_os_str() == "anon_inode:[fanotify]") {
+        if !left_by_another(&fd) {
             return Ok(None);
         }
-        let Found { features, counted } = found;
-        let group = Self {
-            fd,
-            features,
-            counted,
+        let group = Self { fd, found };
+        let marked = match found.marks {
+            Marks::FileSystem => group.watched_filesystems()? == 1,
+            // Unmounting takes the marks of all directories.
+            Marks::Directories => group.has_marked_dirs()?,
         };
-        if group.watched_filesystems()? != 1 {
+        if !marked {
             return Ok(None);
         }
         // Marking the same file system again changes nothing; another one would be a second.
-        group.mark_filesystem(path)?;
-        Ok((group.watched_filesystems()? == 1).then_some(group))
+        group.mark(path)?;
+        let is_same = found.marks == Marks::Directories || group.watched_filesystems()? == 1;
+        Ok(is_same.then_some(group))
     }
 
-    /// Marks the file system that holds `path` once more: nothing changes where the mark is whole.
+    /// Marks the file system that holds `path`, or the directory, once more: nothing changes where the mark is whole.
     ///
     /// # Errors
     /// What `fanotify_mark(2)` says.
     pub fn mark_again(&self, path: &Path) -> io::Result<()> {
-        self.mark_filesystem(path)
+        self.mark(path)
+    }
+
+    fn mark(&self, path: &Path) -> io::Result<()> {
+        match self.found.marks {
+            Marks::FileSystem => self.mark_filesystem(path),
+            Marks::Directories => self.mark_dir(beneath::open_root(path)?.as_fd()),
+        }
+    }
+
+    /// What was found when it was tried.
+    pub fn found(&self) -> Found {
+        self.found
+    }
+
+    /// What its marks stand for.
+    pub fn marks(&self) -> Marks {
+        self.found.marks
     }
 
     /// What there is of what a kernel may lack.
     pub fn features(&self) -> Features {
-        self.features
+        self.found.features
     }
 
     /// From now on [`NAMESPACE_EVENTS`] are not queued, until [`Group::mark_again`].
@@ -197,7 +228,11 @@ impl Group {
     /// # Errors
     /// What `fanotify_mark(2)` says.
     pub fn leave_names_out(&self, path: &Path) -> io::Result<()> {
-        self.change_mark(path, fan::FAN_MARK_REMOVE, namespace_events(self.features))
+        if self.found.marks == Marks::Directories {
+            // Each mark would have to be changed.
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        self.change_mark(path, fan::FAN_MARK_REMOVE, namespace_events(self.features()))
     }
 
     /// Whether its file system is still marked.
@@ -205,13 +240,21 @@ impl Group {
     /// # Errors
     /// When `/proc` does not tell.
     pub fn is_marked(&self) -> io::Result<bool> {
-        Ok(self.watched_filesystems()? > 0)
+        match self.found.marks {
+            Marks::FileSystem => Ok(self.watched_filesystems()? > 0),
+            Marks::Directories => self.has_marked_dirs(),
+        }
     }
 
     /// How many file systems are marked: the kernel takes a mark away when its file system is unmounted.
     fn watched_filesystems(&self) -> io::Result<usize> {
+        self.watched("fanotify sdev:")
+    }
+
+    /// How many marks are listed in lines that begin so (proc_pid_fdinfo(5)).
+    fn watched(&self, kind: &str) -> io::Result<usize> {
         let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.fd.as_raw_fd()))?;
-        Ok(info.lines().filter(|l| l.starts_with("fanotify sdev:")).count())
+        Ok(info.lines().filter(|line| line.starts_with(kind)).count())
     }
 
     /// A subvolume of btrfs is refused (EXDEV), though the mark is the whole file system's: its top is taken then, which a handle leads to also
@@ -220,7 +263,7 @@ impl Group {
     /// Names of directories count as those of files; that directories are opened and read as well is told with it, because a mark asks for
     /// both or for neither.
     fn mark_filesystem(&self, path: &Path) -> io::Result<()> {
-        let events = ACCESS_EVENTS | namespace_events(self.features) | mask::ONDIR;
+        let events = ACCESS_EVENTS | namespace_events(self.features()) | mask::ONDIR;
         self.change_mark(path, fan::FAN_MARK_ADD, events)
     }
 
@@ -256,11 +299,11 @@ impl Group {
     /// # Errors
     /// What `fanotify_mark(2)` says.
     pub fn ignore_names_in(&self, dir: BorrowedFd<'_>) -> io::Result<()> {
-        let moves = match self.features.tells_whose_names() {
+        let moves = match self.features().tells_whose_names() {
             true => mask::RENAME,
             false => mask::MOVED_FROM | mask::MOVED_TO,
         };
-        let kind = match self.features.has(Feature::MarkIgnore) {
+        let kind = match self.features().has(Feature::MarkIgnore) {
             true => FAN_MARK_IGNORE,
             false => fan::FAN_MARK_IGNORED_MASK,
         };
@@ -268,7 +311,7 @@ impl Group {
     }
 
     fn evictable(&self) -> u32 {
-        match self.features.has(Feature::Evictable) {
+        match self.features().has(Feature::Evictable) {
             true => FAN_MARK_EVICTABLE,
             false => 0,
         }
@@ -308,7 +351,7 @@ impl Group {
     /// does not say: code that waits for them must not take that for none.
     pub fn queued(&self) -> u64 {
         self.queued_bytes()
-            .map_or(u64::MAX, |bytes| self.counted.events(bytes))
+            .map_or(u64::MAX, |bytes| self.found.counted.events(bytes))
     }
 
     fn queued_bytes(&self) -> Option<u64> {

@@ -9,8 +9,10 @@ use std::path::Path;
 /// Longest handle the kernel gives (`MAX_HANDLE_SZ` in `linux/exportfs.h`).
 pub const HANDLE_BYTES_MAX: usize = 128;
 
-/// Longest handle kept inline; ext4 uses 8 bytes, xfs and tmpfs 12, btrfs 20.
-const INLINE_BYTES: usize = 28;
+/// Longest handle kept inline; ext4 uses 8 bytes, xfs and tmpfs 12, btrfs 20, overlayfs and NFS clients 32.
+const INLINE_BYTES: usize = 32;
+/// The handle need not lead anywhere: it only tells inodes apart (`AT_HANDLE_FID`, Linux 6.5).
+const AT_HANDLE_FID: i32 = 0x200;
 
 /// A file handle, as events and the two system calls carry it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,6 +50,15 @@ impl Handle {
         }
     }
 
+    /// One of the agent's own: no file system gives handles of this kind.
+    pub fn of_number(kind: i32, number: u64) -> Self {
+        let mut bytes = [0; INLINE_BYTES];
+        for (to, from) in bytes.iter_mut().zip(number.to_ne_bytes()) {
+            *to = from;
+        }
+        Self { kind, len: 8, bytes }
+    }
+
     /// The file system's own number for how the content is laid out.
     pub fn kind(&self) -> i32 {
         self.kind
@@ -83,6 +94,19 @@ impl Handle {
         Self::with(fd.as_fd().as_raw_fd(), c"", libc::AT_EMPTY_PATH)
     }
 
+    /// What events call the entry `name` of a directory, or the directory itself where that is empty. It need not lead anywhere.
+    ///
+    /// # Errors
+    /// As for [`Handle::of_path`].
+    pub fn id_of(dir: impl AsFd, name: &CStr) -> io::Result<Self> {
+        let at = dir.as_fd().as_raw_fd();
+        match Self::with(at, name, libc::AT_EMPTY_PATH | AT_HANDLE_FID) {
+            // An older kernel.
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Self::with(at, name, libc::AT_EMPTY_PATH),
+            other => other,
+        }
+    }
+
     fn at(dir: RawFd, path: &CStr) -> io::Result<Self> {
         Self::with(dir, path, 0)
     }
@@ -112,7 +136,7 @@ impl Handle {
         raw.bytes
             .get(..raw.len as usize)
             .and_then(|content| Self::new(raw.kind, content))
-            .ok_or_else(|| io::Error::other("the file system's handles are longer than 28 bytes"))
+            .ok_or_else(|| io::Error::other("the file system's handles are longer than 32 bytes"))
     }
 
     /// Opens the file with O_PATH: good for statx, cannot be read from, counts as no use of it.
@@ -136,6 +160,16 @@ impl Handle {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => self.open(mount, flags),
             other => other,
         }
+    }
+
+    /// Opens the file as a user asked for it. EWOULDBLOCK: a process has a lease on it, and has been told.
+    ///
+    /// # Errors
+    /// ESTALE when it is deleted, and what `open(2)` says.
+    pub fn open_as(&self, mount: impl AsFd, flags: rustix::fs::OFlags) -> io::Result<OwnedFd> {
+        let flags = i32::from_ne_bytes(flags.bits().to_ne_bytes());
+        let never = libc::O_CREAT | libc::O_EXCL;
+        self.open(mount, (flags & !never) | libc::O_NOFOLLOW | libc::O_NONBLOCK)
     }
 
     fn open(&self, mount: impl AsFd, flags: i32) -> io::Result<OwnedFd> {

@@ -18,20 +18,6 @@ const LINK_BYTES_MAX: usize = 1000;
 /// Longer notes are cut: no path of a candidate is as long.
 const NOTE_BYTES_MAX: u64 = 1 << 20;
 
-/// Moves a name to a place that is free (`renameat2(2)`, RENAME_NOREPLACE).
-///
-/// # Errors
-/// EEXIST when something has the name, EXDEV on another mount, and what `renameat2(2)` says.
-pub fn move_to(from: impl AsFd, name: &CStr, to: impl AsFd, as_name: &CStr) -> io::Result<()> {
-    Ok(rustix::fs::renameat_with(
-        from,
-        name,
-        to,
-        as_name,
-        RenameFlags::NOREPLACE,
-    )?)
-}
-
 /// Exchanges what two names lead to (`renameat2(2)`, RENAME_EXCHANGE).
 ///
 /// # Errors
@@ -75,12 +61,25 @@ pub fn remove_dir(dir: impl AsFd, name: impl Arg) -> io::Result<()> {
 /// # Errors
 /// What `mkdirat(2)` and `openat2(2)` say.
 pub fn make_dir(dir: impl AsFd, name: &[u8]) -> io::Result<(OwnedFd, bool)> {
-    let is_new = match rustix::fs::mkdirat(&dir, name, Mode::RWXU) {
-        Ok(()) => true,
-        Err(rustix::io::Errno::EXIST) => false,
-        Err(e) => return Err(e.into()),
-    };
+    let is_new = make_private_dir(&dir, name)?;
     Ok((beneath::open_anchor(&dir, name)?, is_new))
+}
+
+/// The same, open so that it can be listed.
+///
+/// # Errors
+/// As for [`make_dir`].
+pub fn make_listable_dir(dir: impl AsFd, name: &[u8]) -> io::Result<(OwnedFd, bool)> {
+    let is_new = make_private_dir(&dir, name)?;
+    Ok((beneath::open_dir(&dir, name)?, is_new))
+}
+
+fn make_private_dir(dir: impl AsFd, name: &[u8]) -> io::Result<bool> {
+    match rustix::fs::mkdirat(dir, name, Mode::RWXU) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::EXIST) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// The same for a directory that is the agent's alone.

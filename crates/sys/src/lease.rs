@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Once;
 
+use super::fanotify::{Feature, Features};
 use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
@@ -59,6 +60,9 @@ impl Lease {
 /// # Errors
 /// What `fcntl(2)` says; EACCES without CAP_LEASE on another user's file.
 pub fn ask(file: OwnedFd) -> io::Result<Asked> {
+    if !are_allowed() {
+        return Ok(Asked::Unsupported(file));
+    }
     ignore_breaks();
     let lease = Lease(file);
     if lease.set() {
@@ -74,9 +78,15 @@ pub fn ask(file: OwnedFd) -> io::Result<Asked> {
     }
 }
 
+/// Whether they are not taken for missing.
+fn are_allowed() -> bool {
+    Features::allowed().map_or(true, |allowed| allowed.has(Feature::Leases))
+}
+
 /// Whether the kernel gives leases at all now: an administrator may change `fs.leases-enable`.
 pub fn are_enabled() -> bool {
-    std::fs::read_to_string("/proc/sys/fs/leases-enable").map_or(true, |now| now.trim() != "0")
+    are_allowed()
+        && std::fs::read_to_string("/proc/sys/fs/leases-enable").map_or(true, |now| now.trim() != "0")
 }
 
 /// Whether the file system that holds an open directory gives leases: a file without a name is made there and goes at once.

@@ -2,6 +2,10 @@
 //!
 //! - [`extents`]  blocks of a file that others use as well
 //! - [`subvolumes`] how many of btrfs lie in one
+//! - [`superblock`] the device of a whole file system
+//! - [`acting`]   a thread that makes files for a user
+//! - [`backing`]  what a mount of the agent's does on the file system behind it
+//! - [`fuse`]     the kernel's side of such a mount
 //! - [`absence`]  what an error says of the thing that was looked up
 //! - [`exact`]    statx with times as exact as the file system keeps them
 //! - [`failure`]  what an error of a file system means to an operator
@@ -28,6 +32,7 @@
 //! - [`time`]     the clocks, and which boot this is
 //! - [`beneath`]  opening what lies below a volume's root and nowhere else
 //! - [`inside`]   changing names in directories that others may write to
+//! - [`vacant`]   moving a name to a place that is free
 //! - [`mark`] tells a directory that the agent made
 //! - [`likeness`] owner, mode, ACLs and attributes of a directory, read and given by descriptor
 //! - [`trying`]   what a file system does, found out with a file of our own
@@ -39,6 +44,8 @@
 
 pub mod absence;
 pub mod access;
+pub mod acting;
+pub mod backing;
 pub mod beneath;
 pub mod bounded;
 pub mod child;
@@ -48,6 +55,7 @@ pub mod extents;
 pub mod failure;
 pub mod fanotify;
 pub mod filesystem;
+pub mod fuse;
 pub mod handle;
 pub mod inside;
 pub mod leads;
@@ -68,7 +76,9 @@ pub mod shared;
 pub mod socket;
 pub mod stat;
 pub mod subvolumes;
+pub mod superblock;
 pub mod time;
 pub mod trusted;
 pub mod trying;
+pub mod vacant;
 pub mod walk;

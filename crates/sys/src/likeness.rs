@@ -25,6 +25,8 @@ const NOTE: &CStr = c"trusted.purge_agent.was";
 const REMOVED: &CStr = c"trusted.purge_agent.removed";
 /// The longest list of attribute names, and the longest value, that the kernel gives (`xattr(7)`).
 const KERNEL_MAX: usize = 64 << 10;
+/// What most lists and values have room in.
+const SHORT: usize = 512;
 /// At most this number of bytes of a directory's attributes, names and values, is remembered: users can give it many.
 /// With the note they must stay below
 /// what the kernel lists (XATTR_LIST_MAX).
@@ -272,20 +274,17 @@ fn is_optional(error: Errno) -> bool {
 
 /// Extended attributes: what decides about access first, so that a user's own cannot keep it out.
 fn attributes(dir: &OwnedFd) -> io::Result<Vec<(CString, Vec<u8>)>> {
-    let mut list = Vec::with_capacity(KERNEL_MAX);
-    match rustix::fs::flistxattr(dir, rustix::buffer::spare_capacity(&mut list)) {
-        Ok(_) => {}
+    let listed = of_any_size(|room| rustix::fs::flistxattr(dir, rustix::buffer::spare_capacity(room)));
+    let list = match listed {
+        Ok(list) => list,
         Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
         // A user has given it more names than the kernel lists.
         Err(Errno::TOOBIG | Errno::RANGE) => {
-            list = OF_ACCESS
-                .iter()
-                .flat_map(|name| name.to_bytes_with_nul())
-                .copied()
-                .collect();
+            let names = OF_ACCESS.iter().flat_map(|name| name.to_bytes_with_nul());
+            names.copied().collect()
         }
         Err(e) => return Err(e.into()),
-    }
+    };
     let names = list.split(|b| *b == 0).filter(|name| !name.is_empty());
     let mut names: Vec<CString> = names.filter_map(|name| CString::new(name).ok()).collect();
     names.retain(|name| ![NOTE, REMOVED].contains(&&**name));
@@ -311,14 +310,24 @@ fn attributes(dir: &OwnedFd) -> io::Result<Vec<(CString, Vec<u8>)>> {
 
 /// An attribute; none: the directory does not have it, or it is not for the agent.
 fn value(dir: &OwnedFd, name: &CStr) -> io::Result<Option<Vec<u8>>> {
-    let mut value = Vec::with_capacity(KERNEL_MAX);
-    match rustix::fs::fgetxattr(dir, name, rustix::buffer::spare_capacity(&mut value)) {
-        Ok(_) => {
-            value.shrink_to_fit();
-            Ok(Some(value))
-        }
+    match of_any_size(|room| rustix::fs::fgetxattr(dir, name, rustix::buffer::spare_capacity(room))) {
+        Ok(value) => Ok(Some(value)),
         Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM) => Ok(None),
         Err(e) => Err(e.into()),
+    }
+}
+
+/// What the kernel fills in: nearly always it is short.
+fn of_any_size(fill: impl Fn(&mut Vec<u8>) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let mut room = Vec::with_capacity(SHORT);
+    match fill(&mut room) {
+        Err(Errno::RANGE) => {
+            room = Vec::with_capacity(KERNEL_MAX);
+            fill(&mut room)?;
+            room.shrink_to_fit();
+            Ok(room)
+        }
+        filled => filled.map(|_| room),
     }
 }
 

@@ -14,6 +14,8 @@ use std::path::Path;
 
 use rustc_hash::FxHashMap;
 
+/// Most tables fit.
+const USUAL_BYTES: usize = 16 << 10;
 /// The end of a path that has no name any more.
 const DELETED: &[u8] = b"//deleted";
 
@@ -127,7 +129,8 @@ pub fn find(table: &[u8], id: u64) -> Option<Line<'_>> {
 /// # Errors
 /// What `open(2)` and `read(2)` say; EINVAL for a process that has ended.
 pub fn read(path: &Path, bytes_max: u64) -> io::Result<(Vec<u8>, bool)> {
-    let mut table = Vec::new();
+    // The kernel makes the whole table again for each call that reads a part of it.
+    let mut table = Vec::with_capacity(USUAL_BYTES);
     File::open(path)?.take(bytes_max).read_to_end(&mut table)?;
     let whole = (table.len() as u64) < bytes_max;
     Ok((table, whole))

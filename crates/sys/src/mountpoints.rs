@@ -37,7 +37,30 @@ struct Table {
     next: AtomicU64,
     source: Mutex<Source>,
     /// None: they are not known.
-    names: RwLock<Option<FxHashSet<Vec<u8>>>>,
+    names: RwLock<Option<Names>>,
+}
+
+/// The last names of all mount points.
+struct Names {
+    all: FxHashSet<Vec<u8>>,
+    /// How long they are, a bit each: hardly a file is called as long as one of them, and each is asked for.
+    lengths: u64,
+}
+
+impl Names {
+    fn of(all: FxHashSet<Vec<u8>>) -> Self {
+        let lengths = all.iter().fold(0, |lengths, name| lengths | length_bit(name));
+        Self { all, lengths }
+    }
+
+    fn has(&self, name: &[u8]) -> bool {
+        self.lengths & length_bit(name) != 0 && self.all.contains(name)
+    }
+}
+
+/// All that are longer share one.
+fn length_bit(name: &[u8]) -> u64 {
+    1 << name.len().min(63)
 }
 
 #[derive(Default)]
@@ -57,7 +80,7 @@ pub fn may_be(name: &CStr) -> bool {
         TABLE.refresh(source);
     }
     let names = TABLE.names.read();
-    names.as_ref().is_none_or(|names| names.contains(name.to_bytes()))
+    names.as_ref().is_none_or(|names| names.has(name.to_bytes()))
 }
 
 /// Asks now, for what was made a moment ago: it may be a mount point by now.
@@ -91,7 +114,7 @@ fn has_changed(file: &mut Option<File>) -> bool {
     poll(&mut asked, Some(&now)).map_or(true, |changed| changed > 0)
 }
 
-fn read(file: &mut Option<File>) -> Option<FxHashSet<Vec<u8>>> {
+fn read(file: &mut Option<File>) -> Option<Names> {
     if file.is_none() {
         *file = File::open("/proc/self/mountinfo").ok();
     }
@@ -102,7 +125,7 @@ fn read(file: &mut Option<File>) -> Option<FxHashSet<Vec<u8>>> {
         let point = line.point();
         point.rsplit(|b| *b == b'/').next().map(<[u8]>::to_vec)
     };
-    Some(mountinfo::lines(&table).filter_map(last).collect())
+    Some(Names::of(mountinfo::lines(&table).filter_map(last).collect()))
 }
 
 fn nanos(since: Duration) -> u64 {
@@ -112,6 +135,15 @@ fn nanos(since: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_is_found_however_long_it_is() {
+        let name = |n: usize| vec![b'x'; n];
+        let names = Names::of([1, 5, 63, 200].map(name).into_iter().collect());
+        let found: Vec<_> = (0..256).filter(|n| names.has(&name(*n))).collect();
+        assert_eq!(found, [1, 5, 63, 200]);
+        assert!(!names.has(b"y"));
+    }
 
     #[test]
     fn proc_may_be_a_mount_point_and_most_names_are_none() {

@@ -6,6 +6,8 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 
+use super::stat::{self, Located};
+
 /// The access ACL (`acl(5)`).
 pub(super) const ACCESS_ACL: &CStr = c"system.posix_acl_access";
 /// The longest access ACL that is remembered: it has 31 entries.
@@ -36,19 +38,26 @@ impl Protection {
     /// Of an open directory.
     ///
     /// # Errors
-    /// What `fstat(2)` and `fgetxattr(2)` say; ERANGE where the ACL is too long to be remembered.
+    /// What `statx(2)` and `fgetxattr(2)` say; ERANGE where the ACL is too long to be remembered.
     pub fn of(dir: &OwnedFd) -> io::Result<Self> {
-        let s = rustix::fs::fstat(dir)?;
-        let mut acl = Vec::with_capacity(ACL_MAX);
-        let acl = match rustix::fs::fgetxattr(dir, ACCESS_ACL, rustix::buffer::spare_capacity(&mut acl)) {
-            Ok(_) => Some(acl),
+        Self::of_found(dir, &stat::open_file(dir)?)
+    }
+
+    /// The same of a directory that was `found` so a moment ago.
+    ///
+    /// # Errors
+    /// What `fgetxattr(2)` says; ERANGE where the ACL is too long to be remembered.
+    pub fn of_found(dir: &OwnedFd, found: &Located) -> io::Result<Self> {
+        let mut buffer = [0; ACL_MAX];
+        let acl = match rustix::fs::fgetxattr(dir, ACCESS_ACL, &mut buffer) {
+            Ok(len) => buffer.get(..len).map(<[u8]>::to_vec),
             Err(Errno::NODATA | Errno::OPNOTSUPP) => None,
             Err(e) => return Err(e.into()),
         };
         Ok(Self {
-            uid: s.st_uid,
-            gid: s.st_gid,
-            mode: s.st_mode & 0o7777,
+            uid: found.stat.uid,
+            gid: found.stat.gid,
+            mode: found.mode,
             acl,
         })
     }

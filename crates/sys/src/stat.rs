@@ -33,6 +33,8 @@ pub struct Located {
     pub protected: bool,
     /// The file system keeps births: `stat.birth` is one. Elsewhere it is the change time.
     pub keeps_birth: bool,
+    /// Its permission bits, set-id bits and sticky bit.
+    pub mode: u32,
     /// The change time with nanoseconds, and whether the access and modification times are exactly the same.
     pub fine: FineTimes,
 }
@@ -61,6 +63,7 @@ impl Located {
             mount_root: true,
             protected: false,
             keeps_birth: false,
+            mode: 0,
             fine: FineTimes {
                 atime_is_ctime: false,
                 mtime_is_ctime: false,
@@ -159,12 +162,43 @@ pub fn open_file(fd: impl AsFd) -> io::Result<Located> {
     )?))
 }
 
-/// The number of the mount through which something is open (Linux 5.8).
+/// Which file is open: where it lies, and what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Which {
+    /// Its number.
+    pub ino: u64,
+    /// Its device.
+    pub device: Device,
+    /// Its kind.
+    pub kind: Kind,
+}
+
+/// Which file an open descriptor is of, as the kernel knows it: no server is asked.
+///
+/// # Errors
+/// What `statx(2)` says.
+pub fn which(fd: impl AsFd) -> io::Result<Which> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let found = located(&rustix::fs::statx(
+        fd,
+        c"",
+        flags,
+        StatxFlags::INO | StatxFlags::TYPE,
+    )?);
+    Ok(Which {
+        ino: found.stat.ino,
+        device: found.device,
+        kind: found.stat.kind,
+    })
+}
+
+/// The number of the mount through which something is open (Linux 5.8). No server is asked.
 ///
 /// # Errors
 /// What `statx(2)` says.
 pub fn mount_id(fd: impl AsFd) -> io::Result<u64> {
-    let found = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let found = rustix::fs::statx(fd, c"", flags, StatxFlags::MNT_ID)?;
     Ok(found.stx_mnt_id)
 }
 
@@ -231,11 +265,12 @@ fn located(x: &Statx) -> Located {
             major: x.stx_dev_major,
             minor: x.stx_dev_minor,
         },
-        mount_root: x.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+        mount_root: x.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) || is_zfs_control(x),
         protected: x
             .stx_attributes
             .intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND),
         keeps_birth: has_birth,
+        mode: u32::from(x.stx_mode) & 0o7777,
         fine: FineTimes {
             atime_is_ctime: exact(&x.stx_atime) == exact(&x.stx_ctime),
             mtime_is_ctime: exact(&x.stx_mtime) == exact(&x.stx_ctime),
@@ -243,10 +278,17 @@ fn located(x: &Statx) -> Located {
     }
 }
 
+/// Whether it is the directory `.zfs`, in which ZFS shows its snapshots: it is left alone like a mount, for what lies in it mounts itself. No file of
+/// ZFS has this number, nor one above it (`ZFSCTL_INO_ROOT`).
+pub(crate) fn is_zfs_control(x: &Statx) -> bool {
+    const ROOT: u64 = 0x0000_FFFF_FFFF_FFFF;
+    x.stx_ino == ROOT && FileType::from_raw_mode(x.stx_mode.into()) == FileType::Directory
+}
+
 /// What a mount promises.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// File system type: "ext4", "xfs", "btrfs", "tmpfs", or its magic number in hex.
+    /// File system type: "ext4", "xfs", "btrfs", "tmpfs", "zfs", or its magic number in hex.
     pub filesystem: String,
     /// Its magic number (`statfs(2)`).
     pub magic: u64,
@@ -274,7 +316,8 @@ impl Mount {
 
     /// Whether the kernel itself knows what lies there, and asks no server.
     pub fn is_local(&self) -> bool {
-        [magic::EXT4, magic::XFS, magic::BTRFS, magic::TMPFS].contains(&self.magic)
+        let local = [magic::EXT4, magic::XFS, magic::BTRFS, magic::TMPFS, magic::ZFS];
+        local.contains(&self.magic)
     }
 }
 
@@ -372,6 +415,7 @@ pub fn mount(path: &Path) -> io::Result<Mount> {
         magic::XFS => "xfs".into(),
         magic::BTRFS => "btrfs".into(),
         magic::TMPFS => "tmpfs".into(),
+        magic::ZFS => "zfs".into(),
         other => format!("{other:#x}"),
     };
     Ok(Mount {

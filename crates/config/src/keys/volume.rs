@@ -14,21 +14,26 @@ keys! {
         Form::Choice(&[
             Word::new("auto"),
             Word::new("fanotify"),
-            Word::later("inotify"),
-            Word::later("fuse"),
+            Word::means("inotify", "a watch on each directory, where fanotify cannot be had"),
+            Word::means("fuse", "users come by a mount of the agent's (purge-agent mount); what lies behind it is watched as with auto, but not by scans"),
             Word::means("scan", "by scans only, for file systems that report no events"),
         ]),
         "\"auto\"",
     )
     .at_restart()
     .in_use(true)
-    .doc("How the agent observes the volume. fanotify needs ext4, xfs, btrfs or tmpfs, and a kernel that reports names and file handles (docs/handbook/install.md). scan works everywhere: it knows of reads \
+    .doc("How the agent observes the volume. auto takes the first of these that the file system, the kernel and the agent's \
+          privileges allow: fanotify for the whole file system, fanotify for each directory, fanotify with descriptors (only scans find names then), inotify, scan; the log and \"purgectl doctor\" say \
+          which, and what the others refused. scan works everywhere: it knows of reads \
           only where a read moves the access time, which the agent tries with a file of its own. Where it does not, a rule must say \
           clock = [\"modify\", \"change\"].");
+    MOUNT = Key::optional("mount", Form::Text("an absolute path"), "\"/scratch\"")
+        .at_restart()
+        .doc("With collector = \"fuse\": where users see the volume. `purge-agent mount` mounts it there (systemd: purge-agent-mount@NAME).");
     SCAN_INTERVAL = Key::with_default("scan_interval", Form::Duration, "\"6h\"")
         .at_restart()
         .in_use(true)
-        .doc("With collector = \"scan\": how often the agent scans (1m to 7d).");
+        .doc("Where only scans find names (collector = \"scan\", and fanotify with collector_mode = descriptors): how often the agent scans (1m to 7d).");
     SOLE_CLIENT = Key::with_default("sole_client", Form::Flag, "false")
         .at_restart()
         .in_use(true)
@@ -51,7 +56,8 @@ keys! {
         .at_restart()
         .in_use(true)
         .doc("A file that is used again within this time costs (nearly) nothing until the time is over: its use is recorded at the end \
-              of the window, late but never early. \"0s\" or \"1s\": every use is recorded by itself.");
+              of the window, late but never early. \"0s\" or \"1s\": every use is recorded by itself, which is refused where collector_mode is \
+              descriptors.");
     IGNORE_ACCESSORS = Key::with_default("ignore_accessors", Form::Tables(&ACCESSOR), "[]")
         .at_restart()
         .example("[ { comm = \"updatedb\" }, { exe = \"/usr/bin/restic\" }, { uid = \"backup\" } ]")

@@ -4,7 +4,9 @@ use std::ops::Deref;
 
 use super::Index;
 use crate::checkpoint::Remembered;
+use crate::codec::DirId;
 use crate::page::place;
+use crate::store::StoreError;
 use purge_model::{Inode, LastUse, Seconds, Source};
 
 /// Distinct files used during a first scan that are remembered one by one; past this everything found later
@@ -50,6 +52,33 @@ impl Index {
             true => gap,
             false => last,
         });
+    }
+
+    /// The files of which `is_it` says so, by their inode, the directory of their first name, and their number of names, count as used at `at`.
+    /// Returns which.
+    ///
+    /// # Errors
+    /// When the index is damaged.
+    pub fn use_those(
+        &mut self,
+        at: Seconds,
+        is_it: impl Fn(Inode, DirId, u32) -> bool,
+    ) -> Result<Vec<Inode>, StoreError> {
+        let mut those = Vec::new();
+        for page in &self.pages {
+            let mut reader = page.reader();
+            for ino in page.inodes() {
+                let attributes = reader.next_entry()?;
+                if is_it(ino, attributes.parent, attributes.links) {
+                    those.push(ino);
+                }
+            }
+        }
+        let mut uses = self.uses();
+        for ino in &those {
+            uses.record(*ino, at);
+        }
+        Ok(those)
     }
 
     /// Every observed use at exactly `from` becomes one at `to`.

@@ -23,17 +23,50 @@ pub enum Feature {
     MarkIgnore,
     /// It is known how the file system writes its file handles.
     Handles,
+    /// A file handle leads to its file (`open_by_handle_at(2)`).
+    OpenHandles,
+    /// One mark stands for a whole file system (`FAN_MARK_FILESYSTEM`).
+    FilesystemMarks,
+    /// Directories can be marked one by one, with file ids.
+    DirectoryMarks,
+    /// `inotify(7)`.
+    Inotify,
+    /// A name moves to a free place in one call (`RENAME_NOREPLACE`). Asked for where something is moved, and not before.
+    NoReplace,
+    /// Events carry file ids and names (`FAN_REPORT_FID`, `FAN_REPORT_DIR_FID`, `FAN_REPORT_NAME`).
+    Ids,
+    /// Events carry a descriptor of the file, where they carry no file ids.
+    Descriptors,
+    /// An event whose file cannot be opened says why (`FAN_REPORT_FD_ERROR`).
+    FdError,
+    /// The kernel reads and writes files behind a mount of the agent's by itself (`FUSE_PASSTHROUGH`, `fuse(4)`).
+    FusePassthrough,
+    /// It asks again what a mount of the agent's was asked and did not answer (`FUSE_HAS_RESEND`).
+    FuseResend,
+    /// Leases of files (`fcntl(2)`, F_SETLEASE).
+    Leases,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 17] = [
         Self::TargetFid,
         Self::Rename,
         Self::Pidfd,
         Self::Evictable,
         Self::MarkIgnore,
         Self::Handles,
+        Self::OpenHandles,
+        Self::FilesystemMarks,
+        Self::DirectoryMarks,
+        Self::Inotify,
+        Self::NoReplace,
+        Self::Ids,
+        Self::Descriptors,
+        Self::FdError,
+        Self::FusePassthrough,
+        Self::FuseResend,
+        Self::Leases,
     ];
 
     /// The word for programs.
@@ -45,6 +78,17 @@ impl Feature {
             Self::Evictable => "evictable",
             Self::MarkIgnore => "mark_ignore",
             Self::Handles => "handles",
+            Self::OpenHandles => "open_handles",
+            Self::FilesystemMarks => "filesystem_marks",
+            Self::DirectoryMarks => "directory_marks",
+            Self::Inotify => "inotify",
+            Self::NoReplace => "noreplace",
+            Self::Ids => "ids",
+            Self::Descriptors => "descriptors",
+            Self::FdError => "fd_error",
+            Self::FusePassthrough => "fuse_passthrough",
+            Self::FuseResend => "fuse_resend",
+            Self::Leases => "leases",
         }
     }
 
@@ -64,18 +108,46 @@ impl Feature {
             Self::MarkIgnore => {
                 "the agent reads events of its own work in the trash, which costs processor time during runs"
             }
-            Self::Handles => "the agent cannot tell which file an event is of, and cannot watch the volume",
+            Self::Handles => {
+                "the agent opens each file that an event is of to learn which it is, which costs processor time; a deleted file may stay in the \
+                 index until the next scan"
+            }
+            Self::OpenHandles => {
+                "a file system is not watched as a whole; where each directory is, names say which file an event is of, and a restart is a gap"
+            }
+            Self::FilesystemMarks => {
+                "each directory is marked by itself: uses by file handle and by links outside of the volume are not seen, and a directory that \
+                 cannot be marked is in no plan"
+            }
+            Self::DirectoryMarks => {
+                "where the file system cannot be marked as a whole, inotify or scans watch it"
+            }
+            Self::Inotify => "where fanotify cannot watch, only scans do",
+            Self::NoReplace => "the agent moves names into the trash and out of it in two steps",
+            Self::Ids => {
+                "the kernel opens each file again whose use it tells of, repeated uses are hidden for a window, and only scans find new and \
+                 changed names"
+            }
+            Self::Descriptors => "where events carry no file ids, inotify or scans watch",
+            Self::FdError => "the agent reads one event at a time, which costs it processor time",
+            Self::FusePassthrough => {
+                "with collector = \"fuse\", reading and writing goes through the mount's process, which is slower"
+            }
+            Self::Leases => "what is taken stays in the trash for a day at least",
+            Self::FuseResend => {
+                "with collector = \"fuse\", who waits for an answer of the mount's process when it is killed waits until the mount ends"
+            }
         }
     }
 
-    const fn bit(self) -> u8 {
-        1 << self as u8
+    const fn bit(self) -> u32 {
+        1 << self as u32
     }
 }
 
 /// The features that there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Features(u8);
+pub struct Features(u32);
 
 impl Features {
     /// None is missing.
@@ -187,7 +259,7 @@ mod tests {
         let error = all_but("pidfd,Rename").unwrap_err().to_string();
         assert!(error.contains("\"Rename\""), "{error}");
         assert!(
-            error.contains("target_fid, rename, pidfd, evictable, mark_ignore, handles"),
+            error.contains("target_fid, rename, pidfd, evictable, mark_ignore, handles, open_handles"),
             "{error}"
         );
     }

@@ -10,11 +10,34 @@ use super::features::{Feature, Features};
 use super::{COMMON, FAN_MARK_EVICTABLE, FAN_REPORT_PIDFD, FAN_REPORT_TARGET_FID, Group, IGNORABLE, mask};
 use crate::beneath;
 
+/// What the marks of a group stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marks {
+    /// One for the whole file system.
+    FileSystem,
+    /// One for each directory.
+    Directories,
+}
+
+impl Marks {
+    fn feature(self) -> Feature {
+        match self {
+            Self::FileSystem => Feature::FilesystemMarks,
+            Self::Directories => Feature::DirectoryMarks,
+        }
+    }
+}
+
 /// What was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
     /// What there is.
     pub features: Features,
+    /// What was tried.
+    pub marks: Marks,
+    /// This process may not have as many events and marks as it likes: the limits of this host hold (`/proc/sys/fs/fanotify`), and events
+    /// do not name their process.
+    pub is_limited: bool,
     /// What FIONREAD counts for an event.
     pub(super) counted: Counted,
 }
@@ -52,16 +75,69 @@ impl Counted {
     }
 }
 
+impl Found {
+    /// The same without a feature.
+    #[must_use]
+    pub fn without(self, feature: Feature) -> Self {
+        Self {
+            features: self.features.without(feature),
+            ..self
+        }
+    }
+
+    /// What is known before anything is tried.
+    pub(super) fn nothing(marks: Marks) -> Self {
+        Self {
+            features: Features::ALL,
+            marks,
+            is_limited: false,
+            counted: Counted::Metadata,
+        }
+    }
+
+    fn group(self, flags: u32) -> io::Result<Group> {
+        Group::with(COMMON | flags, self)
+    }
+
+    /// A group that is told when the file system that holds `path`, or that directory, is opened.
+    fn listener(self, path: &Path) -> io::Result<Group> {
+        let group = self.group(0)?;
+        let events = mask::OPEN | mask::ONDIR;
+        match self.marks {
+            Marks::FileSystem => group.change_mark(path, fan::FAN_MARK_ADD, events)?,
+            Marks::Directories => mark_inode(&group, path, events)?,
+        }
+        Ok(group)
+    }
+}
+
+fn mark_inode(group: &Group, path: &Path, events: u64) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let how = fan::FAN_MARK_ADD | fan::FAN_MARK_ONLYDIR | fan::FAN_MARK_DONT_FOLLOW;
+    fan::fanotify_mark(group.as_fd().as_raw_fd(), how, events, fan::AT_FDCWD, path)
+}
+
 /// Tries each feature on the file system that holds `path`, as far as [`Features::allowed`] says.
 ///
 /// # Errors
-/// When no group can be had, or the file system cannot be marked at all: EPERM without CAP_SYS_ADMIN, ENODEV or EOPNOTSUPP where the file
-/// system has no file ids.
-pub fn probe(path: &Path) -> io::Result<Found> {
+/// When no group can be had, or the file system, or the directory, cannot be marked at all: EPERM without CAP_SYS_ADMIN, ENODEV or
+/// EOPNOTSUPP where the file system has no file ids.
+pub fn probe(path: &Path, marks: Marks) -> io::Result<Found> {
     let allowed = Features::allowed().map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
-    let group = Group::with(COMMON, Features::ALL, Counted::Metadata)?;
-    group.change_mark(path, fan::FAN_MARK_ADD, mask::OPEN | mask::ONDIR)?;
-    let renames = group.change_mark(path, fan::FAN_MARK_ADD, mask::RENAME | mask::ONDIR);
+    if !allowed.has(marks.feature()) || !allowed.has(Feature::Ids) {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let mut found = Found::nothing(marks);
+    // One mark for a file system needs the same privilege as having no limit.
+    found.is_limited = marks == Marks::Directories
+        && matches!(found.group(0), Err(e) if e.raw_os_error() == Some(libc::EPERM));
+    let group = found.listener(path)?;
+    let renames = match marks {
+        Marks::FileSystem => group.change_mark(path, fan::FAN_MARK_ADD, mask::RENAME | mask::ONDIR),
+        Marks::Directories => mark_inode(&group, path, mask::RENAME | mask::ONDIR),
+    };
+    // A mark that keeps its inode, and one that does not, exclude each other.
+    let group = found.group(0)?;
     let root = beneath::open_root(path)?;
     let evictable = group.leave_out(
         IGNORABLE,
@@ -71,21 +147,29 @@ pub fn probe(path: &Path) -> io::Result<Found> {
     // Two kinds of marks of one inode exclude each other.
     group.flush_ignored()?;
     let ignores = group.leave_out(mask::DELETE, super::FAN_MARK_IGNORE, root.as_fd());
-    let with = |flag| Group::with(COMMON | flag, Features::ALL, Counted::Metadata).map(drop);
+    let with = |flag| found.group(flag).map(drop);
+    // Descriptors of processes are for those alone who may have everything.
+    let pidfd = match found.is_limited {
+        true => false,
+        false => is_there(with(FAN_REPORT_PIDFD))?,
+    };
     let features = Features::ALL
         .if_there(Feature::TargetFid, is_there(with(FAN_REPORT_TARGET_FID))?)
-        .if_there(Feature::Pidfd, is_there(with(FAN_REPORT_PIDFD))?)
+        .if_there(Feature::Pidfd, pidfd)
         .if_there(Feature::Rename, is_there(renames)?)
         .if_there(Feature::Evictable, is_there(evictable)?)
-        .if_there(Feature::MarkIgnore, is_there(ignores)?);
+        .if_there(Feature::MarkIgnore, is_there(ignores)?)
+        .if_there(Feature::FilesystemMarks, marks == Marks::FileSystem);
+    let counted = found.counted(path)?;
     Ok(Found {
         features: features.within(allowed),
-        counted: counted(path)?,
+        counted,
+        ..found
     })
 }
 
 /// Whether the kernel took what was tried. What it does not know, it refuses as invalid; a subvolume of btrfs has marks of inodes refused.
-fn is_there(tried: io::Result<()>) -> io::Result<bool> {
+pub(super) fn is_there(tried: io::Result<()>) -> io::Result<bool> {
     match tried {
         Ok(()) => Ok(true),
         Err(e)
@@ -100,12 +184,13 @@ fn is_there(tried: io::Result<()>) -> io::Result<bool> {
     }
 }
 
-/// Opens the volume's root, of which a group is told, and asks how much waits.
-fn counted(path: &Path) -> io::Result<Counted> {
-    let group = Group::with(COMMON, Features::ALL, Counted::Metadata)?;
-    group.change_mark(path, fan::FAN_MARK_ADD, mask::OPEN | mask::ONDIR)?;
-    drop(beneath::open_mount(path)?);
-    Ok(group.queued_bytes().map_or(Counted::Metadata, Counted::of_queue))
+impl Found {
+    /// Opens the volume's root, of which a group is told, and asks how much waits.
+    fn counted(self, path: &Path) -> io::Result<Counted> {
+        let group = self.listener(path)?;
+        drop(beneath::open_mount(path)?);
+        Ok(group.queued_bytes().map_or(Counted::Metadata, Counted::of_queue))
+    }
 }
 
 #[cfg(test)]
