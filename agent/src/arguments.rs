@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use purge_proto::units::parse_duration;
 
+use crate::mounting::Mounting;
 use crate::once::Once;
 use purge_config::{DEFAULT_FILE, DEFAULT_STATE_DIR};
 
@@ -45,6 +46,8 @@ pub enum Command {
     },
     /// Scan a directory, plan, apply and end: a job in a container.
     Once(Once),
+    /// Mount a volume with collector = "fuse" where its users see it, until SIGTERM.
+    Mount(Mounting),
     /// The main job in one command, on a small tree made for it, or on a directory (which it leaves as it is).
     Demo {
         /// Index this directory, show usage and a plan, delete nothing.

@@ -21,6 +21,7 @@
 //! - [`watchdog`] tells systemd that the loops go round
 //! - [`patterns`] what `check` asks a running agent
 //! - [`demo`]     the main job in one command
+//! - [`mounting`] the mount by which users come to a volume
 //! - [`once`]     scan, plan, apply and end: a job in a container
 
 pub mod arguments;
@@ -30,6 +31,7 @@ pub mod host;
 pub mod in_force;
 pub mod log;
 pub mod metrics;
+pub mod mounting;
 pub mod once;
 pub mod parent;
 pub mod patterns;

@@ -60,7 +60,7 @@ fn main() -> ExitCode {
         Command::Run(run) => {
             purge_agent::log::init();
             if parent::is_wanted(run.single_process)
-                && let Some(done) = parent::run().transpose()
+                && let Some(done) = parent::run(parent::OF_AN_AGENT).transpose()
             {
                 return done.unwrap_or_else(|error| complain(&error));
             }
@@ -77,6 +77,15 @@ fn main() -> ExitCode {
                         Ok(ExitCode::SUCCESS)
                     }
                 })
+        }
+        Command::Mount(mounting) => {
+            purge_agent::log::init();
+            if parent::is_wanted(mounting.single_process)
+                && let Some(done) = parent::run(parent::OF_A_MOUNT).transpose()
+            {
+                return done.unwrap_or_else(|error| complain(&error));
+            }
+            purge_agent::mounting::run(&mounting)
         }
         Command::Check { config } => return check(&config),
         Command::Reload { config, pid } => reload(&config, pid).map(|()| ExitCode::SUCCESS),

@@ -9,6 +9,7 @@
 //! | SIGTERM, SIGINT | passed on; the parent ends when the agent has, with its exit code |
 //! | SIGHUP | passed on: the agent reads its configuration again |
 //! | the agent ends before it was ever ready | the parent ends with its exit code: the configuration, or this host, is at fault |
+//! | it is killed before that, and what it watches or mounts is kept already | it is started again: others rely on it |
 //! | the agent ends with 0 | it was told to end: so does the parent |
 //! | the agent is killed, or ends with an error | it is started again at once, then after longer and longer rests |
 //! | the agent has ended, and threads of it still wait for a disk | the parent ends with an error if it is to end; otherwise it waits |
@@ -42,8 +43,22 @@ const MESSAGE_BYTES_MAX: usize = 4096;
 /// Descriptors of one message.
 const FDS_AT_ONCE: usize = 4;
 /// Between a crash and the next start: the first rest, and the longest.
-const REST_MIN: Duration = Duration::from_millis(100);
-const REST_MAX: Duration = Duration::from_secs(10);
+#[derive(Debug, Clone, Copy)]
+pub struct Rests {
+    min: Duration,
+    max: Duration,
+}
+
+/// Of an agent.
+pub const OF_AN_AGENT: Rests = Rests {
+    min: Duration::from_millis(100),
+    max: Duration::from_secs(10),
+};
+/// Of a mount: its users wait.
+pub const OF_A_MOUNT: Rests = Rests {
+    min: Duration::from_millis(1),
+    max: Duration::from_secs(1),
+};
 /// How often it is looked whether an agent that must end has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The kernel lets go of a process that has ended within this time, unless a thread of it waits for a disk.
@@ -65,7 +80,7 @@ pub fn is_wanted(single_process: bool) -> bool {
 ///
 /// # Errors
 /// When the agent cannot be started.
-pub fn run() -> anyhow::Result<Option<ExitCode>> {
+pub fn run(rests: Rests) -> anyhow::Result<Option<ExitCode>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -78,7 +93,7 @@ pub fn run() -> anyhow::Result<Option<ExitCode>> {
                 return Ok(None);
             }
         };
-        Parent::new(inbox)?.keep().await.map(Some)
+        Parent::new(inbox)?.keep(rests).await.map(Some)
     })
 }
 
@@ -182,13 +197,16 @@ enum Next {
 }
 
 /// What follows an end of the agent. `ordered`: the parent has passed on an order to end.
-fn after(code: Option<i32>, ordered: bool, was_ready: bool) -> Next {
+/// `keeps`: others rely on what is kept of it already.
+fn after(code: Option<i32>, ordered: bool, was_ready: bool, keeps: bool) -> Next {
     let failed = u8::try_from(code.unwrap_or(1)).unwrap_or(1);
     match (code, ordered) {
         (Some(0), _) => Next::End(0),
         // Killed by the order itself, before it could listen to any.
         (None, true) if !was_ready => Next::End(0),
         (_, true) => Next::End(failed),
+        // That it was killed says nothing of its configuration.
+        (None, false) if keeps => Next::StartAgain,
         _ if !was_ready => Next::End(failed.max(1)),
         _ => Next::StartAgain,
     }
@@ -227,8 +245,8 @@ impl Parent {
         })
     }
 
-    async fn keep(mut self) -> anyhow::Result<ExitCode> {
-        let mut rest = REST_MIN;
+    async fn keep(mut self, rests: Rests) -> anyhow::Result<ExitCode> {
+        let mut rest = rests.min;
         loop {
             let began = Instant::now();
             let status = match self.start() {
@@ -254,11 +272,11 @@ impl Parent {
             // As the first process of a container it inherits what the agent had started.
             while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
             let code = status.code();
-            if let Next::End(code) = after(code, self.ordered, self.was_ready) {
+            if let Next::End(code) = after(code, self.ordered, self.was_ready, !self.kept.0.is_empty()) {
                 return Ok(ExitCode::from(code));
             }
             if began.elapsed() >= STEADY {
-                rest = REST_MIN;
+                rest = rests.min;
             }
             let is_queue = |(name, _): &&(String, OwnedFd)| !name.ends_with(handover::BUFFER);
             let queues = self.kept.0.iter().filter(is_queue).count();
@@ -266,7 +284,7 @@ impl Parent {
             if self.is_told_to_end_within(rest).await {
                 return Ok(ExitCode::SUCCESS);
             }
-            rest = rest.saturating_mul(2).min(REST_MAX);
+            rest = rest.saturating_mul(2).min(rests.max);
         }
     }
 
@@ -371,15 +389,18 @@ mod tests {
 
     #[test]
     fn only_a_crash_of_an_agent_that_was_ready_is_followed_by_a_start() {
-        assert_eq!(after(None, false, true), Next::StartAgain);
-        assert_eq!(after(Some(1), false, true), Next::StartAgain);
-        assert_eq!(after(Some(1), false, false), Next::End(1));
-        assert_eq!(after(None, false, false), Next::End(1));
-        assert_eq!(after(Some(0), false, true), Next::End(0));
-        assert_eq!(after(Some(0), true, true), Next::End(0));
-        assert_eq!(after(Some(1), true, true), Next::End(1));
-        assert_eq!(after(None, true, true), Next::End(1));
-        assert_eq!(after(None, true, false), Next::End(0));
+        assert_eq!(after(None, false, true, false), Next::StartAgain);
+        assert_eq!(after(Some(1), false, true, false), Next::StartAgain);
+        assert_eq!(after(Some(1), false, false, false), Next::End(1));
+        assert_eq!(after(None, false, false, false), Next::End(1));
+        assert_eq!(after(Some(0), false, true, false), Next::End(0));
+        assert_eq!(after(Some(0), true, true, false), Next::End(0));
+        assert_eq!(after(Some(1), true, true, false), Next::End(1));
+        assert_eq!(after(None, true, true, false), Next::End(1));
+        assert_eq!(after(None, true, false, false), Next::End(0));
+        assert_eq!(after(None, false, false, true), Next::StartAgain);
+        assert_eq!(after(Some(1), false, false, true), Next::End(1));
+        assert_eq!(after(None, true, false, true), Next::End(0));
     }
 
     #[tokio::test]

@@ -5,6 +5,8 @@
 //! neither does a process that is over in a moment. So a reboot is a gap unless the operator vouches for the order of this host's units
 //! (`reboots = "ordered"`), and counts all the same when any of this was not so.
 
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, io};
@@ -13,9 +15,12 @@ use rustix::io::Errno;
 
 use purge_base::handover;
 use purge_sys::descriptor;
-use purge_sys::stat::Device;
+use purge_sys::stat::{self, Device};
+use purge_sys::superblock;
 use purge_sys::time::{self, BootId};
 
+/// What is open is looked for this long. A user may have any number of threads and open files.
+const LOOKED_FOR_MAX: Duration = Duration::from_secs(10);
 /// Where systemd's program is; nothing else answers for it.
 const SYSTEMCTL: &str = "/usr/bin/systemctl";
 /// It asks the first process by a socket.
@@ -25,16 +30,16 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Why a reboot counts as a gap.
 pub type Why = String;
 
-/// To be asked as the last act, when nothing is watched any more. Returns the boot that ends.
+/// To be asked as the last act, when nothing is watched any more. `root` is the volume's. Returns the boot that ends.
 ///
 /// # Errors
 /// Why what follows is no reboot by order, or may have had a use before it.
-pub fn is_ending(device: Device) -> Result<BootId, Why> {
+pub fn is_ending(root: io::Result<OwnedFd>) -> Result<BootId, Why> {
     let state = state_of_host()?;
     if state != "stopping" {
         return Err(format!("systemd was not shutting the host down, but {state}"));
     }
-    is_unused(device)?;
+    is_unused(root)?;
     match time::boot_id() {
         none if none == BootId::default() => Err("the kernel does not tell which boot this is".into()),
         boot => Ok(boot),
@@ -45,7 +50,7 @@ pub fn is_ending(device: Device) -> Result<BootId, Why> {
 ///
 /// # Errors
 /// Why it was no reboot by order, or may have had a use after it.
-pub fn has_begun(ended: &[u8], is_first: bool, device: Device) -> Result<(), Why> {
+pub fn has_begun(ended: &[u8], is_first: bool, root: io::Result<OwnedFd>) -> Result<(), Why> {
     let now = time::boot_id();
     if ended == now || now == BootId::default() {
         return Err("the host was not booted since".into());
@@ -57,7 +62,7 @@ pub fn has_begun(ended: &[u8], is_first: bool, device: Device) -> Result<(), Why
     if !matches!(state.as_str(), "initializing" | "starting") {
         return Err(format!("the agent began when the host was {state} already"));
     }
-    is_unused(device)
+    is_unused(root)
 }
 
 /// As systemd says it of the whole host.
@@ -93,14 +98,18 @@ fn state_of_host() -> Result<String, Why> {
     }
 }
 
-/// No other process has a file of this device open or mapped. What is open is told by its mount, so that no file is touched.
-fn is_unused(device: Device) -> Result<(), Why> {
+/// No other process has a file of the volume's file system open or mapped. What is open is told by its mount, so that no file is touched.
+fn is_unused(root: io::Result<OwnedFd>) -> Result<(), Why> {
+    let device = root
+        .and_then(superblock::of)
+        .map_err(|e| format!("which file system the volume lies on cannot be told: {e}"))?;
     let unreadable = |e: io::Error| format!("/proc cannot be read: {e}");
     // In a process namespace of its own the agent does not see who else uses the volume.
     if fs::read_to_string("/proc/2/comm").map_or(true, |comm| comm.trim() != "kthreadd") {
         return Err("not all processes of the host can be seen".into());
     }
     let own = std::process::id().to_string();
+    let until = Instant::now() + LOOKED_FOR_MAX;
     for process in fs::read_dir("/proc").map_err(unreadable)? {
         let name = process.map_err(unreadable)?.file_name();
         let is_number = |n: &&str| n.bytes().all(|b| b.is_ascii_digit());
@@ -110,7 +119,7 @@ fn is_unused(device: Device) -> Result<(), Why> {
             continue;
         };
         let comm = || fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        match uses(pid, device) {
+        match uses(pid, device, until) {
             Ok(false) => {}
             Ok(true) => {
                 return Err(format!(
@@ -119,6 +128,12 @@ fn is_unused(device: Device) -> Result<(), Why> {
                 ));
             }
             Err(e) if has_ended(&e) => {}
+            Err(e) if e.kind() == io::ErrorKind::TimedOut => {
+                return Err(format!(
+                    "what all processes have open could not be seen within {LOOKED_FOR_MAX:?}; process {pid} ({}) came last",
+                    comm().trim()
+                ));
+            }
             Err(e) => {
                 return Err(format!(
                     "what process {pid} ({}) has open cannot be seen: {e}; give the unit CAP_SYS_PTRACE",
@@ -134,31 +149,74 @@ fn has_ended(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::SRCH))
 }
 
-/// Whether a process has a file of the device open or mapped.
-fn uses(pid: &str, device: Device) -> io::Result<bool> {
-    let read = |what: &str| {
-        let bytes = fs::read(format!("/proc/{pid}/{what}"))?;
+/// Whether a process has a file of the device open or mapped. A thread may have descriptors and mounts of its own, and may outlive the first.
+fn uses(pid: &str, device: Device, until: Instant) -> io::Result<bool> {
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        in_time(until)?;
+        match thread_uses(&thread?.path(), device, until) {
+            Ok(false) => {}
+            Err(e) if has_ended(&e) => {}
+            found => return found,
+        }
+    }
+    Ok(false)
+}
+
+fn in_time(until: Instant) -> io::Result<()> {
+    match Instant::now() > until {
+        true => Err(io::ErrorKind::TimedOut.into()),
+        false => Ok(()),
+    }
+}
+
+fn thread_uses(thread: &Path, device: Device, until: Instant) -> io::Result<bool> {
+    let read = |what: &Path| {
+        let bytes = fs::read(thread.join(what))?;
         Ok::<_, io::Error>(String::from_utf8_lossy(&bytes).into_owned())
     };
-    if has_no_files(&read("stat")?) {
+    if has_no_files(&read(Path::new("stat"))?) {
         return Ok(false);
     }
-    if maps(&read("maps")?, device) {
+    if maps(&read(Path::new("maps"))?, device) {
         return Ok(true);
     }
-    let mounts = mounts(&read("mountinfo")?, device);
-    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
-        let info = match read(&format!("fdinfo/{}", entry?.file_name().to_string_lossy())) {
+    let mountinfo = match read(Path::new("mountinfo")) {
+        // It is ending, and leaves its mounts after its files (do_exit in kernel/exit.c, mounts_open_common in fs/proc_namespace.c).
+        Err(e) if Errno::from_io_error(&e) == Some(Errno::INVAL) => return Ok(false),
+        read => read?,
+    };
+    let (fd, fdinfo) = (thread.join("fd"), Path::new("fdinfo"));
+    for entry in fs::read_dir(&fd)? {
+        in_time(until)?;
+        let file = entry?.file_name();
+        let info = match read(&fdinfo.join(&file)) {
             Ok(info) => info,
             // It was closed meanwhile.
             Err(e) if has_ended(&e) => continue,
             Err(e) => return Err(e),
         };
-        if mount_of(&info).is_some_and(|id| mounts.iter().any(|mount| mount == id)) {
+        let is_of_device = match mount_of(&info).and_then(|id| device_of(&mountinfo, id)) {
+            Some(of) => of == device,
+            None => is_elsewhere(&fd.join(&file), device)?,
+        };
+        if is_of_device {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// Whether an open file that is in none of its process's mounts is of the device: of a mount of another namespace, or of none.
+fn is_elsewhere(file: &Path, device: Device) -> io::Result<bool> {
+    // Sockets, pipes and their like have no path.
+    if fs::read_link(file).is_ok_and(|to| !to.has_root()) {
+        return Ok(false);
+    }
+    match stat::behind(file) {
+        Ok(found) => Ok(found.device == device),
+        Err(e) if has_ended(&e) => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 /// A thread of the kernel's, or a process that has ended and is not waited for yet, by its line of `/proc/PID/stat`.
@@ -178,15 +236,18 @@ fn maps(maps: &str, device: Device) -> bool {
     devices.any(|of| of == wanted)
 }
 
-/// The numbers of a device's mounts.
-fn mounts(mountinfo: &str, device: Device) -> Vec<String> {
-    let wanted = format!("{}:{}", device.major, device.minor);
+/// Of which device a mount is: `id parent major:minor root mountpoint ...`.
+fn device_of(mountinfo: &str, id: &str) -> Option<Device> {
     let of_line = |line: &str| {
         let mut fields = line.split(' ');
-        let (id, of) = (fields.next()?, fields.nth(1)?);
-        (of == wanted).then(|| id.to_owned())
+        let is_it = fields.next()? == id;
+        let (major, minor) = fields.nth(1).filter(|_| is_it)?.split_once(':')?;
+        Some(Device {
+            major: major.parse().ok()?,
+            minor: minor.parse().ok()?,
+        })
     };
-    mountinfo.lines().filter_map(of_line).collect()
+    mountinfo.lines().find_map(of_line)
 }
 
 fn mount_of(fdinfo: &str) -> Option<&str> {
@@ -203,7 +264,9 @@ mod tests {
         let device = Device { major: 7, minor: 18 };
         let info = "36 35 7:18 / /mnt/a rw,noatime shared:1 - ext4 /dev/loop1 rw\n\
                     37 35 7:1 / /mnt/b rw - ext4 /dev/loop1 rw\n";
-        assert_eq!(mounts(info, device), ["36"]);
+        assert_eq!(device_of(info, "36"), Some(device));
+        assert_eq!(device_of(info, "37"), Some(Device { major: 7, minor: 1 }));
+        assert_eq!(device_of(info, "35"), None);
         assert_eq!(
             mount_of("pos:\t0\nflags:\t0100000\nmnt_id:\t36\nino:\t12\n"),
             Some("36")

@@ -21,7 +21,7 @@
 
 mod absent;
 mod at_path;
-mod beside;
+pub(crate) mod beside;
 mod claim;
 pub mod claimed;
 mod closing;
@@ -66,14 +66,17 @@ use purge_collect::Watched;
 use purge_collect::nfsd::NfsServer;
 use purge_collect::source::{Barrier, Profile, Watching};
 use purge_config::VolumeConfig;
-use purge_index::Store;
+use purge_index::{Store, StoreError};
 use purge_model::{Inode, Seconds};
 use purge_removal::protection::{Guard, LastGuard};
 use purge_scan::{Belief, Extent};
+use purge_sys::failure::{Defect, Failure};
 use purge_sys::stat::{self, Mount, Space};
 
 /// A question waits so long for what was used last.
 const QUESTION_WAITS: Duration = Duration::from_secs(2);
+/// Whether a thread has ended is looked at so often.
+const JOINED_EVERY: Duration = Duration::from_millis(5);
 /// Events a second are an average over this number of seconds.
 const RATE_SECONDS: usize = 10;
 
@@ -165,6 +168,8 @@ impl Turns {
 /// One watched volume.
 #[derive(Debug)]
 pub struct Volume {
+    /// Better ways to watch it than the one that does, and why each was refused.
+    pub refused: Vec<String>,
     /// Its configuration.
     pub config: VolumeConfig,
     /// Its mount.
@@ -219,7 +224,7 @@ impl Volume {
         let caught_up = self.source.sync_or_give_up(patience);
         // Only now: a scan may be waiting for events as well, and waits no longer when the collector has given up.
         for thread in self.threads.lock().drain(..) {
-            let _ = thread.join();
+            self.join(thread);
         }
         // What came meanwhile is read before it ends.
         self.source.end();
@@ -242,6 +247,25 @@ impl Volume {
         self.give_up_claim();
         let _none_is_written = self.writing.lock();
         self.has_stopped.store(true, Relaxed);
+    }
+
+    /// Waits for a thread, but not for one that waits for a file system which does not answer: that ends with the process.
+    fn join(&self, thread: JoinHandle<()>) {
+        while !thread.is_finished() {
+            if self.silence().is_some() {
+                tracing::warn!(volume = %self.config.name, "its file system does not answer: a thread that waits for it ends with this process");
+                return;
+            }
+            std::thread::sleep(JOINED_EVERY);
+        }
+        let _ = thread.join();
+    }
+
+    /// That its file system does not answer, if it is so.
+    pub fn silence(&self) -> Option<Defect> {
+        self.file_system
+            .defect()
+            .filter(|defect| defect.failure == Failure::Silent)
     }
 
     /// It was watched until now, and no later process goes on with its queue.
@@ -274,7 +298,7 @@ impl Volume {
 
     /// Notes for the next process that the host is shut down by order, where it is.
     fn note_reboot(&self) {
-        match reboot::is_ending(self.watched.device) {
+        match reboot::is_ending(self.watched.open_root()) {
             Ok(boot) => self.health.lock().record.ended_boot = boot.to_vec(),
             Err(why) => {
                 tracing::info!(volume = %self.config.name, "what follows will not be taken for a reboot by order: {why}")
@@ -289,12 +313,35 @@ impl Volume {
 
     /// What keeps a file that a process begins to use in the moment of its removal, asked now.
     pub fn guard(&self) -> Guard {
-        self.guard.ask(&self.config.path)
+        match self.may_rely_on_leases() {
+            true => self.or_requests(self.guard.ask(&self.config.path)),
+            false => self.or_requests(Guard::Grace),
+        }
+    }
+
+    /// Where there are no leases: users may come by a mount that keeps them from what is being taken.
+    fn or_requests(&self, guard: Guard) -> Guard {
+        let mount = || self.watched.asker.talk();
+        match guard {
+            Guard::Grace if self.watched.knows_own && mount().is_some_and(|mount| mount.guards()) => {
+                Guard::Requests
+            }
+            other => other,
+        }
+    }
+
+    /// Whether leases may guard its files. They do not where other hosts may use them; nor where no event tells that a user renames a file
+    /// while a run takes it, and the source itself opens what was used.
+    fn may_rely_on_leases(&self) -> bool {
+        !self.mount.may_be_shared() && !self.watched.opens_what_is_used
     }
 
     /// The same, as of when it was asked last.
     pub fn last_guard(&self) -> Guard {
-        self.guard.last(&self.config.path)
+        match self.may_rely_on_leases() {
+            true => self.or_requests(self.guard.last(&self.config.path)),
+            false => self.or_requests(Guard::Grace),
+        }
     }
 
     /// What watches it, and what that cannot see.
@@ -306,6 +353,14 @@ impl Volume {
     /// does not answer.
     pub fn sync(&self) -> bool {
         self.source.sync_while(&|| !self.home.state.is_silent())
+    }
+
+    /// Files in directories that nothing watches count as used now: before anything is judged by the index.
+    ///
+    /// # Errors
+    /// When the index is damaged.
+    pub fn use_what_is_unwatched(&self) -> Result<(), StoreError> {
+        self.watched.use_what_is_unwatched().map(drop)
     }
 
     /// The same, however long the state directory takes.

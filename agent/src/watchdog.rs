@@ -8,6 +8,7 @@
 //!   this task    runs where clients are served: it says nothing while that hangs
 //! ```
 //! While the state directory does not answer (a frozen file system), collector and keeper wait for it, and another process would wait as well.
+//! So it is with the threads of one volume while that does not answer (a file server that is away).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -89,7 +90,8 @@ fn what_hangs(
     for volume in &volumes {
         let new = || (Watch::new(now, still_max), Watch::new(now, KEEPER_MAX));
         let (collector, keeper) = watches.entry(Arc::as_ptr(volume).addr()).or_insert_with(new);
-        if waits {
+        // Its threads wait for a file system that does not answer: no other volume has to.
+        if waits || volume.silence().is_some() {
             (collector.moved, keeper.moved) = (now, now);
         }
         let name = &volume.config.name;

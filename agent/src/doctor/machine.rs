@@ -97,14 +97,20 @@ fn sysctl(name: &str) -> Option<u64> {
     text.trim().parse().ok()
 }
 
-pub(super) fn inotify() -> Finding {
+/// `volumes`: how many are watched by it.
+pub(super) fn inotify(volumes: usize) -> Finding {
     let (watches, instances) = (
         sysctl("fs/inotify/max_user_watches"),
         sysctl("fs/inotify/max_user_instances"),
     );
     let number = |n: Option<u64>| n.map_or_else(|| "?".into(), format_count);
+    let needed = match volumes {
+        0 => "no volume is watched by inotify, so none is needed".to_owned(),
+        1 => "a volume is watched by inotify, and takes a watch for each directory".to_owned(),
+        n => format!("{n} volumes are watched by inotify, and take a watch for each directory"),
+    };
     let found = format!(
-        "{} watches and {} instances a user; no volume is collected by inotify, so none is needed",
+        "{} watches and {} instances a user; {needed}",
         number(watches),
         number(instances)
     );

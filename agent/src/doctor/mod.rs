@@ -5,6 +5,7 @@
 //! - `machine`  the kernel, what the process may do, its limits, systemd
 //! - `memory`   the bound of the unit's memory
 //! - `nfs`      servers that stand between the volumes and their users
+//! - `through`  the mount by which users come to a volume
 //! - `triggers` watermarks and quotas that ought to delete and do not
 //! - `volumes`  each volume: troubles, mount, leases, coverage
 
@@ -13,11 +14,16 @@ mod kernel;
 mod machine;
 mod memory;
 mod nfs;
+mod through;
 mod triggers;
 mod volumes;
 
+use std::sync::Arc;
+
 use crate::host::Host;
 use crate::in_force::InForce;
+use crate::volume::Volume;
+use purge_collect::source::Kind;
 
 /// How something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,7 +101,8 @@ pub fn examine(host: &Host, in_force: &InForce) -> Vec<Finding> {
     findings.push(machine::kernel());
     findings.push(machine::capabilities());
     findings.push(machine::open_files());
-    findings.push(machine::inotify());
+    let by_inotify = |volume: &&Arc<Volume>| volume.profile().kind == Kind::Inotify;
+    findings.push(machine::inotify(host.volumes().iter().filter(by_inotify).count()));
     findings.push(machine::leases());
     findings.push(kernel::waiting_openers());
     findings.extend(machine::systemd());

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use purge_proto::units::{format_count, format_duration};
 
-use super::{Finding, Verdict, kernel};
+use super::{Finding, Verdict, kernel, through};
 use crate::host::Host;
 use crate::volume::{Absent, Ailment, State, Volume};
 use purge_base::clock;
@@ -23,14 +23,20 @@ pub(super) fn examine(volume: &Volume) -> Vec<Finding> {
         findings.push(unobserved(volume));
         return findings.into_iter().map(|f| f.of(name)).collect();
     }
+    if volume.silence().is_some() {
+        // Each further question to it would wait.
+        return findings.into_iter().map(|f| f.of(name)).collect();
+    }
     if findings.is_empty() {
         findings.push(collector(volume));
     }
+    findings.extend(ways(volume));
     findings.push(kernel::features(volume.profile().features));
     let ails = |check: &str| findings.iter().any(|f| f.check == check);
     if !ails("filesystem") {
         findings.push(mount(volume));
     }
+    findings.extend(through::examine(volume));
     findings.push(guard(volume));
     findings.push(coverage(volume));
     findings.extend(trash(volume));
@@ -108,6 +114,39 @@ fn collector(volume: &Volume) -> Finding {
             format!("{kind}; {:.0} events/s{unseen}", condition.rate),
         ),
     }
+}
+
+/// What would watch it better and was refused; and directories that are not watched.
+fn ways(volume: &Volume) -> Vec<Finding> {
+    let refused = volume.refused.iter();
+    let mut findings: Vec<Finding> = refused
+        .map(|why| {
+            Finding::note(
+                "collector",
+                format!("refused: {why}"),
+                "see docs/handbook/collectors.md for what each way needs; a better one is taken at the next start",
+            )
+        })
+        .collect();
+    let full = volume.watched.tree.as_ref().and_then(|tree| tree.nearly_full());
+    findings.extend(full.map(|(marks, limit, name)| {
+        Finding::note(
+            "collector",
+            format!("{marks} directories and files are watched by themselves, of {limit} that may be"),
+            format!("raise {name} (sysctl) before there are more: what is beyond it is in no plan"),
+        )
+    }));
+    let unwatched = volume.watched.unwatched();
+    if unwatched > 0 {
+        findings.push(Finding::bad(
+            "collector",
+            format!(
+                "{unwatched} directories could not be watched: their files count as used, and are in no plan"
+            ),
+            "raise fs.fanotify.max_user_marks or fs.inotify.max_user_watches (sysctl), then purgectl rescan",
+        ));
+    }
+    findings
 }
 
 fn mount(volume: &Volume) -> Finding {
@@ -217,6 +256,15 @@ fn guard(volume: &Volume) -> Finding {
         Guard::Leases => Finding::good(
             "guard",
             "leases: a process that opens a file in the moment of its removal keeps it",
+        ),
+        Guard::Requests => Finding::note(
+            "guard",
+            "no leases here: the mount keeps its users from what is being removed",
+            format!(
+                "close the directory behind the mount to users (chmod 700 above it): for who goes around the mount, what is taken stays in \
+                 the trash for {} at least",
+                format_duration(Guard::Requests.least_grace())
+            ),
         ),
         Guard::Grace => Finding::note(
             "guard",

@@ -10,6 +10,8 @@ use super::announced::Lists;
 use super::{Ground, HostError};
 use crate::volume::{State, Volume, VolumeError};
 use purge_base::clock;
+use purge_collect::exports;
+use purge_collect::source::Blind;
 use purge_policy::evaluate::{Circumstances, Only, Survey};
 use purge_removal::holds::Holds;
 
@@ -39,6 +41,28 @@ impl Judge {
                 "volume {name} is on {}, which other hosts may use as well, and what they use is not seen here; where no other host does, write \
                  sole_client = true in its [[volume]]",
                 volume.mount.filesystem
+            )));
+        }
+        if volume.profile().blind.contains(&Blind::Bypass) && !volume.config.sole_client {
+            return Err(HostError::Refused(format!(
+                "volume {name} is watched through one mount, and what is used through another one is not seen; where there is none, write \
+                 sole_client = true in its [[volume]]"
+            )));
+        }
+        if let Some(defect) = volume.silence() {
+            let cure = defect.failure.cure_of_volume();
+            return Err(HostError::Refused(format!(
+                "volume {name} is degraded: {}; {cure}",
+                defect.words
+            )));
+        }
+        if volume.profile().blind.contains(&Blind::Handles)
+            && let Some(exported) = exports::of(&volume.config.path)
+        {
+            return Err(HostError::Refused(format!(
+                "volume {name}: {} is exported by an NFS server, and what its clients open is not seen where each directory is watched by \
+                 itself; end the export, or watch the file system as a whole (`purgectl doctor` says what that needs)",
+                exported.display()
             )));
         }
         volume

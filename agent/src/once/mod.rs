@@ -192,7 +192,7 @@ impl Once {
         let began = Instant::now();
         let place = Place::open(&self.volume)?;
         let tried = place.try_out(self.clocks().access && !self.dry_run)?;
-        let rule = Rule {
+        let mut rule = Rule {
             ttl: self.ttl,
             clocks: self.clocks(),
             traces: tried.traces,
@@ -201,13 +201,21 @@ impl Once {
             volume = %self.volume.display(), filesystem = place.mount.filesystem, ttl = format_duration(self.ttl),
             reads = reads(tried.traces), guard = if tried.leases { "leases" } else { "comparison" }, dry_run = self.dry_run, "begins"
         );
-        if rule.is_blind() {
-            return Err(Refusal::Unsafe(format!(
+        let is_blind = rule.is_blind();
+        if is_blind {
+            let refusal = Refusal::Unsafe(format!(
                 "reads leave no access time on {} ({}), so the last use of its files is not known; to purge by the last change alone, which \
                  removes files that are still read: --clock modify,change",
                 self.volume.display(),
                 place.mount.filesystem
-            )));
+            ));
+            if !self.dry_run {
+                return Err(refusal);
+            }
+            // Nothing is removed: what that would mean is shown.
+            tracing::warn!(why = %refusal, "what follows goes by the last change alone, as with --clock modify,change");
+            (rule.clocks.access, rule.clocks.birth) = (false, false);
+            (rule.clocks.modify, rule.clocks.change) = (true, true);
         }
         let shares = descriptors::shares();
         let ground = Ground {
@@ -226,6 +234,7 @@ impl Once {
         let failed = get(&tally.failed) > 0 || get(&tally.unreadable) > 0;
         Ok(match (stop.load(Relaxed), failed) {
             (true, _) => exit::INTERRUPTED,
+            _ if is_blind => exit::REFUSED,
             (_, true) => exit::PARTLY,
             _ => exit::DONE,
         })
@@ -383,7 +392,7 @@ impl Place {
         // NFS answers for the leases of this host alone, and so may every other server.
         let leases = tried.leases && self.mount.is_local() && self.mount.magic != magic::NFS;
         // A reader at another mount of the same disk may leave none.
-        let traces = match self.mount.is_local() && atimes::some_mount_keeps_none(self.found.device) {
+        let traces = match self.mount.is_local() && atimes::some_mount_keeps_none(&self.root) {
             true => Traces::None,
             false => tried.traces,
         };

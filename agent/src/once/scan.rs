@@ -30,6 +30,10 @@ use super::tree::{Dir, DirNo, Item, Part, ROOT, Tree};
 const LISTING_BYTES: usize = 32 << 10;
 /// The plan takes no more memory; the rest is found by another scan.
 const PLAN_BYTES_MAX: usize = 256 << 20;
+/// What one worker has met of one directory goes into the plan when it takes this much: a directory may be of any size.
+const PART_BYTES_MAX: usize = 1 << 20;
+/// Names of one directory end within 32 bits (`Item::name_end`): the whole plan, and what each worker adds to it last, is smaller.
+const _: () = assert!(PLAN_BYTES_MAX + crew::MOST * 2 * PART_BYTES_MAX < u32::MAX as usize);
 /// Names of files with several are kept until all are known, this number at most.
 const LINKED_MAX: usize = 1_000_000;
 /// Entries that are asked for before it is said whether that is slow.
@@ -227,7 +231,7 @@ impl Worker<'_> {
             let is_slow = asked >= SLOW_AFTER && took > SLOW.saturating_mul(asked);
             if let Open::Lent(lent) = &fd
                 && is_slow
-                && (count > 0 || crew.is_short())
+                && (count > 0 || crew.has_room())
             {
                 names.extend_from_slice(name.to_bytes_with_nul());
                 count += 1;
@@ -243,10 +247,10 @@ impl Worker<'_> {
             asked = asked.saturating_add(1);
             crew.did(1);
         }
-        for name in names.split_inclusive(|b| *b == 0) {
-            if let Ok(name) = CStr::from_bytes_with_nul(name) {
-                self.ask(fd.as_fd(), name, &mut met);
-            }
+        match &fd {
+            Open::Lent(lent) if count > 0 => crew.push([Task::Ask(dir, Arc::clone(lent), names)]),
+            // None were gathered.
+            _ => {}
         }
         one(&self.shared.tally.directories);
         self.end(met, fd.lent(), crew);
@@ -347,6 +351,10 @@ impl Worker<'_> {
         met.part.names.extend_from_slice(name.to_bytes_with_nul());
         item.name_end = u32::try_from(met.part.names.len()).unwrap_or(u32::MAX);
         met.part.items.push(item);
+        if met.part.bytes() >= PART_BYTES_MAX {
+            let part = std::mem::replace(&mut met.part, Part::of(met.dir));
+            self.plan(part);
+        }
     }
 
     /// A file with several names goes with all of them, or stays.
@@ -386,17 +394,21 @@ impl Worker<'_> {
             }
         }
         crew.push(tasks);
-        if met.part.items.is_empty() {
-            return;
+        if !met.part.items.is_empty() {
+            self.plan(met.part);
         }
+    }
+
+    /// Takes files of a directory into the plan, if there is room.
+    fn plan(&self, part: Part) {
         let mut parts = self.shared.parts.lock();
         if parts.1 >= PLAN_BYTES_MAX {
             drop(parts);
             self.shared.more.store(true, Relaxed);
-            return self.shared.tree.lock().keep(met.dir);
+            return self.shared.tree.lock().keep(part.dir);
         }
-        parts.1 = parts.1.saturating_add(met.part.bytes());
-        parts.0.push(met.part);
+        parts.1 = parts.1.saturating_add(part.bytes());
+        parts.0.push(part);
     }
 
     fn unreadable(&self, dir: DirNo, name: &CStr, error: &io::Error) {

@@ -5,10 +5,12 @@
 //!   none (a file server)    ask the server, compare, unlink: right one after another
 //! ```
 //! The kernel changes one name of a directory at a time, and waits for the server meanwhile. So a directory has few workers, of which one
-//! unlinks and the others ask, and as many directories are worked on as there are workers.
+//! unlinks and the others ask, and as many directories are worked on as there are workers. What the scan has met of a directory in several
+//! parts is one job.
 //!
 //! What may never happen: the removal of a file that is not, right then, as the scan saw it and as old as the rule says.
 
+use std::collections::hash_map::Entry;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -21,7 +23,7 @@ use purge_model::Kind;
 use purge_proto::shown::Shown;
 use purge_scan::crew::{self, Crew, Member};
 use purge_sys::exact::{self, Exact, Fresh};
-use purge_sys::{beneath, inside, lease};
+use purge_sys::{beneath, inside, lease, vacant};
 use rustc_hash::FxHashMap;
 
 use super::held::Held;
@@ -29,8 +31,12 @@ use super::scan::{Ground, Linked};
 use super::tally::{Skip, Tally, get, one};
 use super::tree::{DirNo, Item, Part, ROOT, Tree};
 
-/// Workers for one directory: while one unlinks, the other asks. More would ask the server for the directory again and again.
+/// Workers for one directory: while one unlinks, the others ask. More would ask the server for the directory again and again.
 const LANES: usize = 2;
+/// The same on a file server: to ask takes two answers of it, and to unlink one.
+const FAR_LANES: usize = 3;
+/// Workers at the beginning, on a file server: it is known that it answers late.
+const FAR_FIRST: usize = 64;
 /// A job ends when more than this share of its candidates fails.
 const FAILED_MAX: f64 = 0.05;
 /// But not before this number has failed.
@@ -112,15 +118,19 @@ impl<'a> Taking<'a> {
 
     /// Removes what is in `parts`, and files with several names.
     pub fn run(&self, parts: Vec<Part>, linked: Vec<Linked>, workers_max: usize) {
-        let jobs: Vec<Arc<Job>> = parts.into_iter().map(|part| Arc::new(Job::of(part))).collect();
+        let jobs: Vec<Arc<Job>> = by_directory(parts).map(|part| Arc::new(Job::of(part))).collect();
         let mut tasks: Vec<Task> = linked.into_iter().map(Task::Linked).collect();
+        let (lanes, first) = match self.leases {
+            true => (LANES, crew::FIRST),
+            false => (FAR_LANES, FAR_FIRST),
+        };
         // The last are taken first: one worker for each directory before a second one.
-        for lane in (0..LANES).rev() {
+        for lane in (0..lanes).rev() {
             let long = jobs.iter().filter(|job| job.part.items.len() > lane);
             tasks.extend(long.map(|job| Task::Lane(Arc::clone(job))));
         }
         drop(jobs);
-        crew::run(tasks, workers_max, &|_| Worker { of: self });
+        crew::run_from(first, tasks, workers_max, &|_| Worker { of: self });
     }
 
     fn is_over(&self) -> bool {
@@ -265,7 +275,7 @@ impl<'a> Taking<'a> {
         self.check(item, links, &leased)?;
         // No process finds it by its name from here on, and what has the name may be another file by now.
         let aside = self.aside_name()?;
-        inside::move_to(dir, name, dir, &aside)?;
+        vacant::set_aside(dir, name, dir, &aside)?;
         let moved = exact::entry(dir, &aside, Fresh::Now);
         let of = |e: &Exact| (e.ino, e.size, e.mtime, e.atime, e.links, e.uid);
         let is_same = moved.as_ref().is_ok_and(|moved| of(moved) == of(&leased));
@@ -276,7 +286,7 @@ impl<'a> Taking<'a> {
     }
 
     fn put_back(&self, dir: &OwnedFd, name: &CStr, aside: &CStr, is_same: bool) -> Fate {
-        match inside::move_to(dir, aside, dir, name) {
+        match vacant::give(dir, aside, dir, name) {
             Ok(()) if is_same => Fate::Stays(Skip::Open),
             Ok(()) => Fate::Stays(Skip::Changed),
             Err(error) => {
@@ -338,6 +348,18 @@ impl<'a> Taking<'a> {
             dir.changed = true;
         }
     }
+}
+
+/// One part for each directory.
+fn by_directory(parts: Vec<Part>) -> impl Iterator<Item = Part> {
+    let mut whole: FxHashMap<DirNo, Part> = FxHashMap::default();
+    for part in parts {
+        match whole.entry(part.dir) {
+            Entry::Occupied(mut known) => known.get_mut().take_in(part),
+            Entry::Vacant(none) => drop(none.insert(part)),
+        }
+    }
+    whole.into_values()
 }
 
 impl Job {

@@ -100,6 +100,16 @@ impl Part {
         Some((item, CStr::from_bytes_with_nul(name).ok()?))
     }
 
+    /// More files of the same directory.
+    pub fn take_in(&mut self, more: Self) {
+        let before = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
+        self.names.extend(more.names);
+        self.items.extend(more.items.into_iter().map(|item| Item {
+            name_end: item.name_end.saturating_add(before),
+            ..item
+        }));
+    }
+
     /// The memory that it takes.
     pub fn bytes(&self) -> usize {
         let items = self.items.len().saturating_mul(size_of::<Item>());

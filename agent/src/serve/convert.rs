@@ -114,6 +114,8 @@ fn missing_feature(feature: Feature) -> v1::MissingFeature {
 fn collector(kind: source::Kind) -> v1::Collector {
     match kind {
         source::Kind::Fanotify => v1::Collector::Fanotify,
+        source::Kind::Inotify => v1::Collector::Inotify,
+        source::Kind::Fuse => v1::Collector::Fuse,
         source::Kind::Scan => v1::Collector::Scan,
         // It is asked beside the one that watches.
         source::Kind::NfsServer => v1::Collector::Unspecified,

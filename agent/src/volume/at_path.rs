@@ -4,12 +4,13 @@ use std::io;
 use std::path::Path;
 
 use super::VolumeError;
-use purge_collect::arming::Wish;
+use purge_collect::arming::{On, Wish};
 use purge_config::VolumeConfig;
 use purge_index::journal::Identity;
-use purge_model::{Kind, Seconds};
-use purge_sys::stat::{self, Located, Mount};
-use purge_sys::{bounded, filesystem};
+use purge_model::{Inode, Kind, Seconds};
+use purge_removal::trash::layout::NAME;
+use purge_sys::stat::{self, Device, Located, Mount};
+use purge_sys::{beneath, bounded, filesystem};
 
 /// What lies at the path of a volume.
 #[derive(Debug, Clone)]
@@ -41,11 +42,28 @@ impl Lies {
         Ok(Self { root, mount })
     }
 
+    /// Where it is to be watched.
+    pub fn on<'a>(&'a self, config: &'a VolumeConfig) -> On<'a> {
+        On {
+            root: &config.path,
+            mount: &self.mount,
+            device: self.root.device,
+        }
+    }
+
     /// How it is to be watched.
-    pub fn wish(&self, config: &VolumeConfig) -> Wish {
+    pub fn wish(&self, config: &VolumeConfig, own: &[(Device, Inode)]) -> Wish {
+        let own = own.iter().filter(|(device, _)| *device == self.root.device);
+        let own = own.map(|(_, ino)| *ino);
+        // Beside those, the trash.
+        let root = beneath::open_root(&config.path);
+        let trash = root.and_then(|root| stat::entry(root, NAME)).ok();
         Wish {
+            device: self.root.device,
+            own: own.chain(trash.map(|trash| trash.stat.ino)).collect(),
             root: config.path.clone(),
             ino: self.root.stat.ino,
+            is_shared: self.mount.may_be_shared(),
             filesystem: (self.mount.magic, self.mount.filesystem.clone()),
             ignored: config.ignore_accessors.clone(),
             precision: config.precision,

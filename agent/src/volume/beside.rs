@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Where the files beside the store lie.
-pub(super) fn directory(state_dir: &Path, name: &str) -> PathBuf {
+pub(crate) fn directory(state_dir: &Path, name: &str) -> PathBuf {
     // A name has no slash; `.` and `..` would lead elsewhere.
     state_dir.join("volumes").join(format!("{name}.d"))
 }

@@ -261,6 +261,10 @@ impl Volume {
 
     /// The agent ends: another one need not wait.
     pub(super) fn give_up_claim(&self) {
+        if self.silence().is_some() {
+            // Another agent takes over when it has become old.
+            return;
+        }
         let claim = self.claim.lock();
         if let Ok(Some(trash)) = Trash::open(&self.watched)
             && let Ok(Some((Some(token), _))) = read(trash.dir())

@@ -270,7 +270,7 @@ impl Volume {
         if self.watched.projects.wants_scan() {
             self.request_scan(Extent::Volume);
         }
-        if self.profile().mode == Mode::Scans {
+        if !self.profile().knows_names {
             if last.swept.elapsed() >= Duration::from_secs(self.config.scan_interval) {
                 last.swept = Instant::now();
                 self.request_scan(Extent::Volume);

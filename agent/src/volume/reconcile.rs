@@ -15,7 +15,7 @@ use purge_collect::atimes::{self, AtimeKeeping};
 use purge_collect::source::{Reads, Since};
 use purge_config::{Baseline, VolumeConfig};
 use purge_scan::Belief;
-use purge_sys::stat::Device;
+use purge_sys::beneath;
 
 /// What the first scan does with the time before.
 #[derive(Debug)]
@@ -46,10 +46,7 @@ pub(super) fn reconcile(
             (record.coverage_since, record.last_alive) = (since.at.0, since.at.0);
             None
         }
-        Past::Interrupted | Past::Indexed => {
-            let device = lies.root.device;
-            note_gap(opened, config, device, since, clock, keeping.as_ref())
-        }
+        Past::Interrupted | Past::Indexed => note_gap(opened, config, since, clock, keeping.as_ref()),
     };
     opened.record.atimes = keeping.map_or_else(String::new, |k| k.word().to_owned());
     let baseline = baseline(config, lies, reads);
@@ -64,7 +61,6 @@ pub(super) fn reconcile(
 fn note_gap(
     opened: &mut Opened,
     config: &VolumeConfig,
-    device: Device,
     since: Since,
     clock: &Start,
     keeping: Option<&AtimeKeeping>,
@@ -73,8 +69,7 @@ fn note_gap(
     let record = &mut opened.record;
     let vouched = config.reboots_are_ordered;
     let ended_boot = std::mem::take(&mut record.ended_boot);
-    between.ordered =
-        vouched && !since.nothing_missed && was_a_reboot(&config.name, &ended_boot, clock.rebooted, device);
+    between.ordered = vouched && !since.nothing_missed && was_a_reboot(config, &ended_boot, clock.rebooted);
     let is_known = !between.unknown;
     let counts = record.forgive_no_more_than(config.gap_tolerance, vouched)
         | record.believe_access_times(config.access_times_are_complete);
@@ -104,7 +99,10 @@ fn baseline(config: &VolumeConfig, lies: &Lies, reads: Reads) -> &'static str {
         _ => {}
     }
     // Where one of several mounts keeps no access times, a reader there left none.
-    let keeps_atime = lies.mount.keeps_atime && !atimes::some_mount_keeps_none(lies.root.device);
+    // What the options of a mount say holds for no file server.
+    let keeps_atime = lies.mount.keeps_atime
+        && lies.mount.is_local()
+        && beneath::open_root(&config.path).is_ok_and(|root| !atimes::some_mount_keeps_none(root));
     match (config.baseline, keeps_atime) {
         (Baseline::Atime, _) | (Baseline::Auto, true) => "atime",
         (Baseline::Mtime, _) => "mtime",
@@ -124,16 +122,16 @@ fn belief(baseline: &str, past: Past, since: Since) -> Belief {
 }
 
 /// Whether the stretch that nothing watched was a reboot by order, as far as that can be known.
-fn was_a_reboot(volume: &str, ended_boot: &[u8], is_first: bool, device: Device) -> bool {
+fn was_a_reboot(config: &VolumeConfig, ended_boot: &[u8], is_first: bool) -> bool {
     let known = match ended_boot {
         [] => Err("the agent did not end in a shutdown by order".into()),
-        ended => reboot::has_begun(ended, is_first, device),
+        ended => reboot::has_begun(ended, is_first, beneath::open_root(&config.path)),
     };
     match known {
         Ok(()) => true,
         Err(why) => {
             tracing::warn!(
-                volume,
+                volume = %config.name,
                 "this is not taken for a reboot by order, and counts as a gap: {why}"
             );
             false

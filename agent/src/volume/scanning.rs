@@ -98,6 +98,9 @@ impl Volume {
                 Ok(outcome) if *extent == Extent::Volume => {
                     health.whole = true;
                     health.record.scanned = true;
+                    if let Some(tree) = &self.watched.tree {
+                        tree.places().all_met();
+                    }
                     self.keeping.scans.fetch_add(1, Relaxed);
                     if self.watched.reads != Reads::Seen {
                         // What was used before it began is known by now.

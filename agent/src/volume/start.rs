@@ -29,13 +29,15 @@ use purge_base::clock;
 use purge_base::handover::Handover;
 use purge_base::probe::Probe;
 use purge_collect::altered::Altered;
-use purge_collect::arming;
+use purge_collect::arming::{self, Choice};
 use purge_collect::error::CollectError;
+use purge_collect::fuse::asking::Asker;
 use purge_collect::locks::Locks;
 use purge_collect::mounted::Mounted;
 use purge_collect::projects::Projects;
-use purge_collect::source::{Armed, Reads, Watching};
+use purge_collect::source::{Armed, Kind, Mode, Profile, Watching};
 use purge_collect::trashed::Trashed;
+use purge_collect::tree::Tree;
 use purge_collect::{Counters, Watched};
 use purge_config::{Collector, VolumeConfig};
 use purge_index::journal::Identity;
@@ -81,18 +83,34 @@ fn arm(
     lies: &Lies,
     of: Identity,
     handover: &mut Handover,
-) -> Result<Box<dyn Armed>, VolumeError> {
+) -> Result<(Box<dyn Armed>, Vec<String>), VolumeError> {
     if !lies.mount.is_local() {
         stat::ask_servers();
-    }
-    if config.collector == Collector::Scan {
-        return Ok(arming::arm_scans(&config.path, &lies.mount, lies.root.device));
     }
     // Another file system has another queue.
     let queue = format!("{}.{:x}.{:x}.{:x}", config.name, of.magic, of.root, of.birth.0);
     let beside = directory(&home.state_dir, &config.name);
-    arming::arm(lies.wish(config), &queue, &beside, handover)
-        .map_err(|source| VolumeError::collect(config, &lies.mount, source))
+    let asked = (choice(config), lies.wish(config, &home.own), lies.on(config));
+    let (armed, refusals) = arming::arm(asked, &queue, &beside, handover)
+        .map_err(|source| VolumeError::collect(config, &lies.mount, source))?;
+    for refusal in &refusals {
+        tracing::info!(volume = %config.name, "not watched by {refusal}");
+    }
+    let profile = armed.profile();
+    let (collector, mode) = (profile.kind.word(), profile.mode.word());
+    tracing::info!(volume = %config.name, collector, mode, "what watches the volume");
+    Ok((armed, refusals.iter().map(ToString::to_string).collect()))
+}
+
+/// What the configuration allows a volume to be watched by.
+pub(super) fn choice(config: &VolumeConfig) -> Choice {
+    match config.collector {
+        Collector::Auto => Choice::Any,
+        Collector::Fanotify => Choice::Fanotify,
+        Collector::Inotify => Choice::Inotify,
+        Collector::Fuse => Choice::Fuse,
+        Collector::Scan => Choice::Scans,
+    }
 }
 
 /// What all parts of the volume share. What a killed run was removing is back at its place before anything is looked at.
@@ -100,7 +118,7 @@ fn share(
     opened: Opened,
     config: &VolumeConfig,
     home: &Home,
-    (device, reads): (Device, Reads),
+    (device, profile, tree): (Device, &Profile, Option<Arc<Tree>>),
     unfinished: &Unfinished,
 ) -> Result<(Arc<Watched>, VolumeRecord), VolumeError> {
     let index = opened.index;
@@ -116,7 +134,15 @@ fn share(
         device,
         own: own.map(|(_, ino)| *ino).collect(),
         trash: AtomicU64::new(0),
-        reads,
+        reads: profile.reads,
+        tree,
+        opens_what_is_used: profile.mode == Mode::Descriptors,
+        knows_own: profile.mode != Mode::Watches,
+        is_used_for_others: profile.kind == Kind::Fuse,
+        asker: match profile.kind {
+            Kind::Fuse => Asker::of(&directory(&home.state_dir, &config.name)),
+            _ => Asker::default(),
+        },
         trashed,
         projects: Projects::new(uses_projects, device),
         touched: Mutex::default(),
@@ -148,6 +174,8 @@ struct Recording {
     source: Box<dyn Watching>,
     file_system: Probe,
     room: filesystem::Room,
+    /// Better ways to watch it, and what they said.
+    refused: Vec<String>,
 }
 
 /// Begins to record. What precision windows of an earlier process hid is corrected first.
@@ -155,7 +183,7 @@ fn record(
     config: &VolumeConfig,
     watched: Arc<Watched>,
     record: VolumeRecord,
-    armed: Box<dyn Armed>,
+    (armed, refused): (Box<dyn Armed>, Vec<String>),
 ) -> Result<Recording, CollectError> {
     let window_end = Seconds(record.window_end);
     let health = Arc::new(Mutex::new(Health::new(record)));
@@ -171,6 +199,7 @@ fn record(
     let room = filesystem::Room::default();
     let file_system = filesystem::probe(&watched, &room, &config.name);
     Ok(Recording {
+        refused,
         room,
         watched,
         health,
@@ -193,18 +222,18 @@ impl Volume {
         unfinished: &Unfinished,
     ) -> Result<Arc<Self>, VolumeError> {
         let lies = Lies::at(&config)?;
-        let armed = arm(&config, home, &lies, opened.journal.identity(), handover)?;
+        let (armed, refused) = arm(&config, home, &lies, opened.journal.identity(), handover)?;
         let state = stat::path(&home.state_dir)
             .map_err(|e| VolumeError::missing(&config, format!("has no state directory: {e}")))?;
         let turns = std::mem::take(&mut opened.turns);
-        let reads = armed.profile().reads;
-        let since = (armed.since(), reads);
+        let profile = armed.profile();
+        let since = (armed.since(), profile.reads);
         let before = reconcile(&mut opened, &config, &lies, since, &home.start);
-        let on = (lies.root.device, reads);
+        let on = (lies.root.device, &profile, armed.tree());
         let (watched, known) = share(opened, &config, home, on, unfinished)?;
         let (of, on) = (config.clone(), lies.mount.clone());
         let unwatchable = |source| VolumeError::collect(&of, &on, source);
-        let recording = record(&config, watched, known, armed).map_err(unwatchable)?;
+        let recording = record(&config, watched, known, (armed, refused)).map_err(unwatchable)?;
         let (scans, inbox) = mpsc::channel();
         let claim = Claim::of((state.device, state.stat.ino));
         let volume = Self::assemble(config, home, lies.mount, (before, turns), recording, claim, scans);
@@ -236,8 +265,10 @@ impl Volume {
             source,
             file_system,
             room,
+            refused,
         } = recording;
         Self {
+            refused,
             config,
             mount,
             baseline: before.baseline,

@@ -2,9 +2,10 @@
 
 use super::VolumeError;
 use super::at_path::{Lies, identity};
+use super::start::choice;
 use purge_collect::arming;
 use purge_collect::source::Reads;
-use purge_config::{Collector, Config, VolumeConfig};
+use purge_config::{Config, VolumeConfig};
 use purge_model::Inode;
 use purge_sys::{beneath, stat, subvolumes};
 
@@ -40,13 +41,19 @@ fn try_out(config: &VolumeConfig) -> Result<Vec<String>, VolumeError> {
     let lies = Lies::at(config)?;
     identity(&config.path).map_err(|e| VolumeError::missing(config, format!("cannot be read: {e}")))?;
     let mut words = Vec::new();
-    match config.collector {
-        Collector::Scan => words.extend(unknown_reads(config, &lies)),
-        Collector::Events => {
-            arming::try_out(lies.wish(config))
-                .map_err(|source| VolumeError::collect(config, &lies.mount, source))?;
-        }
+    let (profile, refusals) = arming::try_out(choice(config), &lies.wish(config, &[]), lies.on(config))
+        .map_err(|source| VolumeError::collect(config, &lies.mount, source))?;
+    if !refusals.is_empty() {
+        let refused: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+        words.push(format!(
+            "volume {}: it is watched by {} {}, because the better ways are refused: {}",
+            config.name,
+            profile.kind.word(),
+            profile.mode.word(),
+            refused.join("; ")
+        ));
     }
+    words.extend(unknown_reads(config, profile.reads));
     if lies.mount.read_only {
         words.push(format!(
             "volume {}: {} is mounted read-only; nothing can be deleted until it is writable",
@@ -59,8 +66,7 @@ fn try_out(config: &VolumeConfig) -> Result<Vec<String>, VolumeError> {
 }
 
 /// That scans do not know of reads there.
-fn unknown_reads(config: &VolumeConfig, lies: &Lies) -> Option<String> {
-    let reads = purge_collect::scans::reads(&config.path, &lies.mount, lies.root.device);
+fn unknown_reads(config: &VolumeConfig, reads: Reads) -> Option<String> {
     (reads == Reads::Unknown).then(|| {
         format!(
             "volume {}: reads leave no access time on {}; plans are refused unless their rules say clock = [\"modify\", \"change\"]",

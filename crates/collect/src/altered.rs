@@ -44,6 +44,16 @@ impl Altered {
         Follower { all: self, files }
     }
 
+    /// Whether a run takes this file now.
+    pub fn is_followed(&self, ino: Inode) -> bool {
+        self.count.load(SeqCst) > 0
+            && self
+                .followers
+                .lock()
+                .iter()
+                .any(|files| files.lock().followed.contains(ino))
+    }
+
     /// Another process has renamed this file, or changed something of it.
     #[inline]
     pub fn note(&self, ino: Inode) {

@@ -9,12 +9,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::mounted::{Key, namespace_of};
 use purge_model::{Kind, Seconds, Stat};
 use purge_sys::mountinfo;
 use purge_sys::stat::{Device, Mount, magic};
+use purge_sys::superblock;
 use purge_sys::time;
 
 /// relatime moves an access time that is as old as this.
@@ -86,10 +88,18 @@ impl AtimeKeeping {
     }
 }
 
-/// Whether some mount of a device, in any mount namespace that is seen, leaves no access times: `noatime`, or read-only. A namespace that is the
+/// Whether some mount of a directory's file system, in any mount namespace that is seen, leaves no access times: `noatime`, or read-only. A namespace that is the
 /// host's own but for what is read-only there is one in which systemd runs a service (`ProtectSystem=`): nearly every host has some, and
 /// users read nothing through them, unless a process of a user's lives there: a job of a batch system, a session.
-pub fn some_mount_keeps_none(device: Device) -> bool {
+pub fn some_mount_keeps_none(root: impl AsFd) -> bool {
+    // Of btrfs each subvolume has a device of its own, which no table of mounts tells.
+    let device = match superblock::of(root) {
+        Ok(device) => device,
+        Err(error) => {
+            tracing::warn!(%error, "it cannot be told whether a mount keeps no access times: doubt counts as one that does not");
+            return true;
+        }
+    };
     let (host, _) = mountinfo::read(Path::new("/proc/1/mountinfo"), TABLE_BYTES).unwrap_or_default();
     let (host, of_host) = (Top::of(&host), namespace_of(1));
     processes_by_namespace()

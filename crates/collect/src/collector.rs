@@ -20,8 +20,9 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
 use rustix::event::EventfdFlags;
 
@@ -34,12 +35,14 @@ use super::accessors::Accessors;
 use super::changes::Changers;
 use super::doubt::{Suspect, is_proof};
 pub use super::error::CollectError;
-use super::event::{Access, Acts, By, Change, Changes, Event, Node};
+use super::error::Unknown;
+use super::event::{Access, Acts, By, Change, Changes, Event, Node, Used};
 use super::namespace::Namespace;
 use super::precision::Windows;
 use super::progress::Progress;
 use super::recorder::{Batch, Loss};
 pub use super::source::Barrier;
+use super::source::Reading;
 use super::touched::Suspicion;
 use purge_base::clock;
 use purge_model::{Inode, Seconds};
@@ -48,6 +51,8 @@ use purge_sys::shared::SharedBuffer;
 
 /// Whether it is worth waiting for the thread is asked so often.
 const ASKED_EVERY: Duration = Duration::from_millis(500);
+/// Whether it has ended is looked at so often.
+const LOOKED_EVERY: Duration = Duration::from_millis(5);
 /// One `read(2)` takes at most this much: some 2,500 events.
 pub const BUFFER_BYTES: usize = 256 << 10;
 
@@ -174,12 +179,65 @@ impl Collector {
         caught_up
     }
 
+    /// Ends the thread, and waits for that so long at most: it may wait for a file server. False: it ends with the process.
+    pub fn end_within(mut self, at_most: Duration) -> bool {
+        self.ask(Request::Stop);
+        let Some(thread) = self.thread.take() else {
+            return true;
+        };
+        let began = Instant::now();
+        while !thread.is_finished() {
+            if began.elapsed() >= at_most {
+                return false;
+            }
+            std::thread::sleep(LOOKED_EVERY);
+        }
+        thread.join().is_ok()
+    }
+
     fn ask(&self, request: Request) -> bool {
         let sent = self.requests.send(request).is_ok();
         self.asked.store(true, Relaxed);
         // The counter cannot overflow before it is read: a failed write means that the thread is awake anyway.
         let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
         sent
+    }
+}
+
+/// A collector, until it is ended.
+#[derive(Debug)]
+pub struct Running(RwLock<Option<Collector>>);
+
+impl Running {
+    /// From now on.
+    pub fn new(collector: Collector) -> Self {
+        Self(RwLock::new(Some(collector)))
+    }
+
+    /// See [`Collector::barrier`]. One that has ended is dead.
+    pub fn barrier(&self, at_most: Duration) -> Barrier {
+        let collector = self.0.read();
+        let passed = collector.as_ref().map(|c| c.barrier(at_most));
+        passed.unwrap_or(Barrier::Dead)
+    }
+
+    /// The collector; dropping it reads what came meanwhile.
+    pub fn take(&self) -> Option<Collector> {
+        self.0.write().take()
+    }
+}
+
+impl Reading for Running {
+    fn sync_while(&self, goes_on: &dyn Fn() -> bool) -> bool {
+        self.0.read().as_ref().is_some_and(|c| c.sync_while(goes_on))
+    }
+
+    fn sync_within(&self, at_most: Duration) -> bool {
+        self.0.read().as_ref().is_some_and(|c| c.sync_within(at_most))
+    }
+
+    fn sync_or_give_up(&self, at_most: Duration) -> bool {
+        self.0.read().as_ref().is_none_or(|c| c.sync_or_give_up(at_most))
     }
 }
 
@@ -367,8 +425,14 @@ impl<F: Feed> Reader<F> {
                             self.take(batch, event, now, notes);
                         }
                     }
-                    Err(error) if result.is_ok() => result = Err(error),
-                    Err(_) => {}
+                    Err(error) => {
+                        if error.leaves_unknown() == Unknown::Uses {
+                            batch.lost(now);
+                        }
+                        if result.is_ok() {
+                            result = Err(error);
+                        }
+                    }
                 }
             }
         });
@@ -392,19 +456,34 @@ impl<F: Feed> Reader<F> {
         if by == self.own {
             return self.note_own(change.filter(|_| notes));
         }
-        if let Some(node) = change.as_ref().and_then(|change| change.of) {
+        // One that does something for many is not the same twice.
+        let by = match self.watched.is_used_for_others {
+            true => By::UNKNOWN,
+            false => by,
+        };
+        if let Some(change) = &change
+            && let Some(node) = change.of
+            && (self.feed.tells_who() || change.is_of_others())
+        {
             self.watched.altered.note(node.ino);
+        }
+        if let Some(change) = &change {
+            self.use_on_arrival(batch, change, by, now);
         }
         match change {
             Some(change) if notes => self.note_name(&change, by),
             Some(_) => self.changers.note_unknown(),
             None => {}
         }
-        let Some((what, node)) = event.access else {
+        let Some((what, used)) = event.access else {
             return;
         };
+        // The agent opens what it is about to take. A user's open is followed by a close, which comes before the agent can have the lease.
+        if !self.feed.tells_who() && what.only(Acts::OPEN) && self.watched.altered.is_followed(used.ino) {
+            return;
+        }
         // Also what is not a use, or not known yet: a running scan may have read it before.
-        if what.any(Acts::WRITE | Acts::CLOSE_WRITER) && !self.namespace.mark_dirty(node) {
+        if what.any(Acts::WRITE | Acts::CLOSE_WRITER) && !self.namespace.mark_written(used) {
             self.names_lost.get_or_insert_with(clock::now);
         }
         if self.judges.accessors.ignores(what, by, process) {
@@ -412,32 +491,47 @@ impl<F: Feed> Reader<F> {
             return;
         }
         let access = Access {
-            inode: node.ino,
+            inode: used.ino,
             at: now,
             by,
             what,
         };
-        self.record(batch, access, node);
+        self.record(batch, access, used);
+    }
+
+    /// A file that comes from a directory of which nothing is told may have been used there.
+    fn use_on_arrival(&self, batch: &mut Batch<'_>, change: &Change<'_>, by: By, at: Seconds) {
+        let Some(tree) = &self.watched.tree else { return };
+        let from_unwatched = change.old.is_none_or(|old| !tree.is_watched(old.dir.ino));
+        if let (Some(node), true) = (change.of, change.new.is_some() && from_unwatched) {
+            batch.record(Access {
+                inode: node.ino,
+                at,
+                by,
+                what: Acts::HELD,
+            });
+        }
     }
 
     /// Records a use, and notes what may have to be said of it later.
     #[inline]
-    fn record(&mut self, batch: &mut Batch<'_>, access: Access, node: Node) {
+    fn record(&mut self, batch: &mut Batch<'_>, access: Access, used: Used) {
         let Some(before) = batch.record(access) else {
             return;
         };
         let pid = access.by.number();
-        if access.what.any(Acts::READ) && self.suspicion.read(pid, node.ino) {
+        if access.what.any(Acts::READ) && self.suspicion.read(pid, used.ino) {
             let owner = |ino| batch.owner(ino);
             self.suspicion.judge(&self.watched.touched, pid, owner);
         }
         if let Some(windows) = &self.judges.windows {
-            windows.note(access, node.handle, before);
+            windows.note(access, used.handle, before);
         }
         if is_proof(access.what) {
-            self.suspects.remove(&node.ino);
-        } else {
-            self.suspect(access, node.handle, before);
+            self.suspects.remove(&used.ino);
+        } else if let Some(handle) = used.handle {
+            // Elsewhere no change of metadata is told, by which it might turn out to be no use.
+            self.suspect(access, handle, before);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Why uses cannot be collected, and what is unknown because of it.
 
 use std::io;
+use std::path::PathBuf;
 
 use purge_index::StoreError;
 use purge_model::Seconds;
@@ -31,6 +32,21 @@ pub enum CollectError {
         /// Since when.
         since: Seconds,
     },
+    /// A file that was used cannot be opened, by which it would be known which one it is.
+    #[error("a file was used and cannot be opened, so it is not known which one it is: {0}")]
+    Unopened(io::Error),
+    /// A process was killed while it read events, and what they told is lost with it.
+    #[error("an earlier process was killed while it read events, and what they told is not known")]
+    HalfRead,
+    /// An earlier process watched in another way, and what it was told cannot be read.
+    #[error("what an earlier process was told, which watched in another way, cannot be read: {0}")]
+    Former(String),
+    /// No way to watch is left.
+    #[error("it cannot be watched: {}", .0.join("; "))]
+    NoWay(Vec<String>),
+    /// What NFS clients do there would not be seen.
+    #[error("{} is exported by an NFS server, whose opens by file handle no mark of a directory tells of", .0.display())]
+    Exported(PathBuf),
     /// What the source writes cannot be read.
     #[error("{0}")]
     Decode(String),
@@ -45,9 +61,16 @@ impl CollectError {
     /// What is unknown because of it.
     pub fn leaves_unknown(&self) -> Unknown {
         match self {
-            Self::Overflow | Self::Backlog(_) | Self::Decode(_) => Unknown::Uses,
+            Self::Overflow
+            | Self::Backlog(_)
+            | Self::Decode(_)
+            | Self::Unopened(_)
+            | Self::HalfRead
+            | Self::Former(_) => Unknown::Uses,
             Self::Names { since } => Unknown::Names(*since),
-            Self::Kernel { .. } | Self::Store(_) => Unknown::WhileItLasts,
+            Self::Kernel { .. } | Self::Store(_) | Self::NoWay(_) | Self::Exported(_) => {
+                Unknown::WhileItLasts
+            }
         }
     }
 }

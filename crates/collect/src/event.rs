@@ -174,6 +174,32 @@ pub struct Node {
     pub handle: Handle,
 }
 
+/// A file that was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Used {
+    /// Its number.
+    pub ino: Inode,
+    /// Its handle, where the source tells it. Without one it is found by the names that the index has of it.
+    pub handle: Option<Handle>,
+}
+
+impl Used {
+    /// Known by its number alone.
+    pub const fn by_number(ino: Inode) -> Self {
+        Self { ino, handle: None }
+    }
+}
+
+impl From<Node> for Used {
+    #[inline]
+    fn from(Node { ino, handle }: Node) -> Self {
+        Self {
+            ino,
+            handle: Some(handle),
+        }
+    }
+}
+
 /// A name in a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place<'a> {
@@ -198,6 +224,13 @@ pub struct Change<'a> {
     pub new: Option<Place<'a>>,
 }
 
+impl Change<'_> {
+    /// Where reports name no process: the agent itself, while it takes a file, moves it away and does nothing else to it.
+    pub fn is_of_others(&self) -> bool {
+        self.new.is_some() || self.kinds.any(Changes::METADATA | Changes::MADE)
+    }
+}
+
 /// One report of a source that has a queue.
 #[derive(Debug)]
 pub struct Event<'a> {
@@ -210,5 +243,5 @@ pub struct Event<'a> {
     /// Names or metadata changed.
     pub change: Option<Change<'a>>,
     /// A file was used: how, and which. None for a directory that is listed: that uses no file.
-    pub access: Option<(Acts, Node)>,
+    pub access: Option<(Acts, Used)>,
 }

@@ -8,8 +8,13 @@
 //! - [`source`]    what a source is to a volume: what it can, what it cannot see
 //! - [`arming`]    which source a volume gets
 //! - [`event`]     what sources report: uses, and hints that names changed (pure)
+//! - [`exports`]   whether an NFS server exports a volume
 //! - [`recorder`]  the one door through which a use enters index and journal
 //! - [`fanotify`]  the source of volumes: marks, queue, records, file handles
+//! - [`descriptors`] the same where there are no file ids: the kernel opens each file that was used
+//! - [`fuse`]      the source of volumes that users come to through a mount of the agent's
+//! - [`inotify`]   the source where fanotify cannot be had
+//! - [`blindness`] what both do not see that watch directories
 //! - [`nfsd`]      the second source: what clients of the kernel's NFS server hold
 //! - [`scans`]    the source of volumes that nothing reports uses of
 //! - [`collector`] the thread that reads a queue, and what it answers to
@@ -21,6 +26,8 @@
 //! - [`pending`] what events named and was not looked at yet (pure)
 //! - [`namespace`] looks again at every place an event named
 //! - [`unnamed`]  files in doubt, where events of names do not say which file they are of (pure)
+//! - [`places`]   which file lies at a name, where reports name places alone
+//! - [`reach`]    how what a report named is opened
 //! - [`locks`]    whose lock on a directory keeps what is below it
 //! - `flocks`     what processes of a user have open with a lock
 //! - [`open_files`] what processes have open
@@ -32,6 +39,8 @@
 //! - [`progress`] until when everything was read
 //! - [`trashed`] what is used in the trash
 //! - [`altered`] what others rename or change while a run takes files
+//! - `takeover`  the queue of an earlier process that watched in another way
+//! - [`tree`]    directories that are watched one by one
 //! - [`touched`] who keeps files alive without using them
 //!
 //! What may never happen: an access that was read from the queue and is in no index, or is there with a time
@@ -41,14 +50,19 @@ pub mod accessors;
 pub mod altered;
 pub mod arming;
 pub mod atimes;
+pub mod blindness;
 pub mod changes;
 pub mod collector;
+pub mod descriptors;
 pub mod doubt;
 pub mod entries;
 pub mod error;
 pub mod event;
+pub mod exports;
 pub mod fanotify;
 mod flocks;
+pub mod fuse;
+pub mod inotify;
 pub mod listeners;
 pub mod locks;
 pub mod mounted;
@@ -56,20 +70,25 @@ pub mod namespace;
 pub mod nfsd;
 pub mod open_files;
 pub mod pending;
+pub mod places;
 pub mod precision;
 pub mod progress;
 pub mod projects;
+pub mod reach;
 pub mod recorder;
 pub mod scans;
 pub mod source;
+mod takeover;
 pub mod touched;
 pub mod trashed;
+pub mod tree;
 pub mod unnamed;
 pub mod whereabouts;
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use parking_lot::{Mutex, RwLock};
@@ -83,6 +102,9 @@ use purge_model::Inode;
 use purge_sys::beneath;
 use purge_sys::leads::Links;
 use purge_sys::stat::{self, Device};
+
+/// The name of the trash at a volume's root.
+pub const TRASH: &str = ".purge-agent-trash";
 
 /// One watched volume: what the collector, the scan and everyone who asks share.
 #[derive(Debug)]
@@ -101,6 +123,16 @@ pub struct Watched {
     pub altered: altered::Altered,
     /// How reads of its files are known.
     pub reads: source::Reads,
+    /// What watches it opens each file that was used: a lease of our own on the file would break by that.
+    pub opens_what_is_used: bool,
+    /// What watches it tells the agent's own uses from those of others. Elsewhere an open of what a run takes may be either.
+    pub knows_own: bool,
+    /// A process of the agent's uses its files for many users: what events call one process may be several.
+    pub is_used_for_others: bool,
+    /// The mount by which users come, where there is one.
+    pub asker: fuse::asking::Asker,
+    /// Which directories are watched, where each is watched by itself. None: the file system is watched as a whole, or by scans.
+    pub tree: Option<Arc<tree::Tree>>,
     /// What is known of its files.
     pub index: RwLock<Index>,
     /// Whether it uses project ids.
@@ -127,6 +159,12 @@ impl Watched {
     /// Whether a directory is the agent's and not the users'.
     pub fn is_own(&self, ino: Inode) -> bool {
         self.own.contains(&ino) || self.trash.load(std::sync::atomic::Ordering::SeqCst) == ino
+    }
+
+    /// Whether a name is that of the trash: between its making and the moment in which the agent knows its inode only this tells it. What a user
+    /// has put in its place is set aside by another name, and known by that.
+    pub fn is_trash(&self, dir: DirId, name: &[u8]) -> bool {
+        dir == DirId::ROOT && name == TRASH.as_bytes()
     }
 
     /// Opens the volume's root as an anchor for paths. Hold it briefly: it keeps the file system mounted.
@@ -156,7 +194,8 @@ impl Watched {
     }
 
     fn checked(&self, root: OwnedFd) -> io::Result<OwnedFd> {
-        match stat::open_file(&root)?.device == self.device {
+        // A server that is silent is not asked.
+        match stat::which(&root)?.device == self.device {
             true => Ok(root),
             false => Err(io::Error::new(
                 io::ErrorKind::StaleNetworkFileHandle,

@@ -20,7 +20,8 @@ use super::open_files::{Holder, Missed};
 use super::{Watched, mounted};
 use purge_index::DirId;
 use purge_model::{Inode, Stat};
-use purge_sys::{beneath, lease, mountinfo, stat};
+use purge_sys::stat::Device;
+use purge_sys::{beneath, lease, mountinfo, stat, superblock};
 
 /// At most this number of locks is remembered, for what is told of a run.
 const NOTES_MAX: usize = 32;
@@ -138,7 +139,7 @@ impl Watched {
         if on.is_local && !lease::is_locked(beneath::open_dir(&root, b".")?)? {
             return Ok(Vec::new());
         }
-        let ino = stat::open_file(&root)?.stat.ino;
+        let ino = stat::which(&root)?.ino;
         let others = flocks::of_others();
         let others = others.holders(&on.lock(ino));
         let verdict = match verdict(&on, ino, &[flocks::of_root()]) {
@@ -258,11 +259,9 @@ impl Superblock {
         let id = stat::mount_id(watched.open_root()?.as_fd())?;
         let (table, _) = mountinfo::read(Path::new("/proc/self/mountinfo"), TABLE_BYTES)?;
         let mount = mountinfo::find(&table, id).ok_or_else(unknown)?;
-        let device = std::str::from_utf8(mount.device).map_err(io::Error::other)?;
-        let (major, minor) = device.split_once(':').ok_or_else(unknown)?;
-        let number = |text: &str| text.parse::<u32>().map_err(io::Error::other);
+        let Device { major, minor } = superblock::of_mount(&mount).ok_or_else(unknown)?;
         Ok(Self {
-            device: format!("{:02x}:{:02x}", number(major)?, number(minor)?).into(),
+            device: format!("{major:02x}:{minor:02x}").into(),
             is_local: LOCAL.contains(&mount.kind),
         })
     }

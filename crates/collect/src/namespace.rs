@@ -9,21 +9,22 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::entries::{is_absent, take_entry};
-use super::event::{Change, Changes, Node, Place};
+use super::entries::{forget_what_lay_there, is_absent, take_entry};
+use super::event::{Change, Changes, Node, Place, Used};
 use super::pending::{Pending, Spot};
+use super::tree::{Mark, Tree};
 use super::unnamed::Doubts;
-use super::{Watched, whereabouts};
+use super::{Watched, places, reach, whereabouts};
 use purge_base::clock;
-use purge_index::{Index, StoreError};
+use purge_index::{DirId, Index, StoreError};
 use purge_model::{Inode, Kind};
 use purge_sys::handle::Handle;
-use purge_sys::mountpoints;
-use purge_sys::stat::Located;
+use purge_sys::stat::{self, Located};
+use purge_sys::{beneath, mountpoints};
 
 pub use super::entries::take_entry_locked;
 
@@ -49,6 +50,8 @@ pub struct Namespace {
     /// Inodes whose attributes must be read again, and how to find them. By handle: a removed file's must not take the place of that of the
     /// file that has its inode number now.
     dirty: FxHashMap<Handle, Inode>,
+    /// The same of files that have no handle.
+    written: FxHashSet<Inode>,
     /// Files whose names must be looked at. None where reports say which file a name is of.
     doubts: Option<Doubts>,
 }
@@ -57,6 +60,8 @@ pub struct Namespace {
 enum Look {
     /// Nothing.
     Absent,
+    /// The directory is not where the index has it, and is found in no other way.
+    Astray,
     /// This.
     Entry(Located),
 }
@@ -82,7 +87,7 @@ impl Namespace {
 
     /// Whether attributes wait to be read again.
     pub fn has_dirty(&self) -> bool {
-        !self.dirty.is_empty()
+        !self.dirty.is_empty() || !self.written.is_empty()
     }
 
     /// The attributes of this inode must be read again at the next settlement. False if that must be done for so large a number
@@ -93,6 +98,26 @@ impl Namespace {
         }
         self.dirty.insert(handle, ino);
         true
+    }
+
+    /// The same of a file that was written to, be there a handle or not.
+    pub fn mark_written(&mut self, used: Used) -> bool {
+        if let Some(handle) = used.handle {
+            return self.mark_dirty(Node {
+                ino: used.ino,
+                handle,
+            });
+        }
+        if self.written.len() >= DIRTY_MAX && !self.written.contains(&used.ino) {
+            return false;
+        }
+        self.written.insert(used.ino);
+        true
+    }
+
+    /// Those without a handle that were marked since the last call.
+    pub fn take_written(&mut self) -> impl Iterator<Item = Inode> + use<> {
+        std::mem::take(&mut self.written).into_iter()
     }
 
     /// The inodes that were marked since the last call.
@@ -196,17 +221,33 @@ impl Namespace {
                 let made = changes.any(Changes::MADE)
                     && !changes.any(Changes::MOVED)
                     && target == Some(found.stat.ino);
+                if let Some(tree) = &watched.tree {
+                    self.watch_what_came(watched, tree, (dir, spot), &found);
+                }
                 // The kernel may tell of a name before it is removed.
                 if let Some(doubts) = &mut self.doubts
                     && changes.any(Changes::REMOVED | Changes::MOVED)
                 {
                     doubts.note(found.stat.ino);
                 }
-                take_entry(watched, dir, place.name, &found, !made)
+                // What lies in a new directory is told only from its mark on.
+                take_entry(watched, dir, place.name, &found, !made || watched.tree.is_some())?;
+                // What was used by a name that no look had found yet is used now.
+                if found.stat.kind == Kind::File
+                    && changes.any(Changes::MADE | Changes::MOVED)
+                    && watched
+                        .tree
+                        .as_ref()
+                        .is_some_and(|tree| tree.has_names_alone() || self.doubts.is_some())
+                {
+                    watched.recorder().unseen_until(clock::now(), &[found.stat.ino]);
+                }
+                Ok(())
             }
             Ok(Look::Absent) => {
                 let Some(target) = target else { return Ok(()) };
                 let mut index = watched.index.write();
+                forget_what_lay_there(watched, &mut index, (dir, place.name), target)?;
                 let here = index.dirs().of_inode(target).and_then(|id| index.dirs().get(id));
                 match here {
                     // It has moved on already: followed step by step, the next event finds it where this one left it.
@@ -220,12 +261,53 @@ impl Namespace {
                     None => index.remove_name(target, dir, place.name),
                 }
             }
+            Ok(Look::Astray) => {
+                // It was moved, or is deleted. Where it lies is told by an event of its own, and what happened in it is not told again: it is
+                // listed then.
+                let mut unlisted = watched.unlisted.lock();
+                if unlisted.last() != Some(&dir) {
+                    unlisted.push(dir);
+                }
+                Ok(())
+            }
             Err(error) => {
                 // The entry stays as the index knows it, and the directory stays: not seen is not deleted.
                 tracing::warn!(%error, name = %String::from_utf8_lossy(place.name), "cannot look at a changed entry");
                 watched.index.write().doubt_dir(dir);
                 Ok(())
             }
+        }
+    }
+
+    /// Where each directory is watched by itself: one that was made may have the inode number of one that was watched, and a file with a further
+    /// name may be used by that.
+    fn watch_what_came(&self, watched: &Watched, tree: &Tree, (dir, spot): (DirId, &Spot), found: &Located) {
+        let is_trash = watched.is_trash(dir, &spot.name);
+        let ino = found.stat.ino;
+        match found.stat.kind {
+            Kind::Directory if spot.changes.any(Changes::MADE | Changes::MOVED) => {
+                let Some((_, dir)) = &self.last_dir else { return };
+                // Beside a mount it is not the volume's.
+                if found.mount_root || found.device != watched.device || watched.is_own(ino) || is_trash {
+                    return;
+                }
+                match beneath::open_anchor(dir, &spot.name) {
+                    Ok(opened) if is_it(&opened, ino) => drop(tree.watch_what_came(ino, opened.as_fd())),
+                    // It moved on: what it is by then is told by a later event.
+                    _ => tree.forget(ino),
+                }
+            }
+            Kind::File if found.stat.links > 1 => {
+                let Some((_, dir)) = &self.last_dir else { return };
+                let Ok(name) = CString::new(&*spot.name) else {
+                    return;
+                };
+                if tree.watch_file(ino, dir.as_fd(), &name) == Mark::Fresh {
+                    // By which names it was used until now is not known.
+                    watched.recorder().unseen_until(clock::now(), &[ino]);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -236,8 +318,9 @@ impl Namespace {
             .as_ref()
             .is_none_or(|(handle, _)| *handle != place.dir.handle)
         {
-            self.last_dir = match place.dir.handle.open_path(root) {
+            self.last_dir = match reach::open(watched, root, place.dir) {
                 Ok(fd) => Some((place.dir.handle, fd)),
+                Err(e) if is_absent(&e) && places::is_place(&place.dir.handle) => return Ok(Look::Astray),
                 // The directory is no longer there, and with it the entry.
                 Err(e) if is_absent(&e) => return Ok(Look::Absent),
                 Err(e) => return Err(e),
@@ -253,6 +336,10 @@ impl Namespace {
             Err(e) => Err(e),
         }
     }
+}
+
+fn is_it(opened: &OwnedFd, ino: Inode) -> bool {
+    stat::open_file(opened).is_ok_and(|found| found.stat.ino == ino)
 }
 
 /// Reads an inode's attributes again, through the handle that an event carried, and makes sure of where it lies. False
@@ -278,8 +365,7 @@ pub fn refresh(
     if watched.index.read().last_use(ino).is_none() {
         return Ok(true);
     }
-    let looked = handle
-        .open_path(root)
+    let looked = reach::open(watched, root, Node { ino, handle })
         .and_then(|fd| Ok((watched.projects.open_file(&fd)?, fd)));
     match looked {
         Ok((found, fd)) if found.stat.ino == ino && found.stat.links > 0 => {
@@ -309,6 +395,31 @@ pub fn refresh(
         Err(error) => {
             tracing::warn!(%error, ino, "cannot read a changed file's attributes");
             Ok(true)
+        }
+    }
+}
+
+/// Reads a file's attributes again where one of the names lies that the index has of it. What lies at none of them a scan finds.
+///
+/// # Errors
+/// When the index cannot be read.
+pub fn refresh_by_name(watched: &Watched, ino: Inode) -> Result<(), StoreError> {
+    // Before they are read, as in `refresh`.
+    if watched.index.read().is_scanning() {
+        watched.index.write().note_changed(ino);
+    }
+    if watched.index.read().last_use(ino).is_none() {
+        return Ok(());
+    }
+    let Some(file) = whereabouts::open_by_name(watched, ino)? else {
+        return Ok(());
+    };
+    match watched.projects.open_file(&file) {
+        Ok(found) if found.stat.ino == ino => take_over(&mut watched.index.write(), &found),
+        Ok(_) => Ok(()),
+        Err(error) => {
+            tracing::debug!(%error, ino, "cannot read a changed file's attributes");
+            Ok(())
         }
     }
 }

@@ -5,10 +5,9 @@
 //! Only the last of them counts (see [`super::namespace`]), so a place that is named again goes to the end.
 
 use std::collections::BTreeMap;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
-use rustc_hash::FxBuildHasher;
 
 use super::event::{Changes, Node, Place};
 use purge_model::Inode;
@@ -36,8 +35,9 @@ pub struct Spot {
 #[derive(Debug, Default)]
 pub struct Pending {
     spots: BTreeMap<u64, Spot>,
-    /// The same by place and target.
+    /// The same by place and target, with a key that no user can know: names of one hash would make each look at the table a look at all of them.
     by_place: HashTable<u64>,
+    keys: RandomState,
     next: u64,
 }
 
@@ -50,7 +50,7 @@ impl Pending {
         changes: Changes,
         is_destination: bool,
     ) -> bool {
-        let hash = hash_of(&place.dir.handle, place.name, target);
+        let hash = hash_of(&self.keys, &place.dir.handle, place.name, target);
         let spots = &self.spots;
         let is_it = |number: &u64| {
             let spot = spots.get(number);
@@ -76,11 +76,11 @@ impl Pending {
         let number = self.next;
         self.next = self.next.wrapping_add(1);
         self.spots.insert(number, spot);
-        let spots = &self.spots;
+        let (spots, keys) = (&self.spots, &self.keys);
         self.by_place.insert_unique(hash, number, |number| {
             spots
                 .get(number)
-                .map_or(0, |s| hash_of(&s.dir.handle, &s.name, s.target))
+                .map_or(0, |s| hash_of(keys, &s.dir.handle, &s.name, s.target))
         });
         true
     }
@@ -88,7 +88,7 @@ impl Pending {
     /// The one that waits longest.
     pub fn take(&mut self) -> Option<Spot> {
         let (number, spot) = self.spots.pop_first()?;
-        let hash = hash_of(&spot.dir.handle, &spot.name, spot.target);
+        let hash = hash_of(&self.keys, &spot.dir.handle, &spot.name, spot.target);
         if let Ok(found) = self.by_place.find_entry(hash, |other| *other == number) {
             found.remove();
         }
@@ -124,8 +124,8 @@ impl Pending {
     }
 }
 
-fn hash_of(dir: &Handle, name: &[u8], target: Option<Inode>) -> u64 {
-    FxBuildHasher.hash_one((dir, name, target))
+fn hash_of(keys: &RandomState, dir: &Handle, name: &[u8], target: Option<Inode>) -> u64 {
+    keys.hash_one((dir, name, target))
 }
 
 #[cfg(test)]

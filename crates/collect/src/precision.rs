@@ -13,7 +13,7 @@
 //! What may never happen: a use is hidden whose file's clock says an earlier time.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
@@ -21,13 +21,13 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::Watched;
-use super::event::{Access, Acts};
+use super::event::{Access, Acts, Node};
+use super::{Watched, reach, whereabouts};
 use purge_base::clock;
 use purge_model::{Inode, LastUse, Seconds, Source};
 use purge_sys::beneath;
 use purge_sys::handle::Handle;
-use purge_sys::memory;
+use purge_sys::{memory, stat};
 
 /// Files that are marked at a time: with more, the rest is seen at every use. Some 100 bytes each in the kernel and 16 here.
 const MARKS_MAX: usize = 1 << 18;
@@ -57,6 +57,20 @@ pub trait Hiding: std::fmt::Debug + Send + Sync {
 
     /// What is hidden stays in the kernel's memory until [`Hiding::show_all`].
     fn keeps_what_it_hides(&self) -> bool;
+
+    /// Each use that is reported costs the server of the file another one: it is hidden after the first in a window already.
+    fn costs_each_use(&self) -> bool {
+        false
+    }
+
+    /// Tries it on a directory, whose uses no caller asks for. Nothing is left of that.
+    ///
+    /// # Errors
+    /// As for [`Hiding::hide`].
+    fn try_on(&self, dir: BorrowedFd<'_>) -> io::Result<()> {
+        self.hide(dir)?;
+        self.show_all()
+    }
 }
 
 /// The windows of one volume.
@@ -65,10 +79,12 @@ pub struct Windows {
     source: Arc<dyn Hiding>,
     /// Seconds; 0: nothing is ever hidden.
     length: u32,
+    /// The first use in a window makes a file hot.
+    at_once: bool,
     /// When the present window began: the reader asks for each event.
     began: AtomicU32,
     /// Used again in this window, and not marked yet.
-    hot: Mutex<FxHashMap<Inode, Handle>>,
+    hot: Mutex<FxHashMap<Inode, Option<Handle>>>,
     marked: Mutex<FxHashSet<Inode>>,
     /// Files that may be marked in the present window besides those that are.
     room: AtomicUsize,
@@ -97,7 +113,7 @@ fn is_repeated(acts: Acts, before: LastUse, now: Seconds, window_began: Seconds)
 impl Windows {
     /// Windows of `precision` seconds. `root` is the volume's: whether the kernel can hide anything is tried on it.
     pub fn new(source: Arc<dyn Hiding>, precision: u64, root: &Path, now: Seconds) -> Self {
-        let is_possible = precision >= WINDOW_MIN && can_hide(&*source, root);
+        let is_possible = Self::are_possible(precision) && can_hide(&*source, root);
         let length = if is_possible { precision } else { 0 };
         let marks_max = match source.keeps_what_it_hides() {
             false => MARKS_MAX,
@@ -106,12 +122,23 @@ impl Windows {
         Self {
             room: AtomicUsize::new(marks_max),
             marks_max,
+            at_once: source.costs_each_use(),
             source,
             length: u32::try_from(length).unwrap_or(u32::MAX),
             began: AtomicU32::new(now.0),
             hot: Mutex::default(),
             marked: Mutex::default(),
         }
+    }
+
+    /// Whether windows of this length hide anything.
+    pub fn are_possible(precision: u64) -> bool {
+        precision >= WINDOW_MIN
+    }
+
+    /// Whether anything is ever hidden.
+    pub fn hide(&self) -> bool {
+        !self.is_off()
     }
 
     /// How it is.
@@ -133,15 +160,19 @@ impl Windows {
 
     /// A file was used; `before` is what the index said of it until then.
     #[inline]
-    pub fn note(&self, access: Access, handle: Handle, before: LastUse) {
+    pub fn note(&self, access: Access, handle: Option<Handle>, before: LastUse) {
         let began = Seconds(self.began.load(Relaxed));
-        if self.length != 0 && is_repeated(access.what, before, access.at, began) {
+        let is_hot = match self.at_once {
+            true => access.what.any(Acts::REPEATABLE),
+            false => is_repeated(access.what, before, access.at, began),
+        };
+        if self.length != 0 && is_hot {
             self.note_hot(access.inode, handle);
         }
     }
 
     #[cold]
-    fn note_hot(&self, ino: Inode, handle: Handle) {
+    fn note_hot(&self, ino: Inode, handle: Option<Handle>) {
         let mut hot = self.hot.lock();
         if hot.len() < self.room.load(Relaxed) {
             hot.insert(ino, handle);
@@ -216,7 +247,9 @@ impl Windows {
                 break;
             }
             // A deleted file needs no mark.
-            let Ok(fd) = handle.open_path(&root) else { continue };
+            let Some(fd) = open_hot(watched, &root, ino, handle) else {
+                continue;
+            };
             // Before the mark: a mark that is not in the table is never corrected.
             marked.insert(ino);
             match self.source.hide(fd.as_fd()) {
@@ -237,10 +270,20 @@ fn kept_max(memory_bytes: u64) -> usize {
     usize::try_from(most).unwrap_or(KEPT_MAX).min(KEPT_MAX)
 }
 
+/// A file that is to be hidden. Its clock holds for the file that the index knows: another one that has its number by now is told of.
+fn open_hot(watched: &Watched, root: &OwnedFd, ino: Inode, handle: Option<Handle>) -> Option<OwnedFd> {
+    if let Some(handle) = handle {
+        return reach::open(watched, root, Node { ino, handle }).ok();
+    }
+    let file = whereabouts::open_by_name(watched, ino).ok()??;
+    let found = stat::open_file(&file).ok()?;
+    let (known, _) = watched.index.read().get(ino)?;
+    (!found.keeps_birth || found.stat.birth == known.birth).then_some(file)
+}
+
 /// Tries a mark on a directory, whose uses no caller asks for.
 fn can_hide(source: &dyn Hiding, root: &Path) -> bool {
-    let tried = beneath::open_root(root).and_then(|root| source.hide(root.as_fd()));
-    let done = tried.and_then(|()| source.show_all());
+    let done = beneath::open_root(root).and_then(|root| source.try_on(root.as_fd()));
     if let Err(error) = &done {
         tracing::info!(%error, "ignore marks of files cannot be had (as on a subvolume of btrfs): every use is recorded by itself");
     }
@@ -254,11 +297,16 @@ fn can_hide(source: &dyn Hiding, root: &Path) -> bool {
 /// When the marks cannot be taken away.
 pub fn end_window_of_another(watched: &Watched, source: &dyn Hiding, end: Seconds) -> io::Result<()> {
     source.show_all()?;
+    correct_what_another_hid(watched, end);
+    Ok(())
+}
+
+/// The same where nothing is hidden any more.
+pub fn correct_what_another_hid(watched: &Watched, end: Seconds) {
     let now = clock::now().plus(1);
     if now > end {
         watched.recorder().move_window(end, now);
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -296,7 +344,7 @@ mod tests {
         let windows = Windows::new(Arc::new(Keeping::default()), 60, root.path(), Seconds(100));
         let handle = Handle::new(1, &[1; 8]).unwrap();
         let hot = |ino| {
-            windows.note_hot(ino, handle);
+            windows.note_hot(ino, Some(handle));
             windows.hot.lock().contains_key(&ino)
         };
         windows.room.store(2, Relaxed);

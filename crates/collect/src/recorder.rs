@@ -100,6 +100,11 @@ impl Recorder<'_> {
         self.watched.journal.uses(until, files);
     }
 
+    /// Nothing was told of these files until `at`: they may have been used until then. Once this returned, the journal says so.
+    pub fn unseen_until(self, at: Seconds, files: &[Inode]) {
+        self.hidden_until(at, files);
+    }
+
     /// What another process hid until `end` may have been used until `now`.
     pub fn move_window(self, end: Seconds, now: Seconds) {
         self.watched.index.write().move_uses(end, now);
@@ -212,7 +217,12 @@ mod tests {
             device: DEVICE,
             own: Vec::new(),
             trash: 0.into(),
+            tree: None,
             reads: crate::source::Reads::Seen,
+            opens_what_is_used: false,
+            knows_own: true,
+            asker: crate::fuse::asking::Asker::default(),
+            is_used_for_others: false,
             trashed: Trashed::default(),
             index: index.into(),
             projects: crate::projects::Projects::new(false, DEVICE),
@@ -298,5 +308,70 @@ mod tests {
         watched.recorder().hidden_until(Seconds(99), &[70, 71]);
         assert_eq!(watched.index.read().last_use(70).unwrap().at, Seconds(99));
         assert_eq!(journalled(dir.path()), [Entry::Uses(Seconds(99), vec![70, 71])]);
+    }
+
+    /// Nothing can be marked.
+    #[derive(Debug)]
+    struct NoMarks;
+
+    impl crate::tree::Marking for NoMarks {
+        fn mark_dir(&self, _: Inode, _: std::os::fd::BorrowedFd<'_>) -> std::io::Result<()> {
+            Err(std::io::ErrorKind::Unsupported.into())
+        }
+
+        fn mark_file(
+            &self,
+            ino: Inode,
+            dir: std::os::fd::BorrowedFd<'_>,
+            _: &std::ffi::CStr,
+        ) -> std::io::Result<()> {
+            self.mark_dir(ino, dir)
+        }
+
+        fn marks_max(&self) -> Option<u64> {
+            None
+        }
+
+        fn limit(&self) -> &'static str {
+            "none"
+        }
+    }
+
+    /// The journal has it: what was let go cannot be asked again.
+    #[test]
+    fn what_an_earlier_way_did_not_watch_counts_as_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let watched = watched(dir.path());
+        let mut linked = found(71, 1, b"b");
+        linked.stat.links = 2;
+        watched.index.write().upsert(linked).unwrap();
+        let root = watched
+            .index
+            .read()
+            .dirs()
+            .get(purge_index::DirId::ROOT)
+            .unwrap()
+            .ino;
+        let tree = |marked: &[(Inode, u64)]| {
+            crate::tree::Tree::new(
+                Box::new(NoMarks),
+                (std::sync::Arc::default(), false),
+                marked.iter().copied(),
+            )
+        };
+        let before = watched.index.read().last_use(70).unwrap().at;
+        watched
+            .use_what_was_unwatched(&tree(&[(root, 0), (71, 0)]))
+            .unwrap();
+        assert_eq!(watched.index.read().last_use(71).unwrap().at, before);
+        watched.use_what_was_unwatched(&tree(&[(root, 0)])).unwrap();
+        assert_eq!(watched.index.read().last_use(70).unwrap().at, before);
+        assert!(
+            watched.index.read().last_use(71).unwrap().at > before,
+            "its other name may have been used"
+        );
+        watched.use_what_was_unwatched(&tree(&[])).unwrap();
+        assert!(watched.index.read().last_use(70).unwrap().at > before);
+        assert_eq!(journalled(dir.path()).len(), 2);
     }
 }

@@ -14,13 +14,13 @@ use super::atimes;
 use super::error::CollectError;
 use super::precision::Windows;
 use super::source::{
-    self, Barrier, Blind, Certainty, Kind, Mode, Profile, Reads, Since, Source, Watching, Who,
+    self, Barrier, Blind, Certainty, Kind, Mode, Profile, Reading, Reads, Since, Source, Watching, Who,
 };
 use purge_base::clock;
 use purge_model::Seconds;
 use purge_sys::beneath;
 use purge_sys::fanotify::Features;
-use purge_sys::stat::{Device, Mount};
+use purge_sys::stat::Mount;
 use purge_sys::trying::{self, Traces};
 
 /// Scans alone watch a volume.
@@ -52,16 +52,17 @@ const BLIND_SHARED: &[Blind] = &[
 ];
 
 /// How reads of the files of a mount are known to a scan.
-pub fn reads(root: &Path, mount: &Mount, device: Device) -> Reads {
+pub fn reads(root: &Path, mount: &Mount) -> Reads {
     let known = |keeps: bool| match keeps {
         true => Reads::AtScans,
         false => Reads::Unknown,
     };
+    let opened = beneath::open_root(root);
     if mount.is_local() {
         // Where one of several mounts keeps no access times, a reader there leaves none.
-        return known(mount.keeps_atime && !atimes::some_mount_keeps_none(device));
+        return known(mount.keeps_atime && opened.is_ok_and(|root| !atimes::some_mount_keeps_none(root)));
     }
-    match beneath::open_root(root).and_then(|root| trying::try_in(&root)) {
+    match opened.and_then(|root| trying::try_in(&root)) {
         Ok(tried) => known(tried.traces != Traces::None),
         Err(error) => {
             tracing::warn!(root = %root.display(), %error, "it cannot be tried whether reads move access times: they are taken for unknown");
@@ -72,7 +73,7 @@ pub fn reads(root: &Path, mount: &Mount, device: Device) -> Reads {
 
 impl Scans {
     /// Of a volume on this mount.
-    pub fn of(root: &Path, mount: &Mount, device: Device) -> Self {
+    pub fn of(root: &Path, mount: &Mount) -> Self {
         Self {
             profile: Profile {
                 kind: Kind::Scan,
@@ -84,7 +85,7 @@ impl Scans {
                 certainty: Certainty::LastLook,
                 hides: false,
                 outlives: true,
-                reads: reads(root, mount, device),
+                reads: reads(root, mount),
                 blind: match mount.may_be_shared() {
                     true => BLIND_SHARED,
                     false => BLIND,
@@ -133,16 +134,8 @@ impl Source for Scans {
 }
 
 impl Watching for Scans {
-    fn sync_while(&self, _: &dyn Fn() -> bool) -> bool {
-        true
-    }
-
-    fn sync_within(&self, _: Duration) -> bool {
-        true
-    }
-
-    fn sync_or_give_up(&self, _: Duration) -> bool {
-        true
+    fn reading(&self) -> Option<&dyn Reading> {
+        None
     }
 
     fn end(&self) {}

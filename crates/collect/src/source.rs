@@ -16,6 +16,7 @@ use std::time::Duration;
 use super::Watched;
 use super::error::CollectError;
 use super::precision::Windows;
+use super::tree::Tree;
 use purge_model::Seconds;
 pub use purge_model::blind::{Blind, Reads};
 use purge_sys::fanotify::Features;
@@ -25,6 +26,10 @@ use purge_sys::fanotify::Features;
 pub enum Kind {
     /// Events of `fanotify(7)`.
     Fanotify,
+    /// Events of `inotify(7)`.
+    Inotify,
+    /// A mount of the agent's, by which users come.
+    Fuse,
     /// Scans find what the file system says of its files.
     Scan,
     /// The kernel's NFS server says what its clients hold.
@@ -36,6 +41,8 @@ impl Kind {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Fanotify => "fanotify",
+            Self::Inotify => "inotify",
+            Self::Fuse => "fuse",
             Self::Scan => "scan",
             Self::NfsServer => "nfsd",
         }
@@ -47,6 +54,12 @@ impl Kind {
 pub enum Mode {
     /// One mark on the file system: everything on it.
     FileSystem,
+    /// Events carry a descriptor of the file; names are found by scans.
+    Descriptors,
+    /// A mark on each directory.
+    Directories,
+    /// A watch on each directory.
+    Watches,
     /// It is asked from time to time.
     Asked,
     /// It scans from time to time.
@@ -58,7 +71,9 @@ impl Mode {
     pub const fn word(self) -> &'static str {
         match self {
             Self::FileSystem => "filesystem",
-            Self::Asked | Self::Scans => "",
+            Self::Descriptors => "descriptors",
+            Self::Directories => "directories",
+            Self::Watches | Self::Asked | Self::Scans => "",
         }
     }
 }
@@ -137,18 +152,39 @@ pub trait Source: Debug + Send + Sync {
     fn barrier(&self, at_most: Duration) -> Barrier;
 }
 
-/// A source that a volume stands on: it has a thread, follows names, and can be waited for.
-pub trait Watching: Source {
-    /// As [`Source::barrier`], and what can be settled is: for as long as `goes_on` says, which is asked now and then. False: what was used last
-    /// may be missing, or the thread is dead.
+/// A thread that reads reports, until it is ended.
+pub trait Reading {
+    /// As [`Watching::sync_while`].
     fn sync_while(&self, goes_on: &dyn Fn() -> bool) -> bool;
 
-    /// The same for so long at most.
+    /// As [`Watching::sync_within`].
     fn sync_within(&self, at_most: Duration) -> bool;
+
+    /// As [`Watching::sync_or_give_up`].
+    fn sync_or_give_up(&self, at_most: Duration) -> bool;
+}
+
+/// A source that a volume stands on: it has a thread, follows names, and can be waited for.
+pub trait Watching: Source {
+    /// Its thread, where it has one: without, nothing waits to be read.
+    fn reading(&self) -> Option<&dyn Reading>;
+
+    /// As [`Source::barrier`], and what can be settled is: for as long as `goes_on` says, which is asked now and then. False: what was used last
+    /// may be missing, or the thread is dead.
+    fn sync_while(&self, goes_on: &dyn Fn() -> bool) -> bool {
+        self.reading().is_none_or(|c| c.sync_while(goes_on))
+    }
+
+    /// The same for so long at most.
+    fn sync_within(&self, at_most: Duration) -> bool {
+        self.reading().is_none_or(|c| c.sync_within(at_most))
+    }
 
     /// The same before the end. After a false one nothing more is read: what still waits is for the next process, or lost. A thread that
     /// has ended has nothing to read.
-    fn sync_or_give_up(&self, at_most: Duration) -> bool;
+    fn sync_or_give_up(&self, at_most: Duration) -> bool {
+        self.reading().is_none_or(|c| c.sync_or_give_up(at_most))
+    }
 
     /// Ends the thread, and waits for that.
     fn end(&self);
@@ -198,6 +234,11 @@ pub trait Armed: Debug {
 
     /// Since when it is told.
     fn since(&self) -> Since;
+
+    /// Which directories it is told of, where it has to be asked to watch each.
+    fn tree(&self) -> Option<Arc<Tree>> {
+        None
+    }
 
     /// Begins to record. `window_end` is the end of the last precision window of an earlier process: what that hid is corrected first.
     /// `on_error` is called with every error of the thread.

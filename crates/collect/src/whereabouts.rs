@@ -234,6 +234,28 @@ pub fn look_at_names(watched: &Watched, ino: Inode) -> Result<Option<Vec<LookedA
     Ok(Some(looked.collect()))
 }
 
+/// Opens a file, for a look at it only, at one of the places where the index has it. None: it lies at none of them.
+///
+/// # Errors
+/// When the index cannot be read.
+pub fn open_by_name(watched: &Watched, ino: Inode) -> Result<Option<OwnedFd>, StoreError> {
+    let Ok(volume) = watched.open_root() else {
+        return Ok(None);
+    };
+    let names = watched.index.read().names(ino)?;
+    mountpoints::ask();
+    Ok(names.into_iter().find_map(|(dir, name)| {
+        let mut path = watched.index.read().dirs().path(dir)?;
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(&name);
+        let file = beneath::open_entry(&volume, &path).ok()?;
+        let found = stat::which(&file).ok()?;
+        ((found.ino, found.device) == (ino, watched.device)).then_some(file)
+    }))
+}
+
 /// Forgets those of these names at which the inode is not. It goes with its last name.
 ///
 /// # Errors

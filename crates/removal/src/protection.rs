@@ -14,6 +14,8 @@ const UNGUARDED_GRACE_SECONDS: u64 = 24 * 3600;
 pub enum Guard {
     /// A process that opens it waits, and is found.
     Leases,
+    /// The file system gives no leases. Users who come by a mount of the agent's wait there, and are found; for others the trash keeps it for a while.
+    Requests,
     /// The file system gives no leases: the trash keeps it for a while.
     Grace,
 }
@@ -23,13 +25,14 @@ impl Guard {
     pub fn name(self) -> &'static str {
         match self {
             Self::Leases => "leases",
+            Self::Requests => "requests",
             Self::Grace => "grace",
         }
     }
 
     /// The guard of this name.
     pub fn named(name: &str) -> Option<Self> {
-        [Self::Leases, Self::Grace]
+        [Self::Leases, Self::Requests, Self::Grace]
             .into_iter()
             .find(|guard| guard.name() == name)
     }
@@ -38,7 +41,7 @@ impl Guard {
     pub fn least_grace(self) -> u64 {
         match self {
             Self::Leases => 0,
-            Self::Grace => UNGUARDED_GRACE_SECONDS,
+            Self::Requests | Self::Grace => UNGUARDED_GRACE_SECONDS,
         }
     }
 }

@@ -7,6 +7,7 @@
 //! - [`tree`]   directories that go as a whole
 //! - `emptying` removes what is in such a directory
 //! - [`forget`] what was removed leaves the index
+//! - [`went`]   the mount by which users come is told what was taken
 //! - [`room`]   how many descriptors that takes (pure)
 
 pub mod batch;
@@ -17,3 +18,4 @@ mod last;
 pub mod moves;
 pub mod room;
 pub mod tree;
+pub mod went;

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!   8 workers --> measure --> more done with twice as many?  yes: again, to the most
-//!                                                            no:  back to half, and look again after a second
-//!   the processors are busy?  then workers only wait for each other: one for each processor
+//!                                                            no:  back to half, and look again later, each time after twice as long
+//!   the processors are busy?  half of them do as much: then they only wait for each other, and fewer work, down to one for each processor
+//!                             half of them do less: a server answers late, and they stay
 //! ```
 //! A worker that asks a file server waits most of the time. So how many are worth it depends on what the server and the way to it give,
 //! and not on the number of processors.
@@ -31,10 +32,21 @@ const WINDOW: Duration = Duration::from_millis(20);
 const DONE_BY_EACH: u64 = 3;
 /// Twice as many workers must do more by this share.
 const GROWTH: f64 = 1.15;
-/// After this it is tried again whether more are worth it.
-const RETRY: Duration = Duration::from_secs(1);
+/// The same where an answer takes longer than [`LATE`]: those who wait for it take no processor.
+const GROWTH_OF_LATE: f64 = 1.05;
+/// Seconds.
+const LATE: f64 = 0.001;
+/// After this it is tried again whether more are worth it, and after twice as long whenever they were not: one measurement may be chance.
+const RETRY: Duration = Duration::from_millis(100);
+const RETRY_MOST: Duration = Duration::from_secs(2);
+/// Where more than one of this many workers has nothing to do, nothing can be learnt of their number.
+const IDLE_SHARE: usize = 4;
+/// One task for each of this many workers waits for the next that is ready: who hands out tasks does so in time.
+const KEPT_SHARE: usize = 4;
 /// Processors that are busy for this share of the time have no time for more workers.
 const BUSY: f64 = 0.85;
+/// Half as many workers that do this share of what all did, do as much.
+const AS_MUCH: f64 = 0.9;
 
 /// One worker.
 pub trait Member {
@@ -56,6 +68,9 @@ pub struct Crew<T> {
     over: Condvar,
     done: AtomicU64,
     size: AtomicUsize,
+    /// As the state says it, for those who ask often: under its lock they would wait for each other, and each wake-up takes as long as a look.
+    queued: AtomicUsize,
+    idle: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -82,7 +97,14 @@ impl<T: Send> Crew<T> {
             over: Condvar::new(),
             done: AtomicU64::new(0),
             size: AtomicUsize::new(first),
+            queued: AtomicUsize::new(0),
+            idle: AtomicUsize::new(0),
         }
+    }
+
+    fn publish(&self, state: &State<T>) {
+        self.queued.store(state.tasks.len(), Relaxed);
+        self.idle.store(state.idle, Relaxed);
     }
 
     /// Adds tasks.
@@ -91,6 +113,7 @@ impl<T: Send> Crew<T> {
         let before = state.tasks.len();
         state.tasks.extend(tasks);
         let more = state.tasks.len().saturating_sub(before).min(state.idle);
+        self.publish(&state);
         drop(state);
         for _ in 0..more {
             self.wake.notify_one();
@@ -99,8 +122,13 @@ impl<T: Send> Crew<T> {
 
     /// Whether workers have nothing to do, or are about to.
     pub fn is_short(&self) -> bool {
-        let state = self.state.lock();
-        state.tasks.len() < state.idle.max(1)
+        self.queued.load(Relaxed) < self.idle.load(Relaxed).max(1)
+    }
+
+    /// Whether more tasks are to be handed out, so that no worker waits for the next.
+    pub fn has_room(&self) -> bool {
+        let kept = self.size.load(Relaxed).div_ceil(KEPT_SHARE);
+        self.queued.load(Relaxed) < self.idle.load(Relaxed).saturating_add(kept)
     }
 
     /// So much was done.
@@ -113,6 +141,13 @@ impl<T: Send> Crew<T> {
         self.size.load(Relaxed)
     }
 
+    /// From now on this number of workers is wanted. Whether some are to end.
+    fn want(&self, size: usize) -> bool {
+        self.size.store(size, Relaxed);
+        let mut state = self.state.lock();
+        std::mem::replace(&mut state.wanted, size) > size
+    }
+
     /// Ends the work: what waits is dropped.
     pub fn stop(&self) {
         let mut state = self.state.lock();
@@ -123,9 +158,12 @@ impl<T: Send> Crew<T> {
         self.over.notify_all();
     }
 
-    /// The next task of the worker with this number. None: it ends.
-    fn next<M: Member<Task = T>>(&self, number: usize, member: &mut M) -> Option<T> {
+    /// The next task of the worker with this number, which has done the one before, if there was one. None: it ends.
+    fn next<M: Member<Task = T>>(&self, number: usize, has_done: bool, member: &mut M) -> Option<T> {
         let mut state = self.state.lock();
+        if has_done {
+            state.busy -= 1;
+        }
         loop {
             if state.is_over {
                 return None;
@@ -133,6 +171,7 @@ impl<T: Send> Crew<T> {
             let is_wanted = number < state.wanted;
             if is_wanted && let Some(task) = state.tasks.pop() {
                 state.busy += 1;
+                self.publish(&state);
                 return Some(task);
             }
             // What this worker still holds may be what the others wait for.
@@ -155,8 +194,10 @@ impl<T: Send> Crew<T> {
             }
             if state.tasks.is_empty() {
                 state.idle += 1;
+                self.publish(&state);
                 self.wake.wait(&mut state);
                 state.idle -= 1;
+                self.publish(&state);
             }
         }
     }
@@ -169,23 +210,29 @@ impl<T: Send> Crew<T> {
     }
 
     fn run<M: Member<Task = T>>(&self, number: usize, mut member: M) {
-        while let Some(task) = self.next(number, &mut member) {
+        let mut has_done = false;
+        while let Some(task) = self.next(number, has_done, &mut member) {
             member.work(task, self);
-            let mut state = self.state.lock();
-            state.busy -= 1;
-            if state.busy == 0 && state.tasks.is_empty() {
-                drop(state);
-                // Those that wait look whether that was all.
-                self.wake.notify_all();
-            }
+            has_done = true;
         }
     }
 }
 
 /// Has workers do `tasks` and all that these bring: `make` makes one by its number, and there are `most` at most.
 pub fn run<M: Member>(tasks: Vec<M::Task>, most: usize, make: &(dyn Fn(usize) -> M + Sync)) {
+    run_from(FIRST, tasks, most, make);
+}
+
+/// The same with this number of workers at the beginning: where it is known that a server answers late.
+pub fn run_from<M: Member>(
+    first: usize,
+    tasks: Vec<M::Task>,
+    most: usize,
+    make: &(dyn Fn(usize) -> M + Sync),
+) {
     let most = most.clamp(1, EVER);
-    let crew = Crew::of(tasks, FIRST.min(most));
+    let first = first.clamp(1, most);
+    let crew = Crew::of(tasks, first);
     std::thread::scope(|scope| {
         let crew = &crew;
         let hire = |number: usize| {
@@ -195,12 +242,12 @@ pub fn run<M: Member>(tasks: Vec<M::Task>, most: usize, make: &(dyn Fn(usize) ->
                 .stack_size(STACK_BYTES);
             thread.spawn_scoped(scope, work).is_ok()
         };
-        let first = (0..FIRST.min(most)).take_while(|number| hire(*number)).count();
-        if first == 0 {
+        let hired = (0..first).take_while(|number| hire(*number)).count();
+        if hired == 0 {
             // Where the system gives no thread, this one does the work.
             return crew.run(0, make(0));
         }
-        supervise(crew, first, most, &hire);
+        supervise(crew, hired, most, &hire);
     });
 }
 
@@ -220,8 +267,8 @@ fn supervise<T: Send>(crew: &Crew<T>, first: usize, most: usize, hire: &dyn Fn(u
             if state.is_over {
                 return;
             }
-            // Of workers without work nothing can be learnt.
-            if state.tasks.len() < state.idle.max(1) {
+            // Tasks that wait say nothing: where workers bring them, they are taken at once.
+            if state.tasks.len() < state.idle && state.idle > state.wanted / IDLE_SHARE {
                 drop(state);
                 window = Window::begin(crew);
                 continue;
@@ -231,18 +278,17 @@ fn supervise<T: Send>(crew: &Crew<T>, first: usize, most: usize, hire: &dyn Fn(u
             continue;
         };
         let size = hiring.next(seen, Instant::now());
+        // Before they begin: one that is not wanted ends.
+        let fewer = crew.want(size);
         while hired < size && hire(hired) {
             hired += 1;
         }
-        let size = size.min(hired);
-        crew.size.store(size, Relaxed);
-        let mut state = crew.state.lock();
+        if hired < size {
+            crew.want(hired);
+        }
         // Those that have ended do not come back: others with the same numbers do.
-        let ended = size < state.wanted;
-        state.wanted = size;
-        drop(state);
-        if ended {
-            hired = size;
+        hired = hired.min(size);
+        if fewer {
             crew.wake.notify_all();
         }
         window = Window::begin(crew);
@@ -300,9 +346,13 @@ struct Hiring {
     least: usize,
     /// What half as many did, while twice as many are tried.
     half_did: Option<f64>,
+    /// What twice as many did, while half as many are tried.
+    twice_did: Option<f64>,
     /// The second time that twice as many did not do more.
     in_doubt: bool,
+    /// Until when it stays.
     settled: Option<Instant>,
+    retry: Duration,
 }
 
 impl Hiring {
@@ -312,41 +362,74 @@ impl Hiring {
             most,
             least: processors.max(2).min(most),
             half_did: None,
+            twice_did: None,
             in_doubt: false,
             settled: None,
+            retry: RETRY,
         }
     }
 
+    fn is_settled(&self, at: Instant) -> bool {
+        self.settled.is_some_and(|until| at < until)
+    }
+
+    fn settle(&mut self, at: Instant, wait: Duration) {
+        (self.half_did, self.in_doubt) = (None, false);
+        self.settled = at.checked_add(wait);
+    }
+
     fn next(&mut self, seen: Seen, at: Instant) -> usize {
-        if seen.busy >= BUSY {
-            (self.half_did, self.in_doubt) = (None, false);
-            self.settled = Some(at);
-            self.now = self.now.min(self.least);
-            return self.now;
+        if self
+            .twice_did
+            .take()
+            .is_some_and(|twice| seen.rate < twice * AS_MUCH)
+        {
+            self.settle(at, RETRY_MOST);
+            self.now = self.now.saturating_mul(2).min(self.most);
+        } else if seen.busy >= BUSY {
+            self.fewer(seen, at);
+        } else if let Some(half) = self.half_did {
+            self.judge(half, seen, at);
+        } else if !self.is_settled(at) {
+            self.more(seen, at);
         }
-        if let Some(half) = self.half_did {
-            if seen.rate < half * GROWTH {
-                // Once may be chance.
-                if !std::mem::replace(&mut self.in_doubt, true) {
-                    return self.now;
-                }
-                (self.half_did, self.in_doubt) = (None, false);
-                self.settled = Some(at);
-                self.now = (self.now / 2).max(1);
-                return self.now;
-            }
-            self.in_doubt = false;
-        } else if self.settled.is_some_and(|since| at.duration_since(since) < RETRY) {
-            return self.now;
-        }
-        if self.now >= self.most {
-            (self.half_did, self.settled) = (None, Some(at));
-            return self.now;
-        }
-        self.half_did = Some(seen.rate);
-        self.settled = None;
-        self.now = self.now.saturating_mul(2).min(self.most);
         self.now
+    }
+
+    /// The processors are busy.
+    fn fewer(&mut self, seen: Seen, at: Instant) {
+        (self.half_did, self.in_doubt) = (None, false);
+        if self.now <= self.least {
+            self.settle(at, RETRY_MOST);
+        } else if !self.is_settled(at) {
+            self.twice_did = Some(seen.rate);
+            self.now = (self.now / 2).max(self.least);
+        }
+    }
+
+    /// Twice as many were tried.
+    fn judge(&mut self, half_did: f64, seen: Seen, at: Instant) {
+        let took = self.now as f64 / 2.0 / half_did;
+        let growth = if took > LATE { GROWTH_OF_LATE } else { GROWTH };
+        if seen.rate >= half_did * growth {
+            self.retry = RETRY;
+            return self.more(seen, at);
+        }
+        // Once may be chance.
+        if !std::mem::replace(&mut self.in_doubt, true) {
+            return;
+        }
+        self.settle(at, self.retry);
+        self.retry = self.retry.saturating_mul(2).min(RETRY_MOST);
+        self.now = (self.now / 2).max(1);
+    }
+
+    fn more(&mut self, seen: Seen, at: Instant) {
+        if self.now >= self.most {
+            return self.settle(at, RETRY_MOST);
+        }
+        (self.half_did, self.settled, self.in_doubt) = (Some(seen.rate), None, false);
+        self.now = self.now.saturating_mul(2).min(self.most);
     }
 }
 
@@ -398,13 +481,23 @@ mod tests {
         }
     }
 
-    struct Sleeper(Duration);
+    struct Sleeper<'a> {
+        has_worked: bool,
+        in_vain: &'a AtomicUsize,
+    }
 
-    impl Member for Sleeper {
+    impl Drop for Sleeper<'_> {
+        fn drop(&mut self) {
+            self.in_vain.fetch_add(usize::from(!self.has_worked), Relaxed);
+        }
+    }
+
+    impl Member for Sleeper<'_> {
         type Task = ();
 
         fn work(&mut self, (): (), crew: &Crew<()>) {
-            std::thread::sleep(self.0);
+            self.has_worked = true;
+            std::thread::sleep(Duration::from_millis(3));
             crew.did(1);
         }
 
@@ -416,11 +509,25 @@ mod tests {
     /// A server that answers each after 3 ms: many ask at a time.
     #[test]
     fn what_waits_gets_many_workers() {
+        let (made, in_vain) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let began = Instant::now();
-        run(vec![(); 8_000], MOST, &|_| Sleeper(Duration::from_millis(3)));
+        run(vec![(); 8_000], MOST, &|_| {
+            made.fetch_add(1, Relaxed);
+            Sleeper {
+                has_worked: false,
+                in_vain: &in_vain,
+            }
+        });
         let took = began.elapsed();
-        println!("8,000 answers of 3 ms took {took:?}; 8 workers would take 3 s");
+        let (made, in_vain) = (made.into_inner(), in_vain.into_inner());
+        println!(
+            "8,000 answers of 3 ms took {took:?} with {made} workers, {in_vain} of them in vain; 8 would take 3 s"
+        );
         assert!(took < Duration::from_millis(2_500), "{took:?}");
+        assert!(
+            in_vain * 10 <= made,
+            "{in_vain} of {made} ended at once, while tasks waited"
+        );
     }
 
     fn grown(busy: f64, rate: impl Fn(usize) -> f64) -> usize {
@@ -441,6 +548,11 @@ mod tests {
         assert_eq!(grown(0.1, |n| n as f64 * 300.0), MOST);
         assert_eq!(grown(0.1, |n| n.min(32) as f64 * 300.0), 32);
         assert_eq!(grown(0.1, |_| 5_000.0), FIRST);
-        assert_eq!(grown(0.95, |n| n as f64), 2, "busy processors");
+        assert_eq!(grown(0.95, |_| 5_000.0), 2, "busy processors");
+        assert_eq!(
+            grown(0.95, |n| n as f64 * 300.0),
+            FIRST,
+            "fewer do less: a server is waited for"
+        );
     }
 }

@@ -42,6 +42,16 @@ pub enum Belief {
 const DAY: u64 = 24 * 3600;
 
 impl Belief {
+    /// The same of a source that tells what happens from a later moment on: an access time that is read after it is as good.
+    #[must_use]
+    pub fn no_sooner_than(self, at: Seconds) -> Self {
+        match self {
+            Self::Since(then) => Self::Since(then.max(at)),
+            Self::Atime(then) => Self::Atime(then.max(at)),
+            Self::Mtime => Self::Mtime,
+        }
+    }
+
     /// Whether it rests on an access time that is as old as it may be.
     pub fn rests_on_atime(self, stat: &Stat) -> bool {
         let told = matches!(self, Self::Atime(watched_from) if stat.atime.plus(DAY) < watched_from);

@@ -1,24 +1,28 @@
 //! The workers of a scan: each takes a directory, lists it, and asks for every entry's attributes.
 
+mod sharing;
+
 use std::collections::HashSet;
 use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use purge_proto::shown;
 use rustix::fs::RawDir;
 
+use self::sharing::{Lent, Sharing};
 use super::crew::{self, Crew, Member};
 use super::{Belief, Newborn, Progress, ScanError, Surroundings};
 use purge_base::clock;
 use purge_base::descriptors;
 use purge_collect::Watched;
 use purge_collect::source::Reads;
+use purge_collect::tree::Mark;
 use purge_index::{DirId, Found, Index, StoreError};
 use purge_model::{Inode, Kind, Seconds, Stat};
 use purge_sys::absence::Absence;
@@ -29,14 +33,6 @@ use purge_sys::{beneath, project, stat};
 const BATCH_ENTRIES: usize = 4096;
 /// One `getdents64(2)`: some 1,500 entries.
 const LISTING_BYTES: usize = 64 << 10;
-/// A directory with more entries than this is shared among idle workers, in chunks of as many.
-const SHARE_ENTRIES: usize = 2048;
-/// Entries that are asked for before it is said whether that is slow.
-const SLOW_AFTER: u32 = 4;
-/// An answer takes longer than this where a server is asked, or a disk.
-const SLOW: Duration = Duration::from_micros(400);
-/// Of a directory whose entries are slow, others ask for this number at a time.
-const SLOW_CHUNK: usize = 16;
 /// Names waiting to be written back may take this much memory.
 const PENDING_NAME_BYTES_MAX: usize = 24 << 20;
 /// At most this number of unreadable entries is named in the log; the rest is counted.
@@ -48,20 +44,6 @@ enum Task {
     List(DirId, Option<Handle>),
     /// Ask for the attributes of these entries, each name ended by NUL.
     Ask(Arc<Lent>, Vec<u8>),
-}
-
-/// A directory that is open for workers who ask for its entries.
-struct Lent {
-    dir: DirId,
-    fd: OwnedFd,
-    /// How many are open so.
-    all: Arc<AtomicUsize>,
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        self.all.fetch_sub(1, Relaxed);
-    }
 }
 
 struct Shared<'a> {
@@ -131,6 +113,8 @@ struct Pending {
     dir: DirId,
     /// `chattr +A`: its access time tells nothing.
     keeps_atime: bool,
+    /// Nothing told of its uses until its directory, or it, was marked just now.
+    unseen: bool,
     /// Where its name ends in the arena; it begins where the one before ends.
     name_end: usize,
 }
@@ -157,7 +141,7 @@ impl Member for Worker<'_> {
                 self.list(dir, handle, &mut listing, crew);
                 self.listing = listing;
             }
-            Task::Ask(lent, names) => self.ask_all(lent.dir, &lent.fd, &names, crew),
+            Task::Ask(lent, names) => self.ask_all((lent.dir, lent.unseen), &lent.fd, &names, crew),
         }
         self.shared.progress.rests(self.number);
         // Many workers gather less each.
@@ -209,7 +193,9 @@ impl<'a> Worker<'a> {
                 return;
             }
         };
-        let mut to_share = Sharing::of(self.shared, dir, &fd);
+        // First the mark, then the list: what is made after the mark is told.
+        let unseen = self.watch(dir, &fd);
+        let mut to_share = Sharing::of(self.shared, (dir, unseen), &fd);
         let (mut unreadable, mut mounts) = (false, false);
         let mut entries = RawDir::new(&fd, listing);
         while let Some(entry) = entries.next() {
@@ -234,7 +220,7 @@ impl<'a> Worker<'a> {
                 continue;
             }
             let began = Instant::now();
-            match self.ask(dir, &fd, name) {
+            match self.ask((dir, unseen), &fd, name) {
                 Ok(is_mount) => mounts |= is_mount,
                 Err(error) => {
                     self.note_unreadable(dir, name.to_bytes(), &error);
@@ -249,6 +235,14 @@ impl<'a> Worker<'a> {
         self.listed.push((dir, unreadable, mounts));
     }
 
+    /// Watches a directory, where each is watched by itself. Whether nothing was told of what lies in it until now.
+    fn watch(&self, dir: DirId, fd: &OwnedFd) -> bool {
+        let watched = self.shared.watched;
+        let Some(tree) = &watched.tree else { return false };
+        let ino = watched.index.read().dirs().get(dir).map(|known| known.ino);
+        ino.is_some_and(|ino| tree.watch_dir(ino, fd.as_fd()) == Mark::Fresh)
+    }
+
     /// By its handle, at any place where it lies by now: that it moved is told by an event. Otherwise by its present path.
     fn open(&self, dir: DirId, handle: Option<Handle>) -> io::Result<Opened> {
         let (ino, path) = {
@@ -256,7 +250,8 @@ impl<'a> Worker<'a> {
             let Some(known) = index.dirs().get(dir).filter(|_| !index.is_listed(dir)) else {
                 return Ok(Opened::NotWanted);
             };
-            let path = (handle.is_none() || !self.shared.is_local)
+            let may_lead_nowhere = !self.shared.is_local || self.shared.watched.tree.is_some();
+            let path = (handle.is_none() || may_lead_nowhere)
                 .then(|| index.dirs().path(dir))
                 .flatten();
             if handle.is_none() && path.is_none() && index.dirs().is_too_deep(dir) {
@@ -284,16 +279,16 @@ impl<'a> Worker<'a> {
         }
         match these.lend(self.shared) {
             Some(lent) => crew.push([Task::Ask(lent, names)]),
-            None => self.ask_all(these.dir, these.fd, &names, crew),
+            None => self.ask_all((these.dir, these.unseen), these.fd, &names, crew),
         }
     }
 
-    fn ask_all(&mut self, dir: DirId, fd: &OwnedFd, names: &[u8], crew: &Crew<Task>) {
+    fn ask_all(&mut self, (dir, unseen): (DirId, bool), fd: &OwnedFd, names: &[u8], crew: &Crew<Task>) {
         for name in names.split_inclusive(|b| *b == 0) {
             let Ok(name) = CStr::from_bytes_with_nul(name) else {
                 continue;
             };
-            match self.ask(dir, fd, name) {
+            match self.ask((dir, unseen), fd, name) {
                 Ok(false) => {}
                 // Whichever it is, the directory must never be a candidate.
                 Ok(true) => drop(self.shared.unreadable.lock().insert(dir)),
@@ -307,7 +302,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Asks for one entry's attributes; true if something is mounted there.
-    fn ask(&mut self, dir: DirId, fd: &OwnedFd, name: &CStr) -> io::Result<bool> {
+    fn ask(&mut self, (dir, unseen): (DirId, bool), fd: &OwnedFd, name: &CStr) -> io::Result<bool> {
         self.shared.progress.asks(self.number, dir, name.to_bytes());
         let found = match self.shared.watched.projects.listed_entry(fd, name) {
             Ok(found) => found,
@@ -315,7 +310,9 @@ impl<'a> Worker<'a> {
             Err(e) => return Err(e),
         };
         let watched = self.shared.watched;
-        if found.mount_root || found.device != watched.device || watched.is_own(found.stat.ino) {
+        let is_own = watched.is_own(found.stat.ino)
+            || found.stat.kind == Kind::Directory && watched.is_trash(dir, name.to_bytes());
+        if found.mount_root || found.device != watched.device || is_own {
             if !found.mount_root && found.device != watched.device {
                 self.shared.progress.subvolumes.fetch_add(1, Relaxed);
             }
@@ -333,10 +330,23 @@ impl<'a> Worker<'a> {
         // Of a file server a file of our own has shown that it moves them.
         let keeps_atime =
             believed && self.shared.is_local && !project::moves_atime(fd, name).unwrap_or(false);
+        self.learn(dir, name, found.stat.ino);
+        // It may be used by a name where no directory is watched.
+        let has_more = found.stat.links > 1 && found.stat.kind == Kind::File;
+        let unseen = match watched.tree.as_ref().filter(|_| has_more) {
+            // Its own mark tells of it, whichever directory it is met in.
+            Some(tree) => {
+                let mark = tree.watch_file(found.stat.ino, fd.as_fd(), name);
+                // Asked at once: another worker may be about to hand over another name of it.
+                mark == Mark::Fresh && watched.index.read().last_use(found.stat.ino).is_some()
+            }
+            None => unseen,
+        };
         self.entries.push(Pending {
             stat: found.stat,
             dir,
             keeps_atime,
+            unseen,
             name_end: self.arena.len(),
         });
         Ok(false)
@@ -387,9 +397,12 @@ impl<'a> Worker<'a> {
             .progress
             .entries
             .fetch_add(self.entries.len() as u64, Relaxed);
+        self.use_what_was_unseen();
         let mut index = self.shared.watched.index.write();
         let belief = match index.early_uses_overflowed() {
             true => Belief::Since(clock::now()),
+            // What lies in a directory is told from its mark on, which is later than the beginning.
+            false if self.shared.watched.tree.is_some() => self.shared.belief.no_sooner_than(clock::now()),
             false => self.shared.belief,
         };
         let mut start = 0;
@@ -404,6 +417,9 @@ impl<'a> Worker<'a> {
                 parent: entry.dir,
                 name,
                 first_use: match (entry.keeps_atime, belief) {
+                    _ if self.was_used(&index, entry.dir, name) => {
+                        Belief::Since(clock::now()).first_use(&entry.stat, now)
+                    }
                     (true, Belief::Atime(watched_from)) => {
                         Belief::Since(watched_from).first_use(&entry.stat, now)
                     }
@@ -434,6 +450,49 @@ impl<'a> Worker<'a> {
         self.entries.clear();
         self.arena.clear();
         Ok(())
+    }
+
+    /// Whether it was used by a name that was not known yet.
+    fn was_used(&self, index: &Index, dir: DirId, name: &[u8]) -> bool {
+        let tree = self.shared.watched.tree.as_ref();
+        let tree = tree.filter(|tree| tree.has_names_alone());
+        let dir = || index.dirs().get(dir).map(|dir| dir.ino);
+        tree.is_some_and(|tree| dir().is_some_and(|dir| tree.places().was_used(dir, name)))
+    }
+
+    /// What lies at which name, where each directory is watched by itself: at once, because events of it may be read before the index has it.
+    fn learn(&self, dir: DirId, name: &CStr, ino: Inode) {
+        let watched = self.shared.watched;
+        let Some(tree) = &watched.tree else { return };
+        let dir = watched.index.read().dirs().get(dir).map(|dir| dir.ino);
+        if let Some(was) = dir.and_then(|dir| tree.places().learn(dir, name.to_bytes(), ino)) {
+            // It is looked whether it lies there under another name.
+            watched.doubtful_links.lock().insert(was);
+        }
+    }
+
+    /// Of files that the index knows, and of which nothing was told until now, or only a name that was not known.
+    fn use_what_was_unseen(&self) {
+        let watched = self.shared.watched;
+        if watched.tree.is_none() {
+            return;
+        }
+        let mut start = 0;
+        let mut unseen = Vec::new();
+        {
+            let index = watched.index.read();
+            for entry in &self.entries {
+                let name = self.arena.get(start..entry.name_end).unwrap_or(&[]);
+                start = entry.name_end;
+                let is_unseen = entry.unseen || self.was_used(&index, entry.dir, name);
+                if is_unseen && index.last_use(entry.stat.ino).is_some() {
+                    unseen.push(entry.stat.ino);
+                }
+            }
+        }
+        if !unseen.is_empty() {
+            watched.recorder().unseen_until(clock::now(), &unseen);
+        }
     }
 
     /// Where only access times tell of reads, each scan takes them over. A clock never moves backwards.
@@ -470,77 +529,6 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// Whether others ask for the entries of a directory, and for which.
-struct Sharing<'a> {
-    dir: DirId,
-    fd: &'a OwnedFd,
-    is_local: bool,
-    asked: u32,
-    took: Duration,
-    lent: Option<Arc<Lent>>,
-    /// Names that wait to be shared, each ended by NUL.
-    names: Vec<u8>,
-    count: usize,
-}
-
-impl<'a> Sharing<'a> {
-    fn of(shared: &Shared<'_>, dir: DirId, fd: &'a OwnedFd) -> Self {
-        Self {
-            dir,
-            fd,
-            is_local: shared.is_local,
-            asked: 0,
-            took: Duration::ZERO,
-            lent: None,
-            names: Vec::new(),
-            count: 0,
-        }
-    }
-
-    fn asked(&mut self, took: Duration) {
-        self.asked = self.asked.saturating_add(1);
-        self.took = self.took.saturating_add(took);
-    }
-
-    /// How many of the names that follow another worker is to ask for at a time; none: this one asks for the next by itself.
-    ///
-    /// On a far server each answer that the listing has not brought takes long, and then many ask at a time. Where the listing brings them, it
-    /// goes on doing so only while the one that lists asks for each right then.
-    fn chunk(&self, crew: &Crew<Task>) -> Option<usize> {
-        if !self.names.is_empty() {
-            return Some(if self.is_slow() { SLOW_CHUNK } else { SHARE_ENTRIES });
-        }
-        if self.asked >= SLOW_AFTER && self.is_slow() && crew.is_short() {
-            return Some(SLOW_CHUNK);
-        }
-        let is_large = self.is_local && self.asked as usize >= SHARE_ENTRIES;
-        is_large.then_some(SHARE_ENTRIES)
-    }
-
-    fn is_slow(&self) -> bool {
-        self.took > SLOW.saturating_mul(self.asked.max(1))
-    }
-
-    /// The directory for others; none where enough are open already.
-    fn lend(&mut self, shared: &Shared<'_>) -> Option<Arc<Lent>> {
-        if let Some(lent) = &self.lent {
-            return Some(Arc::clone(lent));
-        }
-        if shared.lent.load(Relaxed) >= shared.lent_max {
-            return None;
-        }
-        let fd = self.fd.try_clone().ok()?;
-        shared.lent.fetch_add(1, Relaxed);
-        let lent = Arc::new(Lent {
-            dir: self.dir,
-            fd,
-            all: Arc::clone(&shared.lent),
-        });
-        self.lent = Some(Arc::clone(&lent));
-        Some(lent)
-    }
-}
-
 /// A directory that was to be listed.
 enum Opened {
     Here(OwnedFd),
@@ -552,6 +540,8 @@ enum Opened {
 fn open_by_handle(mount: &OwnedFd, handle: Handle, ino: Inode) -> io::Result<Option<OwnedFd>> {
     let fd = match handle.open_dir(mount) {
         Ok(fd) => fd,
+        // Without CAP_DAC_READ_SEARCH.
+        Err(e) if e.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error()) => return Ok(None),
         Err(e) => {
             return match Absence::of(&e) {
                 Some(Absence::Missing | Absence::Stale | Absence::Replaced) => Ok(None),

@@ -125,7 +125,8 @@ impl Apply {
 fn question(plan: &v1::Plan, no_grace: bool) -> String {
     let t = plan.candidates.unwrap_or_default();
     // Without leases all stays in the trash for a while, also with --no-grace.
-    let goes_for_good = plan.grace_seconds == 0 || (no_grace && plan.guard != "grace");
+    let goes_for_good =
+        plan.grace_seconds == 0 || (no_grace && !matches!(plan.guard.as_str(), "grace" | "requests"));
     let many_rules = plan
         .rules
         .iter()

@@ -228,7 +228,7 @@ pub(super) fn print(p: &v1::Plan, out: &mut Out) -> Result<(), CtlError> {
     }
     if p.grace_seconds > 0 {
         let why = match p.guard.as_str() {
-            "grace" => " (no leases on this file system: at least a day)",
+            "grace" | "requests" => " (no leases on this file system: at least a day)",
             _ => "",
         };
         let grace = format_duration(p.grace_seconds);

@@ -256,9 +256,16 @@ fn print_volume(v: &v1::VolumeStatus, all: &v1::AgentStatus, out: &mut Out) -> R
             row(&trigger.name, format!("leaves out {why}"));
         }
     }
-    if v.guard == "grace" {
-        let what = "no leases on this file system: what is taken stays in the trash for a day at least";
-        row("guard", what.to_owned());
+    let guard = match v.guard.as_str() {
+        "grace" => "no leases on this file system: what is taken stays in the trash for a day at least",
+        "requests" => {
+            "no leases on this file system: the mount keeps its users from what is being removed, and what is taken stays in the trash for a \
+             day at least"
+        }
+        _ => "",
+    };
+    if !guard.is_empty() {
+        row("guard", guard.to_owned());
     }
     if let Some(s) = &v.scan {
         row(

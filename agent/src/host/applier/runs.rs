@@ -63,6 +63,7 @@ impl Applier {
                  which its files may have been used; make a new one"
             )));
         }
+        volume.use_what_is_unwatched()?;
         let graces = graces(&plan, how, volume.guard());
         let last = graces.iter().copied().max().unwrap_or(0);
         let run = Run {

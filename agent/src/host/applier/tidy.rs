@@ -50,6 +50,9 @@ impl Applier {
     fn in_the_trash(&self) -> Result<FxHashSet<String>, HostError> {
         let mut runs = FxHashSet::default();
         for volume in &self.ground.volumes() {
+            if let Some(defect) = volume.silence() {
+                return Err(HostError::Refused(defect.words));
+            }
             let shares =
                 Trash::open(&volume.watched).and_then(|t| t.map_or_else(|| Ok(Vec::new()), |t| t.shares()));
             let shares = shares.map_err(|e| {

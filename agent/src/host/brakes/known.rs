@@ -15,6 +15,7 @@ use crate::host::space::space_of;
 use crate::volume::Volume;
 use purge_format::frame::{Frames, put_frame};
 use purge_policy::freed::Moment;
+use purge_sys::stat::{Space, magic};
 
 /// What is known of a volume.
 #[derive(Clone, PartialEq, Message)]
@@ -187,17 +188,47 @@ pub(super) fn stored(volume: &Volume) -> Result<Stored, HostError> {
     let space = space_of(volume)?;
     let totals = volume.watched.index.read().totals();
     Ok(Stored {
-        used: space.used,
+        used: in_use(&space, volume.mount.magic),
         inodes_used: space.inodes_used,
         allocated: totals.allocated,
         files: totals.files,
     })
 }
 
+/// Bytes in use, to be compared with those of another moment. A data set of ZFS tells what its files take, and not what its snapshots hold:
+/// what a file leaves to a snapshot is not in use by that, and does not come free either. There only what is available says what came free.
+fn in_use(space: &Space, magic: u64) -> u64 {
+    match magic {
+        magic::ZFS => u64::MAX.saturating_sub(space.available),
+        _ => space.used,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn what_a_snapshot_of_zfs_holds_has_not_come_free() {
+        let space = |used, available| Space {
+            used,
+            available,
+            inodes: 0,
+            inodes_used: 0,
+        };
+        // A file of 300 is removed.
+        let (before, held, free) = (space(700, 300), space(400, 300), space(400, 600));
+        let came_free = |magic, after| in_use(&before, magic).saturating_sub(in_use(after, magic));
+        assert_eq!(
+            (came_free(magic::ZFS, &held), came_free(magic::ZFS, &free)),
+            (0, 300)
+        );
+        assert_eq!(
+            (came_free(magic::XFS, &held), came_free(magic::XFS, &free)),
+            (300, 300)
+        );
+    }
 
     #[test]
     fn a_stop_outlives_the_process() {

@@ -13,9 +13,12 @@ use purge_model::{Seconds, Totals};
 use purge_policy::freed::{Amount, Moment, Verdict, freed, grown, scaled};
 use purge_removal::plans::{Plan, Promise};
 use purge_removal::runs::Run;
+use purge_sys::stat::magic;
 
 /// A file system frees later than it answers: nothing is held against a run before this number of seconds has passed.
 const SETTLES_WITHIN: u64 = 15;
+/// The same of ZFS: it removes files in groups of changes, of which the next is written every five seconds, and large ones over several of these.
+const SETTLES_WITHIN_ON_ZFS: u64 = 60;
 
 fn is_of_watermark(run: &Run) -> bool {
     run.by == format!("watermark {}", run.volume)
@@ -109,7 +112,7 @@ impl Brakes {
         let (_, gone) = promise_of(plan.as_ref(), went);
         let mut sum = promised.plus(pending.trash.unwrap_or_default());
         let settling = Seconds(pending.ended).age_at(now);
-        let is_settled = settling >= SETTLES_WITHIN;
+        let is_settled = settling >= settles_within(volume);
         let (before, after) = (
             pending.before.unwrap_or_default().moment(),
             stored(volume)?.moment(),
@@ -191,6 +194,14 @@ impl Brakes {
                 Verdict::Useless => (k.sum, k.stopped) = (None, Some(stopped)),
             }
         });
+    }
+}
+
+/// How long a volume's file system may take until all is free that was removed.
+fn settles_within(volume: &Volume) -> u64 {
+    match volume.mount.magic {
+        magic::ZFS => SETTLES_WITHIN_ON_ZFS,
+        _ => SETTLES_WITHIN,
     }
 }
 

@@ -30,6 +30,7 @@ use purge_model::Seconds;
 use purge_policy::allowance::Watermark;
 use purge_removal::plans::Plans;
 use purge_removal::runs::Runs;
+use purge_sys::stat::magic;
 
 /// Why a trigger waits; forgotten at a restart, found out again at the next look.
 #[derive(Debug, Clone)]
@@ -77,7 +78,9 @@ impl Brakes {
         };
         let moved = self.ground.volume(&w.volume).and_then(|volume| {
             let (space, inodes) = shares(&space_of(&volume)?);
-            Ok(space.max(inodes) <= w.high || stopped.has_moved(stored(&volume)?.moment()))
+            // On ZFS the share in use falls with each file that is removed, also with those that a snapshot holds.
+            let is_below = volume.mount.magic != magic::ZFS && space.max(inodes) <= w.high;
+            Ok(is_below || stopped.has_moved(stored(&volume)?.moment()))
         });
         // A volume that cannot be looked at has freed nothing.
         if !moved.unwrap_or(false) {

@@ -50,7 +50,9 @@ impl Planner {
     fn make(&self, volume: &Arc<Volume>, want: Want<'_>) -> Result<Option<Plan>, HostError> {
         self.judge.check_certain(volume)?;
         let terms = self.bind(volume, want.what, want.unattended)?;
-        if let Some(why) = blind::refusal(terms.rules(), volume.profile().reads, &volume.config.name) {
+        let profile = volume.profile();
+        if let Some(why) = blind::refusal(terms.rules(), (profile.reads, profile.blind), &volume.config.name)
+        {
             return Err(HostError::Refused(why));
         }
         let mut at = self.as_of_now(volume)?;
@@ -110,6 +112,7 @@ impl Planner {
                 "volume {name}: the collector is not running"
             )));
         }
+        volume.use_what_is_unwatched()?;
         self.holds.look_up(name, &volume.config.path);
         Ok(self.judge.circumstances(volume))
     }

@@ -84,6 +84,8 @@ pub(super) struct Sharing<'a> {
     volume: &'a Volume,
     /// None: the file system does not tell.
     root: Option<OwnedFd>,
+    /// What it tells is how much a file takes now. The index may know less: ZFS tells that of what was written some seconds later.
+    lags: bool,
     began: Instant,
     asked: u64,
     all: Looked,
@@ -96,10 +98,12 @@ pub(super) struct Sharing<'a> {
 impl<'a> Sharing<'a> {
     pub(super) fn new(volume: &'a Volume) -> Self {
         // Others have no blocks that are shared, or do not tell.
-        let tells = matches!(volume.mount.magic, magic::BTRFS | magic::XFS);
+        let lags = volume.mount.magic == magic::ZFS;
+        let tells = lags || matches!(volume.mount.magic, magic::BTRFS | magic::XFS);
         Self {
             volume,
             root: tells.then(|| volume.watched.open_root().ok()).flatten(),
+            lags,
             began: Instant::now(),
             asked: 0,
             all: Looked::default(),
@@ -117,10 +121,14 @@ impl<'a> Sharing<'a> {
             self.elsewhere = self.elsewhere.saturating_add(1);
             return (0, 0);
         };
-        let frees = self.frees(pick, entry.allocated, &path);
-        self.all.add(entry.size, entry.allocated, frees);
+        let allocated = self.allocated(pick, entry.allocated, &path);
+        let frees = match self.lags {
+            true => allocated,
+            false => self.frees(pick, allocated, &path),
+        };
+        self.all.add(entry.size, allocated, frees);
         if frees > 0 {
-            self.useful.add(entry.size, entry.allocated, frees);
+            self.useful.add(entry.size, allocated, frees);
         }
         (frees.into(), pick.files.into())
     }
@@ -140,6 +148,16 @@ impl<'a> Sharing<'a> {
         let mut path = index.dirs().path(*parent)?;
         purge_model::path::push(&mut path, name);
         Some((entry, Some(path)))
+    }
+
+    /// What it takes on disk.
+    fn allocated(&self, pick: &Pick, known: u64, path: &[u8]) -> u64 {
+        let asked = self
+            .root
+            .as_ref()
+            .filter(|_| self.lags && self.began.elapsed() <= ASKED_FOR);
+        let found = asked.and_then(|root| extents::allocated(root, path, pick.ino).ok());
+        found.unwrap_or(known)
     }
 
     fn frees(&mut self, pick: &Pick, allocated: u64, path: &[u8]) -> u64 {

@@ -6,6 +6,7 @@
 //! ```
 //! So the work depends on what is asked and on the records, whose length is bounded, and not on what is found.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -119,7 +120,7 @@ impl Asked {
     fn of(places: &PathSet) -> Self {
         let mut of: FxHashMap<u64, Vec<(usize, usize)>> = FxHashMap::default();
         // What lies above a place lies above the next one as well, mostly.
-        let mut known: FxHashMap<&[u8], u64> = FxHashMap::default();
+        let mut known: HashMap<&[u8], u64> = HashMap::new();
         for (n, path) in places.iter().enumerate() {
             for end in ends(path) {
                 let part = path.get(..end).unwrap_or(path);

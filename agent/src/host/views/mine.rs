@@ -1,5 +1,6 @@
 //! What will expire soon, for those whose it is.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
@@ -225,7 +226,7 @@ fn rows(volume: &Volume, whose: &Whose, told: Vec<(Vec<u8>, Share)>) -> Vec<Mine
     let root = &volume.config.path;
     let own = whose.own.as_ref();
     let mut sight = own.map(|gids| Sight::of(root, whose.uid, gids));
-    let mut hidden: FxHashMap<Vec<u8>, usize> = FxHashMap::default();
+    let mut hidden: HashMap<Vec<u8>, usize> = HashMap::new();
     let mut rows: Vec<MineDirectory> = Vec::with_capacity(told.len());
     for (below, share) in told {
         let cut = sight.as_mut().and_then(|sight| sight.shown_in(&below));

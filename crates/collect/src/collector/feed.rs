@@ -45,6 +45,11 @@ pub trait Feed: AsFd + Send + Sync + 'static {
     /// at: see [`crate::unnamed`].
     fn tells_whose_names(&self) -> bool;
 
+    /// Whether reports name the process. Elsewhere the agent's own cannot be told from those of others.
+    fn tells_who(&self) -> bool {
+        true
+    }
+
     /// The bytes of one read: at most [`super::BUFFER_BYTES`].
     fn bytes_at_once(&self) -> usize;
 

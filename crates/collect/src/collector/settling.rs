@@ -7,10 +7,11 @@ use std::sync::mpsc;
 use super::{CollectError, Feed, Reader};
 use crate::doubt::{Evidence, Suspect};
 use crate::event::{Access, Node};
-use crate::namespace::{Namespace, refresh, take_over};
+use crate::namespace::{Namespace, refresh, refresh_by_name, take_over};
 use crate::touched::is_server;
 use crate::unnamed::{Doubts, Judgement, judge};
 use crate::whereabouts::{drop_names, drop_stale_names, look_at_names};
+use crate::{places, reach};
 use purge_model::{Inode, Kind, LastUse, Source};
 use purge_sys::handle::Handle;
 
@@ -27,6 +28,8 @@ pub(super) struct Settlement {
     suspects: Vec<Inode>,
     /// Whose attributes are to be read again.
     dirty: Vec<Node>,
+    /// The same of files that are found by name.
+    written: Vec<Inode>,
     /// Files that may have fewer names than the index has.
     links: Vec<Inode>,
     /// Files in doubt, where reports do not say which file a name is of; with the looks that were in vain.
@@ -39,7 +42,11 @@ pub(super) struct Settlement {
 
 impl Settlement {
     fn is_empty(&self) -> bool {
-        self.suspects.is_empty() && self.dirty.is_empty() && self.links.is_empty() && self.doubts.is_empty()
+        self.suspects.is_empty()
+            && self.dirty.is_empty()
+            && self.written.is_empty()
+            && self.links.is_empty()
+            && self.doubts.is_empty()
     }
 
     /// It is over.
@@ -86,6 +93,7 @@ impl<F: Feed> Reader<F> {
         self.settlement = Some(Settlement {
             suspects: self.suspects.keys().copied().collect(),
             dirty: self.namespace.take_dirty().collect(),
+            written: self.namespace.take_written().collect(),
             doubts: doubts.unwrap_or_default(),
             links: links.into_iter().collect(),
             looks_left: LOOKS_MAX,
@@ -115,6 +123,8 @@ impl<F: Feed> Reader<F> {
                 self.settle_suspect(&root, ino, work.counts);
             } else if let Some(node) = work.dirty.pop() {
                 self.settle_dirty(&root, node)?;
+            } else if let Some(ino) = work.written.pop() {
+                refresh_by_name(&self.watched, ino)?;
             } else if let Some(ino) = work.links.pop() {
                 self.settle_links(ino, &mut work.looks_left)?;
             } else if let Some((ino, rounds)) = work.doubts.pop() {
@@ -152,6 +162,11 @@ impl<F: Feed> Reader<F> {
 
     fn settle_dirty(&mut self, root: &OwnedFd, node: Node) -> Result<(), CollectError> {
         let ino = node.ino;
+        // It is found by its place, and where that is may still be to be looked at.
+        if places::is_place(&node.handle) && !self.namespace.pending().is_empty() {
+            self.namespace.mark_dirty(node);
+            return Ok(());
+        }
         // An undecided suspect is judged by how its times moved: they are read again after the judgement.
         let undecided = self.suspects.contains_key(&ino);
         let before = self.changers.one_of(ino);
@@ -243,7 +258,8 @@ impl<F: Feed> Reader<F> {
         if self.watched.index.read().is_scanning() {
             self.watched.index.write().note_changed(ino);
         }
-        let found = suspect.handle.open_path(root);
+        let handle = suspect.handle;
+        let found = reach::open(&self.watched, root, Node { ino, handle });
         let Ok(found) = found.and_then(|fd| self.watched.projects.open_file(&fd)) else {
             return;
         };

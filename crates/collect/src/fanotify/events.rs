@@ -1,60 +1,109 @@
 //! What a record means, in the values that all sources share. Pure, but for the descriptor of the process.
 
+use std::sync::Arc;
+
+use purge_model::Inode;
 use purge_sys::descriptor;
 use purge_sys::fanotify::{ACCESS_EVENTS, NAMESPACE_EVENTS, mask};
 use purge_sys::handle::Handle;
 
 use super::decode::{self, Record};
-use super::layout::Layout;
+use super::learnt::{Inodes, Leads};
 use crate::collector::Processes;
-use crate::event::{Acts, By, Change, Changes, Event, Node, Place};
+use crate::event::{Acts, By, Change, Changes, Event, Node, Place, Used};
 
-/// What a record tells. Files of other subvolumes than the layout's are left out.
+/// How records lead to inodes.
+pub(super) trait Ids {
+    /// Where a handle leads.
+    fn leads(&self, handle: &Handle) -> Leads;
+
+    /// How the inode is found again.
+    fn kept(&self, handle: Handle, _ino: Inode) -> Handle {
+        handle
+    }
+
+    /// What lies at a place, where no handle says it.
+    fn at(&self, _place: &Place<'_>) -> Option<Node> {
+        None
+    }
+
+    /// Something was used at a place of which that is not known.
+    fn note_stranger(&self, _place: &Place<'_>) {}
+}
+
+impl Ids for Arc<Inodes> {
+    #[inline]
+    fn leads(&self, handle: &Handle) -> Leads {
+        self.of(handle)
+    }
+}
+
+/// What a record tells. Files of other subvolumes than the volume's are left out. If a file cannot be asked for its inode, the event is a loss.
 #[inline]
-pub(super) fn event(record: Record<'_>, layout: Layout, processes: Processes) -> Event<'_> {
+pub(super) fn event<'a>(record: Record<'a>, ids: &impl Ids, processes: Processes) -> Event<'a> {
     let bits = record.mask;
-    let of = record.file.and_then(|handle| node(handle, layout));
+    let mut is_unknown = false;
+    let mut node = |handle| match ids.leads(&handle) {
+        Leads::To(ino) => Some(Node {
+            ino,
+            handle: ids.kept(handle, ino),
+        }),
+        Leads::Nowhere => None,
+        Leads::Unknown => {
+            is_unknown = true;
+            None
+        }
+    };
+    let named = record.place.and_then(|named| place(named, &mut node));
+    let old = record.old.and_then(|named| place(named, &mut node));
+    let new = record.new.and_then(|named| place(named, &mut node));
+    let of = record.file.and_then(&mut node);
+    // Of a rename: what lay at the old place.
+    let of = of.or_else(|| ids.at(&old.or(named)?));
     let itself = record
         .place
         .filter(|named| bits & mask::MOVE_SELF != 0 && is_itself(named));
     let change = (bits & NAMESPACE_EVENTS != 0).then(|| Change {
         kinds: changes(bits),
         // A directory that moved is told by itself, as its own place.
-        of: of.or_else(|| node(itself?.dir, layout)),
-        place: record.place.and_then(|named| place(named, layout)),
-        old: record.old.and_then(|named| place(named, layout)),
-        new: record.new.and_then(|named| place(named, layout)),
+        of: of.or_else(|| node(itself?.dir)),
+        place: named,
+        old,
+        new,
     });
     // Listing a directory uses no file.
     let is_access = bits & ACCESS_EVENTS != 0 && bits & mask::ONDIR == 0;
+    if is_access
+        && of.is_none()
+        && let Some(place) = &named
+    {
+        ids.note_stranger(place);
+    }
     // Owned at once: it is closed, no matter what becomes of the event.
     let process = record.pidfd.filter(|_| processes == Processes::Known);
     Event {
-        is_loss: bits & mask::OVERFLOW != 0,
+        is_loss: bits & mask::OVERFLOW != 0 || is_unknown,
         by: By::process(record.pid),
         process: process.and_then(descriptor::adopt),
         change,
-        access: of.filter(|_| is_access).map(|node| (acts(bits), node)),
+        access: of
+            .filter(|_| is_access)
+            .map(|node| (acts(bits), Used::from(node))),
     }
-}
-
-#[inline]
-fn node(handle: Handle, layout: Layout) -> Option<Node> {
-    layout.inode(&handle).map(|ino| Node { ino, handle })
 }
 
 fn is_itself(named: &decode::Place<'_>) -> bool {
     matches!(named.name, b"" | b".")
 }
 
-fn place(named: decode::Place<'_>, layout: Layout) -> Option<Place<'_>> {
+fn place<'a>(named: decode::Place<'a>, node: impl FnOnce(Handle) -> Option<Node>) -> Option<Place<'a>> {
     let name = named.name;
-    node(named.dir, layout).map(|dir| Place { dir, name })
+    node(named.dir).map(|dir| Place { dir, name })
 }
 
 /// Names may have been merged into it.
 #[inline]
-fn acts(bits: u64) -> Acts {
+pub(crate) fn acts(bits: u64) -> Acts {
     const ACTS: [(u64, Acts); 6] = [
         (mask::ACCESS, Acts::READ),
         (mask::MODIFY, Acts::WRITE),
@@ -86,6 +135,7 @@ fn changes(bits: u64) -> Changes {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::fanotify::layout::Layout;
     use purge_sys::fanotify::IGNORABLE;
 
     const ALL: [u64; 6] = [
@@ -117,7 +167,11 @@ mod tests {
     }
 
     fn told(mask: u64) -> Event<'static> {
-        event(record(mask), Layout::Ino32, Processes::Known)
+        event(
+            record(mask),
+            &Arc::new(Inodes::Read(Layout::Ino32)),
+            Processes::Known,
+        )
     }
 
     #[test]
@@ -159,13 +213,21 @@ mod tests {
             }),
             ..record(mask::MOVE_SELF | mask::ONDIR)
         };
-        let change = event(moved, Layout::Ino32, Processes::Known).change.unwrap();
+        let change = event(moved, &Arc::new(Inodes::Read(Layout::Ino32)), Processes::Known)
+            .change
+            .unwrap();
         assert_eq!((change.kinds, change.of.unwrap().ino), (Changes::MOVED, 7));
         let at_a_place = Record {
             file: None,
             ..record(mask::MOVED_FROM)
         };
-        let change = event(at_a_place, Layout::Ino32, Processes::Known).change.unwrap();
+        let change = event(
+            at_a_place,
+            &Arc::new(Inodes::Read(Layout::Ino32)),
+            Processes::Known,
+        )
+        .change
+        .unwrap();
         assert_eq!((change.kinds, change.of), (Changes::MOVED, None));
     }
 

@@ -1,7 +1,7 @@
 //! From a file handle to the inode, without a system call: each file system lays its handles out in its own way.
 //!
 //! The layouts are those of the kernel's `export_operations`: `generic_encode_ino32_fh` (ext4),
-//! `shmem_encode_fh` (tmpfs), `xfs_fs_encode_fh`, `btrfs_encode_fh`. They are not promised by a man page, so
+//! `shmem_encode_fh` (tmpfs), `xfs_fs_encode_fh`, `btrfs_encode_fh`, `zpl_encode_fh` (ZFS). They are not promised by a man page, so
 //! [`Layout::probe`] checks the guess against the root's real inode before it is used.
 
 use purge_model::Inode;
@@ -12,6 +12,8 @@ use purge_sys::stat::magic;
 const INO32_GEN: i32 = 1;
 /// `XFS_FILEID_INO64_GEN` without a parent.
 const XFS_INO64_GEN: i32 = 0x81;
+/// What ZFS says of the length of a file's handle (`SHORT_FID_LEN`). Those of files in snapshots are longer.
+const ZFS_BYTES: u16 = 10;
 /// `FILEID_BTRFS_WITHOUT_PARENT`.
 const BTRFS: i32 = 0x4d;
 
@@ -22,6 +24,8 @@ pub enum Layout {
     Ino32,
     /// generation:u32 inode:u64
     Tmpfs,
+    /// length:u16 (10) inode:u48 generation:u32; the inode's lowest byte first on every machine
+    Zfs,
     /// inode:u64 generation:u32
     Xfs,
     /// inode:u64 subvolume:u64 generation:u32. Inodes are unique within a subvolume only.
@@ -37,6 +41,7 @@ impl Layout {
         let layout = match magic {
             magic::TMPFS => Self::Tmpfs,
             magic::XFS => Self::Xfs,
+            magic::ZFS => Self::Zfs,
             magic::BTRFS => Self::Btrfs {
                 subvolume: u64_at(root.content(), 8)?,
             },
@@ -52,11 +57,22 @@ impl Layout {
         match (self, handle.kind()) {
             (Self::Ino32, INO32_GEN) => u32_at(bytes, 0).map(u64::from),
             (Self::Tmpfs, INO32_GEN) => u64_at(bytes, 4),
+            (Self::Zfs, INO32_GEN) if u16_at(bytes, 0) == Some(ZFS_BYTES) => u48_at(bytes, 2),
             (Self::Xfs, XFS_INO64_GEN) => u64_at(bytes, 0),
             (Self::Btrfs { subvolume }, BTRFS) if u64_at(bytes, 8) == Some(subvolume) => u64_at(bytes, 0),
             _ => None,
         }
     }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn u48_at(bytes: &[u8], at: usize) -> Option<u64> {
+    let mut whole = [0; 8];
+    whole.get_mut(..6)?.copy_from_slice(bytes.get(at..at + 6)?);
+    Some(u64::from_le_bytes(whole))
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
@@ -87,6 +103,23 @@ mod tests {
         .unwrap();
         assert_eq!(Layout::Btrfs { subvolume: 5 }.inode(&btrfs), Some(257));
         assert_eq!(Layout::Btrfs { subvolume: 6 }.inode(&btrfs), None);
+    }
+
+    #[test]
+    fn a_handle_of_zfs_gives_its_inode_and_one_of_a_snapshot_none() {
+        let handle = |length: u8, rest: &[u8]| {
+            Handle::new(
+                1,
+                &[&[length, 0, 0x22, 1, 0, 0, 0, 0x80][..], &[9; 4], rest].concat(),
+            )
+            .unwrap()
+        };
+        assert_eq!(Layout::Zfs.inode(&handle(10, &[])), Some(0x8000_0000_0122));
+        assert_eq!(Layout::Zfs.inode(&handle(20, &[7; 10])), None);
+        assert_eq!(
+            Layout::probe(magic::ZFS, &handle(10, &[]), 0x8000_0000_0122),
+            Some(Layout::Zfs)
+        );
     }
 
     #[test]

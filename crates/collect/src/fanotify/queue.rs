@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::decode::{records, whole_records};
-use super::events::event;
-use super::layout::Layout;
+use super::events::{Ids, event};
 use crate::collector::{BUFFER_BYTES, CollectError, Feed, Processes};
 use crate::event::Event;
 use crate::precision::Hiding;
@@ -23,22 +22,22 @@ const EVENT_BYTES_MIN: usize = 64;
 
 /// The queue of a group.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(super) struct Queue<I> {
     group: Arc<Group>,
-    layout: Layout,
+    ids: I,
     bytes_at_once: usize,
 }
 
-impl Queue {
+impl<I> Queue<I> {
     /// Of a group whose events carry descriptors of processes, or do not.
-    pub fn new(group: Arc<Group>, layout: Layout, with_processes: bool) -> Self {
+    pub fn new(group: Arc<Group>, ids: I, with_processes: bool) -> Self {
         let bytes_at_once = match with_processes {
             false => BUFFER_BYTES,
             true => bytes_with_processes(descriptors::shares().events),
         };
         Self {
             group,
-            layout,
+            ids,
             bytes_at_once,
         }
     }
@@ -56,13 +55,13 @@ fn by_descriptor(root: &OwnedFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()))
 }
 
-impl AsFd for Queue {
+impl<I> AsFd for Queue<I> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.group.as_fd()
     }
 }
 
-impl Feed for Queue {
+impl<I: Ids + Clone + Send + Sync + 'static> Feed for Queue<I> {
     fn queued(&self) -> u64 {
         self.group.queued()
     }
@@ -91,10 +90,10 @@ impl Feed for Queue {
         &self,
         bytes: &'a [u8],
         processes: Processes,
-    ) -> impl Iterator<Item = Result<Event<'a>, CollectError>> + use<'a> {
-        let layout = self.layout;
+    ) -> impl Iterator<Item = Result<Event<'a>, CollectError>> + use<'a, I> {
+        let ids = self.ids.clone();
         records(bytes).map(move |record| match record {
-            Ok(record) => Ok(event(record, layout, processes)),
+            Ok(record) => Ok(event(record, &ids, processes)),
             Err(error) => Err(CollectError::Decode(error.to_string())),
         })
     }

@@ -40,8 +40,8 @@ use purge_base::descriptors::{Pool, Taken as Descriptors};
 use purge_collect::Watched;
 use purge_model::Seconds;
 use purge_policy::evaluate::Shape;
-use purge_sys::beneath;
 use purge_sys::failure::Failure;
+use purge_sys::{beneath, stat};
 
 /// With more uses waiting than this, the index catches up before anything is leased.
 const BACKLOG_MAX: u64 = 1000;
@@ -55,6 +55,9 @@ const TRIES: u32 = 8;
 /// With this many batches given up, the rest of the run would fare no better.
 const GIVEN_UP_MAX: u32 = 3;
 const REST_MIN: Duration = Duration::from_millis(50);
+/// Workers of a run on a file server, where each waits for answers most of the time. More would only wait for each other: the kernel lets one
+/// at a time rename from one directory to another, and the answer to a rename is waited for meanwhile.
+const FAR_WORKERS: u8 = 16;
 /// Fewer faults than this never stop a run: one file among ten that cannot be read is no sign of a broken volume.
 const ERRORS_TOLERATED: u64 = 10;
 
@@ -95,11 +98,16 @@ pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, li
             return end(progress, Some(Stop::Broken(why)), live);
         }
     };
-    let workers = Room::workers(order.descriptors.max(), workers());
+    let is_far = is_far(watched, order);
+    let workers = Room::workers(
+        order.descriptors.max(),
+        if is_far { FAR_WORKERS } else { workers() },
+    );
     let room = Room::of(order.descriptors.max(), workers.into());
     let runner = Runner {
         watched,
         workers,
+        is_far,
         quiet: quiet(watched, around),
         order,
         around,
@@ -126,6 +134,8 @@ pub fn apply(watched: &Watched, order: &Order<'_>, around: &dyn Surroundings, li
 struct Runner<'a> {
     watched: &'a Watched,
     workers: u8,
+    /// A server is asked for everything.
+    is_far: bool,
     /// See [`Ground::new`].
     quiet: Option<OwnedFd>,
     order: &'a Order<'a>,
@@ -292,7 +302,10 @@ impl Runner<'_> {
             ground.mounted = self.watched.mounted.look(self.watched, Instant::now());
         }
         if !ground.keeps() {
-            let noted = self.order.ledger.origins(at, &ground.origins(&part));
+            let noted = self
+                .order
+                .ledger
+                .origins(at, &ground.origins(&part, &mut chain.recent));
             noted
                 .inspect_err(|_| self.count_unreached(whole.len()))
                 .map_err(ledger_broken)?;
@@ -320,7 +333,10 @@ impl Runner<'_> {
         let decided = decided.and_then(|no_new_holds| {
             let mounted = self.watched.mounted.look(self.watched, Instant::now());
             let kept = (self.around.held(), mounted);
-            batch.take(kept, &self.renaming, chain.last_batch());
+            // Who waits for a server burns no processor, and what belongs to a rename besides can go on beside those of others.
+            let own = Mutex::default();
+            let turn = if self.is_far { &own } else { &self.renaming };
+            batch.take(kept, turn, chain.last_batch());
             let noted = self.order.ledger.decided(at, batch.decisions());
             noted.map_err(ledger_broken).map(|()| no_new_holds)
         });
@@ -485,6 +501,12 @@ impl Runner<'_> {
         }
         self.stop.lock().is_some()
     }
+}
+
+/// Whether a server is asked for what lies there. Only where everything stays in the trash: of lanes there are no more than for local workers.
+fn is_far(watched: &Watched, order: &Order<'_>) -> bool {
+    let keeps_all = order.graces.iter().all(|grace| *grace > 0);
+    keeps_all && stat::mount(&watched.path).is_ok_and(|mount| mount.may_be_shared())
 }
 
 fn workers() -> u8 {

@@ -9,6 +9,7 @@
 //! of a run without a grace that is nowhere counts as deleted by it. Or the ledger remembers what the file system does not:
 //! then what lies at its place counts as not reached.
 
+use std::collections::HashMap;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -176,7 +177,7 @@ impl Unfinished {
 }
 
 /// What could not be put back, and why.
-type Refusals = FxHashMap<Vec<u8>, String>;
+type Refusals = HashMap<Vec<u8>, String>;
 
 /// Puts back what is not settled, and keeps what cannot go back.
 fn put_back(watched: &Watched, trash: &Trash, share: &Share, settled: &Settled) -> io::Result<Refusals> {
@@ -270,7 +271,7 @@ impl Closing<'_> {
         let mut settled = Settled::default();
         let flat = flat(trash, shares)?;
         for number in self.chunks_begun(chunks) {
-            let mut noted: FxHashMap<Arc<[u8]>, Arc<Origin>> = FxHashMap::default();
+            let mut noted: HashMap<Arc<[u8]>, Arc<Origin>> = HashMap::new();
             for (position, c) in self.chunk(number)?.iter().enumerate() {
                 let at = u32::try_from(position).unwrap_or(u32::MAX);
                 // The first of each directory in a batch has it.

@@ -350,6 +350,13 @@ impl<'a> Batch<'a> {
                     put_back(ground, candidate, &moved)
                         .map_or_else(Fate::Failed, |()| Fate::Skipped(Skip::Changed))
                 }
+                // Without a lease a process may have opened it before it was moved.
+                Step::Moved(leased, moved)
+                    if !leased.holds_up_all() && ground.check_index(candidate).is_err() =>
+                {
+                    put_back(ground, candidate, &moved)
+                        .map_or_else(Fate::Failed, |()| Fate::Skipped(Skip::Accessed))
+                }
                 Step::Moved(leased, moved) => {
                     let fate = finish_file(ground, candidate, &moved);
                     match fate {

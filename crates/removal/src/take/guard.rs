@@ -10,14 +10,14 @@
 //! Everything is anchored below the volume's root by `openat2(2)`: no symlink, mount or `..` that a user puts into
 //! the path while the run goes on leads out of the volume.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 
 use crate::candidate::Candidate;
 use crate::fate::{Fate, Skip};
@@ -25,9 +25,10 @@ use crate::refusal::{self, Room};
 use crate::take::room::LEASES_OF_A_TREE_MAX;
 use crate::trash::bin::Bin;
 use crate::trash::lanes::Lanes;
-use crate::trash::origin::{self, Origin};
+use crate::trash::origin::{Origin, Recent};
 use purge_collect::Watched;
 use purge_collect::altered::Follower;
+use purge_collect::fuse::asking::{Taken, Talk};
 use purge_collect::mounted::InUse;
 use purge_collect::source::Reads;
 use purge_index::DirId;
@@ -43,6 +44,8 @@ use purge_sys::{beneath, stat};
 pub enum Leased {
     /// A process that opens the file waits.
     Guarded(Lease),
+    /// There are no leases here. A process that opens the file by the mount of the agent's waits.
+    Kept(OwnedFd, Taken),
     /// There are no leases here: the file is only known to be the one that is open.
     Unguarded(OwnedFd),
 }
@@ -52,7 +55,7 @@ impl Leased {
     pub fn file(&self) -> &OwnedFd {
         match self {
             Self::Guarded(lease) => lease.file(),
-            Self::Unguarded(file) => file,
+            Self::Kept(file, _) | Self::Unguarded(file) => file,
         }
     }
 
@@ -60,6 +63,7 @@ impl Leased {
     pub fn is_whole(&self) -> bool {
         match self {
             Self::Guarded(lease) => lease.is_whole(),
+            Self::Kept(_, taken) => taken.is_whole(),
             Self::Unguarded(_) => true,
         }
     }
@@ -68,8 +72,14 @@ impl Leased {
     pub fn is_still_granted(&self) -> bool {
         match self {
             Self::Guarded(lease) => lease.is_still_granted(),
+            Self::Kept(_, taken) => taken.is_whole(),
             Self::Unguarded(_) => true,
         }
+    }
+
+    /// Whether each process that opens it waits. Others are known by what watches the volume, once they have opened it.
+    pub fn holds_up_all(&self) -> bool {
+        matches!(self, Self::Guarded(_))
     }
 }
 
@@ -149,12 +159,14 @@ pub struct Ground<'a> {
     /// The directory opened last: candidates come in runs.
     anchor: Option<Anchor>,
     /// Whether a process has a lock on a directory, or on one above it.
-    locked: FxHashMap<Arc<[u8]>, bool>,
+    locked: HashMap<Arc<[u8]>, bool>,
     pub(crate) bin: Bin,
     /// What is taken is removed in a moment, through these; none: it stays in the trash.
     pub(crate) lanes: Option<Lanes>,
     /// The volume's symbolic links, once one is looked at.
     links: Option<Links>,
+    /// The mount by which users come, if it keeps files from them.
+    mount: Option<Arc<Talk>>,
 }
 
 impl<'a> Ground<'a> {
@@ -182,10 +194,11 @@ impl<'a> Ground<'a> {
             directories_max: usize::MAX,
             leases_of_a_tree: LEASES_OF_A_TREE_MAX,
             anchor: None,
-            locked: FxHashMap::default(),
+            locked: HashMap::new(),
             bin,
             lanes,
             links: None,
+            mount: watched.asker.talk().filter(|mount| mount.guards()),
         })
     }
 
@@ -212,8 +225,8 @@ impl<'a> Ground<'a> {
     }
 
     /// Where these lie now, for the case that the run is killed.
-    pub fn origins(&self, candidates: &[Candidate]) -> Vec<(usize, Origin)> {
-        origin::of_batch(&self.root, candidates)
+    pub fn origins(&self, candidates: &[Candidate], recent: &mut Recent) -> Vec<(usize, Origin)> {
+        recent.of_batch(self.root(By::Quiet), candidates)
     }
 
     /// Takes a lease on a file.
@@ -229,11 +242,31 @@ impl<'a> Ground<'a> {
     /// without blocking (EAGAIN, `fcntl(2)`). A lease is refused by the system only, so what it says is no user's matter.
     pub(crate) fn lease_file(&self, dir: &OwnedFd, name: &CStr) -> Result<Leased, Fate> {
         let file = beneath::open_file(dir, name).map_err(refusal::fate)?;
+        if self.watched.opens_what_is_used && self.quiet.is_none() {
+            // That it was opened just now is told, and the source would break the lease by that.
+            return match self.keeps() {
+                true => self.without_lease(file),
+                false => Err(Fate::Skipped(Skip::Open)),
+            };
+        }
         match lease::ask(file).map_err(Fate::Failed)? {
             Asked::Granted(lease) => Ok(Leased::Guarded(lease)),
-            Asked::Unsupported(file) if self.keeps() => Ok(Leased::Unguarded(file)),
+            // Where opens by others cannot be told from the agent's, only a lease says that there was none.
+            Asked::Unsupported(file) if self.keeps() && self.watched.knows_own => self.without_lease(file),
             Asked::Open | Asked::Unsupported(_) => Err(Fate::Skipped(Skip::Open)),
             Asked::Locked => Err(Fate::Skipped(Skip::Locked)),
+        }
+    }
+
+    /// Where there are no leases: the mount keeps its users from the file, if they come by one.
+    fn without_lease(&self, file: OwnedFd) -> Result<Leased, Fate> {
+        let Some(mount) = &self.mount else {
+            return Ok(Leased::Unguarded(file));
+        };
+        let ino = stat::open_file(&file).map_err(Fate::Failed)?.stat.ino;
+        match mount.take(ino) {
+            Some(taken) => Ok(Leased::Kept(file, taken)),
+            None => Err(Fate::Skipped(Skip::Open)),
         }
     }
 
@@ -423,7 +456,7 @@ impl<'a> Ground<'a> {
     }
 
     /// The index must still say what the plan says, and no hold may protect the candidate.
-    fn check_index(&self, candidate: &Candidate) -> Result<(), Fate> {
+    pub(crate) fn check_index(&self, candidate: &Candidate) -> Result<(), Fate> {
         let index = self.watched.index.read();
         let Some(access) = index.last_use(candidate.ino) else {
             return Err(Fate::Skipped(Skip::Changed));

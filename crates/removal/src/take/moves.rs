@@ -11,7 +11,7 @@ use crate::take::guard::{Ground, Leased, Name};
 use crate::trash::lanes::Lanes;
 use purge_index::codec::Attributes;
 use purge_model::{Inode, Seconds, Stat};
-use purge_sys::{inside, stat};
+use purge_sys::{stat, vacant};
 
 /// A name that was moved, and where it is.
 #[derive(Debug)]
@@ -73,14 +73,14 @@ pub(crate) fn into_a_lane(lanes: Option<&mut Lanes>, from: &Name) -> io::Result<
 }
 
 pub(crate) fn rename(from: &Name, place: &OwnedFd, there: &CStr) -> io::Result<()> {
-    inside::move_to(&from.dir, &from.name, place, there)
+    vacant::take(&from.dir, &from.name, place, there)
 }
 
 /// Puts every name back, or keeps what cannot go back.
 pub(crate) fn put_back(ground: &Ground<'_>, candidate: &Candidate, moved: &[Move]) -> io::Result<()> {
     let mut result = Ok(());
     for m in moved.iter().rev() {
-        let back = inside::move_to(&m.place, &m.there, &m.from.dir, &m.from.name);
+        let back = vacant::give(&m.place, &m.there, &m.from.dir, &m.from.name);
         if let Err(e) = back {
             let from = (&*m.place, &*m.there);
             let kept =

@@ -16,8 +16,8 @@ use crate::take::moves::Freed;
 use crate::trash::layout::TREE;
 use crate::trash::placeholder;
 use purge_model::{Inode, Kind, Seconds};
-use purge_sys::inside;
 use purge_sys::stat::{self, Located};
+use purge_sys::vacant;
 use purge_sys::walk::{Listed, Visitor, walk};
 
 /// Entries of the directories that are out of reach together. One with more goes by itself, and no lease is kept on what lies in it: to
@@ -212,7 +212,7 @@ impl Tree {
         let name = (&*self.from.dir, &*self.from.name);
         let back = match self.name_is_kept {
             true => placeholder::give_back(&self.place, name),
-            false => inside::move_to(&self.place, TREE, name.0, name.1),
+            false => vacant::give(&self.place, TREE, name.0, name.1),
         };
         let back = back.map_err(|e| {
             let from = (&self.place, TREE);

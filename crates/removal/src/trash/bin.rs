@@ -35,6 +35,9 @@ pub struct Bin {
     pub(crate) making: Making,
 }
 
+/// Directories that are open together while places are made for them.
+const CLIMBED_MAX: usize = 4;
+
 /// Held while a directory of some name is made that is to be like another: until it is, it is like none. Names share locks.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Making(Arc<[Mutex<()>; 16]>);
@@ -80,26 +83,65 @@ impl Bin {
         if let Some(fd) = of_path(self.above.as_ref(), dir, ino)? {
             return Ok(fd);
         }
-        let fd = match beneath::open_anchor(&self.files, dir) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => self.make(dir, like)?,
+        let fd = match self.found(dir, like)? {
+            Some(fd) => fd,
+            None => self.make(dir, like)?,
+        };
+        let fd = Arc::new(fd);
+        self.above = Some((dir.to_vec(), ino, Arc::clone(&fd)));
+        Ok(fd)
+    }
+
+    /// The same if it is there; none: it is to be made.
+    fn found(&self, dir: &[u8], like: &OwnedFd) -> io::Result<Option<OwnedFd>> {
+        let fd = match beneath::open_dir(&self.files, dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
-        let is_of = || Likeness::is_of(&beneath::open_dir(&fd, b"")?, like);
-        if !dir.is_empty() && !is_of()? {
+        let is_of = || match dir.is_empty() {
+            true => Ok(ino_of(like)? == ino_of(&self.volume)?),
+            false => Likeness::is_of(&fd, like),
+        };
+        if !is_of()? {
             // Another worker may be making it.
             let _making = self.making.lock(split(dir).1);
             if !is_of()? {
                 return Err(another_directory());
             }
         }
-        let fd = Arc::new(fd);
-        self.above = Some((dir.to_vec(), ino, Arc::clone(&fd)));
-        Ok(fd)
+        Ok(Some(fd))
     }
 
-    /// Directories like those of the volume: the same owners and modes. They are found by their names from the root down, and must then be
-    /// those that lie above `like`.
+    /// Directories like those of the volume, with the same owners and modes: those that are missing of the way to `dir`, which is open as
+    /// `like`. The way up from there must be the way that leads down by the names.
     fn make(&self, dir: &[u8], like: &OwnedFd) -> io::Result<OwnedFd> {
+        if ino_of(&beneath::open_anchor(&self.volume, dir)?)? != ino_of(like)? {
+            return Err(another_directory());
+        }
+        let mut missing = vec![(split(dir).1, rustix::io::dup(like)?)];
+        let (mut at, mut here) = (split(dir).0, None);
+        while let Some((_, below)) = missing.last() {
+            let level = beneath::open_parent(below)?;
+            here = self.found(at, &level)?;
+            if here.is_some() {
+                break;
+            }
+            if missing.len() == CLIMBED_MAX {
+                return self.make_from_the_root(dir, like);
+            }
+            let (above, name) = split(at);
+            missing.push((name, level));
+            at = above;
+        }
+        let mut here = here.ok_or_else(another_directory)?;
+        for (name, level) in missing.iter().rev() {
+            here = reserve::with_ballast(&self.trash, || made_alike((&self.making, &here), name, level))?;
+        }
+        Ok(here)
+    }
+
+    /// The same where many are missing: they are not all open at once.
+    fn make_from_the_root(&self, dir: &[u8], like: &OwnedFd) -> io::Result<OwnedFd> {
         let mut there = rustix::io::dup(&self.volume)?;
         let mut here = rustix::io::dup(&self.files)?;
         let mut passed = vec![ino_of(&there)?];
@@ -184,31 +226,28 @@ pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// The directory `name` in another; if it is new, it remembers what `like` is like.
+/// The directory `name` in another, open for listing; if it is new, it remembers what `like` is like.
 fn made_alike((making, here): (&Making, &OwnedFd), name: &[u8], like: &OwnedFd) -> io::Result<OwnedFd> {
     let _making = making.lock(name);
-    if let Some(anchor) = found_alike(here, name, like)? {
-        return Ok(anchor);
+    if let Some(found) = found_alike(here, name, like)? {
+        return Ok(found);
     }
-    // By descriptors that can be read: those of the volume are anchors only.
+    // By a descriptor that can be read: those of the volume are anchors only.
     let like = Likeness::of(&beneath::open_dir(like, b"")?)?;
-    let (anchor, is_new) = inside::make_dir(here, name)?;
+    let (made, is_new) = inside::make_listable_dir(here, name)?;
     if !is_new {
         return Err(another_directory());
     }
-    like.record_in(&beneath::open_dir(&anchor, b"")?)?;
-    Ok(anchor)
+    like.record_in(&made)?;
+    Ok(made)
 }
 
 /// The same if it is there and like it.
 fn found_alike(here: &OwnedFd, name: &[u8], like: &OwnedFd) -> io::Result<Option<OwnedFd>> {
-    match beneath::open_anchor(here, name) {
+    match beneath::open_dir(here, name) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
-        Ok(anchor) => {
-            let is_of = Likeness::is_of(&beneath::open_dir(&anchor, b"")?, like)?;
-            Ok(is_of.then_some(anchor))
-        }
+        Ok(found) => Ok(Likeness::is_of(&found, like)?.then_some(found)),
     }
 }
 
@@ -216,6 +255,8 @@ fn found_alike(here: &OwnedFd, name: &[u8], like: &OwnedFd) -> io::Result<Option
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
     use std::sync::Barrier;
 
     use super::*;
@@ -259,5 +300,68 @@ mod tests {
         made_alike((&making, &here), b"d", &open(b"volume/d")).unwrap();
         let refused = made_alike((&making, &here), b"d", &open(b"volume/other"));
         assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EXDEV));
+    }
+
+    fn bin(tmp: &Path) -> Bin {
+        for dir in ["volume", "trash/files", "trash/trees"] {
+            fs::create_dir_all(tmp.join(dir)).unwrap();
+        }
+        let open = |path: &str| beneath::open_root(&tmp.join(path)).unwrap();
+        Bin {
+            volume: open("volume"),
+            files: open("trash/files"),
+            trees: open("trash/trees"),
+            trees_path: String::new(),
+            last: None,
+            above: None,
+            kept: Stranded::of_run(open("trash"), "run", Arc::default()),
+            trash: open("trash"),
+            making: Making::default(),
+        }
+    }
+
+    #[test]
+    fn however_many_directories_above_are_missing_each_is_made_like_its_own() {
+        for levels in [1, 2, CLIMBED_MAX, CLIMBED_MAX + 1, 3 * CLIMBED_MAX] {
+            let tmp = tempfile::tempdir().unwrap();
+            let mut bin = bin(tmp.path());
+            let way = |levels: usize| "d/".repeat(levels);
+            fs::create_dir_all(tmp.path().join("volume").join(way(levels))).unwrap();
+            for level in 1..=levels {
+                let mode = fs::Permissions::from_mode(0o700 + u32::try_from(level % 8).unwrap());
+                fs::set_permissions(tmp.path().join("volume").join(way(level)), mode).unwrap();
+            }
+            let way_to = way(levels);
+            let path = way_to.trim_end_matches('/').as_bytes();
+            let like = beneath::open_anchor(&bin.volume, path).unwrap();
+            bin.place(path, &like).unwrap();
+            for level in 1..=levels {
+                let mode = |part: &str| {
+                    let path = tmp.path().join(part).join(way(level));
+                    fs::metadata(path).unwrap().permissions().mode()
+                };
+                assert_eq!(mode("trash/files"), mode("volume"), "{level} of {levels}");
+            }
+        }
+    }
+
+    /// While its owner moves directories to and fro.
+    #[test]
+    fn a_directory_that_lies_elsewhere_by_now_gets_no_place_among_others() {
+        for (levels, moved) in [(2, "a/b"), (3, "a/b"), (2, "a"), (CLIMBED_MAX + 2, "a/b")] {
+            let tmp = tempfile::tempdir().unwrap();
+            let mut bin = bin(tmp.path());
+            let path = format!("a/b{}", "/c".repeat(levels));
+            fs::create_dir_all(tmp.path().join("volume").join(&path)).unwrap();
+            let like = beneath::open_anchor(&bin.volume, path.as_bytes()).unwrap();
+            let moved = tmp.path().join("volume").join(moved);
+            fs::rename(&moved, tmp.path().join("volume/elsewhere")).unwrap();
+            let refused = bin.place(path.as_bytes(), &like);
+            assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::NotFound);
+            fs::create_dir_all(tmp.path().join("volume").join(&path)).unwrap();
+            let refused = bin.place(path.as_bytes(), &like);
+            assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EXDEV));
+            assert_eq!(fs::read_dir(tmp.path().join("trash/files")).unwrap().count(), 0);
+        }
     }
 }

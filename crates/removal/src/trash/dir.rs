@@ -23,7 +23,7 @@ use purge_collect::Watched;
 use purge_model::{Seconds, Stat};
 use purge_sys::absence::Absence;
 use purge_sys::walk::{Removal, list};
-use purge_sys::{beneath, inside, mark, stat};
+use purge_sys::{beneath, inside, mark, stat, vacant};
 
 /// This many names are tried for what users have put in its place: short ones, then ones that no user can guess and take beforehand.
 const ASIDE_SHORT: u64 = 8;
@@ -58,7 +58,13 @@ impl Trash {
             // The owner of the volume's root may have put another directory there since.
             let dir = beneath::open_dir(&dir, b"")?;
             if list(&dir)?.is_empty() {
-                mark::give(&dir).or_else(mark::may_lack)?;
+                let needs_none = only_own_renames(&volume)?;
+                // Without CAP_SYS_ADMIN there is no such mark.
+                let may_lack = |error: io::Error| match error.raw_os_error() {
+                    Some(libc::EPERM) if needs_none => Ok(()),
+                    _ => mark::may_lack(error),
+                };
+                mark::give(&dir).or_else(may_lack)?;
             }
         }
         Self::open(watched)?.ok_or_else(|| io::ErrorKind::NotFound.into())
@@ -257,7 +263,7 @@ impl Trash {
             ..share.clone()
         };
         let closed = CString::new(closed.name()).unwrap_or_default();
-        match inside::move_to(&self.dir, &here, &self.dir, &closed) {
+        match vacant::take(&self.dir, &here, &self.dir, &closed) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }
@@ -404,13 +410,12 @@ fn look(watched: &Watched, volume: &OwnedFd) -> io::Result<Place> {
     if found.st_uid != rustix::process::geteuid().as_raw() {
         return Ok(Place::Foreign);
     }
-    // Where a user may rename what is root's, any private directory of root's may have got this name: what lies in it is no run's.
-    let root = rustix::fs::fstat(volume)?;
-    let only_root_renames = root.st_uid == 0 && (root.st_mode & 0o022 == 0 || root.st_mode & 0o1000 != 0);
+    // Where others may rename what is the agent's, any private directory of its user may have got this name: what lies in it is no run's.
+    let only_own_renames = only_own_renames(volume)?;
     match found.st_mode & 0o077 {
         0 if mark::is_on(&dir)? => Ok(Place::Own(dir)),
-        0 if only_root_renames => {
-            // An earlier agent made it.
+        0 if only_own_renames => {
+            // An earlier agent made it, or one that cannot mark it.
             let _ = mark::give(&dir);
             Ok(Place::Own(dir))
         }
@@ -422,6 +427,13 @@ fn look(watched: &Watched, volume: &OwnedFd) -> io::Result<Place> {
     }
 }
 
+/// Whether only root and the agent's user can give a name in the volume's root to something of that user's.
+fn only_own_renames(volume: &OwnedFd) -> io::Result<bool> {
+    let root = rustix::fs::fstat(volume)?;
+    let is_own = root.st_uid == 0 || root.st_uid == rustix::process::geteuid().as_raw();
+    Ok(is_own && (root.st_mode & 0o022 == 0 || root.st_mode & 0o1000 != 0))
+}
+
 /// Gives what a user has put in the place of the trash another name there: it stays a user's, as everything else in the volume.
 fn set_aside(watched: &Watched, volume: &OwnedFd) -> io::Result<()> {
     let luck = RandomState::new();
@@ -431,7 +443,7 @@ fn set_aside(watched: &Watched, volume: &OwnedFd) -> io::Result<()> {
             n => format!("purge-agent-set-aside.{:016x}", luck.hash_one(n)),
         };
         let name = CString::new(aside.as_str())?;
-        match inside::move_to(volume, NAME, volume, &name) {
+        match vacant::set_aside(volume, NAME, volume, &name) {
             Ok(()) => {
                 let volume = watched.path.display();
                 tracing::warn!(%volume, %aside, "{TRASH} at the root of the volume was not made by the agent; it has another name now");

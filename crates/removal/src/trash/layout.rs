@@ -2,9 +2,9 @@
 
 use std::ffi::CStr;
 
-/// Its name at the volume's root.
-pub const TRASH: &str = ".purge-agent-trash";
-/// The same as the C library takes it.
+pub use purge_collect::TRASH;
+
+/// Its name at the volume's root, as the C library takes it.
 pub const NAME: &CStr = c".purge-agent-trash";
 /// What a directory that was taken as a whole is called in its place.
 pub(crate) const TREE: &CStr = c"t";

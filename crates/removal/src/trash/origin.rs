@@ -6,12 +6,12 @@
 //! ```
 //! A run without a grace notes it in its ledger, batch by batch, before anything is moved. What is kept apart has it beside itself.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-
-use rustc_hash::FxHashMap;
+use std::time::{Duration, Instant};
 
 use crate::candidate::Candidate;
 use purge_format::Damaged;
@@ -54,7 +54,7 @@ impl Level {
         Ok(Self {
             ino: found.stat.ino,
             birth: found.keeps_birth.then_some(found.stat.birth),
-            protection: Protection::of(dir).ok(),
+            protection: Protection::of_found(dir, &found).ok(),
         })
     }
 
@@ -219,52 +219,75 @@ pub fn depth(path: &[u8]) -> usize {
     path.split(|b| *b == b'/').filter(|name| !name.is_empty()).count()
 }
 
-/// Where the candidates of a batch are to be taken out of, each with its position. Those that follow each other in one directory have it once.
-pub fn of_batch(root: &OwnedFd, candidates: &[Candidate]) -> Vec<(usize, Origin)> {
-    let mut known: FxHashMap<&[u8], Level> = FxHashMap::default();
-    let mut seen: FxHashMap<Arc<[u8]>, ()> = FxHashMap::default();
-    let mut left = LEVELS_OF_A_BATCH_MAX;
-    let mut origins = Vec::new();
-    for (position, candidate) in candidates.iter().enumerate() {
-        let is_moved = candidate.shape != Shape::EmptyDirectory && !candidate.dir.is_empty();
-        if !is_moved || seen.insert(Arc::clone(&candidate.dir), ()).is_some() {
-            continue;
-        }
-        let origin = above(root, &candidate.dir, (&mut known, left));
-        left = left.saturating_sub(origin.levels.len());
-        origins.push((position, origin));
-    }
-    origins
+/// Directories that a worker has looked at a moment ago. What is noted of a batch may be as old as the batch is held, up to a second. So the
+/// directories high up, which many batches have in common, need not be opened again for each of them.
+#[derive(Debug, Default)]
+pub struct Recent {
+    levels: HashMap<Box<[u8]>, Level>,
+    since: Option<Instant>,
 }
 
-/// The directories at the end of a path; those that are `known` are not looked at again.
-fn above<'p>(
-    root: &OwnedFd,
-    path: &'p [u8],
-    (known, left): (&mut FxHashMap<&'p [u8], Level>, usize),
-) -> Origin {
-    let mut levels = Vec::new();
-    let mut here: Option<OwnedFd> = None;
-    let mut at = path;
-    // The nearest is always noted.
-    while !at.is_empty() && (levels.is_empty() || levels.len() < left.min(LEVELS_MAX)) {
-        if let Some(level) = known.get(at) {
-            levels.push(level.clone());
-            here = None;
-        } else {
-            let open = here.take().map_or_else(|| beneath::open_dir(root, at), Ok);
-            let looked = open.and_then(|open| Ok((Level::of(&open)?, open)));
-            let Ok((level, open)) = looked else { break };
-            known.insert(at, level.clone());
-            levels.push(level);
-            here = beneath::open_listable_parent(&open).ok();
+/// So long.
+const KNOWN_FOR: Duration = Duration::from_secs(1);
+/// This many at most.
+const KNOWN_MAX: usize = 4096;
+
+impl Recent {
+    /// Where the candidates of a batch are to be taken out of, each with its position. Those that follow each other in one directory have it
+    /// once.
+    pub fn of_batch(&mut self, root: &OwnedFd, candidates: &[Candidate]) -> Vec<(usize, Origin)> {
+        self.forget_old();
+        let mut seen: HashSet<Arc<[u8]>> = HashSet::new();
+        let mut left = LEVELS_OF_A_BATCH_MAX;
+        let mut origins = Vec::new();
+        for (position, candidate) in candidates.iter().enumerate() {
+            let is_moved = candidate.shape != Shape::EmptyDirectory && !candidate.dir.is_empty();
+            if !is_moved || !seen.insert(Arc::clone(&candidate.dir)) {
+                continue;
+            }
+            let origin = self.above(root, &candidate.dir, left);
+            left = left.saturating_sub(origin.levels.len());
+            origins.push((position, origin));
         }
-        let cut = at.iter().rposition(|b| *b == b'/').unwrap_or(0);
-        at = at.get(..cut).unwrap_or_default();
+        origins
     }
-    Origin {
-        levels,
-        is_whole: at.is_empty(),
+
+    fn forget_old(&mut self) {
+        let is_old = self.since.is_none_or(|since| since.elapsed() > KNOWN_FOR);
+        if is_old || self.levels.len() > KNOWN_MAX {
+            self.levels.clear();
+            self.since = Some(Instant::now());
+        }
+    }
+
+    /// The directories at the end of a path; those that are known are not looked at again.
+    fn above(&mut self, root: &OwnedFd, path: &[u8], left: usize) -> Origin {
+        let mut levels = Vec::new();
+        let mut below: Option<OwnedFd> = None;
+        let mut at = path;
+        // The nearest is always noted.
+        while !at.is_empty() && (levels.is_empty() || levels.len() < left.min(LEVELS_MAX)) {
+            if let Some(level) = self.levels.get(at) {
+                levels.push(level.clone());
+                below = None;
+            } else {
+                let open = match &below {
+                    Some(below) => beneath::open_listable_parent(below),
+                    None => beneath::open_dir(root, at),
+                };
+                let looked = open.and_then(|open| Ok((Level::of(&open)?, open)));
+                let Ok((level, open)) = looked else { break };
+                self.levels.insert(at.into(), level.clone());
+                levels.push(level);
+                below = Some(open);
+            }
+            let cut = at.iter().rposition(|b| *b == b'/').unwrap_or(0);
+            at = at.get(..cut).unwrap_or_default();
+        }
+        Origin {
+            levels,
+            is_whole: at.is_empty(),
+        }
     }
 }
 
@@ -311,10 +334,10 @@ mod tests {
         let c = beneath::open_dir(&root, b"a/b/c").unwrap();
         let origin = Origin::of(&c, b"a/b/c");
         assert!(origin.is_whole && origin.is_in(&c));
-        let mut known = FxHashMap::default();
-        assert_eq!(above(&root, b"a/b/c", (&mut known, 9)), origin);
-        assert_eq!(above(&root, b"a/b", (&mut known, 9)).levels, origin.levels[1..]);
-        let cut = above(&root, b"a/b/c", (&mut known, 1));
+        let mut recent = Recent::default();
+        assert_eq!(recent.above(&root, b"a/b/c", 9), origin);
+        assert_eq!(recent.above(&root, b"a/b", 9).levels, origin.levels[1..]);
+        let cut = recent.above(&root, b"a/b/c", 1);
         assert!(cut.levels.len() == 1 && !cut.is_whole && cut.is_in(&c));
         assert_eq!(origin.level(0, 3), origin.levels.last());
         assert_eq!((origin.level(0, 2), cut.level(2, 3)), (None, None));

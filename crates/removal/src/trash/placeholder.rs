@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 use crate::trash::bin::split;
 use crate::trash::layout::TREE;
 use purge_model::{Inode, Kind};
-use purge_sys::{beneath, inside, mark, stat};
+use purge_sys::{beneath, inside, mark, stat, vacant};
 
 /// Takes a directory to its place in the trash, and leaves a placeholder at its name where the file system can do that. Whether there is one.
 ///
@@ -27,7 +27,7 @@ pub fn take(from: (&OwnedFd, &CStr), place: &OwnedFd) -> io::Result<bool> {
         }
         inside::remove_dir(place, TREE)?;
     }
-    inside::move_to(from.0, from.1, place, TREE).map(|()| false)
+    vacant::take(from.0, from.1, place, TREE).map(|()| false)
 }
 
 /// Puts a directory back from its place, over its placeholder if that still has the name.
@@ -44,7 +44,7 @@ pub fn give_back(place: &OwnedFd, to: (&OwnedFd, &CStr)) -> io::Result<()> {
         return Ok(());
     }
     remove(to);
-    inside::move_to(place, TREE, to.0, to.1)
+    vacant::give(place, TREE, to.0, to.1)
 }
 
 /// Removes a placeholder where it lies, if one is there. Returns which it was.

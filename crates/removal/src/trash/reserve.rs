@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use crate::trash::lanes::Lanes;
 use crate::trash::layout::{FILES, FLAT, TREES};
 use purge_sys::walk::list;
-use purge_sys::{beneath, inside};
+use purge_sys::{beneath, inside, vacant};
 
 const READY: &CStr = c"ready";
 const BALLAST: &CStr = c"ballast";
@@ -65,12 +65,12 @@ pub fn make_share(trash: &OwnedFd, name: &[u8]) -> io::Result<()> {
 /// # Errors
 /// When there is none.
 pub fn take(trash: &OwnedFd, name: &CStr) -> io::Result<()> {
-    inside::move_to(trash, READY, trash, name)
+    vacant::take(trash, READY, trash, name)
 }
 
 /// Keeps a share for the next run, if there is none and nothing is in this one.
 pub fn give_back(trash: &OwnedFd, name: &CStr) -> bool {
-    is_clean(trash, name).unwrap_or(false) && inside::move_to(trash, name, trash, READY).is_ok()
+    is_clean(trash, name).unwrap_or(false) && vacant::take(trash, name, trash, READY).is_ok()
 }
 
 fn is_clean(trash: &OwnedFd, name: &CStr) -> io::Result<bool> {

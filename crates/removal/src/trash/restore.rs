@@ -34,7 +34,7 @@ use purge_model::path_set::PathSet;
 use purge_model::{Inode, Kind};
 use purge_sys::likeness::Likeness;
 use purge_sys::walk::{list, walk};
-use purge_sys::{beneath, inside, stat};
+use purge_sys::{beneath, inside, stat, vacant};
 
 /// What is to go back.
 #[derive(Debug, Clone, Copy)]
@@ -423,7 +423,7 @@ impl<'a> Restore<'a> {
             let origin = settled.origins.get(&ino).map(|origin| &**origin);
             let mut way = self.way_to((trash, stage), above, (None, origin), found.stat.uid)?;
             let moved = way.place(self.placed);
-            let moved = moved.and_then(|dir| inside::move_to(flat, &name, dir, &last).map(|()| dir));
+            let moved = moved.and_then(|dir| vacant::give(flat, &name, dir, &last).map(|()| dir));
             let moved = moved.map(|dir| (self.placed)(dir, &last));
             self.tell_of(moved, (flat, &name), (path, origin), &found);
         }
@@ -504,7 +504,7 @@ fn put(
     is_dry: bool,
 ) -> io::Result<()> {
     match to {
-        Some(to) if !is_dry => inside::move_to(from, name, to, as_name),
+        Some(to) if !is_dry => vacant::give(from, name, to, as_name),
         Some(to) if inside::is_there(to, as_name)? => Err(io::Error::from_raw_os_error(libc::EEXIST)),
         _ => Ok(()),
     }

@@ -13,7 +13,7 @@ use crate::trash::origin::Origin;
 use crate::trash::reserve;
 use crate::trash::share::Share;
 use purge_model::Inode;
-use purge_sys::inside;
+use purge_sys::{inside, vacant};
 
 /// As many names of one file are kept, no more: with that many something else is wrong.
 const NAMES_MAX: u32 = 1000;
@@ -48,7 +48,7 @@ impl Stranded {
     ) -> io::Error {
         let what = format!("it may have been used while it was being taken, and cannot be put back: {error}");
         let place = reserve::with_ballast(&self.trash, || self.place(ino, path, origin));
-        match place.and_then(|place| inside::move_to(dir, name, place, TREE)) {
+        match place.and_then(|place| vacant::take(dir, name, place, TREE)) {
             Ok(()) => refusal::failure(
                 format!(
                     "{what}; it is kept in {TRASH}/{}: move away what has its name, then `purgectl restore {}`",

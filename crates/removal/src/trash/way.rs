@@ -16,7 +16,7 @@ use crate::trash::whom::Whom;
 use purge_model::Inode;
 use purge_sys::likeness::Likeness;
 use purge_sys::protection::Protection;
-use purge_sys::{beneath, inside, mark, stat};
+use purge_sys::{beneath, inside, mark, stat, vacant};
 
 /// Directories of the volume that are open at a time; those above them are opened again when they are needed.
 const OPEN_MAX: usize = 24;
@@ -46,7 +46,7 @@ impl Stage {
         let made = beneath::open_dir(&made, b"")?;
         let moved = like
             .give(&made)
-            .and_then(|()| inside::move_to(&self.dir, MADE, parent, name));
+            .and_then(|()| vacant::give(&self.dir, MADE, parent, name));
         match moved {
             Ok(()) => Ok(Some(made)),
             Err(e) => {

@@ -13,6 +13,8 @@ use crate::run::ledger::Position;
 use crate::take::batch::Batch;
 use crate::take::forget::{enter_trash, forget};
 use crate::take::moves::Finished;
+use crate::take::went::tell_mount;
+use crate::trash::origin::Recent;
 use purge_base::descriptors::Taken as Descriptors;
 
 /// What is not ended by the barrier of the next batch waits for one of its own, this long each time: until it is this old and a process waits
@@ -25,6 +27,8 @@ const AGE_MAX: Duration = Duration::from_millis(900);
 pub(super) struct Chain<'r> {
     pub(super) worker: u8,
     pub(super) last: Option<Decided<'r>>,
+    /// What it knows of the directories that it takes files out of.
+    pub(super) recent: Recent,
 }
 
 /// A batch that is decided and not yet carried out.
@@ -39,7 +43,11 @@ pub(super) struct Decided<'r> {
 
 impl<'r> Chain<'r> {
     pub(super) fn of(worker: u8) -> Self {
-        Self { worker, last: None }
+        Self {
+            worker,
+            last: None,
+            recent: Recent::default(),
+        }
     }
 
     /// A barrier has passed.
@@ -99,6 +107,11 @@ impl Runner<'_> {
             freed,
         } = finished;
         let fates: Vec<_> = part.iter().zip(fates).collect();
+        tell_mount(
+            self.watched,
+            fates.iter().map(|(candidate, fate)| (*candidate, fate)),
+            &trashed,
+        );
         let forgotten = enter_trash(self.watched, &trashed).and_then(|()| forget(self.watched, gone, &freed));
         drop(leases);
         let amended = amended.into_iter().try_for_each(|position| {
