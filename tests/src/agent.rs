@@ -220,6 +220,18 @@ impl Agent {
             .expect("opening the socket's directory");
     }
 
+    /// Its directory, and what is in it by now, belongs to this user.
+    ///
+    /// # Panics
+    /// When that cannot be done.
+    pub fn belongs_to(&self, uid: u32) {
+        let dir = self.dir.path();
+        for path in [dir.to_owned(), self.config_file()] {
+            std::os::unix::fs::chown(path, Some(uid), Some(uid)).expect("giving the agent's directory away");
+        }
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).expect("opening it");
+    }
+
     /// Connects to its socket as another user.
     ///
     /// # Errors
@@ -249,6 +261,7 @@ impl Agent {
     pub fn check(&self) -> (bool, String) {
         let mut check = Command::new(binary("purge-agent"));
         check.args(["check", "--config"]).arg(self.config_file());
+        check.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let out = check.output().expect("running purge-agent check");
         let said = [out.stdout, out.stderr].concat();
         (out.status.success(), String::from_utf8_lossy(&said).into_owned())

@@ -20,6 +20,7 @@
 //! - [`silent`] a mount whose server does not answer
 //! - [`once`]   what is made for all tests together
 //! - [`structure`] which crate uses which, and which module
+//! - [`through`] a volume that users come to through a mount of the agent's
 //! - [`job`]    `purge-agent once`, and a file server that is far away
 //! - [`skip`]   tests that cannot run where they are
 //!
@@ -37,6 +38,7 @@ pub mod agent;
 pub mod cable;
 pub mod certs;
 pub mod config;
+pub mod container;
 pub mod ctl;
 pub mod elsewhere;
 pub mod files;
@@ -57,8 +59,10 @@ pub mod structure;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod systemd;
+pub mod through;
 pub mod volumes;
 pub mod wait;
+pub mod ways;
 
 pub use agent::Agent;
 pub use config::Config;

@@ -1,7 +1,7 @@
 //! File systems of a test's own. Unmounted, detached and removed when dropped, also when the test panics.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +16,7 @@ use crate::wait::until;
 /// A kind of file system and how it keeps access times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fs {
-    /// ext4, noatime.
+    /// ext4, noatime; or ZFS, where `PURGE_TESTS_ZFS=1` wants that.
     Ext4,
     /// ext4, relatime.
     Ext4Relatime,
@@ -45,6 +45,12 @@ impl Fs {
         }
     }
 
+    /// Whether ZFS takes its place.
+    fn is_zfs(self) -> bool {
+        let wanted = std::env::var("PURGE_TESTS_ZFS").is_ok_and(|v| v == "1");
+        wanted && matches!(self, Self::Ext4 | Self::Ext4Relatime)
+    }
+
     /// Smaller images are refused by their mkfs.
     fn mib_min(self) -> u64 {
         match self {
@@ -63,10 +69,15 @@ pub struct Mount {
     mounted: bool,
     option: Option<String>,
     dir: TempDir,
+    /// Its name, where it is a pool of ZFS.
+    pool: Option<String>,
 }
 
 /// Others may take the loop device between its choice and its use.
 const MOUNT_ATTEMPTS: usize = 10;
+
+/// A pool takes some of it for itself.
+const ZFS_MIB_MIN: u64 = 256;
 
 /// Namespaces of tests live as long at most.
 const LET_GO: Duration = Duration::from_secs(120);
@@ -104,9 +115,15 @@ impl Mount {
             mib,
             mounted: false,
             option: None,
+            pool: fs.is_zfs().then(|| pool_in(&dir)),
             dir,
         };
-        std::fs::create_dir(mount.path()).map_err(|e| Unmet(e.to_string()))?;
+        fs::create_dir(mount.path()).map_err(|e| Unmet(e.to_string()))?;
+        if let Some(pool) = &mount.pool {
+            mount.make_pool(pool, arguments).map_err(Unmet)?;
+            mount.mounted = true;
+            return Ok(mount);
+        }
         if fs != Fs::Tmpfs {
             let image = mount.image();
             File::create(&image)
@@ -120,7 +137,45 @@ impl Mount {
             sh(mkfs.args(arguments).arg(&image)).map_err(Unmet)?;
         }
         mount.mount().map_err(Unmet)?;
+        if fs == Fs::Tmpfs && rustix::fs::statvfs(mount.path()).is_ok_and(|s| s.f_fsid == 0) {
+            return Err(Unmet(
+                "this kernel's tmpfs has no id, and fanotify refuses it".into(),
+            ));
+        }
         Ok(mount)
+    }
+
+    /// A pool of ZFS in its image, with one data set.
+    fn make_pool(&self, pool: &str, arguments: &[&str]) -> Result<(), String> {
+        if !arguments.is_empty() {
+            return Err(format!("ZFS has no {arguments:?}"));
+        }
+        let image = self.image();
+        let made = File::create(&image).and_then(|f| f.set_len(self.mib.max(ZFS_MIB_MIN) << 20));
+        made.map_err(|e| format!("no image: {e}"))?;
+        let atime = match self.fs {
+            Fs::Ext4Relatime => "atime=on",
+            _ => "atime=off",
+        };
+        let mut create = Command::new("zpool");
+        create.args([
+            "create",
+            "-f",
+            "-O",
+            atime,
+            "-O",
+            "relatime=on",
+            "-O",
+            "acltype=posixacl",
+            "-O",
+        ]);
+        create.arg(format!("mountpoint={}", self.path().display()));
+        sh(create.arg(pool).arg(image)).map(drop)
+    }
+
+    /// The pool of ZFS that it is, if it is one.
+    pub fn pool(&self) -> Option<&str> {
+        self.pool.as_deref()
     }
 
     /// The file system of an image that another program has filled; the image is moved.
@@ -134,10 +189,11 @@ impl Mount {
             mib: 0,
             mounted: false,
             option: None,
+            pool: None,
             dir: crate::files::temp_dir(),
         };
-        std::fs::create_dir(mount.path()).map_err(|e| Unmet(e.to_string()))?;
-        std::fs::rename(image, mount.image()).map_err(|e| Unmet(e.to_string()))?;
+        fs::create_dir(mount.path()).map_err(|e| Unmet(e.to_string()))?;
+        fs::rename(image, mount.image()).map_err(|e| Unmet(e.to_string()))?;
         mount.mount().map_err(Unmet)?;
         Ok(mount)
     }
@@ -153,7 +209,7 @@ impl Mount {
     /// When it cannot be made.
     pub fn dir(&self, name: &str) -> PathBuf {
         let path = self.path().join(name);
-        std::fs::create_dir(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        fs::create_dir(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         path
     }
 
@@ -167,6 +223,14 @@ impl Mount {
     /// # Errors
     /// What mount says.
     pub fn mount(&mut self) -> Result<(), String> {
+        if let Some(pool) = &self.pool {
+            sh(Command::new("zpool")
+                .args(["import", "-d"])
+                .arg(self.dir.path())
+                .arg(pool))?;
+            self.mounted = true;
+            return Ok(());
+        }
         let mut last = String::new();
         for _ in 0..MOUNT_ATTEMPTS {
             let mut mount = Command::new("mount");
@@ -253,9 +317,7 @@ impl Mount {
     /// When debugfs or mount says no.
     pub fn spoil(&mut self, files: &[PathBuf]) {
         let command = |file: &PathBuf| {
-            let ino = std::fs::symlink_metadata(file)
-                .expect("a file of this mount")
-                .ino();
+            let ino = fs::symlink_metadata(file).expect("a file of this mount").ino();
             format!("sif <{ino}> file_acl 7000")
         };
         let commands: Vec<String> = files.iter().map(command).collect();
@@ -266,6 +328,12 @@ impl Mount {
     /// made in the meantime has a copy of the mount, and what is mounted again before that one ends is the same file system,
     /// be it read-only after an error.
     pub fn unmount(&mut self) {
+        if let Some(pool) = self.pool.as_ref().filter(|_| self.mounted) {
+            self.mounted = false;
+            until("the pool is exported", LET_GO, || {
+                sh(Command::new("zpool").arg("export").arg(pool)).ok()
+            });
+        }
         if std::mem::take(&mut self.mounted) {
             let device = block_device(&self.path());
             unmount(&self.path());
@@ -281,17 +349,29 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        if self.mounted {
-            unmount(&self.path());
+        match &self.pool {
+            Some(pool) if self.mounted => {
+                if let Err(e) = sh(Command::new("zpool").args(["destroy", "-f"]).arg(pool)) {
+                    eprintln!("the pool {pool} stays: {e}");
+                }
+            }
+            _ if self.mounted => unmount(&self.path()),
+            _ => {}
         }
     }
 }
 
+/// A name for the pool of a directory of its own.
+fn pool_in(dir: &TempDir) -> String {
+    let name = dir.path().file_name().unwrap_or_default();
+    format!("pool-{}", name.to_string_lossy())
+}
+
 /// The name of the device under a mount, where it has one.
 fn block_device(path: &Path) -> Option<OsString> {
-    let device = std::fs::metadata(path).ok()?.dev();
+    let device = fs::metadata(path).ok()?.dev();
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-    let device = std::fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?;
+    let device = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?;
     Some(device.file_name()?.to_owned())
 }
 
@@ -336,15 +416,50 @@ fn unmount(path: &Path) {
         }
         std::thread::sleep(Duration::from_millis(100));
     }
+    eprintln!(
+        "{} is in use and unmounted all the same: {:?}",
+        path.display(),
+        held_by(path)
+    );
     if let Err(e) = sh(Command::new("umount").arg("-l").arg(path)) {
         eprintln!("cannot unmount {}: {e}", path.display());
     }
 }
 
+/// Unmounts what no process is to have open, at the first try.
+///
+/// # Panics
+/// When a process has: it says which, and what.
+pub fn unmount_at_once(path: &Path) {
+    if let Err(error) = sh(Command::new("umount").arg(path)) {
+        panic!("{error}: {:?}", held_by(path));
+    }
+}
+
+/// What is open below a path, by links of `/proc`.
+fn held_by(path: &Path) -> Vec<String> {
+    let listed = |dir: PathBuf| {
+        fs::read_dir(dir)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+    };
+    let links = listed("/proc".into()).flat_map(|process| {
+        let own = ["cwd", "root", "exe"].map(|name| process.join(name));
+        own.into_iter().chain(listed(process.join("fd")))
+    });
+    let held = links.filter_map(|link| {
+        let to = fs::read_link(&link).ok().filter(|to| to.starts_with(path))?;
+        Some(format!("{} -> {}", link.display(), to.display()))
+    });
+    held.collect()
+}
+
 /// Whether an agent can watch anything here.
 fn can_watch() -> Result<(), Unmet> {
     const CAP_SYS_ADMIN: u32 = 21;
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
     let mask = mask
         .and_then(|m| u64::from_str_radix(m.trim(), 16).ok())
@@ -352,8 +467,44 @@ fn can_watch() -> Result<(), Unmet> {
     if mask & (1 << CAP_SYS_ADMIN) == 0 {
         return Err(Unmet("needs root (CAP_SYS_ADMIN)".into()));
     }
-    if !Path::new("/proc/sys/fs/fanotify/max_user_groups").exists() {
-        return Err(Unmet("the kernel has no fanotify with limits (5.13)".into()));
-    }
     Ok(())
+}
+
+/// An overlayfs of directories of one file system.
+#[derive(Debug)]
+pub struct Overlay(PathBuf);
+
+impl Overlay {
+    /// Mounts one at `merged` in `dir`, over `lower`, `upper` and `work` there.
+    ///
+    /// # Errors
+    /// When this host does not let it: a reason to skip.
+    pub fn new(dir: &Path) -> Result<Self, Unmet> {
+        for name in ["lower", "upper", "work", "merged"] {
+            fs::create_dir_all(dir.join(name)).map_err(|e| Unmet(e.to_string()))?;
+        }
+        let of = |name: &str| dir.join(name).display().to_string();
+        let options = format!(
+            "noatime,lowerdir={},upperdir={},workdir={}",
+            of("lower"),
+            of("upper"),
+            of("work")
+        );
+        let at = dir.join("merged");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "overlay", "overlay", "-o", &options]).arg(&at);
+        sh(&mut mount).map_err(Unmet)?;
+        Ok(Self(at))
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        unmount(&self.0);
+    }
 }

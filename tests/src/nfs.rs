@@ -11,6 +11,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use tempfile::TempDir;
 
 use crate::once::once;
+use crate::once::with_file_server;
 use crate::skip::Unmet;
 use crate::wait::{SOON, until};
 use crate::{files, sh};
@@ -62,6 +63,7 @@ impl Server {
              -L {0}/log -p {0}/pid -N NIV_EVENT & wait; }}",
             dir.path().display()
         );
+        with_file_server(true);
         let namespace = Command::new("unshare")
             .args([
                 "--net",

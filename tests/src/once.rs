@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use crate::binary;
@@ -35,6 +36,25 @@ pub fn once(
     make(&fresh)?;
     fs::rename(&fresh, &made).map_err(says(&made))?;
     Ok(made)
+}
+
+/// Whether a file server runs on this host is told by its name (nfs-ganesha), and where one does, no volume is watched by its directories: tests of the
+/// one and of the other wait for each other. Held until the test's process ends.
+///
+/// # Panics
+/// When the lock cannot be had.
+pub fn with_file_server(runs: bool) {
+    static HELD: OnceLock<File> = OnceLock::new();
+    HELD.get_or_init(|| {
+        let dir = binary("purge-agent").with_file_name("fixtures");
+        fs::create_dir_all(&dir).expect("a place for locks");
+        let lock = File::create(dir.join("file-server.lock")).expect("a lock");
+        match runs {
+            true => lock.lock().expect("the lock"),
+            false => lock.lock_shared().expect("the lock"),
+        }
+        lock
+    });
 }
 
 fn modified(path: &Path) -> Option<SystemTime> {

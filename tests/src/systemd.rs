@@ -327,11 +327,18 @@ fn copy(files: &[&Path], root: &Path) {
 
 /// Puts programs and unit where a package would.
 fn install(root: &Path) {
-    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd/purge-agent.service");
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd");
     let files = [
         (binary("purge-agent"), "usr/sbin/purge-agent"),
         (binary("purgectl"), "usr/bin/purgectl"),
-        (unit, "lib/systemd/system/purge-agent.service"),
+        (
+            units.join("purge-agent.service"),
+            "lib/systemd/system/purge-agent.service",
+        ),
+        (
+            units.join("purge-agent-mount@.service"),
+            "lib/systemd/system/purge-agent-mount@.service",
+        ),
     ];
     for (from, to) in files {
         fs::copy(&from, root.join(to)).unwrap_or_else(|e| panic!("{}: {e}", from.display()));

@@ -13,6 +13,7 @@ use purge_tests::files::{
 };
 use purge_tests::mount::Bind;
 use purge_tests::wait::{SOON, until, until_same};
+use purge_tests::ways::Way;
 use purge_tests::{Agent, Config, Ctl, Fs, Mount, need};
 
 /// Waits until the index names exactly the files and directories below `root`.
@@ -406,16 +407,52 @@ fn operate(root: &Path, dice: &mut Dice, round: usize) {
 #[test]
 fn status_counts_what_is_there_after_a_thousand_random_operations_and_a_rescan() {
     let mount = need!(Mount::new(Fs::Ext4));
+    after_a_thousand_random_operations(&mount, Agent::tracking);
+}
+
+/// Where names alone say which directory an event is of, one that was moved has no place for a moment.
+#[test]
+fn the_index_converges_where_directories_are_found_by_their_names() {
+    for way in [Way::Places, Way::Inotify] {
+        let mount = need!(Mount::new(Fs::Ext4));
+        after_a_thousand_random_operations(&mount, |config| way.tracking(config));
+    }
+}
+
+/// Of a file that is renamed over no report tells where each directory is watched by itself.
+#[test]
+fn a_file_that_was_renamed_over_is_forgotten_though_what_took_its_name_is_deleted_at_once() {
+    for way in [Way::FileSystem, Way::Directories, Way::Places, Way::Inotify] {
+        let mount = need!(Mount::new(Fs::Ext4));
+        let root = mount.dir("volume");
+        let (over, under) = (make(&root.join("a"), 300), make(&root.join("b"), 300));
+        let agent = way.tracking(&Config::backdated(&root));
+        for (over, under) in over.iter().zip(&under) {
+            fs::rename(over, under).unwrap();
+            fs::remove_file(under).unwrap();
+        }
+        println!("{}", way.name());
+        index_agrees(&agent.ctl(), &root);
+    }
+}
+
+fn after_a_thousand_random_operations(mount: &Mount, tracking: impl Fn(&Config) -> Agent) {
     let root = mount.dir("volume");
     make(&root.join("a/b"), 20);
     make(&root.join("c"), 20);
-    let agent = Agent::tracking(&Config::backdated(&root));
+    let agent = tracking(&Config::backdated(&root));
     let ctl = agent.ctl();
     let counts_agree = |when: &str| {
         let naive = count_files(&root);
-        until(&format!("status counts {naive} files {when}"), SOON, || {
-            (number(&agent.status(), "/files") == naive).then_some(())
-        });
+        let began = std::time::Instant::now();
+        while number(&agent.status(), "/files") != naive {
+            if began.elapsed() > SOON {
+                // This says which.
+                index_agrees(&ctl, &root);
+                panic!("status does not count {naive} files {when}");
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
     };
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
     for hundred in 0..10 {

@@ -1,5 +1,5 @@
 //! Files that clients of the kernel's NFS server hold, of which no event tells. The server's list is one of the test's making, in the
-//! kernel's words, in the agent's own /proc: `tests/run --with-knfsd` does the same with the kernel's server, in a machine of its own.
+//! kernel's words, in the agent's own /proc: `tests/run --with-kernels` does the same with the kernel's server, in a machine of its own.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -10,12 +10,15 @@
 mod attention;
 mod cli;
 mod config;
+mod container;
 mod demo;
 mod doctor;
 mod handbook;
 mod journal;
 mod packages;
 mod papers;
+mod privileges;
 mod structure;
 mod systemd;
+mod systemd_mount;
 mod trial;

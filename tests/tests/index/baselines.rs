@@ -3,12 +3,17 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
+use purge_tests::ctl::text;
 use purge_tests::elsewhere::Elsewhere;
 use purge_tests::files::{assert_same, inode, make, now, read, temp_dir};
 use purge_tests::mount::Bind;
+use purge_tests::wait::until;
 use purge_tests::{Agent, Config, Fs, Mount, need, sh};
 
+/// Mount namespaces of other tests live as long at most.
+const LET_GO: Duration = Duration::from_secs(120);
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
 
@@ -88,6 +93,33 @@ fn where_one_of_several_mounts_keeps_no_times_nothing_is_believed() {
         &agent.ctl().candidate_files(),
         &files.iter().cloned().collect(),
     );
+}
+
+/// Each subvolume of btrfs has a device of its own, which no table of mounts tells.
+#[test]
+fn a_second_mount_without_access_times_is_found_on_every_file_system() {
+    for fs in [Fs::Ext4, Fs::Xfs, Fs::Btrfs, Fs::Tmpfs] {
+        let mount = need!(Mount::new(fs));
+        let root = mount.path();
+        sh(Command::new("mount")
+            .args(["-o", "remount,atime,relatime"])
+            .arg(&root))
+        .unwrap();
+        let elsewhere = temp_dir();
+        let bind = need!(Bind::new(&root, elsewhere.path()));
+        let mut remount = Command::new("mount");
+        sh(remount.args(["-o", "remount,bind,noatime"]).arg(elsewhere.path())).unwrap();
+        let believed = || {
+            let agent = Agent::tracking(&rule(&root, "auto", "30d"));
+            text(&agent.status(), "baseline").to_owned()
+        };
+        assert_eq!(believed(), "observed", "{fs:?}");
+        drop(bind);
+        // Mount namespaces of other tests may have a copy of that mount, and are believed to have readers.
+        until(&format!("{fs:?}: one mount"), LET_GO, || {
+            (believed() == "atime").then_some(())
+        });
+    }
 }
 
 /// A service that systemd runs with `ProtectSystem=strict` sees the volume read-only, and so do jobs that it starts for users.

@@ -2,7 +2,10 @@
 //! only if nothing speaks against it.
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use purge_tests::ctl::text;
 use purge_tests::files::{age_tree, make, temp_dir};
@@ -53,13 +56,79 @@ enum But {
     BegunLate,
     OpenAtTheEnd,
     OpenAtTheBeginning,
+    /// By a thread with descriptors of its own.
+    OpenInAThread,
+    /// By a thread that outlives the first of its process.
+    OpenWithoutTheFirstThread,
+    /// By a mount that is in no table.
+    OpenByNoMount,
     /// One more process has run in the new boot.
     NotTheFirst,
 }
 
+/// Has a file open in a thread. Arguments: the file, and whether the thread has descriptors of its own ("own") or outlives the first ("last").
+const THREAD: &str = r#"
+import ctypes, os, platform, sys, threading, time
+libc = ctypes.CDLL(None, use_errno=True)
+opened = threading.Event()
+def hold():
+    if sys.argv[2] == "own":
+        assert libc.unshare(0x400) == 0, "CLONE_FILES"
+    os.open(sys.argv[1], os.O_RDONLY)
+    opened.set()
+    time.sleep(0.2)
+    print("open", flush=True)
+    time.sleep(600)
+threading.Thread(target=hold).start()
+opened.wait()
+if sys.argv[2] == "last":
+    libc.syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)
+time.sleep(600)
+"#;
+
+/// Has a file open by a mount that was taken away from all tables. Argument: the file.
+const NO_MOUNT: &str = r#"
+import os, subprocess, sys, tempfile, time
+where = tempfile.mkdtemp()
+subprocess.run(["mount", "--bind", os.path.dirname(sys.argv[1]), where], check=True)
+os.open(os.path.join(where, os.path.basename(sys.argv[1])), os.O_RDONLY)
+subprocess.run(["umount", "--lazy", where], check=True)
+os.rmdir(where)
+print("open", flush=True)
+time.sleep(600)
+"#;
+
+/// A process that has a file open; it ends with this value.
+struct Holder(Child);
+
+impl Holder {
+    fn begin(program: &str, file: &Path, how: &str) -> Self {
+        let mut python = Command::new("/usr/bin/python3");
+        python
+            .args(["-c", program])
+            .arg(file)
+            .arg(how)
+            .stdout(Stdio::piped());
+        let mut child = python.spawn().expect("python3");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        assert_eq!(line, "open\n");
+        Self(child)
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// What came of the stretch: its gap, and how many of 20 expired files are still candidates.
-fn after_a_reboot(but: But) -> Option<(Value, usize)> {
-    let mount = Mount::new(Fs::Ext4).ok()?;
+fn after_a_reboot(fs: Fs, but: But) -> Option<(Value, usize)> {
+    let mount = Mount::new(fs).ok()?;
     let files = make(&mount.dir("d"), 20);
     age_tree(&mount.path());
     let vouched = match but {
@@ -79,6 +148,12 @@ fn after_a_reboot(but: But) -> Option<(Value, usize)> {
 
     // It is asked after what is open when it ends; that a file is opened before is a use of that one.
     let held = (but == But::OpenAtTheEnd).then(|| File::open(&files[0]).unwrap());
+    let _holder = match but {
+        But::OpenInAThread => Some(Holder::begin(THREAD, &files[0], "own")),
+        But::OpenWithoutTheFirstThread => Some(Holder::begin(THREAD, &files[0], "last")),
+        But::OpenByNoMount => Some(Holder::begin(NO_MOUNT, &files[0], "")),
+        _ => None,
+    };
     host.is(
         if but == But::StoppedAlone {
             "running"
@@ -128,9 +203,11 @@ fn why(said: &str) -> String {
 
 #[test]
 fn a_reboot_by_order_is_forgiven_where_the_operator_vouches_for_it() {
-    need!(Mount::new(Fs::Ext4));
-    let (gap, left) = after_a_reboot(But::Not).unwrap();
-    assert_eq!((text(&gap, "cause"), left), ("reboot", 20), "{gap}");
+    for fs in [Fs::Ext4, Fs::Btrfs] {
+        need!(Mount::new(fs));
+        let (gap, left) = after_a_reboot(fs, But::Not).unwrap();
+        assert_eq!((text(&gap, "cause"), left), ("reboot", 20), "{fs:?}: {gap}");
+    }
 }
 
 #[test]
@@ -146,7 +223,26 @@ fn what_is_not_known_to_be_a_reboot_by_order_counts_as_a_use_of_every_file() {
         But::OpenAtTheBeginning,
         But::NotTheFirst,
     ] {
-        let (gap, left) = after_a_reboot(but).unwrap();
+        let (gap, left) = after_a_reboot(Fs::Ext4, but).unwrap();
         assert_eq!((text(&gap, "cause"), left), ("stopped", 0), "{but:?}: {gap}");
+    }
+}
+
+#[test]
+fn a_file_that_is_open_in_an_odd_way_is_in_use_at_a_reboot() {
+    for (fs, but) in [
+        (Fs::Ext4, But::OpenInAThread),
+        (Fs::Ext4, But::OpenWithoutTheFirstThread),
+        (Fs::Ext4, But::OpenByNoMount),
+        // Each of its subvolumes has a device of its own, which no table of mounts tells.
+        (Fs::Btrfs, But::OpenAtTheEnd),
+    ] {
+        need!(Mount::new(fs));
+        let (gap, left) = after_a_reboot(fs, but).unwrap();
+        assert_eq!(
+            (text(&gap, "cause"), left),
+            ("stopped", 0),
+            "{fs:?}, {but:?}: {gap}"
+        );
     }
 }

@@ -1,5 +1,5 @@
 //! Project ids, also where the kernel has no call that tells them by name (before Linux 6.17). On xfs, which has them without a quota; ext4, and
-//! quotas of both, are shown by `tests/run --with-knfsd`: not every kernel has them.
+//! quotas of both, are shown by `tests/run --with-kernels`: not every kernel has them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -26,3 +26,4 @@ mod race;
 mod recovery;
 mod several;
 mod unleased;
+mod zfs;

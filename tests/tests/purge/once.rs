@@ -74,6 +74,23 @@ fn what_was_not_used_goes_and_all_else_stays() {
     assert!(left.is_empty(), "{left:?}");
 }
 
+/// What one worker meets of it is more than it may hold back: it goes into the plan in several parts.
+#[test]
+fn a_directory_of_many_long_names_goes_as_a_whole() {
+    let mount = need!(Mount::new(Fs::Ext4Relatime));
+    let dir = mount.dir("large");
+    let name = |n: usize| dir.join(format!("{n:06}{}", "x".repeat(200)));
+    for n in 0..9_000 {
+        fs::write(name(n), "").unwrap();
+    }
+    let_pass(4);
+    let young = make_one(&dir.join("young"));
+    let job = Job::run(&mount.path(), &TTL).ok();
+    assert_eq!(job.number("/files_purged"), 9_000, "{job:?}");
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+    assert!(young.exists());
+}
+
 #[test]
 fn where_reads_leave_no_access_time_the_job_must_be_told_which_clocks_count() {
     let mount = need!(Mount::new(Fs::Ext4));

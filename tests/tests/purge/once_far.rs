@@ -65,6 +65,10 @@ fn a_server_whose_reads_leave_nothing_is_refused() {
     let job = Job::run(&mount.path(), &["--ttl", "30d"]);
     assert_eq!(job.code, 3, "{job:?}");
     assert!(job.log.contains("--clock modify,change"), "{}", job.log);
+    // A dry run shows what that would mean, and ends as the job would.
+    let job = Job::run(&mount.path(), &["--ttl", "30d", "--dry-run"]);
+    assert_eq!((job.code, job.number("/files_to_purge")), (3, 20), "{job:?}");
+    assert!(job.log.contains("--clock modify,change"), "{}", job.log);
     assert_eq!(mount.far.files(), 60);
     let job = Job::run(&mount.path(), &["--ttl", "30d", "--clock", "modify,change"]).ok();
     assert_eq!(job.number("/files_purged"), 20);

@@ -10,7 +10,7 @@ use purge_tests::ctl::number;
 use purge_tests::files::{age_tree, make};
 use purge_tests::{Agent, Config, Fs, Mount, binary, need};
 
-/// Accesses on each of ext4, xfs, btrfs and tmpfs, with and without a grace.
+/// Accesses on each of ext4, xfs, btrfs and tmpfs, with and without a grace. `PURGE_TESTS_ACCESSES` has another number.
 const ACCESSES: &str = "1000";
 /// A second: unoptimised programs must keep up beside other tests.
 const RATE: &str = "2000";
@@ -21,10 +21,11 @@ fn nothing_is_lost_that_is_used_while_it_is_purged() {
     for filesystem in [Fs::Ext4, Fs::Xfs, Fs::Btrfs, Fs::Tmpfs] {
         drop(need!(Mount::new(filesystem)));
     }
+    let accesses = std::env::var("PURGE_TESTS_ACCESSES").unwrap_or_else(|_| ACCESSES.to_owned());
     let out = Command::new("timeout")
-        .args(["-k", "5", "300"])
+        .args(["-k", "5", "580"])
         .arg(binary("purge-bench"))
-        .args(["race", ACCESSES, RATE, "--ours"])
+        .args(["race", &accesses, RATE, "--ours"])
         .output()
         .unwrap();
     let table = String::from_utf8_lossy(&out.stdout);

@@ -53,3 +53,28 @@ fn without_leases_what_is_taken_stays_in_the_trash_for_a_day() {
     assert!(files.iter().all(|f| f.exists()));
     assert!(trash_is_empty(Path::new(&root)));
 }
+
+/// inotify does not say who has opened a file: without a lease nothing tells an open by another process from the agent's own.
+#[test]
+fn with_inotify_and_without_leases_nothing_is_taken() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let root = mount.path();
+    let files = make(&root.join("a"), 20);
+    age_tree(&root);
+    let keys = "baseline = \"mtime\"\ncollector = \"inotify\"\n";
+    let rule = "ttl = \"1h\"\nclock = [\"access\"]\nremove_empty_dirs = false";
+    let agent = Agent::tracking(&Config::new(&root, keys).rule("old", rule));
+    assert_eq!(text(&agent.status(), "collector"), "inotify");
+    let ctl = agent.ctl();
+    let off = Off::switch();
+    let plan = ctl.plan();
+    assert_eq!(number(&plan.json, "/candidates/files"), 20);
+    let run = ctl.apply(&plan).json();
+    let counts = tally(&plan, &run);
+    assert_eq!((counts.trashed, counts.deleted), (0, 0), "{run}");
+    assert_eq!(number(&run, "/skipped/open"), 20, "{run}");
+    assert!(files.iter().all(|f| f.exists()));
+    drop(off);
+    // What a run gives back counts as used: another process may have opened it.
+    assert!(ctl.candidate_files().is_empty());
+}

@@ -122,6 +122,21 @@ const KNOWN: &[(&str, &str, &str)] = &[
         ".exists fs::read fs::read_dir fs::read_to_string",
         PROC,
     ),
+    (
+        "crates/collect/src/exports.rs",
+        "fs::read fs::read_dir fs::read_link fs::read_to_string",
+        "/proc, and tables of root's in /etc and /var/lib/nfs",
+    ),
+    (
+        "crates/collect/src/fuse/told.rs",
+        "File::open fs::read fs::read_dir fs::remove_file",
+        STATE,
+    ),
+    (
+        "crates/collect/src/fuse/asking.rs",
+        "File::open UnixListener::bind fs::remove_file",
+        STATE,
+    ),
     ("crates/collect/src/projects.rs", "fs::read", PROC),
     (
         "crates/collect/src/touched.rs",
@@ -130,7 +145,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ),
     (
         "agent/src/reboot.rs",
-        "fs::read fs::read_dir fs::read_to_string",
+        "fs::read fs::read_dir fs::read_link fs::read_to_string",
         PROC,
     ),
     ("agent/src/doctor/machine.rs", "fs::read_to_string", PROC),
@@ -296,6 +311,11 @@ const COMMON: &[&str] = &[
 
 /// Only `sys` may have these calls. Each that sets something says how it works without a name.
 const CHANGES_IN_SYS: &[(&str, &str)] = &[
+    // AT_EMPTY_PATH; /proc/self/fd of an O_PATH descriptor
+    (
+        "crates/sys/src/backing.rs",
+        "chmod chownat removexattr setxattr utimensat",
+    ),
     ("crates/sys/src/socket.rs", "chownat chmod"), // AT_EMPTY_PATH; /proc/self/fd of an O_PATH descriptor
 ];
 
