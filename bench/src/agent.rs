@@ -46,6 +46,17 @@ pub struct Agent {
 impl Agent {
     /// Starts an agent that has never seen these volumes; its state lies in `place/name`.
     pub fn start(programs: &Path, place: &Path, name: &str, volumes: &[Volume<'_>]) -> Result<Self> {
+        Self::start_without(programs, place, name, volumes, "")
+    }
+
+    /// The same, and it takes these features of the kernel for missing (`PURGE_AGENT_WITHOUT`).
+    pub fn start_without(
+        programs: &Path,
+        place: &Path,
+        name: &str,
+        volumes: &[Volume<'_>],
+        without: &str,
+    ) -> Result<Self> {
         let dir = place.join(name);
         let state_dir = dir.join("state");
         fs::create_dir_all(&state_dir).with_context(|| format!("cannot make {}", state_dir.display()))?;
@@ -61,6 +72,7 @@ impl Agent {
             .arg(&config)
             // What is measured is the process that was started.
             .env("PURGE_AGENT_SINGLE_PROCESS", "1")
+            .env("PURGE_AGENT_WITHOUT", without)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log)?)

@@ -15,11 +15,11 @@ use crate::reading;
 use crate::report::{Report, Unit};
 
 /// Files that are read again and again.
-const HOT_FILES: usize = 64;
+pub const HOT_FILES: usize = 64;
 /// By then the agent has noticed what is hot.
-const HOT_AFTER: u64 = 5;
+pub const HOT_AFTER: u64 = 5;
 /// For each turn.
-const HOT_SECONDS: u64 = 1;
+pub const HOT_SECONDS: u64 = 1;
 /// An odd number: there is one in the middle.
 const HOT_TURNS: usize = 9;
 /// Between two looks whether the queue is empty.

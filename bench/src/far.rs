@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use fuser::{BackgroundSession, Config, MountOption, SessionACL};
 
 pub use self::server::Requests;
-use self::server::Server;
+use self::server::{Gate, Server};
 use self::tree::Tree;
 
 /// What reads leave behind.
@@ -39,6 +39,9 @@ pub struct Like {
     pub plus: bool,
     /// What reads leave behind.
     pub atimes: Atimes,
+    /// The kernel checks who may do what (`default_permissions`): it asks for a directory again before each name that it changes there. Else
+    /// the server decides, as file servers do.
+    pub kernel_checks: bool,
 }
 
 impl Default for Like {
@@ -47,6 +50,7 @@ impl Default for Like {
             delay: Duration::ZERO,
             plus: true,
             atimes: Atimes::Strict,
+            kernel_checks: true,
         }
     }
 }
@@ -57,6 +61,7 @@ pub struct Far {
     at: PathBuf,
     tree: Arc<Tree>,
     requests: Arc<Requests>,
+    gate: Arc<Gate>,
     session: Option<BackgroundSession>,
 }
 
@@ -69,19 +74,23 @@ impl Far {
         fs::create_dir_all(at)?;
         let tree = Arc::new(Tree::new());
         let requests = Arc::new(Requests::default());
-        let server = Server::new(Arc::clone(&tree), Arc::clone(&requests), like);
+        let gate = Arc::new(Gate::default());
+        let server = Server::new(Arc::clone(&tree), Arc::clone(&requests), Arc::clone(&gate), like);
         let mut config = Config::default();
         config.mount_options = vec![
             MountOption::FSName("far".into()),
             MountOption::Subtype("far".into()),
-            MountOption::DefaultPermissions,
         ];
+        if like.kernel_checks {
+            config.mount_options.push(MountOption::DefaultPermissions);
+        }
         config.acl = SessionACL::All;
         let session = fuser::spawn_mount(server, at, &config)?;
         Ok(Self {
             at: at.to_owned(),
             tree,
             requests,
+            gate,
             session: Some(session),
         })
     }
@@ -94,6 +103,11 @@ impl Far {
     /// What it was asked.
     pub fn requests(&self) -> &Requests {
         &self.requests
+    }
+
+    /// Has it answer to nothing from now on, or answer again: what was asked meanwhile as well.
+    pub fn answer(&self, answers: bool) {
+        self.gate.answer(answers);
     }
 
     /// Makes a file with all its times at `used`, and the directories above it, without a request. The path is below the root.
@@ -114,6 +128,7 @@ impl Far {
 
 impl Drop for Far {
     fn drop(&mut self) {
+        self.gate.answer(true);
         let mut umount = Command::new("umount");
         umount.arg("-l").arg(&self.at).stderr(Stdio::null());
         let _ = umount.status();

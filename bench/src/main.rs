@@ -4,12 +4,14 @@
 //! purge-bench [FILES]          as root; bench/run builds everything and calls it
 //! purge-bench apply [FILES]    applying plans only
 //! purge-bench hot              files that are used all the time only
+//! purge-bench ways             what each way of watching costs, hot files and first uses, in one table
 //! purge-bench race [ACCESSES [A_SECOND]] [--ours]   is anything lost that was used while it was purged?
 //! purge-bench growth FILES...  how costs grow with the number of files, in one table
 //! purge-bench links [NAMES [INODES]]   files with very many names
 //! purge-bench plans FILES...   what the agent's memory does while it removes as many files, in one table
 //! purge-bench far [FILES]      `purge-agent once` on a file server whose answers come 3 ms late
 //! purge-bench scan [FILES]     a cold scan of a local disk beside find
+//! purge-bench mount            what a mount of the agent's costs those who use files through it
 //! purge-bench storm ...        a reader of the event storm; see `storm`
 //! purge-bench read ...         another reader; see `reading`
 //! ```
@@ -21,12 +23,15 @@
 //! - `purging`   applying plans beside find -delete
 //! - `bare`      what the guarded delete cannot do without, alone
 //! - `collecting` what collecting costs those who use files, and the agent
+//! - `ways`      the same for each way of watching
 //! - `reading`   readers of hot files, and of each file once
 //! - `growth`    how costs grow with the number of files
 //! - `links`     files with very many names
 //! - `plans`     memory by the size of a plan
 //! - `storm`     readers that open files as fast as they can
 //! - `job`       `purge-agent once`: on a far file server, and its cold scan of a disk
+//! - `floor`     what the machine itself gives there: the same requests by plain loops
+//! - `through`   files that are used through a mount of the agent's
 //! - `measure`   stopwatch, medians, memory, space
 //! - `machine`   what it all ran on
 //! - `report`    the table
@@ -38,6 +43,7 @@ mod agent;
 mod bare;
 mod collecting;
 mod command;
+mod floor;
 mod growth;
 mod image;
 mod job;
@@ -51,6 +57,8 @@ mod reading;
 mod report;
 mod stages;
 mod storm;
+mod through;
+mod ways;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -60,7 +68,7 @@ use anyhow::{Context, Result, bail, ensure};
 use report::Report;
 use stages::Bench;
 
-const USAGE: &str = "usage: purge-bench [FILES] | purge-bench apply [FILES] | purge-bench hot | purge-bench race [ACCESSES [A_SECOND]] [--ours] | purge-bench growth FILES... | purge-bench links [NAMES [INODES]] | purge-bench plans FILES... | purge-bench far [FILES] | purge-bench scan [FILES]";
+const USAGE: &str = "usage: purge-bench [FILES] | purge-bench apply [FILES] | purge-bench hot | purge-bench ways | purge-bench race [ACCESSES [A_SECOND]] [--ours] | purge-bench growth FILES... | purge-bench links [NAMES [INODES]] | purge-bench plans FILES... | purge-bench far [FILES] | purge-bench scan [FILES] | purge-bench mount";
 const FILES_DEFAULT: usize = 1_000_000;
 /// As many on each kind of file system.
 const ACCESSES_DEFAULT: u64 = 1_000_000;
@@ -121,7 +129,9 @@ fn main() -> ExitCode {
             Ok(files) => in_a_place(files, job::cold_scan),
             Err(error) => Err(error),
         },
+        Some((mode, [])) if mode == "mount" => in_a_place(FILES_MIN, through::measure),
         Some((mode, [])) if mode == "hot" => bench(stages::HOT_TREE, Bench::use_of_hot_files),
+        Some((mode, [])) if mode == "ways" => in_a_place(2 * ways::FILES, ways::measure),
         _ => match files_wanted(&args) {
             Ok(files) => bench(files, measure_everything),
             Err(error) => {

@@ -3,6 +3,7 @@
 //! ```text
 //! purge-bench read hot  MANIFEST FILES SIZE SECONDS   the same files again and again; prints reads a second, the first WARM_UP seconds left out
 //! purge-bench read once MANIFEST FILES SIZE SECONDS   each file once; prints how many that were
+//! purge-bench read each MANIFEST FILES SIZE AFTER     each file once, those before AFTER left out; prints reads a second
 //! ```
 
 use std::fs::File;
@@ -30,6 +31,20 @@ pub fn once(manifest: &Path, files: usize) -> Result<f64> {
     started("once", manifest, files, 4 << 10, 0)
 }
 
+/// Files of a manifest, of which each is read once.
+#[derive(Debug, Clone, Copy)]
+pub struct Each {
+    /// This number of its files is left out.
+    pub after: usize,
+    pub files: usize,
+    pub size: usize,
+}
+
+/// Reads each of these files once; returns opens a second.
+pub fn each(manifest: &Path, Each { after, files, size }: Each) -> Result<f64> {
+    started("each", manifest, files, size, after as u64)
+}
+
 fn started(how: &str, manifest: &Path, files: usize, size: usize, seconds: u64) -> Result<f64> {
     let this = std::env::current_exe().context("cannot find this program")?;
     let mut reader = Command::new(this);
@@ -45,16 +60,23 @@ fn started(how: &str, manifest: &Path, files: usize, size: usize, seconds: u64) 
 /// What the reader does.
 pub fn read_files(args: &[String]) -> Result<()> {
     let [how, manifest, files, size, seconds] = args else {
-        bail!("a reader takes hot|once MANIFEST FILES SIZE SECONDS");
+        bail!("a reader takes hot|once|each MANIFEST FILES SIZE SECONDS|AFTER");
     };
     let manifest = std::fs::read_to_string(manifest).with_context(|| format!("cannot read {manifest}"))?;
     let paths = manifest.lines().filter_map(|line| line.rsplit('\t').next());
-    let paths: Vec<&str> = paths.take(files.parse()?).collect();
+    let after = if how == "each" { seconds.parse()? } else { 0 };
+    let paths: Vec<&str> = paths.skip(after).take(files.parse()?).collect();
     ensure!(!paths.is_empty(), "the manifest names no file");
     let mut buffer = vec![0; size.parse()?];
     if how == "once" {
         read_all(&paths, &mut buffer)?;
         println!("{}", paths.len());
+        return Ok(());
+    }
+    if how == "each" {
+        let start = Instant::now();
+        read_all(&paths, &mut buffer)?;
+        println!("{}", paths.len() as f64 / start.elapsed().as_secs_f64());
         return Ok(());
     }
     let lasts = Duration::from_secs(seconds.parse()?);

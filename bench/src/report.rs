@@ -48,6 +48,25 @@ fn grouped(figure: f64) -> String {
     out
 }
 
+/// What several measurements gave.
+struct Range {
+    least: f64,
+    median: f64,
+    most: f64,
+}
+
+impl Range {
+    fn of(figures: &[f64]) -> Option<Self> {
+        let mut figures = figures.to_vec();
+        figures.sort_by(f64::total_cmp);
+        Some(Self {
+            least: *figures.first()?,
+            median: *figures.get(figures.len() / 2)?,
+            most: *figures.last()?,
+        })
+    }
+}
+
 #[derive(Debug, Default)]
 struct Row {
     what: String,
@@ -82,6 +101,32 @@ impl Report {
             peer: peer.into(),
             peers: unit.show(peers),
             ratio: format!("{:.2}x", unit.times_better(ours, peers)),
+        });
+    }
+
+    /// Figures that were measured by turns with a peer's: medians, the least and the most.
+    pub fn by_turns(&mut self, what: &str, unit: Unit, ours: &[f64], peer: &str, peers: &[f64]) {
+        let ratios: Vec<f64> = ours
+            .iter()
+            .zip(peers)
+            .map(|(ours, peers)| unit.times_better(*ours, *peers))
+            .collect();
+        let shown = |figures: &[f64]| match Range::of(figures) {
+            Some(range) if range.least == range.most => unit.show(range.median),
+            Some(range) => format!(
+                "{} ({} to {})",
+                unit.show(range.median),
+                unit.show(range.least).trim_end_matches("/s"),
+                unit.show(range.most).trim_end_matches("/s")
+            ),
+            None => String::new(),
+        };
+        self.rows.push(Row {
+            what: what.into(),
+            ours: shown(ours),
+            peer: peer.into(),
+            peers: shown(peers),
+            ratio: Range::of(&ratios).map_or_else(String::new, |ratio| format!("{:.2}x", ratio.median)),
         });
     }
 

@@ -10,10 +10,11 @@ use purge_sys::handle::Handle;
 /// The shortest event there is: its metadata alone.
 const METADATA_BYTES: usize = 24;
 
-const LAYOUTS: [Layout; 4] = [
+const LAYOUTS: [Layout; 5] = [
     Layout::Ino32,
     Layout::Tmpfs,
     Layout::Xfs,
+    Layout::Zfs,
     Layout::Btrfs { subvolume: 5 },
 ];
 

@@ -1,7 +1,6 @@
 //! What answers the kernel.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -46,48 +45,70 @@ fn one(counter: &AtomicU64) {
 
 type Answer = Box<dyn FnOnce() + Send>;
 
-/// An answer that is due later; the earliest is the greatest.
-struct Due(Instant, u64, Answer);
+/// Whether it answers, and what it has not answered meanwhile.
+#[derive(Default)]
+pub struct Gate(Mutex<Option<Vec<Answer>>>);
 
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        self.1 == other.1
-    }
-}
-impl Eq for Due {}
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Due {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.0, other.1).cmp(&(self.0, self.1))
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Gate").field(&self.0.lock().is_some()).finish()
     }
 }
 
+impl Gate {
+    /// Answers no more from now on, or again.
+    pub fn answer(&self, answers: bool) {
+        let held = match answers {
+            true => self.0.lock().take(),
+            false => self.0.lock().replace(Vec::new()),
+        };
+        held.into_iter().flatten().for_each(|answer| answer());
+    }
+
+    fn pass(&self, answer: Answer) -> Option<Answer> {
+        match &mut *self.0.lock() {
+            Some(held) => {
+                held.push(answer);
+                None
+            }
+            None => Some(answer),
+        }
+    }
+}
+
+/// Answers that are due later, in the order in which they are: each waits for as long as the others.
 #[derive(Default)]
 struct Late {
-    due: Mutex<BinaryHeap<Due>>,
+    due: Mutex<VecDeque<(Instant, Answer)>>,
     more: Condvar,
-    number: AtomicU64,
 }
 
 impl Late {
-    /// Answers when the time has come.
+    fn add(&self, at: Instant, answer: Answer) {
+        let mut due = self.due.lock();
+        let is_first = due.is_empty();
+        due.push_back((at, answer));
+        drop(due);
+        // To wake it for each would take a processor that those who are measured need.
+        if is_first {
+            self.more.notify_one();
+        }
+    }
+
+    /// Answers when the time has come: all that are due by then, so that the lock is not taken for each.
     fn answer_all(&self) {
+        let mut now = Vec::new();
         loop {
             let mut due = self.due.lock();
-            let now = Instant::now();
-            match due.peek().map(|first| first.0) {
+            let at = Instant::now();
+            match due.front().map(|first| first.0) {
                 None => self.more.wait(&mut due),
-                Some(at) if at > now => drop(self.more.wait_for(&mut due, at - now)),
+                Some(first) if first > at => drop(self.more.wait_for(&mut due, first - at)),
                 Some(_) => {
-                    let first = due.pop();
+                    let count = due.iter().take_while(|(first, _)| *first <= at).count();
+                    now.extend(due.drain(..count).map(|(_, answer)| answer));
                     drop(due);
-                    if let Some(Due(_, _, answer)) = first {
-                        answer();
-                    }
+                    now.drain(..).for_each(|answer| answer());
                 }
             }
         }
@@ -99,10 +120,11 @@ pub struct Server {
     requests: Arc<Requests>,
     like: Like,
     late: Arc<Late>,
+    gate: Arc<Gate>,
 }
 
 impl Server {
-    pub fn new(tree: Arc<Tree>, requests: Arc<Requests>, like: Like) -> Self {
+    pub fn new(tree: Arc<Tree>, requests: Arc<Requests>, gate: Arc<Gate>, like: Like) -> Self {
         let late = Arc::new(Late::default());
         if !like.delay.is_zero() {
             let late = Arc::clone(&late);
@@ -113,17 +135,18 @@ impl Server {
             requests,
             like,
             late,
+            gate,
         }
     }
 
     fn later(&self, answer: impl FnOnce() + Send + 'static) {
+        let Some(answer) = self.gate.pass(Box::new(answer)) else {
+            return;
+        };
         if self.like.delay.is_zero() {
             return answer();
         }
-        let number = self.late.number.fetch_add(1, Relaxed);
-        let due = Due(Instant::now() + self.like.delay, number, Box::new(answer));
-        self.late.due.lock().push(due);
-        self.late.more.notify_one();
+        self.late.add(Instant::now() + self.like.delay, answer);
     }
 
     fn attr(&self, ino: u64) -> Result<FileAttr, Errno> {
@@ -509,7 +532,7 @@ impl Filesystem for Server {
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        reply.statfs(1 << 30, 1 << 29, 1 << 29, 1 << 30, 1 << 29, 4096, 255, 4096);
+        self.later(move || reply.statfs(1 << 30, 1 << 29, 1 << 29, 1 << 30, 1 << 29, 4096, 255, 4096));
     }
 }
 
