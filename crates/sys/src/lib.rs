@@ -23,6 +23,7 @@
 //! - [`bounded`]  a look that ends though a server does not answer
 //! - [`openers`]  whether a lease is refused while a process waits to open the file
 //! - [`peer`]     who is at the other end of a unix socket
+//! - [`processor`] on which processor a thread runs
 //! - [`private`]  files and directories that are root's alone
 //! - [`project`]  project ids
 //! - [`shared`]   a buffer that outlives the process
@@ -70,6 +71,7 @@ pub mod namespaces;
 pub mod openers;
 pub mod peer;
 pub mod private;
+pub mod processor;
 pub mod project;
 pub mod protection;
 pub mod shared;

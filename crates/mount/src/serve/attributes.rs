@@ -49,14 +49,14 @@ impl Server {
         if let Some(length) = set.size {
             match set.kills {
                 true => acting::without_keeping_bits(|| self.set_length(head.node, set.handle, length)),
-                false => self.set_length(head.node, set.handle, length),
+                false => acting::keeping_bits(|| self.set_length(head.node, set.handle, length)),
             }?;
         }
         if set.uid.is_some() || set.gid.is_some() {
-            backing::set_owner(&node, set.uid, set.gid)?;
+            acting::keeping_bits(|| backing::set_owner(&node, set.uid, set.gid))?;
         }
         if let Some(mode) = set.mode {
-            backing::set_mode(&node, mode)?;
+            acting::keeping_bits(|| backing::set_mode(&node, mode))?;
         }
         let time = |set: Option<Option<(i64, u32)>>| match set {
             None => Time::Kept,
@@ -87,7 +87,7 @@ impl Server {
         value: &[u8],
         flags: u32,
     ) -> io::Result<Answer> {
-        backing::set_attribute(self.reach(node)?, name, value, flags)?;
+        acting::keeping_bits(|| backing::set_attribute(self.reach(node)?, name, value, flags))?;
         Ok(Answer::done())
     }
 

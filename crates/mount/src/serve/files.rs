@@ -52,7 +52,9 @@ impl Server {
         let flags = behind(flags);
         let file = match kills {
             true => acting::without_keeping_bits(|| self.ground.open(leads.as_ref(), flags)),
-            false => self.ground.open(leads.as_ref(), flags),
+            false => acting::keeping_bits_if(flags.contains(OFlags::TRUNC), || {
+                self.ground.open(leads.as_ref(), flags)
+            }),
         }?;
         let (handle, backing) = self.opened(head.node, file);
         drop(using);
@@ -93,7 +95,7 @@ impl Server {
 
     pub(super) fn create(&self, request: &Request<'_>, again: bool) -> io::Result<Answer> {
         let (head, groups) = (request.head, request.groups.as_slice());
-        let dir = self.reach(head.node)?;
+        let dir = self.reach_dir(head.node)?;
         let file = match request.op {
             Op::Create {
                 name,
@@ -105,7 +107,7 @@ impl Server {
                     return Err(Errno::ACCESS.into());
                 }
                 let made = {
-                    let _acting = for_user(head, groups, umask)?;
+                    let _acting = for_user(head, groups, umask, mode)?;
                     backing::make_file(&dir, name, behind(flags), mode)
                 };
                 match made {
@@ -120,7 +122,7 @@ impl Server {
             }
             Op::Nameless { flags, mode, umask } => {
                 let exclusive = OFlags::from_bits_retain(flags) & OFlags::EXCL;
-                let _acting = for_user(head, groups, umask)?;
+                let _acting = for_user(head, groups, umask, mode)?;
                 backing::make_nameless(&dir, behind(flags) | exclusive, mode)?
             }
             _ => return Err(Errno::NOSYS.into()),
@@ -163,7 +165,7 @@ impl Server {
         let open = self.file(part.handle, node, part.flags)?;
         let written = match kills {
             true => acting::without_keeping_bits(|| backing::write(&open.file, data, part.at)),
-            false => backing::write(&open.file, data, part.at),
+            false => acting::keeping_bits(|| backing::write(&open.file, data, part.at)),
         }?;
         Ok(Answer::with_room(8)
             .u32(u32::try_from(written).unwrap_or(0))
@@ -204,7 +206,8 @@ impl Server {
         // What an earlier process had open is known to it alone: the caller copies by reading and writing then.
         let target = self.files.lock().get(&to).cloned().ok_or(Errno::XDEV)?;
         let length = usize::try_from(length.min(COPIED_AT_ONCE)).unwrap_or(0);
-        let copied = backing::copy(&source.file, from_at, &target.file, to_at, length)?;
+        let copied =
+            acting::keeping_bits(|| backing::copy(&source.file, from_at, &target.file, to_at, length))?;
         Ok(Answer::with_room(8)
             .u32(u32::try_from(copied).unwrap_or(0))
             .u32(0))

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use parking_lot::{Mutex, MutexGuard};
 use rustc_hash::FxHashMap;
 
+use self::listing::{Listings, OpenDir};
 use crate::device::{Device, Done, Ticket, errno};
 use crate::ground::{Ground, Met, Reached};
 use crate::nodes::{Leads, Nodes, TOP, Turn};
@@ -28,8 +29,9 @@ use crate::protocol::answer::Entry;
 use crate::protocol::{Answer, Head, Op, Request};
 use crate::taking::Moment;
 use purge_collect::fuse::told::Teller;
-use purge_sys::acting::{Acting, Whose};
+use purge_sys::acting::{self, Acting, Whose};
 use purge_sys::time;
+use rustix::fs::Mode;
 use rustix::io::Errno;
 
 /// An open file.
@@ -39,10 +41,6 @@ struct Open {
     node: u64,
 }
 
-/// An open directory. Who lists it moves its place.
-#[derive(Debug)]
-struct OpenDir(Mutex<OwnedFd>);
-
 /// The mount's state.
 #[derive(Debug)]
 pub struct Server {
@@ -51,6 +49,7 @@ pub struct Server {
     nodes: Mutex<Nodes>,
     files: Mutex<FxHashMap<u64, Arc<Open>>>,
     dirs: Mutex<FxHashMap<u64, Arc<OpenDir>>>,
+    listings: Mutex<Listings>,
     next: AtomicU64,
     patience: Arc<Patience>,
     teller: Option<Teller>,
@@ -73,6 +72,7 @@ impl Server {
             nodes: Mutex::new(nodes),
             files: Mutex::default(),
             dirs: Mutex::default(),
+            listings: Mutex::default(),
             // No earlier process had these numbers: it did not open a file each nanosecond.
             next: AtomicU64::new(time::since_boot().cast_unsigned()),
             patience: Arc::default(),
@@ -197,7 +197,7 @@ impl Server {
                 mode,
             } => {
                 let open = self.file(handle, head.node, libc_rdwr())?;
-                purge_sys::backing::allocate(&open.file, mode, at, length)?;
+                acting::keeping_bits(|| purge_sys::backing::allocate(&open.file, mode, at, length))?;
                 Answer::done()
             }
             Op::Find { handle, at, whence } => {
@@ -225,6 +225,11 @@ impl Server {
     /// Opens a file for a look.
     fn reach(&self, node: u64) -> io::Result<Reached<'_>> {
         self.ground.reach(self.leads(node)?.as_ref())
+    }
+
+    /// The same for a directory in which something is looked for or changed.
+    fn reach_dir(&self, node: u64) -> io::Result<Reached<'_>> {
+        self.ground.reach_dir(self.leads(node)?.as_ref())
     }
 
     /// The kernel is about to be told of what was met by a look that began in this moment.
@@ -308,12 +313,14 @@ fn libc_rdwr() -> u32 {
     rustix::fs::OFlags::RDWR.bits()
 }
 
-/// From now on this thread makes files for who asks.
-fn for_user(head: Head, groups: &[u32], umask: u32) -> io::Result<Acting> {
+/// From now on this thread makes files for who asks: what is made has this mode.
+fn for_user(head: Head, groups: &[u32], umask: u32, mode: u32) -> io::Result<Acting> {
+    let bits = Mode::SUID | Mode::SGID;
     Acting::for_user(Whose {
         uid: head.uid,
         gid: head.gid,
         groups,
         umask,
+        sets_bits: Mode::from_raw_mode(mode).intersects(bits),
     })
 }
