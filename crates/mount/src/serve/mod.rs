@@ -29,7 +29,7 @@ use crate::protocol::answer::Entry;
 use crate::protocol::{Answer, Head, Op, Request};
 use crate::taking::Moment;
 use purge_collect::fuse::told::Teller;
-use purge_sys::acting::{self, Acting, Whose};
+use purge_sys::acting::{Acting, Whose};
 use purge_sys::time;
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -48,6 +48,8 @@ pub struct Server {
     device: Arc<Device>,
     nodes: Mutex<Nodes>,
     files: Mutex<FxHashMap<u64, Arc<Open>>>,
+    /// What an earlier process had open, and how is not known.
+    found_again: Mutex<FxHashMap<u64, Arc<Open>>>,
     dirs: Mutex<FxHashMap<u64, Arc<OpenDir>>>,
     listings: Mutex<Listings>,
     next: AtomicU64,
@@ -71,6 +73,7 @@ impl Server {
             device,
             nodes: Mutex::new(nodes),
             files: Mutex::default(),
+            found_again: Mutex::default(),
             dirs: Mutex::default(),
             listings: Mutex::default(),
             // No earlier process had these numbers: it did not open a file each nanosecond.
@@ -186,22 +189,13 @@ impl Server {
             Op::Write { part, data, kills } => self.write(head.node, part, data, kills)?,
             Op::Release { handle } => self.release(head.node, handle, again),
             Op::Sync { handle, data } => {
-                let open = self.file(handle, head.node, libc_rdonly())?;
+                let open = self.some_file(handle, head.node)?;
                 purge_sys::backing::sync(&open.file, data)?;
                 Answer::done()
             }
-            Op::Allocate {
-                handle,
-                at,
-                length,
-                mode,
-            } => {
-                let open = self.file(handle, head.node, libc_rdwr())?;
-                acting::keeping_bits(|| purge_sys::backing::allocate(&open.file, mode, at, length))?;
-                Answer::done()
-            }
+            Op::Allocate { .. } => self.allocate(head.node, request.op)?,
             Op::Find { handle, at, whence } => {
-                let open = self.file(handle, head.node, libc_rdonly())?;
+                let open = self.some_file(handle, head.node)?;
                 Answer::with_room(8).u64(purge_sys::backing::find(&open.file, at, whence)?)
             }
             Op::Copy { .. } => self.copy(head.node, request.op)?,
@@ -303,14 +297,6 @@ impl Drop for Using<'_> {
     fn drop(&mut self) {
         self.server.nodes.lock().end_use(self.node);
     }
-}
-
-fn libc_rdonly() -> u32 {
-    rustix::fs::OFlags::RDONLY.bits()
-}
-
-fn libc_rdwr() -> u32 {
-    rustix::fs::OFlags::RDWR.bits()
 }
 
 /// From now on this thread makes files for who asks: what is made has this mode.
