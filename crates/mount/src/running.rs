@@ -118,6 +118,13 @@ impl Running {
             teller,
             agreed.passthrough,
         ));
+        if is_resumed {
+            tracing::info!(known, "goes on with the mount of an earlier process");
+            // Before any other request is read: these are answered first, in front of those that were made since.
+            if let Err(error) = device.ask_again() {
+                tracing::warn!(%error, "requests that an earlier process had read are not asked again: who made them waits until the mount ends");
+            }
+        }
         let threads = begin_threads(&server, &device)?;
         let patience = Arc::clone(server.patience());
         // It ends with the process.
@@ -127,12 +134,6 @@ impl Running {
         if let Some(listener) = listener {
             // What the kernel reads by itself may be mapped and not be open here.
             asked::answer(&server, listener, !agreed.passthrough)?;
-        }
-        if is_resumed {
-            tracing::info!(known, "goes on with the mount of an earlier process");
-            if let Err(error) = device.ask_again() {
-                tracing::warn!(%error, "requests that an earlier process had read are not asked again: who made them waits until the mount ends");
-            }
         }
         Ok(Self {
             server,

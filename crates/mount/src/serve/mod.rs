@@ -167,14 +167,13 @@ impl Server {
             Op::GetAttributes { handle } => self.attributes(head.node, handle)?,
             Op::SetAttribute { name, value, flags } => {
                 self.touch(head.node);
-                self.set_attribute(head.node, name, value, flags)?
+                self.set_attribute(head.node, (name, value, flags), again)?
             }
             Op::Attribute { name, size } => self.attribute(head.node, name, size)?,
             Op::AttributeNames { size } => self.attribute_names(head.node, size)?,
             Op::RemoveAttribute { name } => {
                 self.touch(head.node);
-                purge_sys::backing::remove_attribute(self.reach(head.node)?, name)?;
-                Answer::done()
+                self.remove_attribute(head.node, name, again)?
             }
             Op::Room => Answer::room(&purge_sys::backing::room(self.ground.top())?),
             Op::OpenDir => self.open_dir(head.node)?,
