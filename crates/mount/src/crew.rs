@@ -20,11 +20,11 @@ use purge_sys::processor::{self, Allowed};
 
 /// How often it is looked whether those who read are held up, while there is work.
 const LOOKED_EVERY: Duration = Duration::from_millis(1);
-/// Those who read were busy at so many looks in turn: there is more work than they do.
+/// Those who read were busy at this number of looks in turn: there is more work than they do.
 const BUSY_LOOKS: u32 = 16;
-/// After so many looks without a request the watch sleeps.
+/// After this number of looks without a request the watch sleeps.
 const QUIET_LOOKS: u32 = 20;
-/// A thread that alone has asked for so many looks is followed to its processor, and it is looked as rarely where it is by now.
+/// A thread that alone has asked for this number of looks is followed to its processor, and it is looked as rarely where it is by now.
 const ALONE_LOOKS: u32 = 3;
 /// No processor in particular.
 const ANY: usize = usize::MAX;
@@ -214,7 +214,7 @@ struct Alone {
 }
 
 impl Alone {
-    /// This thread has asked last, and so many threads answer. Where they are to do that from now on; none: as before.
+    /// This thread has asked last, and this number of threads answers. Where they are to do that from now on; none: as before.
     fn look(&mut self, asker: u32, on: usize) -> Option<usize> {
         if asker != self.asker || on > 1 {
             let was_alone = self.looks >= ALONE_LOOKS;
