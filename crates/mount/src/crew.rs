@@ -222,7 +222,7 @@ impl Alone {
             return was_alone.then_some(ANY);
         }
         self.looks = self.looks.saturating_add(1);
-        let is_time = self.looks % ALONE_LOOKS == 0;
+        let is_time = self.looks.is_multiple_of(ALONE_LOOKS);
         is_time.then(|| processor::of_thread(asker).unwrap_or(ANY))
     }
 }
