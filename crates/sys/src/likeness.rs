@@ -281,8 +281,8 @@ pub type Attribute = (CString, Vec<u8>);
 ///
 /// # Errors
 /// What `flistxattr(2)` and `fgetxattr(2)` say.
-pub fn all_attributes(file: &OwnedFd) -> io::Result<Option<Vec<Attribute>>> {
-    let listed = of_any_size(|room| rustix::fs::flistxattr(file, rustix::buffer::spare_capacity(room)));
+pub fn all_attributes(file: impl AsFd) -> io::Result<Option<Vec<Attribute>>> {
+    let listed = of_any_size(|room| rustix::fs::flistxattr(&file, rustix::buffer::spare_capacity(room)));
     let list = match listed {
         Ok(list) => list,
         Err(Errno::OPNOTSUPP) => return Ok(Some(Vec::new())),
@@ -292,7 +292,7 @@ pub fn all_attributes(file: &OwnedFd) -> io::Result<Option<Vec<Attribute>>> {
     let names = list.split(|b| *b == 0).filter(|name| !name.is_empty());
     let (mut all, mut bytes) = (Vec::new(), 0usize);
     for name in names.filter_map(|name| CString::new(name).ok()) {
-        let Some(value) = value(file, &name)? else {
+        let Some(value) = value(&file, &name)? else {
             continue;
         };
         bytes = bytes.saturating_add(name.count_bytes() + value.len());
@@ -342,8 +342,8 @@ fn attributes(dir: &OwnedFd) -> io::Result<Vec<(CString, Vec<u8>)>> {
 }
 
 /// An attribute; none: the directory does not have it, or it is not for the agent.
-fn value(dir: &OwnedFd, name: &CStr) -> io::Result<Option<Vec<u8>>> {
-    match of_any_size(|room| rustix::fs::fgetxattr(dir, name, rustix::buffer::spare_capacity(room))) {
+fn value(dir: impl AsFd, name: &CStr) -> io::Result<Option<Vec<u8>>> {
+    match of_any_size(|room| rustix::fs::fgetxattr(&dir, name, rustix::buffer::spare_capacity(room))) {
         Ok(value) => Ok(Some(value)),
         Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM) => Ok(None),
         Err(e) => Err(e.into()),

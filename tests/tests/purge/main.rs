@@ -8,6 +8,8 @@
 )]
 
 mod apply;
+mod archive;
+mod archive_race;
 mod deep;
 mod descriptors;
 mod emptied;

@@ -28,6 +28,10 @@ pub fn plan(id: &str) -> Plan {
                     rule: "jobs-14d".into(),
                     files: 11_057,
                 }],
+                archive: Some(Destination {
+                    name: "cold".into(),
+                    url: "file:///mnt/cold/scratch".into(),
+                }),
                 ..RuleShare::default()
             },
             RuleShare {
