@@ -65,7 +65,11 @@ impl Store {
     /// # Panics
     /// When one is no JSON.
     pub fn catalogue(&self) -> Vec<Entry> {
-        let mut files: Vec<PathBuf> = walk(&self.path().join(".purge-agent/catalogue"))
+        let catalogues = self.path().join(".purge-agent/catalogue");
+        if !catalogues.exists() {
+            return Vec::new();
+        }
+        let mut files: Vec<PathBuf> = walk(&catalogues)
             .into_iter()
             .map(|entry| entry.path)
             .filter(|path| path.extension().is_some_and(|e| e == "ndjson"))

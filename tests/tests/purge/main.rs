@@ -9,6 +9,7 @@
 
 mod apply;
 mod archive;
+mod archive_killed;
 mod archive_race;
 mod deep;
 mod descriptors;
