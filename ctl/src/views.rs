@@ -4,8 +4,10 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use purge_proto::v1;
 use serde_json::{Map, Value, json};
 
+mod archive;
 mod trash;
 
+pub use self::archive::archive_entry;
 pub use self::trash::{restore, taken_state, trash_entry};
 use crate::paths;
 

@@ -1,5 +1,6 @@
 //! One store in use by one run: files are copied, and what was copied is written down in the store before anything is removed.
 
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -9,9 +10,13 @@ use crate::catalogue::{self, End, EndObject};
 use crate::content::{Content, Hash, hash_of};
 use crate::copy::{Copied, CopyError, copy};
 use crate::file::Directory;
+use crate::key::OWN;
 use crate::probe::probe;
 use crate::settings::{Place, Settings};
 use crate::store::{Store, StoreError};
+
+/// The name of a store is not longer.
+const IDENTITY_MAX: u64 = 256;
 
 /// Opens a store as the configuration names it.
 ///
@@ -21,6 +26,37 @@ pub fn open(settings: &Settings) -> Result<Arc<dyn Store>, StoreError> {
     match &settings.place {
         Place::Directory(path) => Ok(Arc::new(Directory::open(path)?)),
     }
+}
+
+/// The name that a store has given itself; none: it has none yet.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn identity(store: &dyn Store) -> Result<Option<String>, StoreError> {
+    let key = identity_key();
+    if store.size(&key)?.is_none() {
+        return Ok(None);
+    }
+    let mut name = String::new();
+    let read = store.get(&key)?.take(IDENTITY_MAX).read_to_string(&mut name);
+    read.map_err(|e| StoreError::Broken(format!("cannot read {key:?} from the store: {e}")))?;
+    Ok(Some(name.trim().to_owned()))
+}
+
+/// Gives a store a name of its own, if it has none.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn name(store: &dyn Store, name: &str) -> Result<(), StoreError> {
+    let mut content = Content::of_bytes(format!("{name}\n").into_bytes());
+    match store.put(&identity_key(), &mut content) {
+        Ok(_) | Err(StoreError::Exists) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn identity_key() -> String {
+    format!("{OWN}/store")
 }
 
 /// One store, for one run.
@@ -37,12 +73,11 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Opens a store for a run, and tries it.
+    /// Tries a store, for a run.
     ///
     /// # Errors
-    /// When it cannot be reached, or does not keep what it promises.
-    pub fn begin(settings: &Settings, volume: &str, run: &str) -> Result<Self, StoreError> {
-        let store = open(settings)?;
+    /// When it does not keep what it promises.
+    pub fn begin(store: Arc<dyn Store>, volume: &str, run: &str) -> Result<Self, StoreError> {
         probe(&*store, run)?;
         Ok(Self::over(store, volume, run))
     }

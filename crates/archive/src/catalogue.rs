@@ -198,6 +198,11 @@ pub fn last_use(last: LastUse) -> (String, &'static str) {
     (moment(last.at.unix(), 0), source)
 }
 
+/// The bytes that a line has; none: they are damaged.
+pub fn decoded(text: &str) -> Option<Vec<u8>> {
+    STANDARD.decode(text).ok()
+}
+
 /// Bytes as a line has them.
 pub fn encoded(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)

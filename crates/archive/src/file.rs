@@ -216,7 +216,7 @@ impl Store for Directory {
         placed
     }
 
-    fn get(&self, key: &str) -> Result<Box<dyn Read + '_>, StoreError> {
+    fn get(&self, key: &str) -> Result<Box<dyn Read + Send>, StoreError> {
         let opened = self
             .place(key, false)
             .and_then(|(dir, name)| objects::open(&dir, &name));

@@ -16,6 +16,7 @@
 //! - [`copy`]      one file: found or sent, fetched back, compared
 //! - [`catalogue`] a line for each copy, and the objects that hold them
 //! - [`archive`]   one store in use by one run
+//! - [`reading`]   what a catalogue says, and whether a copy is still what it was
 //!
 //! Nothing here removes a file of a volume, holds a lease, or knows of plans.
 //!
@@ -29,5 +30,6 @@ pub mod copy;
 pub mod file;
 pub mod key;
 pub mod probe;
+pub mod reading;
 pub mod settings;
 pub mod store;

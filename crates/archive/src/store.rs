@@ -27,7 +27,7 @@ pub trait Store: Send + Sync + Debug {
     ///
     /// # Errors
     /// Why they cannot be had.
-    fn get(&self, key: &str) -> Result<Box<dyn Read + '_>, StoreError>;
+    fn get(&self, key: &str) -> Result<Box<dyn Read + Send>, StoreError>;
 
     /// Removes an object that this process has just written, and no other.
     ///

@@ -277,3 +277,102 @@ fn a_plan_whose_archive_has_moved_is_refused() {
     assert_eq!(archived(&run).0, 1, "{run}");
     assert!(other.path().join("f").exists() && !store.path().join("f").exists());
 }
+
+/// Of a mount that is missing, the directory below it is there.
+#[test]
+fn a_store_that_is_not_mounted_is_not_taken_for_an_empty_one() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let (root, store) = (mount.path(), Store::new());
+    let files = make(&root.join("d"), 2);
+    age(&files[0]);
+    let agent = Agent::tracking(&store.config(&root, "remove_empty_dirs = false"));
+    let run = agent.ctl().apply(&agent.ctl().plan()).ok().json();
+    assert_eq!(archived(&run).0, 1, "{run}");
+    fs::rename(store.path().join(".purge-agent"), store.path().join("away")).unwrap();
+    let other = make_one(&root.join("other"));
+    age(&other);
+    agent.ctl().run(["rescan"]).ok().text();
+    let plan = agent.ctl().plan();
+    let refused = agent.ctl().apply(&plan).ends_with(1).text();
+    assert!(refused.contains("is it mounted?"), "{refused}");
+    assert!(other.exists() && !store.path().join("other").exists());
+}
+
+#[test]
+fn what_was_archived_is_listed_compared_and_fetched() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let (root, store) = (mount.path(), Store::new());
+    let bytes: Vec<u8> = (0..700_000u32).map(|n| (n % 251) as u8).collect();
+    fs::create_dir(root.join("d")).unwrap();
+    fs::write(root.join("d/large"), &bytes).unwrap();
+    fs::write(root.join("d/small"), "small").unwrap();
+    fs::write(root.join("other"), "other").unwrap();
+    age_tree(&root);
+    let agent = Agent::tracking(&store.config(&root, "remove_empty_dirs = false"));
+    let run = agent.ctl().apply(&agent.ctl().plan()).ok().json();
+    let ctl = agent.ctl();
+    let list = |more: &[&str]| {
+        let words = ["archive", "list", "--output", "ndjson"].iter().chain(more);
+        let all = ctl.run(words).ok().lines();
+        all.iter()
+            .map(|e| text(e, "path").to_owned())
+            .collect::<BTreeSet<_>>()
+    };
+    let of = |paths: &[&str]| paths.iter().map(|p| (*p).to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(list(&[]), of(&["d/large", "d/small", "other"]));
+    let dir = root.join("d");
+    assert_eq!(list(&[dir.to_str().unwrap()]), of(&["d/large", "d/small"]));
+    assert_eq!(list(&["--volume", "v", "d/small"]), of(&["d/small"]));
+    assert_eq!(list(&["--run", text(&run, "run_id")]).len(), 3);
+    assert_eq!(list(&["--run", "r0000000none"]), of(&[]));
+
+    let out = purge_tests::files::temp_dir();
+    let to = out.path().join("back");
+    let large = root.join("d/large");
+    let get = |path: &Path| {
+        ctl.run([
+            "archive",
+            "get",
+            path.to_str().unwrap(),
+            "-o",
+            to.to_str().unwrap(),
+        ])
+    };
+    assert!(get(&large).ok().text().contains("SHA-256"));
+    assert_eq!(fs::read(&to).unwrap(), bytes);
+    // It replaces nothing.
+    assert!(get(&large).ends_with(1).text().contains("exists already"));
+    assert!(ctl.run(["archive", "verify"]).ok().text().contains("3 copies"));
+
+    // A copy that has changed is found, and is not handed out.
+    fs::write(store.path().join("d/small"), "smaLl").unwrap();
+    fs::remove_file(store.path().join("other")).unwrap();
+    let wrong = ctl
+        .run(["archive", "verify", "--output", "ndjson"])
+        .ends_with(5)
+        .lines();
+    let states: BTreeSet<(&str, &str)> = wrong
+        .iter()
+        .map(|e| (text(e, "path"), text(e, "state")))
+        .collect();
+    let expected = [
+        ("d/large", "good"),
+        ("d/small", "differs"),
+        ("other", "unreadable"),
+    ];
+    assert_eq!(states, BTreeSet::from(expected));
+    fs::remove_file(&to).unwrap();
+    assert!(
+        get(&root.join("d/small"))
+            .ends_with(1)
+            .text()
+            .contains("have changed in the store")
+    );
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0, "no part stays");
+    assert!(
+        get(&root.join("never"))
+            .ends_with(1)
+            .text()
+            .contains("no copy of this file")
+    );
+}

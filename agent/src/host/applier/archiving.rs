@@ -6,26 +6,29 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::Applier;
 use crate::host::HostError;
 use crate::volume::Volume;
-use purge_archive::archive::Archive;
+use purge_archive::archive::{self, Archive};
 use purge_archive::catalogue::{self, Line};
 use purge_archive::content::Content;
 use purge_archive::copy::CopyError;
 use purge_archive::key::hex;
 use purge_archive::settings::Settings;
+use purge_archive::store::Store;
 use purge_base::accounts::{group_name, user_name};
 use purge_base::clock;
+use purge_base::id::new_id;
 use purge_model::Kind;
 use purge_policy::evaluate::Shape;
 use purge_removal::audit::Heading;
 use purge_removal::copying::{Copier, Copy, NotCopied, Original};
 use purge_removal::plans::Plan;
 use purge_removal::protection::Guard;
-use purge_sys::likeness;
+use purge_sys::{likeness, private};
 
 impl Applier {
     /// The store of each rule of a plan; none: the rule makes no copies.
@@ -87,7 +90,11 @@ pub(super) struct Copiers {
 
 impl Copiers {
     /// Opens the stores of a run, and tries each.
-    pub fn begin(plan: &Plan, stores: Vec<Option<Settings>>, heading: &Heading) -> Result<Self, String> {
+    pub fn begin(
+        plan: &Plan,
+        stores: Vec<Option<Settings>>,
+        (heading, state_dir): (&Heading, &Path),
+    ) -> Result<Self, String> {
         let mut open: HashMap<String, Arc<Sender>> = HashMap::new();
         let mut of_rules: Vec<Option<Arc<dyn Copier>>> = Vec::new();
         for settings in stores {
@@ -97,7 +104,7 @@ impl Copiers {
             };
             let sender = match open.get(&settings.name) {
                 Some(sender) => Arc::clone(sender),
-                None => Arc::new(Sender::begin(plan, &settings, heading)?),
+                None => Arc::new(Sender::begin(plan, &settings, (heading, state_dir))?),
             };
             open.insert(settings.name, Arc::clone(&sender));
             of_rules.push(Some(sender));
@@ -125,10 +132,17 @@ struct Sender {
 }
 
 impl Sender {
-    fn begin(plan: &Plan, settings: &Settings, heading: &Heading) -> Result<Self, String> {
-        let archive = Archive::begin(settings, &heading.volume, &heading.run);
+    fn begin(
+        plan: &Plan,
+        settings: &Settings,
+        (heading, state_dir): (&Heading, &Path),
+    ) -> Result<Self, String> {
+        let why = |why: &dyn std::fmt::Display| format!("archive {}: {why}", settings.name);
+        let store = archive::open(settings).map_err(|e| why(&e))?;
+        check_identity(&*store, settings, state_dir).map_err(|e| why(&e))?;
+        let archive = Archive::begin(store, &heading.volume, &heading.run);
         Ok(Self {
-            archive: archive.map_err(|why| format!("archive {}: {why}", settings.name))?,
+            archive: archive.map_err(|e| why(&e))?,
             name: settings.name.clone(),
             at_a_time: settings.concurrency,
             rules: plan.rule_names(),
@@ -228,6 +242,38 @@ impl Copier for Sender {
             tracing::warn!(run = %self.heading.run, archive = %self.name, %error, "the store does not know that the run is over");
         }
     }
+}
+
+/// A store that was used before must be the same: of a mount that is missing, only the empty directory below it is there, and what is copied
+/// into that is lost to sight when the mount comes back.
+fn check_identity(store: &dyn Store, settings: &Settings, state_dir: &Path) -> Result<(), String> {
+    let words = |error: &dyn std::fmt::Display| error.to_string();
+    let dir = state_dir.join("archives");
+    let file = dir.join(&settings.name);
+    // By the place as well: another one is another store.
+    let known = std::fs::read_to_string(&file).unwrap_or_default();
+    let known = known
+        .split_once('\n')
+        .filter(|(url, _)| *url == settings.url)
+        .map(|(_, id)| id.trim().to_owned());
+    let is = archive::identity(store).map_err(|e| words(&e))?;
+    match (&known, is) {
+        (Some(known), Some(is)) if *known == is => return Ok(()),
+        (Some(_), _) => {
+            return Err(format!(
+                "{} is not the store that was used before: is it mounted? If another store is to be used there from now on, remove {}",
+                settings.url,
+                private::shown(&file).display()
+            ));
+        }
+        (None, Some(_)) => {}
+        (None, None) => archive::name(store, &new_id('s', clock::now())).map_err(|e| words(&e))?,
+    }
+    let is = archive::identity(store).map_err(|e| words(&e))?;
+    let is = is.ok_or("the store does not keep what is written to it")?;
+    let kept = private::dir(&dir)
+        .and_then(|()| private::write(&file, format!("{}\n{is}\n", settings.url).as_bytes()));
+    kept.map_err(|e| format!("the state directory: {e}"))
 }
 
 fn kind_of(kind: Kind) -> &'static str {

@@ -199,7 +199,7 @@ impl Begun {
         let (name, rules) = (volume.config.name.as_str(), names_of_rules(&plan).join(", "));
         let planned = plan.totals;
         tracing::info!(run = %heading.run, volume = name, by = %heading.by, plan = %plan.id, %rules, %planned, "run begins");
-        let opened = Copiers::begin(&plan, stores, &heading).and_then(|copiers| {
+        let opened = Copiers::begin(&plan, stores, (&heading, &applier.ground.anchor)).and_then(|copiers| {
             let ledger = Ledger::create(&applier.ground.anchor, &heading.run);
             let ledger = ledger.map_err(|error| format!("the run's ledger cannot be made: {error}"))?;
             Ok((copiers, ledger))

@@ -37,6 +37,8 @@ use purge_sys::{beneath, stat};
 
 /// After this long what was copied so far is taken, and the rest comes later.
 const TAKEN_AFTER: Duration = Duration::from_secs(60);
+/// The same when what is written down of it has this many bytes: users can give a file many attributes.
+const LINES_MAX: usize = 8 << 20;
 /// A larger file that takes less than a tenth of its size on the disk stays: its owner can make it as large as the file system allows.
 const SPARSE_MIN: u64 = 1 << 30;
 const SPARSE_RATIO: u64 = 10;
@@ -77,6 +79,7 @@ impl Runner<'_> {
     /// Copies the first candidates, as many as there is time for, and at least one.
     fn copy_some(&self, copier: &dyn Copier, part: &Part) -> Result<Outcomes, Stop> {
         let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let written = AtomicUsize::new(0);
         let began = Instant::now();
         let outcomes: Mutex<Vec<Option<Result<Copy, Fate>>>> = Mutex::new(Vec::new());
         let stop = Mutex::new(None);
@@ -91,6 +94,8 @@ impl Runner<'_> {
                         return Ok(());
                     };
                     let outcome = copy_one(copier, &mut ground, candidate)?;
+                    let bytes = outcome.as_ref().map_or(0, |copy| copy.line.len());
+                    let before = written.fetch_add(bytes, Relaxed);
                     let mut all = outcomes.lock();
                     if all.len() <= number {
                         all.resize_with(number + 1, || None);
@@ -98,7 +103,7 @@ impl Runner<'_> {
                     if let Some(slot) = all.get_mut(number) {
                         *slot = Some(outcome);
                     }
-                    if began.elapsed() > TAKEN_AFTER {
+                    if began.elapsed() > TAKEN_AFTER || before.saturating_add(bytes) > LINES_MAX {
                         is_over.store(true, Relaxed);
                     }
                 }
