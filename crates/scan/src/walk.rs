@@ -63,6 +63,8 @@ struct Shared<'a> {
     error: Mutex<Option<ScanError>>,
     /// Directories of which a shared chunk could not be read.
     unreadable: Mutex<HashSet<DirId>>,
+    /// Directories in a shared chunk of which something is mounted, or lies that is the agent's own.
+    mounted: Mutex<HashSet<DirId>>,
     doubtful: Mutex<Vec<(DirId, Vec<u8>)>>,
     /// Directories that were not where the index has them.
     missed: Mutex<Vec<DirId>>,
@@ -94,6 +96,7 @@ pub(super) fn walk(
         lent: Arc::default(),
         error: Mutex::default(),
         unreadable: Mutex::default(),
+        mounted: Mutex::default(),
         doubtful: Mutex::default(),
         missed: Mutex::default(),
     };
@@ -101,6 +104,9 @@ pub(super) fn walk(
     let mut index = watched.index.write();
     for dir in shared.unreadable.into_inner() {
         index.doubt_dir(dir);
+    }
+    for dir in shared.mounted.into_inner() {
+        index.note_mount(dir);
     }
     doubtful.append(&mut shared.doubtful.into_inner());
     let missed = shared.missed.into_inner();
@@ -290,8 +296,7 @@ impl<'a> Worker<'a> {
             };
             match self.ask((dir, unseen), fd, name) {
                 Ok(false) => {}
-                // Whichever it is, the directory must never be a candidate.
-                Ok(true) => drop(self.shared.unreadable.lock().insert(dir)),
+                Ok(true) => drop(self.shared.mounted.lock().insert(dir)),
                 Err(error) => {
                     self.note_unreadable(dir, name.to_bytes(), &error);
                     self.shared.unreadable.lock().insert(dir);

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use purge_tests::ctl::{number, tally, text};
 use purge_tests::files::{age_tree, assert_same, make};
+use purge_tests::mount::Bind;
+use purge_tests::ways::Way;
 use purge_tests::{Agent, Config, Fs, Mount, need};
 
 /// Five directories `d0` to `d4` with files in `sub`, of which one file and one directory are damaged on disk.
@@ -69,4 +71,24 @@ fn files_beside_one_that_cannot_be_read_go_and_their_directory_stays() {
     );
     assert!(root.join("d2/sub").exists(), "what cannot be read lies in it");
     assert!(root.join("d3/sub").exists(), "what lies in it is unknown");
+}
+
+/// Several workers ask for the entries of a large directory. What one of them meets there that is mounted is no reason to doubt the rest.
+#[test]
+fn a_large_directory_with_a_mount_forgets_what_was_deleted() {
+    let mount = need!(Mount::new(Fs::Tmpfs));
+    let (root, elsewhere) = (mount.path(), tempfile::tempdir().unwrap());
+    // tmpfs lists last what was made first.
+    fs::create_dir(root.join("mounted")).unwrap();
+    make(&root, 3_000);
+    let _bind = need!(Bind::new(elsewhere.path(), &root.join("mounted")));
+    let agent = Way::Scan.tracking(&Config::new(&root, "baseline = \"mtime\""));
+    assert_eq!(number(&agent.status(), "/files"), 3_000, "{}", agent.status());
+    for i in 0..10 {
+        fs::remove_file(root.join(format!("f{i:06}"))).unwrap();
+    }
+    let _ = agent.ctl().run(["rescan"]).ok();
+    let status = agent.status();
+    assert_eq!(number(&status, "/files"), 2_990, "{status}");
+    assert_eq!(number(&status, "/unreadable"), 0, "{status}");
 }
