@@ -52,21 +52,22 @@ impl Catalogues {
         Ok(Self { store, keys })
     }
 
-    /// What the next object says; none: there is no other.
-    ///
-    /// # Errors
-    /// When it cannot be read. The one after it can be asked for.
-    pub fn next(&mut self) -> Option<Result<Object, StoreError>> {
-        let key = self.keys.pop()?;
-        Some(self.read(key))
-    }
-
     fn read(&self, key: String) -> Result<Object, StoreError> {
         let mut bytes = Vec::new();
         let read = self.store.get(&key)?.take(OBJECT_MAX).read_to_end(&mut bytes);
         read.map_err(|e| StoreError::Broken(format!("cannot read {key:?} from the store: {e}")))?;
         let (lines, damaged) = catalogue::lines(&bytes);
         Ok(Object { key, lines, damaged })
+    }
+}
+
+/// What each object says. After one that cannot be read the next can be asked for.
+impl Iterator for Catalogues {
+    type Item = Result<Object, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let key = self.keys.pop()?;
+        Some(self.read(key))
     }
 }
 
@@ -188,9 +189,8 @@ mod tests {
         put("r2", 1, b"{broken\n");
         put("r1", 0, &line("first", b"").to_json());
         let read = |run: &str| {
-            let mut all = Catalogues::open(Arc::clone(&store), "v", run).unwrap();
-            let next = std::iter::from_fn(|| all.next());
-            let each = next.map(|one| one.unwrap());
+            let all = Catalogues::open(Arc::clone(&store), "v", run).unwrap();
+            let each = all.map(|one| one.unwrap());
             each.map(|one| {
                 (
                     one.key.rsplit('/').take(2).collect::<Vec<_>>().join("<"),

@@ -225,14 +225,22 @@ fn read_dirs(s: &Section<'_, '_>, src: &mut Source<'_>, target: Target) -> Dirs 
 }
 
 fn read_action(s: &Section<'_, '_>, src: &mut Source<'_>) -> Action {
-    let archives: fn() -> Action = || Action::Archive(Destination::default());
-    let actions: [(&str, fn() -> Action); 3] = [
-        ("delete", || Action::Delete),
-        ("notify", || Action::Notify),
-        ("archive", archives),
+    #[derive(Clone, Copy)]
+    enum Named {
+        Delete,
+        Notify,
+        Archive,
+    }
+    let actions = [
+        ("delete", Named::Delete),
+        ("notify", Named::Notify),
+        ("archive", Named::Archive),
     ];
-    s.choice(src, key::ACTION, &actions)
-        .map_or(Action::Delete, |action| action())
+    match s.choice(src, key::ACTION, &actions) {
+        Some(Named::Delete) | None => Action::Delete,
+        Some(Named::Notify) => Action::Notify,
+        Some(Named::Archive) => Action::Archive(Destination::default()),
+    }
 }
 
 fn read_announcement(s: &Section<'_, '_>, src: &mut Source<'_>) -> (u64, Option<PathBuf>) {
