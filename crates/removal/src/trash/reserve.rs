@@ -42,8 +42,13 @@ pub fn keep(trash: &OwnedFd, workers: u8) -> io::Result<()> {
         }
     }
     let (ballast, _) = inside::make_own_dir(trash, BALLAST.to_bytes())?;
+    // Asked for every few seconds: while this has the volume open, nobody can unmount it.
+    let there = list(&beneath::open_dir(trash, BALLAST.to_bytes())?)?;
     for n in 0..BALLAST_DIRS {
-        inside::make_own_dir(&ballast, n.to_string().as_bytes())?;
+        let name = n.to_string();
+        if !there.iter().any(|found| found.to_bytes() == name.as_bytes()) {
+            inside::make_own_dir(&ballast, name.as_bytes())?;
+        }
     }
     Ok(())
 }
