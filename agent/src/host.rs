@@ -3,6 +3,7 @@
 //! - [`planner`]    plans that rules, quotas and watermarks ask for
 //! - [`brakes`]     stops a watermark whose runs free too little
 //! - [`applier`]    runs
+//! - [`archive`]    what archives hold
 //! - [`trash`]      what runs leave in the trash: putting it back, freeing it
 //! - [`unattended`] what begins without a request: rules whose time has come
 //! - [`teller`]     what people are told
@@ -19,6 +20,7 @@
 
 mod announced;
 pub mod applier;
+pub mod archive;
 mod asker;
 pub mod brakes;
 pub mod client;

@@ -63,7 +63,8 @@ impl Reload {
         }
         self.doors.replace(config.access);
         let rules = config.rules.len();
-        self.host.ground.replace_rules(config.rules, config.limits);
+        let ground = &self.host.ground;
+        ground.replace_rules(config.rules, config.limits, config.archives);
         self.host.notifier.replace(config.notify).await;
         tracing::info!(rules, "rules, limits, notices and access were read again");
         true

@@ -39,7 +39,7 @@ pub enum OfOwn {
 }
 
 /// Every call of `purge.v1.PurgeAgent`, the role it needs, and whether ordinary users may make it for what is theirs.
-pub const CALLS: [(&str, Role, OfOwn); 34] = [
+pub const CALLS: [(&str, Role, OfOwn); 37] = [
     ("GetStatus", Role::Viewer, OfOwn::MayNot),
     ("GetPlan", Role::Viewer, OfOwn::MayNot),
     ("ListPlans", Role::Viewer, OfOwn::MayNot),
@@ -55,6 +55,7 @@ pub const CALLS: [(&str, Role, OfOwn); 34] = [
     ("GetTouched", Role::Viewer, OfOwn::MayNot),
     ("ListNotices", Role::Viewer, OfOwn::MayNot),
     ("PreviewNotices", Role::Viewer, OfOwn::MayNot),
+    ("ListArchive", Role::Viewer, OfOwn::MayNot),
     ("Mine", Role::Viewer, OfOwn::May),
     ("Explain", Role::Viewer, OfOwn::May),
     ("ListTrash", Role::Viewer, OfOwn::May),
@@ -66,11 +67,13 @@ pub const CALLS: [(&str, Role, OfOwn); 34] = [
     ("AddHold", Role::Operator, OfOwn::May),
     ("RemoveHold", Role::Operator, OfOwn::May),
     ("Rescan", Role::Operator, OfOwn::MayNot),
+    ("VerifyArchive", Role::Operator, OfOwn::MayNot),
     ("CheckPatterns", Role::Operator, OfOwn::MayNot),
     ("TestNotice", Role::Admin, OfOwn::MayNot),
     ("ReleaseNotices", Role::Admin, OfOwn::MayNot),
     ("Apply", Role::Admin, OfOwn::MayNot),
     ("CancelRun", Role::Admin, OfOwn::MayNot),
+    ("FetchArchived", Role::Admin, OfOwn::MayNot),
     ("Restore", Role::Admin, OfOwn::May),
     ("ResumeTrigger", Role::Admin, OfOwn::MayNot),
     ("ResetVolume", Role::Admin, OfOwn::MayNot),

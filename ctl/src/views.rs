@@ -4,8 +4,10 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use purge_proto::v1;
 use serde_json::{Map, Value, json};
 
+mod archive;
 mod trash;
 
+pub use self::archive::archive_entry;
 pub use self::trash::{restore, taken_state, trash_entry};
 use crate::paths;
 
@@ -326,6 +328,8 @@ pub fn plan(p: &v1::Plan) -> Value {
         let goes_with = |g: &v1::GoesWith| json!({ "rule": g.rule, "files": g.files });
         o.insert("remark".into(), r.remark.clone().into());
         o.insert("because".into(), r.because.clone().into());
+        let archive = |to: &v1::Destination| json!({ "name": to.name, "url": to.url });
+        o.insert("archive".into(), r.archive.as_ref().map_or(Value::Null, archive));
         o.insert("goes_with".into(), r.goes_with.iter().map(goes_with).collect());
         Value::Object(o)
     };

@@ -113,6 +113,14 @@ const CASES: &[(&str, i32, &[&str])] = &[
         ],
     ),
     ("trash-json", 0, &["trash", "--output", "json"]),
+    ("archive-list", 0, &["archive", "list"]),
+    ("archive-list-json", 0, &["archive", "list", "--output", "json"]),
+    (
+        "archive-show",
+        0,
+        &["archive", "show", "/export/scratch/closed/apollo/data.h5"],
+    ),
+    ("archive-verify", 5, &["archive", "verify"]),
     ("trash-csv", 0, &["trash", "/export/scratch", "--output", "csv"]),
     ("explain-taken", 0, &["explain", "/export/scratch/gone/a b.dat"]),
     (

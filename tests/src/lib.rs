@@ -3,6 +3,7 @@
 //! - [`mount`]  file systems of their own, in loop-mounted images or in memory
 //! - [`config`] the agent's configuration as text
 //! - [`agent`]  a running `purge-agent`
+//! - [`archive`] a directory that serves as a store
 //! - [`accounts`] users and groups that it sees
 //! - [`ctl`]    `purgectl` and what it answered
 //! - [`rpc`]    gRPC without it
@@ -35,6 +36,7 @@
 
 pub mod accounts;
 pub mod agent;
+pub mod archive;
 pub mod cable;
 pub mod certs;
 pub mod config;

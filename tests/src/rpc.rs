@@ -15,7 +15,7 @@ use tonic_prost::ProstCodec;
 use crate::Agent;
 
 /// Each call, and the first of viewer, operator, admin that may make it; true: any user may, for what is theirs.
-pub const CALLS: [(&str, &str, bool); 34] = [
+pub const CALLS: [(&str, &str, bool); 37] = [
     ("GetStatus", "viewer", false),
     ("GetPlan", "viewer", false),
     ("ListPlans", "viewer", false),
@@ -31,6 +31,7 @@ pub const CALLS: [(&str, &str, bool); 34] = [
     ("GetTouched", "viewer", false),
     ("ListNotices", "viewer", false),
     ("PreviewNotices", "viewer", false),
+    ("ListArchive", "viewer", false),
     ("Mine", "viewer", true),
     ("Explain", "viewer", true),
     ("ListTrash", "viewer", true),
@@ -42,11 +43,13 @@ pub const CALLS: [(&str, &str, bool); 34] = [
     ("AddHold", "operator", true),
     ("RemoveHold", "operator", true),
     ("Rescan", "operator", false),
+    ("VerifyArchive", "operator", false),
     ("CheckPatterns", "operator", false),
     ("TestNotice", "admin", false),
     ("ReleaseNotices", "admin", false),
     ("Apply", "admin", false),
     ("CancelRun", "admin", false),
+    ("FetchArchived", "admin", false),
     ("Restore", "admin", true),
     ("ResumeTrigger", "admin", false),
     ("ResetVolume", "admin", false),

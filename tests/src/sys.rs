@@ -69,6 +69,9 @@ pub(crate) fn connect_as(socket: &Path, uid: u32, groups: &[u32]) -> io::Result<
 #[derive(Debug)]
 pub struct Mapping(*mut std::ffi::c_void);
 
+// SAFETY: an address that no other thread unmaps; bytes are read and written by volatile accesses.
+unsafe impl Send for Mapping {}
+
 /// Bytes that a [`Mapping`] covers.
 const PAGE: usize = 4096;
 
@@ -78,19 +81,28 @@ impl Mapping {
     /// # Panics
     /// When the kernel refuses.
     pub fn of(file: File) -> Self {
-        use rustix::mm::{MapFlags, ProtFlags, mmap};
+        Self::with(&file, rustix::mm::ProtFlags::READ)
+    }
+
+    /// Maps the beginning of a file for reading and writing, and closes it.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn writable(file: File) -> Self {
+        Self::with(&file, rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE)
+    }
+
+    fn with(file: &File, protection: rustix::mm::ProtFlags) -> Self {
+        use rustix::mm::{MapFlags, mmap};
         // SAFETY: a fresh mapping of an open file at an address of the kernel's choice; no code reads it.
-        let at = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                PAGE,
-                ProtFlags::READ,
-                MapFlags::SHARED,
-                &file,
-                0,
-            )
-        };
+        let at = unsafe { mmap(std::ptr::null_mut(), PAGE, protection, MapFlags::SHARED, file, 0) };
         Self(at.expect("a mapping"))
+    }
+
+    /// Writes its first byte. It must have been made by [`Mapping::writable`], of a file that is not empty.
+    pub fn write_first_byte(&self, byte: u8) {
+        // SAFETY: mapped by `writable` for writing, and its callers map files that are not empty.
+        unsafe { self.0.cast::<u8>().write_volatile(byte) }
     }
 
     /// Reads through it. The file must not be empty.

@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 use super::HostError;
 use super::roster::{Member, Roster};
 use crate::volume::{Absent, Volume};
+use purge_archive::settings::Settings;
 use purge_base::probe::StateDir;
 use purge_config::Config;
 use purge_policy::allowance::Limits;
@@ -20,6 +21,7 @@ pub struct Ground {
     roster: Roster,
     pub(super) rules: RwLock<Vec<Rule>>,
     pub(super) limits: RwLock<Limits>,
+    archives: RwLock<Vec<Settings>>,
     pub(super) state: Arc<StateDir>,
     pub(super) state_dir: PathBuf,
     /// The same by descriptor: what is written there is written into the directory that was looked at.
@@ -37,6 +39,7 @@ impl Ground {
             roster: Roster::new(volumes),
             rules: RwLock::new(config.rules.clone()),
             limits: RwLock::new(config.limits.clone()),
+            archives: RwLock::new(config.archives.clone()),
             state,
             state_dir: config.state_dir.clone(),
             anchor,
@@ -106,8 +109,14 @@ impl Ground {
         self.limits.read().clone()
     }
 
-    /// Puts other rules, quotas and watermarks in force. Volumes stay as they are until a restart.
-    pub fn replace_rules(&self, rules: Vec<Rule>, limits: Limits) {
+    /// The stores that rules may archive to.
+    pub fn archives(&self) -> Vec<Settings> {
+        self.archives.read().clone()
+    }
+
+    /// Puts other rules, quotas, watermarks and archives in force. Volumes stay as they are until a restart.
+    pub fn replace_rules(&self, rules: Vec<Rule>, limits: Limits, archives: Vec<Settings>) {
+        *self.archives.write() = archives;
         *self.rules.write() = rules;
         *self.limits.write() = limits;
         self.want_projects();

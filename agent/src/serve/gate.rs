@@ -32,14 +32,17 @@ const OPEN_CALLS_OF_ROOT_MAX: usize = 256;
 /// What any call takes: its request, a step of its answer that waits, and what lies with HTTP/2.
 const CALL_BYTES: u64 = 256 << 10;
 /// Answers that are streams: others are made whole, and charged so before they are.
-const STREAMS: [&str; 7] = [
+const STREAMS: [&str; 10] = [
     "CreatePlan",
     "ShowPlan",
     "Apply",
     "WatchRun",
     "Find",
+    "FetchArchived",
+    "ListArchive",
     "ListUsage",
     "Rescan",
+    "VerifyArchive",
 ];
 /// Answers that go on for as long as what they tell of. They hold the latest news, and nothing else.
 const ENDLESS: [&str; 3] = ["Apply", "WatchRun", "Rescan"];

@@ -20,6 +20,7 @@
 //! take from each other.
 
 mod answers;
+mod archive;
 mod authority;
 mod bounded;
 pub mod budget;

@@ -4,6 +4,7 @@
 use purge_proto::v1;
 use tonic::Status;
 
+use crate::host::archive::Asked;
 use crate::host::views::forecast::DAYS_MAX;
 use crate::host::views::mine::Whose;
 use crate::host::{Manner, Part, Wanted};
@@ -337,6 +338,30 @@ pub fn names<'r>(given: impl IntoIterator<Item = (&'r str, &'r String)>) -> Resu
     given
         .into_iter()
         .try_for_each(|(field, name)| at_most(field, name, NAME_BYTES_MAX))
+}
+
+/// What an archive is asked for.
+///
+/// # Errors
+/// When a name or the path is too long.
+pub fn archived(r: v1::ListArchiveRequest) -> Result<Asked, Status> {
+    names([
+        ("archive", &r.archive),
+        ("volume", &r.volume),
+        ("run_id", &r.run_id),
+    ])?;
+    // A name is a part of keys in the store.
+    for (field, name) in [("volume", &r.volume), ("run_id", &r.run_id)] {
+        if name.contains('/') || name.starts_with('.') {
+            return Err(Status::invalid_argument(format!("{field}: it is no name")));
+        }
+    }
+    Ok(Asked {
+        archive: r.archive,
+        volume: r.volume,
+        run: r.run_id,
+        below: r.path,
+    })
 }
 
 /// Patterns that are looked for on a volume.

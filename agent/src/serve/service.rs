@@ -9,6 +9,7 @@ use purge_proto::v1::{self, purge_agent_server::PurgeAgent};
 use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status};
 
+use super::archive::{Fetched, Listed};
 use super::budget::Share;
 use super::deadline::Until;
 use super::desk::{Answers, Service};
@@ -260,6 +261,57 @@ impl PurgeAgent for Service {
         });
         let (shelves, limit) = shelves.await?;
         Ok(self.stream(&caller, InTrash::new(&caller, shelves, limit)))
+    }
+
+    type ListArchiveStream = Answers<v1::ArchiveEntry>;
+    async fn list_archive(
+        &self,
+        request: Request<v1::ListArchiveRequest>,
+    ) -> Result<Response<Self::ListArchiveStream>, Status> {
+        let caller = Caller::of(&request)?;
+        let r = request.into_inner();
+        let limit = r.limit;
+        let asked = requests::archived(r)?;
+        let opened = self
+            .wait(&caller, move |host| host.ground.open_archive(asked))
+            .await?;
+        Ok(self.stream(&caller, Listed::new(opened, limit, None)))
+    }
+
+    type VerifyArchiveStream = Answers<v1::ArchiveEntry>;
+    async fn verify_archive(
+        &self,
+        request: Request<v1::VerifyArchiveRequest>,
+    ) -> Result<Response<Self::VerifyArchiveStream>, Status> {
+        let caller = Caller::of(&request)?;
+        let r = request.into_inner();
+        let which = r.which.unwrap_or_default();
+        let limit = which.limit;
+        let asked = requests::archived(which)?;
+        let opened = self
+            .wait(&caller, move |host| host.ground.open_archive(asked))
+            .await?;
+        Ok(self.stream(&caller, Listed::new(opened, limit, Some(r.one_in))))
+    }
+
+    type FetchArchivedStream = Answers<v1::ArchivedBytes>;
+    async fn fetch_archived(
+        &self,
+        request: Request<v1::FetchArchivedRequest>,
+    ) -> Result<Response<Self::FetchArchivedStream>, Status> {
+        let caller = Caller::of(&request)?;
+        let r = request.into_inner();
+        let asked = requests::archived(v1::ListArchiveRequest {
+            archive: r.archive,
+            path: r.path,
+            volume: r.volume,
+            run_id: r.run_id,
+            limit: 0,
+        })?;
+        let opened = self
+            .wait(&caller, move |host| host.ground.open_archive(asked))
+            .await?;
+        Ok(self.stream(&caller, Fetched::new(opened)))
     }
 
     async fn explain(

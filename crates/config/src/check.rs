@@ -8,10 +8,12 @@ use toml::de::DeTable;
 
 use super::Config;
 use super::access::read_access;
+use super::archive;
 use super::environment::{self, Overridden};
 use super::exposed;
 use super::fault::Fault;
 use super::keys::access::ACCESS;
+use super::keys::archive::ARCHIVE;
 use super::keys::file::{self as key, DEFAULT_STATE_DIR, FILE, RULES_FILE};
 use super::keys::listen::LISTEN;
 use super::keys::notify::NOTIFY;
@@ -95,6 +97,7 @@ fn finish(main: &str, mut parts: Parts, variable: impl Fn(&str) -> Option<OsStri
         volumes: parts.volumes,
         rules: parts.rules,
         limits: parts.limits,
+        archives: parts.archives,
         shown: parts.shown,
         notify: parts.notify.unwrap_or_default(),
     };
@@ -211,6 +214,9 @@ fn read_main(top: &Section<'_, '_>, src: &mut Source<'_>, parts: &mut Parts) {
     for (table, span) in top.tables(src, key::WATERMARK) {
         limit::read_watermark(Section::new(&WATERMARK, table, span), src, parts);
     }
+    for (table, span) in top.tables(src, key::ARCHIVE) {
+        archive::read_archive(Section::new(&ARCHIVE, table, span), src, parts);
+    }
     for (table, span) in top.tables(src, key::NOTIFY) {
         parts.notify = Some(read_notify(Section::new(&NOTIFY, table, span), src));
     }
@@ -237,6 +243,7 @@ fn check_together(main: &str, parts: &mut Parts) {
     }
     if !parts.is_partial {
         parts.faults.extend(parts.mentions.faults());
+        archive::settle(parts);
     }
     for (rule, place) in parts.rules.iter().zip(&parts.rule_places) {
         let root = parts

@@ -97,7 +97,53 @@ fn every_fault_says_where_and_how_to_mend_it() {
         ),
         (
             rule("ttl = \"1d\"\naction = \"archive\""),
-            "action is not supported by this version",
+            "there is no [[archive]]",
+        ),
+        (
+            format!(
+                "{}[[archive]]\nname = \"cold\"\nurl = \"file:///mnt/c\"\n",
+                rule("ttl = \"1d\"\naction = \"archive\"\narchive = \"colt\"\n")
+            ),
+            "did you mean \"cold\"?",
+        ),
+        (
+            format!(
+                "{}[[archive]]\nname = \"a\"\nurl = \"file:///a\"\n[[archive]]\nname = \"b\"\nurl = \"file:///b\"\n",
+                rule("ttl = \"1d\"\naction = \"archive\"\n")
+            ),
+            "it names no archive, and there are 2",
+        ),
+        (
+            rule("ttl = \"1d\"\narchive = \"cold\""),
+            "archive without action = \"archive\"",
+        ),
+        (
+            rule("ttl = \"1d\"\naction = \"archive\"\ntarget = \"directory\""),
+            "whole directories are not archived in this version",
+        ),
+        (
+            rule("ttl = \"1d\"\naction = \"archive\"\nafter = \"14d\""),
+            "after is not supported by this version",
+        ),
+        (
+            format!("{VOLUME}[[archive]]\nname = \"cold\"\nurl = \"s3://bucket/p\"\n"),
+            ":6:7: url \"s3://bucket/p\": s3:// is not supported in this version",
+        ),
+        (
+            format!("{VOLUME}[[archive]]\nname = \"cold\"\nurl = \"/mnt/cold\"\n"),
+            "it names no store",
+        ),
+        (
+            format!("{VOLUME}[[archive]]\nname = \"cold\"\nurl = \"file:///export/s/cold\"\n"),
+            "lie in each other",
+        ),
+        (
+            format!("{VOLUME}[[archive]]\nname = \"cold\"\nurl = \"file:///mnt/c\"\nverify = \"checksum\"\n"),
+            "verify is not supported by this version",
+        ),
+        (
+            format!("{VOLUME}[[archive]]\nname = \"cold\"\nurl = \"file:///mnt/c\"\nconcurrency = 0\n"),
+            "concurrency is 0",
         ),
         (
             rule("ttl = \"1d\"\nexclude = [\"/export/s/keep\"]"),

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::Config;
 use super::fault::Fault;
+use purge_archive::settings::Place;
 use purge_notify::settings::Means;
 use purge_sys::trusted::{self, Distrust};
 
@@ -24,6 +25,11 @@ pub(super) fn faults(config: &Config) -> Vec<Fault> {
         (config.state_dir.clone(), "the index is kept there"),
         (parent(&config.audit_log), "the audit log is written there"),
     ];
+    let stores = config.archives.iter().map(|archive| {
+        let Place::Directory(dir) = &archive.place;
+        (dir.clone(), "copies are kept there")
+    });
+    dirs.extend(stores);
     let announced = config.rules.iter().filter_map(|r| r.announce_to.clone());
     dirs.extend(announced.map(|dir| (dir, "lists are written there")));
     let mut faults: Vec<Fault> = dirs

@@ -16,6 +16,7 @@
 //! what the reader takes, and when a page is not as the entries say.
 
 pub mod access;
+pub mod archive;
 pub mod file;
 pub mod listen;
 pub mod notify;

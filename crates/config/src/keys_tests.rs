@@ -126,11 +126,8 @@ fn words_of_a_later_version_are_refused_as_such() {
         }
     }
     assert!(refused > 0);
-    let said = said(&FILE, file::ARCHIVE, "[]").join("\n");
-    assert!(
-        said.contains("archive is not supported by this version"),
-        "{said}"
-    );
+    let said = said(&rule::RULE, rule::AFTER, "\"14d\"").join("\n");
+    assert!(said.contains("after is not supported by this version"), "{said}");
 }
 
 /// The rule of a command line has the defaults of a file.

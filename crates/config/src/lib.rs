@@ -8,6 +8,7 @@
 //! - `mentions`    what tables name, and whether it is there
 //! - `exposed`     places that others than root can change
 //! - `limit`       quota and watermark tables -> [`Limits`]
+//! - `archive`     archive tables, and the stores that rules name
 //! - [`access`]    who may ask what
 //! - [`listen`]    where clients come in
 //! - [`subject`]   names in certificates
@@ -21,6 +22,7 @@
 
 pub mod access;
 mod accessor;
+mod archive;
 mod check;
 mod command_line;
 pub mod environment;
@@ -51,6 +53,7 @@ pub use listen::{Listen, TlsFiles};
 pub use origin::Shown;
 pub use subject::Subject;
 
+use purge_archive::settings::Settings;
 use purge_collect::accessors::Accessor;
 use purge_notify::settings::Notify;
 use purge_policy::allowance::Limits;
@@ -77,6 +80,8 @@ pub struct Config {
     pub rules: Vec<Rule>,
     /// How much there may be.
     pub limits: Limits,
+    /// Where rules archive to.
+    pub archives: Vec<Settings>,
     /// Who is told.
     pub notify: Notify,
     /// Every value, and where it comes from.
@@ -218,6 +223,7 @@ impl Config {
             volumes: parts.volumes,
             rules: parts.rules,
             limits: Limits::default(),
+            archives: Vec::new(),
             shown: parts.shown,
             notify: Notify::default(),
         })

@@ -8,6 +8,7 @@ use super::fault::Fault;
 use super::listen::Listen;
 use super::mentions::Mentions;
 use super::origin::Shown;
+use purge_archive::settings::Settings;
 use purge_notify::settings::Notify;
 use purge_policy::allowance::Limits;
 use purge_policy::rule::Rule;
@@ -36,4 +37,10 @@ pub(super) struct Parts {
     /// A file could not be read as TOML: what it says is not known.
     pub(super) is_partial: bool,
     pub(super) notify: Option<Notify>,
+    pub(super) archives: Vec<Settings>,
+    /// Where each of them stands.
+    pub(super) archive_places: Vec<Fault>,
+    /// The names of all archives, also of those with faults; whether one has none that can be read.
+    pub(super) archive_names: Vec<String>,
+    pub(super) nameless_archive: bool,
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::archive::read_destination;
 use super::fault::Fault;
 use super::keys::rule as key;
 use super::mentions::{Mention, Mentions, RuleNamed, place};
@@ -10,7 +11,7 @@ use super::parts::Parts;
 use super::scope::read_scope;
 use super::section::{At, Section, Source, suggest, value};
 use purge_model::Clocks;
-use purge_policy::rule::{Action, Rule, Sequence, Symlinks, Target};
+use purge_policy::rule::{Action, Destination, Rule, Sequence, Symlinks, Target};
 use purge_policy::schedule::Schedule;
 
 /// Reads a table, and adds the rule if it has no fault.
@@ -34,6 +35,7 @@ pub(super) fn read_rule(s: Section<'_, '_>, src: &mut Source<'_>, parts: &mut Pa
     let dirs = read_dirs(&s, src, target);
     let symlinks = s.choice(src, key::SYMLINKS, &SYMLINKS);
     let action = read_action(&s, src);
+    let action = read_destination(&s, src, (action, target));
     let (announce, announce_to) = read_announcement(&s, src);
     let grace = value(s.duration(src, key::GRACE));
     let timing = read_timing(&s, src);
@@ -223,9 +225,21 @@ fn read_dirs(s: &Section<'_, '_>, src: &mut Source<'_>, target: Target) -> Dirs 
 }
 
 fn read_action(s: &Section<'_, '_>, src: &mut Source<'_>) -> Action {
-    match s.choice(src, key::ACTION, &[("delete", false), ("notify", true)]) {
-        Some(true) => Action::Notify,
-        Some(false) | None => Action::Delete,
+    #[derive(Clone, Copy)]
+    enum Named {
+        Delete,
+        Notify,
+        Archive,
+    }
+    let actions = [
+        ("delete", Named::Delete),
+        ("notify", Named::Notify),
+        ("archive", Named::Archive),
+    ];
+    match s.choice(src, key::ACTION, &actions) {
+        Some(Named::Delete) | None => Action::Delete,
+        Some(Named::Notify) => Action::Notify,
+        Some(Named::Archive) => Action::Archive(Destination::default()),
     }
 }
 

@@ -337,7 +337,7 @@ impl<'s, 't> Section<'s, 't> {
             .filter(|key| matches!(key.form, Form::Later))
         {
             if self.has(key) {
-                src.fault(&self.span_of(key), later(key), "take the whole table out");
+                src.fault(&self.span_of(key), later(key), "take it out");
             }
         }
         for key in self.table.keys() {

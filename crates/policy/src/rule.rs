@@ -48,14 +48,33 @@ pub enum Action {
     Delete,
     /// Owners get a notice. Plans of the rule cannot be applied.
     Notify,
+    /// They are copied to a store, the copies are compared, and then they are deleted.
+    Archive(Destination),
+}
+
+/// The store to which a rule archives.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Destination {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub url: String,
 }
 
 impl Action {
     /// Whether plans of the rule can be applied, so that its candidates leave the volume.
     pub fn is_applied(&self) -> bool {
         match self {
-            Self::Delete => true,
+            Self::Delete | Self::Archive(_) => true,
             Self::Notify => false,
+        }
+    }
+
+    /// Where the rule copies what it takes; none: it makes no copies.
+    pub fn destination(&self) -> Option<&Destination> {
+        match self {
+            Self::Archive(to) => Some(to),
+            Self::Delete | Self::Notify => None,
         }
     }
 }

@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::candidate::Candidate;
 use super::plans::RuleShare;
+use crate::copying::Copy;
 use crate::fate::Code;
 use purge_model::{Kind, LastUse, Seconds, Source};
 use purge_sys::private;
@@ -175,11 +176,33 @@ struct Line<'a> {
     plan_id: &'a str,
     run_id: &'a str,
     by: &'a str,
+    /// Of a copy: the store's key, and the hash of its content.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    key: &'a str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    sha256: String,
 }
 
 impl Lines {
     /// Adds a line. `time` comes from [`rfc3339`], once for a batch.
     pub fn add(&mut self, time: &str, heading: &Heading, event: &Event<'_>) {
+        self.push((time, heading), event, None);
+    }
+
+    /// Adds that a candidate is copied.
+    pub fn add_copy(
+        &mut self,
+        time: &str,
+        (heading, rules): (&Heading, &[RuleShare]),
+        candidate: &Candidate,
+        copy: &Copy,
+    ) {
+        let path = candidate.path_below(&heading.root);
+        let event = event_of(rules, candidate, ("archived", ""), &path);
+        self.push((time, heading), &event, Some(copy));
+    }
+
+    fn push(&mut self, (time, heading): (&str, &Heading), event: &Event<'_>, copy: Option<&Copy>) {
         let whole = String::from_utf8_lossy(event.path);
         let is_cut = is_too_long(&whole);
         let cut = shown::cut(event.path, CUT_TO);
@@ -208,6 +231,8 @@ impl Lines {
             plan_id: &heading.plan,
             run_id: &heading.run,
             by: &heading.by,
+            key: copy.map_or("", |copy| &copy.key),
+            sha256: copy.map_or_else(String::new, |copy| in_hex(&copy.sha256)),
         };
         // Strings and numbers always become JSON.
         if let Ok(line) = serde_json::to_string(&line) {
@@ -235,22 +260,28 @@ impl Lines {
             Code::Skipped(why) => ("skipped", why.name()),
             Code::Failed => ("failed", error),
         };
-        self.add(
-            time,
-            heading,
-            &Event {
-                event,
-                reason,
-                path: &candidate.path_below(&heading.root),
-                kind: candidate.kind(),
-                bytes: candidate.size,
-                uid: candidate.uid,
-                last: Some(candidate.last),
-                rule: rules
-                    .get(usize::from(candidate.rule))
-                    .map_or("", |rule| rule.name.as_str()),
-            },
-        );
+        let path = candidate.path_below(&heading.root);
+        self.add(time, heading, &event_of(rules, candidate, (event, reason), &path));
+    }
+}
+
+/// What a line says of a candidate.
+fn event_of<'a>(
+    rules: &'a [RuleShare],
+    candidate: &Candidate,
+    (event, reason): (&'a str, &'a str),
+    path: &'a [u8],
+) -> Event<'a> {
+    let rule = rules.get(usize::from(candidate.rule));
+    Event {
+        event,
+        reason,
+        path,
+        kind: candidate.kind(),
+        bytes: candidate.size,
+        uid: candidate.uid,
+        last: Some(candidate.last),
+        rule: rule.map_or("", |rule| rule.name.as_str()),
     }
 }
 

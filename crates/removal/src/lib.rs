@@ -13,6 +13,7 @@
 //! - `stored`       what stored records have in common
 //! - [`protection`] whether leases are given, or a grace must protect
 //! - [`refusal`]    what an error of the kernel means for a candidate (pure)
+//! - [`copying`]    what a run has copied before it takes it
 //! - [`holds`]      paths that stay, regardless of the rules
 //! - [`runs`]       records of past and current runs
 //! - [`plans`]      saved plans
@@ -26,6 +27,7 @@
 
 pub mod audit;
 pub mod candidate;
+pub mod copying;
 pub mod fate;
 pub mod holds;
 pub mod plans;

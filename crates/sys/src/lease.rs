@@ -53,6 +53,19 @@ impl Lease {
     pub fn file(&self) -> &OwnedFd {
         &self.0
     }
+
+    /// Ends the lease and leaves the file open: those who wait for it go on.
+    ///
+    /// # Errors
+    /// What `fcntl(2)` says. The file is closed then, which ends the lease as well.
+    pub fn end(self) -> io::Result<OwnedFd> {
+        // SAFETY: F_SETLEASE takes an integer and touches no memory; the descriptor is open.
+        let ended = unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) };
+        match ended {
+            0 => Ok(self.0),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
 }
 
 /// Asks for a write lease on an open file.
@@ -162,5 +175,20 @@ mod tests {
         assert!(!lease.is_still_granted());
         drop(lease);
         opener.join().unwrap();
+    }
+
+    #[test]
+    fn a_lease_that_is_ended_holds_up_no_opener_and_leaves_the_file_open() {
+        let tmp = tempfile::tempdir().unwrap();
+        let path = tmp.path().join("f");
+        std::fs::write(&path, "x").unwrap();
+        let Asked::Granted(lease) = ask(open(&path)).unwrap() else {
+            panic!("no process has it open")
+        };
+        let file = File::from(lease.end().unwrap());
+        // Without blocking: it would be refused while the lease is there.
+        let flags = OFlags::RDWR | OFlags::NONBLOCK;
+        assert!(rustix::fs::open(&path, flags, Mode::empty()).is_ok());
+        assert_eq!(file.metadata().unwrap().len(), 1);
     }
 }

@@ -21,6 +21,7 @@
 //! - [`namespaces`] the mount namespaces of the host
 //! - [`mountpoints`] names that are not touched without care
 //! - [`bounded`]  a look that ends though a server does not answer
+//! - [`objects`]  files of a store that the agent alone writes
 //! - [`openers`]  whether a lease is refused while a process waits to open the file
 //! - [`peer`]     who is at the other end of a unix socket
 //! - [`processor`] on which processor a thread runs
@@ -68,6 +69,7 @@ pub mod memory;
 pub mod mountinfo;
 pub mod mountpoints;
 pub mod namespaces;
+pub mod objects;
 pub mod openers;
 pub mod peer;
 pub mod private;

@@ -31,6 +31,8 @@ const SHORT: usize = 512;
 /// With the note they must stay below
 /// what the kernel lists (XATTR_LIST_MAX).
 const ATTRIBUTES_MAX: usize = 32 << 10;
+/// At most this number of bytes of a file's attributes is noted before the file is removed.
+const NOTED_MAX: usize = 256 << 10;
 /// What is asked for where there are more names than the kernel lists.
 const OF_ACCESS: [&CStr; 4] = [ACCESS_ACL, DEFAULT_ACL, c"security.selinux", c"security.SMACK64"];
 
@@ -272,6 +274,37 @@ fn is_optional(error: Errno) -> bool {
     )
 }
 
+/// An extended attribute: its name and its value.
+pub type Attribute = (CString, Vec<u8>);
+
+/// All extended attributes of an open file or directory, with its ACLs; none: more than the agent can note.
+///
+/// # Errors
+/// What `flistxattr(2)` and `fgetxattr(2)` say.
+pub fn all_attributes(file: impl AsFd) -> io::Result<Option<Vec<Attribute>>> {
+    let listed = of_any_size(|room| rustix::fs::flistxattr(&file, rustix::buffer::spare_capacity(room)));
+    let list = match listed {
+        Ok(list) => list,
+        Err(Errno::OPNOTSUPP) => return Ok(Some(Vec::new())),
+        Err(Errno::TOOBIG | Errno::RANGE) => return Ok(None),
+        Err(e) => return Err(e.into()),
+    };
+    let names = list.split(|b| *b == 0).filter(|name| !name.is_empty());
+    let (mut all, mut bytes) = (Vec::new(), 0usize);
+    for name in names.filter_map(|name| CString::new(name).ok()) {
+        let Some(value) = value(&file, &name)? else {
+            continue;
+        };
+        bytes = bytes.saturating_add(name.count_bytes() + value.len());
+        if bytes > NOTED_MAX {
+            return Ok(None);
+        }
+        all.push((name, value));
+    }
+    all.sort_unstable();
+    Ok(Some(all))
+}
+
 /// Extended attributes: what decides about access first, so that a user's own cannot keep it out.
 fn attributes(dir: &OwnedFd) -> io::Result<Vec<(CString, Vec<u8>)>> {
     let listed = of_any_size(|room| rustix::fs::flistxattr(dir, rustix::buffer::spare_capacity(room)));
@@ -309,8 +342,8 @@ fn attributes(dir: &OwnedFd) -> io::Result<Vec<(CString, Vec<u8>)>> {
 }
 
 /// An attribute; none: the directory does not have it, or it is not for the agent.
-fn value(dir: &OwnedFd, name: &CStr) -> io::Result<Option<Vec<u8>>> {
-    match of_any_size(|room| rustix::fs::fgetxattr(dir, name, rustix::buffer::spare_capacity(room))) {
+fn value(dir: impl AsFd, name: &CStr) -> io::Result<Option<Vec<u8>>> {
+    match of_any_size(|room| rustix::fs::fgetxattr(&dir, name, rustix::buffer::spare_capacity(room))) {
         Ok(value) => Ok(Some(value)),
         Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM) => Ok(None),
         Err(e) => Err(e.into()),

@@ -139,12 +139,39 @@ fn question(plan: &v1::Plan, no_grace: bool) -> String {
             format_duration(plan.grace_seconds)
         ),
     };
-    format!(
-        "Remove {} ({}) from volume {}, {to}? d shows all of it. [y/N/d] ",
-        amount::things(&t),
-        format_size(t.bytes),
-        plan.volume
-    )
+    let (what, size) = (amount::things(&t), format_size(t.bytes));
+    let volume = &plan.volume;
+    let first = archives(plan);
+    let to = match goes_for_good && first.is_some() {
+        true => "for good: only the copies are left".to_owned(),
+        false => to,
+    };
+    let first = first.unwrap_or_default();
+    format!("{first}Remove {what} ({size}) from volume {volume}, {to}? d shows all of it. [y/N/d] ")
+}
+
+/// What is copied before it is removed, where anything is.
+fn archives(plan: &v1::Plan) -> Option<String> {
+    let takes = |r: &&v1::RuleShare| !r.totals.is_none_or(|t| amount::is_nothing(&t));
+    let taking: Vec<&v1::RuleShare> = plan.rules.iter().filter(takes).collect();
+    let copied: Vec<_> = taking
+        .iter()
+        .filter_map(|r| Some((&r.rule, r.archive.as_ref()?)))
+        .collect();
+    let mut urls: Vec<&str> = copied.iter().map(|(_, to)| to.url.as_str()).collect();
+    urls.dedup();
+    let what = match copied.len() {
+        0 => return None,
+        all if all == taking.len() => "everything".to_owned(),
+        _ => {
+            let rules: Vec<&str> = copied.iter().map(|(rule, _)| rule.as_str()).collect();
+            format!("what {} takes", rules.join(", "))
+        }
+    };
+    let urls = paths::printable(urls.join(", ").as_bytes());
+    Some(format!(
+        "First {what} is copied to {urls}, fetched back and compared. "
+    ))
 }
 
 /// The whole dry run: summed up by directory, then each candidate. A terminal has it page by page.
@@ -342,6 +369,10 @@ pub(super) fn print(run: &v1::Run, out: &mut Out) -> Result<(), CtlError> {
         run.volume,
         super::asker(&run.requested_by)
     ))?;
+    if let Some(copied) = run.archived.filter(|t| !amount::is_nothing(t)) {
+        let words = amount::words(&copied);
+        out.line(&format!("  Copied to the archive, and compared: {words}"))?;
+    }
     print_taken(run, (deleted, trashed), out)?;
     print_back(run, &trashed, out)?;
     print_left_alone(run, out)?;
@@ -412,5 +443,21 @@ mod tests {
         assert!(question(&plan, true).contains("to the trash"));
         plan.grace_seconds = 0;
         assert_eq!(question(&plan, false), for_good);
+        let to = Some(v1::Destination {
+            name: "cold".into(),
+            url: "file:///mnt/cold".into(),
+        });
+        plan.rules[0].archive.clone_from(&to);
+        let asked = question(&plan, false);
+        let first =
+            "First what jobs-14d takes is copied to file:///mnt/cold, fetched back and compared. Remove";
+        assert!(asked.starts_with(first), "{asked}");
+        plan.rules[2].archive = to;
+        let asked = question(&plan, false);
+        assert!(
+            asked.starts_with("First everything is copied to file:///mnt/cold, fetched"),
+            "{asked}"
+        );
+        assert!(asked.contains("for good: only the copies are left?"), "{asked}");
     }
 }

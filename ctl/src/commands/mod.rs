@@ -1,6 +1,7 @@
 //! The commands: one file each.
 
 mod apply;
+mod archive;
 mod cancel;
 mod completions;
 mod config;
@@ -57,6 +58,8 @@ pub enum Command {
     Restore(restore::Restore),
     /// What lies in the trash, the newest run first.
     Trash(trash::Trash),
+    /// What rules archived: list it, compare it, and get files back.
+    Archive(archive::Archive),
     /// Let a watermark go on that has stopped because what it deleted did not come free.
     Resume(resume::Resume),
     /// When a path was last used, what every rule says of it, and where it is if a run took it.
@@ -113,6 +116,7 @@ impl Command {
             Self::Cancel(c) => c.run(client, out).await,
             Self::Restore(c) => c.run(client, out).await,
             Self::Trash(c) => c.run(client, out).await,
+            Self::Archive(c) => c.run(client, out).await,
             Self::Resume(c) => c.run(client, out).await,
             Self::Explain(c) => c.run(client, out).await,
             Self::Find(c) => c.run(client, out).await,

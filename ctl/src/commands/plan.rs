@@ -306,6 +306,8 @@ fn remarks(r: &v1::RuleShare) -> Vec<String> {
         format!("{files}, taken with their directories by {}", g.rule)
     };
     let mut parts: Vec<String> = r.goes_with.iter().map(with).collect();
+    let copied = |to: &v1::Destination| format!("copied to archive {} ({}) first", to.name, to.url);
+    parts.extend(r.archive.as_ref().map(copied));
     let others = [&r.remark, &r.because];
     parts.extend(others.into_iter().filter(|text| !text.is_empty()).cloned());
     parts

@@ -160,6 +160,44 @@ impl PurgeAgent for Fake {
         Ok(stream(values::trash()))
     }
 
+    type ListArchiveStream = Answers<ArchiveEntry>;
+    async fn list_archive(
+        &self,
+        _: Request<ListArchiveRequest>,
+    ) -> Result<Response<Self::ListArchiveStream>, Status> {
+        Ok(stream(values::archived(CopyState::Unspecified)))
+    }
+
+    type VerifyArchiveStream = Answers<ArchiveEntry>;
+    async fn verify_archive(
+        &self,
+        _: Request<VerifyArchiveRequest>,
+    ) -> Result<Response<Self::VerifyArchiveStream>, Status> {
+        let mut all = values::archived(CopyState::Good);
+        if let Some(last) = all.last_mut() {
+            last.set_state(CopyState::Differs);
+            last.trouble = "its bytes are not those that were copied".into();
+        }
+        Ok(stream(all))
+    }
+
+    type FetchArchivedStream = Answers<ArchivedBytes>;
+    async fn fetch_archived(
+        &self,
+        _: Request<FetchArchivedRequest>,
+    ) -> Result<Response<Self::FetchArchivedStream>, Status> {
+        let entry = values::archived(CopyState::Unspecified).into_iter().next();
+        let bytes = vec![b"some ".to_vec(), b"bytes".to_vec()];
+        let first = ArchivedBytes {
+            entry,
+            bytes: Vec::new(),
+        };
+        let rest = bytes
+            .into_iter()
+            .map(|bytes| ArchivedBytes { entry: None, bytes });
+        Ok(stream(std::iter::once(first).chain(rest).collect()))
+    }
+
     async fn explain(&self, r: Request<ExplainRequest>) -> Result<Response<Explanation>, Status> {
         let path = r.into_inner().path;
         Ok(Response::new(match path.starts_with(b"/export/scratch/gone") {

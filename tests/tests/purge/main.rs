@@ -8,6 +8,9 @@
 )]
 
 mod apply;
+mod archive;
+mod archive_killed;
+mod archive_race;
 mod deep;
 mod descriptors;
 mod emptied;

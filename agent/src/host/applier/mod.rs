@@ -1,8 +1,9 @@
 //! Runs: plans that are applied in the background.
 //!
-//! - `runs` begins runs, and gives them what they need of a volume
+//! - `runs` begins runs, and gives them what they need of a volume; `archiving`: and of the stores to which they copy
 //! - `tidy` removes plans, holds and records of runs that are over
 
+mod archiving;
 mod runs;
 mod tidy;
 

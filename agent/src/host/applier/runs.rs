@@ -8,10 +8,12 @@ use parking_lot::{MutexGuard, RwLockReadGuard};
 use rustc_hash::FxHashSet;
 
 use super::Applier;
+use super::archiving::Copiers;
 use crate::host::HostError;
 use crate::volume::{State, Volume};
 use crate::work::Phase;
 use crate::work::rules::{Amount, How};
+use purge_archive::settings::Settings;
 use purge_base::clock;
 use purge_base::descriptors;
 use purge_base::id::new_id;
@@ -64,6 +66,7 @@ impl Applier {
             )));
         }
         volume.use_what_is_unwatched()?;
+        let stores = self.stores_of(&plan, &volume, &wanted_graces(&plan, how))?;
         let graces = graces(&plan, how, volume.guard());
         let last = graces.iter().copied().max().unwrap_or(0);
         let run = Run {
@@ -97,6 +100,7 @@ impl Applier {
             claim,
             heading,
             graces,
+            stores,
             max_rate: how.max_rate,
             live: Arc::clone(&live),
         };
@@ -173,6 +177,7 @@ struct Begun {
     claim: Claim,
     heading: Heading,
     graces: Vec<u64>,
+    stores: Vec<Option<Settings>>,
     max_rate: u64,
     live: Arc<LiveRun>,
 }
@@ -187,19 +192,26 @@ impl Begun {
             mut claim,
             heading,
             graces,
+            stores,
             max_rate,
             live,
         } = self;
         let (name, rules) = (volume.config.name.as_str(), names_of_rules(&plan).join(", "));
         let planned = plan.totals;
         tracing::info!(run = %heading.run, volume = name, by = %heading.by, plan = %plan.id, %rules, %planned, "run begins");
-        let run = match Ledger::create(&applier.ground.anchor, &heading.run) {
-            Ok(ledger) => {
+        let opened = Copiers::begin(&plan, stores, (&heading, &applier.ground.anchor)).and_then(|copiers| {
+            let ledger = Ledger::create(&applier.ground.anchor, &heading.run);
+            let ledger = ledger.map_err(|error| format!("the run's ledger cannot be made: {error}"))?;
+            Ok((copiers, ledger))
+        });
+        let run = match opened {
+            Ok((copiers, ledger)) => {
                 let order = Order {
                     plan: &plan,
                     plans: &applier.plans,
                     max_rate,
                     graces,
+                    copiers: copiers.of_rules.clone(),
                     ledger: &ledger,
                     audit: &applier.audit,
                     heading: heading.clone(),
@@ -213,11 +225,12 @@ impl Begun {
                     names: names_of_rules(&plan),
                     record: record(&applier, &heading.run, &plan),
                 };
-                apply::apply(&volume.watched, &order, &around, &live)
+                let run = apply::apply(&volume.watched, &order, &around, &live);
+                copiers.end(run.state.word());
+                run
             }
-            Err(error) => {
+            Err(why) => {
                 let progress = live.watch().borrow().clone();
-                let why = format!("the run's ledger cannot be made: {error}");
                 end(progress, Some(Stop::Broken(why)), &live)
             }
         };
@@ -249,10 +262,15 @@ impl Begun {
 
 /// How long what each rule of a plan takes stays in the trash.
 fn graces(plan: &Plan, how: Manner, guard: Guard) -> Vec<u64> {
-    let wanted = |grace: u64| if how.no_grace { 0 } else { grace };
+    let wanted = wanted_graces(plan, how).into_iter();
+    wanted.map(|grace| grace.max(guard.least_grace())).collect()
+}
+
+/// The same, as the rules and the request want it.
+fn wanted_graces(plan: &Plan, how: Manner) -> Vec<u64> {
     let rules = plan.rules.iter();
     rules
-        .map(|rule| wanted(rule.grace).max(guard.least_grace()))
+        .map(|rule| if how.no_grace { 0 } else { rule.grace })
         .collect()
 }
 

@@ -32,6 +32,10 @@ pub(in crate::serve) fn plan(plan: Plan, owners_max: usize) -> v1::Plan {
         totals: Some(totals(share.totals)),
         remark: share.remark,
         because: share.because.unwrap_or_default(),
+        archive: share.archive.map(|to| v1::Destination {
+            name: to.name,
+            url: to.url,
+        }),
         goes_with: share.goes_with.into_iter().map(goes_with).collect(),
     };
     let owner = |share: OwnerShare| v1::OwnerShare {
@@ -121,8 +125,7 @@ pub(in crate::serve) fn run(run: Run) -> v1::Run {
         finished_at: run.finished.map(timestamp),
         deleted: Some(totals(run.deleted)),
         trashed: Some(totals(run.trashed)),
-        // No run archives.
-        archived: Some(v1::Totals::default()),
+        archived: Some(totals(run.archived)),
         skipped: Some(skipped(&run.skipped)),
         skipped_files_inside: Some(skipped(&inside)),
         failed: run.failed.into_iter().map(failure).collect(),

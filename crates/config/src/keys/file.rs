@@ -1,6 +1,6 @@
 //! The whole file.
 
-use super::{Form, Key, Table, access, keys, listen, notify, quota, rule, volume, watermark};
+use super::{Form, Key, Table, access, archive, keys, listen, notify, quota, rule, volume, watermark};
 
 /// Where the index is, unless the configuration says otherwise.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/purge-agent";
@@ -22,8 +22,8 @@ keys! {
     RULE = Key::optional("rule", Form::Tables(&rule::RULE), "");
     QUOTA = Key::optional("quota", Form::Tables(&quota::QUOTA), "");
     WATERMARK = Key::optional("watermark", Form::Tables(&watermark::WATERMARK), "");
+    ARCHIVE = Key::optional("archive", Form::Tables(&archive::ARCHIVE), "");
     NOTIFY = Key::optional("notify", Form::Tables(&notify::NOTIFY), "");
-    ARCHIVE = Key::optional("archive", Form::Later, "");
 }
 
 /// The whole file.
@@ -33,7 +33,7 @@ pub const FILE: Table = Table {
     named_by: "",
     heading: "",
     doc: "Validate with `purge-agent check`. Rules may also be in rules.d/*.toml beside this file. After a change of rules, quotas, \
-          watermarks, access, notices, certificates, or the socket's owner and group: systemctl reload purge-agent. Every other change \
+          watermarks, archives, access, notices, certificates, or the socket's owner and group: systemctl reload purge-agent. Every other change \
           needs a restart.",
     in_use: true,
     keys: KEYS,

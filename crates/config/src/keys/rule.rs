@@ -98,12 +98,19 @@ keys! {
                 "notify",
                 "plans inform only and cannot be applied; with [notify], owners get a notice of what the rule finds",
             ),
-            Word::later("archive"),
+            Word::means(
+                "archive",
+                "candidates are copied to a store, each copy is fetched back and compared, and then they are deleted",
+            ),
         ]),
         "\"delete\"",
     )
     .in_use(true)
     .doc("What happens to what the rule finds.");
+    ARCHIVE = Key::optional("archive", Form::Text("an archive"), "\"cold\"")
+        .doc("With action = \"archive\": the [[archive]] to copy to. Where there is one, it may be left out.");
+    AFTER = Key::optional("after", Form::Later, "");
+    SELECT = Key::optional("select", Form::Later, "");
     ANNOUNCE = Key::with_default("announce", Form::Duration, "\"0s\"")
         .in_use(true)
         .doc("Above \"0s\": the rule takes a file only if a list that is at least this old named it, and every list since: with the last use \

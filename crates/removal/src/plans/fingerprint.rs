@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use purge_model::Clocks;
 use purge_policy::allowance::{Override, Quota, QuotaAction, Watermark};
-use purge_policy::rule::{Action, Rule, Sequence, Symlinks, Target};
+use purge_policy::rule::{Action, Destination, Rule, Sequence, Symlinks, Target};
 use purge_policy::scope::{Called, Globs, Scope};
 use purge_policy::whom::QuotaSubject;
 
@@ -190,6 +190,11 @@ impl Canon {
         let action = match action {
             Action::Delete => "delete",
             Action::Notify => "notify",
+            Action::Archive(Destination { name, url }) => {
+                self.field("archive", name);
+                self.field("archive url", url);
+                "archive"
+            }
         };
         self.field("action", action);
     }
@@ -324,7 +329,7 @@ mod tests {
     #[test]
     fn every_change_of_a_rule_is_seen() {
         type Change = fn(&mut Rule);
-        let changes: [Change; 22] = [
+        let changes: [Change; 25] = [
             |r| r.name.push('x'),
             |r| r.volume.push('x'),
             |r| r.target = Target::Directory { depth: 1 },
@@ -342,6 +347,19 @@ mod tests {
             |r| r.symlinks = Symlinks::Keep,
             |r| r.sequence = Sequence::Largest,
             |r| r.action = Action::Notify,
+            |r| r.action = Action::Archive(Destination::default()),
+            |r| {
+                r.action = Action::Archive(Destination {
+                    name: "cold".into(),
+                    ..Destination::default()
+                });
+            },
+            |r| {
+                r.action = Action::Archive(Destination {
+                    url: "file:///cold".into(),
+                    ..Destination::default()
+                });
+            },
             |r| r.schedule = Some(Schedule::parse("daily").unwrap()),
             |r| r.schedule = Some(Schedule::parse("hourly").unwrap()),
             |r| r.announce_to = Some("a".into()),

@@ -4,6 +4,7 @@ use prost::Message;
 use purge_model::{Seconds, Totals};
 use purge_policy::evaluate::Kept;
 use purge_policy::forgiven::Forgiven;
+use purge_policy::rule::Destination;
 
 use super::fingerprint::Fingerprint;
 use crate::protection::Guard;
@@ -94,6 +95,11 @@ impl Plan {
         }
     }
 
+    /// Whether anything of it is copied before it is taken.
+    pub fn archives(&self) -> bool {
+        self.rules.iter().any(|rule| rule.archive.is_some())
+    }
+
     /// The names of its rules, or of the reasons of its quota or watermark.
     pub fn rule_names(&self) -> Vec<String> {
         self.rules.iter().map(|rule| rule.name.clone()).collect()
@@ -109,6 +115,8 @@ pub struct RuleShare {
     pub totals: Totals,
     /// How long that stays in the trash, in seconds.
     pub grace: u64,
+    /// Where it is copied to before it is taken; none: it goes without a copy.
+    pub archive: Option<Destination>,
     /// Why a quota or watermark takes it, in words.
     pub because: Option<String>,
     /// Why it takes nothing, in words; empty where it takes something.

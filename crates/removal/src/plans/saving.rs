@@ -257,10 +257,11 @@ fn goes_with(number: u16, rules: &[Rule], found: &Evaluation) -> Vec<(String, u6
 
 /// What is taken by each rule, or for each reason of a quota or watermark.
 fn rule_shares(on: &Occasion<'_>, by_rule: &[Totals], found: &Evaluation) -> Vec<RuleShare> {
-    let share = |name: &str, totals: &Totals, grace, because| RuleShare {
+    let share = |name: &str, totals: &Totals, rule: Option<&Rule>, because| RuleShare {
         name: name.to_owned(),
         totals: *totals,
-        grace,
+        grace: rule.map_or(0, |rule| rule.grace),
+        archive: rule.and_then(|rule| rule.action.destination().cloned()),
         because,
         remark: String::new(),
         goes_with: Vec::new(),
@@ -268,10 +269,9 @@ fn rule_shares(on: &Occasion<'_>, by_rule: &[Totals], found: &Evaluation) -> Vec
     match on.trigger {
         // A quota or watermark has one rule.
         Some(trigger) => {
-            let grace = on.rules.first().map_or(0, |rule| rule.grace);
             let reasons = trigger.reasons.iter().zip(by_rule);
             reasons
-                .map(|(r, totals)| share(&r.name, totals, grace, Some(r.because.clone())))
+                .map(|(r, totals)| share(&r.name, totals, on.rules.first(), Some(r.because.clone())))
                 .collect()
         }
         None => {
@@ -281,7 +281,7 @@ fn rule_shares(on: &Occasion<'_>, by_rule: &[Totals], found: &Evaluation) -> Vec
                 .map(|((r, totals), number)| RuleShare {
                     remark: remark_of(number, found),
                     goes_with: goes_with(number, on.rules, found),
-                    ..share(&r.name, totals, r.grace, None)
+                    ..share(&r.name, totals, Some(r), None)
                 })
                 .collect()
         }

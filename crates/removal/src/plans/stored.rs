@@ -15,6 +15,7 @@ use crate::stored::{Damaged, StoredTotals, seconds, timestamp, totals, words};
 use purge_model::Seconds;
 use purge_policy::evaluate::Kept;
 use purge_policy::forgiven::Forgiven;
+use purge_policy::rule::Destination;
 
 #[derive(Clone, PartialEq, Message)]
 struct StoredPlan {
@@ -50,6 +51,11 @@ struct StoredPlan {
     is_partial: bool,
     #[prost(int64, tag = "14")]
     began: i64,
+    /// Beside each of `rules`, empty where nothing is copied; nothing where no rule archives.
+    #[prost(string, repeated, tag = "15")]
+    archives: Vec<String>,
+    #[prost(string, repeated, tag = "16")]
+    archive_urls: Vec<String>,
     #[prost(message, optional, tag = "20")]
     promise: Option<StoredPromise>,
     #[prost(message, repeated, tag = "21")]
@@ -246,6 +252,9 @@ struct StoredProbes {
     probes: Vec<Probe>,
 }
 
+/// An earlier version would delete what such a plan takes without a copy. It reads that the plan is refused.
+const ARCHIVES: &str = "it archives, which this version of the agent does not know; make a new plan";
+
 /// What a head says.
 pub(super) enum Head {
     /// A plan.
@@ -282,6 +291,14 @@ pub(super) fn encoded_len(plan: &Plan) -> usize {
 
 fn stored(plan: &Plan) -> StoredPlan {
     let rules = plan.rules.iter();
+    let archives = |of: fn(&Destination) -> &str| match plan.archives() {
+        true => {
+            let all = plan.rules.iter();
+            all.map(|rule| rule.archive.as_ref().map_or("", of).to_owned())
+                .collect()
+        }
+        false => Vec::new(),
+    };
     StoredPlan {
         shown: Some(shown(plan)),
         chunks: plan.chunks,
@@ -293,6 +310,8 @@ fn stored(plan: &Plan) -> StoredPlan {
         trigger: plan.trigger.clone().unwrap_or_default(),
         reasons: rules.clone().filter_map(|rule| rule.because.clone()).collect(),
         graces: rules.map(|rule| rule.grace).collect(),
+        archives: archives(|to| &to.name),
+        archive_urls: archives(|to| &to.url),
         by: plan.by.clone(),
         bytes: plan.bytes,
         is_partial: false,
@@ -350,7 +369,10 @@ fn shown(plan: &Plan) -> StoredShown {
         totals: Some(plan.totals.into()),
         kept: Some(plan.kept.into()),
         by_owner: plan.by_owner.iter().map(owner).collect(),
-        refusal: plan.refusal.clone().unwrap_or_default(),
+        refusal: match &plan.refusal {
+            None if plan.archives() => ARCHIVES.to_owned(),
+            refusal => refusal.clone().unwrap_or_default(),
+        },
         run: plan.run.clone().unwrap_or_default(),
         guard: plan.guard.map_or("", Guard::name).into(),
         grace: plan.grace,
@@ -376,11 +398,17 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Head, Damaged> {
     }
     let created = seconds(shown.created.ok_or(Damaged::Lacks("time at which it was made"))?);
     let (reasons, graces) = (stored.reasons, stored.graces);
+    let (archives, urls) = (stored.archives, stored.archive_urls);
+    let archive = |n: usize| {
+        let (name, url) = (archives.get(n)?.clone(), urls.get(n)?.clone());
+        (!name.is_empty()).then_some(Destination { name, url })
+    };
     let all = shown.rules.into_iter().enumerate();
     let rules = all.map(|(n, rule)| RuleShare {
         name: rule.name,
         totals: totals(rule.totals),
         grace: graces.get(n).copied().unwrap_or(0),
+        archive: archive(n),
         because: reasons.get(n).cloned(),
         remark: rule.remark,
         goes_with: rule.goes_with.into_iter().map(|g| (g.rule, g.files)).collect(),
@@ -425,7 +453,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Head, Damaged> {
         began: stored.began,
         guard: Guard::named(&shown.guard),
         grace: shown.grace,
-        refusal: words(shown.refusal),
+        refusal: words(shown.refusal).filter(|why| why != ARCHIVES),
         run: words(shown.run),
         max_errors: stored.max_errors,
         fingerprint: Fingerprint::stored(stored.fingerprint),
@@ -463,136 +491,5 @@ impl StoredProbes {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use purge_model::Totals;
-
-    fn plan() -> Plan {
-        let totals = Totals {
-            files: 1,
-            directories: 2,
-            links: 3,
-            bytes: 4,
-            files_inside: 5,
-        };
-        let share = |name: &str, because: Option<&str>| RuleShare {
-            name: name.into(),
-            totals,
-            grace: 60,
-            because: because.map(str::to_owned),
-            remark: "matched nothing".into(),
-            goes_with: vec![("jobs".into(), 6)],
-        };
-        Plan {
-            id: "p1".into(),
-            created: Seconds(7),
-            expires: Seconds(8),
-            volume: "v".into(),
-            by: "uid 0".into(),
-            trigger: Some("quota q".into()),
-            rules: vec![share("q/alice", Some("over")), share("q/bob", Some(""))],
-            totals,
-            takes: Some(0),
-            kept: Kept {
-                held: 1,
-                excluded: 2,
-                young: 3,
-                uncovered: 4,
-                limit: 5,
-                out_of_scope: 6,
-                announced: 7,
-                ripe: Some((Seconds(8), Seconds(9))),
-                mounted: 10,
-                other_subjects: 11,
-                not_needed: 12,
-            },
-            by_owner: vec![OwnerShare {
-                owner: "alice".into(),
-                uid: 7,
-                files: 1,
-                bytes: 2,
-                takes: 3,
-            }],
-            mounted: 9,
-            times_ahead: 10,
-            left_out: vec!["bob".into()],
-            forgiven: Some(Forgiven {
-                stretches: 1,
-                seconds: 2,
-                taken: 3,
-            }),
-            idle: vec![IdlePattern {
-                rule: "r".into(),
-                pattern: "*.x".into(),
-                did_you_mean: Some("*.y".into()),
-            }],
-            seconds: 0.5,
-            index_files: 11,
-            examined: 12,
-            began: 13,
-            guard: Some(Guard::Grace),
-            grace: 60,
-            refusal: Some("no".into()),
-            run: Some("r1".into()),
-            max_errors: 0.05,
-            fingerprint: Fingerprint::stored("2:ab".into()),
-            own_ttl: true,
-            chunks: 14,
-            first_empty_chunk: 3,
-            bytes: 15,
-            promise: Some(Promise {
-                bytes: 1,
-                files: 2,
-                allocated: 3,
-                wants_bytes: true,
-                wants_files: false,
-            }),
-            drawn: vec![OwnerProbes {
-                uid: 7,
-                threshold: 8,
-                probes: vec![Probe {
-                    ino: 1,
-                    takes: 2,
-                    kind: 3,
-                    handle: vec![4],
-                    weight: 5,
-                    uid: 6,
-                }],
-            }],
-        }
-    }
-
-    fn read(bytes: &[u8]) -> Plan {
-        let Head::Whole(plan) = decode(bytes).unwrap() else {
-            unreachable!("it is whole")
-        };
-        *plan
-    }
-
-    #[test]
-    fn a_plan_is_read_as_it_was_written() {
-        let plan = plan();
-        assert_eq!(read(&encode(&plan)), plan);
-        assert_eq!(encode(&plan).len(), encoded_len(&plan));
-        // What rules ask for has no reasons.
-        let mut of_rules = plan;
-        of_rules.trigger = None;
-        of_rules.rules.iter_mut().for_each(|rule| rule.because = None);
-        assert_eq!(read(&encode(&of_rules)), of_rules);
-    }
-
-    #[test]
-    fn a_head_that_says_nothing_of_its_plan_is_damaged() {
-        assert!(matches!(decode(&[]), Err(Damaged::Lacks("plan"))));
-        let no_time = StoredPlan {
-            shown: Some(StoredShown::default()),
-            ..StoredPlan::default()
-        };
-        let lacks = decode(&no_time.encode_to_vec());
-        assert!(matches!(lacks, Err(Damaged::Lacks("time at which it was made"))));
-        assert!(matches!(decode(b"\xff\xff"), Err(Damaged::Bytes(_))));
-        let partial = encode_partial("p2", None);
-        assert!(matches!(decode(&partial), Ok(Head::Partial(id)) if id == "p2"));
-    }
-}
+#[path = "stored_tests.rs"]
+mod tests;

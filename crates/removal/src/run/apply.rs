@@ -4,10 +4,12 @@
 //! compared with. Directories that are empty only when everything else is removed come last, one after another.
 
 mod chain;
+mod copied;
 mod share;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,7 @@ use self::chain::{Chain, Decided};
 use self::share::FullTrash;
 use crate::audit::{self, Audit, Heading, Lines};
 use crate::candidate::{Candidate, Part};
+use crate::copying::Copier;
 use crate::fate::Code;
 use crate::fate::Fate;
 use crate::plans::{Plan, Plans};
@@ -62,7 +65,6 @@ const FAR_WORKERS: u8 = 16;
 const ERRORS_TOLERATED: u64 = 10;
 
 /// What a run is to do.
-#[derive(Debug)]
 pub struct Order<'a> {
     /// The plan.
     pub plan: &'a Plan,
@@ -72,6 +74,8 @@ pub struct Order<'a> {
     pub max_rate: u64,
     /// How long what a rule takes stays in the trash, in seconds, in the order of the plan's rules.
     pub graces: Vec<u64>,
+    /// What copies what a rule takes before it is taken, in the same order; none: it goes without a copy.
+    pub copiers: Vec<Option<Arc<dyn Copier>>>,
     /// Where it is written down what is done.
     pub ledger: &'a Ledger,
     /// Where it is told what was done.
@@ -227,7 +231,13 @@ impl Runner<'_> {
                 self.make_room();
             }
             self.pace.wait(part.len(), || self.live.is_cancelled());
-            if let Err(stop) = self.batch(at, part, &mut chain) {
+            let rule = part.first().map_or(0, |c| c.rule);
+            let copier = self.order.copiers.get(usize::from(rule)).cloned().flatten();
+            let taken = match copier {
+                Some(copier) => self.copy_and_take(&*copier, (at, part), &mut chain),
+                None => self.batch(at, part, &mut chain),
+            };
+            if let Err(stop) = taken {
                 self.halt(stop);
             }
         }

@@ -11,17 +11,19 @@
 //!     amended  3  chunk position fate          a removal that failed after all
 //!     told     4  chunk first count            the batch is in the audit log
 //!     finer    4  chunk first 0 (position fate)*   a reason that earlier versions do not know, right after the frame that says `changed` for it
+//!     copied   5  (chunk position sha256:32 key length, key)*   these are in a store, and its catalogue names them; on the disk before `begun`
 //! ```
-//! An earlier version reads all of it: in a frame of kind 4 with a count of 0, or of kind 0 with more than a boot id, it finds nothing to do.
+//! An earlier version reads all of it but `copied`, at which it stops as after a power cut. As for the others: in a frame of kind 4 with a count of 0, or of kind 0 with more than a boot id, it finds nothing to do.
 //!
 //! The page cache keeps it when the process is killed. A power cut may take its end: see [`crate::run::recover`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::candidate::CHUNK_CANDIDATES;
+use crate::copying::Copy;
 use crate::fate::{Code, Fate, Skip};
 use crate::trash::origin::Origin;
 use purge_format::Damaged;
@@ -172,6 +174,22 @@ impl Ledger {
         })
     }
 
+    /// These are copied, and the store's catalogue names them. It is on the disk when this returns.
+    ///
+    /// # Errors
+    /// As above, and what `fdatasync(2)` says. Nothing of them may be taken then.
+    pub fn copied<'a>(&self, copies: impl Iterator<Item = (Position, &'a Copy)>) -> io::Result<()> {
+        self.write(5, |out| {
+            for (at, copy) in copies {
+                put_position(out, at);
+                out.extend_from_slice(&copy.sha256);
+                put_varint(out, copy.key.len() as u64);
+                out.extend_from_slice(copy.key.as_bytes());
+            }
+        })?;
+        self.file.sync_data()
+    }
+
     /// What will become of the candidates of a batch.
     ///
     /// # Errors
@@ -247,6 +265,8 @@ pub struct Account {
     pub chunks: BTreeMap<u32, Vec<Known>>,
     /// By chunk and position, where candidates were taken out of that are not told yet.
     pub origins: BTreeMap<(u32, u32), Origin>,
+    /// By chunk and position, candidates of which a store has a copy.
+    pub copied: BTreeSet<(u32, u32)>,
 }
 
 impl Account {
@@ -298,6 +318,9 @@ impl Account {
             }
             return Ok(());
         }
+        if kind == 5 {
+            return self.take_copies(&mut from);
+        }
         let at = Position {
             chunk: from.varint32()?,
             first: from.varint32()?,
@@ -338,6 +361,17 @@ impl Account {
             _ => {
                 return Err(Damaged { row: "ledger", at: 0 });
             }
+        }
+        Ok(())
+    }
+
+    fn take_copies(&mut self, from: &mut Cursor<'_>) -> Result<(), Damaged> {
+        while !from.is_empty() {
+            let (chunk, position) = (from.varint32()?, from.varint32()?);
+            from.take(32)?;
+            let key = from.varint32()?;
+            from.take(usize::try_from(key).unwrap_or(usize::MAX))?;
+            self.copied.insert((chunk, position));
         }
         Ok(())
     }
@@ -476,6 +510,28 @@ mod tests {
             let (code, told) = (Code::Skipped(why), true);
             assert_eq!(now.known(2, position), Known::Decided { code, told });
         }
+    }
+
+    #[test]
+    fn copies_are_known_again_and_say_nothing_of_what_became_of_the_files() {
+        let tmp = tempfile::tempdir().unwrap();
+        let ledger = Ledger::create(tmp.path(), "r1").unwrap();
+        let copy = |key: &str| Copy {
+            key: key.into(),
+            sha256: [7; 32],
+            line: b"{}".to_vec(),
+        };
+        let (a, b) = (copy("a/b"), copy(""));
+        let at = Position { chunk: 1, first: 4 };
+        ledger.copied([(at, &a), (at.plus(3), &b)].into_iter()).unwrap();
+        ledger.begun(at, 1).unwrap();
+        let account = Account::load(tmp.path(), "r1").unwrap();
+        assert_eq!(account.copied, BTreeSet::from([(1, 4), (1, 7)]));
+        assert_eq!(
+            (account.known(1, 4), account.known(1, 7)),
+            (Known::Begun, Known::Nothing)
+        );
+        assert!(!account.may_lack_its_end);
     }
 
     #[test]

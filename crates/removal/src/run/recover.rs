@@ -9,7 +9,7 @@
 //! of a run without a grace that is nowhere counts as deleted by it. Or the ledger remembers what the file system does not:
 //! then what lies at its place counts as not reached.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -296,13 +296,11 @@ impl Closing<'_> {
     fn chunks_begun(&self, chunks: u32) -> Vec<u32> {
         match self.account.may_lack_its_end {
             true => (0..chunks).collect(),
-            false => self
-                .account
-                .chunks
-                .keys()
-                .copied()
-                .filter(|n| *n < chunks)
-                .collect(),
+            false => {
+                let copied = self.account.copied.iter().map(|(chunk, _)| *chunk);
+                let begun: BTreeSet<u32> = self.account.chunks.keys().copied().chain(copied).collect();
+                begun.into_iter().filter(|n| *n < chunks).collect()
+            }
         }
     }
 
@@ -310,6 +308,7 @@ impl Closing<'_> {
     fn count_all(&mut self, plan: &Plan) -> io::Result<()> {
         let mut run = self.run.clone();
         (run.deleted, run.trashed) = (Totals::default(), Totals::default());
+        run.archived = Totals::default();
         run.skipped = Skipped::default();
         run.skipped_inside = Skipped::not_reached(plan.totals.files_inside);
         (run.failed, run.failed_total) = (Vec::new(), 0);
@@ -331,6 +330,10 @@ impl Closing<'_> {
             let candidates = self.chunk(number)?;
             for (position, c) in candidates.iter().enumerate() {
                 let known = self.account.known(number, position);
+                let place = u32::try_from(position).unwrap_or(u32::MAX);
+                if self.account.copied.contains(&(number, place)) {
+                    tally::archived(&mut run, c);
+                }
                 let fate = self.fate_of(&root, c, known);
                 if self.was_undone(known, fate.as_ref()) {
                     tell_undone(&mut lines, &time, &heading, c);

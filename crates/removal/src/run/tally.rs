@@ -29,6 +29,13 @@ pub fn count(run: &mut Run, candidate: &Candidate, code: Code) {
     }
 }
 
+/// Counts a copy of a candidate: it is in the store, also where the candidate stays.
+pub fn archived(run: &mut Run, candidate: &Candidate) {
+    if candidate.shape == Shape::File {
+        add(&mut run.archived, candidate);
+    }
+}
+
 /// Counts the files of a directory that is a candidate: until then they were not reached.
 fn count_inside(skipped: &mut Skipped, files: u64, code: Code) {
     skipped.unreached = skipped.unreached.saturating_sub(files);

@@ -29,6 +29,8 @@ pub struct Run {
     pub deleted: Totals,
     /// What was moved to the trash.
     pub trashed: Totals,
+    /// What was copied, or found copied, before it was to be taken: what was used meanwhile is here as well, and left alone.
+    pub archived: Totals,
     /// What was left alone, by the reason.
     pub skipped: Skipped,
     /// Files in directories that were left alone, by the same reasons. While it goes on, those in directories that it has not come to are

@@ -29,7 +29,6 @@ struct StoredRun {
     deleted: Option<StoredTotals>,
     #[prost(message, optional, tag = "8")]
     trashed: Option<StoredTotals>,
-    /// Always nothing: no run archives.
     #[prost(message, optional, tag = "9")]
     archived: Option<StoredTotals>,
     #[prost(message, optional, tag = "10")]
@@ -191,7 +190,7 @@ pub(super) fn encode(run: &Run) -> Vec<u8> {
         finished: run.finished.map(timestamp),
         deleted: Some(run.deleted.into()),
         trashed: Some(run.trashed.into()),
-        archived: Some(Totals::default().into()),
+        archived: Some(run.archived.into()),
         skipped: Some(StoredSkipped::of(&run.skipped)),
         failed: failed.collect(),
         failed_total: run.failed_total,
@@ -237,6 +236,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Run, Damaged> {
         by: stored.by,
         deleted: totals(stored.deleted),
         trashed: totals(stored.trashed),
+        archived: totals(stored.archived),
         skipped: stored.skipped.unwrap_or_default().read(),
         failed: failed.collect(),
         failed_total: stored.failed_total,
@@ -287,6 +287,7 @@ mod tests {
                 by: "uid 0".into(),
                 deleted: totals(10),
                 trashed: totals(20),
+                archived: totals(40),
                 skipped,
                 skipped_inside: skipped,
                 failed: vec![Failure {

@@ -28,6 +28,10 @@ pub fn plan(id: &str) -> Plan {
                     rule: "jobs-14d".into(),
                     files: 11_057,
                 }],
+                archive: Some(Destination {
+                    name: "cold".into(),
+                    url: "file:///mnt/cold/scratch".into(),
+                }),
                 ..RuleShare::default()
             },
             RuleShare {
@@ -183,6 +187,36 @@ pub fn trashed_run() -> Run {
 }
 
 /// What lies in the trash of two runs.
+pub fn archived(state: CopyState) -> Vec<ArchiveEntry> {
+    let entry = |path: &[u8], kind: Kind, bytes| ArchiveEntry {
+        path: path.to_vec(),
+        kind: kind.into(),
+        bytes,
+        sha256: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".into(),
+        key: "closed/apollo/data.h5".into(),
+        archive: "cold".into(),
+        volume: "scratch".into(),
+        rule: "closed-projects".into(),
+        run_id: "r0tpclxx1abc".into(),
+        owner: "alice".into(),
+        group: "users".into(),
+        uid: 1001,
+        gid: 100,
+        mode: "0640".into(),
+        mtime: "2026-01-02T03:04:05.678901234Z".into(),
+        last_access: "2026-02-01T00:00:00Z".into(),
+        archived_at: "2026-11-30T02:00:07Z".into(),
+        names: vec![path.to_vec(), b"closed/second".to_vec()],
+        xattrs: vec!["user.note".into()],
+        state: state.into(),
+        ..ArchiveEntry::default()
+    };
+    vec![
+        entry(b"closed/apollo/data.h5", Kind::File, 123_456_789),
+        entry(b"closed/apollo/odd\xff\x1b[31m", Kind::File, 20),
+    ]
+}
+
 pub fn trash() -> Vec<TrashEntry> {
     let entry = |path: &[u8], kind: Kind, files_inside, trash_until| TrashEntry {
         path: path.to_vec(),

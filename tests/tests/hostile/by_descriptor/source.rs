@@ -215,6 +215,12 @@ const KNOWN: &[(&str, &str, &str)] = &[
         ".exists UnixDatagram::bind fs::read_to_string open tempfile::",
         "a look at its own program and at /proc, and a socket in a new directory of its own, 0700",
     ),
+    (
+        "ctl/src/commands/archive.rs",
+        ".symlink_metadata OpenOptions::new fs::hard_link fs::remove_file",
+        "a file that the caller names, by the caller's rights; it is made beside and replaces nothing",
+    ),
+    ("agent/src/host/applier/archiving.rs", "fs::read_to_string", STATE),
     ("crates/base/src/probe.rs", "fs::read_to_string", PROC),
     ("crates/base/src/probe/ballast.rs", "fs::remove_file", STATE),
     ("crates/removal/src/run/recover.rs", "fs::remove_file", STATE),

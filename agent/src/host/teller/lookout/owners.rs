@@ -160,7 +160,7 @@ impl Lookout {
         };
         let what = match rule.action {
             Action::Notify => What::Expired(expiring),
-            Action::Delete => What::WillExpire(expiring),
+            Action::Delete | Action::Archive(_) => What::WillExpire(expiring),
         };
         let to = Audience::Owner {
             user: user_account(uid),
