@@ -13,10 +13,12 @@ fn main() -> io::Result<()> {
         eprintln!("usage: seeds CORPUS");
         std::process::exit(2);
     };
+    write_all(Path::new(&corpus), "asked", &asked())?;
     write_all(Path::new(&corpus), "config", &config())?;
     write_all(Path::new(&corpus), "events", &events())?;
     write_all(Path::new(&corpus), "globs", &globs())?;
     write_all(Path::new(&corpus), "beside_store", &beside_store())?;
+    write_all(Path::new(&corpus), "mounted", &mounted())?;
     write_all(Path::new(&corpus), "plans", &plans())?;
     write_all(Path::new(&corpus), "requests", &requests())?;
     write_all(Path::new(&corpus), "rows", &rows())?;
@@ -326,6 +328,83 @@ fn requests() -> Vec<Seed> {
         seed("timeout", 25, &[b"99999999H".to_vec()]),
         seed("call", 26, &[b"GetStatus".to_vec()]),
         seed("subject", 27, &[b"CN=a\\,b,O=c\nCN=a\\,b,O=c,C=DE".to_vec()]),
+    ]
+}
+
+// ---------------------------------------------------------------- requests of a mount, see linux/fuse.h
+
+/// Kind, then what follows the head; as many bytes of it as said are an extension.
+fn mounted() -> Vec<Seed> {
+    let request = |kind: u32, body: &[u8], extended: u16| {
+        let length = 40 + body.len() as u32;
+        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend([7u64, 5].into_iter().flat_map(u64::to_ne_bytes));
+        bytes.extend([1000u32, 100, 4242].into_iter().flat_map(u32::to_ne_bytes));
+        bytes.extend((extended / 8).to_ne_bytes());
+        bytes.extend([0, 0]);
+        bytes.extend(body);
+        bytes
+    };
+    let numbers = |numbers: &[u32]| numbers.iter().flat_map(|n| n.to_ne_bytes()).collect::<Vec<u8>>();
+    let groups = numbers(&[16, 32, 1, 777]);
+    let made = [numbers(&[0x8241, 0o100_644, 0o22, 0]), b"new\0".to_vec(), groups].concat();
+    let part = |size: u32| numbers(&[9, 0, 0, 0, size, 0, 0, 0, 2, 0]);
+    vec![
+        (
+            "opening",
+            request(
+                26,
+                &numbers(&[[7, 45, 131_072, u32::MAX, u32::MAX], [0; 5]].concat()),
+                0,
+            ),
+        ),
+        ("lookup", request(1, b"name\0", 0)),
+        ("create", request(35, &made, 16)),
+        (
+            "rename",
+            request(45, &[numbers(&[6, 0, 1, 0]), b"a\0b\0".to_vec()].concat(), 0),
+        ),
+        (
+            "set",
+            request(
+                4,
+                &numbers(&[[0x7ff, 0, 9, 0, 100, 0, 0, 0], [1; 8], [0o644; 8]].concat()),
+                0,
+            ),
+        ),
+        ("read", request(15, &part(4096), 0)),
+        ("write", request(16, &[part(4), b"data".to_vec()].concat(), 0)),
+        (
+            "lock",
+            request(33, &numbers(&[9, 0, 1, 0, 0, 0, 0, 0, 1, 4242, 1, 0]), 0),
+        ),
+        (
+            "attribute",
+            request(21, &[numbers(&[3, 0]), b"user.a\0abc".to_vec()].concat(), 0),
+        ),
+        ("forget", request(42, &numbers(&[1, 0, 5, 0, 2, 0]), 0)),
+        ("list", request(44, &part(32 << 10), 0)),
+    ]
+}
+
+// ---------------------------------------------------------------- what the agent asks a mount, see crates/collect/src/fuse/asking.rs
+
+fn asked() -> Vec<Seed> {
+    let question = |kind: u32, ino: u64, dir: u64, name: &[u8]| {
+        let mut bytes = [kind.to_ne_bytes(), (name.len() as u32).to_ne_bytes()].concat();
+        bytes.extend([ino, dir].into_iter().flat_map(u64::to_ne_bytes));
+        bytes.extend(name);
+        bytes
+    };
+    let all: Vec<Vec<u8>> = (1..=5)
+        .map(|kind| question(kind, 12, 2, if kind == 5 { b"name" } else { b"" }))
+        .collect();
+    vec![
+        ("all", all.concat()),
+        ("went", question(5, 12, 0, b"")),
+        ("long", question(5, 12, 2, &[b'n'; 255])),
+        ("too-long", question(5, 12, 2, &[b'n'; 256])),
+        ("cut", all.concat()[..30].to_vec()),
     ]
 }
 

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::volume::beside;
 use purge_base::handover::{self, BUFFER, Handover};
@@ -96,6 +96,12 @@ pub fn run(asked: &Mounting) -> anyhow::Result<ExitCode> {
             "this file system has no file handles: each file that users know of is held open, and the mount does not outlive this process"
         );
     }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start tokio")?;
+    // Before it is mounted: from then on it unmounts when it is told to end.
+    let signals = runtime.block_on(async { Signals::new() })?;
     let kept = match claim(&mut handover, &key) {
         Some(kept) => kept,
         None => {
@@ -116,11 +122,7 @@ pub fn run(asked: &Mounting) -> anyhow::Result<ExitCode> {
     let (behind, point) = (place.behind.display(), place.point.display());
     tracing::info!(volume = %volume.name, %behind, %point, passthrough = agreed.passthrough, resend = agreed.resend, "mounted");
     sd_notify::notify(false, &[sd_notify::NotifyState::Ready]).ok();
-    let code = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start tokio")?
-        .block_on(until_told(&running, &place.point))?;
+    let code = runtime.block_on(until_told(&running, &place.point, signals));
     if code == 0 {
         handover::release(&key);
     }
@@ -201,26 +203,40 @@ fn detach_what_died(point: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The signals by which it is told what to do.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    again: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            again: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// Waits for a signal, or for the end of the mount. With which code this process is to end.
-async fn until_told(running: &Running, point: &Path) -> anyhow::Result<u8> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut again = signal(SignalKind::hangup())?;
+async fn until_told(running: &Running, point: &Path, mut signals: Signals) -> u8 {
     loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = again.recv() => return Ok(GOES_ON),
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+            _ = signals.again.recv() => return GOES_ON,
             () = tokio::time::sleep(LOOKED_EVERY) => {
                 if running.has_ended() {
                     tracing::info!("unmounted");
-                    return Ok(0);
+                    return 0;
                 }
             }
         }
     }
     unmount(running, point).await;
-    Ok(0)
+    0
 }
 
 async fn unmount(running: &Running, point: &Path) {

@@ -99,9 +99,9 @@ struct After {
     armed: Box<dyn Armed>,
 }
 
-type OnError = Arc<Mutex<Box<dyn Fn(CollectError) + Send>>>;
+pub(crate) type OnError = Arc<Mutex<Box<dyn Fn(CollectError) + Send>>>;
 
-fn tell(on_error: &OnError) -> Box<dyn Fn(CollectError) + Send> {
+pub(crate) fn tell(on_error: &OnError) -> Box<dyn Fn(CollectError) + Send> {
     let on_error = Arc::clone(on_error);
     Box::new(move |error| on_error.lock()(error))
 }

@@ -5,11 +5,14 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
+use parking_lot::Mutex;
 use rustix::fs::{OFlags, Statx};
 use rustix::io::Errno;
 
 use crate::nodes::{Leads, TOP};
+use crate::protocol::answer::BELIEVED;
 use purge_sys::backing;
 use purge_sys::handle::Handle;
 
@@ -22,6 +25,33 @@ pub struct Ground {
     has_handles: bool,
     /// A name at the top that users do not see: the trash.
     hidden: CString,
+    lately: Lately,
+}
+
+/// Directories that were reached lately: the next name is often looked for in the same one.
+#[derive(Debug, Default)]
+struct Lately(Mutex<Vec<(Handle, Arc<OwnedFd>, Instant)>>);
+
+impl Lately {
+    /// One for each who is busy.
+    const MANY: usize = 8;
+
+    fn find(&self, handle: &Handle) -> Option<Arc<OwnedFd>> {
+        let all = self.0.lock();
+        let found = all.iter().find(|(of, ..)| of == handle);
+        // One that was deleted behind the mount is not known for longer than its name.
+        let found = found.filter(|(_, _, since)| since.elapsed() < BELIEVED);
+        found.map(|(_, dir, _)| Arc::clone(dir))
+    }
+
+    fn keep(&self, handle: Handle, dir: &Arc<OwnedFd>) {
+        let mut all = self.0.lock();
+        all.retain(|(of, ..)| *of != handle);
+        if all.len() >= Self::MANY {
+            all.remove(0);
+        }
+        all.push((handle, Arc::clone(dir), Instant::now()));
+    }
 }
 
 /// A file that is open for a look.
@@ -74,6 +104,7 @@ impl Ground {
             ino: found.stx_ino,
             has_handles,
             hidden: hidden.to_owned(),
+            lately: Lately::default(),
         })
     }
 
@@ -94,9 +125,28 @@ impl Ground {
     pub fn reach(&self, leads: Option<&Leads>) -> io::Result<Reached<'_>> {
         Ok(match leads {
             None => Reached::Top(self.top.as_fd()),
-            Some(Leads::Handle(handle)) => Reached::Opened(handle.open_path(&self.top)?),
+            Some(Leads::Handle(handle)) => match self.lately.find(handle) {
+                Some(dir) => Reached::Held(dir),
+                None => Reached::Opened(handle.open_path(&self.top)?),
+            },
             Some(Leads::Held(held)) => Reached::Held(Arc::clone(held)),
         })
+    }
+
+    /// The same for a directory in which something is looked for or changed.
+    ///
+    /// # Errors
+    /// As [`Self::reach`].
+    pub fn reach_dir(&self, leads: Option<&Leads>) -> io::Result<Reached<'_>> {
+        let Some(Leads::Handle(handle)) = leads else {
+            return self.reach(leads);
+        };
+        let dir = match self.reach(leads)? {
+            Reached::Opened(dir) => Arc::new(dir),
+            known => return Ok(known),
+        };
+        self.lately.keep(*handle, &dir);
+        Ok(Reached::Held(dir))
     }
 
     /// Opens a file as it was asked for. EWOULDBLOCK: a process has a lease on it.

@@ -14,11 +14,13 @@
 //! - [`asked`]     what the agent asks about them
 //! - [`patience`]  requests that wait for a lease or a lock
 //! - [`serve`]     the answers
+//! - [`crew`]      which threads read requests
 //! - [`running`]   threads, beginning and end
 //!
 //! The mount is a process of its own: the agent may end, be killed and come back, and no user notices.
 
 pub mod asked;
+pub mod crew;
 pub mod device;
 pub mod ground;
 pub mod nodes;

@@ -19,6 +19,9 @@ use std::os::fd::OwnedFd;
 /// The top, in the kernel's words.
 pub const TOP: u64 = 1;
 
+/// Room for this number of files is kept.
+const ROOM_KEPT: usize = 1 << 14;
+
 /// How a file is found again.
 #[derive(Debug, Clone)]
 pub enum Leads {
@@ -170,6 +173,11 @@ impl Nodes {
             self.slots.free(place);
         }
         self.by_number.remove(&number);
+        // After a look at everything, memory is given back with what the kernel forgets.
+        let (len, room) = (self.by_number.len(), self.by_number.capacity());
+        if room > ROOM_KEPT && len < room / 4 {
+            self.by_number.shrink_to(len.saturating_mul(2));
+        }
     }
 
     /// How a file is found.
@@ -314,6 +322,16 @@ mod tests {
         nodes.closed(7);
         nodes.closed(7);
         assert_eq!(nodes.opened(7, || Some(3)), Some(3));
+    }
+
+    #[test]
+    fn memory_of_what_the_kernel_forgets_is_given_back() {
+        let mut nodes = Nodes::of(Slots::none());
+        let many = 10 * ROOM_KEPT as u64;
+        (10..many).for_each(|number| nodes.meet(number, leads(b"a"), 0).unwrap());
+        (10..many - 100).for_each(|number| nodes.forget(number, 1));
+        assert!(nodes.by_number.capacity() <= ROOM_KEPT);
+        assert!((many - 100..many).all(|number| nodes.leads(number).is_ok()));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //!   resume: both come back; what an earlier process did not answer is asked again
 //! ```
 
+use std::cell::RefCell;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,11 +15,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::asked;
+use crate::crew::Crew;
 use crate::device::{Device, REQUEST_BYTES_MAX, Ticket};
 use crate::ground::Ground;
 use crate::nodes::Nodes;
 use crate::protocol::opening::{self, Agreed};
-use crate::protocol::{Op, Request};
+use crate::protocol::{Op, Request, request};
 use crate::serve::Server;
 use crate::slots::Slots;
 use purge_collect::fuse::told::Teller;
@@ -116,12 +118,14 @@ impl Running {
             teller,
             agreed.passthrough,
         ));
-        let mut threads = Vec::new();
-        for number in 0..THREADS {
-            let (server, device) = (Arc::clone(&server), Arc::clone(&device));
-            let thread = std::thread::Builder::new().name(format!("mount-{number}"));
-            threads.push(thread.spawn(move || answer_all(&server, &device))?);
+        if is_resumed {
+            tracing::info!(known, "goes on with the mount of an earlier process");
+            // Before any other request is read: these are answered first, in front of those that were made since.
+            if let Err(error) = device.ask_again() {
+                tracing::warn!(%error, "requests that an earlier process had read are not asked again: who made them waits until the mount ends");
+            }
         }
+        let threads = begin_threads(&server, &device)?;
         let patience = Arc::clone(server.patience());
         // It ends with the process.
         std::thread::Builder::new()
@@ -130,12 +134,6 @@ impl Running {
         if let Some(listener) = listener {
             // What the kernel reads by itself may be mapped and not be open here.
             asked::answer(&server, listener, !agreed.passthrough)?;
-        }
-        if is_resumed {
-            tracing::info!(known, "goes on with the mount of an earlier process");
-            if let Err(error) = device.ask_again() {
-                tracing::warn!(%error, "requests that an earlier process had read are not asked again: who made them waits until the mount ends");
-            }
         }
         Ok(Self {
             server,
@@ -160,23 +158,38 @@ impl Running {
     }
 }
 
-/// Reads and answers until it is unmounted.
-fn answer_all(server: &Arc<Server>, device: &Device) {
-    let mut buffer = vec![0; REQUEST_BYTES_MAX];
-    loop {
-        match device.read(&mut buffer) {
-            Ok(Some(request)) => {
-                if !server.serve(request) {
-                    return;
-                }
-            }
-            Ok(None) => return,
-            Err(error) => {
-                tracing::error!(%error, "requests cannot be read: the mount ends");
-                return;
-            }
-        }
+fn begin_threads(server: &Arc<Server>, device: &Arc<Device>) -> io::Result<Vec<JoinHandle<()>>> {
+    let crew = Arc::new(Crew::of(THREADS));
+    let mut threads = Vec::new();
+    for number in 0..THREADS {
+        let (server, device, crew) = (Arc::clone(server), Arc::clone(device), Arc::clone(&crew));
+        let thread = std::thread::Builder::new().name(format!("mount-{number}"));
+        threads.push(thread.spawn(move || answer_all(&server, &device, &crew))?);
     }
+    // It ends with them.
+    std::thread::Builder::new()
+        .name("watch".into())
+        .spawn(move || crew.watch())?;
+    Ok(threads)
+}
+
+/// Reads and answers, as one of a crew, until it is unmounted.
+fn answer_all(server: &Arc<Server>, device: &Device, crew: &Crew) {
+    let buffer = RefCell::new(vec![0; REQUEST_BYTES_MAX]);
+    let read = || match device.read(&mut buffer.borrow_mut()) {
+        Ok(request) => request.map(<[u8]>::len),
+        Err(error) => {
+            tracing::error!(%error, "requests cannot be read: the mount ends");
+            None
+        }
+    };
+    let answer = |length: usize| {
+        let buffer = buffer.borrow();
+        let request = buffer.get(..length).unwrap_or_default();
+        crew.is_asked_by(request::asker(request));
+        server.serve(request)
+    };
+    crew.serve(read, answer);
 }
 
 fn first_exchange(device: &Arc<Device>, place: &Place) -> io::Result<Agreed> {

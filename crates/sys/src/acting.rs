@@ -12,6 +12,8 @@ use rustix::thread::{CapabilitySet, UnshareFlags};
 thread_local! {
     /// Whether this thread has a mask of its own.
     static APART: Cell<bool> = const { Cell::new(false) };
+    /// Whether what this thread writes to keeps the bits that let a program run as its owner or group. It began as the process did: so.
+    static KEEPS: Cell<bool> = const { Cell::new(true) };
 }
 
 /// For whom something is made.
@@ -25,12 +27,15 @@ pub struct Whose<'a> {
     pub groups: &'a [u32],
     /// What the user's mask takes from modes.
     pub umask: u32,
+    /// The mode of what is made may have bits that let a program run as its owner or group.
+    pub sets_bits: bool,
 }
 
 /// While this lives, the thread makes files for a user.
 #[derive(Debug)]
 pub struct Acting {
     is_other: bool,
+    is_user: bool,
     has_groups: bool,
 }
 
@@ -41,8 +46,12 @@ impl Acting {
     /// When the thread may not (CAP_SETUID, CAP_SETGID): then nothing has changed.
     pub fn for_user(whose: Whose<'_>) -> io::Result<Self> {
         apart()?;
+        if whose.sets_bits {
+            keep_bits(true);
+        }
         let mut acting = Self {
             is_other: false,
+            is_user: whose.uid != 0,
             has_groups: false,
         };
         if !whose.groups.is_empty() {
@@ -70,6 +79,10 @@ impl Drop for Acting {
         if self.is_other {
             set_user(0);
             set_group(0);
+        }
+        if self.is_user {
+            // That has given back each right that files have to do with.
+            KEEPS.set(true);
         }
         if self.has_groups {
             let _ = rustix::thread::set_thread_groups(&[]);
@@ -102,17 +115,38 @@ fn set_group(gid: u32) {
 
 /// Does something as who may not keep the bits that let a program run as its owner or group: writing takes them away.
 pub fn without_keeping_bits<T>(work: impl FnOnce() -> T) -> T {
-    let right = CapabilitySet::FSETID;
-    let before = rustix::thread::capabilities(None);
-    if let Ok(mut now) = before {
-        now.effective -= right;
-        let _ = rustix::thread::set_capabilities(None, now);
+    keep_bits(false);
+    work()
+}
+
+/// Does something as who may keep and set them.
+pub fn keeping_bits<T>(work: impl FnOnce() -> T) -> T {
+    keep_bits(true);
+    work()
+}
+
+/// The same if that matters to it.
+pub fn keeping_bits_if<T>(matters: bool, work: impl FnOnce() -> T) -> T {
+    if matters {
+        keep_bits(true);
     }
-    let done = work();
-    if let Ok(before) = before {
-        let _ = rustix::thread::set_capabilities(None, before);
+    work()
+}
+
+/// The right stays as it is until it is asked for once more: most that a thread does has nothing to do with it, and two system calls are saved.
+fn keep_bits(may: bool) {
+    if KEEPS.get() == may {
+        return;
     }
-    done
+    if let Ok(mut now) = rustix::thread::capabilities(None) {
+        now.effective.set(
+            CapabilitySet::FSETID,
+            may && now.permitted.contains(CapabilitySet::FSETID),
+        );
+        if rustix::thread::set_capabilities(None, now).is_ok() {
+            KEEPS.set(may);
+        }
+    }
 }
 
 /// Takes a right from this process for good: quotas count for what it does for users.
@@ -146,6 +180,7 @@ mod tests {
             gid: 23_456,
             groups: &[],
             umask: 0o027,
+            sets_bits: false,
         };
         // A thread of its own: others of this process go on with their mask.
         std::thread::scope(|scope| {

@@ -230,8 +230,16 @@ pub fn set_length(file: impl AsFd, length: u64) -> io::Result<()> {
 /// # Errors
 /// What `getxattr(2)` says.
 pub fn attribute(node: impl AsFd, name: &CStr) -> io::Result<Vec<u8>> {
-    let mut value = Vec::with_capacity(ATTRIBUTE_BYTES_MAX);
-    rustix::fs::getxattr(itself(&node), name, rustix::buffer::spare_capacity(&mut value))?;
+    /// Nearly each fits.
+    const FIRST: usize = 256;
+    let node = itself(&node);
+    let mut value = Vec::with_capacity(FIRST);
+    match rustix::fs::getxattr(&node, name, rustix::buffer::spare_capacity(&mut value)) {
+        Err(rustix::io::Errno::RANGE) => {}
+        done => return Ok(done.map(|_| value)?),
+    }
+    value = Vec::with_capacity(ATTRIBUTE_BYTES_MAX);
+    rustix::fs::getxattr(&node, name, rustix::buffer::spare_capacity(&mut value))?;
     Ok(value)
 }
 

@@ -24,6 +24,7 @@
 //! - [`objects`]  files of a store that the agent alone writes
 //! - [`openers`]  whether a lease is refused while a process waits to open the file
 //! - [`peer`]     who is at the other end of a unix socket
+//! - [`processor`] on which processor a thread runs
 //! - [`private`]  files and directories that are root's alone
 //! - [`project`]  project ids
 //! - [`shared`]   a buffer that outlives the process
@@ -72,6 +73,7 @@ pub mod objects;
 pub mod openers;
 pub mod peer;
 pub mod private;
+pub mod processor;
 pub mod project;
 pub mod protection;
 pub mod shared;

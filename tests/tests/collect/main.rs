@@ -24,6 +24,7 @@ mod subvolumes;
 mod takeover;
 mod through;
 mod through_killed;
+mod through_programs;
 mod through_race;
 mod touched;
 mod volumes;

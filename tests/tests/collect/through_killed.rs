@@ -123,6 +123,42 @@ fn work(at: &std::path::Path, seed: usize, n: usize) {
     fs::remove_dir(&dir).unwrap();
 }
 
+/// Before Linux 6.9 the kernel does not ask again: who was being answered waits, all others go on.
+#[test]
+fn where_the_kernel_does_not_ask_again_who_was_not_being_answered_goes_on() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let behind = mount.dir("volume");
+    make(&behind.join("dir"), 20);
+    let point = need!(Point::new());
+    let agent = Agent::prepared(&point.config(&behind));
+    for without in ["fuse_resend", "fuse_resend,fuse_passthrough"] {
+        let environment = [
+            ("PURGE_AGENT_SINGLE_PROCESS", "0"),
+            ("PURGE_AGENT_WITHOUT", without),
+        ];
+        let mut through = Through::of(&agent, &point, &environment);
+        let at = through.path();
+        let kept = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(at.join("kept"))
+            .unwrap();
+        for round in 0..3u8 {
+            // The end of an open file is answered a moment after the close.
+            std::thread::sleep(Duration::from_millis(300));
+            through.kill_below_parent();
+            kept.write_at(&[round], round.into()).unwrap();
+            read(&at.join(format!("dir/f{:06}", usize::from(round) * 3)));
+            work(&at, 7, usize::from(round));
+        }
+        assert_eq!(fs::read(behind.join("kept")).unwrap(), [0, 1, 2]);
+        drop(kept);
+        through.terminate();
+    }
+}
+
 #[test]
 fn uses_while_the_agent_is_killed_or_away_are_recorded_when_it_is_back() {
     let mount = need!(Mount::new(Fs::Ext4));

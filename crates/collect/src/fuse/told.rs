@@ -6,6 +6,7 @@
 //!               0                  nothing
 //!               u64::MAX           any file may have been used: something could not be told, or was told and given up
 //! told/read   how far the agent has recorded it: segment and byte, two u64, little-endian
+//! told/owes   a byte, 1: something could not be told, and any file may have been used. It is there from the start, for it is needed when the disk is full
 //! told/lock   locked by the mount: there is one
 //! ```
 //! The mount writes, and makes segments; the agent reads, and removes them. A use counts when it is read: late, never early.
@@ -62,6 +63,8 @@ fn segments(dir: &Path) -> io::Result<Vec<u64>> {
 pub struct Teller {
     dir: PathBuf,
     segment: Mutex<Segment>,
+    /// What the next process is to know.
+    owes: File,
     _lock: File,
 }
 
@@ -89,19 +92,49 @@ impl Teller {
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         let last = segments(dir)?.last().copied().unwrap_or(0);
         let read = Read::of(dir).segment;
-        Ok(Self {
-            segment: Mutex::new(Segment::make(dir, last.max(read).saturating_add(1))?),
+        let owes = purge_sys::private::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(dir.join("owes"))?;
+        let mut byte = [0];
+        let _ = owes.read_at(&mut byte, 0)?;
+        owes.write_all_at(&byte, 0)?;
+        let mut segment = Segment::make(dir, last.max(read).saturating_add(1))?;
+        segment.owes = byte != [0];
+        let teller = Self {
+            segment: Mutex::new(segment),
             dir: dir.to_owned(),
+            owes,
             _lock: lock,
-        })
+        };
+        teller.pay(&mut teller.segment.lock());
+        Ok(teller)
+    }
+
+    /// Says what an earlier process could not.
+    fn pay(&self, segment: &mut Segment) {
+        if segment.owes && segment.put(ANY).is_ok() {
+            segment.owes = false;
+            self.note(false);
+        }
+    }
+
+    fn note(&self, owes: bool) {
+        if let Err(error) = self.owes.write_all_at(&[u8::from(owes)], 0) {
+            tracing::error!(%error, "what this mount owes the agent is not known to the next one");
+        }
     }
 
     /// A file is about to be used. Once this has returned, that is told, or counts as a use of any file as soon as that can be told.
     pub fn used(&self, ino: Inode) {
         let mut segment = self.segment.lock();
-        if let Err(error) = segment.tell(ino)
+        self.pay(&mut segment);
+        if let Err(error) = segment.put(ino)
             && !std::mem::replace(&mut segment.owes, true)
         {
+            self.note(true);
             tracing::error!(%error, "uses cannot be told to the agent: as soon as it can be said, every file counts as used");
         }
         if segment.bytes < SEGMENT_BYTES {
@@ -142,14 +175,6 @@ impl Segment {
             bytes: 0,
             owes: false,
         })
-    }
-
-    fn tell(&mut self, ino: Inode) -> io::Result<()> {
-        if self.owes {
-            self.put(ANY)?;
-            self.owes = false;
-        }
-        self.put(ino)
     }
 
     /// What was written in part is written over by the next.
@@ -323,6 +348,26 @@ mod tests {
         assert_eq!(heard(&mut listener), [Told::Use(9), Told::Use(10)]);
         assert_eq!(heard(&mut listener), []);
         assert_eq!(segments(dir.path()).unwrap().len(), 1, "what was read goes");
+    }
+
+    #[test]
+    fn what_could_not_be_told_is_owed_by_the_next_process_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let teller = Teller::begin(dir.path()).unwrap();
+        let mut listener = Listener::begin(dir.path()).unwrap();
+        teller.used(6);
+        // Nothing can be written to it.
+        let number = teller.segment.lock().number;
+        teller.segment.lock().file = File::open(segment(dir.path(), number)).unwrap();
+        teller.used(7);
+        teller.used(8);
+        assert_eq!(heard(&mut listener), [Told::Use(6)]);
+        drop(teller);
+        let teller = Teller::begin(dir.path()).unwrap();
+        assert_eq!(heard(&mut listener), [Told::Any], "before any file is used");
+        drop(teller);
+        drop(Teller::begin(dir.path()).unwrap());
+        assert_eq!(heard(&mut listener), [], "it is paid once");
     }
 
     #[test]

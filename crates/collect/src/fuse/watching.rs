@@ -17,6 +17,7 @@ use crate::event::{Access, Acts, By};
 use crate::precision::Windows;
 use crate::recorder::Loss;
 use crate::source::{self, Barrier, Blind, Kind, Profile, Reading, Since, Source, Watching, Who};
+use crate::takeover::{OnError, tell};
 use crate::tree::Tree;
 use purge_base::clock;
 use purge_model::{Inode, Seconds};
@@ -92,11 +93,8 @@ impl source::Armed for Armed {
         window_end: Seconds,
         on_error: Box<dyn Fn(CollectError) + Send>,
     ) -> Result<Box<dyn Watching>, CollectError> {
-        let on_error = Arc::new(Mutex::new(on_error));
-        let hears = Arc::clone(&on_error);
-        let behind = self
-            .behind
-            .run(watched, window_end, Box::new(move |error| hears.lock()(error)))?;
+        let on_error: OnError = Arc::new(Mutex::new(on_error));
+        let behind = self.behind.run(watched, window_end, tell(&on_error))?;
         let ear = Arc::new(Ear {
             watched: Arc::clone(watched),
             on_error,
@@ -118,9 +116,6 @@ impl source::Armed for Armed {
         }))
     }
 }
-
-/// Who is told of errors.
-type OnError = Arc<Mutex<Box<dyn Fn(CollectError) + Send>>>;
 
 /// Hears what the mount tells.
 struct Ear {

@@ -167,6 +167,17 @@ impl Answer {
             .u32(backing.unwrap_or(0).cast_unsigned())
     }
 
+    /// Adds an open directory, whose listing the kernel keeps. `is_believed`: it uses what it has kept of it.
+    #[must_use]
+    pub fn and_open_dir(self, handle: u64, is_believed: bool) -> Self {
+        /// `FOPEN_CACHE_DIR`.
+        const KEEPS: u32 = 1 << 3;
+        /// `FOPEN_KEEP_CACHE`.
+        const USES: u32 = 1 << 1;
+        let flags = if is_believed { KEEPS | USES } else { KEEPS };
+        self.u64(handle).u32(flags).u32(0)
+    }
+
     /// Room and limits of a file system.
     pub fn room(room: &StatVfs) -> Self {
         let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);

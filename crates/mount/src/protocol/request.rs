@@ -249,6 +249,12 @@ impl<'a> Request<'a> {
     }
 }
 
+/// Which thread asks, as far as it is seen from here; 0: none, or it is not.
+pub fn asker(request: &[u8]) -> u32 {
+    let bytes = request.get(32..36).and_then(|bytes| bytes.try_into().ok());
+    bytes.map_or(0, u32::from_ne_bytes)
+}
+
 /// What is left to read.
 struct Bytes<'a>(&'a [u8]);
 
@@ -545,6 +551,7 @@ mod tests {
         let head = parsed.head;
         assert_eq!((head.unique, head.node, head.uid, head.gid), (77, 5, 1000, 100));
         assert_eq!(parsed.op, Op::Lookup { name: c"a name" });
+        assert_eq!((asker(&bytes), asker(&[0; 35])), (4242, 0));
     }
 
     #[test]

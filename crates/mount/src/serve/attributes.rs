@@ -49,14 +49,14 @@ impl Server {
         if let Some(length) = set.size {
             match set.kills {
                 true => acting::without_keeping_bits(|| self.set_length(head.node, set.handle, length)),
-                false => self.set_length(head.node, set.handle, length),
+                false => acting::keeping_bits(|| self.set_length(head.node, set.handle, length)),
             }?;
         }
         if set.uid.is_some() || set.gid.is_some() {
-            backing::set_owner(&node, set.uid, set.gid)?;
+            acting::keeping_bits(|| backing::set_owner(&node, set.uid, set.gid))?;
         }
         if let Some(mode) = set.mode {
-            backing::set_mode(&node, mode)?;
+            acting::keeping_bits(|| backing::set_mode(&node, mode))?;
         }
         let time = |set: Option<Option<(i64, u32)>>| match set {
             None => Time::Kept,
@@ -83,12 +83,17 @@ impl Server {
     pub(super) fn set_attribute(
         &self,
         node: u64,
-        name: &CStr,
-        value: &[u8],
-        flags: u32,
+        (name, value, flags): (&CStr, &[u8], u32),
+        again: bool,
     ) -> io::Result<Answer> {
-        backing::set_attribute(self.reach(node)?, name, value, flags)?;
-        Ok(Answer::done())
+        let node = self.reach(node)?;
+        let set = acting::keeping_bits(|| backing::set_attribute(node, name, value, flags));
+        done_before(set, again.then_some(Errno::EXIST))
+    }
+
+    pub(super) fn remove_attribute(&self, node: u64, name: &CStr, again: bool) -> io::Result<Answer> {
+        let removed = backing::remove_attribute(self.reach(node)?, name);
+        done_before(removed, again.then_some(Errno::NODATA))
     }
 
     pub(super) fn attribute(&self, node: u64, name: &CStr, size: u32) -> io::Result<Answer> {
@@ -100,6 +105,15 @@ impl Server {
     }
 }
 
+/// This error says that an earlier process has done it, and was killed before it could say so.
+fn done_before(done: io::Result<()>, says: Option<Errno>) -> io::Result<Answer> {
+    match done {
+        Err(error) if says == Some(errno(&error)) => {}
+        done => done?,
+    }
+    Ok(Answer::done())
+}
+
 /// What was asked for, as far as there is room for it; its length, where none is given.
 fn of_size(value: &[u8], room: u32) -> io::Result<Answer> {
     let length = u32::try_from(value.len()).map_err(|_| Errno::RANGE)?;
@@ -107,5 +121,19 @@ fn of_size(value: &[u8], room: u32) -> io::Result<Answer> {
         0 => Ok(Answer::with_room(8).u32(length).u32(0)),
         room if room < length => Err(Errno::RANGE.into()),
         _ => Ok(Answer::bytes(value)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_earlier_process_has_done_is_no_error_where_it_is_asked_again() {
+        let lacks = || Err(Errno::NODATA.into());
+        assert!(done_before(Ok(()), None).is_ok());
+        assert!(done_before(lacks(), Some(Errno::NODATA)).is_ok());
+        assert!(done_before(lacks(), None).is_err());
+        assert!(done_before(lacks(), Some(Errno::EXIST)).is_err());
     }
 }

@@ -24,6 +24,16 @@ fn behind(flags: u32) -> OFlags {
     OFlags::from_bits_retain(flags) & !not
 }
 
+/// For both where a request says this, which it could not be made with: the kernel does not say how the file was opened when it writes what was
+/// changed through a mapping.
+fn able(flags: u32, lacks: OFlags) -> u32 {
+    let mode = OFlags::ACCMODE.bits();
+    match flags & mode == lacks.bits() {
+        true => (flags & !mode) | OFlags::RDWR.bits(),
+        false => flags,
+    }
+}
+
 fn is_leased(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
 }
@@ -52,7 +62,9 @@ impl Server {
         let flags = behind(flags);
         let file = match kills {
             true => acting::without_keeping_bits(|| self.ground.open(leads.as_ref(), flags)),
-            false => self.ground.open(leads.as_ref(), flags),
+            false => acting::keeping_bits_if(flags.contains(OFlags::TRUNC), || {
+                self.ground.open(leads.as_ref(), flags)
+            }),
         }?;
         let (handle, backing) = self.opened(head.node, file);
         drop(using);
@@ -93,7 +105,7 @@ impl Server {
 
     pub(super) fn create(&self, request: &Request<'_>, again: bool) -> io::Result<Answer> {
         let (head, groups) = (request.head, request.groups.as_slice());
-        let dir = self.reach(head.node)?;
+        let dir = self.reach_dir(head.node)?;
         let file = match request.op {
             Op::Create {
                 name,
@@ -105,7 +117,7 @@ impl Server {
                     return Err(Errno::ACCESS.into());
                 }
                 let made = {
-                    let _acting = for_user(head, groups, umask)?;
+                    let _acting = for_user(head, groups, umask, mode)?;
                     backing::make_file(&dir, name, behind(flags), mode)
                 };
                 match made {
@@ -120,7 +132,7 @@ impl Server {
             }
             Op::Nameless { flags, mode, umask } => {
                 let exclusive = OFlags::from_bits_retain(flags) & OFlags::EXCL;
-                let _acting = for_user(head, groups, umask)?;
+                let _acting = for_user(head, groups, umask, mode)?;
                 backing::make_nameless(&dir, behind(flags) | exclusive, mode)?
             }
             _ => return Err(Errno::NOSYS.into()),
@@ -139,19 +151,52 @@ impl Server {
         Ok(Answer::entry(&entry).and_open(handle, backing))
     }
 
-    /// An open file. One that an earlier process had open is opened once more.
-    pub(super) fn file(&self, handle: u64, node: u64, flags: u32) -> io::Result<Arc<Open>> {
+    /// An open file. One that an earlier process had open is opened once more, as the request says that it was.
+    fn file(&self, handle: u64, node: u64, flags: u32) -> io::Result<Arc<Open>> {
         if let Some(open) = self.files.lock().get(&handle) {
             return Ok(Arc::clone(open));
         }
-        let flags = behind(flags) & !OFlags::TRUNC;
-        let file = self.ground.open(self.leads(node)?.as_ref(), flags)?;
-        let open = Arc::new(Open { file, node });
+        let open = self.open_again(node, behind(flags) & !OFlags::TRUNC)?;
         Ok(Arc::clone(self.files.lock().entry(handle).or_insert(open)))
     }
 
+    /// The same for a request that does not say how the file was opened: good for all but reading and writing.
+    pub(super) fn some_file(&self, handle: u64, node: u64) -> io::Result<Arc<Open>> {
+        // Locks are those of the descriptor by which they were taken.
+        if let Some(open) = self.found_again.lock().get(&handle) {
+            return Ok(Arc::clone(open));
+        }
+        if let Some(open) = self.files.lock().get(&handle) {
+            return Ok(Arc::clone(open));
+        }
+        let open = self.open_again(node, OFlags::RDONLY)?;
+        Ok(Arc::clone(self.found_again.lock().entry(handle).or_insert(open)))
+    }
+
+    fn open_again(&self, node: u64, flags: OFlags) -> io::Result<Arc<Open>> {
+        let file = self.ground.open(self.leads(node)?.as_ref(), flags)?;
+        Ok(Arc::new(Open { file, node }))
+    }
+
+    /// Takes, frees or moves room of a file, which was opened for writing.
+    pub(super) fn allocate(&self, node: u64, op: Op<'_>) -> io::Result<Answer> {
+        let Op::Allocate {
+            handle,
+            at,
+            length,
+            mode,
+        } = op
+        else {
+            return Err(Errno::NOSYS.into());
+        };
+        let known = self.files.lock().get(&handle).cloned();
+        let open = known.map_or_else(|| self.open_again(node, OFlags::RDWR), Ok)?;
+        acting::keeping_bits(|| backing::allocate(&open.file, mode, at, length))?;
+        Ok(Answer::done())
+    }
+
     pub(super) fn read(&self, node: u64, part: Part) -> io::Result<Answer> {
-        let open = self.file(part.handle, node, part.flags)?;
+        let open = self.file(part.handle, node, able(part.flags, OFlags::WRONLY))?;
         let most = usize::try_from(part.size).unwrap_or(0);
         let mut answer = Answer::with_room(most);
         backing::read(&open.file, answer.body(), part.at)?;
@@ -160,10 +205,10 @@ impl Server {
     }
 
     pub(super) fn write(&self, node: u64, part: Part, data: &[u8], kills: bool) -> io::Result<Answer> {
-        let open = self.file(part.handle, node, part.flags)?;
+        let open = self.file(part.handle, node, able(part.flags, OFlags::RDONLY))?;
         let written = match kills {
             true => acting::without_keeping_bits(|| backing::write(&open.file, data, part.at)),
-            false => backing::write(&open.file, data, part.at),
+            false => acting::keeping_bits(|| backing::write(&open.file, data, part.at)),
         }?;
         Ok(Answer::with_room(8)
             .u32(u32::try_from(written).unwrap_or(0))
@@ -172,6 +217,7 @@ impl Server {
 
     /// `again`: an earlier process may have done this, and what it has taken back is not taken back twice. Then the file counts as open for longer.
     pub(super) fn release(&self, node: u64, handle: u64, again: bool) -> Answer {
+        self.found_again.lock().remove(&handle);
         let open = self.files.lock().remove(&handle);
         let is_known = open.is_some();
         let node = open.as_ref().map_or(node, |open| open.node);
@@ -200,11 +246,15 @@ impl Server {
         };
         /// Longer copies go in parts, so that no request takes long.
         const COPIED_AT_ONCE: u64 = 64 << 20;
-        let source = self.file(from, node, super::libc_rdonly())?;
+        let source = match self.files.lock().get(&from).cloned() {
+            Some(open) => open,
+            None => self.open_again(node, OFlags::RDONLY)?,
+        };
         // What an earlier process had open is known to it alone: the caller copies by reading and writing then.
         let target = self.files.lock().get(&to).cloned().ok_or(Errno::XDEV)?;
         let length = usize::try_from(length.min(COPIED_AT_ONCE)).unwrap_or(0);
-        let copied = backing::copy(&source.file, from_at, &target.file, to_at, length)?;
+        let copied =
+            acting::keeping_bits(|| backing::copy(&source.file, from_at, &target.file, to_at, length))?;
         Ok(Answer::with_room(8)
             .u32(u32::try_from(copied).unwrap_or(0))
             .u32(0))
@@ -224,7 +274,7 @@ impl Server {
         let (Some(kind), true) = (kind, lock.is_whole) else {
             return ticket.answer(Err(Errno::NOSYS));
         };
-        let open = match self.file(lock.handle, head.node, super::libc_rdonly()) {
+        let open = match self.some_file(lock.handle, head.node) {
             Ok(open) => open,
             Err(error) => return ticket.answer(Err(errno(&error))),
         };

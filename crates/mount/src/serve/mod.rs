@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use parking_lot::{Mutex, MutexGuard};
 use rustc_hash::FxHashMap;
 
+use self::listing::{Listings, OpenDir};
 use crate::device::{Device, Done, Ticket, errno};
 use crate::ground::{Ground, Met, Reached};
 use crate::nodes::{Leads, Nodes, TOP, Turn};
@@ -30,6 +31,7 @@ use crate::taking::Moment;
 use purge_collect::fuse::told::Teller;
 use purge_sys::acting::{Acting, Whose};
 use purge_sys::time;
+use rustix::fs::Mode;
 use rustix::io::Errno;
 
 /// An open file.
@@ -39,10 +41,6 @@ struct Open {
     node: u64,
 }
 
-/// An open directory. Who lists it moves its place.
-#[derive(Debug)]
-struct OpenDir(Mutex<OwnedFd>);
-
 /// The mount's state.
 #[derive(Debug)]
 pub struct Server {
@@ -50,7 +48,10 @@ pub struct Server {
     device: Arc<Device>,
     nodes: Mutex<Nodes>,
     files: Mutex<FxHashMap<u64, Arc<Open>>>,
+    /// What an earlier process had open, and how is not known.
+    found_again: Mutex<FxHashMap<u64, Arc<Open>>>,
     dirs: Mutex<FxHashMap<u64, Arc<OpenDir>>>,
+    listings: Mutex<Listings>,
     next: AtomicU64,
     patience: Arc<Patience>,
     teller: Option<Teller>,
@@ -72,7 +73,9 @@ impl Server {
             device,
             nodes: Mutex::new(nodes),
             files: Mutex::default(),
+            found_again: Mutex::default(),
             dirs: Mutex::default(),
+            listings: Mutex::default(),
             // No earlier process had these numbers: it did not open a file each nanosecond.
             next: AtomicU64::new(time::since_boot().cast_unsigned()),
             patience: Arc::default(),
@@ -164,14 +167,13 @@ impl Server {
             Op::GetAttributes { handle } => self.attributes(head.node, handle)?,
             Op::SetAttribute { name, value, flags } => {
                 self.touch(head.node);
-                self.set_attribute(head.node, name, value, flags)?
+                self.set_attribute(head.node, (name, value, flags), again)?
             }
             Op::Attribute { name, size } => self.attribute(head.node, name, size)?,
             Op::AttributeNames { size } => self.attribute_names(head.node, size)?,
             Op::RemoveAttribute { name } => {
                 self.touch(head.node);
-                purge_sys::backing::remove_attribute(self.reach(head.node)?, name)?;
-                Answer::done()
+                self.remove_attribute(head.node, name, again)?
             }
             Op::Room => Answer::room(&purge_sys::backing::room(self.ground.top())?),
             Op::OpenDir => self.open_dir(head.node)?,
@@ -186,22 +188,13 @@ impl Server {
             Op::Write { part, data, kills } => self.write(head.node, part, data, kills)?,
             Op::Release { handle } => self.release(head.node, handle, again),
             Op::Sync { handle, data } => {
-                let open = self.file(handle, head.node, libc_rdonly())?;
+                let open = self.some_file(handle, head.node)?;
                 purge_sys::backing::sync(&open.file, data)?;
                 Answer::done()
             }
-            Op::Allocate {
-                handle,
-                at,
-                length,
-                mode,
-            } => {
-                let open = self.file(handle, head.node, libc_rdwr())?;
-                purge_sys::backing::allocate(&open.file, mode, at, length)?;
-                Answer::done()
-            }
+            Op::Allocate { .. } => self.allocate(head.node, request.op)?,
             Op::Find { handle, at, whence } => {
-                let open = self.file(handle, head.node, libc_rdonly())?;
+                let open = self.some_file(handle, head.node)?;
                 Answer::with_room(8).u64(purge_sys::backing::find(&open.file, at, whence)?)
             }
             Op::Copy { .. } => self.copy(head.node, request.op)?,
@@ -225,6 +218,11 @@ impl Server {
     /// Opens a file for a look.
     fn reach(&self, node: u64) -> io::Result<Reached<'_>> {
         self.ground.reach(self.leads(node)?.as_ref())
+    }
+
+    /// The same for a directory in which something is looked for or changed.
+    fn reach_dir(&self, node: u64) -> io::Result<Reached<'_>> {
+        self.ground.reach_dir(self.leads(node)?.as_ref())
     }
 
     /// The kernel is about to be told of what was met by a look that began in this moment.
@@ -300,20 +298,14 @@ impl Drop for Using<'_> {
     }
 }
 
-fn libc_rdonly() -> u32 {
-    rustix::fs::OFlags::RDONLY.bits()
-}
-
-fn libc_rdwr() -> u32 {
-    rustix::fs::OFlags::RDWR.bits()
-}
-
-/// From now on this thread makes files for who asks.
-fn for_user(head: Head, groups: &[u32], umask: u32) -> io::Result<Acting> {
+/// From now on this thread makes files for who asks: what is made has this mode.
+fn for_user(head: Head, groups: &[u32], umask: u32, mode: u32) -> io::Result<Acting> {
+    let bits = Mode::SUID | Mode::SGID;
     Acting::for_user(Whose {
         uid: head.uid,
         gid: head.gid,
         groups,
         umask,
+        sets_bits: Mode::from_raw_mode(mode).intersects(bits),
     })
 }

@@ -19,7 +19,7 @@ impl Server {
         if self.ground.hides(dir, name) {
             return Err(Errno::NOENT.into());
         }
-        let at = self.reach(dir)?;
+        let at = self.reach_dir(dir)?;
         self.ground.meet(backing::entry(&at, name)?)
     }
 
@@ -52,7 +52,7 @@ impl Server {
     /// Makes what has no content.
     pub(super) fn make(&self, request: &Request<'_>, again: bool) -> io::Result<Answer> {
         let (head, groups) = (request.head, request.groups.as_slice());
-        let dir = self.reach(head.node)?;
+        let dir = self.reach_dir(head.node)?;
         if let Op::MakeLink { name, .. }
         | Op::MakeNode { name, .. }
         | Op::MakeDir { name, .. }
@@ -63,7 +63,7 @@ impl Server {
         }
         let (made, name) = match request.op {
             Op::MakeLink { name, target } => {
-                let _acting = for_user(head, groups, 0)?;
+                let _acting = for_user(head, groups, 0, 0)?;
                 (backing::make_link(target, &dir, name), name)
             }
             Op::MakeNode {
@@ -72,11 +72,11 @@ impl Server {
                 device,
                 umask,
             } => {
-                let _acting = for_user(head, groups, umask)?;
+                let _acting = for_user(head, groups, umask, mode)?;
                 (backing::make_node(&dir, name, mode, device), name)
             }
             Op::MakeDir { name, mode, umask } => {
-                let _acting = for_user(head, groups, umask)?;
+                let _acting = for_user(head, groups, umask, mode)?;
                 (backing::make_dir(&dir, name, mode), name)
             }
             Op::AddName { of, name } => {
@@ -96,16 +96,16 @@ impl Server {
     /// Takes names away, or gives others.
     pub(super) fn take_away(&self, request: &Request<'_>, again: bool) -> io::Result<Answer> {
         let head = request.head;
-        let dir = self.reach(head.node)?;
+        let dir = self.reach_dir(head.node)?;
         let to = match request.op {
             Op::Rename { to, as_name, .. } if self.ground.hides(to, as_name) => {
                 return Err(Errno::ACCESS.into());
             }
-            Op::Rename { to, .. } => Some(self.reach(to)?),
+            Op::Rename { to, .. } => Some(self.reach_dir(to)?),
             _ => None,
         };
         self.touch_names(request);
-        let acting = for_user(head, &[], 0)?;
+        let acting = for_user(head, &[], 0, 0)?;
         let done = match (request.op, to) {
             (Op::Unlink { name } | Op::RemoveDir { name } | Op::Rename { name, .. }, _)
                 if self.ground.hides(head.node, name) =>
