@@ -42,7 +42,7 @@ pub fn keep(trash: &OwnedFd, workers: u8) -> io::Result<()> {
         }
     }
     let (ballast, _) = inside::make_own_dir(trash, BALLAST.to_bytes())?;
-    // Asked for every few seconds: while this has the volume open, nobody can unmount it.
+    // Asked for every few seconds: while this has the volume open, no process can unmount it.
     let there = list(&beneath::open_dir(trash, BALLAST.to_bytes())?)?;
     for n in 0..BALLAST_DIRS {
         let name = n.to_string();
