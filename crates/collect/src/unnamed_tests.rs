@@ -81,7 +81,8 @@ impl World {
 
     fn lose(&mut self, ino: Inode) {
         self.tell(Told::Itself(Changes::METADATA, ino));
-        if !self.tree.values().any(|other| *other == ino) {
+        // It may have a name outside of the volume still.
+        if !self.tree.values().any(|other| *other == ino) && !self.outside.contains(&ino) {
             self.tell(Told::Itself(Changes::DELETED, ino));
         }
     }
