@@ -24,7 +24,7 @@ use crate::protocol::{Op, Request, request};
 use crate::serve::Server;
 use crate::slots::Slots;
 use purge_collect::fuse::told::Teller;
-use purge_sys::fuse;
+use purge_sys::{fuse, memory};
 use rustix::io::Errno;
 
 /// This number of requests is worked on at once: one that waits for a disk, or for a file server, holds up no other.
@@ -175,8 +175,10 @@ fn begin_threads(server: &Arc<Server>, device: &Arc<Device>) -> io::Result<Vec<J
 
 /// Reads and answers, as one of a crew, until it is unmounted.
 fn answer_all(server: &Arc<Server>, device: &Device, crew: &Crew) {
-    let buffer = RefCell::new(vec![0; REQUEST_BYTES_MAX]);
-    let read = || match device.read(&mut buffer.borrow_mut()) {
+    // Made by those who ever read. Resident: what a request has to be given in a page that is not there, while this process is killed, is not asked
+    // again but ends with EIO (`fuse_dev_do_read`, fs/fuse/dev.c).
+    let buffer = RefCell::new(Vec::new());
+    let read = || match device.read(filled(&mut buffer.borrow_mut())) {
         Ok(request) => request.map(<[u8]>::len),
         Err(error) => {
             tracing::error!(%error, "requests cannot be read: the mount ends");
@@ -190,6 +192,13 @@ fn answer_all(server: &Arc<Server>, device: &Device, crew: &Crew) {
         server.serve(request)
     };
     crew.serve(read, answer);
+}
+
+fn filled(buffer: &mut Vec<u8>) -> &mut [u8] {
+    if buffer.is_empty() {
+        *buffer = memory::resident(REQUEST_BYTES_MAX);
+    }
+    buffer
 }
 
 fn first_exchange(device: &Arc<Device>, place: &Place) -> io::Result<Agreed> {

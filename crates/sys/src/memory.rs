@@ -70,6 +70,20 @@ pub fn give_back() {
     }
 }
 
+/// A buffer whose pages are there from the beginning, and are not swapped out where this process may lock them (`mlock(2)`).
+///
+/// The kernel gives up to fill a page that is not there when the process is killed in that moment.
+pub fn resident(bytes: usize) -> Vec<u8> {
+    // Not zeros: those would be pages that are made when something is written there.
+    let buffer = vec![1; bytes];
+    // SAFETY: the pages are the buffer's, and locking changes nothing of what they hold.
+    let locked = unsafe { rustix::mm::mlock(buffer.as_ptr().cast_mut().cast(), buffer.len()) };
+    if let Err(error) = locked {
+        tracing::debug!(%error, bytes, "memory that may be swapped out");
+    }
+    buffer
+}
+
 /// Resident memory of this process (VmRSS in `/proc/self/status`).
 pub fn resident_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -123,6 +123,45 @@ fn work(at: &std::path::Path, seed: usize, n: usize) {
     fs::remove_dir(&dir).unwrap();
 }
 
+/// The kernel may be handing over what is written in the moment in which the process is killed.
+#[test]
+fn a_write_that_is_being_handed_over_when_the_mount_is_killed_is_no_error() {
+    const WRITERS: u64 = 4;
+    let mount = need!(Mount::new(Fs::Ext4));
+    let behind = mount.dir("volume");
+    let point = need!(Point::new());
+    let agent = Agent::prepared(&point.config(&behind));
+    let environment = [
+        ("PURGE_AGENT_SINGLE_PROCESS", "0"),
+        ("PURGE_AGENT_WITHOUT", "fuse_passthrough"),
+    ];
+    let mut through = Through::of(&agent, &point, &environment);
+    let at = through.path();
+    let (over, done) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let _ends = Ends(&over);
+        for writer in 0..WRITERS {
+            let (at, over, done) = (at.join(format!("of-{writer}")), &over, &done);
+            scope.spawn(move || {
+                let file = File::create(at).unwrap();
+                let block = vec![7; 1 << 20];
+                while !over.load(Relaxed) {
+                    file.write_all_at(&block, 0).unwrap();
+                    done.fetch_add(1, Relaxed);
+                }
+            });
+        }
+        for _ in 0..4 * kills() {
+            let before = done.load(Relaxed);
+            until("each writes", SOON, || {
+                (done.load(Relaxed) >= before + WRITERS).then_some(())
+            });
+            through.kill_below_parent();
+        }
+    });
+    through.terminate();
+}
+
 /// Before Linux 6.9 the kernel does not ask again: who was being answered waits, all others go on.
 #[test]
 fn where_the_kernel_does_not_ask_again_who_was_not_being_answered_goes_on() {
