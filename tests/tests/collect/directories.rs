@@ -124,6 +124,32 @@ fn a_fuse_file_system_is_watched_by_the_marks_of_its_directories() {
     uses_keep_files(Way::Places, &fuse.path(), ("sole_client = true", true));
 }
 
+/// It keeps no births: the kernel tells no other way that a directory is the one that had the inode before.
+#[test]
+fn what_lies_in_a_renamed_directory_keeps_its_clock_on_a_fuse_file_system() {
+    let mount = need!(Mount::new(Fs::Ext4));
+    let fuse = need!(Fuse::of(&mount.path()));
+    let root = fuse.path();
+    let files = make(&root.join("dir/below"), 3);
+    age_tree(&root);
+    let config = Config::new(&root, "baseline = \"mtime\"\nsole_client = true");
+    let config = config.rule("old", "ttl = \"1h\"\nclock = [\"access\"]");
+    for way in [Way::Places, Way::Inotify] {
+        let agent = way.tracking(&config);
+        for (from, to) in [("dir", "renamed"), ("renamed", "dir")] {
+            // Times are kept in seconds.
+            let_pass(2);
+            // What is to be looked at there may be looked at when the directory has its new name.
+            let new = make_one(&root.join(from).join("below/new"));
+            fs::rename(root.join(from), root.join(to)).unwrap();
+            let at = root.join(to).join("below");
+            let unused = files.iter().map(|f| at.join(f.file_name().unwrap())).collect();
+            until_same("what was not used", &unused, || agent.ctl().candidate_files());
+            fs::remove_file(at.join(new.file_name().unwrap())).unwrap();
+        }
+    }
+}
+
 #[test]
 fn status_and_doctor_say_which_way_and_what_it_does_not_see() {
     let mount = need!(Mount::new(Fs::Tmpfs));
