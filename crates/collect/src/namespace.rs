@@ -31,9 +31,6 @@ pub use super::entries::take_entry_locked;
 /// Inodes whose attributes are still to be read again, at most: some 10 MB.
 const DIRTY_MAX: usize = 1 << 17;
 
-/// Places that are set aside, at most: some MB. Beyond that their directories are listed.
-const ASIDE_MAX: usize = 1 << 12;
-
 /// A file with at most this number of names is looked for at each of them at once.
 const LOOKED_AT_ONCE: usize = 8;
 
@@ -50,8 +47,6 @@ pub struct Namespace {
     last_dir: Option<(Handle, OwnedFd)>,
     /// Places to look at.
     pending: Pending,
-    /// Places whose directories are not where the index has them: the events that tell where these lie may still have to be read.
-    aside: Vec<Spot>,
     /// Inodes whose attributes must be read again, and how to find them. By handle: a removed file's must not take the place of that of the
     /// file that has its inode number now.
     dirty: FxHashMap<Handle, Inode>,
@@ -71,15 +66,6 @@ enum Look {
     Entry(Located),
 }
 
-/// What came of a look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Looked {
-    /// The index agrees with what is there.
-    Done,
-    /// As [`Look::Astray`].
-    Astray,
-}
-
 impl Namespace {
     /// For a source whose reports say which file a name is of, or do not.
     pub fn of_reports(tell_whose_names: bool) -> Self {
@@ -94,16 +80,9 @@ impl Namespace {
         self.doubts.as_mut()
     }
 
-    /// Whether something waits until all that is queued is read: files for a look at their names, or places that are set aside.
+    /// Whether files wait for a look at their names.
     pub fn has_doubts(&self) -> bool {
-        !self.aside.is_empty() || self.doubts.as_ref().is_some_and(|doubts| !doubts.is_empty())
-    }
-
-    /// The places that were set aside, the last first.
-    pub fn take_aside(&mut self) -> Vec<Spot> {
-        let mut aside = std::mem::take(&mut self.aside);
-        aside.reverse();
-        aside
+        self.doubts.as_ref().is_some_and(|doubts| !doubts.is_empty())
     }
 
     /// Whether attributes wait to be read again.
@@ -187,7 +166,6 @@ impl Namespace {
     /// Nothing is to be looked at any more: a scan will look.
     pub fn give_up(&mut self) {
         self.pending.clear();
-        self.aside.clear();
         self.last_dir = None;
         if let Some(doubts) = &mut self.doubts {
             doubts.clear();
@@ -206,11 +184,7 @@ impl Namespace {
     ) -> Result<(), StoreError> {
         let mut result = Ok(());
         while let Some(spot) = self.pending.take() {
-            let looked = self.look_again(watched, root, &spot);
-            if matches!(looked, Ok(Looked::Astray)) {
-                self.set_aside(watched, spot);
-            }
-            result = result.and(looked.map(drop));
+            result = result.and(self.look_again(watched, root, &spot));
             if is_time() {
                 break;
             }
@@ -222,89 +196,88 @@ impl Namespace {
         result
     }
 
-    /// To be called for each place that was set aside, when all that was queued then is read and looked at: a directory that is still astray is
-    /// listed, where it is found by then.
-    ///
-    /// # Errors
-    /// When the index cannot be read.
-    pub fn look_at_last(&mut self, watched: &Watched, root: &OwnedFd, spot: &Spot) -> Result<(), StoreError> {
-        if self.look_again(watched, root, spot)? == Looked::Astray {
-            list_soon(watched, &spot.dir);
-        }
-        Ok(())
-    }
-
-    fn set_aside(&mut self, watched: &Watched, spot: Spot) {
-        match self.aside.len() < ASIDE_MAX {
-            true => self.aside.push(spot),
-            false => list_soon(watched, &spot.dir),
-        }
-    }
-
-    fn look_again(&mut self, watched: &Watched, root: &OwnedFd, spot: &Spot) -> Result<Looked, StoreError> {
+    fn look_again(&mut self, watched: &Watched, root: &OwnedFd, spot: &Spot) -> Result<(), StoreError> {
+        let Spot {
+            target,
+            changes,
+            is_destination,
+            ..
+        } = *spot;
         let place = Place {
             dir: spot.dir,
             name: &spot.name,
         };
         let Some(dir) = watched.index.read().dirs().of_inode(place.dir.ino) else {
-            return Ok(Looked::Done);
+            return Ok(());
         };
         self.mark_dirty(place.dir);
         match self.look(watched, root, place) {
-            Ok(Look::Entry(found)) => self.take_what_lies_there(watched, (dir, spot), &found)?,
-            Ok(Look::Absent) => forget_what_is_absent(watched, (dir, spot))?,
-            Ok(Look::Astray) => return Ok(Looked::Astray),
+            Ok(Look::Entry(found)) => {
+                if let Some(target) = target.filter(|t| *t != found.stat.ino) {
+                    watched.index.write().remove_name(target, dir, place.name)?;
+                }
+                // Everything in a directory that was made just now is told by events that come after this one. Not so if it was moved
+                // since: what came before that found no directory.
+                let made = changes.any(Changes::MADE)
+                    && !changes.any(Changes::MOVED)
+                    && target == Some(found.stat.ino);
+                if let Some(tree) = &watched.tree {
+                    self.watch_what_came(watched, tree, (dir, spot), &found);
+                }
+                // The kernel may tell of a name before it is removed.
+                if let Some(doubts) = &mut self.doubts
+                    && changes.any(Changes::REMOVED | Changes::MOVED)
+                {
+                    doubts.note(found.stat.ino);
+                }
+                // What lies in a new directory is told only from its mark on.
+                let taken = as_it_is_known(watched, spot, found);
+                take_entry(watched, dir, place.name, &taken, !made || watched.tree.is_some())?;
+                // What was used by a name that no look had found yet is used now.
+                if found.stat.kind == Kind::File
+                    && changes.any(Changes::MADE | Changes::MOVED)
+                    && watched
+                        .tree
+                        .as_ref()
+                        .is_some_and(|tree| tree.has_names_alone() || self.doubts.is_some())
+                {
+                    watched.recorder().unseen_until(clock::now(), &[found.stat.ino]);
+                }
+                Ok(())
+            }
+            Ok(Look::Absent) => {
+                let Some(target) = target else { return Ok(()) };
+                let mut index = watched.index.write();
+                forget_what_lay_there(watched, &mut index, (dir, place.name), target)?;
+                let here = index.dirs().of_inode(target).and_then(|id| index.dirs().get(id));
+                match here {
+                    // It has moved on already: followed step by step, the next event finds it where this one left it.
+                    Some(_) if is_destination => index.move_dir(target, dir, place.name).map(drop),
+                    // Within the volume or out of it: it is asked itself where it lies, when all is quiet.
+                    Some(_) if changes.any(Changes::MOVED) => Ok(()),
+                    Some(d) if d.parent == dir && *d.name == *place.name => {
+                        index.remove_tree(target).map(drop)
+                    }
+                    Some(_) => Ok(()),
+                    None => index.remove_name(target, dir, place.name),
+                }
+            }
+            Ok(Look::Astray) => {
+                // It was moved, or is deleted. Where it lies is told by an event of its own, and what happened in it is not told again: it is
+                // listed then.
+                let mut unlisted = watched.unlisted.lock();
+                if unlisted.last() != Some(&dir) {
+                    unlisted.push(dir);
+                }
+                Ok(())
+            }
             Err(error) => {
                 // The entry stays as the index knows it, and the directory stays: not seen is not deleted.
                 tracing::warn!(%error, name = %String::from_utf8_lossy(place.name), "cannot look at a changed entry");
                 watched.index.write().doubt_dir(dir);
+                Ok(())
             }
         }
-        Ok(Looked::Done)
-    }
-
-    fn take_what_lies_there(
-        &mut self,
-        watched: &Watched,
-        (dir, spot): (DirId, &Spot),
-        found: &Located,
-    ) -> Result<(), StoreError> {
-        let Spot {
-            target,
-            changes,
-            name,
-            ..
-        } = spot;
-        if let Some(target) = target.filter(|t| *t != found.stat.ino) {
-            watched.index.write().remove_name(target, dir, name)?;
-        }
-        // Everything in a directory that was made just now is told by events that come after this one. Not so if it was moved
-        // since: what came before that found no directory.
-        let made =
-            changes.any(Changes::MADE) && !changes.any(Changes::MOVED) && *target == Some(found.stat.ino);
-        if let Some(tree) = &watched.tree {
-            self.watch_what_came(watched, tree, (dir, spot), found);
-        }
-        // The kernel may tell of a name before it is removed.
-        if let Some(doubts) = &mut self.doubts
-            && changes.any(Changes::REMOVED | Changes::MOVED)
-        {
-            doubts.note(found.stat.ino);
-        }
-        let taken = as_it_is_known(watched, spot, found);
-        // What lies in a new directory is told only from its mark on.
-        take_entry(watched, dir, name, &taken, !made || watched.tree.is_some())?;
-        // What was used by a name that no look had found yet is used now.
-        if found.stat.kind == Kind::File
-            && changes.any(Changes::MADE | Changes::MOVED)
-            && watched
-                .tree
-                .as_ref()
-                .is_some_and(|tree| tree.has_names_alone() || self.doubts.is_some())
-        {
-            watched.recorder().unseen_until(clock::now(), &[found.stat.ino]);
-        }
-        Ok(())
     }
 
     /// Where each directory is watched by itself: one that was made may have the inode number of one that was watched, and a file with a further
@@ -368,8 +341,7 @@ impl Namespace {
 
 /// Where the file system keeps no births, the change time stands for one. A rename moves that, and a directory that was renamed, and nothing else,
 /// is the one that is known: what lies in it keeps its clocks.
-fn as_it_is_known(watched: &Watched, spot: &Spot, found: &Located) -> Located {
-    let mut found = *found;
+fn as_it_is_known(watched: &Watched, spot: &Spot, mut found: Located) -> Located {
     let is_renamed = spot.changes == Changes::MOVED && spot.target == Some(found.stat.ino);
     if is_renamed
         && found.stat.kind == Kind::Directory
@@ -379,32 +351,6 @@ fn as_it_is_known(watched: &Watched, spot: &Spot, found: &Located) -> Located {
         found.stat.birth = known.birth;
     }
     found
-}
-
-fn forget_what_is_absent(watched: &Watched, (dir, spot): (DirId, &Spot)) -> Result<(), StoreError> {
-    let Some(target) = spot.target else { return Ok(()) };
-    let mut index = watched.index.write();
-    forget_what_lay_there(watched, &mut index, (dir, &spot.name), target)?;
-    let here = index.dirs().of_inode(target).and_then(|id| index.dirs().get(id));
-    match here {
-        // It has moved on already: followed step by step, the next event finds it where this one left it.
-        Some(_) if spot.is_destination => index.move_dir(target, dir, &spot.name).map(drop),
-        // Within the volume or out of it: it is asked itself where it lies, when all is quiet.
-        Some(_) if spot.changes.any(Changes::MOVED) => Ok(()),
-        Some(d) if d.parent == dir && *d.name == *spot.name => index.remove_tree(target).map(drop),
-        Some(_) => Ok(()),
-        None => index.remove_name(target, dir, &spot.name),
-    }
-}
-
-/// What happened in this directory is not told again.
-fn list_soon(watched: &Watched, dir: &Node) {
-    if let Some(dir) = watched.index.read().dirs().of_inode(dir.ino) {
-        let mut unlisted = watched.unlisted.lock();
-        if unlisted.last() != Some(&dir) {
-            unlisted.push(dir);
-        }
-    }
 }
 
 fn is_it(opened: &OwnedFd, ino: Inode) -> bool {

@@ -175,10 +175,10 @@ fn begin_threads(server: &Arc<Server>, device: &Arc<Device>) -> io::Result<Vec<J
 
 /// Reads and answers, as one of a crew, until it is unmounted.
 fn answer_all(server: &Arc<Server>, device: &Device, crew: &Crew) {
-    // Made by those who ever read. Resident: what a request has to be given in a page that is not there, while this process is killed, is not asked
-    // again but ends with EIO (`fuse_dev_do_read`, fs/fuse/dev.c).
+    // Made by a thread that reads for the first time. Resident: a request that the kernel writes to a page that is not there, while this process is
+    // killed, ends with EIO and is not asked again (`fuse_dev_do_read`, fs/fuse/dev.c).
     let buffer = RefCell::new(Vec::new());
-    let read = || match device.read(filled(&mut buffer.borrow_mut())) {
+    let read = || match device.read(ready(&mut buffer.borrow_mut())) {
         Ok(request) => request.map(<[u8]>::len),
         Err(error) => {
             tracing::error!(%error, "requests cannot be read: the mount ends");
@@ -194,7 +194,7 @@ fn answer_all(server: &Arc<Server>, device: &Device, crew: &Crew) {
     crew.serve(read, answer);
 }
 
-fn filled(buffer: &mut Vec<u8>) -> &mut [u8] {
+fn ready(buffer: &mut Vec<u8>) -> &mut [u8] {
     if buffer.is_empty() {
         *buffer = memory::resident(REQUEST_BYTES_MAX);
     }

@@ -436,6 +436,33 @@ fn a_file_that_was_renamed_over_is_forgotten_though_what_took_its_name_is_delete
     }
 }
 
+/// The agent is told of a place in a directory that is not where it was any more, and what lay there has moved on before it looks again.
+#[test]
+fn what_passed_through_a_directory_that_was_renamed_is_found_where_it_went() {
+    const MOVED: u64 = 60;
+    for way in [Way::FileSystem, Way::Directories, Way::Places, Way::Inotify] {
+        let mount = need!(Mount::new(Fs::Ext4));
+        let root = mount.dir("volume");
+        for n in 0..MOVED {
+            make(&root.join(format!("from/{n}")), 2);
+        }
+        make(&root.join("way-0/below"), 1);
+        fs::create_dir(root.join("to")).unwrap();
+        let agent = way.tracking(&Config::backdated(&root));
+        for n in 0..MOVED {
+            let below = |n: u64| root.join(format!("way-{n}/below/{n}"));
+            let [before, after] = [n, n + 1].map(|n| root.join(format!("way-{n}")));
+            fs::rename(root.join(format!("from/{n}")), below(n)).unwrap();
+            fs::rename(before, &after).unwrap();
+            // The agent looks at what has gathered for some milliseconds.
+            std::thread::sleep(std::time::Duration::from_millis(n % 15));
+            fs::rename(after.join(format!("below/{n}")), root.join(format!("to/{n}"))).unwrap();
+        }
+        println!("{}", way.name());
+        index_agrees(&agent.ctl(), &root);
+    }
+}
+
 fn after_a_thousand_random_operations(mount: &Mount, tracking: impl Fn(&Config) -> Agent) {
     let root = mount.dir("volume");
     make(&root.join("a/b"), 20);

@@ -8,7 +8,6 @@ use super::{CollectError, Feed, Reader};
 use crate::doubt::{Evidence, Suspect};
 use crate::event::{Access, Node};
 use crate::namespace::{Namespace, refresh, refresh_by_name, take_over};
-use crate::pending::Spot;
 use crate::touched::is_server;
 use crate::unnamed::{Doubts, Judgement, judge};
 use crate::whereabouts::{drop_names, drop_stale_names, look_at_names};
@@ -35,8 +34,6 @@ pub(super) struct Settlement {
     links: Vec<Inode>,
     /// Files in doubt, where reports do not say which file a name is of; with the looks that were in vain.
     doubts: Vec<(Inode, u8)>,
-    /// Places whose directories were not where the index had them.
-    aside: Vec<Spot>,
     looks_left: usize,
     /// It is one of those that come from time to time.
     counts: bool,
@@ -50,7 +47,6 @@ impl Settlement {
             && self.written.is_empty()
             && self.links.is_empty()
             && self.doubts.is_empty()
-            && self.aside.is_empty()
     }
 
     /// It is over.
@@ -94,13 +90,11 @@ impl<F: Feed> Reader<F> {
         // Those who wait have waited until all that was queued is read and looked at.
         let is_drained = !done.is_empty();
         let doubts = self.namespace.doubts().filter(|_| is_drained).map(Doubts::take);
-        let aside = is_drained.then(|| self.namespace.take_aside());
         self.settlement = Some(Settlement {
             suspects: self.suspects.keys().copied().collect(),
             dirty: self.namespace.take_dirty().collect(),
             written: self.namespace.take_written().collect(),
             doubts: doubts.unwrap_or_default(),
-            aside: aside.unwrap_or_default(),
             links: links.into_iter().collect(),
             looks_left: LOOKS_MAX,
             counts,
@@ -125,9 +119,7 @@ impl<F: Feed> Reader<F> {
         })?;
         // The agent ends: what is not decided stays a use, and every start reads all attributes again.
         while !self.gives_up.load(Relaxed) {
-            if let Some(spot) = work.aside.pop() {
-                self.namespace.look_at_last(&self.watched, &root, &spot)?;
-            } else if let Some(ino) = work.suspects.pop() {
+            if let Some(ino) = work.suspects.pop() {
                 self.settle_suspect(&root, ino, work.counts);
             } else if let Some(node) = work.dirty.pop() {
                 self.settle_dirty(&root, node)?;
