@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -326,8 +326,9 @@ impl Mount {
 
     /// Unmounts it; its directory stays. Comes back when the kernel has let go of it: a mount namespace that another test
     /// made in the meantime has a copy of the mount, and what is mounted again before that one ends is the same file system,
-    /// be it read-only after an error.
-    pub fn unmount(&mut self) {
+    /// be it read-only after an error. Returns how long a process on the host kept it busy: what other namespaces do is no part of that.
+    pub fn unmount(&mut self) -> Duration {
+        let mut busy = Duration::ZERO;
         if let Some(pool) = self.pool.as_ref().filter(|_| self.mounted) {
             self.mounted = false;
             until("the pool is exported", LET_GO, || {
@@ -336,7 +337,9 @@ impl Mount {
         }
         if std::mem::take(&mut self.mounted) {
             let device = block_device(&self.path());
+            let began = Instant::now();
             unmount(&self.path());
+            busy = began.elapsed();
             if let Some(device) = device {
                 let held = Path::new("/sys/fs").join(self.fs.name()).join(device);
                 until("the file system is let go", LET_GO, || {
@@ -344,6 +347,7 @@ impl Mount {
                 });
             }
         }
+        busy
     }
 }
 

@@ -149,6 +149,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- what the NFS server said\n{}---", self.log());
+        }
         // The namespace's init goes with it (--kill-child), and everything in the namespace with that.
         let _ = self.namespace.kill();
         let _ = self.namespace.wait();
